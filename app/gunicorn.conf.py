@@ -1,0 +1,35 @@
+"""How gunicorn runs the application: one worker process of many threads; more capacity means more replicas."""
+
+# ruff: noqa: N999 - the name under which gunicorn looks for it
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from app.settings import Settings, SettingsError
+
+try:
+    _settings = Settings.from_environment(os.environ)
+except SettingsError as error:
+    sys.exit(f"app: settings: {error}")
+
+# Until gunicorn sets its own handlers, a first process of a container would ignore the signal.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+bind = f"0.0.0.0:{_settings.port}"
+wsgi_app = "app:create_app()"
+# The model is loaded and checked before anything listens or forks: a bad one ends the start, and a worker that died is back at once.
+preload_app = True
+workers = 1
+worker_class = "app.worker.Worker"
+threads = _settings.threads
+worker_connections = 4096
+# Longer than the minute for which proxies keep a connection, so that it is the proxy that closes first.
+keepalive = 75
+graceful_timeout = _settings.drain_seconds + _settings.grace_seconds
+timeout = 60
+# The root file system may be read-only; the heartbeat file must never wait for a disk.
+worker_tmp_dir = "/dev/shm"  # noqa: S108 - a tmpfs of the container's own
+control_socket_disable = True
+loglevel = "warning"

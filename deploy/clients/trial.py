@@ -1,0 +1,84 @@
+"""A container that is started to be tried out and removed again, through testcontainers.
+
+Its reaper is switched off, because its image cannot be pulled everywhere; what a killed process leaves behind is found by
+label and removed by the next trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+from deploy.errors import EngineFailed
+from deploy.owner import Owner
+
+LABEL = "dev.twinship.trial"
+
+Trials = Callable[[str, int], "AbstractContextManager[Trial]"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A running trial: where it answers, whether its process still lives, and the end of its log."""
+
+    url: str
+    alive: Callable[[], bool]
+    log: Callable[[], str]
+
+
+@contextmanager
+def trial(image: str, port: int) -> Iterator[Trial]:
+    """Runs an image as it will run when released: read-only, without capabilities, reachable on the loopback address.
+
+    Args:
+        image: an image id that the engine holds.
+        port: where its process listens.
+
+    Raises:
+        EngineFailed: it cannot be started.
+    """
+    import docker.errors
+    from testcontainers.core.config import testcontainers_config
+    from testcontainers.core.container import DockerContainer
+
+    testcontainers_config.ryuk_disabled = True
+    testcontainers_config.tc_host_override = "localhost"
+    hardened = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "labels": {LABEL: str(Owner.current())}}
+    container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108  a path in the container
+    # Its own methods publish on every address of the machine.
+    container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
+    _sweep(container.get_docker_client().client)
+    try:
+        with container as running:
+            wrapped = running.get_wrapped_container()
+            yield Trial(
+                url=f"http://127.0.0.1:{running.get_exposed_port(port)}",
+                alive=lambda: _alive(wrapped),
+                log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
+            )
+    except docker.errors.APIError as error:
+        raise EngineFailed(
+            "the engine could not start the image",
+            on=image,
+            next="see the message; `invoke doctor` checks the engine",
+            detail=f"  {error.explanation}",
+        ) from error
+
+
+def _alive(container: object) -> bool:
+    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
+    return bool(container.status == "running")  # type: ignore[attr-defined]
+
+
+def _sweep(client: object) -> None:
+    """Removes trials whose owners are gone."""
+    import docker.errors
+
+    for container in client.containers.list(all=True, filters={"label": LABEL}):  # type: ignore[attr-defined]
+        labels: Mapping[str, str] = container.labels
+        if not Owner.parse(labels[LABEL]).alive:
+            try:
+                container.remove(force=True)
+            except docker.errors.APIError:
+                continue

@@ -1,0 +1,118 @@
+"""What a person sees of a task, and what a script reads: results on standard output, all else on standard error.
+
+Imports nothing heavy, so that `invoke --list` stays instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from deploy import progress
+from deploy.errors import ReleaseError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_INTERRUPTED = 130
+_BOLD, _DIM, _RED, _GREEN, _YELLOW = "1", "2", "31", "32", "33"
+
+
+def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Shows progress while a task runs, and turns its errors into a message and an exit code, never into a traceback."""
+
+    @functools.wraps(body)
+    def shown(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        from invoke.exceptions import Exit
+
+        with _reporting():
+            try:
+                return body(*args, **kwargs)
+            except ReleaseError as error:
+                complain(error)
+                raise Exit(code=error.exit_code) from None
+            except KeyboardInterrupt:
+                print(paint("interrupted; run the same command again to go on", _YELLOW), file=sys.stderr)
+                raise Exit(code=_INTERRUPTED) from None
+            except BrokenPipeError:
+                raise Exit(code=1) from None
+
+    return shown
+
+
+def complain(error: ReleaseError) -> None:
+    """Prints what happened, on what, the lines that show it, and what to do next."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{paint('error:', _RED, _BOLD)} {error.what}", file=sys.stderr)
+    if error.on:
+        print(f"   on: {error.on}", file=sys.stderr)
+    if error.detail:
+        print(error.detail.rstrip(), file=sys.stderr)
+    print(f" {paint('next:', _BOLD)} {error.next}   {paint(f'(exit code {error.exit_code})', _DIM)}", file=sys.stderr, flush=True)
+
+
+def result(text: str) -> None:
+    """Prints a result for people, one that can be piped."""
+    _clear()
+    print(text, flush=True)
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401  whatever JSON can hold
+    """Prints a result for scripts: one JSON document."""
+    _clear()
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
+def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
+    """Columns as wide as their widest cell."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join((paint(lines[0], _DIM, stream=sys.stdout), *lines[1:]))
+
+
+def paint(text: str, *codes: str, stream: Any = sys.stderr) -> str:  # noqa: ANN401  a text stream
+    """The text in colour, on a terminal that has not been told otherwise."""
+    import os
+
+    if not stream.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Has this package's log and progress shown on standard error."""
+    logger = logging.getLogger("deploy")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    display = progress.Bars() if sys.stderr.isatty() else progress.Lines(sys.stderr)
+    try:
+        with progress.shown_on(display):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Lines(logging.Formatter):
+    """A line a stage: the first word stands out, warnings are marked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            return f"{clear}{paint('!', _YELLOW, _BOLD)} {message}"
+        return f"{clear}{paint('·', _GREEN, _BOLD)} {message}"
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

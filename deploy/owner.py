@@ -1,0 +1,72 @@
+"""Who is at work: a person, a machine and a process, so that others can be told, and what the dead left can be cleared."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process. `started` tells it from a later one of the same number (clock ticks since boot, where the system says)."""
+
+    person: str
+    host: str
+    process: int
+    started: str
+
+    @classmethod
+    def current(cls) -> Self:
+        """The process that asks."""
+        return cls(person(), socket.gethostname(), os.getpid(), _started(os.getpid()))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads what `str` wrote; something else gives an owner that cannot be alive."""
+        fields = text.split("/")
+        if len(fields) != 4 or not fields[2].isdecimal():
+            return cls("unknown", socket.gethostname(), 0, "")
+        return cls(fields[0], fields[1], int(fields[2]), fields[3])
+
+    def __str__(self) -> str:
+        return f"{self.person}/{self.host}/{self.process}/{self.started}"
+
+    @property
+    def shown(self) -> str:
+        """For people."""
+        return f"{self.person} on {self.host} (process {self.process})"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs; one of another machine is taken to be."""
+        if self.host != socket.gethostname():
+            return True
+        try:
+            os.kill(self.process, 0)
+        except PermissionError:
+            pass
+        except (ProcessLookupError, OverflowError):
+            return False
+        return self.process > 0 and _started(self.process) == self.started
+
+
+def person() -> str:
+    """Who runs this: the CI system's actor, else the user's name."""
+    for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):
+        if os.environ.get(variable):
+            return os.environ[variable].replace("/", "-")
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _started(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -1,0 +1,225 @@
+"""The only place that knows the order of the stages, and what may be skipped.
+
+Each function takes a site and records, runs one stage, and returns the next record; `release` runs them all.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from deploy import golden, image, model, owner, progress, registry, rollout, smoke, source
+from deploy.clients import buildkit
+from deploy.clients.trial import trial
+from deploy.errors import RegistryNotFound, ReleaseUnknown
+from deploy.export import export
+from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
+from deploy.rollout import Only
+from deploy.site import Site
+from deploy.wheels import download
+
+log = logging.getLogger(__name__)
+
+
+class Released(Record):
+    """What a release came to: the rollout that serves, its proof, and whether anything had to change."""
+
+    rollout: Rollout
+    verdict: Verdict
+    changed: bool
+
+
+# --- stages
+
+
+def fetch(site: Site, version: str) -> ModelLayer:
+    """Resolves a model version and makes sure that its layer is at hand: in the registry, or else in the cache."""
+    return _fetched(site, site.resolve(version))
+
+
+def _fetched(site: Site, wanted: Model) -> ModelLayer:
+    found = known_layer(site, wanted)
+    if found:
+        log.info("model  %s, %s, nothing to fetch", wanted, progress.size(found.size))
+        return found
+    started = time.monotonic()
+    fetched = model.fetch(wanted, site.store, site.blobs, site.settings.model.mount)
+    log.info("model  %s, %s, fetched in %s", wanted, progress.size(fetched.size), progress.seconds(time.monotonic() - started))
+    return fetched
+
+
+def known_layer(site: Site, wanted: Model) -> ModelLayer | None:
+    """The model's layer, if its bytes are in the cache or the registry."""
+    mount = site.settings.model.mount
+    cached = model.cached_layer(wanted, site.blobs, mount)
+    if cached and site.blobs.has(cached.digest, cached.size):
+        return cached
+    found = registry.find_layer(wanted, mount, site.repository, site.registry) if site.registry_is_up else None
+    if found:
+        model.remember(found, site.blobs, mount)
+    return found
+
+
+def build(site: Site) -> AppImage:
+    """The app image of the files as they are now; it is built only if no machine has built it before."""
+    inputs = source.inputs(site.directory, site.settings)
+    found = known_app(site, inputs)
+    if found:
+        log.info("code   %s, nothing to build", found.commit)
+        return found
+    started, why = time.monotonic(), image.why_build(inputs, site.blobs)
+    log.info("code   %s, building: %s", inputs.commit, why)
+    built = _built(site, inputs)
+    image.remember(built, inputs, site.blobs)
+    log.info("code   %s, built in %s", built.commit, progress.seconds(time.monotonic() - started))
+    return built
+
+
+def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
+    """The app image of these inputs, if all of it is in the cache or in the registry."""
+    cached = image.built(inputs, site.blobs)
+    if cached:
+        config, layers, _ = image.parts(site.blobs.read(cached.manifest.digest))
+        if all(site.blobs.has(item.digest, item.size) for item in (config, *layers)):
+            return cached
+    if not site.registry_is_up:
+        return None
+    found = registry.find_app(site.settings.app.name, inputs.key, site.repository, site.registry, site.blobs)
+    if found:
+        image.remember(found, inputs, site.blobs)
+    return found
+
+
+def _built(site: Site, inputs: source.Inputs) -> AppImage:
+    from deploy import platform
+
+    settings, engine = site.settings, site.engine
+    base = platform.base(engine, settings.image)
+    wheels = settings.image.wheels
+    packages = download(wheels, site.directory, engine.machine, site.blobs) if wheels else ()
+    tag = f"twinship/{settings.app.name}:app-{inputs.key}"
+    modern = settings.image.builder == "buildkit" or (settings.image.builder == "auto" and buildkit.command() is not None)
+    builder = buildkit.build if modern else engine.build
+    with source.context(inputs, packages) as context:
+        builder(context, dockerfile=settings.image.dockerfile, args={"BASE": base}, tag=tag, said=progress.note)
+    config, layers = export(engine.save(tag), site.blobs, tag)
+    return image.described(settings.app.name, inputs.key, inputs.commit, config, layers, site.blobs)
+
+
+def join(site: Site, app: AppImage, layer: ModelLayer) -> Image:
+    """Joins the two halves; nothing but JSON moves."""
+    if not site.blobs.has(app.manifest.digest, app.manifest.size):
+        registry.bring_app(app, site.repository, site.registry, site.blobs)
+    joined = image.join(app, layer, site.settings.model.mount, site.blobs)
+    log.info("image  %s", joined.digest[:19])
+    return joined
+
+
+def check(site: Site, joined: Image) -> Verdict:
+    """Runs exactly the joined image on the engine and plays its golden cases."""
+    started, app = time.monotonic(), site.settings.app
+    smoke.load(joined, site.engine, site.blobs, lambda item: registry.bring(item, site.repository, site.registry, site.blobs))
+    verdict = smoke.check(joined, proof(site, joined), trial, port=app.port, ready=app.ready, within=site.env.ready_within)
+    log.info("smoke  %d golden cases passed in %s", len(verdict.cases), progress.seconds(time.monotonic() - started))
+    return verdict
+
+
+def push(site: Site, joined: Image) -> Release:
+    """Makes sure that the environment's registry holds the image."""
+    site.engine  # noqa: B018  it starts the local registry
+    mount = site.settings.model.mount
+    pushed = registry.push(joined, site.repository, site.registry, site.blobs, mount=mount, elsewhere=site.elsewhere)
+    log.info("push   %s@%s", pushed.repository, joined.digest[:19])
+    return pushed
+
+
+def deploy(site: Site, release: Release, trigger: rollout.Trigger = "release") -> Rollout:
+    """Makes a release serve, proves it, and takes it back if it does not answer as promised."""
+    started = time.monotonic()
+    done = rollout.apply(release, site.target, proof(site, release.image), trigger=trigger, by=owner.person())
+    log.info("serves %s, release %d, in %s", done.attempt.url, done.attempt.id, progress.seconds(time.monotonic() - started))
+    return done
+
+
+def verify(site: Site) -> Verdict:
+    """Plays the golden cases of what should serve now through the front door.
+
+    Raises:
+        ReleaseUnknown: nothing was released here.
+    """
+    return rollout.verify(site.view, proof(site, serving(site).attempt.release.image))
+
+
+def proof(site: Site, joined: Image) -> golden.Proof:
+    """The golden cases of an image's model."""
+    return registry.proof(joined.layer, site.repository, site.registry, site.blobs)
+
+
+# --- whole stories
+
+
+def release(site: Site, version: str = model.LATEST) -> Released:
+    """Brings the newest code and a model to the front door; what is there already is not done again."""
+    site.engine  # noqa: B018  all that the machine must have is found, or told missing, before anything else
+    layer = fetch(site, version)
+    joined = join(site, build(site), layer)
+    now = rollout.current(site.target.history())
+    if now and now.attempt.release.image.digest == joined.digest and site.target.serves(now.attempt.release):
+        verdict = rollout.verify(site.target, proof(site, joined))
+        log.info("serves %s, release %d already", site.target.url, now.attempt.id)
+        return Released(rollout=now, verdict=verdict, changed=False)
+    check(site, joined)
+    done = deploy(site, push(site, joined))
+    return Released(rollout=done, verdict=verify(site), changed=True)
+
+
+def rollback(site: Site, number: int | None, only: Only | None) -> Released:
+    """Goes back to an earlier release, or to its model or its code alone.
+
+    Args:
+        site: where.
+        number: the release to go back to; None for the last that was different.
+        only: `model` or `code`, to keep the other half as it is.
+
+    Raises:
+        ReleaseUnknown: there is none to go back to.
+        RegistryNotFound: its image is no longer in the registry.
+    """
+    site.engine  # noqa: B018  it starts the local registry
+    history = site.target.history()
+    chosen = rollout.to_go_back_to(history, number, only).attempt.release
+    now = serving(site).attempt.release
+    target = chosen if only is None else _mixed(site, now, chosen, only)
+    if not registry.holds(target, site.registry):
+        raise RegistryNotFound(
+            "the image to go back to is no longer in the registry",
+            on=target.reference,
+            next="choose another release, or release that commit again",
+        )
+    done = deploy(site, target, "rollback")
+    return Released(rollout=done, verdict=verify(site), changed=True)
+
+
+def _mixed(site: Site, now: Release, chosen: Release, only: Only) -> Release:
+    """The present release with one half of an earlier one; a pair that never served is tried out first."""
+    app = chosen.image.app if only == "code" else now.image.app
+    layer = chosen.image.layer if only == "model" else now.image.layer
+    joined = join(site, app, layer)
+    served = {item.attempt.release.image.digest for item in site.target.history() if item.succeeded}
+    if joined.digest not in served:
+        check(site, joined)
+    return push(site, joined)
+
+
+def serving(site: Site) -> Rollout:
+    """The rollout whose release should be serving.
+
+    Raises:
+        ReleaseUnknown: nothing was released here.
+    """
+    now = rollout.current(site.view.history())
+    if now is None:
+        raise ReleaseUnknown(
+            "nothing has been released here yet", on=f"environment {site.environment}", next="`invoke release` makes a first release"
+        )
+    return now

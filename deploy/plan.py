@@ -1,0 +1,98 @@
+"""What a release would do and why, found out by looking only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+
+from deploy import image, manifest, model, pipeline, platform, registry, rollout, source
+from deploy.errors import ModelUnknown, PlatformError
+from deploy.records import Image, Model, ModelLayer, Record, Rollout
+from deploy.site import Site
+
+
+class Step(Record):
+    """A stage of a plan: whether it will run, why or why not, and how many bytes it will move where that is known."""
+
+    stage: str
+    runs: bool
+    why: str
+    moves: int | None = None
+
+
+def plan(site: Site, version: str = model.LATEST) -> tuple[Step, ...]:
+    """The stages of a release of the newest code and that model version, as things are now.
+
+    Raises:
+        ReleaseError: the code, the model or the settings are such that a release could not start.
+    """
+    return tuple(_steps(site, version))
+
+
+def _steps(site: Site, version: str) -> Iterator[Step]:
+    yield from _platform(site)
+    wanted = _wanted(site, version)
+    layer = pipeline.known_layer(site, wanted) if wanted else None
+    yield _fetch(site, wanted, layer)
+    inputs = source.inputs(site.directory, site.settings)
+    app = pipeline.known_app(site, inputs)
+    yield Step(stage="build", runs=app is None, why=f"{app.commit} is built already" if app else image.why_build(inputs, site.blobs))
+    joined = pipeline.join(site, app, layer) if app and layer else None
+    yield from _release(site, joined)
+
+
+def _platform(site: Site) -> Iterator[Step]:
+    for check in platform.doctor(site.settings, site.environment):
+        if not check.ok:
+            yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
+
+
+def _wanted(site: Site, version: str) -> Model | None:
+    try:
+        return model.resolve(site.settings.model.name, version, site.store)
+    except ModelUnknown:
+        if not site.samples(version):
+            raise
+        return None
+
+
+def _fetch(site: Site, wanted: Model | None, layer: ModelLayer | None) -> Step:
+    if wanted is None:
+        return Step(stage="fetch", runs=True, why="the store is empty: the sample model will be made and published")
+    if layer:
+        return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
+    described = model.described_in(site.store, wanted.name, wanted.version)
+    return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=_size(described))
+
+
+def _size(described: manifest.Manifest) -> int:
+    return sum(file.size for file in described.files)
+
+
+def _release(site: Site, joined: Image | None) -> Iterator[Step]:
+    """The stages after the join; what cannot be known before the build says so."""
+    now = _now(site)
+    if joined and now and now.attempt.release.image.digest == joined.digest and site.view.serves(now.attempt.release):
+        for stage in ("smoke", "push", "deploy"):
+            yield Step(stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image")
+        return
+    yield Step(stage="smoke", runs=True, why="this image does not serve yet")
+    yield _push(site, joined)
+    what = f"release {now.attempt.id} serves another image" if now else "nothing was released here yet"
+    yield Step(stage="deploy", runs=True, why=what)
+
+
+def _push(site: Site, joined: Image | None) -> Step:
+    if joined is None:
+        return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
+    if not site.registry_is_up:
+        return Step(stage="push", runs=True, why="the registry is not up yet")
+    lacking = registry.missing(site.blobs.read(joined.digest), site.repository, site.registry)
+    moves = sum(item.size for item in lacking)
+    return Step(stage="push", runs=bool(lacking), why=f"the registry lacks {len(lacking)} blobs", moves=moves)
+
+
+def _now(site: Site) -> Rollout | None:
+    with suppress(PlatformError):
+        return rollout.current(site.view.history())
+    return None

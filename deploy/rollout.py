@@ -1,0 +1,229 @@
+"""Making a release serve, proving it at the front door, and taking it back when it does not.
+
+A target keeps the previous release's replicas warm until the new one is proven, so that undoing is a switch, not a start.
+Rolling back is rolling out an older release: there is one way forward, whichever way it leads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from deploy import golden
+from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, UndoFailed, VerifyFailed
+from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
+
+log = logging.getLogger(__name__)
+
+Trigger = Literal["release", "rollback"]
+Only = Literal["model", "code"]
+
+
+class Replica(Record):
+    """One copy of the application: what it runs (an image digest), and whether it gets requests."""
+
+    name: str
+    image: str
+    state: str
+
+
+class Target(Protocol):
+    """A place where releases serve. Every operation may be repeated, and finishes what a killed one began."""
+
+    environment: str
+    url: str
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other deployers out, for as long as this process lives at the most.
+
+        Raises:
+            RolloutLocked: somebody else is at work, and did not finish in time; the text names them.
+        """
+
+    def history(self) -> tuple[Rollout, ...]:
+        """All attempts, oldest first."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """Writes down that an attempt begins."""
+
+    def end(self, attempt: Attempt, ending: Ending) -> None:
+        """Writes down how an attempt ended."""
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """What runs now."""
+
+    def serves(self, release: Release) -> bool:
+        """Whether that release, and nothing else, serves with all its replicas."""
+
+    def shift(self, release: Release) -> None:
+        """Lets that release have all requests, dropping none; other releases' replicas stay, without requests.
+
+        Raises:
+            RolloutFailed: a replica crashed or was not ready in time; the end of its log is in the detail.
+        """
+
+    def settle(self, *keep: Release) -> None:
+        """Removes all replicas but those releases'."""
+
+
+def current(history: tuple[Rollout, ...]) -> Rollout | None:
+    """The attempt whose release should be serving: the last that succeeded."""
+    return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
+
+
+def apply(
+    release: Release,
+    target: Target,
+    proof: golden.Proof,
+    *,
+    trigger: Trigger,
+    by: str,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Rollout:
+    """Makes a release serve; a failure puts the previous one back before it is reported.
+
+    Args:
+        release: what shall serve.
+        target: where.
+        proof: the golden cases of its model.
+        trigger: what asked for it, for the history.
+        by: who asked for it.
+        clock: tells the time.
+
+    Raises:
+        GoldenMiss, RolloutFailed: the new release did not prove itself; the previous one serves again.
+        UndoFailed: nor could the previous one be put back.
+        RolloutLocked: another deployer is at work.
+    """
+    with target.locked():
+        history = target.history()
+        previous = current(history)
+        number = history[-1].attempt.id + 1 if history else 1
+        attempt = Attempt(id=number, environment=target.environment, trigger=trigger, release=release, by=by, at=clock(), url=target.url)
+        _clear_unfinished(target, previous, release)
+        target.begin(attempt)
+        try:
+            target.shift(release)
+            _prove(target, proof, release)
+        except BaseException as error:
+            ending = _undone(error, target, previous, clock)
+            target.end(attempt, ending)
+            raise
+        ending = Ending(outcome="succeeded", at=clock())
+        target.end(attempt, ending)
+        target.settle(release)
+        return Rollout(attempt=attempt, ending=ending)
+
+
+def _clear_unfinished(target: Target, previous: Rollout | None, release: Release) -> None:
+    """Takes back what a killed deployer left, unless it is what shall be released now."""
+    if previous is None:
+        return
+    back = previous.attempt.release
+    if {replica.image for replica in target.replicas()} - {back.image.digest, release.image.digest}:
+        log.info("an earlier rollout was never finished: release %d comes back first", previous.attempt.id)
+        target.shift(back)
+        target.settle(back, release)
+
+
+def _prove(target: Target, proof: golden.Proof, release: Release) -> None:
+    verdict = golden.play(proof, target.url)
+    if not verdict.passed:
+        raise GoldenMiss(
+            f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases at the front door",
+            on=f"{target.url}, {release.image.app.commit} with {release.image.layer.model}",
+            next="the previous release serves again; mend the code or the model",
+            detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
+        )
+    log.info("proven at %s: %s", target.url, "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases))
+
+
+def _undone(error: BaseException, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Ending:
+    """Puts the previous release back, or leaves nothing where there is none."""
+    why = error.what if isinstance(error, ReleaseError) else type(error).__name__
+    back = previous.attempt.release if previous else None
+    log.warning("%s: %s", why, f"putting back release {previous.attempt.id}" if previous else "nothing served before, taking it away")
+    try:
+        if back:
+            target.shift(back)
+        target.settle(*([back] if back else []))
+    except ReleaseError as failure:
+        raise UndoFailed(
+            f"{why}; and the previous release could not be put back: {failure.what}",
+            on=failure.on,
+            next="run the same command again: it goes on from where this one stopped",
+            detail=failure.detail,
+        ) from error
+    return Ending(outcome="undone" if back else "failed", at=clock(), why=why)
+
+
+def verify(target: Target, proof: golden.Proof) -> Verdict:
+    """Plays the golden cases through the front door, changing nothing.
+
+    Raises:
+        VerifyFailed: an answer is wrong or missing.
+    """
+    verdict = golden.play(proof, target.url)
+    if not verdict.passed:
+        raise VerifyFailed(
+            f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
+            on=target.url,
+            next="`invoke status` shows the replicas; `invoke rollback` takes the release back",
+            detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
+        )
+    return verdict
+
+
+def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
+    """The attempt that a rollback returns to.
+
+    Args:
+        history: all attempts, oldest first.
+        number: a particular one, or None for the last that differs in what shall be taken back.
+        only: take back the model or the code alone, or None for both.
+
+    Raises:
+        ReleaseUnknown: there is no such attempt, or none to go back to.
+    """
+    now = current(history)
+    if now is None:
+        raise ReleaseUnknown("nothing has been released here yet", on="history", next="`invoke release` makes a first release")
+    succeeded = [rollout for rollout in history if rollout.succeeded]
+    if number is not None:
+        chosen = next((rollout for rollout in succeeded if rollout.attempt.id == number), None)
+        known = ", ".join(str(rollout.attempt.id) for rollout in succeeded)
+        if chosen is None:
+            raise ReleaseUnknown(f"release {number} never served here", on="history", next=f"choose one that did: {known}")
+        return chosen
+    different = (rollout for rollout in reversed(_before(succeeded, now)) if _half(rollout, only) != _half(now, only))
+    found = next(different, None)
+    if found is None:
+        part = only or "release"
+        raise ReleaseUnknown(f"there is no earlier {part} to go back to", on="history", next="`invoke history` shows what served here")
+    return found
+
+
+def _before(succeeded: list[Rollout], now: Rollout) -> list[Rollout]:
+    """What served before the present release came: rolling back twice goes back two steps, not back and forth."""
+    first = now
+    while first.attempt.trigger == "rollback":
+        earlier = [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id and _half(rollout, None) == _half(now, None)]
+        if not earlier:
+            break
+        first = earlier[-1]
+    return [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id]
+
+
+def _half(rollout: Rollout, only: Only | None) -> tuple[str, ...]:
+    joined = rollout.attempt.release.image
+    halves = {"model": joined.layer.digest, "code": joined.app.manifest.digest}
+    return (halves[only],) if only else tuple(halves.values())
+
+
+def failed(what: str, on: str, log_end: str) -> RolloutFailed:
+    """The error of a replica that will not serve, with the end of its log."""
+    lines = "\n".join(f"    {line}" for line in log_end.rstrip().splitlines()) or "    (nothing)"
+    return RolloutFailed(what, on=on, next="the log shows why", detail=f"  its log ends with:\n{lines}")

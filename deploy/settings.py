@@ -1,0 +1,233 @@
+"""pipeline.toml and its overrides, as one frozen value; every problem is reported at once, with its key path.
+
+Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, a double underscore for each level of nesting, for
+example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret: settings name the variables that hold them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from deploy.errors import SettingsInvalid
+from deploy.records import Name
+
+PREFIX = "TWINSHIP_"
+FILE = "pipeline.toml"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and refusing keys that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class App(Section):
+    """The application: its name, and the files its image is made of.
+
+    `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
+    """
+
+    name: Name
+    files: tuple[str, ...] = ("app/**",)
+    port: Port = 8080
+    ready: str = "/readyz"
+
+
+class ModelSource(Section):
+    """The model stream: where versions are published, and which model this application serves.
+
+    `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
+    that writes a first model where the store has none.
+    """
+
+    name: Name
+    store: str = ".twinship/store"
+    mount: str = "/model"
+    sample: str = ""
+
+
+class Wheels(Section):
+    """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
+
+    requirements: str
+    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
+
+
+class ImageBuild(Section):
+    """How the app image is built. `base` is pulled by digest; where it cannot be pulled, `suite` is made from packages."""
+
+    dockerfile: str = "Dockerfile"
+    base: Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
+    suite: Annotated[str, Field(pattern=r"^[a-z]+$")] = "trixie"
+    builder: Literal["auto", "classic", "buildkit"] = "auto"
+    wheels: Wheels | None = None
+
+
+class Environment(Section):
+    """A place where releases serve.
+
+    `registry` is the host (and port) of the OCI registry; `username` and `password` *name* environment variables, and
+    without them the Docker configuration is asked. Times are in seconds.
+    """
+
+    target: Literal["docker"] = "docker"
+    registry: Annotated[str, Field(pattern=r"^[\w.-]+(:\d+)?$")] = "127.0.0.1:5000"
+    repository: str = ""
+    username: str = ""
+    password: str = ""
+    address: str = "127.0.0.1"
+    port: Port = 8080
+    replicas: Annotated[int, Field(ge=1, le=50)] = 2
+    in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
+    ready_within: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104  compared, not bound
+        return f"http://{host}:{self.port}"
+
+
+class Settings(Section):
+    """The whole configuration of one application."""
+
+    app: App
+    model: ModelSource
+    image: ImageBuild
+    environments: Mapping[Name, Environment]
+
+    @field_validator("environments")
+    @classmethod
+    def _has_one(cls, value: Mapping[str, Environment]) -> Mapping[str, Environment]:
+        if not value:
+            raise ValueError("at least one environment is needed, for example [environments.local]")
+        return value
+
+    def environment(self, name: str) -> Environment:
+        """The environment of that name.
+
+        Raises:
+            SettingsInvalid: there is none; the text lists those there are.
+        """
+        if name not in self.environments:
+            known = ", ".join(self.environments)
+            raise SettingsInvalid(
+                f"no environment is named {name!r}", on=FILE, next=f"choose one of: {known}; or add [environments.{name}]"
+            )
+        return self.environments[name]
+
+    def repository(self, environment: str) -> str:
+        """Where that environment's images live: registry host, then repository (the app's name unless set)."""
+        env = self.environment(environment)
+        return f"{env.registry}/{env.repository or self.app.name}"
+
+    @classmethod
+    def read(cls, directory: Path, environ: Mapping[str, str]) -> Self:
+        """The settings of the application in a directory.
+
+        Args:
+            directory: holds pipeline.toml.
+            environ: the process environment; only names of the form `TWINSHIP_A__B` are looked at.
+
+        Raises:
+            SettingsInvalid: the file cannot be read or is not TOML, or keys are unknown or values wrong: all of them.
+        """
+        path = directory / FILE
+        values = _parsed(path)
+        origins = _override(values, environ)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = sorted(_problems(error, values, origins))
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            raise SettingsInvalid(
+                f"the configuration has {count}",
+                on=str(path),
+                next="mend them; docs/02-settings.md lists every key",
+                detail="\n".join(f"  {line}" for line in problems),
+            ) from None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsInvalid(
+            "there is no configuration", on=str(path), next="run in the folder of the application, or see docs/04-your-own-app.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsInvalid(f"the configuration cannot be read: {reason}", on=str(path), next="make the file readable") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsInvalid(f"the configuration is not TOML: {error}", on=str(path), next="mend that line") from error
+
+
+def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lays the environment's overrides over the file's values; returns which variable set which key path."""
+    origins: dict[tuple[str, ...], str] = {}
+    for variable in sorted(environ):
+        keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if not variable.startswith(PREFIX) or len(keys) < 2:
+            continue
+        table = values
+        for key in keys[:-1]:
+            nested = table.setdefault(key, {})
+            if not isinstance(nested, dict):
+                nested = table[key] = {}
+            table = nested
+        table[keys[-1]] = _split(keys, environ[variable])
+        origins[keys] = variable
+    return origins
+
+
+def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
+    return text.split(",") if keys == ("app", "files") else text
+
+
+def _problems(error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        path = tuple(str(part) for part in problem["loc"])
+        shown = ".".join(path)
+        source = f" (set by {origins[path]})" if path in origins else ""
+        if problem["type"] == "extra_forbidden":
+            yield f"{shown}: unknown key{_nearest(path)}{source}"
+        elif problem["type"] == "missing":
+            yield f"{shown}: missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
+
+
+def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401  TOML holds anything
+    for key in path:
+        if not isinstance(values, Mapping) or key not in values:
+            return values
+        values = values[key]
+    return values
+
+
+def _nearest(path: tuple[str, ...]) -> str:
+    known = _keys_at(path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_at(path: tuple[str, ...]) -> list[str]:
+    tables: dict[str, type[Section]] = {"app": App, "model": ModelSource, "image": ImageBuild, "environments": Environment}
+    if not path:
+        return list(Settings.model_fields)
+    if path[:2] == ("image", "wheels"):
+        return list(Wheels.model_fields)
+    return list(tables[path[0]].model_fields) if path[0] in tables else []

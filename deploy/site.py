@@ -1,0 +1,184 @@
+"""One application and one of its environments, with the clients they need, each made when it is first asked for.
+
+This is where settings and the process's environment become objects; stages are handed what they need from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from deploy import model, platform
+from deploy.blobs import Blobs
+from deploy.clients import store
+from deploy.clients.oci import HttpRegistry, Login
+from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
+from deploy.records import Model
+from deploy.settings import Environment, Settings
+
+if TYPE_CHECKING:
+    from deploy.clients.engine import DockerEngine
+    from deploy.rollout import Target
+
+log = logging.getLogger(__name__)
+
+
+class Site:
+    """An application as it stands in a folder, and an environment that it is released to.
+
+    Args:
+        directory: holds pipeline.toml.
+        environment: a name of the settings' environments.
+
+    Raises:
+        SettingsInvalid: the configuration has problems, or no such environment.
+    """
+
+    def __init__(self, directory: Path, environment: str) -> None:
+        self.directory = directory
+        self.settings = Settings.read(directory, os.environ)
+        self.environment = environment
+        self.env: Environment = self.settings.environment(environment)
+
+    @cached_property
+    def blobs(self) -> Blobs:
+        """This machine's cache."""
+        return Blobs(platform.home())
+
+    @cached_property
+    def store(self) -> store.Store:
+        """The model store."""
+        return store.opened(self.settings.model.store, self.directory)
+
+    @cached_property
+    def engine(self) -> DockerEngine:
+        """The container engine, with all that a release needs beside it."""
+        return platform.up(self.settings, self.environment)
+
+    @property
+    def repository(self) -> str:
+        """The path of this environment's images below the registry's host."""
+        return self.env.repository or self.settings.app.name
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """Other repositories of the same registry, which may hold the same blobs."""
+        others = (env for env in self.settings.environments.values() if env.registry == self.env.registry)
+        return tuple(sorted({env.repository or self.settings.app.name for env in others} - {self.repository}))
+
+    @cached_property
+    def login(self) -> Login | None:
+        """The registry's credentials: from the variables that the settings name, else from the Docker configuration.
+
+        Raises:
+            SettingsInvalid: a named variable is not set.
+        """
+        if self.env.username and self.env.password:
+            return Login(_variable(self.env.username), _variable(self.env.password))
+        from deploy.clients.logins import configured
+
+        return configured(self.env.registry)
+
+    @cached_property
+    def registry(self) -> HttpRegistry:
+        """The environment's image registry."""
+        return HttpRegistry(self.env.registry, self.login)
+
+    @property
+    def registry_is_up(self) -> bool:
+        """Whether the registry can be asked; only one of this machine may be not yet started, and that is seen at once."""
+        return not platform.is_loopback(self.env.registry) or platform.registry_answers(self.env.registry)
+
+    @cached_property
+    def target(self) -> Target:
+        """Where releases serve, made ready for one."""
+        return self._target(self.engine)
+
+    @cached_property
+    def view(self) -> Target:
+        """Where releases serve, to be looked at; nothing is installed or started for it."""
+        return self._target(platform.connect())
+
+    def _target(self, engine: DockerEngine) -> Target:
+        from deploy.targets.docker import DockerTarget
+
+        return DockerTarget(
+            engine,
+            self.settings.app,
+            self.environment,
+            self.env,
+            parts=lambda: platform.parts_image(engine, self.settings.image),
+            login=(self.login.user, self.login.password) if self.login else None,
+            free=platform.require_free if engine.local else lambda _address, _port: None,
+        )
+
+    def resolve(self, version: str) -> Model:
+        """The model to release; an empty store gets the sample's first version, if the settings name a sample.
+
+        Raises:
+            ModelUnknown: the store has no such version.
+        """
+        name = self.settings.model.name
+        try:
+            return model.resolve(name, version, self.store)
+        except ModelUnknown:
+            if not self.samples(version):
+                raise
+        log.info("the store is empty: publishing the sample model")
+        return self.publish_sample("1")
+
+    def samples(self, version: str) -> bool:
+        """Whether asking for that version of an empty store gives the sample."""
+        empty = model.latest(self.settings.model.name, self.store) is None
+        return bool(self.settings.model.sample) and version in (model.LATEST, "1") and empty
+
+    def publish_sample(self, version: str) -> Model:
+        """Makes a version of the sample model and publishes it.
+
+        Raises:
+            SampleUnavailable: the settings name none, or it could not be made.
+            VersionExists: the store has another model of that version.
+        """
+        with TemporaryDirectory() as folder:
+            self._sample()(version, Path(folder))
+            return model.publish(Path(folder), self.store)
+
+    def _sample(self) -> Callable[[str, Path], None]:
+        named = self.settings.model.sample
+        module, _, function = named.partition(":")
+        if not named:
+            raise SampleUnavailable(
+                "this application has no sample model", on="[model] sample", next="publish a model: `invoke model.publish DIR`"
+            )
+        try:
+            write = getattr(import_module(module), function)
+        except (ImportError, AttributeError) as error:
+            raise SettingsInvalid(
+                f"the sample cannot be imported: {error}", on="[model] sample", next="name it as module:function"
+            ) from error
+
+        def made(version: str, folder: Path) -> None:
+            try:
+                write(version, folder)
+            except (RuntimeError, ValueError) as error:
+                raise SampleUnavailable(
+                    "the sample model could not be made",
+                    on=f"{named}, version {version}",
+                    next="see the message, then run again",
+                    detail=f"  {error}",
+                ) from error
+
+        return made
+
+
+def _variable(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise SettingsInvalid(f"the environment variable {name} is not set", on="the registry's login", next=f"set {name}") from None

@@ -1,0 +1,1 @@
+"""The places where releases serve, each with the operations of `deploy.rollout.Target`."""

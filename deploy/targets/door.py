@@ -1,0 +1,192 @@
+"""The front door of a Docker host: HAProxy in a container, with fixed slots behind which replicas come and go.
+
+Each slot is a fixed address on a network of the environment's own. A rollout tells the running proxy which slots take
+requests and asks it when a slot's last request is done, so that it is never reloaded; the same is written to its file, so
+that a door that is restarted opens the same slots. Source: HAProxy 3.0 Management Guide, "Unix Socket commands".
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from deploy.clients.engine import Engine
+from deploy.errors import EngineFailed
+
+CONFIG = "haproxy.cfg"
+PORT = 8080
+STATE = "/state"
+COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE}/{CONFIG}")
+_SOCKET = "/tmp/admin.sock"  # noqa: S108  a path in the container
+_FIRST = 10
+_ADDRESS = 5
+_WITHIN = 15.0
+_POLL = 0.05
+
+Admission = Literal["ready", "drain", "maint"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What the proxy says of a slot: whether requests are let in, whether its health check passes, and requests under way."""
+
+    number: int
+    admitted: bool
+    healthy: bool
+    in_flight: int
+
+
+def address(subnet: str, slot: int | None) -> str:
+    """The fixed address of a slot, or of the door itself."""
+    network = ipaddress.ip_network(subnet)
+    return str(network[_FIRST + slot if slot is not None else _ADDRESS])
+
+
+def configuration(subnet: str, slots: int, *, port: int, ready: str, in_flight: int, admitted: frozenset[int] = frozenset()) -> str:
+    """The proxy's configuration: a pure function of what the environment's settings say.
+
+    Args:
+        subnet: of the environment's network.
+        slots: how many replicas can be behind the door at once.
+        port: where replicas listen.
+        ready: the path of their health check.
+        in_flight: how many requests a replica is given at once; more wait at the door.
+        admitted: the slots that take requests when the door starts.
+    """
+    servers = "\n".join(
+        f"    server slot-{slot} {address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}" for slot in range(1, slots + 1)
+    )
+    body = f"""\
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 60s
+    timeout server 60s
+    timeout queue 30s
+    timeout check 5s
+    timeout http-request 30s
+    timeout http-keep-alive 60s
+    # A connection to a replica serves one request: none can be closed by a replica just as it is used again.
+    option http-server-close
+    option redispatch 1
+    option splice-auto
+    retries 4
+    default-server check inter 1s fastinter 100ms downinter 200ms rise 1 fall 3 maxconn {in_flight}
+
+frontend door
+    bind :{PORT}
+    option forwardfor
+    default_backend replicas
+
+backend replicas
+    balance leastconn
+    option httpchk GET {ready}
+    http-check expect status 200
+{servers}
+"""
+    return f"""\
+global
+    fd-hard-limit 20000
+    stats socket {_SOCKET} mode 600 level admin
+    hard-stop-after 60s
+    description {_mark(body)}
+
+{body}"""
+
+
+def _mark(body: str) -> str:
+    """A word by which a running proxy tells which configuration it has, whichever slots it opens."""
+    return hashlib.sha256(body.replace(" disabled", "").encode()).hexdigest()[:16]
+
+
+def _marked(text: str) -> str:
+    return next(line.split()[1] for line in text.splitlines() if line.strip().startswith("description"))
+
+
+class Door:
+    """The running proxy in a container.
+
+    Args:
+        engine: runs it.
+        container: its id or name.
+    """
+
+    def __init__(self, engine: Engine, container: str) -> None:
+        self._engine = engine
+        self.container = container
+
+    def has(self, text: str) -> bool:
+        """Whether the running proxy works by this configuration, whichever slots it opens."""
+        return self._mark() == _marked(text)
+
+    def configure(self, text: str) -> None:
+        """Makes the running proxy work by this configuration, without closing a connection.
+
+        Raises:
+            EngineFailed: the proxy does not take it.
+        """
+        self._engine.put_file(self.container, f"{STATE}/{CONFIG}", text.encode())
+        self._engine.signal(self.container, "SIGUSR2")
+        self._until(lambda: self.has(text), "take its new configuration")
+
+    def wait(self) -> None:
+        """Returns when the proxy answers.
+
+        Raises:
+            EngineFailed: it does not.
+        """
+        self._until(lambda: self._mark() != "", "start")
+
+    def slots(self) -> dict[int, Slot]:
+        """Every slot as the proxy sees it now."""
+        rows = csv.DictReader(self._said("show stat").lstrip("# ").splitlines())
+        return {slot.number: slot for row in rows if row.get("pxname") == "replicas" and (slot := _slot(row))}
+
+    def admit(self, slot: int, admission: Admission) -> None:
+        """Lets requests into a slot, or keeps new ones out (`drain`), or stops asking for its health as well (`maint`)."""
+        self._said(f"set server replicas/slot-{slot} state {admission}")
+
+    def _mark(self) -> str:
+        try:
+            said = self._said("show info")
+        except EngineFailed:
+            return ""
+        return next((line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("description:")), "")
+
+    def _said(self, command: str) -> str:
+        """The answer to a command; commands are made of this module's own words and numbers."""
+        code, output = self._engine.execute(self.container, ("sh", "-c", f"echo '{command}' | socat -t 5 - UNIX-CONNECT:{_SOCKET}"))
+        if code != 0:
+            raise EngineFailed(
+                "the proxy did not answer",
+                on=self.container,
+                next="`docker logs` of that container shows why",
+                detail=f"  {output.strip()}",
+            )
+        return output
+
+    def _until(self, reached: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _WITHIN
+        while not reached():
+            if time.monotonic() > deadline:
+                end = self._engine.logs(self.container, 10)
+                raise EngineFailed(f"the proxy did not {what}", on=self.container, next="see its log", detail=end)
+            time.sleep(_POLL)
+
+
+def _slot(row: dict[str, str]) -> Slot | None:
+    kind, _, number = row["svname"].partition("-")
+    if kind != "slot":
+        return None
+    status = row["status"].split()[0]
+    return Slot(
+        number=int(number),
+        admitted=status not in ("DRAIN", "MAINT"),
+        healthy=row["check_status"].lstrip("* ").startswith(("L7OK", "L6OK", "L4OK")) and status in ("UP", "DRAIN"),
+        in_flight=int(row["scur"] or 0) + int(row["qcur"] or 0),
+    )

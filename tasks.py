@@ -1,0 +1,185 @@
+"""Invoke: from the command line to settings and records, one stage, one line of result. `invoke --list` shows them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.tasks import task
+
+from deploy import console
+
+if TYPE_CHECKING:
+    from deploy.site import Site
+
+HERE = Path(__file__).parent
+ENVIRONMENT = "local"
+RECORDS = ".twinship/records"
+
+
+def _site(env: str) -> Site:
+    from deploy.site import Site
+
+    return Site(HERE, env)
+
+
+@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@console.task_body
+def doctor(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+    """Tell what a release needs on this machine and what is missing; change nothing."""
+    from deploy import desk
+
+    desk.doctor(_site(env), json=json)
+
+
+@task(help={"env": "environment of pipeline.toml"})
+@console.task_body
+def up(_: Context, env: str = ENVIRONMENT) -> None:
+    """Install and start what a release needs on this machine."""
+    from deploy import desk
+
+    desk.up(_site(env))
+
+
+@task(help={"purge": "also forget the history and the local registry's images"})
+@console.task_body
+def down(_: Context, purge: bool = False) -> None:
+    """Stop what `up` and releases started on this machine."""
+    from deploy import desk
+
+    desk.down(purge=purge)
+
+
+@task(
+    help={"directory": "holds model.toml and the model's files", "sample": "make and publish this version of the sample model: 1 or 2"},
+    optional=["sample"],
+)
+@console.task_body
+def publish(_: Context, directory: str = "", sample: str = "") -> None:
+    """Make a model a version of the store, and the latest one."""
+    from deploy import desk
+
+    desk.publish(_site(ENVIRONMENT), directory, sample)
+
+
+@task(name="list", help={"json": "print JSON"})
+@console.task_body
+def list_(_: Context, json: bool = False) -> None:
+    """List the published versions of the model."""
+    from deploy import desk
+
+    desk.list_models(_site(ENVIRONMENT), json=json)
+
+
+@task(help={"version": "a published version, or `latest`"})
+@console.task_body
+def show(_: Context, version: str = "latest") -> None:
+    """Print the manifest of a published version."""
+    from deploy import desk
+
+    desk.show_model(_site(ENVIRONMENT), version)
+
+
+@task(help={"env": "environment of pipeline.toml", "model": "NAME or NAME@VERSION", "records": "folder to write model.json to"})
+@console.task_body
+def fetch(_: Context, env: str = ENVIRONMENT, model: str = "", records: str = RECORDS) -> None:
+    """Bring a model into the cache, as the layer in which it is shipped."""
+    from deploy import desk
+
+    desk.fetch(_site(env), model, HERE / records)
+
+
+@task(help={"env": "environment of pipeline.toml", "records": "folder to write app.json to"})
+@console.task_body
+def build(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+    """Build the app image, if no machine has built these files before."""
+    from deploy import desk
+
+    desk.build(_site(env), HERE / records)
+
+
+@task(help={"env": "environment of pipeline.toml", "records": "folder with app.json and model.json; image.json is written there"})
+@console.task_body
+def smoke(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+    """Join app and model, run the image, play its golden cases."""
+    from deploy import desk
+
+    desk.smoke(_site(env), HERE / records)
+
+
+@task(help={"env": "environment of pipeline.toml", "records": "folder with image.json; release.json is written there"})
+@console.task_body
+def push(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+    """Push the joined image to the environment's registry."""
+    from deploy import desk
+
+    desk.push(_site(env), HERE / records)
+
+
+@task(
+    help={"env": "environment of pipeline.toml", "records": "folder with release.json; rollout.json is written there", "json": "print JSON"}
+)
+@console.task_body
+def deploy(_: Context, env: str = ENVIRONMENT, records: str = RECORDS, json: bool = False) -> None:
+    """Make the pushed release serve, prove it, take it back if it fails."""
+    from deploy import desk
+
+    desk.deploy(_site(env), HERE / records, json=json)
+
+
+@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@console.task_body
+def verify(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+    """Play the golden cases through the front door."""
+    from deploy import desk
+
+    desk.verify(_site(env), json=json)
+
+
+@task(
+    help={
+        "env": "environment of pipeline.toml",
+        "model": "NAME or NAME@VERSION",
+        "dry-run": "only tell what would run and why",
+        "json": "print JSON",
+    }
+)
+@console.task_body
+def release(_: Context, env: str = ENVIRONMENT, model: str = "", dry_run: bool = False, json: bool = False) -> None:
+    """Bring the newest code and the newest model to the front door."""
+    from deploy import desk
+
+    desk.release(_site(env), model, dry_run=dry_run, json=json)
+
+
+@task(help={"env": "environment of pipeline.toml", "to": "id of a release in `history`", "only": "`model` or `code`", "json": "print JSON"})
+@console.task_body
+def rollback(_: Context, env: str = ENVIRONMENT, to: int = 0, only: str = "", json: bool = False) -> None:
+    """Go back to an earlier release, or to its model or code alone."""
+    from deploy import desk
+
+    desk.rollback(_site(env), to, only, json=json)
+
+
+@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@console.task_body
+def history(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+    """List what was released: who, when, commit, model, digest, outcome."""
+    from deploy import desk
+
+    desk.history(_site(env), json=json)
+
+
+@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@console.task_body
+def status(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+    """Tell what serves now, and how its replicas are."""
+    from deploy import desk
+
+    desk.status(_site(env), json=json)
+
+
+namespace = Collection(doctor, up, down, fetch, build, smoke, push, deploy, verify, release, rollback, history, status)
+namespace.add_collection(Collection("model", publish, list_, show))
