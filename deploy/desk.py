@@ -44,7 +44,7 @@ def down(*, purge: bool) -> None:
     console.result(f"stopped: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
 
 
-def publish(site: Site, directory: str, sample: str | bool) -> None:
+def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FBT001  what Invoke makes of `--sample` alone
     """Publishes a directory or a version of the sample; a bare `--sample` arrives as True and means the first."""
     version = "1" if sample is True else sample
     if bool(directory) == bool(version):

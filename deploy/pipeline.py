@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 
-from deploy import golden, image, model, owner, progress, registry, rollout, smoke, source
+from deploy import golden, image, model, owner, parts, progress, registry, rollout, smoke, source
 from deploy.clients import buildkit
 from deploy.clients.trial import trial
 from deploy.errors import RegistryNotFound, ReleaseUnknown
@@ -91,10 +91,8 @@ def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
 
 
 def _built(site: Site, inputs: source.Inputs) -> AppImage:
-    from deploy import platform
-
     settings, engine = site.settings, site.engine
-    base = platform.base(engine, settings.image)
+    base = parts.base(engine, settings.image)
     wheels = settings.image.wheels
     packages = download(wheels, site.directory, engine.machine, site.blobs) if wheels else ()
     tag = f"twinship/{settings.app.name}:app-{inputs.key}"

@@ -14,16 +14,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deploy import model, platform
+from deploy import model, parts, platform
 from deploy.blobs import Blobs
 from deploy.clients import store
-from deploy.clients.oci import HttpRegistry, Login
+from deploy.clients.oci import HttpRegistry
+from deploy.clients.oci_http import Login
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.records import Model
 from deploy.settings import Environment, Settings
 
 if TYPE_CHECKING:
-    from deploy.clients.engine import DockerEngine
+    from deploy.clients.docker import DockerEngine
     from deploy.rollout import Target
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Site:
     @property
     def registry_is_up(self) -> bool:
         """Whether the registry can be asked; only one of this machine may be not yet started, and that is seen at once."""
-        return not platform.is_loopback(self.env.registry) or platform.registry_answers(self.env.registry)
+        return not parts.is_loopback(self.env.registry) or parts.registry_answers(self.env.registry)
 
     @cached_property
     def target(self) -> Target:
@@ -113,9 +114,9 @@ class Site:
             self.settings.app,
             self.environment,
             self.env,
-            parts=lambda: platform.parts_image(engine, self.settings.image),
+            parts=lambda: parts.image(engine, self.settings.image),
             login=(self.login.user, self.login.password) if self.login else None,
-            free=platform.require_free if engine.local else lambda _address, _port: None,
+            free=parts.require_free if engine.local else lambda _address, _port: None,
         )
 
     def resolve(self, version: str) -> Model:

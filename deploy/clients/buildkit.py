@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from deploy.clients.engine import build_failed
+from deploy.clients.docker_errors import build_failed
 
 _INTEGRATED_SINCE, _SEPARATE_SINCE = (18, 9), (23, 0)
 

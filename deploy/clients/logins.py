@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.clients.oci import Login
+from deploy.clients.oci_http import Login
 from deploy.errors import RegistryDenied
 
 
