@@ -1,0 +1,111 @@
+"""Nox: a clean, locked environment for each thing that CI runs. `./run nox` runs the checks, `./run nox -l` lists all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "unit", "integration", "e2e"]
+
+PYTHON_FILES = ("app", "deploy", "sample", "tests", "noxfile.py", "tasks.py")
+STAGES = ("doctor", "up", "fetch", "build", "smoke", "push", "deploy", "verify", "release")
+LOCKS = {
+    "deploy": (),
+    "test": ("--group=test",),
+    "lint": ("--only-group=lint",),
+    "types": ("--group=types",),
+}
+# The runtime of the models reports its use to its maker unless told not to.
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def install(session: nox.Session, lock: str) -> None:
+    """Installs exactly what a lock file names, every file checked by its hash."""
+    session.install("--require-hashes", "-r", f"locks/{lock}.txt")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting; `-- --fix` mends what can be mended."""
+    install(session, "lint")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), *PYTHON_FILES)
+    session.run("ruff", "format", *([] if fix else ["--check"]), *PYTHON_FILES)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly, tests included."""
+    install(session, "types")
+    session.run("mypy", *PYTHON_FILES)
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Run the tests that need nothing but Python."""
+    install(session, "test")
+    session.run("pytest", "tests/unit", *session.posargs, env=QUIET)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Run the tests of single stages against real parts."""
+    install(session, "test")
+    session.run("invoke", "up", silent=False)
+    session.run("pytest", "tests/integration", *session.posargs, env=QUIET)
+
+
+@nox.session
+def e2e(session: nox.Session) -> None:
+    """Run whole stories: release, roll back, undo."""
+    install(session, "test")
+    session.run("invoke", "up", silent=False)
+    session.run("pytest", "tests/e2e", *session.posargs, env=QUIET)
+
+
+def stage(name: str) -> None:
+    """Makes a session of a stage, for CI runners: the same task as on a laptop, in a clean environment."""
+
+    @nox.session(name=name)
+    def run(session: nox.Session) -> None:
+        install(session, "deploy")
+        session.run("invoke", name, *session.posargs)
+
+    run.__doc__ = f"Run the stage `invoke {name}`."
+
+
+for stage_name in STAGES:
+    stage(stage_name)
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Resolve the dependencies anew and write locks/, the constraints in pyproject.toml, and the application's lock."""
+    project = Path("pyproject.toml")
+    text = project.read_text(encoding="utf-8")
+    head, tail = re.split(r"(?<=constraint-dependencies = \[\n).*?(?=\])", text, maxsplit=1, flags=re.DOTALL)
+    project.write_text(head + tail, encoding="utf-8")
+    Path("uv.lock").unlink(missing_ok=True)
+    session.run("uv", "lock", external=True)
+    for name, groups in LOCKS.items():
+        export(session, f"locks/{name}.txt", *groups)
+    export(session, "locks/all.txt", "--all-groups", "--no-hashes")
+    pins = [line for line in Path("locks/all.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith((" ", "#"))]
+    Path("locks/all.txt").unlink()
+    project.write_text(head + "".join(f"    {toml_string(pin)},\n" for pin in pins) + tail, encoding="utf-8")
+    export(session, "app/requirements.txt", "--only-group=app")
+
+
+def export(session: nox.Session, target: str, *options: str) -> None:
+    """Writes part of the resolution in the form that pip and uv read alike, naming no index."""
+    session.run("uv", "export", "-q", "--frozen", "--no-header", "--no-annotate", "--no-emit-project", "-o", target, *options, external=True)
+
+
+def toml_string(text: str) -> str:
+    """The text as a TOML string."""
+    return f"'{text}'" if '"' in text else f'"{text}"'
