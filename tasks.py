@@ -15,28 +15,27 @@ if TYPE_CHECKING:
     from deploy.site import Site
 
 HERE = Path(__file__).parent
-ENVIRONMENT = "local"
 RECORDS = ".twinship/records"
 
 
-def _site(env: str) -> Site:
+def _site(env: str = "") -> Site:
     from deploy.site import Site
 
     return Site(HERE, env)
 
 
-@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
-def doctor(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+def doctor(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what a release needs on this machine and what is missing; change nothing."""
     from deploy import desk
 
     desk.doctor(_site(env), json=json)
 
 
-@task(help={"env": "environment of pipeline.toml"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first"})
 @console.task_body
-def up(_: Context, env: str = ENVIRONMENT) -> None:
+def up(_: Context, env: str = "") -> None:
     """Install and start what a release needs on this machine."""
     from deploy import desk
 
@@ -49,7 +48,7 @@ def down(_: Context, purge: bool = False) -> None:
     """Stop what `up` and releases started on this machine."""
     from deploy import desk
 
-    desk.down(purge=purge)
+    desk.down(_site(), purge=purge)
 
 
 @task(
@@ -61,7 +60,7 @@ def publish(_: Context, directory: str = "", sample: str = "") -> None:
     """Make a model a version of the store, and the latest one."""
     from deploy import desk
 
-    desk.publish(_site(ENVIRONMENT), directory, sample)
+    desk.publish(_site(), directory, sample)
 
 
 @task(name="list", help={"json": "print JSON"})
@@ -70,7 +69,7 @@ def list_(_: Context, json: bool = False) -> None:
     """List the published versions of the model."""
     from deploy import desk
 
-    desk.list_models(_site(ENVIRONMENT), json=json)
+    desk.list_models(_site(), json=json)
 
 
 @task(help={"version": "a published version, or `latest`"})
@@ -79,39 +78,55 @@ def show(_: Context, version: str = "latest") -> None:
     """Print the manifest of a published version."""
     from deploy import desk
 
-    desk.show_model(_site(ENVIRONMENT), version)
+    desk.show_model(_site(), version)
 
 
-@task(help={"env": "environment of pipeline.toml", "model": "NAME or NAME@VERSION", "records": "folder to write model.json to"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "model": "NAME or NAME@VERSION",
+        "records": "folder to write model.json to",
+    }
+)
 @console.task_body
-def fetch(_: Context, env: str = ENVIRONMENT, model: str = "", records: str = RECORDS) -> None:
+def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) -> None:
     """Bring a model into the cache, as the layer in which it is shipped."""
     from deploy import desk
 
     desk.fetch(_site(env), model, HERE / records)
 
 
-@task(help={"env": "environment of pipeline.toml", "records": "folder to write app.json to"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "records": "folder to write app.json to"})
 @console.task_body
-def build(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+def build(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Build the app image, if no machine has built these files before."""
     from deploy import desk
 
     desk.build(_site(env), HERE / records)
 
 
-@task(help={"env": "environment of pipeline.toml", "records": "folder with app.json and model.json; image.json is written there"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "records": "folder with app.json and model.json; image.json is written there",
+    }
+)
 @console.task_body
-def smoke(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Join app and model, run the image, play its golden cases."""
     from deploy import desk
 
     desk.smoke(_site(env), HERE / records)
 
 
-@task(help={"env": "environment of pipeline.toml", "records": "folder with image.json; release.json is written there"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "records": "folder with image.json; release.json is written there",
+    }
+)
 @console.task_body
-def push(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
+def push(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Push the joined image to the environment's registry."""
     from deploy import desk
 
@@ -119,19 +134,23 @@ def push(_: Context, env: str = ENVIRONMENT, records: str = RECORDS) -> None:
 
 
 @task(
-    help={"env": "environment of pipeline.toml", "records": "folder with release.json; rollout.json is written there", "json": "print JSON"}
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "records": "folder with release.json; rollout.json is written there",
+        "json": "print JSON",
+    }
 )
 @console.task_body
-def deploy(_: Context, env: str = ENVIRONMENT, records: str = RECORDS, json: bool = False) -> None:
+def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False) -> None:
     """Make the pushed release serve, prove it, take it back if it fails."""
     from deploy import desk
 
     desk.deploy(_site(env), HERE / records, json=json)
 
 
-@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
-def verify(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+def verify(_: Context, env: str = "", json: bool = False) -> None:
     """Play the golden cases through the front door."""
     from deploy import desk
 
@@ -140,41 +159,48 @@ def verify(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml",
+        "env": "environment of pipeline.toml, by default `local` or the first",
         "model": "NAME or NAME@VERSION",
         "dry-run": "only tell what would run and why",
         "json": "print JSON",
     }
 )
 @console.task_body
-def release(_: Context, env: str = ENVIRONMENT, model: str = "", dry_run: bool = False, json: bool = False) -> None:
+def release(_: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Bring the newest code and the newest model to the front door."""
     from deploy import desk
 
     desk.release(_site(env), model, dry_run=dry_run, json=json)
 
 
-@task(help={"env": "environment of pipeline.toml", "to": "id of a release in `history`", "only": "`model` or `code`", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "to": "id of a release in `history`",
+        "only": "`model` or `code`",
+        "json": "print JSON",
+    }
+)
 @console.task_body
-def rollback(_: Context, env: str = ENVIRONMENT, to: int = 0, only: str = "", json: bool = False) -> None:
+def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool = False) -> None:
     """Go back to an earlier release, or to its model or code alone."""
     from deploy import desk
 
     desk.rollback(_site(env), to, only, json=json)
 
 
-@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
-def history(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+def history(_: Context, env: str = "", json: bool = False) -> None:
     """List what was released: who, when, commit, model, digest, outcome."""
     from deploy import desk
 
     desk.history(_site(env), json=json)
 
 
-@task(help={"env": "environment of pipeline.toml", "json": "print JSON"})
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
-def status(_: Context, env: str = ENVIRONMENT, json: bool = False) -> None:
+def status(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what serves now, and how its replicas are."""
     from deploy import desk
 

@@ -38,9 +38,9 @@ def up(site: Site) -> None:
     console.result(f"ready: Docker {engine.version}, registry {site.env.registry}")
 
 
-def down(*, purge: bool) -> None:
+def down(site: Site, *, purge: bool) -> None:
     """Stops what was started here."""
-    stopped = platform.down(purge=purge)
+    stopped = platform.down(site.settings, purge=purge)
     console.result(f"stopped: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
 
 

@@ -132,26 +132,42 @@ def up(settings: Settings, environment: str) -> DockerEngine:
     return found
 
 
-def down(*, purge: bool) -> list[str]:
-    """Stops what `up` and releases started here; returns the names of what was stopped or removed.
+def down(settings: Settings, *, purge: bool) -> list[str]:
+    """Stops what `up` and this application's releases started here; what other applications still use stays.
 
     Args:
-        purge: also forget the releases' history and the local registry's images.
+        settings: the application's.
+        purge: also forget the releases' history, and the local registry's images.
+
+    Returns:
+        The names of what was stopped or removed.
     """
-    from deploy.targets.docker import LABEL
+    from deploy.targets.docker import APP, LABEL
 
     stopped: list[str] = []
+    alone = True
     with suppress(EngineUnavailable):
         found = connect()
-        for container in found.containers({LABEL: "yes"}) + found.containers({parts.PART: "registry"}):
-            # The front door stays, stopped: the history is in its volume.
-            found.stop(container.id, 10)
-            stopped.append(container.name)
-        if purge:
-            stopped += found.forget({LABEL: "yes"}) + found.forget({parts.PART: "registry"})
-    if debian.stop_engine(_pid_file()):
+        mine = {LABEL: "yes", APP: settings.app.name}
+        stopped += _stopped(found, mine, purge=purge)
+        alone = not any(container.running for container in found.containers({LABEL: "yes"}))
+        if alone:
+            stopped += _stopped(found, {parts.PART: "registry"}, purge=purge)
+    if not alone:
+        log.info("the registry and the engine stay: other applications are released here")
+    elif debian.stop_engine(_pid_file()):
         stopped.append("dockerd")
     return stopped
+
+
+def _stopped(engine: DockerEngine, labels: dict[str, str], *, purge: bool) -> list[str]:
+    """Stops containers, which keeps the front door and with it the history; or removes them with all they hold."""
+    if purge:
+        return engine.forget(labels)
+    running = [container for container in engine.containers(labels) if container.running]
+    for container in running:
+        engine.stop(container.id, 10)
+    return [container.name for container in running]
 
 
 def doctor(settings: Settings, environment: str) -> tuple[Check, ...]:

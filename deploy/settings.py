@@ -113,6 +113,11 @@ class Settings(Section):
             raise ValueError("at least one environment is needed, for example [environments.local]")
         return value
 
+    @property
+    def default_environment(self) -> str:
+        """The environment that is meant where none is named: `local`, else the first."""
+        return "local" if "local" in self.environments else next(iter(self.environments))
+
     def environment(self, name: str) -> Environment:
         """The environment of that name.
 

@@ -35,7 +35,7 @@ class Site:
 
     Args:
         directory: holds pipeline.toml.
-        environment: a name of the settings' environments.
+        environment: a name of the settings' environments, or empty for the default one.
 
     Raises:
         SettingsInvalid: the configuration has problems, or no such environment.
@@ -44,8 +44,8 @@ class Site:
     def __init__(self, directory: Path, environment: str) -> None:
         self.directory = directory
         self.settings = Settings.read(directory, os.environ)
-        self.environment = environment
-        self.env: Environment = self.settings.environment(environment)
+        self.environment = environment or self.settings.default_environment
+        self.env: Environment = self.settings.environment(self.environment)
 
     @cached_property
     def blobs(self) -> Blobs:

@@ -25,7 +25,7 @@ from deploy.settings import App, Environment
 from deploy.targets.door import COMMAND, CONFIG, PORT, STATE, Door, address, configuration
 
 LABEL = "dev.twinship.docker"
-_APP = "dev.twinship.app"
+APP = "dev.twinship.app"
 _ENVIRONMENT = "dev.twinship.environment"
 _ROLE = "dev.twinship.role"
 _SLOT = "dev.twinship.slot"
@@ -69,7 +69,7 @@ class DockerTarget:
         self.environment = name
         self.url = env.url
         self._prefix = f"twinship-{app.name}-{name}"
-        self._labels = {LABEL: "yes", _APP: app.name, _ENVIRONMENT: name}
+        self._labels = {LABEL: "yes", APP: app.name, _ENVIRONMENT: name}
 
     # --- one at a time
 
