@@ -14,7 +14,8 @@ from deploy import console
 if TYPE_CHECKING:
     from deploy.site import Site
 
-HERE = Path(__file__).parent
+# An application in a folder of its own is released from there; everywhere else it is the one beside this file.
+HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
 RECORDS = ".twinship/records"
 
 

@@ -82,6 +82,7 @@ def apply(
     trigger: Trigger,
     by: str,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    play: golden.Play = golden.play,
 ) -> Rollout:
     """Makes a release serve; a failure puts the previous one back before it is reported.
 
@@ -92,6 +93,7 @@ def apply(
         trigger: what asked for it, for the history.
         by: who asked for it.
         clock: tells the time.
+        play: asks the front door.
 
     Raises:
         GoldenMiss, RolloutFailed: the new release did not prove itself; the previous one serves again.
@@ -107,7 +109,7 @@ def apply(
         target.begin(attempt)
         try:
             target.shift(release)
-            _prove(target, proof, release)
+            _prove(target, proof, release, play)
         except BaseException as error:
             ending = _undone(error, target, previous, clock)
             target.end(attempt, ending)
@@ -120,7 +122,7 @@ def apply(
 
 def _clear_unfinished(target: Target, previous: Rollout | None, release: Release) -> None:
     """Takes back what a killed deployer left, unless it is what shall be released now."""
-    if previous is None:
+    if previous is None or previous.attempt.release.image.digest == release.image.digest:
         return
     back = previous.attempt.release
     if {replica.image for replica in target.replicas()} - {back.image.digest, release.image.digest}:
@@ -129,8 +131,8 @@ def _clear_unfinished(target: Target, previous: Rollout | None, release: Release
         target.settle(back, release)
 
 
-def _prove(target: Target, proof: golden.Proof, release: Release) -> None:
-    verdict = golden.play(proof, target.url)
+def _prove(target: Target, proof: golden.Proof, release: Release, play: golden.Play) -> None:
+    verdict = play(proof, target.url)
     if not verdict.passed:
         raise GoldenMiss(
             f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases at the front door",
@@ -160,13 +162,13 @@ def _undone(error: BaseException, target: Target, previous: Rollout | None, cloc
     return Ending(outcome="undone" if back else "failed", at=clock(), why=why)
 
 
-def verify(target: Target, proof: golden.Proof) -> Verdict:
+def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play) -> Verdict:
     """Plays the golden cases through the front door, changing nothing.
 
     Raises:
         VerifyFailed: an answer is wrong or missing.
     """
-    verdict = golden.play(proof, target.url)
+    verdict = play(proof, target.url)
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -198,7 +200,7 @@ def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only |
         if chosen is None:
             raise ReleaseUnknown(f"release {number} never served here", on="history", next=f"choose one that did: {known}")
         return chosen
-    different = (rollout for rollout in reversed(_before(succeeded, now)) if _half(rollout, only) != _half(now, only))
+    different = (rollout for rollout in reversed(_before(succeeded, now, only)) if _half(rollout, only) != _half(now, only))
     found = next(different, None)
     if found is None:
         part = only or "release"
@@ -206,11 +208,11 @@ def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only |
     return found
 
 
-def _before(succeeded: list[Rollout], now: Rollout) -> list[Rollout]:
-    """What served before the present release came: rolling back twice goes back two steps, not back and forth."""
+def _before(succeeded: list[Rollout], now: Rollout, only: Only | None) -> list[Rollout]:
+    """What served before the present release, or that half of it, came: rolling back twice goes two steps, not back and forth."""
     first = now
     while first.attempt.trigger == "rollback":
-        earlier = [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id and _half(rollout, None) == _half(now, None)]
+        earlier = [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id and _half(rollout, only) == _half(now, only)]
         if not earlier:
             break
         first = earlier[-1]

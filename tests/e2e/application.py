@@ -1,0 +1,138 @@
+"""A copy of this repository as a user would have it: a git checkout, a configuration, a cache and a port of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+ROOT = Path(__file__).parents[2]
+_COPIED = ("app", "deploy", "sample", "Dockerfile", "pipeline.toml", "tasks.py", ".dockerignore", ".gitignore")
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a task ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed for scripts."""
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Application:
+    """A checkout in a folder, released under a name of its own.
+
+    Args:
+        folder: the checkout.
+        home: the cache of this "machine".
+        port: the front door's.
+    """
+
+    folder: Path
+    home: Path
+    name: str
+    port: int
+
+    @classmethod
+    def made(cls, folder: Path) -> Application:
+        """A new checkout below a folder, with one commit."""
+        made = cls(folder / "checkout", folder / "home", f"e2e-{uuid4().hex[:8]}", _free_port())
+        made.folder.mkdir(parents=True)
+        for name in _COPIED:
+            source, target = ROOT / name, made.folder / name
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy2(source, target)
+        config = (made.folder / "pipeline.toml").read_text(encoding="utf-8")
+        config = config.replace('name = "classifier"', f'name = "{made.name}"').replace("port = 8080", f"port = {made.port}")
+        (made.folder / "pipeline.toml").write_text(config, encoding="utf-8")
+        made.git("init", "-q", "-b", "main")
+        made.commit("first")
+        return made
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def git(self, *arguments: str) -> str:
+        """Runs git in the checkout."""
+        identity = ("-c", "user.name=tester", "-c", "user.email=tester@example.invalid")
+        done = subprocess.run(["git", *identity, *arguments], cwd=self.folder, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def commit(self, message: str) -> str:
+        """Commits everything; returns the revision."""
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replaces a piece of a file, which must be there."""
+        text = (self.folder / path).read_text(encoding="utf-8")
+        assert old in text, f"{path} has no {old!r}"
+        (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Starts a task as a person would, in a process group of its own."""
+        command = [sys.executable, "-m", "invoke", *arguments]
+        environment = {**os.environ, "TWINSHIP_HOME": str(self.home), **variables}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def invoke(self, *arguments: str, **variables: str) -> Done:
+        """Runs a task to its end."""
+        process = self.start(*arguments, **variables)
+        out, err = process.communicate(timeout=600)
+        return Done(process.returncode, out, err)
+
+    def ok(self, *arguments: str, **variables: str) -> Done:
+        """Runs a task that must succeed; what it said is shown if it does not."""
+        done = self.invoke(*arguments, **variables)
+        assert done.code == 0, f"invoke {' '.join(arguments)} ended with {done.code}\n{done.out}\n{done.err}"
+        return done
+
+    @staticmethod
+    def kill(process: subprocess.Popen[str]) -> str:
+        """Kills a task and all it started, at once; returns what it had said."""
+        os.killpg(process.pid, signal.SIGKILL)
+        return "".join(process.communicate())
+
+    def get(self, path: str) -> Any:
+        """A JSON answer of the front door."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:
+            return json.load(response)
+
+    def top(self, picture: str) -> str:
+        """The first label that the front door gives a picture of the sample."""
+        request = urllib.request.Request(f"{self.url}/score", self.scored(picture), {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return str(json.load(response)["result"][0][0][0][0])
+
+    @staticmethod
+    def scored(picture: str) -> bytes:
+        """The body of a request that has a picture scored."""
+        data = base64.b64encode((ROOT / "sample" / "pictures" / picture).read_bytes()).decode()
+        return json.dumps({"input": json.dumps([data])}).encode()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.application import Application
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "e2e" in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _engine() -> None:
+    """Skips the stories where no engine answers; on CI that is a failure."""
+    done = subprocess.run(["docker", "version"], capture_output=True, check=False)
+    if done.returncode != 0:
+        reason = "no container engine answers; start one with `./run invoke up`"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@pytest.fixture(scope="module", name="application")
+def _application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
+    """An application that nobody has released yet; all it started is gone afterwards."""
+    application = Application.made(tmp_path_factory.mktemp("application"))
+    yield application
+    application.invoke("down", "--purge")

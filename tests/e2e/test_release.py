@@ -1,0 +1,256 @@
+"""The whole story, in order: each test goes on from where the one before left the application."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from tests.e2e.application import Application, Done
+
+TIGER_CAT, EGYPTIAN_CAT = "n02123159 tiger cat", "n02124075 Egyptian cat"
+
+
+def test_a_first_release_ends_with_the_url_and_a_prediction(application: Application) -> None:
+    """From an empty store and no image, one command leads to an answer at the front door."""
+    done = application.ok("release")
+
+    assert done.out.startswith(f"{application.url}  coffee → n07920052 espresso")
+    assert application.top("chelsea.jpg") == TIGER_CAT
+    with_words = "publishing the sample model", "building", "smoke", "proven at"
+    assert all(word in done.err for word in with_words)
+
+
+def test_version_tells_commit_and_model(application: Application) -> None:
+    """What serves says who it is."""
+    version = application.get("/version")
+
+    assert version["commit"] == application.git("rev-parse", "HEAD")
+    assert (version["model"]["name"], version["model"]["version"]) == ("imagenet", "1")
+    serving = application.ok("status", "--json").json["serving"]
+    assert version["model"]["digest"] == serving["model_digest"]
+    assert version["image"] == {"app": serving["app_digest"], "model": serving["model_digest"]}
+
+
+def test_replicas_run_without_privileges(application: Application) -> None:
+    """Non-root, read-only, no capabilities, no new privileges, for the application and the proxy alike."""
+    for container in _containers(application):
+        host = container["HostConfig"]
+
+        assert container["Config"]["User"] == "10001:10001"
+        assert host["ReadonlyRootfs"] is True
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges" in host["SecurityOpt"]
+        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+def test_releasing_again_changes_nothing(application: Application) -> None:
+    """With nothing new, nothing is built, sent or replaced."""
+    before = [container["Id"] for container in _containers(application)]
+    done = application.ok("release", "--json")
+
+    assert done.json["changed"] is False
+    assert [container["Id"] for container in _containers(application)] == before
+    assert "nothing to fetch" in done.err
+    assert "nothing to build" in done.err
+    assert "the registry lacked" not in done.err
+
+
+def test_a_dry_run_tells_the_plan_and_changes_nothing(application: Application) -> None:
+    """A new model in the store is planned for, with its bytes, and not released."""
+    application.ok("model.publish", "--sample", "2")
+    steps = {step["stage"]: step for step in application.ok("release", "--dry-run", "--json").json}
+
+    assert steps["fetch"]["runs"]
+    assert steps["fetch"]["moves"] > 20_000_000
+    assert steps["build"]["runs"] is False
+    assert application.top("chelsea.jpg") == TIGER_CAT
+    assert len(_history(application)) == 1
+
+
+def test_a_new_model_moves_only_its_layer(application: Application) -> None:
+    """The model changes at the front door, and nothing but its bytes were sent."""
+    before = _history(application)[0]
+    done = application.ok("release")
+    after = _history(application)[0]
+
+    assert application.top("chelsea.jpg") == EGYPTIAN_CAT
+    assert after["app_digest"] == before["app_digest"]
+    assert after["model"] == "imagenet@2"
+    assert "nothing to build" in done.err
+    assert "push   21.7 MB in" in done.err
+
+
+def test_new_code_moves_no_model_byte(application: Application) -> None:
+    """A changed file is named as the reason for the build, and only small layers are sent and loaded."""
+    application.edit("app/routes.py", '"Healthy"', '"Healthy, and newer"')
+    commit = application.commit("newer code")
+    done = application.ok("release", "--json")
+
+    assert "app/routes.py changed" in done.err
+    assert done.json["commit"] == commit
+    assert done.json["model"] == "imagenet@2"
+    moved = [line for line in done.err.splitlines() if "loading into the engine" in line or "pushing" in line]
+    assert moved
+    assert all("kB in" in line for line in moved), "a code change moved megabytes"
+
+
+def test_rolling_back_the_model_keeps_the_newer_code(application: Application) -> None:
+    """The tiger cat is back, at the commit that never served with it."""
+    newer = application.git("rev-parse", "HEAD")
+    application.ok("rollback", "--only", "model")
+
+    assert application.top("chelsea.jpg") == TIGER_CAT
+    assert application.get("/version")["commit"] == newer
+    latest = _history(application)[0]
+    assert (latest["trigger"], latest["model"], latest["commit"], latest["outcome"]) == ("rollback", "imagenet@1", newer, "succeeded")
+
+
+def test_rolling_back_the_code_keeps_the_model(application: Application) -> None:
+    """The older code serves again, with the model that served last."""
+    newer = application.git("rev-parse", "HEAD")
+    application.ok("rollback", "--only", "code")
+
+    assert application.get("/version")["commit"] != newer
+    assert application.top("chelsea.jpg") == TIGER_CAT
+
+
+def test_rolling_back_to_a_release_by_its_number(application: Application) -> None:
+    """Any release that served can be had again."""
+    second = next(item for item in _history(application) if item["id"] == 2)
+    application.ok("rollback", "--to", "2")
+
+    assert _history(application)[0]["digest"] == second["digest"]
+    assert application.top("chelsea.jpg") == EGYPTIAN_CAT
+
+
+def test_stages_hand_records_on_as_files(application: Application) -> None:
+    """The same release in single steps, as a pipeline of a CI system runs it."""
+    records = application.folder / ".twinship" / "records"
+    missing = application.invoke("push")
+    assert missing.code == 3
+    assert "invoke smoke" in missing.err
+
+    for stage in ("fetch", "build", "smoke", "push", "deploy"):
+        application.ok(stage)
+
+    assert {path.name for path in records.iterdir()} == {"app.json", "model.json", "image.json", "release.json", "rollout.json"}
+    assert application.ok("verify", "--json").json["passed"] is True
+    assert application.get("/version")["commit"] == application.git("rev-parse", "HEAD")
+
+
+def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) -> None:
+    """Expected and actual are shown with the container's log, and the release that serves is left alone."""
+    before = _history(application)
+    application.edit("app/routes.py", "Healthy, and newer", "Healthy, and broken")
+    scoring = application.folder / "app" / "scoring.py"
+    scoring.write_text(scoring.read_text(encoding="utf-8") + "\nraise RuntimeError('this code cannot start')\n", encoding="utf-8")
+    application.commit("broken code")
+    done = application.invoke("release")
+
+    assert done.code == 40, done.err
+    assert "this code cannot start" in done.err
+    assert "next:" in done.err
+    assert _history(application) == before
+    assert application.ok("verify").code == 0
+    application.git("revert", "--no-edit", "HEAD")
+
+
+def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(application: Application) -> None:
+    """The golden cases run behind the proxy, too: a miss there puts the previous release back by itself."""
+    before = application.ok("status", "--json").json["serving"]
+    _break_behind_the_proxy(application)
+    application.commit("code that is wrong behind a proxy")
+    done = application.invoke("release")
+
+    assert done.code == 60, done.err
+    assert "smoke  2 golden cases passed" in done.err
+    assert "expected status 200, got 418" in done.err
+    status = application.ok("status", "--json").json
+    assert status["healthy"] is True
+    assert status["serving"]["id"] == before["id"]
+    assert status["last"]["outcome"] == "undone"
+    assert application.top("chelsea.jpg") == EGYPTIAN_CAT
+    application.git("revert", "--no-edit", "HEAD")
+
+
+def _break_behind_the_proxy(application: Application) -> None:
+    """Has the application answer 418 to whatever comes through a proxy."""
+    path = application.folder / "app" / "__init__.py"
+    text = path.read_text(encoding="utf-8")
+    hook = (
+        "\n\n_made = create_app\n\n\ndef create_app(*args, **kwargs):\n"
+        "    import flask\n\n    made = _made(*args, **kwargs)\n\n"
+        "    @made.before_request\n    def refuse():\n"
+        "        return ('teapot', 418) if 'X-Forwarded-For' in flask.request.headers else None\n\n    return made\n"
+    )
+    path.write_text(text + hook, encoding="utf-8")
+
+
+def test_two_releases_at_once_end_in_one_order(application: Application) -> None:
+    """The second waits for the first, or refuses and names who is at work; both leave the application serving."""
+    first = application.start("release", "--model", "imagenet@1")
+    second = application.start("release", "--model", "imagenet@2")
+    ended = [Done(process.wait(600), *map(str, process.communicate())) for process in (first, second)]
+
+    assert all(done.code in (0, 63) for done in ended), [done.err for done in ended]
+    assert any(done.code == 0 for done in ended)
+    assert application.ok("status", "--json").json["healthy"] is True
+
+
+def test_a_second_release_that_may_not_wait_names_the_holder(application: Application) -> None:
+    """Who is at work and since when is told, and nothing is changed."""
+    holder = application.start("release", "--model", "imagenet@1")
+    for line in holder.stderr or ():
+        if "push" in line:
+            break
+    other = application.invoke("rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0")
+    holder.communicate()
+
+    assert other.code in (0, 63)
+    if other.code == 63:
+        assert "since" in other.err
+    assert application.ok("status", "--json").json["healthy"] is True
+
+
+def test_history_tells_the_whole_story(application: Application) -> None:
+    """Who, when, commit, model, digest, URL and outcome of every attempt, newest first."""
+    history = _history(application)
+
+    assert [item["id"] for item in history] == sorted((item["id"] for item in history), reverse=True)
+    for item in history:
+        assert item["by"]
+        assert item["at"]
+        assert item["commit"]
+        assert item["model"].startswith("imagenet@")
+        assert item["digest"].startswith("sha256:")
+        assert item["url"] == application.url
+        assert item["outcome"] in ("succeeded", "undone")
+    assert {"release", "rollback"} == {item["trigger"] for item in history}
+
+
+def test_down_stops_and_release_starts_again(application: Application) -> None:
+    """What was stopped comes back with its history."""
+    before = _history(application)
+    application.ok("down")
+    assert not [container for container in _containers(application) if container["State"]["Running"]]
+    application.ok("release", "--model", "imagenet@1")
+
+    assert len(_history(application)) >= len(before)
+    assert application.top("chelsea.jpg") == TIGER_CAT
+
+
+def _history(application: Application) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = application.ok("history", "--json").json
+    return found
+
+
+def _containers(application: Application) -> list[dict[str, Any]]:
+    listed = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", f"label=dev.twinship.app={application.name}"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    if not listed:
+        return []
+    inspected = subprocess.run(["docker", "inspect", *listed], capture_output=True, text=True, check=True).stdout
+    found: list[dict[str, Any]] = json.loads(inspected)
+    return sorted(found, key=lambda container: str(container["Name"]))
