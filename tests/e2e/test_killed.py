@@ -1,0 +1,154 @@
+"""Killed anywhere, run again: what serves goes on serving, and the next run finishes what the killed one began."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.application import Application
+from tests.e2e.load import Load
+
+# The line after which the release is killed, and how many seconds later: several moments of every stage.
+MOMENTS = [
+    ("", 0.2),
+    ("model ", 0.0),
+    ("building", 0.0),
+    ("building", 0.8),
+    ("building", 1.6),
+    ("building", 2.4),
+    ("built in", 0.0),
+    ("image ", 0.0),
+    ("image ", 0.4),
+    ("image ", 0.8),
+    ("smoke ", 0.0),
+    ("push   127", 0.0),
+    ("push   127", 0.4),
+    ("push   127", 0.8),
+    ("push   127", 1.2),
+    ("push   127", 1.6),
+    ("push   127", 2.0),
+    ("push   127", 2.4),
+    ("proven", 0.0),
+    ("proven", 0.2),
+    ("proven", 0.5),
+]
+
+
+@pytest.fixture(scope="module", name="serving")
+def _serving(application: Application) -> Iterator[Application]:
+    """The application with two models published and the first released."""
+    application.ok("release")
+    application.ok("model.publish", "--sample", "2")
+    yield application
+    application.invoke("down", "--purge")
+
+
+def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Application) -> None:
+    """Twenty-one kills under load: not one request fails, and every run after a kill converges."""
+    with Load("127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=4, pause=0.1) as load:
+        for number, (line, delay) in enumerate(MOMENTS):
+            serving.edit("app/routes.py", '"Healthy', f'"Healthy {number}') if number == 0 else _edit(serving, number)
+            serving.commit(f"change {number}")
+            model = f"imagenet@{1 + number % 2}"
+            _killed(serving, model, line, delay)
+            if number % 3 == 2:
+                done = serving.ok("release", "--model", model, "--json").json
+                assert done["model"] == model
+                assert done["commit"] == serving.git("rev-parse", "HEAD")
+                _assert_clean(serving)
+
+    assert not load.failures, load.failures[:5]
+    assert len(load.answers) > 20 * len(MOMENTS)
+    digests = {item["model_digest"] for item in serving.ok("history", "--json").json}
+    assert set(load.models) <= digests
+
+
+def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None:
+    """A rollback is a rollout like any other."""
+    for delay in (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.4, 3.0):
+        process = serving.start("rollback", "--only", "model")
+        time.sleep(delay)
+        serving.kill(process)
+    serving.ok("release")
+
+    _assert_clean(serving)
+
+
+def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Application) -> None:
+    """A release that is wrong at the front door, killed while it is being taken back."""
+    path = serving.folder / "app" / "__init__.py"
+    good = path.read_text(encoding="utf-8")
+    path.write_text(
+        good
+        + "\n\n_made = create_app\n\n\ndef create_app(*args, **kwargs):\n    import flask\n\n    made = _made(*args, **kwargs)\n\n"
+        + "    @made.before_request\n    def refuse():\n"
+        + "        behind = 'X-Forwarded-For' in flask.request.headers and flask.request.path == '/score'\n"
+        + "        return ('teapot', 418) if behind else None\n\n    return made\n",
+        encoding="utf-8",
+    )
+    serving.commit("wrong behind a proxy")
+    for delay in (0.0, 0.2, 0.5):
+        _killed(serving, "imagenet@2", "putting back", delay)
+    done = serving.invoke("release")
+    assert done.code == 60, done.err
+
+    path.write_text(good, encoding="utf-8")
+    serving.commit("good again")
+    serving.ok("release")
+    _assert_clean(serving)
+
+
+def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Application, tmp_path: Path) -> None:
+    """No version appears that is not whole, and publishing again completes it."""
+    for delay in (0.3, 0.6, 0.8, 1.0, 1.2, 1.4):
+        process = serving.start("model.publish", "--sample", "2")
+        time.sleep(delay)
+        serving.kill(process)
+        assert [item["version"] for item in serving.ok("model.list", "--json").json] == ["1", "2"]
+    serving.ok("model.publish", "--sample", "2")
+
+
+def _edit(application: Application, number: int) -> None:
+    application.edit("app/routes.py", f'"Healthy {number - 1}', f'"Healthy {number}')
+
+
+def _killed(application: Application, model: str, line: str, delay: float) -> None:
+    """Starts a release and kills it some time after it said something, or when it is done."""
+    process = application.start("release", "--model", model)
+    if line:
+        for said in process.stderr or ():
+            if line in said:
+                break
+    time.sleep(delay)
+    application.kill(process)
+
+
+def _assert_clean(application: Application) -> None:
+    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache."""
+    status = application.ok("status", "--json").json
+    assert status["healthy"] is True
+    assert len(status["replicas"]) == 2
+
+    names = _names(f"label=dev.twinship.app={application.name}")
+    assert not [name for name in names if name.endswith("lock")]
+    assert len(names) == 3
+    trials = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", "label=dev.twinship.trial"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    owners = [json.loads(_inspected(trial))["dev.twinship.trial"] for trial in trials]
+    assert not [owner for owner in owners if not Path(f"/proc/{owner.split('/')[2]}").exists()]
+
+
+def _names(label: str) -> list[str]:
+    listed = subprocess.run(["docker", "ps", "-a", "--filter", label, "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
+    return sorted(listed.stdout.split())
+
+
+def _inspected(container: str) -> str:
+    found = subprocess.run(["docker", "inspect", "-f", "{{json .Config.Labels}}", container], capture_output=True, text=True, check=False)
+    return found.stdout or "{}"
