@@ -12,11 +12,12 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "unit", "integration", "e2e"]
 
-PYTHON_FILES = ("app", "deploy", "sample", "tests", "noxfile.py", "tasks.py")
+PYTHON_FILES = ("app", "bench", "deploy", "sample", "tests", "noxfile.py", "tasks.py")
 STAGES = ("doctor", "up", "fetch", "build", "smoke", "push", "deploy", "verify", "release")
 LOCKS = {
     "deploy": (),
     "test": ("--group=test",),
+    "bench": ("--group=bench",),
     "lint": ("--only-group=lint",),
     "types": ("--group=types",),
 }
@@ -66,6 +67,14 @@ def e2e(session: nox.Session) -> None:
     install(session, "test")
     session.run("invoke", "up", silent=False)
     session.run("pytest", "tests/e2e", *session.posargs, env=QUIET)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure releases and the served application; docs/08-benchmark.md explains. `-- --quick` only tries it out."""
+    install(session, "bench")
+    session.run("invoke", "up", silent=False)
+    session.run("python", "-m", "bench", *session.posargs, env=QUIET)
 
 
 def stage(name: str) -> None:

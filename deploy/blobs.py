@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
+from urllib.parse import quote
 
 from deploy.errors import BlobCorrupt, DiskFull
 
@@ -35,7 +35,8 @@ class BlobWriter:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
         self._hash = hashlib.sha256()
-        self._file = tempfile.NamedTemporaryFile(dir=blobs.temporary, delete=False)  # noqa: SIM115  closed in __exit__
+        with room_for(blobs.root):
+            self._file = tempfile.NamedTemporaryFile(dir=blobs.temporary, delete=False)  # noqa: SIM115  closed in __exit__
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -56,13 +57,25 @@ class BlobWriter:
         return f"sha256:{self._hash.hexdigest()}"
 
     def keep(self) -> str:
-        """Puts the bytes into the cache under their digest, which it returns."""
+        """Puts the bytes into the cache under their digest, which it returns.
+
+        Raises:
+            DiskFull: the cache's file system has no room.
+        """
+        self.place(self._blobs.path(self.digest))
+        return self.digest
+
+    def place(self, target: Path) -> None:
+        """Gives the bytes their final name, at once or not at all; nothing can be written after it.
+
+        Raises:
+            DiskFull: the cache's file system has no room.
+        """
         with room_for(self._blobs.root):
             self._file.flush()
             os.fsync(self._file.fileno())
-        target = self._blobs.path(self.digest)
-        Path(self._file.name).replace(target)
-        return self.digest
+            self._file.close()
+            Path(self._file.name).replace(target)
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +153,11 @@ class Blobs:
     def note(self, kind: str, name: str, text: str) -> None:
         """Keeps a small record, replacing the one of that name at once or not at all."""
         target = self._note(kind, name)
-        with room_for(self.root):
-            target.parent.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.temporary)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-        Path(temporary).replace(target)
+        with self.writer() as writer:
+            writer.write(text.encode())
+            with room_for(self.root):
+                target.parent.mkdir(exist_ok=True)
+            writer.place(target)
 
     def noted(self, kind: str, name: str) -> str | None:
         """The record of that name, if one was kept."""
@@ -160,7 +172,7 @@ class Blobs:
         return max(notes, key=lambda path: path.stat().st_mtime_ns).read_text(encoding="utf-8") if notes else None
 
     def _note(self, kind: str, name: str) -> Path:
-        return self.root / "notes" / kind / f"{re.sub(r'[^A-Za-z0-9._-]', '-', name)}.json"
+        return self.root / "notes" / kind / f"{quote(name, safe='')}.json"
 
     def _sweep(self) -> None:
         """Removes what killed processes left behind; a day is longer than any download."""

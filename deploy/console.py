@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from deploy import progress
-from deploy.errors import ReleaseError
+from deploy.errors import FileRefused, ReleaseError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -41,6 +41,14 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
                 raise Exit(code=_INTERRUPTED) from None
             except BrokenPipeError:
                 raise Exit(code=1) from None
+            except OSError as error:
+                refused = FileRefused(
+                    f"the operating system refused a file: {error.strerror or error}",
+                    on=str(error.filename or "this machine"),
+                    next="see its owner and permissions, and whether the disk is writable; then run again",
+                )
+                complain(refused)
+                raise Exit(code=refused.exit_code) from None
 
     return shown
 

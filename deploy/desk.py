@@ -23,7 +23,7 @@ _WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push
 
 def doctor(site: Site, *, json: bool) -> None:
     """Prints what a release needs here, and what is missing."""
-    checks = platform.doctor(site.settings, site.environment)
+    checks = platform.doctor(site.settings, site.environment, site.here)
     if json:
         console.as_json([{"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure} for check in checks])
         return
@@ -34,13 +34,13 @@ def doctor(site: Site, *, json: bool) -> None:
 
 def up(site: Site) -> None:
     """Starts what a release needs here."""
-    engine = platform.up(site.settings, site.environment)
+    engine = platform.up(site.settings, site.environment, site.here)
     console.result(f"ready: Docker {engine.version}, registry {site.env.registry}")
 
 
 def down(site: Site, *, purge: bool) -> None:
     """Stops what was started here."""
-    stopped = platform.down(site.settings, purge=purge)
+    stopped = platform.down(site.settings, purge=purge, here=site.here)
     console.result(f"stopped: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
 
 
@@ -48,7 +48,7 @@ def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FB
     """Publishes a directory or a version of the sample; a bare `--sample` arrives as True and means the first."""
     version = "1" if sample is True else sample
     if bool(directory) == bool(version):
-        raise SettingsInvalid("say what to publish", on="model.publish", next="give a directory, or --sample with 1 or 2")
+        raise SettingsInvalid("say what to publish", on="model.publish", next="give a directory, or --sample with a version of the sample")
     published = site.publish_sample(version) if version else model.publish(Path(directory), site.store)
     console.result(f"{published} {published.digest}")
 

@@ -36,7 +36,8 @@
         ├── PortTaken 72         another program listens on the port
         ├── PartMissing 73       a program is missing and cannot be installed here
         ├── DiskFull 74          no space is left
-        └── EngineFailed 75      the engine refused what it was asked
+        ├── EngineFailed 75      the engine refused what it was asked
+        └── FileRefused 76       the operating system refused a file or folder
 
 Errors of other libraries stop at `deploy/clients/`, where they are chained to one of these.
 """
@@ -280,3 +281,9 @@ class EngineFailed(PlatformError):
     """The container engine refused or failed a request."""
 
     exit_code = 75
+
+
+class FileRefused(PlatformError):
+    """The operating system refused a file or a folder."""
+
+    exit_code = 76

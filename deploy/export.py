@@ -13,6 +13,7 @@ import json
 import posixpath
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
@@ -49,12 +50,13 @@ def export(archive: Iterator[bytes], blobs: Blobs, on: str) -> tuple[Descriptor,
             _scan(archive, blobs, documents, layers, advance)
             listed = json.loads(documents["manifest.json"])[0]
             config = documents[listed["Config"]]
-            ids = [layers[posixpath.normpath(path)] for path in listed["Layers"]]
-        except (tarfile.TarError, KeyError, IndexError, ValueError) as error:
+            ids = [_found(posixpath.normpath(path), layers, documents, blobs) for path in listed["Layers"]]
+            promised = diff_ids(config)
+        except (tarfile.TarError, LookupError, ValueError, TypeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise EngineFailed(
                 "the engine exported an image that cannot be read", on=on, next="run again; `invoke doctor` checks the engine"
             ) from error
-    if tuple(ids) != diff_ids(config):
+    if tuple(ids) != promised:
         raise EngineFailed("the engine exported other layers than the image's config names", on=on, next="run again")
     described = Descriptor(media_type=CONFIG_TYPE, digest=blobs.put(config), size=len(config))
     return described, tuple(_noted(digest, blobs) for digest in ids)
@@ -82,22 +84,27 @@ def _scan(
     layers.update({name: layers[target] for name, target in links.items() if target in layers})
 
 
+def _found(path: str, layers: dict[str, str], documents: dict[str, bytes], blobs: Blobs) -> str:
+    """The diff id of the layer at a path; a small layer whose first file is named like the start of JSON was taken for a document."""
+    return layers[path] if path in layers else _layer(documents[path][:2], io.BytesIO(documents[path][2:]), blobs)
+
+
 def _layer(start: bytes, content: IO[bytes], blobs: Blobs) -> str:
     """Keeps one layer, compressed; returns its diff id."""
     with blobs.writer() as raw:
         raw.write(start)
         while chunk := content.read(CHUNK):
             raw.write(chunk)
+        if start == _GZIP:
+            return _unpacked(raw.keep(), blobs)
+        if _known(raw.digest, blobs):
+            return raw.digest
         digest = raw.keep()
     try:
-        if start == _GZIP:
-            return _unpacked(digest, blobs)
-        if not _known(digest, blobs):
-            _compress(digest, blobs)
-        return digest
+        _compress(digest, blobs)
     finally:
-        if start != _GZIP:
-            blobs.drop(digest)
+        blobs.drop(digest)
+    return digest
 
 
 def _compress(digest: str, blobs: Blobs) -> None:
@@ -123,8 +130,8 @@ def _note(diff_id: str, digest: str, size: int, blobs: Blobs) -> None:
 
 
 def _known(diff_id: str, blobs: Blobs) -> bool:
-    text = blobs.noted("packed", diff_id)
-    return text is not None and blobs.has((found := Descriptor.from_json(text)).digest, found.size)
+    found = Descriptor.recalled(blobs.noted("packed", diff_id))
+    return found is not None and blobs.has(found.digest, found.size)
 
 
 def _noted(diff_id: str, blobs: Blobs) -> Descriptor:

@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy import layer
 from deploy.blobs import Blobs
+from deploy.errors import BlobCorrupt
 from deploy.records import AppImage, Commit, Descriptor, Image, ModelLayer, Record
 from deploy.source import Inputs
 
@@ -34,24 +35,28 @@ class Built(Record):
     inputs: dict[str, str]
 
 
-def built(inputs: Inputs, blobs: Blobs) -> AppImage | None:
-    """The app image that this machine made from exactly these inputs, if its manifest is still here."""
-    text = blobs.noted("apps", inputs.key)
-    image = Built.from_json(text).image if text else None
-    return image if image and blobs.has(image.manifest.digest, image.manifest.size) else None
+def built(name: str, inputs: Inputs, blobs: Blobs) -> AppImage | None:
+    """The app image that this machine made for that application from exactly these inputs, if its manifest is still here."""
+    known = Built.recalled(blobs.noted(_notes(name), inputs.key))
+    return known.image if known and blobs.has(known.image.manifest.digest, known.image.manifest.size) else None
 
 
-def why_build(inputs: Inputs, blobs: Blobs) -> str:
+def why_build(name: str, inputs: Inputs, blobs: Blobs) -> str:
     """Why these inputs need a build, in a few words."""
-    text = blobs.latest_note("apps")
-    if text is None:
-        return "this machine has built nothing yet"
-    return inputs.changed_since(Built.from_json(text).inputs) or "the cache has lost the image"
+    last = Built.recalled(blobs.latest_note(_notes(name)))
+    if last is None:
+        return f"this machine has not built {name} yet"
+    return inputs.changed_since(last.inputs) or "the cache has lost the image"
 
 
 def remember(image: AppImage, inputs: Inputs, blobs: Blobs) -> None:
     """Keeps what was made from which inputs."""
-    blobs.note("apps", inputs.key, Built(image=image, inputs=inputs.listed).to_json())
+    blobs.note(_notes(image.name), inputs.key, Built(image=image, inputs=inputs.listed).to_json())
+
+
+def _notes(name: str) -> str:
+    """Where the images of one application are noted: others are built on the same machine, some from the same files."""
+    return f"apps-{name}"
 
 
 def described(name: str, key: str, commit: Commit, config: Descriptor, layers: tuple[Descriptor, ...], blobs: Blobs) -> AppImage:
@@ -94,9 +99,20 @@ def model_only(model: ModelLayer, mount: str, blobs: Blobs) -> Descriptor:
 
 
 def parts(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str, str]]:
-    """A manifest's config, layers and annotations."""
-    values = json.loads(manifest)
-    return _descriptor(values["config"]), tuple(map(_descriptor, values["layers"])), dict(values.get("annotations", {}))
+    """A manifest's config, layers and annotations.
+
+    Raises:
+        BlobCorrupt: it is not the manifest of an image.
+    """
+    try:
+        values = json.loads(manifest)
+        return _descriptor(values["config"]), tuple(map(_descriptor, values["layers"])), dict(values.get("annotations") or {})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BlobCorrupt(
+            "what should be an image's manifest is something else",
+            on=f"{manifest[:60]!r}",
+            next="see whether an image registry answers at that address, and who else writes to the repository",
+        ) from error
 
 
 def diff_ids(config: bytes) -> tuple[str, ...]:
@@ -109,9 +125,9 @@ def _joined_config(
 ) -> dict[str, Any]:
     ids = list(config["rootfs"]["diff_ids"])
     ids.insert(depth, model.digest)
-    history = list(config.get("history", []))
+    history = list(config.get("history") or [])
     history.insert(entry, {"created": config.get("created", "1970-01-01T00:00:00Z"), "created_by": f"twinship join {model.model}"})
-    run = dict(config.get("config", {}))
+    run = dict(config.get("config") or {})
     run["Labels"] = {**(run.get("Labels") or {}), **labels}
     run["Env"] = [*(run.get("Env") or ()), *(f"{key}={value}" for key, value in _identity(app, model).items())]
     known = ("architecture", "os", "variant", "created", "author")

@@ -78,6 +78,5 @@ def read(stream: IO[bytes]) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
     """
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
-            content = archive.extractfile(member)
-            if member.isreg() and content is not None:
+            if member.isreg() and (content := archive.extractfile(member)) is not None:
                 yield PurePosixPath(member.name), content

@@ -21,6 +21,8 @@ from deploy.records import Model, Name, Record, Version
 AUTHORS_FILE = "model.toml"
 PUBLISHED_FILE = "manifest.json"
 MAX_BYTES = 1 << 20
+LATEST = "latest"
+_WHITEOUT = ".wh."
 
 FilePath = Annotated[str, Field(min_length=1, max_length=200)]
 _T = TypeVar("_T", bound=Record)
@@ -59,16 +61,17 @@ class Expected(Record):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Expected:
-        if len({"equals", "near"} & self.model_fields_set) != 1:
+        if len({"equals", "near"} & self.model_fields_set) != 1 or ("near" in self.model_fields_set and self.near is None):
             raise ValueError("give exactly one of equals and near")
         return self
 
 
 class Expect(Record):
-    """The answer that a golden case promises: status, latency budget in milliseconds, places of its JSON."""
+    """The answer that a golden case promises: status, latency budget in milliseconds, a piece of its text, places of its JSON."""
 
     status: Annotated[int, Field(ge=100, le=599)] = 200
     within_ms: Annotated[float, Field(gt=0)] = 5000.0
+    contains: str = ""
     json_: Annotated[tuple[Expected, ...], Field(alias="json")] = ()
 
 
@@ -81,15 +84,15 @@ class Golden(Record):
 
 
 class Interface(Record):
-    """How the application feeds the model. Only the application reads further than this."""
+    """How the application feeds the model: `model` is the file with the weights; all else is between author and application.
+
+    What is called `labels` must be a file of the model, too, if there is such a thing.
+    """
 
     model_config = Record.model_config | {"extra": "allow"}
 
-    input: dict[str, Any]
-    output: dict[str, Any]
-    preprocessing: dict[str, Any]
-    labels: str
-    model: str
+    model: FilePath
+    labels: FilePath | None = None
 
 
 class Described(Record):
@@ -97,10 +100,17 @@ class Described(Record):
 
     name: Name
     version: Version
-    format: Literal["onnx"]
+    format: Literal["onnx", "safetensors", "gguf"]
     interface: Interface
     golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
     metadata: dict[str, Any] = Field(default={})
+
+    @field_validator("version")
+    @classmethod
+    def _is_no_alias(cls, value: str) -> str:
+        if value == LATEST:
+            raise ValueError(f"{LATEST!r} is what the store calls the version published last; choose another name")
+        return value
 
 
 class Manifest(Described):
@@ -115,10 +125,21 @@ class Manifest(Described):
         doubled = {path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()
         if doubled:
             raise ValueError(f"files names {min(doubled)!r} twice")
-        named = {case.request.body for case in self.golden if case.request.body} | {self.interface.labels, self.weights}
-        missing = named - set(paths)
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} & set(paths)
+        if folders:
+            raise ValueError(f"{min(folders)!r} is a file and the folder of another")
+        named = {case.request.body for case in self.golden} | {self.interface.labels, self.weights}
+        missing = {path for path in named if path} - set(paths)
         if missing:
             raise ValueError(f"{min(missing)!r} is spoken of but is not among the files")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Manifest:
+        try:
+            self.text  # noqa: B018  free values may be infinite, half a character, or nested without end
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it holds a value that JSON has no form for: {error}") from None
         return self
 
     @property
@@ -152,12 +173,9 @@ def described(text: bytes, *, on: str) -> Described:
     """
     try:
         values = tomllib.loads(_decoded(text, on))
-    except tomllib.TOMLDecodeError as error:
+        _free_dimensions(values.get("interface"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ManifestInvalid(f"the model's description is not TOML: {error}", on=on, next="mend that line") from None
-    interface = values.get("interface")
-    for side in ("input", "output"):
-        if isinstance(interface, dict) and isinstance(interface.get(side), dict):
-            _free_dimensions(interface[side])
     return checked(Described, values, on)
 
 
@@ -185,19 +203,22 @@ def plain_path(path: str) -> str:
     """The path itself, if it is relative and stays where it starts.
 
     Raises:
-        ValueError: it is absolute, climbs, or is written in a way that systems read differently.
+        ValueError: it is absolute, climbs, is written in a way that systems read differently, or means more than a file in a
+            layer (OCI image spec, layer.md, "Whiteouts").
     """
     pure = PurePosixPath(path)
     odd = set(path) & set("\\:\0") or not path.isprintable()
     if pure.is_absolute() or odd or str(pure) != path or ".." in pure.parts or path in (".", PUBLISHED_FILE):
         raise ValueError(f"{path!r} is not a plain relative path")
+    if any(part.startswith(_WHITEOUT) for part in pure.parts):
+        raise ValueError(f"{path!r} would delete files in an image layer: names may not start with {_WHITEOUT!r}")
     return path
 
 
 def _decoded(text: bytes, on: str) -> str:
     if len(text) > MAX_BYTES:
         raise ManifestInvalid(
-            f"the model's description has {len(text)} bytes, the most is {MAX_BYTES}", on=on, next="keep large data in files of the model"
+            f"the model's description has more than {MAX_BYTES} bytes", on=on, next="keep large data in files of the model"
         )
     try:
         return text.decode("utf-8")
@@ -205,9 +226,15 @@ def _decoded(text: bytes, on: str) -> str:
         raise ManifestInvalid(f"the model's description is not UTF-8: {error.reason}", on=on, next="save it as UTF-8") from None
 
 
-def _free_dimensions(side: dict[str, Any]) -> None:
-    if isinstance(side.get("shape"), list):
-        side["shape"] = [None if size == -1 else size for size in side["shape"]]
+def _free_dimensions(described: object) -> None:
+    """Writes None for -1 in every `shape`, however the author arranged inputs and outputs."""
+    if isinstance(described, dict):
+        if isinstance(described.get("shape"), list):
+            described["shape"] = [None if size == -1 else size for size in described["shape"]]
+        _free_dimensions(list(described.values()))
+    elif isinstance(described, list):
+        for part in described:
+            _free_dimensions(part)
 
 
 def checked(kind: type[_T], values: object, on: str) -> _T:

@@ -11,24 +11,38 @@ may publish at once, and whoever is killed in between leaves nothing that can be
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
 
 from deploy import layer, manifest, progress
 from deploy.blobs import Blobs
 from deploy.clients.store import Store
 from deploy.errors import FileTampered, FormatMismatch, ManifestInvalid, ModelUnknown, VersionExists
 from deploy.manifest import Manifest, ModelFile
-from deploy.records import Model, ModelLayer
+from deploy.records import VERSION, Model, ModelLayer, Record, Version
 
 log = logging.getLogger(__name__)
 
-LATEST = "latest"
+LATEST = manifest.LATEST
+_START = 9
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_ONNX_IR_VERSION = b"\x08"
+# How a file of each format begins. Sources: ONNX's onnx.proto, the safetensors README, GGUF's specification.
+_FORMATS = {
+    "onnx": ("ONNX", re.compile(rb"\x08"), "a protobuf that starts with 08 (ir_version)"),
+    "safetensors": ("safetensors", re.compile(rb"(?s).{4}\0{4}\{"), "the length of a header in eight bytes, and its brace"),
+    "gguf": ("GGUF", re.compile(rb"GGUF"), "the letters GGUF"),
+}
+
+
+class _Alias(Record):
+    version: Version
 
 
 def publish(directory: Path, store: Store) -> Model:
@@ -41,6 +55,7 @@ def publish(directory: Path, store: Store) -> Model:
     Raises:
         ManifestInvalid: model.toml breaks the format, or a file is a link or missing.
         FormatMismatch: a file is not of the format that model.toml names.
+        FileTampered: a file changed while it was being published; the version is not published then.
         VersionExists: the version is there already, with other bytes.
         StoreUnreachable: the store could not be asked.
     """
@@ -60,7 +75,8 @@ def _described(directory: Path) -> Manifest:
     """The manifest that a directory amounts to: what its author said, and what can be measured."""
     source = directory / manifest.AUTHORS_FILE
     try:
-        text = source.read_bytes()
+        with source.open("rb") as file:
+            text = file.read(manifest.MAX_BYTES + 1)
     except OSError as error:
         raise ManifestInvalid(
             f"the model's description cannot be read: {error.strerror}", on=str(source), next="docs/03-models.md shows how to write one"
@@ -70,7 +86,7 @@ def _described(directory: Path) -> Manifest:
     values = described.model_dump(by_alias=True, exclude_unset=True)
     new = manifest.checked(Manifest, {**values, "schema": 1, "files": [file.model_dump() for file in files]}, str(source))
     with (directory / new.weights).open("rb") as weights:
-        _refuse_other_format(new, new.weights, weights.read(len(_ZIP)))
+        _refuse_other_format(new, new.weights, weights.read(_START))
     return new
 
 
@@ -102,9 +118,33 @@ def _refuse_other(store: Store, name: str, new: Manifest) -> None:
 
 def _upload(store: Store, path: Path, file: ModelFile) -> None:
     """Stores a file even where its name is taken: publishing again is the cure for a blob that was damaged."""
-    with path.open("rb") as source, progress.track(f"publishing {file.path}", file.size) as advance:
+    with progress.track(f"publishing {file.path}", file.size) as advance, _Watched(path, advance) as source:
         store.upload(_blob(file), source)
-        advance(file.size)
+        if source.sha256 != file.sha256:
+            raise FileTampered(
+                "a file changed while it was being published",
+                on=str(path),
+                next="publish again when nobody writes to the folder",
+                detail=f"  expected sha256:{file.sha256}\n  actual   sha256:{source.sha256}",
+            )
+
+
+class _Watched(io.FileIO):
+    """A file that is read once, and knows then what was read."""
+
+    def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._hash, self._advance = hashlib.sha256(), advance
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(-1 if size is None else size) or b""
+        self._hash.update(data)
+        self._advance(len(data))
+        return data
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
 
 
 def _blob(file: ModelFile) -> str:
@@ -113,10 +153,9 @@ def _blob(file: ModelFile) -> str:
 
 def versions(name: str, store: Store) -> tuple[Model, ...]:
     """The published versions of a model, by name; none if there is no such model."""
-    found = (
-        store.read(f"models/{name}/{version}/{manifest.PUBLISHED_FILE}", manifest.MAX_BYTES) for version in store.folders(f"models/{name}")
-    )
-    return tuple(manifest.published(text, on=name).model for text in found if text is not None)
+    paths = (f"models/{name}/{version}/{manifest.PUBLISHED_FILE}" for version in store.folders(f"models/{name}"))
+    found = ((path, store.read(path, manifest.MAX_BYTES)) for path in paths)
+    return tuple(manifest.published(text, on=f"{store.where}/{path}").model for path, text in found if text is not None)
 
 
 def latest(name: str, store: Store) -> str | None:
@@ -126,8 +165,8 @@ def latest(name: str, store: Store) -> str | None:
     if text is None:
         return None
     try:
-        return str(json.loads(text)["version"])
-    except (ValueError, KeyError, TypeError):
+        return _Alias.from_json(text).version
+    except ValidationError:
         raise ManifestInvalid(
             "the alias of the latest version cannot be read",
             on=f"{store.where}/{where}",
@@ -154,7 +193,7 @@ def described_in(store: Store, name: str, version: str) -> Manifest:
     """
     number = latest(name, store) if version == LATEST else version
     where = f"models/{name}/{number}/{manifest.PUBLISHED_FILE}"
-    text = store.read(where, manifest.MAX_BYTES) if number else None
+    text = store.read(where, manifest.MAX_BYTES) if number and re.fullmatch(VERSION, number) else None
     if text is None:
         known = ", ".join(store.folders(f"models/{name}")) or "none"
         raise ModelUnknown(
@@ -200,8 +239,7 @@ def fetch(model: Model, store: Store, blobs: Blobs, mount: str) -> ModelLayer:
 
 def cached_layer(model: Model, blobs: Blobs, mount: str) -> ModelLayer | None:
     """What this machine knows of a model's layer, whether or not its bytes are here."""
-    text = blobs.noted("layers", _noted(model, mount))
-    return ModelLayer.from_json(text) if text else None
+    return ModelLayer.recalled(blobs.noted("layers", _noted(model, mount)))
 
 
 def remember(layer: ModelLayer, blobs: Blobs, mount: str) -> None:
@@ -220,17 +258,16 @@ def _entries(found: Manifest, store: Store, root: PurePosixPath, advance: Callab
 
 
 def _verified(found: Manifest, file: ModelFile, store: Store, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """A file's bytes as they arrive; the last of them only comes if all were the promised ones."""
+    """A file's bytes as they arrive; their end is an error unless all were the promised ones."""
     on = f"{store.where}: {file.path} of {found.model}"
     chunks = store.stream(_blob(file))
     if chunks is None:
         raise FileTampered(
             "a file of the model is missing", on=on, next="publish the version again", detail=f"  expected sha256:{file.sha256}"
         )
-    seen, size = hashlib.sha256(), 0
+    seen, size, start = hashlib.sha256(), 0, b""
     for chunk in chunks:
-        if size == 0:
-            _refuse_other_format(found, file.path, chunk)
+        start = start if len(start) == _START else (start + chunk)[:_START]
         seen.update(chunk)
         size += len(chunk)
         if size > file.size:
@@ -245,11 +282,13 @@ def _verified(found: Manifest, file: ModelFile, store: Store, advance: Callable[
             next="find out who wrote to the store; publish the model again under a new version",
             detail=f"  expected {file.size} bytes, sha256:{file.sha256}\n  actual   {actual}",
         )
+    _refuse_other_format(found, file.path, start)
 
 
 def _refuse_other_format(found: Manifest, path: str, start: bytes) -> None:
-    """Refuses weights that cannot be ONNX by their first bytes: a pickle runs code when it is loaded."""
-    if path != found.weights or start.startswith(_ONNX_IR_VERSION):
+    """Refuses weights that cannot be of their format by their first bytes: a pickle runs code when it is loaded."""
+    title, signature, expected = _FORMATS[found.format]
+    if path != found.weights or signature.match(start):
         return
     kind = (
         "a pickle" if start.startswith(_PICKLE) else "a zip archive (as torch.save writes)" if start.startswith(_ZIP) else "something else"
@@ -257,6 +296,6 @@ def _refuse_other_format(found: Manifest, path: str, start: bytes) -> None:
     raise FormatMismatch(
         f"the manifest says {found.format}, the file is {kind}",
         on=f"{path} of {found.model}",
-        next="export the model to ONNX and publish it under a new version",
-        detail=f"  expected a protobuf that starts with 08 (ir_version)\n  actual   {start[:8].hex(' ')}",
+        next=f"export the model to {title} and publish it under a new version",
+        detail=f"  expected {expected}\n  actual   {start.hex(' ') or 'no byte at all'}",
     )

@@ -8,19 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import socket
 import tarfile
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from deploy import progress
-from deploy.clients import debian
-from deploy.clients.docker import DockerEngine
-from deploy.clients.engine import Container, Spec
-from deploy.clients.oci import HttpRegistry
-from deploy.errors import BaseUnavailable, PartMissing, PlatformError, PortTaken, RegistryError, ReleaseError
+from deploy.clients.engine import Container, Engine, Spec
+from deploy.errors import BaseUnavailable, PartMissing, PlatformError, ReleaseError
+from deploy.host import HERE, Host
 from deploy.settings import ImageBuild
 
 log = logging.getLogger(__name__)
@@ -32,8 +28,8 @@ _REGISTRY_WITHIN = 20.0
 _REGISTRY_PORT = 5000
 
 
-def base(engine: DockerEngine, build: ImageBuild) -> str:
-    """The base image: by its digest where it can be pulled, else a stand-in of the same content made from packages.
+def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
+    """The base image: by its digest where it can be pulled, else, for Debian's own, one of the same content made from packages.
 
     Returns:
         The reference to build from.
@@ -41,20 +37,22 @@ def base(engine: DockerEngine, build: ImageBuild) -> str:
     Raises:
         BaseUnavailable: neither works here.
     """
-    made = stand_in(build)
-    for reference in (build.base, made):
-        if engine.image_id(reference):
-            return reference
+    found = held(engine, build)
+    if found:
+        return found
     refused = _pulled(engine, build.base)
     if refused is None:
         return build.base
+    if not build.debian:
+        raise BaseUnavailable(
+            "the base image cannot be pulled here",
+            on=build.base,
+            next="give the engine access to a registry that has it; one of Debian's own images could be made here instead",
+            detail=f"  pulling: {refused.detail.strip() or refused.what}",
+        )
     log.info("%s cannot be pulled: making the same from Debian's packages", build.base.partition("@")[0])
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "base.tar"
-            debian.make_base(build.suite, target)
-            with target.open("rb") as archive:
-                engine.import_image(archive, made, ('CMD ["bash"]',))
+        return _made(engine, build, here)
     except PlatformError as error:
         raise BaseUnavailable(
             "the base image can neither be pulled nor made here",
@@ -62,15 +60,28 @@ def base(engine: DockerEngine, build: ImageBuild) -> str:
             next="give the engine access to a registry that has it, or run once on Debian",
             detail=f"  pulling: {refused.detail.strip() or refused.what}\n  making: {error}",
         ) from error
-    return made
 
 
-def stand_in(build: ImageBuild) -> str:
+def held(engine: Engine, build: ImageBuild) -> str:
+    """The base image that the engine holds, the real one or what stands in for it; empty if it holds neither."""
+    return next((name for name in (build.base, _stand_in(build)) if name and engine.image_id(name)), "")
+
+
+def _stand_in(build: ImageBuild) -> str:
     """The name of the base image that is made here where the real one cannot be pulled."""
-    return f"twinship/base:{build.suite}"
+    return f"twinship/base:{build.debian}" if build.debian else ""
 
 
-def _pulled(engine: DockerEngine, reference: str) -> ReleaseError | None:
+def _made(engine: Engine, build: ImageBuild, here: Host) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "base.tar"
+        here.system.make_base(build.debian, target)
+        with target.open("rb") as archive:
+            engine.import_image(archive, _stand_in(build), ('CMD ["bash"]',))
+    return _stand_in(build)
+
+
+def _pulled(engine: Engine, reference: str) -> ReleaseError | None:
     log.info("pulling %s", reference.partition("@")[0])
     try:
         engine.pull(reference, None, progress.note)
@@ -79,14 +90,15 @@ def _pulled(engine: DockerEngine, reference: str) -> ReleaseError | None:
     return None
 
 
-def image(engine: DockerEngine, build: ImageBuild) -> str:
-    """The image of the proxy and the local registry; it is built if the engine lacks it.
+def image(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
+    """The image of the proxy and the local registry; it is built if the engine lacks it, whatever the application is based on.
 
     Raises:
         BaseUnavailable, BuildFailed: it cannot be.
     """
+    own = build.for_parts
     files = {path.name: path.read_bytes() for path in sorted(_FILES.iterdir()) if path.is_file()}
-    key = hashlib.sha256(b"".join(name.encode() + data for name, data in files.items()) + build.base.encode()).hexdigest()[:12]
+    key = hashlib.sha256(b"".join(name.encode() + data for name, data in files.items()) + own.base.encode()).hexdigest()[:12]
     tag = f"twinship/parts:{key}"
     if engine.image_id(tag) is None:
         log.info("building the image of the proxy and the local registry")
@@ -97,29 +109,29 @@ def image(engine: DockerEngine, build: ImageBuild) -> str:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
         context.seek(0)
-        engine.build(context, dockerfile="Dockerfile", args={"BASE": base(engine, build)}, tag=tag, said=progress.note)
+        engine.build(context, dockerfile="Dockerfile", args={"BASE": base(engine, own, here)}, tag=tag, said=progress.note)
     return tag
 
 
-def registry(engine: DockerEngine, build: ImageBuild, host: str) -> None:
+def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) -> None:
     """Makes sure that a registry answers at a loopback address; one that is there already is used.
 
     Raises:
         PortTaken: something else listens there.
         PlatformError, ImageError: it cannot be started.
     """
-    if registry_answers(host):
+    if here.registry_answers(host):
         return
     port = int(host.rpartition(":")[2])
     name = REGISTRY if port == _REGISTRY_PORT else f"{REGISTRY}-{port}"
     existing = [container for container in engine.containers({PART: "registry"}) if container.name == name]
     if not existing:
-        require_free("127.0.0.1", port)
+        here.require_free("127.0.0.1", port)
         log.info("starting a local registry on %s", host)
-        existing = [_created_registry(engine, build, name, port)]
+        existing = [_created_registry(engine, image(engine, build, here), name, port)]
     engine.start(existing[0].id)
     deadline = time.monotonic() + _REGISTRY_WITHIN
-    while not registry_answers(host):
+    while not here.registry_answers(host):
         if time.monotonic() > deadline:
             raise PartMissing(
                 "the local registry did not come up", on=host, next=f"see `docker logs {name}`", detail=engine.logs(existing[0].id, 10)
@@ -127,13 +139,13 @@ def registry(engine: DockerEngine, build: ImageBuild, host: str) -> None:
         time.sleep(0.1)
 
 
-def _created_registry(engine: DockerEngine, build: ImageBuild, name: str, port: int) -> Container:
+def _created_registry(engine: Engine, parts: str, name: str, port: int) -> Container:
     labels = {PART: "registry"}
     engine.volume(name, labels)
     return engine.create(
         Spec(
             name=name,
-            image=image(engine, build),
+            image=parts,
             labels=labels,
             command=("docker-registry", "serve", "/etc/docker/registry/config.yml"),
             network="bridge",
@@ -142,34 +154,3 @@ def _created_registry(engine: DockerEngine, build: ImageBuild, name: str, port: 
             restart=True,
         )
     )
-
-
-def registry_answers(host: str) -> bool:
-    """Whether an OCI registry listens there."""
-    with suppress(RegistryError):
-        HttpRegistry(host).ping()
-        return True
-    return False
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a registry's host is this machine."""
-    return host.rpartition(":")[0] in ("127.0.0.1", "localhost")
-
-
-def require_free(address: str, port: int) -> None:
-    """Makes sure that nobody listens on a port.
-
-    Raises:
-        PortTaken: somebody does.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise PortTaken(
-                "another program listens on the port",
-                on=f"{address}:{port}",
-                next=f"stop it (`ss -ltnp sport = :{port}` names it), or set another port in pipeline.toml",
-            ) from error

@@ -10,7 +10,6 @@ import time
 
 from deploy import golden, image, model, owner, parts, progress, registry, rollout, smoke, source
 from deploy.clients import buildkit
-from deploy.clients.trial import trial
 from deploy.errors import RegistryNotFound, ReleaseUnknown
 from deploy.export import export
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
@@ -67,7 +66,7 @@ def build(site: Site) -> AppImage:
     if found:
         log.info("code   %s, nothing to build", found.commit)
         return found
-    started, why = time.monotonic(), image.why_build(inputs, site.blobs)
+    started, why = time.monotonic(), image.why_build(site.settings.app.name, inputs, site.blobs)
     log.info("code   %s, building: %s", inputs.commit, why)
     built = _built(site, inputs)
     image.remember(built, inputs, site.blobs)
@@ -77,7 +76,7 @@ def build(site: Site) -> AppImage:
 
 def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
     """The app image of these inputs, if all of it is in the cache or in the registry."""
-    cached = image.built(inputs, site.blobs)
+    cached = image.built(site.settings.app.name, inputs, site.blobs)
     if cached:
         config, layers, _ = image.parts(site.blobs.read(cached.manifest.digest))
         if all(site.blobs.has(item.digest, item.size) for item in (config, *layers)):
@@ -92,7 +91,7 @@ def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
 
 def _built(site: Site, inputs: source.Inputs) -> AppImage:
     settings, engine = site.settings, site.engine
-    base = parts.base(engine, settings.image)
+    base = parts.base(engine, settings.image, site.here)
     wheels = settings.image.wheels
     packages = download(wheels, site.directory, engine.machine, site.blobs) if wheels else ()
     tag = f"twinship/{settings.app.name}:app-{inputs.key}"
@@ -117,7 +116,9 @@ def check(site: Site, joined: Image) -> Verdict:
     """Runs exactly the joined image on the engine and plays its golden cases."""
     started, app = time.monotonic(), site.settings.app
     smoke.load(joined, site.engine, site.blobs, lambda item: registry.bring(item, site.repository, site.registry, site.blobs))
-    verdict = smoke.check(joined, proof(site, joined), trial, port=app.port, ready=app.ready, within=site.env.ready_within)
+    verdict = smoke.check(
+        joined, proof(site, joined), site.trials, port=app.port, ready=app.ready, within=site.env.ready_within, play=site.play
+    )
     log.info("smoke  %d golden cases passed in %s", len(verdict.cases), progress.seconds(time.monotonic() - started))
     return verdict
 
@@ -134,7 +135,7 @@ def push(site: Site, joined: Image) -> Release:
 def deploy(site: Site, release: Release, trigger: rollout.Trigger = "release") -> Rollout:
     """Makes a release serve, proves it, and takes it back if it does not answer as promised."""
     started = time.monotonic()
-    done = rollout.apply(release, site.target, proof(site, release.image), trigger=trigger, by=owner.person())
+    done = rollout.apply(release, site.target, proof(site, release.image), trigger=trigger, by=owner.person(), play=site.play)
     log.info("serves %s, release %d, in %s", done.attempt.url, done.attempt.id, progress.seconds(time.monotonic() - started))
     return done
 
@@ -145,7 +146,7 @@ def verify(site: Site) -> Verdict:
     Raises:
         ReleaseUnknown: nothing was released here.
     """
-    return rollout.verify(site.view, proof(site, serving(site).attempt.release.image))
+    return rollout.verify(site.view, proof(site, serving(site).attempt.release.image), site.play)
 
 
 def proof(site: Site, joined: Image) -> golden.Proof:
@@ -163,7 +164,7 @@ def release(site: Site, version: str = model.LATEST) -> Released:
     joined = join(site, build(site), layer)
     now = rollout.current(site.target.history())
     if now and now.attempt.release.image.digest == joined.digest and site.target.serves(now.attempt.release):
-        verdict = rollout.verify(site.target, proof(site, joined))
+        verdict = rollout.verify(site.target, proof(site, joined), site.play)
         log.info("serves %s, release %d already", site.target.url, now.attempt.id)
         return Released(rollout=now, verdict=verdict, changed=False)
     check(site, joined)

@@ -36,13 +36,14 @@ def _steps(site: Site, version: str) -> Iterator[Step]:
     yield _fetch(site, wanted, layer)
     inputs = source.inputs(site.directory, site.settings)
     app = pipeline.known_app(site, inputs)
-    yield Step(stage="build", runs=app is None, why=f"{app.commit} is built already" if app else image.why_build(inputs, site.blobs))
+    why = f"{app.commit} is built already" if app else image.why_build(site.settings.app.name, inputs, site.blobs)
+    yield Step(stage="build", runs=app is None, why=why)
     joined = pipeline.join(site, app, layer) if app and layer else None
     yield from _release(site, joined)
 
 
 def _platform(site: Site) -> Iterator[Step]:
-    for check in platform.doctor(site.settings, site.environment):
+    for check in platform.doctor(site.settings, site.environment, site.here):
         if not check.ok:
             yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=100)]
-Version = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$", max_length=100)]
+VERSION = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
+Version = Annotated[str, Field(pattern=VERSION, max_length=100)]
 
 
 class Record(BaseModel):
@@ -36,6 +37,14 @@ class Record(BaseModel):
             pydantic.ValidationError: the text is not this record.
         """
         return cls.model_validate_json(text)
+
+    @classmethod
+    def recalled(cls, text: str | None) -> Self | None:
+        """Reads a record that a cache may hold; None if it holds none, or one that is damaged or of another version."""
+        try:
+            return cls.from_json(text) if text is not None else None
+        except ValidationError:
+            return None
 
 
 class Commit(Record):

@@ -10,6 +10,7 @@ A manifest is put only when all its blobs are there, so a push killed anywhere l
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from typing import IO
 from deploy import golden, image, progress
 from deploy.blobs import CHUNK, Blobs
 from deploy.clients.oci import Registry
-from deploy.errors import BlobCorrupt
+from deploy.errors import BlobCorrupt, RegistryRefused
 from deploy.records import AppImage, Commit, Descriptor, Image, Model, ModelLayer, Release
 
 log = logging.getLogger(__name__)
@@ -82,10 +83,31 @@ def _send(lacking: tuple[Descriptor, ...], repository: str, registry: Registry, 
                 raise BlobCorrupt(
                     "neither the registry nor the cache holds a layer", on=item.digest, next="run `invoke release`, which makes it anew"
                 )
-            registry.upload(repository, item.digest, item.size, lambda: blobs.open(item.digest), advance)
+            try:
+                registry.upload(repository, item.digest, item.size, lambda: blobs.open(item.digest), advance)
+            except RegistryRefused:
+                _drop_if_damaged(item, blobs)
+                raise
 
         list(pool.map(send, left))
     log.info("push   %s in %d blobs that the registry lacked", progress.size(total), len(left))
+
+
+def _drop_if_damaged(item: Descriptor, blobs: Blobs) -> None:
+    """Looks whether a refused layer is damaged here: kept, it would be refused again and again."""
+    seen = hashlib.sha256()
+    with blobs.open(item.digest) as file:
+        while chunk := file.read(CHUNK):
+            seen.update(chunk)
+    actual = f"sha256:{seen.hexdigest()}"
+    if actual != item.digest:
+        blobs.drop(item.digest)
+        raise BlobCorrupt(
+            "a cached layer has other bytes than its name says; it was dropped",
+            on=item.digest,
+            next="run `invoke release`, which makes it anew",
+            detail=f"  actual {actual}",
+        )
 
 
 def app_tag(key: str) -> str:
@@ -119,7 +141,7 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
     if manifest is None:
         return None
     _, layers, annotations = image.parts(manifest)
-    if annotations.get(f"{image.MODEL}.digest") != model.digest or annotations.get(image.MOUNT) != mount:
+    if not layers or annotations.get(f"{image.MODEL}.digest") != model.digest or annotations.get(image.MOUNT) != mount:
         return None
     return ModelLayer(model=model, digest=layers[0].digest, size=layers[0].size)
 

@@ -7,6 +7,7 @@ example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret:
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,7 +21,11 @@ from deploy.records import Name
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
 
+DEBIAN = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+_DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
+
 Port = Annotated[int, Field(ge=1, le=65535)]
+Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
 
 
 class Section(BaseModel):
@@ -38,7 +43,7 @@ class App(Section):
     name: Name
     files: tuple[str, ...] = ("app/**",)
     port: Port = 8080
-    ready: str = "/readyz"
+    ready: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./~?=&%+-]*$")] = "/readyz"
 
 
 class ModelSource(Section):
@@ -50,7 +55,7 @@ class ModelSource(Section):
 
     name: Name
     store: str = ".twinship/store"
-    mount: str = "/model"
+    mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
     sample: str = ""
 
 
@@ -62,13 +67,31 @@ class Wheels(Section):
 
 
 class ImageBuild(Section):
-    """How the app image is built. `base` is pulled by digest; where it cannot be pulled, `suite` is made from packages."""
+    """How the app image is built.
+
+    `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
+    is made from packages. `parts_base` is what the proxy and the local registry are installed on: `base` if that is Debian.
+    """
 
     dockerfile: str = "Dockerfile"
-    base: Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
-    suite: Annotated[str, Field(pattern=r"^[a-z]+$")] = "trixie"
+    base: Pinned
+    suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
+    parts_base: Pinned | None = None
     builder: Literal["auto", "classic", "buildkit"] = "auto"
     wheels: Wheels | None = None
+
+    @property
+    def debian(self) -> str:
+        """The release of Debian that can stand in for the base; empty if none can."""
+        own = _DEBIAN.search(self.base)
+        return self.suite or (own[1] if own else "")
+
+    @property
+    def for_parts(self) -> ImageBuild:
+        """How the image of the proxy and the local registry is based."""
+        if self.parts_base:
+            return ImageBuild(base=self.parts_base)
+        return self if self.debian else ImageBuild(base=DEBIAN)
 
 
 class Environment(Section):
@@ -87,6 +110,7 @@ class Environment(Section):
     port: Port = 8080
     replicas: Annotated[int, Field(ge=1, le=50)] = 2
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
+    answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0
     ready_within: Annotated[float, Field(gt=0, le=3600)] = 60.0
     drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
     lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0

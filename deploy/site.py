@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from functools import cached_property
 from importlib import import_module
@@ -14,17 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deploy import model, parts, platform
+from deploy import golden, model, parts, platform
 from deploy.blobs import Blobs
 from deploy.clients import store
-from deploy.clients.oci import HttpRegistry
+from deploy.clients.engine import Engine
+from deploy.clients.oci import HttpRegistry, Registry
 from deploy.clients.oci_http import Login
+from deploy.clients.trial import Trials, trial
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
+from deploy.host import HERE, Host, is_loopback
 from deploy.records import Model
 from deploy.settings import Environment, Settings
 
 if TYPE_CHECKING:
-    from deploy.clients.docker import DockerEngine
     from deploy.rollout import Target
 
 log = logging.getLogger(__name__)
@@ -36,16 +39,20 @@ class Site:
     Args:
         directory: holds pipeline.toml.
         environment: a name of the settings' environments, or empty for the default one.
+        here: the machine that this runs on.
 
     Raises:
         SettingsInvalid: the configuration has problems, or no such environment.
     """
 
-    def __init__(self, directory: Path, environment: str) -> None:
+    def __init__(self, directory: Path, environment: str, here: Host = HERE) -> None:
         self.directory = directory
         self.settings = Settings.read(directory, os.environ)
         self.environment = environment or self.settings.default_environment
         self.env: Environment = self.settings.environment(self.environment)
+        self.here = here
+        self.trials: Trials = trial
+        self.play: golden.Play = golden.play
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -58,9 +65,9 @@ class Site:
         return store.opened(self.settings.model.store, self.directory)
 
     @cached_property
-    def engine(self) -> DockerEngine:
+    def engine(self) -> Engine:
         """The container engine, with all that a release needs beside it."""
-        return platform.up(self.settings, self.environment)
+        return platform.up(self.settings, self.environment, self.here)
 
     @property
     def repository(self) -> str:
@@ -87,14 +94,14 @@ class Site:
         return configured(self.env.registry)
 
     @cached_property
-    def registry(self) -> HttpRegistry:
+    def registry(self) -> Registry:
         """The environment's image registry."""
         return HttpRegistry(self.env.registry, self.login)
 
     @property
     def registry_is_up(self) -> bool:
         """Whether the registry can be asked; only one of this machine may be not yet started, and that is seen at once."""
-        return not parts.is_loopback(self.env.registry) or parts.registry_answers(self.env.registry)
+        return not is_loopback(self.env.registry) or self.here.registry_answers(self.env.registry)
 
     @cached_property
     def target(self) -> Target:
@@ -104,9 +111,9 @@ class Site:
     @cached_property
     def view(self) -> Target:
         """Where releases serve, to be looked at; nothing is installed or started for it."""
-        return self._target(platform.connect())
+        return self._target(self.here.connect())
 
-    def _target(self, engine: DockerEngine) -> Target:
+    def _target(self, engine: Engine) -> Target:
         from deploy.targets.docker import DockerTarget
 
         return DockerTarget(
@@ -114,9 +121,9 @@ class Site:
             self.settings.app,
             self.environment,
             self.env,
-            parts=lambda: parts.image(engine, self.settings.image),
+            parts=lambda: parts.image(engine, self.settings.image, self.here),
             login=(self.login.user, self.login.password) if self.login else None,
-            free=parts.require_free if engine.local else lambda _address, _port: None,
+            free=self.here.require_free if engine.local else lambda _address, _port: None,
         )
 
     def resolve(self, version: str) -> Model:
@@ -155,8 +162,10 @@ class Site:
         module, _, function = named.partition(":")
         if not named:
             raise SampleUnavailable(
-                "this application has no sample model", on="[model] sample", next="publish a model: `invoke model.publish DIR`"
+                "this application has no sample model", on="[model] sample", next="publish a model: `invoke model.publish --directory DIR`"
             )
+        if str(self.directory) not in sys.path:
+            sys.path.append(str(self.directory))
         try:
             write = getattr(import_module(module), function)
         except (ImportError, AttributeError) as error:

@@ -13,6 +13,7 @@ from deploy.blobs import CHUNK, Blobs
 from deploy.clients.engine import Engine
 from deploy.clients.trial import Trial, Trials
 from deploy.errors import EngineFailed, SmokeFailed
+from deploy.manifest import Expect, Golden, Request
 from deploy.records import Descriptor, Image, Verdict
 
 log = logging.getLogger(__name__)
@@ -109,7 +110,9 @@ def _shared(ids: tuple[str, ...], chain: tuple[str, ...]) -> int:
     return count
 
 
-def check(joined: Image, proof: golden.Proof, trials: Trials, *, port: int, ready: str, within: float) -> Verdict:
+def check(
+    joined: Image, proof: golden.Proof, trials: Trials, *, port: int, ready: str, within: float, play: golden.Play = golden.play
+) -> Verdict:
     """Runs an image that the engine holds and plays its golden cases.
 
     Args:
@@ -119,13 +122,14 @@ def check(joined: Image, proof: golden.Proof, trials: Trials, *, port: int, read
         port: where the application listens.
         ready: the path that answers 200 once it can serve.
         within: seconds until then.
+        play: asks the container.
 
     Raises:
         SmokeFailed: it ended, was not ready in time, or answered otherwise than promised; the log's end is in the detail.
     """
     with trials(joined.config, port) as running:
-        _wait(running, ready, within, on=str(joined.layer.model))
-        verdict = golden.play(proof, running.url)
+        _wait(running, ready, within, play, on=str(joined.layer.model))
+        verdict = play(proof, running.url)
         if not verdict.passed:
             raise SmokeFailed(
                 f"the image missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -136,22 +140,19 @@ def check(joined: Image, proof: golden.Proof, trials: Trials, *, port: int, read
     return verdict
 
 
-def _wait(running: Trial, ready: str, within: float, on: str) -> None:
-    import requests
-
+def _wait(running: Trial, ready: str, within: float, play: golden.Play, on: str) -> None:
+    asked = golden.Proof((Golden(name="ready", request=Request(path=ready), expect=Expect()),), {})
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        try:
-            if requests.get(running.url + ready, timeout=2).status_code == requests.codes.ok:
-                return
-        except requests.RequestException:
-            if not running.alive():
-                raise SmokeFailed(
-                    "the container ended before it was ready",
-                    on=on,
-                    next="nothing was pushed; the log shows why",
-                    detail=_indented(running.log()),
-                ) from None
+        if play(asked, running.url).passed:
+            return
+        if not running.alive():
+            raise SmokeFailed(
+                "the container ended before it was ready",
+                on=on,
+                next="nothing was pushed; the log shows why",
+                detail=_indented(running.log()),
+            )
         progress.note(f"waiting for {ready}")
         time.sleep(_POLL)
     raise SmokeFailed(

@@ -5,6 +5,7 @@ Git is asked here and nowhere else. Where there is no git, a release is still po
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -13,7 +14,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -27,24 +29,28 @@ log = logging.getLogger(__name__)
 
 UNVERSIONED = "unversioned"
 _KEY_LENGTH = 32
+_CACHES = ("__pycache__/**", "*.pyc")
+_MEND = "mend `files` in [app], or `dockerfile` in [image]"
 
 
 @dataclass(frozen=True)
 class Inputs:
     """All that decides what an app image holds.
 
-    `files` maps each path below `directory` to its mode and sha256; `base` is the base image by digest.
+    `files` maps each path below `directory` to its mode and sha256; `base` is the base image by digest; `python` is the
+    version that wheels are chosen for, empty if there are none.
     """
 
     directory: Path
     files: Mapping[str, str]
     base: str
     commit: Commit
+    python: str = ""
 
     @property
     def listed(self) -> dict[str, str]:
         """The inputs by name, each with a value that changes when it does."""
-        return {"the base image": self.base, "the revision": self.commit.full, **self.files}
+        return {"the base image": self.base, "the wheels' Python": self.python, "the revision": self.commit.full, **self.files}
 
     @property
     def key(self) -> str:
@@ -69,17 +75,18 @@ def inputs(directory: Path, settings: Settings) -> Inputs:
     Raises:
         SourceUnreadable: a pattern matches nothing, a file cannot be read or leads out of the directory, or git fails.
     """
-    paths = _paths(directory, settings)
+    patterns = _patterns(settings)
     return Inputs(
         directory=directory,
-        files={path: _state(directory / path) for path in paths},
+        files={path: _state(directory, path) for path in _paths(directory, patterns)},
         base=settings.image.base,
-        commit=commit(directory, paths),
+        commit=commit(directory, patterns),
+        python=settings.image.wheels.python if settings.image.wheels else "",
     )
 
 
-def commit(directory: Path, paths: tuple[str, ...]) -> Commit:
-    """The revision that last changed any of the paths, and whether they differ from it.
+def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
+    """The revision that last changed any file that the patterns match, also one that is gone, and whether the files differ from it.
 
     Raises:
         SourceUnreadable: there is a repository, but git cannot read it.
@@ -87,8 +94,13 @@ def commit(directory: Path, paths: tuple[str, ...]) -> Commit:
     if shutil.which("git") is None or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None:
         log.warning("no git repository here: the release is marked %s", UNVERSIONED)
         return Commit(revision=UNVERSIONED, dirty=True)
+    if _git(directory, "rev-parse", "--is-shallow-repository") == "true":
+        log.warning("this clone is shallow: the revision may be a later one than the last that changed the code; fetch the whole history")
+    paths = [*(f":(glob){pattern}" for pattern in patterns), *(f":(exclude,glob)**/{cache}" for cache in _CACHES)]
     revision = _git(directory, "log", "-1", "--format=%H", "--", *paths, refused_ok=True) or UNVERSIONED
-    return Commit(revision=revision, dirty=bool(_git(directory, "status", "--porcelain", "--untracked-files=all", "--", *paths)))
+    # What git ignores enters the image all the same, so it counts.
+    states = _git(directory, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *paths)
+    return Commit(revision=revision, dirty=bool(states))
 
 
 def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
@@ -99,6 +111,7 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
         wheels: packages to be put into the folder `wheels`.
 
     Raises:
+        SourceUnreadable: a file is no longer what it was when the inputs were read.
         DiskFull: there is no room for it.
     """
     packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  handed to the caller, who closes it
@@ -106,45 +119,80 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
         files = {path: inputs.directory / path for path in inputs.files}
         files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
         for name, path in sorted(files.items()):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = path.stat().st_size, 0o755 if os.access(path, os.X_OK) else 0o644
-            with path.open("rb") as content:
-                archive.addfile(member, content)
+            _pack(archive, name, path)
+            if name in inputs.files and _state(inputs.directory, name) != inputs.files[name]:
+                raise SourceUnreadable("a file was changed while it was read", on=str(path), next="run again when nobody writes to it")
     packed.seek(0)
     return packed
 
 
-def _paths(directory: Path, settings: Settings) -> tuple[str, ...]:
+def _pack(archive: tarfile.TarFile, name: str, path: Path) -> None:
+    member = tarfile.TarInfo(name)
+    with _readable(path), path.open("rb") as content:
+        member.size, member.mode = path.stat().st_size, 0o755 if os.access(path, os.X_OK) else 0o644
+        archive.addfile(member, content)
+
+
+def _patterns(settings: Settings) -> tuple[str, ...]:
     wheels = settings.image.wheels
-    single = [settings.image.dockerfile, *([wheels.requirements] if wheels else [])]
+    return (*settings.app.files, settings.image.dockerfile, *([wheels.requirements] if wheels else []))
+
+
+def _paths(directory: Path, patterns: tuple[str, ...]) -> tuple[str, ...]:
     found: set[str] = set()
-    for pattern in (*settings.app.files, *single):
-        # Until Python 3.13 a closing ** means folders alone.
-        spelt = f"{pattern}/*" if pattern.endswith("**") else pattern
-        matches = {path.relative_to(directory).as_posix() for path in directory.glob(spelt) if path.is_file() and not _is_cache(path)}
+    for pattern in patterns:
+        matches = {
+            path.relative_to(directory).as_posix() for path in _matches(directory, pattern) if path.is_file() and not _is_cache(path)
+        }
         if not matches:
-            raise SourceUnreadable("no file matches", on=str(directory / pattern), next="mend `files` in [app], or `dockerfile` in [image]")
+            raise SourceUnreadable("no file matches", on=str(directory / pattern), next=_MEND)
         found |= matches
     return tuple(sorted(found))
+
+
+def _matches(directory: Path, pattern: str) -> list[Path]:
+    # Until Python 3.13 a closing ** means folders alone.
+    spelt = f"{pattern}/*" if pattern.endswith("**") else pattern
+    try:
+        return list(directory.glob(spelt))
+    except (ValueError, NotImplementedError) as error:
+        raise SourceUnreadable(f"the pattern cannot be read: {error}", on=pattern, next=_MEND) from error
 
 
 def _is_cache(path: Path) -> bool:
     return "__pycache__" in path.parts or path.suffix == ".pyc"
 
 
-def _state(path: Path) -> str:
-    if not path.resolve().is_relative_to(path.parent.resolve()) and path.is_symlink():
+def _state(directory: Path, name: str) -> str:
+    path = directory / name
+    if ".." in path.relative_to(directory).parts or not path.resolve().is_relative_to(directory.resolve()):
+        raise SourceUnreadable("a file lies outside of the application's folder", on=str(path), next="copy it into the folder")
+    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
         raise SourceUnreadable("a link leads out of its folder", on=str(path), next="replace it by the file it points to")
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SourceUnreadable(f"a file cannot be read: {error.strerror}", on=str(path), next="make it readable") from error
+    with _readable(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{'x' if os.access(path, os.X_OK) else '-'} {digest}"
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise SourceUnreadable(f"a file cannot be read: {error.strerror or error}", on=str(path), next="make it readable") from error
+
+
 def _git(directory: Path, *arguments: str, refused_ok: bool = False) -> str | None:
-    done = subprocess.run(["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    done = subprocess.run(  # noqa: S603  the user's own git
+        ["git", "--no-optional-locks", "-C", str(directory), *arguments],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+        # One refusal is known by its words only.
+        env={**os.environ, "LC_ALL": "C"},
+    )
     if done.returncode == 0:
         return done.stdout.strip()
     if refused_ok and "dubious ownership" not in done.stderr:

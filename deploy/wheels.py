@@ -13,14 +13,15 @@ import tempfile
 from pathlib import Path
 
 from deploy import progress
-from deploy.blobs import Blobs
+from deploy.blobs import Blobs, room_for
 from deploy.errors import WheelsUnavailable
 from deploy.settings import Wheels
 
 log = logging.getLogger(__name__)
 
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-_GLIBC = (28, 27, 26, 24, 17)
+# From Debian 12's (2.36) down: a wheel made for an older C library runs on a newer one.
+_GLIBC = range(36, 16, -1)
 _TAIL = 8
 
 
@@ -45,8 +46,18 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
         with tempfile.TemporaryDirectory(dir=blobs.temporary, ignore_cleanup_errors=True) as temporary:
             target = Path(temporary) / "wheels"
             _pip(lock, target, wanted.python, machine)
-            target.replace(folder)
+            _keep(target, folder)
     return tuple(sorted(folder.iterdir()))
+
+
+def _keep(target: Path, folder: Path) -> None:
+    """Gives the wheels their final place at once; somebody else may have done so meanwhile."""
+    with room_for(folder):
+        try:
+            target.replace(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
 
 
 def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
@@ -56,7 +67,9 @@ def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
     command += ["--implementation=cp", f"--python-version={python}", "--dest", str(target), "-r", str(lock), "--progress-bar=off"]
     command += [f"--platform={platform}" for platform in platforms]
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:  # noqa: S603  this interpreter's pip
+    with subprocess.Popen(  # noqa: S603  this interpreter's pip
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
         assert process.stdout is not None  # noqa: S101  it was asked for
         for line in process.stdout:
             lines.append(line.rstrip())

@@ -43,7 +43,13 @@ def build(context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: 
         line.remove("--provenance=false")
     lines: list[str] = []
     with subprocess.Popen(  # noqa: S603  the user's own docker
-        line, stdin=context, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "DOCKER_BUILDKIT": "1"}
+        line,
+        stdin=context,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
     ) as process:
         assert process.stdout is not None  # noqa: S101  it was asked for
         for output in process.stdout:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -147,6 +148,12 @@ def join_engine_group() -> bool:
         return False
     done = subprocess.run([*root, "usermod", "-aG", "docker", str(os.getuid()) and _user()], capture_output=True, check=False)  # noqa: S603
     return done.returncode == 0
+
+
+def start_again_as_member() -> None:
+    """Replaces this process by the same command, run as a member of the engine's group."""
+    sys.stderr.flush()
+    os.execvp("sg", ["sg", "docker", "-c", shlex.join([sys.executable, *sys.orig_argv[1:]])])  # noqa: S606, S607  the same command again
 
 
 def _user() -> str:

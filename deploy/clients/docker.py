@@ -36,17 +36,14 @@ class DockerEngine:
 
     @property
     def version(self) -> str:
-        """The engine's version."""
         return str(self._api.version(api_version=False)["Version"])
 
     @property
     def local(self) -> bool:
-        """Whether the engine shares this machine's network, so that a loopback port here is one there."""
         return str(self._api.base_url).startswith(("http+docker://", "http://localhost", "http://127."))
 
     @property
     def machine(self) -> str:
-        """The processor architecture in the terms of OCI."""
         return str(self._api.version(api_version=False)["Arch"])
 
     # --- images
@@ -61,7 +58,6 @@ class DockerEngine:
                 return None
 
     def image_id(self, image: str) -> str | None:
-        """The id of an image, or None if the engine does not hold it."""
         from docker.errors import ImageNotFound
 
         with asking(image):
@@ -124,7 +120,6 @@ class DockerEngine:
                 raise pull_failed(str(error.explanation), reference) from error
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
-        """Makes an image of one layer from a file system in a tar."""
         with asking(name):
             repository, _, tag = name.partition(":")
             # As an iterator: a file would be sent with a length, while the SDK announces chunks.
@@ -282,7 +277,6 @@ class DockerEngine:
             self._api.create_volume(name, labels=dict(labels))
 
     def forget(self, labels: Mapping[str, str]) -> list[str]:
-        """Removes containers, networks and volumes that carry all these labels; returns their names."""
         names = []
         wanted = {"label": [f"{key}={value}" for key, value in labels.items()]}
         for container in self.containers(labels):

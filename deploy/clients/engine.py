@@ -62,6 +62,24 @@ class Container:
 class Engine(Protocol):
     """What a release needs of a container engine. A thing that is not there gives None; the rest are errors."""
 
+    @property
+    def version(self) -> str:
+        """The engine's version."""
+
+    @property
+    def local(self) -> bool:
+        """Whether the engine shares this machine's network, so that a loopback port here is one there."""
+
+    @property
+    def machine(self) -> str:
+        """The processor architecture in the terms of OCI."""
+
+    def image_id(self, image: str) -> str | None:
+        """The id of an image, or None if the engine does not hold it."""
+
+    def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
+        """Makes an image of one layer from a file system in a tar."""
+
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
         """The layers of an image by diff id, lowest first."""
 
@@ -121,6 +139,9 @@ class Engine(Protocol):
 
     def volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Makes sure of a volume."""
+
+    def forget(self, labels: Mapping[str, str]) -> list[str]:
+        """Removes containers, networks and volumes that carry all these labels; returns their names."""
 
     def hold(self, spec: Spec) -> Any:  # noqa: ANN401  whatever must stay referenced for the hold to last
         """Starts a container that ends when this process does; None if its name is taken."""

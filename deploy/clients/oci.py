@@ -1,19 +1,18 @@
 """An OCI registry over its HTTP API: small questions, and blobs that are streamed and resumed.
 
-Source: OCI distribution specification 1.1, "Endpoints", "Pushing a blob in chunks", "Mounting a blob from another
-repository".
+Source: OCI distribution specification 1.1, "Endpoints", "Mounting a blob from another repository".
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, cast
-from urllib.parse import urljoin
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from deploy.clients.oci_http import ATTEMPTS, OK, Advance, Conversation, Login, Part, pause
-from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryUnreachable
+from deploy.clients.oci_bodies import Advance
+from deploy.clients.oci_http import OK, Conversation, Login, Patience
+from deploy.clients.oci_upload import Blob, Opener, Upload
+from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
     import requests
@@ -23,8 +22,6 @@ _ACCEPT = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
 _PART = 64 << 20
 _MAX_MANIFEST = 4 << 20
 _CREATED, _ACCEPTED = 201, 202
-
-Opener = Callable[[], BinaryIO]
 
 
 class Registry(Protocol):
@@ -57,39 +54,54 @@ class HttpRegistry:
     Args:
         host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
         login: credentials, or None for anonymous access.
+        part: blobs above that many bytes are sent in parts of that size.
+        patience: how long it is waited for.
     """
 
-    def __init__(self, host: str, login: Login | None = None) -> None:
+    def __init__(self, host: str, login: Login | None = None, *, part: int = _PART, patience: Patience | None = None) -> None:
         self.host = host
-        self._http = Conversation(host, login)
+        self._part = part
+        self._http = Conversation(host, login, patience or Patience())
 
     def has(self, repository: str, digest: str) -> bool:
         return self._http.ask("HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)).status_code == OK
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
         path = f"/v2/{repository}/blobs/uploads/"
-        answer = self._http.ask(
-            "POST", path, repository, source=source, params={"mount": digest, "from": source}, expect=(_CREATED, _ACCEPTED, 401, 403, 404)
-        )
+        params = {"mount": digest, "from": source}
+        try:
+            answer = self._http.ask("POST", path, repository, source=source, params=params, expect=(_CREATED, _ACCEPTED, 404, 405))
+        except RegistryDenied:
+            # Who may not read there may still push here; if not, the upload says so.
+            return False
         if answer.status_code == _ACCEPTED:
-            self._http.ask("DELETE", self._location(answer), repository, expect=(200, 202, 204, 404, 405))
+            # The registry has begun an upload instead. Not everybody may cancel one, and it expires by itself.
+            with suppress(RegistryError):
+                self._http.once("DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204))
         return answer.status_code == _CREATED
 
     def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
-        if size <= _PART or not self._upload_in_parts(repository, digest, size, opened, advance):
-            self._upload_at_once(repository, digest, size, opened, advance)
+        stored = Upload(self._http, Blob(repository, digest, size, opened), self._part, advance).send()
+        self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
         answer = self._http.ask("GET", f"/v2/{repository}/blobs/{digest}", repository, stream=True)
-        answer.raw.decode_content = False
-        return cast("IO[bytes]", answer.raw)
+        return cast("IO[bytes]", self._http.arriving(answer, decoded=False))
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
-        with self._http.ask("GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)) as answer:
-            if answer.status_code != OK:
-                return None
-            data = bytes(answer.raw.read(_MAX_MANIFEST, decode_content=True))
+
+        def read() -> bytes | None:
+            with self._http.once("GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)) as answer:
+                return self._http.arriving(answer, decoded=True).read(_MAX_MANIFEST + 1) if answer.status_code == OK else None
+
+        data = self._http.patiently(read)
+        if data is None:
+            return None
+        if len(data) > _MAX_MANIFEST:
+            raise RegistryRefused(
+                "the registry answered with a manifest of more than 4 MB", on=f"{self.host}{path}", next="push the release again"
+            )
         if reference.startswith("sha256:") and _digest(data) != reference:
             raise BlobCorrupt(
                 "the registry answered with another manifest than was asked for",
@@ -102,7 +114,7 @@ class HttpRegistry:
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         path = f"/v2/{repository}/manifests/{reference}"
         answer = self._http.ask("PUT", path, repository, data=data, headers={"Content-Type": MANIFEST}, expect=(OK, _CREATED, _ACCEPTED))
-        self._same(answer, _digest(data), path)
+        self._same(_stored(answer, _digest(data)), _digest(data), path)
 
     def ping(self) -> None:
         """Asks whether a registry answers at all.
@@ -120,69 +132,7 @@ class HttpRegistry:
                 "something else answers where the registry should be", on=self.host, next="choose another port or host"
             )
 
-    # --- uploads
-
-    def _upload_at_once(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
-        def send() -> requests.Response:
-            with opened() as file:
-                body = Part(file, 0, size, advance)
-                try:
-                    return self._http.once(
-                        "PUT", self._begin(repository), repository, params={"digest": digest}, data=body, expect=(_CREATED,)
-                    )
-                except RegistryError:
-                    advance(-body.sent)
-                    raise
-
-        self._same(self._http.patiently(send), digest, f"/v2/{repository}/blobs/{digest}")
-
-    def _upload_in_parts(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> bool:
-        """Sends in parts, each repeated from where the registry says it stopped; False if it does not take parts."""
-        location, offset, failures = self._begin(repository), 0, 0
-        while offset < size:
-            length = min(_PART, size - offset)
-            with opened() as file:
-                part = Part(file, offset, length, advance)
-                headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{offset}-{offset + length - 1}"}
-                try:
-                    answer = self._http.once("PATCH", location, repository, data=part, headers=headers, expect=(_ACCEPTED, _CREATED, 204))
-                    location, offset, failures = self._location(answer), offset + length, 0
-                    continue
-                except RegistryError as error:
-                    advance(-part.sent)
-                    failures += 1
-                    if isinstance(error, RegistryDenied) or failures >= ATTEMPTS:
-                        raise
-                    if not error.transient:
-                        advance(-offset)
-                        return False
-                    pause(failures, error.retry_after)
-            there = self._held(location, repository)
-            if there is None:
-                advance(-offset)
-                return False
-            advance(there - offset)
-            offset = there
-        answer = self._http.ask("PUT", location, repository, params={"digest": digest}, expect=(_CREATED, _ACCEPTED, 204))
-        self._same(answer, digest, f"/v2/{repository}/blobs/{digest}")
-        return True
-
-    def _held(self, location: str, repository: str) -> int | None:
-        """How many bytes of an upload the registry has, or None if it will not say."""
-        answer = self._http.ask("GET", location, repository, expect=(204, 404, 405, 416, 400))
-        found = re.match(r"^(?:bytes=)?0-(\d+)$", answer.headers.get("Range", ""))
-        if answer.status_code != 204 or not found:
-            return None
-        return int(found[1]) + 1 if int(found[1]) else 0
-
-    def _begin(self, repository: str) -> str:
-        return self._location(self._http.ask("POST", f"/v2/{repository}/blobs/uploads/", repository, expect=(_ACCEPTED,)))
-
-    def _location(self, answer: requests.Response) -> str:
-        return urljoin(answer.url, answer.headers["Location"])
-
-    def _same(self, answer: requests.Response, digest: str, path: str) -> None:
-        stored = answer.headers.get("Docker-Content-Digest", digest)
+    def _same(self, stored: str, digest: str, path: str) -> None:
         if stored != digest:
             raise BlobCorrupt(
                 "the registry says it stored other bytes than were sent",
@@ -190,6 +140,11 @@ class HttpRegistry:
                 next="run again; if it stays so, the registry or a proxy before it changes content",
                 detail=f"  sent   {digest}\n  stored {stored}",
             )
+
+
+def _stored(answer: requests.Response, digest: str) -> str:
+    """What the registry says it stored; not every one does."""
+    return str(answer.headers.get("Docker-Content-Digest", digest))
 
 
 def _digest(data: bytes) -> str:

@@ -7,16 +7,16 @@ specification 1.1, and the distribution project's "Token Authentication Specific
 from __future__ import annotations
 
 import base64
-import io
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from deploy.clients.oci_bodies import Arriving, Part
 from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 OK = 200
 _BLOCK = 1 << 20
-_TIMEOUT = (10, 120)
-_TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# After 416 an upload goes on from where the registry says it is.
+_TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
-Advance = Callable[[int], None]
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,32 @@ class Login:
         return "Login(…)"
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a registry is waited for, in seconds: for a connection, for its next bytes, and between two attempts."""
+
+    connect: float = 10.0
+    read: float = 120.0
+    wait: Callable[[float], None] = time.sleep
+
+    def pause(self, attempt: int, retry_after: str) -> None:
+        """Waits before another try: as long as the server asks (a minute at most), else longer each time, never in step."""
+        asked = float(retry_after) if retry_after.isdecimal() else 0.0
+        self.wait(min(60.0, asked) or min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
+
+
 class Conversation:
     """Requests to one host, with its login and its patience.
 
     Args:
         host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
         login: credentials, or None for anonymous access.
+        patience: how long it is waited for.
     """
 
-    def __init__(self, host: str, login: Login | None) -> None:
+    def __init__(self, host: str, login: Login | None, patience: Patience) -> None:
         self.host = host
+        self.patience = patience
         self._login = login
         self._loopback = bool(re.match(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$", host))
         self._base = f"{'http' if self._loopback else 'https'}://{host}"
@@ -61,14 +77,14 @@ class Conversation:
     def ask(self, method: str, url: str, repository: str = "", **options: Any) -> requests.Response:  # noqa: ANN401  requests' own options
         return self.patiently(lambda: self.once(method, url, repository, **options))
 
-    def patiently(self, ask: Callable[[], requests.Response]) -> requests.Response:
+    def patiently(self, ask: Callable[[], Answer]) -> Answer:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return ask()
             except (RegistryUnreachable, RegistryRefused) as error:
                 if attempt == ATTEMPTS or not error.transient:
                     raise
-                pause(attempt, error.retry_after)
+                self.patience.pause(attempt, error.retry_after)
         raise AssertionError("unreachable")
 
     def once(
@@ -91,7 +107,7 @@ class Conversation:
                     method,
                     url,
                     headers=headers | self._authorized(url, scope),
-                    timeout=_TIMEOUT,
+                    timeout=(self.patience.connect, self.patience.read),
                     allow_redirects=method in ("GET", "HEAD"),
                     **options,
                 )
@@ -102,6 +118,20 @@ class Conversation:
         if answer.status_code in expect:
             return answer
         raise self._refusal(answer, method, url)
+
+    def location(self, answer: requests.Response) -> str:
+        """Where an upload goes on; the registry may say it in full or relative to what was asked."""
+        told = answer.headers.get("Location")
+        if told is None:
+            raise RegistryRefused(
+                "the registry did not say where the upload goes on", on=_shown(answer.url), next="see whether a registry answers there"
+            )
+        return urljoin(answer.url, told)
+
+    def arriving(self, answer: requests.Response, *, decoded: bool) -> Arriving:
+        """An answer's body; what breaks while it is read is this project's error, as before."""
+        answer.raw.decode_content = decoded
+        return Arriving(answer.raw, lambda: self._reaching(answer.url))
 
     @property
     def _session(self) -> requests.Session:
@@ -123,6 +153,7 @@ class Conversation:
     @contextmanager
     def _reaching(self, url: str) -> Iterator[None]:
         import requests
+        import urllib3
 
         try:
             yield
@@ -130,7 +161,7 @@ class Conversation:
             raise RegistryUnreachable(
                 "the registry's certificate is not trusted", on=_shown(url), next="name your CA bundle in REQUESTS_CA_BUNDLE"
             ) from error
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             unreachable = RegistryUnreachable(
                 f"the registry gave no answer ({_cause(error)})",
                 on=_shown(url),
@@ -141,7 +172,7 @@ class Conversation:
 
     def _refusal(self, answer: requests.Response, method: str, url: str) -> RegistryError:
         status = answer.status_code
-        what, on, detail = f"the registry answered {status} {answer.reason} to {method}", _shown(url), _told(answer)
+        what, on, detail = f"the registry answered {status} {answer.reason} to {method}", _shown(url), self._hidden(_told(answer))
         if status in (401, 403):
             advice = "log in with `docker login`, or name the variables that hold user and password in the environment's settings"
             return RegistryDenied(what, on=on, next=advice, detail=detail)
@@ -153,16 +184,26 @@ class Conversation:
         error.retry_after = answer.headers.get("Retry-After", "")
         return error
 
+    def _hidden(self, text: str) -> str:
+        """What the registry said, without the credentials that it may have repeated."""
+        known = [value.partition(" ")[2] for value in list(self._authorization.values())]
+        for secret in (*known, self._login.password if self._login else ""):
+            text = text.replace(secret, "…") if secret else text
+        return text
+
     # --- logging in (distribution specification, "Token Authentication")
 
     def _authorized(self, url: str, scope: str) -> dict[str, str]:
         known = self._authorization.get(scope) or self._authorization.get("")
-        same_host = urlsplit(url).netloc == self.host
-        return {"Authorization": known} if known and same_host else {}
+        return {"Authorization": known} if known and self._is_here(url) else {}
+
+    def _is_here(self, url: str) -> bool:
+        """Whether a URL that the registry named leads to itself, over the same scheme: only there credentials are sent."""
+        return urlsplit(url)[:2] == urlsplit(self._base)[:2]
 
     def _log_in(self, answer: requests.Response, scope: str) -> bool:
         """Acts on a challenge; False if there is nothing to answer it with."""
-        challenge = answer.headers.get("WWW-Authenticate", "")
+        challenge = answer.headers.get("WWW-Authenticate", "") if self._is_here(answer.url) else ""
         kind, _, rest = challenge.partition(" ")
         if kind.lower() == "basic" and self._login:
             pair = f"{self._login.user}:{self._login.password}".encode()
@@ -180,38 +221,19 @@ class Conversation:
             raise RegistryDenied(
                 "the registry asks to log in over an unencrypted address", on=_shown(realm), next="use a registry with HTTPS"
             )
-        params = {"service": challenge.get("service", ""), "scope": scope or challenge.get("scope", "")}
+        # One parameter a resource: a mount asks for two.
+        params = {"service": challenge.get("service", ""), "scope": (scope or challenge.get("scope", "")).split()}
         auth = (self._login.user, self._login.password) if self._login else None
         with self._reaching(realm):
-            answer = self._session.get(realm, params=params, auth=auth, timeout=_TIMEOUT)
+            answer = self._session.get(realm, params=params, auth=auth, timeout=(self.patience.connect, self.patience.read))
         if answer.status_code != OK:
             raise self._refusal(answer, "GET", realm)
-        found = answer.json()
-        return str(found.get("token") or found.get("access_token"))
-
-
-class Part(io.RawIOBase):
-    """A stretch of a file as a request body of known length that reports what was sent."""
-
-    def __init__(self, file: BinaryIO, start: int, length: int, advance: Advance) -> None:
-        self._file, self._start, self._length, self._advance = file, start, length, advance
-        self.sent = 0
-        file.seek(start)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def rewind(self) -> None:
-        self._advance(-self.sent)
-        self.sent = 0
-        self._file.seek(self._start)
-
-    def read(self, size: int = -1) -> bytes:
-        left = self._length - self.sent
-        data = self._file.read(left if size < 0 else min(size, left))
-        self.sent += len(data)
-        self._advance(len(data))
-        return data
+        token = _token_in(answer)
+        if token is None:
+            raise RegistryDenied(
+                "the registry's login service gave no token", on=_shown(realm), next="see whether the address of the registry is right"
+            )
+        return token
 
 
 def _scope(method: str, repository: str, source: str) -> str:
@@ -221,15 +243,9 @@ def _scope(method: str, repository: str, source: str) -> str:
     return f"repository:{repository}:{'pull' if method in ('GET', 'HEAD') else 'pull,push'}{pull}"
 
 
-def pause(attempt: int, retry_after: str) -> None:
-    """Waits before another try: as long as the server asks (a minute at most), else longer each time, never in step."""
-    asked = float(retry_after) if retry_after.isdecimal() else 0.0
-    time.sleep(min(60.0, asked) or min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
-
-
 def _shown(url: str) -> str:
     parts = urlsplit(url)
-    return f"{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _cause(error: BaseException) -> str:
@@ -246,3 +262,12 @@ def _told(answer: requests.Response) -> str:
         return "\n".join(f"  {error.get('code', '')}: {error.get('message', '')}" for error in errors)[:500]
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
+
+
+def _token_in(answer: requests.Response) -> str | None:
+    try:
+        found = answer.json()
+        token = found.get("token") or found.get("access_token")
+    except (ValueError, AttributeError):
+        return None
+    return token if isinstance(token, str) else None

@@ -6,6 +6,7 @@ Source: obstore's documentation, "Stores" and "Authentication".
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -93,7 +94,8 @@ class ObjectStore:
 
     @property
     def _absent(self) -> bool:
-        return self._folder is not None and not self._folder.is_dir()
+        with _asking(self.where):
+            return self._folder is not None and not self._folder.is_dir()
 
     def size(self, name: str) -> int | None:
         import obstore
@@ -131,8 +133,18 @@ class ObjectStore:
 
     def _chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
         with _asking(f"{self.where}/{name}"):
+            if self._folder is not None:
+                yield from self._ranges(name, found.meta["size"])
+                return
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
+
+    def _ranges(self, name: str, size: int) -> Iterator[bytes]:
+        """A local file's bytes: the library streams one in small pieces from thread to thread, at a tenth of the speed."""
+        import obstore
+
+        for start in range(0, size, CHUNK):
+            yield bytes(obstore.get_range(self._store, name, start=start, end=min(start + CHUNK, size)))
 
     def create(self, name: str, data: bytes) -> bool:
         import obstore
@@ -178,9 +190,9 @@ def _asking(on: str) -> Iterator[None]:
             "the model store refused the login or the permission", on=on, next="check the account's rights", detail=_brief(error)
         ) from error
     except (BaseError, OSError) as error:
-        if "os error 28" in str(error):
+        if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
             with room_for(Path(on)):
-                raise OSError(28, str(error)) from error
+                raise OSError(errno.ENOSPC, str(error)) from error
         raise StoreUnreachable(
             "the model store did not do what it was asked",
             on=on,

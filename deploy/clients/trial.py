@@ -48,12 +48,12 @@ def trial(image: str, port: int) -> Iterator[Trial]:
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108  a path in the container
     # Its own methods publish on every address of the machine.
     container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
-    _sweep(container.get_docker_client().client)
     try:
+        _sweep(container.get_docker_client().client)
         with container as running:
             wrapped = running.get_wrapped_container()
             yield Trial(
-                url=f"http://127.0.0.1:{running.get_exposed_port(port)}",
+                url=f"http://127.0.0.1:{_published(wrapped, port)}",
                 alive=lambda: _alive(wrapped),
                 log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
@@ -66,6 +66,13 @@ def trial(image: str, port: int) -> Iterator[Trial]:
         ) from error
 
 
+def _published(container: object, port: int) -> int:
+    """The port here that leads to one in the container; 0, which leads nowhere, if it has ended already."""
+    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
+    found = container.attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")  # type: ignore[attr-defined]
+    return int(found[0]["HostPort"]) if found else 0
+
+
 def _alive(container: object) -> bool:
     container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
     return bool(container.status == "running")  # type: ignore[attr-defined]
@@ -75,7 +82,8 @@ def _sweep(client: object) -> None:
     """Removes trials whose owners are gone."""
     import docker.errors
 
-    for container in client.containers.list(all=True, filters={"label": LABEL}):  # type: ignore[attr-defined]
+    # Trials of others may end while they are being listed.
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):  # type: ignore[attr-defined]
         labels: Mapping[str, str] = container.labels
         if not Owner.parse(labels[LABEL]).alive:
             try:

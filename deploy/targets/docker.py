@@ -22,7 +22,7 @@ from deploy.owner import Owner
 from deploy.records import Attempt, Ending, Record, Release, Rollout
 from deploy.rollout import Replica, failed
 from deploy.settings import App, Environment
-from deploy.targets.door import COMMAND, CONFIG, PORT, STATE, Door, address, configuration
+from deploy.targets.door import COMMAND, CONFIG, PORT, STATE, Door, address, configuration, opened
 
 LABEL = "dev.twinship.docker"
 APP = "dev.twinship.app"
@@ -250,15 +250,17 @@ class DockerTarget:
         """The running door, made or mended if need be."""
         place = f"{self._env.address}:{self._env.port} {self._parts()}"
         found = self._door_container()
+        if found is None or _port(found) != self._env.port:
+            # Asked before the old door goes: where the new port is taken, the old one serves on.
+            self._free(self._env.address, self._env.port)
         if found and found.labels.get(_PLACE) != place:
             self._engine.remove(found.id)
             found = None
         if found is None:
-            self._free(self._env.address, self._env.port)
             found = self._created_door(place)
         if not found.running:
             # What served when the door was last open serves again.
-            self._write_configuration(found.id, frozenset(_slot(container) for container in self._containers() if container.running))
+            self._write_configuration(found.id, self._remembered(found))
             self._engine.start(found.id)
             Door(self._engine, found.id).wait()
         door = Door(self._engine, found.id)
@@ -269,12 +271,24 @@ class DockerTarget:
     def _configuration(self, admitted: frozenset[int]) -> str:
         slots = max(_SLOTS, 4 * self._env.replicas, *map(_slot, self._containers()))
         return configuration(
-            self._subnet(), slots, port=self._app.port, ready=self._app.ready, in_flight=self._env.in_flight, admitted=admitted
+            self._subnet(),
+            slots,
+            port=self._app.port,
+            ready=self._app.ready,
+            in_flight=self._env.in_flight,
+            answer_within=self._env.answer_within,
+            admitted=admitted,
         )
 
     def _remember(self, door: Door) -> None:
         """Writes which slots take requests now into the door's file, for when it is restarted."""
         self._write_configuration(door.container, self._open(door))
+
+    def _remembered(self, door: Container) -> frozenset[int]:
+        """The slots that took requests when the door was last open; where its file is lost, those of all that runs."""
+        files = self._engine.files(door.id, STATE) or {}
+        found = opened(files.get(CONFIG, b"").decode("utf-8", "replace"))
+        return frozenset(_slot(container) for container in self._containers() if container.running) if found is None else found
 
     def _open(self, door: Door) -> frozenset[int]:
         return frozenset(slot.number for slot in door.slots().values() if slot.admitted)
@@ -322,6 +336,12 @@ class DockerTarget:
 
 def _slot(container: Container) -> int:
     return int(container.labels[_SLOT])
+
+
+def _port(door: Container) -> int:
+    """The port that a door was made for; 0 where nothing says so."""
+    published = door.labels.get(_PLACE, "").partition(" ")[0].rpartition(":")[2]
+    return int(published) if published.isdecimal() else 0
 
 
 def _parsed(kind: type[_Record], data: bytes) -> _Record | None:

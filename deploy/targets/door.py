@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import ipaddress
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,9 @@ def address(subnet: str, slot: int | None) -> str:
     return str(network[_FIRST + slot if slot is not None else _ADDRESS])
 
 
-def configuration(subnet: str, slots: int, *, port: int, ready: str, in_flight: int, admitted: frozenset[int] = frozenset()) -> str:
+def configuration(
+    subnet: str, slots: int, *, port: int, ready: str, in_flight: int, answer_within: float, admitted: frozenset[int] = frozenset()
+) -> str:
     """The proxy's configuration: a pure function of what the environment's settings say.
 
     Args:
@@ -56,8 +59,10 @@ def configuration(subnet: str, slots: int, *, port: int, ready: str, in_flight: 
         port: where replicas listen.
         ready: the path of their health check.
         in_flight: how many requests a replica is given at once; more wait at the door.
+        answer_within: for how many seconds a replica may say nothing before its request is given up.
         admitted: the slots that take requests when the door starts.
     """
+    patience = f"{round(answer_within * 1000)}ms"
     servers = "\n".join(
         f"    server slot-{slot} {address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}" for slot in range(1, slots + 1)
     )
@@ -65,8 +70,8 @@ def configuration(subnet: str, slots: int, *, port: int, ready: str, in_flight: 
 defaults
     mode http
     timeout connect 2s
-    timeout client 60s
-    timeout server 60s
+    timeout client {patience}
+    timeout server {patience}
     timeout queue 30s
     timeout check 5s
     timeout http-request 30s
@@ -85,7 +90,9 @@ frontend door
 
 backend replicas
     balance leastconn
-    option httpchk GET {ready}
+    option httpchk
+    # With a host, as any client would ask: some applications refuse a request without one.
+    http-check send meth GET uri {ready} ver HTTP/1.1 hdr Host localhost
     http-check expect status 200
 {servers}
 """
@@ -93,10 +100,18 @@ backend replicas
 global
     fd-hard-limit 20000
     stats socket {_SOCKET} mode 600 level admin
-    hard-stop-after 60s
+    hard-stop-after {patience}
     description {_mark(body)}
 
 {body}"""
+
+
+def opened(text: str) -> frozenset[int] | None:
+    """The slots that a configuration opens when the door starts, or None if it is not one, whole and unchanged."""
+    head, _, body = text.partition("\n\n")
+    if f"description {_mark(body)}" not in head:
+        return None
+    return frozenset(int(number) for number in re.findall(r"^ +server slot-(\d+) \S+$", body, re.MULTILINE))
 
 
 def _mark(body: str) -> str:
@@ -183,10 +198,11 @@ def _slot(row: dict[str, str]) -> Slot | None:
     kind, _, number = row["svname"].partition("-")
     if kind != "slot":
         return None
-    status = row["status"].split()[0]
+    # A slot that was opened again shows the result of its last tenant's check, and counts ("DRAIN 1/3") until it has one of its own.
+    checked = row["status"] in ("UP", "DRAIN")
     return Slot(
         number=int(number),
-        admitted=status not in ("DRAIN", "MAINT"),
-        healthy=row["check_status"].lstrip("* ").startswith(("L7OK", "L6OK", "L4OK")) and status in ("UP", "DRAIN"),
+        admitted=row["status"].split()[0] not in ("DRAIN", "MAINT"),
+        healthy=checked and row["check_status"].lstrip("* ").startswith(("L7OK", "L6OK", "L4OK")),
         in_flight=int(row["scur"] or 0) + int(row["qcur"] or 0),
     )

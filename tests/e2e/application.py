@@ -1,10 +1,11 @@
-"""A copy of this repository as a user would have it: a git checkout, a configuration, a cache and a port of its own."""
+"""A copy of an application as a user would have it: a git checkout, a configuration, a cache, a store and a port of its own."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,7 +18,8 @@ from typing import Any
 from uuid import uuid4
 
 ROOT = Path(__file__).parents[2]
-_COPIED = ("app", "deploy", "sample", "Dockerfile", "pipeline.toml", "tasks.py", ".dockerignore", ".gitignore")
+_SUITE = ("deploy", "tasks.py", ".gitignore")
+_SAMPLE = ("app", "sample", "Dockerfile", "pipeline.toml", ".dockerignore")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Application:
     """A checkout in a folder, released under a name of its own.
 
     Args:
-        folder: the checkout.
+        folder: where its pipeline.toml is, in the checkout.
         home: the cache of this "machine".
         port: the front door's.
     """
@@ -50,18 +52,20 @@ class Application:
     port: int
 
     @classmethod
-    def made(cls, folder: Path) -> Application:
-        """A new checkout below a folder, with one commit."""
-        made = cls(folder / "checkout", folder / "home", f"e2e-{uuid4().hex[:8]}", _free_port())
-        made.folder.mkdir(parents=True)
-        for name in _COPIED:
-            source, target = ROOT / name, made.folder / name
-            ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(source, target, ignore=ignored) if source.is_dir() else shutil.copy2(source, target)
-        config = (made.folder / "pipeline.toml").read_text(encoding="utf-8")
-        config = config.replace('name = "classifier"', f'name = "{made.name}"').replace("port = 8080", f"port = {made.port}")
-        (made.folder / "pipeline.toml").write_text(config, encoding="utf-8")
-        made.git("init", "-q", "-b", "main")
+    def made(cls, folder: Path, within: str = "") -> Application:
+        """A new checkout below a folder, with one commit.
+
+        Args:
+            folder: an empty one.
+            within: the folder of another application of this repository, instead of the sample's.
+        """
+        checkout = folder / "checkout"
+        made = cls(checkout / within, folder / "home", f"e2e-{uuid4().hex[:8]}", free_port())
+        for name in (*_SUITE, *([within] if within else _SAMPLE)):
+            _copy(ROOT / name, checkout / name)
+        made.set("app", "name", f'"{made.name}"')
+        made.set("environments.local", "port", str(made.port))
+        made.git("init", "-q", "-b", "main", str(checkout))
         made.commit("first")
         return made
 
@@ -87,6 +91,14 @@ class Application:
         text = (self.folder / path).read_text(encoding="utf-8")
         assert old in text, f"{path} has no {old!r}"
         (self.folder / path).write_text(text.replace(old, new), encoding="utf-8")
+
+    def set(self, section: str, key: str, value: str) -> None:
+        """Writes a setting, which must be there, into pipeline.toml."""
+        path = self.folder / "pipeline.toml"
+        wanted = rf"(?m)(^\[{re.escape(section)}\]\n(?:[^\[\n].*\n|\n)*?{key} = )[^\n#]*?(?= *(?:#|$))"
+        text, found = re.subn(wanted, rf"\g<1>{value}", path.read_text(encoding="utf-8"))
+        assert found == 1, f"pipeline.toml has no {section}.{key}"
+        path.write_text(text, encoding="utf-8")
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Starts a task as a person would, in a process group of its own."""
@@ -119,11 +131,15 @@ class Application:
         with urllib.request.urlopen(self.url + path, timeout=10) as response:
             return json.load(response)
 
+    def post(self, path: str, body: bytes) -> Any:
+        """The front door's JSON answer to a JSON document."""
+        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return json.load(response)
+
     def top(self, picture: str) -> str:
         """The first label that the front door gives a picture of the sample."""
-        request = urllib.request.Request(f"{self.url}/score", self.scored(picture), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=10) as response:
-            return str(json.load(response)["result"][0][0][0][0])
+        return str(self.post("/score", self.scored(picture))["result"][0][0][0][0])
 
     @staticmethod
     def scored(picture: str) -> bytes:
@@ -132,7 +148,14 @@ class Application:
         return json.dumps({"input": json.dumps([data])}).encode()
 
 
-def _free_port() -> int:
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left_out = shutil.ignore_patterns("__pycache__", "*.pyc", ".twinship")
+    shutil.copytree(source, target, ignore=left_out) if source.is_dir() else shutil.copy2(source, target)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,0 +1,68 @@
+"""What the suite promises of its speed and thrift, held against the figures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from statistics import median
+
+from bench.figures import Aim, Case, Measured, Spread
+from deploy.progress import size
+
+UNCHANGED_SECONDS = 2.0
+TIMES_FASTER = 5.0
+TIMES_A_PUT = 1.3
+SUITE_MEMORY = 150_000_000
+LISTING_SECONDS = 0.5
+# The head of a model's layer holds its golden cases; the system reads a little ahead of what is asked for.
+HEAD = 2_000_000
+
+
+def judged(measured: Measured) -> tuple[Aim, ...]:
+    """The promises that this run's figures can speak to."""
+    return tuple(_judged(measured))
+
+
+def _judged(measured: Measured) -> Iterator[Aim]:
+    for case in measured.cases:
+        if case.name == "unchanged":
+            yield from _unchanged(case)
+        elif case.name == "code":
+            yield from _code(case)
+        elif case.name.startswith("model"):
+            yield _model(case)
+    if measured.transfer:
+        ratio = median(measured.transfer.ratios)
+        promise = f"pushing {size(measured.transfer.size)} takes at most {TIMES_A_PUT} times one plain streamed PUT"
+        yield Aim(promise=promise, found=f"{ratio:.2f} times", met=ratio <= TIMES_A_PUT)
+    if measured.cases:
+        yield _memory(measured.cases)
+    if measured.listing:
+        middle = median(measured.listing)
+        yield Aim(promise=f"`invoke --list` takes less than {LISTING_SECONDS} s", found=f"{middle:.2f} s", met=middle < LISTING_SECONDS)
+
+
+def _unchanged(case: Case) -> Iterator[Aim]:
+    middle = Spread.of(run.seconds for run in case.suite).median
+    yield Aim(promise=f"nothing changed: less than {UNCHANGED_SECONDS:.0f} s", found=f"{middle:.2f} s", met=middle < UNCHANGED_SECONDS)
+    stored = max(run.stored for run in case.suite)
+    yield Aim(promise="nothing changed: 0 bytes uploaded", found=size(stored), met=stored == 0)
+
+
+def _code(case: Case) -> Iterator[Aim]:
+    read = max(case.weights_read)
+    yield Aim(promise="code changed: no byte of the model is read", found=f"{size(read)} of {size(case.model)}", met=read <= HEAD)
+    stored = max(run.stored for run in case.suite)
+    yield Aim(promise="code changed: no byte of the model is sent", found=f"{size(stored)} in all", met=stored < case.model / 10)
+
+
+def _model(case: Case) -> Aim:
+    times = median(other.seconds / mine.pushed for mine, other in zip(case.suite, case.docker, strict=True))
+    promise = f"{case.title}: pushed {TIMES_FASTER:.0f} times faster than by docker build and push"
+    return Aim(promise=promise, found=f"{times:.1f} times", met=times >= TIMES_FASTER)
+
+
+def _memory(cases: tuple[Case, ...]) -> Aim:
+    largest = max(cases, key=lambda case: case.model).model
+    peak = max(run.peak for case in cases for run in case.suite)
+    promise = f"memory of the suite stays below {size(SUITE_MEMORY)}, with models of up to {size(largest)}"
+    return Aim(promise=promise, found=size(peak), met=peak < SUITE_MEMORY)

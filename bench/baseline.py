@@ -1,0 +1,118 @@
+"""The usual way: the same application and model in one `docker build`, and one `docker push` to the same registry.
+
+It is given every advantage that can be had without leaving those two commands: the same Dockerfile with its cache, the model
+copied in below the code, and the model's files already at hand as hard links, while the suite fetches them from its store.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import meters
+from bench.figures import Run
+from bench.ground import Ground, mark
+from deploy import manifest
+
+_MARKER = "LABEL twinship.model=here"
+_COPIES_THE_MODEL = "COPY model /model"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A build context of its own beside a ground.
+
+    Args:
+        ground: whose application, model and registry.
+        folder: the context.
+    """
+
+    ground: Ground
+    folder: Path
+
+    @classmethod
+    def made(cls, ground: Ground, folder: Path) -> Baseline:
+        """The context of what the ground's checkout holds now, with its locked packages."""
+        folder.mkdir(parents=True)
+        _linked(sorted((ground.application.home / "wheels").rglob("*.whl")), folder / "wheels")
+        made = cls(ground, folder)
+        made.lay_code()
+        return made
+
+    def lay_code(self) -> None:
+        """Brings the checkout's code and Dockerfile into the context."""
+        checkout = self.ground.application.folder
+        shutil.rmtree(self.folder / "app", ignore_errors=True)
+        shutil.copytree(checkout / "app", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        text = (checkout / "Dockerfile").read_text(encoding="utf-8")
+        (self.folder / "Dockerfile").write_text(with_model(text), encoding="utf-8")
+        # Another label than the suite's, so that neither finds the other's layers in the build cache.
+        mark(self.folder / "Dockerfile", self.ground.label)
+
+    def lay_model(self, found: manifest.Manifest) -> None:
+        """Brings a model of the ground's store into the context, in the form that the suite ships."""
+        target = self.folder / "model"
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        (target / manifest.PUBLISHED_FILE).write_bytes(found.text)
+        for entry in found.files:
+            (target / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(self.ground.file(entry), target / entry.path)
+
+    def warm(self) -> None:
+        """Builds the stages that no release changes, which both ways then take from the engine's cache."""
+        self._docker("build", "--target", "dependencies", *self._build_options("warm"), ".")
+
+    def release(self, version: str) -> Run:
+        """Builds and pushes what the context holds now."""
+        before = self.ground.tally()
+        built = self._docker("build", *self._build_options(version), ".")
+        pushed = self._docker("push", self._name(version))
+        moved = self.ground.tally() - before
+        return Run(
+            seconds=built.seconds + pushed.seconds,
+            cpu=built.cpu + pushed.cpu,
+            peak=max(built.peak, pushed.peak),
+            read=_total((built.read, pushed.read)),
+            written=_total((built.written, pushed.written)),
+            engine_cpu=_total((built.engine_cpu, pushed.engine_cpu)),
+            engine_peak=max(built.engine_peak or 0, pushed.engine_peak or 0) or None,
+            stored=moved.stored,
+            received=moved.received,
+            sent=moved.sent,
+            stages={"docker build": built.seconds, "docker push": pushed.seconds},
+        )
+
+    def _docker(self, *arguments: str) -> meters.Ended:
+        return meters.measured(("docker", *arguments), self.folder, {})
+
+    def _build_options(self, version: str) -> tuple[str, ...]:
+        return ("--build-arg", f"BASE={self.ground.base}", "--tag", self._name(version))
+
+    def _name(self, version: str) -> str:
+        return f"{self.ground.registry}/baseline:{version}"
+
+
+def with_model(dockerfile: str) -> str:
+    """The Dockerfile that copies the model in where the suite would join it.
+
+    Raises:
+        ValueError: it does not say where.
+    """
+    if _MARKER not in dockerfile:
+        raise ValueError(f"the Dockerfile has no line {_MARKER!r}")
+    return dockerfile.replace(_MARKER, _COPIES_THE_MODEL)
+
+
+def _linked(files: Iterable[Path], folder: Path) -> None:
+    folder.mkdir()
+    for file in files:
+        os.link(file, folder / file.name)
+
+
+def _total(values: Iterable[float | int | None]) -> float | int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,0 +1,139 @@
+"""The pictures of the report. Owns matplotlib, which is imported here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench import report
+from bench.aims import SUITE_MEMORY
+from bench.figures import Case, Measured, Served, Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_MINE, _PUSHED, _OTHER = "#1b6ca8", "#7fb2d9", "#c9843a"
+_COLOURS = ("#1b6ca8", "#7fb2d9", "#5a9e6f", "#c9843a", "#8c8c8c")
+_STAGES = ("#274c77", "#4f81b0", "#94b8d8", "#e0a458", "#5a9e6f", "#b56576", "#8c8c8c", "#c9843a", "#e6c79c")
+
+
+def draw(measured: Measured, folder: Path) -> None:
+    """Writes the pictures of the parts that were measured."""
+    if measured.cases:
+        _releases(measured.cases, folder / report.RELEASES)
+        _stages(measured.cases, folder / report.STAGES)
+        _memory(measured.cases, folder / report.MEMORY)
+    if measured.served:
+        _serving(measured.served, folder / report.SERVING)
+
+
+def _releases(cases: Sequence[Case], target: Path) -> None:
+    figure, axes = _figure(9, 1.1 + 0.9 * len(cases))
+    series = (
+        ("docker build + docker push", _OTHER, [[run.seconds for run in case.docker] for case in cases]),
+        ("whole release", _MINE, [[run.seconds for run in case.suite] for case in cases]),
+        ("the suite, until pushed", _PUSHED, [[run.pushed for run in case.suite] for case in cases]),
+    )
+    for row, (label, colour, values) in enumerate(series):
+        _bars(axes, row, len(series), values, label, colour)
+    _labelled(axes, [case.title for case in cases], "seconds; the line spans all repetitions")
+    _save(figure, target)
+
+
+def _memory(cases: Sequence[Case], target: Path) -> None:
+    figure, axes = _figure(9, 1.1 + 0.8 * len(cases))
+    series = (
+        ("the engine during docker build + push", _OTHER, [[(run.engine_peak or 0) / 1e6 for run in case.docker] for case in cases]),
+        ("the suite", _MINE, [[run.peak / 1e6 for run in case.suite] for case in cases]),
+    )
+    for row, (label, colour, values) in enumerate(series):
+        _bars(axes, row, len(series), values, label, colour)
+    axes.axvline(SUITE_MEMORY / 1e6, color="#8c8c8c", linestyle=":", label="aim")
+    _labelled(axes, [case.title for case in cases], "most memory held at once, MB")
+    _save(figure, target)
+
+
+def _bars(axes: Axes, row: int, rows: int, values: Sequence[Sequence[float]], label: str, colour: str) -> None:
+    spreads = [Spread.of(found) for found in values]
+    height = 0.8 / rows
+    places = [index + (row - (rows - 1) / 2) * height for index in range(len(values))]
+    middles = [spread.median for spread in spreads]
+    ends = [[spread.median - spread.least for spread in spreads], [spread.most - spread.median for spread in spreads]]
+    bars = axes.barh(places, middles, height, label=label, color=colour, xerr=ends, error_kw={"elinewidth": 1, "ecolor": "#333333"})
+    axes.bar_label(bars, [f" {middle:.1f}" for middle in middles], fontsize=8, padding=4)
+
+
+def _stages(cases: Sequence[Case], target: Path) -> None:
+    figure, axes = _figure(9, 1.5 + 0.75 * len(cases))
+    rows = [
+        (f"{case.title}\n{who}", report.middles(runs)) for case in cases for who, runs in (("docker", case.docker), ("suite", case.suite))
+    ]
+    names = dict.fromkeys(name for _, stages in rows for name in stages)
+    left = [0.0] * len(rows)
+    for name, colour in zip(names, _STAGES, strict=False):
+        widths = [stages.get(name, 0.0) for _, stages in rows]
+        axes.barh(range(len(rows)), widths, 0.7, left=left, label=name, color=colour)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    _labelled(axes, [title for title, _ in rows], "seconds, medians of each stage")
+    _save(figure, target)
+
+
+def _serving(served: Sequence[Served], target: Path) -> None:
+    pictures = list(dict.fromkeys(item.picture for item in served))
+    servers = list(dict.fromkeys(item.server for item in served))
+    figure, grid = _grid(2, len(pictures))
+    for column, picture in enumerate(pictures):
+        shown = [item for item in served if item.picture == picture]
+        grid[0][column].set_title(picture)
+        for server, colour in zip(servers, _COLOURS, strict=False):
+            mine = [item for item in shown if item.server == server]
+            clients = [str(item.clients) for item in mine]
+            grid[0][column].plot(clients, [median(burst.rate for burst in item.bursts) for item in mine], "o-", label=server, color=colour)
+            grid[1][column].plot(clients, [median(burst.p50 for burst in item.bursts) for item in mine], "o-", color=colour)
+            grid[1][column].plot(clients, [median(burst.p99 for burst in item.bursts) for item in mine], "^:", color=colour)
+        _axes_of_load(grid[0][column], "requests a second")
+        _axes_of_load(grid[1][column], "milliseconds: p50 (line), p99 (dotted)", log=True)
+    grid[0][0].legend(fontsize=7)
+    _save(figure, target)
+
+
+def _axes_of_load(axes: Axes, label: str, *, log: bool = False) -> None:
+    axes.set_xlabel("clients at once")
+    axes.set_ylabel(label)
+    if log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(visible=True, alpha=0.3)
+
+
+def _labelled(axes: Axes, titles: Iterable[str], what: str) -> None:
+    named = list(titles)
+    axes.set_yticks(range(len(named)), named, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(what)
+    axes.margins(x=0.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    return figure, [[figure.add_subplot(rows, columns, 1 + row * columns + column) for column in range(columns)] for row in range(rows)]
+
+
+def _save(figure: Figure, target: Path) -> None:
+    # Without the name of the program that drew it, the same figures give the same file.
+    figure.savefig(target, dpi=110, metadata={"Software": None})

@@ -1,0 +1,138 @@
+"""The report as a person reads it: Markdown with the pictures beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from statistics import median
+
+from bench.figures import Case, Machine, Measured, Report, Run, Served, Spread
+from deploy.progress import size
+
+RELEASES, STAGES, MEMORY, SERVING = "releases.png", "stages.png", "memory.png", "serving.png"
+
+
+def markdown(report: Report) -> str:
+    """The whole report."""
+    return "\n".join(_lines(report)).rstrip() + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    measured = report.measured
+    yield from (
+        "# Figures",
+        "",
+        f"Taken {measured.at} at commit {measured.commit} by `{measured.command}`, in {measured.took / 60:.0f} minutes.",
+    )
+    yield from ("[How to run and read this](../08-benchmark.md).", "", *_machine(measured.machine))
+    yield from ("", "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.", "")
+    yield from (
+        "## Aims",
+        "",
+        *_table(("promise", "found", "met"), ((aim.promise, aim.found, "yes" if aim.met else "**no**") for aim in report.aims)),
+    )
+    if measured.cases:
+        yield from _releases(measured.cases)
+    yield from _others(measured)
+    if measured.served:
+        yield from _serving(measured.served)
+
+
+def _machine(machine: Machine) -> Iterator[str]:
+    yield from _table(
+        ("", ""),
+        (
+            ("system", machine.system),
+            ("processor", f"{machine.cores} cores, {machine.processor}"),
+            ("memory", size(machine.memory)),
+            ("Python", machine.python),
+            ("container engine", machine.engine),
+            ("docker command line", machine.docker),
+        ),
+    )
+
+
+def _releases(cases: Iterable[Case]) -> Iterator[str]:
+    cases = tuple(cases)
+    yield from ("", "## Releases", "", f"![seconds]({RELEASES})", "")
+    yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces the replicas and proves it."
+    yield ""
+    header = ("case", "pushed", "whole release", "docker build + push", "stored by the suite", "stored by docker push")
+    yield from _table(header, (_times(case) for case in cases))
+    yield from ("", f"![memory]({MEMORY})", "")
+    costs = ("case", "suite: memory", "suite: processor", "engine beside it", "docker's memory", "docker's processor", "engine beside it")
+    yield from _table(costs, (_costs(case) for case in cases))
+    yield from ("", "## Where the time goes", "", f"![stages]({STAGES})", "")
+    for case in cases:
+        yield f"- {case.title}: {'; '.join(f'{stage} {taken:.2f} s' for stage, taken in middles(case.suite).items())}."
+        yield f"  Beside it: {'; '.join(f'{stage} {taken:.2f} s' for stage, taken in middles(case.docker).items())}."
+
+
+def _times(case: Case) -> tuple[str, ...]:
+    return (
+        case.title,
+        _seconds(run.pushed for run in case.suite),
+        _seconds(run.seconds for run in case.suite),
+        _seconds(run.seconds for run in case.docker),
+        size(median(run.stored for run in case.suite)),
+        size(median(run.stored for run in case.docker)),
+    )
+
+
+def _costs(case: Case) -> tuple[str, ...]:
+    return (case.title, *_cost(case.suite), *_cost(case.docker))
+
+
+def _cost(runs: tuple[Run, ...]) -> tuple[str, ...]:
+    used = [run.engine_cpu for run in runs if run.engine_cpu is not None]
+    held = [run.engine_peak for run in runs if run.engine_peak is not None]
+    engine = f"{median(used):.1f} s, {size(max(held))}" if used and held else "not seen"
+    return size(max(run.peak for run in runs)), f"{median(run.cpu for run in runs):.1f} s", engine
+
+
+def _others(measured: Measured) -> Iterator[str]:
+    transfer = measured.transfer
+    if transfer:
+        yield from ("", "## A layer to the registry", "")
+        rates = (transfer.size / median(times) / 1e6 for times in (transfer.suite, transfer.put))
+        rows = zip(("the suite", "one plain PUT"), (_seconds(transfer.suite), _seconds(transfer.put)), rates, strict=True)
+        yield from _table((size(transfer.size), "seconds", "MB a second"), ((who, taken, f"{rate:.0f}") for who, taken, rate in rows))
+    if measured.listing:
+        yield from ("", "## `invoke --list`", "", _seconds(measured.listing))
+
+
+def _serving(served: tuple[Served, ...]) -> Iterator[str]:
+    yield from ("", "## Serving", "", f"![serving]({SERVING})", "")
+    header = ("picture", "clients", "server", "requests a second", "p50 ms", "p99 ms", "failed")
+    yield from _table(header, (_load(item) for item in served))
+
+
+def _load(item: Served) -> tuple[str, ...]:
+    bursts = item.bursts
+    rates = Spread.of(burst.rate for burst in bursts)
+    return (
+        item.picture,
+        str(item.clients),
+        item.server,
+        f"{rates.median:.1f} ({rates.least:.1f} to {rates.most:.1f})",
+        f"{median(burst.p50 for burst in bursts):.0f}",
+        f"{median(burst.p99 for burst in bursts):.0f}",
+        str(sum(burst.failures for burst in bursts)),
+    )
+
+
+def middles(runs: tuple[Run, ...]) -> dict[str, float]:
+    """The median of each stage that any of the runs had, in order."""
+    names = dict.fromkeys(name for run in runs for name in run.stages)
+    return {name: median(run.stages.get(name, 0.0) for run in runs) for name in names}
+
+
+def _seconds(values: Iterable[float]) -> str:
+    spread = Spread.of(values)
+    return f"{spread.median:.2f} s ({spread.least:.2f} to {spread.most:.2f})"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(header)} |"
+    yield f"|{'---|' * len(header)}"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

@@ -1,0 +1,111 @@
+"""This machine as a release sees it: its container engine, its operating system, and who listens on its network.
+
+They come as one value, so that what is found, made and started is decided the same on any of them.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from deploy.clients import debian
+from deploy.clients.engine import Engine
+from deploy.clients.oci import HttpRegistry
+from deploy.errors import PortTaken, RegistryError
+
+
+class System(Protocol):
+    """What a release needs of the operating system; the module `deploy.clients.debian` is the real one."""
+
+    def is_debian(self) -> bool:
+        """Whether packages of Debian's kind can be installed here."""
+
+    def administrator(self) -> list[str] | None:
+        """What to put before a command to run it as root, or None."""
+
+    def found(self, program: str) -> str | None:
+        """Where a program is."""
+
+    def install(self, package: str, program: str) -> None:
+        """Installs a package if its program is missing."""
+
+    def start_engine(self, log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
+        """Starts the container engine."""
+
+    def stop_engine(self, pid: Path) -> bool:
+        """Stops an engine that was started here; False if there is none."""
+
+    def join_engine_group(self) -> bool:
+        """Makes this user one who may use the engine; False if that cannot be arranged."""
+
+    def start_again_as_member(self) -> None:
+        """Replaces this process by the same command, run as a member of the engine's group."""
+
+    def make_base(self, suite: str, target: Path) -> None:
+        """Writes a small file system as a tar."""
+
+
+def connect() -> Engine:
+    """The engine that this user can use now.
+
+    Raises:
+        EngineUnavailable, EngineDenied: there is none.
+    """
+    from deploy.clients.docker import DockerEngine
+
+    return DockerEngine()
+
+
+def registry_answers(host: str) -> bool:
+    """Whether an OCI registry listens there."""
+    with suppress(RegistryError):
+        HttpRegistry(host).ping()
+        return True
+    return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a registry's host is this machine."""
+    return host.rpartition(":")[0] in ("127.0.0.1", "localhost")
+
+
+def require_free(address: str, port: int) -> None:
+    """Makes sure that nobody listens on a port.
+
+    Raises:
+        PortTaken: somebody does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise PortTaken(
+                "another program listens on the port",
+                on=f"{address}:{port}",
+                next=f"stop it (`ss -ltnp sport = :{port}` names it), or set another port in pipeline.toml",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine.
+
+    Args:
+        connect: gives the engine, or raises EngineUnavailable or EngineDenied.
+        system: its operating system.
+        registry_answers: whether an OCI registry listens at an address.
+        require_free: raises PortTaken if somebody listens on a port.
+    """
+
+    connect: Callable[[], Engine] = connect
+    system: System = debian
+    registry_answers: Callable[[str], bool] = registry_answers
+    require_free: Callable[[str, int], None] = require_free
+
+
+HERE = Host()

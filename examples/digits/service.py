@@ -1,0 +1,102 @@
+"""Tells which digit a picture of 8x8 grey levels shows: `POST /predict` with a list of eight rows, levels from 0 to 16.
+
+Its model is what `MODEL` holds: the published bundle, with the weights and the digits' names where its manifest says.
+"""
+
+# ruff: noqa: INP001  a program, not part of a package
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]  # it carries no types
+
+# The framework is installed in the image alone.
+from starlette.applications import Starlette  # type: ignore[import-not-found,unused-ignore]
+from starlette.requests import Request  # type: ignore[import-not-found,unused-ignore]
+from starlette.responses import JSONResponse, PlainTextResponse, Response  # type: ignore[import-not-found,unused-ignore]
+from starlette.routing import Route  # type: ignore[import-not-found,unused-ignore]
+
+MODEL = Path(os.environ.get("MODEL", "/opt/model"))
+MOST_BYTES = 4096
+
+
+class Unreadable(ValueError):
+    """A request's body is not a picture; the text says why."""
+
+
+class Recogniser:
+    """A network and the names of the digits it tells apart.
+
+    Args:
+        folder: a published model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.manifest = json.loads((folder / "manifest.json").read_bytes())
+        interface = self.manifest["interface"]
+        self._side, self._largest = interface["picture"]["side"], interface["picture"]["largest"]
+        self._names = (folder / interface["names"]).read_text(encoding="utf-8").split()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(folder / interface["model"], options, providers=["CPUExecutionProvider"])
+
+    def read(self, body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """The picture that a body holds.
+
+        Raises:
+            Unreadable: it holds none.
+        """
+        try:
+            picture = np.asarray(json.loads(body), np.float32)
+        except (ValueError, TypeError, OverflowError, RecursionError):
+            raise Unreadable("the body is not a JSON list of rows of numbers") from None
+        if picture.shape != (self._side, self._side):
+            raise Unreadable(f"the picture has the shape {list(picture.shape)}, not {[self._side, self._side]}")
+        if not ((picture >= 0) & (picture <= self._largest)).all():
+            raise Unreadable(f"a grey level is not from 0 to {self._largest}")
+        return picture
+
+    def tell(self, picture: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
+        """The likeliest digit, its name, and how sure the network is."""
+        probabilities = np.asarray(self._session.run(None, {"picture": picture[None]})[0])[0]
+        digit = int(probabilities.argmax())
+        return {"digit": digit, "name": self._names[digit], "probability": round(float(probabilities[digit]), 4)}
+
+
+async def predict(request: Request) -> Response:
+    """Answers for one picture."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            return JSONResponse({"error": f"the body has more than {MOST_BYTES} bytes"}, 413)
+    try:
+        return JSONResponse(recogniser.tell(recogniser.read(body)))
+    except Unreadable as error:
+        return JSONResponse({"error": str(error)}, 400)
+
+
+async def ready(_: Request) -> Response:
+    """Says that the model is loaded: it is before the first connection is taken."""
+    return PlainTextResponse("ready")
+
+
+async def about(_: Request) -> Response:
+    """Says which code and which model answer here."""
+    model = {key: recogniser.manifest[key] for key in ("name", "version", "metadata")}
+    return JSONResponse({"commit": os.environ.get("TWINSHIP_COMMIT", "unknown"), "model": model})
+
+
+recogniser = Recogniser(MODEL)
+app = Starlette(
+    routes=[
+        Route("/predict", predict, methods=["POST"]),
+        Route("/ready", ready),
+        Route("/about", about),
+    ]
+)

@@ -1,0 +1,177 @@
+"""What a target on a Docker host does beyond what every target does, on an engine in memory or a real one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+import pytest
+
+from deploy.clients.engine import Container, Engine, Spec
+from deploy.errors import PortTaken
+from deploy.owner import Owner
+from deploy.records import Release
+from deploy.rollout import Target
+from deploy.targets.docker import APP
+from deploy.targets.door import STATE
+from tests.contracts.engine import until
+from tests.contracts.target import Place, TargetContract, states
+from tests.fakes.releases import attempt
+
+PROCESS_THAT_NEVER_WAS = 4_194_305
+"""More than Linux gives numbers to processes."""
+
+
+class DockerPlace(Place, Protocol):
+    """An environment on a Docker host."""
+
+    app: str
+
+    @property
+    def engine(self) -> Engine:
+        """The host's engine."""
+
+    def crash(self, replica: str) -> None:
+        """The process of a replica ends by itself."""
+
+    def other_port(self) -> int:
+        """A port on which nobody listens."""
+
+    def taken_port(self) -> int:
+        """A port on which another program listens."""
+
+
+class DockerTargetContract(TargetContract):
+    """Subclasses give the fixture `docker`: an environment to which nothing was released yet."""
+
+    @pytest.fixture
+    def docker(self) -> DockerPlace:
+        """The environment."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def place(self, docker: DockerPlace) -> Place:
+        """The environment, as of any target."""
+        return docker
+
+    def door(self, docker: DockerPlace) -> Container:
+        """The container of the front door."""
+        return next(found for found in docker.engine.containers({APP: docker.app}) if found.name.endswith("-door"))
+
+    def test_a_door_that_was_stopped_opens_what_it_opened(self, docker: DockerPlace, a: Release) -> None:
+        """The next deployer starts it again, and the release serves without having been released again."""
+        docker.target().shift(a)
+        docker.engine.stop(self.door(docker).id, 1)
+        with docker.target().locked():
+            pass
+        until(lambda: docker.answers() == {"a"}, "the release serves")
+        until(lambda: docker.target().serves(a), "all its replicas are healthy")
+
+    def test_a_door_that_was_stopped_in_mid_rollout_opens_no_more_than_before(self, docker: DockerPlace, a: Release, b: Release) -> None:
+        """A release that was taken back but not yet removed gets no requests when the door comes back."""
+        target = docker.target()
+        target.shift(a)
+        target.shift(b)
+        target.shift(a)
+        docker.engine.stop(self.door(docker).id, 1)
+        with docker.target().locked():
+            pass
+        until(lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves")
+        assert docker.answers() == {"a"}
+        assert (b.image.digest, "serving") not in states(target)
+
+    def test_a_door_without_its_file_opens_to_all_that_runs(self, docker: DockerPlace, a: Release) -> None:
+        """A file that a crash spoilt is written anew; a door that opens to nobody would be worse than any other."""
+        target = docker.target()
+        target.shift(a)
+        door = self.door(docker).id
+        docker.engine.stop(door, 1)
+        docker.engine.put_file(door, f"{STATE}/haproxy.cfg", b"global\n    stats so")
+        with docker.target().locked():
+            pass
+        until(lambda: docker.answers() == {"a"}, "the release serves")
+
+    def test_a_door_that_is_gone_is_made_again(self, docker: DockerPlace, a: Release) -> None:
+        """History and release outlive the door's container."""
+        target = docker.target()
+        target.shift(a)
+        target.begin(attempt(1, a))
+        docker.engine.remove(self.door(docker).id)
+        with docker.target().locked():
+            pass
+        until(lambda: docker.target().serves(a), "the release serves")
+        assert [rollout.attempt.id for rollout in docker.target().history()] == [1]
+
+    def test_another_port_moves_the_door(self, docker: DockerPlace, a: Release) -> None:
+        """The same replicas are reached on the new port, and the history moves along."""
+        target = docker.target()
+        target.shift(a)
+        target.begin(attempt(1, a))
+        before = {replica.name for replica in target.replicas()}
+        port = docker.other_port()
+        moved = docker.target(port=port)
+        with moved.locked():
+            pass
+        until(lambda: docker.answers(port=port) == {"a"}, "the release serves on the other port")
+        assert {replica.name for replica in moved.replicas()} == before
+        assert [rollout.attempt.id for rollout in moved.history()] == [1]
+
+    def test_a_port_that_is_taken_leaves_the_old_door_open(self, docker: DockerPlace, a: Release) -> None:
+        """Nothing is given up before the new port is known to be free."""
+        docker.target().shift(a)
+        moved = docker.target(port=docker.taken_port())
+        with pytest.raises(PortTaken), moved.locked():
+            pytest.fail("it was moved to a port that another program listens on")
+        assert docker.answers() == {"a"}
+        with docker.target(lock_wait=0.0).locked():
+            assert docker.target().serves(a)
+
+    def test_a_first_release_to_a_port_that_is_taken_changes_nothing(self, docker: DockerPlace) -> None:
+        """Not even a door is left that nobody can enter."""
+        moved = docker.target(port=docker.taken_port())
+        with pytest.raises(PortTaken), moved.locked():
+            pytest.fail("it was opened on a port that another program listens on")
+        assert docker.engine.containers({APP: docker.app}) == []
+
+    @pytest.mark.parametrize("data", [b"", b"{", b'{"id": 2, "environment": "local"}', b"\xff\xfe"])
+    def test_half_a_file_in_the_journal_is_no_attempt(self, docker: DockerPlace, a: Release, data: bytes) -> None:
+        """What a killed engine left unfinished is passed over; what else was written down is still known."""
+        target = docker.target()
+        with target.locked():
+            target.begin(attempt(1, a))
+            door = self.door(docker).id
+            docker.engine.put_file(door, f"{STATE}/000001-end.json", data)
+            docker.engine.put_file(door, f"{STATE}/000002-begin.json", data)
+        assert [(rollout.attempt.id, rollout.outcome) for rollout in target.history()] == [(1, "unfinished")]
+
+    def test_a_replica_that_ends_later_is_started_again_by_the_engine(self, docker: DockerPlace, a: Release) -> None:
+        """Nobody has to be there when a process of a proven release dies."""
+        target = docker.target()
+        target.shift(a)
+        docker.crash(target.replicas()[0].name)
+        until(lambda: sum(found.restarts for found in docker.engine.containers({APP: docker.app})) == 1, "it was started again")
+        until(lambda: target.serves(a), "the release serves with all its replicas")
+
+    @pytest.mark.parametrize("started", [True, False])
+    def test_a_lock_whose_holder_is_gone_is_cleared(self, docker: DockerPlace, a: Release, started: bool) -> None:  # noqa: FBT001  both
+        """A lock that outlived its holder, or was made but never held, keeps nobody out."""
+        target = docker.target(lock_wait=5.0)
+        target.shift(a)
+        door = self.door(docker)
+        owner = Owner(Owner.current().person, Owner.current().host, PROCESS_THAT_NEVER_WAS, "1")
+        labels = {**door.labels, "dev.twinship.role": "lock", "dev.twinship.owner": str(owner)}
+        name = door.name.removesuffix("-door") + "-lock"
+        labels["dev.twinship.since"] = datetime.now(UTC).isoformat()
+        made = docker.engine.create(Spec(name=name, image=door.image, labels=labels, command=("sleep", "600")))
+        if started:
+            docker.engine.start(made.id)
+        with target.locked():
+            assert [found.id for found in docker.engine.containers({APP: docker.app}) if found.id == made.id] == []
+
+    def test_looking_makes_nothing(self, docker: DockerPlace, a: Release) -> None:
+        """History, replicas and status of an environment without releases leave no container behind."""
+        target: Target = docker.target()
+        target.history()
+        target.replicas()
+        target.serves(a)
+        assert docker.engine.containers({APP: docker.app}) == []

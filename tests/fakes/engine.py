@@ -1,0 +1,283 @@
+"""A container engine in memory: the protocol of `deploy.clients.engine`, with containers that do as their images' scripts say."""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.clients.engine import Container, Spec
+from deploy.errors import EngineFailed, PortTaken
+from tests.fakes.images import FakeImages
+from tests.fakes.proxy import Proxy, usable
+
+
+@dataclass(frozen=True)
+class Script:
+    """How the containers of an image behave.
+
+    Args:
+        ready_after: how many health checks fail before one passes; None for all of them.
+        exits: the exit code with which it ends as soon as it is started, or None if it stays.
+        dies_after: the number of passed health checks after which it ends.
+        says: what it writes when it is started.
+        on_signal: exit codes by the names of signals that end it; others are ignored.
+    """
+
+    ready_after: int | None = 0
+    exits: int | None = None
+    dies_after: int | None = None
+    says: str = ""
+    on_signal: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Made:
+    """A container of the engine, as it changes."""
+
+    id: str
+    spec: Spec
+    script: Script
+    status: str = "created"
+    exit_code: int = 0
+    restarts: int = 0
+    restart: bool = False
+    checks: int = 0
+    log: list[str] = field(default_factory=list)
+    proxy: Proxy | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its process is alive."""
+        return self.status == "running"
+
+    def shown(self) -> Container:
+        """What the engine says of it."""
+        return Container(self.id, self.spec.name, self.spec.image, dict(self.spec.labels), self.status, self.exit_code, self.restarts)
+
+
+class FakeEngine(FakeImages):
+    """An engine in memory.
+
+    Attributes:
+        scripts: how containers behave, by the name or id of their image.
+        listening: ports of the machine, by number, that other programs listen on.
+        made: the containers by name.
+        volumes: files by path, for every volume.
+    """
+
+    def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
+        super().__init__()
+        self.scripts: dict[str, Script] = {}
+        self.listening: set[int] = set()
+        self.made: dict[str, Made] = {}
+        self.volumes: dict[str, dict[str, bytes]] = {}
+        self.networks: dict[str, Mapping[str, str]] = {}
+        self.volume_labels: dict[str, Mapping[str, str]] = {}
+        self.happened: list[str] = []
+        self._count = 0
+        for name, script in (scripts or {}).items():
+            self.script(name, script)
+
+    def script(self, name: str, script: Script) -> str:
+        """Has the engine hold an image whose containers behave like that; its id."""
+        held = self.hold_image(name)
+        self.scripts[name] = self.scripts[held] = script
+        return held
+
+    def state(self) -> object:
+        """All that the engine holds, to be compared with what it holds later."""
+        containers = {name: (made.shown(), made.restart) for name, made in self.made.items()}
+        return copy.deepcopy((containers, self.volumes, self.networks, self.names, sorted(self.held)))
+
+    # --- what happens to containers
+
+    def _container(self, name: str) -> Made:
+        self._asked()
+        found = next((made for made in self.made.values() if name in (made.id, made.spec.name)), None)
+        if found is None:
+            raise EngineFailed("no such container", on=name, next="look what there is")
+        return found
+
+    def _begin(self, made: Made) -> None:
+        """Starts its process."""
+        made.status, made.checks = "running", 0
+        if made.script.says:
+            made.log += made.script.says.splitlines()
+        if made.spec.command[:1] == ("haproxy",):
+            text = self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode()
+            made.proxy = Proxy(text, self._probe) if usable(text) else None
+            if made.proxy is None:
+                made.log.append("[ALERT] config: cannot be used")
+                self._ended(made, 1, again=False)
+                return
+            self.happened.append(f"{made.spec.name} opened")
+        if made.script.exits is not None:
+            self._ended(made, made.script.exits, again=False)
+
+    def _ended(self, made: Made, code: int, *, again: bool = True) -> None:
+        """Its process ends; the engine starts it again if it was told to, unless it would end at once for ever."""
+        made.status, made.exit_code, made.proxy = "exited", code, None
+        if again and made.restart:
+            made.restarts += 1
+            self._begin(made)
+
+    def dies(self, name: str, code: int = 137) -> None:
+        """The process of a container ends by itself."""
+        self._ended(self._container(name), code)
+
+    def _probe(self, address: str) -> bool | None:
+        """What a health check of that address finds."""
+        made = next((made for made in self.made.values() if made.running and made.spec.ip == address), None)
+        if made is None:
+            return None
+        made.checks += 1
+        after = made.script.ready_after
+        passed = after is not None and made.checks > after
+        if passed and made.script.dies_after is not None and made.checks > (after or 0) + made.script.dies_after:
+            self._ended(made, 1)
+            return None
+        return passed
+
+    def proxy(self, name: str) -> Proxy:
+        """The running proxy in a container."""
+        found = self._container(name).proxy
+        assert found is not None, f"{name} is not a running proxy"
+        return found
+
+    # --- the protocol
+
+    def containers(self, labels: Mapping[str, str]) -> list[Container]:
+        self._asked()
+        found = (made.shown() for made in self.made.values() if labels.items() <= made.spec.labels.items())
+        return sorted(found, key=lambda container: container.name)
+
+    def create(self, spec: Spec) -> Container:
+        self._asked()
+        if spec.name in self.made:
+            raise EngineFailed("the name is in use", on=spec.name, next="choose another")
+        self._image(spec.image)
+        self._count += 1
+        script = self.scripts.get(spec.image, Script())
+        made = self.made[spec.name] = Made(f"{self._count:064x}", spec, script, restart=spec.restart)
+        for volume in spec.volumes:
+            self.volumes.setdefault(volume, {})
+        self.happened.append(f"{spec.name} created")
+        return made.shown()
+
+    def start(self, container: str) -> None:
+        made = self._container(container)
+        if made.running:
+            return
+        for other in (other for other in self.made.values() if other.running):
+            if made.spec.ip and other.spec.ip == made.spec.ip:
+                raise EngineFailed("the address is in use", on=made.spec.name, next="choose another")
+            self._refuse_taken(made, {port for _, port in other.spec.ports.values()})
+        self._refuse_taken(made, self.listening)
+        self.happened.append(f"{made.spec.name} started")
+        self._begin(made)
+
+    def _refuse_taken(self, made: Made, taken: set[int]) -> None:
+        if taken & {port for _, port in made.spec.ports.values()}:
+            raise PortTaken("another program listens on the port", on=made.spec.name, next="stop it")
+
+    def stop(self, container: str, grace: int) -> None:
+        self._asked()
+        made = next((made for made in self.made.values() if container in (made.id, made.spec.name)), None)
+        if made and made.running:
+            self.happened.append(f"{made.spec.name} stopped")
+            self._ended(made, made.script.on_signal.get("SIGTERM", 137), again=False)
+
+    def remove(self, container: str) -> None:
+        self._asked()
+        for name in [made.spec.name for made in self.made.values() if container in (made.id, made.spec.name)]:
+            self.happened.append(f"{name} removed")
+            del self.made[name]
+
+    def keep_running(self, container: str) -> None:
+        self._container(container).restart = True
+
+    def logs(self, container: str, lines: int) -> str:
+        self._asked()
+        found = [made.log for made in self.made.values() if container in (made.id, made.spec.name)]
+        return "".join(f"{line}\n" for log in found for line in log[-lines:])
+
+    def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
+        made = self._container(container)
+        if not made.running:
+            raise EngineFailed("the container is not running", on=made.spec.name, next="start it")
+        told = re.fullmatch(r"echo '([^']*)' \| socat .*", command[-1])
+        if told:
+            return (0, made.proxy.said(told[1])) if made.proxy else (1, "socat: no such file\n")
+        if command[:2] == ("sh", "-c") and command[2] == "kill -TERM 1":
+            self._signalled(made, "SIGTERM")
+            return 0, ""
+        programs = {"echo": (0, " ".join(command[1:]) + "\n"), "false": (1, ""), "true": (0, "")}
+        return programs.get(command[0], (127, f"{command[0]}: not found\n"))
+
+    def signal(self, container: str, name: str) -> None:
+        made = self._container(container)
+        if not made.running:
+            raise EngineFailed("the container is not running", on=made.spec.name, next="start it")
+        if made.proxy and name == "SIGUSR2":
+            made.proxy.reload(self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode())
+            return
+        self._signalled(made, name)
+
+    def _signalled(self, made: Made, name: str) -> None:
+        if name in made.script.on_signal:
+            self._ended(made, made.script.on_signal[name])
+
+    def put_file(self, container: str, path: str, data: bytes) -> None:
+        files = self._volume_at(self._container(container), posixpath.dirname(path))
+        if files is None:
+            raise EngineFailed("the root file system is read-only", on=path, next="write into a volume")
+        files[posixpath.basename(path)] = data
+
+    def files(self, container: str, folder: str) -> dict[str, bytes] | None:
+        self._asked()
+        made = next((made for made in self.made.values() if container in (made.id, made.spec.name)), None)
+        found = self._volume_at(made, folder) if made else None
+        return None if found is None else dict(found)
+
+    def _volume_at(self, made: Made, folder: str) -> dict[str, bytes] | None:
+        return next((self.volumes[volume] for volume, (path, _) in made.spec.volumes.items() if path == folder), None)
+
+    def network(self, name: str, labels: Mapping[str, str]) -> str:
+        self._asked()
+        self.networks.setdefault(name, dict(labels))
+        return f"172.30.{list(self.networks).index(name)}.0/24"
+
+    def volume(self, name: str, labels: Mapping[str, str]) -> None:
+        self._asked()
+        self.volumes.setdefault(name, {})
+        self.volume_labels.setdefault(name, dict(labels))
+
+    def forget(self, labels: Mapping[str, str]) -> list[str]:
+        names = [container.name for container in self.containers(labels)]
+        for name in names:
+            del self.made[name]
+        for table in (self.networks, self.volume_labels):
+            for name in [name for name, found in table.items() if labels.items() <= found.items()]:
+                del table[name]
+                self.volumes.pop(name, None)
+                names.append(name)
+        return names
+
+    def hold(self, spec: Spec) -> Any:
+        self._asked()
+        if spec.name in self.made:
+            return None
+        made = self.create(spec)
+        self.start(made.id)
+        return made.id
+
+    def release(self, held: Any) -> None:
+        self.remove(held)
+
+    def holder_dies(self, name: str) -> None:
+        """The process that holds a container is killed."""
+        self.remove(name)

@@ -1,0 +1,424 @@
+"""A registry on a loopback port that can be told to fail, in a thread of this process.
+
+It speaks as much of the OCI distribution specification as a push and a pull need, is strict where registries are (bodies
+of known length, ranges in order, digests), and keeps what it was asked. What it repeats of a request in an error's text
+is what a careless registry would: the header with the credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import secrets
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from tests.fakes.registry import digest
+
+Act = Callable[["Exchange"], bool]
+"""Does something to an exchange; False lets it go on as if nothing had been."""
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests of a method to a path with that text in it."""
+
+    method: str
+    text: str
+    act: Act
+    times: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came in."""
+
+    method: str
+    path: str
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+
+    @property
+    def authorization(self) -> str:
+        """The header with the credentials, or nothing."""
+        return self.headers.get("Authorization", "")
+
+
+@dataclass
+class HttpRegistryServer:
+    """A registry.
+
+    Attributes:
+        auth: how clients must log in.
+        password: of the user `ada`.
+        tokens: the scopes that each token was given for.
+        denied: repositories that nobody may read or write, though logged in.
+        relative: whether it tells where uploads go on without its own address.
+        uploads_at: another server, which takes the uploads instead.
+        takes_parts: the status for a PATCH, if it refuses those.
+        lies: whether it says that it stored something else.
+        seen: the requests, in order.
+        arrived: the bytes of blobs that it took, whether or not they came to be used.
+    """
+
+    auth: Literal["", "basic", "bearer"] = ""
+    password: str = "open-sesame"
+    denied: frozenset[str] = frozenset()
+    relative: bool = True
+    uploads_at: str = ""
+    refuses_parts: int = 0
+    lies: bool = False
+    tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+    arrived: int = 0
+    blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    manifests: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    uploads: dict[str, bytearray] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def serving(self) -> Iterator[HttpRegistryServer]:
+        """Serves as long as the block lasts."""
+
+        class Handler(Exchange):
+            registry = self
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stopping.set()
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def on(self, method: str, text: str, act: Act, times: int = 1) -> None:
+        """Has something happen to the next requests of that kind."""
+        self.faults.append(Fault(method, text, act, times))
+
+    def asked(self, method: str, text: str = "") -> list[Seen]:
+        """The requests of a method to paths with that text in them."""
+        return [seen for seen in self.seen if seen.method == method and text in seen.path]
+
+    def lose_uploads(self) -> None:
+        """Forgets the uploads that are going on."""
+        self.uploads.clear()
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """One request and its answer."""
+
+    registry: HttpRegistryServer
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        """Says nothing."""
+
+    def handle_one_request(self) -> None:
+        self.__dict__.pop("body", None)
+        self.__dict__.pop("url", None)
+        super().handle_one_request()
+
+    @cached_property
+    def body(self) -> bytes:
+        """The request's body, read when it is first asked for."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    @cached_property
+    def url(self) -> tuple[str, dict[str, list[str]]]:
+        """The path, and the query by name."""
+        parts = urlsplit(self.path)
+        return parts.path, parse_qs(parts.query)
+
+    def answer(self, status: int, headers: Mapping[str, str] | None = None, data: bytes = b"") -> None:
+        """Answers, and takes what is left of the request's body off the connection."""
+        _ = self.body
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        if "Content-Length" not in (headers or {}):
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answers with an error that repeats more than it should."""
+        said = {"errors": [{"code": code, "message": f"refused with {self.headers.get('Authorization', 'nobody')}"}]}
+        self.answer(status, headers, json.dumps(said).encode())
+
+    def cut(self) -> None:
+        """Resets the connection."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.rfile.close()
+        self.connection.close()
+        self.rfile, self.wfile = io.BytesIO(), io.BytesIO()
+
+    # --- the methods of the API
+
+    def _do(self) -> None:
+        path, query = self.url
+        self.registry.seen.append(Seen(self.command, path, query, dict(self.headers.items())))
+        if self._fails(path):
+            return
+        if path == "/token":
+            self._grant(query)
+        elif not self._let_in(path, query):
+            return
+        elif path == "/v2/":
+            self.answer(200, {"Docker-Distribution-API-Version": "registry/2.0"}, b"{}")
+        else:
+            self._route(path, query)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815  the base class's names
+
+    def _fails(self, path: str) -> bool:
+        """Lets the first fault that waits for such a request happen to it."""
+        for fault in self.registry.faults:
+            if fault.times and fault.method == self.command and fault.text in path:
+                fault.times -= 1
+                return fault.act(self)
+        return False
+
+    def _route(self, path: str, query: dict[str, list[str]]) -> None:
+        for kind, act in (("blobs/uploads", self._upload), ("blobs", self._blob), ("manifests", self._manifest)):
+            found = re.match(rf"^/v2/(.+)/{kind}/([^/]*)$", path)
+            if found:
+                act(found[1], found[2], query)
+                return
+        self.refuse(404, "NAME_UNKNOWN")
+
+    def _blob(self, repository: str, name: str, _: object) -> None:
+        data = self.registry.blobs.get((repository, name))
+        if data is None:
+            self.refuse(404, "BLOB_UNKNOWN")
+        else:
+            self.answer(200, {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}, data)
+
+    def _manifest(self, repository: str, reference: str, _: object) -> None:
+        if self.command == "PUT":
+            self._put_manifest(repository, reference)
+            return
+        data = self.registry.manifests.get((repository, reference))
+        if data is None:
+            self.refuse(404, "MANIFEST_UNKNOWN")
+        else:
+            self.answer(200, {"Content-Type": json.loads(data)["mediaType"]}, data)
+
+    def _put_manifest(self, repository: str, reference: str) -> None:
+        document = json.loads(self.body)
+        if any((repository, item["digest"]) not in self.registry.blobs for item in (document["config"], *document["layers"])):
+            self.refuse(400, "MANIFEST_BLOB_UNKNOWN")
+            return
+        self.registry.manifests[repository, reference] = self.registry.manifests[repository, digest(self.body)] = self.body
+        self.answer(201, self._stored(digest(self.body)))
+
+    def _upload(self, repository: str, upload: str, query: dict[str, list[str]]) -> None:
+        if self.command == "POST":
+            self._begin(repository, query)
+        elif upload not in self.registry.uploads:
+            self.refuse(404, "BLOB_UPLOAD_UNKNOWN")
+        elif "secret" not in query:
+            self.refuse(400, "BLOB_UPLOAD_INVALID")
+        elif self.command == "PATCH" and self.registry.refuses_parts:
+            self.refuse(self.registry.refuses_parts, "UNSUPPORTED")
+        elif self.command in ("PATCH", "PUT") and "Content-Length" not in self.headers:
+            self.refuse(411, "LENGTH_REQUIRED")
+        else:
+            {"GET": self._tell, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[self.command](repository, upload, query)
+
+    def _begin(self, repository: str, query: dict[str, list[str]]) -> None:
+        wanted, source = query.get("mount", [""])[0], query.get("from", [""])[0]
+        there = self.registry.blobs.get((source, wanted))
+        if there is not None and self._may(f"repository:{source}:pull"):
+            self.registry.blobs[repository, wanted] = there
+            self.answer(201, self._stored(wanted))
+            return
+        upload = secrets.token_hex(8)
+        self.registry.uploads[upload] = bytearray()
+        self.answer(202, self._where(repository, upload))
+
+    def _tell(self, repository: str, upload: str, _: object) -> None:
+        self.answer(204, self._where(repository, upload))
+
+    def _cancel(self, _: str, upload: str, __: object) -> None:
+        del self.registry.uploads[upload]
+        self.answer(204)
+
+    def _take(self, repository: str, upload: str, _: object) -> None:
+        held = self.registry.uploads[upload]
+        start = int(self.headers["Content-Range"].partition("-")[0])
+        if start != len(held):
+            self.refuse(416, "RANGE_INVALID", self._where(repository, upload))
+            return
+        self.keep(upload, self.body)
+        self.answer(202, self._where(repository, upload))
+
+    def _finish(self, repository: str, upload: str, query: dict[str, list[str]]) -> None:
+        self.keep(upload, self.body)
+        data = bytes(self.registry.uploads.pop(upload))
+        if digest(data) != query["digest"][0]:
+            self.refuse(400, "DIGEST_INVALID")
+            return
+        self.registry.blobs[repository, digest(data)] = data
+        self.answer(201, self._stored(digest(data)))
+
+    def keep(self, upload: str, data: bytes) -> None:
+        """Adds bytes to an upload."""
+        self.registry.uploads[upload] += data
+        self.registry.arrived += len(data)
+
+    def _where(self, repository: str, upload: str) -> dict[str, str]:
+        """Where an upload goes on, with a secret in the query, as registries have it."""
+        path = f"/v2/{repository}/blobs/uploads/{upload}?{urlencode({'secret': 's3cr3t-state'})}"
+        held = len(self.registry.uploads[upload])
+        base = (
+            f"http://{self.registry.uploads_at}"
+            if self.registry.uploads_at
+            else ""
+            if self.registry.relative
+            else f"http://{self.registry.host}"
+        )
+        return {"Location": base + path, "Range": f"0-{max(0, held - 1)}"}
+
+    def _stored(self, name: str) -> dict[str, str]:
+        return {"Docker-Content-Digest": digest(b"something else") if self.registry.lies else name}
+
+    # --- logging in
+
+    def _let_in(self, path: str, query: Mapping[str, list[str]]) -> bool:
+        found = re.match(r"^/v2/(.+)/(?:blobs|manifests)/", path)
+        repository = found[1] if found else ""
+        if repository in self.registry.denied:
+            self.refuse(403, "DENIED")
+            return False
+        needed = f"repository:{repository}:{'pull' if self.command in ('GET', 'HEAD') else 'push'}" if repository else ""
+        if not self.registry.auth or self._may(needed):
+            return True
+        self.refuse(401, "UNAUTHORIZED", {"WWW-Authenticate": self._challenge(needed)})
+        return False
+
+    def _challenge(self, needed: str) -> str:
+        if self.registry.auth == "basic":
+            return 'Basic realm="the registry"'
+        return f'Bearer realm="http://{self.registry.host}/token",service="the registry",scope="{needed}"'
+
+    def _may(self, needed: str) -> bool:
+        """Whether the request's credentials allow an action on a repository."""
+        kind, _, value = self.headers.get("Authorization", "").partition(" ")
+        if self.registry.auth == "basic":
+            return (kind, value) == ("Basic", self._pair())
+        if self.registry.auth == "bearer":
+            return kind == "Bearer" and value in self.registry.tokens and needed in ("", *self.registry.tokens[value])
+        return True
+
+    def _pair(self) -> str:
+        return base64.b64encode(f"ada:{self.registry.password}".encode()).decode()
+
+    def _grant(self, query: Mapping[str, list[str]]) -> None:
+        """Gives a token for what was asked, one scope a parameter, to a user with the right password."""
+        if self.headers.get("Authorization") != f"Basic {self._pair()}":
+            self.refuse(401, "UNAUTHORIZED")
+            return
+        token = f"token-{secrets.token_hex(8)}"
+        scopes = [scope.rpartition(":") for scope in query.get("scope", []) if " " not in scope]
+        self.registry.tokens[token] = tuple(f"{where}:{action}" for where, _, actions in scopes for action in actions.split(","))
+        self.answer(200, {"Content-Type": "application/json"}, json.dumps({"token": token}).encode())
+
+
+# --- what can be told to happen
+
+
+def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
+    """The request is answered with an error."""
+
+    def act(exchange: Exchange) -> bool:
+        exchange.refuse(status, "REFUSED", headers)
+        return True
+
+    return act
+
+
+def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
+    """The request is answered with something of one's choice."""
+
+    def act(exchange: Exchange) -> bool:
+        exchange.answer(status, headers, data)
+        return True
+
+    return act
+
+
+def cut_after(count: int) -> Act:
+    """The connection breaks when so many bytes of the body have arrived; an upload keeps those."""
+
+    def act(exchange: Exchange) -> bool:
+        data = exchange.rfile.read(min(count, int(exchange.headers.get("Content-Length", 0))))
+        upload = exchange.url[0].rpartition("/")[2]
+        if exchange.command == "PATCH":
+            exchange.keep(upload, data)
+        exchange.cut()
+        return True
+
+    return act
+
+
+def then_cut(exchange: Exchange) -> bool:
+    """The request is carried out, and the connection breaks before the answer."""
+    exchange.answer = lambda *_: exchange.cut()  # type: ignore[method-assign]
+    return False
+
+
+def stalled(exchange: Exchange) -> bool:
+    """No answer comes as long as the registry lives."""
+    exchange.registry.stopping.wait(30)
+    exchange.cut()
+    return True
+
+
+def broken_off(data: bytes, promised: int) -> Act:
+    """An answer ends before its promised length."""
+
+    def act(exchange: Exchange) -> bool:
+        exchange.answer(200, {"Content-Length": str(promised)}, data)
+        exchange.wfile.flush()
+        exchange.close_connection = True
+        return True
+
+    return act
+
+
+def passed(_: Exchange) -> bool:
+    """Nothing happens, yet."""
+    return False
+
+
+def first(act: Callable[[], None]) -> Act:
+    """Something happens before the request, which then goes on."""
+
+    def after(_: Exchange) -> bool:
+        act()
+        return False
+
+    return after

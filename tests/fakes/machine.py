@@ -1,0 +1,105 @@
+"""A machine in memory: its operating system, whether it has an engine, and who listens on its network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.clients.engine import Engine
+from deploy.errors import EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.host import Host
+from deploy.parts import PART
+from tests.fakes.engine import FakeEngine
+
+
+class MemoryMachine:
+    """A machine, fresh unless told otherwise.
+
+    Attributes:
+        engine: the engine that answers once it is started.
+        running: whether it is.
+        member: whether this user may use it.
+        debian, root: whether packages can be installed, and by whom.
+        programs: what is installed.
+        registries: hosts at which an OCI registry answers.
+        listening: ports on which other programs listen.
+        happened: what was done to the machine, in order.
+    """
+
+    def __init__(self, engine: FakeEngine | None = None) -> None:
+        self.engine = engine or FakeEngine()
+        self.running = engine is not None
+        self.member = True
+        self.debian = True
+        self.root = True
+        self.programs: set[str] = {"dockerd"} if engine else set()
+        self.registries: set[str] = set()
+        self.listening: set[int] = set()
+        self.happened: list[str] = []
+
+    @property
+    def host(self) -> Host:
+        """The machine as the code under test sees it."""
+        return Host(connect=self.connect, system=self, registry_answers=self.registry_answers, require_free=self.require_free)
+
+    def connect(self) -> Engine:
+        if not self.running:
+            raise EngineUnavailable("no container engine answers", on="memory", next="start Docker, or run `invoke up`")
+        if not self.member:
+            raise EngineDenied("this user may not use it", on="the engine's socket", next="join its group")
+        return self.engine
+
+    def registry_answers(self, host: str) -> bool:
+        started = self.engine.containers({PART: "registry"}) if self.running else []
+        ports = {port for found in started if found.running for _, port in self.engine.made[found.name].spec.ports.values()}
+        return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
+
+    def require_free(self, address: str, port: int) -> None:
+        if port in self.listening:
+            raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
+
+    # --- the operating system
+
+    def is_debian(self) -> bool:
+        return self.debian
+
+    def administrator(self) -> list[str] | None:
+        return [] if self.root else None
+
+    def found(self, program: str) -> str | None:
+        return f"/usr/bin/{program}" if program in self.programs else None
+
+    def install(self, package: str, program: str) -> None:
+        if program in self.programs:
+            return
+        if not (self.debian and self.root):
+            raise PartMissing(f"{program} is not installed", on="this machine", next=f"sudo apt-get install {package}")
+        self.happened.append(f"install {package}")
+        self.programs.add(program)
+
+    def start_engine(self, log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
+        self.happened.append("start the engine")
+        pid.write_text("1", encoding="utf-8")
+        self.running = True
+        assert answers()
+
+    def stop_engine(self, pid: Path) -> bool:
+        if not pid.exists():
+            return False
+        pid.unlink()
+        self.happened.append("stop the engine")
+        self.running = False
+        return True
+
+    def join_engine_group(self) -> bool:
+        if self.root:
+            self.happened.append("join the group")
+        return self.root
+
+    def start_again_as_member(self) -> None:
+        self.happened.append("start again as a member")
+
+    def make_base(self, suite: str, target: Path) -> None:
+        self.install("mmdebstrap", "mmdebstrap")
+        self.happened.append(f"make {suite}")
+        target.write_bytes(f"the files of {suite}".encode())

@@ -1,0 +1,116 @@
+"""The proxy of a Docker host's front door in memory: its configuration, its admin socket, its health checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_FALL = 3
+_COLUMNS = ("pxname", "svname", "qcur", "scur", "status", "check_status")
+
+
+@dataclass
+class Server:
+    """A server of the proxy. `health` is what HAProxy counts: 0 is down, `fall` is up, anything between is shown as a fraction."""
+
+    address: str
+    state: str
+    health: int = 1
+    checked: str = "INI"
+
+    @property
+    def status(self) -> str:
+        """The column of that name."""
+        if self.state == "maint":
+            return "MAINT"
+        if self.health == 0:
+            return "DOWN"
+        word = "DRAIN" if self.state == "drain" else "UP"
+        return word if self.health == _FALL else f"{word} {self.health}/{_FALL}"
+
+
+@dataclass
+class Proxy:
+    """A running proxy.
+
+    Args:
+        text: its configuration.
+        probe: asks an address for its health, as a check does: True, False, or None where nobody answers.
+        busy: requests under way, by address.
+        ends: how many of them end at every address between two looks.
+        blind: the servers that were opened before a check of theirs had passed.
+        asked: the commands of its admin socket.
+    """
+
+    text: str
+    probe: Callable[[str], bool | None]
+    busy: dict[str, int] = field(default_factory=dict)
+    ends: int = 0
+    blind: list[str] = field(default_factory=list)
+    servers: dict[str, Server] = field(init=False)
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reload(self.text)
+
+    def reload(self, text: str) -> None:
+        """Takes a configuration; the states of its servers are those it names, and no check has been made."""
+        if not usable(text):
+            return
+        self.text = text
+        found = re.findall(r"^ +server (\S+) ([\d.]+):\d+( disabled)?$", text, re.MULTILINE)
+        self.servers = {name: Server(address, "maint" if disabled else "ready") for name, address, disabled in found}
+
+    def said(self, command: str) -> str:
+        """The answer to a command on the admin socket."""
+        self.asked.append(command)
+        words = command.split()
+        if words[:2] == ["show", "info"]:
+            mark = re.search(r"^ +description (\S+)$", self.text, re.MULTILINE)
+            return f"Name: HAProxy\ndescription: {mark[1] if mark else ''}\n"
+        if words[:2] == ["show", "stat"]:
+            shown = self._table()
+            self.busy = {address: max(0, count - self.ends) for address, count in self.busy.items()}
+            self.check()
+            return shown
+        if words[:2] == ["set", "server"] and words[3] == "state":
+            self._set(words[2].removeprefix("replicas/"), words[4])
+            return "\n"
+        return "Unknown command.\n"
+
+    def _set(self, name: str, state: str) -> None:
+        server = self.servers[name]
+        if server.state == "maint" != state:
+            # The last result stays to be seen until the next check is through.
+            server.health = 1
+        server.state = state
+        if state == "ready" and server.health < _FALL:
+            self.blind.append(name)
+
+    def check(self) -> None:
+        """Makes one health check of every server that is not in maintenance."""
+        for server in self.servers.values():
+            if server.state == "maint":
+                continue
+            answer = self.probe(server.address)
+            server.checked = {True: "L7OK", False: "L7STS", None: "L4CON"}[answer]
+            server.health = _FALL if answer else max(0, server.health - 1)
+
+    def open_to(self) -> list[str]:
+        """The addresses that get requests now."""
+        return [server.address for server in self.servers.values() if server.state == "ready" and server.health]
+
+    def _table(self) -> str:
+        rows = [("door", "FRONTEND", "", "0", "OPEN", ""), *map(self._row, self.servers), ("replicas", "BACKEND", "0", "0", "UP", "")]
+        return "\n".join(["# " + ",".join(_COLUMNS), *(",".join(row) for row in rows), ""])
+
+    def _row(self, name: str) -> tuple[str, ...]:
+        server = self.servers[name]
+        checked = "" if server.state == "maint" else server.checked
+        return ("replicas", name, "0", str(self.busy.get(server.address, 0)), server.status, checked)
+
+
+def usable(text: str) -> bool:
+    """Whether the proxy would start with this configuration."""
+    return all(f"\n{section}" in f"\n{text}" for section in ("global", "frontend door", "backend replicas"))

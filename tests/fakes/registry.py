@@ -1,0 +1,84 @@
+"""A registry in memory, and helpers to fill it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from typing import IO
+
+from deploy.clients.oci_bodies import Advance
+from deploy.clients.oci_upload import Opener
+from deploy.errors import RegistryNotFound, RegistryRefused
+
+
+def digest(data: bytes) -> str:
+    """The digest of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def manifest(config: bytes, *layers: bytes) -> bytes:
+    """An image manifest of a config and layers."""
+    described = [{"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data)} for data in (config, *layers)]
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": described[0], "layers": described[1:]}).encode()
+
+
+class MemoryRegistry:
+    """Keeps blobs and manifests by repository, and what it was asked for.
+
+    Attributes:
+        blobs: by repository and digest.
+        manifests: by repository and reference, which is a tag or a digest.
+        sent: the digests that were uploaded, in order, each with its repository.
+        mounted: the digests that were taken over from another repository.
+        put: the references under which manifests were stored.
+    """
+
+    def __init__(self, host: str = "registry.example") -> None:
+        self.host = host
+        self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self.manifests: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+        self.sent: list[tuple[str, str]] = []
+        self.mounted: list[tuple[str, str]] = []
+        self.put: list[str] = []
+
+    def has(self, repository: str, digest: str) -> bool:
+        return digest in self.blobs[repository]
+
+    def mount(self, repository: str, digest: str, source: str) -> bool:
+        if digest not in self.blobs[source]:
+            return False
+        self.blobs[repository][digest] = self.blobs[source][digest]
+        self.mounted.append((repository, digest))
+        return True
+
+    def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
+        with opened() as file:
+            data = file.read()
+        advance(len(data))
+        if self._digest(data) != digest or len(data) != size:
+            raise RegistryRefused("the digest is not that of the bytes", on=digest, next="send other bytes")
+        self.blobs[repository][digest] = data
+        self.sent.append((repository, digest))
+
+    def blob(self, repository: str, digest: str) -> IO[bytes]:
+        if digest not in self.blobs[repository]:
+            raise RegistryNotFound("no such blob", on=f"{repository}@{digest}", next="push it")
+        return io.BytesIO(self.blobs[repository][digest])
+
+    def manifest(self, repository: str, reference: str) -> bytes | None:
+        return self.manifests[repository].get(reference)
+
+    def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
+        document = json.loads(data)
+        lacking = [item["digest"] for item in (document["config"], *document["layers"]) if item["digest"] not in self.blobs[repository]]
+        if lacking:
+            raise RegistryRefused(f"the manifest names {len(lacking)} blobs that are not here", on=lacking[0], next="send them first")
+        self.manifests[repository][self._digest(data)] = data
+        self.manifests[repository][reference] = data
+        self.put.append(reference)
+
+    def _digest(self, data: bytes) -> str:
+        return digest(data)

@@ -1,0 +1,55 @@
+"""A model store in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+
+class MemoryStore:
+    """Keeps names and bytes in a dictionary that tests may look into and tamper with; says what was streamed and uploaded.
+
+    Args:
+        chunk: how many bytes a stream gives at a time.
+    """
+
+    def __init__(self, chunk: int = 1 << 20) -> None:
+        self.where = "memory"
+        self.held: dict[str, bytes] = {}
+        self.streamed: list[str] = []
+        self.uploaded: list[str] = []
+        self._chunk = chunk
+        self._one = threading.Lock()
+
+    def size(self, name: str) -> int | None:
+        return len(self.held[name]) if name in self.held else None
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        return self.held[name][: limit + 1] if name in self.held else None
+
+    def stream(self, name: str) -> Iterator[bytes] | None:
+        if name not in self.held:
+            return None
+        self.streamed.append(name)
+        data = self.held[name]
+        return (data[start : start + self._chunk] for start in range(0, len(data), self._chunk))
+
+    def create(self, name: str, data: bytes) -> bool:
+        with self._one:
+            if name in self.held:
+                return False
+            self.held[name] = data
+            return True
+
+    def replace(self, name: str, data: bytes) -> None:
+        self.held[name] = data
+
+    def upload(self, name: str, file: BinaryIO) -> None:
+        data = b"".join(iter(lambda: file.read(self._chunk), b""))
+        self.held[name] = data
+        self.uploaded.append(name)
+
+    def folders(self, prefix: str) -> list[str]:
+        below = (name.removeprefix(f"{prefix}/") for name in self.held if name.startswith(f"{prefix}/"))
+        return sorted({rest.split("/", 1)[0] for rest in below if "/" in rest})

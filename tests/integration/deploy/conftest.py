@@ -1,0 +1,51 @@
+"""What tests on a real container engine share: the image of its parts, and names that are cleared up afterwards."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import parts
+from deploy.clients.docker import DockerEngine
+from deploy.errors import ReleaseError
+from deploy.settings import Settings
+from tests.integration.conftest import lacking
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def parts_image(engine: DockerEngine) -> str:
+    """The image with the proxy and the registry, and with a shell and socat for everything else."""
+    try:
+        return parts.image(engine, Settings.read(ROOT, {}).image)
+    except ReleaseError as error:
+        lacking(str(error), "`invoke up` makes it")
+
+
+@pytest.fixture
+def prefix(engine: DockerEngine) -> Iterator[str]:
+    """A name for all that a test makes; what is left of it goes when the test is over."""
+    name = f"test-{secrets.token_hex(4)}"
+    yield name
+    engine.forget({"dev.twinship.test": name})
+    for image in engine._api.images():
+        for tag in image["RepoTags"] or ():
+            if tag.startswith(f"{name}:"):
+                engine._api.remove_image(tag, force=True)
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Gives a port of the loopback address on which nobody listens."""
+
+    def found() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return found

@@ -1,0 +1,198 @@
+"""The target on this machine's Docker engine: its contracts, and requests that go through the door meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+import requests
+
+from deploy.clients.docker import DockerEngine
+from deploy.clients.engine import Engine
+from deploy.host import require_free
+from deploy.records import Release
+from deploy.rollout import Target
+from deploy.settings import App, Environment
+from deploy.targets.docker import APP, DockerTarget
+from tests.contracts.docker_target import DockerPlace, DockerTargetContract
+from tests.contracts.engine import packed
+from tests.fakes.engine import Script
+from tests.fakes.releases import release
+from tests.integration.deploy.responder import responder
+
+pytestmark = pytest.mark.integration
+
+DOCKERFILE = """\
+ARG BASE
+FROM ${BASE}
+COPY replica.sh /replica.sh
+STOPSIGNAL SIGUSR1
+CMD ["sh", "/replica.sh"]
+"""
+
+
+class RealPlace:
+    """An environment on a real engine, with replicas that are proxies answering by themselves."""
+
+    def __init__(self, engine: DockerEngine, app: str, parts: str, free_port: Callable[[], int]) -> None:
+        self._engine, self._parts, self._free_port = engine, parts, free_port
+        self.app = app
+        self.port = free_port()
+        self._others: list[socket.socket] = []
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    def target(self, *, replicas: int = 2, **changed: Any) -> Target:
+        settings: dict[str, Any] = {"port": self.port, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
+        env = Environment(replicas=replicas, **settings)
+        return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, None, require_free)
+
+    def release(self, code: str, script: Script | None = None) -> Release:
+        script = script or Script()
+        said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
+        status = 503 if script.ready_after is None else 200
+        runs = responder(code, status, after=f"sleep {0.1 * (script.ready_after or 0)}")[2]
+        files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
+        tag, args = f"{self.app}:{code}", {"BASE": self._parts}
+        return release(code, config=self._engine.build(packed(files), dockerfile="Dockerfile", args=args, tag=tag, said=lambda _: None))
+
+    def answers(self, **changed: object) -> set[str]:
+        url = f"http://127.0.0.1:{changed.get('port', self.port)}/"
+        return {self._asked(url) for _ in range(12)}
+
+    def _asked(self, url: str) -> str:
+        try:
+            answer = requests.get(url, timeout=5)
+        except requests.RequestException as error:
+            return type(error).__name__
+        return answer.text if answer.ok else str(answer.status_code)
+
+    def lose(self, replica: str) -> None:
+        self._engine.stop(replica, 1)
+
+    def crash(self, replica: str) -> None:
+        # A first process ignores every signal that it has no handler for; this one the proxy handles, by ending.
+        self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
+
+    def other_port(self) -> int:
+        return self._free_port()
+
+    def taken_port(self) -> int:
+        other = socket.socket()
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        self._others.append(other)
+        return int(other.getsockname()[1])
+
+    def close(self) -> None:
+        """Removes all of it."""
+        for other in self._others:
+            other.close()
+        self._engine.forget({APP: self.app})
+
+
+@pytest.fixture
+def place(engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]) -> Iterator[RealPlace]:
+    """An environment of the test's own."""
+    place = RealPlace(engine, prefix, parts_image, free_port)
+    yield place
+    place.close()
+
+
+class TestDockerTarget(DockerTargetContract):
+    """The target keeps its contracts on a real engine."""
+
+    @pytest.fixture
+    def docker(self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]) -> Iterator[DockerPlace]:
+        """An environment of the test's own."""
+        docker = RealPlace(engine, prefix, parts_image, free_port)
+        yield docker
+        docker.close()
+
+
+@contextmanager
+def asking(place: RealPlace) -> Iterator[list[str]]:
+    """Asks at the front door again and again; gives what was answered."""
+    answers: list[str] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with requests.Session() as session:
+            while not over.is_set():
+                try:
+                    answer = session.get(f"http://127.0.0.1:{place.port}/", timeout=10)
+                    answers.append(answer.text if answer.ok else str(answer.status_code))
+                except requests.RequestException as error:
+                    answers.append(type(error).__name__)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_no_request_is_lost_in_rollouts_and_their_undoing(place: RealPlace) -> None:
+    """Forwards, back, and forwards again, every request is answered by one of the two releases."""
+    target = place.target()
+    a, b = place.release("a"), place.release("b")
+    target.shift(a)
+    with asking(place) as answers:
+        target.shift(b)
+        target.shift(a)
+        target.shift(b)
+        target.settle(b)
+    assert len(answers) > 100
+    assert set(answers) == {"a", "b"}
+    assert answers[-1] == "b"
+
+
+def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlace) -> None:
+    """A replica is not stopped under a request that it works on."""
+    target = place.target(drain_within=10.0)
+    target.shift(place.release("a"))
+    b = place.release("b")
+    got: list[int] = []
+    slow = threading.Thread(target=lambda: got.append(requests.get(f"http://127.0.0.1:{place.port}/slow", timeout=20).status_code))
+    slow.start()
+    _wait_for_a_request(place)
+    target.shift(b)
+    target.settle(b)
+    slow.join()
+    assert got == [429]
+
+
+def _wait_for_a_request(place: RealPlace) -> None:
+    """Returns when a replica works on something."""
+    from deploy.targets.door import Door
+
+    door = Door(place.engine, next(found.id for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door")))
+    deadline = time.monotonic() + 10
+    while not any(slot.in_flight for slot in door.slots().values()):
+        assert time.monotonic() < deadline, "no request came through"
+        time.sleep(0.02)
+
+
+def test_a_door_that_crashes_is_started_again_by_the_engine(place: RealPlace) -> None:
+    """It opens the slots that were open, without anybody's doing."""
+    target = place.target()
+    target.shift(place.release("a"))
+    target.shift(place.release("b"))
+    door = next(found for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door"))
+    with suppress(Exception):
+        place.engine.execute(door.id, ("sh", "-c", "kill -TERM 1"))
+    deadline = time.monotonic() + 15
+    while place.answers() != {"b"}:
+        assert time.monotonic() < deadline, "the door did not come back"
+    assert next(found.restarts for found in place.engine.containers({APP: place.app}) if found.id == door.id) == 1

@@ -1,0 +1,128 @@
+"""The front door as the real proxy sees it: what it makes of the configuration, and what its admin socket says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from deploy.clients.docker import DockerEngine
+from deploy.clients.engine import Spec
+from deploy.targets.door import COMMAND, CONFIG, STATE, Door, address, configuration
+from tests.contracts.engine import until
+from tests.integration.deploy.responder import responder
+
+pytestmark = pytest.mark.integration
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def subnet(engine: DockerEngine, prefix: str) -> str:
+    """A network of the test's own."""
+    return engine.network(prefix, {"dev.twinship.test": prefix})
+
+
+@pytest.fixture
+def text(subnet: str) -> Callable[..., str]:
+    """Makes configurations for that network."""
+
+    def made(slots: int = 3, ready: str = "/readyz", admitted: frozenset[int] = frozenset()) -> str:
+        return configuration(subnet, slots, port=8080, ready=ready, in_flight=16, answer_within=60.0, admitted=admitted)
+
+    return made
+
+
+@pytest.fixture
+def door(engine: DockerEngine, prefix: str, parts_image: str, subnet: str, text: Callable[..., str]) -> Door:
+    """A running proxy with three closed slots."""
+    labels = {"dev.twinship.test": prefix}
+    engine.volume(prefix, labels)
+    volumes = {prefix: (STATE, False)}
+    spec = Spec(
+        name=f"{prefix}-door", image=parts_image, labels=labels, command=COMMAND, network=prefix, ip=address(subnet, None), volumes=volumes
+    )
+    made = engine.create(spec)
+    engine.put_file(made.id, f"{STATE}/{CONFIG}", text().encode())
+    engine.start(made.id)
+    door = Door(engine, made.id)
+    door.wait()
+    return door
+
+
+@pytest.fixture
+def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> Start:
+    """Starts a replica at the address of a slot; gives its container's id."""
+
+    def started(slot: int, status: int = 200) -> str:
+        command = responder("replica", status)
+        labels = {"dev.twinship.test": prefix}
+        spec = Spec(
+            name=f"{prefix}-{slot}", image=parts_image, labels=labels, command=command, network=prefix, ip=address(subnet, slot), grace=1
+        )
+        made = engine.create(spec)
+        engine.start(made.id)
+        return made.id
+
+    return started
+
+
+def test_the_proxy_finds_no_fault_with_the_configuration(door: Door, engine: DockerEngine, text: Callable[..., str]) -> None:
+    """Neither errors nor warnings, with slots open and closed."""
+    for made in (text(), text(slots=50, admitted=frozenset({1, 7})), text(ready="/healthz?full=1")):
+        engine.put_file(door.container, f"{STATE}/checked.cfg", made.encode())
+        assert engine.execute(door.container, ("haproxy", "-c", "-f", f"{STATE}/checked.cfg")) == (0, "")
+
+
+def test_the_running_proxy_tells_its_configuration(door: Door, text: Callable[..., str]) -> None:
+    """It is told from another, whichever slots are open."""
+    assert door.has(text(admitted=frozenset({1})))
+    assert not door.has(text(slots=4))
+
+
+def test_a_reload_takes_a_new_configuration(door: Door, start: Start, text: Callable[..., str]) -> None:
+    """The proxy has more slots afterwards, and opens those that the new file opens."""
+    start(1)
+    door.configure(text(slots=5, admitted=frozenset({1})))
+    assert sorted(door.slots()) == [1, 2, 3, 4, 5]
+    until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
+    assert [slot.number for slot in door.slots().values() if slot.admitted] == [1]
+
+
+def test_a_replica_is_checked_while_it_takes_no_requests(door: Door, start: Start) -> None:
+    """Drained it is found healthy, opened it is admitted, closed it is neither."""
+    door.admit(1, "drain")
+    assert not door.slots()[1].healthy
+    start(1)
+    until(lambda: door.slots()[1].healthy, "it is healthy")
+    assert not door.slots()[1].admitted
+    door.admit(1, "ready")
+    assert (door.slots()[1].admitted, door.slots()[1].healthy, door.slots()[1].in_flight) == (True, True, 0)
+    door.admit(1, "maint")
+    assert (door.slots()[1].admitted, door.slots()[1].healthy) == (False, False)
+
+
+def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(door: Door, start: Start, engine: DockerEngine) -> None:
+    """A replica that is never ready, in a slot that served before, is never found healthy."""
+    door.admit(1, "drain")
+    tenant = start(1)
+    until(lambda: door.slots()[1].healthy, "the first tenant is healthy")
+    engine.remove(tenant)
+    door.admit(1, "maint")
+    door.admit(1, "drain")
+    assert not door.slots()[1].healthy
+    start(1, status=503)
+    seen: list[bool] = []
+    until(lambda: seen.append(door.slots()[1].healthy) or len(seen) > 40, "it was asked forty times")  # type: ignore[func-returns-value]
+    assert not any(seen)
+
+
+def test_a_replica_that_dies_is_found_unhealthy(door: Door, start: Start, engine: DockerEngine) -> None:
+    """The proxy routes around it by itself."""
+    door.admit(2, "drain")
+    tenant = start(2)
+    until(lambda: door.slots()[2].healthy, "it is healthy")
+    door.admit(2, "ready")
+    engine.remove(tenant)
+    until(lambda: not door.slots()[2].healthy, "it is found dead")
+    assert door.slots()[2].admitted

@@ -1,0 +1,138 @@
+"""A tiny application and its models, as a real engine builds and runs them: a few lines of Perl, which every Debian image has."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from deploy import image, layer
+from deploy.blobs import Blobs
+from deploy.clients.docker import DockerEngine
+from deploy.clients.engine import Spec
+from deploy.export import export
+from deploy.records import AppImage, Commit, Model, ModelLayer
+from tests.fakes.halves import digest
+
+LABEL = "dev.twinship.test"
+PORT = 8080
+MOUNT = "/model"
+
+DOCKERFILE = """ARG BASE
+FROM $BASE
+COPY below /srv/below
+ENV GREETING=hello
+USER 10001:10001
+WORKDIR /srv
+LABEL twinship.model=here
+COPY serve.pl /srv/serve.pl
+CMD ["perl", "serve.pl"]
+"""
+
+SERVER = r"""# {stamp}
+use strict; use IO::Socket::INET; $| = 1;
+open(my $file, '<', '/model/mode') or die "no model\n";
+my $mode = <$file>;
+print "serving in mode $mode, as $ENV{{TWINSHIP_MODEL_NAME}} $ENV{{TWINSHIP_MODEL_VERSION}}\n";
+die "these weights are broken\n" if $mode eq 'crash';
+exit 0 if $mode eq 'once';
+my $server = IO::Socket::INET->new(LocalPort => 8080, Listen => 16, ReuseAddr => 1) or die $!;
+while (my $client = $server->accept) {{
+    my ($method, $path) = split / /, <$client>;
+    while (my $line = <$client>) {{ last if $line =~ /^\r?$/ }}
+    my $status = $path eq '/readyz' && $mode eq 'never' ? '503 Service Unavailable' : '200 OK';
+    my $body = $mode eq 'wrong' ? '{{"animal": "dog"}}' : '{{"animal": "cat"}}';
+    my $length = length $body;
+    print $client "HTTP/1.1 $status\r\nContent-Length: $length\r\nConnection: close\r\n\r\n$body";
+    close $client;
+}}
+"""
+
+
+class Builder(Protocol):
+    """Builds a context and has the engine hold the image under a tag."""
+
+    def __call__(self, context: IO[bytes], *, dockerfile: str, args: dict[str, str], tag: str, said: Callable[[str], None]) -> object: ...
+
+
+@dataclass
+class Tiny:
+    """Makes such applications under a name of its own, so that all of it can be removed again.
+
+    Args:
+        engine: builds and runs.
+        base: the image to build from.
+        blobs: the cache.
+    """
+
+    engine: DockerEngine
+    base: str
+    blobs: Blobs
+    name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
+
+    def app(self, builder: Builder | None = None, stamp: str = "first") -> AppImage:
+        """Builds, exports and describes the application; another stamp is other code."""
+        tag = f"twinship/{self.name}:app-{secrets.token_hex(4)}"
+        with _packed({"Dockerfile": DOCKERFILE, "below": "below the model", "serve.pl": SERVER.format(stamp=stamp)}) as context:
+            (builder or self.engine.build)(context, dockerfile="Dockerfile", args={"BASE": self.base}, tag=tag, said=lambda _: None)
+        config, layers = export(self.engine.save(tag), self.blobs, tag)
+        commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)
+        return image.described(self.name, f"{self.name}-{stamp}", commit, config, layers, self.blobs)
+
+    def model(self, mode: str = "right") -> ModelLayer:
+        """A model that has the application behave in that way, in the cache."""
+        data = mode.encode()
+        with self.blobs.writer() as writer:
+            layer.write([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
+            kept = writer.keep()
+        return ModelLayer(model=Model(name="tiny", version=mode, digest=digest(data)), digest=kept, size=writer.size)
+
+    def output(self, reference: str) -> str:
+        """What a container of an image writes until it ends."""
+        labels = {LABEL: self.name}
+        container = self.engine.create(Spec(name=f"{self.name}-{secrets.token_hex(4)}", image=reference, labels=labels))
+        try:
+            self.engine.start(container.id)
+            while self._is_running(container.id):
+                time.sleep(0.05)
+            return self.engine.logs(container.id, 20)
+        finally:
+            self.engine.remove(container.id)
+
+    def _is_running(self, container: str) -> bool:
+        return any(found.running for found in self.engine.containers({LABEL: self.name}) if found.id == container)
+
+    @cached_property
+    def pulled(self) -> list[str]:
+        """References under which images were pulled, to be removed as well."""
+        return []
+
+    def remove(self) -> None:
+        """Takes all of it off the engine."""
+        self.engine.forget({LABEL: self.name})
+        api = self.engine._api
+        tags = [tag for found in api.images() for tag in found["RepoTags"] or () if tag.startswith(f"twinship/{self.name}:")]
+        for name in (*self.pulled, *tags):
+            api.remove_image(name, force=True)
+
+
+def _packed(files: dict[str, str]) -> IO[bytes]:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    packed.seek(0)
+    return packed
+
+
+def cache(folder: Path) -> Blobs:
+    """An empty cache below a folder."""
+    return Blobs(folder / "cache")

@@ -1,0 +1,233 @@
+"""The target on a Docker host, on an engine in memory: its contracts, and what can only be seen from inside."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from deploy.clients.engine import Container, Engine
+from deploy.errors import PortTaken, RegistryNotFound, RolloutFailed, RolloutLocked
+from deploy.records import Release
+from deploy.rollout import Target
+from deploy.settings import App, Environment
+from deploy.targets.docker import APP, DockerTarget
+from deploy.targets.door import address
+from tests.contracts.docker_target import DockerPlace, DockerTargetContract
+from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.releases import release
+
+DOOR = "twinship-classifier-local-door"
+
+
+class FakePlace:
+    """An environment on an engine in memory."""
+
+    app = "classifier"
+
+    def __init__(self) -> None:
+        self.fake = FakeEngine({"parts": Script()})
+        self.codes: dict[str, str] = {}
+
+    @property
+    def engine(self) -> Engine:
+        return self.fake
+
+    def target(self, *, replicas: int = 2, **changed: Any) -> Target:
+        settings: dict[str, Any] = {"ready_within": 0.3, "drain_within": 0.3, "lock_wait": 0.0, **changed}
+        login = settings.pop("login", None)
+        env = Environment(replicas=replicas, **settings)
+        return DockerTarget(self.fake, App(name=self.app), "local", env, lambda: "parts", login, self.free)
+
+    def release(self, code: str, script: Script | None = None) -> Release:
+        held = self.fake.script(f"image {code}", script or Script(on_signal={"SIGTERM": 0}))
+        self.codes[held] = code
+        return release(code, config=held)
+
+    def answers(self, **changed: object) -> set[str]:
+        published = {port for _, port in self.fake.made[DOOR].spec.ports.values()}
+        assert published == {changed.get("port", 8080)}
+        proxy = self.fake.proxy(DOOR)
+        proxy.check()
+        serving = {made.spec.ip: made for made in self.fake.made.values() if made.running}
+        return {self.codes[serving[found].spec.image] if found in serving else "nobody" for found in proxy.open_to()}
+
+    def lose(self, replica: str) -> None:
+        self.fake.stop(replica, 0)
+
+    def crash(self, replica: str) -> None:
+        self.fake.dies(replica)
+
+    def other_port(self) -> int:
+        return 9000
+
+    def taken_port(self) -> int:
+        self.fake.listening.add(9100)
+        return 9100
+
+    def free(self, address: str, port: int) -> None:
+        """What the machine says of a port."""
+        published = {port for made in self.fake.made.values() if made.running for _, port in made.spec.ports.values()}
+        if port in self.fake.listening | published:
+            raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
+
+
+class TestDockerTarget(DockerTargetContract):
+    """The target keeps its contracts on an engine in memory."""
+
+    patience = 0.2
+
+    @pytest.fixture
+    def docker(self) -> DockerPlace:
+        """An empty engine."""
+        return FakePlace()
+
+
+@pytest.fixture
+def place() -> FakePlace:
+    """An empty engine."""
+    return FakePlace()
+
+
+def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: FakePlace) -> None:
+    """At every moment of a rollout as many replicas as asked for are open, and each was found ready before it was opened."""
+    target = place.target()
+    target.shift(place.release("a"))
+    proxy = place.fake.proxy(DOOR)
+    proxy.asked.clear()
+    target.shift(place.release("b", Script(ready_after=2)))
+    opened = {"1": "ready", "2": "ready"}
+    for slot, state in (re.findall(r"slot-(\d+) state (\w+)", told)[0] for told in proxy.asked if told.startswith("set")):
+        opened[slot] = state
+        assert list(opened.values()).count("ready") >= 2
+    assert opened == {"1": "drain", "2": "drain", "3": "ready", "4": "ready"}
+    assert proxy.blind == []
+
+
+def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
+    """Settling closes a slot, waits for its requests, stops the replica, and only then frees the slot."""
+    target = place.target()
+    target.shift(place.release("a"))
+    target.shift(b := place.release("b"))
+    proxy = place.fake.proxy(DOOR)
+    proxy.asked.clear()
+    happened: list[str] = place.fake.happened
+    happened.clear()
+    target.settle(b)
+    assert happened == [f"twinship-classifier-local-{slot} {what}" for slot in (1, 2) for what in ("stopped", "removed")]
+    assert [told.rsplit(maxsplit=1)[1] for told in proxy.asked if "slot-1 " in told] == ["drain", "maint"]
+
+
+def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
+    """A replica is stopped when its last request is answered."""
+    target = place.target(drain_within=20.0)
+    target.shift(place.release("a"))
+    proxy = place.fake.proxy(DOOR)
+    proxy.busy, proxy.ends = {address("172.30.0.0/24", 1): 30}, 2
+    target.shift(b := place.release("b"))
+    assert list(proxy.busy.values()) == [0]
+    target.settle(b)
+    assert target.serves(b)
+
+
+def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(place: FakePlace) -> None:
+    """A client that never leaves cannot keep a release from being replaced."""
+    target = place.target(drain_within=0.1)
+    target.shift(place.release("a"))
+    place.fake.proxy(DOOR).busy[address("172.30.0.0/24", 1)] = 1
+    target.shift(b := place.release("b"))
+    target.settle(b)
+    assert target.serves(b)
+
+
+def test_replicas_that_are_not_proven_ready_are_not_kept_alive(place: FakePlace) -> None:
+    """The engine restarts a replica only once it has been ready, so that a crash is found instead of repeated."""
+    target = place.target()
+    with pytest.raises(RolloutFailed):
+        target.shift(place.release("a", Script(ready_after=None)))
+    assert [made.restart for made in place.fake.made.values() if made.spec.name != DOOR] == [False]
+
+
+def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(place: FakePlace) -> None:
+    """Nobody waits for a dead replica until the time is up."""
+    target = place.target(ready_within=3600.0)
+    with pytest.raises(RolloutFailed, match="exit code 137"):
+        target.shift(place.release("a", Script(exits=137)))
+
+
+def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace) -> None:
+    """With the environment's login; one that is there is not pulled."""
+    a = release("a", config=(other := FakeEngine()).hold_image("a"))
+    place.codes[a.image.config] = "a"
+    place.fake.registry[a.reference] = other.held[a.image.config]
+    target = place.target(login=("user", "password"))
+    target.shift(a)
+    target.shift(a)
+    assert place.fake.pulled == [(a.reference, ("user", "password"))]
+    assert place.answers() == {"a"}
+
+
+def test_an_image_that_cannot_be_pulled_changes_nothing(place: FakePlace) -> None:
+    """Before anything is drained, the image is there."""
+    target = place.target()
+    target.shift(place.release("a"))
+    before = place.fake.state()
+    with pytest.raises(RegistryNotFound):
+        target.shift(release("never-pushed"))
+    assert place.fake.state() == before
+
+
+def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -> None:
+    """Releases, history and locks belong to one application in one environment."""
+    target = place.target()
+    target.shift(a := place.release("a"))
+    other = DockerTarget(
+        place.fake, App(name="other"), "local", Environment(port=9000, lock_wait=0.0), lambda: "parts", None, lambda _address, _port: None
+    )
+    with target.locked(), other.locked():
+        other.settle()
+        assert other.replicas() == ()
+        assert target.serves(a)
+
+
+def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
+    """Whoever has to wait can go and ask."""
+    with place.target().locked(), pytest.raises(RolloutLocked) as caught, place.target().locked():
+        pytest.fail("two deployers at once")
+    assert "process" in caught.value.what
+    assert "since" in caught.value.what
+    assert caught.value.on == "environment local"
+
+
+def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) -> None:
+    """The lock ends with its holder's process."""
+    holder = place.target()
+    waiting = holder.locked()
+    waiting.__enter__()
+    place.fake.holder_dies("twinship-classifier-local-lock")
+    with place.target(lock_wait=0.0).locked():
+        assert [container.name for container in locks(place)] == ["twinship-classifier-local-lock"]
+
+
+def locks(place: FakePlace) -> list[Container]:
+    """The containers that are locks."""
+    return place.fake.containers({APP: "classifier", "dev.twinship.role": "lock"})
+
+
+def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> None:
+    """However many replicas are asked for, the next release finds free slots beside them."""
+    target = place.target(replicas=20)
+    for code in "ab":
+        target.shift(release := place.release(code))
+    assert len(place.fake.proxy(DOOR).servers) >= 40
+    target.settle(release)
+    assert target.serves(release)
+
+
+def test_the_door_listens_on_the_address_of_the_settings(place: FakePlace) -> None:
+    """On the loopback address unless another is asked for."""
+    place.target().shift(place.release("a"))
+    assert place.fake.made[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
+    place.target(address="0.0.0.0").shift(place.release("a"))
+    assert place.fake.made[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}

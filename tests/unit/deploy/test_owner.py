@@ -1,0 +1,86 @@
+"""Who holds something, and whether they still live."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from deploy.owner import Owner, person
+
+VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
+
+
+@pytest.fixture(autouse=True)
+def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes away what a CI system says."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("LOGNAME", "ada")
+
+
+def test_the_process_that_asks_is_alive() -> None:
+    """And is shown with its person, machine and number."""
+    owner = Owner.current()
+    assert owner.alive
+    assert owner.shown == f"ada on {socket.gethostname()} (process {os.getpid()})"
+
+
+def test_an_owner_is_read_back_as_it_was_written() -> None:
+    """So that a label or a file can hold it."""
+    assert Owner.parse(str(Owner.current())) == Owner.current()
+
+
+def test_a_process_that_ended_is_not_alive() -> None:
+    """Nobody has its number."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    assert not Owner("ada", socket.gethostname(), process.pid, "1").alive
+
+
+def test_a_later_process_of_the_same_number_is_another() -> None:
+    """The moment of its start tells them apart."""
+    owner = Owner.current()
+    assert not Owner(owner.person, owner.host, owner.process, f"{owner.started}0").alive
+
+
+def test_a_process_of_another_user_is_alive() -> None:
+    """Not to be allowed to signal it is no proof of its death; the first process of the machine always lives."""
+    first = subprocess.run(["cat", "/proc/1/stat"], capture_output=True, text=True, check=True).stdout
+    assert Owner("root", socket.gethostname(), 1, first.rpartition(")")[2].split()[19]).alive
+
+
+def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
+    """It cannot be looked at from here."""
+    assert Owner("ada", "another-machine", 4_000_000, "1").alive
+
+
+@pytest.mark.parametrize("text", ["", "ada", "ada/host/one/2", "a/b/c/d/e", "ada/host/-1/2", "ada/host/99999999999999999999/2"])
+def test_what_is_no_owner_cannot_be_alive(text: str) -> None:
+    """A label that somebody else wrote stops nobody, if it says nothing of another machine."""
+    text = text.replace("host", socket.gethostname())
+    assert not Owner.parse(text).alive
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_on_a_ci_runner_it_is_who_asked_for_the_run(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """The runner's own user says nothing; a name with a slash does not break what is written."""
+    monkeypatch.setenv(variable, "team/ada")
+    assert person() == "team-ada"
+    assert Owner.parse(str(Owner.current())) == Owner.current()
+
+
+def test_elsewhere_it_is_the_user() -> None:
+    """The name of the login."""
+    assert person() == "ada"
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number of its own."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
+    assert person() == "4000000000"

@@ -1,0 +1,140 @@
+"""Records: frozen, complete, strict, and the same as JSON and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from deploy.records import (
+    AppImage,
+    Attempt,
+    Case,
+    Commit,
+    Descriptor,
+    Ending,
+    Image,
+    Model,
+    ModelLayer,
+    Record,
+    Release,
+    Rollout,
+    Verdict,
+)
+
+DIGEST = "sha256:" + "0a" * 32
+MODEL = Model(name="imagenet", version="1", digest=DIGEST)
+LAYER = ModelLayer(model=MODEL, digest=DIGEST, size=10)
+MANIFEST = Descriptor(media_type="application/vnd.oci.image.manifest.v1+json", digest="sha256:" + "1b" * 32, size=20)
+APP = AppImage(name="classifier", key="k", commit=Commit(revision="c" * 40, dirty=False), manifest=MANIFEST)
+RELEASE = Release(image=Image(app=APP, layer=LAYER, manifest=MANIFEST, config=DIGEST), repository="127.0.0.1:5000/classifier")
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+ATTEMPT = Attempt(id=1, environment="local", trigger="release", release=RELEASE, by="me@here", at=NOON, url="http://127.0.0.1:8080")
+EXAMPLES: list[Record] = [
+    MODEL,
+    LAYER,
+    APP,
+    RELEASE,
+    Verdict(url="http://x", cases=(Case(name="a", milliseconds=1.5, answer="é"), Case(name="b", milliseconds=2, answer="", problem="no"))),
+    Rollout(attempt=ATTEMPT, ending=Ending(outcome="undone", at=NOON, why="a miss")),
+    Rollout(attempt=ATTEMPT, ending=None),
+]
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
+def test_a_record_is_the_same_as_json_and_back(record: Record) -> None:
+    """One step can hand a record to another by file."""
+    assert type(record).from_json(record.to_json()) == record
+
+
+@given(st.text(max_size=50), st.booleans())
+def test_any_text_survives(revision: str, dirty: bool) -> None:  # noqa: FBT001  made by hypothesis
+    """Whatever a field says is said unchanged after a file."""
+    commit = Commit(revision=revision, dirty=dirty)
+    assert Commit.from_json(commit.to_json()) == commit
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
+def test_a_record_cannot_be_changed(record: Record) -> None:
+    """What one stage made is what every later stage sees."""
+    field = next(iter(type(record).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(record, field, getattr(record, field))
+
+
+@pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
+def test_a_record_is_complete_and_holds_nothing_else(record: Record) -> None:
+    """Each field is needed unless it says a default, and a field that nobody knows is refused."""
+    kind, fields = type(record), record.model_dump()
+    for name in (name for name, field in kind.model_fields.items() if field.is_required()):
+        with pytest.raises(ValidationError):
+            kind.model_validate({key: value for key, value in fields.items() if key != name})
+    with pytest.raises(ValidationError):
+        kind.model_validate({**fields, "later": None})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("digest", ""),
+        ("digest", "sha256:" + "A" * 64),
+        ("digest", "sha256:" + "a" * 63),
+        ("digest", "md5:" + "a" * 32),
+        ("digest", DIGEST + "\n"),
+        ("name", "Image Net"),
+        ("name", "../imagenet"),
+        ("name", "a..b"),
+        ("name", "a" * 101),
+        ("version", ""),
+        ("version", ".1"),
+        ("version", "1/2"),
+        ("version", "-1"),
+        ("version", "1\n"),
+        ("version", "1 "),
+    ],
+)
+def test_a_model_has_a_plain_name_a_plain_version_and_a_whole_digest(field: str, value: str) -> None:
+    """Names and versions become paths, tags and labels, so they hold nothing that means something there."""
+    fields: dict[str, Any] = {**MODEL.model_dump(), field: value}
+    with pytest.raises(ValidationError):
+        Model.model_validate(fields)
+
+
+def test_what_a_cache_forgot_or_damaged_is_not_recalled() -> None:
+    """A record that is missing, cut off, or of another version of the suite is made anew, not stumbled over."""
+    text = MODEL.to_json()
+    assert Model.recalled(text) == MODEL
+    assert [Model.recalled(damaged) for damaged in (None, "", text[:-3], "{}", text.replace("name", "title"))] == [None] * 5
+
+
+def test_a_commit_shows_whether_its_files_differ() -> None:
+    """A dirty tree is never shown as the revision it came from."""
+    assert str(Commit(revision="abcdef0123456789", dirty=False)) == "abcdef012345"
+    assert str(Commit(revision="abcdef0123456789", dirty=True)) == "abcdef012345-dirty"
+    assert Commit(revision="abcdef0123456789", dirty=False).full == "abcdef0123456789"
+    assert Commit(revision="abcdef0123456789", dirty=True).full == "abcdef0123456789-dirty"
+
+
+def test_a_release_is_deployed_by_digest() -> None:
+    """The reference names bytes, not a tag."""
+    assert RELEASE.reference == f"127.0.0.1:5000/classifier@{MANIFEST.digest}"
+
+
+def test_a_verdict_passes_if_every_case_is_a_hit() -> None:
+    """One miss is a miss."""
+    hit, miss = Case(name="a", milliseconds=1, answer="x"), Case(name="b", milliseconds=1, answer="y", problem="expected x, got y")
+    assert Verdict(url="", cases=(hit,)).passed
+    assert not Verdict(url="", cases=(hit, miss)).passed
+    assert Verdict(url="", cases=(hit, miss)).misses == (miss,)
+
+
+def test_a_rollout_whose_end_nobody_wrote_down_is_unfinished() -> None:
+    """A killed deployer leaves neither a success nor a failure."""
+    assert Rollout(attempt=ATTEMPT, ending=None).outcome == "unfinished"
+    assert not Rollout(attempt=ATTEMPT, ending=None).succeeded
+    assert Rollout(attempt=ATTEMPT, ending=Ending(outcome="succeeded", at=NOON)).succeeded
+    assert not Rollout(attempt=ATTEMPT, ending=Ending(outcome="failed", at=NOON)).succeeded

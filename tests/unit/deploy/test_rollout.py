@@ -1,0 +1,298 @@
+"""Making a release serve, taking it back when it fails, and choosing what to go back to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import pytest
+
+from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
+from deploy.records import Release, Rollout
+from deploy.rollout import Only, apply, current, failed, to_go_back_to, verify
+from tests.fakes.proof import PROOF, FakePlayer, in_turn
+from tests.fakes.releases import release, rollout
+from tests.fakes.target import MemoryTarget
+
+A, B, C = release("a"), release("b"), release("c")
+NOW = datetime(2026, 2, 3, tzinfo=UTC)
+
+
+@pytest.fixture
+def target() -> MemoryTarget:
+    """An environment to which nothing was released yet."""
+    return MemoryTarget()
+
+
+def applied(target: MemoryTarget, value: Release, problem: str = "") -> Rollout:
+    """Applies a release, and has the front door answer wrongly if there is a problem."""
+    play = FakePlayer(in_turn([problem]))
+    return apply(value, target, PROOF, trigger="release", by="ada", clock=lambda: NOW, play=play)
+
+
+def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None:
+    """It is written down before anything moves, proven before the old one is removed, and its end is written down."""
+    target.served(rollout(1, A))
+    done = applied(target, B)
+    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.serves(B)
+    assert target.history()[-1] == done
+    assert (done.attempt.id, done.outcome, done.attempt.by, done.attempt.at) == (2, "succeeded", "ada", NOW)
+
+
+def test_a_release_is_proven_at_the_front_door(target: MemoryTarget) -> None:
+    """The golden cases of its model are played against the environment's own URL."""
+    play = FakePlayer()
+    apply(A, target, PROOF, trigger="release", by="ada", play=play)
+    assert play.played == [(target.url, ("three",))]
+
+
+def test_a_wrong_answer_puts_the_previous_release_back(target: MemoryTarget) -> None:
+    """Expected and actual are told, the previous release serves alone, and the history says why."""
+    target.served(rollout(1, A))
+    with pytest.raises(GoldenMiss) as caught:
+        applied(target, B, problem="expected 3, got 8")
+    assert "three: expected 3, got 8" in caught.value.detail
+    assert target.serves(A)
+    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+    ended = target.history()[-1]
+    assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", caught.value.what)
+
+
+def test_a_replica_that_will_not_serve_puts_the_previous_release_back(target: MemoryTarget) -> None:
+    """The error is the target's own, with the log, and the front door is not even asked."""
+    target.served(rollout(1, A))
+    target.breaks(B)
+    play = FakePlayer()
+    with pytest.raises(RolloutFailed) as caught:
+        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+    assert "out of memory" in caught.value.detail
+    assert target.serves(A)
+    assert target.history()[-1].outcome == "undone"
+    assert play.played == []
+
+
+def test_a_first_release_that_fails_leaves_nothing(target: MemoryTarget) -> None:
+    """Where nothing served before, nothing serves after."""
+    with pytest.raises(GoldenMiss):
+        applied(target, A, problem="expected 3, got 8")
+    assert target.replicas() == ()
+    assert target.history()[-1].outcome == "failed"
+    assert current(target.history()) is None
+
+
+def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
+    """The attempt stays without an end, so that the next run knows that it has something to finish."""
+    target.served(rollout(1, A))
+    target.breaks(B, failed("a replica ended", "replica-3", "out of memory"))
+    target.breaks(A, failed("a replica was not ready", "replica-4", "no disk"))
+    with pytest.raises(UndoFailed) as caught:
+        applied(target, B)
+    assert "a replica ended" in caught.value.what
+    assert "a replica was not ready" in caught.value.what
+    assert "no disk" in caught.value.detail
+    assert isinstance(caught.value.__cause__, RolloutFailed)
+    assert target.history()[-1].outcome == "unfinished"
+    assert not target.busy
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1), ValueError("a bug")])
+def test_a_rollout_that_is_interrupted_is_undone(target: MemoryTarget, interruption: BaseException) -> None:
+    """Whatever ends it, the previous release is put back before the process goes, and the history names it."""
+    target.served(rollout(1, A))
+    target.breaks(B, interruption)
+    with pytest.raises(type(interruption)):
+        applied(target, B)
+    assert target.serves(A)
+    ended = target.history()[-1]
+    assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", type(interruption).__name__)
+
+
+def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) -> None:
+    """Requests go back to what was proven before a third release is tried, and the unproven one is gone."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, "serving")]
+    applied(target, C)
+    assert target.happened == ["shift a1", "settle a1 c1", "begin 3", "shift c1", "end 3", "settle c1"]
+    assert target.serves(C)
+
+
+def test_a_killed_rollout_of_the_same_release_is_gone_on_with(target: MemoryTarget) -> None:
+    """What it had started already is used."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, "serving")]
+    applied(target, B)
+    assert target.happened == ["begin 3", "shift b1", "end 3", "settle b1"]
+
+
+def test_releasing_what_served_before_a_killed_rollout_takes_one_move(target: MemoryTarget) -> None:
+    """Going back to what was proven is what is asked for anyway."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, "serving")]
+    applied(target, A)
+    assert target.happened == ["begin 3", "shift a1", "end 3", "settle a1"]
+    assert target.serves(A)
+
+
+def test_a_killed_first_rollout_is_replaced(target: MemoryTarget) -> None:
+    """Where nothing was ever proven there is nothing to go back to first."""
+    target.served(rollout(1, A, "unfinished"))
+    target.standing = [(A.image.digest, "serving")]
+    applied(target, B)
+    assert target.serves(B)
+
+
+def test_attempts_are_numbered_on_whatever_came_of_them(target: MemoryTarget) -> None:
+    """A number names one attempt for ever."""
+    target.served(rollout(1, A), rollout(7, B, "unfinished"))
+    target.breaks(C)
+    with pytest.raises(RolloutFailed):
+        applied(target, C)
+    applied(target, B)
+    assert [one.attempt.id for one in target.history()] == [1, 7, 8, 9]
+
+
+def test_a_release_after_an_undone_one_falls_back_to_what_was_proven(target: MemoryTarget) -> None:
+    """What was taken back is never put back."""
+    target.served(rollout(1, A), rollout(2, B, "undone"))
+    with pytest.raises(GoldenMiss):
+        applied(target, C, problem="expected 3, got 8")
+    assert target.serves(A)
+
+
+def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
+    """Not even an attempt is written down."""
+    target.busy = True
+    with pytest.raises(RolloutLocked):
+        applied(target, A)
+    assert target.happened == []
+
+
+def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None:
+    """A rollback is told from a release."""
+    done = apply(A, target, PROOF, trigger="rollback", by="ci", play=FakePlayer())
+    assert (done.attempt.trigger, done.attempt.by) == ("rollback", "ci")
+
+
+def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
+    """A history is read in other places than where it was written."""
+    assert apply(A, target, PROOF, trigger="release", by="ada", play=FakePlayer()).attempt.at.utcoffset() is not None
+
+
+# --- verifying
+
+
+def test_verifying_changes_nothing(target: MemoryTarget) -> None:
+    """The verdict is given, and the target was only asked for its URL."""
+    assert verify(target, PROOF, FakePlayer()).passed
+    assert target.happened == []
+
+
+def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
+    """A wrong answer is an error of its own, with the way to look and the way back."""
+    with pytest.raises(VerifyFailed) as caught:
+        verify(target, PROOF, FakePlayer(lambda: "expected 3, got 8"))
+    assert "three: expected 3, got 8" in caught.value.detail
+    assert "rollback" in caught.value.next
+
+
+# --- going back
+
+
+def past(*steps: str) -> tuple[Rollout, ...]:
+    """A history from words: code and model, then `<` for a rollback, `!` for one that was undone, `?` for one without end."""
+    return tuple(
+        rollout(
+            number,
+            release(step[0], step[1]),
+            "undone" if "!" in step else "unfinished" if "?" in step else "succeeded",
+            "rollback" if "<" in step else "release",
+        )
+        for number, step in enumerate(steps, 1)
+    )
+
+
+@pytest.mark.parametrize(
+    ("steps", "only", "expected"),
+    [
+        (("a1", "b2"), None, 1),
+        (("a1", "b1", "b2"), None, 2),
+        (("a1", "b1", "b2"), "model", 2),
+        (("a1", "b1", "b2"), "code", 1),
+        (("a1", "a2", "b2"), "code", 2),
+        (("a1", "a2", "b2"), "model", 1),
+        (("a1", "b2", "b2"), None, 1),
+        (("a1", "b2", "c3!", "d4?"), None, 1),
+        (("a1", "b2!", "c3"), None, 1),
+        (("a1", "b2?", "c3"), "model", 1),
+        (("a1", "b2", "c3", "b2<"), None, 1),
+        (("a1", "b2", "c3", "b2<", "a1<!"), None, 1),
+        (("a1", "b2", "a1<", "c3"), None, 3),
+        (("a1", "b2", "a1<", "b2", "c3"), None, 4),
+        (("a1", "a2", "a3", "a2<"), "model", 1),
+        (("a1", "b2", "c2", "c1<"), "code", 2),
+        (("a1", "b1", "c1", "b1<"), "code", 1),
+        (("a1", "a2", "b3", "b2<"), "model", 1),
+        (("z0", "a1", "b2", "a1", "c3", "a1<"), None, 3),
+    ],
+)
+def test_a_rollback_goes_to_the_last_that_was_different(steps: tuple[str, ...], only: Only | None, expected: int) -> None:
+    """In what shall be taken back, among what was proven; and twice is two steps back, not there and back again."""
+    assert to_go_back_to(past(*steps), None, only).attempt.id == expected
+
+
+@pytest.mark.parametrize(
+    ("steps", "only"),
+    [
+        (("a1",), None),
+        (("a1", "a1"), None),
+        (("a1", "b1"), "model"),
+        (("a1", "a2"), "code"),
+        (("a1", "b2!"), None),
+        (("a1", "b2", "a1<"), None),
+        (("a1", "a2", "a1<"), "model"),
+    ],
+)
+def test_where_nothing_was_different_there_is_nothing_to_go_back_to(steps: tuple[str, ...], only: Only | None) -> None:
+    """It is said for which half."""
+    with pytest.raises(ReleaseUnknown, match=f"no earlier {only or 'release'} to go back to"):
+        to_go_back_to(past(*steps), None, only)
+
+
+@pytest.mark.parametrize("only", [None, "model", "code"])
+def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> None:
+    """By its number in the history, also to one that was taken back by a rollback before."""
+    history = past("a1", "b2", "a1<", "c3")
+    assert [to_go_back_to(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [2, 3, 9])
+def test_a_release_that_never_served_cannot_be_gone_back_to(number: int) -> None:
+    """Those that did are listed."""
+    with pytest.raises(ReleaseUnknown, match=f"release {number} never served here") as caught:
+        to_go_back_to(past("a1", "b2!", "c3?", "d4"), number, None)
+    assert caught.value.next.endswith("1, 4")
+
+
+@pytest.mark.parametrize("steps", [(), ("a1!",), ("a1?",)])
+@pytest.mark.parametrize("number", [None, 1])
+def test_where_nothing_was_released_there_is_nothing_to_go_back_to(steps: tuple[str, ...], number: int | None) -> None:
+    """The way to a first release is named."""
+    with pytest.raises(ReleaseUnknown, match="nothing has been released here yet") as caught:
+        to_go_back_to(past(*steps), number, None)
+    assert "invoke release" in caught.value.next
+
+
+@pytest.mark.parametrize(("outcome", "expected"), [("succeeded", 2), ("undone", 1), ("failed", 1), ("unfinished", 1)])
+def test_what_should_serve_is_what_was_proven_last(outcome: Literal["succeeded", "undone", "failed", "unfinished"], expected: int) -> None:
+    """Attempts that were taken back, or whose end nobody wrote down, do not count."""
+    now = current((rollout(1, A), rollout(2, B, outcome)))
+    assert now is not None
+    assert now.attempt.id == expected
+
+
+def test_the_end_of_a_log_is_shown_as_such() -> None:
+    """Lines are indented under what they belong to; a replica that wrote nothing is said to have written nothing."""
+    assert failed("a replica ended", "replica-1", "one\ntwo\n").detail == "  its log ends with:\n    one\n    two"
+    assert isinstance(failed("a replica ended", "replica-1", ""), ReleaseError)
+    assert failed("a replica ended", "replica-1", "").detail.endswith("(nothing)")

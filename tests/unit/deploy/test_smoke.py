@@ -1,0 +1,250 @@
+"""Loading gives an engine only what it lacks; trying an image shows what it did instead of what was promised."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy import image, smoke
+from deploy.blobs import Blobs
+from deploy.clients.engine import Engine
+from deploy.clients.trial import Trial
+from deploy.errors import EngineFailed, SmokeFailed
+from deploy.records import Descriptor, Image, Verdict
+from tests.fakes import halves
+from tests.fakes.halves import BASE, CODE, LIBRARIES, MOUNT, WEIGHTS, digest
+from tests.fakes.proof import PROOF, FakePlayer, in_turn
+
+Held = tuple[bytes, ...]
+
+
+class LoadingEngine:
+    """As much of an engine as loading needs: it knows images by their chains, and takes archives with layers left out.
+
+    Attributes:
+        takes: whether an archive may leave out layers that it holds.
+        renames: whether it makes other images of what it is given.
+        loaded: the names of the layers in each archive that came.
+        tags: the names that images were given.
+    """
+
+    def __init__(self, *held: Held, takes: bool = True, renames: bool = False) -> None:
+        self.images = {f"held-{number}": tuple(map(digest, chain)) for number, chain in enumerate(held)}
+        self.takes, self.renames = takes, renames
+        self.loaded: list[list[str]] = []
+        self.tags: list[str] = []
+
+    def diff_ids(self, image: str) -> tuple[str, ...] | None:
+        return self.images.get(image)
+
+    def chains(self) -> Iterable[tuple[str, ...]]:
+        return list(self.images.values())
+
+    def load(self, archive: Iterable[bytes]) -> None:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
+            files = {member.name: opened.extractfile(member).read() for member in opened if member.isreg()}  # type: ignore[union-attr]
+        (listed,) = json.loads(files.pop("manifest.json"))
+        config = files.pop(listed["Config"])
+        self.loaded.append(list(files))
+        ids = image.diff_ids(config)
+        for count, (name, diff_id) in enumerate(zip(listed["Layers"], ids, strict=True)):
+            held = any(chain[: count + 1] == ids[: count + 1] for chain in self.images.values())
+            if name not in files and not (held and self.takes):
+                raise EngineFailed("the container engine refused what it was asked", on=name, next="send all layers")
+            if name in files and digest(files[name].removeprefix(b"\x1f\x8b")) != diff_id:
+                raise EngineFailed("the layer is another", on=name, next="send that layer")
+        self.tags += listed["RepoTags"]
+        self.images["renamed" if self.renames else digest(config)] = ids
+
+
+def as_engine(fake: LoadingEngine) -> Engine:
+    """The fake as what it stands for, of which it has only a part."""
+    return fake  # type: ignore[return-value]
+
+
+def nothing(item: Descriptor) -> None:
+    """Is told when something must be brought, which must not be."""
+    raise AssertionError(item)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    """An empty cache."""
+    return Blobs(tmp_path / "cache")
+
+
+@pytest.fixture
+def joined(blobs: Blobs) -> Image:
+    """An image of base, libraries, weights and code."""
+    return image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+
+
+def tar_of(data: bytes) -> str:
+    """The name of a layer in an archive."""
+    return f"{digest(data).removeprefix('sha256:')}.tar"
+
+
+# --- loading
+
+
+@pytest.mark.parametrize(
+    ("held", "sent"),
+    [
+        ((), [BASE, LIBRARIES, WEIGHTS, CODE]),
+        (((BASE,),), [LIBRARIES, WEIGHTS, CODE]),
+        (((BASE, LIBRARIES, CODE),), [WEIGHTS, CODE]),
+        (((BASE,), (BASE, LIBRARIES, WEIGHTS, b"other code"), (b"x",)), [CODE]),
+        (((LIBRARIES, WEIGHTS, CODE),), [BASE, LIBRARIES, WEIGHTS, CODE]),
+        (((BASE, LIBRARIES, WEIGHTS, CODE),), []),
+        (((BASE, LIBRARIES, WEIGHTS, CODE, b"more"),), []),
+    ],
+)
+def test_only_layers_that_the_engine_lacks_are_sent(blobs: Blobs, joined: Image, held: tuple[Held, ...], sent: list[bytes]) -> None:
+    """It finds the others by the chain of all layers below them; a layer above another one is another to it."""
+    engine = LoadingEngine(*held)
+    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert engine.loaded == [[tar_of(data) for data in sent]]
+    assert engine.diff_ids(joined.config) == image.diff_ids(blobs.read(joined.config))
+    assert told == sum(len(data) + (0 if data == WEIGHTS else 2) for data in sent)
+
+
+def test_an_image_that_the_engine_holds_is_not_sent(blobs: Blobs, joined: Image) -> None:
+    """Not even its config."""
+    engine = LoadingEngine()
+    smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert smoke.load(joined, as_engine(engine), blobs, nothing) == 0
+    assert len(engine.loaded) == 1
+
+
+def test_only_what_is_sent_is_brought_to_the_cache(blobs: Blobs, joined: Image) -> None:
+    """A layer that the engine holds already may be far away."""
+    _, layers, _ = image.parts(blobs.read(joined.digest))
+    data = {layer.digest: blobs.read(layer.digest) for layer in layers}
+    for layer in layers:
+        blobs.drop(layer.digest)
+    brought: list[str] = []
+
+    def bring(item: Descriptor) -> None:
+        brought.append(item.digest)
+        blobs.put(data[item.digest])
+
+    smoke.load(joined, as_engine(LoadingEngine((BASE, LIBRARIES, b"old weights"))), blobs, bring)
+    assert brought == [layer.digest for layer in layers[2:]]
+
+
+def test_an_engine_that_takes_no_gaps_gets_the_whole_image(blobs: Blobs, joined: Image) -> None:
+    """Engines that store images as OCI content are of that kind; all bytes are told as sent."""
+    engine = LoadingEngine((BASE, LIBRARIES), takes=False)
+    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert engine.loaded == [[tar_of(WEIGHTS), tar_of(CODE)], [tar_of(data) for data in (BASE, LIBRARIES, WEIGHTS, CODE)]]
+    assert told == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
+
+
+def test_an_engine_that_takes_nothing_is_told(blobs: Blobs, joined: Image) -> None:
+    """The whole image is not sent twice."""
+
+    class Refusing(LoadingEngine):
+        def load(self, archive: Iterable[bytes]) -> None:
+            super().load(archive)
+            raise EngineFailed("the container engine refused what it was asked", on="image", next="see the message")
+
+    engine = Refusing()
+    with pytest.raises(EngineFailed, match="refused"):
+        smoke.load(joined, as_engine(Refusing(renames=True)), blobs, lambda _: None)
+    with pytest.raises(EngineFailed, match="refused"):
+        smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert len(engine.loaded) == 1
+
+
+def test_an_engine_that_makes_another_image_of_it_is_told(blobs: Blobs, joined: Image) -> None:
+    """What is tried must be exactly what was joined."""
+    with pytest.raises(EngineFailed, match="another identity") as caught:
+        smoke.load(joined, as_engine(LoadingEngine(renames=True)), blobs, lambda _: None)
+    assert caught.value.on == joined.config
+
+
+def test_a_loaded_image_has_a_name_that_people_recognise(blobs: Blobs, joined: Image) -> None:
+    """The application and the start of the digest."""
+    engine = LoadingEngine()
+    smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert engine.tags == [f"twinship/classifier:{joined.digest.removeprefix('sha256:')[:12]}"]
+
+
+# --- trying
+
+
+class FakeTrials:
+    """A container that answers, or dies, or neither.
+
+    Attributes:
+        lives: whether its process does, each time that is asked.
+        tried: the images and ports that were run.
+        running: how many containers run now.
+    """
+
+    def __init__(self, lives: Callable[[], bool] = lambda: True, log: str = "first line\nlast line\n") -> None:
+        self.lives, self.text = lives, log
+        self.tried: list[tuple[str, int]] = []
+        self.running = 0
+
+    @contextmanager
+    def __call__(self, image: str, port: int) -> Iterator[Trial]:
+        self.tried.append((image, port))
+        self.running += 1
+        try:
+            yield Trial(url="http://trial", alive=self.lives, log=lambda: self.text)
+        finally:
+            self.running -= 1
+
+
+def check(joined: Image, trials: FakeTrials, player: FakePlayer, within: float = 5.0) -> Verdict:
+    """Tries an image."""
+    return smoke.check(joined, PROOF, trials, port=8080, ready="/readyz", within=within, play=player)
+
+
+def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
+    """Exactly the joined image ran, it was asked when it was ready, and nothing of it is left."""
+    trials, player = FakeTrials(), FakePlayer(in_turn(["no answer: ConnectionError", "expected status 200, got 503"]))
+    verdict = check(joined, trials, player)
+    assert verdict.passed
+    assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
+    assert trials.tried == [(joined.config, 8080)]
+    assert trials.running == 0
+
+
+def test_a_wrong_answer_shows_what_was_expected_and_the_log(joined: Image) -> None:
+    """Expected and actual, the case, and the container's last lines; nothing was pushed."""
+    trials = FakeTrials()
+    with pytest.raises(SmokeFailed) as caught:
+        check(joined, trials, FakePlayer(in_turn(["", "/result: expected 'cat', got 'dog'"])))
+    assert "1 of 1" in caught.value.what
+    assert "classifier 555555555555 with imagenet@1" in caught.value.on
+    assert "three: /result: expected 'cat', got 'dog'" in caught.value.detail
+    assert "    last line" in caught.value.detail
+    assert "nothing was pushed" in caught.value.next
+    assert trials.running == 0
+
+
+def test_a_container_that_dies_shows_its_log_at_once(joined: Image) -> None:
+    """It is not waited for until the time is over."""
+    trials = FakeTrials(lives=lambda: False, log="ImportError: no module named flask")
+    with pytest.raises(SmokeFailed, match="ended before it was ready") as caught:
+        check(joined, trials, FakePlayer(lambda: "no answer: ConnectionError"), within=3600)
+    assert "ImportError: no module named flask" in caught.value.detail
+    assert trials.running == 0
+
+
+def test_a_container_that_is_never_ready_shows_its_log(joined: Image) -> None:
+    """When the time that it was given is over."""
+    trials, player = FakeTrials(log=""), FakePlayer(lambda: "expected status 200, got 503")
+    with pytest.raises(SmokeFailed, match=r"not ready within 0\.1 s") as caught:
+        check(joined, trials, player, within=0.1)
+    assert "(nothing)" in caught.value.detail
+    assert player.played
+    assert trials.running == 0

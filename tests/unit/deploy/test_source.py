@@ -1,0 +1,438 @@
+"""What an app image is made of, and which revision that is, in real git repositories."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import source
+from deploy.errors import SourceUnreadable
+from deploy.records import Commit
+from deploy.settings import Settings
+from deploy.source import Inputs
+
+BASE = f"debian:trixie-slim@sha256:{'0' * 64}"
+
+
+def settings(*patterns: str, **build: Any) -> Settings:
+    """The settings of an application with these files."""
+    return Settings.model_validate(
+        {
+            "app": {"name": "classifier", "files": patterns or ("app/**",)},
+            "model": {"name": "imagenet"},
+            "image": {"base": BASE, **build},
+            "environments": {"local": {}},
+        }
+    )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Runs git."""
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def write(folder: Path, **files: str) -> None:
+    """Writes files; two underscores in a name stand for a slash, one for a dot."""
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def committed(folder: Path, message: str = "change") -> str:
+    """Commits all that there is; returns the revision."""
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", message)
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture(autouse=True)
+def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user of git without settings of their own."""
+    for name in list(os.environ):
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.com")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    """An application without git."""
+    folder = tmp_path / "application"
+    write(folder, app__main_py="print(1)", app__sub__more_py="print(2)", Dockerfile="FROM scratch", README_md="# Read me")
+    return folder
+
+
+@pytest.fixture
+def repository(application: Path) -> Path:
+    """The application in a repository of one commit."""
+    git(application.parent, "init", "--quiet", str(application))
+    committed(application)
+    return application
+
+
+def read(folder: Path, *patterns: str, **build: Any) -> Inputs:
+    """The inputs of an application."""
+    return source.inputs(folder, settings(*patterns, **build))
+
+
+# --- the revision
+
+
+def test_committed_files_have_the_revision_that_changed_them_last(repository: Path) -> None:
+    """What changed elsewhere since does not matter, so that it does not make a new image."""
+    first = git(repository, "rev-parse", "HEAD")
+    before = read(repository)
+    write(repository, README_md="# Read this")
+    committed(repository)
+    assert read(repository).commit == before.commit == Commit(revision=first, dirty=False)
+    assert read(repository).key == before.key
+    write(repository, app__main_py="print(3)")
+    second = committed(repository)
+    assert read(repository).commit == Commit(revision=second, dirty=False)
+
+
+def test_a_file_that_is_gone_changed_the_code(repository: Path) -> None:
+    """The revision that removed it made another image than the one before."""
+    (repository / "app" / "sub" / "more.py").unlink()
+    assert read(repository).commit.dirty
+    removed = committed(repository)
+    assert read(repository).commit == Commit(revision=removed, dirty=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"app__main_py": "print(3)"}, id="a changed file"),
+        pytest.param({"app__new_py": ""}, id="an untracked file"),
+        pytest.param({"Dockerfile": "FROM debian"}, id="another Dockerfile"),
+        pytest.param({"app__sub__deep__new_txt": ""}, id="an untracked folder"),
+    ],
+)
+def test_files_that_differ_from_the_commit_are_marked(repository: Path, change: dict[str, str]) -> None:
+    """Whatever goes into the image and is not committed."""
+    write(repository, **change)
+    assert read(repository).commit == Commit(revision=git(repository, "rev-parse", "HEAD"), dirty=True)
+
+
+def test_a_change_that_is_staged_is_not_committed(repository: Path) -> None:
+    """It is marked as well."""
+    write(repository, app__main_py="print(3)")
+    git(repository, "add", "--all")
+    assert read(repository).commit.dirty
+
+
+def test_a_file_that_git_ignores_but_the_image_holds_is_marked(repository: Path) -> None:
+    """Nobody could make that image again from the commit."""
+    write(repository, _gitignore="settings.local\n__pycache__/\n")
+    committed(repository)
+    write(repository, app__settings_local="x")
+    assert read(repository).commit.dirty
+
+
+def test_files_that_do_not_enter_the_image_are_not_looked_at(repository: Path) -> None:
+    """Neither others, nor what Python leaves beside its files, whether or not git ignores that."""
+    write(repository, notes_txt="x", app____pycache____main_pyc="x", app__stray_pyc="x")
+    (repository / "app" / "__pycache__").mkdir()
+    (repository / "app" / "__pycache__" / "main.cpython-311.pyc").write_bytes(b"x")
+    assert not read(repository).commit.dirty
+    (repository / ".gitignore").write_text("__pycache__/\n*.pyc\n", encoding="utf-8")
+    assert not read(repository).commit.dirty
+
+
+def test_a_repository_without_a_commit_has_no_revision_yet(application: Path) -> None:
+    """The files are there, so a release is possible, marked."""
+    git(application, "init", "--quiet")
+    assert read(application).commit == Commit(revision="unversioned", dirty=True)
+
+
+def test_an_application_that_was_never_committed_has_no_revision(repository: Path) -> None:
+    """Though its repository has."""
+    write(repository, other__main_py="x", other__Dockerfile="FROM scratch")
+    assert read(repository / "other", "*.py").commit == Commit(revision="unversioned", dirty=True)
+
+
+def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Path) -> None:
+    """What changes beside it does not change its revision."""
+    write(repository, other__main_py="x", other__Dockerfile="FROM scratch")
+    revision = committed(repository)
+    write(repository, app__main_py="print(3)", README_md="x")
+    committed(repository)
+    write(repository, app__main_py="print(4)")
+    assert read(repository / "other", "*.py").commit == Commit(revision=revision, dirty=False)
+
+
+def test_without_a_repository_a_release_is_marked_unversioned(application: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And a warning says so."""
+    assert read(application).commit == Commit(revision="unversioned", dirty=True)
+    assert "unversioned" in caplog.text
+
+
+def test_without_git_a_release_is_marked_unversioned(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Though there is a repository."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read(repository).commit == Commit(revision="unversioned", dirty=True)
+
+
+def test_a_shallow_clone_is_warned_of(repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The revision that changed the code may not be in it; the one that is there stands in, and the files are the same."""
+    whole = read(repository)
+    write(repository, README_md="x")
+    later = committed(repository)
+    assert "shallow" not in caplog.text
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth=1", repository.as_uri(), str(clone))
+    caplog.set_level(logging.WARNING, "deploy")
+    shallow = read(clone)
+    assert shallow.commit == Commit(revision=later, dirty=False)
+    assert shallow.files == whole.files
+    assert "shallow" in caplog.text
+
+
+@pytest.mark.parametrize("language", ["C", "de_DE.UTF-8"])
+def test_a_repository_of_somebody_else_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+    """Git refuses to read it, which is not the same as there being none; its advice is shown."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("LC_ALL", language)
+    with pytest.raises(SourceUnreadable) as caught:
+        read(repository)
+    assert "safe.directory" in caught.value.detail
+
+
+def test_a_damaged_repository_is_told(repository: Path) -> None:
+    """It is not taken for one without changes."""
+    (repository / ".git" / "index").write_bytes(b"nonsense")
+    with pytest.raises(SourceUnreadable) as caught:
+        read(repository)
+    assert caught.value.on == str(repository)
+
+
+def test_looking_does_not_lock_the_repository(repository: Path) -> None:
+    """Somebody else may be committing at the same moment."""
+    index = repository / ".git" / "index"
+    os.utime(repository / "app" / "main.py", (1, 1))
+    before = index.read_bytes()
+    assert not read(repository).commit.dirty
+    assert index.read_bytes() == before
+
+
+# --- the files
+
+
+def test_inputs_are_the_files_of_the_patterns_and_the_dockerfile(application: Path) -> None:
+    """With the lock of the packages, if there is one; folders and caches are not files."""
+    write(application, app__requirements_txt="x", app__page_html="x")
+    (application / "app" / "empty").mkdir()
+    assert set(read(application).files) == {"Dockerfile", "app/main.py", "app/page.html", "app/requirements.txt", "app/sub/more.py"}
+    wheels = {"requirements": "app/requirements.txt", "python": "3.13"}
+    assert set(read(application, "app/*.py", wheels=wheels).files) == {"Dockerfile", "app/main.py", "app/requirements.txt"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("app/**", {"app/main.py", "app/sub/more.py"}),
+        ("app/*", {"app/main.py"}),
+        ("**/*.py", {"app/main.py", "app/sub/more.py"}),
+        ("app/**/*.py", {"app/main.py", "app/sub/more.py"}),
+        ("app/s?b/[a-m]*", {"app/sub/more.py"}),
+        ("app/main.py", {"app/main.py"}),
+    ],
+)
+def test_patterns_match_as_a_shell_has_it(application: Path, pattern: str, found: set[str]) -> None:
+    """Two stars go any depth, one does not."""
+    assert set(read(application, pattern).files) == {"Dockerfile", *found}
+
+
+@pytest.mark.parametrize("pattern", ["absent/**", "app/*.txt", "app", "/etc/hostname", "", "app/[", "../*/app/main.py"])
+def test_a_pattern_that_gives_nothing_is_told(application: Path, pattern: str) -> None:
+    """By name, whatever is wrong with it; also one that leads out of the application."""
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application, "app/**", pattern)
+    assert pattern in caught.value.on or "outside" in caught.value.what
+
+
+def test_a_missing_dockerfile_is_told(application: Path) -> None:
+    """By its name in the settings."""
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application, dockerfile="app/Containerfile")
+    assert caught.value.on.endswith("app/Containerfile")
+
+
+def test_a_link_within_its_folder_is_the_file_it_leads_to(application: Path) -> None:
+    """The image gets a file."""
+    (application / "app" / "link.py").symlink_to("sub/more.py")
+    found = read(application)
+    assert found.files["app/link.py"] == found.files["app/sub/more.py"]
+
+
+@pytest.mark.parametrize("target", ["../README.md", "/etc/hostname"])
+def test_a_link_that_leads_out_is_told(application: Path, target: str) -> None:
+    """An image must not pick up what is elsewhere on this machine."""
+    (application / "app" / "link.py").symlink_to(target)
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application)
+    assert caught.value.on.endswith("app/link.py")
+
+
+def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: Path) -> None:
+    """Neither by a pattern that goes through it."""
+    write(tmp_path, elsewhere__secret_py="x")
+    (application / "app" / "away").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SourceUnreadable, match="outside"):
+        read(application, "app/*/*.py")
+
+
+def test_a_file_that_cannot_be_read_is_told(application: Path) -> None:
+    """With the reason."""
+    (application / "app" / "loop").symlink_to("loop")
+    (application / "app" / "main.py").unlink()
+    (application / "app" / "main.py").symlink_to("/proc/self/mem")
+    with pytest.raises(SourceUnreadable):
+        read(application)
+
+
+# --- the key
+
+
+def test_the_key_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
+    """On any machine, in any folder, whenever the files were written."""
+    before = read(application)
+    moved = tmp_path / "moved"
+    application.rename(moved)
+    os.utime(moved / "app" / "main.py", (1, 1))
+    assert read(moved).key == before.key
+    assert read(moved, "app/sub/**", "app/*.py").key == before.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda folder: write(folder, app__main_py="print(3)"), id="other bytes"),
+        pytest.param(lambda folder: (folder / "app" / "main.py").chmod(0o755), id="another mode"),
+        pytest.param(lambda folder: (folder / "app" / "main.py").rename(folder / "app" / "run.py"), id="another name"),
+        pytest.param(lambda folder: write(folder, app__more_py=""), id="one more"),
+        pytest.param(lambda folder: write(folder, Dockerfile="FROM debian"), id="another Dockerfile"),
+        pytest.param(lambda folder: (folder / "app" / "main.py").unlink(), id="one less"),
+    ],
+)
+def test_the_key_changes_with_all_that_decides_over_the_image(application: Path, change: Callable[[Path], object]) -> None:
+    """So that nothing old is taken for new."""
+    before = read(application).key
+    change(application)
+    assert read(application).key != before
+
+
+def test_the_key_changes_with_the_base_image_and_the_revision(application: Path) -> None:
+    """The revision is written into the image."""
+    inputs = read(application)
+    others = (
+        replace(inputs, base=BASE.replace("0", "1")),
+        replace(inputs, commit=Commit(revision="5" * 40, dirty=True)),
+        replace(inputs, commit=Commit(revision="5" * 40, dirty=False)),
+    )
+    assert len({inputs.key, *(other.key for other in others)}) == 4
+
+
+def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
+    """Else every machine would build everything anew after an update of this suite."""
+    inputs = Inputs(tmp_path, {"app/main.py": "- 1", "Dockerfile": "x 2"}, BASE, Commit(revision="5" * 40, dirty=False))
+    assert inputs.key == "a7ef395a780f0c2d383b1b337a3ae43a"
+
+
+# --- why a build is needed
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> Inputs:
+    """Inputs of three files."""
+    return Inputs(tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False))
+
+
+NEW = Commit(revision="6" * 40, dirty=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "base", "commit", "said"),
+    [
+        ({"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, None, ""),
+        ({"a": "- 2", "b": "- 1", "c": "- 1"}, BASE, None, "a changed"),
+        ({"a": "- 2", "b": "- 1", "c": "- 1"}, BASE, NEW, "a changed"),
+        ({"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, NEW, "the revision changed"),
+        ({"a": "- 1", "b": "- 1", "c": "- 1"}, "other", None, "the base image changed"),
+        ({"a": "- 1", "b": "- 1", "d": "- 1"}, BASE, None, "c is gone, d is new"),
+        ({"a": "- 2", "b": "x 1", "d": "- 1"}, BASE, None, "a changed, b changed, c is gone and 1 more"),
+        ({"d": "- 1", "e": "- 1"}, "other", NEW, "a is gone, b is gone, c is gone and 3 more"),
+    ],
+)
+def test_what_changed_is_said_in_a_few_words(known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str) -> None:
+    """The files first; a new revision only if nothing else is new; no more than three, in the same order each time."""
+    now = replace(known, files=files, base=base, commit=commit or known.commit)
+    assert now.changed_since(known.listed) == said
+
+
+# --- the build context
+
+
+def packed(inputs: Inputs, *wheels: Path) -> bytes:
+    """The build context."""
+    with source.context(inputs, wheels) as context:
+        return context.read()
+
+
+def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_path: Path) -> None:
+    """And nothing else, with plain owners, times and modes."""
+    write(tmp_path, thing_whl="wheel")
+    (application / "app" / "main.py").chmod(0o700)
+    (application / "app" / "sub" / "more.py").chmod(0o600)
+    with tarfile.open(fileobj=io.BytesIO(packed(read(application), tmp_path / "thing.whl"))) as archive:
+        members = archive.getmembers()
+        files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]  # all are files
+    assert files == {
+        "Dockerfile": b"FROM scratch",
+        "app/main.py": b"print(1)",
+        "app/sub/more.py": b"print(2)",
+        "wheels/thing.whl": b"wheel",
+    }
+    assert [member.mode for member in members] == [0o644, 0o755, 0o644, 0o644]
+    assert {(member.uid, member.gid, member.uname, member.mtime) for member in members} == {(0, 0, "", 0)}
+
+
+def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
+    """Else a builder's cache would not be used."""
+    before = packed(read(application))
+    moved = tmp_path / "moved"
+    application.rename(moved)
+    os.utime(moved / "app" / "main.py", (1, 1))
+    assert hashlib.sha256(packed(read(moved))).digest() == hashlib.sha256(before).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda path: path.write_text("print(9)", encoding="utf-8"), id="other bytes"),
+        pytest.param(lambda path: path.chmod(0o755), id="another mode"),
+        pytest.param(lambda path: path.unlink(), id="gone"),
+    ],
+)
+def test_a_file_that_changes_before_the_build_is_told(application: Path, change: Callable[[Path], object]) -> None:
+    """The image would not be what its key says, and would be taken for it ever after."""
+    inputs = read(application)
+    change(application / "app" / "main.py")
+    with pytest.raises(SourceUnreadable) as caught:
+        packed(inputs)
+    assert caught.value.on.endswith("app/main.py")
