@@ -12,7 +12,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "unit", "integration", "e2e"]
 
-PYTHON_FILES = ("app", "bench", "deploy", "sample", "tests", "noxfile.py", "tasks.py")
+PYTHON_FILES = ("app", "bench", "deploy", "examples", "sample", "tests", "noxfile.py", "tasks.py")
 STAGES = ("doctor", "up", "fetch", "build", "smoke", "push", "deploy", "verify", "release")
 LOCKS = {
     "deploy": (),

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -20,11 +21,15 @@ from bench import aims, charts, meters, pushes, releases, report, serving
 from bench.figures import Case, Machine, Measured, Report, Run, Served, Transfer
 from bench.ground import Ground, docker, ground, packages_of
 from bench.releases import Rivals
-from deploy import host, source
+from deploy import host, progress, source
 from sample import bundle, standin
 from tests.e2e.application import ROOT
 
 log = logging.getLogger("bench")
+
+# A model is in the store, the cache, and for each way in the engine and in the registry.
+_COPIES = 6
+_REST = 4_000_000_000
 
 PARTS = ("releases", "pushes", "serving", "listing")
 
@@ -91,8 +96,10 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("deploy").setLevel(logging.WARNING)
     logging.getLogger("sample").setLevel(logging.WARNING)
     command = " ".join(("python -m bench", *arguments))
+    scale = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="twinship-bench-", ignore_cleanup_errors=True) as folder:
-        measured = measure(QUICK if options.quick else FULL, options.only or PARTS, Path(folder), command)
+        require_room(Path(folder), scale)
+        measured = measure(scale, options.only or PARTS, Path(folder), command)
     found = Report(measured=measured, aims=aims.judged(measured))
     write(found, Path(options.out))
     for aim in found.aims:
@@ -106,6 +113,13 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="leave the other parts out")
     parser.add_argument("--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report")
     return parser.parse_args(arguments)
+
+
+def require_room(folder: Path, scale: Scale) -> None:
+    """Ends the program if the disk cannot hold what will be made."""
+    needed, free = _COPIES * sum(size * turns for size, turns in scale.models) + _REST, shutil.disk_usage(folder).free
+    if free < needed:
+        sys.exit(f"the benchmark needs {progress.size(needed)} of disk, {folder} has {progress.size(free)}; set TMPDIR, or use --quick")
 
 
 def write(found: Report, folder: Path) -> None:

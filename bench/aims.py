@@ -8,6 +8,7 @@ from statistics import median
 from bench.figures import Aim, Case, Measured, Spread
 from deploy.progress import size
 
+_JUDGED_MODEL = "model-250000000"
 UNCHANGED_SECONDS = 2.0
 TIMES_FASTER = 5.0
 TIMES_A_PUT = 1.3
@@ -28,7 +29,7 @@ def _judged(measured: Measured) -> Iterator[Aim]:
             yield from _unchanged(case)
         elif case.name == "code":
             yield from _code(case)
-        elif case.name.startswith("model"):
+        elif case.name == _JUDGED_MODEL:
             yield _model(case)
     if measured.transfer:
         ratio = median(measured.transfer.ratios)

@@ -64,13 +64,14 @@ class Baseline:
 
     def warm(self) -> None:
         """Builds the stages that no release changes, which both ways then take from the engine's cache."""
-        self._docker("build", "--target", "dependencies", *self._build_options("warm"), ".")
+        self._docker("build", "--target", "dependencies", "--build-arg", f"BASE={self.ground.base}", ".")
 
     def release(self, version: str) -> Run:
         """Builds and pushes what the context holds now."""
         before = self.ground.tally()
-        built = self._docker("build", *self._build_options(version), ".")
-        pushed = self._docker("push", self._name(version))
+        name = f"{self.ground.registry}/baseline:{version}"
+        built = self._docker("build", "--build-arg", f"BASE={self.ground.base}", "--tag", name, ".")
+        pushed = self._docker("push", name)
         moved = self.ground.tally() - before
         return Run(
             seconds=built.seconds + pushed.seconds,
@@ -88,12 +89,6 @@ class Baseline:
 
     def _docker(self, *arguments: str) -> meters.Ended:
         return meters.measured(("docker", *arguments), self.folder, {})
-
-    def _build_options(self, version: str) -> tuple[str, ...]:
-        return ("--build-arg", f"BASE={self.ground.base}", "--tag", self._name(version))
-
-    def _name(self, version: str) -> str:
-        return f"{self.ground.registry}/baseline:{version}"
 
 
 def with_model(dockerfile: str) -> str:

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 _MINE, _PUSHED, _OTHER = "#1b6ca8", "#7fb2d9", "#c9843a"
 _COLOURS = ("#1b6ca8", "#7fb2d9", "#5a9e6f", "#c9843a", "#8c8c8c")
-_STAGES = ("#274c77", "#4f81b0", "#94b8d8", "#e0a458", "#5a9e6f", "#b56576", "#8c8c8c", "#c9843a", "#e6c79c")
+_STAGES = {
+    "docker build": "#c9843a",
+    "docker push": "#e6c79c",
+    "start and fetch": "#1b6ca8",
+    "build": "#7fb2d9",
+    "join": "#333333",
+    "load and smoke test": "#5a9e6f",
+    "push": "#0b3c5d",
+    "roll out": "#a8cfb4",
+    "verify and end": "#b8b8b8",
+}
 
 
 def draw(measured: Measured, folder: Path) -> None:
@@ -71,9 +81,8 @@ def _stages(cases: Sequence[Case], target: Path) -> None:
     rows = [
         (f"{case.title}\n{who}", report.middles(runs)) for case in cases for who, runs in (("docker", case.docker), ("suite", case.suite))
     ]
-    names = dict.fromkeys(name for _, stages in rows for name in stages)
     left = [0.0] * len(rows)
-    for name, colour in zip(names, _STAGES, strict=False):
+    for name, colour in _STAGES.items():
         widths = [stages.get(name, 0.0) for _, stages in rows]
         axes.barh(range(len(rows)), widths, 0.7, left=left, label=name, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -90,23 +99,22 @@ def _serving(served: Sequence[Served], target: Path) -> None:
         grid[0][column].set_title(picture)
         for server, colour in zip(servers, _COLOURS, strict=False):
             mine = [item for item in shown if item.server == server]
-            clients = [str(item.clients) for item in mine]
-            grid[0][column].plot(clients, [median(burst.rate for burst in item.bursts) for item in mine], "o-", label=server, color=colour)
-            grid[1][column].plot(clients, [median(burst.p50 for burst in item.bursts) for item in mine], "o-", color=colour)
-            grid[1][column].plot(clients, [median(burst.p99 for burst in item.bursts) for item in mine], "^:", color=colour)
-        _axes_of_load(grid[0][column], "requests a second")
-        _axes_of_load(grid[1][column], "milliseconds: p50 (line), p99 (dotted)", log=True)
+            at = range(len(mine))
+            grid[0][column].plot(at, [median(burst.rate for burst in item.bursts) for item in mine], "o-", label=server, color=colour)
+            grid[1][column].plot(at, [median(burst.p50 for burst in item.bursts) for item in mine], "o-", color=colour)
+            grid[1][column].plot(at, [median(burst.p99 for burst in item.bursts) for item in mine], "^:", color=colour)
+        clients = list(dict.fromkeys(item.clients for item in shown))
+        _axes_of_load(grid[0][column], "requests a second", clients)
+        _axes_of_load(grid[1][column], "milliseconds: p50 (line), p99 (dotted)", clients)
     grid[0][0].legend(fontsize=7)
     _save(figure, target)
 
 
-def _axes_of_load(axes: Axes, label: str, *, log: bool = False) -> None:
+def _axes_of_load(axes: Axes, label: str, clients: Sequence[int]) -> None:
+    axes.set_xticks(range(len(clients)), [str(count) for count in clients])
     axes.set_xlabel("clients at once")
     axes.set_ylabel(label)
-    if log:
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
 
 

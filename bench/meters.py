@@ -113,12 +113,14 @@ class Sampler:
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process, and theirs."""
+    """The children of a process, and theirs; one that runs its parent's program still, in its parent's memory, does not count yet."""
     found: list[int] = []
     with suppress(OSError):
+        words = (_PROC / str(pid) / "cmdline").read_bytes()
         for task in (_PROC / str(pid) / "task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += [int(child), *descendants(int(child))]
+            for child in map(int, (task / "children").read_text().split()):
+                if (_PROC / str(child) / "cmdline").read_bytes() != words:
+                    found += [child, *descendants(child)]
     return found
 
 

@@ -54,7 +54,7 @@ def _machine(machine: Machine) -> Iterator[str]:
 def _releases(cases: Iterable[Case]) -> Iterator[str]:
     cases = tuple(cases)
     yield from ("", "## Releases", "", f"![seconds]({RELEASES})", "")
-    yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces the replicas and proves it."
+    yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces replicas and proves it."
     yield ""
     header = ("case", "pushed", "whole release", "docker build + push", "stored by the suite", "stored by docker push")
     yield from _table(header, (_times(case) for case in cases))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from deploy import model
 from deploy.records import Model
@@ -107,7 +105,8 @@ class Application:
         """Has the containers of an image behave like that."""
         self.engine.scripts[image] = script
 
-    def state(self) -> Any:
+    def state(self) -> str:
         """All that the fakes hold, to be compared with what they hold later."""
-        registry = {name: sorted(held) for name, held in [*self.registry.blobs.items(), *self.registry.manifests.items()]}
-        return json.dumps([repr(self.engine.state()), registry, sorted(self.store.held), self.machine.happened])
+        shelves = (*self.registry.blobs.items(), *self.registry.manifests.items())
+        pushed = sorted((repository, name) for repository, held in shelves for name in held)
+        return repr((self.engine.state(), pushed, sorted(self.store.held), self.machine.happened))

@@ -1,0 +1,178 @@
+"""What a release would do, found out by looking only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy import pipeline
+from deploy.errors import ModelUnknown, SourceUnreadable
+from deploy.plan import Step, plan
+from deploy.settings import DEBIAN
+from tests.fakes.application import PIPELINE, Application
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Application:
+    """An application with one published model, that was never released."""
+    application = Application(tmp_path)
+    application.publish("1")
+    application.machine.registries.add("registry.example")
+    return application
+
+
+@pytest.fixture
+def released(application: Application) -> Application:
+    """The same, released once."""
+    pipeline.release(application.site())
+    return application
+
+
+def steps(application: Application, version: str = "latest") -> dict[str, Step]:
+    """The plan's steps by stage."""
+    return {step.stage: step for step in plan(application.site(), version)}
+
+
+def runs(application: Application) -> list[str]:
+    """The stages that would run."""
+    return [stage for stage, step in steps(application).items() if step.runs]
+
+
+def test_a_first_release_runs_everything(application: Application) -> None:
+    """Each stage says why."""
+    found = steps(application)
+    assert runs(application) == ["fetch", "build", "smoke", "push", "deploy"]
+    assert found["fetch"].why == "digits@1 is new here"
+    assert found["fetch"].moves is not None
+    assert found["fetch"].moves > 5000
+    assert found["build"].why == "this machine has not built classifier yet"
+    assert found["push"].why == "what the registry lacks is known after the build"
+    assert found["deploy"].why == "nothing was released here yet"
+
+
+def test_where_nothing_is_new_nothing_runs(released: Application) -> None:
+    """Each stage says so."""
+    found = steps(released)
+    assert runs(released) == []
+    assert found["deploy"].why == "release 1 serves exactly this image"
+
+
+def test_a_new_model_is_moved_and_nothing_is_built(released: Application) -> None:
+    """The bytes that will move are told."""
+    released.publish("2", size=40_000)
+    found = steps(released)
+    assert runs(released) == ["fetch", "smoke", "push", "deploy"]
+    assert found["fetch"].moves is not None
+    assert 40_000 < found["fetch"].moves < 41_000
+    assert found["deploy"].why == "release 1 serves another image"
+
+
+def test_new_code_is_built_and_told_by_its_file(released: Application) -> None:
+    """The model is here already."""
+    released.write("app/main.py", "print('two')\n")
+    assert runs(released) == ["build", "smoke", "push", "deploy"]
+    assert "app/main.py changed" in steps(released)["build"].why
+
+
+def test_what_the_registry_lacks_is_counted(released: Application) -> None:
+    """Where the image is known already, what a push would move is known as well."""
+    released.publish("2", size=40_000)
+    site = released.site()
+    layer = pipeline.fetch(site, "latest")
+    step = steps(released)["push"]
+    assert step.runs
+    assert step.moves is not None
+    assert layer.size < step.moves < layer.size + 5000
+    pipeline.push(site, pipeline.join(site, pipeline.build(site), layer))
+    assert not steps(released)["push"].runs
+
+
+def test_what_serves_no_more_is_released_again(released: Application) -> None:
+    """The image is the same, but a replica is gone."""
+    released.engine.stop(released.site().view.replicas()[0].name, 0)
+    assert "deploy" in runs(released)
+
+
+def test_a_machine_without_an_engine_is_told_what_up_would_do(application: Application) -> None:
+    """The rest of the plan is made all the same."""
+    application.machine.running = False
+    found = plan(application.site())
+    assert (found[0].stage, found[0].runs) == ("up", True)
+    assert found[0].why.startswith("container engine is missing")
+    assert [step.stage for step in found if step.stage != "up"] == ["fetch", "build", "smoke", "push", "deploy"]
+
+
+def test_a_registry_that_is_not_up_yet_is_not_asked(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on this machine will be started by the release."""
+    site = application.site()
+    pipeline.build(site)
+    pipeline.fetch(site, "latest")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY", "127.0.0.1:5000")
+    assert steps(application)["push"].why == "the registry is not up yet"
+
+
+def test_an_empty_store_will_get_the_sample(application: Application) -> None:
+    """It is not made to find that out."""
+    application.store.held.clear()
+    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample='sample = "nowhere:write"'))
+    assert "the sample model will be made" in steps(application)["fetch"].why
+    assert application.store.held == {}
+
+
+def test_a_model_that_is_not_published_is_no_plan(application: Application) -> None:
+    """What would stop a release stops its plan."""
+    with pytest.raises(ModelUnknown):
+        plan(application.site(), "7")
+
+
+def test_code_that_cannot_be_read_is_no_plan(application: Application) -> None:
+    """Nor can a release be made of files that are not there."""
+    (application.folder / "Dockerfile").unlink()
+    with pytest.raises(SourceUnreadable):
+        plan(application.site())
+
+
+def nothing(_: Application) -> None:
+    """Leaves the application as it is."""
+
+
+def new_model(application: Application) -> None:
+    """Publishes another model."""
+    application.publish("2")
+
+
+def new_code(application: Application) -> None:
+    """Changes the code."""
+    application.write("app/main.py", "print('two')\n")
+
+
+def no_engine(application: Application) -> None:
+    """Stops the engine."""
+    application.machine.running = False
+
+
+def lost_replica(application: Application) -> None:
+    """Ends a replica."""
+    application.engine.stop(application.site().view.replicas()[0].name, 0)
+
+
+@pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_replica])
+def test_planning_changes_nothing(released: Application, change: Callable[[Application], None]) -> None:
+    """Engine, registry, store and machine hold exactly what they held before, and no image was run."""
+    change(released)
+    released.trials.tried.clear()
+    before = released.state()
+    plan(released.site())
+    assert released.state() == before
+    assert released.trials.tried == []
+
+
+@pytest.mark.parametrize("change", [nothing, new_code, no_engine])
+def test_planning_a_first_release_changes_nothing(application: Application, change: Callable[[Application], None]) -> None:
+    """Not on a machine to which nothing was released, either."""
+    change(application)
+    before = application.state()
+    plan(application.site())
+    assert application.state() == before
