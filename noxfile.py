@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import nox
@@ -28,6 +31,17 @@ QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 def install(session: nox.Session, lock: str) -> None:
     """Installs exactly what a lock file names, every file checked by its hash."""
     session.install("--require-hashes", "-r", f"locks/{lock}.txt")
+
+
+def run_with_engine(session: nox.Session, *command: str) -> None:
+    """Starts what a release needs on this machine, then runs a command that may use the engine."""
+    session.run("invoke", "up")
+    denied = Path("/var/run/docker.sock").exists() and not os.access("/var/run/docker.sock", os.W_OK)
+    if denied and shutil.which("sg"):
+        # `up` has made this user a member of the engine's group; this process is older than that.
+        session.run("sg", "docker", "-c", shlex.join(command), external=True, env=QUIET)
+    else:
+        session.run(*command, env=QUIET)
 
 
 @nox.session
@@ -57,24 +71,21 @@ def unit(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run the tests of single stages against real parts."""
     install(session, "test")
-    session.run("invoke", "up", silent=False)
-    session.run("pytest", "tests/integration", *session.posargs, env=QUIET)
+    run_with_engine(session, "pytest", "tests/integration", *session.posargs)
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Run whole stories: release, roll back, undo."""
     install(session, "test")
-    session.run("invoke", "up", silent=False)
-    session.run("pytest", "tests/e2e", *session.posargs, env=QUIET)
+    run_with_engine(session, "pytest", "tests/e2e", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure releases and the served application; docs/08-benchmark.md explains. `-- --quick` only tries it out."""
     install(session, "bench")
-    session.run("invoke", "up", silent=False)
-    session.run("python", "-m", "bench", *session.posargs, env=QUIET)
+    run_with_engine(session, "python", "-m", "bench", *session.posargs)
 
 
 def stage(name: str) -> None:
@@ -112,7 +123,9 @@ def lock(session: nox.Session) -> None:
 
 def export(session: nox.Session, target: str, *options: str) -> None:
     """Writes part of the resolution in the form that pip and uv read alike, naming no index."""
-    session.run("uv", "export", "-q", "--frozen", "--no-header", "--no-annotate", "--no-emit-project", "-o", target, *options, external=True)
+    session.run(
+        "uv", "export", "-q", "--frozen", "--no-header", "--no-annotate", "--no-emit-project", "-o", target, *options, external=True
+    )
 
 
 def toml_string(text: str) -> str:

@@ -84,11 +84,11 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
     return "\n".join((paint(lines[0], _DIM, stream=sys.stdout), *lines[1:]))
 
 
-def paint(text: str, *codes: str, stream: Any = sys.stderr) -> str:  # noqa: ANN401  a text stream
-    """The text in colour, on a terminal that has not been told otherwise."""
+def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401  a text stream
+    """The text in colour, on a terminal (standard error, unless another is given) that has not been told otherwise."""
     import os
 
-    if not stream.isatty() or os.environ.get("NO_COLOR"):
+    if not (stream or sys.stderr).isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
 
@@ -99,6 +99,7 @@ def _reporting() -> Iterator[None]:
     logger = logging.getLogger("deploy")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -108,6 +109,8 @@ def _reporting() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class _Lines(logging.Formatter):

@@ -15,7 +15,7 @@ from typing import Protocol
 from deploy.clients import debian
 from deploy.clients.engine import Engine
 from deploy.clients.oci import HttpRegistry
-from deploy.errors import PortTaken, RegistryError
+from deploy.errors import EngineDenied, PortTaken, RegistryError
 
 
 class System(Protocol):
@@ -57,7 +57,13 @@ def connect() -> Engine:
     """
     from deploy.clients.docker import DockerEngine
 
-    return DockerEngine()
+    try:
+        return DockerEngine()
+    except EngineDenied:
+        # Whoever was made a member after logging in becomes one only in a new process.
+        if debian.is_engine_member():
+            debian.start_again_as_member()
+        raise
 
 
 def registry_answers(host: str) -> bool:

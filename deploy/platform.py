@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy import parts, progress
-from deploy.clients.engine import Engine
+from deploy.clients.engine import Container, Engine
 from deploy.errors import EngineDenied, EngineUnavailable, PlatformError
 from deploy.host import HERE, Host, is_loopback
 from deploy.settings import Environment, ImageBuild, Settings
@@ -128,15 +128,16 @@ def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
     from deploy.targets.docker import APP, LABEL
 
     stopped: list[str] = []
-    alone = True
+    others: list[Container] = []
     with suppress(EngineUnavailable):
         found = here.connect()
         mine = {LABEL: "yes", APP: settings.app.name}
         stopped += _stopped(found, mine, purge=purge)
-        alone = not any(container.running for container in found.containers({LABEL: "yes"}))
-        if alone:
-            stopped += _stopped(found, {parts.PART: "registry"}, purge=purge)
-    if not alone:
+        others = [container for container in found.containers({LABEL: "yes"}) if container.labels[APP] != settings.app.name]
+        if not any(container.running for container in others):
+            # Applications that are stopped have their images in the registry still.
+            stopped += _stopped(found, {parts.PART: "registry"}, purge=purge and not others)
+    if any(container.running for container in others):
         log.info("the registry and the engine stay: other applications are released here")
     elif here.system.stop_engine(_pid_file()):
         stopped.append("dockerd")

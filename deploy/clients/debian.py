@@ -146,8 +146,19 @@ def join_engine_group() -> bool:
     root = administrator()
     if root is None or os.geteuid() == 0:
         return False
-    done = subprocess.run([*root, "usermod", "-aG", "docker", str(os.getuid()) and _user()], capture_output=True, check=False)  # noqa: S603
+    done = subprocess.run([*root, "usermod", "-aG", "docker", _user()], capture_output=True, check=False)  # noqa: S603
     return done.returncode == 0
+
+
+def is_engine_member() -> bool:
+    """Whether this user is in the engine's group by now, though this process, being older, is not."""
+    import grp
+
+    try:
+        group = grp.getgrnam("docker")
+    except KeyError:
+        return False
+    return _user() in group.gr_mem and group.gr_gid not in os.getgroups() and shutil.which("sg") is not None
 
 
 def start_again_as_member() -> None:

@@ -309,9 +309,19 @@ class DockerEngine:
             return made["Id"], socket
 
     def release(self, held: Any) -> None:  # noqa: ANN401  what `hold` gave
+        from docker.errors import NotFound
+
         container, socket = held
+        # The SDK hangs the response on its socket; closing that first leaves nothing for Python 3.13 to complain of later.
+        getattr(socket, "_response", socket).close()
         socket.close()
         self.remove(container)
+        with asking(container):
+            try:
+                # The engine removes it by itself as well: whichever does, its name is free when this returns.
+                self._api.wait(container, timeout=_TIMEOUT, condition="removed")
+            except NotFound:
+                return
 
 
 def _where() -> dict[str, Any]:

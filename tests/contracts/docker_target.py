@@ -80,6 +80,17 @@ class DockerTargetContract(TargetContract):
         assert docker.answers() == {"a"}
         assert (b.image.digest, "serving") not in states(target)
 
+    def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(self, docker: DockerPlace, a: Release, b: Release) -> None:
+        """Also where the old release had more replicas than the new one has."""
+        docker.target(replicas=3).shift(a)
+        target = docker.target(replicas=1)
+        target.shift(b)
+        docker.engine.stop(self.door(docker).id, 1)
+        with docker.target(replicas=1).locked():
+            pass
+        until(lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves")
+        assert docker.answers() == {"b"}
+
     def test_a_door_without_its_file_opens_to_all_that_runs(self, docker: DockerPlace, a: Release) -> None:
         """A file that a crash spoilt is written anew; a door that opens to nobody would be worse than any other."""
         target = docker.target()

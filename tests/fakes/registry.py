@@ -1,4 +1,4 @@
-"""A registry in memory, and helpers to fill it."""
+"""A registry in memory, and what makes its manifests and digests."""
 
 from __future__ import annotations
 

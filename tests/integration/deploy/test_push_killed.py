@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
 MEBIBYTES = 200
-PUSH = """
+PUSH = r"""
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ class Display(progress.Quiet):
         def advance(count):
             nonlocal done
             done += count
-            print(done, flush=True)
+            os.write(1, f"{done}\n".encode())
         yield advance
 
 root, host, repository, joined = sys.argv[1:]
@@ -72,9 +73,11 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     repository = f"test/{secrets.token_hex(8)}"
     words = [str(blobs.root), registry_host, repository, joined.to_json()]
     with subprocess.Popen([sys.executable, "-c", PUSH, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        reached = next(line for line in process.stdout if int(line) > moment << 20)
-        process.kill()
+        try:
+            assert process.stdout is not None
+            reached = next(line for line in process.stdout if int(line) > moment << 20)
+        finally:
+            process.kill()
     assert int(reached) < MEBIBYTES << 20
     remote = HttpRegistry(registry_host)
     tags = (registry.app_tag(joined.app.key), registry.model_tag(joined.layer.model), joined.digest)

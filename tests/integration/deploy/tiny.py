@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import secrets
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol
+from typing import IO, Protocol, cast
 
 from deploy import image, layer
 from deploy.blobs import Blobs
@@ -123,7 +124,8 @@ class Tiny:
 
 
 def _packed(files: dict[str, str]) -> IO[bytes]:
-    packed = io.BytesIO()
+    # BuildKit's command line reads it as its standard input, so it must be a real file.
+    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  the caller closes it
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(name)

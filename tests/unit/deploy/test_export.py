@@ -159,7 +159,9 @@ def test_a_small_layer_that_starts_like_json_is_a_layer(blobs: Blobs, name: str)
 def test_the_same_layer_gives_the_same_bytes_in_every_cache(blobs: Blobs, tmp_path: Path) -> None:
     """No time enters the compressed form."""
     other = Blobs(tmp_path / "other")
-    assert export(stream(*old_shape(ONE, TWO)), blobs, "x") == export(stream(*old_shape(ONE, TWO)), other, "x")
+    about, layers = export(stream(*old_shape(ONE, TWO)), blobs, "x")
+    assert export(stream(*old_shape(ONE, TWO)), other, "x") == (about, layers)
+    assert [blobs.read(item.digest)[4:8] for item in layers] == [bytes(4), bytes(4)]
 
 
 def test_a_layer_that_was_exported_before_is_not_compressed_again(blobs: Blobs) -> None:

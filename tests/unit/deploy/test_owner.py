@@ -47,10 +47,16 @@ def test_a_later_process_of_the_same_number_is_another() -> None:
     assert not Owner(owner.person, owner.host, owner.process, f"{owner.started}0").alive
 
 
-def test_a_process_of_another_user_is_alive() -> None:
-    """Not to be allowed to signal it is no proof of its death; the first process of the machine always lives."""
-    first = subprocess.run(["cat", "/proc/1/stat"], capture_output=True, text=True, check=True).stdout
-    assert Owner("root", socket.gethostname(), 1, first.rpartition(")")[2].split()[19]).alive
+def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to be allowed to signal it is no proof of its death."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    owner = Owner.current()
+    monkeypatch.setattr(os, "kill", refuse)
+    assert owner.alive
+    assert not Owner(owner.person, owner.host, owner.process, "1").alive
 
 
 def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:

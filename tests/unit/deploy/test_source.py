@@ -203,11 +203,20 @@ def test_a_shallow_clone_is_warned_of(repository: Path, tmp_path: Path, caplog: 
     assert "shallow" in caplog.text
 
 
-@pytest.mark.parametrize("language", ["C", "de_DE.UTF-8"])
-def test_a_repository_of_somebody_else_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch, language: str) -> None:
+def test_git_is_asked_in_one_language(application: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A refusal is known by its words, whatever language the user reads."""
+    program = tmp_path / "git"
+    program.write_text('#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n', encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(SourceUnreadable):
+        read(application)
+
+
+def test_a_repository_of_somebody_else_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Git refuses to read it, which is not the same as there being none; its advice is shown."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    monkeypatch.setenv("LC_ALL", language)
     with pytest.raises(SourceUnreadable) as caught:
         read(repository)
     assert "safe.directory" in caught.value.detail

@@ -280,6 +280,16 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(server: HttpRegistryServe
     assert server.arrived == len(LARGE)
 
 
+def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(server: HttpRegistryServer, connect: Connect) -> None:
+    """The second refusal is the answer."""
+    server.auth = "bearer"
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'}
+    server.on("HEAD", "blobs", refused(401, challenge), times=2)
+    with pytest.raises(RegistryDenied):
+        connect(ADA).has(REPOSITORY, digest(SMALL))
+    assert len(server.asked("GET", "/token")) == 1
+
+
 @pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
 def test_a_login_service_that_gives_no_token_is_told(server: HttpRegistryServer, connect: Connect, said: bytes) -> None:
     """Whatever else it says is no token."""

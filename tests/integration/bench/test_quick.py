@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+from bench.figures import Report
+from bench.ground import BENCH
+
+pytestmark = pytest.mark.integration
+
+
+def _labelled() -> set[str]:
+    """What the engine holds of any run of the benchmark."""
+    found: set[str] = set()
+    for kind in (("container", "ls", "-a"), ("volume", "ls"), ("network", "ls"), ("image", "ls")):
+        command = ["docker", *kind, "-q", "--filter", f"label={BENCH}"]
+        found.update(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    return found
+
+
+@pytest.fixture(scope="module", name="before")
+def _before() -> set[str]:
+    return _labelled()
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of everything, measured once on small models."""
+    folder = tmp_path_factory.mktemp("report")
+    main(["--quick", "--out", str(folder)])
+    return folder
+
+
+@pytest.fixture(scope="module", name="report")
+def _report(folder: Path) -> Report:
+    return Report.from_json((folder / "report.json").read_bytes())
+
+
+def test_every_case_is_measured_both_ways(report: Report) -> None:
+    """The harness works from end to end: each case has figures of the suite and of docker beside it."""
+    cases = {case.name: case for case in report.measured.cases}
+
+    assert list(cases) == ["first", "unchanged", "code", "model-30000000"]
+    for case in cases.values():
+        assert len(case.suite) == len(case.docker) == 1
+        assert all(run.seconds > 0 and run.peak > 10_000_000 for run in (*case.suite, *case.docker))
+
+
+def test_the_stages_of_a_release_are_all_recognised(report: Report) -> None:
+    """The lines that a release says still tell when each stage ended."""
+    first = report.measured.cases[0].suite[0]
+
+    assert list(first.stages) == ["start and fetch", "build", "join", "load and smoke test", "push", "roll out", "verify and end"]
+    assert sum(first.stages.values()) == pytest.approx(first.seconds)
+
+
+def test_bytes_are_counted_where_they_arrive(report: Report) -> None:
+    """A new model stores its size, by both ways; nothing new stores nothing; new code neither reads nor stores the model."""
+    cases = {case.name: case for case in report.measured.cases}
+
+    model = cases["model-30000000"]
+    assert all(29_000_000 < run.stored < 32_000_000 for run in model.suite)
+    assert all(20_000_000 < run.stored < 32_000_000 for run in model.docker)
+    assert all(run.received > run.stored for run in model.suite)
+    assert [run.stored for run in cases["unchanged"].suite] == [0]
+    assert all(run.stored < 1_000_000 for run in cases["code"].suite)
+    assert max(cases["code"].weights_read) < 5_000_000
+
+
+def test_every_server_answers_every_load_without_a_failure(report: Report) -> None:
+    """Five servers, two pictures, two numbers of clients."""
+    assert len({item.server for item in report.measured.served}) == 5
+    assert len(report.measured.served) == 20
+    assert all(burst.requests > 0 and burst.failures == 0 for item in report.measured.served for burst in item.bursts)
+
+
+def test_the_report_is_written_with_its_pictures(folder: Path) -> None:
+    """JSON for programs, Markdown and pictures for people."""
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in folder.glob("*.png")}
+
+    assert len(pictures) == 4
+    assert all(f"({name})" in text for name in pictures)
+
+
+def test_nothing_stays_in_the_engine(before: set[str], report: Report) -> None:
+    """Containers, volumes, networks and images of the benchmark are gone."""
+    assert report.measured.cases
+    assert _labelled() <= before

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.aims import judged
+from bench.figures import Transfer
+from tests.unit.bench.examples import MODEL, case, docker_run, measured, run
+
+
+def test_a_good_run_meets_every_aim() -> None:
+    """Each promise is judged once, and shown with what was found."""
+    found = {aim.promise: (aim.found, aim.met) for aim in judged(measured())}
+
+    assert len(found) == 8
+    assert all(met for _, met in found.values())
+    assert found["nothing changed: less than 2 s"] == ("1.20 s", True)
+    assert found["`invoke --list` takes less than 0.5 s"] == ("0.30 s", True)
+    assert found["model-250000000: pushed 5 times faster than by docker build and push"] == ("6.0 times", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "promise"),
+    [
+        ({"cases": (case("unchanged", suite=(run(seconds=2.1, stored=0),)),)}, "nothing changed: less than 2 s"),
+        ({"cases": (case("unchanged", suite=(run(seconds=1.0, stored=1),)),)}, "nothing changed: 0 bytes uploaded"),
+        ({"cases": (case("code", weights_read=(3_000_000,)),)}, "code changed: no byte of the model is read"),
+        ({"cases": (case("code", weights_read=(0,), suite=(run(stored=MODEL),)),)}, "code changed: no byte of the model is sent"),
+        ({"cases": (case(f"model-{MODEL}", docker=(docker_run(seconds=9.9),) * 2),)}, "pushed 5 times faster"),
+        ({"cases": (case("first", suite=(run(peak=150_000_000),)),)}, "memory of the suite"),
+        ({"transfer": Transfer(size=MODEL, suite=(1.4,), put=(1.0,))}, "one plain streamed PUT"),
+        ({"listing": (0.6,)}, "`invoke --list`"),
+    ],
+)
+def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
+    """A figure beyond its limit misses its aim, and only that."""
+    missed = [aim.promise for aim in judged(measured(**changes)) if not aim.met]
+
+    assert len(missed) == 1
+    assert promise in missed[0]
+
+
+def test_parts_that_were_left_out_are_not_judged() -> None:
+    """A run of one part says nothing of the others."""
+    assert judged(measured(cases=(), transfer=None, listing=())) == ()
+
+
+def test_reads_that_could_not_be_watched_are_not_judged() -> None:
+    """Where files live in memory, nobody can tell what was read of them."""
+    promises = {aim.promise for aim in judged(measured(cases=(case("code"),)))}
+
+    assert "code changed: no byte of the model is sent" in promises
+    assert "code changed: no byte of the model is read" not in promises
+
+
+def test_only_the_model_of_the_promised_size_is_held_to_it() -> None:
+    """Against a small model the fixed costs weigh more, and nothing was promised."""
+    assert not [aim for aim in judged(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise]

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.ground import BENCH, Tally, mark, tallied
+
+COUNTERS = """\
+1234567\t/var/lib/registry
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+    lo:     500       5    0    0    0     0          0         0      500       5    0    0    0     0       0          0
+  eth0: 2002000      20    0    0    0     0          0         0   303000      30    0    0    0     0       0          0
+"""
+
+
+def test_a_registrys_counters_are_read() -> None:
+    """Its storage, and both directions of its network interface; what it says to itself does not count."""
+    assert tallied(COUNTERS) == Tally(stored=1234567, received=2002000, sent=303000)
+
+
+def test_what_happened_between_two_looks_is_their_difference() -> None:
+    """Each field by itself."""
+    assert Tally(10, 20, 30) - Tally(1, 5, 30) == Tally(9, 15, 0)
+
+
+def test_counters_without_an_interface_are_an_error() -> None:
+    """A registry that cannot be watched must not pass for one that moved nothing."""
+    with pytest.raises(ValueError, match="no network interface"):
+        tallied(COUNTERS.replace("eth0", "wan0"))
+
+
+def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
+    """What never changes from release to release stays as it is, so that it is found in the build cache."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(
+        "FROM $BASE AS python\nRUN a\nFROM python AS dependencies\nRUN b\nFROM python AS code\nCOPY app /app\nFROM python\nRUN c\n"
+    )
+    mark(file, "me")
+
+    assert file.read_text().splitlines() == [
+        "FROM $BASE AS python",
+        "RUN a",
+        "FROM python AS dependencies",
+        "RUN b",
+        "FROM python AS code",
+        f"LABEL {BENCH}=me",
+        "COPY app /app",
+        "FROM python",
+        f"LABEL {BENCH}=me",
+        "RUN c",
+    ]
+
+
+def test_a_dockerfile_that_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
+    """Images that could not be found again would never be removed."""
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM base AS python\n")
+
+    with pytest.raises(ValueError, match="no stage"):
+        mark(file, "me")

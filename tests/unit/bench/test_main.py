@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import FULL, QUICK, require_room, write
+from bench.aims import judged
+from bench.figures import Report
+from tests.unit.bench.examples import measured
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    """A full disk in the middle would spoil the figures of everything else on the machine."""
+    huge = dataclasses.replace(FULL, models=((10**15, 1000),))
+
+    with pytest.raises(SystemExit, match="TMPDIR"):
+        require_room(tmp_path, huge)
+
+
+def test_a_full_run_measures_what_the_aims_speak_of() -> None:
+    """250 MB and 1 GB, every case more than once; the quick one has the same cases."""
+    assert [size for size, _ in FULL.models] == [250_000_000, 1_000_000_000]
+    assert min(FULL.first, FULL.unchanged, FULL.code, FULL.pushes, FULL.listing, *(turns for _, turns in FULL.models)) > 1
+    assert FULL.load.clients == (1, 4, 16)
+    assert QUICK.models[0][0] < 50_000_000
+
+
+def test_a_report_is_written_for_programs_and_for_people(tmp_path: Path) -> None:
+    """The folder is made; JSON can be read back, Markdown shows the pictures beside it."""
+    report = Report(measured=measured(), aims=judged(measured()))
+    write(report, tmp_path / "new" / "folder")
+
+    assert Report.from_json((tmp_path / "new" / "folder" / "report.json").read_bytes()) == report
+    assert "releases.png" in (tmp_path / "new" / "folder" / "report.md").read_text(encoding="utf-8")

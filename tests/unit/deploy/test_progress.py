@@ -1,0 +1,143 @@
+"""What is shown of work while it lasts."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from deploy import progress
+from deploy.progress import Bars, Display, Lines, Quiet, seconds, size
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (18_540, "18.5 kB"),
+        (123_456, "123 kB"),
+        (18_540_000, "18.5 MB"),
+        (250_000_000, "250 MB"),
+        (1_500_000_000, "1.5 GB"),
+        (2_000_000_000_000, "2000.0 GB"),
+    ],
+)
+def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
+    """With one digit after the point where it says something."""
+    assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("duration", "shown"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.3, "12 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185.2, "3 min 05 s")]
+)
+def test_durations_are_told_as_people_do(duration: float, shown: str) -> None:
+    """The longer, the coarser."""
+    assert seconds(duration) == shown
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which lines are printed."""
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> None:
+    """A log is not flooded, however small the pieces are."""
+    stream = io.StringIO()
+    with Lines(stream).track("pushing", 100_000) as advance:
+        for _ in range(10):
+            clock.now += 1
+            advance(10_000)
+    assert stream.getvalue().splitlines() == ["    pushing: 60.0 kB of 100 kB", "    pushing: 100 kB in 10 s"]
+
+
+def test_work_of_unknown_size_is_told_without_it(clock: Clock) -> None:
+    """What went by is all that can be said."""
+    stream = io.StringIO()
+    with Lines(stream).track("exporting", 0) as advance:
+        clock.now += 6
+        advance(5)
+    assert stream.getvalue().splitlines() == ["    exporting: 5 B", "    exporting: 5 B in 6.0 s"]
+
+
+def test_work_without_bytes_is_not_told() -> None:
+    """Nothing moved, nothing to say."""
+    stream = io.StringIO()
+    with Lines(stream).track("pushing", 0):
+        pass
+    assert stream.getvalue() == ""
+
+
+def test_notes_are_told_when_nothing_was_for_a_while(clock: Clock) -> None:
+    """The first wait of a second is not worth a line, that of a minute is."""
+    stream = io.StringIO()
+    lines = Lines(stream)
+    for _ in range(12):
+        clock.now += 1
+        lines.note(f"waiting at {clock.now:.0f}")
+    assert stream.getvalue().splitlines() == ["    waiting at 1006", "    waiting at 1012"]
+
+
+def test_a_note_on_a_terminal_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays on one line, whatever its length."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    Bars().note("x" * 300)
+    assert stream.getvalue().startswith("\r\x1b[K")
+    assert stream.getvalue().endswith("\r")
+    assert stream.getvalue().count("x") == 100
+
+
+def test_a_bar_vanishes_and_shows_nothing_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output is for results."""
+    with Bars().track("pushing", 1000) as advance:
+        advance(500)
+    assert capsys.readouterr().out == ""
+
+
+class Noted:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keeps it."""
+        self.notes.append(text)
+
+    track = Quiet.track
+
+
+def test_stages_report_to_the_display_of_whoever_runs_them() -> None:
+    """The innermost counts, also after an error; outside of all, nothing is shown."""
+    outer, inner = Noted(), Noted()
+    with progress.shown_on(outer):
+        progress.note("one")
+        with pytest.raises(KeyError), progress.shown_on(inner):
+            raise KeyError
+        progress.note("two")
+    progress.note("three")
+    assert (outer.notes, inner.notes) == (["one", "two"], [])
+
+
+@pytest.mark.parametrize("display", [Quiet(), Lines(io.StringIO()), Bars()])
+def test_every_display_hands_counts_on(display: Display) -> None:
+    """A stage need not know which it has."""
+    with progress.shown_on(display), progress.track("pushing", 10) as advance:
+        advance(10)
+        advance(-10)

@@ -1,0 +1,232 @@
+"""The command line: every task is there, explained, instant to list, and ends in a result or an error that can be read."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.program import Program
+
+import tasks
+from deploy import desk
+from tests.fakes.application import Application
+
+ROOT = Path(tasks.__file__).parent
+HEAVY = {"azure", "docker", "flask", "kubernetes", "numpy", "obstore", "onnx", "pydantic", "requests", "rich", "testcontainers"}
+NAMES = {
+    "build",
+    "deploy",
+    "doctor",
+    "down",
+    "fetch",
+    "history",
+    "model.list",
+    "model.publish",
+    "model.show",
+    "push",
+    "release",
+    "rollback",
+    "smoke",
+    "status",
+    "up",
+    "verify",
+}
+LISTING = """
+import sys
+from invoke.main import program
+try:
+    program.run(["invoke", *sys.argv[1:]])
+except SystemExit:
+    pass
+print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+Run = Callable[..., int]
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """The application that the tasks work on, with one published model."""
+    application = Application(tmp_path)
+    application.publish("1")
+    monkeypatch.setattr(tasks, "_site", lambda env="": application.site(env or "local"))
+    return application
+
+
+@pytest.fixture
+def run(application: Application) -> Run:
+    """Runs a command line as a shell would; gives its exit code."""
+
+    def ran(*words: str) -> int:
+        try:
+            Program(namespace=tasks.namespace).run(["invoke", *words])
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    return ran
+
+
+def listed() -> dict[str, Any]:
+    """Every task by the name under which it is called, read anew: Invoke takes the help out of those that it runs."""
+    namespace = runpy.run_path(str(ROOT / "tasks.py"))["namespace"]
+    return {name: namespace[name] for name in namespace.task_names}
+
+
+def test_every_task_is_there() -> None:
+    """Under the names that the documentation uses, and no others."""
+    assert set(listed()) == NAMES
+
+
+def test_every_task_and_every_option_is_explained() -> None:
+    """In the list and in each one's help."""
+    for name, found in listed().items():
+        options = {option for option in inspect.signature(found.body).parameters if option != "_"}
+        assert {option.replace("-", "_") for option in found.help} == options, name
+        assert inspect.getdoc(found.body), name
+
+
+def test_tasks_hold_no_logic() -> None:
+    """One call each, to be found at the desk, which works for any front end."""
+    for name, found in listed().items():
+        body = inspect.getsource(inspect.unwrap(found.body)).split('"""', 2)[2].strip().splitlines()
+        assert (body[0].strip(), body[1].strip(), len(body)) == ("from deploy import desk", "", 3), name
+        called = body[2].strip().partition("(")[0]
+        assert called.startswith("desk."), name
+        assert hasattr(desk, called.removeprefix("desk.")), name
+
+
+@pytest.mark.parametrize("words", [["--list"], ["--help", "release"]])
+def test_listing_loads_nothing_heavy(words: list[str]) -> None:
+    """`invoke --list` is instant because no client library is imported before a stage needs it."""
+    done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    listing, _, loaded = done.stdout.partition("loaded:")
+    assert "release" in listing
+    assert "deploy" in loaded.split()
+    assert HEAVY & set(loaded.split()) == set()
+
+
+def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) -> None:
+    """From the command line to the front door."""
+    assert run("release") == 0
+    assert capsys.readouterr().out == "http://127.0.0.1:8080  three → 3, 99.1 (12 ms)\n"
+    for words in (["verify"], ["status"], ["history"], ["release"], ["model.list"], ["model.show"]):
+        assert run(*words) == 0
+        assert capsys.readouterr().out
+
+
+def test_stages_run_one_by_one_with_records(run: Run, application: Application, tmp_path: Path) -> None:
+    """As CI runs them; the folder is found from the application's."""
+    records = str(tmp_path / "records")
+    for stage in ("fetch", "build", "smoke", "push", "deploy"):
+        assert run(stage, "--records", records) == 0
+    assert (tmp_path / "records" / "rollout.json").is_file()
+    assert run("verify") == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["doctor", "--json"],
+        ["model.list", "--json"],
+        ["model.show"],
+        ["release", "--dry-run", "--json"],
+        ["release", "--json"],
+        ["verify", "--json"],
+        ["history", "--json"],
+        ["status", "--json"],
+        ["rollback", "--to", "1", "--json"],
+    ],
+)
+def test_json_is_all_that_standard_output_holds(run: Run, application: Application, words: list[str], capsys: Output) -> None:
+    """What the stages say of their work goes to standard error."""
+    assert run("release") == 0
+    capsys.readouterr()
+    assert run(*words) == 0
+    shown = capsys.readouterr()
+    json.loads(shown.out)
+    assert "{" not in shown.err
+
+
+def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> None:
+    """A line a stage."""
+    assert run("release", "--json") == 0
+    said = [line[2:].split()[0] for line in capsys.readouterr().err.splitlines() if line.startswith("· ")]
+    assert [word for word in said if word in ("model", "code", "image", "smoke", "push", "serves")][:2] == ["model", "code"]
+    assert said[-1] == "serves"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["release", "--env", "production"], 2, "no environment is named 'production'"),
+        (["release", "--model", "imagenet"], 2, "serves 'digits', not 'imagenet'"),
+        (["release", "--model", "@7"], 20, "the store has no digits 7"),
+        (["rollback", "--only", "wheels"], 2, "--only takes model or code"),
+        (["rollback"], 64, "nothing has been released here yet"),
+        (["verify"], 64, "nothing has been released here yet"),
+        (["smoke", "--records", "nowhere"], 3, "a stage's input is missing"),
+        (["model.publish"], 2, "say what to publish"),
+        (["model.publish", "--sample"], 26, "this application has no sample model"),
+    ],
+)
+def test_errors_become_a_message_and_an_exit_code(run: Run, words: list[str], code: int, text: str, capsys: Output) -> None:
+    """On standard error, with what to do next; standard output stays empty."""
+    assert run(*words) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert text in shown.err
+    assert " next: " in shown.err
+    assert "Traceback" not in shown.err
+
+
+def test_a_failed_release_exits_with_its_own_code(run: Run, application: Application, capsys: Output) -> None:
+    """A script can tell a wrong answer from a crash."""
+    application.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
+    assert run("release") == 60
+    assert "three: expected 3, got 8" in capsys.readouterr().err
+
+
+def test_an_interruption_exits_as_shells_expect(run: Run, application: Application, capsys: Output) -> None:
+    """Ctrl-C in the middle of a release."""
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    application.play.problem = interrupted
+    assert run("release") == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_an_option_that_is_not_there_is_refused(run: Run, capsys: Output) -> None:
+    """By Invoke itself, before anything runs."""
+    assert run("release", "--everything") != 0
+    assert "--everything" in capsys.readouterr().err
+
+
+def test_machines_are_set_up_and_stopped(run: Run, application: Application, capsys: Output) -> None:
+    """With what was done as the result."""
+    assert run("up") == 0
+    assert capsys.readouterr().out.startswith("ready: ")
+    assert run("release") == 0
+    capsys.readouterr()
+    assert run("down", "--purge") == 0
+    assert capsys.readouterr().out.startswith("stopped: twinship-classifier-local-")
+    assert application.engine.containers({}) == []
+
+
+def test_tasks_leave_the_log_as_it_was(run: Run) -> None:
+    """Any number of them can run in one process."""
+    before = list(logging.getLogger("deploy").handlers)
+    run("release")
+    run("verify")
+    assert logging.getLogger("deploy").handlers == before
