@@ -214,6 +214,17 @@ def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool)
     assert application.machine.registry_answers("127.0.0.1:5000")
 
 
+def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: Path) -> None:
+    """Its releases are in the registry still: that stops with the last application, but keeps what it holds."""
+    application = released(tmp_path)
+    settings = application.site().settings
+    platform.down(settings, purge=False, here=application.machine.host)
+    application.machine.running = True
+    other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
+    platform.down(other, purge=True, here=application.machine.host)
+    assert application.engine.volumes.keys() >= {"twinship-classifier-local", parts.REGISTRY}
+
+
 def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: Settings) -> None:
     """No engine is no error."""
     assert platform.down(settings, purge=True, here=machine.host) == []

@@ -1,0 +1,70 @@
+"""The operating system: who may use the engine, as the group database says it."""
+
+from __future__ import annotations
+
+import grp
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from deploy import host
+from deploy.clients import debian
+from deploy.errors import EngineDenied
+
+
+@pytest.fixture(name="group")
+def _group(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The engine's group, of which this process is no member."""
+    group = SimpleNamespace(gr_gid=max(os.getgroups(), default=0) + 1000, gr_mem=[])
+    monkeypatch.setattr(grp, "getgrnam", lambda name: group)
+    monkeypatch.setattr(debian, "_user", lambda: "developer")
+    monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
+    return group
+
+
+def test_a_stranger_to_the_group_is_no_member(group: SimpleNamespace) -> None:
+    """Another process would not help."""
+    assert debian.is_engine_member() is False
+
+
+def test_one_who_was_made_a_member_lately_is_told_from_this_process(group: SimpleNamespace) -> None:
+    """The database knows, this process is older."""
+    group.gr_mem.append("developer")
+
+    assert debian.is_engine_member() is True
+
+
+def test_a_process_of_the_group_need_not_start_again(group: SimpleNamespace) -> None:
+    """It is denied for another reason, and starting again would never end."""
+    group.gr_mem.append("developer")
+    group.gr_gid = os.getgid()
+    assert debian.is_engine_member() is (os.getgid() not in os.getgroups())
+
+
+def test_where_there_is_no_such_group_nobody_is_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without an engine."""
+
+    def missing(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(grp, "getgrnam", missing)
+
+    assert debian.is_engine_member() is False
+
+
+@pytest.mark.parametrize("member", [True, False])
+def test_a_late_member_starts_again_and_a_stranger_is_told(monkeypatch: pytest.MonkeyPatch, member: bool) -> None:  # noqa: FBT001  both
+    """The engine's refusal is only passed on where a new process would be refused as well."""
+    started: list[str] = []
+
+    def denied() -> None:
+        raise EngineDenied("no", on="the socket", next="join")
+
+    monkeypatch.setattr("deploy.clients.docker.DockerEngine", denied)
+    monkeypatch.setattr(debian, "is_engine_member", lambda: member)
+    monkeypatch.setattr(debian, "start_again_as_member", lambda: started.append("again"))
+
+    with pytest.raises(EngineDenied):
+        host.connect()
+    assert started == (["again"] if member else [])
