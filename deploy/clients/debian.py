@@ -103,21 +103,32 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
     root = administrator()
     if root is None:
         raise PartMissing("the container engine is not running", on="this machine", next="start it as root: `sudo systemctl start docker`")
+    daemon = None
     if has_systemd():
         run([*root, "systemctl", "enable", "--now", "docker"], doing="starting docker")
     else:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603
-                [*root, found("dockerd") or "dockerd"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        pid.write_text(str(process.pid), encoding="utf-8")
+        daemon = _daemon(root, log, pid)
     deadline = time.monotonic() + within
     while not answers():
         if time.monotonic() > deadline:
             raise PartMissing("the container engine did not come up", on="dockerd", next="see its log", detail=_tail(log))
         progress.note("waiting for the container engine")
         time.sleep(0.2)
+        if daemon and daemon.poll() is not None:
+            # One that was killed a moment ago can still be in the way of the next.
+            time.sleep(1)
+            daemon = _daemon(root, log, pid)
+
+
+def _daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
+    """A Docker daemon that outlives this process."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603
+            [*root, found("dockerd") or "dockerd"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    pid.write_text(str(process.pid), encoding="utf-8")
+    return process
 
 
 def stop_engine(pid: Path) -> bool:

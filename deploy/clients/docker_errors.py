@@ -88,13 +88,28 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def asking(on: str) -> Iterator[None]:
     """Turns the SDK's errors into this project's."""
     import docker.errors
-    import requests
 
     try:
         yield
     except docker.errors.APIError as error:
         raise failed(str(error.explanation or error), on) from error
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-        raise EngineUnavailable(
-            "the container engine stopped answering", on=on, next="see that it runs (`invoke doctor`), then run the same command again"
-        ) from error
+    except breaks() as error:
+        raise gone(on) from error
+
+
+def breaks() -> tuple[type[Exception], ...]:
+    """What the SDK, and the libraries below it, raise when the engine ends in the middle of an answer."""
+    import http.client
+
+    import docker.errors
+    import requests
+    import urllib3.exceptions
+
+    return docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError
+
+
+def gone(on: str) -> EngineUnavailable:
+    """The error of an engine that was there and is not any more."""
+    return EngineUnavailable(
+        "the container engine stopped answering", on=on, next="see that it runs (`invoke doctor`), then run the same command again"
+    )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
+from deploy.clients.docker_errors import breaks, gone
 from deploy.errors import EngineFailed
 from deploy.owner import Owner
 
@@ -37,6 +38,7 @@ def trial(image: str, port: int) -> Iterator[Trial]:
 
     Raises:
         EngineFailed: it cannot be started.
+        EngineUnavailable: the engine ended meanwhile.
     """
     import docker.errors
     from testcontainers.core.config import testcontainers_config
@@ -64,6 +66,8 @@ def trial(image: str, port: int) -> Iterator[Trial]:
             next="see the message; `invoke doctor` checks the engine",
             detail=f"  {error.explanation}",
         ) from error
+    except breaks() as error:
+        raise gone(image) from error
 
 
 def _published(container: object, port: int) -> int:

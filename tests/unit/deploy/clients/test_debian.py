@@ -1,9 +1,10 @@
-"""The operating system: who may use the engine, as the group database says it."""
+"""The operating system: who may use the engine, and starting it."""
 
 from __future__ import annotations
 
 import grp
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -68,3 +69,17 @@ def test_a_late_member_starts_again_and_a_stranger_is_told(monkeypatch: pytest.M
     with pytest.raises(EngineDenied):
         host.connect()
     assert started == (["again"] if member else [])
+
+
+def test_a_daemon_that_ends_at_once_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed a moment ago may still be in the way of the next."""
+    daemon = tmp_path / "dockerd"
+    daemon.write_text(f"#!/bin/sh\ncd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi\n", encoding="utf-8")
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "has_systemd", lambda: False)
+
+    debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, within=20)
+
+    assert (tmp_path / "pid").read_text(encoding="utf-8").isdecimal()
