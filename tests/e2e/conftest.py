@@ -31,3 +31,11 @@ def _application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicati
     application = Application.made(tmp_path_factory.mktemp("application"))
     yield application
     application.invoke("down", "--purge")
+
+
+@pytest.fixture(scope="module", name="serving")
+def _serving(application: Application) -> Application:
+    """The application with two models published and the first released."""
+    application.ok("release")
+    application.ok("model.publish", "--sample", "2")
+    return application

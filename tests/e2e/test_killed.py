@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.e2e.application import Application
 from tests.e2e.load import Load
@@ -37,15 +34,6 @@ MOMENTS = [
     ("proven", 0.2),
     ("proven", 0.5),
 ]
-
-
-@pytest.fixture(scope="module", name="serving")
-def _serving(application: Application) -> Iterator[Application]:
-    """The application with two models published and the first released."""
-    application.ok("release")
-    application.ok("model.publish", "--sample", "2")
-    yield application
-    application.invoke("down", "--purge")
 
 
 def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Application) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -29,15 +28,6 @@ def create_app(*args, **kwargs):
 
     return made
 """
-
-
-@pytest.fixture(scope="module", name="serving")
-def _serving(application: Application) -> Iterator[Application]:
-    """The application with two models published and the first released."""
-    application.ok("release")
-    application.ok("model.publish", "--sample", "2")
-    yield application
-    application.invoke("down", "--purge")
 
 
 @pytest.mark.parametrize(("clients", "pause", "at_least"), [(4, 0.1, 20.0), (8, 0.0, 40.0)], ids=["steady", "all it can"])
