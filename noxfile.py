@@ -16,7 +16,21 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "unit", "integration", "e2e"]
 
 PYTHON_FILES = ("app", "bench", "deploy", "examples", "sample", "tests", "noxfile.py", "tasks.py")
-STAGES = ("doctor", "up", "fetch", "build", "smoke", "push", "deploy", "verify", "release")
+STAGES = (
+    "doctor",
+    "up",
+    "fetch",
+    "build",
+    "smoke",
+    "push",
+    "deploy",
+    "verify",
+    "release",
+    "promote",
+    "promote-canary",
+    "abort",
+    "rollback",
+)
 LOCKS = {
     "deploy": (),
     "test": ("--group=test",),

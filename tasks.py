@@ -190,6 +190,47 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
     desk.rollback(_site(env), to, only, json=json)
 
 
+@task(help={"from": "environment whose release is shipped", "to": "environment that it is shipped to", "json": "print JSON"})
+@console.task_body
+def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
+    """Ship what serves in one environment to another: the same digest, never rebuilt."""
+    from deploy import desk
+
+    desk.promote(_site(to), _site(from_), json=json)
+
+
+@task(name="promote-canary", help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@console.task_body
+def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
+    """Let the canary that is held take over now."""
+    from deploy import desk
+
+    desk.promote_canary(_site(env), json=json)
+
+
+@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@console.task_body
+def abort(_: Context, env: str = "", json: bool = False) -> None:
+    """Give the canary that is held up; the previous release serves on."""
+    from deploy import desk
+
+    desk.abort(_site(env), json=json)
+
+
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "records": "folder with release.json; without it, what should serve there is rendered",
+    }
+)
+@console.task_body
+def render(_: Context, env: str = "", records: str = "") -> None:
+    """Print the Kubernetes objects of an environment as YAML."""
+    from deploy import desk
+
+    desk.render(_site(env), records)
+
+
 @task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
@@ -208,5 +249,7 @@ def status(_: Context, env: str = "", json: bool = False) -> None:
     desk.status(_site(env), json=json)
 
 
-namespace = Collection(doctor, up, down, fetch, build, smoke, push, deploy, verify, release, rollback, history, status)
+namespace = Collection(
+    doctor, up, down, fetch, build, smoke, push, deploy, verify, release, promote, promote_canary, abort, rollback, history, status, render
+)
 namespace.add_collection(Collection("model", publish, list_, show))

@@ -9,6 +9,7 @@ from flask import Flask
 
 from app import bundle, classifier, problems, telemetry
 from app.bundle import ModelError
+from app.patience import Room
 from app.routes import Service, blueprint
 from app.scoring import Scorer
 from app.settings import Settings
@@ -36,7 +37,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _assemble(settings: Settings) -> Flask:
     loaded = classifier.load(bundle.read(settings.model_dir))
-    service = Service(settings, loaded.bundle, Scorer(loaded, settings), telemetry.Telemetry(loaded.bundle))
+    service = Service(settings, loaded.bundle, Scorer(loaded, settings), telemetry.Telemetry(loaded.bundle), Room(settings.max_held_bytes))
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
     # A path is served as it is written or not at all; merging slashes would answer with a redirect page.

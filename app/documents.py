@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 _SHOWN = 60
+# In memory a value takes tens of times what it takes as text; what is read here has few, and some of them long.
+_MOST_VALUES = 100_000
 
 
 class DocumentError(ValueError):
@@ -107,17 +109,19 @@ def shown(value: object) -> str:
     return "a large number" if isinstance(value, int) and abs(value) >= 10**18 else str(value)
 
 
-def parse(raw: bytes | str, at: str = "") -> Node:
+def parse(raw: bytes | bytearray | str, at: str = "") -> Node:
     """Parse JSON (RFC 8259), refusing what parsers disagree on.
 
     Refused beyond bad syntax: text that is not UTF-8, a key that occurs twice in an object, NaN and the infinities, numbers of
-    thousands of digits, nesting deeper than the interpreter's stack.
+    thousands of digits, nesting deeper than the interpreter's stack, a hundred thousand values (or marks in texts that look like them).
 
     Raises:
         DocumentError: The text is refused; ``at`` is the path given.
     """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
+        if sum(map(text.count, "[{,")) > _MOST_VALUES:
+            raise _RefusedError(f"more than {_MOST_VALUES} values")  # noqa: TRY301 - as the parser's hooks refuse
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise DocumentError(at, "UTF-8", f"another byte at {error.start}") from error

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - its import makes the format known
 
+from app import segments
+
 if TYPE_CHECKING:
     from app.interface import Input, Preprocessing
 
@@ -75,7 +77,9 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
         TooLargeError: It has more pixels than allowed.
     """
     try:
-        picture = Image.open(io.BytesIO(raw), formats=FORMATS)
+        picture = Image.open(io.BytesIO(segments.essential(raw)), formats=FORMATS)
+    except segments.TooManyError as error:
+        raise PictureError(f"a picture of {error}") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"more than the {most_pixels} pixels that are left for it") from error
     except UnidentifiedImageError as error:

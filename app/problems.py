@@ -24,13 +24,15 @@ class RequestError(Exception):
         status: HTTP status of the answer.
         detail: What is wrong, in a sentence for the caller.
         field: Path of the wrong value in the body, such as ``input/1``; None where the body is not at fault.
+        retry_after: Seconds after which the same request may be served; None where it would fare no better.
     """
 
-    def __init__(self, status: HTTPStatus, detail: str, field: str | None = None) -> None:
+    def __init__(self, status: HTTPStatus, detail: str, field: str | None = None, retry_after: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.field = field
+        self.retry_after = retry_after
 
 
 def answer(status: int, detail: str, field: str | None = None) -> Response:
@@ -50,7 +52,10 @@ def register(app: Flask) -> None:
 
 
 def _refused(error: RequestError) -> Response:
-    return answer(error.status, error.detail, error.field)
+    response = answer(error.status, error.detail, error.field)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
 
 
 def _http(error: HTTPException) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -16,15 +17,18 @@ from app.problems import RequestError
 from app.telemetry import CONTENT_TYPE, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from app.bundle import Bundle
+    from app.patience import Room
     from app.scoring import Scorer
     from app.settings import Settings
 
 OPENAPI = Path(__file__).with_name("openapi.json")
-# Under this key the server may leave a function in the environ of a request, to be told that the body is read.
-BODY_READ = "app.body_read"
+# Under these keys the server may leave functions in the environ of a request, to be told how many bytes of the body have come, and
+# when it is whole.
+BODY_MOVED, BODY_READ = "app.body_moved", "app.body_read"
+_PIECE = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Service:
     bundle: Bundle
     scorer: Scorer
     telemetry: Telemetry
+    room: Room
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
@@ -82,24 +87,43 @@ def _version(service: Service) -> dict[str, object]:
 
 
 def _score(service: Service) -> Response:
-    texts = scoring.read_body(_body(), service.settings.max_pictures)
-    guesses, milliseconds = service.scorer.score(texts)
+    # A body is taken apart in its turn only: the values in it take more memory than its bytes.
+    with _body(service) as body, service.scorer.turn():
+        texts = scoring.read_body(body, service.settings.max_pictures)
+        guesses, milliseconds = service.scorer.score(texts)
     service.telemetry.scored(len(texts), milliseconds)
     return jsonify(scoring.answer(guesses, milliseconds))
 
 
-def _body() -> bytes:
+@contextmanager
+def _body(service: Service) -> Iterator[bytearray]:
+    """The body of the request, which takes its room until the block is left."""
     if request.mimetype != "application/json":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "No Content-Encoding is understood.")
+    body, moved = bytearray(), request.environ.get(BODY_MOVED, lambda _: None)
     try:
-        body = request.get_data(cache=False)
+        for piece in _pieces():
+            if not service.room.take(len(piece)):
+                raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1)
+            body += piece
+            moved(len(piece))
+        if len(body) < (request.content_length or 0):
+            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive whole and in time.")
+        request.environ.get(BODY_READ, lambda: None)()
+        yield body
+    finally:
+        service.room.give_back(len(body))
+
+
+def _pieces() -> Iterator[bytes]:
+    left = request.content_length
+    try:
+        while left != 0 and (piece := request.stream.read(_PIECE)):
+            left = left and left - len(piece)
+            yield piece
     except RequestEntityTooLarge:
         raise
     except Exception as error:  # The server's readers have no common base for what a client can do wrong.
         raise RequestError(HTTPStatus.BAD_REQUEST, "The body could not be read as its headers announce it.") from error
-    if len(body) < (request.content_length or 0):
-        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive whole and in time.")
-    request.environ.get(BODY_READ, lambda: None)()
-    return body

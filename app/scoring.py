@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,15 @@ from app.pictures import PictureError, TooLargeError
 from app.problems import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from app.classifier import Classifier, Guess
     from app.settings import Settings
 
 
-def read_body(raw: bytes, most_pictures: int) -> list[str]:
+def read_body(raw: bytes | bytearray, most_pictures: int) -> list[str]:
     """Read the texts of the pictures from ``{"input": [...]}``, where the list may itself be JSON in a string.
 
     Other keys are left alone, as the tutorial's service does.
@@ -51,17 +54,33 @@ class Scorer:
         self._most_pixels = settings.max_pixels
         # More requests than this decoding at once would each take longer and hold their pixels for longer.
         self._slots = threading.BoundedSemaphore(settings.slots or len(os.sched_getaffinity(0)))
+        # The other threads are for reading requests, and for telling whether the replica is well.
+        self._places = threading.BoundedSemaphore(max(1, settings.threads // 2))
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for a free slot, and hold it.
+
+        Raises:
+            RequestError: Too many wait already.
+        """
+        if not self._places.acquire(blocking=False):
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait to be scored.", retry_after=1)
+        try:
+            with self._slots:
+                yield
+        finally:
+            self._places.release()
 
     def score(self, texts: list[str]) -> tuple[list[list[Guess]], float]:
-        """Return the guesses for each picture and the milliseconds it took, waiting for a free slot not counted.
+        """Return the guesses for each picture and the milliseconds it took; to be called in a ``turn``.
 
         Raises:
             RequestError: A picture cannot be read or is too large; ``field`` is its path.
         """
-        with self._slots:
-            start = time.perf_counter()
-            guesses = self._classifier.classify(self._prepared(texts))
-            return guesses, 1000 * (time.perf_counter() - start)
+        start = time.perf_counter()
+        guesses = self._classifier.classify(self._prepared(texts))
+        return guesses, 1000 * (time.perf_counter() - start)
 
     def _prepared(self, texts: list[str]) -> list[npt.NDArray[Any]]:
         wanted = self._classifier.bundle.interface

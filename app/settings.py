@@ -23,12 +23,13 @@ class Settings:
     Attributes:
         model_dir: Directory of the published model, with ``manifest.json`` in it.
         port: TCP port to listen on.
-        threads: Requests read and answered at the same time.
+        threads: Requests read and answered at the same time; at most half of them score pictures or wait to.
         slots: Requests that decode and classify at the same time; 0 for one a core. More only adds memory.
         max_body_bytes: Largest body of a request.
+        max_held_bytes: Most bytes of bodies in memory, of all requests that are read or wait to be scored.
         max_pictures: Most pictures in a request.
         max_pixels: Most pixels in all pictures of a request together, before anything is decoded.
-        read_seconds: How long a client may take to send a request.
+        read_seconds: How long a client may take to send a request, and to take its answer.
         grace_seconds: How long requests in flight may take to finish after a stop was asked for.
         drain_seconds: How long new connections are still accepted after a stop was asked for, while ``/readyz`` says 503.
         access_log: Write one line of JSON a request to stdout.
@@ -39,9 +40,10 @@ class Settings:
 
     model_dir: Path = Path("/model")
     port: int = 8080
-    threads: int = 8
+    threads: int = 128
     slots: int = 0
     max_body_bytes: int = 10 * 1024 * 1024
+    max_held_bytes: int = 160 * 1024 * 1024
     max_pictures: int = 32
     max_pixels: int = 25_000_000
     read_seconds: int = 20
@@ -63,9 +65,10 @@ class Settings:
         settings = cls(
             model_dir=Path(reader.text("APP_MODEL_DIR", "/model")),
             port=reader.whole("APP_PORT", 8080, 1, 65_535),
-            threads=reader.whole("APP_THREADS", 8, 1, 256),
+            threads=reader.whole("APP_THREADS", 128, 1, 1024),
             slots=reader.whole("APP_SLOTS", 0, 0, 256),
             max_body_bytes=reader.whole("APP_MAX_BODY_BYTES", 10 * 1024 * 1024, 1, 2**31 - 1),
+            max_held_bytes=reader.whole("APP_MAX_HELD_BYTES", 160 * 1024 * 1024, 1, 2**40),
             max_pictures=reader.whole("APP_MAX_PICTURES", 32, 1, 10_000),
             max_pixels=reader.whole("APP_MAX_PIXELS", 25_000_000, 1, 178_000_000),
             read_seconds=reader.whole("APP_READ_SECONDS", 20, 1, 3600),

@@ -1,7 +1,8 @@
-"""The gunicorn worker that serves the application: threads, with two manners more than gunicorn's own has.
+"""The gunicorn worker that serves the application: threads, with some manners more than gunicorn's own has.
 
-A client that sends nothing holds no thread, and one that sends slowly holds it for a bounded time. On a stop, readiness ends at once
-while connections may still be accepted for a while, so that whoever routes requests can learn of it first.
+A client that sends nothing holds no thread, and gives way to others where connections are short; one that sends or reads slowly holds
+a thread for a bounded time. On a stop, readiness ends at once while connections may still be accepted for a while, so that whoever
+routes requests can learn of it first.
 
 Source: gunicorn's ``gthread`` worker, whose version is locked; it gives no public hook for either.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask
-from gunicorn.workers import gthread  # type: ignore[import-untyped]  # it carries no types
+from gunicorn import util  # type: ignore[import-untyped]  # it carries no types
+from gunicorn.workers import gthread  # type: ignore[import-untyped]  # as above
 
-from app.routes import BODY_READ, Service
+from app.patience import Patience
+from app.routes import BODY_MOVED, BODY_READ, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,29 +32,34 @@ if TYPE_CHECKING:
 _DEFER = gthread._DEFER  # noqa: SLF001 - the only way to send a connection back to the poller
 # How long a stopping worker waits for a request on a connection that it had just accepted.
 _LAST_WORD_SECONDS = 1.0
+# The share of all connections from which on those that say nothing make room, the oldest first.
+_CROWDED = 0.9
+_UNREAD = 64 * 1024
 
 
 class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
     """Serves until SIGTERM, then finishes what it has begun."""
 
     _service: Service
+    _patience: Patience
     wsgi: Callable[[dict[str, Any], Any], Iterable[bytes]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed on as they come
-        super().__init__(*args, **kwargs)
-        self._reading: dict[int, tuple[float, socket.socket]] = {}
-
     def load_wsgi(self) -> None:
-        """Take the application, and let each request say when its body is read."""
+        """Take the application, and let each request say what has come of its body."""
         super().load_wsgi()
         application = self.wsgi
         assert isinstance(application, Flask)  # noqa: S101 - what gunicorn was told to load
         self._service = application.extensions["service"]
+        self._patience = Patience(self._settings.read_seconds)
 
         def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - handed on as it comes
-            descriptor = environ["gunicorn.socket"].fileno()
-            environ[BODY_READ] = lambda: self._reading.pop(descriptor, None)
-            return application(environ, start_response)
+            connection = environ["gunicorn.socket"]
+            key = connection.fileno()
+            environ[BODY_MOVED], environ[BODY_READ] = partial(self._patience.moved, key), partial(self._patience.end, key)
+            answer = application(environ, start_response)
+            # From here on it is the client's turn again: an answer that it does not take must not hold the thread for ever.
+            self._patience.begin(key, connection, socket.SHUT_RDWR)
+            return answer
 
         self.wsgi = serve
 
@@ -60,12 +68,16 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
         alive = self.alive
         if not conn.initialized and not conn.wait_for_data(0 if alive else _LAST_WORD_SECONDS):
             return _DEFER if alive else False
-        descriptor = conn.sock.fileno()
-        self._reading[descriptor] = (time.monotonic() + self._settings.read_seconds, conn.sock)
+        key = conn.sock.fileno()
+        # Shut for reading only: the thread sees the end of the stream, and can still say that it was too late.
+        self._patience.begin(key, conn.sock, socket.SHUT_RD)
         try:
-            return super().handle(conn)
+            kept = super().handle(conn)
         finally:
-            self._reading.pop(descriptor, None)
+            self._patience.end(key)
+        if not kept:
+            _close(conn.sock)
+        return kept
 
     def finish_request(self, conn: gthread.TConn, fs: Future[object]) -> None:
         """Take a connection back; on a stop, one that has sent nothing yet is given a last chance instead of being dropped."""
@@ -81,14 +93,15 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
             conn.timeout = min(conn.timeout, deadline)
 
     def murder_keepalived(self, force: bool = False) -> None:  # noqa: FBT001, FBT002 - gunicorn's signature
-        """Do the main loop's regular cleaning, and end the requests whose sender is too slow."""
+        """Do the main loop's regular cleaning, and end what takes too long or takes the place of others."""
         super().murder_keepalived(force)
-        now = time.monotonic()
-        for deadline, connection in list(self._reading.values()):
-            if now > deadline:
-                # The thread that waits for more sees the end of the stream, and can still answer.
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RD)
+        self._patience.enforce()
+        while self.nr_conns > _CROWDED * self.worker_connections and (silent := self.pending_conns or self.keepalived_conns):
+            conn = silent.popleft()
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.poller.unregister(conn.sock)
+            self.nr_conns -= 1
+            conn.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop gracefully: not ready from now on, accepting for as long as the settings say."""
@@ -100,3 +113,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
     @property
     def _settings(self) -> Settings:
         return self._service.settings
+
+
+def _close(connection: socket.socket) -> None:
+    """Close a connection so that its last answer arrives; gunicorn would do so in the main thread, and keep all others waiting."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+        # What a client was still sending must be taken, or the system would tell it of a broken connection before it has read.
+        if connection.recv(_UNREAD, socket.MSG_DONTWAIT):
+            util.close_graceful(connection)
+    connection.close()

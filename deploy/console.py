@@ -5,6 +5,7 @@ Imports nothing heavy, so that `invoke --list` stays instant.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from deploy import progress
-from deploy.errors import FileRefused, ReleaseError
+from deploy.errors import DiskFull, FileRefused, ReleaseError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -42,15 +43,23 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
             except BrokenPipeError:
                 raise Exit(code=1) from None
             except OSError as error:
-                refused = FileRefused(
-                    f"the operating system refused a file: {error.strerror or error}",
-                    on=str(error.filename or "this machine"),
-                    next="see its owner and permissions, and whether the disk is writable; then run again",
-                )
+                refused = _refused(error)
                 complain(refused)
                 raise Exit(code=refused.exit_code) from None
 
     return shown
+
+
+def _refused(error: OSError) -> ReleaseError:
+    """What no stage has foreseen of the operating system, in this project's terms."""
+    on = str(error.filename or "this machine")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("no space is left on the disk", on=on, next="free some space and run again; nothing that was complete is lost")
+    return FileRefused(
+        f"the operating system refused a file: {error.strerror or error}",
+        on=on,
+        next="see its owner and permissions, and whether the disk is writable; then run again",
+    )
 
 
 def complain(error: ReleaseError) -> None:

@@ -12,8 +12,9 @@ from deploy import console, model, pipeline, platform, views
 from deploy.blobs import room_for
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.plan import plan
-from deploy.records import AppImage, Image, ModelLayer, Record, Release
-from deploy.rollout import Only
+from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
+from deploy.render import as_yaml
+from deploy.rollout import Only, current
 from deploy.site import Site
 
 _Record = TypeVar("_Record", bound=Record)
@@ -23,7 +24,7 @@ _WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push
 
 def doctor(site: Site, *, json: bool) -> None:
     """Prints what a release needs here, and what is missing."""
-    checks = platform.doctor(site.settings, site.environment, site.here)
+    checks = platform.doctor(site.settings, site.environment, site.here, site.directory)
     if json:
         console.as_json([{"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure} for check in checks])
         return
@@ -129,6 +130,48 @@ def rollback(site: Site, number: int, only: str, *, json: bool) -> None:
         raise SettingsInvalid(f"--only takes model or code, not {only!r}", on="rollback", next="leave it out to take back both")
     done = pipeline.rollback(site, number or None, cast("Only", only) or None)
     console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
+
+
+def promote(site: Site, source: Site, *, json: bool) -> None:
+    """Ships what serves elsewhere and proves it here."""
+    if site.environment == source.environment:
+        raise SettingsInvalid(
+            "a release cannot be promoted to where it serves", on="promote", next="give two environments: --from A --to B"
+        )
+    done = pipeline.promote(site, source)
+    console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
+
+
+def promote_canary(site: Site, *, json: bool) -> None:
+    """Ends the hold of a canary in its favour."""
+    _told_of_canary(pipeline.promote_canary(site), json=json)
+
+
+def abort(site: Site, *, json: bool) -> None:
+    """Ends the hold of a canary against it."""
+    _told_of_canary(pipeline.abort(site), json=json)
+
+
+def _told_of_canary(done: Rollout, *, json: bool) -> None:
+    console.as_json(views.rollout(done)) if json else console.result(f"{done.attempt.url} release {done.attempt.id} {done.outcome}")
+
+
+def render(site: Site, records: str) -> None:
+    """Prints the objects of the environment as YAML: of the pushed release in that folder of records, else of the one that should serve."""
+    target = site.on_cluster
+    history = target.history()
+    if records:
+        wanted, attempt = _kept(site.directory / records, "release", Release), None
+    elif history:
+        attempt = (current(history) or history[-1]).attempt
+        wanted = attempt.release
+    else:
+        raise InputMissing(
+            "there is no release to render",
+            on=f"environment {site.environment}",
+            next="release to it, or give `--records` with the release.json of `invoke push`",
+        )
+    console.result(as_yaml(target.rendered(wanted, attempt)))
 
 
 def history(site: Site, *, json: bool) -> None:

@@ -29,7 +29,16 @@
     │   ├── UndoFailed 62        the previous release could not be put back
     │   ├── RolloutLocked 63     another deployer is at work
     │   ├── ReleaseUnknown 64    history has no such release, or none to go back to
-    │   └── VerifyFailed 65      what serves now gives wrong answers, or none
+    │   ├── VerifyFailed 65      what serves now gives wrong answers, or none
+    │   └── CanaryAborted 66     the canary was worse than what serves, or somebody gave it up
+    ├── ClusterError
+    │   ├── ClusterUnknown 80        no kubeconfig, or no such context in it
+    │   ├── ClusterUnreachable 81    no answer from the API server, after retries
+    │   ├── ClusterLogin 82          the API server does not know who asks (401)
+    │   ├── ClusterForbidden 83      it does, and does not let them (403)
+    │   ├── NamespaceMissing 84      the namespace is not there
+    │   ├── FieldConflict 85         somebody else owns a field that a manifest sets
+    │   └── ClusterRefused 86        any other refusal: an invalid object, a quota, a failing server
     └── PlatformError
         ├── EngineUnavailable 70 no container engine answers
         ├── EngineDenied 71      the engine is there, but this user may not use it
@@ -44,6 +53,8 @@ Errors of other libraries stop at `deploy/clients/`, where they are chained to o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -241,6 +252,59 @@ class VerifyFailed(RolloutError):
     """What serves now did not answer its golden cases as the model promises."""
 
     exit_code = 65
+
+
+class CanaryAborted(RolloutError):
+    """A canary was given up: it did worse than what serves, or somebody asked for it."""
+
+    exit_code = 66
+
+
+class ClusterError(ReleaseError):
+    """A cluster did not do what it was asked."""
+
+
+class ClusterUnknown(ClusterError):
+    """There is no kubeconfig, it cannot be read, or it has no such context."""
+
+    exit_code = 80
+
+
+class ClusterUnreachable(ClusterError):
+    """The API server gave no answer, and retries did not help."""
+
+    exit_code = 81
+
+
+class ClusterLogin(ClusterError):
+    """The API server did not accept the credentials, or they have expired."""
+
+    exit_code = 82
+
+
+class ClusterForbidden(ClusterError):
+    """The account may not do what a release needs; the detail has the rule to add."""
+
+    exit_code = 83
+
+
+class NamespaceMissing(ClusterError):
+    """The cluster has no such namespace."""
+
+    exit_code = 84
+
+
+class FieldConflict(ClusterError):
+    """A field that a manifest sets is owned by somebody else, who is named; `owners` has them by the field's path."""
+
+    exit_code = 85
+    owners: Mapping[str, str] = MappingProxyType({})
+
+
+class ClusterRefused(ClusterError):
+    """The API server refused an object or a request for good."""
+
+    exit_code = 86
 
 
 class PlatformError(ReleaseError):

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any
 
 from deploy import layer, manifest
+from deploy.entrance import Entrance
 from deploy.errors import ManifestInvalid
 from deploy.manifest import Expected, Golden
 from deploy.records import Case, Model, Verdict
@@ -43,7 +44,7 @@ class Proof:
     bodies: Mapping[str, bytes]
 
 
-Play = Callable[[Proof, str], Verdict]
+Play = Callable[[Proof, Entrance], Verdict]
 
 
 def proof(model: Model, stream: IO[bytes]) -> Proof:
@@ -78,18 +79,15 @@ def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> Pr
     return Proof(found.golden, bodies)
 
 
-def play(proof: Proof, url: str) -> Verdict:
+def play(proof: Proof, entrance: Entrance) -> Verdict:
     """Sends every golden case to a server and compares the answers; never raises for a wrong or missing answer.
 
     Args:
         proof: the cases.
-        url: scheme, host and port; the cases' paths are appended.
+        entrance: where they are sent.
     """
-    import requests
-
-    with requests.Session() as session:
-        session.trust_env = False
-        return Verdict(url=url, cases=tuple(_played(session, case, proof.bodies, url) for case in proof.cases))
+    with entrance.session() as session:
+        return Verdict(url=entrance.url, cases=tuple(_played(session, case, proof.bodies, entrance.url) for case in proof.cases))
 
 
 def _played(session: Any, case: Golden, bodies: Mapping[str, bytes], url: str) -> Case:  # noqa: ANN401  requests is imported lazily

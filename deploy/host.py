@@ -1,10 +1,11 @@
-"""This machine as a release sees it: its container engine, its operating system, and who listens on its network.
+"""This machine as a release sees it: its container engine, its operating system, its network, and the clusters it knows.
 
 They come as one value, so that what is found, made and started is decided the same on any of them.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,9 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from deploy.clients import debian
+from deploy.clients.cluster import Cluster
 from deploy.clients.engine import Engine
 from deploy.clients.oci import HttpRegistry
-from deploy.errors import EngineDenied, PortTaken, RegistryError
+from deploy.clients.oci_http import Patience
+from deploy.errors import EngineDenied, PortTaken, RegistryError, SettingsInvalid
+
+_GLANCE = Patience(connect=5.0, read=10.0)
 
 
 class System(Protocol):
@@ -66,10 +71,21 @@ def connect() -> Engine:
         raise
 
 
-def registry_answers(host: str) -> bool:
-    """Whether an OCI registry listens there."""
+def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
+    """The namespace of a cluster that this user reaches by that kubeconfig and context.
+
+    Raises:
+        ClusterError: there is no such context, or its login failed.
+    """
+    from deploy.clients.kube import connected
+
+    return connected(kubeconfig, context, namespace)
+
+
+def registry_answers(host: str, patience: Patience = _GLANCE) -> bool:
+    """Whether an OCI registry listens there; who takes a connection and says nothing is none."""
     with suppress(RegistryError):
-        HttpRegistry(host).ping()
+        HttpRegistry(host, patience=patience).ping()
         return True
     return False
 
@@ -80,20 +96,32 @@ def is_loopback(host: str) -> bool:
 
 
 def require_free(address: str, port: int) -> None:
-    """Makes sure that nobody listens on a port.
+    """Makes sure that this machine has an address, and that nobody listens on a port of it; port 0 asks for the address alone.
 
     Raises:
-        PortTaken: somebody does.
+        SettingsInvalid: the address is none of this machine's.
+        PortTaken: somebody listens there.
     """
+    taken = PortTaken(
+        "another program listens on the port",
+        on=f"{address}:{port}",
+        next=f"stop it (`ss -ltnp sport = :{port}` names it), or set another port in pipeline.toml",
+    )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
-        except OSError as error:
-            raise PortTaken(
-                "another program listens on the port",
-                on=f"{address}:{port}",
-                next=f"stop it (`ss -ltnp sport = :{port}` names it), or set another port in pipeline.toml",
+        except PermissionError:
+            # The engine may listen where this user may not; whoever is there already takes a connection.
+            if probe.connect_ex((address, port)) == 0:
+                raise taken from None
+        except (OSError, OverflowError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                raise taken from error
+            raise SettingsInvalid(
+                f"nothing can listen there: {getattr(error, 'strerror', None) or error}",
+                on=f"{address}:{port}" if port else address,
+                next="name an address of this machine (`ip -brief address` lists them) and a port below 65536 in pipeline.toml",
             ) from error
 
 
@@ -106,12 +134,14 @@ class Host:
         system: its operating system.
         registry_answers: whether an OCI registry listens at an address.
         require_free: raises PortTaken if somebody listens on a port.
+        cluster: gives a namespace of a cluster, or raises ClusterError.
     """
 
     connect: Callable[[], Engine] = connect
     system: System = debian
     registry_answers: Callable[[str], bool] = registry_answers
     require_free: Callable[[str, int], None] = require_free
+    cluster: Callable[[str, str, str], Cluster] = cluster
 
 
 HERE = Host()

@@ -174,7 +174,7 @@ def described(text: bytes, *, on: str) -> Described:
     try:
         values = tomllib.loads(_decoded(text, on))
         _free_dimensions(values.get("interface"))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"the model's description is not TOML: {error}", on=on, next="mend that line") from None
     return checked(Described, values, on)
 
@@ -189,7 +189,7 @@ def published(text: bytes, *, on: str) -> Manifest:
         values = json.loads(_decoded(text, on))
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(f"the manifest is not JSON: {error}", on=on, next="publish the version again under a new number") from None
-    manifest = checked(Manifest, values, on)
+    manifest = checked(Manifest, values, on, next="find out who wrote it; publish the model again under a new version")
     if manifest.text != text:
         raise ManifestInvalid(
             "the manifest is not in its canonical form (sorted keys, no spaces, one newline)",
@@ -237,7 +237,7 @@ def _free_dimensions(described: object) -> None:
             _free_dimensions(part)
 
 
-def checked(kind: type[_T], values: object, on: str) -> _T:
+def checked(kind: type[_T], values: object, on: str, next: str = "mend them; docs/03-models.md describes the format") -> _T:  # noqa: A002  as errors call it
     """A value of that kind.
 
     Raises:
@@ -250,6 +250,6 @@ def checked(kind: type[_T], values: object, on: str) -> _T:
         raise ManifestInvalid(
             f"the model's description has {len(lines)} problem{'s' if len(lines) > 1 else ''}",
             on=on,
-            next="mend them; docs/03-models.md describes the format",
+            next=next,
             detail="\n".join(lines),
         ) from None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,14 @@ class Owner:
         return self.process > 0 and _started(self.process) == self.started
 
 
+def machine() -> str:
+    """What tells this machine, as long as it runs, and this container from all others, whatever they are called; empty where unknown."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
 def person() -> str:
     """Who runs this: the CI system's actor, else the user's name."""
     for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):
@@ -63,6 +73,26 @@ def person() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def run() -> str:
+    """The address of the CI run that this is part of: GitHub Actions, Azure Pipelines or GitLab; empty elsewhere.
+
+    Source: the lists of predefined variables in the documentation of the three.
+    """
+    told = os.environ.get
+    server, repository, number = told("GITHUB_SERVER_URL", "https://github.com"), told("GITHUB_REPOSITORY"), told("GITHUB_RUN_ID")
+    if repository and number:
+        return _public(f"{server}/{repository}/actions/runs/{number}")
+    collection, project, number = told("SYSTEM_COLLECTIONURI"), told("SYSTEM_TEAMPROJECT"), told("BUILD_BUILDID")
+    if collection and project and number:
+        return _public(f"{collection.rstrip('/')}/{quote(project)}/_build/results?buildId={number}")
+    return _public(told("CI_PIPELINE_URL", ""))
+
+
+def _public(url: str) -> str:
+    """A URL without the login that it may hold: everybody with access to the history reads it."""
+    return re.sub(r"(?<=://)[^/]*@", "", url, count=1)
 
 
 def _started(process: int) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Literal
 
 from deploy import golden, image, model, owner, parts, progress, registry, rollout, smoke, source
 from deploy.clients import buildkit
-from deploy.errors import RegistryNotFound, ReleaseUnknown
+from deploy.errors import CanaryAborted, RegistryNotFound, ReleaseUnknown, RolloutLocked
 from deploy.export import export
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
 from deploy.rollout import Only
@@ -125,18 +126,19 @@ def check(site: Site, joined: Image) -> Verdict:
 
 def push(site: Site, joined: Image) -> Release:
     """Makes sure that the environment's registry holds the image."""
-    site.engine  # noqa: B018  it starts the local registry
+    site.start_registry()
     mount = site.settings.model.mount
     pushed = registry.push(joined, site.repository, site.registry, site.blobs, mount=mount, elsewhere=site.elsewhere)
     log.info("push   %s@%s", pushed.repository, joined.digest[:19])
     return pushed
 
 
-def deploy(site: Site, release: Release, trigger: rollout.Trigger = "release") -> Rollout:
+def deploy(site: Site, release: Release, trigger: rollout.Trigger = "release", *, hold: bool = True) -> Rollout:
     """Makes a release serve, proves it, and takes it back if it does not answer as promised."""
     started = time.monotonic()
-    done = rollout.apply(release, site.target, proof(site, release.image), trigger=trigger, by=owner.person(), play=site.play)
-    log.info("serves %s, release %d, in %s", done.attempt.url, done.attempt.id, progress.seconds(time.monotonic() - started))
+    promised = proof(site, release.image)
+    done = rollout.apply(release, site.target, promised, trigger=trigger, by=owner.person(), run=owner.run(), hold=hold, play=site.play)
+    log.info("serves %s, release %d, in %s", site.target.url, done.attempt.id, progress.seconds(time.monotonic() - started))
     return done
 
 
@@ -162,14 +164,22 @@ def release(site: Site, version: str = model.LATEST) -> Released:
     site.engine  # noqa: B018  all that the machine must have is found, or told missing, before anything else
     layer = fetch(site, version)
     joined = join(site, build(site), layer)
-    now = rollout.current(site.target.history())
-    if now and now.attempt.release.image.digest == joined.digest and site.target.serves(now.attempt.release):
-        verdict = rollout.verify(site.target, proof(site, joined), site.play)
-        log.info("serves %s, release %d already", site.target.url, now.attempt.id)
-        return Released(rollout=now, verdict=verdict, changed=False)
+    already = _already(site, Release(image=joined, repository=site.images))
+    if already:
+        return already
     check(site, joined)
     done = deploy(site, push(site, joined))
     return Released(rollout=done, verdict=verify(site), changed=True)
+
+
+def _already(site: Site, wanted: Release) -> Released | None:
+    """The rollout of exactly that release, proven again, if it serves as it should."""
+    now = rollout.current(site.target.history())
+    if now is None or now.attempt.release != wanted or not site.target.serves(wanted):
+        return None
+    verdict = rollout.verify(site.target, proof(site, wanted.image), site.play)
+    log.info("serves %s, release %d already", verdict.url, now.attempt.id)
+    return Released(rollout=now, verdict=verdict, changed=False)
 
 
 def rollback(site: Site, number: int | None, only: Only | None) -> Released:
@@ -184,7 +194,7 @@ def rollback(site: Site, number: int | None, only: Only | None) -> Released:
         ReleaseUnknown: there is none to go back to.
         RegistryNotFound: its image is no longer in the registry.
     """
-    site.engine  # noqa: B018  it starts the local registry
+    site.start_registry()
     history = site.target.history()
     chosen = rollout.to_go_back_to(history, number, only).attempt.release
     now = serving(site).attempt.release
@@ -208,6 +218,67 @@ def _mixed(site: Site, now: Release, chosen: Release, only: Only) -> Release:
     if joined.digest not in served:
         check(site, joined)
     return push(site, joined)
+
+
+def promote(site: Site, source: Site) -> Released:
+    """Ships what serves in another environment: the same digest, copied where the registries differ, and never built again.
+
+    Args:
+        site: where to.
+        source: where it serves.
+
+    Raises:
+        ReleaseUnknown: nothing was released there.
+        RegistryNotFound: its image is no longer in that environment's registry.
+    """
+    proven = serving(source).attempt.release
+    source.start_registry()
+    site.start_registry()
+    log.info("from   %s: %s with %s", source.environment, proven.image.app.commit, proven.image.layer.model)
+    mount = site.settings.model.mount
+    copied = registry.copy(proven, source.registry, site.repository, site.registry, site.blobs, mount=mount)
+    already = _already(site, copied)
+    return already or Released(rollout=deploy(site, copied, "promote"), verdict=verify(site), changed=True)
+
+
+def promote_canary(site: Site) -> Rollout:
+    """Has the canary that is held take over now: its deployer is told, or its work is done here if it is gone.
+
+    Raises:
+        ReleaseUnknown: no canary is held.
+        CanaryAborted: its deployer took it back in spite of that.
+    """
+    begun = _decided(site, "promote")
+    if begun.ending and not begun.succeeded:
+        raise CanaryAborted(f"the canary was taken back: {begun.ending.why}", on=begun.attempt.url, next="release again when it is mended")
+    return begun if begun.ending else deploy(site, begun.attempt.release, begun.attempt.trigger, hold=False)
+
+
+def abort(site: Site) -> Rollout:
+    """Gives the canary that is held up: its deployer is told, or the previous release is put back here if it is gone.
+
+    Raises:
+        ReleaseUnknown: no canary is held, or it has taken over before its deployer heard of it.
+    """
+    begun = _decided(site, "abort")
+    if begun.succeeded:
+        raise ReleaseUnknown("the canary has taken over already", on=begun.attempt.url, next="`invoke rollback` takes it back")
+    return begun if begun.ending else rollout.abort(site.on_cluster, owner.person())
+
+
+def _decided(site: Site, verb: Literal["promote", "abort"]) -> Rollout:
+    """Leaves word about the canary, and waits until its deployer is done or gone; returns the attempt as it is then."""
+    target = site.on_cluster
+    held, open_ = target.canary(), [item for item in target.history() if item.ending is None]
+    begun = next((item for item in reversed(open_) if item.attempt.release.image.digest == held), None)
+    if begun is None:
+        raise ReleaseUnknown("no canary is held", on=f"environment {site.environment}", next="`invoke status` shows what serves")
+    target.decide(verb, owner.person())
+    try:
+        with target.locked():
+            return next(item for item in target.history() if item.attempt.id == begun.attempt.id)
+    except RolloutLocked as busy:
+        raise RolloutLocked(f"{busy.what}; it was told to {verb}", on=busy.on, next="`invoke status` shows what comes of it") from busy
 
 
 def serving(site: Site) -> Rollout:

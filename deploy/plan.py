@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from deploy import image, manifest, model, pipeline, platform, registry, rollout, source
 from deploy.errors import ModelUnknown, PlatformError
-from deploy.records import Image, Model, ModelLayer, Record, Rollout
+from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.site import Site
 
 
@@ -43,7 +43,7 @@ def _steps(site: Site, version: str) -> Iterator[Step]:
 
 
 def _platform(site: Site) -> Iterator[Step]:
-    for check in platform.doctor(site.settings, site.environment, site.here):
+    for check in platform.doctor(site.settings, site.environment, site.here, site.directory):
         if not check.ok:
             yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
 
@@ -73,7 +73,8 @@ def _size(described: manifest.Manifest) -> int:
 def _release(site: Site, joined: Image | None) -> Iterator[Step]:
     """The stages after the join; what cannot be known before the build says so."""
     now = _now(site)
-    if joined and now and now.attempt.release.image.digest == joined.digest and site.view.serves(now.attempt.release):
+    wanted = Release(image=joined, repository=site.images) if joined else None
+    if now and now.attempt.release == wanted and site.view.serves(wanted):
         for stage in ("smoke", "push", "deploy"):
             yield Step(stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image")
         return

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from deploy import parts, progress
 from deploy.clients.engine import Container, Engine
-from deploy.errors import EngineDenied, EngineUnavailable, PlatformError
+from deploy.environments import Docker, Environment, Kubernetes
+from deploy.errors import ClusterError, EngineDenied, EngineUnavailable, PlatformError
 from deploy.host import HERE, Host, is_loopback
-from deploy.settings import Environment, ImageBuild, Settings
+from deploy.settings import ImageBuild, Settings
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ def up(settings: Settings, environment: str, here: Host = HERE) -> Engine:
     """
     env = settings.environment(environment)
     found = engine(here)
-    parts.image(found, settings.image, here)
+    if isinstance(env, Docker):
+        parts.image(found, settings.image, here)
     if is_loopback(env.registry):
         parts.registry(found, settings.image, env.registry, here)
     return found
@@ -154,12 +156,19 @@ def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str
     return [container.name for container in running]
 
 
-def doctor(settings: Settings, environment: str, here: Host = HERE) -> tuple[Check, ...]:
-    """What a release to that environment needs on this machine, and whether it is there; changes nothing."""
-    return tuple(_checks(settings, settings.environment(environment), here))
+def doctor(settings: Settings, environment: str, here: Host = HERE, directory: Path = Path()) -> tuple[Check, ...]:
+    """What a release to that environment needs on this machine, and whether it is there; changes nothing.
+
+    Args:
+        settings: the application's.
+        environment: where to.
+        here: this machine.
+        directory: the folder of pipeline.toml.
+    """
+    return tuple(_checks(settings, settings.environment(environment), here, directory))
 
 
-def _checks(settings: Settings, env: Environment, here: Host) -> Iterator[Check]:
+def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -> Iterator[Check]:
     git = shutil.which("git")
     yield Check("git", git or "", "" if git else "sudo apt-get install git; without it a release is marked unversioned")
     try:
@@ -172,6 +181,8 @@ def _checks(settings: Settings, env: Environment, here: Host) -> Iterator[Check]
         yield Check("container engine", f"Docker {found.version}")
         yield from _image_checks(found, settings.image)
     yield _registry_check(env.registry, here)
+    if isinstance(env, Kubernetes):
+        yield _cluster_check(env, here, directory)
     free = shutil.disk_usage(home().parent if home().parent.exists() else Path.home()).free
     yield Check("disk", f"{progress.size(free)} free", "" if free > 3e9 else "free at least 3 GB")
 
@@ -189,3 +200,15 @@ def _registry_check(host: str, here: Host) -> Check:
         "",
         f"`invoke up` starts one on {host}" if is_loopback(host) else f"see that {host} can be reached from here",
     )
+
+
+def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
+    try:
+        cluster = here.cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        lacking = [kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)]
+        version = cluster.version()
+    except ClusterError as error:
+        return Check("cluster", "", error.next)
+    if lacking:
+        return Check("cluster", "", f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml")
+    return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")

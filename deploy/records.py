@@ -154,15 +154,19 @@ class Verdict(Record):
 
 
 class Attempt(Record):
-    """A rollout as it begins: what shall serve where, who asked for it, and when."""
+    """A rollout as it begins: what shall serve where, who asked for it, and when.
+
+    `run` is the address of the CI run that asked for it; empty where a person did.
+    """
 
     id: Annotated[int, Field(gt=0)]
     environment: str
-    trigger: Literal["release", "rollback"]
+    trigger: Literal["release", "rollback", "promote"]
     release: Release
     by: str
     at: datetime
     url: str
+    run: str = ""
 
 
 class Ending(Record):

@@ -20,7 +20,7 @@ from typing import IO
 from deploy import golden, image, progress
 from deploy.blobs import CHUNK, Blobs
 from deploy.clients.oci import Registry
-from deploy.errors import BlobCorrupt, RegistryRefused
+from deploy.errors import BlobCorrupt, RegistryError, RegistryNotFound, RegistryRefused
 from deploy.records import AppImage, Commit, Descriptor, Image, Model, ModelLayer, Release
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,53 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
 def holds(release: Release, registry: Registry) -> bool:
     """Whether the registry still has the release's manifest."""
     return registry.manifest(_path(release), release.image.digest) is not None
+
+
+def size(release: Release, registry: Registry, blobs: Blobs) -> int:
+    """The bytes that a node pulls at most for a release; its model's alone where the registry cannot tell, or does not answer."""
+    digest = release.image.digest
+    try:
+        cached = blobs.has(digest, release.image.manifest.size)
+        manifest = blobs.read(digest) if cached else registry.manifest(_path(release), digest)
+        layers = image.parts(manifest)[1] if manifest else ()
+    except RegistryError as error:
+        # Taking a release back must not need the registry: its image may be on the nodes still.
+        log.info("the size of %s is taken to be its model's: %s", digest[:19], error.what)
+        layers = ()
+    return sum(item.size for item in layers) or release.image.layer.size
+
+
+def copy(release: Release, source: Registry, repository: str, registry: Registry, blobs: Blobs, *, mount: str) -> Release:
+    """Makes a release one that another repository or registry holds, byte for byte; what is there already is not sent again.
+
+    Args:
+        release: what another environment's registry holds.
+        source: that registry.
+        repository: where to, below the other registry's host.
+        registry: where to.
+        blobs: the cache; what has to go from registry to registry passes through it.
+        mount: the folder that the model is put into.
+
+    Raises:
+        RegistryNotFound: the source does not have the release any more.
+        RegistryError, BlobCorrupt: as their kinds say.
+    """
+    path, joined = _path(release), release.image
+    manifest = source.manifest(path, joined.digest)
+    if manifest is None:
+        raise RegistryNotFound(
+            "the release to promote is no longer in its registry", on=release.reference, next="release that commit again"
+        )
+    if release.repository == f"{registry.host}/{repository}":
+        return release
+    blobs.put(manifest)
+    bring_app(joined.app, path, source, blobs)
+    bring(image.parts(manifest)[0], path, source, blobs)
+    beside = (path,) if source.host == registry.host else ()
+    for item in missing(manifest, repository, registry):
+        if not any(registry.mount(repository, item.digest, other) for other in beside):
+            bring(item, path, source, blobs)
+    return push(joined, repository, registry, blobs, mount=mount, elsewhere=beside)
 
 
 def bring_app(app: AppImage, repository: str, registry: Registry, blobs: Blobs) -> None:

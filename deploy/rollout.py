@@ -1,6 +1,6 @@
 """Making a release serve, proving it at the front door, and taking it back when it does not.
 
-A target keeps the previous release's replicas warm until the new one is proven, so that undoing is a switch, not a start.
+A target that can keeps the previous release's replicas warm until the new one is proven, so that undoing is a switch, not a start.
 Rolling back is rolling out an older release: there is one way forward, whichever way it leads.
 """
 
@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from deploy import golden
-from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, UndoFailed, VerifyFailed
+from deploy.entrance import Entrance
+from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
 from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
 
 log = logging.getLogger(__name__)
 
-Trigger = Literal["release", "rollback"]
+Trigger = Literal["release", "rollback", "promote"]
 Only = Literal["model", "code"]
+Prove = Callable[[Entrance], None]
 
 
 class Replica(Record):
@@ -34,7 +36,14 @@ class Target(Protocol):
     """A place where releases serve. Every operation may be repeated, and finishes what a killed one began."""
 
     environment: str
-    url: str
+
+    @property
+    def url(self) -> str:
+        """The address of the front door, for people."""
+
+    @property
+    def entrance(self) -> Entrance:
+        """How the front door is asked from here."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Keeps other deployers out, for as long as this process lives at the most.
@@ -58,11 +67,17 @@ class Target(Protocol):
     def serves(self, release: Release) -> bool:
         """Whether that release, and nothing else, serves with all its replicas."""
 
-    def shift(self, release: Release) -> None:
-        """Lets that release have all requests, dropping none; other releases' replicas stay, without requests.
+    def shift(self, release: Release, prove: Prove | None = None) -> None:
+        """Lets that release have all requests, dropping none; a target that can keeps the others' replicas, without requests.
+
+        Args:
+            release: what shall serve.
+            prove: plays the golden cases at an entrance of the new replicas before all requests go there, where the target has
+                one; None where the release has proven itself before.
 
         Raises:
             RolloutFailed: a replica crashed or was not ready in time; the end of its log is in the detail.
+            GoldenMiss, CanaryAborted: the new replicas did not prove themselves.
         """
 
     def settle(self, *keep: Release) -> None:
@@ -81,6 +96,8 @@ def apply(
     *,
     trigger: Trigger,
     by: str,
+    run: str = "",
+    hold: bool = True,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     play: golden.Play = golden.play,
 ) -> Rollout:
@@ -92,26 +109,34 @@ def apply(
         proof: the golden cases of its model.
         trigger: what asked for it, for the history.
         by: who asked for it.
+        run: the address of the CI run that asked for it.
+        hold: whether the target tries the release out on some replicas first, if it can.
         clock: tells the time.
         play: asks the front door.
 
     Raises:
-        GoldenMiss, RolloutFailed: the new release did not prove itself; the previous one serves again.
+        GoldenMiss, RolloutFailed, CanaryAborted: the new release did not prove itself; the previous one serves again.
         UndoFailed: nor could the previous one be put back.
-        RolloutLocked: another deployer is at work.
+        RolloutLocked: another deployer is at work, or has taken over from this one.
     """
     with target.locked():
         history = target.history()
         previous = current(history)
         number = history[-1].attempt.id + 1 if history else 1
-        attempt = Attempt(id=number, environment=target.environment, trigger=trigger, release=release, by=by, at=clock(), url=target.url)
+        attempt = Attempt(
+            id=number, environment=target.environment, trigger=trigger, release=release, by=by, at=clock(), url=target.url, run=run
+        )
         _clear_unfinished(target, previous, release)
         target.begin(attempt)
         try:
-            target.shift(release)
-            _prove(target, proof, release, play)
+            target.shift(release, (lambda entrance: _prove(entrance, proof, release, play)) if hold else None)
+            _prove(target.entrance, proof, release, play)
+        except RolloutLocked:
+            # Whoever has the lock now finds what is left here, and clears it.
+            raise
         except BaseException as error:
-            ending = _undone(error, target, previous, clock)
+            why = error.what if isinstance(error, ReleaseError) else type(error).__name__
+            ending = _undone(why, target, previous, clock)
             target.end(attempt, ending)
             raise
         ending = Ending(outcome="succeeded", at=clock())
@@ -125,27 +150,28 @@ def _clear_unfinished(target: Target, previous: Rollout | None, release: Release
     if previous is None or previous.attempt.release.image.digest == release.image.digest:
         return
     back = previous.attempt.release
-    if {replica.image for replica in target.replicas()} - {back.image.digest, release.image.digest}:
+    # What stands by has been taken back already, or is kept for an instant way back.
+    strangers = {replica.image for replica in target.replicas() if replica.state != "standing by"}
+    if strangers - {back.image.digest, release.image.digest}:
         log.info("an earlier rollout was never finished: release %d comes back first", previous.attempt.id)
         target.shift(back)
         target.settle(back, release)
 
 
-def _prove(target: Target, proof: golden.Proof, release: Release, play: golden.Play) -> None:
-    verdict = play(proof, target.url)
+def _prove(entrance: Entrance, proof: golden.Proof, release: Release, play: golden.Play) -> None:
+    verdict = play(proof, entrance)
     if not verdict.passed:
         raise GoldenMiss(
-            f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases at the front door",
-            on=f"{target.url}, {release.image.app.commit} with {release.image.layer.model}",
+            f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
+            on=f"{entrance.url}, {release.image.app.commit} with {release.image.layer.model}",
             next="the previous release serves again; mend the code or the model",
             detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
         )
-    log.info("proven at %s: %s", target.url, "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases))
+    log.info("proven at %s: %s", entrance.url, "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases))
 
 
-def _undone(error: BaseException, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Ending:
+def _undone(why: str, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Ending:
     """Puts the previous release back, or leaves nothing where there is none."""
-    why = error.what if isinstance(error, ReleaseError) else type(error).__name__
     back = previous.attempt.release if previous else None
     log.warning("%s: %s", why, f"putting back release {previous.attempt.id}" if previous else "nothing served before, taking it away")
     try:
@@ -158,8 +184,26 @@ def _undone(error: BaseException, target: Target, previous: Rollout | None, cloc
             on=failure.on,
             next="run the same command again: it goes on from where this one stopped",
             detail=failure.detail,
-        ) from error
+        ) from failure
     return Ending(outcome="undone" if back else "failed", at=clock(), why=why)
+
+
+def abort(target: Target, by: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Rollout:
+    """Takes back an attempt whose deployer is gone.
+
+    Raises:
+        ReleaseUnknown: the last attempt has ended.
+        UndoFailed: the previous release could not be put back.
+        RolloutLocked: its deployer is still at work.
+    """
+    with target.locked():
+        history = target.history()
+        if not history or history[-1].ending:
+            raise ReleaseUnknown("nothing is under way", on="history", next="`invoke status` shows what serves")
+        attempt = history[-1].attempt
+        ending = _undone(f"given up by {by}", target, current(history), clock)
+        target.end(attempt, ending)
+        return Rollout(attempt=attempt, ending=ending)
 
 
 def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play) -> Verdict:
@@ -168,7 +212,7 @@ def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play)
     Raises:
         VerifyFailed: an answer is wrong or missing.
     """
-    verdict = play(proof, target.url)
+    verdict = play(proof, target.entrance)
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",

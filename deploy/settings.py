@@ -13,8 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from deploy import environments
+from deploy.environments import KINDS, Place, Port, Section
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
 
@@ -24,14 +26,7 @@ FILE = "pipeline.toml"
 DEBIAN = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
 _DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
-
-
-class Section(BaseModel):
-    """A table of the file: frozen, and refusing keys that nobody reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class App(Section):
@@ -94,45 +89,17 @@ class ImageBuild(Section):
         return self if self.debian else ImageBuild(base=DEBIAN)
 
 
-class Environment(Section):
-    """A place where releases serve.
-
-    `registry` is the host (and port) of the OCI registry; `username` and `password` *name* environment variables, and
-    without them the Docker configuration is asked. Times are in seconds.
-    """
-
-    target: Literal["docker"] = "docker"
-    registry: Annotated[str, Field(pattern=r"^[\w.-]+(:\d+)?$")] = "127.0.0.1:5000"
-    repository: str = ""
-    username: str = ""
-    password: str = ""
-    address: str = "127.0.0.1"
-    port: Port = 8080
-    replicas: Annotated[int, Field(ge=1, le=50)] = 2
-    in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
-    answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0
-    ready_within: Annotated[float, Field(gt=0, le=3600)] = 60.0
-    drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0
-
-    @property
-    def url(self) -> str:
-        """The front door."""
-        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104  compared, not bound
-        return f"http://{host}:{self.port}"
-
-
 class Settings(Section):
     """The whole configuration of one application."""
 
     app: App
     model: ModelSource
     image: ImageBuild
-    environments: Mapping[Name, Environment]
+    environments: Mapping[Name, Place]
 
     @field_validator("environments")
     @classmethod
-    def _has_one(cls, value: Mapping[str, Environment]) -> Mapping[str, Environment]:
+    def _has_one(cls, value: Mapping[str, Place]) -> Mapping[str, Place]:
         if not value:
             raise ValueError("at least one environment is needed, for example [environments.local]")
         return value
@@ -142,7 +109,7 @@ class Settings(Section):
         """The environment that is meant where none is named: `local`, else the first."""
         return "local" if "local" in self.environments else next(iter(self.environments))
 
-    def environment(self, name: str) -> Environment:
+    def environment(self, name: str) -> Place:
         """The environment of that name.
 
         Raises:
@@ -154,11 +121,6 @@ class Settings(Section):
                 f"no environment is named {name!r}", on=FILE, next=f"choose one of: {known}; or add [environments.{name}]"
             )
         return self.environments[name]
-
-    def repository(self, environment: str) -> str:
-        """Where that environment's images live: registry host, then repository (the app's name unless set)."""
-        env = self.environment(environment)
-        return f"{env.registry}/{env.repository or self.app.name}"
 
     @classmethod
     def read(cls, directory: Path, environ: Mapping[str, str]) -> Self:
@@ -225,16 +187,25 @@ def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
 
 def _problems(error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]) -> Iterable[str]:
     for problem in error.errors(include_url=False):
-        path = tuple(str(part) for part in problem["loc"])
+        path, kind, message = _key_path(problem["loc"]), problem["type"], problem["msg"].removeprefix("Value error, ")
+        if kind == "union_tag_invalid":
+            path, message = (*path, "target"), f"Input should be {' or '.join(map(repr, KINDS))}"
         shown = ".".join(path)
         source = f" (set by {origins[path]})" if path in origins else ""
-        if problem["type"] == "extra_forbidden":
-            yield f"{shown}: unknown key{_nearest(path)}{source}"
-        elif problem["type"] == "missing":
+        if kind == "extra_forbidden":
+            yield f"{shown}: unknown key{_nearest(path, values)}{source}"
+        elif kind == "missing":
             yield f"{shown}: missing"
+        elif kind == "value_error" and isinstance(_found(values, path), Mapping) and len(path) > 1:
+            yield f"{shown}: {message}"
         else:
-            message = problem["msg"].removeprefix("Value error, ")
             yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
+
+
+def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Where in the file a problem is; the kind of an environment is no level of the file."""
+    path = tuple(str(part) for part in location)
+    return (*path[:2], *path[3:]) if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS else path
 
 
 def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401  TOML holds anything
@@ -245,18 +216,20 @@ def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401  TOML 
     return values
 
 
-def _nearest(path: tuple[str, ...]) -> str:
-    known = _keys_at(path[:-1])
+def _nearest(path: tuple[str, ...], values: Mapping[str, Any]) -> str:
+    known = _keys_at(path[:-1], values)
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
 
 
-def _keys_at(path: tuple[str, ...]) -> list[str]:
-    tables: dict[str, type[Section]] = {"app": App, "model": ModelSource, "image": ImageBuild, "environments": Environment}
+def _keys_at(path: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+    tables: dict[str, type[Section]] = {"app": App, "model": ModelSource, "image": ImageBuild}
     if not path:
         return list(Settings.model_fields)
     if path[:2] == ("image", "wheels"):
         return list(Wheels.model_fields)
+    if path[0] == "environments":
+        return environments.keys(environments.kind(_found(values, path[:2])), *path[2:])
     return list(tables[path[0]].model_fields) if path[0] in tables else []

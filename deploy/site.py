@@ -9,26 +9,30 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deploy import golden, model, parts, platform
+from deploy import golden, model, parts, platform, registry
 from deploy.blobs import Blobs
 from deploy.clients import store
+from deploy.clients.cluster import Cluster
 from deploy.clients.engine import Engine
 from deploy.clients.oci import HttpRegistry, Registry
 from deploy.clients.oci_http import Login
 from deploy.clients.trial import Trials, trial
+from deploy.environments import Docker, Kubernetes
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.host import HERE, Host, is_loopback
 from deploy.records import Model
-from deploy.settings import Environment, Settings
+from deploy.settings import Settings
+from deploy.targets.clock import REAL, Clock
 
 if TYPE_CHECKING:
     from deploy.rollout import Target
+    from deploy.targets.kubernetes import KubernetesTarget
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +53,11 @@ class Site:
         self.directory = directory
         self.settings = Settings.read(directory, os.environ)
         self.environment = environment or self.settings.default_environment
-        self.env: Environment = self.settings.environment(self.environment)
+        self.env = self.settings.environment(self.environment)
         self.here = here
         self.trials: Trials = trial
         self.play: golden.Play = golden.play
+        self.clock: Clock = REAL
 
     @cached_property
     def blobs(self) -> Blobs:
@@ -73,6 +78,11 @@ class Site:
     def repository(self) -> str:
         """The path of this environment's images below the registry's host."""
         return self.env.repository or self.settings.app.name
+
+    @property
+    def images(self) -> str:
+        """Where this environment's images are: the registry's host, then the repository."""
+        return f"{self.env.registry}/{self.repository}"
 
     @property
     def elsewhere(self) -> tuple[str, ...]:
@@ -103,28 +113,60 @@ class Site:
         """Whether the registry can be asked; only one of this machine may be not yet started, and that is seen at once."""
         return not is_loopback(self.env.registry) or self.here.registry_answers(self.env.registry)
 
+    def start_registry(self) -> None:
+        """Makes sure that a registry of this machine answers; the others are somebody else's to start."""
+        if not self.registry_is_up:
+            self.engine  # noqa: B018  making it ready starts the registry
+
     @cached_property
     def target(self) -> Target:
         """Where releases serve, made ready for one."""
-        return self._target(self.engine)
+        return self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
 
     @cached_property
     def view(self) -> Target:
         """Where releases serve, to be looked at; nothing is installed or started for it."""
-        return self._target(self.here.connect())
+        return self._docker(self.here.connect(), self.env) if isinstance(self.env, Docker) else self.on_cluster
 
-    def _target(self, engine: Engine) -> Target:
+    def _docker(self, engine: Engine, env: Docker) -> Target:
         from deploy.targets.docker import DockerTarget
 
         return DockerTarget(
             engine,
             self.settings.app,
             self.environment,
-            self.env,
+            env,
             parts=lambda: parts.image(engine, self.settings.image, self.here),
             login=(self.login.user, self.login.password) if self.login else None,
             free=self.here.require_free if engine.local else lambda _address, _port: None,
         )
+
+    @cached_property
+    def on_cluster(self) -> KubernetesTarget:
+        """Where releases serve, if that is a cluster.
+
+        Raises:
+            SettingsInvalid: it is not.
+        """
+        if not isinstance(self.env, Kubernetes):
+            raise SettingsInvalid(
+                "this needs an environment on a cluster",
+                on=f"[environments.{self.environment}] target",
+                next='choose one with target = "kubernetes"',
+            )
+        from deploy.render import Rendering
+        from deploy.targets.kubernetes import KubernetesTarget
+
+        rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
+        size = cache(lambda item: registry.size(item, self.registry, self.blobs))
+        return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The environment's namespace."""
+        env = self.env
+        assert isinstance(env, Kubernetes)  # noqa: S101  asked only of an environment on a cluster
+        return self.here.cluster(env.kubeconfig_from(self.directory), env.context, env.namespace)
 
     def resolve(self, version: str) -> Model:
         """The model to release; an empty store gets the sample's first version, if the settings name a sample.

@@ -12,6 +12,7 @@ from deploy import golden, image, progress
 from deploy.blobs import CHUNK, Blobs
 from deploy.clients.engine import Engine
 from deploy.clients.trial import Trial, Trials
+from deploy.entrance import Entrance
 from deploy.errors import EngineFailed, SmokeFailed
 from deploy.manifest import Expect, Golden, Request
 from deploy.records import Descriptor, Image, Verdict
@@ -129,7 +130,7 @@ def check(
     """
     with trials(joined.config, port) as running:
         _wait(running, ready, within, play, on=str(joined.layer.model))
-        verdict = play(proof, running.url)
+        verdict = play(proof, Entrance(running.url))
         if not verdict.passed:
             raise SmokeFailed(
                 f"the image missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -144,7 +145,7 @@ def _wait(running: Trial, ready: str, within: float, play: golden.Play, on: str)
     asked = golden.Proof((Golden(name="ready", request=Request(path=ready), expect=Expect()),), {})
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if play(asked, running.url).passed:
+        if play(asked, Entrance(running.url)).passed:
             return
         if not running.alive():
             raise SmokeFailed(

@@ -91,8 +91,9 @@ def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
     Raises:
         SourceUnreadable: there is a repository, but git cannot read it.
     """
-    if shutil.which("git") is None or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None:
-        log.warning("no git repository here: the release is marked %s", UNVERSIONED)
+    installed = shutil.which("git") is not None
+    if not installed or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None:
+        log.warning("%s: the release is marked %s", "no git repository here" if installed else "git is not installed", UNVERSIONED)
         return Commit(revision=UNVERSIONED, dirty=True)
     if _git(directory, "rev-parse", "--is-shallow-repository") == "true":
         log.warning("this clone is shallow: the revision may be a later one than the last that changed the code; fetch the whole history")

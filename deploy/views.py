@@ -36,6 +36,7 @@ def rollout(value: Rollout) -> dict[str, Any]:
         "at": attempt.at.isoformat(),
         "ended": ending.at.isoformat() if ending else None,
         "url": attempt.url,
+        "run": attempt.run,
         "outcome": value.outcome,
         "why": ending.why if ending else "",
     }

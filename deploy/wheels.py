@@ -5,6 +5,7 @@ The machine's own pip configuration (index, proxy, certificates, login) applies,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from deploy import progress
 from deploy.blobs import Blobs, room_for
-from deploy.errors import WheelsUnavailable
+from deploy.errors import DiskFull, WheelsUnavailable
 from deploy.settings import Wheels
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
 
     Raises:
         WheelsUnavailable: pip could not get one; its last lines are in the detail.
+        DiskFull: there is no room for them.
     """
     lock = directory / wanted.requirements
     name = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()[:24]
@@ -74,6 +76,12 @@ def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
         for line in process.stdout:
             lines.append(line.rstrip())
             progress.note(line.strip().partition(" from ")[0])
+    if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
+        raise DiskFull(
+            "no space is left for the locked dependencies",
+            on=f"{target.parent} or {tempfile.gettempdir()}",
+            next="free some space and run again; nothing that was complete is lost",
+        )
     if process.returncode != 0:
         raise WheelsUnavailable(
             "the locked dependencies could not be downloaded",

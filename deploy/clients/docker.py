@@ -15,6 +15,7 @@ from typing import IO, Any
 from deploy.clients.docker_errors import asking, build_failed, connecting, failed, pull_failed
 from deploy.clients.engine import Container, Spec
 
+_ALWAYS = "unless-stopped"
 _TIMEOUT = 300
 _CHUNK = 1 << 20
 
@@ -106,7 +107,7 @@ class DockerEngine:
                     raise failed(str(event["error"]), "image")
 
     def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
-        from docker.errors import NotFound
+        from docker.errors import APIError
 
         repository, _, digest = reference.partition("@")
         auth = {"username": login[0], "password": login[1]} if login else None
@@ -114,10 +115,10 @@ class DockerEngine:
             try:
                 for event in self._api.pull(repository, tag=digest or None, stream=True, decode=True, auth_config=auth):
                     if "error" in event:
-                        raise pull_failed(str(event["error"]), reference)
+                        raise pull_failed(str(event["error"]), reference, login)
                     said(" ".join(str(event[key]) for key in ("id", "status", "progress") if event.get(key)))
-            except NotFound as error:
-                raise pull_failed(str(error.explanation), reference) from error
+            except APIError as error:
+                raise pull_failed(str(error.explanation or error), reference, login) from error
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         with asking(name):
@@ -157,7 +158,7 @@ class DockerEngine:
             port_bindings=dict(spec.ports),
             binds={volume: {"bind": path, "mode": "ro" if read_only else "rw"} for volume, (path, read_only) in spec.volumes.items()},
             tmpfs=dict.fromkeys(spec.writable, "rw,noexec,nosuid,size=64m,mode=1777"),
-            restart_policy={"Name": "unless-stopped"} if spec.restart else None,
+            restart_policy={"Name": _ALWAYS} if spec.restart else None,
             read_only=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -207,7 +208,9 @@ class DockerEngine:
 
     def keep_running(self, container: str) -> None:
         with asking(container):
-            self._api.update_container(container, restart_policy={"Name": "unless-stopped"})
+            # The engine writes every update to its disk, which may be full just when an old replica is to serve again.
+            if self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] != _ALWAYS:
+                self._api.update_container(container, restart_policy={"Name": _ALWAYS})
 
     def logs(self, container: str, lines: int) -> str:
         from docker.errors import NotFound

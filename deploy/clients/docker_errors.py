@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from deploy.errors import (
+    BlobCorrupt,
     BuildFailed,
     DiskFull,
     EngineDenied,
@@ -14,45 +16,83 @@ from deploy.errors import (
     PortTaken,
     RegistryDenied,
     RegistryNotFound,
+    RegistryRefused,
+    RegistryUnreachable,
     ReleaseError,
 )
 
 _TAIL = 15
+_FULL = "no space left on device"
+# What engines say of a pull; they pass on as text what the registry, or the way to it, refused.
+_PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
+    (
+        RegistryDenied,
+        ("unauthorized", "denied", "authentication", "no basic auth credentials", "authorization failed"),
+        "the engine may not pull the image",
+        "log in with `docker login`",
+    ),
+    (
+        BlobCorrupt,
+        ("verification failed",),
+        "the registry gave the engine other bytes than it was asked for",
+        "the registry's storage is damaged or it lies; push the release again, or use another registry",
+    ),
+    (
+        RegistryUnreachable,
+        ("connection re", "no such host", "timeout", "deadline exceeded", "no route to host", "network is unreachable", "x509:", "tls:"),
+        "the engine cannot reach the registry",
+        "check the address and the network; for a certificate of your own, see the engine's /etc/docker/certs.d",
+    ),
+    (
+        RegistryRefused,
+        ("toomanyrequests", "unexpected http status", "unexpected status"),
+        "the registry refused the engine",
+        "run again later; see the registry's log if it stays so",
+    ),
+    (
+        RegistryNotFound,
+        ("not found", "manifest unknown", "name unknown", "blob unknown", "unknown blob"),
+        "the registry has no such image",
+        "push it first",
+    ),
+)
 
 
-def build_failed(dockerfile: str, lines: Iterable[str]) -> BuildFailed:
+def build_failed(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
     """The error of a build, with the end of what the builder said."""
     tail = "\n".join(f"  {line}" for line in list(lines)[-_TAIL:])
+    if _FULL in tail.lower():
+        return _disk_full(tail, dockerfile)
     return BuildFailed("the app image did not build", on=dockerfile, next="mend what the last lines show, then run again", detail=tail)
 
 
-def pull_failed(message: str, reference: str) -> ReleaseError:
-    """The error of a pull, from what the engine says of it."""
-    # The engine passes the registry's refusal on as text only.
-    if "unauthorized" in message or "denied" in message or "authentication" in message:
-        return RegistryDenied("the engine may not pull the image", on=reference, next="log in with `docker login`", detail=f"  {message}")
-    if "not found" in message or "unknown" in message:
-        return RegistryNotFound("the registry has no such image", on=reference, next="push it first", detail=f"  {message}")
+def pull_failed(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
+    """The error of a pull, from what the engine says of it, without the credentials that a registry may have repeated."""
+    for secret in (base64.b64encode(":".join(login).encode()).decode(), login[1]) if login else ():
+        message = message.replace(secret, "…") if secret else message
+    repository = reference.partition("@")[0]
+    # A repository may be called by one of the words.
+    said = message.replace(repository, "").replace(f"/{repository.partition('/')[2]}/", "").lower()
+    for kind, words, what, advice in _PULLS if _FULL not in said else ():
+        if any(word in said for word in words):
+            return kind(what, on=reference, next=advice, detail=f"  {message}")
     return failed(message, reference)
 
 
-def failed(message: str, on: str) -> ReleaseError:
+def _disk_full(detail: str, on: str) -> DiskFull:
+    return DiskFull("the engine has no space left", on=on, next="remove images that no release needs (`docker image ls`)", detail=detail)
+
+
+def failed(message: str, on: str, what: str = "the container engine refused what it was asked") -> ReleaseError:
     """The error of any other request, from what the engine says of it."""
     # The engine has no code for these two, only its message.
-    if "no space left on device" in message:
-        return DiskFull(
-            "the engine has no space left", on=on, next="remove images that no release needs (`docker image ls`)", detail=f"  {message}"
-        )
+    if _FULL in message:
+        return _disk_full(f"  {message}", on)
     if "port is already allocated" in message or "address already in use" in message:
         return PortTaken(
             "another program listens on the port", on=on, next="stop it, or set another port in pipeline.toml", detail=f"  {message}"
         )
-    return EngineFailed(
-        "the container engine refused what it was asked",
-        on=on,
-        next="see the message; `invoke doctor` checks the engine",
-        detail=f"  {message}",
-    )
+    return EngineFailed(what, on=on, next="see the message; `invoke doctor` checks the engine", detail=f"  {message}")
 
 
 @contextmanager

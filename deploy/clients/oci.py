@@ -86,14 +86,14 @@ class HttpRegistry:
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
         answer = self._http.ask("GET", f"/v2/{repository}/blobs/{digest}", repository, stream=True)
-        return cast("IO[bytes]", self._http.arriving(answer, decoded=False))
+        return cast("IO[bytes]", self._http.arriving(answer))
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
 
         def read() -> bytes | None:
             with self._http.once("GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)) as answer:
-                return self._http.arriving(answer, decoded=True).read(_MAX_MANIFEST + 1) if answer.status_code == OK else None
+                return self._http.whole(answer, _MAX_MANIFEST + 1) if answer.status_code == OK else None
 
         data = self._http.patiently(read)
         if data is None:

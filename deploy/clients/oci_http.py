@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from deploy import progress
+from deploy.clients.oci_answers import is_full, settle, token, told, whole
 from deploy.clients.oci_bodies import Arriving, Part
 from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
 
@@ -84,8 +86,13 @@ class Conversation:
             except (RegistryUnreachable, RegistryRefused) as error:
                 if attempt == ATTEMPTS or not error.transient:
                     raise
-                self.patience.pause(attempt, error.retry_after)
+                self.pause(attempt, error)
         raise AssertionError("unreachable")
+
+    def pause(self, attempt: int, error: RegistryError) -> None:
+        """Waits before another try, and says why."""
+        progress.note(f"{error.what}: asking again")
+        self.patience.pause(attempt, error.retry_after)
 
     def once(
         self,
@@ -95,9 +102,10 @@ class Conversation:
         *,
         source: str = "",
         expect: tuple[int, ...] = (OK,),
+        stream: bool = False,
         **options: Any,  # noqa: ANN401
     ) -> requests.Response:
-        """One request, answering a challenge to log in once."""
+        """One request, answering a challenge to log in once; unless it is streamed, all of the answer has arrived."""
         url = urljoin(self._base, url)
         scope = _scope(method, repository, source)
         headers = dict(options.pop("headers", {}))
@@ -109,8 +117,11 @@ class Conversation:
                     headers=headers | self._authorized(url, scope),
                     timeout=(self.patience.connect, self.patience.read),
                     allow_redirects=method in ("GET", "HEAD"),
+                    stream=True,
                     **options,
                 )
+                if not stream:
+                    settle(answer, self.patience.read)
             if answer.status_code != 401 or last or not self._log_in(answer, scope):
                 break
             if isinstance(options.get("data"), Part):
@@ -128,10 +139,15 @@ class Conversation:
             )
         return urljoin(answer.url, told)
 
-    def arriving(self, answer: requests.Response, *, decoded: bool) -> Arriving:
-        """An answer's body; what breaks while it is read is this project's error, as before."""
-        answer.raw.decode_content = decoded
+    def arriving(self, answer: requests.Response) -> Arriving:
+        """An answer's body as it was sent; what breaks while it is read is this project's error, as before."""
+        answer.raw.decode_content = False
         return Arriving(answer.raw, lambda: self._reaching(answer.url))
+
+    def whole(self, answer: requests.Response, most: int) -> bytes:
+        """A streamed answer's body, as far as `most` bytes."""
+        with self._reaching(answer.url):
+            return whole(answer.raw, most, self.patience.read)
 
     @property
     def _session(self) -> requests.Session:
@@ -146,9 +162,15 @@ class Conversation:
             self._open = requests.Session()
             # A company proxy cannot reach this machine's own addresses.
             self._open.trust_env = not self._loopback
+            self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
                 self._open.mount(scheme, LargeBlocks(pool_maxsize=8))
         return self._open
+
+    def _settled(self, answer: requests.Response, **_: object) -> None:
+        """Takes the bodies that nobody streams before requests does: those of refusals, and of redirections on the way."""
+        if answer.is_redirect or not answer.ok:
+            settle(answer, self.patience.read)
 
     @contextmanager
     def _reaching(self, url: str) -> Iterator[None]:
@@ -172,12 +194,19 @@ class Conversation:
 
     def _refusal(self, answer: requests.Response, method: str, url: str) -> RegistryError:
         status = answer.status_code
-        what, on, detail = f"the registry answered {status} {answer.reason} to {method}", _shown(url), self._hidden(_told(answer))
+        what, on, detail = f"the registry answered {status} {answer.reason} to {method}", _shown(url), self._hidden(told(answer))
         if status in (401, 403):
             advice = "log in with `docker login`, or name the variables that hold user and password in the environment's settings"
             return RegistryDenied(what, on=on, next=advice, detail=detail)
         if status == 404:
             return RegistryNotFound(what, on=on, next="check registry and repository in pipeline.toml", detail=detail)
+        if is_full(answer):
+            return RegistryRefused(
+                f"the registry has no space left: it answered {status} to {method}",
+                on=on,
+                next="free some space where the registry keeps its data, then run again",
+                detail=detail,
+            )
         known = {413: "a proxy before the registry limits the body; raise its limit", 429: "the registry limits requests; run again later"}
         error = RegistryRefused(what, on=on, next=known.get(status, "run again; see the registry's log if it stays so"), detail=detail)
         error.transient = status in _TRANSIENT
@@ -211,8 +240,8 @@ class Conversation:
             return True
         if kind.lower() != "bearer":
             return False
-        token = self._token(dict(re.findall(r'(\w+)="([^"]*)"', rest)), scope)
-        self._authorization[scope] = f"Bearer {token}"
+        given = self._token(dict(re.findall(r'(\w+)="([^"]*)"', rest)), scope)
+        self._authorization[scope] = f"Bearer {given}"
         return True
 
     def _token(self, challenge: Mapping[str, str], scope: str) -> str:
@@ -225,15 +254,16 @@ class Conversation:
         params = {"service": challenge.get("service", ""), "scope": (scope or challenge.get("scope", "")).split()}
         auth = (self._login.user, self._login.password) if self._login else None
         with self._reaching(realm):
-            answer = self._session.get(realm, params=params, auth=auth, timeout=(self.patience.connect, self.patience.read))
+            answer = self._session.get(realm, params=params, auth=auth, timeout=(self.patience.connect, self.patience.read), stream=True)
+            settle(answer, self.patience.read)
         if answer.status_code != OK:
             raise self._refusal(answer, "GET", realm)
-        token = _token_in(answer)
-        if token is None:
+        given = token(answer)
+        if given is None:
             raise RegistryDenied(
                 "the registry's login service gave no token", on=_shown(realm), next="see whether the address of the registry is right"
             )
-        return token
+        return given
 
 
 def _scope(method: str, repository: str, source: str) -> str:
@@ -253,21 +283,3 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return str(getattr(error, "strerror", None) or type(error).__name__)
-
-
-def _told(answer: requests.Response) -> str:
-    """The codes and messages of the registry's own error body."""
-    try:
-        errors = answer.json()["errors"]
-        return "\n".join(f"  {error.get('code', '')}: {error.get('message', '')}" for error in errors)[:500]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return ""
-
-
-def _token_in(answer: requests.Response) -> str | None:
-    try:
-        found = answer.json()
-        token = found.get("token") or found.get("access_token")
-    except (ValueError, AttributeError):
-        return None
-    return token if isinstance(token, str) else None

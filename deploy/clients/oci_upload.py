@@ -118,7 +118,7 @@ class Upload:
         self._failures += 1
         if self._failures >= ATTEMPTS or not (error.transient or isinstance(error, RegistryNotFound)):
             raise error
-        self._http.patience.pause(self._failures, error.retry_after)
+        self._http.pause(self._failures, error)
         before, held = self._offset, self._held()
         if held is None:
             self._begin()

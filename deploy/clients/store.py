@@ -7,8 +7,9 @@ Source: obstore's documentation, "Stores" and "Authentication".
 from __future__ import annotations
 
 import errno
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -63,7 +64,12 @@ def opened(location: str, base: Path) -> Store:
     from obstore.exceptions import BaseError
 
     if "://" not in location:
-        folder = (base / location).resolve()
+        try:
+            folder = (base / location).resolve()
+        except (ValueError, OSError) as error:
+            raise SettingsInvalid(
+                f"the model store's folder cannot be used: {error}", on=repr(location), next="mend `store` in [model]"
+            ) from error
         return ObjectStore(lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder)
     try:
         found = obstore.store.from_url(location)
@@ -97,6 +103,15 @@ class ObjectStore:
         with _asking(self.where):
             return self._folder is not None and not self._folder.is_dir()
 
+    def _refuse_special(self, name: str) -> None:
+        """Refuses what is neither file nor folder: a pipe would be waited for without end."""
+        if self._folder is None:
+            return
+        with _asking(f"{self.where}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
+            mode = (self._folder / name).stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise OSError(errno.EINVAL, "it is no file")
+
     def size(self, name: str) -> int | None:
         import obstore
 
@@ -124,6 +139,7 @@ class ObjectStore:
 
         if self._absent:
             return None
+        self._refuse_special(name)
         with _asking(f"{self.where}/{name}"):
             try:
                 found = obstore.get(self._store, name)
@@ -186,11 +202,11 @@ def _asking(on: str) -> Iterator[None]:
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise StoreUnreachable(
-            "the model store refused the login or the permission", on=on, next="check the account's rights", detail=_brief(error)
-        ) from error
+        raise _denied(error, on) from error
     except (BaseError, OSError) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
+        if _is(errno.EACCES, error):
+            raise _denied(error, on) from error
+        if _is(errno.ENOSPC, error):
             with room_for(Path(on)):
                 raise OSError(errno.ENOSPC, str(error)) from error
         raise StoreUnreachable(
@@ -199,6 +215,17 @@ def _asking(on: str) -> Iterator[None]:
             next="check the address and the network, then run again",
             detail=_brief(error),
         ) from error
+
+
+def _is(number: int, error: Exception) -> bool:
+    """Whether the operating system gave that error; the library passes its own on as text."""
+    return getattr(error, "errno", None) == number or f"os error {number})" in str(error)
+
+
+def _denied(error: Exception, on: str) -> StoreUnreachable:
+    return StoreUnreachable(
+        "the model store refused the login or the permission", on=on, next="check the account's rights", detail=_brief(error)
+    )
 
 
 def _brief(error: Exception) -> str:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from deploy.clients.docker_errors import breaks, gone
-from deploy.errors import EngineFailed
+from deploy.clients.docker_errors import breaks, failed, gone
 from deploy.owner import Owner
 
 LABEL = "dev.twinship.trial"
@@ -37,7 +36,7 @@ def trial(image: str, port: int) -> Iterator[Trial]:
         port: where its process listens.
 
     Raises:
-        EngineFailed: it cannot be started.
+        EngineFailed, DiskFull: it cannot be started.
         EngineUnavailable: the engine ended meanwhile.
     """
     import docker.errors
@@ -60,12 +59,7 @@ def trial(image: str, port: int) -> Iterator[Trial]:
                 log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
     except docker.errors.APIError as error:
-        raise EngineFailed(
-            "the engine could not start the image",
-            on=image,
-            next="see the message; `invoke doctor` checks the engine",
-            detail=f"  {error.explanation}",
-        ) from error
+        raise failed(str(error.explanation or error), image, "the engine could not start the image") from error
     except breaks() as error:
         raise gone(image) from error
 

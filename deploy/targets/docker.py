@@ -17,11 +17,13 @@ from pydantic import ValidationError
 
 from deploy import progress
 from deploy.clients.engine import Container, Engine, Spec
+from deploy.entrance import Entrance
+from deploy.environments import Docker
 from deploy.errors import RolloutLocked
 from deploy.owner import Owner
 from deploy.records import Attempt, Ending, Record, Release, Rollout
-from deploy.rollout import Replica, failed
-from deploy.settings import App, Environment
+from deploy.rollout import Prove, Replica, failed
+from deploy.settings import App
 from deploy.targets.door import COMMAND, CONFIG, PORT, STATE, Door, address, configuration, opened
 
 LABEL = "dev.twinship.docker"
@@ -60,14 +62,13 @@ class DockerTarget:
         engine: Engine,
         app: App,
         name: str,
-        env: Environment,
+        env: Docker,
         parts: Callable[[], str],
         login: tuple[str, str] | None,
         free: Callable[[str, int], None],
     ) -> None:
         self._engine, self._app, self._env, self._parts, self._login, self._free = engine, app, env, parts, login, free
-        self.environment = name
-        self.url = env.url
+        self.environment, self.url, self.entrance = name, env.url, Entrance(env.url)
         self._prefix = f"twinship-{app.name}-{name}"
         self._labels = {LABEL: "yes", APP: app.name, _ENVIRONMENT: name}
 
@@ -147,13 +148,15 @@ class DockerTarget:
         return tuple(found)
 
     def serves(self, release: Release) -> bool:
-        """Whether all replicas, and no others, run that image and pass their health check."""
-        found = self.replicas()
+        """Whether all replicas, and no others, run that image and pass their health check, behind a door where the settings have it."""
+        door, found = self._door_container(), self.replicas()
+        if door is None or not door.labels.get(_PLACE, "").startswith(f"{self._env.address}:{self._env.port} "):
+            return False
         return len(found) == self._env.replicas and all(item.image == release.image.digest and item.state == "serving" for item in found)
 
     # --- moving
 
-    def shift(self, release: Release) -> None:
+    def shift(self, release: Release, prove: Prove | None = None) -> None:
         """Replaces one by one: a new replica must be ready before an old one is asked to take no more."""
         self._ensure_image(release)
         door = Door(self._engine, self._ensured_door().id)
@@ -250,9 +253,9 @@ class DockerTarget:
         """The running door, made or mended if need be."""
         place = f"{self._env.address}:{self._env.port} {self._parts()}"
         found = self._door_container()
-        if found is None or _port(found) != self._env.port:
-            # Asked before the old door goes: where the new port is taken, the old one serves on.
-            self._free(self._env.address, self._env.port)
+        if found is None or found.labels.get(_PLACE) != place:
+            # Asked before the old door goes: where the new one could not listen, the old one serves on. It has the old port itself.
+            self._free(self._env.address, 0 if found and _port(found) == self._env.port else self._env.port)
         if found and found.labels.get(_PLACE) != place:
             self._engine.remove(found.id)
             found = None

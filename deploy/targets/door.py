@@ -24,6 +24,9 @@ PORT = 8080
 STATE = "/state"
 COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE}/{CONFIG}")
 _SOCKET = "/tmp/admin.sock"  # noqa: S108  a path in the container
+_BUFFER = 65536
+# What a buffer holds of a body, beside its head and the room for changing that.
+_WHOLE = 60_000
 _FIRST = 10
 _ADDRESS = 5
 _WITHIN = 15.0
@@ -86,6 +89,12 @@ defaults
 frontend door
     bind :{PORT}
     option forwardfor
+    # A request goes on when it is whole or fills a buffer, and whole ones go first: who sends slowly keeps neither replicas nor others
+    # waiting.
+    option http-buffer-request
+    http-request set-priority-class int(1) if {{ req.body_size gt {_WHOLE} }} or {{ req.hdr(transfer-encoding) -m found }}
+    # One that was answered before it had sent everything, and sends nothing more, would keep its place at the replica.
+    http-response set-timeout client 1s if {{ status ge 400 }}
     default_backend replicas
 
 backend replicas
@@ -99,6 +108,7 @@ backend replicas
     return f"""\
 global
     fd-hard-limit 20000
+    tune.bufsize {_BUFFER}
     stats socket {_SOCKET} mode 600 level admin
     hard-stop-after {patience}
     description {_mark(body)}

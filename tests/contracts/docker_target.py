@@ -8,14 +8,14 @@ from typing import Protocol
 import pytest
 
 from deploy.clients.engine import Container, Engine, Spec
-from deploy.errors import PortTaken
+from deploy.errors import PortTaken, SettingsInvalid
 from deploy.owner import Owner
 from deploy.records import Release
 from deploy.rollout import Target
 from deploy.targets.docker import APP
 from deploy.targets.door import STATE
 from tests.contracts.engine import until
-from tests.contracts.target import Place, TargetContract, states
+from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt
 
 PROCESS_THAT_NEVER_WAS = 4_194_305
@@ -41,7 +41,7 @@ class DockerPlace(Place, Protocol):
         """A port on which another program listens."""
 
 
-class DockerTargetContract(TargetContract):
+class DockerTargetContract(WarmTargetContract):
     """Subclasses give the fixture `docker`: an environment to which nothing was released yet."""
 
     @pytest.fixture
@@ -133,6 +133,27 @@ class DockerTargetContract(TargetContract):
         moved = docker.target(port=docker.taken_port())
         with pytest.raises(PortTaken), moved.locked():
             pytest.fail("it was moved to a port that another program listens on")
+        assert docker.answers() == {"a"}
+        with docker.target(lock_wait=0.0).locked():
+            assert docker.target().serves(a)
+
+    def test_a_release_behind_a_door_on_another_port_does_not_serve(self, docker: DockerPlace, a: Release) -> None:
+        """Where the settings name a new port, releasing again must not stop at what serves on the old one."""
+        target = docker.target()
+        target.shift(a)
+        until(lambda: target.serves(a), "the release serves")
+        moved = docker.target(port=docker.other_port())
+        assert not moved.serves(a)
+        with moved.locked():
+            until(lambda: moved.serves(a), "the release serves on the other port")
+        assert not target.serves(a)
+
+    def test_an_address_that_is_not_this_machines_leaves_the_old_door_open(self, docker: DockerPlace, a: Release) -> None:
+        """The same port on an address where nothing can listen is found out before the old door goes."""
+        docker.target().shift(a)
+        moved = docker.target(address="192.0.2.1")
+        with pytest.raises(SettingsInvalid), moved.locked():
+            pytest.fail("it was moved to an address that this machine does not have")
         assert docker.answers() == {"a"}
         with docker.target(lock_wait=0.0).locked():
             assert docker.target().serves(a)

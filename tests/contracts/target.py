@@ -90,30 +90,6 @@ class TargetContract:
         assert target.serves(slow)
         assert place.answers() == {"slow"}
 
-    def test_old_replicas_stand_by_until_the_rollout_is_settled(self, place: Place, a: Release, b: Release) -> None:
-        """After the shift the new release has all requests and the old one none; settling removes it."""
-        target = place.target()
-        target.shift(a)
-        target.settle(a)
-        target.shift(b)
-        assert place.answers() == {"b"}
-        assert states(target) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
-        assert not target.serves(b)
-        target.settle(b)
-        assert states(target) == replicas(b, "serving")
-        assert target.serves(b)
-
-    def test_going_back_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
-        """Until a rollout is settled, the replicas that served before are only let in again."""
-        target = place.target()
-        target.shift(a)
-        before = {replica.name for replica in target.replicas()}
-        target.shift(b)
-        target.shift(a)
-        target.settle(a)
-        assert {replica.name for replica in target.replicas()} == before
-        assert place.answers() == {"a"}
-
     def test_shifting_to_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
         """A rollout may be repeated."""
         target = place.target()
@@ -263,3 +239,31 @@ class TargetContract:
             raise KeyboardInterrupt
         with place.target(lock_wait=0.0).locked():
             pass
+
+
+class WarmTargetContract(TargetContract):
+    """What a target does that keeps the replicas of the release before until a rollout is settled."""
+
+    def test_old_replicas_stand_by_until_the_rollout_is_settled(self, place: Place, a: Release, b: Release) -> None:
+        """After the shift the new release has all requests and the old one none; settling removes it."""
+        target = place.target()
+        target.shift(a)
+        target.settle(a)
+        target.shift(b)
+        assert place.answers() == {"b"}
+        assert states(target) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
+        assert not target.serves(b)
+        target.settle(b)
+        assert states(target) == replicas(b, "serving")
+        assert target.serves(b)
+
+    def test_going_back_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
+        """Until a rollout is settled, the replicas that served before are only let in again."""
+        target = place.target()
+        target.shift(a)
+        before = {replica.name for replica in target.replicas()}
+        target.shift(b)
+        target.shift(a)
+        target.settle(a)
+        assert {replica.name for replica in target.replicas()} == before
+        assert place.answers() == {"a"}

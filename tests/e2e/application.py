@@ -44,12 +44,14 @@ class Application:
         folder: where its pipeline.toml is, in the checkout.
         home: the cache of this "machine".
         port: the front door's.
+        under: words before every command, for one that is run with other rights or in another place.
     """
 
     folder: Path
     home: Path
     name: str
     port: int
+    under: tuple[str, ...] = ()
 
     @classmethod
     def made(cls, folder: Path, within: str = "") -> Application:
@@ -102,7 +104,7 @@ class Application:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Starts a task as a person would, in a process group of its own."""
-        command = [sys.executable, "-m", "invoke", *arguments]
+        command = [*self.under, sys.executable, "-m", "invoke", *arguments]
         environment = {**os.environ, "TWINSHIP_HOME": str(self.home), **variables}
         return subprocess.Popen(
             command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.application import Application
+from tests.e2e.cluster import Namespace, on_cluster
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,5 +38,26 @@ def _application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applicati
 def _serving(application: Application) -> Application:
     """The application with two models published and the first released."""
     application.ok("release")
+    application.ok("model.publish", "--sample", "2")
+    return application
+
+
+@pytest.fixture(scope="module", name="cluster")
+def _cluster() -> Iterator[Namespace]:
+    """A namespace of a real cluster."""
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if not kubeconfig:
+        reason = "no cluster is named; set KUBECONFIG to the kubeconfig of one whose nodes pull from 127.0.0.1:5000"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    namespace = Namespace.made(kubeconfig)
+    yield namespace
+    namespace.remove()
+
+
+@pytest.fixture(scope="module", name="served")
+def _served(application: Application, cluster: Namespace) -> Application:
+    """The application with two models published and the first released to `staging` on the cluster."""
+    on_cluster(application, cluster)
+    application.ok("release", "--env", "staging")
     application.ok("model.publish", "--sample", "2")
     return application

@@ -1,4 +1,4 @@
-"""An application in a folder, released to an engine, a registry and a store in memory."""
+"""An application in a folder, released to an engine, a cluster, registries and a store in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from deploy import model
 from deploy.records import Model
 from deploy.settings import DEBIAN
 from deploy.site import Site
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.machine import MemoryMachine
 from tests.fakes.proof import FakePlayer
@@ -37,6 +38,19 @@ lock_wait = 0.0
 registry = "registry.example"
 repository = "elsewhere/classifier"
 port = 9000
+
+[environments.staging]
+target = "kubernetes"
+registry = "registry.example"
+namespace = "shop"
+lock_wait = 0.0
+
+[environments.production]
+target = "kubernetes"
+registry = "far.example"
+repository = "live/classifier"
+namespace = "shop"
+lock_wait = 0.0
 """
 
 MODEL = """\
@@ -61,16 +75,27 @@ expect = {{}}
 class Application:
     """An application, the clients of its pipeline, and what they were asked for.
 
+    It has two environments on the engine, `local` and `other`, and two on the cluster, `staging` and `production`, of which
+    `production` has a registry of its own.
+
     Args:
         folder: an empty folder.
+
+    Attributes:
+        environment: the one that is meant where none is named.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environment = "local"
         self.engine = FakeEngine()
         self.engine.hold_image(DEBIAN, b"debian")
+        self.cluster = FakeCluster()
+        self.clock = self.cluster.clock
         self.machine = MemoryMachine(self.engine)
-        self.registry = MemoryRegistry()
+        self.machine.clusters[""] = self.cluster
+        self.machine.registries |= {"registry.example", "far.example"}
+        self.registry, self.far = MemoryRegistry(), MemoryRegistry("far.example")
         self.store = MemoryStore()
         self.trials = MemoryTrials()
         self.play = FakePlayer()
@@ -84,11 +109,11 @@ class Application:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def site(self, environment: str = "local") -> Site:
-        """The application as a new run sees it."""
-        site = Site(self.folder, environment, self.machine.host)
-        site.registry, site.store = self.registry, self.store
-        site.trials, site.play = self.trials, self.play
+    def site(self, environment: str = "") -> Site:
+        """The application as a new run sees it, and one of its environments: without a name the one that is worked with now."""
+        site = Site(self.folder, environment or self.environment, self.machine.host)
+        site.registry = self.far if site.env.registry == self.far.host else self.registry
+        site.store, site.trials, site.play, site.clock = self.store, self.trials, self.play, self.clock
         return site
 
     def publish(self, version: str, size: int = 5000) -> Model:
@@ -105,8 +130,32 @@ class Application:
         """Has the containers of an image behave like that."""
         self.engine.scripts[image] = script
 
+    def forget(self) -> None:
+        """Clears what was noted of earlier runs."""
+        for noted in (
+            self.engine.built,
+            self.engine.loaded,
+            self.engine.happened,
+            self.cluster.asked,
+            self.machine.happened,
+            *(noted for registry in (self.registry, self.far) for noted in (registry.sent, registry.mounted, registry.put)),
+            self.store.streamed,
+            self.trials.tried,
+            self.play.played,
+        ):
+            noted.clear()
+
+    @property
+    def written(self) -> list[tuple[str, str, str]]:
+        """What the cluster was asked to change: verb, kind and name."""
+        return [asked for asked in self.cluster.asked if asked[0] in ("create", "patch", "update", "delete")]
+
     def state(self) -> str:
         """All that the fakes hold, to be compared with what they hold later."""
-        shelves = (*self.registry.blobs.items(), *self.registry.manifests.items())
-        pushed = sorted((repository, name) for repository, held in shelves for name in held)
-        return repr((self.engine.state(), pushed, sorted(self.store.held), self.machine.happened))
+        pushed = [
+            sorted(
+                (repository, name) for shelf in (registry.blobs, registry.manifests) for repository, held in shelf.items() for name in held
+            )
+            for registry in (self.registry, self.far)
+        ]
+        return repr((self.engine.state(), self.written, pushed, sorted(self.store.held), self.machine.happened))

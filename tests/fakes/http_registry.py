@@ -47,6 +47,8 @@ class Seen:
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
+    connection: int
+    """The client's port, which is another for each connection."""
 
     @property
     def authorization(self) -> str:
@@ -179,7 +181,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _do(self) -> None:
         path, query = self.url
-        self.registry.seen.append(Seen(self.command, path, query, dict(self.headers.items())))
+        self.registry.seen.append(Seen(self.command, path, query, dict(self.headers.items()), self.client_address[1]))
         if self._fails(path):
             return
         if path == "/token":

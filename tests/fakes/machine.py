@@ -1,12 +1,13 @@
-"""A machine in memory: its operating system, whether it has an engine, and who listens on its network."""
+"""A machine in memory: its operating system, its engine, who listens on its network, and the clusters that it knows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.clients.cluster import Cluster
 from deploy.clients.engine import Engine
-from deploy.errors import EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.host import Host
 from deploy.parts import PART
 from tests.fakes.engine import FakeEngine
@@ -21,6 +22,8 @@ class MemoryMachine:
         member: whether this user may use it.
         debian, root: whether packages can be installed, and by whom.
         programs: what is installed.
+        clusters: by context; the one without a name is what kubectl would take.
+        reached: how clusters were asked for: kubeconfig, context and namespace.
         registries: hosts at which an OCI registry answers.
         listening: ports on which other programs listen.
         happened: what was done to the machine, in order.
@@ -33,6 +36,8 @@ class MemoryMachine:
         self.debian = True
         self.root = True
         self.programs: set[str] = {"dockerd"} if engine else set()
+        self.clusters: dict[str, Cluster] = {}
+        self.reached: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
         self.happened: list[str] = []
@@ -40,7 +45,7 @@ class MemoryMachine:
     @property
     def host(self) -> Host:
         """The machine as the code under test sees it."""
-        return Host(connect=self.connect, system=self, registry_answers=self.registry_answers, require_free=self.require_free)
+        return Host(self.connect, self, self.registry_answers, self.require_free, self.cluster)
 
     def connect(self) -> Engine:
         if not self.running:
@@ -57,6 +62,12 @@ class MemoryMachine:
     def require_free(self, address: str, port: int) -> None:
         if port in self.listening:
             raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
+
+    def cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
+        self.reached.append((kubeconfig, context, namespace))
+        if context not in self.clusters:
+            raise ClusterUnknown(f"there is no context {context!r}", on="memory", next="name one that there is")
+        return self.clusters[context]
 
     # --- the operating system
 

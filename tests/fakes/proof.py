@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from deploy.entrance import Entrance
 from deploy.golden import Proof
 from deploy.manifest import Expect, Golden, Request
 from deploy.records import Case, Verdict
@@ -30,7 +31,8 @@ class FakePlayer:
         self.wrong: dict[str, str] = {}
         self.played: list[tuple[str, tuple[str, ...]]] = []
 
-    def __call__(self, proof: Proof, url: str) -> Verdict:
+    def __call__(self, proof: Proof, entrance: Entrance) -> Verdict:
+        url = entrance.url
         self.played.append((url, tuple(case.name for case in proof.cases)))
         return verdict(url, self.wrong.get(url, "") or self.problem())
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from deploy.records import AppImage, Attempt, Commit, Descriptor, Ending, Image, Model, ModelLayer, Release, Rollout
+from deploy.rollout import Trigger
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REPOSITORY = "registry.example/classifier"
@@ -32,7 +33,7 @@ def release(code: str = "a", model: str = "1", config: str = "") -> Release:
     return Release(image=joined, repository=REPOSITORY)
 
 
-def attempt(number: int, value: Release, trigger: Literal["release", "rollback"] = "release") -> Attempt:
+def attempt(number: int, value: Release, trigger: Trigger = "release", run: str = "") -> Attempt:
     """An attempt at a release, a minute after the one before."""
     return Attempt(
         id=number,
@@ -42,6 +43,7 @@ def attempt(number: int, value: Release, trigger: Literal["release", "rollback"]
         by="ada",
         at=START + timedelta(minutes=number),
         url="http://127.0.0.1:8080",
+        run=run,
     )
 
 
@@ -49,10 +51,11 @@ def rollout(
     number: int,
     value: Release,
     outcome: Literal["succeeded", "undone", "failed", "unfinished"] = "succeeded",
-    trigger: Literal["release", "rollback"] = "release",
+    trigger: Trigger = "release",
     why: str = "",
+    run: str = "",
 ) -> Rollout:
     """An attempt and its end."""
-    begun = attempt(number, value, trigger)
+    begun = attempt(number, value, trigger, run)
     ending = None if outcome == "unfinished" else Ending(outcome=outcome, at=begun.at + timedelta(seconds=20), why=why)
     return Rollout(attempt=begun, ending=ending)

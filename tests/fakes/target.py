@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deploy.entrance import Entrance
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout import Replica, failed
+from deploy.rollout import Prove, Replica, failed
 
 COUNT = 2
 
@@ -20,16 +21,19 @@ class MemoryTarget:
         broken: errors that a shift to an image ends in, by its digest; each is raised once, the last one always.
         happened: what was asked for, in order.
         busy: whether another deployer is at work.
+        beside: where new replicas can be asked before they get requests; None for a target on which they cannot.
     """
 
     environment = "local"
     url = "http://127.0.0.1:8080"
+    entrance = Entrance(url)
 
     def __init__(self) -> None:
         self.standing: list[tuple[str, str]] = []
         self.broken: dict[str, list[BaseException]] = {}
         self.happened: list[str] = []
         self.busy = False
+        self.beside: Entrance | None = None
         self._begun: dict[int, Attempt] = {}
         self._ended: dict[int, Ending] = {}
 
@@ -68,12 +72,15 @@ class MemoryTarget:
     def serves(self, release: Release) -> bool:
         return self.standing == [(release.image.digest, "serving")] * COUNT
 
-    def shift(self, release: Release) -> None:
+    def shift(self, release: Release, prove: Prove | None = None) -> None:
         self._act(f"shift {name(release)}")
         errors = self.broken.get(release.image.digest)
         if errors:
             self.standing.append((release.image.digest, "starting"))
             raise errors.pop(0) if len(errors) > 1 else errors[0]
+        if prove and self.beside:
+            self.standing.append((release.image.digest, "standing by"))
+            prove(self.beside)
         others = [(image, "standing by") for image, _ in self.standing if image != release.image.digest]
         self.standing = [*others, *[(release.image.digest, "serving")] * COUNT]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,8 +18,20 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # The order in which Azure's single file has them.
-IN_ORDER = ("ci", "release", "model")
+IN_ORDER = ("ci", "release", "model", "promote")
 AZURE = ROOT / "azure-pipelines.yml"
+CLUSTER = ROOT / ".github" / "cluster.sh"
+KUBECONFIG = ROOT / ".github" / "kubeconfig.sh"
+# Programs that write down how they were called, and answer as Docker and kind do where nothing was made yet.
+DOCKER = """case "$1" in
+  ps) printf '%s' "$RUNNING" ;;
+  inspect) echo null ;;
+  exec) if [ "$2" = -i ]; then cat >>"$CALLS"; fi ;;
+esac"""
+KIND = """case "$*" in
+  "get nodes"*) echo twinship-control-plane ;;
+  "get kubeconfig"*) echo "kind: Config" ;;
+esac"""
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*$")
 
 each_workflow = pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
@@ -162,3 +176,72 @@ def test_clean_checkout() -> None:
 
     assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "export CI=true", *shown]
     assert os.access(script, os.X_OK)
+
+
+def _script(path: Path, folder: Path, programs: dict[str, str], **variables: str) -> tuple[str, list[str]]:
+    """What a script of a checkout in that folder prints, and how it called those programs."""
+    checkout, calls = folder / "checkout" / ".github", folder / "calls"
+    checkout.mkdir(parents=True)
+    (folder / "bin").mkdir()
+    shutil.copy(path, checkout)
+    for name, body in programs.items():
+        program = folder / "bin" / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>"$CALLS"\n{body}\n', encoding="utf-8")
+        program.chmod(0o755)
+    environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "CALLS": str(calls), "RUNNER_TEMP": str(folder), **variables}
+    done = subprocess.run([checkout / path.name], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+
+
+@pytest.mark.parametrize("job", ["integration", "e2e"])
+def test_real_parts_include_a_cluster(job: str) -> None:
+    """In both systems, a job that needs real parts starts a cluster before its Nox line."""
+    github = [step.get("run", "") for step in _loaded(ROOT / ".github" / "workflows" / "ci.yml")["jobs"][job]["steps"]]
+    azure = next(found["steps"] for jobs in _under(_loaded(AZURE), "jobs") for found in jobs if found.get("job") == job)
+
+    for steps in (github, [step.get("script", "") for step in azure]):
+        assert ".github/cluster.sh" in steps[-2]
+        assert steps[-1] == f"./run nox -s {job}"
+
+
+@pytest.mark.parametrize(
+    ("running", "registry"), [("twinship-registry 127.0.0.1:5000->5000/tcp\n", "twinship-registry"), ("", "kind-registry")]
+)
+def test_a_cluster_pulls_from_the_registry_of_releases(tmp_path: Path, running: str, registry: str) -> None:
+    """The node of a new cluster is sent to the registry that is there, or to one that is started."""
+    printed, calls = _script(CLUSTER, tmp_path, {"docker": DOCKER, "kind": KIND}, RUNNING=running)
+
+    kubeconfig = tmp_path / "checkout" / ".twinship" / "kind.kubeconfig"
+    assert printed == f"{kubeconfig}\n"
+    assert kubeconfig.read_text(encoding="utf-8") == "kind: Config\n"
+    assert kubeconfig.stat().st_mode & 0o077 == 0
+    assert f'[host."http://{registry}:5000"]' in calls
+    assert calls[-1] == f"docker network connect kind {registry}"
+    assert any(call.startswith("docker run ") for call in calls) is not running.startswith("twinship")
+
+
+def test_a_kubeconfig_of_the_ci_system_is_kept_for_the_job(tmp_path: Path) -> None:
+    """A kubeconfig that a secret holds is written to a file that nobody else may read."""
+    printed, _ = _script(KUBECONFIG, tmp_path, {}, KUBECONFIG_TEXT="kind: Config")
+
+    kubeconfig = Path(printed.rstrip("\n"))
+    assert kubeconfig == tmp_path / "kubeconfig"
+    assert kubeconfig.read_text(encoding="utf-8") == "kind: Config\n"
+    assert kubeconfig.stat().st_mode & 0o077 == 0
+
+
+def test_clusters_of_azure_are_entered_as_the_one_who_is_logged_in(tmp_path: Path) -> None:
+    """Access to each cluster goes into one kubeconfig, which asks `az` for its tokens."""
+    printed, calls = _script(KUBECONFIG, tmp_path, {"az": "", "kubelogin": ""}, AKS_CLUSTERS="tests/one shops/two")
+
+    file = printed.rstrip("\n")
+    assert calls == [
+        f"az aks get-credentials --only-show-errors --resource-group tests --name one --file {file}",
+        f"az aks get-credentials --only-show-errors --resource-group shops --name two --file {file}",
+        f"kubelogin convert-kubeconfig --login azurecli --kubeconfig {file}",
+    ]
+
+
+def test_without_a_cluster_there_is_no_kubeconfig(tmp_path: Path) -> None:
+    """Where nothing names a cluster, no path is printed."""
+    assert _script(KUBECONFIG, tmp_path, {}) == ("", [])

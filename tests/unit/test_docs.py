@@ -8,28 +8,33 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from invoke.tasks import Task
 from pydantic.fields import FieldInfo
 
-from deploy import errors, settings
+from deploy import environments, errors, settings
 from tasks import namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 RUNBOOK = ROOT / "docs" / "06-runbook.md"
-TABLES: dict[str, type[settings.Section]] = {
+TABLES: dict[str, type[environments.Section]] = {
     "[app]": settings.App,
     "[model]": settings.ModelSource,
     "[image]": settings.ImageBuild,
     "[image.wheels]": settings.Wheels,
-    "[environments.NAME]": settings.Environment,
+    "[environments.NAME]": environments.Environment,
+    "[environments.NAME], target docker": environments.Docker,
+    "[environments.NAME], target kubernetes": environments.Kubernetes,
+    "[environments.NAME.canary]": environments.Canary,
+    "[environments.NAME.resources]": environments.Resources,
+    "[environments.NAME.autoscale]": environments.Autoscale,
 }
-# A table of its own, or many: described under a heading instead of in a row.
-NESTED = {"wheels"}
+# Tables of their own: described under a heading instead of in a row.
+NESTED = {"wheels", "canary", "resources", "autoscale"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
@@ -74,6 +79,12 @@ def _default(field: FieldInfo) -> str:
     return f"`{json.dumps(value)}`"
 
 
+def _is_table(field: FieldInfo) -> bool:
+    """Whether a key holds a table of its own."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return any(isinstance(kind, type) and issubclass(kind, environments.Section) for kind in kinds)
+
+
 def _commands(page: Path) -> list[list[str]]:
     """What a page tells to run by Invoke and by Nox: a command and its words."""
     told = re.findall(r"(?:(?<=\./run )|(?<=`)|(?<=uv run ))((?:invoke|nox)\b[^`\n;|]*)", _text(page))
@@ -115,14 +126,21 @@ def test_every_error_is_answered(heading: str) -> None:
 @pytest.mark.parametrize("heading", TABLES)
 def test_every_setting_is_described(heading: str) -> None:
     """The page of settings has a row for each key and for nothing else, with its default."""
-    fields = {name: field for name, field in TABLES[heading].model_fields.items() if name not in NESTED}
+    section = TABLES[heading]
+    shared = {name for parent in section.__mro__[1:] if issubclass(parent, environments.Section) for name in parent.model_fields}
+    fields = {name: field for name, field in section.model_fields.items() if name not in NESTED | shared}
 
     assert _rows(heading) == {name: _default(field) for name, field in fields.items()}
 
 
 def test_every_table_is_described() -> None:
-    """The page of settings has a heading for each table of the file."""
+    """The page of settings has a heading for each table of the file, for each kind of place, and for each table within one."""
+    within = {name for section in TABLES.values() for name, field in section.model_fields.items() if _is_table(field)}
+
     assert {name.strip("[]").split(".")[0] for name in TABLES} == set(settings.Settings.model_fields)
+    assert set(environments.KINDS.values()) <= set(TABLES.values())
+    assert within == NESTED
+    assert all(any(heading.endswith(f".{name}]") for heading in TABLES) for name in NESTED)
 
 
 @pytest.mark.parametrize("name", _tasks())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import runpy
 import subprocess
 import sys
@@ -18,10 +19,12 @@ from invoke.program import Program
 import tasks
 from deploy import desk
 from tests.fakes.application import Application
+from tests.fakes.deployers import Killed, is_held, mortal
 
 ROOT = Path(tasks.__file__).parent
 HEAVY = {"azure", "docker", "flask", "kubernetes", "numpy", "obstore", "onnx", "pydantic", "requests", "rich", "testcontainers"}
 NAMES = {
+    "abort",
     "build",
     "deploy",
     "doctor",
@@ -31,8 +34,11 @@ NAMES = {
     "model.list",
     "model.publish",
     "model.show",
+    "promote",
+    "promote-canary",
     "push",
     "release",
+    "render",
     "rollback",
     "smoke",
     "status",
@@ -90,7 +96,8 @@ def test_every_task_is_there() -> None:
 def test_every_task_and_every_option_is_explained() -> None:
     """In the list and in each one's help."""
     for name, found in listed().items():
-        options = {option for option in inspect.signature(found.body).parameters if option != "_"}
+        # A word of Python's own is written with a line after it.
+        options = {option.rstrip("_") for option in inspect.signature(found.body).parameters if option != "_"}
         assert {option.replace("-", "_") for option in found.help} == options, name
         assert inspect.getdoc(found.body), name
 
@@ -105,7 +112,7 @@ def test_tasks_hold_no_logic() -> None:
         assert hasattr(desk, called.removeprefix("desk.")), name
 
 
-@pytest.mark.parametrize("words", [["--list"], ["--help", "release"]])
+@pytest.mark.parametrize("words", [["--list"], ["--help", "release"], ["--help", "promote"]])
 def test_listing_loads_nothing_heavy(words: list[str]) -> None:
     """`invoke --list` is instant because no client library is imported before a stage needs it."""
     done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -113,6 +120,31 @@ def test_listing_loads_nothing_heavy(words: list[str]) -> None:
     assert "release" in listing
     assert "deploy" in loaded.split()
     assert HEAVY & set(loaded.split()) == set()
+
+
+def test_every_task_is_listed_with_its_first_sentence() -> None:
+    """So that `invoke --list` is a table of contents."""
+    done = subprocess.run([sys.executable, "-c", LISTING, "--list"], cwd=ROOT, capture_output=True, text=True, check=True)
+    entries = re.findall(r"^  (\S+) +(.*(?:\n {4,}.*)*)", done.stdout, re.MULTILINE)
+    assert {name: " ".join(text.split()) for name, text in entries} == {
+        name: (inspect.getdoc(found.body) or "").splitlines()[0] for name, found in listed().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("promote", ["--from=STRING", "--json", "--to=STRING"]),
+        ("promote-canary", ["--env=STRING", "--json"]),
+        ("abort", ["--env=STRING", "--json"]),
+        ("render", ["--env=STRING", "--records=STRING"]),
+    ],
+)
+def test_the_options_of_a_task_are_in_its_help(run: Run, task: str, options: list[str], capsys: Output) -> None:
+    """Under the names by which they are given."""
+    assert run("--help", task) == 0
+    shown = capsys.readouterr().out
+    assert [word for word in shown.split() if word.startswith("--") and word != "[--options]"] == options
 
 
 def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) -> None:
@@ -133,10 +165,43 @@ def test_stages_run_one_by_one_with_records(run: Run, application: Application, 
     assert run("verify") == 0
 
 
+def test_a_release_is_carried_from_environment_to_environment(run: Run, capsys: Output) -> None:
+    """Each time the same image; what is left to do is said, and nothing needs an order."""
+    assert run("release", "--env", "staging") == 0
+    assert run("promote", "--from", "staging", "--to", "production") == 0
+    assert run("promote", "--from", "production", "--to", "local") == 0
+    lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["http://fake/services/classifier-staging:80", "http://fake/services/classifier-production:80", "http://127.0.0.1:8080"]
+    assert run("render", "--env", "production") == 0
+    assert "image: far.example/live/classifier@sha256:" in capsys.readouterr().out
+
+
+@pytest.fixture
+def orphaned(run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    """A canary whose deployer was killed while it held it."""
+    for key, value in {"STRATEGY": "canary", "CANARY__METRICS": "", "CANARY__SECONDS": "600"}.items():
+        monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
+    assert run("release", "--env", "staging") == 0
+    application.publish("2")
+    with mortal(application, "staging", lambda _: is_held(application)), pytest.raises(Killed):
+        run("release", "--env", "staging")
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("orphaned")
+@pytest.mark.parametrize(("task", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")])
+def test_a_canary_is_decided_on(run: Run, task: str, outcome: str, capsys: Output) -> None:
+    """Though its deployer is gone."""
+    assert run(task, "--env", "staging", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["doctor", "--json"],
+        ["doctor", "--env", "staging", "--json"],
+        ["promote", "--from", "local", "--to", "staging", "--json"],
         ["model.list", "--json"],
         ["model.show"],
         ["release", "--dry-run", "--json"],
@@ -168,7 +233,16 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["release", "--env", "production"], 2, "no environment is named 'production'"),
+        (["release", "--env", "nowhere"], 2, "no environment is named 'nowhere'"),
+        (["promote", "--from", "nowhere", "--to", "production"], 2, "no environment is named 'nowhere'"),
+        (["promote", "--from", "staging", "--to", "staging"], 2, "cannot be promoted to where it serves"),
+        (["promote", "--from", "staging", "--to", "production"], 64, "nothing has been released here yet"),
+        (["promote-canary"], 2, "this needs an environment on a cluster"),
+        (["promote-canary", "--env", "staging"], 64, "no canary is held"),
+        (["abort", "--env", "staging"], 64, "no canary is held"),
+        (["render"], 2, "this needs an environment on a cluster"),
+        (["render", "--env", "staging"], 3, "there is no release to render"),
+        (["render", "--env", "staging", "--records", "nowhere"], 3, "a stage's input is missing"),
         (["release", "--model", "imagenet"], 2, "serves 'digits', not 'imagenet'"),
         (["release", "--model", "@7"], 20, "the store has no digits 7"),
         (["rollback", "--only", "wheels"], 2, "--only takes model or code"),
@@ -211,6 +285,14 @@ def test_an_option_that_is_not_there_is_refused(run: Run, capsys: Output) -> Non
     """By Invoke itself, before anything runs."""
     assert run("release", "--everything") != 0
     assert "--everything" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--from", "staging"], ["--to", "production"], []])
+def test_a_promotion_must_be_told_both_environments(run: Run, application: Application, words: list[str], capsys: Output) -> None:
+    """Neither is guessed."""
+    assert run("promote", *words) != 0
+    assert capsys.readouterr().out == ""
+    assert application.cluster.asked == []
 
 
 def test_machines_are_set_up_and_stopped(run: Run, application: Application, capsys: Output) -> None:

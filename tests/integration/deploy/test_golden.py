@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from deploy import golden
+from deploy.entrance import Entrance
 from deploy.manifest import Expect, Expected, Golden, Request
 from deploy.records import Case
 
@@ -94,7 +95,7 @@ def case(*, request: dict[str, Any] | None = None, **expect: Any) -> Golden:
 
 def played(url: str, asked: Golden | None = None, bodies: dict[str, bytes] | None = None) -> Case:
     """How one case went."""
-    verdict = golden.play(golden.Proof((asked or case(),), bodies or {}), url)
+    verdict = golden.play(golden.Proof((asked or case(),), bodies or {}), Entrance(url))
     assert verdict.url == url
     return verdict.cases[0]
 
@@ -113,7 +114,7 @@ def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> 
     """A miss does not keep the others from being asked."""
     url = serve(says(b'{"a": 1}'))
     cases = (case(), case(status=404).model_copy(update={"name": "two"}), case().model_copy(update={"name": "three"}))
-    verdict = golden.play(golden.Proof(cases, {}), url)
+    verdict = golden.play(golden.Proof(cases, {}), Entrance(url))
     assert [(item.name, item.problem == "") for item in verdict.cases] == [("one", True), ("two", False), ("three", True)]
     assert not verdict.passed
     assert len(requests) == 3

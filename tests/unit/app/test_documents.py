@@ -21,7 +21,10 @@ from app.documents import DocumentError, Node, parse
         (b"1e999", "fits no float"),
         (b"1" * 10_000, "too many digits"),
         (b"[" * 100_000, "deep nesting"),
-        (b'{"a":' * 100_000, "deep nesting"),
+        (b'{"a":' * 50_000, "deep nesting"),
+        (b"[" + b"{}," * 60_000 + b"{}]", "more than 100000 values"),
+        (b"[" + b"[]," * 60_000 + b"[]]", "more than 100000 values"),
+        (b"[" + b"0," * 120_000 + b"0]", "more than 100000 values"),
     ],
 )
 def test_parse_refuses(raw: bytes, found: str) -> None:

@@ -123,13 +123,24 @@ def test_bombs_are_refused_by_their_head(size: tuple[int, int]) -> None:
     assert peak < 5_000_000
 
 
-def test_compressed_text_bomb_is_refused_or_left_alone() -> None:
-    """Text chunks that unfold to a hundred megabytes do not cost that memory."""
-    raw = encode(Image.new("RGB", (8, 8)))
+def test_compressed_text_is_not_unfolded() -> None:
+    """Text chunks that unfold to a hundred megabytes are not looked at: the picture shows as it does without them."""
+    raw = encode(Image.new("RGB", (8, 8), RED))
     text = b"zTXt" + b"k\x00\x00" + zlib.compress(bytes(100_000_000), 9)
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
-    with pytest.raises(PictureError):
-        pictures.prepare(pictures.open_picture(raw[:33] + chunk + raw[33:], 10_000), TENSOR, PLAIN)
+    tracemalloc.start()
+    shown = pictures.prepare(pictures.open_picture(raw[:33] + chunk + raw[33:], 10_000), TENSOR, PLAIN)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tuple(shown[0, 0]) == RED
+    assert peak < 5_000_000
+
+
+def test_scans_without_end_are_refused() -> None:
+    """A progressive JPEG that repeats a scan would keep a decoder busy for minutes."""
+    raw = encode(Image.new("RGB", (8, 8)), "JPEG", progressive=True)
+    with pytest.raises(PictureError, match="more than 100 scans"):
+        pictures.open_picture(raw[:-2] + raw[raw.rindex(b"\xff\xda") : -2] * 1000, 10_000)
 
 
 def test_transparent_parts_show_the_background() -> None:

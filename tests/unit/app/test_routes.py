@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import tomllib
 from collections.abc import Callable
@@ -118,6 +119,27 @@ def test_large_body_is_a_problem(score: Score, settings: Settings) -> None:
 def test_body_at_the_limit_is_read(score: Score, settings: Settings) -> None:
     """The limit itself is allowed: what is wrong then is the content."""
     assert score(b" " * settings.max_body_bytes).status_code == 400
+
+
+def test_bodies_that_take_too_much_memory_may_come_again(settings: Settings, picture: Callable[..., str]) -> None:
+    """Where other bodies fill the room, one is told when to come again; its own room is free again at once."""
+    application = create_app(replace(settings, max_held_bytes=100_000))
+    client = application.test_client()
+    for _ in range(3):
+        response = client.post("/score", data=b" " * 100_001, content_type="application/json")
+        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (503, "1", "application/problem+json")
+    for _ in range(3):
+        assert client.post("/score", data=b" " * 100_000, content_type="application/json").status_code == 400
+        assert client.post("/score", json={"input": [picture()]}).status_code == 200
+    assert application.extensions["service"].room.take(100_000)
+
+
+def test_a_body_without_a_length_is_read_to_its_end(client: FlaskClient, picture: Callable[..., str], settings: Settings) -> None:
+    """A body in chunks ends where the server says, and is held to the same limit."""
+    whole = json.dumps({"input": [picture()]}).encode()
+    for body, status in ((whole, 200), (whole.ljust(settings.max_body_bytes + 1), 413), (b"", 400)):
+        stream = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, "CONTENT_TYPE": "application/json"}
+        assert client.post("/score", environ_overrides=stream, content_length=None).status_code == status
 
 
 def test_too_many_pictures_are_a_problem(score: Score, picture: Callable[..., str], settings: Settings) -> None:

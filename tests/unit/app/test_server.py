@@ -26,11 +26,14 @@ SCORE = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nC
 
 
 @contextlib.contextmanager
-def server(model_dir: Path, bound: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Start gunicorn as the image does, but on a Unix socket."""
-    command = [sys.executable, "-m", "gunicorn", "--config", "app/gunicorn.conf.py", "--bind", f"unix:{bound}"]
+def server(
+    model_dir: Path, bound: Path, options: str = "", limit: str = "unlimited", /, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    """Start gunicorn as the image does, but on a Unix socket; `limit` is how many files it may open."""
+    few = f"ulimit -n {limit}; " if limit != "unlimited" else ""
+    command = f"{few}exec {sys.executable} -m gunicorn --config app/gunicorn.conf.py --bind unix:{bound} {options}"
     environment = {"PATH": os.environ["PATH"], "APP_MODEL_DIR": str(model_dir), **variables}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -69,11 +72,18 @@ def answer(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
+def asked(bound: Path, request: bytes) -> bytes:
+    """Ask on a connection of its own."""
+    with connect(bound) as connection:
+        connection.sendall(request)
+        return answer(connection)
+
+
 @pytest.mark.parametrize(
     ("variables", "code", "line"),
     [
         ({}, 3, "app: bad model: .*manifest.json: expected a file, found No such file or directory\n"),
-        ({"APP_THREADS": "0"}, 1, "app: settings: APP_THREADS: expected a whole number from 1 to 256, found '0'\n"),
+        ({"APP_THREADS": "0"}, 1, "app: settings: APP_THREADS: expected a whole number from 1 to 1024, found '0'\n"),
     ],
 )
 def test_bad_start_is_one_line_and_an_exit(tmp_path: Path, variables: dict[str, str], code: int, line: str) -> None:
@@ -115,7 +125,8 @@ def test_draining_replica_is_not_ready_and_still_accepts(whole_model: Path, tmp_
         # The server takes the name of its socket away when it stops; a TCP port would stay as this second name does.
         (tmp_path / "port").hardlink_to(tmp_path / "s")
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # So that the stop has reached the worker.
+        while b" 200 " in asked(tmp_path / "port", b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"):
+            time.sleep(0.05)  # The stop reaches the worker a moment after it was asked for.
         with connect(tmp_path / "port") as connection:
             connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b" 503 " in answer(connection)
@@ -135,6 +146,62 @@ def test_slow_sender_is_cut_off(whole_model: Path, tmp_path: Path) -> None:
         with connect(tmp_path / "s") as other:
             other.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert answer(other).endswith(b"Healthy")
+
+
+def test_crowd_of_slow_senders_does_not_keep_others_waiting(whole_model: Path, tmp_path: Path) -> None:
+    """Where as many stand still as there are threads, they are cut off after a moment, long before their time is over."""
+    with server(whole_model, tmp_path / "s", APP_READ_SECONDS="60", APP_THREADS="12"), contextlib.ExitStack() as slow:
+        senders = [slow.enter_context(connect(tmp_path / "s")) for _ in range(12)]
+        for sender in senders:
+            sender.sendall(SCORE + BODY[:50])
+        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
+        assert sum(b" 408 " in answer(sender) for sender in senders) >= 1
+
+
+def test_clients_that_take_no_answers_are_cut_off(whole_model: Path, tmp_path: Path) -> None:
+    """One that asks and asks and never reads fills what the system keeps for it; its thread is not lost for that."""
+    with server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"), contextlib.ExitStack() as mute:
+        for _ in range(2):
+            connection = mute.enter_context(connect(tmp_path / "s"))
+            connection.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        # They take turns with others until what the system keeps for them is full.
+        for _ in range(50):
+            assert asked(tmp_path / "s", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"Healthy")
+
+
+def test_clients_that_do_not_hang_up_hold_up_nobody(whole_model: Path, tmp_path: Path) -> None:
+    """A connection whose last answer was given is closed at once; gunicorn's main thread would wait for each of them in turn."""
+    with server(whole_model, tmp_path / "s"), contextlib.ExitStack() as kept:
+        for _ in range(30):
+            connection = kept.enter_context(connect(tmp_path / "s"))
+            connection.settimeout(4)
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert answer(connection).endswith(b"Healthy")
+        assert connection.recv(100) == b""
+
+
+def test_new_connections_take_the_place_of_silent_ones(whole_model: Path, tmp_path: Path) -> None:
+    """More connections than can be had, all of them silent, do not keep out one that asks."""
+    with server(whole_model, tmp_path / "s", "--worker-connections 40", APP_THREADS="2"), contextlib.ExitStack() as silent:
+        for _ in range(60):
+            silent.enter_context(connect(tmp_path / "s"))
+        with connect(tmp_path / "s") as connection:
+            connection.settimeout(4)
+            connection.sendall(SCORE + BODY)
+            assert b'"three"' in answer(connection)
+
+
+def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
+    """Where the system allows few open files, connections wait for their turn and the server lives."""
+    with server(whole_model, tmp_path / "s", "", "120", APP_THREADS="4") as process, contextlib.ExitStack() as silent:
+        connect(tmp_path / "s").close()
+        worker = _worker(process.pid)
+        for _ in range(150):
+            silent.enter_context(connect(tmp_path / "s"))
+        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
+        assert _worker(process.pid) == worker
 
 
 @pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -10,7 +11,7 @@ import pytest
 from invoke.exceptions import Exit
 
 from deploy import console, progress
-from deploy.errors import GoldenMiss, ReleaseError
+from deploy.errors import DiskFull, GoldenMiss, ReleaseError
 
 log = logging.getLogger("deploy.test")
 ERROR = GoldenMiss("the release missed 1 of 2 golden cases", on="http://door", next="mend the model", detail="  three: expected 3, got 8\n")
@@ -97,6 +98,17 @@ def test_a_file_that_the_system_refuses_is_told_by_name(capsys: pytest.CaptureFi
     err = capsys.readouterr().err
     assert "Permission denied" in err
     assert "   on: /etc/secret" in err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_where_nobody_foresaw_it_is_told_as_such(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    """Its permissions are not what is wrong."""
+    with pytest.raises(Exit) as caught:
+        run(OSError(number, "full", "/var/file"))
+    assert caught.value.code == DiskFull.exit_code
+    err = capsys.readouterr().err
+    assert "   on: /var/file" in err
+    assert "free some space" in err
 
 
 def test_a_mistake_of_the_program_is_not_hidden() -> None:

@@ -8,28 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy import desk, pipeline
-from deploy.errors import InputMissing, ModelUnknown, SettingsInvalid
+from deploy.errors import GoldenMiss, InputMissing, ModelUnknown, SettingsInvalid
 from tests.fakes.application import Application
 
 Output = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def application(tmp_path: Path) -> Application:
-    """An application with one published model, that was never released."""
-    application = Application(tmp_path)
-    application.publish("1")
-    application.machine.registries.add("registry.example")
-    return application
-
-
-@pytest.fixture
-def released(application: Application) -> Application:
-    """The same, released once."""
-    pipeline.release(application.site())
-    return application
 
 
 @pytest.fixture
@@ -172,6 +157,113 @@ def test_only_halves_that_there_are_can_be_taken_back(released: Application) -> 
     assert released.state() == before
 
 
+# --- several environments
+
+
+def test_a_promotion_ends_with_where_it_serves_and_a_prediction(staged: Application, capsys: Output) -> None:
+    """As a release does; for scripts with the whole story."""
+    desk.promote(staged.site("production"), staged.site("staging"), json=False)
+    assert capsys.readouterr().out == "http://fake/services/classifier-production:80  three → 3, 99.1 (12 ms)\n"
+    desk.promote(staged.site("production"), staged.site("staging"), json=True)
+    told = shown(capsys)
+    assert (told["trigger"], told["environment"], told["changed"], told["golden"]["passed"]) == ("promote", "production", False, True)
+
+
+def test_a_release_is_not_promoted_to_where_it_serves(staged: Application) -> None:
+    """That is told before anything is asked."""
+    with pytest.raises(SettingsInvalid, match="to where it serves"):
+        desk.promote(staged.site("staging"), staged.site("staging"), json=False)
+    assert staged.cluster.asked == []
+
+
+@pytest.mark.parametrize(("decide", "told"), [(desk.promote_canary, "3 succeeded"), (desk.abort, "2 undone")])
+def test_what_becomes_of_a_canary_is_one_line(orphaned: Application, decide: Callable[..., None], told: str, capsys: Output) -> None:
+    """With the attempt's number."""
+    decide(orphaned.site(), json=False)
+    assert capsys.readouterr().out == f"http://fake/services/classifier-staging:80 release {told}\n"
+
+
+@pytest.mark.parametrize(("decide", "outcome", "why"), [(desk.promote_canary, "succeeded", ""), (desk.abort, "undone", "given up by ada")])
+def test_what_becomes_of_a_canary_is_told_to_scripts(
+    orphaned: Application, monkeypatch: pytest.MonkeyPatch, decide: Callable[..., None], outcome: str, why: str, capsys: Output
+) -> None:
+    """As the history has it."""
+    monkeypatch.setenv("GITHUB_ACTOR", "ada")
+    decide(orphaned.site(), json=True)
+    found = shown(capsys)
+    assert (found["model"], found["outcome"], found["why"]) == ("digits@2", outcome, why)
+
+
+def rendered(output: Output) -> dict[str, Any]:
+    """The objects that were printed, by kind."""
+    return {item["kind"]: item for item in yaml.safe_load_all(output.readouterr().out)}
+
+
+def image_of(objects: dict[str, Any]) -> str:
+    """The image that rendered replicas run."""
+    image: str = objects["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"]
+    return image
+
+
+def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> None:
+    """All objects of the environment as they are applied, with the attempt that brought the release; nothing is changed."""
+    desk.render(staged.site("staging"), "")
+    objects = rendered(capsys)
+    now = pipeline.serving(staged.site("staging")).attempt
+    assert objects.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"}
+    assert image_of(objects) == now.release.reference
+    assert json.loads(objects["Deployment"]["metadata"]["annotations"]["twinship.dev/release"])["id"] == 1
+    assert staged.written == []
+
+
+def test_what_was_taken_back_is_not_rendered(staged: Application, capsys: Output) -> None:
+    """Whoever applies what is printed must not bring it back."""
+    first = pipeline.serving(staged.site("staging")).attempt.release
+    staged.publish("2")
+    staged.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.release(staged.site("staging"))
+    capsys.readouterr()
+    desk.render(staged.site("staging"), "")
+    assert image_of(rendered(capsys)) == first.reference
+
+
+def test_where_nothing_ever_served_the_last_attempt_is_rendered(application: Application, capsys: Output) -> None:
+    """To see what the cluster would not take."""
+    application.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.release(application.site("staging"))
+    capsys.readouterr()
+    desk.render(application.site("staging"), "")
+    assert image_of(rendered(capsys)) == application.site("staging").view.history()[0].attempt.release.reference
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_pushed_release_is_rendered_from_its_record(application: Application, capsys: Output, absolute: bool) -> None:  # noqa: FBT001  both
+    """Before anything was released; the folder is found from the application's."""
+    records, site = application.folder / "ci", application.site("staging")
+    desk.fetch(site, "", records)
+    desk.build(site, records)
+    desk.smoke(site, records)
+    desk.push(site, records)
+    reference = capsys.readouterr().out.splitlines()[-1]
+    desk.render(site, str(records) if absolute else "ci")
+    objects = rendered(capsys)
+    assert image_of(objects) == reference
+    assert "twinship.dev/release" not in objects["Deployment"]["metadata"].get("annotations", {})
+
+
+def test_without_a_release_there_is_nothing_to_render(application: Application, released: Application) -> None:
+    """Neither for an environment without history, nor from a folder without a record, nor for an engine."""
+    with pytest.raises(InputMissing, match="no release to render") as caught:
+        desk.render(application.site("staging"), "")
+    assert caught.value.on == "environment staging"
+    with pytest.raises(InputMissing, match="input is missing"):
+        desk.render(application.site("staging"), "nowhere")
+    with pytest.raises(SettingsInvalid, match="environment on a cluster"):
+        desk.render(released.site("local"), "")
+
+
 # --- looking
 
 
@@ -228,6 +320,20 @@ def test_status_of_an_empty_environment_is_told(application: Application, capsys
     assert capsys.readouterr().out == "local: nothing was released here yet\n"
     desk.status(application.site(), json=True)
     assert shown(capsys)["serving"] is None
+
+
+def test_a_cluster_is_told_as_an_engine_is(staged: Application, capsys: Output) -> None:
+    """The same lines for people, the same keys for scripts."""
+    desk.status(staged.site("staging"), json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "http://fake/services/classifier-staging:80  serving"
+    assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
+    desk.history(staged.site("staging"), json=False)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "1*"]
+    desk.status(staged.site("staging"), json=True)
+    on_cluster = shown(capsys)
+    desk.status(staged.site("local"), json=True)
+    assert on_cluster.keys() == shown(capsys).keys()
 
 
 def test_verifying_prints_the_answers(released: Application, capsys: Output) -> None:
@@ -287,6 +393,15 @@ def test_the_doctor_prints_what_is_missing_with_its_cure(application: Applicatio
     desk.doctor(application.site(), json=True)
     told = {check["part"]: check for check in shown(capsys)}
     assert (told["container engine"]["ok"], told["registry"]["ok"]) == (False, True)
+
+
+def test_the_doctor_looks_at_the_cluster_of_an_environment(application: Application, capsys: Output) -> None:
+    """And only at that of the one it is asked about."""
+    for environment, expected in (("staging", True), ("local", False)):
+        desk.doctor(application.site(environment), json=True)
+        found = {check["part"]: check["found"] for check in shown(capsys)}
+        assert ("cluster" in found) is expected
+    assert application.machine.reached == [("", "", "shop")]
 
 
 def test_up_and_down_say_what_they_did(application: Application, capsys: Output) -> None:

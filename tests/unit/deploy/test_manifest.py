@@ -265,6 +265,20 @@ def test_a_plain_path_is_taken(path: str) -> None:
     assert files[-1] == ModelFile(path=path, size=1, sha256=SHA)
 
 
+def test_a_file_cannot_be_a_link() -> None:
+    """The format has no word for one; whatever is added to a file is a key that nobody reads."""
+    for word in ("link", "target", "type", "symlink"):
+        assert f"files.3.{word}: Extra inputs are not permitted" in refused(with_file("x", **{word: "/etc/passwd"})).detail
+
+
+def test_whoever_reads_a_stored_manifest_is_not_told_to_mend_it() -> None:
+    """A version never changes; an author's description does."""
+    assert "publish the model again under a new version" in refused(with_file("/etc/passwd")).next
+    with pytest.raises(ManifestInvalid) as caught:
+        manifest.described(TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml")
+    assert "mend them" in caught.value.next
+
+
 def test_a_file_given_twice_is_refused() -> None:
     """One name has one content."""
     assert "files names 'labels.txt' twice" in refused(with_file("labels.txt")).detail
@@ -370,9 +384,11 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
         manifest.described(TOML.replace(old, new).encode(), on="model.toml")
 
 
-@pytest.mark.parametrize("bad", [b"name: digits", b"\xff", b"a = " + b"[" * 100_000, b"x" * (manifest.MAX_BYTES + 1)])
+@pytest.mark.parametrize(
+    "bad", [b"name: digits", b"\xff", b"a = " + b"[" * 100_000, b"a = " + b"1" * 5000, b"x" * (manifest.MAX_BYTES + 1)]
+)
 def test_what_is_no_toml_is_refused(bad: bytes) -> None:
-    """Another format, another encoding, or no end of brackets: each is an error that names the file."""
+    """Another format, another encoding, no end of brackets, or of digits: each is an error that names the file."""
     with pytest.raises(ManifestInvalid) as caught:
         manifest.described(bad, on="model.toml")
     assert caught.value.on == "model.toml"

@@ -9,15 +9,23 @@ import sys
 
 import pytest
 
-from deploy.owner import Owner, person
+from deploy.owner import Owner, person, run
 
 VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
+GITHUB = {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "team/classifier", "GITHUB_RUN_ID": "7"}
+AZURE = {"SYSTEM_COLLECTIONURI": "https://dev.azure.example/team/", "SYSTEM_TEAMPROJECT": "The shop", "BUILD_BUILDID": "7"}
+GITLAB = {"CI_PIPELINE_URL": "https://gitlab.example/team/classifier/-/pipelines/7"}
+RUNS = [
+    (GITHUB, "https://github.example/team/classifier/actions/runs/7"),
+    (AZURE, "https://dev.azure.example/team/The%20shop/_build/results?buildId=7"),
+    (GITLAB, "https://gitlab.example/team/classifier/-/pipelines/7"),
+]
 
 
 @pytest.fixture(autouse=True)
 def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes away what a CI system says."""
-    for variable in VARIABLES:
+    for variable in (*VARIABLES, *GITHUB, *AZURE, *GITLAB):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("LOGNAME", "ada")
 
@@ -90,3 +98,35 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert person() == "4000000000"
+
+
+@pytest.mark.parametrize(("told", "expected"), RUNS)
+def test_a_ci_run_is_known_by_its_address(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str) -> None:
+    """On GitHub Actions, Azure Pipelines and GitLab, each in its own words."""
+    for variable, value in told.items():
+        monkeypatch.setenv(variable, value)
+    assert run() == expected
+
+
+@pytest.mark.parametrize(("told", "expected"), RUNS)
+@pytest.mark.parametrize("login", ["ada:s3cret@", "s3cret@", "ada:s3c@ret@"])
+def test_the_address_of_a_ci_run_holds_no_login(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str, login: str) -> None:
+    """A server that is named with one is remembered without it."""
+    for variable, value in told.items():
+        monkeypatch.setenv(variable, value.replace("https://", f"https://{login}"))
+    assert run() == expected
+
+
+def test_the_usual_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is GitHub's own."""
+    monkeypatch.setenv("GITHUB_REPOSITORY", "team/classifier")
+    monkeypatch.setenv("GITHUB_RUN_ID", "7")
+    assert run() == "https://github.com/team/classifier/actions/runs/7"
+
+
+@pytest.mark.parametrize("told", [{}, {"GITHUB_RUN_ID": "7"}, {"BUILD_BUILDID": "7"}])
+def test_elsewhere_there_is_no_ci_run(monkeypatch: pytest.MonkeyPatch, told: dict[str, str]) -> None:
+    """Half an address is none."""
+    for variable, value in told.items():
+        monkeypatch.setenv(variable, value)
+    assert run() == ""

@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from deploy import pipeline
-from deploy.errors import GoldenMiss, ModelUnknown, RegistryNotFound, ReleaseUnknown, RolloutFailed, SmokeFailed, VerifyFailed
+from deploy.errors import (
+    CanaryAborted,
+    GoldenMiss,
+    ModelUnknown,
+    RegistryNotFound,
+    ReleaseUnknown,
+    RolloutFailed,
+    RolloutLocked,
+    SettingsInvalid,
+    SmokeFailed,
+    VerifyFailed,
+)
+from deploy.owner import Owner
 from deploy.platform import home
+from deploy.records import Rollout
 from deploy.rollout import Only
 from tests.fakes.application import Application
+from tests.fakes.cluster import PodScript
+from tests.fakes.deployers import Deployer, Killed, is_held, mortal
 from tests.fakes.engine import Script
 from tests.fakes.trials import URL as TRIAL
 
 DOOR = "http://127.0.0.1:8080"
+STAGING = "http://fake/services/classifier-staging:80"
+PRODUCTION = "http://fake/services/classifier-production:80"
 REPOSITORY = "classifier"
 
 
-@pytest.fixture
-def application(tmp_path: Path) -> Application:
-    """An application with one published model, that was never released."""
-    application = Application(tmp_path)
-    application.publish("1")
-    return application
-
-
-@pytest.fixture
-def released(application: Application) -> Application:
-    """The same, released once, and with a clean record of what was asked for."""
-    pipeline.release(application.site())
-    forget(application)
-    return application
-
-
-def forget(application: Application) -> None:
-    """Clears what was noted of earlier runs."""
-    for noted in (
-        application.engine.built,
-        application.engine.loaded,
-        application.engine.happened,
-        application.registry.sent,
-        application.registry.put,
-        application.store.streamed,
-        application.trials.tried,
-        application.play.played,
-    ):
-        noted.clear()
+def configure(monkeypatch: pytest.MonkeyPatch, environment: str, **keys: object) -> None:
+    """Gives an environment other settings."""
+    for key, value in keys.items():
+        monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__{environment}__{key}".upper(), str(value))
 
 
 def sent(application: Application) -> int:
@@ -198,15 +193,17 @@ def test_another_environment_of_the_same_registry_takes_blobs_over(released: App
 # --- going back
 
 
-@pytest.fixture
-def grown(released: Application) -> Application:
-    """Released three times: code one with model 1, code two with model 1, code two with model 2."""
-    released.write("app/main.py", "print('two')\n")
-    pipeline.release(released.site())
-    released.publish("2")
-    pipeline.release(released.site())
-    forget(released)
-    return released
+@pytest.fixture(params=["local", "staging"])
+def grown(application: Application, request: pytest.FixtureRequest) -> Application:
+    """Released three times, to an engine or a cluster: code one with model 1, code two with model 1, code two with model 2."""
+    application.environment = request.param
+    pipeline.release(application.site())
+    application.write("app/main.py", "print('two')\n")
+    pipeline.release(application.site())
+    application.publish("2")
+    pipeline.release(application.site())
+    application.forget()
+    return application
 
 
 def halves(application: Application) -> list[tuple[str, str]]:
@@ -251,6 +248,15 @@ def test_a_rollback_needs_nothing_but_the_registry(grown: Application, monkeypat
     assert not (home() / "wheels").exists()
 
 
+def test_a_rollback_on_a_cluster_needs_no_engine(grown: Application) -> None:
+    """Whoever has access can go back, from any machine."""
+    grown.machine.running = grown.environment != "staging"
+    grown.machine.programs.clear()
+    pipeline.rollback(grown.site(), None, "model")
+    assert halves(grown)[-1] == ("b", "1")
+    assert grown.machine.happened == []
+
+
 def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application) -> None:
     """It is found before anything is drained."""
     first = grown.site().target.history()[0].attempt.release
@@ -287,3 +293,415 @@ def test_a_release_without_its_model_in_the_cache_is_proven_from_the_registry(
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     assert pipeline.verify(released.site()).passed
     assert released.play.played == [(DOOR, ("three",))]
+
+
+# --- on a cluster
+
+
+def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> None:
+    """Nothing is left on the engine on which it was tried, and the front door is the one that the cluster has."""
+    done = pipeline.release(application.site("staging"))
+    image = done.rollout.attempt.release.image
+    assert (done.changed, done.rollout.outcome, done.rollout.attempt.url) == (True, "succeeded", STAGING)
+    assert image.digest in application.registry.manifests[REPOSITORY]
+    assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, STAGING, STAGING]
+    assert application.cluster.answers("classifier-staging") == {image.digest}
+    assert application.engine.made == {}
+
+
+def test_a_release_of_nothing_new_to_a_cluster_writes_nothing(staged: Application) -> None:
+    """Not even a lock is taken."""
+    done = pipeline.release(staged.site("staging"))
+    assert (done.changed, done.rollout.attempt.id, staged.written) == (False, 1, [])
+    assert (staged.registry.sent, staged.trials.tried, [url for url, _ in staged.play.played]) == ([], [], [STAGING])
+
+
+def test_new_settings_of_a_cluster_are_rolled_out(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the image is the same."""
+    configure(monkeypatch, "staging", resources__memory="1Gi")
+    done = pipeline.release(staged.site("staging"))
+    assert (done.changed, done.rollout.attempt.id) == (True, 2)
+    assert not pipeline.release(staged.site("staging")).changed
+
+
+def test_pods_that_crash_are_taken_back(staged: Application) -> None:
+    """With the end of their log, and what served before serves on."""
+    site = staged.site("staging")
+    before = staged.cluster.answers("classifier-staging")
+    staged.write("app/main.py", "crash()\n")
+    joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
+    staged.cluster.scripts[joined.digest] = PodScript(exits=1, says="Traceback")
+    with pytest.raises(RolloutFailed) as caught:
+        pipeline.release(staged.site("staging"))
+    assert "Traceback" in caught.value.detail
+    assert staged.cluster.answers("classifier-staging") == before
+    assert [item.outcome for item in site.view.history()] == ["succeeded", "undone"]
+
+
+def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(staged: Application) -> None:
+    """Though the image passed its trial."""
+    before = staged.cluster.answers("classifier-staging")
+    staged.publish("2")
+    staged.play.wrong[STAGING] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.release(staged.site("staging"))
+    assert staged.cluster.answers("classifier-staging") == before
+
+
+def test_taking_back_needs_no_registry(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may be what fails; the nodes have the previous image."""
+    before = staged.cluster.answers("classifier-staging")
+    staged.publish("2")
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    first = pipeline.serving(staged.site("staging")).attempt.release.image.digest
+    ask = staged.registry.manifest
+
+    def lost(repository: str, reference: str) -> bytes | None:
+        if reference == first:
+            raise RegistryNotFound("no such manifest", on=reference, next="push it")
+        return ask(repository, reference)
+
+    monkeypatch.setattr(staged.registry, "manifest", lost)
+    staged.play.wrong[STAGING] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.release(staged.site("staging"))
+    assert staged.cluster.answers("classifier-staging") == before
+
+
+def test_a_cluster_is_looked_at_without_an_engine(staged: Application) -> None:
+    """History, replicas and golden cases; nothing is started for them, and nothing written."""
+    staged.machine.running = False
+    assert pipeline.verify(staged.site("staging")).passed
+    assert pipeline.serving(staged.site("staging")).attempt.id == 1
+    assert (staged.machine.happened, staged.written) == ([], [])
+
+
+@pytest.mark.parametrize(("environment", "replaced"), [("local", False), ("staging", True)])
+def test_images_that_shall_come_from_another_registry_are_pushed_there(
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: str,
+    replaced: bool,  # noqa: FBT001  both
+) -> None:
+    """Though nothing else is new: a node that pulls tomorrow shall not ask the old one. An engine has the image already."""
+    pipeline.release(application.site(environment))
+    before = {replica.name for replica in application.site(environment).view.replicas()}
+    configure(monkeypatch, environment, registry="far.example")
+    done = pipeline.release(application.site(environment))
+    assert done.changed
+    assert done.rollout.attempt.release.repository == "far.example/classifier"
+    assert done.rollout.attempt.release.image.digest in application.far.manifests["classifier"]
+    assert before.isdisjoint(replica.name for replica in application.site(environment).view.replicas()) is replaced
+    assert not pipeline.release(application.site(environment)).changed
+
+
+def at_write(number: int) -> Callable[[str], bool]:
+    """The moment before the write that comes after so many others."""
+    written = count()
+    return lambda name: name in ("apply", "create", "replace", "delete") and next(written) == number
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blue-green", "canary"])
+def test_the_next_deployer_makes_up_for_a_killed_one(staged: Application, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+    """Before each of its writes: something proven answers all the while, and running it again ends as if it had lived."""
+    configure(monkeypatch, "staging", strategy=strategy, canary__metrics="", canary__seconds=3, standby="false")
+    for writes in count():
+        proven = staged.cluster.answers("classifier-staging")
+        staged.publish(str(writes + 2))
+        with mortal(staged, "staging", at_write(writes)), suppress(Killed):
+            pipeline.release(staged.site("staging"))
+            break
+        assert staged.cluster.answers("classifier-staging")
+        assert len(staged.cluster.answers("classifier-staging") - proven) <= 1
+        done = pipeline.release(staged.site("staging")).rollout.attempt.release.image
+        assert done.layer.model.version == str(writes + 2)
+        assert [replica.image for replica in staged.site("staging").view.replicas()] == [done.digest] * 2
+        assert staged.cluster.answers("classifier-staging") == {done.digest}
+        assert not pipeline.release(staged.site("staging")).changed
+    assert writes > 8
+
+
+# --- promoting
+
+
+def promoted(application: Application, to: str = "production", source: str = "staging") -> pipeline.Released:
+    """Ships what serves in one environment to another."""
+    return pipeline.promote(application.site(to), application.site(source))
+
+
+def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
+    """To the other environment's own registry; nothing is built, tried or fetched."""
+    first = pipeline.serving(staged.site("staging")).attempt.release
+    done = promoted(staged)
+    release = done.rollout.attempt.release
+    assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (True, "promote", "production")
+    assert (release.image, release.repository) == (first.image, "far.example/live/classifier")
+    assert staged.far.manifests["live/classifier"][release.image.digest] == staged.registry.manifests[REPOSITORY][release.image.digest]
+    assert (staged.engine.built, staged.trials.tried, staged.store.streamed) == ([], [], [])
+    assert staged.cluster.answers("classifier-production") == staged.cluster.answers("classifier-staging") == {first.image.digest}
+    assert [url for url, _ in staged.play.played] == [PRODUCTION, PRODUCTION]
+
+
+def test_a_promotion_needs_two_registries_and_a_cluster_only(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No engine, no source, and nothing in the cache."""
+    staged.machine.running = False
+    staged.machine.programs.clear()
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    (staged.folder / "Dockerfile").unlink()
+    assert promoted(staged).changed
+    assert staged.machine.happened == []
+
+
+def test_promoting_again_changes_nothing(staged: Application) -> None:
+    """What serves there is proven once more."""
+    promoted(staged)
+    staged.forget()
+    before = staged.state()
+    done = promoted(staged)
+    assert (done.changed, done.rollout.attempt.id) == (False, 1)
+    assert staged.state() == before
+    assert [url for url, _ in staged.play.played] == [PRODUCTION]
+
+
+@pytest.mark.parametrize(("repository", "mounts"), [("live/classifier", True), ("classifier", False)])
+def test_a_promotion_within_a_registry_sends_nothing(
+    staged: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    repository: str,
+    mounts: bool,  # noqa: FBT001  both
+) -> None:
+    """Another repository takes the blobs over; the same one has them."""
+    configure(monkeypatch, "production", registry="registry.example", repository=repository)
+    done = promoted(staged)
+    assert done.rollout.attempt.release.repository == f"registry.example/{repository}"
+    assert staged.registry.sent == []
+    assert bool(staged.registry.mounted) is bool(staged.registry.put) is mounts
+
+
+def test_nothing_can_be_promoted_from_where_nothing_was_released(application: Application) -> None:
+    """It is said for which environment; the other one is left alone."""
+    with pytest.raises(ReleaseUnknown) as caught:
+        promoted(application)
+    assert caught.value.on == "environment staging"
+    assert application.written == []
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_the_registry_lost_is_not_promoted(staged: Application, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:  # noqa: FBT001  both
+    """Not even to an environment that shares the repository: its nodes could not pull it."""
+    if shared:
+        configure(monkeypatch, "production", registry="registry.example", repository="classifier")
+    release = pipeline.serving(staged.site("staging")).attempt.release
+    staged.registry.manifests[REPOSITORY].pop(release.image.digest)
+    with pytest.raises(RegistryNotFound) as caught:
+        promoted(staged)
+    assert caught.value.on == release.reference
+    assert (staged.written, staged.far.sent, staged.far.put) == ([], [], [])
+
+
+def test_what_was_proven_last_is_promoted(staged: Application) -> None:
+    """Not what was tried after it and taken back."""
+    first = pipeline.serving(staged.site("staging")).attempt.release.image
+    staged.publish("2")
+    staged.play.wrong[STAGING] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.release(staged.site("staging"))
+    assert promoted(staged).rollout.attempt.release.image == first
+
+
+def test_a_promotion_that_fails_its_proof_is_taken_back(staged: Application) -> None:
+    """What serves in production stays; staging is not asked."""
+    promoted(staged)
+    before = staged.cluster.answers("classifier-production")
+    staged.publish("2")
+    pipeline.release(staged.site("staging"))
+    staged.play.wrong[PRODUCTION] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        promoted(staged)
+    assert staged.cluster.answers("classifier-production") == before
+    assert [item.outcome for item in staged.site("production").view.history()] == ["succeeded", "undone"]
+    assert pipeline.serving(staged.site("staging")).attempt.id == 2
+
+
+def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
+    """As any other release."""
+    first = promoted(staged).rollout.attempt.release
+    staged.publish("2")
+    pipeline.release(staged.site("staging"))
+    promoted(staged)
+    assert pipeline.rollback(staged.site("production"), None, None).rollout.attempt.release == first
+    assert [item.attempt.trigger for item in staged.site("production").view.history()] == ["promote", "promote", "rollback"]
+
+
+def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Application) -> None:
+    """From the engine's environment, whose registry they share."""
+    first = pipeline.serving(released.site("local")).attempt.release
+    done = promoted(released, "staging", "local")
+    assert done.rollout.attempt.release == first
+    assert released.cluster.answers("classifier-staging") == {first.image.digest}
+    assert (released.engine.happened, released.registry.sent, released.registry.put) == ([], [], [])
+
+
+def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application) -> None:
+    """To look at a release of the cluster where it can be debugged."""
+    done = promoted(staged, "local", "staging")
+    assert (done.verdict.url, done.rollout.attempt.trigger) == (DOOR, "promote")
+    assert staged.site("local").view.serves(pipeline.serving(staged.site("staging")).attempt.release)
+
+
+def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) -> None:
+    """Who is at work in the other environment is told, and that environment is left as it is."""
+    promoted(staged)
+    staged.publish("2")
+    pipeline.release(staged.site("staging"))
+    lease = staged.cluster.objects.get("Lease", "classifier-production-deployer")
+    assert lease
+    lease["spec"]["holderIdentity"] = str(Owner("grace", "elsewhere", 7, "1"))
+    with pytest.raises(RolloutLocked, match=r"grace on elsewhere \(process 7\)"):
+        promoted(staged)
+    assert len(staged.site("production").view.history()) == 1
+
+
+def test_a_release_from_a_ci_run_is_remembered_with_its_address(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the cluster, where everybody finds it."""
+    monkeypatch.setenv("CI_PIPELINE_URL", "https://ci.example/pipelines/7")
+    promoted(staged)
+    assert pipeline.serving(staged.site("production")).attempt.run == "https://ci.example/pipelines/7"
+    assert pipeline.serving(staged.site("staging")).attempt.run == ""
+
+
+# --- canaries
+
+
+def wait(application: Application, monkeypatch: pytest.MonkeyPatch) -> Deployer[pipeline.Released]:
+    """A deployer that holds a canary, and for whom others wait."""
+    configure(monkeypatch, "staging", lock_wait=60)
+    deployer = Deployer(application, lambda: pipeline.release(application.site()))
+    deployer.until(lambda: is_held(application))
+    return deployer
+
+
+def serving(application: Application) -> list[str]:
+    """The versions of the models that answer."""
+    known = {
+        item.attempt.release.image.digest: item.attempt.release.image.layer.model.version for item in application.site().view.history()
+    }
+    return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
+
+
+def test_a_canary_is_promoted_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told so by whoever asks, who hears what came of it; the history has one attempt."""
+    deployer = wait(trying, monkeypatch)
+    assert serving(trying) == ["1", "2"]
+    done = pipeline.promote_canary(trying.site())
+    assert deployer.outcome().rollout == done == trying.site().view.history()[-1]
+    assert (done.attempt.id, done.outcome, serving(trying)) == (2, "succeeded", ["2"])
+
+
+def test_a_canary_is_given_up_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which fails with the name of who wanted that; the previous release serves alone."""
+    deployer = wait(trying, monkeypatch)
+    monkeypatch.setenv("GITHUB_ACTOR", "ada")
+    done = pipeline.abort(trying.site())
+    assert (done.attempt.id, done.outcome, serving(trying)) == (2, "undone", ["1"])
+    with pytest.raises(CanaryAborted, match="ada gave the canary up"):
+        deployer.outcome()
+
+
+def test_whoever_cannot_wait_is_told_that_the_deployer_knows(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no success yet; the deployer does what it was told all the same."""
+    deployer = wait(trying, monkeypatch)
+    configure(monkeypatch, "staging", lock_wait=0)
+    with pytest.raises(RolloutLocked, match="it was told to promote") as caught:
+        pipeline.promote_canary(trying.site())
+    assert "invoke status" in caught.value.next
+    assert deployer.outcome().rollout.succeeded
+    assert serving(trying) == ["2"]
+
+
+def test_a_canary_that_fails_while_it_takes_over_is_no_success(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever promoted it hears why it was taken back."""
+    deployer = wait(trying, monkeypatch)
+    trying.cluster.world.room = len(trying.site().view.replicas())
+    with pytest.raises(CanaryAborted, match="the canary was taken back: no node can take a replica"):
+        pipeline.promote_canary(trying.site())
+    with pytest.raises(RolloutFailed):
+        deployer.outcome()
+    assert serving(trying) == ["1"]
+
+
+def test_a_canary_that_has_taken_over_is_not_given_up(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its deployer heard of it too late; the way back is named."""
+    configure(monkeypatch, "staging", canary__seconds=3)
+    deployer = wait(trying, monkeypatch)
+
+    def grows() -> bool:
+        return sum(replica.image == held for replica in trying.site().view.replicas()) == 2
+
+    held = trying.site().on_cluster.canary()
+    deployer.until(grows)
+    assert is_held(trying)
+    with pytest.raises(ReleaseUnknown, match="taken over already") as caught:
+        pipeline.abort(trying.site())
+    assert "rollback" in caught.value.next
+    assert deployer.outcome().rollout.succeeded
+
+
+def test_a_canary_without_a_deployer_is_promoted_by_whoever_asks(orphaned: Application) -> None:
+    """It is not held again, nor tried; the front door proves it."""
+    assert serving(orphaned) == ["1", "2"]
+    done = pipeline.promote_canary(orphaned.site())
+    assert (done.attempt.id, done.outcome, done.attempt.trigger, serving(orphaned)) == (3, "succeeded", "release", ["2"])
+    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
+    assert [url for url, _ in orphaned.play.played] == [STAGING]
+
+
+def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From any machine with access to the cluster alone."""
+    orphaned.machine.running = False
+    orphaned.registry.manifests.clear()
+    monkeypatch.setenv("GITHUB_ACTOR", "ada")
+    done = pipeline.abort(orphaned.site())
+    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (2, "undone", "given up by ada")
+    assert serving(orphaned) == ["1"]
+    assert {replica.state for replica in orphaned.site().view.replicas()} == {"serving"}
+
+
+def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(orphaned: Application) -> None:
+    """To promote it is not to trust it."""
+    orphaned.play.wrong[STAGING] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        pipeline.promote_canary(orphaned.site())
+    assert serving(orphaned) == ["1"]
+
+
+def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests go back to what was proven before a third model is tried."""
+    configure(monkeypatch, "staging", canary__seconds=3)
+    orphaned.publish("3")
+    pipeline.release(orphaned.site())
+    assert serving(orphaned) == ["3"]
+    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
+
+
+Ask = Callable[..., Rollout]
+
+
+@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
+def test_where_no_canary_is_held_none_can_be_decided_on(application: Application, ask: Ask) -> None:
+    """Neither before a first release nor when one serves; nothing is written."""
+    for releases in range(2):
+        with pytest.raises(ReleaseUnknown, match="no canary is held"):
+            ask(application.site("staging"))
+        assert application.written == []
+        if not releases:
+            pipeline.release(application.site("staging"))
+            application.forget()
+
+
+@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
+def test_there_are_no_canaries_on_one_machine(released: Application, ask: Ask) -> None:
+    """The setting to change is named."""
+    with pytest.raises(SettingsInvalid) as caught:
+        ask(released.site("local"))
+    assert caught.value.on == "[environments.local] target"

@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from deploy import pipeline
-from deploy.errors import ModelUnknown, SourceUnreadable
+from deploy.errors import ClusterUnknown, ModelUnknown, SourceUnreadable
 from deploy.plan import Step, plan
 from deploy.settings import DEBIAN
 from tests.fakes.application import PIPELINE, Application
-
-
-@pytest.fixture
-def application(tmp_path: Path) -> Application:
-    """An application with one published model, that was never released."""
-    application = Application(tmp_path)
-    application.publish("1")
-    application.machine.registries.add("registry.example")
-    return application
-
-
-@pytest.fixture
-def released(application: Application) -> Application:
-    """The same, released once."""
-    pipeline.release(application.site())
-    return application
 
 
 def steps(application: Application, version: str = "latest") -> dict[str, Step]:
@@ -176,3 +159,75 @@ def test_planning_a_first_release_changes_nothing(application: Application, chan
     before = application.state()
     plan(application.site())
     assert application.state() == before
+
+
+# --- on a cluster
+
+
+@pytest.fixture
+def on_cluster(staged: Application) -> Application:
+    """Released to the cluster, which is planned for from now on."""
+    staged.environment = "staging"
+    return staged
+
+
+def test_a_first_release_to_a_cluster_runs_everything(application: Application) -> None:
+    """As to an engine; what is there already says so."""
+    application.environment = "staging"
+    assert runs(application) == ["fetch", "build", "smoke", "push", "deploy"]
+    assert steps(application)["deploy"].why == "nothing was released here yet"
+
+
+def test_where_nothing_is_new_on_a_cluster_nothing_runs(on_cluster: Application) -> None:
+    """A release has converged."""
+    assert runs(on_cluster) == []
+    assert steps(on_cluster)["deploy"].why == "release 1 serves exactly this image"
+
+
+def test_a_new_model_for_a_cluster_is_moved(on_cluster: Application) -> None:
+    """The registry it is moved to is the environment's."""
+    on_cluster.publish("2", size=40_000)
+    assert runs(on_cluster) == ["fetch", "smoke", "push", "deploy"]
+    on_cluster.environment = "production"
+    found = steps(on_cluster)
+    assert found["push"].why == "what the registry lacks is known after the build"
+    assert found["deploy"].why == "nothing was released here yet"
+
+
+def test_new_settings_of_a_cluster_are_rolled_out(on_cluster: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is pushed for them."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__MEMORY", "1Gi")
+    assert runs(on_cluster) == ["smoke", "deploy"]
+
+
+@pytest.mark.parametrize("environment", ["local", "staging"])
+def test_images_that_shall_come_from_another_registry_are_pushed_there(
+    application: Application, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    """As the release will do it."""
+    pipeline.release(application.site(environment))
+    application.environment = environment
+    monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__{environment.upper()}__REGISTRY", "far.example")
+    assert [stage for stage in runs(application) if stage in ("push", "deploy")] == ["push", "deploy"]
+
+
+def test_a_cluster_that_cannot_be_asked_is_no_plan(on_cluster: Application) -> None:
+    """What serves there is what the plan goes by."""
+    on_cluster.machine.clusters.clear()
+    with pytest.raises(ClusterUnknown):
+        plan(on_cluster.site())
+
+
+def lost_pod(application: Application) -> None:
+    """Ends a replica on the cluster."""
+    application.cluster.lose(application.site().view.replicas()[0].name)
+
+
+@pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_pod])
+def test_planning_for_a_cluster_changes_nothing(on_cluster: Application, change: Callable[[Application], None]) -> None:
+    """It is asked, and nothing is written; not even a lock is taken."""
+    change(on_cluster)
+    before = on_cluster.state()
+    plan(on_cluster.site())
+    assert on_cluster.state() == before
+    assert on_cluster.written == []

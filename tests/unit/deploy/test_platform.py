@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy import parts, platform
-from deploy.errors import EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.errors import ClusterUnreachable, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.settings import DEBIAN, Settings
 from tests.fakes.application import PIPELINE, Application
+from tests.fakes.cluster import FakeCluster
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import MemoryMachine
 
@@ -18,7 +19,7 @@ LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with an environment whose registry is on this machine, `here`, and one whose is not, `local`."""
+    """Settings with an environment whose registry is on this machine, `here`, and others whose is not, `local` and `staging`."""
     (tmp_path / "pipeline.toml").write_text(PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8")
     return Settings.read(tmp_path, {})
 
@@ -133,6 +134,15 @@ def test_up_starts_no_registry_for_an_environment_elsewhere(machine: MemoryMachi
     """A registry in the network is nobody's to start here."""
     platform.up(settings, "local", machine.host)
     assert machine.engine.containers({}) == []
+
+
+def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Settings) -> None:
+    """Only the engine, on which images are built and tried, and a registry of this machine."""
+    platform.up(settings, "staging", machine.host)
+    assert machine.happened == ["install docker.io", "start the engine"]
+    staging = {**settings.environment("staging").model_dump(), "registry": "127.0.0.1:5000"}
+    platform.up(Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}}), "staging", machine.host)
+    assert machine.registry_answers("127.0.0.1:5000")
 
 
 def test_a_registrys_port_that_is_taken_is_said(settings: Settings) -> None:
@@ -290,6 +300,69 @@ def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) 
     assert machine.happened == other.happened == []
     assert other.engine.state() == before
     assert not platform.home().exists()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """A cluster."""
+    return FakeCluster()
+
+
+def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> platform.Check:
+    """What the doctor finds on a machine that knows this cluster, or none."""
+    machine = with_engine()
+    machine.clusters |= {"": cluster} if cluster else {}
+    (found,) = (check for check in platform.doctor(settings, "staging", machine.host) if check.part == "cluster")
+    return found
+
+
+def test_the_doctor_tells_a_cluster_by_its_version(settings: Settings, cluster: FakeCluster) -> None:
+    """And the namespace that a release goes to; nothing is written there."""
+    found = cluster_check(settings, cluster)
+    assert (found.ok, found.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
+    assert not [asked for asked in cluster.asked if asked[0] not in ("get", "list")]
+
+
+def test_the_doctor_tells_that_there_is_no_cluster(settings: Settings) -> None:
+    """With the cure that the error names."""
+    found = cluster_check(settings)
+    assert (found.ok, found.found, found.cure) == (False, "", "name one that there is")
+
+
+def test_the_doctor_tells_a_cluster_that_does_not_answer(settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever question it leaves open."""
+    away = ClusterUnreachable("the API server gives no answer", on="memory", next="see whether the cluster runs")
+
+    def refuse(*_: object) -> bool:
+        raise away
+
+    for question in ("version", "may"):
+        with monkeypatch.context() as patched:
+            patched.setattr(cluster, question, refuse)
+            assert cluster_check(settings, cluster).cure == "see whether the cluster runs"
+
+
+def test_the_doctor_tells_what_an_account_may_not_do(settings: Settings, cluster: FakeCluster) -> None:
+    """With the namespace, and the file that has the rules to add."""
+    cluster.denied = {("create", "Lease"), ("create", "Service")}
+    cure = cluster_check(settings, cluster).cure
+    assert cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"
+
+
+def test_the_doctor_reaches_a_cluster_as_a_release_does(settings: Settings, tmp_path: Path) -> None:
+    """A kubeconfig is found from the application's folder."""
+    staging = {**settings.environment("staging").model_dump(), "kubeconfig": "keys/shop.yaml", "context": "shop"}
+    changed = Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}})
+    machine = with_engine()
+    platform.doctor(changed, "staging", machine.host, tmp_path)
+    assert machine.reached == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
+
+
+def test_the_doctor_asks_no_cluster_about_an_environment_on_an_engine(settings: Settings) -> None:
+    """It has nothing to do with one."""
+    machine = with_engine()
+    assert "cluster" not in found(machine, settings)
+    assert machine.reached == []
 
 
 # --- the cache's place

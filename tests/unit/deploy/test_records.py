@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -138,3 +139,19 @@ def test_a_rollout_whose_end_nobody_wrote_down_is_unfinished() -> None:
     assert not Rollout(attempt=ATTEMPT, ending=None).succeeded
     assert Rollout(attempt=ATTEMPT, ending=Ending(outcome="succeeded", at=NOON)).succeeded
     assert not Rollout(attempt=ATTEMPT, ending=Ending(outcome="failed", at=NOON)).succeeded
+
+
+@pytest.mark.parametrize("trigger", ["release", "rollback", "promote"])
+def test_an_attempt_says_what_asked_for_it(trigger: str) -> None:
+    """In one of three words."""
+    assert Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": trigger}).trigger == trigger
+    with pytest.raises(ValidationError):
+        Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": f"{trigger}d"})
+
+
+def test_an_attempt_that_was_written_down_before_runs_were_is_still_read() -> None:
+    """A history outlives the versions of the suite."""
+    fields = ATTEMPT.model_dump(mode="json")
+    del fields["run"]
+    assert Attempt.recalled(json.dumps(fields)) == ATTEMPT
+    assert Attempt.from_json(ATTEMPT.model_copy(update={"run": "https://ci.example/7"}).to_json()).run == "https://ci.example/7"

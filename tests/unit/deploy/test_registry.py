@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -277,6 +277,185 @@ def test_a_release_that_was_cleaned_up_is_not_held(remote: MemoryRegistry, blobs
     release = push(joined(blobs), remote, blobs)
     remote.manifests[REPOSITORY].clear()
     assert not registry.holds(release, remote)
+
+
+class Away(MemoryRegistry):
+    """Does not answer when it is asked for a manifest."""
+
+    def manifest(self, repository: str, reference: str) -> bytes | None:
+        raise RegistryUnreachable("the registry gave no answer", on=self.host, next="run again")
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_release_is_as_large_as_its_layers(remote: MemoryRegistry, blobs: Blobs, tmp_path: Path, cached: bool) -> None:  # noqa: FBT001  both
+    """As they are sent over the wire; the cache is asked before the registry."""
+    release = push(joined(blobs), remote, blobs)
+    sent = [remote.blobs[REPOSITORY][layer.digest] for layer in image.parts(blobs.read(release.image.digest))[1]]
+    found = registry.size(release, Away(), blobs) if cached else registry.size(release, remote, Blobs(tmp_path / "other"))
+    assert found == sum(map(len, sent)) > len(WEIGHTS)
+
+
+def cleaned_up(remote: MemoryRegistry, release: Release) -> MemoryRegistry:
+    """A registry that has lost a release."""
+    remote.manifests.clear()
+    return remote
+
+
+def lying(remote: MemoryRegistry, release: Release) -> MemoryRegistry:
+    """A registry that has something else in its place."""
+    remote.manifests[REPOSITORY][release.image.digest] = b"<html>"
+    return remote
+
+
+def away(remote: MemoryRegistry, release: Release) -> MemoryRegistry:
+    """A registry that does not answer."""
+    return Away()
+
+
+@pytest.mark.parametrize("broken", [cleaned_up, lying, away])
+def test_the_size_of_a_release_never_stops_anything(
+    remote: MemoryRegistry, blobs: Blobs, tmp_path: Path, broken: Callable[[MemoryRegistry, Release], MemoryRegistry]
+) -> None:
+    """It is asked for to tell how long a pull may take, also when a release is taken back; the model's size is known anyway."""
+    release = push(joined(blobs), remote, blobs)
+    assert registry.size(release, broken(remote, release), Blobs(tmp_path / "other")) == len(WEIGHTS)
+
+
+# --- what is copied
+
+
+class Counting(MemoryRegistry):
+    """Notes which blobs are read."""
+
+    def __init__(self, host: str = "registry.example") -> None:
+        super().__init__(host)
+        self.read: list[str] = []
+
+    def blob(self, repository: str, digest: str) -> IO[bytes]:
+        self.read.append(digest)
+        return super().blob(repository, digest)
+
+
+@pytest.fixture
+def near() -> Counting:
+    """The registry that is copied from."""
+    return Counting()
+
+
+@pytest.fixture
+def far() -> MemoryRegistry:
+    """Another one."""
+    return MemoryRegistry("far.example")
+
+
+def copied(release: Release, near: MemoryRegistry, far: MemoryRegistry, blobs: Blobs, repository: str = "live/classifier") -> Release:
+    """Copies a release."""
+    return registry.copy(release, near, repository, far, blobs, mount=MOUNT)
+
+
+def test_a_copy_is_the_same_image_byte_for_byte(near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path) -> None:
+    """On a machine that has never seen it, under the same digest, with all that it names."""
+    release = push(joined(blobs), near, blobs)
+    copy = copied(release, near, far, Blobs(tmp_path / "other"))
+    assert (copy.image, copy.repository) == (release.image, "far.example/live/classifier")
+    manifest = near.manifests[REPOSITORY][release.image.digest]
+    assert far.manifests["live/classifier"][release.image.digest] == manifest
+    assert {name: near.blobs[REPOSITORY][name] for name in named(manifest)}.items() <= far.blobs["live/classifier"].items()
+
+
+def test_both_halves_of_a_copy_are_found_where_it_is(near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path) -> None:
+    """So that a release there builds and fetches nothing that was promoted before."""
+    made = joined(blobs)
+    copied(push(made, near, blobs), near, far, Blobs(tmp_path / "other"))
+    assert registry.find_app("classifier", made.app.key, "live/classifier", far, Blobs(tmp_path / "third")) == made.app
+    assert registry.find_layer(made.layer.model, MOUNT, "live/classifier", far) == made.layer
+
+
+def test_what_was_copied_is_not_copied_again(near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path) -> None:
+    """Nothing is sent, and from an empty cache nothing but JSON is read."""
+    release = push(joined(blobs), near, blobs)
+    copied(release, near, far, Blobs(tmp_path / "other"))
+    for noted in (far.sent, far.put, near.read):
+        noted.clear()
+    assert copied(release, near, far, Blobs(tmp_path / "third")).image == release.image
+    configs = {release.image.config, image.parts(blobs.read(release.image.app.manifest.digest))[0].digest}
+    assert (far.sent, far.put, set(near.read)) == ([], [], configs)
+
+
+def test_a_new_model_is_copied_alone(near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path) -> None:
+    """No layer of the code is read or sent, even by a machine that has none of them."""
+    copied(push(joined(blobs), near, blobs), near, far, Blobs(tmp_path / "other"))
+    made = joined(blobs, weights=b"new weights")
+    release = push(made, near, blobs)
+    far.sent.clear()
+    near.read.clear()
+    copied(release, near, far, Blobs(tmp_path / "third"))
+    layers = {layer.digest for layer in image.parts(blobs.read(made.digest))[1]}
+    assert layers & {name for _, name in far.sent} == layers & set(near.read) == {made.layer.digest}
+
+
+def test_what_the_cache_holds_is_not_read_from_the_registry(near: Counting, far: MemoryRegistry, blobs: Blobs) -> None:
+    """On the machine that made it."""
+    copied(push(joined(blobs), near, blobs), near, far, blobs)
+    assert near.read == []
+
+
+def test_a_copy_within_a_registry_moves_nothing(near: Counting, blobs: Blobs, tmp_path: Path) -> None:
+    """Its other repository takes the blobs over."""
+    release = push(joined(blobs), near, blobs)
+    near.sent.clear()
+    copy = copied(release, near, near, Blobs(tmp_path / "other"))
+    assert copy.reference == f"registry.example/live/classifier@{release.image.digest}"
+    assert near.sent == []
+    assert {name for _, name in near.mounted} >= named(near.manifests["live/classifier"][release.image.digest])
+    assert release.image.layer.digest not in near.read
+
+
+def test_what_is_where_it_shall_be_is_only_looked_at(near: Counting, blobs: Blobs, tmp_path: Path) -> None:
+    """Environments may share a repository."""
+    release = push(joined(blobs), near, blobs)
+    for noted in (near.sent, near.put):
+        noted.clear()
+    assert copied(release, near, near, Blobs(tmp_path / "other"), REPOSITORY) == release
+    assert (near.sent, near.mounted, near.put, near.read) == ([], [], [], [])
+
+
+@pytest.mark.parametrize("repository", [REPOSITORY, "live/classifier"])
+def test_a_release_that_was_cleaned_up_cannot_be_copied(near: Counting, blobs: Blobs, repository: str) -> None:
+    """Not even to where it was: what the registry does not have cannot serve elsewhere."""
+    release = push(joined(blobs), near, blobs)
+    near.manifests[REPOSITORY].pop(release.image.digest)
+    with pytest.raises(RegistryNotFound) as caught:
+        copied(release, near, near, blobs, repository)
+    assert caught.value.on == release.reference
+    assert near.manifests["live/classifier"] == {}
+
+
+def test_a_copy_that_breaks_off_leaves_no_manifest_and_the_next_sends_only_the_rest(near: Counting, blobs: Blobs, tmp_path: Path) -> None:
+    """What arrived before is kept."""
+    release, other = push(joined(blobs), near, blobs), Blobs(tmp_path / "other")
+    far = Failing(release.image.layer.digest)
+    far.host = "far.example"
+    with pytest.raises(RegistryUnreachable):
+        copied(release, near, far, other)
+    assert far.put == []
+    far.failing.clear()
+    near.read.clear()
+    copied(release, near, far, other)
+    assert len(far.sent) == len(set(far.sent))
+    assert near.read == []
+    assert release.image.digest in far.manifests["live/classifier"]
+
+
+def test_a_blob_that_is_damaged_where_it_is_copied_from_is_not_passed_on(
+    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+) -> None:
+    """Nor anything that names it."""
+    release = push(joined(blobs), near, blobs)
+    near.blobs[REPOSITORY][release.image.layer.digest] = WEIGHTS[::-1]
+    with pytest.raises(BlobCorrupt):
+        copied(release, near, far, Blobs(tmp_path / "other"))
+    assert (far.sent, far.put) == ([], [])
 
 
 # --- what is brought

@@ -7,9 +7,10 @@ from typing import Literal
 
 import pytest
 
+from deploy.entrance import Entrance
 from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
 from deploy.records import Release, Rollout
-from deploy.rollout import Only, apply, current, failed, to_go_back_to, verify
+from deploy.rollout import Only, abort, apply, current, failed, to_go_back_to, verify
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
@@ -174,9 +175,140 @@ def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None
     assert (done.attempt.trigger, done.attempt.by) == ("rollback", "ci")
 
 
+def test_the_history_says_which_ci_run_asked_for_a_rollout(target: MemoryTarget) -> None:
+    """So that its log is found again; where a person asked there is none."""
+    done = apply(A, target, PROOF, trigger="promote", by="ci", run="https://ci.example/7", play=FakePlayer())
+    assert (target.history()[0].attempt.trigger, done.attempt.run) == ("promote", "https://ci.example/7")
+    assert applied(target, B).attempt.run == ""
+
+
 def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
     """A history is read in other places than where it was written."""
     assert apply(A, target, PROOF, trigger="release", by="ada", play=FakePlayer()).attempt.at.utcoffset() is not None
+
+
+# --- proving before requests go there
+
+BESIDE = Entrance("http://beside")
+
+
+def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) -> None:
+    """Where the target lets them be asked; the front door is asked after that."""
+    target.beside, play = BESIDE, FakePlayer()
+    apply(A, target, PROOF, trigger="release", by="ada", play=play)
+    assert play.played == [(BESIDE.url, ("three",)), (target.url, ("three",))]
+
+
+def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarget) -> None:
+    """The front door is not asked, and it is told where the wrong answer came from."""
+    target.served(rollout(1, A))
+    target.beside, play = BESIDE, FakePlayer()
+    play.wrong[BESIDE.url] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss) as caught:
+        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+    assert caught.value.on.startswith("http://beside, ")
+    assert [url for url, _ in play.played] == [BESIDE.url]
+    assert target.serves(A)
+    assert target.history()[-1].outcome == "undone"
+
+
+def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
+    """It served until now, and its model's golden cases are not those of the release that failed."""
+    target.served(rollout(1, A))
+    target.beside, play = BESIDE, FakePlayer()
+    play.wrong[target.url] = "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+    assert [url for url, _ in play.played] == [BESIDE.url, target.url]
+
+
+def test_what_was_held_long_enough_is_proven_at_the_front_door_alone(target: MemoryTarget) -> None:
+    """Somebody has decided that it takes over."""
+    target.beside, play = BESIDE, FakePlayer()
+    apply(A, target, PROOF, trigger="release", by="ada", hold=False, play=play)
+    assert [url for url, _ in play.played] == [target.url]
+
+
+# --- what others left
+
+
+@pytest.mark.parametrize("state", ["starting", "serving", "failing"])
+def test_replicas_that_nobody_proved_are_taken_back_first(target: MemoryTarget, state: str) -> None:
+    """Whatever state they are in, if they may get requests."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, state)]
+    applied(target, C)
+    assert target.happened[:2] == ["shift a1", "settle a1 c1"]
+
+
+def test_replicas_that_stand_by_hold_up_nothing(target: MemoryTarget) -> None:
+    """They get no requests, and are removed when the next release serves."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, "standing by")]
+    applied(target, C)
+    assert target.happened == ["begin 3", "shift c1", "end 3", "settle c1"]
+    assert target.serves(C)
+
+
+def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(target: MemoryTarget) -> None:
+    """It puts nothing back, writes nothing down, and says why."""
+    target.served(rollout(1, A))
+    target.breaks(B, RolloutLocked("the lease was lost", on="environment local", next="run again"))
+    with pytest.raises(RolloutLocked, match="the lease was lost"):
+        applied(target, B)
+    assert target.happened == ["begin 2", "shift b1"]
+    assert target.history()[-1].outcome == "unfinished"
+
+
+# --- giving up what a deployer that is gone began
+
+
+def test_an_attempt_whose_deployer_is_gone_is_taken_back(target: MemoryTarget) -> None:
+    """The previous release serves alone, and the history says who gave the other one up."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.standing += [(B.image.digest, "serving")]
+    done = abort(target, "ada", lambda: NOW)
+    assert target.happened == ["shift a1", "settle a1", "end 2"]
+    assert target.serves(A)
+    assert target.history()[-1] == done
+    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (2, "undone", "given up by ada")
+    assert done.ending
+    assert done.ending.at == NOW
+
+
+def test_a_first_attempt_that_is_given_up_leaves_nothing(target: MemoryTarget) -> None:
+    """There is nothing to put back."""
+    target.served(rollout(1, A, "unfinished"))
+    target.standing = [(A.image.digest, "starting")]
+    assert abort(target, "ada").outcome == "failed"
+    assert target.replicas() == ()
+
+
+@pytest.mark.parametrize("history", [(), (rollout(1, A),), (rollout(1, A, "unfinished"), rollout(2, A, "undone"))])
+def test_what_has_ended_cannot_be_given_up(target: MemoryTarget, history: tuple[Rollout, ...]) -> None:
+    """Nothing is changed then."""
+    target.served(*history)
+    with pytest.raises(ReleaseUnknown, match="nothing is under way"):
+        abort(target, "ada")
+    assert target.happened == []
+
+
+def test_what_a_living_deployer_works_at_cannot_be_given_up(target: MemoryTarget) -> None:
+    """It has the lock."""
+    target.served(rollout(1, A, "unfinished"))
+    target.busy = True
+    with pytest.raises(RolloutLocked):
+        abort(target, "ada")
+    assert target.happened == []
+
+
+def test_an_attempt_that_cannot_be_taken_back_stays_open(target: MemoryTarget) -> None:
+    """Both reasons are told, and the next run goes on from there."""
+    target.served(rollout(1, A), rollout(2, B, "unfinished"))
+    target.breaks(A)
+    with pytest.raises(UndoFailed, match=r"given up by ada; and .* a replica ended"):
+        abort(target, "ada")
+    assert target.history()[-1].outcome == "unfinished"
 
 
 # --- verifying

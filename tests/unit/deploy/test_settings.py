@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from deploy.environments import Docker, Kubernetes
 from deploy.errors import SettingsInvalid
 from deploy.settings import DEBIAN, Settings
 
@@ -42,17 +43,29 @@ def problems(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None
     return [line.strip() for line in refused(tmp_path, text, environ).detail.splitlines()]
 
 
+def docker(tmp_path: Path, keys: str = "") -> Docker:
+    """The environment `local`, on a Docker host, with those keys."""
+    found = read(tmp_path, WHOLE + keys).environment("local")
+    assert isinstance(found, Docker)
+    return found
+
+
+CLUSTER = f'{WHOLE}[environments.staging]\ntarget = "kubernetes"\n'
+
+
+def cluster(tmp_path: Path, keys: str = "", environ: Mapping[str, str] | None = None) -> Kubernetes:
+    """The environment `staging`, on a cluster, with those keys."""
+    found = read(tmp_path, CLUSTER + keys, environ).environment("staging")
+    assert isinstance(found, Kubernetes)
+    return found
+
+
 def test_a_small_file_is_enough(tmp_path: Path) -> None:
     """Names and a base image are all that must be said; the rest has defaults that work on one machine."""
     settings = read(tmp_path, WHOLE)
-    local = settings.environment("local")
+    local = docker(tmp_path)
     assert (settings.app.port, settings.model.mount, settings.model.store) == (8080, "/model", ".twinship/store")
-    assert (local.target, local.replicas, local.url, settings.repository("local")) == (
-        "docker",
-        2,
-        "http://127.0.0.1:8080",
-        "127.0.0.1:5000/classifier",
-    )
+    assert (local.target, local.replicas, local.url, local.registry) == ("docker", 2, "http://127.0.0.1:8080", "127.0.0.1:5000")
 
 
 def test_this_project_has_settings_of_its_own() -> None:
@@ -68,16 +81,10 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
         setattr(settings.app, name, 1)
 
 
-def test_a_repository_can_be_named(tmp_path: Path) -> None:
-    """An environment's images live where it says."""
-    settings = read(tmp_path, WHOLE + 'registry = "ghcr.io"\nrepository = "team/classifier"')
-    assert settings.repository("local") == "ghcr.io/team/classifier"
-
-
 def test_the_front_door_on_every_address_is_asked_on_this_machine(tmp_path: Path) -> None:
     """An address to listen on is not always one to call."""
-    assert read(tmp_path, WHOLE + 'address = "0.0.0.0"\nport = 81').environment("local").url == "http://127.0.0.1:81"
-    assert read(tmp_path, WHOLE + 'address = "10.0.0.7"').environment("local").url == "http://10.0.0.7:8080"
+    assert docker(tmp_path, 'address = "0.0.0.0"\nport = 81').url == "http://127.0.0.1:81"
+    assert docker(tmp_path, 'address = "10.0.0.7"').url == "http://10.0.0.7:8080"
 
 
 def test_an_unknown_environment_is_refused_with_those_there_are(tmp_path: Path) -> None:
@@ -246,3 +253,122 @@ def test_an_override_below_a_value_takes_its_place(tmp_path: Path) -> None:
     """The environment wins even where the file has no table."""
     text = WHOLE.replace('[app]\nname = "classifier"\n', "app = 3\n")
     assert read(tmp_path, text, {"TWINSHIP_APP__NAME": "classifier"}).app.name == "classifier"
+
+
+def test_an_environment_on_a_cluster_needs_only_to_say_so(tmp_path: Path) -> None:
+    """The rest has defaults that work on any cluster: the current context, and nothing that is not there."""
+    staging = cluster(tmp_path)
+    assert (staging.kubeconfig, staging.context, staging.namespace, staging.strategy) == ("", "", "default", "rolling")
+    assert (staging.service, staging.host, staging.autoscale, staging.replicas) == ("ClusterIP", "", None, 2)
+    assert (staging.resources.memory, staging.canary.replicas, staging.warm_up) == ("512Mi", 1, False)
+
+
+def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) -> None:
+    """At any depth, in the file and from the environment."""
+    keys = 'strategy = "canary"\n[environments.staging.canary]\nseconds = 5\n[environments.staging.autoscale]\nat_most = 9\n'
+    staging = cluster(tmp_path, keys, {"TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__CPU": "1500m"})
+    assert (staging.canary.seconds, staging.canary.errors) == (5.0, 0.01)
+    assert staging.autoscale is not None
+    assert (staging.autoscale.at_most, staging.autoscale.cpu) == (9, 80)
+    assert (staging.resources.cpu, staging.resources.cpu_limit) == ("1500m", "2")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("name_space = 'x'", "environments.staging.name_space: unknown key; did you mean 'namespace'?"),
+        ("in_flight = 3", "environments.staging.in_flight: unknown key"),
+        ("[environments.staging.canary]\nreplica = 1", "environments.staging.canary.replica: unknown key; did you mean 'replicas'?"),
+        (
+            "[environments.staging.resources]\nzzz = 1",
+            "environments.staging.resources.zzz: unknown key; known here: cpu, cpu_limit, memory",
+        ),
+        ("[environments.staging.autoscale]\nat_least = 1", "environments.staging.autoscale.at_least: unknown key; did you mean 'at_most'?"),
+        ("[environments.staging.autoscale]", "environments.staging.autoscale.at_most: missing"),
+        ("[environments.staging.canaries]", "environments.staging.canaries: unknown key; did you mean 'canary'?"),
+        ("[environments.local.canary]", "environments.local.canary: unknown key"),
+        (
+            "[environments.other]\nnamespace = 'x'",
+            "environments.other.namespace: unknown key; known here: address, answer_within, drain_within",
+        ),
+    ],
+)
+def test_each_kind_of_place_knows_its_own_keys(tmp_path: Path, line: str, problem: str) -> None:
+    """A key of another target does nothing, and so it is refused with those that would."""
+    assert [found for found in problems(tmp_path, CLUSTER + line) if found.startswith(problem)] != []
+
+
+@pytest.mark.parametrize("target", ['"mainframe"', "3", "[]", "true", '""'])
+def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, target: str) -> None:
+    """And no key is called unknown because nobody can tell of which kind it would be."""
+    found = problems(tmp_path, WHOLE.replace("[environments.local]", f"[environments.local]\ntarget = {target}\nnamespace = 'x'"))
+    assert len(found) == 1
+    assert found[0].startswith("environments.local.target: Input should be 'docker' or 'kubernetes', not ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("namespace", '"Team_A"'),
+        ("namespace", '""'),
+        ("strategy", '"recreate"'),
+        ("service", '"ExternalName"'),
+        ("dns_label", '"my.label"'),
+        ("host", '"https://a.example"'),
+        ("pull_secret", '"Secret"'),
+        ("pull_rate", "10"),
+        ("canary", "{ errors = 1.5 }"),
+        ("canary", "{ seconds = 0 }"),
+        ("canary", '{ metrics = "metrics" }'),
+        ("canary", '{ counter = "app-requests" }'),
+        ("resources", '{ cpu = "250 m" }'),
+        ("resources", '{ memory = "512MB" }'),
+        ("autoscale", "{ at_most = 0 }"),
+        ("autoscale", "{ at_most = 5, cpu = 101 }"),
+    ],
+)
+def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(tmp_path: Path, key: str, value: str) -> None:
+    """What the cluster would refuse in the middle of a rollout is refused before it."""
+    found = problems(tmp_path, f"{CLUSTER}{key} = {value}\n")
+    assert len(found) == 1
+    assert found[0].startswith(f"environments.staging.{key}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ('dns_label = "a"', 'environments.staging: dns_label needs service = "LoadBalancer"'),
+        ('ingress_class = "nginx"', "environments.staging: ingress_class and tls_secret need a host"),
+        ('tls_secret = "cert"', "environments.staging: ingress_class and tls_secret need a host"),
+        ("replicas = 3\nautoscale = { at_most = 2 }", "environments.staging: autoscale.at_most is below replicas"),
+        ('resources = { cpu = "2500m" }', "environments.staging.resources: cpu_limit (2) is below cpu (2500m)"),
+        ('resources = { cpu = "1k", cpu_limit = "999" }', "environments.staging.resources: cpu_limit (999) is below cpu (1k)"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, keys: str, problem: str) -> None:
+    """A setting that would silently do nothing, or that no cluster would take."""
+    assert problems(tmp_path, CLUSTER + keys) == [problem]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'service = "LoadBalancer"\ndns_label = "a"',
+        'host = "a.example"\ningress_class = "nginx"\ntls_secret = "cert"',
+        "replicas = 3\nautoscale = { at_most = 3 }",
+        'resources = { cpu = "2000m", cpu_limit = "2" }',
+        'resources = { cpu = "0.5", cpu_limit = "500m", memory = "1.5Gi" }',
+    ],
+)
+def test_keys_that_fit_together_are_taken(tmp_path: Path, keys: str) -> None:
+    """Limits may be just reached, and amounts be written in any unit."""
+    assert cluster(tmp_path, keys).target == "kubernetes"
+
+
+def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
+    """A path is relative to pipeline.toml, wherever the command is run; an absolute one and one of the user's home stay."""
+    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(tmp_path / "keys" / "config")
+    assert cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
+    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(Path.home() / "config")
+    assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
+    assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"

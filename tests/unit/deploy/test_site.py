@@ -31,14 +31,9 @@ def write(version: str, folder: Path) -> None:
 
 
 @pytest.fixture
-def application(tmp_path: Path) -> Application:
-    """An application without a published model."""
-    return Application(tmp_path)
-
-
-@pytest.fixture
 def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
-    """The same with a sample model, in a module of its own."""
+    """An application without a published model, but with a sample model in a module of its own."""
+    application.store.held.clear()
     name = f"sample_{application.folder.name}"
     application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"'))
     application.write(f"{name}.py", SAMPLE)
@@ -48,14 +43,14 @@ def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Applic
 
 def test_without_a_name_the_default_environment_is_meant(application: Application) -> None:
     """And it is called by its name from then on."""
-    assert application.site("").environment == "local"
+    assert Site(application.folder, "", application.machine.host).environment == "local"
 
 
 def test_an_environment_that_is_not_there_is_said(application: Application) -> None:
     """With those that are."""
     with pytest.raises(SettingsInvalid) as caught:
-        application.site("production")
-    assert "local, other" in caught.value.next
+        application.site("nowhere")
+    assert "local, other, staging, production" in caught.value.next
 
 
 def test_environments_of_one_registry_know_of_each_other(application: Application) -> None:
@@ -63,6 +58,14 @@ def test_environments_of_one_registry_know_of_each_other(application: Applicatio
     local, other = application.site("local"), application.site("other")
     assert (local.repository, local.elsewhere) == ("classifier", ("elsewhere/classifier",))
     assert (other.repository, other.elsewhere) == ("elsewhere/classifier", ("classifier",))
+    assert application.site("staging").elsewhere == ("elsewhere/classifier",)
+    assert application.site("production").elsewhere == ()
+
+
+def test_images_are_named_by_registry_and_repository(application: Application) -> None:
+    """The application's name is the repository where the settings name none."""
+    assert application.site("staging").images == "registry.example/classifier"
+    assert application.site("production").images == "far.example/live/classifier"
 
 
 def test_variables_override_the_file(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +131,51 @@ def test_looking_installs_and_starts_nothing(application: Application) -> None:
     assert application.machine.happened == ["start the engine"]
 
 
+def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
+    """Nor does releasing to it, once the image is made: it is one and the same."""
+    application.machine.running = False
+    site = application.site("staging")
+    assert site.view.replicas() == ()
+    assert site.view is site.target is site.on_cluster
+    assert application.machine.happened == []
+
+
+def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) -> None:
+    """What only a cluster can do is refused by the name of the setting."""
+    with pytest.raises(SettingsInvalid, match="environment on a cluster") as caught:
+        _ = application.site("local").on_cluster
+    assert caught.value.on == "[environments.local] target"
+    assert application.machine.reached == []
+
+
+def test_a_cluster_is_reached_as_the_settings_say(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kubeconfig is found from the application's folder; nothing but the namespace is asked for where nothing else is named."""
+    _ = application.site("staging").cluster
+    for key, value in (("KUBECONFIG", "keys/shop.yaml"), ("CONTEXT", "shop"), ("NAMESPACE", "live")):
+        monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
+    application.machine.clusters["shop"] = application.cluster
+    _ = application.site("staging").cluster
+    assert application.machine.reached == [("", "", "shop"), (str(application.folder / "keys/shop.yaml"), "shop", "live")]
+
+
+def test_the_size_of_a_release_is_asked_for_once(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Though a rollout needs it again and again; a registry that is away would be waited for each time."""
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    asked: list[str] = []
+    ask = staged.registry.manifest
+
+    def noted(repository: str, reference: str) -> bytes | None:
+        asked.append(reference)
+        return ask(repository, reference)
+
+    monkeypatch.setattr(staged.registry, "manifest", noted)
+    target = staged.site("staging").on_cluster
+    release = target.history()[-1].attempt.release
+    for _ in range(2):
+        target.rendered(release, None)
+    assert asked == [release.image.digest]
+
+
 def test_a_registry_elsewhere_is_asked_without_looking_first(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one on this machine may be not yet started."""
     assert application.site().registry_is_up
@@ -189,6 +237,7 @@ def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
 
 def test_an_application_without_a_sample_says_how_to_publish(application: Application) -> None:
     """An empty store then stays empty."""
+    application.store.held.clear()
     with pytest.raises(ModelUnknown):
         application.site().resolve("latest")
     with pytest.raises(SampleUnavailable) as caught:

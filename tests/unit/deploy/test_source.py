@@ -179,13 +179,16 @@ def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Pa
 def test_without_a_repository_a_release_is_marked_unversioned(application: Path, caplog: pytest.LogCaptureFixture) -> None:
     """And a warning says so."""
     assert read(application).commit == Commit(revision="unversioned", dirty=True)
-    assert "unversioned" in caplog.text
+    assert "no git repository here: the release is marked unversioned" in caplog.text
 
 
-def test_without_git_a_release_is_marked_unversioned(repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Though there is a repository."""
+def test_without_git_a_release_is_marked_unversioned(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though there is a repository; the warning says what is missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert read(repository).commit == Commit(revision="unversioned", dirty=True)
+    assert "git is not installed: the release is marked unversioned" in caplog.text
 
 
 def test_a_shallow_clone_is_warned_of(repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,9 +42,16 @@ def test_a_rollout_tells_the_whole_story_flat() -> None:
         "at": "2026-01-01T12:02:00+00:00",
         "ended": "2026-01-01T12:02:20+00:00",
         "url": "http://127.0.0.1:8080",
+        "run": "",
         "outcome": "undone",
         "why": "a replica ended",
     }
+
+
+def test_a_rollout_tells_the_ci_run_that_asked_for_it() -> None:
+    """And that it was a promotion."""
+    shown = views.rollout(rollout(2, B, trigger="promote", run="https://ci.example/7"))
+    assert (shown["trigger"], shown["run"]) == ("promote", "https://ci.example/7")
 
 
 def test_a_rollout_without_an_end_says_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from deploy import wheels
 from deploy.blobs import Blobs
-from deploy.errors import WheelsUnavailable
+from deploy.errors import DiskFull, WheelsUnavailable
 from deploy.settings import Wheels
 
 WANTED = Wheels(requirements="requirements.txt", python="3.13")
@@ -116,3 +117,19 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
         (folder / PLAIN).write_bytes(folder.name.encode())
     wheels._keep(mine, theirs)
     assert (theirs / PLAIN).read_bytes() == b"theirs"
+
+
+def test_a_full_disk_is_not_taken_for_a_missing_network(
+    application: Path, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The download ends as it does for any other reason; its words tell, and the places that it writes to are named."""
+    program = tmp_path / "python"
+    program.write_text(
+        "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: 'a.whl'\"\necho and more\nexit 2\n", encoding="utf-8"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(DiskFull) as caught:
+        wheels.download(WANTED, application, "amd64", blobs)
+    assert str(blobs.temporary) in caught.value.on
+    assert not list((blobs.root / "wheels").iterdir())

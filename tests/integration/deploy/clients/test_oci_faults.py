@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 
 import pytest
 
+from deploy.clients.docker import DockerEngine
 from deploy.clients.oci import HttpRegistry
 from deploy.clients.oci_http import ATTEMPTS, Login, Patience
 from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
+from deploy.host import registry_answers
+from tests.contracts.engine import until
 from tests.contracts.registry import CONFIG, RegistryContract, send
 from tests.fakes.http_registry import (
+    Exchange,
     HttpRegistryServer,
     answered,
     broken_off,
@@ -551,6 +557,175 @@ def test_a_manifest_of_any_size_is_not_read(server: HttpRegistryServer, client: 
     server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
         client.manifest(REPOSITORY, "one")
+
+
+# --- a registry without space
+
+FULL = {
+    "errors": [
+        {
+            "code": "UNKNOWN",
+            "message": "unknown error",
+            "detail": {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28}},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "ask"),
+    [
+        ("POST", "uploads", lambda client: send(client, REPOSITORY, SMALL)),
+        ("PUT", "uploads", lambda client: send(client, REPOSITORY, SMALL)),
+        ("PUT", "uploads", lambda client: send(client, REPOSITORY, LARGE)),
+        ("PUT", "manifests", lambda client: client.put_manifest(REPOSITORY, "one", b"{}")),
+    ],
+    ids=["at the start of an upload", "at its end", "at the end of its parts", "at the manifest"],
+)
+@pytest.mark.parametrize(("status", "said"), [(500, json.dumps(FULL).encode()), (507, b"")], ids=["as its driver says", "by its status"])
+def test_a_registry_without_space_is_told_at_once(
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    waits: list[float],
+    method: str,
+    text: str,
+    ask: Callable[[HttpRegistry], object],
+    status: int,
+    said: bytes,
+) -> None:
+    """Waiting makes no room; what is to be done is not what is to be done for any other failure of a server."""
+    server.on(method, text, answered(status, {}, said), times=1000)
+    with pytest.raises(RegistryRefused, match="no space left") as caught:
+        ask(client)
+    assert "free some space" in caught.value.next
+    assert not waits
+
+
+@pytest.fixture
+def small_registry(engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]) -> str:
+    """The real registry with a disk of four megabytes, in a container of the test's own."""
+    api, port = engine._api, free_port()
+    host = api.create_host_config(tmpfs={"/var/lib/registry": "size=4m,uid=10001,gid=10001"}, port_bindings={5000: ("127.0.0.1", port)})
+    command = ["docker-registry", "serve", "/etc/docker/registry/config.yml"]
+    labels = {"dev.twinship.test": prefix}
+    made = api.create_container(parts_image, command, name=f"{prefix}-registry", labels=labels, ports=[5000], host_config=host)
+    api.start(made["Id"])
+    address = f"127.0.0.1:{port}"
+    until(lambda: registry_answers(address), "the registry answers")
+    return address
+
+
+def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(small_registry: str, waits: list[float]) -> None:
+    """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
+    client = HttpRegistry(small_registry, part=1 << 20, patience=Patience(wait=waits.append))
+    send(client, REPOSITORY, CONFIG, SMALL)
+    whole = manifest(CONFIG, SMALL)
+    client.put_manifest(REPOSITORY, "one", whole)
+
+    for data in (secrets.token_bytes(8 << 20), secrets.token_bytes(5 << 19)):
+        with pytest.raises(RegistryRefused, match="no space left") as caught:
+            send(client, REPOSITORY, data)
+        assert "UNKNOWN" in caught.value.detail
+        assert not client.has(REPOSITORY, digest(data))
+    assert len(waits) < ATTEMPTS, "it was waited for as for what passes"
+    assert client.manifest(REPOSITORY, digest(whole)) == whole
+    with client.blob(REPOSITORY, digest(SMALL)) as blob:
+        assert blob.read() == SMALL
+
+
+# --- answers without end
+
+
+MUCH = 64 << 20
+"""More than is on its way in the buffers of two ends of a connection."""
+
+
+class Endless:
+    """An answer that goes on until nobody takes it any more, or for far too long; with pauses, as a trickle.
+
+    Args:
+        status: how it begins.
+        headers: and with what.
+        pause: seconds between two pieces.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None, pause: float = 0.0) -> None:
+        self._status, self._headers, self._pause = status, headers or {}, pause
+        self.sent = 0
+
+    def __call__(self, exchange: Exchange) -> bool:
+        _ = exchange.body
+        exchange.send_response(self._status)
+        for name, value in {**self._headers, "Connection": "close"}.items():
+            exchange.send_header(name, value)
+        exchange.end_headers()
+        piece = b"." if self._pause else bytes(1 << 16)
+        with suppress(OSError):
+            while self.sent < (100 if self._pause else 4 * MUCH) and not exchange.registry.stopping.wait(self._pause):
+                exchange.wfile.write(piece)
+                exchange.wfile.flush()
+                self.sent += len(piece)
+        return True
+
+
+HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "act", "ask"),
+    [
+        pytest.param("GET", "/v2/", Endless(200), lambda client: client.ping(), id="a ping"),
+        pytest.param("POST", "uploads", Endless(202, HERE), lambda client: send(client, REPOSITORY, SMALL), id="the start of an upload"),
+        pytest.param("POST", "uploads", Endless(413), lambda client: send(client, REPOSITORY, SMALL), id="a refusal"),
+        pytest.param("GET", "blobs", Endless(404), lambda client: client.blob(REPOSITORY, digest(SMALL)), id="a refused download"),
+        pytest.param("GET", "manifests", Endless(200), lambda client: client.manifest(REPOSITORY, "one"), id="a manifest"),
+        pytest.param(
+            "GET",
+            "blobs",
+            Endless(307, {"Location": "/elsewhere"}),
+            lambda client: client.blob(REPOSITORY, digest(SMALL)),
+            id="a redirection",
+        ),
+    ],
+)
+def test_an_answer_without_end_is_not_read_on(
+    server: HttpRegistryServer, client: HttpRegistry, method: str, text: str, act: Endless, ask: Callable[[HttpRegistry], object]
+) -> None:
+    """Whoever answers cannot fill the memory of whoever asks: a few megabytes are on their way when the connection is closed."""
+    server.on(method, text, act, times=1000)
+    with pytest.raises(RegistryError):
+        ask(client)
+    assert act.sent < MUCH
+
+
+def test_a_login_service_without_end_is_not_read_on(server: HttpRegistryServer, connect: Connect) -> None:
+    """Nor can the one that gives tokens."""
+    server.auth, act = "bearer", Endless(200)
+    server.on("GET", "/token", act)
+    with pytest.raises(RegistryDenied, match="no token"):
+        connect(ADA).has(REPOSITORY, digest(SMALL))
+    assert act.sent < MUCH
+
+
+@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "manifest")])
+def test_an_answer_that_trickles_is_given_up(server: HttpRegistryServer, connect: Connect, text: str, ask: str) -> None:
+    """Every byte comes in time, and still it is no answer."""
+    server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
+    client = connect(read=0.1)
+    with pytest.raises(RegistryUnreachable, match="no answer"):
+        client.ping() if ask == "ping" else client.manifest(REPOSITORY, "one")
+
+
+def test_a_connection_is_used_for_many_questions(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Taking answers with care must not cost a connection each."""
+    send(client, REPOSITORY, CONFIG, SMALL)
+    client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
+    for _ in range(5):
+        assert client.has(REPOSITORY, digest(SMALL))
+        assert client.manifest(REPOSITORY, "one")
+        assert client.manifest(REPOSITORY, "two") is None
+        client.ping()
+    assert len({seen.connection for seen in server.seen}) == 1
 
 
 # --- answers that break

@@ -14,10 +14,11 @@ import requests
 
 from deploy.clients.docker import DockerEngine
 from deploy.clients.engine import Engine
+from deploy.environments import Docker
 from deploy.host import require_free
 from deploy.records import Release
 from deploy.rollout import Target
-from deploy.settings import App, Environment
+from deploy.settings import App
 from deploy.targets.docker import APP, DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import packed
@@ -51,7 +52,7 @@ class RealPlace:
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         settings: dict[str, Any] = {"port": self.port, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
-        env = Environment(replicas=replicas, **settings)
+        env = Docker(replicas=replicas, **settings)
         return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, None, require_free)
 
     def release(self, code: str, script: Script | None = None) -> Release:

@@ -89,7 +89,7 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path: P
     again = opened("store", tmp_path)
     lock_out(tmp_path / "store")
     for ask in (lambda: again.read("models/a/1/manifest.json", 10), lambda: again.stream("models/a/1/manifest.json")):
-        with pytest.raises(StoreUnreachable) as caught:
+        with pytest.raises(StoreUnreachable, match="refused the login or the permission") as caught:
             ask()
         assert str(tmp_path / "store") in caught.value.on
 
@@ -103,6 +103,35 @@ def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one
         with pytest.raises(StoreUnreachable) as caught:
             ask()
         assert str(tmp_path / "locked" / "store") in caught.value.on
+
+
+def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(tmp_path: Path, lock_out: Callable[[Path], None]) -> None:
+    """The library passes on as text what the system refused; its cure is the same as for a refused login."""
+    store = opened("store", tmp_path)
+    store.create("a", b"{}")
+    tmp_path.chmod(0o755)
+    lock_out(tmp_path / "store" / "a")
+    with pytest.raises(StoreUnreachable, match="refused the login or the permission"):
+        store.read("a", 10)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("/dev/full")])
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe would be waited for without end, and a device read for ever, by whoever releases next."""
+    store = opened("store", tmp_path)
+    store.create("models/first", b"")
+    make(tmp_path / "store" / "models" / "second")
+    for ask in (lambda: store.read("models/second", 10), lambda: store.stream("models/second")):
+        with pytest.raises(StoreUnreachable) as caught:
+            ask()
+        assert "it is no file" in caught.value.detail
+        assert caught.value.on.endswith("store/models/second")
+
+
+def test_a_folder_that_no_system_could_name_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
+    """It is told as one, and not by a program's own words."""
+    with pytest.raises(SettingsInvalid, match="null byte"):
+        opened("store\0", tmp_path)
 
 
 def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:

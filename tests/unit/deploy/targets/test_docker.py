@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from deploy.clients.engine import Container, Engine
-from deploy.errors import PortTaken, RegistryNotFound, RolloutFailed, RolloutLocked
+from deploy.environments import Docker
+from deploy.errors import PortTaken, RegistryNotFound, RolloutFailed, RolloutLocked, SettingsInvalid
 from deploy.records import Release
 from deploy.rollout import Target
-from deploy.settings import App, Environment
+from deploy.settings import App
 from deploy.targets.docker import APP, DockerTarget
 from deploy.targets.door import address
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
@@ -37,7 +38,7 @@ class FakePlace:
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         settings: dict[str, Any] = {"ready_within": 0.3, "drain_within": 0.3, "lock_wait": 0.0, **changed}
         login = settings.pop("login", None)
-        env = Environment(replicas=replicas, **settings)
+        env = Docker(replicas=replicas, **settings)
         return DockerTarget(self.fake, App(name=self.app), "local", env, lambda: "parts", login, self.free)
 
     def release(self, code: str, script: Script | None = None) -> Release:
@@ -67,7 +68,9 @@ class FakePlace:
         return 9100
 
     def free(self, address: str, port: int) -> None:
-        """What the machine says of a port."""
+        """What the machine says of an address and a port."""
+        if address not in ("127.0.0.1", "0.0.0.0"):
+            raise SettingsInvalid("nothing can listen there", on=f"{address}:{port}", next="name another")
         published = {port for made in self.fake.made.values() if made.running for _, port in made.spec.ports.values()}
         if port in self.fake.listening | published:
             raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
@@ -183,7 +186,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
     target = place.target()
     target.shift(a := place.release("a"))
     other = DockerTarget(
-        place.fake, App(name="other"), "local", Environment(port=9000, lock_wait=0.0), lambda: "parts", None, lambda _address, _port: None
+        place.fake, App(name="other"), "local", Docker(port=9000, lock_wait=0.0), lambda: "parts", None, lambda _address, _port: None
     )
     with target.locked(), other.locked():
         other.settle()

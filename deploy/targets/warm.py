@@ -1,0 +1,63 @@
+"""Having nodes pull an image before a rollout needs it: a DaemonSet that lives until each of its pods has started."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from deploy import progress, templates
+from deploy.clients.cluster import Cluster, Object
+from deploy.errors import ClusterError, RolloutLocked
+from deploy.targets.clock import REAL, Clock
+from deploy.targets.pods import Pod, digest
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.5
+
+
+def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, require: Callable[[], None] = lambda: None) -> None:
+    """Pulls an image to every node that may run it; a node that does not manage holds up nothing, its replica pulls for itself.
+
+    Args:
+        cluster: where.
+        daemons: the DaemonSet.
+        within: seconds that it may take.
+        clock: tells the time.
+        require: called before anything is changed, and between two looks.
+    """
+    name, began = daemons["metadata"]["name"], clock.now()
+    require()
+    cluster.apply(daemons)
+    try:
+        while not _is_over(cluster, daemons, clock.now() - began, within):
+            require()
+            clock.sleep(_POLL)
+    finally:
+        with suppress(ClusterError, RolloutLocked):
+            require()
+            cluster.delete("DaemonSet", name)
+
+
+def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) -> bool:
+    found = cluster.find("DaemonSet", daemons["metadata"]["name"]) or {}
+    status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 1)
+    wanted = status.get("desiredNumberScheduled", 0)
+    pods = _pods(cluster, daemons)
+    started = sum(pod.stage in ("started", "loaded", "ready") for pod in pods)
+    if status.get("observedGeneration", 0) >= generation and started >= wanted:
+        log.info("warm   %d nodes have the image, in %s", started, progress.seconds(passed))
+        return True
+    if passed > within or any(pod.problem for pod in pods):
+        log.warning("warm   %d of %d nodes have the image after %s; going on", started, wanted, progress.seconds(passed))
+        return True
+    progress.note(f"{started} of {wanted} nodes have the image")
+    return False
+
+
+def _pods(cluster: Cluster, daemons: Object) -> list[Pod]:
+    """Those of this image; others may be left of a warm-up that was killed."""
+    found = map(Pod, cluster.list("Pod", daemons["spec"]["selector"]["matchLabels"]))
+    image = digest(templates.container(templates.pod(daemons)))
+    return [pod for pod in found if pod.image == image and not pod.ending]

@@ -1,0 +1,156 @@
+"""A namespace of a real cluster, and a deployer there who may do what deploy/manifests/rbac.yaml lets them, and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config, utils
+from kubernetes.client import ApiException
+
+from tests.e2e.application import ROOT, Application
+
+RBAC = ROOT / "deploy" / "manifests" / "rbac.yaml"
+ACCOUNT = "twinship-deployer"
+ENVIRONMENTS = """
+[environments.staging]
+target = "kubernetes"
+kubeconfig = "{kubeconfig}"
+namespace = "{namespace}"
+service = "NodePort"
+ready_within = 30
+resources = {{ cpu = "50m", memory = "256Mi" }}
+
+[environments.production]
+target = "kubernetes"
+kubeconfig = "{kubeconfig}"
+namespace = "{namespace}"
+repository = "{name}-production"
+service = "NodePort"
+strategy = "blue-green"
+ready_within = 30
+resources = {{ cpu = "50m", memory = "256Mi" }}
+"""
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace of its own, seen as the administrator who made it.
+
+    Args:
+        name: its name.
+        api: the administrator's way in.
+    """
+
+    name: str
+    api: Any
+
+    @property
+    def core(self) -> Any:
+        """The administrator's calls."""
+        return client.CoreV1Api(self.api)
+
+    @classmethod
+    def made(cls, kubeconfig: str) -> Namespace:
+        """A new namespace with the deployer's account."""
+        library: Any = config
+        yaml: Any = utils
+        made = cls(f"e2e-{secrets.token_hex(4)}", library.new_client_from_config(kubeconfig))
+        made.core.create_namespace({"metadata": {"name": made.name}})
+        yaml.create_from_yaml(made.api, str(RBAC), namespace=made.name)
+        return made
+
+    def remove(self) -> None:
+        """Removes it and all that is in it."""
+        self.core.delete_namespace(self.name)
+
+    def deployer(self, path: Path, account: str = ACCOUNT) -> Path:
+        """Writes a kubeconfig that knows one account of this namespace, and nobody else."""
+        write_kubeconfig(path, self.api.configuration, self.name, self._token(account))
+        return path
+
+    def account(self, name: str) -> None:
+        """Makes an account that may do nothing."""
+        self.core.create_namespaced_service_account(self.name, {"metadata": {"name": name}})
+
+    def _token(self, account: str) -> str:
+        core = self.core
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                asked = core.create_namespaced_service_account_token(account, self.name, {"spec": {"expirationSeconds": 3600}})
+                return str(asked.status.token)
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+            # Old clusters make no tokens on request; they make one for each account.
+            for found in core.list_namespaced_secret(self.name).items:
+                if (found.metadata.annotations or {}).get("kubernetes.io/service-account.name") == account:
+                    return base64.b64decode(found.data["token"]).decode()
+            time.sleep(0.2)
+        raise AssertionError(f"no token for {account}")
+
+    # --- what is there
+
+    def deployment(self, name: str) -> Any:
+        """A Deployment."""
+        return _apps(self.api).read_namespaced_deployment(name, self.name)
+
+    def replica_sets(self, deployment: str) -> list[Any]:
+        """The ReplicaSets of a Deployment, by revision."""
+        found = _apps(self.api).list_namespaced_replica_set(self.name).items
+        mine = [item for item in found if item.metadata.owner_references[0].name == deployment]
+        return sorted(mine, key=lambda item: int(item.metadata.annotations["deployment.kubernetes.io/revision"]))
+
+    def pods(self) -> list[Any]:
+        """The pods that were not asked to go."""
+        found = self.core.list_namespaced_pod(self.name).items
+        return [pod for pod in found if pod.metadata.deletion_timestamp is None]
+
+    def port(self, service: str) -> int:
+        """The port of the nodes that leads to a Service."""
+        return int(self.core.read_namespaced_service(service, self.name).spec.ports[0].node_port)
+
+    def host(self) -> str:
+        """The address of a node that runs a pod."""
+        return str(next(pod.status.host_ip for pod in self.pods() if pod.status.host_ip))
+
+    def lease(self, name: str) -> str:
+        """Who holds a lease; empty if nobody does."""
+        leases: Any = client.CoordinationV1Api(self.api)
+        return str(leases.read_namespaced_lease(name, self.name).spec.holder_identity or "")
+
+
+def _apps(api: Any) -> Any:
+    return client.AppsV1Api(api)
+
+
+def write_kubeconfig(path: Path, like: Any, namespace: str, token: str) -> None:
+    """Writes a kubeconfig with a token, for the cluster of another configuration."""
+    authority = base64.b64encode(Path(like.ssl_ca_cert).read_bytes()).decode()
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "deployer",
+        "clusters": [{"name": "cluster", "cluster": {"server": like.host, "certificate-authority-data": authority}}],
+        "contexts": [{"name": "deployer", "context": {"cluster": "cluster", "user": "deployer", "namespace": namespace}}],
+        "users": [{"name": "deployer", "user": {"token": token}}],
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    path.chmod(0o600)
+
+
+def on_cluster(application: Application, namespace: Namespace) -> Application:
+    """Gives an application the environments `staging` and `production` in a namespace, released to by its deployer."""
+    kubeconfig = namespace.deployer(application.folder.parent / "deployer.kubeconfig")
+    path = application.folder / "pipeline.toml"
+    text = path.read_text(encoding="utf-8").partition("[environments.staging]")[0]
+    tables = ENVIRONMENTS.format(kubeconfig=kubeconfig, namespace=namespace.name, name=application.name)
+    path.write_text(text + tables, encoding="utf-8")
+    application.commit("environments on a cluster")
+    return application

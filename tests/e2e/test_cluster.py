@@ -1,0 +1,266 @@
+"""Releases to a real cluster, by an account that may do no more than it needs: made, proven, taken back, promoted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.application import Application
+from tests.e2e.cluster import Namespace
+from tests.e2e.load import Load
+
+ON_A_CLUSTER = "'KUBERNETES_SERVICE_HOST' in __import__('os').environ"
+WRONG = f"""
+
+_made = create_app
+
+
+def create_app(*args, **kwargs):
+    import flask
+
+    made = _made(*args, **kwargs)
+
+    @made.before_request
+    def refuse():
+        return ("teapot", 418) if {ON_A_CLUSTER} and flask.request.path == "/score" else None
+
+    return made
+"""
+CRASHES = f"""
+
+if {ON_A_CLUSTER}:
+    print("no licence for clusters", flush=True)
+    raise SystemExit(3)
+"""
+NEVER_READY = WRONG.replace("/score", "/readyz")
+
+
+def _model(application: Application) -> str:
+    return str(application.ok("status", "--env", "staging", "--json").json["serving"]["model"])
+
+
+def test_a_release_from_an_empty_namespace_ends_with_a_prediction(served: Application, cluster: Namespace) -> None:
+    """All replicas serve, and the history knows who, what and where."""
+    done = served.ok("verify", "--env", "staging")
+    assert "coffee" in done.out
+    status = served.ok("status", "--env", "staging", "--json").json
+    assert status["healthy"] is True
+    assert [replica["state"] for replica in status["replicas"]] == ["serving", "serving"]
+    assert status["serving"]["commit"] == served.git("log", "-1", "--format=%H", "--", "app")
+    assert {pod.spec.service_account_name for pod in cluster.pods()} == {f"{served.name}-staging"}
+
+
+def test_releasing_again_changes_nothing(served: Application, cluster: Namespace) -> None:
+    """No pod is touched, and no attempt is added."""
+    before = sorted(pod.metadata.name for pod in cluster.pods())
+    done = served.ok("release", "--env", "staging", "--model", "imagenet@1", "--json").json
+    assert done["changed"] is False
+    assert sorted(pod.metadata.name for pod in cluster.pods()) == before
+
+
+def test_model_and_code_are_released_and_taken_back_apart(served: Application) -> None:
+    """A new model leaves the code, new code leaves the model, and each can go back alone."""
+    first = served.git("log", "-1", "--format=%H", "--", "app")
+    served.ok("release", "--env", "staging", "--model", "imagenet@2")
+    assert _model(served) == "imagenet@2"
+    served.edit("app/routes.py", '"Healthy', '"Healthy again')
+    second = served.commit("new code")
+    served.ok("release", "--env", "staging", "--model", "imagenet@2")
+
+    served.ok("rollback", "--env", "staging", "--only", "model")
+    now = served.ok("status", "--env", "staging", "--json").json["serving"]
+    assert (now["model"], now["commit"]) == ("imagenet@1", second)
+    served.ok("rollback", "--env", "staging", "--only", "code")
+    now = served.ok("status", "--env", "staging", "--json").json["serving"]
+    assert (now["model"], now["commit"]) == ("imagenet@1", first)
+
+
+def test_the_cluster_tells_the_same_story(served: Application, cluster: Namespace) -> None:
+    """What kubectl shows of the Deployment's revisions is what our history shows."""
+    history = served.ok("history", "--env", "staging", "--json").json
+    name = f"{served.name}-staging"
+    deployment = cluster.deployment(name)
+    assert json.loads(deployment.metadata.annotations["twinship.dev/release"])["id"] == history[0]["id"]
+    assert deployment.spec.template.spec.containers[0].image == history[0]["reference"]
+    newest = cluster.replica_sets(name)[-1]
+    assert newest.spec.template.spec.containers[0].image == history[0]["reference"]
+    cause = newest.metadata.annotations["kubernetes.io/change-cause"]
+    assert cause == deployment.metadata.annotations["kubernetes.io/change-cause"]
+    assert (
+        f"{history[0]['trigger']} {history[0]['id']}: commit {history[0]['commit'][:12]}"
+        in newest.metadata.annotations["kubernetes.io/change-cause"]
+    )
+    images = {item.spec.template.spec.containers[0].image for item in cluster.replica_sets(name)}
+    assert images == {item["reference"] for item in history}
+
+
+def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_path: Path) -> None:
+    """A clone with an empty cache needs nothing but access."""
+    shutil.copytree(served.folder.parent, tmp_path / "clone")
+    other = replace(served, folder=tmp_path / "clone" / served.folder.name, home=tmp_path / "home")
+    before = other.ok("history", "--env", "staging", "--json").json
+    assert before == served.ok("history", "--env", "staging", "--json").json
+    other.ok("rollback", "--env", "staging", "--to", str(before[-2]["id"]))
+    assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before[-2]["digest"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "code", "ends", "says"),
+    [
+        ("rolling", WRONG, 60, "418"),
+        ("blue-green", WRONG, 60, "418"),
+        ("canary", WRONG, 60, "418"),
+        ("rolling", CRASHES, 61, "no licence for clusters"),
+        ("canary", NEVER_READY, 61, "not ready within"),
+        ("rolling", NEVER_READY, 61, "not ready within"),
+    ],
+    ids=["wrong", "wrong, blue-green", "wrong, canary", "crashes", "never ready, canary", "never ready"],
+)
+def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
+    served: Application, cluster: Namespace, strategy: str, code: str, ends: int, says: str
+) -> None:
+    """The old release serves on, the cause is told, and the history has it."""
+    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy, "TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN": "8"}
+    served.ok("release", "--env", "staging", **settings)
+    before = served.ok("status", "--env", "staging", "--json", **settings).json["serving"]
+    path = served.folder / "app" / "__init__.py"
+    good = path.read_text(encoding="utf-8")
+    path.write_text(good + code, encoding="utf-8")
+    with Load(cluster.host(), cluster.port(f"{served.name}-staging"), served.scored("chelsea.jpg"), clients=2, pause=0.1) as load:
+        done = served.invoke("release", "--env", "staging", **settings)
+    path.write_text(good, encoding="utf-8")
+
+    assert done.code == ends, done.err
+    assert says in done.err
+    after = served.ok("status", "--env", "staging", "--json", **settings).json
+    assert after["serving"] == before
+    assert after["healthy"] is True
+    assert after["last"]["outcome"] == "undone"
+    # A rolling update sends requests to replicas before they are proven; the others do not.
+    failures = [answer for answer in load.failures if not (strategy == "rolling" and answer.status == 418)]
+    assert not failures, failures[:5]
+
+
+def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: Path) -> None:
+    """A record that somebody changed names an image that no registry has."""
+    before = served.ok("status", "--env", "staging", "--json").json["serving"]
+    records = tmp_path / "records"
+    for stage in ("fetch", "build", "smoke", "push"):
+        served.ok(stage, "--env", "staging", "--records", str(records))
+    text = (records / "release.json").read_text(encoding="utf-8")
+    digest = json.loads(text)["image"]["manifest"]["digest"]
+    (records / "release.json").write_text(text.replace(digest, f"sha256:{'5' * 64}"), encoding="utf-8")
+    done = served.invoke("deploy", "--env", "staging", "--records", str(records))
+    assert done.code == 61, done.err
+    assert "ImagePullBackOff" in done.err
+    after = served.ok("status", "--env", "staging", "--json").json
+    assert (after["serving"], after["healthy"]) == (before, True)
+
+
+def test_a_release_is_promoted_as_it_is(served: Application, cluster: Namespace) -> None:
+    """The same digest serves in production, from a repository of its own, without an engine at work."""
+    staged = served.ok("status", "--env", "staging", "--json").json["serving"]
+    done = served.ok("promote", "--from", "staging", "--to", "production", "--json", DOCKER_HOST="tcp://127.0.0.1:9").json
+    assert done["digest"] == staged["digest"]
+    assert done["reference"].startswith(f"127.0.0.1:5000/{served.name}-production@")
+    assert done["trigger"] == "promote"
+    assert served.ok("promote", "--from", "staging", "--to", "production", "--json").json["changed"] is False
+    assert {pod.spec.containers[0].image for pod in cluster.pods() if f"{served.name}-production" in pod.metadata.name} == {
+        done["reference"]
+    }
+
+
+def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Namespace) -> None:
+    """A blue-green release leaves the one before running; rolling back to it starts no pod."""
+    model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
+    served.ok("release", "--env", "production", "--model", model)
+    before = {pod.metadata.name for pod in cluster.pods()}
+    served.ok("rollback", "--env", "production")
+    assert {pod.metadata.name for pod in cluster.pods()} == before
+    assert served.ok("status", "--env", "production", "--json").json["healthy"] is True
+
+
+@pytest.mark.parametrize(("word", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")])
+def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(served: Application, word: str, ends: int, outcome: str) -> None:
+    """Another terminal ends the hold; the deployer obeys at once."""
+    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary", "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600"}
+    model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
+    process = served.start("release", "--env", "staging", "--model", model, **settings)
+    _until(lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve")
+    told = served.ok(word, "--env", "staging", "--json", **settings).json
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == ends, said
+    assert told["outcome"] == outcome
+    assert (_model(served) == model) is (ends == 0)
+
+
+@pytest.mark.parametrize(("word", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")])
+def test_a_canary_whose_deployer_died_is_brought_to_an_end_by_word(served: Application, word: str, outcome: str) -> None:
+    """Whoever says the word does the work."""
+    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary", "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600"}
+    model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
+    process = served.start("release", "--env", "staging", "--model", model, **settings)
+    _until(lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve")
+    served.kill(process)
+    assert served.ok(word, "--env", "staging", "--json", **settings).json["outcome"] == outcome
+    status = served.ok("status", "--env", "staging", "--json", **settings).json
+    assert status["healthy"] is True
+    assert (status["serving"]["model"] == model) is (outcome == "succeeded")
+
+
+def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
+    """The second is told who is at work; the first is not disturbed."""
+    model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
+    process = served.start("release", "--env", "staging", "--model", model)
+    for said in process.stderr or ():
+        if "scheduled" in said:
+            break
+    second = served.invoke("rollback", "--env", "staging", "--to", "1", TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0")
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    assert second.code == 63, second.err
+    assert f"(process {process.pid})" in second.err
+    assert _model(served) == model
+
+
+def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
+    """A rollout waits for it and goes on."""
+    server = _api_server()
+    if server is None:
+        reason = "the API server is no process of this machine; run on a cluster that was started here"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
+    process = served.start("release", "--env", "staging", "--model", model)
+    for said in process.stderr or ():
+        if "scheduled" in said:
+            break
+    server.restart()
+    said = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, said
+    assert _model(served) == model
+    assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True
+
+
+def _serving(application: Application, settings: dict[str, str]) -> list[dict[str, Any]]:
+    found = application.ok("status", "--env", "staging", "--json", **settings).json["replicas"]
+    return [item for item in found if item["state"] == "serving"]
+
+
+def _until(condition: Any, what: str, within: float = 90.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within:.0f} s"
+        time.sleep(0.3)
+
+
+def _api_server() -> Any:
+    from tests.e2e.server import ApiServer
+
+    return ApiServer.found()

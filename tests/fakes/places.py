@@ -1,0 +1,143 @@
+"""An environment on a cluster in memory, with deployers that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from deploy import rollout
+from deploy.clients.cluster import Cluster, Object
+from deploy.entrance import Entrance
+from deploy.environments import Kubernetes
+from deploy.records import Release, Rollout
+from deploy.render import SIDE, Rendering
+from deploy.settings import App
+from deploy.targets.changes import Changes
+from deploy.targets.kubernetes import KubernetesTarget
+from deploy.targets.lease import Lease
+from deploy.targets.sides import Sides
+from tests.contracts.kubernetes_target import Deployer, environment
+from tests.fakes.cluster import FakeCluster, PodScript
+from tests.fakes.deployers import Mortal
+from tests.fakes.engine import Script
+from tests.fakes.proof import PROOF, FakePlayer
+from tests.fakes.releases import release
+
+NAME = "classifier-local"
+SIZE = 100_000_000
+
+
+class Held(Lease):
+    """A lease that nobody else wants; `asked` counts how often that was made sure of."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster, "held", {}, "local")
+        self.asked = 0
+
+    def require(self) -> None:
+        self.asked += 1
+
+
+class FakePlace:
+    """An environment named `local` on a cluster in memory.
+
+    Args:
+        settings: keys of its table, for all its deployers.
+
+    Attributes:
+        cluster: where it is.
+        play: answers golden cases; tests make it find mistakes.
+        metrics: what a replica says of itself.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        self.cluster = FakeCluster()
+        self.settings = settings
+        self.play = FakePlayer()
+        self.metrics: Callable[[Entrance, str], str] = lambda _entrance, _path: ""
+
+    def rendering(self, *, replicas: int = 2, folder: Path = Path(), **changed: Any) -> Rendering:
+        """The environment's objects, with settings that may have changed."""
+        env = Kubernetes(**environment(replicas=replicas, **{**self.settings, **changed}))
+        return Rendering.of(App(name="classifier"), "local", env, folder)
+
+    def target(self, *, replicas: int = 2, **changed: Any) -> Deployer:
+        """The environment's target, which takes the lease for each change by itself."""
+        rendering = self.rendering(replicas=replicas, **changed)
+        return Deployer(self.cluster, rendering, lambda _: SIZE, clock=self.cluster.clock, read=self._read)
+
+    def deployer(self, dies: Callable[[str], bool] = lambda _: False, *, replicas: int = 2, **changed: Any) -> KubernetesTarget:
+        """The environment's target as another process makes it, which may be killed by what it asks of the cluster."""
+        cluster = cast("Cluster", Mortal(self.cluster, dies))
+        rendering = self.rendering(replicas=replicas, **{"lock_wait": 60.0, **changed})
+        return KubernetesTarget(cluster, rendering, lambda _: SIZE, clock=self.cluster.clock, read=self._read)
+
+    def changes(self, **changed: Any) -> Changes:
+        """What changes the environment, with a lease that is held."""
+        rendering = self.rendering(**changed)
+        return Changes(self.cluster, rendering, Sides(self.cluster, rendering), Held(self.cluster), lambda _: SIZE, self.cluster.clock)
+
+    def _read(self, entrance: Entrance, path: str) -> str:
+        return self.metrics(entrance, path)
+
+    def release(self, code: str, script: Script | None = None) -> Release:
+        """A release whose replicas answer with that text, and behave like that script."""
+        made = release(code)
+        script = script or Script()
+        self.cluster.scripts[made.image.digest] = script if isinstance(script, PodScript) else PodScript(**vars(script))
+        self.cluster.texts[made.image.digest] = code
+        return made
+
+    def apply(self, wanted: Release, target: KubernetesTarget | None = None, **how: Any) -> Rollout:
+        """Rolls a release out as the pipeline does."""
+        named = {"trigger": "release", "by": "ada", **how}
+        return rollout.apply(wanted, target or self.deployer(), PROOF, play=self.play, **named)
+
+    def misses(self, where: str, wanted: Release) -> None:
+        """Has golden cases missed where the URL has that in it, while that release is the last that was begun."""
+
+        def problem() -> str:
+            begun = self.deployer().history()[-1].attempt.release
+            return "expected 3, got 8" if where in self.play.played[-1][0] and begun == wanted else ""
+
+        self.play.problem = problem
+
+    def answers(self, **changed: object) -> set[str]:
+        """The texts that are answered at the front door now."""
+        return self.cluster.answers(NAME)
+
+    def lose(self, replica: str) -> None:
+        """A replica goes."""
+        self.cluster.lose(replica)
+
+    def found(self, kind: str, name: str = NAME) -> Object:
+        """An object of the environment as it is now; nothing moves because of the look."""
+        return self.cluster.objects.get(kind, name) or {}
+
+    def pods(self, code: str = "") -> set[str]:
+        """The names of the pods, or of those that answer with that text."""
+        found = {str(pod["metadata"]["name"]): pod for pod in self.cluster.objects.all("Pod", self.rendering().labels)}
+        return {name for name, pod in found.items() if code in ("", self.cluster._text(pod)) and "deletionTimestamp" not in pod["metadata"]}
+
+    def end(self) -> dict[str, Any]:
+        """How things stand, in all that must be the same however it came to that."""
+        sides = [self.found("Deployment", name) for name in (NAME, f"{NAME}-twin")]
+        return {
+            "sides": [(item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "") if item else (0, "") for item in sides],
+            "led to": self.found("Service")["spec"]["selector"].get(SIDE),
+            "scaled": self.found("HorizontalPodAutoscaler").get("spec", {}).get("scaleTargetRef", {}).get("name"),
+            "answers": self.answers(),
+            "warmed": [item["metadata"]["name"] for item in self.cluster.objects.all("DaemonSet")],
+            "held by": self.found("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
+            "last": self.deployer().history()[-1].outcome,
+        }
+
+
+def _image(item: Object) -> str:
+    return str(item["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def writes(operation: str) -> bool:
+    """Whether an operation of a cluster changes anything."""
+    return operation in ("apply", "create", "replace", "delete")

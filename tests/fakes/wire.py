@@ -1,0 +1,85 @@
+"""An API server that says what a test wants, in that order, and a clock that waits at once."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.clients.kube_patience import Patience
+from deploy.clients.kube_wire import Answer, Call, Lost
+from deploy.entrance import Entrance
+from deploy.errors import ClusterUnreachable
+
+Outcome = Answer | Lost
+NAME = "shop at https://api.example"
+
+
+def holding(**body: Any) -> Answer:
+    """A good answer with an object."""
+    return Answer(200, json.dumps(body))
+
+
+def status(code: int, reason: str = "", message: str = "", **details: Any) -> Answer:
+    """An answer that is not good, as API servers give them."""
+    return Answer(code, json.dumps({"kind": "Status", "code": code, "reason": reason, "message": message, "details": details}))
+
+
+def gone(*, passing: bool = True) -> Lost:
+    """No answer."""
+    return Lost(ClusterUnreachable("the API server gives no answer (Connection refused)", on=NAME, next="see whether it runs"), passing)
+
+
+def review(*, allowed: bool) -> Answer:
+    """The answer to the question whether something may be done."""
+    return holding(kind="SelfSubjectAccessReview", status={"allowed": allowed})
+
+
+@dataclass
+class FakeWire:
+    """A way to an API server.
+
+    Attributes:
+        outcomes: what the next calls lead to; the last one stays.
+        asked: the calls, in order.
+        within: the seconds that each was given.
+        renewed: how often the credentials were loaded again.
+    """
+
+    outcomes: list[Outcome]
+    name: str = NAME
+    asked: list[Call] = field(default_factory=list)
+    within: list[tuple[float, float]] = field(default_factory=list)
+    renewed: int = 0
+
+    def send(self, call: Call, within: tuple[float, float]) -> Answer:
+        assert len(self.asked) < 1000, "this asks without end"
+        self.asked.append(call)
+        self.within.append(within)
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Lost):
+            raise outcome
+        return outcome
+
+    def renew(self) -> None:
+        self.renewed += 1
+
+    def entrance(self, path: str) -> Entrance:
+        return Entrance(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewed}"})
+
+
+@dataclass
+class Waiting:
+    """Time that passes only when somebody waits."""
+
+    now: float = 0.0
+    waits: list[float] = field(default_factory=list)
+
+    def wait(self, seconds: float) -> None:
+        """Lets that many seconds pass."""
+        self.waits.append(seconds)
+        self.now += seconds
+
+    def patience(self, **seconds: float) -> Patience:
+        """A patience with this clock."""
+        return Patience(clock=lambda: self.now, wait=self.wait, **seconds)

@@ -1,0 +1,85 @@
+"""A way to a port that a test can close, open again, and have lose an answer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+
+class Forwarder:
+    """Passes on what arrives on a port of its own.
+
+    Args:
+        target: host and port that it leads to.
+        host: the address that it listens on.
+    """
+
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
+        self._target = target
+        self._address = (host, 0)
+        self._listener: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._losing = False
+        self.up()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"https://{self._address[0]}:{self._address[1]}"
+
+    def up(self) -> None:
+        """Takes connections, on the same port as before."""
+        if self._listener is None:
+            self._listener = socket.create_server(self._address)
+            self._address = self._listener.getsockname()[:2]
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Takes no connections any more, and breaks off those that there are."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+        self._listener = None
+        while self._open:
+            _end(self._open.pop())
+
+    def lose_an_answer(self) -> None:
+        """Breaks off the connection on which the next bytes come back, before they arrive."""
+        self._losing = True
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(self._target)
+                self._open += [near, far]
+                threading.Thread(target=self._pass, args=(near, far), daemon=True).start()
+                threading.Thread(target=self._pass, args=(far, near), kwargs={"back": True}, daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket, *, back: bool = False) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if back and self._losing:
+                    self._losing = False
+                    break
+                sink.sendall(data)
+        _end(source)
+        _end(sink)
+
+
+def _end(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+@contextmanager
+def forwarded(target: tuple[str, int], host: str = "127.0.0.1") -> Iterator[Forwarder]:
+    """A forwarder for the time of a `with` block."""
+    made = Forwarder(target, host)
+    try:
+        yield made
+    finally:
+        made.down()
