@@ -83,6 +83,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
         """Take a connection back; on a stop, one that has sent nothing yet is given a last chance instead of being dropped."""
         if not self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is _DEFER:
             self.enqueue_req(conn)
+        elif conn.sock.fileno() < 0:
+            # Its thread has closed it; doing so again would count it twice, and a stop that finds nobody left drops all who are.
+            self.nr_conns -= 1
         else:
             super().finish_request(conn, fs)
 

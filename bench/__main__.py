@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import aims, charts, meters, pushes, releases, report, serving
+from bench.application import ROOT
 from bench.figures import Case, Machine, Measured, Report, Run, Served, Transfer
 from bench.ground import Ground, docker, ground, packages_of
 from bench.releases import Rivals
 from deploy import host, progress, source
 from sample import bundle, standin
-from tests.e2e.application import ROOT
 
 log = logging.getLogger("bench")
 
@@ -152,7 +152,7 @@ def _listing(turns: int) -> tuple[float, ...]:
     log.info("invoke --list")
     command = (sys.executable, "-m", "invoke", "--list")
     meters.measured(command, ROOT, {})
-    return tuple(meters.measured(command, ROOT, {}).seconds for _ in range(turns))
+    return tuple(meters.measured(command, ROOT, {}).cost.seconds for _ in range(turns))
 
 
 def _with_ground(scale: Scale, parts: Sequence[str], folder: Path) -> tuple[tuple[Case, ...], Transfer | None, tuple[Served, ...]]:

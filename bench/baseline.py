@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import meters
-from bench.figures import Run
+from bench.figures import Cost, Run
 from bench.ground import Ground, mark
 from deploy import manifest
 
@@ -74,21 +74,15 @@ class Baseline:
         pushed = self._docker("push", name)
         moved = self.ground.tally() - before
         return Run(
-            seconds=built.seconds + pushed.seconds,
-            cpu=built.cpu + pushed.cpu,
-            peak=max(built.peak, pushed.peak),
-            read=_total((built.read, pushed.read)),
-            written=_total((built.written, pushed.written)),
-            engine_cpu=_total((built.engine_cpu, pushed.engine_cpu)),
-            engine_peak=max(built.engine_peak or 0, pushed.engine_peak or 0) or None,
+            **dict(built + pushed),
             stored=moved.stored,
             received=moved.received,
             sent=moved.sent,
             stages={"docker build": built.seconds, "docker push": pushed.seconds},
         )
 
-    def _docker(self, *arguments: str) -> meters.Ended:
-        return meters.measured(("docker", *arguments), self.folder, {})
+    def _docker(self, *arguments: str) -> Cost:
+        return meters.measured(("docker", *arguments), self.folder, {}).cost
 
 
 def with_model(dockerfile: str) -> str:
@@ -106,8 +100,3 @@ def _linked(files: Iterable[Path], folder: Path) -> None:
     folder.mkdir()
     for file in files:
         os.link(file, folder / file.name)
-
-
-def _total(values: Iterable[float | int | None]) -> float | int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from statistics import median
-from typing import Self
+from typing import Any, Self
 
 from deploy.records import Record
 
 # The stages that a model or code must pass to be a pushed image; the others prove it and make it serve.
 TO_PUSHED = ("start and fetch", "build", "join", "push")
+# Where each part of a run is kept.
+FIELDS = {"releases": "cases", "pushes": "transfer", "serving": "served", "load": "rolled", "listing": "listing"}
 
 
 class Spread(Record):
@@ -30,18 +32,15 @@ class Spread(Record):
         return cls(median=median(found), least=min(found), most=max(found))
 
 
-class Run(Record):
-    """One way to do one thing, once.
+class Cost(Record):
+    """What running a command takes.
 
     Args:
-        seconds: from the start of the first command to the end of the last.
-        cpu: processor time of the commands and their children.
-        peak: the most memory that the commands' processes had at once.
-        read, written: bytes that the commands read from and wrote to files and pipes, where the system tells.
-        engine_cpu, engine_peak: the same of the engine's own processes, where they can be seen.
-        stored: by how much the registry's storage grew.
-        received, sent: bytes at the registry's network interface, headers and all.
-        stages: how long each part took, in order.
+        seconds: from its start to its end.
+        cpu: processor time of it and its children.
+        peak: the most memory that its processes had at once.
+        read, written: bytes that it read from and wrote to files and pipes, where the system tells.
+        engine_cpu, engine_peak: processor time and peak of the engine's own processes meanwhile, where they can be seen.
     """
 
     seconds: float
@@ -51,6 +50,29 @@ class Run(Record):
     written: int | None
     engine_cpu: float | None
     engine_peak: int | None
+
+    def __add__(self, other: Cost) -> Cost:
+        """The cost of one command after the other."""
+        return Cost(
+            seconds=self.seconds + other.seconds,
+            cpu=self.cpu + other.cpu,
+            peak=max(self.peak, other.peak),
+            read=_total(self.read, other.read),
+            written=_total(self.written, other.written),
+            engine_cpu=_total(self.engine_cpu, other.engine_cpu),
+            engine_peak=max(self.engine_peak or 0, other.engine_peak or 0) or None,
+        )
+
+
+class Run(Cost):
+    """One way to do one thing, once: what all its commands cost together, and what came of it.
+
+    Args:
+        stored: by how much the registry's storage grew.
+        received, sent: bytes at the registry's network interface, headers and all.
+        stages: how long each part took, in order.
+    """
+
     stored: int
     received: int
     sent: int
@@ -114,6 +136,49 @@ class Served(Record):
     bursts: tuple[Burst, ...]
 
 
+class Second(Record):
+    """A second of a load: when it began, after the load itself; latencies in milliseconds."""
+
+    at: float
+    requests: int
+    p50: float
+    p99: float
+
+
+class Rollout(Record):
+    """A rollout under load: what was rolled out, and when it began and ended, after the load itself."""
+
+    name: str
+    begin: float
+    end: float
+
+
+class Rolled(Record):
+    """Rollouts in a row under one load, and what clients saw.
+
+    Args:
+        target: where the application ran.
+        load: the load's name.
+        clients: how many asked at once.
+        pause: seconds between an answer and the same client's next request.
+        mixed: right answers that no model which might serve at that moment gives.
+        rest: before the first rollout.
+        rolling: from the beginning of the first rollout to the end of the last.
+        rollouts: each of them.
+        seconds: each second of the load.
+    """
+
+    target: str
+    load: str
+    clients: int
+    pause: float
+    mixed: int
+    rest: Burst
+    rolling: Burst
+    rollouts: tuple[Rollout, ...]
+    seconds: tuple[Second, ...]
+
+
 class Machine(Record):
     """What all of it was measured on."""
 
@@ -126,18 +191,32 @@ class Machine(Record):
     docker: str
 
 
-class Measured(Record):
-    """Everything that one run of the benchmark found; a part that was left out is empty."""
+class Taken(Record):
+    """When, at which commit, by which command, in how many seconds and on what figures were taken."""
 
     at: str
     commit: str
     command: str
     took: float
     machine: Machine
-    cases: tuple[Case, ...]
-    transfer: Transfer | None
-    listing: tuple[float, ...]
-    served: tuple[Served, ...]
+
+
+class Measured(Taken):
+    """Everything that the benchmark found; a part that was left out is empty, and one that was taken `later` says so."""
+
+    cases: tuple[Case, ...] = ()
+    transfer: Transfer | None = None
+    listing: tuple[float, ...] = ()
+    served: tuple[Served, ...] = ()
+    rolled: tuple[Rolled, ...] = ()
+    later: Mapping[str, Taken] = {}
+
+    def with_parts_of(self, other: Measured, parts: Iterable[str]) -> Measured:
+        """These figures, with some parts in the place of this run's; each knows when it was taken."""
+        chosen = tuple(parts)
+        fields = {FIELDS[part]: getattr(other, FIELDS[part]) for part in chosen}
+        taken = Taken(**{name: getattr(other, name) for name in Taken.model_fields})
+        return self.model_copy(update=fields | {"later": {**self.later, **dict.fromkeys(chosen, taken)}})
 
 
 class Aim(Record):
@@ -153,3 +232,8 @@ class Report(Record):
 
     measured: Measured
     aims: tuple[Aim, ...]
+
+
+def _total(*values: float | None) -> Any:  # noqa: ANN401  a whole number of whole numbers
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import meters
+from bench.application import Application, free_port
 from deploy import host, manifest, model, parts, wheels
 from deploy.blobs import Blobs
 from deploy.clients import store
 from deploy.clients.engine import Container, Engine, Spec
 from deploy.settings import Settings
 from deploy.targets.docker import APP, LABEL
-from tests.e2e.application import Application, free_port
 
 BENCH = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.figures import Cost
+
 _PROC = Path("/proc")
 _PAGE = mmap.PAGESIZE
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -29,15 +31,9 @@ _ENGINE = frozenset({"dockerd", "containerd"})
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that ended well: its figures, its output, and each line of its standard error with the time it came."""
+    """A command that ended well: its cost, its output, and each line of its standard error with the time it came."""
 
-    seconds: float
-    cpu: float
-    peak: int
-    read: int | None
-    written: int | None
-    engine_cpu: float | None
-    engine_peak: int | None
+    cost: Cost
     out: str
     lines: tuple[tuple[float, str], ...]
 
@@ -76,9 +72,16 @@ def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str])
     if process.returncode:
         end = "\n".join([*said.splitlines()[-5:], *(line for _, line in lines[-15:])])
         raise CommandFailed(f"{' '.join(command)} ended with {process.returncode}\n{end}")
-    used = after - before if before is not None and after is not None else None
-    cpu = usage.ru_utime + usage.ru_stime
-    return Ended(seconds, cpu, sampler.peak, read, written, used, sampler.engine_peak, said, lines)
+    cost = Cost(
+        seconds=seconds,
+        cpu=usage.ru_utime + usage.ru_stime,
+        peak=sampler.peak,
+        read=read,
+        written=written,
+        engine_cpu=after - before if before is not None and after is not None else None,
+        engine_peak=sampler.engine_peak,
+    )
+    return Ended(cost, said, lines)
 
 
 class Sampler:

@@ -103,17 +103,11 @@ def suite(ground: Ground) -> Run:
     ended = ground.invoke("release")
     moved = ground.tally() - before
     return Run(
-        seconds=ended.seconds,
-        cpu=ended.cpu,
-        peak=ended.peak,
-        read=ended.read,
-        written=ended.written,
-        engine_cpu=ended.engine_cpu,
-        engine_peak=ended.engine_peak,
+        **dict(ended.cost),
         stored=moved.stored,
         received=moved.received,
         sent=moved.sent,
-        stages=dict(stages(ended.lines, ended.seconds)),
+        stages=dict(stages(ended.lines, ended.cost.seconds)),
     )
 
 

@@ -9,7 +9,6 @@ import base64
 import io
 import json
 import logging
-import math
 import statistics
 import time
 import urllib.error
@@ -22,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from bench.application import ROOT, Application, free_port
 from bench.figures import Burst, Served
 from bench.ground import BENCH, Ground
+from bench.load import Load, summed
 from deploy.clients.engine import Spec
 from deploy.targets.door import Door
-from tests.e2e.application import ROOT, Application, free_port
-from tests.e2e.load import Answer, Load
 
 log = logging.getLogger(__name__)
 
@@ -101,18 +100,6 @@ def burst(port: int, body: bytes, clients: int, seconds: float) -> Burst:
     with Load("127.0.0.1", port, body, clients=clients, pause=0.0) as load:
         time.sleep(seconds)
     return summed(load.answers, time.monotonic() - started)
-
-
-def summed(answers: Sequence[Answer], seconds: float) -> Burst:
-    """The figures of a stretch of load: those still under way at its end have been waited for and count."""
-    good = [answer.seconds * 1000 for answer in answers if answer.status == 200]
-    p50, p99 = (percentile(good, 50), percentile(good, 99)) if good else (0.0, 0.0)
-    return Burst(requests=len(good), failures=len(answers) - len(good), seconds=seconds, p50=p50, p99=p99)
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent of them do not exceed (the nearest rank)."""
-    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
 
 
 @contextmanager

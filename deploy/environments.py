@@ -6,16 +6,19 @@ Nothing here reads a secret: `username` and `password` name environment variable
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 _UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
+# A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
@@ -29,6 +32,21 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def _with_a_port(host: str) -> str:
+    if ":" in host and not 1 <= int(host.rpartition(":")[2]) <= 65535:
+        raise ValueError("the port should be from 1 to 65535")
+    return host
+
+
+def _of_a_machine(address: str) -> str:
+    # An engine takes what it cannot read for "every address of this machine".
+    try:
+        IPv4Address(address)
+    except AddressValueError:
+        raise ValueError("it should be an IPv4 address, such as 127.0.0.1, or 0.0.0.0 for every one of the machine") from None
+    return address
+
+
 class Environment(Section):
     """A place where releases serve: what every target is told.
 
@@ -36,8 +54,8 @@ class Environment(Section):
     without them the Docker configuration is asked. Times are in seconds.
     """
 
-    registry: Annotated[str, Field(pattern=r"^[\w.-]+(:\d+)?$")] = "127.0.0.1:5000"
-    repository: str = ""
+    registry: Annotated[str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_with_a_port)] = "127.0.0.1:5000"
+    repository: Annotated[str, Field(pattern=rf"^({_PART}(/{_PART})*)?$", max_length=255)] = ""
     username: str = ""
     password: str = ""
     replicas: Annotated[int, Field(ge=1, le=50)] = 2
@@ -50,7 +68,7 @@ class Docker(Environment):
     """One Docker host: replicas behind a small proxy that listens on `address` and `port`."""
 
     target: Literal["docker"] = "docker"
-    address: str = "127.0.0.1"
+    address: Annotated[str, AfterValidator(_of_a_machine)] = "127.0.0.1"
     port: Port = 8080
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
     answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0

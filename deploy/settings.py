@@ -159,7 +159,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsInvalid(f"the configuration cannot be read: {reason}", on=str(path), next="make the file readable") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # The parser gives up in its own way on numbers of thousands of digits, and on tables nested as deep.
         raise SettingsInvalid(f"the configuration is not TOML: {error}", on=str(path), next="mend that line") from error
 
 

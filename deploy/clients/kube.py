@@ -212,11 +212,12 @@ def _named(item: Object) -> tuple[str, str]:
     return str(item["kind"]), str(item["metadata"]["name"])
 
 
-def _when(event: Object) -> str:
-    """When an event was seen last; of two times in one second, the one without a fraction is the earlier."""
-    series = event.get("series") or {}
-    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"), event["metadata"].get("creationTimestamp"))
-    return next((str(time).rstrip("Z") for time in times if time), "")
+def _when(event: Object) -> tuple[str, int]:
+    """When an event was seen last; within a second, which some do not divide, the order of writing counts."""
+    series, metadata = event.get("series") or {}, event["metadata"]
+    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"), metadata.get("creationTimestamp"))
+    version = str(metadata.get("resourceVersion", ""))
+    return next((str(time)[:19] for time in times if time), ""), int(version) if version.isdecimal() else 0
 
 
 def _within(part: Any, whole: Any) -> bool:  # noqa: ANN401  JSON

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,25 +61,25 @@ class Count:
         return f"{self.answers:.0f} answers, {self.failures:.0f} failed"
 
 
-def read(entrance: Entrance, path: str) -> str:
+def read(entrance: Entrance, path: str, clock: Clock = REAL) -> str:
     """A replica's metrics; empty if it does not give any now."""
     import requests
     import urllib3
 
-    deadline = time.monotonic() + _READ_WITHIN
+    deadline = clock.now() + _READ_WITHIN
     try:
         with entrance.session() as session, session.get(entrance.url + path, timeout=_READ_WITHIN, stream=True) as answer:
-            return _text(answer.raw, deadline) if answer.ok else ""
+            return _text(answer.raw, lambda: clock.now() > deadline) if answer.ok else ""
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
         return ""
 
 
-def _text(raw: Any, deadline: float) -> str:  # noqa: ANN401  requests is imported lazily
+def _text(raw: Any, late: Callable[[], bool]) -> str:  # noqa: ANN401  requests is imported lazily
     """The whole lines of an answer that is not too long; a timeout for each read alone would let a trickle last for ever."""
     content = b""
     while len(content) < _MOST_BYTES and (piece := raw.read1(_MOST_BYTES - len(content), decode_content=True)):
         content += piece
-        if time.monotonic() > deadline:
+        if late():
             raise TimeoutError
     whole = content if len(content) < _MOST_BYTES else content[: content.rfind(b"\n") + 1]
     return whole.decode("utf-8", "replace")

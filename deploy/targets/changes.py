@@ -16,7 +16,7 @@ from deploy.render import Side as Name
 from deploy.targets.clock import REAL, Clock
 from deploy.targets.lease import Lease
 from deploy.targets.pods import TEMPLATE, Pod
-from deploy.targets.sides import SETTINGS, Serving, Side, Sides
+from deploy.targets.sides import SETTINGS, WANTED, Serving, Side, Sides
 from deploy.targets.watch import Wanted, Watch
 from deploy.templates import at
 
@@ -72,6 +72,8 @@ class Changes:
         self._ensure("HorizontalPodAutoscaler", self._rendering.name, self._rendering.autoscaler(serving.side))
         # What a deployer left that was killed while it warmed up.
         self._ensure("DaemonSet", self._rendering.warm_up_name, None)
+        if not self._env.autoscale and self.count() != self._env.replicas:
+            log.info("replicas stay at %d, as somebody chose; the settings say %d", self.count(), self._env.replicas)
 
     def point(self, serving: Serving) -> None:
         """Has the Service send requests there."""
@@ -117,10 +119,14 @@ class Changes:
         return _short(made)
 
     def rendered(self, name: Name, release: Release, attempt: Attempt | None) -> list[Object]:
-        """All objects of an environment that serves a release from a side, in the order in which they are applied."""
+        """All objects of an environment that serves a release from a side, in the order in which they are applied.
+
+        The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
+        """
         rendering, service = self._rendering, self._rendering.service(name, both=False)
         rest = (rendering.ingress(), rendering.disruption(), rendering.autoscaler(name))
-        made = (rendering.account(), service, *rest, self._deployment(name, release, self.count(), attempt))
+        count = self.count() if self._env.autoscale else self._env.replicas
+        made = (rendering.account(), service, *rest, self._deployment(name, release, count, attempt))
         return [item for item in made if item]
 
     def within(self, release: Release) -> float:
@@ -212,7 +218,7 @@ class Changes:
 
     def _deployment(self, name: Name, release: Release, count: int, attempt: Attempt | None) -> Object:
         item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
-        at(item, "metadata", "annotations")[SETTINGS] = self.settings(release)
+        at(item, "metadata", "annotations").update({SETTINGS: self.settings(release), WANTED: str(self._env.replicas)})
         template = item["spec"]["template"]
         at(template, "metadata", "annotations")[TEMPLATE] = _short(template)
         return item

@@ -17,6 +17,8 @@ from deploy.targets.fields import applied, owners
 from deploy.targets.pods import TEMPLATE, Pod, digest
 
 SETTINGS = "twinship.dev/settings"
+WANTED = "twinship.dev/replicas"
+"""On a Deployment: the number of replicas that the settings say. Old API servers do not tell who scaled it to another one."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Side:
 
     @property
     def replicas_are_ours(self) -> bool:
-        """Whether no autoscaler or person has a say in that number."""
-        return owners(self.item, "spec", "replicas") == [MANAGER]
+        """Whether that number is what the settings said, and no autoscaler or person has a say in it."""
+        return owners(self.item, "spec", "replicas") == [MANAGER] and self._annotations.get(WANTED) == str(self.replicas)
 
     @property
     def settings(self) -> str:

@@ -21,6 +21,7 @@ from deploy.targets.pods import STAGES, Pod, told, written
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
+_REFUSED = 10.0
 # As long as an autoscaler that looks every ten seconds may take to say so.
 _UNSCHEDULABLE = 30.0
 # What the cluster autoscaler and Karpenter say of a pod for which they add a node, and how long the first of them waits for it.
@@ -77,7 +78,7 @@ class Watch:
             RolloutFailed: a replica cannot become ready, or did not in time; events and the end of its log are in the detail.
         """
         self._began = self._moved = self.clock.now()
-        self._unscheduled: dict[str, float] = {}
+        self._since: dict[str, float] = {}
         while True:
             deployment = self.cluster.find("Deployment", self.wanted.deployment) or {}
             all_pods = [Pod(item) for item in self.cluster.list("Pod", self.wanted.labels)]
@@ -123,14 +124,10 @@ class Watch:
         return f"{pod.name} {doing.get(pod.stage, pod.stage)}"
 
     def _fail_early(self, deployment: Object, pods: list[Pod], *, leaving: bool) -> None:
-        if deployment.get("spec", {}).get("paused"):
-            raise self._stuck(
-                "the Deployment is paused", f"`kubectl rollout resume deployment/{self.wanted.deployment}`, then release again"
-            )
-        refused = _condition(deployment, "ReplicaFailure")
-        if refused.get("status") == "True" and _is_current(deployment) and not leaving:
-            what, cure = f"the cluster makes no pods: {refused.get('reason', '')}", "mend what the message names (a quota, a policy)"
-            raise self._stuck(what, f"{cure}, then release again", f"    {refused.get('message', '')}")
+        if deployment.get("spec", {}).get("paused") and _is_current(deployment) and not pods:
+            cure = f"`kubectl rollout resume deployment/{self.wanted.deployment}`, then release again"
+            raise self._stuck("the Deployment is paused, so no replica is made anew", cure)
+        self._fail_refused(deployment, leaving=leaving)
         for pod in pods:
             if pod.problem:
                 raise self._failed(pod.problem, pod)
@@ -139,6 +136,19 @@ class Watch:
             if pod.waits_for_room:
                 self._wait_for_room(pod)
 
+    def _fail_refused(self, deployment: Object, *, leaving: bool) -> None:
+        """Gives up on pods that may not be made, unless others that count in a quota are about to go, or have only just gone."""
+        refused, name = _condition(deployment, "ReplicaFailure"), self.wanted.deployment
+        if refused.get("status") != "True" or not _is_current(deployment) or leaving:
+            self._since.pop(name, None)
+        elif self._waited(name) > _REFUSED:
+            what, cure = f"the cluster makes no pods: {refused.get('reason', '')}", "mend what the message names (a quota, a policy)"
+            raise self._stuck(what, f"{cure}, then release again", f"    {refused.get('message', '')}")
+
+    def _waited(self, name: str) -> float:
+        """For how long something has been waited for."""
+        return self.clock.now() - self._since.setdefault(name, self.clock.now())
+
     def _is_late(self, pod: Pod) -> bool:
         """Whether a pod has been running for too long without ever having been ready."""
         seen = self.times[pod.name]
@@ -146,7 +156,7 @@ class Watch:
 
     def _wait_for_room(self, pod: Pod) -> None:
         """Gives up on a pod that found no node for long enough, unless one is being added for it."""
-        waited = self.clock.now() - self._unscheduled.setdefault(pod.name, self.clock.now())
+        waited = self._waited(pod.name)
         if waited <= _UNSCHEDULABLE:
             return
         if waited > _NODE_WITHIN or not any(event.get("reason") in _SCALING for event in self.cluster.events(pod.name)):

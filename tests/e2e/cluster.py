@@ -101,6 +101,16 @@ class Namespace:
         """A Deployment."""
         return _apps(self.api).read_namespaced_deployment(name, self.name)
 
+    def image(self, deployment: str) -> str:
+        """The image of a Deployment's container."""
+        return str(self.deployment(deployment).spec.template.spec.containers[0].image)
+
+    def apply_deployment(self, name: str, item: dict[str, Any], manager: str) -> None:
+        """Has somebody else take over fields of a Deployment."""
+        _apps(self.api).patch_namespaced_deployment(
+            name, self.name, item, field_manager=manager, force=True, _content_type="application/apply-patch+yaml"
+        )
+
     def replica_sets(self, deployment: str) -> list[Any]:
         """The ReplicaSets of a Deployment, by revision."""
         found = _apps(self.api).list_namespaced_replica_set(self.name).items

@@ -58,7 +58,9 @@ def small_engine(size: str) -> Iterator[SmallEngine]:
     with small_disk(folder / "disk", size) as disk, (folder / "log").open("wb") as log:
         # Its state in memory is elsewhere, as on any machine: only what it keeps is on the small disk.
         words = f"--data-root {disk}/data --exec-root {folder}/exec --pidfile {folder}/pid -H unix://{folder}/socket -G {os.getgid()}"
-        command = root("unshare", "-n", "sh", "-c", f"ip link set lo up && exec dockerd {words}")
+        # The machine's own containerd is hidden from it: it would keep images there instead.
+        alone = "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
+        command = root("unshare", "-n", "-m", "sh", "-c", f"{alone} && exec dockerd {words}")
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             running = SmallEngine(folder / "socket", disk, _ready(folder, process))

@@ -29,6 +29,7 @@ def create_app(*args, **kwargs):
 
     @made.before_request
     def refuse():
+        flask.request.get_data()
         return ("teapot", 418) if {ON_A_CLUSTER} and flask.request.path == "/score" else None
 
     return made

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from deploy import rollout
+import pytest
+
+from deploy import rollout, templates
 from deploy.clients.cluster import Cluster, Object
 from deploy.entrance import Entrance
 from deploy.environments import Kubernetes
@@ -14,6 +15,7 @@ from deploy.records import Release, Rollout
 from deploy.render import SIDE, Rendering
 from deploy.settings import App
 from deploy.targets.changes import Changes
+from deploy.targets.front import Front
 from deploy.targets.kubernetes import KubernetesTarget
 from deploy.targets.lease import Lease
 from deploy.targets.sides import Sides
@@ -25,7 +27,13 @@ from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release
 
 NAME = "classifier-local"
+MANIFESTS = templates.read(templates.OWN)
 SIZE = 100_000_000
+STRATEGIES: list[dict[str, Any]] = [
+    {"strategy": "rolling"},
+    {"strategy": "blue-green"},
+    {"strategy": "canary", "canary": {"seconds": 3}},
+]
 
 
 class Held(Lease):
@@ -49,29 +57,35 @@ class FakePlace:
         cluster: where it is.
         play: answers golden cases; tests make it find mistakes.
         metrics: what a replica says of itself.
+        reachable: hosts that can be reached from here, and host names that can be resolved.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.cluster = FakeCluster()
         self.settings = settings
         self.play = FakePlayer()
+        self.reachable: set[str] = set()
         self.metrics: Callable[[Entrance, str], str] = lambda _entrance, _path: ""
 
-    def rendering(self, *, replicas: int = 2, folder: Path = Path(), **changed: Any) -> Rendering:
+    def rendering(self, *, replicas: int = 2, manifests: Mapping[str, Object] = MANIFESTS, **changed: Any) -> Rendering:
         """The environment's objects, with settings that may have changed."""
         env = Kubernetes(**environment(replicas=replicas, **{**self.settings, **changed}))
-        return Rendering.of(App(name="classifier"), "local", env, folder)
+        return Rendering(App(name="classifier"), "local", env, manifests)
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Deployer:
         """The environment's target, which takes the lease for each change by itself."""
         rendering = self.rendering(replicas=replicas, **changed)
-        return Deployer(self.cluster, rendering, lambda _: SIZE, clock=self.cluster.clock, read=self._read)
+        return Deployer(self.cluster, rendering, lambda _: SIZE, self.front(rendering), self.cluster.clock, self._read)
 
     def deployer(self, dies: Callable[[str], bool] = lambda _: False, *, replicas: int = 2, **changed: Any) -> KubernetesTarget:
         """The environment's target as another process makes it, which may be killed by what it asks of the cluster."""
         cluster = cast("Cluster", Mortal(self.cluster, dies))
         rendering = self.rendering(replicas=replicas, **{"lock_wait": 60.0, **changed})
-        return KubernetesTarget(cluster, rendering, lambda _: SIZE, clock=self.cluster.clock, read=self._read)
+        return KubernetesTarget(cluster, rendering, lambda _: SIZE, self.front(rendering), self.cluster.clock, self._read)
+
+    def front(self, rendering: Rendering) -> Front:
+        """The environment's front door."""
+        return Front(self.cluster, rendering, lambda host, _port: host in self.reachable, lambda host: host in self.reachable)
 
     def changes(self, **changed: Any) -> Changes:
         """What changes the environment, with a lease that is held."""
@@ -141,3 +155,16 @@ def _image(item: Object) -> str:
 def writes(operation: str) -> bool:
     """Whether an operation of a cluster changes anything."""
     return operation in ("apply", "create", "replace", "delete")
+
+
+def observed(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """What is answered after each step from now on."""
+    seen: list[set[str]] = []
+    step = place.cluster.step
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        seen.append(place.answers())
+
+    monkeypatch.setattr(place.cluster, "step", watched)
+    return seen

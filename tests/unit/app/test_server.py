@@ -118,6 +118,26 @@ def test_stop_finishes_the_request_in_flight(whole_model: Path, tmp_path: Path) 
         assert process.wait(PATIENCE) == 0
 
 
+def test_stop_answers_the_next_request_of_every_kept_connection(whole_model: Path, tmp_path: Path) -> None:
+    """Whatever connections were closed before, none that is kept is dropped: its client may be sending already."""
+    ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\n"
+    with server(whole_model, tmp_path / "s") as process, connect(tmp_path / "s") as first, connect(tmp_path / "s") as second:
+        for kept in (first, second):
+            kept.sendall(ready + b"\r\n")
+            assert b" 200 " in answer(kept)
+        for _ in range(5):
+            with connect(tmp_path / "s") as other:
+                other.sendall(ready + b"Connection: close\r\n\r\n")
+                assert b" 200 " in answer(other)
+        process.send_signal(signal.SIGTERM)
+        for kept in (first, second):
+            time.sleep(0.3)  # The stop goes on meanwhile; what it does with the second is what the first has set off.
+            kept.sendall(SCORE + BODY)
+            last = answer(kept)
+            assert b'"three"' in last
+            assert b"connection: close" in last.lower()
+
+
 def test_draining_replica_is_not_ready_and_still_accepts(whole_model: Path, tmp_path: Path) -> None:
     """Between the stop and the end, a new connection hears that the replica is not ready, and still gets its score."""
     with server(whole_model, tmp_path / "s", APP_DRAIN_SECONDS="3") as process:

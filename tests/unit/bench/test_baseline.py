@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from bench.application import ROOT
 from bench.baseline import with_model
-from tests.e2e.application import ROOT
 
 
 def test_the_model_is_copied_in_where_the_suite_would_join_it() -> None:

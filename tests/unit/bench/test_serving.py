@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bench import serving
-from tests.e2e.load import Answer
+from bench.load import Answer
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (0.1, 1)])

@@ -395,13 +395,16 @@ def test_the_doctor_prints_what_is_missing_with_its_cure(application: Applicatio
     assert (told["container engine"]["ok"], told["registry"]["ok"]) == (False, True)
 
 
-def test_the_doctor_looks_at_the_cluster_of_an_environment(application: Application, capsys: Output) -> None:
-    """And only at that of the one it is asked about."""
+def test_the_doctor_looks_at_the_cluster_of_an_environment(
+    application: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    """By a kubeconfig that is found from the application's folder, and only at that of the environment it is asked about."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
     for environment, expected in (("staging", True), ("local", False)):
         desk.doctor(application.site(environment), json=True)
         found = {check["part"]: check["found"] for check in shown(capsys)}
         assert ("cluster" in found) is expected
-    assert application.machine.reached == [("", "", "shop")]
+    assert application.machine.reached == [(str(application.folder / "keys/shop.yaml"), "", "shop")]
 
 
 def test_up_and_down_say_what_they_did(application: Application, capsys: Output) -> None:

@@ -6,10 +6,11 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from deploy.owner import Owner, person, run
+from deploy.owner import Owner, machine, person, run
 
 VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
 GITHUB = {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "team/classifier", "GITHUB_RUN_ID": "7"}
@@ -130,3 +131,11 @@ def test_elsewhere_there_is_no_ci_run(monkeypatch: pytest.MonkeyPatch, told: dic
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
     assert run() == ""
+
+
+def test_a_machine_is_known_by_more_than_its_name() -> None:
+    """By the same for every process of it; other machines and containers of that name were started otherwise."""
+    asked = [sys.executable, "-c", "from deploy.owner import machine; print(machine())"]
+    root = Path(__file__).parents[3]
+    assert subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout == f"{machine()}\n"
+    assert socket.gethostname() not in machine().split()

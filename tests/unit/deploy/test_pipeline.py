@@ -25,6 +25,7 @@ from deploy.errors import (
 from deploy.owner import Owner
 from deploy.platform import home
 from deploy.records import Rollout
+from deploy.render import SIDE
 from deploy.rollout import Only
 from tests.fakes.application import Application
 from tests.fakes.cluster import PodScript
@@ -697,6 +698,20 @@ def test_where_no_canary_is_held_none_can_be_decided_on(application: Application
         if not releases:
             pipeline.release(application.site("staging"))
             application.forget()
+
+
+@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
+def test_what_stands_by_is_no_canary(staged: Application, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+    """Though somebody has sent requests to both sides by hand: its attempt has ended long ago."""
+    configure(monkeypatch, "staging", strategy="blue-green")
+    staged.publish("2")
+    pipeline.release(staged.site("staging"))
+    service = staged.cluster.objects.get("Service", "classifier-staging")
+    assert service
+    del service["spec"]["selector"][SIDE]
+    assert staged.site("staging").on_cluster.canary()
+    with pytest.raises(ReleaseUnknown, match="no canary is held"):
+        ask(staged.site("staging"))
 
 
 @pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])

@@ -218,6 +218,14 @@ def test_a_cluster_that_cannot_be_asked_is_no_plan(on_cluster: Application) -> N
         plan(on_cluster.site())
 
 
+def test_a_cluster_is_planned_for_by_its_own_kubeconfig(on_cluster: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is found from the application's folder, whoever asks."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
+    on_cluster.machine.reached.clear()
+    plan(on_cluster.site())
+    assert {kubeconfig for kubeconfig, _, _ in on_cluster.machine.reached} == {str(on_cluster.folder / "keys/shop.yaml")}
+
+
 def lost_pod(application: Application) -> None:
     """Ends a replica on the cluster."""
     application.cluster.lose(application.site().view.replicas()[0].name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deploy.environments import Docker, Kubernetes
 from deploy.errors import SettingsInvalid
 from deploy.settings import DEBIAN, Settings
 
+NOBODY = 65534
 BASE = "debian:trixie-slim@sha256:" + "a" * 64
 WHOLE = f"""
 [app]
@@ -135,7 +137,19 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, li
         ("environments.local.port", "65536"),
         ("environments.local.ready_within", "0"),
         ("environments.local.drain_within", "-1"),
+        ("environments.local.registry", '"127.0.0.1:65536"'),
+        ("environments.local.registry", '"127.0.0.1:0"'),
+        ("environments.local.repository", '"../.."'),
+        ("environments.local.repository", '"/team"'),
+        ("environments.local.repository", '"team app"'),
+        ("environments.local.repository", '"Team/App"'),
+        ("environments.local.repository", '"team/app:1"'),
         ("environments.local.address", "[]"),
+        ("environments.local.address", '""'),
+        ("environments.local.address", '"localhost"'),
+        ("environments.local.address", '"300.1.1.1"'),
+        ("environments.local.address", '"::1"'),
+        ("environments.local.address", '"127.0.0.1:80"'),
         ("app.port", "0"),
         ("app.files", '"app/**"'),
         ("app.files", "[1]"),
@@ -176,6 +190,22 @@ def test_a_missing_file_is_said_with_where_to_go(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="there is no configuration") as caught:
         Settings.read(tmp_path, {})
     assert caught.value.on == str(tmp_path / "pipeline.toml")
+
+
+def test_a_file_without_permission_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    """The cure is another."""
+    user = os.geteuid()
+    (tmp_path / "pipeline.toml").write_text(WHOLE, encoding="utf-8")
+    (tmp_path / "pipeline.toml").chmod(0)
+    tmp_path.chmod(0o755)
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        with pytest.raises(SettingsInvalid, match="cannot be read: Permission denied") as caught:
+            Settings.read(tmp_path, {})
+    finally:
+        os.seteuid(user)
+    assert caught.value.next == "make the file readable"
 
 
 def test_a_file_that_cannot_be_read_or_parsed_is_said_with_the_reason(tmp_path: Path) -> None:
@@ -372,3 +402,9 @@ def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
     assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(Path.home() / "config")
     assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
     assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"
+
+
+@pytest.mark.parametrize("line", [f"x = {'[' * 5000}", f"x = {'1' * 5000}"], ids=["nested as deep", "a number of thousands of digits"])
+def test_a_file_that_the_parser_gives_up_on_is_refused(tmp_path: Path, line: str) -> None:
+    """Not only broken syntax is no configuration."""
+    assert "not TOML" in refused(tmp_path, WHOLE + line).what

@@ -11,7 +11,7 @@ import pytest
 from deploy.clients.cluster import Cluster, Object
 from deploy.errors import ClusterForbidden, ClusterRefused, ClusterUnreachable, NamespaceMissing
 from tests.contracts.cluster import ClusterContract, Write, settings
-from tests.fakes.cluster import FakeCluster, PodScript, World
+from tests.fakes.cluster import FakeCluster, PodScript
 from tests.fakes.engine import Script
 
 NEVER = Script(ready_after=None, says="waiting for a file that is not there")
@@ -534,15 +534,15 @@ def test_a_number_of_replicas_that_is_given_up_is_one(cluster: FakeCluster) -> N
 # --- DaemonSets, and what nodes hold
 
 
-def test_every_node_has_a_pod_of_a_daemonset() -> None:
-    """Its own one, and it is counted when its controller has seen it."""
-    cluster = FakeCluster(world=World(nodes=["one", "two", "three"]))
-    cluster.apply(web(replicas=2))
+def test_every_node_has_a_pod_of_a_daemonset(cluster: FakeCluster) -> None:
+    """Its own one, however full it is, and it is counted when its controller has seen it."""
+    cluster.apply(web(replicas=3))
     until(cluster, lambda: rolled(cluster))
+    cluster.world.nodes += ["node-2", "node-3"]
     first = cluster.apply(daemons())["status"]
     assert (first["desiredNumberScheduled"], first.get("observedGeneration")) == (0, None)
     until(cluster, lambda: warmed(cluster, 1))
-    assert sorted(pod["spec"]["nodeName"] for pod in pods(cluster, "warm")) == ["one", "three", "two"]
+    assert sorted(pod["spec"]["nodeName"] for pod in pods(cluster, "warm")) == ["node-1", "node-2", "node-3"]
     cluster.apply(daemons("b"))
     until(cluster, lambda: warmed(cluster, 2))
     assert {pod["spec"]["containers"][0]["image"] for pod in pods(cluster, "warm")} == {image("b")}

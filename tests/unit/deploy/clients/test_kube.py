@@ -132,7 +132,7 @@ def test_a_list_that_has_become_too_old_is_read_anew() -> None:
 
 
 def test_events_are_ordered_by_when_they_were_seen_last() -> None:
-    """Whichever of their times is filled in, whole seconds or fractions."""
+    """Whichever of their times is filled in."""
     events: list[dict[str, Any]] = [
         {"metadata": {"name": "d"}, "lastTimestamp": "2026-01-01T12:00:03Z", "eventTime": "2026-01-01T11:00:00.000000Z"},
         {"metadata": {"name": "b"}, "lastTimestamp": None, "eventTime": "2026-01-01T12:00:01.500000Z"},
@@ -141,11 +141,24 @@ def test_events_are_ordered_by_when_they_were_seen_last() -> None:
             "eventTime": "2026-01-01T11:00:00.000000Z",
             "series": {"lastObservedTime": "2026-01-01T12:00:02.000000Z"},
         },
-        {"metadata": {"name": "a", "creationTimestamp": "2026-01-01T12:00:01Z"}},
+        {"metadata": {"name": "a", "creationTimestamp": "2026-01-01T12:00:00Z"}},
+        {"metadata": {"name": "0"}},
     ]
     server, wire = cluster(holding(kind="EventList", metadata={}, items=events))
-    assert [event["metadata"]["name"] for event in server.events("web-1")] == ["a", "b", "c", "d"]
+    assert [event["metadata"]["name"] for event in server.events("web-1")] == ["0", "a", "b", "c", "d"]
     assert dict(wire.asked[0].query)["fieldSelector"] == "involvedObject.name=web-1"
+
+
+def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
+    """Some say fractions of it, others none."""
+    events: list[dict[str, Any]] = [
+        {"metadata": {"name": "pulling", "resourceVersion": "100"}, "lastTimestamp": "2026-01-01T12:00:01Z"},
+        {"metadata": {"name": "failed", "resourceVersion": "101"}, "lastTimestamp": "2026-01-01T12:00:01Z"},
+        {"metadata": {"name": "scheduled", "resourceVersion": "99"}, "eventTime": "2026-01-01T12:00:01.500000Z"},
+        {"metadata": {"name": "odd", "resourceVersion": "x"}, "lastTimestamp": "2026-01-01T12:00:02Z"},
+    ]
+    server, _ = cluster(holding(kind="EventList", metadata={}, items=events))
+    assert [event["metadata"]["name"] for event in server.events("web-1")] == ["scheduled", "pulling", "failed", "odd"]
 
 
 def pod(restarts: int | None) -> Answer:

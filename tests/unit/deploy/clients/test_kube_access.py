@@ -56,6 +56,13 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
     assert TOKEN not in repr(made)
 
 
+def test_the_token_is_that_of_the_context_that_is_named(tmp_path: Path) -> None:
+    """Not of the current one."""
+    made = Access(written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue")
+    assert made.name == "blue at https://api.example"
+    assert dict(made.entrance("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
+
+
 def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
     """From the kubeconfig itself or from files beside it; others cannot read what is written of it."""
     content = kubeconfig("red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"})
@@ -161,6 +168,16 @@ def test_a_login_program_that_fails(tmp_path: Path, lines: tuple[str, ...], deta
     assert detail in caught.value.detail
     assert TOKEN not in chain(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_login_program_that_cannot_be_run_as_the_kubeconfig_says(tmp_path: Path) -> None:
+    """The library's words for it quote the whole entry, and are not shown."""
+    command = program(tmp_path / "kubelogin", *credentials(token=TOKEN))
+    user = login(command, TOKEN)
+    user["exec"]["env"] = [{"name": "WITHOUT_VALUE"}]
+    with pytest.raises(ClusterLogin) as caught:
+        access(tmp_path, kubeconfig("red", current="red", **user))
+    assert TOKEN not in chain(caught.value)
 
 
 # --- what cannot be loaded

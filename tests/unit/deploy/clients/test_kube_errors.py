@@ -155,6 +155,7 @@ def told(error: BaseException) -> tuple[ClusterError, bool]:
         ),
         (urllib3.exceptions.ProtocolError("Connection aborted.", ConnectionResetError(104, "reset")), "reset"),
         (urllib3.exceptions.ReadTimeoutError(urllib3.HTTPConnectionPool("api.example"), "/", "words"), "timed out"),
+        (caused(OSError(5, "Input/output error"), ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
         (caused(urllib3.exceptions.HTTPError("words"), TimeoutError(110, "Connection timed out")), "timed out"),
         (caused(urllib3.exceptions.SSLError("words"), ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), "EOF occurred"),
         (urllib3.exceptions.ProtocolError("secret words"), "ProtocolError"),

@@ -10,17 +10,15 @@ import pytest
 
 from deploy.errors import GoldenMiss, RolloutLocked
 from deploy.records import Release
+from deploy.render import SIDE
 from tests.fakes.deployers import Killed
 from tests.fakes.places import FakePlace, writes
 
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "rolling": {"strategy": "rolling"},
+    "rolling": {"strategy": "rolling", "host": "shop.example"},
     "blue-green": {"strategy": "blue-green"},
-    "blue-green, standby": {"strategy": "blue-green", "standby": True},
-    "canary": {"strategy": "canary", "canary": {"seconds": 3, "metrics": ""}},
-    "rolling, all": {"strategy": "rolling", "warm_up": True, "autoscale": {"at_most": 4}, "host": "shop.example"},
-    "blue-green, all": {"strategy": "blue-green", "standby": True, "warm_up": True, "autoscale": {"at_most": 4}},
-    "canary, all": {"strategy": "canary", "canary": {"seconds": 3, "metrics": ""}, "warm_up": True, "autoscale": {"at_most": 4}},
+    "blue-green, standby": {"strategy": "blue-green", "standby": True, "warm_up": True, "autoscale": {"at_most": 4}},
+    "canary": {"strategy": "canary", "canary": {"seconds": 3, "metrics": ""}, "warm_up": True, "autoscale": {"at_most": 4}},
 }
 Run = Callable[[FakePlace, Release, Callable[[str], bool]], None]
 
@@ -36,7 +34,7 @@ def releases(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> 
     place.apply(wanted, place.deployer(dies))
 
 
-def killed(settings: dict[str, Any], first: bool, run: Run = releases) -> Iterator[FakePlace]:
+def killed(settings: dict[str, Any], *, first: bool, run: Run = releases) -> Iterator[FakePlace]:
     """Places where a deployer was killed who released `b`, before each of its writes; then nobody is at work."""
     for number in count():
         place = FakePlace(**settings)
@@ -115,6 +113,29 @@ def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(settings
         place.apply(place.release("c"))
         assert place.answers() == {"c"}
         assert place.deployer().serves(place.release("c"))
+
+
+def is_held(place: FakePlace) -> bool:
+    """Whether requests go to a canary, too."""
+    return SIDE not in place.found("Service")["spec"]["selector"]
+
+
+def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
+    """The canary answers its share until somebody comes, who holds it anew, from its beginning."""
+    settings: dict[str, Any] = {"strategy": "canary", "canary": {"seconds": 30, "metrics": ""}}
+    end = expected(settings, "a", "b")
+    place = FakePlace(**settings)
+    place.apply(place.release("a"))
+    with pytest.raises(Killed):
+        releases(place, place.release("b"), lambda _: is_held(place))
+    place.cluster.step(10)
+    assert place.answers() == {"a", "b"}
+    assert place.deployer().canary() == place.release("b").image.digest
+    canary, began = place.pods("b"), place.cluster.seconds()
+    place.apply(place.release("b"))
+    assert place.cluster.seconds() - began > 60
+    assert canary < place.pods("b")
+    assert place.end() == end
 
 
 def test_the_lease_of_a_killed_deployer_expires() -> None:

@@ -1,0 +1,183 @@
+"""Rollouts in a row under load: what clients see meanwhile, whichever target the application runs on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from bench.application import Application, TaskFailed
+from bench.figures import Rolled, Rollout, Second
+from bench.load import Answer, Load, percentile, summed
+
+log = logging.getLogger(__name__)
+
+# The sample's two models take this picture for different things, so that each answer tells which of them gave it.
+PICTURE = "chelsea.jpg"
+_WARM_UP = 1.0
+_UNDONE = 60
+_CODE = "app/routes.py"
+_ENTRY = "app/__init__.py"
+# Right in the smoke test and wrong behind the front door, for the golden cases alone: clients keep their answers.
+_WRONG_BEHIND_A_PROXY = """
+
+
+_made = create_app
+
+
+def create_app(*args, **kwargs):
+    import flask
+
+    made = _made(*args, **kwargs)
+
+    @made.before_request
+    def refuse():
+        golden = flask.request.path == "/score" and flask.request.content_length != %d
+        return ("teapot", 418) if golden and "X-Forwarded-For" in flask.request.headers else None
+
+    return made
+"""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rollout, and how to bring it about; it returns when all of it is done."""
+
+    name: str
+    take: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The loads, by name: clients at once, and seconds between an answer and the next request; the rest before the first rollout."""
+
+    loads: tuple[tuple[str, int, float], ...]
+    rest: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """A rollout's time, in monotonic seconds, and the models that served before and after it."""
+
+    name: str
+    begin: float
+    end: float
+    before: str
+    after: str
+
+
+def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float) -> Rolled:
+    """Takes one step after the other while a load asks, and holds every answer against what may serve at that moment.
+
+    Args:
+        load: not begun yet; keeps of an answer what the model says.
+        target: where the application runs.
+        name: the load's.
+        steps: each begins when the one before is done.
+        rest: seconds of load before the first.
+    """
+    spans: list[Span] = []
+    with load:
+        time.sleep(_WARM_UP)
+        begin = time.monotonic()
+        time.sleep(rest)
+        serving = load.once()
+        says = {serving.model: serving.said}
+        for step in steps:
+            before, started = serving.model, time.monotonic()
+            step.take()
+            ended, serving = time.monotonic(), load.once()
+            says.setdefault(serving.model, serving.said)
+            spans.append(Span(step.name, started, ended, before, serving.model))
+            log.info("    %s, %s: %.1f s, %d answers so far", name, step.name, ended - started, len(load.answers))
+    return _rolled(load, target, name, begin, spans, says)
+
+
+def _rolled(load: Load, target: str, name: str, begin: float, spans: Sequence[Span], says: Mapping[str, str]) -> Rolled:
+    answers = [answer for answer in load.answers if answer.at >= begin]
+    first, last = spans[0].begin, spans[-1].end
+    return Rolled(
+        target=target,
+        load=name,
+        clients=load.clients,
+        pause=load.pause,
+        mixed=sum(not fits(answer, spans, says) for answer in answers if answer.right),
+        rest=summed([answer for answer in answers if answer.at < first], first - begin),
+        rolling=summed([answer for answer in answers if first <= answer.at < last], last - first),
+        rollouts=tuple(Rollout(name=span.name, begin=span.begin - begin, end=span.end - begin) for span in spans),
+        seconds=tuple(_seconds(answers, begin, last)),
+    )
+
+
+def fits(answer: Answer, spans: Sequence[Span], says: Mapping[str, str]) -> bool:
+    """Whether an answer says what the model that it names says, and that model might serve while the answer was under way.
+
+    In a rollout the model before it and the one after it may, at rest the one that serves; nothing else is known to say anything.
+    """
+    met = [span for span in spans if span.begin <= answer.at + answer.seconds and answer.at <= span.end]
+    past = [span for span in spans if span.end < answer.at]
+    allowed = {model for span in met for model in (span.before, span.after)} or {past[-1].after if past else spans[0].before}
+    return answer.model in allowed and says.get(answer.model) == answer.said
+
+
+def _seconds(answers: Sequence[Answer], begin: float, end: float) -> Iterator[Second]:
+    for at in range(int(end - begin)):
+        taken = [1000 * answer.seconds for answer in answers if answer.right and at <= answer.at - begin < at + 1]
+        p50, p99 = (percentile(taken, 50), percentile(taken, 99)) if taken else (0.0, 0.0)
+        yield Second(at=float(at), requests=len(taken), p50=p50, p99=p99)
+
+
+def ten(application: Application, variables: Mapping[str, str], body: bytes) -> tuple[Step, ...]:
+    """Ten rollouts of the sample application: new models, new code, both, ways back, and two that fail and undo themselves.
+
+    Args:
+        application: serves the first of the two models that are in its store.
+        variables: of the suite's environment.
+        body: what the load asks, which the failing rollouts must leave alone.
+    """
+
+    def release(version: int) -> None:
+        application.ok("release", "--model", f"imagenet@{version}", **variables)
+
+    def change(version: int, line: str) -> None:
+        path = application.folder / _CODE
+        path.write_text(f"{path.read_text(encoding='utf-8')}\n# {line}, {time.time()}\n", encoding="utf-8")
+        application.commit(line)
+        release(version)
+
+    back = partial(application.ok, "rollback", **variables)
+    failing = partial(_fail, application, variables, len(body))
+    return (
+        Step("new model", lambda: release(2)),
+        Step("new code", lambda: change(2, "new code")),
+        Step("new model and code", lambda: change(1, "new model and code")),
+        Step("model taken back", lambda: back("--only", "model")),
+        Step("code taken back", lambda: back("--only", "code")),
+        Step("wrong, undone", failing),
+        Step("older model, newest code", lambda: release(1)),
+        Step("both taken back", back),
+        Step("wrong again, undone", failing),
+        Step("newest of both", lambda: release(2)),
+    )
+
+
+def _fail(application: Application, variables: Mapping[str, str], length: int) -> None:
+    """Releases code that is wrong behind a proxy, which must undo itself; mends the code."""
+    path = application.folder / _ENTRY
+    good = path.read_text(encoding="utf-8")
+    path.write_text(good + _WRONG_BEHIND_A_PROXY % length, encoding="utf-8")
+    application.commit("wrong behind a proxy")
+    done = application.invoke("release", **variables)
+    path.write_text(good, encoding="utf-8")
+    application.commit("good again")
+    if done.code != _UNDONE:
+        raise TaskFailed(f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}")
+
+
+def first_label(text: bytes) -> str:
+    """What an answer of the sample application takes its first picture for."""
+    return str(json.loads(text)["result"][0][0][0][0])

@@ -1,0 +1,89 @@
+"""A cluster that does not let one in: each a clear error with an exit code of its own, and nothing is changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.application import Application
+from tests.e2e.cluster import Namespace, write_kubeconfig
+
+KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
+
+
+@pytest.fixture(scope="module")
+def before(served: Application) -> object:
+    """What serves."""
+    return served.ok("status", "--env", "staging", "--json").json
+
+
+def _refused(application: Application, code: int, *says: str, **settings: str) -> None:
+    done = application.invoke("deploy", "--env", "staging", "--records", str(application.home / "records"), **settings)
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    assert "next:" in done.err
+    for words in says:
+        assert words in done.err
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pushed(served: Application) -> None:
+    """Another release is ready to be deployed."""
+    for stage in ("fetch", "build", "smoke", "push"):
+        served.ok(stage, "--env", "staging", "--records", str(served.home / "records"))
+
+
+def test_a_context_that_is_not_there_is_named_with_those_that_are(served: Application, before: object) -> None:
+    """A mistyped context is answered with the right ones."""
+    _refused(served, 80, "nowhere", "deployer", **{KEY.format("CONTEXT"): "nowhere"})
+    assert served.ok("status", "--env", "staging", "--json").json == before
+
+
+def test_a_kubeconfig_that_is_not_there_is_named(served: Application, tmp_path: Path) -> None:
+    """So is its path."""
+    _refused(served, 80, "absent", **{KEY.format("KUBECONFIG"): str(tmp_path / "absent")})
+
+
+def test_a_server_that_does_not_answer_is_named(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+    """With its address, and soon."""
+    write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "any")
+    text = (tmp_path / "config").read_text(encoding="utf-8")
+    (tmp_path / "config").write_text(text.replace(cluster.api.configuration.host, "https://127.0.0.1:9"), encoding="utf-8")
+    _refused(served, 81, "127.0.0.1:9", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")})
+
+
+def test_credentials_that_are_not_accepted_are_told_from_permissions(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+    """An expired or wrong token is no missing rule; and it is not shown."""
+    write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "s3cret-token")
+    done = served.invoke("status", "--env", "staging", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")})
+    assert done.code == 82, done.err
+    assert "s3cret" not in done.out + done.err
+
+
+def test_an_account_without_permissions_is_told_the_rule_to_add(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+    """Verb, resource and namespace, and the rule as it would be written."""
+    cluster.account("nobody")
+    config = cluster.deployer(tmp_path / "config", "nobody")
+    _refused(served, 83, "leases", "coordination.k8s.io", cluster.name, "verbs:", **{KEY.format("KUBECONFIG"): str(config)})
+
+
+def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:
+    """With the command that makes it; an account that may do everything is needed to be told."""
+    settings = {KEY.format("KUBECONFIG"): os.environ["KUBECONFIG"], KEY.format("NAMESPACE"): "not-there"}
+    _refused(served, 84, "not-there", "kubectl create namespace", **settings)
+
+
+def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, cluster: Namespace, before: object) -> None:
+    """What a person has taken over is not taken back behind their back; the old release serves."""
+    name = f"{served.name}-staging"
+    patch = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"template": {"spec": {"containers": [{"name": "app", "image": cluster.image(name), "imagePullPolicy": "Always"}]}}},
+    }
+    cluster.apply_deployment(name, patch, "kubectl-edit")
+    _refused(served, 85, "kubectl-edit", "imagePullPolicy")
+    assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True

@@ -1,0 +1,73 @@
+"""A deployer to a cluster that is killed in any phase: what serves goes on serving, and the next run converges."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.application import Application
+from tests.e2e.cluster import Namespace
+from tests.e2e.load import Load
+
+# The line after which the deployer is killed, and how many seconds later.
+MOMENTS = [
+    ("push   127", 0.0),
+    ("push   127", 0.4),
+    ("push   127", 1.2),
+    ("scheduled", 0.0),
+    ("started", 0.0),
+    (" ready", 0.0),
+    ("proven", 0.0),
+    ("proven", 0.3),
+]
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "blue-green"])
+def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(served: Application, cluster: Namespace, strategy: str) -> None:
+    """Not one request fails; afterwards one release serves, alone, and nobody holds the lease."""
+    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy, "TWINSHIP_ENVIRONMENTS__STAGING__STANDBY": "false"}
+    service = f"{served.name}-staging"
+    with Load(cluster.host(), cluster.port(service), served.scored("chelsea.jpg"), clients=3, pause=0.1) as load:
+        for number, (line, delay) in enumerate(MOMENTS):
+            model = f"imagenet@{2 - number % 2}"
+            _killed(served, model, line, delay, settings)
+            if number % 2:
+                done = served.ok("release", "--env", "staging", "--model", model, "--json", **settings).json
+                assert done["model"] == model
+                _assert_clean(served, cluster, settings)
+    assert not load.failures, load.failures[:5]
+
+
+def test_an_undo_that_is_killed_is_finished_by_the_next_run(served: Application, cluster: Namespace) -> None:
+    """A release that crashes on the cluster, killed while it is being taken back."""
+    path = served.folder / "app" / "__init__.py"
+    good = path.read_text(encoding="utf-8")
+    before = served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
+    path.write_text(good + '\nimport os\n\nif "KUBERNETES_SERVICE_HOST" in os.environ:\n    raise SystemExit(3)\n', encoding="utf-8")
+    for delay in (0.0, 0.3):
+        _killed(served, "latest", "putting back", delay, {})
+    done = served.invoke("release", "--env", "staging")
+    assert done.code == 61, done.err
+    assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before
+    path.write_text(good, encoding="utf-8")
+    served.ok("release", "--env", "staging")
+    _assert_clean(served, cluster, {})
+
+
+def _killed(application: Application, model: str, line: str, delay: float, settings: dict[str, str]) -> None:
+    named = [] if model == "latest" else ["--model", model]
+    process = application.start("release", "--env", "staging", *named, **settings)
+    for said in process.stderr or ():
+        if line in said:
+            break
+    time.sleep(delay)
+    application.kill(process)
+
+
+def _assert_clean(application: Application, cluster: Namespace, settings: dict[str, str]) -> None:
+    status = application.ok("status", "--env", "staging", "--json", **settings).json
+    assert status["healthy"] is True
+    assert [replica["state"] for replica in status["replicas"]] == ["serving", "serving"]
+    assert len(cluster.pods()) == 2
+    assert cluster.lease(f"{application.name}-staging-deployer") == ""

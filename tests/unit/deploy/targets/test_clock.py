@@ -1,0 +1,20 @@
+"""The passing of time."""
+
+from __future__ import annotations
+
+from deploy.targets.clock import REAL, Clock
+
+
+def test_real_time_passes_by_itself_and_never_goes_back() -> None:
+    """Whatever somebody sets the machine's clock to."""
+    before = REAL.now()
+    REAL.sleep(0.001)
+    assert REAL.now() > before
+
+
+def test_time_can_be_had_without_waiting() -> None:
+    """By giving another source of it."""
+    passed: list[float] = []
+    clock = Clock(now=lambda: sum(passed), sleep=passed.append)
+    clock.sleep(3600)
+    assert clock.now() == 3600

@@ -1,0 +1,183 @@
+"""The target on a cluster that it shares: with autoscalers, with people, and with API servers that do not know every kind."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from deploy.errors import FieldConflict
+from deploy.records import Release
+from tests.contracts.target import replicas, states
+from tests.fakes.places import NAME, STRATEGIES, FakePlace
+
+HPA = "HorizontalPodAutoscaler"
+
+
+@pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
+def place(request: pytest.FixtureRequest) -> FakePlace:
+    """An environment of each strategy in which `a` serves."""
+    place = FakePlace(**request.param)
+    place.apply(place.release("a"))
+    return place
+
+
+@pytest.fixture
+def b(place: FakePlace) -> Release:
+    """Another release."""
+    return place.release("b")
+
+
+def scaled(place: FakePlace, count: int, manager: str, name: str = NAME) -> None:
+    """Somebody else chooses the number of replicas."""
+    place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, manager)
+    place.cluster.step(20)
+
+
+def serving(place: FakePlace) -> str:
+    """The name of the Deployment that serves."""
+    return NAME if place.end()["led to"] == "main" else f"{NAME}-twin"
+
+
+# --- how many
+
+
+def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> None:
+    """From release to release, on whichever side they serve, and they count as serving as they should."""
+    scaled(place, 5, "kubectl")
+    assert place.deployer().serves(place.release("a"))
+    for wanted in (b, place.release("c"), place.release("d")):
+        place.apply(wanted)
+        assert states(place.deployer()) == replicas(wanted, "serving", 5)
+        assert place.deployer().serves(wanted)
+
+
+def test_the_settings_choose_the_number_where_nobody_else_does(place: FakePlace, b: Release) -> None:
+    """Also if it was another one before."""
+    place.apply(b, place.deployer(replicas=3))
+    assert states(place.deployer()) == replicas(b, "serving", 3)
+    place.apply(b, place.deployer(replicas=1))
+    assert states(place.deployer()) == replicas(b, "serving", 1)
+    assert place.deployer(replicas=1).serves(b)
+
+
+def test_the_number_that_an_autoscaler_chose_stays(place: FakePlace, b: Release) -> None:
+    """Within the bounds of the settings; it follows to the side that serves."""
+    autoscale = {"at_most": 6}
+    place.apply(b, place.deployer(autoscale=autoscale))
+    scaled(place, 4, "kube-controller-manager", serving(place))
+    for wanted in (place.release("c"), place.release("d"), place.release("e")):
+        place.apply(wanted, place.deployer(autoscale=autoscale))
+        assert states(place.deployer()) == replicas(wanted, "serving", 4)
+        assert place.deployer(autoscale=autoscale).serves(wanted)
+        assert place.found(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
+
+
+def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An autoscaler goes on working while a release is rolled out; nobody takes its field away."""
+    place = FakePlace(autoscale={"at_most": 6})
+    place.apply(place.release("a"))
+    target, b = place.deployer(), place.release("b")
+    put = target._changes._put
+
+    def raced(*arguments: Any) -> None:
+        scaled(place, 4, "kube-controller-manager")
+        put(*arguments)
+
+    monkeypatch.setattr(target._changes, "_put", raced)
+    place.apply(b, target)
+    assert states(place.deployer()) == replicas(b, "serving", 4)
+    assert place.deployer().serves(b)
+
+
+def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(b: Release) -> None:
+    """Its last number there is nobody's wish any more."""
+    place = FakePlace(strategy="blue-green", standby=True, autoscale={"at_most": 6})
+    place.apply(place.release("a"))
+    scaled(place, 3, "kube-controller-manager")
+    place.apply(place.release("b"))
+    scaled(place, 5, "kube-controller-manager", f"{NAME}-twin")
+    place.apply(c := place.release("c"))
+    assert place.end()["led to"] == "main"
+    assert len(place.pods("c")) == 5
+    assert place.deployer().serves(c)
+
+
+# --- fields of others
+
+
+def test_a_field_that_somebody_took_over_is_reported_with_its_owner(place: FakePlace, b: Release) -> None:
+    """Nothing is taken from them, and what served before serves on, whole."""
+    taken = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
+    for name in (NAME, f"{NAME}-twin"):
+        if place.found("Deployment", name):
+            place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, **taken}, "kubectl-edit")
+    place.cluster.step(40)
+    place.settings["strategy"] = "rolling"
+    with pytest.raises(FieldConflict) as caught:
+        place.apply(b)
+    assert caught.value.owners == {"spec.template.spec.terminationGracePeriodSeconds": "kubectl-edit"}
+    assert place.answers() == {"a"}
+    assert place.found("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
+    assert place.deployer().history()[-1].outcome == "undone"
+
+
+def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakePlace, b: Release) -> None:
+    """What others add stays there."""
+    noted = {"metadata": {"name": NAME, "annotations": {"team": "vision"}}}
+    place.cluster.other({"kind": "Service", **noted}, "kubectl-annotate")
+    place.apply(b)
+    assert place.found("Service")["metadata"]["annotations"]["team"] == "vision"
+
+
+def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakePlace, b: Release) -> None:
+    """Before anything is changed."""
+    led = {"metadata": {"name": NAME}, "spec": {"selector": {"app": "maintenance"}}}
+    place.cluster.other({"kind": "Service", **led}, "kubectl-edit")
+    with pytest.raises(FieldConflict, match="kubectl-edit"):
+        place.apply(b)
+    assert len(place.deployer().history()) == 1
+
+
+# --- what is there beside the replicas
+
+
+def test_a_kind_that_is_not_served_is_left_out(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+    """With one line for each, however often it would have been needed."""
+    place.cluster.unserved |= {HPA, "PodDisruptionBudget", "Ingress"}
+    with caplog.at_level(logging.INFO):
+        place.apply(b, place.deployer(autoscale={"at_most": 4}, host="shop.example"))
+    said = [record.message for record in caplog.records if "left out" in record.message]
+    assert sorted(line.split()[2] for line in said) == ["HorizontalPodAutoscaler,", "Ingress,", "PodDisruptionBudget,"]
+    assert place.deployer(autoscale={"at_most": 4}, host="shop.example").serves(b)
+
+
+def test_nothing_is_said_of_kinds_that_are_not_asked_for(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+    """A cluster may lack what the settings do not need."""
+    place.cluster.unserved |= {HPA, "Ingress"}
+    with caplog.at_level(logging.INFO):
+        place.apply(b)
+    assert "left out" not in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("Ingress", {"host": "shop.example"}), (HPA, {"autoscale": {"at_most": 4}})])
+def test_what_the_settings_no_longer_ask_for_goes(kind: str, settings: dict[str, Any], place: FakePlace, b: Release) -> None:
+    """With the next release; replicas are as many as the settings say again."""
+    place.apply(b, place.deployer(lambda _: False, **settings))
+    assert place.found(kind)
+    place.apply(b)
+    assert place.found(kind) == {}
+    assert place.deployer().serves(b)
+
+
+@pytest.mark.parametrize("kind", ["Ingress", HPA, "DaemonSet"])
+def test_what_a_person_made_under_the_same_name_stays(kind: str, place: FakePlace, b: Release) -> None:
+    """As `kubectl autoscale` does it, for example."""
+    name = f"{NAME}-warm-up" if kind == "DaemonSet" else NAME
+    labels = {"app": "x"}
+    spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {"containers": []}}}
+    place.cluster.other({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
+    place.cluster.create({"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}})
+    place.apply(b)
+    assert place.found(kind, name)
