@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import aims, charts, meters, pushes, releases, report, serving
+from bench import aims, charts, meters, pushes, releases, report, rollouts, serving
 from bench.application import ROOT
-from bench.figures import Case, Machine, Measured, Report, Run, Served, Transfer
+from bench.figures import FIELDS, Case, Machine, Measured, Report, Rolled, Run, Served, Transfer
 from bench.ground import Ground, docker, ground, packages_of
+from bench.load import Load
 from bench.releases import Rivals
 from deploy import host, progress, source
 from sample import bundle, standin
@@ -31,7 +32,7 @@ log = logging.getLogger("bench")
 _COPIES = 6
 _REST = 4_000_000_000
 
-PARTS = ("releases", "pushes", "serving", "listing")
+PARTS = tuple(FIELDS)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Scale:
     pushes: int
     listing: int
     load: serving.Plan
+    rollouts: rollouts.Plan
 
 
 FULL = Scale(
@@ -55,6 +57,7 @@ FULL = Scale(
     pushes=5,
     listing=9,
     load=serving.Plan(clients=(1, 4, 16), seconds=2.5, turns=3),
+    rollouts=rollouts.Plan(loads=(("steady", 4, 0.1), ("all it can", 8, 0.0)), rest=10.0, steps=10),
 )
 QUICK = Scale(
     first=1,
@@ -64,6 +67,7 @@ QUICK = Scale(
     pushes=1,
     listing=1,
     load=serving.Plan(clients=(1, 4), seconds=0.3, turns=1),
+    rollouts=rollouts.Plan(loads=(("steady", 4, 0.1),), rest=1.0, steps=2),
 )
 
 
@@ -99,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     scale = QUICK if options.quick else FULL
     with tempfile.TemporaryDirectory(prefix="twinship-bench-", ignore_cleanup_errors=True) as folder:
         require_room(Path(folder), scale)
-        measured = measure(scale, options.only or PARTS, Path(folder), command)
+        measured = joined(measure(scale, options.only or PARTS, Path(folder), command), options.only, Path(options.out))
     found = Report(measured=measured, aims=aims.judged(measured))
     write(found, Path(options.out))
     for aim in found.aims:
@@ -110,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure releases and the served application.")
     parser.add_argument("--quick", action="store_true", help="try everything out once, in about two minutes; the figures mean little")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="leave the other parts out")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="leave the other parts out, or as the report has them")
     parser.add_argument("--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report")
     return parser.parse_args(arguments)
 
@@ -120,6 +124,14 @@ def require_room(folder: Path, scale: Scale) -> None:
     needed, free = _COPIES * sum(size * turns for size, turns in scale.models) + _REST, shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(f"the benchmark needs {progress.size(needed)} of disk, {folder} has {progress.size(free)}; set TMPDIR, or use --quick")
+
+
+def joined(measured: Measured, parts: Sequence[str], folder: Path) -> Measured:
+    """What was measured; where that was some parts only, among the others of the report in a folder, if there is one."""
+    path = folder / "report.json"
+    if not parts or not path.is_file():
+        return measured
+    return Report.from_json(path.read_bytes()).measured.with_parts_of(measured, parts)
 
 
 def write(found: Report, folder: Path) -> None:
@@ -134,7 +146,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
     """Measures the parts that are asked for."""
     at, started = datetime.now(UTC), time.monotonic()
     listing = _listing(scale.listing) if "listing" in parts else ()
-    cases, transfer, served = _with_ground(scale, parts, folder) if set(parts) - {"listing"} else ((), None, ())
+    cases, transfer, served, rolled = _with_ground(scale, parts, folder) if set(parts) - {"listing"} else ((), None, (), ())
     return Measured(
         at=at.strftime("%Y-%m-%d %H:%M UTC"),
         commit=str(source.commit(ROOT, ("app", "deploy", "sample", "bench"))),
@@ -145,6 +157,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
         transfer=transfer,
         listing=listing,
         served=served,
+        rolled=rolled,
     )
 
 
@@ -155,10 +168,15 @@ def _listing(turns: int) -> tuple[float, ...]:
     return tuple(meters.measured(command, ROOT, {}).cost.seconds for _ in range(turns))
 
 
-def _with_ground(scale: Scale, parts: Sequence[str], folder: Path) -> tuple[tuple[Case, ...], Transfer | None, tuple[Served, ...]]:
-    """Measures what needs a ground. Every first release has a new one; the rest is done on the last of them."""
-    shared, firsts = Workplace.made(folder), []
-    wanted = scale.first if "releases" in parts else 0
+def _with_ground(
+    scale: Scale, parts: Sequence[str], folder: Path
+) -> tuple[tuple[Case, ...], Transfer | None, tuple[Served, ...], tuple[Rolled, ...]]:
+    """Measures what needs a ground. Every first release has a new one, and so have rollouts; the rest is done on the last of the former."""
+    shared = Workplace.made(folder)
+    rolled = _rolled(scale.rollouts, shared) if "load" in parts else ()
+    if not set(parts) - {"listing", "load"}:
+        return (), None, (), rolled
+    firsts, wanted = [], scale.first if "releases" in parts else 0
     for turn in range(1, wanted):
         with ExitStack() as stack:
             firsts.append(_first(_rivals(stack, shared, turn), turn))
@@ -170,7 +188,28 @@ def _with_ground(scale: Scale, parts: Sequence[str], folder: Path) -> tuple[tupl
         served = _served(rivals.ground, scale.load) if "serving" in parts else ()
         cases = (releases.firsts(firsts, size), *_changes(rivals, scale, shared)) if wanted else ()
         transfer = _transfer(rivals.ground, scale, shared) if "pushes" in parts else None
-    return cases, transfer, served
+    return cases, transfer, served, rolled
+
+
+def _rolled(plan: rollouts.Plan, shared: Workplace) -> tuple[Rolled, ...]:
+    log.info("rollouts under load")
+    with ground(shared.folder / "ground-load", shared.packages) as made:
+        made.invoke("model.publish", "--directory", str(shared.sample))
+        second = shared.folder / "sample-2"
+        bundle.write("2", second)
+        made.invoke("release")
+        made.invoke("model.publish", "--directory", str(second))
+        return tuple(_under(made, plan, number) for number in range(len(plan.loads)))
+
+
+def _under(made: Ground, plan: rollouts.Plan, number: int) -> Rolled:
+    """One of the plan's loads, which finds the first model serving."""
+    name, clients, pause = plan.loads[number]
+    made.invoke("release", "--model", "imagenet@1")
+    body = made.application.scored(rollouts.PICTURE)
+    steps = rollouts.ten(made.application, made.variables, body)[: plan.steps]
+    load = Load("127.0.0.1", made.application.port, body, clients=clients, pause=pause, kept=rollouts.first_label)
+    return rollouts.under(load, "docker", name, steps, plan.rest)
 
 
 def _rivals(stack: ExitStack, shared: Workplace, number: int) -> Rivals:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from bench.figures import Aim, Case, Measured, Spread
+from bench.figures import Aim, Case, Measured, Rolled, Spread
 from deploy.progress import size
 
 _JUDGED_MODEL = "model-250000000"
@@ -14,6 +14,7 @@ TIMES_FASTER = 5.0
 TIMES_A_PUT = 1.3
 SUITE_MEMORY = 150_000_000
 LISTING_SECONDS = 0.5
+STEADY_RATE = 20.0
 # The head of a model's layer holds its golden cases; the system reads a little ahead of what is asked for.
 HEAD = 2_000_000
 
@@ -37,6 +38,8 @@ def _judged(measured: Measured) -> Iterator[Aim]:
         yield Aim(promise=promise, found=f"{ratio:.2f} times", met=ratio <= TIMES_A_PUT)
     if measured.cases:
         yield _memory(measured.cases)
+    for rolled in measured.rolled:
+        yield from _rolled(rolled)
     if measured.listing:
         middle = median(measured.listing)
         yield Aim(promise=f"`invoke --list` takes less than {LISTING_SECONDS} s", found=f"{middle:.2f} s", met=middle < LISTING_SECONDS)
@@ -68,3 +71,16 @@ def _memory(cases: tuple[Case, ...]) -> Aim:
     peak = max(run.peak for case in cases for run in case.suite)
     promise = f"memory of the suite stays below {size(SUITE_MEMORY)}, with models of up to {size(largest)}"
     return Aim(promise=promise, found=size(peak), met=peak < SUITE_MEMORY)
+
+
+def _rolled(rolled: Rolled) -> Iterator[Aim]:
+    sent = rolled.rolling.requests + rolled.rolling.failures
+    under = f"{len(rolled.rollouts)} rollouts in a row on {rolled.target}, {rolled.load}"
+    rate = f"{rolled.rolling.rate:.0f} requests a second"
+    met = rolled.rolling.failures == 0 and rolled.rolling.rate >= STEADY_RATE
+    yield Aim(
+        promise=f"{under}: at {STEADY_RATE:.0f} requests a second or more, none fails",
+        found=f"{rolled.rolling.failures} of {sent:,} at {rate}",
+        met=met,
+    )
+    yield Aim(promise=f"{under}: no answer is of a model that may not serve then", found=f"{rolled.mixed}", met=rolled.mixed == 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bench import report
 from bench.aims import SUITE_MEMORY
-from bench.figures import Case, Measured, Served, Spread
+from bench.figures import Case, Measured, Rolled, Served, Spread
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,8 @@ def draw(measured: Measured, folder: Path) -> None:
         _memory(measured.cases, folder / report.MEMORY)
     if measured.served:
         _serving(measured.served, folder / report.SERVING)
+    if measured.rolled:
+        _rolled(measured.rolled, folder / report.LOAD)
 
 
 def _releases(cases: Sequence[Case], target: Path) -> None:
@@ -110,6 +112,25 @@ def _serving(served: Sequence[Served], target: Path) -> None:
     _save(figure, target)
 
 
+def _rolled(rolled: Sequence[Rolled], target: Path) -> None:
+    figure, grid = _grid(len(rolled), 1, width=11)
+    for item, (axes,) in zip(rolled, grid, strict=True):
+        for rollout in item.rollouts:
+            axes.axvspan(rollout.begin, rollout.end, color=_PUSHED, alpha=0.25)
+            axes.text(rollout.begin, 0.98, f" {rollout.name}", transform=axes.get_xaxis_transform(), rotation=90, fontsize=6, va="top")
+        at = [second.at for second in item.seconds]
+        axes.plot(at, [second.p99 for second in item.seconds], "-", color=_OTHER, linewidth=1, label="p99 of each second")
+        axes.plot(at, [second.p50 for second in item.seconds], "-", color=_MINE, linewidth=1, label="p50")
+        rate = f"{item.rolling.rate:.0f} requests a second, {item.rolling.failures} failed"
+        axes.set_title(f"{item.target}, {item.load}: {rate}; rollouts are shaded", fontsize=9)
+        axes.set_ylabel("milliseconds")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.01)
+    grid[0][0].legend(fontsize=7, loc="upper right")
+    grid[-1][0].set_xlabel("seconds")
+    _save(figure, target)
+
+
 def _axes_of_load(axes: Axes, label: str, clients: Sequence[int]) -> None:
     axes.set_xticks(range(len(clients)), [str(count) for count in clients])
     axes.set_xlabel("clients at once")
@@ -135,10 +156,10 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
+def _grid(rows: int, columns: int, width: float = 5) -> tuple[Figure, list[list[Axes]]]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    figure = Figure(figsize=(width * columns, 3.6 * rows), layout="constrained")
     return figure, [[figure.add_subplot(rows, columns, 1 + row * columns + column) for column in range(columns)] for row in range(rows)]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from bench.figures import Case, Machine, Measured, Report, Run, Served, Spread
+from bench.figures import FIELDS, Burst, Case, Machine, Measured, Report, Rolled, Run, Served, Spread, Taken
 from deploy.progress import size
 
-RELEASES, STAGES, MEMORY, SERVING = "releases.png", "stages.png", "memory.png", "serving.png"
+RELEASES, STAGES, MEMORY, SERVING, LOAD = "releases.png", "stages.png", "memory.png", "serving.png", "load.png"
 
 
 def markdown(report: Report) -> str:
@@ -18,13 +18,11 @@ def markdown(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[str]:
     measured = report.measured
-    yield from (
-        "# Figures",
-        "",
-        f"Taken {measured.at} at commit {measured.commit} by `{measured.command}`, in {measured.took / 60:.0f} minutes.",
-    )
+    yield from ("# Figures", "", _taken(measured))
     yield from ("[How to run and read this](../08-benchmark.md).", "", *_machine(measured.machine))
-    yield from ("", "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.", "")
+    yield from ("", "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.")
+    yield from _later(measured)
+    yield ""
     yield from (
         "## Aims",
         "",
@@ -35,6 +33,23 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _others(measured)
     if measured.served:
         yield from _serving(measured.served)
+    if measured.rolled:
+        yield from _rolled(measured.rolled)
+
+
+def _taken(taken: Taken) -> str:
+    return f"Taken {taken.at} at commit {taken.commit} by `{taken.command}`, in {taken.took / 60:.0f} minutes."
+
+
+def _later(measured: Measured) -> Iterator[str]:
+    """A paragraph for each part that was measured in another run, in the order of the parts."""
+    for part in FIELDS:
+        if taken := measured.later.get(part):
+            machine = taken.machine
+            other = (
+                "" if machine == measured.machine else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
+            )
+            yield from ("", f"{part.capitalize()} was measured later. {_taken(taken)}{other}")
 
 
 def _machine(machine: Machine) -> Iterator[str]:
@@ -118,6 +133,33 @@ def _load(item: Served) -> tuple[str, ...]:
         f"{median(burst.p99 for burst in bursts):.0f}",
         str(sum(burst.failures for burst in bursts)),
     )
+
+
+def _rolled(rolled: tuple[Rolled, ...]) -> Iterator[str]:
+    yield from ("", "## Rollouts under load", "", f"![load]({LOAD})", "")
+    yield "Clients ask again and again, before rollouts and during many in a row."
+    yield "An answer is mixed up if it is of a model that may not serve at that moment, or says what another model says."
+    yield ""
+    header = ("target", "load", "clients", "requests", "a second", "failed", "mixed up", "p50, p99 at rest, ms", "p50, p99 in rollouts, ms")
+    yield from _table(header, (_under(item) for item in rolled))
+    yield ""
+    names = list(dict.fromkeys(rollout.name for item in rolled for rollout in item.rollouts))
+    columns = ("rollout, seconds", *(f"{item.target}, {item.load}" for item in rolled))
+    yield from _table(columns, ((name, *(_took(item, name) for item in rolled)) for name in names))
+
+
+def _under(item: Rolled) -> tuple[str, ...]:
+    rolling = item.rolling
+    counts = (f"{rolling.requests + rolling.failures:,}", f"{rolling.rate:.0f}", str(rolling.failures), str(item.mixed))
+    return (item.target, item.load, str(item.clients), *counts, _latencies(item.rest), _latencies(rolling))
+
+
+def _latencies(burst: Burst) -> str:
+    return f"{burst.p50:.0f}, {burst.p99:.0f}"
+
+
+def _took(item: Rolled, name: str) -> str:
+    return ", ".join(f"{rollout.end - rollout.begin:.1f}" for rollout in item.rollouts if rollout.name == name)
 
 
 def middles(runs: tuple[Run, ...]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from deploy import console, model, pipeline, platform, views
 from deploy.blobs import room_for
+from deploy.environments import Kubernetes
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.plan import plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
@@ -189,10 +190,12 @@ def status(site: Site, *, json: bool) -> None:
     if json:
         console.as_json(found)
         return
-    console.result(_told(found))
+    held = isinstance(site.env, Kubernetes) and site.env.strategy == "canary"
+    ends = "`invoke promote-canary` or `invoke abort` ends a canary" if held else "wait; if its deployer is gone, `invoke release` goes on"
+    console.result(_told(found, ends))
 
 
-def _told(found: dict[str, Any]) -> str:
+def _told(found: dict[str, Any], ends: str) -> str:
     now = found["serving"]
     if now is None:
         return f"{found['environment']}: nothing was released here yet"
@@ -201,11 +204,15 @@ def _told(found: dict[str, Any]) -> str:
         f"release {now['id']} by {now['by']} at {now['at'][:19]}: commit {now['commit'][:12]}, model {now['model']}, {now['digest'][:19]}",
         *(f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}" for replica in found["replicas"]),
     ]
-    if found["last"]["id"] != now["id"]:
-        lines.append(
-            f"the last attempt, {found['last']['id']}, was {found['last']['outcome']}: {found['last']['why'] or 'no end was recorded'}"
-        )
-    if not found["healthy"]:
+    last, images = found["last"], {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
+    if last["outcome"] == "unfinished" and len(images) > 1:
+        lines += [
+            f"release {last['id']} by {last['by']} is under way beside it: model {last['model']}, {last['digest'][:19]}",
+            f"next: {ends}",
+        ]
+    elif last["id"] != now["id"]:
+        lines.append(f"the last attempt, {last['id']}, was {last['outcome']}: {last['why'] or 'no end was recorded'}")
+    if not found["healthy"] and len(images) < 2:
         lines.append("next: `invoke release` puts it right")
     return "\n".join(lines)
 

@@ -42,7 +42,7 @@ def _serving(application: Application) -> Application:
     return application
 
 
-@pytest.fixture(scope="module", name="cluster")
+@pytest.fixture(scope="session", name="cluster")
 def _cluster() -> Iterator[Namespace]:
     """A namespace of a real cluster."""
     kubeconfig = os.environ.get("KUBECONFIG", "")
@@ -54,10 +54,11 @@ def _cluster() -> Iterator[Namespace]:
     namespace.remove()
 
 
-@pytest.fixture(scope="module", name="served")
-def _served(application: Application, cluster: Namespace) -> Application:
-    """The application with two models published and the first released to `staging` on the cluster."""
-    on_cluster(application, cluster)
+@pytest.fixture(scope="session", name="served")
+def _served(tmp_path_factory: pytest.TempPathFactory, cluster: Namespace) -> Iterator[Application]:
+    """An application with two models published and the first released to `staging` on the cluster, shared by all that need one."""
+    application = on_cluster(Application.made(tmp_path_factory.mktemp("cluster")), cluster)
     application.ok("release", "--env", "staging")
     application.ok("model.publish", "--sample", "2")
-    return application
+    yield application
+    application.invoke("down", "--purge")

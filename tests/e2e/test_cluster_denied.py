@@ -86,4 +86,5 @@ def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, c
     }
     cluster.apply_deployment(name, patch, "kubectl-edit")
     _refused(served, 85, "kubectl-edit", "imagePullPolicy")
+    cluster.apply_deployment(name, {key: patch[key] for key in ("apiVersion", "kind", "metadata")}, "kubectl-edit")
     assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True

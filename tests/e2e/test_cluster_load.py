@@ -34,6 +34,7 @@ def create_app(*args, **kwargs):
 def test_no_request_is_lost_in_ten_rollouts_of_mixed_strategies(served: Application, cluster: Namespace) -> None:
     """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is a whole one, of one of two models."""
     body = served.scored("chelsea.jpg")
+    served.ok("release", "--env", "staging", "--model", "imagenet@1", **_by("rolling"))
     with Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=6, pause=0.1) as load:
         started = time.monotonic()
         _release(served, "rolling", "imagenet@2")

@@ -14,7 +14,7 @@ from bench.load import Load
 
 @pytest.mark.parametrize(("clients", "pause", "at_least"), [(4, 0.1, 20.0), (8, 0.0, 40.0)], ids=["steady", "all it can"])
 def test_no_request_is_lost_in_ten_rollouts(serving: Application, clients: int, pause: float, at_least: float) -> None:
-    """New models, new code, both, ways back, and rollouts that fail and undo themselves: each answer is whole, and of a model that may serve."""
+    """New models, new code, both, ways back, failures that undo themselves: each answer is whole, and of a model that may serve."""
     serving.ok("release", "--model", "imagenet@1")
     body = serving.scored(rollouts.PICTURE)
     load = Load("127.0.0.1", serving.port, body, clients=clients, pause=pause, kept=rollouts.first_label)

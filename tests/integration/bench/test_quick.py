@@ -77,12 +77,21 @@ def test_every_server_answers_every_load_without_a_failure(report: Report) -> No
     assert all(burst.requests > 0 and burst.failures == 0 for item in report.measured.served for burst in item.bursts)
 
 
+def test_rollouts_under_load_lose_no_request(report: Report) -> None:
+    """A new model and new code are rolled out while clients ask; every answer is right, before and meanwhile."""
+    (rolled,) = report.measured.rolled
+    assert [rollout.name for rollout in rolled.rollouts] == ["new model", "new code"]
+    assert rolled.rest.requests > 0
+    assert rolled.rolling.requests > 20
+    assert (rolled.rest.failures, rolled.rolling.failures, rolled.mixed) == (0, 0, 0)
+
+
 def test_the_report_is_written_with_its_pictures(folder: Path) -> None:
     """JSON for programs, Markdown and pictures for people."""
     text = (folder / "report.md").read_text(encoding="utf-8")
     pictures = {path.name for path in folder.glob("*.png")}
 
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all(f"({name})" in text for name in pictures)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.figures import Burst, Case, Machine, Measured, Run, Served, Transfer
+from bench.figures import Burst, Case, Machine, Measured, Rolled, Rollout, Run, Second, Served, Transfer
 
 MODEL = 250_000_000
 
@@ -51,6 +51,22 @@ def served(server: str, clients: int, *rates: float) -> Served:
     return Served(server=server, picture="small", body=1000, clients=clients, bursts=bursts)
 
 
+def rolled(load: str, **changes: Any) -> Rolled:
+    """Two rollouts at thirty requests a second."""
+    values: dict[str, Any] = {
+        "target": "docker",
+        "load": load,
+        "clients": 4,
+        "pause": 0.1,
+        "mixed": 0,
+        "rest": Burst(requests=150, failures=0, seconds=5.0, p50=11.0, p99=22.0),
+        "rolling": Burst(requests=600, failures=0, seconds=20.0, p50=33.0, p99=44.0),
+        "rollouts": (Rollout(name="new model", begin=5.0, end=14.5), Rollout(name="taken back", begin=14.6, end=25.0)),
+        "seconds": tuple(Second(at=float(at), requests=30, p50=20.0, p99=40.0) for at in range(25)),
+    }
+    return Rolled(**(values | changes))
+
+
 def measured(**changes: Any) -> Measured:
     """A whole run that met every aim."""
     values: dict[str, Any] = {
@@ -70,5 +86,6 @@ def measured(**changes: Any) -> Measured:
         "transfer": Transfer(size=MODEL, suite=(0.9, 1.1), put=(0.8, 1.0)),
         "listing": (0.3, 0.2, 0.4),
         "served": (served("front door", 1, 50.0, 60.0), served("front door", 4, 90.0, 100.0)),
+        "rolled": (rolled("steady"), rolled("all it can")),
     }
     return Measured(**(values | changes))

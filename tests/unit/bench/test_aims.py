@@ -5,17 +5,21 @@ from typing import Any
 import pytest
 
 from bench.aims import judged
-from bench.figures import Transfer
-from tests.unit.bench.examples import MODEL, case, docker_run, measured, run
+from bench.figures import Burst, Transfer
+from tests.unit.bench.examples import MODEL, case, docker_run, measured, rolled, run
 
 
 def test_a_good_run_meets_every_aim() -> None:
     """Each promise is judged once, and shown with what was found."""
     found = {aim.promise: (aim.found, aim.met) for aim in judged(measured())}
 
-    assert len(found) == 8
+    assert len(found) == 12
     assert all(met for _, met in found.values())
     assert found["nothing changed: less than 2 s"] == ("1.20 s", True)
+    assert found["2 rollouts in a row on docker, steady: at 20 requests a second or more, none fails"] == (
+        "0 of 600 at 30 requests a second",
+        True,
+    )
     assert found["`invoke --list` takes less than 0.5 s"] == ("0.30 s", True)
     assert found["model-250000000: pushed 5 times faster than by docker build and push"] == ("6.0 times", True)
 
@@ -31,6 +35,9 @@ def test_a_good_run_meets_every_aim() -> None:
         ({"cases": (case("first", suite=(run(peak=150_000_000),)),)}, "memory of the suite"),
         ({"transfer": Transfer(size=MODEL, suite=(1.4,), put=(1.0,))}, "one plain streamed PUT"),
         ({"listing": (0.6,)}, "`invoke --list`"),
+        ({"rolled": (rolled("steady", mixed=1),)}, "of a model that may not serve"),
+        ({"rolled": (rolled("steady", rolling=Burst(requests=600, failures=1, seconds=20.0, p50=1.0, p99=2.0)),)}, "none fails"),
+        ({"rolled": (rolled("steady", rolling=Burst(requests=380, failures=0, seconds=20.0, p50=1.0, p99=2.0)),)}, "20 requests a second"),
     ],
 )
 def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
@@ -43,7 +50,7 @@ def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
 
 def test_parts_that_were_left_out_are_not_judged() -> None:
     """A run of one part says nothing of the others."""
-    assert judged(measured(cases=(), transfer=None, listing=())) == ()
+    assert judged(measured(cases=(), transfer=None, listing=(), rolled=())) == ()
 
 
 def test_reads_that_could_not_be_watched_are_not_judged() -> None:

@@ -12,7 +12,7 @@ def test_pictures_are_drawn_of_every_part(tmp_path: Path) -> None:
     """They are the ones that the report shows, large enough to be read."""
     charts.draw(measured(), tmp_path)
 
-    assert {path.name for path in tmp_path.iterdir()} == {report.RELEASES, report.STAGES, report.MEMORY, report.SERVING}
+    assert {path.name for path in tmp_path.iterdir()} == {report.RELEASES, report.STAGES, report.MEMORY, report.SERVING, report.LOAD}
     for path in tmp_path.iterdir():
         with Image.open(path) as picture:
             assert picture.format == "PNG"
@@ -30,6 +30,6 @@ def test_the_same_figures_give_the_same_pictures(tmp_path: Path) -> None:
 
 def test_parts_that_were_left_out_are_not_drawn(tmp_path: Path) -> None:
     """An empty picture would look like a figure of nothing."""
-    charts.draw(measured(cases=(), served=()), tmp_path)
+    charts.draw(measured(cases=(), served=(), rolled=()), tmp_path)
 
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from bench.figures import Burst, Measured, Report, Spread, Transfer
+from bench.figures import Burst, Cost, Measured, Report, Spread, Transfer
 from tests.unit.bench.examples import measured, run
 
 
@@ -35,3 +36,32 @@ def test_a_report_is_the_same_as_json_and_back() -> None:
 
     assert Report.from_json(json.dumps(report.model_dump(mode="json"))) == report
     assert Measured.from_json(measured().to_json()) == measured()
+
+
+def _cost(**changes: Any) -> Cost:
+    values: dict[str, Any] = {name: getattr(run(), name) for name in Cost.model_fields}
+    return Cost(**(values | changes))
+
+
+def test_costs_in_a_row_add_up() -> None:
+    """Time and bytes are sums, memory is the most of either; what was not seen of both is not known."""
+    both = _cost(seconds=1.0, peak=5, read=10, engine_peak=None) + _cost(seconds=2.0, peak=7, read=None, engine_peak=9)
+
+    assert (both.seconds, both.peak, both.read, both.engine_peak) == (3.0, 7, 10, 9)
+    assert both.cpu == 2 * run().cpu
+    unseen = _cost(written=None, engine_cpu=None, engine_peak=None)
+    assert ((unseen + unseen).written, (unseen + unseen).engine_cpu, (unseen + unseen).engine_peak) == (None, None, None)
+
+
+def test_parts_of_a_later_run_take_their_places() -> None:
+    """The others keep their figures, and all know when they were taken; what is measured again is as new as its last run."""
+    first = measured()
+    second = measured(at="later", listing=(9.0,), served=(), cases=())
+    joined = first.with_parts_of(second, ["listing", "serving"])
+
+    assert (joined.cases, joined.rolled, joined.at) == (first.cases, first.rolled, first.at)
+    assert (joined.listing, joined.served) == ((9.0,), ())
+    assert {part: taken.at for part, taken in joined.later.items()} == {"listing": "later", "serving": "later"}
+    again = joined.with_parts_of(measured(at="last"), ["serving"])
+    assert {part: taken.at for part, taken in again.later.items()} == {"listing": "later", "serving": "last"}
+    assert Measured.from_json(again.to_json()) == again

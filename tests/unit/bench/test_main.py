@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import FULL, QUICK, require_room, write
+from bench.__main__ import FULL, PARTS, QUICK, joined, require_room, write
 from bench.aims import judged
 from bench.figures import Report
 from tests.unit.bench.examples import measured
@@ -34,3 +34,20 @@ def test_a_report_is_written_for_programs_and_for_people(tmp_path: Path) -> None
 
     assert Report.from_json((tmp_path / "new" / "folder" / "report.json").read_bytes()) == report
     assert "releases.png" in (tmp_path / "new" / "folder" / "report.md").read_text(encoding="utf-8")
+
+
+def test_some_parts_are_joined_with_the_report_that_is_there(tmp_path: Path) -> None:
+    """Figures of the others stay as they are; a run of everything, or one with no report yet, stands for itself."""
+    old, new = measured(at="old"), measured(at="new", listing=(7.0,), cases=())
+    assert joined(new, ["listing"], tmp_path) == new
+    write(Report(measured=old, aims=()), tmp_path)
+
+    found = joined(new, ["listing"], tmp_path)
+    assert (found.at, found.cases, found.listing, found.later["listing"].at) == ("old", old.cases, (7.0,), "new")
+    assert joined(new, [], tmp_path) == new
+
+
+def test_every_part_can_be_measured_alone() -> None:
+    """Ten rollouts, steadily and at the most, are one of them."""
+    assert set(PARTS) == {"releases", "pushes", "serving", "load", "listing"}
+    assert (FULL.rollouts.steps, len(FULL.rollouts.loads)) == (10, 2)

@@ -20,8 +20,8 @@ def test_a_command_is_measured_with_what_it_said(tmp_path: Path) -> None:
 
     assert ended.out == "said\n"
     assert [line for _, line in ended.lines] == ["one", "two"]
-    assert 0 < ended.lines[0][0] <= ended.lines[1][0] <= ended.seconds
-    assert ended.cpu > 0
+    assert 0 < ended.lines[0][0] <= ended.lines[1][0] <= ended.cost.seconds
+    assert ended.cost.cpu > 0
 
 
 def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> None:
@@ -30,8 +30,8 @@ def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> Non
     small = meters.measured((PYTHON, "-c", "import time; time.sleep(0.1)"), tmp_path, {})
     large = meters.measured((PYTHON, "-c", "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.1)"), tmp_path, {})
 
-    assert len(ballast) > small.peak
-    assert 100_000_000 < large.peak < 150_000_000
+    assert len(ballast) > small.cost.peak
+    assert 100_000_000 < large.cost.peak < 150_000_000
 
 
 def test_the_memory_of_children_counts(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_the_memory_of_children_counts(tmp_path: Path) -> None:
     inner = "import time; held = bytearray(b'x') * 80_000_000; time.sleep(0.1)"
     ended = meters.measured((PYTHON, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"), tmp_path, {})
 
-    assert ended.peak > 80_000_000
+    assert ended.cost.peak > 80_000_000
 
 
 def test_bytes_read_and_written_are_counted(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_bytes_read_and_written_are_counted(tmp_path: Path) -> None:
     code = "open('out', 'wb').write(open('in', 'rb').read())"
     ended = meters.measured((PYTHON, "-c", code), tmp_path, {})
 
-    assert ended.read is not None
-    assert ended.written is not None
-    assert ended.read > 3_000_000
-    assert 3_000_000 <= ended.written < 3_100_000
+    assert ended.cost.read is not None
+    assert ended.cost.written is not None
+    assert ended.cost.read > 3_000_000
+    assert 3_000_000 <= ended.cost.written < 3_100_000
 
 
 def test_a_command_that_fails_shows_its_end(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import re
 
 from bench.aims import judged
-from bench.figures import Report
+from bench.figures import Measured, Report
 from bench.report import markdown, middles
-from tests.unit.bench.examples import case, measured, run
+from tests.unit.bench.examples import case, measured, rolled, run
 
 
 def _shown(**changes: object) -> str:
@@ -37,7 +37,7 @@ def test_every_table_has_as_many_cells_in_each_row() -> None:
     """A row of another width breaks the page."""
     widths = [[line.count("|") for line in table.splitlines()] for table in re.findall(r"(?:^\|.*\n)+", _shown(), re.MULTILINE)]
 
-    assert len(widths) == 6
+    assert len(widths) == 8
     assert all(len(set(width)) == 1 for width in widths)
 
 
@@ -50,11 +50,36 @@ def test_an_engine_that_cannot_be_seen_is_said_to_be() -> None:
 
 def test_parts_that_were_left_out_have_no_headings() -> None:
     """A run of one part gives a short page."""
-    text = _shown(cases=(), transfer=None, served=())
+    text = _shown(cases=(), transfer=None, served=(), rolled=())
 
     assert "## Releases" not in text
     assert "## Serving" not in text
+    assert "## Rollouts" not in text
+    assert "measured later" not in text
     assert "`invoke --list`" in text
+
+
+def test_what_clients_saw_of_rollouts_is_shown() -> None:
+    """What was sent, failed and mixed up, at rest and in rollouts, and how long each rollout took."""
+    text = _shown(rolled=(rolled("steady", mixed=2),))
+
+    assert "| docker | steady | 4 | 600 | 30 | 0 | 2 | 11, 22 | 33, 44 |" in text
+    assert "| new model | 9.5 |" in text
+    assert "| taken back | 10.4 |" in text
+
+
+def test_parts_of_a_later_run_say_when_they_were_measured() -> None:
+    """And on what, if that was not the machine of the others."""
+    text = _joined(measured(at="later", command="python -m bench --only load"))
+    assert "Load was measured later. Taken later at commit 0123456789ab by `python -m bench --only load`, in 10 minutes.\n" in text
+    assert "another machine" not in text
+    elsewhere = measured().machine.model_copy(update={"cores": 64})
+    assert "On another machine: 64 cores, some; Linux." in _joined(measured(machine=elsewhere))
+
+
+def _joined(other: Measured) -> str:
+    found = measured().with_parts_of(other, ["load"])
+    return markdown(Report(measured=found, aims=judged(found)))
 
 
 def test_the_middle_of_a_stage_counts_runs_that_skipped_it() -> None:

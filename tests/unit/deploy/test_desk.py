@@ -194,6 +194,15 @@ def test_what_becomes_of_a_canary_is_told_to_scripts(
     assert (found["model"], found["outcome"], found["why"]) == ("digits@2", outcome, why)
 
 
+def test_status_names_a_canary_and_how_it_is_ended(orphaned: Application, capsys: Output) -> None:
+    """Not as something that is broken."""
+    desk.status(orphaned.site(), json=False)
+    told = capsys.readouterr().out
+    assert "release 2 by" in told
+    assert "is under way beside it: model digits@2" in told
+    assert told.splitlines()[-1] == "next: `invoke promote-canary` or `invoke abort` ends a canary"
+
+
 def rendered(output: Output) -> dict[str, Any]:
     """The objects that were printed, by kind."""
     return {item["kind"]: item for item in yaml.safe_load_all(output.readouterr().out)}

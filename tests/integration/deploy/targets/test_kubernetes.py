@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,7 @@ class Images:
         app = image.described("replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._blobs)
         for item in (config, *layers):
             if not self._registry.has("test-cluster", item.digest):
-                digest = item.digest
-                self._registry.upload("test-cluster", digest, item.size, lambda digest=digest: self._blobs.open(digest), lambda _: None)
+                self._registry.upload("test-cluster", item.digest, item.size, partial(self._blobs.open, item.digest), lambda _: None)
         self._registry.put_manifest("test-cluster", app.manifest.digest, self._blobs.read(app.manifest.digest))
         joined = Image(app=app, layer=recorded().image.layer, manifest=app.manifest, config=config.digest)
         return Release(image=joined, repository=f"{self._registry.host}/test-cluster")
@@ -121,7 +121,8 @@ def namespace() -> Iterator[str]:
         lacking("no cluster is named", "set KUBECONFIG to the kubeconfig of one")
     from kubernetes import client, config
 
-    core = client.CoreV1Api(config.new_client_from_config())
+    library: Any = config
+    core: Any = client.CoreV1Api(library.new_client_from_config())
     name = f"test-{secrets.token_hex(4)}"
     core.create_namespace({"metadata": {"name": name}})
     yield name

@@ -164,6 +164,20 @@ def test_requests_go_to_a_side_alone_when_it_is_done(place: FakePlace, a: Releas
         assert place.found("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == place.rendering().named(name)  # type: ignore[arg-type]
 
 
+def test_a_switch_is_not_done_while_others_get_requests(place: FakePlace, a: Release, b: Release) -> None:
+    """Nor while a replica gets none."""
+    changes = place.changes()
+    changes.roll("main", a, 2)
+    changes.roll("twin", b, 1)
+    changes.point(Serving("main", both=True))
+    place.cluster.step()
+    assert not changes._reached("main", a)
+    changes.point(Serving("main"))
+    place.cluster.step()
+    assert changes._reached("main", a)
+    assert not changes._reached("main", b)
+
+
 def test_a_service_that_does_not_find_its_replicas_is_told(place: FakePlace, a: Release) -> None:
     """Before those that answer still are taken away."""
     changes = place.changes()

@@ -213,6 +213,15 @@ def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace
     assert standby.answers() == {"b"}
 
 
+def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
+    """Though it served well once: it has not proven itself this time, and is asked first."""
+    standby.changes().point(Serving("twin", both=True))
+    standby.play.played.clear()
+    standby.apply(standby.release("a"), trigger="rollback")
+    assert [url for url, _ in standby.play.played if "/pods/" in url]
+    assert standby.answers() == {"a"}
+
+
 # --- from one strategy to another
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.errors import CanaryAborted, GoldenMiss, RolloutFailed
+from deploy.targets.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.cluster import PodScript
 from tests.fakes.places import NAME, FakePlace, observed
@@ -67,8 +68,10 @@ def test_a_canary_that_is_lost_is_waited_for() -> None:
     lost: list[str] = []
 
     def problem() -> str:
+        asked = place.play.played[-1][0].rpartition("/")[2].partition(":")[0]
+        assert "/services/" in place.play.played[-1][0] or Pod(place.found("Pod", asked)).ready
         if place.cluster.seconds() - began > 12 and not lost and place.pods("b"):
-            place.cluster.scripts[b.image.digest] = PodScript(ready_after=5)
+            place.cluster.scripts[b.image.digest] = PodScript(ready_after=50)
             lost.append(min(place.pods("b")))
             place.cluster.lose(lost[0])
         return ""
@@ -79,12 +82,39 @@ def test_a_canary_that_is_lost_is_waited_for() -> None:
     assert place.answers() == {"b"}
 
 
+def test_a_canary_that_was_started_again_is_given_up() -> None:
+    """Though it is ready again: it is being tried, and has died."""
+    place = canary()
+    b = place.release("b")
+
+    def metrics(entrance: Any, _path: str) -> str:
+        name = entrance.url.rpartition("/")[2].partition(":")[0]
+        if name in place.pods("b") and not Pod(place.found("Pod", name)).restarts:
+            place.cluster.crash(name)
+            place.cluster.step(20)
+            assert Pod(place.found("Pod", name)).ready
+        return ""
+
+    place.metrics = metrics
+    with pytest.raises(RolloutFailed, match="a replica of the canary died"):
+        place.apply(b)
+    is_undone(place)
+
+
 @pytest.mark.parametrize("count", [2, 3, 50])
-def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(count: int) -> None:
+def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are never more of them than there shall be in the end."""
     place = canary(replicas=count)
     counted(place, 0)
+    step, most = place.cluster.step, [0]
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        most[0] = max(most[0], len(place.pods("b")))
+
+    monkeypatch.setattr(place.cluster, "step", watched)
     place.apply(b := place.release("b"))
+    assert most == [2]
     assert states(place.deployer()) == replicas(b, "serving")
     assert place.deployer().serves(b)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import count
 from typing import Any
 
 import pytest
 
+from deploy import rollout
 from deploy.errors import GoldenMiss, RolloutLocked
 from deploy.records import Release
 from deploy.render import SIDE
+from tests.fakes.cluster import PodScript
 from tests.fakes.deployers import Killed
 from tests.fakes.places import FakePlace, writes
 
@@ -136,6 +139,23 @@ def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
     assert place.cluster.seconds() - began > 60
     assert canary < place.pods("b")
     assert place.end() == end
+
+
+def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() -> None:
+    """Whatever the settings of whoever gives it up; what is left of the stable replicas has all requests at once."""
+    place = FakePlace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    place.apply(a := place.release("a"))
+    before = deepcopy(place.found("Deployment")["spec"])
+    with pytest.raises(Killed):
+        releases(place, place.release("b"), lambda _: is_held(place))
+    place.release("a", PodScript(ready_after=20))
+    place.lose(lost := min(place.pods("a")))
+    stayed = place.pods("a") - {lost}
+    done = rollout.abort(place.deployer(resources={"memory": "1Gi"}), "grace")
+    assert (done.outcome, done.ending and done.ending.why) == ("undone", "given up by grace")
+    assert place.found("Deployment")["spec"] == before
+    assert stayed < place.pods() == place.pods("a")
+    assert place.deployer().serves(a)
 
 
 def test_the_lease_of_a_killed_deployer_expires() -> None:

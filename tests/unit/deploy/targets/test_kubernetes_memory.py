@@ -69,8 +69,11 @@ def test_an_entry_that_was_spoilt_is_told_by_what_serves(place: FakePlace, a: Re
     """The release before does not come back for it."""
     place.apply(a)
     place.apply(b)
-    place.found("ConfigMap", f"{NAME}-history")["data"]["000002"] = "{"
+    entries = place.found("ConfigMap", f"{NAME}-history")["data"]
+    kept, entries["000002"] = entries["000002"], "{"
     assert [item.attempt.release for item in place.deployer().history()] == [a, b]
+    entries |= {"000001": "{", "000002": kept}
+    assert [item.attempt.release for item in place.deployer().history()] == [b]
 
 
 def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
@@ -185,6 +188,18 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
             target.shift(b)
     assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
     assert place.answers() == {"a"}
+
+
+def test_what_served_when_an_earlier_attempt_began_does_not_count(place: FakePlace, a: Release, b: Release) -> None:
+    """A target that is used again looks anew, however it ended before."""
+    place.apply(a)
+    target = place.deployer()
+    with target.locked():
+        target.begin(attempt(2, b))
+    assert target._before
+    with target.locked():
+        assert target._before is None
+        assert target._begun is None
 
 
 def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:

@@ -104,6 +104,17 @@ def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(
     assert place.deployer().serves(c)
 
 
+def test_a_standby_that_is_too_small_is_no_instant_way_back() -> None:
+    """It gets the requests when there are as many replicas as are needed."""
+    place = FakePlace(strategy="blue-green", standby=True)
+    place.apply(a := place.release("a"))
+    place.apply(place.release("b"))
+    scaled(place, 5, "kubectl", f"{NAME}-twin")
+    place.apply(a, trigger="rollback")
+    assert len(place.pods("a")) == 5
+    assert place.deployer().serves(a)
+
+
 # --- fields of others
 
 

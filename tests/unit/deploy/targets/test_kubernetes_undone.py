@@ -10,6 +10,7 @@ import pytest
 from deploy.errors import ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
 from deploy.records import Release
 from deploy.render import SIDE
+from deploy.targets.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.cluster import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
@@ -189,23 +190,23 @@ def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.Mo
     assert place.deployer(resources={"memory": "1Gi"}).serves(a)
 
 
-def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
+def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
     place = FakePlace()
     place.apply(a := place.release("a"))
     place.release("a", PodScript(pulled_in=1, ready_after=1))
     changes = place.changes(resources={"memory": "1Gi"})
     changes._put("main", changes._deployment("main", a, 2, None))
-    target, halves = place.deployer(resources={"memory": "1Gi"}), 0
-    for _ in range(40):
+    target = place.deployer(resources={"memory": "1Gi"})
+    pods = target._sides.pods("main")
+    while len(pods) != 2 or not all(pod.ready for pod in pods) or len({pod.template for pod in pods}) != 2:
         place.cluster.step()
-        pods = target._sides.pods("main")
-        if len(pods) == 2 and all(pod.ready for pod in pods) and len({pod.template for pod in pods}) == 2:
-            halves += 1
-            side = target._sides.side("main")
-            assert side
-            assert not target._is_whole(side)
-    assert halves
+        pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
+    monkeypatch.setattr(place.cluster, "_controllers", ())
+    side = target._sides.side("main")
+    assert side
+    assert side.image == pods[0].image == pods[1].image
+    assert not target._is_whole(side)
 
 
 # --- what cannot be undone

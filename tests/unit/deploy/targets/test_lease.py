@@ -120,6 +120,14 @@ def test_a_machine_of_the_same_name_is_another_one(cluster: FakeCluster, monkeyp
         pytest.fail("it is held")
 
 
+def test_a_machine_that_cannot_be_told_is_never_this_one(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of which nothing is known are not the same."""
+    held_by(cluster, str(Owner("grace", socket.gethostname(), 0, "")))["metadata"]["annotations"] = {"twinship.dev/machine": ""}
+    monkeypatch.setattr(module, "machine", lambda: "")
+    with pytest.raises(RolloutLocked, match="grace on"), lease(cluster, renewing(cluster)).held(5):
+        pytest.fail("it is held")
+
+
 @pytest.mark.parametrize("wait", [0, 20, 120])
 def test_a_dead_holder_elsewhere_loses_it_by_expiry(cluster: FakeCluster, wait: float) -> None:
     """However short the wait for others: whoever is not seen alive is waited for until then, else nobody would ever get it."""

@@ -103,6 +103,8 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides:
     """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
     place.changes().roll("main", a := place.release("a"), 2)
     assert _side(sides).replicas_are_ours
+    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl")
+    assert not _side(sides).replicas_are_ours
     place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl")
     assert not _side(sides).replicas_are_ours
     place.changes().roll("main", a, 3)

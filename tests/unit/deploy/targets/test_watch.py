@@ -12,7 +12,7 @@ from deploy import progress
 from deploy.errors import RolloutFailed
 from deploy.records import Release
 from deploy.targets.pods import Pod
-from deploy.targets.watch import Wanted, Watch
+from deploy.targets.watch import Wanted, Watch, _complete
 from tests.fakes.cluster import PodScript
 from tests.fakes.places import NAME, FakePlace
 
@@ -210,52 +210,6 @@ def test_a_deployment_that_somebody_paused_ends_it(place: FakePlace, monkeypatch
     assert f"kubectl rollout resume deployment/{NAME}" in caught.value.next
 
 
-# --- nodes
-
-
-def test_a_replica_without_a_node_ends_it_after_a_while(place: FakePlace) -> None:
-    """In the scheduler's words."""
-    place.cluster.world.room = 1
-    with pytest.raises(RolloutFailed, match="no node can take a replica: 0/1 nodes are available: 1 Too many pods") as caught:
-        watch(place, place.release("a")).until_ready()
-    assert "FailedScheduling" in caught.value.detail
-    assert 30 < place.cluster.seconds() < 45
-
-
-def test_a_node_that_is_freed_in_time_is_taken(place: FakePlace) -> None:
-    """A pod may wait a moment."""
-    place.cluster.world.room = 1
-    each = meanwhile(place, lambda: setattr(place.cluster.world, "room", 5), after=20)
-    watch(place, place.release("a")).until_ready(each)
-
-
-def grown(place: FakePlace, reason: str, after: float) -> Callable[[], None]:
-    """An autoscaler that says that it adds a node, and has done so after a while."""
-    place.cluster.world.room = 1
-    each = meanwhile(place, lambda: setattr(place.cluster.world, "room", 5), after=after)
-
-    def told() -> None:
-        for name in place.pods():
-            place.cluster.objects.event(place.found("Pod", name), reason, "pod triggered scale-up: [{pool 1->2 (max: 5)}]")
-        each()
-
-    return told
-
-
-@pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
-def test_a_node_that_is_being_added_is_waited_for(reason: str, place: FakePlace) -> None:
-    """Longer than a replica may take otherwise; its deadline begins when it has the node."""
-    watch(place, place.release("a")).until_ready(grown(place, reason, after=400))
-    assert place.cluster.seconds() > 400
-
-
-def test_a_node_that_never_comes_is_not_waited_for_for_ever(place: FakePlace) -> None:
-    """Autoscalers give up, too."""
-    with pytest.raises(RolloutFailed, match="no node can take a replica"):
-        watch(place, place.release("a")).until_ready(grown(place, "TriggeredScaleUp", after=5000))
-    assert 900 < place.cluster.seconds() < 1000
-
-
 # --- when it is too late
 
 
@@ -289,6 +243,15 @@ def test_success_is_never_told_after_the_deadline(place: FakePlace, monkeypatch:
     with pytest.raises(RolloutFailed, match="within 1 min 00 s"):
         watched.until_ready()
     assert all(Pod(place.found("Pod", name)).ready for name in place.pods())
+
+
+def test_what_is_told_of_the_last_change_but_one_is_not_believed() -> None:
+    """The controller has not looked yet, and all replicas are of before."""
+    counts = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 1}
+    item = {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": counts}
+    assert _complete(item)
+    assert not _complete({**item, "metadata": {"generation": 2}})
+    assert not any(_complete({**item, "status": counts | {name: 1}}) for name in counts if name != "observedGeneration")
 
 
 def test_a_deployment_that_is_gone_is_never_complete(place: FakePlace) -> None:

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import pytest
+
+from bench.application import Done, TaskFailed
+from bench.load import Answer, Load
+from bench.rollouts import Span, Step, first_label, fits, ten, under
+
+SAYS = {"a": "tiger", "b": "tabby"}
+SPANS = [Span("one", 10.0, 20.0, "a", "b"), Span("two", 21.0, 30.0, "b", "b"), Span("three", 31.0, 40.0, "b", "a")]
+
+
+@pytest.mark.parametrize(
+    ("at", "seconds", "model", "fit"),
+    [
+        (5.0, 1.0, "a", True),
+        (5.0, 1.0, "b", False),
+        (9.0, 2.0, "b", True),
+        (15.0, 0.1, "a", True),
+        (15.0, 0.1, "b", True),
+        (19.9, 0.5, "a", True),
+        (20.2, 0.1, "a", False),
+        (20.2, 0.1, "b", True),
+        (25.0, 0.1, "a", False),
+        (30.9, 0.2, "a", True),
+        (41.0, 0.1, "a", True),
+        (41.0, 0.1, "b", False),
+        (5.0, 40.0, "b", True),
+        (15.0, 0.1, "c", False),
+    ],
+)
+def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(at: float, seconds: float, model: str, *, fit: bool) -> None:
+    """At rest the one that serves, in a rollout the one before and the one after; never another."""
+    assert fits(Answer(at, seconds, 200, model, said=SAYS.get(model, "")), SPANS, SAYS) is fit
+
+
+def test_an_answer_that_says_what_another_model_says_is_mixed_up() -> None:
+    """Even if the model that it names may serve."""
+    assert not fits(Answer(15.0, 0.1, 200, "a", said="tabby"), SPANS, SAYS)
+
+
+@dataclass
+class ScriptedLoad:
+    """A load whose answers are known beforehand."""
+
+    models: list[str]
+    clients: int = 3
+    pause: float = 0.5
+    answers: list[Answer] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def once(self) -> Answer:
+        model = self.models.pop(0)
+        return Answer(time.monotonic(), 0.0, 200, model, said=SAYS[model])
+
+    def add(self, model: str, status: int = 200, said: str = "") -> None:
+        """An answer at this moment."""
+        self.answers.append(Answer(time.monotonic(), 0.010, status, model, said=said or SAYS[model]))
+
+
+def test_rollouts_are_measured_with_what_clients_saw() -> None:
+    """Rest and rollouts apart; failures and mixed answers counted; each step with its name and time."""
+    load = ScriptedLoad(["a", "b", "a"])
+
+    def forth() -> None:
+        load.add("a")
+        load.add("b", said="tiger")
+        load.add("b", 503)
+
+    def back() -> None:
+        load.add("b")
+        load.add("a")
+
+    load.add("a")
+    rolled = under(cast("Load", load), "docker", "steady", [Step("forth", forth), Step("back", back)], rest=0.0)
+
+    assert (rolled.target, rolled.load, rolled.clients, rolled.pause) == ("docker", "steady", 3, 0.5)
+    assert (rolled.rolling.requests, rolled.rolling.failures, rolled.mixed) == (4, 1, 1)
+    assert [rollout.name for rollout in rolled.rollouts] == ["forth", "back"]
+    assert 0 <= rolled.rollouts[0].begin <= rolled.rollouts[0].end <= rolled.rollouts[1].begin <= rolled.rollouts[1].end
+    assert rolled.rolling.p50 == pytest.approx(10.0)
+
+
+@dataclass
+class RecordedApplication:
+    """An application that notes what is done to it; each release ends with the next code."""
+
+    folder: Path
+    codes: list[int]
+    done: list[str] = field(default_factory=list)
+
+    def commit(self, message: str) -> str:
+        self.done.append(message)
+        return "0" * 40
+
+    def ok(self, *arguments: str, **variables: str) -> Done:
+        assert variables == {"HOME": "here"}
+        self.done.append(" ".join(arguments))
+        return Done(0, "", "")
+
+    def invoke(self, *arguments: str, **variables: str) -> Done:
+        assert variables == {"HOME": "here"}
+        entry = (self.folder / "app" / "__init__.py").read_text(encoding="utf-8")
+        self.done.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
+        return Done(self.codes.pop(0), "", "why")
+
+
+@pytest.fixture(name="application")
+def _application(tmp_path: Path) -> RecordedApplication:
+    (tmp_path / "app").mkdir()
+    for name in ("__init__.py", "routes.py"):
+        (tmp_path / "app" / name).write_text("good = True\n", encoding="utf-8")
+    return RecordedApplication(tmp_path, [60, 60])
+
+
+def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> None:
+    """Models, code and both go forth and back, and two releases are wrong and mended."""
+    steps = ten(application, {"HOME": "here"}, b"eleven char")
+    for step in steps:
+        step.take()
+
+    assert len(steps) == 10
+    assert application.done == [
+        "release --model imagenet@2",
+        "new code",
+        "release --model imagenet@2",
+        "new model and code",
+        "release --model imagenet@1",
+        "rollback --only model",
+        "rollback --only code",
+        *("wrong behind a proxy", "release with != 11", "good again"),
+        "release --model imagenet@1",
+        "rollback",
+        *("wrong behind a proxy", "release with != 11", "good again"),
+        "release --model imagenet@2",
+    ]
+    assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"
+    assert (application.folder / "app" / "routes.py").read_text(encoding="utf-8").count("\n# new") == 2
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_wrong_release_that_is_not_undone_is_an_error(application: RecordedApplication, code: int) -> None:
+    """Its figures would be of something else; the code is good again all the same."""
+    application.codes = [code]
+    wrong = next(step for step in ten(application, {"HOME": "here"}, b"eleven char") if "wrong" in step.name)
+    with pytest.raises(TaskFailed, match=f"ended with {code}"):
+        wrong.take()
+    assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"
+
+
+def test_the_first_label_is_what_an_answer_says() -> None:
+    """Of the first picture, the likeliest."""
+    answer: Any = b'{"result": [[[["tiger", 90.0], ["tabby", 5.0]], [["cup", 1.0]]], "Computed in 1.0 ms"]}'
+    assert first_label(answer) == "tiger"
