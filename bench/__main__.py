@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import aims, charts, meters, pushes, releases, report, rollouts, serving
+from bench import aims, charts, cluster, meters, pushes, releases, report, rollouts, serving
 from bench.application import ROOT
-from bench.figures import FIELDS, Case, Machine, Measured, Report, Rolled, Run, Served, Transfer
+from bench.figures import FIELDS, Case, Clustered, Machine, Measured, Report, Rolled, Run, Served, Transfer
 from bench.ground import Ground, docker, ground, packages_of
 from bench.load import Load
 from bench.releases import Rivals
@@ -47,6 +47,7 @@ class Scale:
     listing: int
     load: serving.Plan
     rollouts: rollouts.Plan
+    cluster: cluster.Plan
 
 
 FULL = Scale(
@@ -58,6 +59,7 @@ FULL = Scale(
     listing=9,
     load=serving.Plan(clients=(1, 4, 16), seconds=2.5, turns=3),
     rollouts=rollouts.Plan(loads=(("steady", 4, 0.1), ("all it can", 8, 0.0)), rest=10.0, steps=10),
+    cluster=cluster.Plan(clients=6, pause=0.1, rest=10.0, steps=10, arrivals=3),
 )
 QUICK = Scale(
     first=1,
@@ -68,6 +70,7 @@ QUICK = Scale(
     listing=1,
     load=serving.Plan(clients=(1, 4), seconds=0.3, turns=1),
     rollouts=rollouts.Plan(loads=(("steady", 4, 0.1),), rest=1.0, steps=2),
+    cluster=cluster.Plan(clients=4, pause=0.1, rest=1.0, steps=1, arrivals=1),
 )
 
 
@@ -146,7 +149,8 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
     """Measures the parts that are asked for."""
     at, started = datetime.now(UTC), time.monotonic()
     listing = _listing(scale.listing) if "listing" in parts else ()
-    cases, transfer, served, rolled = _with_ground(scale, parts, folder) if set(parts) - {"listing"} else ((), None, (), ())
+    cases, transfer, served, rolled = _with_ground(scale, parts, folder) if set(parts) - {"listing", "cluster"} else ((), None, (), ())
+    clustered = _clustered(scale.cluster, folder / "on-cluster") if "cluster" in parts else None
     return Measured(
         at=at.strftime("%Y-%m-%d %H:%M UTC"),
         commit=str(source.commit(ROOT, ("app", "deploy", "sample", "bench"))),
@@ -158,6 +162,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
         listing=listing,
         served=served,
         rolled=rolled,
+        cluster=clustered,
     )
 
 
@@ -174,7 +179,7 @@ def _with_ground(
     """Measures what needs a ground. Every first release has a new one, and so have rollouts; the rest is done on the last of the former."""
     shared = Workplace.made(folder)
     rolled = _rolled(scale.rollouts, shared) if "load" in parts else ()
-    if not set(parts) - {"listing", "load"}:
+    if not set(parts) - {"listing", "load", "cluster"}:
         return (), None, (), rolled
     firsts, wanted = [], scale.first if "releases" in parts else 0
     for turn in range(1, wanted):
@@ -194,12 +199,28 @@ def _with_ground(
 def _rolled(plan: rollouts.Plan, shared: Workplace) -> tuple[Rolled, ...]:
     log.info("rollouts under load")
     with ground(shared.folder / "ground-load", shared.packages) as made:
-        made.invoke("model.publish", "--directory", str(shared.sample))
-        second = shared.folder / "sample-2"
-        bundle.write("2", second)
-        made.invoke("release")
-        made.invoke("model.publish", "--directory", str(second))
+        _publish_both(made, shared)
         return tuple(_under(made, plan, number) for number in range(len(plan.loads)))
+
+
+def _clustered(plan: cluster.Plan, folder: Path) -> Clustered | None:
+    kubeconfig = os.environ.get("KUBECONFIG", "")
+    if not kubeconfig:
+        log.info("rollouts on a cluster: left out, KUBECONFIG names none")
+        return None
+    log.info("rollouts on a cluster")
+    folder.mkdir()
+    shared = Workplace.made(folder)
+    with ground(folder / "ground", shared.packages) as made:
+        _publish_both(made, shared)
+        return cluster.measured(made, kubeconfig, plan)
+
+
+def _publish_both(made: Ground, shared: Workplace) -> None:
+    made.invoke("model.publish", "--directory", str(shared.sample))
+    second = shared.folder / "sample-2"
+    bundle.write("2", second)
+    made.invoke("model.publish", "--directory", str(second))
 
 
 def _under(made: Ground, plan: rollouts.Plan, number: int) -> Rolled:
@@ -207,7 +228,7 @@ def _under(made: Ground, plan: rollouts.Plan, number: int) -> Rolled:
     name, clients, pause = plan.loads[number]
     made.invoke("release", "--model", "imagenet@1")
     body = made.application.scored(rollouts.PICTURE)
-    steps = rollouts.ten(made.application, made.variables, body)[: plan.steps]
+    steps = rollouts.ten(rollouts.Deployer(made.application, body, made.variables))[: plan.steps]
     load = Load("127.0.0.1", made.application.port, body, clients=clients, pause=pause, kept=rollouts.first_label)
     return rollouts.under(load, "docker", name, steps, plan.rest)
 

@@ -38,7 +38,7 @@ def _judged(measured: Measured) -> Iterator[Aim]:
         yield Aim(promise=promise, found=f"{ratio:.2f} times", met=ratio <= TIMES_A_PUT)
     if measured.cases:
         yield _memory(measured.cases)
-    for rolled in measured.rolled:
+    for rolled in measured.loads:
         yield from _rolled(rolled)
     if measured.listing:
         middle = median(measured.listing)
@@ -74,13 +74,10 @@ def _memory(cases: tuple[Case, ...]) -> Aim:
 
 
 def _rolled(rolled: Rolled) -> Iterator[Aim]:
-    sent = rolled.rolling.requests + rolled.rolling.failures
-    under = f"{len(rolled.rollouts)} rollouts in a row on {rolled.target}, {rolled.load}"
-    rate = f"{rolled.rolling.rate:.0f} requests a second"
-    met = rolled.rolling.failures == 0 and rolled.rolling.rate >= STEADY_RATE
+    under, rate = f"{len(rolled.rollouts)} rollouts in a row on {rolled.target}, {rolled.load}", rolled.rolling.rate
     yield Aim(
         promise=f"{under}: at {STEADY_RATE:.0f} requests a second or more, none fails",
-        found=f"{rolled.rolling.failures} of {sent:,} at {rate}",
-        met=met,
+        found=f"{rolled.failed} of {rolled.sent:,} at {rate:.0f} a second",
+        met=rolled.failed == 0 and rate >= STEADY_RATE,
     )
-    yield Aim(promise=f"{under}: no answer is of a model that may not serve then", found=f"{rolled.mixed}", met=rolled.mixed == 0)
+    yield Aim(promise=f"{under}: no answer is mixed up", found=str(rolled.mixed), met=rolled.mixed == 0)

@@ -38,8 +38,8 @@ def draw(measured: Measured, folder: Path) -> None:
         _memory(measured.cases, folder / report.MEMORY)
     if measured.served:
         _serving(measured.served, folder / report.SERVING)
-    if measured.rolled:
-        _rolled(measured.rolled, folder / report.LOAD)
+    if measured.loads:
+        _rolled(measured.loads, folder / report.LOAD)
 
 
 def _releases(cases: Sequence[Case], target: Path) -> None:
@@ -115,19 +115,19 @@ def _serving(served: Sequence[Served], target: Path) -> None:
 def _rolled(rolled: Sequence[Rolled], target: Path) -> None:
     figure, grid = _grid(len(rolled), 1, width=11)
     for item, (axes,) in zip(rolled, grid, strict=True):
-        for rollout in item.rollouts:
-            axes.axvspan(rollout.begin, rollout.end, color=_PUSHED, alpha=0.25)
+        for number, rollout in enumerate(item.rollouts):
+            axes.axvspan(rollout.begin, rollout.end, color=_PUSHED, alpha=0.35 if number % 2 else 0.2, linewidth=0)
             axes.text(rollout.begin, 0.98, f" {rollout.name}", transform=axes.get_xaxis_transform(), rotation=90, fontsize=6, va="top")
         at = [second.at for second in item.seconds]
         axes.plot(at, [second.p99 for second in item.seconds], "-", color=_OTHER, linewidth=1, label="p99 of each second")
         axes.plot(at, [second.p50 for second in item.seconds], "-", color=_MINE, linewidth=1, label="p50")
-        rate = f"{item.rolling.rate:.0f} requests a second, {item.rolling.failures} failed"
+        rate = f"{item.rolling.rate:.0f} requests a second, {item.failed} failed"
         axes.set_title(f"{item.target}, {item.load}: {rate}; rollouts are shaded", fontsize=9)
         axes.set_ylabel("milliseconds")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.01)
-    grid[0][0].legend(fontsize=7, loc="upper right")
     grid[-1][0].set_xlabel("seconds")
+    figure.legend(*grid[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower right", ncols=2)
     _save(figure, target)
 
 

@@ -15,7 +15,7 @@ from deploy.records import Record
 # The stages that a model or code must pass to be a pushed image; the others prove it and make it serve.
 TO_PUSHED = ("start and fetch", "build", "join", "push")
 # Where each part of a run is kept.
-FIELDS = {"releases": "cases", "pushes": "transfer", "serving": "served", "load": "rolled", "listing": "listing"}
+FIELDS = {"releases": "cases", "pushes": "transfer", "serving": "served", "load": "rolled", "cluster": "cluster", "listing": "listing"}
 
 
 class Spread(Record):
@@ -178,6 +178,42 @@ class Rolled(Record):
     rollouts: tuple[Rollout, ...]
     seconds: tuple[Second, ...]
 
+    @property
+    def failed(self) -> int:
+        """Requests without a right answer, in all."""
+        return self.rest.failures + self.rolling.failures
+
+    @property
+    def sent(self) -> int:
+        """Requests in all."""
+        return self.rest.requests + self.rolling.requests + self.failed
+
+
+class Arrival(Record):
+    """A replica of a release that its node did not have yet: seconds of its way from the apply until it answered.
+
+    Args:
+        started: until a node was found and the image was pulled.
+        loaded: from there until the model was loaded.
+        ready: from there until it got requests.
+    """
+
+    started: float
+    loaded: float
+    ready: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.started + self.loaded + self.ready
+
+
+class Clustered(Record):
+    """Rollouts on a Kubernetes cluster: under load, and replica by replica at rest."""
+
+    rolled: Rolled
+    arrivals: tuple[Arrival, ...]
+
 
 class Machine(Record):
     """What all of it was measured on."""
@@ -209,7 +245,13 @@ class Measured(Taken):
     listing: tuple[float, ...] = ()
     served: tuple[Served, ...] = ()
     rolled: tuple[Rolled, ...] = ()
+    cluster: Clustered | None = None
     later: Mapping[str, Taken] = {}
+
+    @property
+    def loads(self) -> tuple[Rolled, ...]:
+        """The rollouts under load, on whichever target."""
+        return (*self.rolled, *([self.cluster.rolled] if self.cluster else []))
 
     def with_parts_of(self, other: Measured, parts: Iterable[str]) -> Measured:
         """These figures, with some parts in the place of this run's; each knows when it was taken."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from bench.figures import FIELDS, Burst, Case, Machine, Measured, Report, Rolled, Run, Served, Spread, Taken
+from bench.figures import FIELDS, Arrival, Burst, Case, Machine, Measured, Report, Rolled, Run, Served, Spread, Taken
 from deploy.progress import size
 
 RELEASES, STAGES, MEMORY, SERVING, LOAD = "releases.png", "stages.png", "memory.png", "serving.png", "load.png"
@@ -33,8 +33,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _others(measured)
     if measured.served:
         yield from _serving(measured.served)
-    if measured.rolled:
-        yield from _rolled(measured.rolled)
+    if measured.loads:
+        yield from _rolled(measured.loads)
+    if measured.cluster:
+        yield from _arrivals(measured.cluster.arrivals)
 
 
 def _taken(taken: Taken) -> str:
@@ -148,10 +150,20 @@ def _rolled(rolled: tuple[Rolled, ...]) -> Iterator[str]:
     yield from _table(columns, ((name, *(_took(item, name) for item in rolled)) for name in names))
 
 
+def _arrivals(arrivals: tuple[Arrival, ...]) -> Iterator[str]:
+    yield from ("", "### New replicas on the cluster", "")
+    yield f"From the apply until a replica answers, of {len(arrivals)} replicas whose node had an older image of the application."
+    yield ""
+    header = ("seconds", "node found, image pulled", "model loaded", "ready for requests", "in all")
+    columns = ([item.started for item in arrivals], [item.loaded for item in arrivals], [item.ready for item in arrivals])
+    spreads = [Spread.of(column) for column in (*columns, [item.total for item in arrivals])] if arrivals else []
+    row = (f"{item.median:.1f} ({item.least:.1f} to {item.most:.1f})" for item in spreads)
+    yield from _table(header, [("a replica", *row)] if arrivals else [])
+
+
 def _under(item: Rolled) -> tuple[str, ...]:
-    rolling = item.rolling
-    counts = (f"{rolling.requests + rolling.failures:,}", f"{rolling.rate:.0f}", str(rolling.failures), str(item.mixed))
-    return (item.target, item.load, str(item.clients), *counts, _latencies(item.rest), _latencies(rolling))
+    counts = (f"{item.sent:,}", f"{item.rolling.rate:.0f}", str(item.failed), str(item.mixed))
+    return (item.target, item.load, str(item.clients), *counts, _latencies(item.rest), _latencies(item.rolling))
 
 
 def _latencies(burst: Burst) -> str:

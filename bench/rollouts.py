@@ -6,8 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +24,7 @@ _UNDONE = 60
 _CODE = "app/routes.py"
 _ENTRY = "app/__init__.py"
 # Right in the smoke test and wrong behind the front door, for the golden cases alone: clients keep their answers.
-_WRONG_BEHIND_A_PROXY = """
+WRONG_BEHIND_A_PROXY = """
 
 
 _made = create_app
@@ -151,51 +150,70 @@ def _seconds(answers: Sequence[Answer], begin: float, end: float) -> Iterator[Se
         yield Second(at=float(at), requests=len(taken), p50=p50, p99=p99)
 
 
-def ten(application: Released, variables: Mapping[str, str], body: bytes) -> tuple[Step, ...]:
-    """Ten rollouts of the sample application: new models, new code, both, ways back, and two that fail and undo themselves.
+@dataclass(frozen=True)
+class Deployer:
+    """Brings about rollouts of the sample application, of which both models are in the store.
 
     Args:
-        application: serves the first of the two models that are in its store.
+        application: what is rolled out.
+        body: what the load asks, which wrong code must leave alone.
         variables: of the suite's environment.
-        body: what the load asks, which the failing rollouts must leave alone.
+        options: of each of its tasks.
+        wrong: code that is right when it is tried out and wrong where it serves, but for a body of this length.
     """
 
-    def release(version: int) -> None:
-        application.ok("release", "--model", f"imagenet@{version}", **variables)
+    application: Released
+    body: bytes
+    variables: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    wrong: str = WRONG_BEHIND_A_PROXY
 
-    def change(version: int, line: str) -> None:
-        path = application.folder / _CODE
+    def release(self, version: int, **variables: str) -> None:
+        """Releases the newest code with a model."""
+        self.application.ok("release", *self.options, "--model", f"imagenet@{version}", **self.variables, **variables)
+
+    def change(self, version: int, line: str, **variables: str) -> None:
+        """Changes the code, and releases it with a model."""
+        path = self.application.folder / _CODE
         path.write_text(f"{path.read_text(encoding='utf-8')}\n# {line}, {time.time()}\n", encoding="utf-8")
-        application.commit(line)
-        release(version)
+        self.application.commit(line)
+        self.release(version, **variables)
 
-    back = partial(application.ok, "rollback", **variables)
-    failing = partial(_fail, application, variables, len(body))
+    def back(self, *which: str, **variables: str) -> None:
+        """Takes back what served before, or its model or code alone."""
+        self.application.ok("rollback", *self.options, *which, **self.variables, **variables)
+
+    def fail(self, **variables: str) -> None:
+        """Releases wrong code, which must undo itself; mends the code.
+
+        Raises:
+            TaskFailed: it did not.
+        """
+        path = self.application.folder / _ENTRY
+        good = path.read_text(encoding="utf-8")
+        path.write_text(good + self.wrong % len(self.body), encoding="utf-8")
+        self.application.commit("wrong")
+        done = self.application.invoke("release", *self.options, **self.variables, **variables)
+        path.write_text(good, encoding="utf-8")
+        self.application.commit("good again")
+        if done.code != _UNDONE:
+            raise TaskFailed(f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}")
+
+
+def ten(deployer: Deployer) -> tuple[Step, ...]:
+    """Ten rollouts from the first model on: new models, new code, both, ways back, and two that fail and undo themselves."""
     return (
-        Step("new model", lambda: release(2)),
-        Step("new code", lambda: change(2, "new code")),
-        Step("new model and code", lambda: change(1, "new model and code")),
-        Step("model taken back", lambda: back("--only", "model")),
-        Step("code taken back", lambda: back("--only", "code")),
-        Step("wrong, undone", failing),
-        Step("older model, newest code", lambda: release(1)),
-        Step("both taken back", back),
-        Step("wrong again, undone", failing),
-        Step("newest of both", lambda: release(2)),
+        Step("new model", lambda: deployer.release(2)),
+        Step("new code", lambda: deployer.change(2, "new code")),
+        Step("new model and code", lambda: deployer.change(1, "new model and code")),
+        Step("model taken back", lambda: deployer.back("--only", "model")),
+        Step("code taken back", lambda: deployer.back("--only", "code")),
+        Step("wrong, undone", deployer.fail),
+        Step("older model, newest code", lambda: deployer.release(1)),
+        Step("both taken back", deployer.back),
+        Step("wrong again, undone", deployer.fail),
+        Step("newest of both", lambda: deployer.release(2)),
     )
-
-
-def _fail(application: Released, variables: Mapping[str, str], length: int) -> None:
-    """Releases code that is wrong behind a proxy, which must undo itself; mends the code."""
-    path = application.folder / _ENTRY
-    good = path.read_text(encoding="utf-8")
-    path.write_text(good + _WRONG_BEHIND_A_PROXY % length, encoding="utf-8")
-    application.commit("wrong behind a proxy")
-    done = application.invoke("release", **variables)
-    path.write_text(good, encoding="utf-8")
-    application.commit("good again")
-    if done.code != _UNDONE:
-        raise TaskFailed(f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}")
 
 
 def first_label(text: bytes) -> str:

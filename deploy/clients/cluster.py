@@ -69,8 +69,12 @@ class Cluster(Protocol):
     def serves(self, kind: str) -> bool:
         """Whether the API server knows that kind in the version that KINDS names."""
 
-    def apply(self, item: Object) -> Object:
+    def apply(self, item: Object, *, force: bool = False) -> Object:
         """Server-side apply under our own name: makes the object, or sets exactly the fields that are given; others stay.
+
+        Args:
+            item: the object.
+            force: take fields that somebody else owns from them.
 
         Raises:
             FieldConflict: somebody else owns a field and wants another value; nothing was changed.

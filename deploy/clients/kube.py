@@ -69,8 +69,9 @@ class KubeCluster:
         answer = self._plain("GET", _root(known.api_version), but=(404,))
         return answer.good and any(one.get("name") == known.plural for one in self._object(answer).get("resources") or ())
 
-    def apply(self, item: Object) -> Object:
-        call = Call("PATCH", self._path(*_named(item)), (("fieldManager", MANAGER), ("force", "false")), item, _APPLY)
+    def apply(self, item: Object, *, force: bool = False) -> Object:
+        query = (("fieldManager", MANAGER), ("force", str(force).lower()))
+        call = Call("PATCH", self._path(*_named(item)), query, item, _APPLY)
         return self._object(self._asked(call, ("create", "patch"), *_named(item)))
 
     def find(self, kind: str, name: str) -> Object | None:

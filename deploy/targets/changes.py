@@ -11,7 +11,7 @@ from deploy import progress
 from deploy.clients.cluster import Cluster, Object
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
-from deploy.render import MANAGED_BY, SIDES, Rendering
+from deploy.render import CAUSE, MANAGED_BY, SIDES, Rendering
 from deploy.render import Side as Name
 from deploy.targets.clock import REAL, Clock
 from deploy.targets.lease import Lease
@@ -169,19 +169,31 @@ class Changes:
             self.times = watch.times | self.times
 
     def _put(self, name: Name, item: Object) -> None:
-        """Applies a Deployment, but for a number of replicas that others have chosen since."""
+        """Applies a Deployment, but for a number of replicas that others have chosen since.
+
+        Which release it is, is ours to say: what `kubectl rollout undo` or a patched image has changed of that is taken back.
+        """
         try:
             self._apply(item)
         except FieldConflict as conflict:
-            if set(conflict.owners) != {_REPLICAS}:
+            if not all(path == _REPLICAS or _says_which_release(path) for path in conflict.owners):
                 raise
-            if self._sides.serving().sends_to(name):
-                log.info("the number of replicas is left to %s", conflict.owners[_REPLICAS])
-                item = {**item, "spec": {key: value for key, value in item["spec"].items() if key != "replicas"}}
-            else:
-                # An autoscaler that has gone over to the other side. Its last number is nobody's wish any more.
-                self._delete(name)
-            self._apply(item)
+            taken = sorted({owner for path, owner in conflict.owners.items() if path != _REPLICAS})
+            if taken:
+                log.info("taken back from %s: which release runs", " and ".join(taken))
+            if _REPLICAS in conflict.owners:
+                item = self._left_to(conflict.owners[_REPLICAS], name, item)
+            self._lease.require()
+            self._cluster.apply(item, force=bool(taken))
+
+    def _left_to(self, owner: str, name: Name, item: Object) -> Object:
+        """A Deployment to be applied where somebody else owns the number of its replicas."""
+        if self._sides.serving().sends_to(name):
+            log.info("the number of replicas is left to %s", owner)
+            return {**item, "spec": {key: value for key, value in item["spec"].items() if key != "replicas"}}
+        # An autoscaler that has gone over to the other side. Its last number is nobody's wish any more.
+        self._delete(name)
+        return item
 
     def switch(self, name: Name, release: Release) -> None:
         """Has the Service send requests to a side alone, and waits until every node does.
@@ -231,6 +243,10 @@ class Changes:
             progress.note(note)
             self._clock.sleep(_POLL)
         return True
+
+
+def _says_which_release(path: str) -> bool:
+    return path.endswith("].image") or "twinship.dev/" in path or CAUSE in path
 
 
 def _short(made: object) -> str:

@@ -161,6 +161,9 @@ class KubernetesTarget:
         if before:
             self._go_back(before, serving, release)
         elif standing:
+            if prove:
+                # Nothing of it changes but the marks of the attempt.
+                self._changes.roll(standing, release, self._changes.count())
             if serving != Serving(standing):
                 self._changes.switch(standing, release)
         else:

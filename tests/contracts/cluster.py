@@ -189,6 +189,13 @@ class ClusterContract:
         spec = found(cluster, "Deployment", "web")["spec"]
         assert (spec["replicas"], spec.get("minReadySeconds", 0)) == (1, 0)
 
+    def test_what_somebody_else_set_can_be_taken_from_them(self, cluster: Cluster, other: Write) -> None:
+        """By force, and from then on it is ours."""
+        cluster.apply(deployment("web", replicas=0))
+        other(scaled("web", 1), "autoscaler")
+        assert cluster.apply(deployment("web", replicas=0), force=True)["spec"]["replicas"] == 0
+        assert cluster.apply(deployment("web", replicas=2))["spec"]["replicas"] == 2
+
     def test_two_may_want_the_same(self, cluster: Cluster, other: Write) -> None:
         """A field that somebody else set to the same value is no conflict; when one lets go of it, it stays."""
         cluster.apply(settings("one", key="value"))

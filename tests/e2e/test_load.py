@@ -18,7 +18,7 @@ def test_no_request_is_lost_in_ten_rollouts(serving: Application, clients: int, 
     serving.ok("release", "--model", "imagenet@1")
     body = serving.scored(rollouts.PICTURE)
     load = Load("127.0.0.1", serving.port, body, clients=clients, pause=pause, kept=rollouts.first_label)
-    rolled = rollouts.under(load, "docker", "load", rollouts.ten(serving, {}, body), rest=1.0)
+    rolled = rollouts.under(load, "docker", "load", rollouts.ten(rollouts.Deployer(serving, body)), rest=1.0)
 
     assert not load.failures, load.failures[:5]
     assert rolled.mixed == 0

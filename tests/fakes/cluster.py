@@ -128,12 +128,12 @@ class FakeCluster:
     def serves(self, kind: str) -> bool:
         return kind in KINDS and kind not in self.unserved
 
-    def apply(self, item: Object) -> Object:
+    def apply(self, item: Object, *, force: bool = False) -> Object:
         self._asks("patch", item["kind"], item["metadata"]["name"])
         self._makes(item["kind"])
         live = self.objects.get(item["kind"], item["metadata"]["name"])
         changed, ownership = copied(live or fresh(item)), self._owned(live).copy()
-        if conflicts := ownership.conflicts(changed, item, MANAGER):
+        if not force and (conflicts := ownership.conflicts(changed, item, MANAGER)):
             raise _conflict(item, conflicts)
         changed["apiVersion"] = item.get("apiVersion", changed["apiVersion"])
         ownership.apply(changed, item, MANAGER)

@@ -48,6 +48,6 @@ def test_some_parts_are_joined_with_the_report_that_is_there(tmp_path: Path) -> 
 
 
 def test_every_part_can_be_measured_alone() -> None:
-    """Ten rollouts, steadily and at the most, are one of them."""
-    assert set(PARTS) == {"releases", "pushes", "serving", "load", "listing"}
+    """Ten rollouts, steadily and at the most, are one of them; those on a cluster another."""
+    assert set(PARTS) == {"releases", "pushes", "serving", "load", "cluster", "listing"}
     assert (FULL.rollouts.steps, len(FULL.rollouts.loads)) == (10, 2)

@@ -63,7 +63,7 @@ def test_what_clients_saw_of_rollouts_is_shown() -> None:
     """What was sent, failed and mixed up, at rest and in rollouts, and how long each rollout took."""
     text = _shown(rolled=(rolled("steady", mixed=2),))
 
-    assert "| docker | steady | 4 | 600 | 30 | 0 | 2 | 11, 22 | 33, 44 |" in text
+    assert "| docker | steady | 4 | 750 | 30 | 0 | 2 | 11, 22 | 33, 44 |" in text
     assert "| new model | 9.5 |" in text
     assert "| taken back | 10.4 |" in text
 

@@ -10,7 +10,7 @@ import pytest
 
 from bench.application import Done, TaskFailed
 from bench.load import Answer, Load
-from bench.rollouts import Span, Step, first_label, fits, ten, under
+from bench.rollouts import Deployer, Span, Step, first_label, fits, ten, under
 
 SAYS = {"a": "tiger", "b": "tabby"}
 SPANS = [Span("one", 10.0, 20.0, "a", "b"), Span("two", 21.0, 30.0, "b", "b"), Span("three", 31.0, 40.0, "b", "a")]
@@ -126,7 +126,7 @@ def _application(tmp_path: Path) -> RecordedApplication:
 
 def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> None:
     """Models, code and both go forth and back, and two releases are wrong and mended."""
-    steps = ten(application, {"HOME": "here"}, b"eleven char")
+    steps = ten(Deployer(application, b"eleven char", {"HOME": "here"}))
     for step in steps:
         step.take()
 
@@ -139,21 +139,36 @@ def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> Non
         "release --model imagenet@1",
         "rollback --only model",
         "rollback --only code",
-        *("wrong behind a proxy", "release with != 11", "good again"),
+        *("wrong", "release with != 11", "good again"),
         "release --model imagenet@1",
         "rollback",
-        *("wrong behind a proxy", "release with != 11", "good again"),
+        *("wrong", "release with != 11", "good again"),
         "release --model imagenet@2",
     ]
     assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"
     assert (application.folder / "app" / "routes.py").read_text(encoding="utf-8").count("\n# new") == 2
 
 
+def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) -> None:
+    """With options and variables of the target, and code that is wrong there."""
+    application.codes = [60]
+    deployer = Deployer(application, b"x", options=("--env", "staging"), wrong="# != 1%d")
+    deployer.release(2, HOME="here")
+    deployer.back("--only", "code", HOME="here")
+    deployer.fail(HOME="here")
+
+    assert application.done == [
+        "release --env staging --model imagenet@2",
+        "rollback --env staging --only code",
+        *("wrong", "release with != 11", "good again"),
+    ]
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_wrong_release_that_is_not_undone_is_an_error(application: RecordedApplication, code: int) -> None:
     """Its figures would be of something else; the code is good again all the same."""
     application.codes = [code]
-    wrong = next(step for step in ten(application, {"HOME": "here"}, b"eleven char") if "wrong" in step.name)
+    wrong = next(step for step in ten(Deployer(application, b"eleven char", {"HOME": "here"})) if "wrong" in step.name)
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
         wrong.take()
     assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"

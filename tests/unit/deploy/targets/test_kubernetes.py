@@ -8,6 +8,7 @@ import pytest
 
 from deploy.errors import GoldenMiss
 from deploy.records import Release
+from deploy.render import CAUSE
 from deploy.targets.sides import Serving
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.cluster import PodScript
@@ -131,11 +132,12 @@ def test_replicas_that_crash_are_told_from_those_that_start() -> None:
 
 
 def test_the_same_release_again_touches_no_pod(place: FakePlace, a: Release) -> None:
-    """It is proven again, and written down."""
+    """It is proven again, and written down, in the cluster's own memory, too."""
     place.apply(a)
     before = place.pods()
     assert place.apply(a).attempt.id == 2
     assert place.pods() == before
+    assert place.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("release 2: ")
 
 
 # --- a standby side
@@ -164,6 +166,7 @@ def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
     standby.apply(standby.release("a"), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods() == before
+    assert standby.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("rollback 3: ")
     assert {side: standby.found("Deployment", side)["spec"] for side in versions} == versions
 
 

@@ -192,3 +192,25 @@ def test_what_a_person_made_under_the_same_name_stays(kind: str, place: FakePlac
     place.cluster.create({"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}})
     place.apply(b)
     assert place.found(kind, name)
+
+
+def test_what_kubectl_put_back_is_taken_back_by_the_next_release(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+    """`kubectl rollout undo` makes another release run behind the history; that must not end all releases."""
+    caplog.set_level(logging.INFO)
+    name = serving(place)
+    before = place.cluster.find("Deployment", name)
+    assert before is not None
+    place.apply(b)
+    name = serving(place)
+    container = {"name": "app", "image": before["spec"]["template"]["spec"]["containers"][0]["image"]}
+    notes = {"twinship.dev/image": "sha256:other", "kubernetes.io/change-cause": "undone by hand"}
+    template = {"metadata": {"annotations": {"twinship.dev/image": notes["twinship.dev/image"]}}, "spec": {"containers": [container]}}
+    place.cluster.other(
+        {"kind": "Deployment", "metadata": {"name": name, "annotations": notes}, "spec": {"template": template}}, "kubectl-rollout"
+    )
+    place.cluster.step(20)
+    assert not place.deployer().serves(b)
+    for wanted in (b, place.release("c")):
+        place.apply(wanted)
+        assert place.deployer().serves(wanted)
+    assert "taken back from kubectl-rollout" in caplog.text
