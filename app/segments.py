@@ -44,7 +44,8 @@ def essential(raw: bytes) -> bytes:
     return raw
 
 
-def _jpeg(raw: bytes) -> Iterator[bytes]:
+def _jpeg(raw: bytes) -> Iterator[bytes | memoryview]:
+    view = memoryview(raw)
     yield raw[:2]
     at = 2
     scans = 0
@@ -62,7 +63,7 @@ def _jpeg(raw: bytes) -> Iterator[bytes]:
             after = _MARKER.search(raw, end)
             end = after.start() if after else len(raw)
         if marker == _SCAN or marker in _NEEDED:
-            yield found[0] + raw[at:end]
+            yield view[found.start() : end]
         at = end
     raise TooManyError(f"more than {_MOST_SEGMENTS} segments")
 

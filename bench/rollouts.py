@@ -80,16 +80,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Span:
-    """A rollout's time, in monotonic seconds, and the models that served before and after it."""
+    """A rollout's time, in monotonic seconds, the models that served before and after it, and how long the former answers on."""
 
     name: str
     begin: float
     end: float
     before: str
     after: str
+    lingers: float = 0.0
 
 
-def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float) -> Rolled:
+def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float, lingers: float = 0.0) -> Rolled:
     """Takes one step after the other while a load asks, and holds every answer against what may serve at that moment.
 
     Args:
@@ -98,6 +99,7 @@ def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float
         name: the load's.
         steps: each begins when the one before is done.
         rest: seconds of load before the first.
+        lingers: for how many seconds after a rollout connections that clients keep may be answered by the release before.
     """
     spans: list[Span] = []
     with load:
@@ -111,7 +113,7 @@ def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float
             step.take()
             ended, serving = time.monotonic(), load.once()
             says.setdefault(serving.model, serving.said)
-            spans.append(Span(step.name, started, ended, before, serving.model))
+            spans.append(Span(step.name, started, ended, before, serving.model, lingers))
             log.info("    %s, %s: %.1f s, %d answers so far", name, step.name, ended - started, len(load.answers))
     return _rolled(load, target, name, begin, spans, says)
 
@@ -137,7 +139,7 @@ def fits(answer: Answer, spans: Sequence[Span], says: Mapping[str, str]) -> bool
 
     In a rollout the model before it and the one after it may, at rest the one that serves; nothing else is known to say anything.
     """
-    met = [span for span in spans if span.begin <= answer.at + answer.seconds and answer.at <= span.end]
+    met = [span for span in spans if span.begin <= answer.at + answer.seconds and answer.at <= span.end + span.lingers]
     past = [span for span in spans if span.end < answer.at]
     allowed = {model for span in met for model in (span.before, span.after)} or {past[-1].after if past else spans[0].before}
     return answer.model in allowed and says.get(answer.model) == answer.said

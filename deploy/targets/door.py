@@ -168,9 +168,21 @@ class Door:
         self._until(lambda: self._mark() != "", "start")
 
     def slots(self) -> dict[int, Slot]:
-        """Every slot as the proxy sees it now."""
-        rows = csv.DictReader(self._said("show stat").lstrip("# ").splitlines())
-        return {slot.number: slot for row in rows if row.get("pxname") == "replicas" and (slot := _slot(row))}
+        """Every slot as the proxy sees it now.
+
+        Raises:
+            EngineFailed: the proxy does not tell of all of them.
+        """
+        rows: list[dict[str, str]] = []
+
+        def whole() -> bool:
+            # A busy engine may cut an answer short; the sum over all slots comes after them.
+            told = csv.DictReader(self._said("show stat").lstrip("# ").splitlines())
+            rows[:] = [row for row in told if row.get("pxname") == "replicas"]
+            return any(row["svname"] == "BACKEND" for row in rows)
+
+        self._until(whole, "tell of all its slots")
+        return {slot.number: slot for row in rows if (slot := _slot(row))}
 
     def admit(self, slot: int, admission: Admission) -> None:
         """Lets requests into a slot, or keeps new ones out (`drain`), or stops asking for its health as well (`maint`)."""

@@ -179,8 +179,8 @@ class KubernetesTarget:
     def _as_it_was(self, serving: Serving, release: Release) -> Side | None:
         """The side to go back to, with what it was made of: the one that served when the attempt began, or is stable beside a canary."""
         side = self._before or (self._sides.side(serving.side) if serving.both else None)
-        known = side is not None and side.replicas > 0 and "template" in side.applied.get("spec", {})
-        return side if known and side and side.image == release.image.digest else None
+        known = side and side.image == release.image.digest and side.replicas > 0 and side.can_be_restored
+        return side if known else None
 
     def _go_back(self, before: Side, serving: Serving, release: Release) -> None:
         """Puts a side back; if it never went, it has the requests at once."""

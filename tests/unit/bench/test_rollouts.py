@@ -40,6 +40,12 @@ def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(at: float, 
     assert fits(Answer(at, seconds, 200, model, said=SAYS.get(model, "")), SPANS, SAYS) is fit
 
 
+def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_that_lingers() -> None:
+    """And not for longer."""
+    spans = [Span("one", 10.0, 20.0, "a", "b", lingers=5.0)]
+    assert [fits(Answer(at, 0.1, 200, "a", said="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [True, False]
+
+
 def test_an_answer_that_says_what_another_model_says_is_mixed_up() -> None:
     """Even if the model that it names may serve."""
     assert not fits(Answer(15.0, 0.1, 200, "a", said="tabby"), SPANS, SAYS)

@@ -40,6 +40,22 @@ def running(engine: FakeEngine) -> Door:
     return Door(engine, "door")
 
 
+class Hasty(FakeEngine):
+    """An engine that gives only the beginning of the first answers of a command.
+
+    Attributes:
+        lengths: of those answers.
+    """
+
+    lengths: tuple[int, ...] = ()
+
+    def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
+        code, said = super().execute(container, command)
+        if "show stat" in command[-1] and self.lengths:
+            said, self.lengths = said[: self.lengths[0]], self.lengths[1:]
+        return code, said
+
+
 def put(engine: FakeEngine, image: str, slot: int) -> str:
     """Starts a container at the address of a slot."""
     made = engine.create(Spec(name=f"slot-{slot}-{image}", image=image, labels={}, network="net", ip=address(SUBNET, slot)))
@@ -178,3 +194,14 @@ def test_a_proxy_that_does_not_start_is_an_error_with_its_log(engine: FakeEngine
     with pytest.raises(EngineFailed, match="did not start") as caught:
         Door(engine, "door").wait()
     assert "config: cannot be used" in caught.value.detail
+
+
+def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
+    """A slot that is not told of is not taken for one that does not exist."""
+    engine = Hasty({"parts": Script()})
+    engine.create(Spec(name="door", image="parts", labels={}, command=COMMAND, volumes={"state": (STATE, False)}))
+    engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
+    engine.start("door")
+    engine.lengths = (0, 60, 150)
+    assert sorted(Door(engine, "door").slots()) == [1, 2, 3, 4]
+    assert not engine.lengths
