@@ -110,7 +110,7 @@ def shown(value: object) -> str:
     return "a large number" if isinstance(value, int) and abs(value) >= 10**18 else str(value)
 
 
-def parse(raw: bytes | bytearray | str, at: str = "") -> Node:
+def parse(raw: bytes | str, at: str = "") -> Node:
     """Parse JSON (RFC 8259), refusing what parsers disagree on.
 
     Refused beyond bad syntax: text that is not UTF-8, a key that occurs twice in an object, NaN and the infinities, numbers of

@@ -10,8 +10,8 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 # So many slow clients at once are no coincidence: from then on each must keep to the rate, moment by moment.
 _CROWD = 8
@@ -79,23 +79,40 @@ def _keeps_on(wait: Wait, now: float) -> bool:
     return enough
 
 
-@dataclass(slots=True)
 class Room:
     """The bytes that clients' bodies may take in memory, all together."""
 
-    most: int
-    _taken: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = threading.Lock()
 
-    def take(self, count: int) -> bool:
-        """Take so many bytes, if there is room."""
+    @contextlib.contextmanager
+    def share(self) -> Iterator[Share]:
+        """A share of the room, empty at first; all that it takes is free again when the block is left."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self._change(-share.taken)
+
+    def _change(self, count: int) -> bool:
         with self._lock:
-            if self._taken + count > self.most:
+            if count > self._left:
                 return False
-            self._taken += count
+            self._left -= count
             return True
 
-    def give_back(self, count: int) -> None:
-        """Give back bytes that were taken."""
-        with self._lock:
-            self._taken -= count
+
+@dataclass(slots=True)
+class Share:
+    """What one body takes of the room."""
+
+    room: Room
+    taken: int = 0
+
+    def take(self, count: int) -> bool:
+        """Take so many bytes more, if there is room."""
+        if not self.room._change(count):  # noqa: SLF001 - one thing in two parts
+            return False
+        self.taken += count
+        return True

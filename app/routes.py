@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from app.bundle import Bundle
-    from app.patience import Room
+    from app.patience import Room, Share
     from app.scoring import Scorer
     from app.settings import Settings
 
@@ -87,34 +86,32 @@ def _version(service: Service) -> dict[str, object]:
 
 
 def _score(service: Service) -> Response:
-    # A body is taken apart in its turn only: the values in it take more memory than its bytes.
-    with _body(service) as body, service.scorer.turn():
-        texts = scoring.read_body(body, service.settings.max_pictures)
-        guesses, milliseconds = service.scorer.score(texts)
+    with service.room.share() as share:
+        body = _body(share)
+        # It is taken apart in its turn only: the values in it take more memory than its bytes.
+        with service.scorer.turn():
+            texts = scoring.read_body(body, service.settings.max_pictures)
+            del body
+            guesses, milliseconds = service.scorer.score(texts)
     service.telemetry.scored(len(texts), milliseconds)
     return jsonify(scoring.answer(guesses, milliseconds))
 
 
-@contextmanager
-def _body(service: Service) -> Iterator[bytearray]:
-    """The body of the request, which takes its room until the block is left."""
+def _body(share: Share) -> bytes:
     if request.mimetype != "application/json":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "No Content-Encoding is understood.")
-    body, moved = bytearray(), request.environ.get(BODY_MOVED, lambda _: None)
-    try:
-        for piece in _pieces():
-            if not service.room.take(len(piece)):
-                raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1)
-            body += piece
-            moved(len(piece))
-        if len(body) < (request.content_length or 0):
-            raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive whole and in time.")
-        request.environ.get(BODY_READ, lambda: None)()
-        yield body
-    finally:
-        service.room.give_back(len(body))
+    pieces, moved = [], request.environ.get(BODY_MOVED, lambda _: None)
+    for piece in _pieces():
+        if not share.take(len(piece)):
+            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1)
+        pieces.append(piece)
+        moved(len(piece))
+    if share.taken < (request.content_length or 0):
+        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive whole and in time.")
+    request.environ.get(BODY_READ, lambda: None)()
+    return b"".join(pieces)
 
 
 def _pieces() -> Iterator[bytes]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-def read_body(raw: bytes | bytearray, most_pictures: int) -> list[str]:
+def read_body(raw: bytes, most_pictures: int) -> list[str]:
     """Read the texts of the pictures from ``{"input": [...]}``, where the list may itself be JSON in a string.
 
     Other keys are left alone, as the tutorial's service does.

@@ -44,13 +44,8 @@ def replicas(release: Release, state: str, count: int = 2) -> list[tuple[str, st
     return [(release.image.digest, state)] * count
 
 
-class TargetContract:
-    """Subclasses give the fixture `place`: an environment to which nothing was released yet.
-
-    `patience` is for how many seconds a replica that is never ready is waited for.
-    """
-
-    patience = 2.0
+class Places:
+    """Subclasses give the fixture `place`: an environment to which nothing was released yet."""
 
     @pytest.fixture
     def place(self) -> Place:
@@ -66,6 +61,12 @@ class TargetContract:
     def b(self, place: Place) -> Release:
         """Another good release."""
         return place.release("b")
+
+
+class TargetContract(Places):
+    """What every target keeps; `patience` is for how many seconds a replica that is never ready is waited for."""
+
+    patience = 2.0
 
     def test_before_a_first_release_there_is_nothing(self, place: Place, a: Release) -> None:
         """Looking at an empty environment is no error."""
@@ -241,8 +242,8 @@ class TargetContract:
             pass
 
 
-class WarmTargetContract(TargetContract):
-    """What a target does that keeps the replicas of the release before until a rollout is settled."""
+class WarmContract(Places):
+    """What a target keeps beside, if it keeps the replicas of the release before until a rollout is settled."""
 
     def test_old_replicas_stand_by_until_the_rollout_is_settled(self, place: Place, a: Release, b: Release) -> None:
         """After the shift the new release has all requests and the old one none; settling removes it."""
@@ -267,3 +268,7 @@ class WarmTargetContract(TargetContract):
         target.settle(a)
         assert {replica.name for replica in target.replicas()} == before
         assert place.answers() == {"a"}
+
+
+class WarmTargetContract(TargetContract, WarmContract):
+    """All that a target keeps which keeps old replicas."""

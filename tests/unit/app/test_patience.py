@@ -125,11 +125,16 @@ def test_a_connection_that_is_gone_is_no_fault(patience: Patience, clock: Clock,
 
 
 def test_room_is_taken_and_given_back() -> None:
-    """What is full takes no byte more, and as many again as were given back."""
+    """What is full takes no byte more, and as many again when a share that has some is done with."""
     room = Room(100)
-    assert room.take(60)
-    assert not room.take(41)
-    assert room.take(40)
-    assert not room.take(1)
-    room.give_back(60)
-    assert room.take(60)
+    with room.share() as other:
+        assert other.take(40)
+        with room.share() as share:
+            assert share.take(60)
+            assert not share.take(1)
+            assert (share.taken, other.taken) == (60, 40)
+        assert not other.take(61)
+        assert other.take(60)
+        assert not other.take(1)
+    with room.share() as share:
+        assert share.take(100)

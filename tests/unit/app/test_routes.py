@@ -131,7 +131,8 @@ def test_bodies_that_take_too_much_memory_may_come_again(settings: Settings, pic
     for _ in range(3):
         assert client.post("/score", data=b" " * 100_000, content_type="application/json").status_code == 400
         assert client.post("/score", json={"input": [picture()]}).status_code == 200
-    assert application.extensions["service"].room.take(100_000)
+    with application.extensions["service"].room.share() as share:
+        assert share.take(100_000)
 
 
 def test_a_body_without_a_length_is_read_to_its_end(client: FlaskClient, picture: Callable[..., str], settings: Settings) -> None:

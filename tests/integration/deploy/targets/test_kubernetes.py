@@ -25,7 +25,7 @@ from deploy.rollout import Target
 from deploy.settings import App
 from tests.contracts.engine import packed
 from tests.contracts.kubernetes_target import Deployer, environment
-from tests.contracts.target import Place, TargetContract, WarmTargetContract
+from tests.contracts.target import Place, TargetContract, WarmContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.conftest import lacking
@@ -145,10 +145,8 @@ class TestRolling(TargetContract):
         return make()
 
 
-class TestBlueGreen(WarmTargetContract):
-    """Two Deployments keep the old replicas warm."""
-
-    patience = 3.0
+class TestBlueGreen(WarmContract):
+    """Two Deployments keep the old replicas warm; the rest of the contract is kept by the same moves on a cluster in memory."""
 
     @pytest.fixture
     def place(self, make: Callable[..., RealPlace]) -> Place:
