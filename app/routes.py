@@ -102,16 +102,16 @@ def _body(share: Share) -> bytes:
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "No Content-Encoding is understood.")
-    pieces, moved = [], request.environ.get(BODY_MOVED, lambda _: None)
+    body, moved = bytearray(), request.environ.get(BODY_MOVED, lambda _: None)
     for piece in _pieces():
         if not share.take(len(piece)):
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1)
-        pieces.append(piece)
+        body += piece
         moved(len(piece))
     if share.taken < (request.content_length or 0):
         raise RequestError(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive whole and in time.")
     request.environ.get(BODY_READ, lambda: None)()
-    return b"".join(pieces)
+    return bytes(body)
 
 
 def _pieces() -> Iterator[bytes]:

@@ -37,11 +37,11 @@ def essential(raw: bytes) -> bytes:
     Raises:
         TooManyError: The file has so many parts that only a decoder would be kept busy by them.
     """
-    if raw.startswith(_JPEG):
-        return b"".join(_jpeg(raw))
-    if raw.startswith(_PNG):
-        return b"".join(_png(raw))
-    return raw
+    if not raw.startswith((_JPEG, _PNG)):
+        return raw
+    parts = list(_jpeg(raw) if raw.startswith(_JPEG) else _png(raw))
+    # Megabytes are not copied where nothing is to be left out.
+    return raw if sum(map(len, parts)) == len(raw) else b"".join(parts)
 
 
 def _jpeg(raw: bytes) -> Iterator[bytes | memoryview]:
@@ -68,13 +68,14 @@ def _jpeg(raw: bytes) -> Iterator[bytes | memoryview]:
     raise TooManyError(f"more than {_MOST_SEGMENTS} segments")
 
 
-def _png(raw: bytes) -> Iterator[bytes]:
+def _png(raw: bytes) -> Iterator[bytes | memoryview]:
+    view = memoryview(raw)
     yield _PNG
     at = len(_PNG)
     for _ in range(_MOST_CHUNKS):
         name, end = raw[at + 4 : at + 8], at + 12 + int.from_bytes(raw[at : at + 4])
         if name in _CHUNKS:
-            yield raw[at:end]
+            yield view[at:end]
         at = end
         if name == b"IEND" or at >= len(raw):
             return
