@@ -13,12 +13,13 @@ from deploy.entrance import Entrance
 from deploy.environments import Kubernetes
 from deploy.records import Release, Rollout
 from deploy.render import SIDE, Rendering
+from deploy.render import Side as Name
 from deploy.settings import App
 from deploy.targets.changes import Changes
 from deploy.targets.front import Front
 from deploy.targets.kubernetes import KubernetesTarget
 from deploy.targets.lease import Lease
-from deploy.targets.sides import Sides
+from deploy.targets.sides import Side, Sides
 from tests.contracts.kubernetes_target import Deployer, environment
 from tests.fakes.cluster import FakeCluster, PodScript
 from tests.fakes.deployers import Mortal
@@ -121,6 +122,10 @@ class FakePlace:
         """The texts that are answered at the front door now."""
         return self.cluster.answers(NAME)
 
+    def scale(self, count: int, name: str = NAME, by: str = "kubectl") -> None:
+        """Somebody chooses the number of replicas."""
+        self.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by)
+
     def lose(self, replica: str) -> None:
         """A replica goes."""
         self.cluster.lose(replica)
@@ -150,6 +155,13 @@ class FakePlace:
 
 def _image(item: Object) -> str:
     return str(item["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def side(changes: Changes, name: Name = "main") -> Side:
+    """A side as it is now."""
+    found = changes._sides.side(name)
+    assert found
+    return found
 
 
 def writes(operation: str) -> bool:

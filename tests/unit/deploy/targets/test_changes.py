@@ -9,9 +9,8 @@ import pytest
 
 from deploy.records import Release
 from deploy.render import CAUSE, RELEASE, SIDE
-from deploy.targets.changes import Changes
-from deploy.targets.sides import Serving, Side
-from tests.fakes.places import NAME, SIZE, FakePlace, Held
+from deploy.targets.sides import Serving
+from tests.fakes.places import NAME, SIZE, FakePlace, Held, side
 from tests.fakes.releases import attempt
 from tests.fakes.renderings import WHOLE
 
@@ -20,30 +19,6 @@ from tests.fakes.renderings import WHOLE
 def place() -> FakePlace:
     """An empty environment."""
     return FakePlace(strategy="blue-green")
-
-
-@pytest.fixture
-def a(place: FakePlace) -> Release:
-    """A release."""
-    return place.release("a")
-
-
-@pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another one."""
-    return place.release("b")
-
-
-def side(changes: Changes, name: Any = "main") -> Side:
-    """A side as it is now."""
-    found = changes._sides.side(name)
-    assert found
-    return found
-
-
-def scaled(place: FakePlace, count: int, name: str = NAME, by: str = "kubectl") -> None:
-    """Somebody chooses the number of replicas."""
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by)
 
 
 # --- all that is not a replica
@@ -126,7 +101,7 @@ def test_how_many_replicas_shall_serve(place: FakePlace, a: Release, settings: d
     """As the settings say, unless somebody else chose; an autoscaler within its bounds."""
     place.changes().roll("main", a, 2)
     if chosen:
-        scaled(place, chosen)
+        place.scale(chosen)
     assert place.changes(**settings).count() == count
 
 
@@ -135,7 +110,7 @@ def test_a_side_without_replicas_says_nothing_about_their_number(place: FakePlac
     assert place.changes(replicas=3).count() == 3
     changes = place.changes()
     changes.roll("main", a, 2)
-    scaled(place, 5)
+    place.scale(5)
     changes.empty(side(changes))
     assert place.changes(replicas=3).count() == 3
 
@@ -168,7 +143,7 @@ def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> No
 def test_a_number_that_others_chose_can_be_taken_back(place: FakePlace, a: Release, settings: dict[str, Any], count: int) -> None:
     """By applying what is rendered; an autoscaler's is its own."""
     place.changes().roll("main", a, 2)
-    scaled(place, 4)
+    place.scale(4)
     rendered = place.changes(**settings).rendered("main", a, None)
     assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [count]
 
@@ -179,7 +154,7 @@ def test_a_number_that_others_chose_is_told(place: FakePlace, a: Release, caplog
     place.changes().roll("main", a, 2)
     place.changes(replicas=3).surround(Serving("main"))
     assert "replicas stay" not in caplog.text
-    scaled(place, 5)
+    place.scale(5)
     place.changes(replicas=3).surround(Serving("main"))
     assert "replicas stay at 5, as somebody chose; the settings say 3" in caplog.text
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from copy import deepcopy
-from typing import Any
 
 import pytest
 
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Release
-from deploy.targets.changes import Changes
-from deploy.targets.sides import WANTED, Serving, Side
+from deploy.targets.sides import WANTED, Serving
 from tests.fakes.cluster import PodScript
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakePlace, side
 from tests.fakes.releases import attempt
 
 TWIN = f"{NAME}-twin"
@@ -23,30 +21,6 @@ TWIN = f"{NAME}-twin"
 def place() -> FakePlace:
     """An empty environment."""
     return FakePlace(strategy="blue-green")
-
-
-@pytest.fixture
-def a(place: FakePlace) -> Release:
-    """A release."""
-    return place.release("a")
-
-
-@pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another one."""
-    return place.release("b")
-
-
-def side(changes: Changes, name: Any = "main") -> Side:
-    """A side as it is now."""
-    found = changes._sides.side(name)
-    assert found
-    return found
-
-
-def scaled(place: FakePlace, count: int, name: str = NAME, by: str = "kubectl") -> None:
-    """Somebody chooses the number of replicas."""
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by)
 
 
 def test_a_side_is_brought_to_a_number_of_replicas(place: FakePlace, a: Release) -> None:
@@ -118,7 +92,7 @@ def test_a_number_that_others_own_is_left_to_them_where_requests_are_answered(
 ) -> None:
     """And that is said."""
     place.changes().roll("main", a, 2)
-    scaled(place, 4, by="keda")
+    place.scale(4, by="keda")
     with caplog.at_level(logging.INFO):
         assert len(place.changes().roll("main", b, 2)) == 4
     assert "the number of replicas is left to keda" in caplog.text
@@ -130,7 +104,7 @@ def test_a_number_that_others_own_counts_for_nothing_where_none_are(place: FakeP
     changes = place.changes()
     changes.point(Serving("main"))
     changes.roll("twin", a, 2)
-    scaled(place, 4, TWIN)
+    place.scale(4, TWIN)
     changes.roll("twin", b, 3)
     assert len(place.pods("b")) == len(place.pods()) == 3
     assert side(changes, "twin").item["spec"]["replicas"] == 3
@@ -210,7 +184,7 @@ def test_a_side_whose_number_others_own_is_removed(place: FakePlace, a: Release)
     """There is no other way to have it go."""
     changes = place.changes()
     changes.roll("main", a, 2)
-    scaled(place, 3)
+    place.scale(3)
     changes.empty(side(changes))
     assert place.found("Deployment") == {}
     assert place.pods() == set()

@@ -39,24 +39,6 @@ class TestCanary(WarmTargetContract):
         return FakePlace(strategy="canary")
 
 
-@pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
-    """An environment of each strategy."""
-    return FakePlace(**request.param)
-
-
-@pytest.fixture
-def a(place: FakePlace) -> Release:
-    """A release."""
-    return place.release("a")
-
-
-@pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another one."""
-    return place.release("b")
-
-
 # --- the front door
 
 

@@ -8,27 +8,8 @@ from deploy.errors import ClusterForbidden, GoldenMiss, NamespaceMissing, Rollou
 from deploy.records import Release
 from deploy.render import CAUSE, RELEASE, SIDE
 from tests.fakes.cluster import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakePlace
+from tests.fakes.places import NAME, FakePlace
 from tests.fakes.releases import attempt, rollout
-
-
-@pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
-    """An environment of each strategy."""
-    return FakePlace(**request.param)
-
-
-@pytest.fixture
-def a(place: FakePlace) -> Release:
-    """A release."""
-    return place.release("a")
-
-
-@pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another one."""
-    return place.release("b")
-
 
 # --- what is remembered
 

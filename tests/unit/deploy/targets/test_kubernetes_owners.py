@@ -10,28 +10,21 @@ import pytest
 from deploy.errors import FieldConflict
 from deploy.records import Release
 from tests.contracts.target import replicas, states
-from tests.fakes.places import NAME, STRATEGIES, FakePlace
+from tests.fakes.places import NAME, FakePlace
 
 HPA = "HorizontalPodAutoscaler"
 
 
-@pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
+@pytest.fixture
+def place(place: FakePlace) -> FakePlace:
     """An environment of each strategy in which `a` serves."""
-    place = FakePlace(**request.param)
     place.apply(place.release("a"))
     return place
 
 
-@pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another release."""
-    return place.release("b")
-
-
 def scaled(place: FakePlace, count: int, manager: str, name: str = NAME) -> None:
     """Somebody else chooses the number of replicas."""
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, manager)
+    place.scale(count, name, manager)
     place.cluster.step(20)
 
 

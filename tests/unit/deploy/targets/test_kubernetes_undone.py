@@ -19,10 +19,9 @@ from tests.fakes.proof import in_turn
 WARM = STRATEGIES[1:]
 
 
-@pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
+@pytest.fixture
+def place(place: FakePlace) -> FakePlace:
     """An environment of each strategy in which `a` serves."""
-    place = FakePlace(**request.param)
     place.apply(place.release("a"))
     return place
 
