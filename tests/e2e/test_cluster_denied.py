@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.e2e.application import Application
-from tests.e2e.cluster import Namespace, write_kubeconfig
+from bench.application import Application
+from tests.e2e.cluster import Namespace, until, write_kubeconfig
 
 KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
 
 
 @pytest.fixture(scope="module")
-def before(served: Application) -> object:
+def before(served: Application) -> dict[str, Any]:
     """What serves."""
-    return served.ok("status", "--env", "staging", "--json").json
+    found: dict[str, Any] = served.ok("status", "--env", "staging", "--json").json
+    return found
 
 
 def _refused(application: Application, code: int, *says: str, **settings: str) -> None:
@@ -35,7 +37,7 @@ def _pushed(served: Application) -> None:
         served.ok(stage, "--env", "staging", "--records", str(served.home / "records"))
 
 
-def test_a_context_that_is_not_there_is_named_with_those_that_are(served: Application, before: object) -> None:
+def test_a_context_that_is_not_there_is_named_with_those_that_are(served: Application, before: dict[str, Any]) -> None:
     """A mistyped context is answered with the right ones."""
     _refused(served, 80, "nowhere", "deployer", **{KEY.format("CONTEXT"): "nowhere"})
     assert served.ok("status", "--env", "staging", "--json").json == before
@@ -75,7 +77,7 @@ def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:
     _refused(served, 84, "not-there", "kubectl create namespace", **settings)
 
 
-def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, cluster: Namespace, before: object) -> None:
+def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, cluster: Namespace, before: dict[str, Any]) -> None:
     """What a person has taken over is not taken back behind their back; the old release serves."""
     name = f"{served.name}-staging"
     patch = {
@@ -87,4 +89,6 @@ def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, c
     cluster.apply_deployment(name, patch, "kubectl-edit")
     _refused(served, 85, "kubectl-edit", "imagePullPolicy")
     cluster.apply_deployment(name, {key: patch[key] for key in ("apiVersion", "kind", "metadata")}, "kubectl-edit")
-    assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True
+    # Each of the two edits is a rolling update by the cluster itself, which takes its time.
+    until(lambda: served.ok("status", "--env", "staging", "--json").json["healthy"], "the replicas serve as they were")
+    assert served.ok("status", "--env", "staging", "--json").json["serving"] == before["serving"]
