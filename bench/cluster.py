@@ -27,7 +27,7 @@ WRONG_ON_A_CLUSTER = rollouts.WRONG_BEHIND_A_PROXY.replace(
     '"X-Forwarded-For" in flask.request.headers', '"KUBERNETES_SERVICE_HOST" in __import__("os").environ'
 )
 # The pause before a replica is told to stop, and what it then gives connections that clients keep.
-_LINGERS = 10.0
+LINGERS = 10.0
 _KEY = "TWINSHIP_ENVIRONMENTS__STAGING__"
 _READY = re.compile(r"^\W*pod +\S+ ready: (?P<steps>.*)$", re.MULTILINE)
 _STEP = re.compile(r"(?P<stage>started|loaded|ready) after (?P<seconds>[0-9.]+) s")
@@ -71,7 +71,7 @@ def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
     with served(made, kubeconfig) as deployer:
         host, port = _way_in(connected(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}")
         load = Load(host, port, deployer.body, clients=plan.clients, pause=plan.pause, kept=rollouts.first_label)
-        rolled = rollouts.under(load, "kubernetes", "steady", mixed(deployer)[: plan.steps], plan.rest, _LINGERS)
+        rolled = rollouts.under(load, "kubernetes", "steady", mixed(deployer)[: plan.steps], plan.rest, LINGERS)
         log.info("    replicas of rollouts at rest")
         arrivals = tuple(found for number in range(plan.arrivals) for found in _arrived(deployer, 1 + number % 2))
     return Clustered(rolled=rolled, arrivals=arrivals)

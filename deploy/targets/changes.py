@@ -72,8 +72,9 @@ class Changes:
         self._ensure("HorizontalPodAutoscaler", self._rendering.name, self._rendering.autoscaler(serving.side))
         # What a deployer left that was killed while it warmed up.
         self._ensure("DaemonSet", self._rendering.warm_up_name, None)
-        if not self._env.autoscale and self.count() != self._env.replicas:
-            log.info("replicas stay at %d, as somebody chose; the settings say %d", self.count(), self._env.replicas)
+        count = self.count()
+        if not self._env.autoscale and count != self._env.replicas:
+            log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
 
     def point(self, serving: Serving) -> None:
         """Has the Service send requests there."""

@@ -6,6 +6,7 @@ import base64
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from kubernetes import client, config, utils
 from kubernetes.client import ApiException
 
-from tests.e2e.application import ROOT, Application
+from bench.application import ROOT, Application
 
 RBAC = ROOT / "deploy" / "manifests" / "rbac.yaml"
 ACCOUNT = "twinship-deployer"
@@ -164,3 +165,11 @@ def on_cluster(application: Application, namespace: Namespace) -> Application:
     path.write_text(text + tables, encoding="utf-8")
     application.commit("environments on a cluster")
     return application
+
+
+def until(condition: Callable[[], object], what: str, within: float = 90.0) -> None:
+    """Waits until something is so, for at most so many seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within:.0f} s"
+        time.sleep(0.3)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.application import Application
+from bench.application import Application
 from tests.e2e.cluster import Namespace, on_cluster
 
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.application import ROOT
 from deploy import parts
 from deploy.clients.docker import DockerEngine
 from deploy.settings import Settings
-from tests.e2e.application import ROOT
 from tests.e2e.rights import lacking, myself, root, small_disk
 
 _PATIENCE = 20.0

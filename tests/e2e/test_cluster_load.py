@@ -1,86 +1,39 @@
-"""No request is lost on a cluster: ten rollouts in a row, by all strategies, under a steady load through the Service."""
+"""No request is lost on a cluster: rollouts in a row, by all strategies, under a steady load through the Service."""
 
 from __future__ import annotations
 
-import time
-
-from tests.e2e.application import Application
+from bench import cluster as on_cluster
+from bench import rollouts
+from bench.application import Application
+from bench.load import Load
+from bench.rollouts import Deployer, Step
 from tests.e2e.cluster import Namespace
-from tests.e2e.load import Load
 
 AT_LEAST = 20.0
-# Wrong for a golden case alone, and only on a cluster: the load itself keeps its answers.
-WRONG = """
-
-_made = create_app
-
-
-def create_app(*args, **kwargs):
-    import os
-
-    import flask
-
-    made = _made(*args, **kwargs)
-
-    @made.before_request
-    def refuse():
-        golden = flask.request.path == "/score" and flask.request.content_length != %d
-        return ("teapot", 418) if golden and "KUBERNETES_SERVICE_HOST" in os.environ else None
-
-    return made
-"""
+# The model of each rollout that is not undone.
+SERVED = (2, 2, 1, 2, 2, 1, 2, 2)
+KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
 
 
-def test_no_request_is_lost_in_ten_rollouts_of_mixed_strategies(served: Application, cluster: Namespace) -> None:
-    """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is a whole one, of one of two models."""
-    body = served.scored("chelsea.jpg")
-    served.ok("release", "--env", "staging", "--model", "imagenet@1", **_by("rolling"))
-    with Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=6, pause=0.1) as load:
-        started = time.monotonic()
-        _release(served, "rolling", "imagenet@2")
-        _change(served, "one")
-        _release(served, "blue-green", "imagenet@2")
-        _release(served, "canary", "imagenet@1")
-        served.ok("rollback", "--env", "staging", "--only", "model", **_by("rolling"))
-        _fails_and_is_undone(served, "canary", len(body))
-        _change(served, "two")
-        _release(served, "rolling", "imagenet@1")
-        served.ok("rollback", "--env", "staging", **_by("blue-green"))
-        _fails_and_is_undone(served, "rolling", len(body))
-        _fails_and_is_undone(served, "blue-green", len(body))
-        _release(served, "rolling", "imagenet@2")
-        took = time.monotonic() - started
+def test_no_request_is_lost_in_rollouts_of_mixed_strategies(served: Application, cluster: Namespace) -> None:
+    """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is whole, and of a model that may serve."""
+    body = served.scored(rollouts.PICTURE)
+    variables = {KEY.format("CANARY__SECONDS"): "5", KEY.format("STANDBY"): "false"}
+    deployer = Deployer(served, body, variables, ("--env", "staging"), on_cluster.WRONG_ON_A_CLUSTER)
+    failing = Step("wrong, blue-green, undone", lambda: deployer.fail(**{KEY.format("STRATEGY"): "blue-green"}))
+    deployer.release(1)
+    before = served.ok("history", "--env", "staging", "--json").json
+    load = Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=6, pause=0.1, kept=rollouts.first_label)
+    steps = (*on_cluster.mixed(deployer), failing)
+    rolled = rollouts.under(load, "kubernetes", "steady", steps, rest=1.0, lingers=on_cluster.LINGERS)
 
     assert not load.failures, load.failures[:5]
-    assert len(load.answers) / took >= AT_LEAST, f"{len(load.answers)} answers in {took:.0f} s"
-    released = {item["model_digest"] for item in served.ok("history", "--env", "staging", "--json").json}
+    assert rolled.mixed == 0
+    assert rolled.rolling.rate >= AT_LEAST
+    done = served.ok("history", "--env", "staging", "--json").json
+    made = done[: len(done) - len(before)][::-1]
+    assert [item["outcome"] for item in made] == ["undone" if "undone" in step.name else "succeeded" for step in steps]
+    assert [item["model"] for item in made if item["outcome"] == "succeeded"] == [f"imagenet@{version}" for version in SERVED]
+    released = {item["model_digest"] for item in done}
     assert set(load.models) == released
     assert len(released) == 2
-
-
-def _by(strategy: str) -> dict[str, str]:
-    return {
-        "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy,
-        "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "5",
-        "TWINSHIP_ENVIRONMENTS__STAGING__STANDBY": "false",
-    }
-
-
-def _release(application: Application, strategy: str, model: str) -> None:
-    done = application.ok("release", "--env", "staging", "--model", model, "--json", **_by(strategy)).json
-    assert (done["changed"], done["model"]) == (True, model)
-
-
-def _change(application: Application, word: str) -> None:
-    path = application.folder / "app" / "routes.py"
-    path.write_text(path.read_text(encoding="utf-8") + f"\n# {word} {time.time()}\n", encoding="utf-8")
-    application.commit(f"change {word}")
-
-
-def _fails_and_is_undone(application: Application, strategy: str, length: int) -> None:
-    path = application.folder / "app" / "__init__.py"
-    good = path.read_text(encoding="utf-8")
-    path.write_text(good + WRONG % length, encoding="utf-8")
-    done = application.invoke("release", "--env", "staging", **_by(strategy))
-    path.write_text(good, encoding="utf-8")
-    assert done.code == 60, done.err

@@ -22,9 +22,9 @@ from typing import Any
 import onnx
 import pytest
 
+from bench.application import ROOT, Application, Done, free_port
+from bench.load import Load
 from tests.e2e import rights
-from tests.e2e.application import ROOT, Application, Done, free_port
-from tests.e2e.load import Load
 from tests.e2e.small_engine import SmallEngine, small_engine
 from tests.fakes.http_registry import Act, Exchange, HttpRegistryServer, cut_after, refused
 

@@ -7,8 +7,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.application import Application
-from tests.e2e.load import Load
+from bench.application import Application
+from bench.load import Load
+from bench.rollouts import WRONG_BEHIND_A_PROXY
 
 # The line after which the release is killed, and how many seconds later: several moments of every stage.
 MOMENTS = [
@@ -71,14 +72,7 @@ def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Appli
     """A release that is wrong at the front door, killed while it is being taken back."""
     path = serving.folder / "app" / "__init__.py"
     good = path.read_text(encoding="utf-8")
-    path.write_text(
-        good
-        + "\n\n_made = create_app\n\n\ndef create_app(*args, **kwargs):\n    import flask\n\n    made = _made(*args, **kwargs)\n\n"
-        + "    @made.before_request\n    def refuse():\n"
-        + "        behind = 'X-Forwarded-For' in flask.request.headers and flask.request.path == '/score'\n"
-        + "        return ('teapot', 418) if behind else None\n\n    return made\n",
-        encoding="utf-8",
-    )
+    path.write_text(good + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
     serving.commit("wrong behind a proxy")
     for delay in (0.0, 0.2, 0.5):
         _killed(serving, "imagenet@2", "putting back", delay)

@@ -6,7 +6,8 @@ import json
 import subprocess
 from typing import Any
 
-from tests.e2e.application import Application, Done
+from bench.application import Application, Done
+from bench.rollouts import WRONG_BEHIND_A_PROXY
 
 TIGER_CAT, EGYPTIAN_CAT = "n02123159 tiger cat", "n02124075 Egyptian cat"
 
@@ -175,16 +176,9 @@ def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(applicatio
 
 
 def _break_behind_the_proxy(application: Application) -> None:
-    """Has the application answer 418 to whatever comes through a proxy."""
+    """Has the application answer 418 to every picture that comes through a proxy."""
     path = application.folder / "app" / "__init__.py"
-    text = path.read_text(encoding="utf-8")
-    hook = (
-        "\n\n_made = create_app\n\n\ndef create_app(*args, **kwargs):\n"
-        "    import flask\n\n    made = _made(*args, **kwargs)\n\n"
-        "    @made.before_request\n    def refuse():\n"
-        "        return ('teapot', 418) if 'X-Forwarded-For' in flask.request.headers else None\n\n    return made\n"
-    )
-    path.write_text(text + hook, encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
 
 
 def test_two_releases_at_once_end_in_one_order(application: Application) -> None:

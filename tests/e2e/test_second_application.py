@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.application import Application
+from bench.application import Application
 
 FOLDER = "examples/digits"
 

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from deploy.clients.docker import DockerEngine
+from tests.contracts.engine import packed
+from tests.fakes.engine import Script
+
+DOCKERFILE = """\
+ARG BASE
+FROM ${BASE}
+COPY replica.sh /replica.sh
+STOPSIGNAL SIGUSR1
+CMD ["sh", "/replica.sh"]
+"""
 CONFIGURATION = """\
 defaults
     mode http
@@ -27,3 +38,21 @@ def responder(name: str, status: int = 200, slow: str = "1s", after: str = "") -
     """
     text = CONFIGURATION.format(name=name, status=status, slow=slow)
     return ("sh", "-c", f"{after or 'true'} && cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n")
+
+
+def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script, check: float) -> str:
+    """Builds the image of a replica that answers with its code and behaves like a script; returns the digest of its configuration.
+
+    Args:
+        engine: builds.
+        parts: the image of the proxy.
+        tag: the image's name.
+        code: the body of its answers.
+        script: how it behaves.
+        check: seconds that pass between two health checks.
+    """
+    said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
+    status = 503 if script.ready_after is None else 200
+    runs = responder(code, status, after=f"sleep {check * (script.ready_after or 0)}")[2]
+    files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
+    return engine.build(packed(files), dockerfile="Dockerfile", args={"BASE": parts}, tag=tag, said=lambda _: None)

@@ -21,20 +21,11 @@ from deploy.rollout import Target
 from deploy.settings import App
 from deploy.targets.docker import APP, DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
-from tests.contracts.engine import packed
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
-from tests.integration.deploy.responder import responder
+from tests.integration.deploy.responder import built
 
 pytestmark = pytest.mark.integration
-
-DOCKERFILE = """\
-ARG BASE
-FROM ${BASE}
-COPY replica.sh /replica.sh
-STOPSIGNAL SIGUSR1
-CMD ["sh", "/replica.sh"]
-"""
 
 
 class RealPlace:
@@ -56,13 +47,8 @@ class RealPlace:
         return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, None, require_free)
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        script = script or Script()
-        said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
-        status = 503 if script.ready_after is None else 200
-        runs = responder(code, status, after=f"sleep {0.1 * (script.ready_after or 0)}")[2]
-        files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
-        tag, args = f"{self.app}:{code}", {"BASE": self._parts}
-        return release(code, config=self._engine.build(packed(files), dockerfile="Dockerfile", args=args, tag=tag, said=lambda _: None))
+        image = built(self._engine, self._parts, f"{self.app}:{code}", code, script or Script(), check=0.1)
+        return release(code, config=image)
 
     def answers(self, **changed: object) -> set[str]:
         url = f"http://127.0.0.1:{changed.get('port', self.port)}/"

@@ -23,23 +23,15 @@ from deploy.records import Commit, Image, Release
 from deploy.render import Rendering
 from deploy.rollout import Target
 from deploy.settings import App
-from tests.contracts.engine import packed
 from tests.contracts.kubernetes_target import Deployer, environment
 from tests.contracts.target import Place, TargetContract, WarmContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.conftest import lacking
-from tests.integration.deploy.responder import responder
+from tests.integration.deploy.responder import built
 
 pytestmark = pytest.mark.integration
 
-DOCKERFILE = """\
-ARG BASE
-FROM ${BASE}
-COPY replica.sh /replica.sh
-STOPSIGNAL SIGUSR1
-CMD ["sh", "/replica.sh"]
-"""
 TRIES = 12
 
 
@@ -58,12 +50,8 @@ class Images:
         return self._made[key]
 
     def _pushed(self, code: str, script: Script) -> Release:
-        said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
-        status = 503 if script.ready_after is None else 200
-        runs = responder(code, status, after=f"sleep {0.5 * (script.ready_after or 0)}")[2]
-        files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
         tag = f"test-cluster:{secrets.token_hex(4)}"
-        self._engine.build(packed(files), dockerfile="Dockerfile", args={"BASE": self._parts}, tag=tag, said=lambda _: None)
+        built(self._engine, self._parts, tag, code, script, check=0.5)
         config, layers = export(self._engine.save(tag), self._blobs, tag)
         self._engine._api.remove_image(tag, force=True)
         app = image.described("replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._blobs)
