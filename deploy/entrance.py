@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deploy.clients import connections
 
 if TYPE_CHECKING:
     import requests
-    from requests.adapters import HTTPAdapter
 
 
 @dataclass(frozen=True)
@@ -44,19 +45,5 @@ class Entrance:
         opened.cert = self.certificate
         opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
         if self.server_name:
-            opened.mount("https://", _named(self.server_name))
+            opened.mount("https://", connections.adapter(server_hostname=self.server_name))
         return opened
-
-
-def _named(server_name: str) -> HTTPAdapter:
-    """Connections to a server that goes by another name than the URL's."""
-    from requests.adapters import HTTPAdapter
-
-    class Named(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  the base class's signature
-            super().init_poolmanager(*args, server_hostname=server_name, **kwargs)
-
-        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401  the base class's signature
-            return super().proxy_manager_for(proxy, server_hostname=server_name, **kwargs)
-
-    return Named()

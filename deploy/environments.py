@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from deploy.clients.cluster import IN_CLUSTER
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 _UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
@@ -20,10 +22,6 @@ KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
 # A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
-
-
-IN_CLUSTER = "in-cluster"
-"""As a kubeconfig: the account of the pod that this runs in."""
 
 
 class Section(BaseModel):

@@ -161,7 +161,7 @@ def proof(site: Site, joined: Image) -> golden.Proof:
 
 def release(site: Site, version: str = model.LATEST) -> Released:
     """Brings the newest code and a model to the front door; what is there already is not done again."""
-    site.engine  # noqa: B018  all that the machine must have is found, or told missing, before anything else
+    site.target, site.engine  # noqa: B018  all that cluster and machine must have is found, or told missing, before anything else
     layer = fetch(site, version)
     joined = join(site, build(site), layer)
     already = _already(site, Release(image=joined, repository=site.images))
@@ -194,8 +194,8 @@ def rollback(site: Site, number: int | None, only: Only | None) -> Released:
         ReleaseUnknown: there is none to go back to.
         RegistryNotFound: its image is no longer in the registry.
     """
-    site.start_registry()
     history = site.target.history()
+    site.start_registry()
     chosen = rollout.to_go_back_to(history, number, only).attempt.release
     now = serving(site).attempt.release
     target = chosen if only is None else _mixed(site, now, chosen, only)
@@ -232,6 +232,7 @@ def promote(site: Site, source: Site) -> Released:
         RegistryNotFound: its image is no longer in that environment's registry.
     """
     proven = serving(source).attempt.release
+    site.target  # noqa: B018  as in `release`
     source.start_registry()
     site.start_registry()
     log.info("from   %s: %s with %s", source.environment, proven.image.app.commit, proven.image.layer.model)

@@ -30,6 +30,8 @@ def plan(site: Site, version: str = model.LATEST) -> tuple[Step, ...]:
 
 
 def _steps(site: Site, version: str) -> Iterator[Step]:
+    # A cluster that cannot be asked is told before a store and a registry are.
+    now = _now(site)
     yield from _platform(site)
     wanted = _wanted(site, version)
     layer = pipeline.known_layer(site, wanted) if wanted else None
@@ -39,7 +41,7 @@ def _steps(site: Site, version: str) -> Iterator[Step]:
     why = f"{app.commit} is built already" if app else image.why_build(site.settings.app.name, inputs, site.blobs)
     yield Step(stage="build", runs=app is None, why=why)
     joined = pipeline.join(site, app, layer) if app and layer else None
-    yield from _release(site, joined)
+    yield from _release(site, now, joined)
 
 
 def _platform(site: Site) -> Iterator[Step]:
@@ -70,9 +72,8 @@ def _size(described: manifest.Manifest) -> int:
     return sum(file.size for file in described.files)
 
 
-def _release(site: Site, joined: Image | None) -> Iterator[Step]:
+def _release(site: Site, now: Rollout | None, joined: Image | None) -> Iterator[Step]:
     """The stages after the join; what cannot be known before the build says so."""
-    now = _now(site)
     wanted = Release(image=joined, repository=site.images) if joined else None
     if now and now.attempt.release == wanted and site.view.serves(wanted):
         for stage in ("smoke", "push", "deploy"):

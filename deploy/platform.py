@@ -207,8 +207,10 @@ def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
         cluster = here.cluster(env.kubeconfig_from(directory), env.context, env.namespace)
         lacking = [kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)]
         version = cluster.version()
+        if not lacking:
+            cluster.require()
     except ClusterError as error:
-        return Check("cluster", "", error.next)
+        return Check("cluster", "", f"{error.what}: {error.next}")
     if lacking:
         return Check("cluster", "", f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml")
     return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")

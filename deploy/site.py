@@ -120,7 +120,7 @@ class Site:
 
     @cached_property
     def target(self) -> Target:
-        """Where releases serve, made ready for one."""
+        """Where releases serve, made ready for one: the engine is started, or the cluster is seen to take one."""
         return self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
 
     @cached_property
@@ -143,10 +143,11 @@ class Site:
 
     @cached_property
     def on_cluster(self) -> KubernetesTarget:
-        """Where releases serve, if that is a cluster.
+        """Where releases serve, if that is a cluster; it was asked once, and has the namespace.
 
         Raises:
             SettingsInvalid: it is not.
+            ClusterError: it does not answer, does not let this account in, or has no such namespace.
         """
         if not isinstance(self.env, Kubernetes):
             raise SettingsInvalid(
@@ -158,6 +159,7 @@ class Site:
         from deploy.targets.kubernetes import KubernetesTarget
 
         rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
+        self.cluster.require()
         size = cache(lambda item: registry.size(item, self.registry, self.blobs))
         return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
 

@@ -16,6 +16,10 @@ Object = dict[str, Any]
 Objects = list[Object]
 MANAGER = "twinship"
 """Under this name the fields that a release sets are owned on the cluster."""
+IN_CLUSTER = "in-cluster"
+"""In place of a kubeconfig: the account of the pod that this runs in."""
+ROOT_CA = "kube-root-ca.crt"
+"""The ConfigMap that a cluster puts into every namespace, since v1.20, soon after it was made."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,12 @@ class Cluster(Protocol):
 
     def version(self) -> str:
         """The version of its API server, such as v1.33.1."""
+
+    def require(self) -> None:
+        """Makes sure that the API server answers, lets this account in, and has the namespace; nothing is written.
+
+        An account with rights in that namespace alone has none where it is missing, and is told that as ClusterForbidden.
+        """
 
     def serves(self, kind: str) -> bool:
         """Whether the API server knows that kind in the version that KINDS names."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from deploy.clients.cluster import KINDS, MANAGER, Object
+from deploy.clients.cluster import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.kube_access import Access
 from deploy.clients.kube_errors import Subject, no_server, refusal
 from deploy.clients.kube_patience import Patience, Patient
@@ -24,6 +24,7 @@ _APPLY = "application/apply-patch+yaml"
 _PAGE = 250
 _REVIEWS = "authorization.k8s.io/v1"
 _LOG_WITHIN = 2.0
+_REFUSALS = tuple(range(400, 600))
 # Set by the server: a write that landed differs from what was sent in these alone.
 _SERVERS = frozenset({"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"})
 
@@ -56,6 +57,7 @@ class KubeCluster:
         self.namespace = namespace
         self._wire = wire
         self._server = Patient(wire, patience or Patience())
+        self._served: dict[str, frozenset[str]] = {}
 
     @property
     def name(self) -> str:
@@ -64,10 +66,19 @@ class KubeCluster:
     def version(self) -> str:
         return str(self._object(self._plain("GET", "/version")).get("gitVersion", ""))
 
+    def require(self) -> None:
+        if self.find("ConfigMap", ROOT_CA) is None:
+            # Older clusters do not put it there, and others only soon: a write that is not carried out tells for sure.
+            item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ROOT_CA}}
+            call = Call("POST", self._path("ConfigMap"), (("dryRun", "All"),), item)
+            # What else it may be refused for is no matter of the namespace's.
+            self._asked(call, ("create",), "ConfigMap", but=_REFUSALS)
+
     def serves(self, kind: str) -> bool:
         known = KINDS[kind]
-        answer = self._plain("GET", _root(known.api_version), but=(404,))
-        return answer.good and any(one.get("name") == known.plural for one in self._object(answer).get("resources") or ())
+        if known.api_version not in self._served:
+            self._served[known.api_version] = self._plurals(known.api_version)
+        return known.plural in self._served[known.api_version]
 
     def apply(self, item: Object, *, force: bool = False) -> Object:
         query = (("fieldManager", MANAGER), ("force", str(force).lower()))
@@ -161,6 +172,12 @@ class KubeCluster:
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return found
+
+    def _plurals(self, api_version: str) -> frozenset[str]:
+        """The collections of a group in that version; none if it is not known."""
+        answer = self._plain("GET", _root(api_version), but=(404,))
+        found = self._object(answer).get("resources") or () if answer.good else ()
+        return frozenset(str(one.get("name")) for one in found)
 
     def _written(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
         query = (("container", container), ("tailLines", str(lines)), *more)

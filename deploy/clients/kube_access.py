@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from deploy.clients.cluster import IN_CLUSTER
 from deploy.clients.kube_errors import LOG_IN, lost
-from deploy.clients.kube_files import IN_CLUSTER, Context, chosen, malformed
+from deploy.clients.kube_files import Context, chosen, malformed
 from deploy.clients.kube_wire import Answer, Call, Lost
 from deploy.entrance import Entrance
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deploy.clients.cluster import IN_CLUSTER
 from deploy.errors import ClusterUnknown
 
-IN_CLUSTER = "in-cluster"
 CHOOSE = "set `kubeconfig` or `context` of the environment in pipeline.toml, or KUBECONFIG; `kubectl config get-contexts` lists them"
 _KINDS = {"contexts": "context", "clusters": "cluster", "users": "user"}
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from deploy import progress
+from deploy.clients import backoff
 from deploy.clients.kube_wire import Answer, Call, Lost, Wire
 
 _AWAY = frozenset({429, 500, 502, 503, 504})
@@ -33,9 +33,8 @@ class Patience:
     wait: Callable[[float], None] = time.sleep
 
     def pause(self, attempt: int, retry_after: str) -> float:
-        """Seconds before another try: as the server asks (half a minute at most), else longer each time, never in step."""
-        asked = float(retry_after) if retry_after.isdecimal() else 0.0
-        return min(30.0, asked) or min(5.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311  not a secret
+        """Seconds before another try: up to half a minute where the server asks for it, else longer each time."""
+        return backoff.seconds(attempt, retry_after, asked=30.0, chosen=5.0)
 
 
 class Patient:

@@ -7,7 +7,6 @@ specification 1.1, and the distribution project's "Token Authentication Specific
 from __future__ import annotations
 
 import base64
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
+from deploy.clients import backoff, connections
 from deploy.clients.oci_answers import is_full, settle, token, told, whole
 from deploy.clients.oci_bodies import Arriving, Part
 from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
@@ -53,9 +53,8 @@ class Patience:
     wait: Callable[[float], None] = time.sleep
 
     def pause(self, attempt: int, retry_after: str) -> None:
-        """Waits before another try: as long as the server asks (a minute at most), else longer each time, never in step."""
-        asked = float(retry_after) if retry_after.isdecimal() else 0.0
-        self.wait(min(60.0, asked) or min(8.0, 0.25 * 2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  not a secret
+        """Waits before another try: up to a minute where the registry asks for it, else longer each time."""
+        self.wait(backoff.seconds(attempt, retry_after, asked=60.0, chosen=8.0))
 
 
 class Conversation:
@@ -153,18 +152,13 @@ class Conversation:
     def _session(self) -> requests.Session:
         if self._open is None:
             import requests
-            from requests.adapters import HTTPAdapter
-
-            class LargeBlocks(HTTPAdapter):
-                def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  the base class's signature
-                    super().init_poolmanager(*args, blocksize=_BLOCK, **kwargs)
 
             self._open = requests.Session()
             # A company proxy cannot reach this machine's own addresses.
             self._open.trust_env = not self._loopback
             self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, LargeBlocks(pool_maxsize=8))
+                self._open.mount(scheme, connections.adapter(at_most=8, blocksize=_BLOCK))
         return self._open
 
     def _settled(self, answer: requests.Response, **_: object) -> None:

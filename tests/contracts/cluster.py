@@ -90,6 +90,13 @@ class ClusterContract:
         assert cluster.name
         assert re.match(r"v\d+\.\d+\.\d+", cluster.version())
 
+    def test_a_namespace_that_is_there_is_seen_to_be(self, cluster: Cluster) -> None:
+        """However new it is; nothing is made there to find that out, and nothing is in the way of what is made next."""
+        cluster.require()
+        assert cluster.list("ConfigMap", {"app": "web"}) == []
+        cluster.apply(settings("one"))
+        cluster.require()
+
     def test_what_was_never_made_is_not_there(self, cluster: Cluster) -> None:
         """To look for it, to list it and to remove it is no error."""
         assert cluster.find("Deployment", "absent") is None

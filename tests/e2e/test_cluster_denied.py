@@ -68,7 +68,7 @@ def test_an_account_without_permissions_is_told_the_rule_to_add(served: Applicat
     """Verb, resource and namespace, and the rule as it would be written."""
     cluster.account("nobody")
     config = cluster.deployer(tmp_path / "config", "nobody")
-    _refused(served, 83, "leases", "coordination.k8s.io", cluster.name, "verbs:", **{KEY.format("KUBECONFIG"): str(config)})
+    _refused(served, 83, "may not get configmaps", cluster.name, "resources:", "verbs:", **{KEY.format("KUBECONFIG"): str(config)})
 
 
 def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from deploy.clients.cluster import KINDS, MANAGER, Object
+from deploy.clients.cluster import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.cluster import Objects as Items
 from deploy.entrance import Entrance
 from deploy.errors import ClusterForbidden, ClusterRefused, FieldConflict, NamespaceMissing
@@ -125,6 +125,11 @@ class FakeCluster:
     def version(self) -> str:
         return "v1.33.1"
 
+    def require(self) -> None:
+        self.find("ConfigMap", ROOT_CA)
+        if self.missing:
+            raise self._no_namespace()
+
     def serves(self, kind: str) -> bool:
         return kind in KINDS and kind not in self.unserved
 
@@ -225,7 +230,10 @@ class FakeCluster:
         if not self.serves(kind):
             raise ClusterRefused("the API server does not know this kind of object", on=kind, next="leave it out")
         if self.missing:
-            raise NamespaceMissing(f"there is no namespace {self.namespace}", on=self.name, next="make it, or name another")
+            raise self._no_namespace()
+
+    def _no_namespace(self) -> NamespaceMissing:
+        return NamespaceMissing(f"there is no namespace {self.namespace}", on=self.name, next="make it, or name another")
 
     def _admit(self, item: Object, before: Object | None) -> None:
         fill(item, self.objects)

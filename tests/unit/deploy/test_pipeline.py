@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 
 from deploy import pipeline
+from deploy.clients.cluster import ROOT_CA
 from deploy.errors import (
     CanaryAborted,
+    ClusterError,
+    ClusterForbidden,
+    ClusterLogin,
+    ClusterUnknown,
+    ClusterUnreachable,
     GoldenMiss,
     ModelUnknown,
+    NamespaceMissing,
     RegistryNotFound,
     ReleaseUnknown,
     RolloutFailed,
@@ -420,6 +427,90 @@ def test_the_next_deployer_makes_up_for_a_killed_one(staged: Application, monkey
         assert staged.cluster.answers("classifier-staging") == {done.digest}
         assert not pipeline.release(staged.site("staging")).changed
     assert writes > 8
+
+
+# --- clusters that take no release
+
+
+def no_context(application: Application) -> None:
+    """No kubeconfig knows the cluster."""
+    application.machine.clusters.clear()
+
+
+def no_answer(application: Application) -> None:
+    """Its API server is away."""
+    application.cluster.broken["get", "ConfigMap"] = [ClusterUnreachable("no answer", on="memory", next="see whether it runs")]
+
+
+def no_login(application: Application) -> None:
+    """The credentials have expired."""
+    application.cluster.broken["get", "ConfigMap"] = [ClusterLogin("they have expired", on="memory", next="log in again")]
+
+
+def no_rights(application: Application) -> None:
+    """The account is nobody there."""
+    application.cluster.denied.add(("get", "ConfigMap"))
+
+
+def no_namespace(application: Application) -> None:
+    """Nobody made it."""
+    application.cluster.missing = True
+
+
+def release_there(application: Application) -> pipeline.Released:
+    """A new model and new code, from a machine whose engine is not started yet."""
+    application.machine.running = False
+    return pipeline.release(application.site("staging"))
+
+
+def promote_there(application: Application) -> pipeline.Released:
+    """What serves here, to a registry that does not have it."""
+    return promoted(application, "production", "local")
+
+
+def roll_back_there(application: Application) -> pipeline.Released:
+    """From a machine whose engine, and with it the registry, is not started yet."""
+    application.machine.running = False
+    return pipeline.rollback(application.site("staging"), None, None)
+
+
+@pytest.mark.parametrize("ask", [release_there, promote_there, roll_back_there])
+@pytest.mark.parametrize(
+    ("spoil", "error"),
+    [
+        (no_context, ClusterUnknown),
+        (no_answer, ClusterUnreachable),
+        (no_login, ClusterLogin),
+        (no_rights, ClusterForbidden),
+        (no_namespace, NamespaceMissing),
+    ],
+)
+def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
+    released: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[Application], pipeline.Released],
+    spoil: Callable[[Application], None],
+    error: type[ClusterError],
+) -> None:
+    """No engine or registry is started for it, and nothing is fetched, built, tried or sent."""
+    configure(monkeypatch, "staging", registry="127.0.0.1:5000")
+    released.publish("2")
+    released.write("app/main.py", "print('two')\n")
+    spoil(released)
+    before = released.state()
+    with pytest.raises(error):
+        ask(released)
+    assert released.state() == before
+    assert (released.store.streamed, released.engine.built, released.trials.tried) == ([], [], [])
+
+
+def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Application) -> None:
+    """And none for a release to an engine."""
+    pipeline.release(released.site("local"))
+    assert released.machine.reached == []
+    pipeline.release(released.site("staging"))
+    assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
+    assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)
 
 
 # --- promoting

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy import pipeline
-from deploy.errors import ClusterUnknown, ModelUnknown, SourceUnreadable
+from deploy.errors import ClusterUnknown, ModelUnknown, NamespaceMissing, SourceUnreadable
 from deploy.plan import Step, plan
 from deploy.settings import DEBIAN
 from tests.fakes.application import PIPELINE, Application
@@ -212,10 +212,17 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
 
 
 def test_a_cluster_that_cannot_be_asked_is_no_plan(on_cluster: Application) -> None:
-    """What serves there is what the plan goes by."""
+    """What serves there is what the plan goes by, so that it is asked before a store is looked into."""
     on_cluster.machine.clusters.clear()
     with pytest.raises(ClusterUnknown):
-        plan(on_cluster.site())
+        plan(on_cluster.site(), "7")
+
+
+def test_a_namespace_that_is_missing_is_no_plan(on_cluster: Application) -> None:
+    """A release there could not start, and `up` does not make one."""
+    on_cluster.cluster.missing = True
+    with pytest.raises(NamespaceMissing):
+        plan(on_cluster.site(), "7")
 
 
 def test_a_cluster_is_planned_for_by_its_own_kubeconfig(on_cluster: Application, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -324,9 +324,9 @@ def test_the_doctor_tells_a_cluster_by_its_version(settings: Settings, cluster: 
 
 
 def test_the_doctor_tells_that_there_is_no_cluster(settings: Settings) -> None:
-    """With the cure that the error names."""
+    """With what the error says, and the cure that it names."""
     found = cluster_check(settings)
-    assert (found.ok, found.found, found.cure) == (False, "", "name one that there is")
+    assert (found.ok, found.found, found.cure) == (False, "", "there is no context '': name one that there is")
 
 
 def test_the_doctor_tells_a_cluster_that_does_not_answer(settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,10 +336,25 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(settings: Settings, clu
     def refuse(*_: object) -> bool:
         raise away
 
-    for question in ("version", "may"):
+    for question in ("version", "may", "require"):
         with monkeypatch.context() as patched:
             patched.setattr(cluster, question, refuse)
-            assert cluster_check(settings, cluster).cure == "see whether the cluster runs"
+            assert cluster_check(settings, cluster).cure == "the API server gives no answer: see whether the cluster runs"
+
+
+def test_the_doctor_tells_a_namespace_that_is_missing(settings: Settings, cluster: FakeCluster) -> None:
+    """With the command that makes it."""
+    cluster.missing = True
+    found = cluster_check(settings, cluster)
+    assert (found.ok, found.cure) == (False, "there is no namespace shop: make it, or name another")
+
+
+def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(settings: Settings, cluster: FakeCluster) -> None:
+    """Where the account may not look, that is what is said."""
+    cluster.missing, cluster.denied = True, {("get", "ConfigMap")}
+    assert cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
+    cluster.denied = {("get", "ConfigMap"), ("create", "Lease")}
+    assert cluster_check(settings, cluster).cure.startswith("this account may not create Lease in shop")
 
 
 def test_the_doctor_tells_what_an_account_may_not_do(settings: Settings, cluster: FakeCluster) -> None:

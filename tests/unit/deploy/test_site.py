@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy import model
-from deploy.errors import EngineUnavailable, ModelUnknown, SampleUnavailable, SettingsInvalid
+from deploy.errors import EngineUnavailable, ModelUnknown, NamespaceMissing, SampleUnavailable, SettingsInvalid
 from deploy.settings import DEBIAN
 from deploy.site import Site
 from tests.fakes.application import MODEL, PIPELINE, Application
@@ -138,6 +138,15 @@ def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
     assert site.view.replicas() == ()
     assert site.view is site.target is site.on_cluster
     assert application.machine.happened == []
+
+
+def test_a_cluster_without_the_namespace_is_no_place(application: Application) -> None:
+    """Neither to release to nor to look at; that nothing was released there would say too little."""
+    application.cluster.missing = True
+    site = application.site("staging")
+    for place in ("target", "view", "on_cluster"):
+        with pytest.raises(NamespaceMissing):
+            getattr(site, place)
 
 
 def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) -> None:

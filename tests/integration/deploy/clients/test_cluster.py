@@ -15,7 +15,7 @@ import pytest
 import requests
 import yaml
 
-from deploy.clients.cluster import Cluster, Object
+from deploy.clients.cluster import ROOT_CA, Cluster, Object
 from deploy.clients.docker import DockerEngine
 from deploy.clients.kube import KubeCluster
 from deploy.clients.kube_access import Access
@@ -63,8 +63,10 @@ class TestKubernetes(ClusterContract):
 
 
 def test_a_missing_namespace_is_told(access: Access) -> None:
-    """By what writes there; to look for something there finds nothing."""
+    """By what writes there, and to whoever asks for it; to look for something there finds nothing."""
     cluster = KubeCluster(access, "test-absent")
+    with pytest.raises(NamespaceMissing):
+        cluster.require()
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []
     cluster.delete("ConfigMap", "one")
@@ -158,6 +160,25 @@ def test_an_account_is_told_the_rule_that_it_lacks(powerless: KubeCluster, kubec
     until(lambda: powerless.may("patch", "ConfigMap"), "the role is known")
     powerless.apply(settings("one"))
     assert not powerless.may("get", "ConfigMap")
+
+
+def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(powerless: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+    """To it they are all closed alike; its own is seen to be there with no more than a rule of deploy/manifests/rbac.yaml."""
+    allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
+    until(lambda: powerless.may("get", "ConfigMap"), "the role is known")
+    powerless.require()
+    for closed in ("default", "test-absent"):
+        with pytest.raises(ClusterForbidden) as caught:
+            KubeCluster(powerless._wire, closed).require()
+        assert caught.value.what == f"this account may not get configmaps in namespace {closed}"
+
+
+def test_a_namespace_is_seen_to_be_there_before_it_is_furnished(real: KubeCluster) -> None:
+    """Its ConfigMap comes a moment after it, and comes again where somebody removes it; nothing is made in its place."""
+    for _ in range(5):
+        real.delete("ConfigMap", ROOT_CA)
+        real.require()
+    until(lambda: bool((real.find("ConfigMap", ROOT_CA) or {}).get("data")), "it is furnished")
 
 
 def test_a_part_of_an_object_has_a_rule_of_its_own(powerless: KubeCluster, real: KubeCluster, kubectl: Kubectl, namespace: str) -> None:

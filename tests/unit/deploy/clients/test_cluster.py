@@ -737,6 +737,8 @@ def test_in_a_namespace_that_is_missing_nothing_is_made(cluster: FakeCluster) ->
     for write in (cluster.apply, cluster.create):
         with pytest.raises(NamespaceMissing):
             write(settings("one"))
+    with pytest.raises(NamespaceMissing):
+        cluster.require()
     assert not cluster.replace(settings("one"))
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []

@@ -12,6 +12,7 @@ from deploy.clients.cluster import Object
 from deploy.clients.kube import KubeCluster
 from deploy.clients.kube_wire import Answer, Call
 from deploy.errors import (
+    ClusterError,
     ClusterForbidden,
     ClusterLogin,
     ClusterRefused,
@@ -106,11 +107,86 @@ def test_the_way_in_leads_through_the_api_server() -> None:
 def test_a_kind_is_served_if_the_group_lists_it() -> None:
     """A group that is known without it, or not known, does not serve it."""
     group = holding(kind="APIResourceList", resources=[{"name": "deployments"}, {"name": "deployments/status"}])
-    server, wire = cluster(group, group, Answer(404, "404 page not found"))
+    server, wire = cluster(group, Answer(404, "404 page not found"))
+    for _ in range(2):
+        assert server.serves("Deployment")
+        assert not server.serves("ReplicaSet")
+        assert not server.serves("PodDisruptionBudget")
+    # Each group is asked for once.
+    assert [call.path for call in wire.asked] == ["/apis/apps/v1", "/apis/policy/v1"]
+
+
+@pytest.mark.parametrize("failure", [gone(passing=False), status(401), Answer(200, "<html>welcome</html>")])
+def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> None:
+    """That there was no answer says nothing of what is served."""
+    server, wire = cluster(failure, holding(kind="APIResourceList", resources=[{"name": "deployments"}]))
+    with pytest.raises(ClusterError):
+        server.serves("Deployment")
     assert server.serves("Deployment")
-    assert not server.serves("ReplicaSet")
-    assert not server.serves("PodDisruptionBudget")
-    assert [call.path for call in wire.asked] == ["/apis/apps/v1", "/apis/apps/v1", "/apis/policy/v1"]
+    assert len(wire.asked) == 2
+
+
+# --- whether there is such a namespace
+
+
+def test_a_namespace_is_known_by_what_the_cluster_puts_into_it() -> None:
+    """One question, which whoever may read the history may ask."""
+    server, wire = cluster(stored(settings("kube-root-ca.crt")))
+    server.require()
+    assert wire.asked == [Call("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")]
+
+
+def test_a_namespace_that_lacks_it_is_asked_whether_it_takes_objects() -> None:
+    """In one that is new, or on an old cluster; nothing is made there."""
+    server, wire = cluster(absent("kube-root-ca.crt"), stored(settings("kube-root-ca.crt")))
+    server.require()
+    assert [(call.method, call.path) for call in wire.asked[1:]] == [("POST", "/api/v1/namespaces/shop/configmaps")]
+    assert dict(wire.asked[1].query) == {"dryRun": "All"}
+
+
+def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
+    """It lacks what every one has, and takes nothing."""
+    server, wire = cluster(absent("kube-root-ca.crt"), NO_NAMESPACE)
+    with pytest.raises(NamespaceMissing) as caught:
+        server.require()
+    assert caught.value.what == "there is no namespace shop"
+    assert "`kubectl create namespace shop`" in caught.value.next
+    assert len(wire.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FORBIDDEN,
+        status(403, "Forbidden", "exceeded quota: small"),
+        status(400, "BadRequest", "admission webhook does not support dry run"),
+        status(409, "AlreadyExists"),
+        status(404, "NotFound"),
+        status(422, "Invalid"),
+        status(500, "InternalError"),
+    ],
+)
+def test_no_other_refusal_makes_a_namespace_missing(refusal: Answer) -> None:
+    """Whether it matters to a release is told when one is made."""
+    server, _ = cluster(absent("kube-root-ca.crt"), refusal)
+    server.require()
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "error"),
+    [
+        ([gone(passing=False)], ClusterUnreachable),
+        ([status(401)], ClusterLogin),
+        ([FORBIDDEN, review(allowed=False)], ClusterForbidden),
+        ([Answer(200, "<html>welcome</html>")], ClusterRefused),
+    ],
+)
+def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(outcomes: list[Outcome], error: type[ClusterError]) -> None:
+    """But why they cannot, and nothing more is tried."""
+    server, wire = cluster(*outcomes)
+    with pytest.raises(error):
+        server.require()
+    assert len(wire.asked) == len(outcomes)
 
 
 def test_a_list_is_read_to_its_end() -> None:
