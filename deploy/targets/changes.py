@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from deploy import progress
 from deploy.clients.cluster import Cluster, Object
-from deploy.errors import FieldConflict, RolloutFailed
+from deploy.errors import ClusterRefused, FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
 from deploy.render import CAUSE, MANAGED_BY, SIDES, Rendering
 from deploy.render import Side as Name
@@ -64,7 +64,12 @@ class Changes:
     # --- all that is not a replica
 
     def surround(self, serving: Serving) -> None:
-        """Makes sure of the account, the Service and all that the settings ask for beside them; what they no longer do goes."""
+        """Makes sure of the account, the Service and all that the settings ask for beside them; what they no longer do goes.
+
+        Raises:
+            ClusterRefused: another application, or another environment of this one, has objects of the same names.
+        """
+        self._require_own()
         self._apply(self._rendering.account())
         self.point(serving)
         self._ensure("Ingress", self._rendering.name, self._rendering.ingress())
@@ -75,6 +80,20 @@ class Changes:
         count = self.count()
         if not self._env.autoscale and count != self._env.replicas:
             log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
+
+    def _require_own(self) -> None:
+        """Nothing is taken from `a-b` in `c` by `a` in `b-c`: to the API server both are the same owner of the same fields."""
+        deployments = (("Deployment", self._rendering.named(name)) for name in SIDES)
+        for kind, name in (("Service", self._rendering.name), *deployments):
+            found = self._cluster.find(kind, name)
+            labels = (found or {}).get("metadata", {}).get("labels") or {}
+            if _is_ours(found) and not self._rendering.labels.items() <= labels.items():
+                app, environment = (labels.get(key, "?") for key in self._rendering.labels)
+                raise ClusterRefused(
+                    f"this name is taken by environment {environment} of application {app}",
+                    on=f"{kind} {name}",
+                    next="rename the application or the environment, or give the environment another namespace; nothing was changed",
+                )
 
     def point(self, serving: Serving) -> None:
         """Has the Service send requests there."""

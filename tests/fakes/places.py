@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -88,9 +89,9 @@ class FakePlace:
         """The environment's front door."""
         return Front(self.cluster, rendering, lambda host, _port: host in self.reachable, lambda host: host in self.reachable)
 
-    def changes(self, **changed: Any) -> Changes:
-        """What changes the environment, with a lease that is held."""
-        rendering = self.rendering(**changed)
+    def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Changes:
+        """What changes the environment, or another of that application and name, with a lease that is held."""
+        rendering = replace(self.rendering(**changed), app=App(name=named[0]), environment=named[1])
         return Changes(self.cluster, rendering, Sides(self.cluster, rendering), Held(self.cluster), lambda _: SIZE, self.cluster.clock)
 
     def _read(self, entrance: Entrance, path: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from deploy.errors import ClusterRefused
 from deploy.records import Release
-from deploy.render import CAUSE, RELEASE, SIDE
+from deploy.render import CAUSE, MANAGED_BY, RELEASE, SIDE, SIDES
 from deploy.targets.sides import Serving
 from tests.fakes.places import NAME, SIZE, FakePlace, Held, side
 from tests.fakes.releases import attempt
@@ -35,6 +36,36 @@ def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
     made()
     # Addresses that controllers look for have come by then.
     assert made() == made()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        (("shop-eu", "live"), ("shop", "eu-live"), "Service shop-eu-live"),
+        (("shop.eu", "live"), ("shop-eu", "live"), "Service shop-eu-live"),
+        (("shop", "live-twin"), ("shop", "live"), "Deployment shop-live-twin"),
+        (("shop", "live"), ("shop", "live-twin"), "Deployment shop-live-twin"),
+    ],
+)
+def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
+    place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
+) -> None:
+    """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
+    for name in SIDES:
+        place.changes(named=first).surround(Serving(name))
+        place.changes(named=first).roll(name, a, 1)
+    place.cluster.asked.clear()
+    with pytest.raises(ClusterRefused, match=f"environment {first[1]} of application {first[0]}") as error:
+        place.changes(named=second).surround(Serving("main"))
+    assert error.value.on == taken
+    assert {asked[0] for asked in place.cluster.asked} == {"get"}
+
+
+def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
+    """Whose fields are whose, the API server tells."""
+    place.cluster.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}})
+    place.changes().surround(Serving("main"))
+    assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
 
 
 def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> None:
