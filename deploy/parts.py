@@ -130,6 +130,7 @@ def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) ->
         log.info("starting a local registry on %s", host)
         existing = [_created_registry(engine, image(engine, build, here), name, port)]
     engine.start(existing[0].id)
+    engine.keep_running(existing[0].id)
     deadline = time.monotonic() + _REGISTRY_WITHIN
     while not here.registry_answers(host):
         if time.monotonic() > deadline:

@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy import parts, progress
 from deploy.clients.engine import Container, Engine
 from deploy.environments import Docker, Environment, Kubernetes
-from deploy.errors import ClusterError, EngineDenied, EngineUnavailable, PlatformError
+from deploy.errors import ClusterError, DiskFull, EngineDenied, EngineUnavailable, PlatformError
 from deploy.host import HERE, Host, is_loopback
 from deploy.settings import ImageBuild, Settings
 
@@ -152,6 +152,9 @@ def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str
         return engine.forget(labels)
     running = [container for container in engine.containers(labels) if container.running]
     for container in running:
+        # Where there is no space to note that, it is stopped all the same, though only until the engine starts again.
+        with suppress(DiskFull):
+            engine.keep_stopped(container.id)
         engine.stop(container.id, 10)
     return [container.name for container in running]
 

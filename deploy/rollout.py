@@ -81,7 +81,7 @@ class Target(Protocol):
         """
 
     def settle(self, *keep: Release) -> None:
-        """Removes all replicas but those releases'."""
+        """Removes all replicas but those releases', of which the first serves."""
 
 
 def current(history: tuple[Rollout, ...]) -> Rollout | None:
@@ -179,10 +179,11 @@ def _undone(why: str, target: Target, previous: Rollout | None, clock: Callable[
             target.shift(back)
         target.settle(*([back] if back else []))
     except ReleaseError as failure:
+        reason = f": {failure.what}" if failure.what != why else ""
         raise UndoFailed(
-            f"{why}; and the previous release could not be put back: {failure.what}",
+            f"{why}; and the previous release could not be put back{reason}",
             on=failure.on,
-            next="run the same command again: it goes on from where this one stopped",
+            next=f"{failure.next}; the next run goes on from where this one stopped",
             detail=failure.detail,
         ) from failure
     return Ending(outcome="undone" if back else "failed", at=clock(), why=why)

@@ -15,7 +15,9 @@ from typing import IO, Any
 from deploy.clients.docker_errors import asking, build_failed, connecting, failed, pull_failed
 from deploy.clients.engine import Container, Spec
 
-_ALWAYS = "unless-stopped"
+# "unless-stopped" would not do: an engine that has crashed stops what still runs when it is back, and takes that for its user's wish.
+_ALWAYS = "always"
+_NEVER = "no"
 _TIMEOUT = 300
 _CHUNK = 1 << 20
 
@@ -207,10 +209,16 @@ class DockerEngine:
                     raise
 
     def keep_running(self, container: str) -> None:
+        self._restart(container, _ALWAYS)
+
+    def keep_stopped(self, container: str) -> None:
+        self._restart(container, _NEVER)
+
+    def _restart(self, container: str, policy: str) -> None:
         with asking(container):
             # The engine writes every update to its disk, which may be full just when an old replica is to serve again.
-            if self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] != _ALWAYS:
-                self._api.update_container(container, restart_policy={"Name": _ALWAYS})
+            if (self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] or _NEVER) != policy:
+                self._api.update_container(container, restart_policy={"Name": policy})
 
     def logs(self, container: str, lines: int) -> str:
         from docker.errors import NotFound
@@ -228,8 +236,10 @@ class DockerEngine:
             return int(self._api.exec_inspect(made["Id"])["ExitCode"] or 0), output.decode("utf-8", "replace")
 
     def signal(self, container: str, name: str) -> None:
-        with asking(container):
-            self._api.kill(container, name)
+        # From inside: a container that gets a signal of any kind from the engine is not started again when it ends.
+        code, said = self.execute(container, ("sh", "-c", f"kill -{name.removeprefix('SIG')} 1"))
+        if code != 0:
+            raise failed(said.strip(), container, f"{name} could not be sent")
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         packed = io.BytesIO()
@@ -262,11 +272,15 @@ class DockerEngine:
         from docker.types import IPAMConfig, IPAMPool
 
         with asking(f"network {name}"):
+            probe = f"{name}-probe"
             for found in self._api.networks(names=[name]):
                 if found["Name"] == name:
                     return str(found["IPAM"]["Config"][0]["Subnet"])
+                if found["Name"] == probe:
+                    # Whoever asked before was killed, or the engine was.
+                    self._api.remove_network(found["Id"])
             # Fixed addresses need a subnet that was asked for by name: the engine is first asked for a free one.
-            free = self._api.create_network(f"{name}-probe", labels=dict(labels))["Id"]
+            free = self._api.create_network(probe, labels=dict(labels))["Id"]
             try:
                 subnet = str(self._api.inspect_network(free)["IPAM"]["Config"][0]["Subnet"])
             finally:
@@ -301,7 +315,9 @@ class DockerEngine:
 
         with asking(spec.name):
             try:
-                made = self._api.create_container(**self._made_of(spec, auto_remove=True), stdin_open=True)
+                # Nobody has to wait for it, least of all an engine that was killed and ends what is left before it begins.
+                made_of = self._made_of(spec, auto_remove=True) | {"stop_signal": "SIGKILL"}
+                made = self._api.create_container(**made_of, stdin_open=True)
             except APIError as error:
                 if error.status_code == 409:
                     return None

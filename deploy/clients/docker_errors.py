@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ from deploy.errors import (
 
 _TAIL = 15
 _FULL = "no space left on device"
+_CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 # What engines say of a pull; they pass on as text what the registry, or the way to it, refused.
 _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     (
@@ -126,9 +128,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def asking(on: str) -> Iterator[None]:
-    """Turns the SDK's errors into this project's."""
+    """Turns the SDK's errors into this project's; a container's id is told as `docker ps` shows it."""
     import docker.errors
 
+    on = _CONTAINER.sub(r"\1", on)
     try:
         yield
     except docker.errors.APIError as error:

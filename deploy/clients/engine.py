@@ -22,7 +22,7 @@ class Spec:
         volumes: volume name to (path, read-only).
         writable: paths that get a small file system in memory.
         user: instead of the image's own.
-        restart: whether the engine starts it again when it ends, or when the engine itself starts.
+        restart: whether the engine starts it again when it ends, or when the engine itself starts, also after a crash of its own.
         grace: seconds between the signal to stop and the kill.
     """
 
@@ -117,7 +117,10 @@ class Engine(Protocol):
         """Removes a container, killing it if it runs; one that is gone is no error."""
 
     def keep_running(self, container: str) -> None:
-        """Has the engine start the container again whenever it ends."""
+        """Has the engine start the container again whenever it ends, and whenever the engine itself starts."""
+
+    def keep_stopped(self, container: str) -> None:
+        """Has the engine not start the container again by itself."""
 
     def logs(self, container: str, lines: int) -> str:
         """The last lines that a container wrote."""
@@ -126,7 +129,7 @@ class Engine(Protocol):
         """Runs a command in a running container; its exit code and output."""
 
     def signal(self, container: str, name: str) -> None:
-        """Sends a signal to a container's first process."""
+        """Sends a signal to a container's first process; whether the engine starts that again stays as it was."""
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         """Writes a file into a volume of a container, running or not."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from deploy import progress
 from deploy.clients.engine import Container, Engine, Spec
 from deploy.entrance import Entrance
 from deploy.environments import Docker
-from deploy.errors import RolloutLocked
+from deploy.errors import EngineUnavailable, RolloutLocked
 from deploy.owner import Owner
 from deploy.records import Attempt, Ending, Record, Release, Rollout
 from deploy.rollout import Prove, Replica, failed
@@ -81,8 +81,12 @@ class DockerTarget:
         try:
             self._ensured_door()
             yield
-        finally:
-            self._engine.release(held)
+        except BaseException:
+            # An engine that is gone has ended the lock as well, and cannot say so; what went wrong before is what has to be told.
+            with suppress(EngineUnavailable):
+                self._engine.release(held)
+            raise
+        self._engine.release(held)
 
     def _taken(self) -> object:
         deadline = time.monotonic() + self._env.lock_wait
@@ -157,7 +161,10 @@ class DockerTarget:
     # --- moving
 
     def shift(self, release: Release, prove: Prove | None = None) -> None:
-        """Replaces one by one: a new replica must be ready before an old one is asked to take no more."""
+        """Replaces one by one: a new replica must be ready before an old one is asked to take no more.
+
+        A door that is restarted meanwhile, by a crash or with the engine, opens the slots that it opened before.
+        """
         self._ensure_image(release)
         door = Door(self._engine, self._ensured_door().id)
         mine = [container for container in self._containers() if container.labels[_IMAGE] == release.image.digest]
@@ -169,15 +176,14 @@ class DockerTarget:
             self._admitted(door, mine[index] if index < len(mine) else self._started(door, release))
             if index < len(old):
                 door.admit(_slot(old[index]), "drain")
-            self._remember(door)
         for container in old:
             door.admit(_slot(container), "drain")
-        self._remember(door)
         self._drained(door, [_slot(container) for container in old])
 
     def settle(self, *keep: Release) -> None:
-        """Retires every replica that is not of those releases."""
+        """Retires every replica that is not of those releases; from now on a door that is restarted opens to the first of them."""
         door = Door(self._engine, self._ensured_door().id)
+        self._remember(door, keep[0].image.digest if keep else "")
         for container in self._containers():
             if container.labels[_IMAGE] not in {release.image.digest for release in keep}:
                 self._retire(door, container)
@@ -262,9 +268,10 @@ class DockerTarget:
         if found is None:
             found = self._created_door(place)
         if not found.running:
-            # What served when the door was last open serves again.
+            # What was settled last serves again.
             self._write_configuration(found.id, self._remembered(found))
             self._engine.start(found.id)
+            self._engine.keep_running(found.id)
             Door(self._engine, found.id).wait()
         door = Door(self._engine, found.id)
         if not door.has(self._configuration(frozenset())):
@@ -283,12 +290,16 @@ class DockerTarget:
             admitted=admitted,
         )
 
-    def _remember(self, door: Door) -> None:
-        """Writes which slots take requests now into the door's file, for when it is restarted."""
-        self._write_configuration(door.container, self._open(door))
+    def _remember(self, door: Door, image: str) -> None:
+        """Writes the slots of an image into the door's file, for when it is restarted; one that was restarted meanwhile opens them now."""
+        mine, now = [container for container in self._containers() if container.labels[_IMAGE] == image], door.slots()
+        for container in mine:
+            if not now[_slot(container)].admitted:
+                self._admitted(door, container)
+        self._write_configuration(door.container, frozenset(map(_slot, mine)))
 
     def _remembered(self, door: Container) -> frozenset[int]:
-        """The slots that took requests when the door was last open; where its file is lost, those of all that runs."""
+        """The slots of the release that was settled last; where the door's file is lost, those of all that runs."""
         files = self._engine.files(door.id, STATE) or {}
         found = opened(files.get(CONFIG, b"").decode("utf-8", "replace"))
         return frozenset(_slot(container) for container in self._containers() if container.running) if found is None else found
@@ -297,7 +308,10 @@ class DockerTarget:
         return frozenset(slot.number for slot in door.slots().values() if slot.admitted)
 
     def _write_configuration(self, door: str, admitted: frozenset[int]) -> None:
-        self._engine.put_file(door, f"{STATE}/{CONFIG}", self._configuration(admitted).encode())
+        text = self._configuration(admitted).encode()
+        # A file that is right is left alone: a full disk, or a crash, might leave half of a new one.
+        if (self._engine.files(door, STATE) or {}).get(CONFIG) != text:
+            self._engine.put_file(door, f"{STATE}/{CONFIG}", text)
 
     def _created_door(self, place: str) -> Container:
         self._engine.volume(self._prefix, self._labels)

@@ -1,8 +1,9 @@
 """The front door of a Docker host: HAProxy in a container, with fixed slots behind which replicas come and go.
 
 Each slot is a fixed address on a network of the environment's own. A rollout tells the running proxy which slots take
-requests and asks it when a slot's last request is done, so that it is never reloaded; the same is written to its file, so
-that a door that is restarted opens the same slots. Source: HAProxy 3.0 Management Guide, "Unix Socket commands".
+requests and asks it when a slot's last request is done, so that it is never reloaded. The slots of the release that was
+settled last are written to its file, so that a door that is restarted opens those.
+Source: HAProxy 3.0 Management Guide, "Unix Socket commands".
 """
 
 from __future__ import annotations

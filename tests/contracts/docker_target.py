@@ -61,18 +61,19 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_door_that_was_stopped_opens_what_it_opened(self, docker: DockerPlace, a: Release) -> None:
         """The next deployer starts it again, and the release serves without having been released again."""
         docker.target().shift(a)
+        docker.target().settle(a)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().locked():
             pass
         until(lambda: docker.answers() == {"a"}, "the release serves")
         until(lambda: docker.target().serves(a), "all its replicas are healthy")
 
-    def test_a_door_that_was_stopped_in_mid_rollout_opens_no_more_than_before(self, docker: DockerPlace, a: Release, b: Release) -> None:
-        """A release that was taken back but not yet removed gets no requests when the door comes back."""
+    def test_a_door_that_was_stopped_in_mid_rollout_opens_to_the_release_before(self, docker: DockerPlace, a: Release, b: Release) -> None:
+        """A release that nobody has settled, because it is not proven yet, gets no requests when the door comes back."""
         target = docker.target()
         target.shift(a)
+        target.settle(a)
         target.shift(b)
-        target.shift(a)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().locked():
             pass
@@ -80,11 +81,23 @@ class DockerTargetContract(WarmTargetContract):
         assert docker.answers() == {"a"}
         assert (b.image.digest, "serving") not in states(target)
 
+    def test_a_door_that_was_restarted_in_mid_rollout_opens_when_that_is_settled(self, docker: DockerPlace, a: Release, b: Release) -> None:
+        """The rollout goes on, and its release has all requests in the end."""
+        target = docker.target()
+        target.shift(a)
+        target.settle(a)
+        target.shift(b)
+        docker.engine.stop(self.door(docker).id, 1)
+        target.settle(b)
+        assert docker.answers() == {"b"}
+        assert states(target) == [(b.image.digest, "serving")] * 2
+
     def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(self, docker: DockerPlace, a: Release, b: Release) -> None:
         """Also where the old release had more replicas than the new one has."""
         docker.target(replicas=3).shift(a)
         target = docker.target(replicas=1)
         target.shift(b)
+        target.settle(b, a)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target(replicas=1).locked():
             pass
@@ -106,6 +119,7 @@ class DockerTargetContract(WarmTargetContract):
         """History and release outlive the door's container."""
         target = docker.target()
         target.shift(a)
+        target.settle(a)
         target.begin(attempt(1, a))
         docker.engine.remove(self.door(docker).id)
         with docker.target().locked():
@@ -117,6 +131,7 @@ class DockerTargetContract(WarmTargetContract):
         """The same replicas are reached on the new port, and the history moves along."""
         target = docker.target()
         target.shift(a)
+        target.settle(a)
         target.begin(attempt(1, a))
         before = {replica.name for replica in target.replicas()}
         port = docker.other_port()
@@ -141,6 +156,7 @@ class DockerTargetContract(WarmTargetContract):
         """Where the settings name a new port, releasing again must not stop at what serves on the old one."""
         target = docker.target()
         target.shift(a)
+        target.settle(a)
         until(lambda: target.serves(a), "the release serves")
         moved = docker.target(port=docker.other_port())
         assert not moved.serves(a)

@@ -168,6 +168,18 @@ class EngineContract:
         engine.execute(made.id, ("sh", "-c", "kill -TERM 1"))
         until(lambda: now(made.id).restarts == 1 and now(made.id).running, "it is started again")
 
+    def test_what_shall_stay_stopped_is_not_started_again(
+        self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
+    ) -> None:
+        """What was once kept running ends for good when its process does; until then it runs on."""
+        made = engine.create(spec(script=Script(on_signal={"SIGTERM": 5}), restart=True))
+        engine.start(made.id)
+        engine.keep_stopped(made.id)
+        assert now(made.id).running
+        engine.execute(made.id, ("sh", "-c", "kill -TERM 1"))
+        until(lambda: now(made.id).status == "exited", "it ends")
+        assert now(made.id).restarts == 0
+
     def test_what_is_not_kept_running_stays_down(self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]) -> None:
         """A replica that crashes before it was ready is found as it ended."""
         made = engine.create(spec(script=Script(on_signal={"SIGTERM": 5})))
@@ -183,6 +195,14 @@ class EngineContract:
         engine.signal(made.id, "SIGUSR1")
         until(lambda: now(made.id).status == "exited", "it ends")
         assert now(made.id).exit_code == 9
+
+    def test_a_signal_is_no_wish_to_stop(self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]) -> None:
+        """What is kept running is started again as before when it ends later, or by the signal itself."""
+        made = engine.create(spec(script=Script(on_signal={"SIGUSR1": 9}), restart=True))
+        engine.start(made.id)
+        for restarts in (1, 2):
+            engine.signal(made.id, "SIGUSR1")
+            until(lambda restarts=restarts: now(made.id).restarts == restarts and now(made.id).running, "it is started again")  # type: ignore[misc]
 
     def test_a_command_in_a_container_gives_its_exit_code_and_output(self, engine: Engine, spec: Callable[..., Spec]) -> None:
         """A command that fails is an answer, not an error."""
@@ -200,6 +220,7 @@ class EngineContract:
             lambda: engine.execute(f"{prefix}-never", ("true",)),
             lambda: engine.start(f"{prefix}-never"),
             lambda: engine.keep_running(f"{prefix}-never"),
+            lambda: engine.keep_stopped(f"{prefix}-never"),
         ):
             with pytest.raises(EngineFailed):
                 act()

@@ -1,4 +1,4 @@
-"""A container engine of a test's own, on a small disk and a network that nobody else sees."""
+"""A container engine of a test's own, on a small disk, a network and among processes that nobody else sees."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.application import ROOT
@@ -19,25 +18,32 @@ from deploy.settings import Settings
 from tests.e2e.rights import lacking, myself, root, small_disk
 
 _PATIENCE = 20.0
+_GRACE = 60.0
 
 
-@dataclass(frozen=True)
 class SmallEngine:
-    """A running engine: its socket, the folder whose disk holds all of its data, and the number of its process."""
+    """An engine that can be killed and started again.
 
-    socket: Path
-    disk: Path
-    pid: int
+    Args:
+        folder: has its socket, its log and its state in memory.
+        disk: the folder whose disk holds all that it keeps.
+        place: the process that keeps its namespaces: all that the engine starts ends with that.
+    """
+
+    def __init__(self, folder: Path, disk: Path, place: int) -> None:
+        self.disk = disk
+        self._folder, self._place = folder, place
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def host(self) -> str:
         """What DOCKER_HOST must be to use it."""
-        return f"unix://{self.socket}"
+        return f"unix://{self._folder}/socket"
 
     @property
     def within(self) -> tuple[str, ...]:
         """What to put before a command to run it on the engine's network."""
-        return (*root("nsenter", "-t", str(self.pid), "-n", "--"), *myself())
+        return (*root("nsenter", "-t", str(self._place), "-n", "--"), *myself())
 
     def fill(self, left: int) -> None:
         """Takes all of the disk's space but so many bytes."""
@@ -47,39 +53,84 @@ class SmallEngine:
         with ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
 
+    def start(self) -> None:
+        """Starts it on what it kept, as its service manager would; returns when it answers."""
+        # Its state in memory is elsewhere, as on any machine: only what it keeps is on the small disk.
+        places = f"--data-root {self.disk}/data --exec-root {self._folder}/exec --pidfile {self._folder}/pid -H {self.host}"
+        # The machine's systemd, which might be asked for groups of processes instead, knows these by other numbers.
+        words = f"{places} -G {os.getgid()} --exec-opt native.cgroupdriver=cgroupfs".split()
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._inside("dockerd", *words), stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + _PATIENCE
+        while subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode != 0:
+            assert self._process.poll() is None, self._said()
+            assert time.monotonic() < deadline, f"the engine did not come up\n{self._said()}"
+            time.sleep(0.1)
+
+    def crash(self) -> None:
+        """Kills it at once and alone: what it has started is told nothing."""
+        self._end("KILL")
+
+    def stop(self) -> None:
+        """Stops it with all that it runs; only a living engine can, so one that was killed is started for it."""
+        if self._process is None:
+            self.start()
+        self._end("TERM")
+
+    def _end(self, signal: str) -> None:
+        assert self._process is not None, "the engine does not run"
+        subprocess.run(self._inside("sh", "-c", f"kill -{signal} $(cat {self._folder}/pid)"), check=True)
+        self._process.wait(_GRACE)
+        self._process = None
+
+    def _inside(self, *command: str) -> tuple[str, ...]:
+        """A command as the administrator runs it in the engine's own namespaces."""
+        return root("nsenter", "-t", str(self._place), "-n", "-m", f"--pid=/proc/{self._place}/ns/pid_for_children", "--", *command)
+
+    def _said(self) -> str:
+        return (self._folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
+
 
 @contextmanager
 def small_engine(size: str) -> Iterator[SmallEngine]:
-    """Starts an engine that holds the image of the proxy and the registry, and nothing else."""
+    """Starts an engine that holds the image of the proxy and the registry, and nothing else; all that it started ends with it."""
     if shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
         lacking("no dockerd is here", "`sudo apt-get install docker.io` brings it")
     # A folder with a short name: the paths of sockets have little room.
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
-    with small_disk(folder / "disk", size) as disk, (folder / "log").open("wb") as log:
-        # Its state in memory is elsewhere, as on any machine: only what it keeps is on the small disk.
-        words = f"--data-root {disk}/data --exec-root {folder}/exec --pidfile {folder}/pid -H unix://{folder}/socket -G {os.getgid()}"
-        # The machine's own containerd is hidden from it: it would keep images there instead.
-        alone = "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
-        command = root("unshare", "-n", "-m", "sh", "-c", f"{alone} && exec dockerd {words}")
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            running = SmallEngine(folder / "socket", disk, _ready(folder, process))
-            _copy_parts(running)
-            yield running
-        finally:
-            subprocess.run(root("kill", str(process.pid)), check=False)
-            process.wait(60)
-    subprocess.run(root("rm", "-rf", str(folder)), check=True)
+    try:
+        with small_disk(folder / "disk", size) as disk, _place(folder) as place:
+            engine = SmallEngine(folder, disk, place)
+            engine.start()
+            try:
+                _copy_parts(engine)
+                yield engine
+            finally:
+                engine.stop()
+    finally:
+        subprocess.run(root("rm", "-rf", str(folder)), check=True)
 
 
-def _ready(folder: Path, process: subprocess.Popen[bytes]) -> int:
-    """Waits until the engine answers; gives the number of its process."""
-    deadline = time.monotonic() + _PATIENCE
-    while subprocess.run(["docker", "-H", f"unix://{folder}/socket", "version"], capture_output=True, check=False).returncode != 0:
-        assert process.poll() is None, (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
-        assert time.monotonic() < deadline, "the engine did not come up"
-        time.sleep(0.1)
-    return int((folder / "pid").read_text(encoding="utf-8"))
+@contextmanager
+def _place(folder: Path) -> Iterator[int]:
+    """Namespaces for an engine: a network, mounts, and processes that all end with the first; gives who keeps them."""
+    # The machine's own containerd is hidden from it: it would keep images there instead.
+    alone = "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
+    # A shell that waits takes leave of processes whose parents are gone; without one they would count as alive.
+    inside = f"{alone} && touch {folder}/ready && while sleep 60; do :; done"
+    unshared = ("unshare", "-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", inside)
+    process = subprocess.Popen(root("sh", "-c", f'echo $$ >{folder}/place && exec "$@"', "sh", *unshared), start_new_session=True)
+    try:
+        deadline = time.monotonic() + _PATIENCE
+        while not (folder / "ready").exists():
+            assert process.poll() is None, "the administrator may make no namespaces here"
+            assert time.monotonic() < deadline, "the namespaces were not made"
+            time.sleep(0.05)
+        yield int((folder / "place").read_text(encoding="utf-8"))
+    finally:
+        with suppress(OSError, ValueError):
+            subprocess.run(root("kill", "-9", (folder / "place").read_text(encoding="utf-8").strip()), check=False)
+        process.wait(_GRACE)
 
 
 def _copy_parts(running: SmallEngine) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import time
 from pathlib import Path
 
 from bench.application import Application
 from bench.load import Load
 from bench.rollouts import WRONG_BEHIND_A_PROXY
+from tests.e2e import remains
 
 # The line after which the release is killed, and how many seconds later: several moments of every stage.
 MOMENTS = [
@@ -49,7 +48,7 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
                 done = serving.ok("release", "--model", model, "--json").json
                 assert done["model"] == model
                 assert done["commit"] == serving.git("rev-parse", "HEAD")
-                _assert_clean(serving)
+                remains.assert_none(serving)
 
     assert not load.failures, load.failures[:5]
     assert len(load.answers) > 20 * len(MOMENTS)
@@ -65,7 +64,7 @@ def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None
         serving.kill(process)
     serving.ok("release")
 
-    _assert_clean(serving)
+    remains.assert_none(serving)
 
 
 def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Application) -> None:
@@ -82,7 +81,7 @@ def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Appli
     path.write_text(good, encoding="utf-8")
     serving.commit("good again")
     serving.ok("release")
-    _assert_clean(serving)
+    remains.assert_none(serving)
 
 
 def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Application, tmp_path: Path) -> None:
@@ -108,29 +107,3 @@ def _killed(application: Application, model: str, line: str, delay: float) -> No
                 break
     time.sleep(delay)
     application.kill(process)
-
-
-def _assert_clean(application: Application) -> None:
-    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache."""
-    status = application.ok("status", "--json").json
-    assert status["healthy"] is True
-    assert len(status["replicas"]) == 2
-
-    names = _names(f"label=dev.twinship.app={application.name}")
-    assert not [name for name in names if name.endswith("lock")]
-    assert len(names) == 3
-    trials = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", "label=dev.twinship.trial"], capture_output=True, text=True, check=True
-    ).stdout.split()
-    owners = [json.loads(_inspected(trial))["dev.twinship.trial"] for trial in trials]
-    assert not [owner for owner in owners if not Path(f"/proc/{owner.split('/')[2]}").exists()]
-
-
-def _names(label: str) -> list[str]:
-    listed = subprocess.run(["docker", "ps", "-a", "--filter", label, "--format", "{{.Names}}"], capture_output=True, text=True, check=True)
-    return sorted(listed.stdout.split())
-
-
-def _inspected(container: str) -> str:
-    found = subprocess.run(["docker", "inspect", "-f", "{{json .Config.Labels}}", container], capture_output=True, text=True, check=False)
-    return found.stdout or "{}"

@@ -42,7 +42,7 @@ def test_replicas_run_without_privileges(application: Application) -> None:
         assert host["ReadonlyRootfs"] is True
         assert host["CapDrop"] == ["ALL"]
         assert "no-new-privileges" in host["SecurityOpt"]
-        assert host["RestartPolicy"]["Name"] == "unless-stopped"
+        assert host["RestartPolicy"]["Name"] == "always"
 
 
 def test_releasing_again_changes_nothing(application: Application) -> None:

@@ -200,6 +200,9 @@ class FakeEngine(FakeImages):
     def keep_running(self, container: str) -> None:
         self._container(container).restart = True
 
+    def keep_stopped(self, container: str) -> None:
+        self._container(container).restart = False
+
     def logs(self, container: str, lines: int) -> str:
         self._asked()
         found = [made.log for made in self.made.values() if container in (made.id, made.spec.name)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy import parts, platform
-from deploy.errors import ClusterUnreachable, EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.errors import ClusterUnreachable, DiskFull, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.settings import DEBIAN, Settings
 from tests.fakes.application import PIPELINE, Application
 from tests.fakes.cluster import FakeCluster
@@ -159,10 +159,12 @@ def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Set
     machine = with_engine()
     platform.up(settings, "here", machine.host)
     before = machine.engine.containers({parts.PART: "registry"})
+    machine.engine.keep_stopped(parts.REGISTRY)
     machine.engine.stop(parts.REGISTRY, 1)
     platform.up(settings, "here", machine.host)
     assert machine.engine.containers({parts.PART: "registry"})[0].id == before[0].id
     assert machine.registry_answers("127.0.0.1:5000")
+    assert machine.engine.made[parts.REGISTRY].restart
 
 
 def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +201,31 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     application.machine.running = True
     assert [rollout.attempt.id for rollout in application.site().view.history()] == [1]
     assert application.engine.volumes.keys() >= {"twinship-classifier-local", parts.REGISTRY}
+
+
+def test_what_is_down_stays_down(tmp_path: Path) -> None:
+    """The engine starts none of it by itself, not when it is started itself either; a release starts what it needs."""
+    from deploy import pipeline
+
+    application = released(tmp_path)
+    assert all(made.restart for made in application.engine.made.values())
+    platform.down(application.site().settings, purge=False, here=application.machine.host)
+    assert not any(made.restart for made in application.engine.made.values())
+    application.machine.running = True
+    pipeline.release(application.site())
+    assert all(made.restart and made.running for name, made in application.engine.made.items() if name != parts.REGISTRY)
+
+
+def test_a_full_disk_does_not_keep_anything_from_being_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it shall stay so cannot be noted then, and is not."""
+
+    def full(container: str) -> None:
+        raise DiskFull("the engine has no space left", on=container, next="remove something")
+
+    application = released(tmp_path)
+    monkeypatch.setattr(application.engine, "keep_stopped", full)
+    platform.down(application.site().settings, purge=False, here=application.machine.host)
+    assert not any(found.running for found in application.engine.containers({}))
 
 
 def test_purging_forgets_the_history_and_the_registry(tmp_path: Path) -> None:

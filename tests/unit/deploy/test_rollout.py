@@ -8,7 +8,16 @@ from typing import Literal
 import pytest
 
 from deploy.entrance import Entrance
-from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
+from deploy.errors import (
+    EngineUnavailable,
+    GoldenMiss,
+    ReleaseError,
+    ReleaseUnknown,
+    RolloutFailed,
+    RolloutLocked,
+    UndoFailed,
+    VerifyFailed,
+)
 from deploy.records import Release, Rollout
 from deploy.rollout import Only, abort, apply, current, failed, to_go_back_to, verify
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
@@ -95,6 +104,17 @@ def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
     assert isinstance(caught.value.__cause__, RolloutFailed)
     assert target.history()[-1].outcome == "unfinished"
     assert not target.busy
+
+
+def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None:
+    """As when the place itself went away; what brings it back comes before running again."""
+    target.served(rollout(1, A))
+    for broken in (A, B):
+        target.breaks(broken, EngineUnavailable("the engine stopped answering", on="replica-3", next="start it"))
+    with pytest.raises(UndoFailed) as caught:
+        applied(target, B)
+    assert caught.value.what == "the engine stopped answering; and the previous release could not be put back"
+    assert caught.value.next.startswith("start it; ")
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1), ValueError("a bug")])

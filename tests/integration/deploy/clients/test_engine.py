@@ -125,6 +125,21 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     engine.release(taken[-1])
 
 
+def test_what_is_held_needs_no_time_to_end(engine: DockerEngine, prefix: str, parts_image: str) -> None:
+    """An engine that was killed in mid-rollout ends the lock before it starts what serves; a first process obeys one signal alone."""
+    held = engine.hold(Spec(name=f"{prefix}-lock", image=parts_image, labels={"dev.twinship.test": prefix}, command=("cat",)))
+    assert engine._api.inspect_container(f"{prefix}-lock")["Config"]["StopSignal"] == "SIGKILL"
+    engine.release(held)
+
+
+def test_a_network_that_a_killed_process_only_asked_with_goes(engine: DockerEngine, prefix: str) -> None:
+    """The engine was asked for a free subnet, and nobody was left to give it back."""
+    engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
+    engine.network(prefix, {"dev.twinship.test": prefix})
+    listed = engine._api.networks(filters={"label": f"dev.twinship.test={prefix}"})
+    assert [network["Name"] for network in listed] == [prefix]
+
+
 def test_containers_cannot_write_or_gain_rights(engine: DockerEngine, prefix: str, parts_image: str) -> None:
     """What runs has no capabilities, cannot get any, and can write to memory only."""
     made = engine.create(

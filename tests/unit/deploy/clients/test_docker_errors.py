@@ -46,6 +46,22 @@ def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: E
     assert caught.value.on == "replica-1"
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("f2a79ebd1710" + 52 * "0", "f2a79ebd1710"),
+        ("f2a79ebd1710" + 52 * "0" + ":/state/1.json", "f2a79ebd1710:/state/1.json"),
+        ("sha256:" + 64 * "0", "sha256:" + 64 * "0"),
+        (REFERENCE, REFERENCE),
+    ],
+)
+def test_a_container_is_told_by_an_id_that_can_be_found(asked: str, told: str) -> None:
+    """As `docker ps` shows it; digests of images stay whole."""
+    with pytest.raises(EngineUnavailable) as caught, asking(asked):
+        raise ConnectionResetError("gone")
+    assert caught.value.on == told
+
+
 def test_a_refusal_of_the_engine_keeps_its_words() -> None:
     """What the engine says is shown."""
     with pytest.raises(EngineFailed, match="refused") as caught, asking("replica-1"):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from deploy.clients.engine import Container, Engine
 from deploy.environments import Docker
-from deploy.errors import PortTaken, RegistryNotFound, RolloutFailed, RolloutLocked, SettingsInvalid
+from deploy.errors import (
+    DiskFull,
+    EngineUnavailable,
+    PortTaken,
+    RegistryNotFound,
+    RolloutFailed,
+    RolloutLocked,
+    SettingsInvalid,
+    UndoFailed,
+)
 from deploy.records import Release
 from deploy.rollout import Target
 from deploy.settings import App
@@ -216,6 +225,50 @@ def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) 
 def locks(place: FakePlace) -> list[Container]:
     """The containers that are locks."""
     return place.fake.containers({APP: "classifier", "dev.twinship.role": "lock"})
+
+
+def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place: FakePlace) -> None:
+    """The lock cannot be given back to an engine that is gone; the error is what the rollout said of it."""
+
+    def lost() -> NoReturn:
+        place.fake.gone = True
+        raise UndoFailed("the engine went away; and the previous release could not be put back", on="replica-1", next="start it")
+
+    with pytest.raises(UndoFailed, match="could not be put back"), place.target().locked():
+        lost()
+
+
+def test_an_engine_that_ends_after_a_rollout_is_told(place: FakePlace) -> None:
+    """Whoever cannot give the lock back has not come to the end."""
+    with pytest.raises(EngineUnavailable), place.target().locked():
+        place.fake.gone = True
+
+
+def test_taking_a_release_back_writes_no_file(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The door's file has said all along what shall serve, so that a full disk does not keep the old release from serving again."""
+
+    def full(_container: str, path: str, _data: bytes) -> NoReturn:
+        raise DiskFull("the engine has no space left", on=path, next="remove something")
+
+    target = place.target()
+    target.shift(a := place.release("a"))
+    target.settle(a)
+    target.shift(place.release("b"))
+    monkeypatch.setattr(place.fake, "put_file", full)
+    target.shift(a)
+    target.settle(a)
+    assert place.answers() == {"a"}
+
+
+def test_a_door_that_was_stopped_for_good_is_kept_running_again(place: FakePlace) -> None:
+    """The next deployer opens it, and from then on the engine does."""
+    target = place.target()
+    target.shift(a := place.release("a"))
+    target.settle(a)
+    place.fake.keep_stopped(DOOR)
+    place.fake.stop(DOOR, 0)
+    with target.locked():
+        assert place.fake.made[DOOR].restart
 
 
 def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> None:

@@ -1,0 +1,46 @@
+"""What runs that were killed may leave behind, and must not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.application import Application
+
+
+def assert_none(application: Application, **variables: str) -> None:
+    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache.
+
+    Args:
+        application: one that should serve with two replicas.
+        variables: more of the environment that its tasks are run in.
+    """
+    status = application.ok("status", "--json", **variables).json
+    assert status["healthy"] is True, status
+    assert len(status["replicas"]) == 2
+
+    names = docker("ps", "-a", "--filter", f"label=dev.twinship.app={application.name}", "--format", "{{.Names}}", **variables).split()
+    assert not [name for name in names if name.endswith("lock")]
+    assert len(names) == 3, names
+    trials = docker("ps", "-aq", "--filter", "label=dev.twinship.trial", **variables).split()
+    owners = [_labels(trial, **variables).get("dev.twinship.trial", "") for trial in trials]
+    assert not [owner for owner in owners if owner and not Path(f"/proc/{owner.split('/')[2]}").exists()]
+    for blob in (application.home / "blobs" / "sha256").iterdir():
+        with blob.open("rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == blob.name
+
+
+def docker(*words: str, **variables: str) -> str:
+    """What the engine's own program prints."""
+    return subprocess.run(["docker", *words], env={**os.environ, **variables}, capture_output=True, text=True, check=True).stdout
+
+
+def _labels(container: str, **variables: str) -> dict[str, Any]:
+    """A container's labels; none of one that has gone meanwhile."""
+    command = ["docker", "inspect", "-f", "{{json .Config.Labels}}", container]
+    found = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    return dict(json.loads(found.stdout or "{}"))
