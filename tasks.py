@@ -211,7 +211,7 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
 @task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
 @console.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
-    """Give the canary that is held up; the previous release serves on."""
+    """Give up the canary that is held; the previous release serves on."""
     from deploy import desk
 
     desk.abort(_site(env), json=json)

@@ -38,6 +38,7 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
                 complain(error)
                 raise Exit(code=error.exit_code) from None
             except KeyboardInterrupt:
+                _clear()
                 print(paint("interrupted; run the same command again to go on", _YELLOW), file=sys.stderr)
                 raise Exit(code=_INTERRUPTED) from None
             except BrokenPipeError:

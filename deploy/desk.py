@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from deploy import console, model, pipeline, platform, views
+from deploy import console, model, pipeline, platform, progress, views
 from deploy.blobs import room_for
 from deploy.environments import Kubernetes
 from deploy.errors import InputMissing, SettingsInvalid
@@ -90,7 +90,7 @@ def smoke(site: Site, records: Path) -> None:
     joined = pipeline.join(site, _kept(records, "app", AppImage), _kept(records, "model", ModelLayer))
     verdict = pipeline.check(site, joined)
     _keep(records, "image", joined)
-    console.result(f"{joined.digest} passed {len(verdict.cases)} golden cases")
+    console.result(f"{joined.digest} passed {progress.count(len(verdict.cases), 'golden case')}")
 
 
 def push(site: Site, records: Path) -> None:
@@ -102,7 +102,7 @@ def push(site: Site, records: Path) -> None:
 
 def deploy(site: Site, records: Path, *, json: bool) -> None:
     """Runs the stage and keeps its record."""
-    done = pipeline.deploy(site, _kept(records, "release", Release))
+    done = pipeline.deploy(site, _pushed(site, records))
     _keep(records, "rollout", done)
     console.as_json(views.rollout(done)) if json else console.result(f"{done.attempt.url} release {done.attempt.id}")
 
@@ -162,7 +162,7 @@ def render(site: Site, records: str) -> None:
     target = site.on_cluster
     history = target.history()
     if records:
-        wanted, attempt = _kept(site.directory / records, "release", Release), None
+        wanted, attempt = _pushed(site, site.directory / records), None
     elif history:
         attempt = (current(history) or history[-1]).attempt
         wanted = attempt.release
@@ -233,6 +233,18 @@ def _keep(records: Path, name: str, record: Record) -> None:
     with room_for(records):
         records.mkdir(parents=True, exist_ok=True)
         (records / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
+
+
+def _pushed(site: Site, records: Path) -> Release:
+    """The release that was pushed, which must be one of this application."""
+    found, name = _kept(records, "release", Release), site.settings.app.name
+    if found.image.app.name != name:
+        raise InputMissing(
+            f"these are the records of another application: {found.image.app.name}",
+            on=str(records / "release.json"),
+            next=f"run `invoke push` for {name} first, or give its folder of records",
+        )
+    return found
 
 
 def _kept(records: Path, name: str, kind: type[_Record]) -> _Record:

@@ -120,7 +120,7 @@ def check(site: Site, joined: Image) -> Verdict:
     verdict = smoke.check(
         joined, proof(site, joined), site.trials, port=app.port, ready=app.ready, within=site.env.ready_within, play=site.play
     )
-    log.info("smoke  %d golden cases passed in %s", len(verdict.cases), progress.seconds(time.monotonic() - started))
+    log.info("smoke  %s passed in %s", progress.count(len(verdict.cases), "golden case"), progress.seconds(time.monotonic() - started))
     return verdict
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from deploy import image, manifest, model, pipeline, platform, registry, rollout, source
+from deploy import image, manifest, model, pipeline, platform, progress, registry, rollout, source
 from deploy.errors import ModelUnknown, PlatformError
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.site import Site
@@ -79,10 +79,11 @@ def _release(site: Site, now: Rollout | None, joined: Image | None) -> Iterator[
         for stage in ("smoke", "push", "deploy"):
             yield Step(stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image")
         return
-    yield Step(stage="smoke", runs=True, why="this image does not serve yet")
+    same = now is not None and now.attempt.release == wanted
+    yield Step(stage="smoke", runs=True, why="this image is tried out again" if same else "this image does not serve yet")
     yield _push(site, joined)
-    what = f"release {now.attempt.id} serves another image" if now else "nothing was released here yet"
-    yield Step(stage="deploy", runs=True, why=what)
+    changed = "is not as the settings and manifests say" if same else "serves another image"
+    yield Step(stage="deploy", runs=True, why=f"release {now.attempt.id} {changed}" if now else "nothing was released here yet")
 
 
 def _push(site: Site, joined: Image | None) -> Step:
@@ -92,7 +93,8 @@ def _push(site: Site, joined: Image | None) -> Step:
         return Step(stage="push", runs=True, why="the registry is not up yet")
     lacking = registry.missing(site.blobs.read(joined.digest), site.repository, site.registry)
     moves = sum(item.size for item in lacking)
-    return Step(stage="push", runs=bool(lacking), why=f"the registry lacks {len(lacking)} blobs", moves=moves)
+    why = f"the registry lacks {progress.count(len(lacking), 'blob')}" if lacking else "the registry has all of it"
+    return Step(stage="push", runs=bool(lacking), why=why, moves=moves)
 
 
 def _now(site: Site) -> Rollout | None:

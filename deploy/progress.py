@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ Advance = Callable[[int], None]
 
 _MINUTE = 60
 _EVERY = 5.0
+_USUAL = 80
 
 
 class Display(Protocol):
@@ -86,8 +88,17 @@ class Bars:
             yield lambda count: bars.advance(task, count)
 
     def note(self, text: str) -> None:
-        """Writes the line over the one before."""
-        print(f"\r\x1b[K    \x1b[2m{text[:100]}\x1b[0m", end="\r", file=sys.stderr, flush=True)
+        """Writes the line over the one before, cut to what the terminal shows on one."""
+        shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+        print(f"\r\x1b[K    \x1b[2m{shown[: _columns() - 5]}\x1b[0m", end="\r", file=sys.stderr, flush=True)
+
+
+def _columns() -> int:
+    """How wide the terminal is that progress is shown on."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL
+    except OSError:
+        return _USUAL
 
 
 _display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: B039  Quiet holds no state
@@ -120,6 +131,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def count(number: int, noun: str) -> str:
+    """So many of a thing, for people: `1 blob`, `3 blobs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def seconds(duration: float) -> str:

@@ -90,7 +90,7 @@ def _send(lacking: tuple[Descriptor, ...], repository: str, registry: Registry, 
                 raise
 
         list(pool.map(send, left))
-    log.info("push   %s in %d blobs that the registry lacked", progress.size(total), len(left))
+    log.info("push   %s in %s that the registry lacked", progress.size(total), progress.count(len(left), "blob"))
 
 
 def _drop_if_damaged(item: Descriptor, blobs: Blobs) -> None:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from deploy import golden
+from deploy import golden, interrupts
 from deploy.entrance import Entrance
 from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
 from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
@@ -135,13 +135,13 @@ def apply(
             # Whoever has the lock now finds what is left here, and clears it.
             raise
         except BaseException as error:
-            why = error.what if isinstance(error, ReleaseError) else type(error).__name__
-            ending = _undone(why, target, previous, clock)
-            target.end(attempt, ending)
+            with interrupts.held("putting the previous release back"):
+                target.end(attempt, _undone(_why(error), target, previous, clock))
             raise
         ending = Ending(outcome="succeeded", at=clock())
-        target.end(attempt, ending)
-        target.settle(release)
+        with interrupts.held("the release is proven, and all but done"):
+            target.end(attempt, ending)
+            target.settle(release)
         return Rollout(attempt=attempt, ending=ending)
 
 
@@ -168,6 +168,13 @@ def _prove(entrance: Entrance, proof: golden.Proof, release: Release, play: gold
             detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
         )
     log.info("proven at %s: %s", entrance.url, "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases))
+
+
+def _why(error: BaseException) -> str:
+    """What ended a rollout, for the history."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return error.what if isinstance(error, ReleaseError) else type(error).__name__
 
 
 def _undone(why: str, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Ending:

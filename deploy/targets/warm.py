@@ -47,7 +47,7 @@ def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) ->
     pods = _pods(cluster, daemons)
     started = sum(pod.stage in ("started", "loaded", "ready") for pod in pods)
     if status.get("observedGeneration", 0) >= generation and started >= wanted:
-        log.info("warm   %d nodes have the image, in %s", started, progress.seconds(passed))
+        log.info("warm   %s pulled the image, in %s", progress.count(started, "node"), progress.seconds(passed))
         return True
     if passed > within or any(pod.problem for pod in pods):
         log.warning("warm   %d of %d nodes have the image after %s; going on", started, wanted, progress.seconds(passed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,7 @@ class MemoryTarget:
         self.broken: dict[str, list[BaseException]] = {}
         self.happened: list[str] = []
         self.busy = False
+        self._pressed = ""
         self.beside: Entrance | None = None
         self._begun: dict[int, Attempt] = {}
         self._ended: dict[int, Ending] = {}
@@ -40,6 +42,10 @@ class MemoryTarget:
     def breaks(self, release: Release, *errors: BaseException) -> None:
         """Has shifts to a release end like that."""
         self.broken[release.image.digest] = list(errors) or [failed("a replica ended", "replica", "out of memory")]
+
+    def presses(self, moment: str) -> None:
+        """Has somebody press Ctrl-C when that is asked for."""
+        self._pressed = moment
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -65,6 +71,8 @@ class MemoryTarget:
     def _act(self, what: str) -> None:
         assert self.busy, f"{what} without the lock"
         self.happened.append(what)
+        if what == self._pressed:
+            signal.raise_signal(signal.SIGINT)
 
     def replicas(self) -> tuple[Replica, ...]:
         return tuple(Replica(name=f"replica-{number}", image=image, state=state) for number, (image, state) in enumerate(self.standing, 1))

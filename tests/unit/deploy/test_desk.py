@@ -59,7 +59,7 @@ def test_results_name_what_came_of_a_stage(application: Application, records: Pa
     assert lines == [
         f"digits@1 {model['digest']}",
         f"classifier unversioned-dirty {app['manifest']['digest']}",
-        f"{image['manifest']['digest']} passed 1 golden cases",
+        f"{image['manifest']['digest']} passed 1 golden case",
         f"registry.example/classifier@{release['image']['manifest']['digest']}",
     ]
 
@@ -85,6 +85,25 @@ def test_a_file_that_is_not_the_record_is_refused(application: Application, reco
     (records / "image.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputMissing, match="not what that stage writes"):
         run_stage("push", application, records)
+
+
+def test_records_of_another_application_are_refused(staged: Application, records: Path) -> None:
+    """One application's images do not serve under the name of another; neither are they printed as if they did."""
+    site = staged.site("staging")
+    desk.fetch(site, "", records)
+    desk.build(site, records)
+    desk.smoke(site, records)
+    desk.push(site, records)
+    path = records / "release.json"
+    theirs = json.loads(path.read_text(encoding="utf-8"))
+    theirs["image"]["app"]["name"] = "other"
+    path.write_text(json.dumps(theirs), encoding="utf-8")
+    uses: list[Callable[[], None]] = [lambda: desk.deploy(site, records, json=True), lambda: desk.render(site, str(records))]
+    for use in uses:
+        with pytest.raises(InputMissing, match="records of another application: other") as caught:
+            use()
+        assert caught.value.on == str(path)
+    assert len(site.view.history()) == 1
 
 
 def run_stage(stage: str, application: Application, records: Path) -> None:

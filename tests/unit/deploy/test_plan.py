@@ -69,13 +69,17 @@ def test_what_the_registry_lacks_is_counted(released: Application) -> None:
     assert step.moves is not None
     assert layer.size < step.moves < layer.size + 5000
     pipeline.push(site, pipeline.join(site, pipeline.build(site), layer))
-    assert not steps(released)["push"].runs
+    after = steps(released)["push"]
+    assert (after.runs, after.why) == (False, "the registry has all of it")
 
 
 def test_what_serves_no_more_is_released_again(released: Application) -> None:
     """The image is the same, but a replica is gone."""
     released.engine.stop(released.site().view.replicas()[0].name, 0)
-    assert "deploy" in runs(released)
+    found = steps(released)
+    assert found["deploy"].runs
+    assert found["deploy"].why == "release 1 is not as the settings and manifests say"
+    assert found["smoke"].why == "this image is tried out again"
 
 
 def test_a_machine_without_an_engine_is_told_what_up_would_do(application: Application) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import termios
 
 import pytest
 
 from deploy import progress
 from deploy.progress import Bars, Display, Lines, Quiet, seconds, size
+from tests.fakes.display import Noted
 
 
 @pytest.mark.parametrize(
@@ -93,14 +98,45 @@ def test_notes_are_told_when_nothing_was_for_a_while(clock: Clock) -> None:
     assert stream.getvalue().splitlines() == ["    waiting at 1006", "    waiting at 1012"]
 
 
-def test_a_note_on_a_terminal_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stays on one line, whatever its length."""
+class Terminal(io.StringIO):
+    """A terminal that is so wide, and keeps what it is told to show."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self._keeper, self._terminal = pty.openpty()
+        termios.tcsetwinsize(self._terminal, (24, columns))
+
+    def fileno(self) -> int:
+        """That by which the system knows it."""
+        return self._terminal
+
+    def close(self) -> None:
+        """Gives it back."""
+        os.close(self._keeper)
+        os.close(self._terminal)
+        super().close()
+
+
+@pytest.mark.parametrize("columns", [20, 60, 200])
+def test_a_note_on_a_terminal_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    """It stays on one line, whatever its length and the terminal's; what a build prints to move the cursor does not move this one."""
+    with contextlib.closing(Terminal(columns)) as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        Bars().note("x" * 300)
+        Bars().note("two\tlines\n\x1b[2Aof\x07 a build")
+        shown = terminal.getvalue()
+    assert shown.startswith("\r\x1b[K")
+    assert shown.endswith("\r")
+    assert shown.count("x") == columns - 5
+    assert "two lines [2Aof a build"[: columns - 5] in shown
+
+
+def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eighty columns."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     Bars().note("x" * 300)
-    assert stream.getvalue().startswith("\r\x1b[K")
-    assert stream.getvalue().endswith("\r")
-    assert stream.getvalue().count("x") == 100
+    assert stream.getvalue().count("x") == 75
 
 
 def test_a_bar_vanishes_and_shows_nothing_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,19 +144,6 @@ def test_a_bar_vanishes_and_shows_nothing_on_standard_output(capsys: pytest.Capt
     with Bars().track("pushing", 1000) as advance:
         advance(500)
     assert capsys.readouterr().out == ""
-
-
-class Noted:
-    """A display that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keeps it."""
-        self.notes.append(text)
-
-    track = Quiet.track
 
 
 def test_stages_report_to_the_display_of_whoever_runs_them() -> None:

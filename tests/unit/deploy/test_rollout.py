@@ -117,8 +117,10 @@ def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None
     assert caught.value.next.startswith("start it; ")
 
 
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), SystemExit(1), ValueError("a bug")])
-def test_a_rollout_that_is_interrupted_is_undone(target: MemoryTarget, interruption: BaseException) -> None:
+@pytest.mark.parametrize(
+    ("interruption", "why"), [(KeyboardInterrupt(), "interrupted"), (SystemExit(1), "SystemExit"), (ValueError("a bug"), "ValueError")]
+)
+def test_a_rollout_that_is_interrupted_is_undone(target: MemoryTarget, interruption: BaseException, why: str) -> None:
     """Whatever ends it, the previous release is put back before the process goes, and the history names it."""
     target.served(rollout(1, A))
     target.breaks(B, interruption)
@@ -126,7 +128,28 @@ def test_a_rollout_that_is_interrupted_is_undone(target: MemoryTarget, interrupt
         applied(target, B)
     assert target.serves(A)
     ended = target.history()[-1]
-    assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", type(interruption).__name__)
+    assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", why)
+
+
+@pytest.mark.parametrize("moment", ["end 2", "settle b1"])
+def test_ctrl_c_after_the_proof_comes_too_late(target: MemoryTarget, moment: str) -> None:
+    """The release serves alone, and the history says so: neither half of that is left out."""
+    target.served(rollout(1, A))
+    target.presses(moment)
+    applied(target, B)
+    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.history()[-1].outcome == "succeeded"
+
+
+@pytest.mark.parametrize("moment", ["shift a1", "settle a1", "end 2"])
+def test_ctrl_c_does_not_end_an_undoing(target: MemoryTarget, moment: str) -> None:
+    """The previous release serves again, and what is told is the reason why the new one does not."""
+    target.served(rollout(1, A))
+    target.presses(moment)
+    with pytest.raises(GoldenMiss):
+        applied(target, B, problem="expected 3, got 8")
+    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+    assert target.history()[-1].outcome == "undone"
 
 
 def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) -> None:

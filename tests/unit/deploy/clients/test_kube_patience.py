@@ -10,22 +10,12 @@ from deploy import progress
 from deploy.clients.kube_patience import Patience, Patient
 from deploy.clients.kube_wire import Answer, Call
 from deploy.errors import ClusterUnreachable
+from tests.fakes.display import Noted
 from tests.fakes.wire import FakeWire, Outcome, Waiting, gone, holding, status
 
 GET = Call("GET", "/version")
 WRITE = Call("PATCH", "/api/v1/namespaces/shop/configmaps/one")
 MAKE = Call("POST", "/api/v1/namespaces/shop/configmaps")
-
-
-class Notes(progress.Quiet):
-    """Keeps what is told."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keeps a line."""
-        self.told.append(text)
 
 
 def patient(*outcomes: Outcome, **seconds: float) -> tuple[Patient, FakeWire, Waiting]:
@@ -137,10 +127,10 @@ def test_what_will_not_pass_is_told_at_once() -> None:
 def test_who_waits_is_told_what_for() -> None:
     """With the cluster, the reason and the time."""
     server, _, _ = patient(gone(), status(503, "ServiceUnavailable", "etcd is away"), holding(a="b"))
-    notes = Notes()
+    notes = Noted()
     with progress.shown_on(notes):
         server.ask(GET, "version")
-    first, second = notes.told
+    first, second = notes.notes
     assert "shop at https://api.example" in first
     assert "Connection refused" in first
     assert "0.0 s so far" in first

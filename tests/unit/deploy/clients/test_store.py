@@ -109,9 +109,11 @@ def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one
 @pytest.fixture
 def reachable() -> Iterator[Path]:
     """A folder to which every user of this machine can find; those of a test lie in the home of who runs it."""
+    before = os.umask(0o022)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+    os.umask(before)
 
 
 def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(reachable: Path, lock_out: Callable[[Path], None]) -> None:

@@ -41,7 +41,7 @@ def test_every_node_has_the_image_in_the_end(place: FakePlace, caplog: pytest.Lo
     assert nodes(place, a) == {"node-1", "node-2", "node-3"}
     assert place.found("DaemonSet", WARM) == {}
     assert place.cluster.objects.all("Pod") == []
-    assert "3 nodes have the image, in" in caplog.text
+    assert "3 nodes pulled the image, in" in caplog.text
 
 
 @pytest.mark.parametrize(

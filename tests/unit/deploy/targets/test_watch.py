@@ -12,6 +12,7 @@ from deploy.errors import RolloutFailed
 from deploy.targets.pods import Pod
 from deploy.targets.watch import _complete
 from tests.fakes.cluster import PodScript
+from tests.fakes.display import Noted
 from tests.fakes.places import NAME, FakePlace
 from tests.fakes.watches import meanwhile, watch
 
@@ -79,16 +80,11 @@ def test_it_tells_how_far_each_replica_is(place: FakePlace, caplog: pytest.LogCa
 
 def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
     """How many are ready, and what one of the others is doing."""
-    noted: list[str] = []
-
-    class Display(progress.Quiet):
-        def note(self, text: str) -> None:
-            noted.append(text)
-
-    with progress.shown_on(Display()):
+    noted = Noted()
+    with progress.shown_on(noted):
         watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20))).until_ready()
-    assert any(text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted)
-    assert any(text.endswith(" loading the model") for text in noted)
+    assert any(text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.notes)
+    assert any(text.endswith(" loading the model") for text in noted.notes)
 
 
 # --- when it is hopeless
