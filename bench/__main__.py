@@ -116,7 +116,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure releases and the served application.")
-    parser.add_argument("--quick", action="store_true", help="try everything out once, in about two minutes; the figures mean little")
+    parser.add_argument("--quick", action="store_true", help="try everything out once, in about three minutes; the figures mean little")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="leave the other parts out, or as the report has them")
     parser.add_argument("--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report")
     return parser.parse_args(arguments)

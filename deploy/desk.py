@@ -43,7 +43,7 @@ def up(site: Site) -> None:
 def down(site: Site, *, purge: bool) -> None:
     """Stops what was started here."""
     stopped = platform.down(site.settings, purge=purge, here=site.here)
-    console.result(f"stopped: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
+    console.result(f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
 
 
 def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FBT001  what Invoke makes of `--sample` alone
@@ -201,20 +201,25 @@ def _told(found: dict[str, Any], ends: str) -> str:
         return f"{found['environment']}: nothing was released here yet"
     lines = [
         f"{found['url']}  {'serving' if found['healthy'] else 'not as it should be'}",
-        f"release {now['id']} by {now['by']} at {now['at'][:19]}: commit {now['commit'][:12]}, model {now['model']}, {now['digest'][:19]}",
+        f"release {now['id']} by {now['by']} at {views.when(now['at'])}: {_of(now)}",
         *(f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}" for replica in found["replicas"]),
     ]
     last, images = found["last"], {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
     if last["outcome"] == "unfinished" and len(images) > 1:
         lines += [
-            f"release {last['id']} by {last['by']} is under way beside it: model {last['model']}, {last['digest'][:19]}",
+            f"release {last['id']} by {last['by']} is under way beside it: {_of(last)}",
             f"next: {ends}",
         ]
     elif last["id"] != now["id"]:
         lines.append(f"the last attempt, {last['id']}, was {last['outcome']}: {last['why'] or 'no end was recorded'}")
     if not found["healthy"] and len(images) < 2:
-        lines.append("next: `invoke release` puts it right")
+        lines.append(f"next: `invoke rollback --to {now['id']}` puts this release right, `invoke release` brings the newest")
     return "\n".join(lines)
+
+
+def _of(release: dict[str, Any]) -> str:
+    """What a release consists of."""
+    return f"commit {views.short(release['commit'])}, model {release['model']}, {release['digest'][:19]}"
 
 
 def _version(site: Site, named: str) -> str:
@@ -224,7 +229,7 @@ def _version(site: Site, named: str) -> str:
         raise SettingsInvalid(
             f"this application serves {site.settings.model.name!r}, not {name!r}",
             on="--model",
-            next="change [model] name, or leave the name out",
+            next=f"for a version say @{name}; for another model change [model] name" if "@" not in named else "leave the name out",
         )
     return version or model.LATEST
 

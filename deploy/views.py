@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from deploy.pipeline import Released
@@ -73,6 +74,17 @@ def status(target: Target) -> dict[str, Any]:
     }
 
 
+def when(at: str) -> str:
+    """A time, ISO 8601, as the clocks on this machine show it."""
+    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def short(commit: str) -> str:
+    """A commit in twelve letters, and whether there were changes beside it."""
+    revision, dirty, _ = commit.partition("-dirty")
+    return revision[:12] + dirty
+
+
 def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
     """A line an attempt, newest first; the one that serves is marked."""
     now = current(history)
@@ -80,12 +92,11 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
     for value in reversed(history):
         attempt, joined = value.attempt, value.attempt.release.image
         mark = "*" if now and now.attempt.id == attempt.id else ""
-        when = attempt.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         what = f"{value.outcome}{f': {value.ending.why}' if value.ending and value.ending.why else ''}"
         rows.append(
             [
                 f"{attempt.id}{mark}",
-                when,
+                when(attempt.at.isoformat()),
                 attempt.by,
                 attempt.trigger,
                 str(joined.app.commit),

@@ -21,6 +21,8 @@ from deploy import progress
 from deploy.errors import PartMissing
 
 _SOURCES = Path("/etc/apt")
+# What newer releases of Debian have in packages of their own; older ones do not know those.
+_SPLIT_OFF = {"docker.io": ("docker-cli",)}
 _TAIL = 8
 
 
@@ -63,7 +65,13 @@ def install(package: str, program: str) -> None:
     environment = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     # A machine that was never updated has no package lists, or old ones.
     run([*environment, "update", "-q"], doing=f"reading package lists for {package}")
-    run([*environment, "install", "-y", "-q", "--no-install-recommends", package], doing=f"installing {package}")
+    wanted = [package, *filter(_is_known, _SPLIT_OFF.get(package, ()))]
+    run([*environment, "install", "-y", "-q", "--no-install-recommends", *wanted], doing=f"installing {package}")
+
+
+def _is_known(package: str) -> bool:
+    """Whether this release has a package."""
+    return subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0  # noqa: S603, S607
 
 
 def found(program: str) -> str | None:
@@ -142,14 +150,24 @@ def stop_engine(pid: Path) -> bool:
         return False
     root = administrator()
     if root:
-        subprocess.run([*root, "kill", str(number)], check=False)  # noqa: S603
+        subprocess.run([*root, "kill", str(number)], check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     else:
         os.kill(number, signal.SIGTERM)
     for _ in range(100):
-        if not Path(f"/proc/{number}").exists():
+        if _has_ended(number):
             break
+        progress.note("waiting for the container engine to stop")
         time.sleep(0.1)
     return True
+
+
+def _has_ended(number: int) -> bool:
+    """Whether a process has; where nobody takes leave of those whose parents are gone, it stays as a zombie."""
+    try:
+        state = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    except OSError:
+        return True
+    return state.split()[:1] == ["Z"]
 
 
 def join_engine_group() -> bool:

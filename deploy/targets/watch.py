@@ -115,6 +115,9 @@ class Watch:
     def _said(self, pod: Pod, seen: Mapping[str, float]) -> str:
         if pod.stage == "scheduled":
             return f"scheduled, pulling up to {progress.size(self.wanted.size)}"
+        if len(set(seen.values())) == 1:
+            # It was all of that before anybody looked.
+            return pod.stage
         steps = itertools.pairwise(STAGES)
         took = ", ".join(f"{after} after {progress.seconds(seen[after] - seen[before])}" for before, after in steps if after in seen)
         return f"{pod.stage}: {took}"

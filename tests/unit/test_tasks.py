@@ -302,7 +302,7 @@ def test_machines_are_set_up_and_stopped(run: Run, application: Application, cap
     assert run("release") == 0
     capsys.readouterr()
     assert run("down", "--purge") == 0
-    assert capsys.readouterr().out.startswith("stopped: twinship-classifier-local-")
+    assert capsys.readouterr().out.startswith("removed: twinship-classifier-local-")
     assert application.engine.containers({}) == []
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -218,7 +220,7 @@ def test_status_names_a_canary_and_how_it_is_ended(orphaned: Application, capsys
     desk.status(orphaned.site(), json=False)
     told = capsys.readouterr().out
     assert "release 2 by" in told
-    assert "is under way beside it: model digits@2" in told
+    assert re.search(r"is under way beside it: commit [\w-]+, model digits@2", told)
     assert told.splitlines()[-1] == "next: `invoke promote-canary` or `invoke abort` ends a canary"
 
 
@@ -339,7 +341,20 @@ def test_status_tells_what_is_not_as_it_should_be_and_the_cure(released: Applica
     told = capsys.readouterr().out
     assert "not as it should be" in told
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in told
-    assert told.splitlines()[-1] == "next: `invoke release` puts it right"
+    assert told.splitlines()[-1] == "next: `invoke rollback --to 1` puts this release right, `invoke release` brings the newest"
+
+
+def test_status_tells_a_release_as_the_history_does(released: Application, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same commit, and the same time, as clocks here show it."""
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    desk.history(released.site(), json=False)
+    row = capsys.readouterr().out.splitlines()[1].split()
+    desk.status(released.site(), json=False)
+    told = capsys.readouterr().out.splitlines()[1]
+    monkeypatch.undo()
+    time.tzset()
+    assert told.startswith(f"release 1 by {row[3]} at {row[1]} {row[2]}: commit {row[5]}, model ")
 
 
 def test_status_of_an_empty_environment_is_told(application: Application, capsys: Output) -> None:

@@ -106,3 +106,12 @@ def test_a_step_of_a_plan_is_a_row() -> None:
     steps = (Step(stage="push", runs=True, why="new", moves=18_500_000), Step(stage="build", runs=False, why="built", moves=0))
     assert views.step_rows(steps) == [["push", "run", "new", "18.5 MB"], ["build", "skip", "built", ""]]
     assert all(len(row) == len(views.STEPS) for row in views.step_rows(steps))
+
+
+@pytest.mark.parametrize(
+    ("commit", "shown"),
+    [("0123456789abcdef", "0123456789ab"), ("0123456789abcdef-dirty", "0123456789ab-dirty"), ("unversioned", "unversioned")],
+)
+def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(commit: str, shown: str) -> None:
+    """A person would look for it in vain otherwise."""
+    assert views.short(commit) == shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import os
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -83,3 +84,33 @@ def test_a_daemon_that_ends_at_once_is_started_again(tmp_path: Path, monkeypatch
     debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, within=20)
 
     assert (tmp_path / "pid").read_text(encoding="utf-8").isdecimal()
+
+
+@pytest.mark.parametrize(("known", "installed"), [(True, ["docker.io", "docker-cli"]), (False, ["docker.io"])])
+def test_an_engine_comes_with_its_command_line_wherever_that_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    known: bool,  # noqa: FBT001  both
+    installed: list[str],
+) -> None:
+    """Newer releases of Debian have it in a package of its own, which older ones do not know."""
+    for name, code in (("apt-get", 0), ("apt-cache", 0 if known else 100)):
+        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked\nexit {code}\n', encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "is_debian", lambda: True)
+    debian.install("docker.io", "no-such-daemon")
+    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert asked[0] == "apt-get update -q"
+    assert asked[-1] == f"apt-get install -y -q --no-install-recommends {' '.join(installed)}"
+
+
+def test_a_process_that_nobody_has_taken_leave_of_has_ended() -> None:
+    """As in a container whose first process does not look after those without a parent."""
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert Path(f"/proc/{process.pid}").exists()
+        assert debian._has_ended(process.pid)
+        assert not debian._has_ended(os.getpid())
+    assert debian._has_ended(process.pid)
