@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -201,7 +202,7 @@ def _told(found: dict[str, Any], ends: str) -> str:
         return f"{found['environment']}: nothing was released here yet"
     lines = [
         f"{found['url']}  {'serving' if found['healthy'] else 'not as it should be'}",
-        f"release {now['id']} by {now['by']} at {views.when(now['at'])}: {_of(now)}",
+        f"release {now['id']} by {now['by']} at {views.when(datetime.fromisoformat(now['at']))}: {_of(now)}",
         *(f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}" for replica in found["replicas"]),
     ]
     last, images = found["last"], {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}

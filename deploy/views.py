@@ -8,7 +8,7 @@ from typing import Any
 from deploy.pipeline import Released
 from deploy.plan import Step
 from deploy.progress import size
-from deploy.records import Release, Rollout, Verdict
+from deploy.records import Commit, Release, Rollout, Verdict
 from deploy.rollout import Target, current
 
 
@@ -74,15 +74,15 @@ def status(target: Target) -> dict[str, Any]:
     }
 
 
-def when(at: str) -> str:
-    """A time, ISO 8601, as the clocks on this machine show it."""
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def when(at: datetime) -> str:
+    """A time as the clocks on this machine show it."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def short(commit: str) -> str:
-    """A commit in twelve letters, and whether there were changes beside it."""
+    """A commit that is told in full, as people read it: its head, and whether there were changes beside it."""
     revision, dirty, _ = commit.partition("-dirty")
-    return revision[:12] + dirty
+    return str(Commit(revision=revision, dirty=bool(dirty)))
 
 
 def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
@@ -96,7 +96,7 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
         rows.append(
             [
                 f"{attempt.id}{mark}",
-                when(attempt.at.isoformat()),
+                when(attempt.at),
                 attempt.by,
                 attempt.trigger,
                 str(joined.app.commit),
