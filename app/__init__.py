@@ -13,6 +13,7 @@ from app.patience import Room
 from app.routes import Service, blueprint
 from app.scoring import Scorer
 from app.settings import Settings
+from app.turns import Turns
 
 EXIT_BAD_MODEL = 3
 
@@ -37,7 +38,14 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def _assemble(settings: Settings) -> Flask:
     loaded = classifier.load(bundle.read(settings.model_dir))
-    service = Service(settings, loaded.bundle, Scorer(loaded, settings), telemetry.Telemetry(loaded.bundle), Room(settings.max_held_bytes))
+    service = Service(
+        settings=settings,
+        bundle=loaded.bundle,
+        scorer=Scorer(loaded, settings),
+        telemetry=telemetry.Telemetry(loaded.bundle),
+        room=Room(settings.max_held_bytes),
+        turns=_turns(settings),
+    )
     app = Flask(__name__, static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body_bytes, PROVIDE_AUTOMATIC_OPTIONS=False)
     # A path is served as it is written or not at all; merging slashes would answer with a redirect page.
@@ -48,3 +56,11 @@ def _assemble(settings: Settings) -> Flask:
     problems.register(app)
     app.register_blueprint(blueprint(service))
     return app
+
+
+def _turns(settings: Settings) -> Turns:
+    # The other threads are for reading requests, and for telling whether the replica is well.
+    most = max(1, settings.threads // 2)
+    # More requests than this decoding at once would each take longer and hold their pixels for longer.
+    slots = min(most, settings.slots or len(os.sched_getaffinity(0)))
+    return Turns(slots, most - slots)

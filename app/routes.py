@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +15,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app import problems, scoring
 from app.problems import RequestError
 from app.telemetry import CONTENT_TYPE, Telemetry
+from app.turns import CrowdedError, Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 OPENAPI = Path(__file__).with_name("openapi.json")
-# Under these keys the server may leave functions in the environ of a request, to be told how many bytes of the body have come, and
-# when it is whole.
-BODY_MOVED, BODY_READ = "app.body_moved", "app.body_read"
+# Under these keys the server may leave functions in the environ of a request: to be told how many bytes of the body have come, and
+# when it is whole; and to tell whether the client has closed its side of the connection.
+BODY_MOVED, BODY_READ, CLIENT_GONE = "app.body_moved", "app.body_read", "app.client_gone"
 _PIECE = 32 * 1024
 
 
@@ -39,6 +41,7 @@ class Service:
     scorer: Scorer
     telemetry: Telemetry
     room: Room
+    turns: Turns
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
@@ -89,12 +92,21 @@ def _score(service: Service) -> Response:
     with service.room.share() as share:
         body = _body(share)
         # It is taken apart in its turn only: the values in it take more memory than its bytes.
-        with service.scorer.turn():
+        with _turn(service.turns):
             texts = scoring.read_body(body, service.settings.max_pictures)
             del body
             guesses, milliseconds = service.scorer.score(texts)
     service.telemetry.scored(len(texts), milliseconds)
     return jsonify(scoring.answer(guesses, milliseconds))
+
+
+@contextmanager
+def _turn(turns: Turns) -> Iterator[None]:
+    try:
+        with turns.turn(request.environ.get(CLIENT_GONE, lambda: False)):
+            yield
+    except CrowdedError:
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait to be scored.", retry_after=1) from None
 
 
 def _body(share: Share) -> bytes:

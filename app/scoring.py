@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +12,6 @@ from app.pictures import PictureError, TooLargeError
 from app.problems import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy.typing as npt
 
     from app.classifier import Classifier, Guess
@@ -47,33 +42,14 @@ def read_body(raw: bytes, most_pictures: int) -> list[str]:
 
 
 class Scorer:
-    """Scores pictures with one model, as many requests at a time as the machine has cores for."""
+    """Scores pictures with one model."""
 
     def __init__(self, classifier: Classifier, settings: Settings) -> None:
         self._classifier = classifier
         self._most_pixels = settings.max_pixels
-        # More requests than this decoding at once would each take longer and hold their pixels for longer.
-        self._slots = threading.BoundedSemaphore(settings.slots or len(os.sched_getaffinity(0)))
-        # The other threads are for reading requests, and for telling whether the replica is well.
-        self._places = threading.BoundedSemaphore(max(1, settings.threads // 2))
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for a free slot, and hold it.
-
-        Raises:
-            RequestError: Too many wait already.
-        """
-        if not self._places.acquire(blocking=False):
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait to be scored.", retry_after=1)
-        try:
-            with self._slots:
-                yield
-        finally:
-            self._places.release()
 
     def score(self, texts: list[str]) -> tuple[list[list[Guess]], float]:
-        """Return the guesses for each picture and the milliseconds it took; to be called in a ``turn``.
+        """Return the guesses for each picture and the milliseconds it took.
 
         Raises:
             RequestError: A picture cannot be read or is too large; ``field`` is its path.

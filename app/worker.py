@@ -10,6 +10,7 @@ Source: gunicorn's ``gthread`` worker, whose version is locked; it gives no publ
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from functools import partial
@@ -20,7 +21,7 @@ from gunicorn import util  # type: ignore[import-untyped]  # it carries no types
 from gunicorn.workers import gthread  # type: ignore[import-untyped]  # as above
 
 from app.patience import Patience
-from app.routes import BODY_MOVED, BODY_READ, Service
+from app.routes import BODY_MOVED, BODY_READ, CLIENT_GONE, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,6 +57,7 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
             connection = environ["gunicorn.socket"]
             key = connection.fileno()
             environ[BODY_MOVED], environ[BODY_READ] = partial(self._patience.moved, key), partial(self._patience.end, key)
+            environ[CLIENT_GONE] = partial(_gone, connection)
             answer = application(environ, start_response)
             # From here on it is the client's turn again: an answer that it does not take must not hold the thread for ever.
             self._patience.begin(key, connection, socket.SHUT_RDWR)
@@ -116,6 +118,13 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
     @property
     def _settings(self) -> Settings:
         return self._service.settings
+
+
+def _gone(connection: socket.socket) -> bool:
+    """Whether a client has closed its side: it has broken off, or has said that no more will come."""
+    poller = select.poll()
+    poller.register(connection, select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 def _close(connection: socket.socket) -> None:

@@ -290,5 +290,5 @@ def test_a_flood_of_connections_keeps_nobody_waiting(served: Served) -> None:
     for wire in served.both:
         with served.others(wire), ThreadPoolExecutor(4) as clients:
             floods = [clients.submit(wire.flood, 500, request(GET, [HOST])) for _ in range(3)]
-            for flood in (*floods, clients.submit(wire.flood, 100, asks)):
+            for flood in (*floods, clients.submit(wire.flood, 400, asks)):
                 flood.result()

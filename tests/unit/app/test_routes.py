@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from app import create_app
 from app.bundle import ModelError
 from app.settings import Settings
+from app.turns import Turns
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -133,6 +137,32 @@ def test_bodies_that_take_too_much_memory_may_come_again(settings: Settings, pic
         assert client.post("/score", json={"input": [picture()]}).status_code == 200
     with application.extensions["service"].room.share() as share:
         assert share.take(100_000)
+
+
+@pytest.mark.parametrize(("threads", "slots", "most"), [(1, 0, 1), (2, 4, 1), (8, 2, 4), (9, 64, 4)])
+def test_only_half_of_the_threads_score_or_wait_to(
+    settings: Settings, picture: Callable[..., str], threads: int, slots: int, most: int
+) -> None:
+    """A request that would keep one thread more from the others is told when to come again; when one is done, it is scored."""
+    application = create_app(replace(settings, threads=threads, slots=slots))
+    turns: Turns = application.extensions["service"].turns
+
+    def post() -> Any:
+        return application.test_client().post("/score", json={"input": [picture()]})
+
+    with ThreadPoolExecutor(most) as others, ExitStack() as held:
+        for _ in range(min(slots or 1, most)):
+            held.enter_context(turns.turn(lambda: False))
+        waiting = [others.submit(post) for _ in range(most - min(slots or 1, most))]
+        deadline = time.monotonic() + 30
+        while len(turns._waiting) < len(waiting):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # The other threads take their places a moment later.
+        response = post()
+        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (503, "1", "application/problem+json")
+        held.close()
+        assert all(each.result().status_code == 200 for each in waiting)
+    assert post().status_code == 200
 
 
 def test_a_body_without_a_length_is_read_to_its_end(client: FlaskClient, picture: Callable[..., str], settings: Settings) -> None:

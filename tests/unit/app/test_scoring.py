@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import json
-import time
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app import bundle, classifier, scoring
+from app import scoring
 from app.classifier import Guess
 from app.problems import RequestError
-from app.scoring import Scorer
-from app.settings import Settings
 
 
 @pytest.mark.parametrize("body", [{"input": ["a", "b"]}, {"input": '["a", "b"]'}, {"input": ["a", "b"], "more": None}])
@@ -50,28 +45,6 @@ def test_wrong_bodies_are_refused_by_field(raw: bytes, status: int, field: str |
     with pytest.raises(RequestError) as caught:
         scoring.read_body(raw, 2)
     assert (caught.value.status, caught.value.field) == (status, field)
-
-
-def test_only_half_of_the_threads_work_or_wait(whole_model: Path) -> None:
-    """A request that would keep one thread more waiting is told to come again; as soon as another is done, it may."""
-    settings = Settings(model_dir=whole_model, threads=4, slots=1)
-    scorer = Scorer(classifier.load(bundle.read(whole_model)), settings)
-    with ThreadPoolExecutor(1) as other, scorer.turn():
-        waiting = other.submit(_took_turn, scorer)
-        while scorer._places.acquire(blocking=False):
-            scorer._places.release()
-            time.sleep(0.01)  # The other thread takes its place a moment later.
-        with pytest.raises(RequestError) as caught, scorer.turn():
-            pass
-        assert (caught.value.status, caught.value.retry_after) == (503, 1)
-        assert not waiting.done()
-    assert waiting.result() is True
-    assert _took_turn(scorer)
-
-
-def _took_turn(scorer: Scorer) -> bool:
-    with scorer.turn():
-        return True
 
 
 def test_answer_has_the_form_of_the_tutorial() -> None:

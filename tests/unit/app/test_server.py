@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "tests" / "models" / "digits"
@@ -211,6 +212,25 @@ def test_new_connections_take_the_place_of_silent_ones(whole_model: Path, tmp_pa
             connection.settimeout(4)
             connection.sendall(SCORE + BODY)
             assert b'"three"' in answer(connection)
+
+
+def test_clients_that_break_off_take_no_places(whole_model: Path, tmp_path: Path, picture: Callable[..., str]) -> None:
+    """Where all that wait to be scored have gone, one that asks is scored in their place."""
+    large = json.dumps({"input": [picture((4900, 4900))]}).encode()
+    ask = SCORE.replace(b"%d" % len(BODY), b"%d" % len(large)) + large
+    deadline = time.monotonic() + PATIENCE
+    with server(whole_model, tmp_path / "s", APP_THREADS="8", APP_SLOTS="1"):
+        while _running(tmp_path / "s") < 5:  # Of which one asks this, one is scored, and three wait.
+            assert time.monotonic() < deadline
+            with connect(tmp_path / "s") as brief:
+                brief.sendall(ask)
+        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
+
+
+def _running(bound: Path) -> int:
+    found = re.search(rb"(?m)^app_requests_running (\d+)", asked(bound, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert found
+    return int(found[1])
 
 
 def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
