@@ -44,14 +44,13 @@ def _taken(taken: Taken) -> str:
 
 
 def _later(measured: Measured) -> Iterator[str]:
-    """A paragraph for each part that was measured in another run, in the order of the parts."""
-    for part in FIELDS:
-        if taken := measured.later.get(part):
-            machine = taken.machine
-            other = (
-                "" if machine == measured.machine else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
-            )
-            yield from ("", f"{part.capitalize()} was measured later. {_taken(taken)}{other}")
+    """A paragraph for each other run that parts were measured in, with those parts in their order."""
+    runs = list(dict.fromkeys(measured.later[part] for part in FIELDS if part in measured.later))
+    for taken in runs:
+        parts = ", ".join(part for part in FIELDS if measured.later.get(part) == taken)
+        machine = taken.machine
+        other = "" if machine == measured.machine else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
+        yield from ("", f"Measured later: {parts}. {_taken(taken)}{other}")
 
 
 def _machine(machine: Machine) -> Iterator[str]:

@@ -55,7 +55,7 @@ def test_parts_that_were_left_out_have_no_headings() -> None:
     assert "## Releases" not in text
     assert "## Serving" not in text
     assert "## Rollouts" not in text
-    assert "measured later" not in text
+    assert "Measured later" not in text
     assert "`invoke --list`" in text
 
 
@@ -69,16 +69,17 @@ def test_what_clients_saw_of_rollouts_is_shown() -> None:
 
 
 def test_parts_of_a_later_run_say_when_they_were_measured() -> None:
-    """And on what, if that was not the machine of the others."""
-    text = _joined(measured(at="later", command="python -m bench --only load"))
-    assert "Load was measured later. Taken later at commit 0123456789ab by `python -m bench --only load`, in 10 minutes.\n" in text
+    """All parts of one run together; and on what, if that was not the machine of the others."""
+    text = _joined(measured(at="later", command="python -m bench --only load listing"))
+    taken = "Taken later at commit 0123456789ab by `python -m bench --only load listing`, in 10 minutes.\n"
+    assert f"Measured later: load, listing. {taken}" in text
     assert "another machine" not in text
     elsewhere = measured().machine.model_copy(update={"cores": 64})
     assert "On another machine: 64 cores, some; Linux." in _joined(measured(machine=elsewhere))
 
 
 def _joined(other: Measured) -> str:
-    found = measured().with_parts_of(other, ["load"])
+    found = measured().with_parts_of(other, ["listing", "load"])
     return markdown(Report(measured=found, aims=judged(found)))
 
 
