@@ -24,6 +24,7 @@ from bench.ground import Ground, docker, ground, packages_of
 from bench.load import Load
 from bench.releases import Rivals
 from deploy import host, progress, source
+from deploy.clients import buildkit
 from sample import bundle, standin
 
 log = logging.getLogger("bench")
@@ -282,7 +283,7 @@ def machine() -> Machine:
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
         engine=f"Docker {host.connect().version}",
-        docker=docker("--version").strip(),
+        docker=f"{docker('--version').strip()}, {'BuildKit' if buildkit.command() else 'classic builder'}",
     )
 
 

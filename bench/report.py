@@ -72,7 +72,7 @@ def _releases(cases: Iterable[Case]) -> Iterator[str]:
     yield from ("", "## Releases", "", f"![seconds]({RELEASES})", "")
     yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces replicas and proves it."
     yield ""
-    header = ("case", "pushed", "whole release", "docker build + push", "stored by the suite", "stored by docker push")
+    header = ("case", "pushed", "whole release", "docker build + push", "sent by the suite", "sent by docker push")
     yield from _table(header, (_times(case) for case in cases))
     yield from ("", f"![memory]({MEMORY})", "")
     costs = ("case", "suite: memory", "suite: processor", "engine beside it", "docker's memory", "docker's processor", "engine beside it")
@@ -89,8 +89,8 @@ def _times(case: Case) -> tuple[str, ...]:
         _seconds(run.pushed for run in case.suite),
         _seconds(run.seconds for run in case.suite),
         _seconds(run.seconds for run in case.docker),
-        size(median(run.stored for run in case.suite)),
-        size(median(run.stored for run in case.docker)),
+        size(median(run.received for run in case.suite)),
+        size(median(run.received for run in case.docker)),
     )
 
 
