@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,9 @@ import pytest
 from bench.application import Application
 from bench.cluster import WRONG_ON_A_CLUSTER
 from bench.load import Load
+from tests.e2e import server
 from tests.e2e.cluster import Namespace, until
+from tests.e2e.rights import lacking
 
 CRASHES = """
 
@@ -217,16 +218,15 @@ def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
 
 def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
     """A rollout waits for it and goes on."""
-    server = _api_server()
-    if server is None:
-        reason = "the API server is no process of this machine; run on a cluster that was started here"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    api = server.found()
+    if api is None:
+        lacking("the API server is not on this machine", "run on a cluster that was started here")
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model)
     for said in process.stderr or ():
         if "scheduled" in said:
             break
-    server.restart()
+    api.restart()
     said = process.communicate(timeout=180)[1]
     assert process.returncode == 0, said
     assert _model(served) == model
@@ -236,9 +236,3 @@ def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
 def _serving(application: Application, settings: dict[str, str]) -> list[dict[str, Any]]:
     found = application.ok("status", "--env", "staging", "--json", **settings).json["replicas"]
     return [item for item in found if item["state"] == "serving"]
-
-
-def _api_server() -> Any:
-    from tests.e2e.server import ApiServer
-
-    return ApiServer.found()
