@@ -119,6 +119,12 @@ class Canary(Section):
     counter: Annotated[str, Field(pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$")] = "app_requests_total"
     status: Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] = "status"
 
+    @model_validator(mode="after")
+    def _can_count(self) -> Canary:
+        if self.requests and not self.metrics:
+            raise ValueError("requests needs metrics, by which they are counted")
+        return self
+
 
 class Kubernetes(Environment):
     """A namespace of a cluster.

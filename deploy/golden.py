@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 from deploy import layer, manifest
-from deploy.entrance import Entrance
+from deploy.entrance import Entrance, NoAnswer, Question, Visit
 from deploy.errors import ManifestInvalid
 from deploy.manifest import Expected, Golden
 from deploy.records import Case, Model, Verdict
@@ -80,50 +79,35 @@ def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> Pr
 
 
 def play(proof: Proof, entrance: Entrance) -> Verdict:
-    """Sends every golden case to a server and compares the answers; never raises for a wrong or missing answer.
+    """Sends every golden case to a server and compares the answers; a wrong or missing one is part of the verdict.
 
     Args:
         proof: the cases.
         entrance: where they are sent.
+
+    Raises:
+        ClusterError: the application was not reached, for a reason of the cluster's.
     """
-    with entrance.session() as session:
-        return Verdict(url=entrance.url, cases=tuple(_played(session, case, proof.bodies, entrance.url) for case in proof.cases))
+    with Visit(entrance) as visit:
+        return Verdict(url=entrance.url, cases=tuple(_played(visit, case, proof.bodies) for case in proof.cases))
 
 
-def _played(session: Any, case: Golden, bodies: Mapping[str, bytes], url: str) -> Case:  # noqa: ANN401  requests is imported lazily
-    import requests
-    import urllib3
-
+def _played(visit: Visit, case: Golden, bodies: Mapping[str, bytes]) -> Case:
     request, expect = case.request, case.expect
-    patience = expect.within_ms / 1000 + GRACE_SECONDS
     body = bodies[request.body] if request.body else None
-    started = time.perf_counter()
+    patience = expect.within_ms / 1000 + GRACE_SECONDS
     try:
-        with session.request(
-            request.method, url + request.path, headers=request.headers, data=body, timeout=patience, stream=True, allow_redirects=False
-        ) as response:
-            status, content = response.status_code, _content(response.raw, started + patience)
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        return _case(case, started, "", f"no answer: {type(error).__name__}")
-    answer, problem = _judged(case, status, content)
-    taken = (time.perf_counter() - started) * 1000
-    if not problem and taken > expect.within_ms:
-        problem = f"expected an answer within {expect.within_ms:.0f} ms, it took {taken:.0f} ms"
-    return _case(case, started, answer, problem)
+        reply = visit.ask(Question(request.path, patience, MAX_ANSWER, request.method, request.headers, body))
+    except NoAnswer as silence:
+        return _case(case, silence.seconds, "", f"no answer: {silence}")
+    answer, problem = _judged(case, reply.status, reply.content)
+    if not problem and reply.seconds * 1000 > expect.within_ms:
+        problem = f"expected an answer within {expect.within_ms:.0f} ms, it took {reply.seconds * 1000:.0f} ms"
+    return _case(case, reply.seconds, answer, problem)
 
 
-def _content(raw: Any, deadline: float) -> bytes:  # noqa: ANN401  requests is imported lazily
-    """The answer's bytes, the first MAX_ANSWER of them; a timeout for each read alone would let a trickle last for ever."""
-    content = b""
-    while len(content) < MAX_ANSWER and (piece := raw.read1(MAX_ANSWER - len(content), decode_content=True)):
-        content += piece
-        if time.perf_counter() > deadline:
-            raise TimeoutError
-    return content
-
-
-def _case(case: Golden, started: float, answer: str, problem: str) -> Case:
-    return Case(name=case.name, milliseconds=round((time.perf_counter() - started) * 1000, 1), answer=answer, problem=problem)
+def _case(case: Golden, seconds: float, answer: str, problem: str) -> Case:
+    return Case(name=case.name, milliseconds=round(seconds * 1000, 1), answer=answer, problem=problem)
 
 
 def _judged(case: Golden, status: int, content: bytes) -> tuple[str, str]:

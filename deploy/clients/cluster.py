@@ -6,7 +6,7 @@ errors of this project. Nothing here decides what is deployed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,12 +79,13 @@ class Cluster(Protocol):
     def serves(self, kind: str) -> bool:
         """Whether the API server knows that kind in the version that KINDS names."""
 
-    def apply(self, item: Object, *, force: bool = False) -> Object:
+    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
         """Server-side apply under our own name: makes the object, or sets exactly the fields that are given; others stay.
 
         Args:
             item: the object.
             force: take fields that somebody else owns from them.
+            require: called before it is asked for, also when that has to be done again after a while; what it raises ends it.
 
         Raises:
             FieldConflict: somebody else owns a field and wants another value; nothing was changed.
@@ -105,8 +106,14 @@ class Cluster(Protocol):
         An object is either replaced or applied: to `apply`, what was replaced belongs to somebody else.
         """
 
-    def delete(self, kind: str, name: str) -> None:
-        """Removes an object and what it owns; one that is gone already is no error."""
+    def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
+        """Removes an object and what it owns; one that is gone already is no error.
+
+        Args:
+            kind: the object's.
+            name: the object's.
+            require: as for `apply`.
+        """
 
     def events(self, name: str) -> Objects:
         """The events about the object of that name, oldest first."""
@@ -121,4 +128,7 @@ class Cluster(Protocol):
         """Whether this account may do that to objects of that kind, or to a part (subresource) of them."""
 
     def entrance(self, kind: str, name: str, port: int) -> Entrance:
-        """The way to a port of a Pod or Service through the API server; it needs nothing but access to that."""
+        """The way to a port of a Pod or Service through the API server; it needs nothing but access to that.
+
+        Questions there wait for an API server that is away, as all operations do, and raise what these do.
+        """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from deploy.clients.cluster import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.kube_access import Access
 from deploy.clients.kube_errors import Subject, no_server, refusal
 from deploy.clients.kube_patience import Patience, Patient
+from deploy.clients.kube_proxy import Proxy
 from deploy.clients.kube_wire import Answer, Call, Wire
 from deploy.entrance import Entrance
 from deploy.errors import ClusterError
@@ -80,9 +82,9 @@ class KubeCluster:
             self._served[known.api_version] = self._plurals(known.api_version)
         return known.plural in self._served[known.api_version]
 
-    def apply(self, item: Object, *, force: bool = False) -> Object:
+    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
         query = (("fieldManager", MANAGER), ("force", str(force).lower()))
-        call = Call("PATCH", self._path(*_named(item)), query, item, _APPLY)
+        call = Call("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
         return self._object(self._asked(call, ("create", "patch"), *_named(item)))
 
     def find(self, kind: str, name: str) -> Object | None:
@@ -103,8 +105,8 @@ class KubeCluster:
         call = Call("PUT", self._path(kind, name), (("fieldManager", MANAGER),), item)
         return self._won(self._asked(call, ("update",), kind, name, but=(404, 409)), item)
 
-    def delete(self, kind: str, name: str) -> None:
-        call = Call("DELETE", self._path(kind, name), (("propagationPolicy", "Background"),))
+    def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
+        call = Call("DELETE", self._path(kind, name), (("propagationPolicy", "Background"),), require=require)
         self._asked(call, ("delete",), kind, name, but=(404,))
 
     def events(self, name: str) -> Objects:
@@ -125,7 +127,9 @@ class KubeCluster:
         return self._may(verb, known.group, known.plural, part)
 
     def entrance(self, kind: str, name: str, port: int) -> Entrance:
-        return self._wire.entrance(self._path(kind, f"{name}:{port}", "proxy"))
+        path = self._path(kind, f"{name}:{port}", "proxy")
+        subject = Subject((), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name)
+        return replace(self._wire.entrance(path), gateway=Proxy(self._wire, self._server, path, subject, self._good))
 
     # --- asking
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from deploy import progress
 from deploy.clients import backoff
-from deploy.clients.kube_wire import Answer, Call, Lost, Wire
+from deploy.clients.kube_wire import Answer, Call, Lost, Send, Wire
 
 _AWAY = frozenset({429, 500, 502, 503, 504})
 _UNKNOWN = frozenset({401, 403})
@@ -51,20 +51,22 @@ class Patient:
         self._met = False
         self._allowed: set[str] = set()
 
-    def ask(self, call: Call, about: str, at_most: float | None = None) -> Answer:
+    def ask(self, call: Call, about: str, at_most: float | None = None, send: Send | None = None) -> Answer:
         """What the server answers, good or not, once that is worth believing.
 
         Args:
             call: what is asked. It may be asked more than once: `repeated` of the answer says so.
             about: what it does to which kind of thing; what was allowed before is not refused at once.
             at_most: a limit to the patience with a server that fails, in seconds.
+            send: asks once, if not the wire does.
 
         Raises:
             ClusterError: there was no answer.
+            Exception: whatever must hold before the call is made does not.
         """
         attempt, renewed, began = 0, False, None
         while True:
-            outcome = self._once(call)
+            outcome = self._once(call, send or self._wire.send)
             if isinstance(outcome, Answer) and outcome.status == 401 and self._met and not renewed:
                 self._wire.renew()
                 renewed = True
@@ -77,11 +79,12 @@ class Patient:
             self._wait(outcome, attempt, now - began, left)
             attempt += 1
 
-    def _once(self, call: Call) -> Answer | Lost:
+    def _once(self, call: Call, send: Send) -> Answer | Lost:
+        call.require()
         # Admission webhooks may take half a minute.
         within = (5.0, 35.0) if self._met else (self._patience.stranger, 2 * self._patience.stranger)
         try:
-            return self._wire.send(call, within)
+            return send(call, within)
         except Lost as lost:
             return lost
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -17,13 +17,14 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class Call:
-    """A request: `body` is JSON, sent as the type `content`."""
+    """A request: `body` is JSON, sent as the type `content`; `require` is called each time before that, and may end it."""
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: object = None
     content: str = JSON
+    require: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Answer:
         """The object in the body; empty if there is none."""
         try:
             found = json.loads(self.text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -88,6 +89,10 @@ class Answer:
         """The fields that somebody else owns, with the owners' names."""
         found = [cause for cause in self.causes if cause.get("reason") == "FieldManagerConflict"]
         return {str(cause.get("field")).removeprefix("."): _owner(str(cause.get("message"))) for cause in found}
+
+
+Send = Callable[[Call, tuple[float, float]], Answer]
+"""Asks once, as `Wire.send` does."""
 
 
 class Wire(Protocol):

@@ -13,10 +13,9 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from deploy import progress
-from deploy.entrance import Entrance
+from deploy.entrance import Entrance, NoAnswer, Question, Visit
 from deploy.environments import Canary
 from deploy.errors import CanaryAborted
 from deploy.targets.clock import REAL, Clock
@@ -31,6 +30,7 @@ _PROVED_EVERY = 10.0
 _FEWEST = 20
 _TOO_MANY = 5
 _READ_WITHIN = 5.0
+_NAME_THEM = "name its own by `metrics`, `counter` and `status` of the canary"
 _MOST_BYTES = 4 << 20
 _SAMPLE = re.compile(
     r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\}[ \t]+(?P<value>\S+)', re.MULTILINE
@@ -62,25 +62,23 @@ class Count:
 
 
 def read(entrance: Entrance, path: str, clock: Clock = REAL) -> str:
-    """A replica's metrics; empty if it does not give any now."""
-    import requests
-    import urllib3
+    """A replica's metrics; empty if it does not give any now.
 
-    deadline = clock.now() + _READ_WITHIN
+    Raises:
+        ClusterError: this account may not ask for them.
+    """
+    # Without those of now the hold goes on: nobody is waited for.
+    question = Question(path, _READ_WITHIN, _MOST_BYTES, follow=True, insist=False)
     try:
-        with entrance.session() as session, session.get(entrance.url + path, timeout=_READ_WITHIN, stream=True) as answer:
-            return _text(answer.raw, lambda: clock.now() > deadline) if answer.ok else ""
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError):
+        with Visit(entrance, clock.now) as visit:
+            reply = visit.ask(question)
+    except NoAnswer:
         return ""
+    return _lines(reply.content) if reply.status < 400 else ""
 
 
-def _text(raw: Any, late: Callable[[], bool]) -> str:  # noqa: ANN401  requests is imported lazily
-    """The whole lines of an answer that is not too long; a timeout for each read alone would let a trickle last for ever."""
-    content = b""
-    while len(content) < _MOST_BYTES and (piece := raw.read1(_MOST_BYTES - len(content), decode_content=True)):
-        content += piece
-        if late():
-            raise TimeoutError
+def _lines(content: bytes) -> str:
+    """The whole lines of an answer, which may have been cut off."""
     whole = content if len(content) < _MOST_BYTES else content[: content.rfind(b"\n") + 1]
     return whole.decode("utf-8", "replace")
 
@@ -148,18 +146,23 @@ class Hold:
     clock: Clock = REAL
     _new: Tally = field(default_factory=Tally)
     _old: Tally = field(default_factory=Tally)
+    _polled: bool = False
+    _told: bool = False
 
     def run(self) -> None:
         """Holds until the canary has shown itself for long enough, or somebody promotes it.
 
         Raises:
-            CanaryAborted: it fails more often than the stable side, or somebody gave it up.
+            CanaryAborted: it fails more often than the stable side, told of no answers where they are to be counted, or somebody gave
+                it up.
             GoldenMiss: it answers a golden case wrongly.
         """
         began = proved = self.clock.now()
         while True:
             canaries = self.canaries()
-            new, old = self._new.add(self._counts(canaries)), self._old.add(self._counts(self.stables()))
+            counts = self._counts(canaries)
+            self._listen(counts)
+            new, old = self._new.add(counts), self._old.add(self._counts(self.stables()))
             decision = self.decided()
             if decision:
                 self._obey(decision, new)
@@ -167,6 +170,7 @@ class Hold:
             self._compare(new, old)
             passed = self.clock.now() - began
             if passed >= self.settings.seconds or (self.settings.requests and new.answers >= self.settings.requests):
+                self._require_evidence()
                 log.info("canary held for %s: %s; stable: %s", progress.seconds(passed), new, old)
                 return
             progress.note(f"canary {progress.seconds(passed)} of {progress.seconds(self.settings.seconds)}: {new}; stable: {old}")
@@ -179,6 +183,23 @@ class Hold:
         """What replicas say that they have answered."""
         texts = {name: self.read(entrance, self.settings.metrics) if self.settings.metrics else "" for name, entrance in replicas.items()}
         return {name: counted(text, self.settings.counter, self.settings.status) if text else None for name, text in texts.items()}
+
+    def _listen(self, counts: Mapping[str, Count | None]) -> None:
+        """Says at the first poll that nothing can be compared, if so: golden cases were answered before, and would be counted."""
+        self._told = self._told or any(count and count.answers for count in counts.values())
+        if self.settings.metrics and not self._told and not self._polled:
+            cure = f"{_NAME_THEM}, or an empty `metrics` if it has none"
+            log.warning("the canary tells of no answers (%s), so its failures are not compared; %s", self._counter, cure)
+        self._polled = True
+
+    @property
+    def _counter(self) -> str:
+        return f"counter {self.settings.counter} with label {self.settings.status} at {self.settings.metrics}"
+
+    def _require_evidence(self) -> None:
+        if self.settings.requests and not self._told:
+            cure = f"{_NAME_THEM}, or leave out `requests`"
+            raise CanaryAborted("the canary told of no answers, which `requests` counts", on=self._counter, next=cure)
 
     def _compare(self, new: Count, old: Count) -> None:
         enough = new.failures >= _TOO_MANY or new.answers >= min(_FEWEST, self.settings.requests or _FEWEST)

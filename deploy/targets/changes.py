@@ -9,14 +9,16 @@ from collections.abc import Callable
 
 from deploy import progress
 from deploy.clients.cluster import Cluster, Object
-from deploy.errors import ClusterRefused, FieldConflict, RolloutFailed
+from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
-from deploy.render import CAUSE, MANAGED_BY, SIDES, Rendering
+from deploy.render import CAUSE, SIDES, Rendering
 from deploy.render import Side as Name
+from deploy.targets.before import Before
 from deploy.targets.clock import REAL, Clock
 from deploy.targets.lease import Lease
 from deploy.targets.pods import TEMPLATE, Pod
 from deploy.targets.sides import SETTINGS, WANTED, Serving, Side, Sides
+from deploy.targets.surroundings import Surroundings
 from deploy.targets.watch import Wanted, Watch
 from deploy.templates import at
 
@@ -42,6 +44,7 @@ class Changes:
         clock: tells the time.
 
     Attributes:
+        around: all that is not a replica.
         attempt: what the next changes are part of, for the cluster's memory.
         times: of the present attempt: for each pod, how many seconds after its rollout began it was first seen in each stage.
     """
@@ -57,64 +60,11 @@ class Changes:
     ) -> None:
         self._cluster, self._rendering, self._env, self._sides, self._lease = cluster, rendering, rendering.env, sides, lease
         self._size, self._clock = size, clock
-        self._left_out: set[str] = set()
+        self.around = Surroundings(cluster, rendering, lease)
         self.attempt: Attempt | None = None
         self.times: dict[str, dict[str, float]] = {}
 
-    # --- all that is not a replica
-
-    def surround(self, serving: Serving) -> None:
-        """Makes sure of the account, the Service and all that the settings ask for beside them; what they no longer do goes.
-
-        Raises:
-            ClusterRefused: another application, or another environment of this one, has objects of the same names.
-        """
-        self._require_own()
-        self._apply(self._rendering.account())
-        self.point(serving)
-        self._ensure("Ingress", self._rendering.name, self._rendering.ingress())
-        self._ensure("PodDisruptionBudget", self._rendering.name, self._rendering.disruption())
-        self._ensure("HorizontalPodAutoscaler", self._rendering.name, self._rendering.autoscaler(serving.side))
-        # What a deployer left that was killed while it warmed up.
-        self._ensure("DaemonSet", self._rendering.warm_up_name, None)
-        count = self.count()
-        if not self._env.autoscale and count != self._env.replicas:
-            log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
-
-    def _require_own(self) -> None:
-        """Nothing is taken from `a-b` in `c` by `a` in `b-c`: to the API server both are the same owner of the same fields."""
-        deployments = (("Deployment", self._rendering.named(name)) for name in SIDES)
-        for kind, name in (("Service", self._rendering.name), *deployments):
-            found = self._cluster.find(kind, name)
-            labels = (found or {}).get("metadata", {}).get("labels") or {}
-            if _is_ours(found) and not self._rendering.labels.items() <= labels.items():
-                app, environment = (labels.get(key, "?") for key in self._rendering.labels)
-                raise ClusterRefused(
-                    f"this name is taken by environment {environment} of application {app}",
-                    on=f"{kind} {name}",
-                    next="rename the application or the environment, or give the environment another namespace; nothing was changed",
-                )
-
-    def point(self, serving: Serving) -> None:
-        """Has the Service send requests there."""
-        self._apply(self._rendering.service(serving.side, both=serving.both))
-
-    def _ensure(self, kind: str, name: str, item: Object | None) -> None:
-        if not self._cluster.serves(kind):
-            if item and kind not in self._left_out:
-                log.info("left out: %s, which this cluster does not serve in the version of the manifest", kind)
-            self._left_out.add(kind)
-        elif item:
-            self._apply(item)
-        elif _is_ours(self._cluster.find(kind, name)):
-            self._lease.require()
-            self._cluster.delete(kind, name)
-
-    def _apply(self, item: Object) -> None:
-        self._lease.require()
-        self._cluster.apply(item)
-
-    # --- replicas
+    # --- what shall serve
 
     def count(self) -> int:
         """How many replicas shall serve: as the settings say, unless an autoscaler or a person decides."""
@@ -124,6 +74,12 @@ class Changes:
         if self._env.autoscale:
             return max(self._env.replicas, min(now.replicas, self._env.autoscale.at_most))
         return self._env.replicas if now.replicas_are_ours else now.replicas
+
+    def say_count(self) -> None:
+        """Tells whoever changed the settings that somebody else has chosen another number of replicas."""
+        count = self.count()
+        if not self._env.autoscale and count != self._env.replicas:
+            log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
 
     def settings(self, release: Release) -> str:
         """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
@@ -149,9 +105,18 @@ class Changes:
         made = (rendering.account(), service, *rest, self._deployment(name, release, count, attempt))
         return [item for item in made if item]
 
+    def before(self, serving: Serving) -> Before | None:
+        """What serves now, as it was applied; None if nothing does."""
+        side = self._sides.side(serving.side)
+        if side is None or not side.replicas:
+            return None
+        return Before(side=side.name, objects={"Deployment": side.applied, **self.around.kept()})
+
     def within(self, release: Release) -> float:
         """Seconds that one replica may take: to find a node, to pull its image, to become ready."""
         return _SCHEDULING + self._size(release) / self._env.pull_rate + self._env.ready_within
+
+    # --- replicas
 
     def roll(self, name: Name, release: Release, count: int) -> list[Pod]:
         """Brings a side to that many replicas of a release, and waits until all are ready.
@@ -160,19 +125,24 @@ class Changes:
             RolloutFailed: one cannot become ready, or did not in time.
             FieldConflict: somebody else owns what a manifest sets.
         """
-        return self._brought(name, self._deployment(name, release, count, self.attempt), release)
+        item = self._deployment(name, release, count, self.attempt)
+        self._put(name, item)
+        return self._ready(name, item, release)
 
-    def restore(self, side: Side, release: Release) -> list[Pod]:
+    def restore(self, before: Before, release: Release) -> list[Pod]:
         """Brings a side back to what it was, whatever settings and manifests say by now, and waits until all replicas are ready.
 
         Raises:
             RolloutFailed: one cannot become ready any more, or did not in time.
             FieldConflict: somebody else owns what was set.
         """
-        return self._brought(side.name, side.applied, release)
+        now = self._sides.side(before.side)
+        if now is None or now.applied != before.deployment:
+            # What admission would not have again may well be what nobody has touched.
+            self._put(before.side, before.deployment)
+        return self._ready(before.side, before.deployment, release)
 
-    def _brought(self, name: Name, item: Object, release: Release) -> list[Pod]:
-        self._put(name, item)
+    def _ready(self, name: Name, item: Object, release: Release) -> list[Pod]:
         wanted = Wanted(
             deployment=self._rendering.named(name),
             labels=self._sides.labels(name),
@@ -187,6 +157,9 @@ class Changes:
         finally:
             # A replica that was seen by an earlier watch has its times from there.
             self.times = watch.times | self.times
+
+    def _apply(self, item: Object) -> None:
+        self._cluster.apply(item, require=self._lease.require)
 
     def _put(self, name: Name, item: Object) -> None:
         """Applies a Deployment, but for a number of replicas that others have chosen since.
@@ -203,8 +176,7 @@ class Changes:
                 log.info("taken back from %s: which release runs", " and ".join(taken))
             if _REPLICAS in conflict.owners:
                 item = self._left_to(conflict.owners[_REPLICAS], name, item)
-            self._lease.require()
-            self._cluster.apply(item, force=bool(taken))
+            self._cluster.apply(item, force=bool(taken), require=self._lease.require)
 
     def _left_to(self, owner: str, name: Name, item: Object) -> Object:
         """A Deployment to be applied where somebody else owns the number of its replicas."""
@@ -216,13 +188,24 @@ class Changes:
         return item
 
     def switch(self, name: Name, release: Release) -> None:
-        """Has the Service send requests to a side alone, and waits until every node does.
+        """Has the Service send requests to a side alone, with all around it as the settings say, and waits until every node does.
 
         Raises:
             RolloutFailed: the Service does not lead to the side's replicas.
         """
-        self.point(Serving(name))
-        self._ensure("HorizontalPodAutoscaler", self._rendering.name, self._rendering.autoscaler(name))
+        self.around.change(name)
+        self._until_reached(name, release)
+
+    def put_back(self, before: Before, release: Release) -> None:
+        """The same, with all around it as it was before.
+
+        Raises:
+            RolloutFailed: the Service does not lead to the side's replicas.
+        """
+        self.around.put_back(before.objects, before.side)
+        self._until_reached(before.side, release)
+
+    def _until_reached(self, name: Name, release: Release) -> None:
         if not self._wait(lambda: self._reached(name, release), _REACHED_WITHIN, "waiting for the Service to see its replicas"):
             raise RolloutFailed(
                 f"the Service did not lead to all replicas of the release, and to them alone, within {progress.seconds(_REACHED_WITHIN)}",
@@ -245,8 +228,7 @@ class Changes:
         self._wait(lambda: not self._sides.pods(side.name), self._env.drain_within, "waiting for the old replicas to take their leave")
 
     def _delete(self, name: Name) -> None:
-        self._lease.require()
-        self._cluster.delete("Deployment", self._rendering.named(name))
+        self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
 
     def _deployment(self, name: Name, release: Release, count: int, attempt: Attempt | None) -> Object:
         item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
@@ -271,8 +253,3 @@ def _says_which_release(path: str) -> bool:
 
 def _short(made: object) -> str:
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _is_ours(found: Object | None) -> bool:
-    """Whether a release made an object; one of the same name that a person made stays."""
-    return found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY) == "twinship"

@@ -7,9 +7,11 @@ Service, which needs nothing but access to the API server.
 from __future__ import annotations
 
 import logging
+import os
 import socket
+import ssl
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from deploy.clients.cluster import Cluster, Object
@@ -30,11 +32,46 @@ def reachable(host: str, port: int) -> bool:
         return False
 
 
-def resolves(host: str) -> bool:
-    """Whether the name has an address."""
-    with suppress(OSError, UnicodeError):
-        return bool(socket.getaddrinfo(host, None))
-    return False
+def leads(host: str, address: str) -> bool:
+    """Whether the DNS leads from a host name to an address, which may be a name itself."""
+    return bool(_addresses(host) & _addresses(address))
+
+
+def insecure(host: str, address: str, port: int = 443) -> str:
+    """Why no TLS connection to that host can be made at an address; empty if one can."""
+    import certifi
+    import urllib3.util
+
+    trusted = Path(authority() or certifi.where())
+    # As golden cases have it: urllib3 may ask more of a certificate than Python does.
+    context = urllib3.util.create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    try:
+        context.load_verify_locations(**{"capath" if trusted.is_dir() else "cafile": str(trusted)})
+    except OSError as error:
+        return f"{trusted} cannot be used ({_why(error)})"
+    try:
+        with socket.create_connection((address, port), timeout=_PATIENCE) as plain, context.wrap_socket(plain, server_hostname=host):
+            return ""
+    except (OSError, UnicodeError) as error:
+        return _why(error)
+
+
+def _why(error: Exception) -> str:
+    """What a certificate lacks, or what else is wrong, in the fewest words."""
+    said = (getattr(error, name, None) for name in ("verify_message", "reason", "strerror"))
+    return str(next(filter(None, said), type(error).__name__))
+
+
+def authority() -> str:
+    """The CA bundle that this machine names for the certificates of servers; empty if it names none."""
+    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or ""
+
+
+def _addresses(host: str) -> frozenset[str]:
+    try:
+        return frozenset(str(found[4][0]) for found in socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return frozenset()
 
 
 class Front:
@@ -44,7 +81,8 @@ class Front:
         cluster: where it is.
         rendering: tells what its objects are called, and the settings.
         reach: tells whether a host and port can be reached from here.
-        known: tells whether a host name can be resolved here.
+        leads: tells whether the DNS leads from a host name to an address.
+        insecure: tells why no TLS connection to a host can be made at an address.
     """
 
     def __init__(
@@ -52,9 +90,10 @@ class Front:
         cluster: Cluster,
         rendering: Rendering,
         reach: Callable[[str, int], bool] = reachable,
-        known: Callable[[str], bool] = resolves,
+        leads: Callable[[str, str], bool] = leads,
+        insecure: Callable[[str, str], str] = insecure,
     ) -> None:
-        self._cluster, self._reach, self._known = cluster, reach, known
+        self._cluster, self._reach, self._leads, self._insecure = cluster, reach, leads, insecure
         self._name, self._env, self._port = rendering.name, rendering.env, rendering.port
         self._said = ""
 
@@ -95,16 +134,20 @@ class Front:
 
     def _ingress(self) -> tuple[str, Entrance | None]:
         address = _address(self._cluster.find("Ingress", self._name) or {}) if self._cluster.serves("Ingress") else ""
-        scheme, port = ("https", 443) if self._env.tls_secret else ("http", 80)
+        host, secure = self._env.host, bool(self._env.tls_secret)
         if not address:
-            return f"no controller has given the Ingress of {self._env.host} an address", None
-        if not self._reach(address, port):
+            return f"no controller has given the Ingress of {host} an address", None
+        if not self._reach(address, 443 if secure else 80):
             return f"the Ingress's address {address} cannot be reached from here", None
-        if self._known(self._env.host):
-            return f"Ingress {self._env.host}", Entrance(f"{scheme}://{self._env.host}")
-        if self._env.tls_secret:
-            return f"{self._env.host} has no address in the DNS yet", None
-        return f"Ingress {self._env.host} at {address}, not in the DNS yet", Entrance(f"http://{_shown(address)}", {"Host": self._env.host})
+        why = self._insecure(host, address) if secure else ""
+        if why:
+            return f"no secure connection to {host} can be made at {address}: {why}", None
+        scheme, trusted = ("https", authority()) if secure else ("http", "")
+        if self._leads(host, address):
+            return f"Ingress {host}", Entrance(f"{scheme}://{host}", authority=trusted)
+        # Whoever answers where the DNS leads, if it leads anywhere, is not known to be this cluster.
+        words = f"Ingress {host} at {address}, where the DNS does not lead"
+        return words, Entrance(f"{scheme}://{_shown(address)}", {"Host": host}, trusted, server_name=host if secure else "")
 
     def _balancer(self, service: Object) -> tuple[str, Entrance | None]:
         address = _address(service)

@@ -2,6 +2,7 @@
 
 An entry is a whole rollout, so a write cannot leave half of one. Old entries go when there are too many, or when the object nears
 the size that the API server takes (1 MiB); the last one that succeeded never does, for that is what serves.
+Beside the entries is the way back from an attempt that has not ended.
 
 Source: the Kubernetes documentation, "ConfigMaps".
 """
@@ -14,12 +15,14 @@ from typing import Literal
 from deploy.clients.cluster import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.records import Attempt, Ending, Record, Rollout
+from deploy.targets.before import Before
 
 Verb = Literal["promote", "abort"]
 KEPT = 200
 MOST_BYTES = 800_000
 _TRIES = 10
 _DECISION = "decision"
+_BEFORE = "before"
 
 
 class Decision(Record):
@@ -52,16 +55,19 @@ class Journal:
         entries = [Rollout.recalled(data[key]) for key in _keys(data)]
         return tuple(found for found in entries if found), not entries or None in entries
 
-    def begin(self, attempt: Attempt, *lost: Rollout) -> None:
+    def begin(self, attempt: Attempt, *lost: Rollout, before: Before | None = None) -> None:
         """Writes down that an attempt begins; what was decided of an earlier one no longer counts.
 
         Args:
             attempt: what begins.
             lost: earlier attempts that are known from elsewhere, to be remembered again.
+            before: what served until then, to be remembered until the attempt ends; None if nothing did.
         """
 
         def change(data: dict[str, str]) -> None:
             data.pop(_DECISION, None)
+            data.pop(_BEFORE, None)
+            data.update({_BEFORE: before.model_dump_json()} if before else {})
             for item in (*lost, Rollout(attempt=attempt, ending=None)):
                 data[_key(item.attempt)] = item.model_dump_json()
             _forget(data)
@@ -70,7 +76,16 @@ class Journal:
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         """Writes down how an attempt ended."""
-        self._change(lambda data: data.update({_key(attempt): Rollout(attempt=attempt, ending=ending).model_dump_json()}))
+
+        def change(data: dict[str, str]) -> None:
+            data.pop(_BEFORE, None)
+            data[_key(attempt)] = Rollout(attempt=attempt, ending=ending).model_dump_json()
+
+        self._change(change)
+
+    def before(self) -> Before | None:
+        """What served before the attempt that has not ended; None if there is none, or nothing did."""
+        return Before.recalled(self._data().get(_BEFORE))
 
     def decide(self, decision: Decision) -> None:
         """Leaves word for the deployer that holds a canary."""

@@ -16,6 +16,7 @@ from deploy.render import MANAGED_BY, SIDES, Rendering
 from deploy.render import Side as Name
 from deploy.rollout import Prove, Replica
 from deploy.targets import canary
+from deploy.targets.before import Before
 from deploy.targets.changes import Changes
 from deploy.targets.clock import REAL, Clock
 from deploy.targets.front import Front
@@ -55,7 +56,7 @@ class KubernetesTarget:
         self._changes = Changes(cluster, rendering, self._sides, self._lease, size, clock)
         self._front = front or Front(cluster, rendering)
         self._begun: Attempt | None = None
-        self._before: Side | None = None
+        self._before: Before | None = None
 
     @property
     def url(self) -> str:
@@ -79,10 +80,11 @@ class KubernetesTarget:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the environment's lease, and makes sure of all that is not a replica."""
+        """Holds the environment's lease; nothing that serves is touched yet, whatever settings and manifests say."""
         with self._lease.held(self._env.lock_wait):
-            self._begun = self._before = None
-            self._changes.surround(self._sides.serving())
+            self._changes.around.require_own()
+            self._begun, self._before = None, self._journal.before()
+            self._changes.around.clear_warm_up()
             yield
 
     # --- memory
@@ -106,13 +108,19 @@ class KubernetesTarget:
     def begin(self, attempt: Attempt) -> None:
         """Writes the beginning; what is rolled out from now on is marked with this attempt, and what serves is kept in mind."""
         self._lease.require()
-        self._begun, self._before = attempt, self._sides.side(self._sides.serving().side)
+        serving = self._sides.serving()
+        # After an attempt that has not ended the way back is still its own: what is there now may be half of it.
+        self._begun, self._before = attempt, self._before or self._changes.before(serving)
+        # A Service that somebody else leads by now is told before anything is written.
+        self._changes.around.point(serving)
         self._changes.times = {}
-        self._journal.begin(attempt, *self._forgotten())
+        self._journal.begin(attempt, *self._forgotten(), before=self._before)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
-        """Writes the end."""
+        """Writes the end; what the settings no longer ask for goes with a success."""
         self._lease.require()
+        if ending.outcome == "succeeded":
+            self._changes.around.finish()
         self._journal.end(attempt, ending)
         self._before = None
 
@@ -157,15 +165,17 @@ class KubernetesTarget:
         self._changes.attempt = self._attempt_of(release)
         serving = self._sides.serving()
         before = None if prove else self._as_it_was(serving, release)
-        standing = None if before else self._proven(serving, release, prove)
         if before:
             self._go_back(before, serving, release)
-        elif standing:
+            return
+        self._changes.say_count()
+        self._changes.around.surround(serving)
+        standing = self._proven(serving, release, prove)
+        if standing:
             if prove:
                 # Nothing of it changes but the marks of the attempt.
                 self._changes.roll(standing, release, self._changes.count())
-            if serving != Serving(standing):
-                self._changes.switch(standing, release)
+            self._changes.switch(standing, release)
         else:
             self._bring(serving, release, prove)
 
@@ -176,19 +186,19 @@ class KubernetesTarget:
         known = [item for item in self.history() if item.attempt.release == release]
         return next((item.attempt for item in sorted(known, key=lambda item: item.succeeded)[-1:]), None)
 
-    def _as_it_was(self, serving: Serving, release: Release) -> Side | None:
-        """The side to go back to, with what it was made of: the one that served when the attempt began, or is stable beside a canary."""
-        side = self._before or (self._sides.side(serving.side) if serving.both else None)
-        known = side and side.image == release.image.digest and side.replicas > 0 and side.can_be_restored
-        return side if known else None
+    def _as_it_was(self, serving: Serving, release: Release) -> Before | None:
+        """The way back to a release, with all that it was made of: it served when the attempt began, or is stable beside a canary."""
+        before = self._before or (self._changes.before(serving) if serving.both else None)
+        return before if before and before.runs(release) else None
 
-    def _go_back(self, before: Side, serving: Serving, release: Release) -> None:
-        """Puts a side back; if it never went, it has the requests at once."""
-        back = Serving(before.name)
-        if serving != back and any(pod.ready and pod.image == before.image for pod in self._sides.pods(before.name)):
-            self._changes.point(back)
+    def _go_back(self, before: Before, serving: Serving, release: Release) -> None:
+        """Puts back what served; if it never went, it has the requests at once."""
+        back = Serving(before.side)
+        old = (pod for pod in self._sides.pods(before.side) if pod.image == release.image.digest)
+        if serving == back or any(pod.ready for pod in old):
+            self._changes.around.point(back, before.objects)
         self._changes.restore(before, release)
-        self._changes.switch(before.name, release)
+        self._changes.put_back(before, release)
 
     def _proven(self, serving: Serving, release: Release, prove: Prove | None) -> Name | None:
         """The side that has the release up already and needs no more proof than what the front door asks for."""
@@ -217,7 +227,7 @@ class KubernetesTarget:
             for pod in pods:
                 prove(self._to(pod))
         if held and prove:
-            self._changes.point(Serving(serving.side, both=True))
+            self._changes.around.point(Serving(serving.side, both=True))
             self._hold(serving, release, prove)
             self._changes.roll(serving.other, release, self._changes.count())
         self._changes.switch(serving.other, release)
@@ -256,6 +266,11 @@ class KubernetesTarget:
         """The digest of the image that is held as a canary; empty if none is."""
         serving = self._sides.serving()
         return self._sides.image(serving.other) if serving.both else ""
+
+    def may_take_over(self, release: Release) -> bool:
+        """Whether the canary of a release was made of the present settings and manifests: what takes over is what was tried out."""
+        side = self._sides.side(self._sides.serving().other)
+        return side is not None and side.settings == self._changes.settings(release)
 
     def decide(self, verb: Verb, by: str) -> None:
         """Leaves word for the deployer that holds the canary: `promote` or `abort`."""

@@ -96,14 +96,14 @@ class Lease:
             )
 
     def _is_doubtful(self) -> bool:
-        return self._clock.now() - self._renewed > _DOUBTFUL
+        return self._clock.elsewhere() - self._renewed > _DOUBTFUL
 
     # --- taking it
 
     def _take(self, wait: float) -> None:
         began, seen = self._clock.now(), None
         while True:
-            asked = self._clock.now()
+            asked = self._clock.elsewhere()
             if self._cluster.create(self._object()):
                 break
             found = self._cluster.find("Lease", self._name)
@@ -151,7 +151,7 @@ class Lease:
     def _renew(self) -> None:
         with self._renewing:
             # From before the question on: others count from when they saw the answer's effect, which may be sooner than we do.
-            asked, found = self._clock.now(), self._cluster.find("Lease", self._name)
+            asked, found = self._clock.elsewhere(), self._cluster.find("Lease", self._name)
             if found is None or _identity(found) != self._me:
                 self._lost = True
             elif self._cluster.replace(self._object(found)):

@@ -66,9 +66,19 @@ class Pod:
         return str((self.item["metadata"].get("labels") or {}).get(SIDE, ""))
 
     @property
+    def leaving(self) -> bool:
+        """Whether it was asked to go, and is still there."""
+        return "deletionTimestamp" in self.item["metadata"]
+
+    @property
+    def leaves_within(self) -> float:
+        """How many seconds it was given to go."""
+        return float(self.item["metadata"].get("deletionGracePeriodSeconds") or 0)
+
+    @property
     def ending(self) -> bool:
-        """Whether it was asked to go."""
-        return "deletionTimestamp" in self.item["metadata"] or self.item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        """Whether it was asked to go, or has ended."""
+        return self.leaving or self.item.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
     @property
     def ready(self) -> bool:
@@ -98,6 +108,11 @@ class Pod:
         return "scheduled" if self._condition("PodScheduled").get("status") == "True" else ""
 
     @property
+    def noticed(self) -> bool:
+        """Whether its node has taken notice of it; one that is away does not."""
+        return bool(self._containers("containerStatuses"))
+
+    @property
     def waits_for_room(self) -> str:
         """Why no node takes it; empty if one does, or none was asked yet."""
         scheduled = self._condition("PodScheduled")
@@ -106,7 +121,17 @@ class Pod:
     @property
     def problem(self) -> str:
         """Why it will not become ready by waiting; empty if it may."""
-        return next(filter(None, map(_problem, self._containers("initContainerStatuses", "containerStatuses"))), "")
+        return self.problem_since({})
+
+    def problem_since(self, ends: Mapping[str, int]) -> str:
+        """The same where its containers had ended that often before: those ends say nothing of what comes after them."""
+        statuses = self._containers("initContainerStatuses", "containerStatuses")
+        return next(filter(None, (_problem(status, ends.get(_name(status))) for status in statuses)), "")
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """How often each of its containers has ended."""
+        return {_name(status): _ends(status) for status in self._containers("initContainerStatuses", "containerStatuses")}
 
     @property
     def _annotations(self) -> Mapping[str, str]:
@@ -121,17 +146,29 @@ class Pod:
         return [container for place in places for container in status.get(place) or []]
 
 
-def _problem(status: Mapping[str, Any]) -> str:
+def _problem(status: Mapping[str, Any], ends: int | None) -> str:
     """Why a container will not become ready by waiting."""
-    now, before = status.get("state") or {}, status.get("lastState") or {}
-    ended = now.get("terminated") or before.get("terminated")
-    if ended and not status.get("ready"):
+    waiting, ended = (status.get("state") or {}).get("waiting") or {}, _last_end(status)
+    hopeless = waiting.get("reason") in _HOPELESS
+    if ended and not status.get("ready") and (hopeless or _ends(status) != ends):
         code, reason = ended.get("exitCode"), ended.get("reason") or ""
         return f"a replica ended with exit code {code}{f' ({reason})' if reason not in ('', 'Error') else ''} before it was ready"
-    waiting = now.get("waiting") or {}
-    if waiting.get("reason") in _HOPELESS:
-        return f"a replica cannot start: {waiting['reason']}{_after(waiting.get('message'))}"
-    return ""
+    return f"a replica cannot start: {waiting['reason']}{_after(waiting.get('message'))}" if hopeless else ""
+
+
+def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    now, before = status.get("state") or {}, status.get("lastState") or {}
+    return now.get("terminated") or before.get("terminated") or {}
+
+
+def _ends(status: Mapping[str, Any]) -> int:
+    """How often a container has ended: once before each time that it was started again, and once more if it does not run."""
+    stands = "running" not in (status.get("state") or {}) and bool(_last_end(status))
+    return int(status.get("restartCount", 0)) + stands
+
+
+def _name(status: Mapping[str, Any]) -> str:
+    return str(status.get("name", ""))
 
 
 def _after(message: object) -> str:

@@ -81,12 +81,6 @@ class Side:
         return applied(self.item)
 
     @property
-    def can_be_restored(self) -> bool:
-        """Whether what we applied says what its pods run; somebody else may have taken that over, or cleared the account of it."""
-        pod = self.applied.get("spec", {}).get("template", {}).get("spec", {})
-        return self.image in map(digest, pod.get("containers", []))
-
-    @property
     def _annotations(self) -> dict[str, str]:
         return dict(self.item["metadata"].get("annotations") or {})
 

@@ -15,6 +15,8 @@ from deploy.targets.pods import Pod, digest
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
+# A node that has not begun with its pod for so long is away, or has no room for it.
+_BEGUN_WITHIN = 30.0
 
 
 def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, require: Callable[[], None] = lambda: None) -> None:
@@ -28,32 +30,40 @@ def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, 
         require: called before anything is changed, and between two looks.
     """
     name, began = daemons["metadata"]["name"], clock.now()
-    require()
-    cluster.apply(daemons)
+    cluster.apply(daemons, require=require)
     try:
         while not _is_over(cluster, daemons, clock.now() - began, within):
             require()
             clock.sleep(_POLL)
     finally:
         with suppress(ClusterError, RolloutLocked):
-            require()
-            cluster.delete("DaemonSet", name)
+            cluster.delete("DaemonSet", name, require=require)
 
 
 def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) -> bool:
     found = cluster.find("DaemonSet", daemons["metadata"]["name"]) or {}
     status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 1)
-    wanted = status.get("desiredNumberScheduled", 0)
+    wanted, is_current = status.get("desiredNumberScheduled", 0), status.get("observedGeneration", 0) >= generation
     pods = _pods(cluster, daemons)
-    started = sum(pod.stage in ("started", "loaded", "ready") for pod in pods)
-    if status.get("observedGeneration", 0) >= generation and started >= wanted:
+    started = sum(map(_has_image, pods))
+    if is_current and started >= wanted:
         log.info("warm   %s pulled the image, in %s", progress.count(started, "node"), progress.seconds(passed))
         return True
-    if passed > within or any(pod.problem for pod in pods):
+    if passed > within or (is_current and _awaited(pods, wanted, passed) <= 0):
         log.warning("warm   %d of %d nodes have the image after %s; going on", started, wanted, progress.seconds(passed))
         return True
     progress.note(f"{started} of {wanted} nodes have the image")
     return False
+
+
+def _awaited(pods: list[Pod], wanted: int, passed: float) -> int:
+    """How many nodes may have the image soon: none that cannot pull it, and after a while none that has not begun to."""
+    pulling = [pod for pod in pods if not _has_image(pod) and not pod.problem]
+    return sum(pod.noticed for pod in pulling) if passed > _BEGUN_WITHIN else wanted - len(pods) + len(pulling)
+
+
+def _has_image(pod: Pod) -> bool:
+    return pod.stage in ("started", "loaded", "ready")
 
 
 def _pods(cluster: Cluster, daemons: Object) -> list[Pod]:

@@ -1,8 +1,8 @@
 """Watching the pods of a Deployment come up: what each is at, for people, and an early end where waiting is of no use.
 
 The deadline starts anew with each replica that becomes ready in time: it is what one replica may take, from its scheduling over the
-pull of its image, whose size is known, to its readiness. The time until a node that is being added takes a replica comes on top of
-it. A rollout that has passed its deadline is never reported as a success.
+pull of its image, whose size is known, to its readiness. The time until old replicas make room for it, or until a node that is being
+added takes it, comes on top of that. A rollout that has passed its deadline is never reported as a success.
 """
 
 from __future__ import annotations
@@ -79,18 +79,27 @@ class Watch:
         """
         self._began = self._moved = self.clock.now()
         self._since: dict[str, float] = {}
+        self._ends: Mapping[str, Mapping[str, int]] | None = None
         while True:
             deployment = self.cluster.find("Deployment", self.wanted.deployment) or {}
             all_pods = [Pod(item) for item in self.cluster.list("Pod", self.wanted.labels)]
+            if self._ends is None:
+                # Replicas of before may have been started again at any time of their lives.
+                self._ends = {pod.name: pod.ends for pod in all_pods}
             pods = [pod for pod in all_pods if pod.template == self.wanted.template and not pod.ending]
             self._note(pods)
-            self._fail_early(deployment, pods, leaving=any(pod.ending for pod in all_pods))
+            self._fail_early(deployment, pods, makes_room=self._makes_room(all_pods))
             if self._late():
                 self._too_late(pods)
             if _complete(deployment) and all(pod.ready for pod in pods) and len(pods) == deployment["spec"].get("replicas", 1):
                 return pods
             each()
             self.clock.sleep(_POLL)
+
+    def _makes_room(self, pods: list[Pod]) -> bool:
+        """Whether a pod is about to go; one that outstays its time may be on a node that is gone, and stay for ever."""
+        left = [pod.leaves_within - self._waited(f"{pod.name} to go") for pod in pods if pod.leaving]
+        return max(left, default=-1.0) >= 0
 
     def _note(self, pods: list[Pod]) -> None:
         for pod in pods:
@@ -126,24 +135,27 @@ class Watch:
         doing = {"": "waiting for a node", "scheduled": "pulling", "started": "loading the model", "loaded": "not ready yet"}
         return f"{pod.name} {doing.get(pod.stage, pod.stage)}"
 
-    def _fail_early(self, deployment: Object, pods: list[Pod], *, leaving: bool) -> None:
+    def _fail_early(self, deployment: Object, pods: list[Pod], *, makes_room: bool) -> None:
         if deployment.get("spec", {}).get("paused") and _is_current(deployment) and not pods:
             cure = f"`kubectl rollout resume deployment/{self.wanted.deployment}`, then release again"
             raise self._stuck("the Deployment is paused, so no replica is made anew", cure)
-        self._fail_refused(deployment, leaving=leaving)
+        self._fail_refused(deployment, makes_room=makes_room)
         for pod in pods:
-            if pod.problem:
-                raise self._failed(pod.problem, pod)
+            problem = pod.problem_since((self._ends or {}).get(pod.name, {}))
+            if problem:
+                raise self._failed(problem, pod)
             if self._is_late(pod):
                 raise self._failed(f"a replica was not ready within {progress.seconds(self.wanted.ready_within)} of its start", pod)
             if pod.waits_for_room:
-                self._wait_for_room(pod)
+                self._wait_for_room(pod, makes_room=makes_room)
 
-    def _fail_refused(self, deployment: Object, *, leaving: bool) -> None:
+    def _fail_refused(self, deployment: Object, *, makes_room: bool) -> None:
         """Gives up on pods that may not be made, unless others that count in a quota are about to go, or have only just gone."""
         refused, name = _condition(deployment, "ReplicaFailure"), self.wanted.deployment
-        if refused.get("status") != "True" or not _is_current(deployment) or leaving:
+        if refused.get("status") != "True" or not _is_current(deployment):
             self._since.pop(name, None)
+        elif makes_room:
+            self._wait_anew(name)
         elif self._waited(name) > _REFUSED:
             what, cure = f"the cluster makes no pods: {refused.get('reason', '')}", "mend what the message names (a quota, a policy)"
             raise self._stuck(what, f"{cure}, then release again", f"    {refused.get('message', '')}")
@@ -152,13 +164,21 @@ class Watch:
         """For how long something has been waited for."""
         return self.clock.now() - self._since.setdefault(name, self.clock.now())
 
+    def _wait_anew(self, name: str) -> None:
+        """Begins to count again what something that waits for others may take; theirs is not among it."""
+        self._since.pop(name, None)
+        self._moved = self.clock.now()
+
     def _is_late(self, pod: Pod) -> bool:
         """Whether a pod has been running for too long without ever having been ready."""
         seen = self.times[pod.name]
         return "started" in seen and "ready" not in seen and self._passed() - seen["started"] > self.wanted.ready_within
 
-    def _wait_for_room(self, pod: Pod) -> None:
-        """Gives up on a pod that found no node for long enough, unless one is being added for it."""
+    def _wait_for_room(self, pod: Pod, *, makes_room: bool) -> None:
+        """Gives up on a pod that found no node for long enough, unless others make room for it, or a node is being added."""
+        if makes_room:
+            self._wait_anew(pod.name)
+            return
         waited = self._waited(pod.name)
         if waited <= _UNSCHEDULABLE:
             return

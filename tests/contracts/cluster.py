@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.clients.cluster import KINDS, Cluster, Object
-from deploy.errors import ClusterRefused, FieldConflict
+from deploy.errors import ClusterRefused, FieldConflict, RolloutLocked
 
 Write = Callable[[Object, str], None]
 _PATIENCE = 30
@@ -216,6 +216,26 @@ class ClusterContract:
         other(scaled("web", 1), "autoscaler")
         made = cluster.apply(deployment("web", minReadySeconds=3))
         assert (made["spec"]["replicas"], made["spec"]["minReadySeconds"]) == (1, 3)
+
+    def test_what_must_hold_is_made_sure_of_before_anything_changes(self, cluster: Cluster) -> None:
+        """Where it does not, nothing was applied or removed; where it does, that is all there is to it."""
+        held = [True, True]
+
+        def require() -> None:
+            if not held:
+                raise RolloutLocked("the lease was lost", on="it", next="again")
+            held.pop()
+
+        cluster.apply(settings("one", key="value"), require=require)
+        cluster.apply(settings("one", key="new"), require=require)
+        with pytest.raises(RolloutLocked):
+            cluster.apply(settings("one", key="lost"), require=require)
+        with pytest.raises(RolloutLocked):
+            cluster.delete("ConfigMap", "one", require=require)
+        assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
+        held.append(True)
+        cluster.delete("ConfigMap", "one", require=require)
+        assert cluster.find("ConfigMap", "one") is None
 
     # --- making and replacing
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
+from deploy.clients.cluster import Cluster, Object
 from deploy.records import Attempt, Ending, Release
 from deploy.rollout import Prove
+from deploy.targets.fields import applied
 from deploy.targets.kubernetes import KubernetesTarget
+from tests.contracts.target import Place, Places, states
+from tests.fakes.releases import attempt
 
 
 class Deployer(KubernetesTarget):
@@ -53,3 +57,41 @@ class Deployer(KubernetesTarget):
 def environment(**changed: Any) -> dict[str, Any]:
     """The settings of an environment that is quick to give up."""
     return {"target": "kubernetes", "standby": False, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
+
+
+class OnCluster(Protocol):
+    """A place on a cluster."""
+
+    cluster: Cluster
+
+
+def around(place: Place) -> dict[str, list[Object]]:
+    """What was applied of all that stands around replicas."""
+    cluster, ours = cast("OnCluster", place).cluster, {"app.kubernetes.io/instance": "local"}
+    return {kind: [applied(item) for item in cluster.list(kind, ours)] for kind in ("Service", "Ingress", "Deployment")}
+
+
+class AroundContract(Places):
+    """What a target on a cluster keeps that changes more than replicas."""
+
+    def test_what_a_release_has_changed_around_replicas_is_put_back_by_whoever_comes_next(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
+        """Though its deployer was killed, and has removed or changed it all; settings of whoever comes next do not count."""
+        first, target = attempt(1, a), place.target(host="shop.example")
+        target.begin(first)
+        target.shift(a)
+        target.end(first, Ending(outcome="succeeded", at=first.at))
+        was = around(place)
+        killed = place.target(host="other.example", service="ClusterIP", resources={"cpu": "20m", "memory": "64Mi"})
+        killed.begin(attempt(2, b))
+        killed.shift(b)
+        assert (b.image.digest, "serving") in states(killed)
+        assert {kind for kind, items in around(place).items() if items != was[kind]} >= {"Ingress", "Deployment"}
+        place.target(service="ClusterIP", replicas=1).shift(a)
+        place.target(service="ClusterIP", replicas=1).settle(a)
+        serving = around(place)
+        serving["Deployment"] = [item for item in serving["Deployment"] if item["spec"]["replicas"]]
+        assert serving == was
+        assert place.answers() == {"a"}
+        assert place.target(host="shop.example").serves(a)

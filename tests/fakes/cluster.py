@@ -6,7 +6,7 @@ What it does was compared with what a Kubernetes v1.20 cluster does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from deploy.clients.cluster import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.cluster import Objects as Items
@@ -60,7 +60,7 @@ class FakeCluster:
         self.denied: set[tuple[str, str]] = set()
         self.broken: dict[tuple[str, str], list[Exception | None]] = {}
         self.asked: list[tuple[str, str, str]] = []
-        self.clock = Clock(self.seconds, self.sleep)
+        self.clock = Clock(self.seconds, self.sleep, self.seconds)
         self._owners: dict[str, Ownership] = {}
 
     @property
@@ -133,7 +133,8 @@ class FakeCluster:
     def serves(self, kind: str) -> bool:
         return kind in KINDS and kind not in self.unserved
 
-    def apply(self, item: Object, *, force: bool = False) -> Object:
+    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
+        require()
         self._asks("patch", item["kind"], item["metadata"]["name"])
         self._makes(item["kind"])
         live = self.objects.get(item["kind"], item["metadata"]["name"])
@@ -188,7 +189,8 @@ class FakeCluster:
         self._written(live, before)
         return True
 
-    def delete(self, kind: str, name: str) -> None:
+    def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
+        require()
         self._asks("delete", kind, name)
         endpoints = self.objects.get("Endpoints", name) if kind == "Service" else None
         for found in (self.objects.get(kind, name), endpoints):

@@ -58,7 +58,7 @@ class Kubelet:
                 self._stop(pod)
             elif not pod["spec"].get("nodeName"):
                 self._schedule(pod)
-            else:
+            elif pod["spec"]["nodeName"] not in self.world.away:
                 self._work(pod)
 
     # --- the scheduler
@@ -75,7 +75,7 @@ class Kubelet:
             if self._condition(pod, "PodScheduled", value=False, reason="Unschedulable", message=why):
                 self.objects.event(pod, "FailedScheduling", why, "Warning")
             return
-        node = pinned(pod) or min(nodes, key=taken.count)
+        node = pinned(pod) or min((one for one in nodes if one not in self.world.away), key=taken.count)
         pod["spec"]["nodeName"] = node
         name = pod["metadata"]["name"]
         self.objects.event(pod, "Scheduled", f"Successfully assigned {self.objects.namespace}/{name} to {node}")
@@ -145,18 +145,18 @@ class Kubelet:
 
     def _pull(self, pod: Object, run: Run) -> None:
         image, run.left = run.spec["image"], run.left - 1
-        if run.script.unpullable:
-            self._pull_fails(pod, run)
+        if why := run.script.unpullable or self.world.unpullable.get(pod["spec"]["nodeName"], ""):
+            self._pull_fails(pod, run, why)
         elif run.left <= 0:
             self.pulled.add((pod["spec"]["nodeName"], image))
             self.objects.event(pod, "Pulled", f'Successfully pulled image "{image}" in {run.script.pulled_in}s')
             self._start(pod, run)
 
-    def _pull_fails(self, pod: Object, run: Run) -> None:
+    def _pull_fails(self, pod: Object, run: Run, said: str) -> None:
         """Tells of a pull that failed, and then that it is not tried again for a while."""
         image = run.spec["image"]
         if run.state["waiting"]["reason"] != "ErrImagePull":
-            why = f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": {run.script.unpullable}'
+            why = f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": {said}'
             run.state, run.left = {"waiting": {"reason": "ErrImagePull", "message": why}}, 3
             self.objects.event(pod, "Failed", f'Failed to pull image "{image}": {why}', "Warning")
             self.objects.event(pod, "Failed", "Error: ErrImagePull", "Warning")

@@ -23,6 +23,8 @@ class World:
     Attributes:
         scripts: how pods behave, by the digest or the whole reference of their image; others start at once and stay.
         nodes: the names of the nodes.
+        away: those of them that nothing is heard of.
+        unpullable: why a node can pull nothing, by its name.
         room: how many pods the nodes take together; None for any number.
         quota: how many pods the namespace may have; None for any number.
         lingers: for how many steps a pod that was removed is still there, as terminating.
@@ -31,6 +33,8 @@ class World:
 
     scripts: dict[str, Script] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=lambda: ["node-1"])
+    away: set[str] = field(default_factory=set)
+    unpullable: dict[str, str] = field(default_factory=dict)
     room: int | None = None
     quota: int | None = None
     lingers: int = 0

@@ -59,7 +59,7 @@ class FakePlace:
         cluster: where it is.
         play: answers golden cases; tests make it find mistakes.
         metrics: what a replica says of itself.
-        reachable: hosts that can be reached from here, and host names that can be resolved.
+        reachable: hosts that can be reached from here, and host names that the DNS knows.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -87,7 +87,7 @@ class FakePlace:
 
     def front(self, rendering: Rendering) -> Front:
         """The environment's front door."""
-        return Front(self.cluster, rendering, lambda host, _port: host in self.reachable, lambda host: host in self.reachable)
+        return Front(self.cluster, rendering, lambda host, _port: host in self.reachable, lambda host, _at: host in self.reachable)
 
     def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Changes:
         """What changes the environment, or another of that application and name, with a lease that is held."""

@@ -22,7 +22,8 @@ def holding(**body: Any) -> Answer:
 
 def status(code: int, reason: str = "", message: str = "", **details: Any) -> Answer:
     """An answer that is not good, as API servers give them."""
-    return Answer(code, json.dumps({"kind": "Status", "code": code, "reason": reason, "message": message, "details": details}))
+    body = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": message, "details": details}
+    return Answer(code, json.dumps(body))
 
 
 def gone(*, passing: bool = True) -> Lost:

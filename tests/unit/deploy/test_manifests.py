@@ -125,6 +125,12 @@ def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
         assert amounts.keys() == {"cpu", "memory"}
 
 
+@pytest.mark.parametrize("item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")])
+def test_pods_run_on_nodes_for_which_images_are_made(item: Object) -> None:
+    """A cluster may have others: of the same processors, but not of Linux."""
+    assert pod_of(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
+
+
 def test_replicas_can_write_to_tmp_alone() -> None:
     """Programs need some place; it goes with the pod, and cannot fill the node."""
     item = yaml.safe_load(TEXTS["deployment.yaml"])

@@ -371,6 +371,7 @@ def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(tmp_path: Path
         ('ingress_class = "nginx"', "environments.staging: ingress_class and tls_secret need a host"),
         ('tls_secret = "cert"', "environments.staging: ingress_class and tls_secret need a host"),
         ("replicas = 3\nautoscale = { at_most = 2 }", "environments.staging: autoscale.at_most is below replicas"),
+        ('canary = { requests = 9, metrics = "" }', "environments.staging.canary: requests needs metrics, by which they are counted"),
         ('resources = { cpu = "2500m" }', "environments.staging.resources: cpu_limit (2) is below cpu (2500m)"),
         ('resources = { cpu = "1k", cpu_limit = "999" }', "environments.staging.resources: cpu_limit (999) is below cpu (1k)"),
     ],

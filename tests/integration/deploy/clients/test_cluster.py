@@ -15,12 +15,16 @@ import pytest
 import requests
 import yaml
 
+from deploy import golden
 from deploy.clients.cluster import ROOT_CA, Cluster, Object
 from deploy.clients.docker import DockerEngine
 from deploy.clients.kube import KubeCluster
 from deploy.clients.kube_access import Access
 from deploy.clients.kube_patience import Patience
+from deploy.entrance import Entrance
 from deploy.errors import ClusterForbidden, ClusterRefused, ClusterUnreachable, FieldConflict, NamespaceMissing
+from deploy.manifest import Expect, Golden, Request
+from deploy.records import Case
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
 from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
@@ -89,7 +93,7 @@ def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
 def test_an_object_of_another_form_is_refused(access: Access, namespace: str) -> None:
     """One that cannot even be read; old servers fail over it as if they were ill."""
     with pytest.raises(ClusterRefused) as caught:
-        KubeCluster(access, namespace, Patience(stranger=0.2)).apply(settings("one") | {"data": "words"})
+        KubeCluster(access, namespace, Patience(stranger=2.0)).apply(settings("one") | {"data": "words"})
     assert caught.value.detail
 
 
@@ -351,3 +355,78 @@ def test_pods_and_services_can_be_asked_through_the_api_server(real: KubeCluster
 
 def _answers(session: requests.Session, url: str) -> bool:
     return session.get(url, timeout=5).status_code == 200
+
+
+# --- golden cases through the API server
+
+
+@pytest.fixture
+def replica(real: KubeCluster, shell: str) -> Entrance:
+    """The way to a pod that says hello."""
+    real.apply(a_pod("web", shell, *responder("hello")))
+    entrance = real.entrance("Pod", "web", 8080)
+    until(lambda: not played(entrance).problem, "the pod answers")
+    return entrance
+
+
+def played(entrance: Entrance, request: Request | None = None) -> Case:
+    """How a golden case went that promises hello."""
+    case = Golden(name="one", request=request or Request(path="/any"), expect=Expect(contains="hello"))
+    return golden.play(golden.Proof((case,), {}), entrance).cases[0]
+
+
+def test_golden_cases_are_played_again_when_the_api_server_is_back(
+    replica: Entrance, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+) -> None:
+    """That it was away, or lost an answer, is no wrong answer."""
+    cluster = through(way, administrator, namespace, tmp_path, Patience(wait=lambda _: way.up()))
+    entrance = cluster.entrance("Pod", "web", 8080)
+    cluster.version()
+    way.down()
+    assert played(entrance).problem == ""
+    way.lose_an_answer()
+    assert played(entrance).problem == ""
+
+
+def test_golden_cases_are_not_missed_because_an_api_server_stays_away(
+    replica: Entrance, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+) -> None:
+    """The reason is named."""
+    cluster = through(way, administrator, namespace, tmp_path, Patience(known=0.2))
+    entrance = cluster.entrance("Pod", "web", 8080)
+    cluster.version()
+    way.down()
+    with pytest.raises(ClusterUnreachable):
+        played(entrance)
+
+
+def test_golden_cases_that_an_account_may_not_play_are_not_missed(
+    replica: Entrance, powerless: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
+    """The rule is told, and is all that it takes."""
+    asked = Request(path="/any", method="PUT")
+    with pytest.raises(ClusterForbidden) as caught:
+        played(powerless.entrance("Pod", "web", 8080), asked)
+    assert caught.value.what == f"this account may not update pods/proxy in namespace {namespace}"
+    allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
+    until(lambda: powerless.may("update", "Pod", "proxy"), "the role is known")
+    assert played(powerless.entrance("Pod", "web", 8080), asked).problem == ""
+
+
+def test_what_an_application_says_itself_is_its_answer(real: KubeCluster, access: Access, namespace: str, shell: str) -> None:
+    """Whatever the status; where nobody answers at all the API server says so, and is believed in the end."""
+    waits: list[float] = []
+    patient = KubeCluster(access, namespace, Patience(known=0.2, wait=waits.append))
+    patient.version()
+    real.apply(a_pod("web", shell, *responder("closed", 403)))
+    entrance = patient.entrance("Pod", "web", 8080)
+    until(lambda: played(entrance).problem == "expected status 200, got 403: closed", "the pod answers")
+    waits.clear()
+    assert played(entrance).problem == "expected status 200, got 403: closed"
+    assert waits == []
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
+    service["spec"] = {"selector": {"app": "nobody"}, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
+    real.apply(service)
+    entrance = patient.entrance("Service", "front", 80)
+    until(lambda: "no endpoints available" in played(entrance).problem, "the Service is known")
+    assert waits

@@ -36,13 +36,12 @@ from tests.integration.deploy.clients.test_cluster import as_user, token
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[4]
-BRIEF = Patience(stranger=0.3)
 
 
-def refused(kubeconfig: str, context: str = "") -> ClusterError:
+def refused(kubeconfig: str, context: str = "", patience: Patience | None = None) -> ClusterError:
     """Why an API server cannot be asked."""
     with pytest.raises(ClusterError) as caught:
-        KubeCluster(Access(kubeconfig, context), "default", BRIEF).version()
+        KubeCluster(Access(kubeconfig, context), "default", patience or Patience()).version()
     return caught.value
 
 
@@ -249,7 +248,7 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
-        error = refused(written(tmp_path / "config", kubeconfig("red", current="red", server=server)))
+        error = refused(written(tmp_path / "config", kubeconfig("red", current="red", server=server)), patience=Patience(stranger=0.3))
     assert isinstance(error, ClusterUnreachable)
     assert "Connection refused" in error.what
     assert error.on == f"red at {server}"

@@ -23,7 +23,7 @@ from deploy.records import Commit, Image, Release
 from deploy.render import Rendering
 from deploy.rollout import Target
 from deploy.settings import App
-from tests.contracts.kubernetes_target import Deployer, environment
+from tests.contracts.kubernetes_target import AroundContract, Deployer, environment
 from tests.contracts.target import Place, TargetContract, WarmContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
@@ -139,3 +139,11 @@ class TestBlueGreen(WarmContract):
     @pytest.fixture
     def place(self, make: Callable[..., RealPlace]) -> Place:
         return make(strategy="blue-green")
+
+
+class TestAround(AroundContract):
+    """What stands around replicas goes forth and back with them."""
+
+    @pytest.fixture
+    def place(self, make: Callable[..., RealPlace]) -> Place:
+        return make()

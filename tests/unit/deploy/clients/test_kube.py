@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,6 +67,22 @@ def test_an_object_is_removed_with_what_it_owns() -> None:
     server, wire = cluster(holding(kind="Status"))
     server.delete("ConfigMap", "one")
     assert wire.asked == [Call("DELETE", "/api/v1/namespaces/shop/configmaps/one", (("propagationPolicy", "Background"),))]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda server, require: server.apply(deployment("web"), require=require),
+        lambda server, require: server.delete("Deployment", "web", require=require),
+    ],
+    ids=["apply", "delete"],
+)
+def test_what_must_hold_is_made_sure_of_each_time(write: Callable[[KubeCluster, Callable[[], None]], object]) -> None:
+    """Also when the server was away, and gets the same again."""
+    server, wire = cluster(gone(), stored(deployment("web")))
+    asked: list[int] = []
+    write(server, lambda: asked.append(len(wire.asked)))
+    assert asked == [0, 1]
 
 
 def test_objects_are_made_and_replaced_under_our_name() -> None:

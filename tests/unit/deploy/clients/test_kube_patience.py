@@ -9,7 +9,7 @@ import pytest
 from deploy import progress
 from deploy.clients.kube_patience import Patience, Patient
 from deploy.clients.kube_wire import Answer, Call
-from deploy.errors import ClusterUnreachable
+from deploy.errors import ClusterUnreachable, RolloutLocked
 from tests.fakes.display import Noted
 from tests.fakes.wire import FakeWire, Outcome, Waiting, gone, holding, status
 
@@ -159,6 +159,24 @@ def test_a_server_that_says_how_long_is_obeyed(said: str, waited: float) -> None
     server, _, waiting = patient(busy)
     server.ask(GET, "version")
     assert waiting.now == pytest.approx(5.0)
+
+
+# --- what must hold
+
+
+def test_what_must_hold_is_made_sure_of_whenever_something_is_asked() -> None:
+    """Much may have changed while the server was away; then it is not asked any more."""
+    held = [True, True]
+
+    def require() -> None:
+        if not held:
+            raise RolloutLocked("the lease was lost", on="it", next="again")
+        held.pop()
+
+    server, wire, _ = met(gone(), status(503), holding(a="b"))
+    with pytest.raises(RolloutLocked):
+        server.ask(Call(WRITE.method, WRITE.path, require=require), "configmaps")
+    assert [call.method for call in wire.asked] == ["GET", "PATCH", "PATCH"]
 
 
 # --- credentials and permissions

@@ -167,22 +167,60 @@ def test_a_stable_side_without_metrics_has_no_failures(text: str) -> None:
     assert good.now >= 30
 
 
-@pytest.mark.parametrize("text", ["", "<html>404</html>", "\0\0\0", "app_requests_total{", 'app_requests_total{status="500"} many\n'])
-def test_a_canary_without_metrics_is_held_by_time(text: str) -> None:
-    """Golden cases are all that is known of it."""
+NOTHING = ["", "<html>404</html>", "\0\0\0", "app_requests_total{", 'app_requests_total{status="500"} many\n', metrics(0)]
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_a_canary_that_tells_nothing_is_held_by_time(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Golden cases are all that is known of it, and that is said once, with what to do about it."""
     sides = Sides()
     sides.texts["new-1"] = lambda: text
-    sides.hold(requests=10)
+    sides.hold()
     assert sides.now >= 30
     assert sides.proved
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "the canary tells of no answers (counter app_requests_total with label status at /metrics)" in warning
+    assert "`metrics`, `counter` and `status`" in warning
 
 
-def test_nobody_is_asked_for_metrics_that_are_switched_off() -> None:
-    """An application may have none."""
+def test_a_canary_that_tells_something_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It has answered golden cases before it is held."""
+    sides = Sides()
+    sides.texts["new-1"] = lambda: metrics(2)
+    sides.hold()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_a_canary_whose_answers_are_to_be_counted_has_to_tell_of_them(text: str) -> None:
+    """Nobody knows otherwise whether there were any; it is told when the time is over, as it may tell of them late."""
+    sides, late = Sides(), Sides()
+    sides.texts["new-1"] = lambda: text
+    with pytest.raises(CanaryAborted, match="told of no answers") as caught:
+        sides.hold(requests=10)
+    assert sides.now >= 30
+    assert "app_requests_total" in caught.value.on
+    assert "`requests`" in caught.value.next
+    late.texts["new-1"] = lambda: metrics(1) if 20 < late.now < 22 else text
+    late.hold(requests=10)
+
+
+def test_somebody_may_promote_a_canary_that_tells_nothing() -> None:
+    """They know what they do."""
+    sides = Sides()
+    sides.texts["new-1"] = lambda: ""
+    sides.word = (7.0, "promote")
+    sides.hold(requests=10)
+    assert sides.now < 9
+
+
+def test_nobody_is_asked_for_metrics_that_are_switched_off(caplog: pytest.LogCaptureFixture) -> None:
+    """An application may have none, and whoever says so needs no warning."""
     sides = Sides(failing=1.0)
     sides.texts |= dict.fromkeys(("new-1", "old-1"), lambda: pytest.fail("it was asked"))
     sides.hold(metrics="")
     assert sides.now >= 30
+    assert not caplog.records
 
 
 def test_a_few_failures_by_chance_do_not_count() -> None:

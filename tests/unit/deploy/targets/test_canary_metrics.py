@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import io
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 import requests
-import urllib3
-from requests.adapters import BaseAdapter
 
-from deploy.entrance import Entrance
+from deploy.entrance import Entrance, Question, Reply
+from deploy.errors import ClusterForbidden
 from deploy.targets import canary as module
 from deploy.targets.canary import Count, counted, read
 from deploy.targets.clock import Clock
+from tests.fakes.ways import Replica, Way, trickle, way
 
 
 def metrics(good: float, failed: float = 0.0) -> str:
@@ -63,74 +60,13 @@ def test_broken_text_of_any_size_is_read_in_no_time(line: str) -> None:
 # --- from a replica
 
 
-class Trickle(io.RawIOBase):
-    """A body that comes byte by byte, each a second later; it may break off."""
-
-    def __init__(self, now: list[float], breaks: BaseException | None = None) -> None:
-        self._now, self._breaks = now, breaks
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if self._breaks:
-            raise self._breaks
-        self._now[0] += 1
-        buffer[:1] = b"#"
-        return 1
-
-
-def trickle(now: list[float], breaks: BaseException | None = None) -> io.BufferedReader:
-    """Such a body, as an answer has it."""
-    return io.BufferedReader(Trickle(now, breaks), 1)
-
-
-class Replica(BaseAdapter):
-    """Answers every request alike, or not at all."""
-
-    def __init__(self, body: Any, status: int, headers: dict[str, str]) -> None:
-        super().__init__()
-        self._body, self._status, self._headers = body, status, headers
-        self.asked: list[str] = []
-
-    def send(self, request: Any, *_: Any, **__: Any) -> requests.Response:
-        self.asked.append(request.url)
-        if isinstance(self._body, Exception):
-            raise self._body
-        body = io.BytesIO(self._body) if isinstance(self._body, bytes) else self._body
-        answer = requests.Response()
-        answer.status_code, answer.url = self._status, request.url
-        answer.raw = urllib3.HTTPResponse(body, headers=self._headers, status=self._status, preload_content=False)
-        return answer
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-@dataclass(frozen=True)
-class Way(Entrance):
-    """The way to a replica in memory."""
-
-    replica: Replica | None = None
-
-    def session(self) -> requests.Session:
-        opened = super().session()
-        opened.mount("http://", self.replica or pytest.fail("nobody is there"))
-        return opened
-
-
-def way(body: Any, status: int = 200, encoding: str = "") -> Way:
-    """The way to a replica that answers like that."""
-    return Way("http://replica", replica=Replica(body, status, {"Content-Encoding": encoding} if encoding else {}))
-
-
 def test_the_metrics_of_a_replica_are_read() -> None:
     """From the path that the settings name; compressed, or without an end to the last line, too."""
     replica = way(metrics(7, 1).encode())
     assert read(replica, "/metrics?x=1") == metrics(7, 1)
     assert replica.replica
-    assert replica.replica.asked == ["http://replica/metrics?x=1"]
-    assert read(way(gzip.compress(metrics(7).encode()), encoding="gzip"), "/metrics") == metrics(7)
+    assert [request.url for request in replica.replica.asked] == ["http://replica/metrics?x=1"]
+    assert read(way(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics") == metrics(7)
     assert read(way(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
     assert read(way(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
 
@@ -145,7 +81,7 @@ def test_the_metrics_of_a_replica_are_read() -> None:
         way(ConnectionResetError()),
         way(trickle([0.0], TimeoutError())),
         way(trickle([0.0], ConnectionResetError())),
-        way(b"no gzip at all", encoding="gzip"),
+        way(b"no gzip at all", Content_Encoding="gzip"),
         way(b""),
     ],
 )
@@ -168,3 +104,28 @@ def test_more_than_anybody_should_tell_is_cut_off_after_a_whole_line(monkeypatch
     assert read(way(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
     monkeypatch.setattr(module, "_MOST_BYTES", 10)
     assert read(way(text.encode()), "/metrics") == ""
+
+
+def test_metrics_may_be_kept_elsewhere_on_the_same_server() -> None:
+    """Some applications lead from `/metrics` to `/metrics/`."""
+    replica = Replica(metrics(7).encode(), 200, {}, at="/metrics/")
+    assert read(Way("http://replica", replica=replica), "/metrics") == metrics(7)
+
+
+class Barred:
+    """An API server that does not let this account ask, and waits for nothing."""
+
+    def __init__(self) -> None:
+        self.insisted: list[bool] = []
+
+    def lead(self, _ask: object, question: Question) -> Reply:
+        self.insisted.append(question.insist)
+        raise ClusterForbidden("this account may not get pods/proxy", on="shop", next="add the rule")
+
+
+def test_metrics_that_this_account_may_not_read_are_not_taken_for_none() -> None:
+    """The rule is missing, not the metrics; and for those of one second nobody waits."""
+    barred = Barred()
+    with pytest.raises(ClusterForbidden):
+        read(Entrance("http://replica", gateway=barred), "/metrics")
+    assert barred.insisted == [False]

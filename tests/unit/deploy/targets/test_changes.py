@@ -1,4 +1,4 @@
-"""What a deployer changes on a cluster beside replicas, and what it wants of those."""
+"""What a deployer changes on a cluster, and how long and how many it wants of what."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import ClusterRefused
 from deploy.records import Release
-from deploy.render import CAUSE, MANAGED_BY, RELEASE, SIDE, SIDES
+from deploy.render import CAUSE, RELEASE
 from deploy.targets.sides import Serving
-from tests.fakes.places import NAME, SIZE, FakePlace, Held, side
+from tests.fakes.places import SIZE, FakePlace, Held, side
 from tests.fakes.releases import attempt
 from tests.fakes.renderings import WHOLE
 
@@ -20,52 +19,6 @@ from tests.fakes.renderings import WHOLE
 def place() -> FakePlace:
     """An empty environment."""
     return FakePlace(strategy="blue-green")
-
-
-# --- all that is not a replica
-
-
-def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
-    """Once: doing it again changes nothing."""
-    kinds = ["ServiceAccount", "Service", "Ingress", "PodDisruptionBudget", "HorizontalPodAutoscaler"]
-
-    def made() -> list[str]:
-        place.changes(**WHOLE).surround(Serving("main"))
-        return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
-
-    made()
-    # Addresses that controllers look for have come by then.
-    assert made() == made()
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "taken"),
-    [
-        (("shop-eu", "live"), ("shop", "eu-live"), "Service shop-eu-live"),
-        (("shop.eu", "live"), ("shop-eu", "live"), "Service shop-eu-live"),
-        (("shop", "live-twin"), ("shop", "live"), "Deployment shop-live-twin"),
-        (("shop", "live"), ("shop", "live-twin"), "Deployment shop-live-twin"),
-    ],
-)
-def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
-    place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
-) -> None:
-    """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
-    for name in SIDES:
-        place.changes(named=first).surround(Serving(name))
-        place.changes(named=first).roll(name, a, 1)
-    place.cluster.asked.clear()
-    with pytest.raises(ClusterRefused, match=f"environment {first[1]} of application {first[0]}") as error:
-        place.changes(named=second).surround(Serving("main"))
-    assert error.value.on == taken
-    assert {asked[0] for asked in place.cluster.asked} == {"get"}
-
-
-def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
-    """Whose fields are whose, the API server tells."""
-    place.cluster.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}})
-    place.changes().surround(Serving("main"))
-    assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
 
 
 def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> None:
@@ -77,31 +30,11 @@ def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> N
     def written() -> int:
         return sum(asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked)
 
-    changes.surround(Serving("main"))
+    changes.around.surround(Serving("main"))
     changes.roll("main", a, 2)
     changes.switch("main", a)
     changes.empty(side(changes))
-    place.changes().surround(Serving("main"))
-    assert lease.asked >= written() - 8 > 5
-
-
-@pytest.mark.parametrize(
-    ("serving", "selected"), [(Serving("main"), "main"), (Serving("twin"), "twin"), (Serving("twin", both=True), None)]
-)
-def test_the_service_is_led_to_a_side_or_to_both(place: FakePlace, serving: Serving, selected: str | None) -> None:
-    """Which of them is stable is noted."""
-    place.changes().point(serving)
-    service = place.found("Service")
-    assert service["spec"]["selector"].get(SIDE) == selected
-    assert service["metadata"]["annotations"][SIDE] == serving.side
-    assert place.changes()._sides.serving() == serving
-
-
-def test_a_warm_up_that_was_left_is_removed(place: FakePlace, a: Release) -> None:
-    """Its deployer was killed."""
-    place.cluster.apply(place.rendering().warm_up(a))
-    place.changes().surround(Serving("main"))
-    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+    assert lease.asked >= written() > 8
 
 
 # --- how long, how many, of what
@@ -183,10 +116,10 @@ def test_a_number_that_others_chose_is_told(place: FakePlace, a: Release, caplog
     """Whoever changes the settings must not wonder."""
     caplog.set_level(logging.INFO)
     place.changes().roll("main", a, 2)
-    place.changes(replicas=3).surround(Serving("main"))
+    place.changes(replicas=3).say_count()
     assert "replicas stay" not in caplog.text
     place.scale(5)
-    place.changes(replicas=3).surround(Serving("main"))
+    place.changes(replicas=3).say_count()
     assert "replicas stay at 5, as somebody chose; the settings say 3" in caplog.text
 
 

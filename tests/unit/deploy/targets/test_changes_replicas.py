@@ -53,14 +53,35 @@ def test_a_side_is_restored_to_what_it_was(place: FakePlace, a: Release, b: Rele
     changes = place.changes()
     changes.attempt = attempt(1, a)
     changes.roll("main", a, 2)
-    before = side(changes)
-    kept = deepcopy(before.applied)
+    before = changes.before(Serving("main"))
+    assert before
     changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
     changed.attempt = attempt(2, b)
     changed.roll("main", b, 4)
     changed.restore(before, a)
-    assert side(changes).applied == kept
+    assert side(changes).applied == before.deployment
     assert len(place.pods("a")) == len(place.pods()) == 2
+
+
+def test_a_side_that_is_what_it_was_is_not_written_again(place: FakePlace, a: Release) -> None:
+    """Admission might not have it any more; its replicas are waited for all the same."""
+    changes = place.changes()
+    changes.roll("main", a, 2)
+    before = changes.before(Serving("main"))
+    assert before
+    place.cluster.denied.add(("patch", "Deployment"))
+    place.cluster.lose(min(place.pods()))
+    assert {pod.name for pod in changes.restore(before, a)} == place.pods()
+    assert len(place.pods()) == 2
+
+
+def test_where_nothing_serves_there_is_nothing_to_go_back_to(place: FakePlace, a: Release) -> None:
+    """Whether there never was anything, or it was taken away."""
+    changes = place.changes()
+    assert changes.before(Serving("main")) is None
+    changes.roll("main", a, 2)
+    changes.empty(side(changes))
+    assert changes.before(Serving("main")) is None
 
 
 def test_replicas_that_fail_are_no_replicas(place: FakePlace, a: Release) -> None:
@@ -102,7 +123,7 @@ def test_a_number_that_others_own_is_left_to_them_where_requests_are_answered(
 def test_a_number_that_others_own_counts_for_nothing_where_none_are(place: FakePlace, a: Release, b: Release) -> None:
     """The side is made anew."""
     changes = place.changes()
-    changes.point(Serving("main"))
+    changes.around.point(Serving("main"))
     changes.roll("twin", a, 2)
     place.scale(4, TWIN)
     changes.roll("twin", b, 3)
@@ -143,10 +164,10 @@ def test_a_switch_is_not_done_while_others_get_requests(place: FakePlace, a: Rel
     changes = place.changes()
     changes.roll("main", a, 2)
     changes.roll("twin", b, 1)
-    changes.point(Serving("main", both=True))
+    changes.around.point(Serving("main", both=True))
     place.cluster.step()
     assert not changes._reached("main", a)
-    changes.point(Serving("main"))
+    changes.around.point(Serving("main"))
     place.cluster.step()
     assert changes._reached("main", a)
     assert not changes._reached("main", b)

@@ -10,7 +10,7 @@ import pytest
 
 from deploy import templates
 from deploy.entrance import Entrance
-from deploy.targets.front import Front, reachable, resolves
+from deploy.targets.front import Front, authority, leads, reachable
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.renderings import rendering
 
@@ -25,15 +25,20 @@ class Place:
 
     Args:
         reach: hosts, or hosts with ports, that can be reached from there.
-        known: host names that have an address there.
+        known: host names from which the DNS leads to the Ingress.
         settings: of the environment.
+
+    Attributes:
+        insecure: why no TLS connection can be made.
     """
 
     def __init__(self, reach: tuple[str, ...] = (), known: tuple[str, ...] = (), **settings: Any) -> None:
+        self.insecure: dict[tuple[str, str], str] = {}
         self.cluster, self._reach = FakeCluster(), reach
         self.rendering = rendering(**settings)
         self.tried: list[str] = []
-        self.front = Front(self.cluster, self.rendering, self._reaches, lambda host: host in known)
+        named = lambda host, address: host in known and address == ADDRESS  # noqa: E731  two arguments of one call
+        self.front = Front(self.cluster, self.rendering, self._reaches, named, lambda *where: self.insecure.get(where, ""))
         for item in (self.rendering.service("main", both=False), self.rendering.ingress()):
             if item:
                 self.cluster.apply(item)
@@ -65,9 +70,11 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def told(caplog: pytest.LogCaptureFixture) -> None:
-    """Keeps what is told."""
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps what is told, and names no authorities."""
     caplog.set_level(logging.INFO)
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 # --- the host of the Ingress
@@ -87,18 +94,61 @@ def test_a_host_with_a_certificate_is_asked_by_https() -> None:
     assert place.tried == [f"{ADDRESS}:443"]
 
 
-def test_a_host_that_has_no_address_in_the_dns_yet_is_named_in_the_request(caplog: pytest.LogCaptureFixture) -> None:
-    """The controller's own address is asked."""
-    place = Place((ADDRESS,), host=HOST).gives(ip=ADDRESS)
+@pytest.mark.parametrize("known", [(), ("other.example",)])
+def test_a_host_from_which_the_dns_does_not_lead_to_the_ingress_is_named_in_the_request(
+    known: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may still lead to another cluster: the controller's own address is asked."""
+    place = Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS)
     assert place.front.entrance(list) == Entrance(f"http://{ADDRESS}", {"Host": HOST})
-    assert said(caplog) == [f"Ingress {HOST} at {ADDRESS}, not in the DNS yet"]
+    assert said(caplog) == [f"Ingress {HOST} at {ADDRESS}, where the DNS does not lead"]
 
 
-def test_a_certificate_cannot_be_checked_for_a_name_that_is_not_known_yet(caplog: pytest.LogCaptureFixture) -> None:
-    """Then there is another way."""
+def test_such_a_host_has_its_certificate_checked_all_the_same() -> None:
+    """It is asked for by its name, and has to show the certificate of that."""
     place = Place((ADDRESS,), host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
+    assert place.front.entrance(list) == Entrance(f"https://{ADDRESS}", {"Host": HOST}, server_name=HOST)
+
+
+@pytest.mark.parametrize("known", [(), (HOST,)])
+def test_a_host_without_a_good_certificate_is_passed_over(known: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+    """It may be on its way: then there is another way, and the reason is told."""
+    place = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
+    place.insecure[HOST, ADDRESS] = "self-signed certificate"
     assert place.url() == PROXY
-    assert said(caplog) == [f"the API server's proxy to the Service ({HOST} has no address in the DNS yet)"]
+    reason = f"no secure connection to {HOST} can be made at {ADDRESS}: self-signed certificate"
+    assert said(caplog) == [f"the API server's proxy to the Service ({reason})"]
+    place.insecure.clear()
+    assert place.url().startswith("https://")
+
+
+def test_without_a_certificate_none_is_asked_for() -> None:
+    """Nor an authority for it."""
+    place = Place((ADDRESS,), (HOST,), host=HOST).gives(ip=ADDRESS)
+    place.insecure[HOST, ADDRESS] = "wrong version number"
+    assert place.front.entrance(list) == Entrance(f"http://{HOST}")
+
+
+@pytest.mark.parametrize("known", [(), (HOST,)])
+def test_the_certificate_of_a_host_is_checked_with_the_authorities_that_the_machine_names(
+    known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A company may have one of its own."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
+    secure = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
+    assert secure.front.entrance(list).authority == "/etc/company.pem"
+    assert Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.entrance(list).authority == ""
+
+
+def test_the_authorities_are_those_of_requests_or_else_of_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variables of these; one that is empty names none."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/etc/openssl.pem")
+    assert authority() == "/etc/openssl.pem"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/requests.pem")
+    assert authority() == "/etc/requests.pem"
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
+    monkeypatch.delenv("SSL_CERT_FILE")
+    assert authority() == ""
 
 
 @pytest.mark.parametrize(
@@ -174,9 +224,9 @@ def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     made = type(place.rendering)(place.rendering.app, "staging", place.rendering.env, own)
     service = place.cluster.apply(made.service("main", both=False))
     expected = next(port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
-    front = Front(place.cluster, made, lambda *_: True, lambda _: False)
+    front = Front(place.cluster, made, lambda *_: True)
     assert front.entrance(lambda: ["192.0.2.1"]).url == f"http://192.0.2.1:{expected}"
-    front = Front(place.cluster, made, lambda *_: False, lambda _: False)
+    front = Front(place.cluster, made, lambda *_: False)
     assert front.entrance(lambda: ["192.0.2.1"]).url == f"http://fake/services/{NAME}:8000"
 
 
@@ -233,15 +283,20 @@ def test_a_host_is_reached_if_somebody_accepts_a_connection(monkeypatch: pytest.
     assert asked[0] == (("shop.example", 80), 2.0)
 
 
-def test_a_name_is_known_if_it_has_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the resolver, or of the name itself, says that it is not."""
-    answers: list[Any] = [[("family",)], [], socket.gaierror(), UnicodeError()]
+def test_the_dns_leads_to_an_address_that_is_among_those_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer may have a name itself, and both more addresses than one; what is not known leads nowhere."""
+    addresses = {HOST: (ADDRESS, "2001:db8::7"), "lb.example": ("203.0.113.8", ADDRESS), ADDRESS: (ADDRESS,), "192.0.2.9": ("192.0.2.9",)}
 
-    def look_up(_host: str, _port: None) -> Any:
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def look_up(host: str, _port: None) -> Any:
+        if host == "..":
+            raise UnicodeError
+        if host not in addresses:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses[host]]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert [resolves("shop.example") for _ in range(4)] == [True, False, False, False]
+    assert leads(HOST, ADDRESS)
+    assert leads(HOST, "lb.example")
+    assert not any(leads(HOST, address) for address in ("192.0.2.9", "absent.example", ".."))
+    assert not any(leads(host, ADDRESS) for host in ("192.0.2.9", "absent.example", ".."))
+    assert not leads("absent.example", "absent.example")

@@ -10,6 +10,7 @@ import pytest
 from deploy.errors import ClusterRefused
 from deploy.records import Ending, Rollout
 from deploy.targets import journal as module
+from deploy.targets.before import Before
 from deploy.targets.journal import KEPT, Decision, Journal
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.releases import attempt, release, rollout
@@ -96,6 +97,36 @@ def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: Jo
     """With the beginning of the next one."""
     journal.begin(attempt(6, B), rollout(5, A))
     assert [(item.attempt.id, item.outcome) for item in journal.read()] == [(5, "succeeded"), (6, "unfinished")]
+
+
+# --- the way back
+
+WAY = Before(side="twin", objects={"Deployment": {"kind": "Deployment", "spec": {"replicas": 2}}})
+
+
+def test_what_served_before_is_known_until_the_attempt_has_ended(cluster: FakeCluster, journal: Journal) -> None:
+    """To whoever comes next; it is no entry."""
+    assert journal.before() is None
+    journal.begin(attempt(1, A), before=WAY)
+    assert Journal(cluster, NAME, {}).before() == WAY
+    assert (ids(journal), journal.recall()[1]) == ([1], False)
+    journal.end(attempt(1, A), Ending(outcome="undone", at=NOW))
+    assert journal.before() is None
+
+
+def test_the_way_back_is_that_of_the_last_attempt(journal: Journal) -> None:
+    """Which may have none."""
+    journal.begin(attempt(1, A), before=WAY)
+    journal.begin(attempt(2, B))
+    assert journal.before() is None
+
+
+@pytest.mark.parametrize("spoilt", ["", "{", '{"side": "elsewhere", "objects": {}}'])
+def test_a_way_back_that_was_spoilt_is_none(cluster: FakeCluster, journal: Journal, spoilt: str) -> None:
+    """Nobody stumbles over it."""
+    journal.begin(attempt(1, A), before=WAY)
+    data(cluster)["before"] = spoilt
+    assert journal.before() is None
 
 
 # --- limits

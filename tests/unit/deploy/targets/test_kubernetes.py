@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from deploy.errors import GoldenMiss
 from deploy.records import Release
 from deploy.render import CAUSE
 from deploy.targets.sides import Serving
+from tests.contracts.kubernetes_target import AroundContract
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.cluster import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace
@@ -39,6 +41,14 @@ class TestCanary(WarmTargetContract):
         return FakePlace(strategy="canary")
 
 
+class TestAround(AroundContract):
+    """Under each strategy."""
+
+    @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
+    def place(self, request: pytest.FixtureRequest) -> Place:
+        return FakePlace(**request.param)
+
+
 # --- the front door
 
 
@@ -62,6 +72,29 @@ def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
     place.reachable |= {"192.0.2.1", "192.0.2.2"}
     assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {"192.0.2.1"}
     assert place.deployer().url.startswith("http://192.0.2.2:3")
+
+
+# --- the lease
+
+
+def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
+    target, required, kinds = place.deployer(warm_up=True), set(), set()
+
+    def sent(write: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(item: Any, *name: str, require: Callable[[], None], **how: Any) -> Any:
+            required.add(require)
+            kinds.add((write.__name__, item if name else item["kind"]))
+            return write(item, *name, require=require, **how)
+
+        return asked
+
+    for write in (place.cluster.apply, place.cluster.delete):
+        monkeypatch.setattr(place.cluster, write.__name__, sent(write))
+    place.apply(place.release("a"), target)
+    place.apply(place.release("b"), target)
+    assert required == {target._lease.require}
+    assert {("apply", "Service"), ("apply", "Deployment"), ("apply", "DaemonSet"), ("delete", "DaemonSet")} <= kinds
 
 
 # --- what serves
@@ -200,7 +233,7 @@ def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace
 
 def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
     """Though it served well once: it has not proven itself this time, and is asked first."""
-    standby.changes().point(Serving("twin", both=True))
+    standby.changes().around.point(Serving("twin", both=True))
     standby.play.played.clear()
     standby.apply(standby.release("a"), trigger="rollback")
     assert [url for url, _ in standby.play.played if "/pods/" in url]
@@ -230,7 +263,7 @@ def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str,
     place.apply(place.release("a"))
     changes = place.changes()
     changes.roll("twin", b := place.release("b"), 1)
-    changes.point(Serving("main", both=True))
+    changes.around.point(Serving("main", both=True))
     place.apply(b, place.deployer(**after))
     assert place.answers() == {"b"}
     assert states(place.deployer(**after)) == replicas(b, "serving")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import CanaryAborted, GoldenMiss, RolloutFailed
+from deploy.errors import CanaryAborted, ClusterForbidden, ClusterUnreachable, GoldenMiss, RolloutFailed
 from deploy.targets.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.cluster import PodScript
@@ -54,7 +54,7 @@ def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatc
 def test_a_canary_that_dies_is_given_up() -> None:
     """At once, with the end of its log."""
     place = canary()
-    b = place.release("b", PodScript(ready_after=1, dies_after=5, says="out of memory"))
+    b = place.release("b", PodScript(ready_after=1, dies_after=20, says="out of memory"))
     with pytest.raises(RolloutFailed, match="a replica of the canary died") as caught:
         place.apply(b)
     assert "out of memory" in caught.value.detail
@@ -159,6 +159,26 @@ def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
     with pytest.raises(GoldenMiss):
         place.apply(b)
     is_undone(place)
+
+
+@pytest.mark.parametrize("error", [ClusterForbidden, ClusterUnreachable])
+def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_for_that_reason(error: Any) -> None:
+    """Nothing is known of it; but it is not said that it answered wrongly."""
+    place = canary(metrics="")
+    b = place.release("b")
+
+    def problem() -> str:
+        if place.deployer().canary() == b.image.digest:
+            raise error("the API server says no", on="it", next="see to it")
+        return ""
+
+    place.play.problem = problem
+    with pytest.raises(error):
+        place.apply(b)
+    is_undone(place)
+    ending = place.deployer().history()[-1].ending
+    assert ending
+    assert ending.why == "the API server says no"
 
 
 def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.errors import ClusterForbidden, GoldenMiss, NamespaceMissing, RolloutFailed, RolloutLocked
-from deploy.records import Release
+from deploy.records import Ending, Release
 from deploy.render import CAUSE, RELEASE, SIDE
 from tests.fakes.cluster import PodScript
 from tests.fakes.places import NAME, FakePlace
@@ -102,7 +102,7 @@ def test_the_times_of_replicas_are_kept(place: FakePlace, a: Release, b: Release
     """For each of the new ones when it was scheduled, started, loaded and ready, in seconds since its rollout began."""
     place.apply(a)
     target = place.deployer()
-    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=5, ready_after=3)
+    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=12, ready_after=12)
     place.apply(b, target)
     assert target.times.keys() == place.pods("b")
     for seen in target.times.values():
@@ -171,16 +171,21 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
     assert place.answers() == {"a"}
 
 
-def test_what_served_when_an_earlier_attempt_began_does_not_count(place: FakePlace, a: Release, b: Release) -> None:
-    """A target that is used again looks anew, however it ended before."""
+def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(place: FakePlace, a: Release, b: Release) -> None:
+    """For whoever takes it back; then a target that is used again looks anew."""
     place.apply(a)
-    target = place.deployer()
+    begun, target = attempt(2, b), place.deployer()
     with target.locked():
-        target.begin(attempt(2, b))
-    assert target._before
+        target.begin(begun)
+    before = target._before
+    assert before
+    assert before.runs(a)
+    other = place.deployer()
+    with other.locked():
+        assert (other._before, other._begun) == (before, None)
+        other.end(begun, Ending(outcome="undone", at=begun.at))
     with target.locked():
-        assert target._before is None
-        assert target._begun is None
+        assert (target._before, target._begun) == (None, None)
 
 
 def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import FieldConflict
+from deploy.errors import ClusterRefused, FieldConflict
 from deploy.records import Release
 from tests.contracts.target import replicas, states
 from tests.fakes.places import NAME, FakePlace
@@ -142,6 +142,17 @@ def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakePlace, b: Re
     with pytest.raises(FieldConflict, match="kubectl-edit"):
         place.apply(b)
     assert len(place.deployer().history()) == 1
+
+
+def test_names_that_another_environment_has_are_told_before_anything_is_changed() -> None:
+    """The second side of this one would be the first of that."""
+    place = FakePlace()
+    b = place.release("b")
+    place.changes(named=("classifier", "local-twin")).roll("main", b, 1)
+    with pytest.raises(ClusterRefused, match="taken by environment local-twin of application classifier"):
+        place.apply(b)
+    assert place.deployer().history() == ()
+    assert place.found("Service") == {}
 
 
 # --- what is there beside the replicas

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
+from deploy.errors import ClusterForbidden, ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
 from deploy.records import Release
 from deploy.render import SIDE
 from deploy.targets.pods import Pod
@@ -129,6 +129,26 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(warm
     assert states(warm.deployer()) == replicas(a, "serving")
 
 
+def test_an_old_replica_that_was_started_again_may_come_back(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ends of before say nothing of what is put back; it is waited for."""
+    a, b = place.release("a"), place.release("b", PodScript(exits=3))
+    crashed: list[str] = []
+    step = place.cluster.step
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        if place.pods("b") and not crashed:
+            place.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
+            crashed.append(min(place.pods("a")))
+            place.cluster.crash(crashed[0])
+
+    monkeypatch.setattr(place.cluster, "step", watched)
+    with pytest.raises(RolloutFailed, match="ended with exit code 3") as caught:
+        place.apply(b)
+    assert crashed[0] in place.pods("a")
+    is_undone(place, caught.value)
+
+
 # --- settings that do not work
 
 
@@ -218,7 +238,8 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
 
     def breaks() -> str:
         if wrong := play():
-            place.cluster.broken["patch", "Service"] = [ClusterRefused("no", on="it", next="wait")]
+            for kind in ("Service", "Deployment"):
+                place.cluster.broken["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
         return wrong
 
     place.play.problem = breaks
@@ -227,8 +248,21 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
     assert "missed 1 of 1 golden cases; and the previous release could not be put back: no" in caught.value.what
     assert place.deployer().history()[-1].outcome == "unfinished"
     place.play.problem = lambda: ""
+    place.cluster.broken.clear()
     place.apply(place.release("c"))
     assert place.answers() == {"c"}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
+def test_where_nothing_has_changed_there_is_nothing_to_put_back(place: FakePlace, kind: str) -> None:
+    """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
+    before, service = template(place), deepcopy(place.found("Service"))
+    place.cluster.denied.add(("patch", kind))
+    with pytest.raises(ClusterForbidden) as caught:
+        place.apply(place.release("b"))
+    place.cluster.denied.clear()
+    is_undone(place, caught.value)
+    assert (template(place), place.found("Service")) == (before, service)
 
 
 def test_a_first_release_that_fails_leaves_no_replica(place: FakePlace) -> None:

@@ -52,7 +52,7 @@ def renewing(cluster: FakeCluster, until: float = float("inf")) -> Clock:
             found(cluster)["spec"]["renewTime"] = str(cluster.seconds())
             cluster.objects.touch(found(cluster))
 
-    return Clock(cluster.seconds, sleep)
+    return Clock(cluster.seconds, sleep, cluster.seconds)
 
 
 # --- taking it
@@ -99,7 +99,7 @@ def test_a_holder_that_finishes_in_time_is_waited_for(cluster: FakeCluster) -> N
         if cluster.seconds() > 10:
             found(cluster)["spec"]["holderIdentity"] = ""
 
-    with lease(cluster, Clock(cluster.seconds, sleep)).held(60):
+    with lease(cluster, Clock(cluster.seconds, sleep, cluster.seconds)).held(60):
         assert 10 < cluster.seconds() < 12
 
 
@@ -143,6 +143,14 @@ def test_a_living_holder_elsewhere_is_told_when_it_was_seen_alive(cluster: FakeC
     with pytest.raises(RolloutLocked, match=r"grace on elsewhere\.example"), lease(cluster, renewing(cluster)).held(wait):
         pytest.fail("it is held")
     assert wait <= cluster.seconds() < wait + 3
+
+
+def test_a_machine_that_slept_has_not_watched_anybody(cluster: FakeCluster) -> None:
+    """A holder of whom it saw nothing in that time need not be dead."""
+    held_by(cluster, FAR)
+    clock = Clock(cluster.seconds, cluster.sleep, lambda: cluster.seconds() * 100)
+    with lease(cluster, clock).held(0):
+        assert SECONDS <= cluster.seconds() < SECONDS + 3
 
 
 def test_a_holder_that_dies_while_it_is_waited_for_loses_it(cluster: FakeCluster) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.targets import lease as module
+from deploy.targets.clock import Clock
 from deploy.targets.lease import SECONDS, Lease
 from tests.fakes.cluster import FakeCluster
 
@@ -69,6 +70,24 @@ def test_a_lease_that_could_not_be_renewed_is_made_sure_of(cluster: FakeCluster,
     cluster.asked.clear()
     mine.require()
     assert cluster.asked == []
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["nobody", "somebody"])
+def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, others: bool) -> None:  # noqa: FBT001  a flag of the test's
+    """Its own clock stood still, that of whoever waited for the lease did not."""
+    slept = [1000.0]
+    mine = Lease(cluster, NAME, {"app": "shop"}, "staging", Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]))
+    mine._take(0)
+    cluster.asked.clear()
+    mine.require()
+    assert cluster.asked == []
+    slept[0] += SECONDS
+    if not others:
+        mine.require()
+        return
+    taken(cluster)
+    with pytest.raises(RolloutLocked, match="the lease was lost"):
+        mine.require()
 
 
 def taken(cluster: FakeCluster) -> None:

@@ -75,6 +75,33 @@ def test_what_waiting_does_not_help(state: dict[str, Any], problem: str) -> None
     assert pod(containers=[state]).problem == problem
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "is_new"),
+    [
+        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, False),
+        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": ended(3)}, False),
+        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, False),
+        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": waits("ErrImagePull"), "lastState": ended(3)}, False),
+        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 1, "state": ended(3), "lastState": ended(3)}, True),
+        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 2, "state": RUNS, "lastState": ended(3)}, True),
+        ({"restartCount": 0, "state": RUNS}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, True),
+        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": waits("CrashLoopBackOff"), "lastState": ended(3)}, True),
+    ],
+)
+def test_an_end_of_before_says_nothing(before: dict[str, Any], now: dict[str, Any], is_new: bool) -> None:  # noqa: FBT001  of the table
+    """But one that came since, or a container that is not started again for a while."""
+    known = pod(containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **before}]).ends
+    found = pod(containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **now}])
+    assert found.problem_since(known) == ("a replica ended with exit code 3 before it was ready" if is_new else "")
+    assert found.problem == "a replica ended with exit code 3 before it was ready"
+
+
+def test_a_container_that_cannot_start_never_could() -> None:
+    """Whatever was known of its ends."""
+    found = pod(containers=[{"name": "app", "state": waits("InvalidImageName")}])
+    assert found.problem_since(found.ends) == "a replica cannot start: InvalidImageName"
+
+
 def test_a_container_that_only_begins_a_pod_may_fail_but_not_end_well() -> None:
     """The first is a problem, the second what is expected."""
     assert pod({"initContainerStatuses": [{"state": ended(0, "Completed"), "ready": True}]}).problem == ""
@@ -89,6 +116,20 @@ def test_a_pod_that_goes_takes_no_requests(found: Pod) -> None:
     found.item["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
     assert found.ending
     assert not found.ready
+
+
+def test_a_pod_that_was_evicted_has_left() -> None:
+    """One that was asked to go takes its time, as much as it was given."""
+    assert not pod({"phase": "Failed", "reason": "Evicted"}).leaving
+    going = pod(deletionTimestamp="2026-01-01T12:00:00Z", deletionGracePeriodSeconds=35)
+    assert (going.leaving, going.leaves_within) == (True, 35.0)
+    assert (pod().leaving, pod().leaves_within) == (False, 0.0)
+
+
+def test_a_node_takes_notice_of_its_pods() -> None:
+    """It says how their containers are, also of those that it is only about to make."""
+    assert not pod().noticed
+    assert pod(containers=[{"state": waits("ContainerCreating")}]).noticed
 
 
 def test_a_pod_without_a_node_says_why() -> None:

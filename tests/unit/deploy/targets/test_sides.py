@@ -116,19 +116,6 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides:
     assert not twin.replicas_are_ours
 
 
-def test_a_side_that_we_made_can_be_restored(place: FakePlace, sides: Sides) -> None:
-    """Not one whose image somebody else has chosen, or of which nobody knows who made it."""
-    place.changes().roll("main", place.release("a"), 2)
-    made = _side(sides)
-    assert made.can_be_restored
-    container = {"name": "app", "image": "elsewhere.example/other:latest"}
-    template = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set")
-    assert not _side(sides).can_be_restored
-    del made.item["metadata"]["managedFields"]
-    assert not made.can_be_restored
-
-
 def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: Sides) -> None:
     """Though they may take a while."""
     place.cluster.world.lingers = 1000
@@ -147,7 +134,7 @@ def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: Sides
     changes.roll("main", place.release("a"), 2)
     assert sides.reached() == set()
     assert not sides.leads_to("main")
-    changes.point(Serving("main"))
+    changes.around.point(Serving("main"))
     place.cluster.step()
     assert sides.reached() == place.pods()
     assert sides.leads_to("main")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,30 @@ def test_a_node_that_does_not_manage_holds_up_nothing(
     assert "0 of 3 nodes have the image after" in caplog.text
     assert "going on" in caplog.text
     assert place.found("DaemonSet", WARM) == {}
+
+
+def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(place: FakePlace, caplog: pytest.LogCaptureFixture) -> None:
+    """They are waited for as if it were not there."""
+    a = place.release("a", PodScript(pulled_in=100))
+    place.cluster.world.unpullable["node-2"] = "no matching manifest for windows/amd64"
+    warmed(place, a)
+    assert nodes(place, a) == {"node-1", "node-3"}
+    assert "2 of 3 nodes have the image after" in caplog.text
+    assert place.cluster.seconds() < 30
+
+
+@pytest.mark.parametrize("lacking", [{"away": {"node-2"}}, {"room": 2}], ids=["away", "full"])
+@pytest.mark.parametrize(("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"])
+def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
+    place: FakePlace, pulled_in: int, seconds: tuple[int, int], lacking: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is heard of it, or it has no room; the others are waited for as long as they may take."""
+    a = place.release("a", PodScript(pulled_in=pulled_in))
+    vars(place.cluster.world).update(lacking)
+    warmed(place, a)
+    assert len(nodes(place, a)) == 2
+    assert "2 of 3 nodes have the image after" in caplog.text
+    assert seconds[0] <= place.cluster.seconds() < seconds[1]
 
 
 def test_what_a_killed_warm_up_left_does_not_count(place: FakePlace) -> None:

@@ -112,6 +112,40 @@ def test_a_replica_of_other_making_that_crashes_is_nobodys_concern(place: FakePl
     assert place.pods() == place.pods("b")
 
 
+@pytest.mark.parametrize("steps", [0, 5], ids=["ended", "started again"])
+def test_a_replica_of_before_may_be_starting_again(place: FakePlace, steps: int) -> None:
+    """What brought it down is not this rollout."""
+    watch(place, a := place.release("a")).until_ready()
+    place.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
+    place.cluster.crash(min(place.pods()))
+    place.cluster.step(steps)
+    pods = watch(place, a).until_ready()
+    assert [pod.restarts for pod in pods] == [1, 0]
+
+
+def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakePlace) -> None:
+    """From then on it counts as any other."""
+    watch(place, a := place.release("a")).until_ready()
+    first, second = sorted(place.pods())
+    place.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
+    place.cluster.crash(first)
+    with pytest.raises(RolloutFailed, match="exit code 137 before it was ready") as caught:
+        watch(place, a).until_ready(meanwhile(place, lambda: place.cluster.crash(second), after=1))
+    assert caught.value.on == f"pod {second}"
+
+
+def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(place: FakePlace) -> None:
+    """The node says that it has given it up for a while."""
+    watch(place, a := place.release("a")).until_ready()
+    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    place.cluster.crash(min(place.pods()))
+    place.cluster.step(20)
+    began = place.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="exit code 1 before it was ready"):
+        watch(place, a).until_ready()
+    assert place.cluster.seconds() - began < 3
+
+
 def test_a_replica_that_is_never_ready_ends_it_when_its_time_is_over(place: FakePlace) -> None:
     """That counts from its start, however long the pull took."""
     slow = place.release("a", PodScript(pulled_in=60, ready_after=None))
@@ -143,15 +177,45 @@ def test_pods_that_may_not_be_made_end_it(place: FakePlace) -> None:
     assert "quota" in caught.value.next
 
 
-def test_a_quota_that_replicas_are_about_to_leave_is_waited_for(place: FakePlace) -> None:
-    """They count in it until they are gone."""
-    place.cluster.world.lingers = 100
+def leaving(lingers: int, quota: int, **settings: float) -> FakePlace:
+    """An environment whose replicas have just been replaced, with those before them about to leave its quota."""
+    place = FakePlace(**settings)
+    place.cluster.world.lingers = lingers
     watch(place, place.release("a")).until_ready()
     for name in place.pods():
         place.cluster.lose(name)
     place.cluster.step(5)
-    place.cluster.world.quota = 4
-    watch(place, place.release("b")).until_ready()
+    place.cluster.world.quota = quota
+    return place
+
+
+def test_a_quota_that_replicas_are_about_to_leave_is_waited_for() -> None:
+    """They count in it until they are gone, which may take longer than a replica may take to come up."""
+    place = leaving(lingers=150, quota=4, drain_within=60.0)
+    began = place.cluster.seconds()
+    watch(place, place.release("b"), ready_within=10.0, within=10.0).until_ready()
+    assert place.cluster.seconds() - began > 20
+
+
+def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
+    """They have had their time: nothing is heard of their node, perhaps."""
+    place = leaving(lingers=100_000, quota=4, drain_within=5.0)
+    began = place.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
+        watch(place, place.release("b")).until_ready()
+    assert 15 < place.cluster.seconds() - began < 30
+
+
+def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
+    """It is there until somebody clears it away; a quota is not to be had by waiting."""
+    world, labels = place.cluster.world, place.changes()._sides.labels("main")
+    world.quota, world.away = 1, {"node-9"}
+    evicted = {"phase": "Failed", "reason": "Evicted"}
+    spec = {"nodeName": "node-9", "containers": []}
+    place.cluster.objects.add({"kind": "Pod", "metadata": {"name": "evicted", "labels": labels}, "spec": spec, "status": evicted})
+    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
+        watch(place, place.release("a")).until_ready()
+    assert place.cluster.seconds() < 20
 
 
 def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -> None:
@@ -160,10 +224,10 @@ def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -
     refused = {"conditions": [{"type": "ReplicaFailure", "status": "True"}], "observedGeneration": 1}
     watched._since = {}
     for generation in (1, 2, 1):
-        watched._fail_early({"metadata": {"generation": generation}, "spec": {}, "status": refused}, [], leaving=False)
+        watched._fail_early({"metadata": {"generation": generation}, "spec": {}, "status": refused}, [], makes_room=False)
         place.cluster.objects.later(11)
     with pytest.raises(RolloutFailed):
-        watched._fail_early({"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], leaving=False)
+        watched._fail_early({"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], makes_room=False)
 
 
 def test_a_deployment_that_somebody_paused_ends_it(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.errors import RolloutFailed
+from deploy.targets.pods import Pod
 from tests.fakes.places import FakePlace
 from tests.fakes.watches import meanwhile, watch
 
@@ -31,6 +32,40 @@ def test_a_node_that_is_freed_in_time_is_taken(place: FakePlace) -> None:
     place.cluster.world.room = 1
     each = meanwhile(place, lambda: setattr(place.cluster.world, "room", 5), after=20)
     watch(place, place.release("a")).until_ready(each)
+
+
+def test_a_node_that_old_replicas_leave_is_waited_for() -> None:
+    """For as long as they were given, which may be longer than a replica may take to come up."""
+    place = FakePlace(drain_within=90.0)
+    watch(place, place.release("a")).until_ready()
+    place.cluster.world.room, place.cluster.world.lingers = 3, 200
+    began = place.cluster.seconds()
+    watch(place, place.release("b"), within=20.0).until_ready()
+    assert place.cluster.seconds() - began > 40
+
+
+def test_a_node_that_an_old_replica_does_not_leave_is_not_waited_for() -> None:
+    """It has had its time: nothing is heard of its node, perhaps."""
+    place = FakePlace(drain_within=5.0)
+    watch(place, place.release("a")).until_ready()
+    place.cluster.world.room, place.cluster.world.lingers = 3, 100_000
+    began = place.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="no node can take a replica"):
+        watch(place, place.release("b"), within=300.0).until_ready()
+    assert 40 < place.cluster.seconds() - began < 60
+
+
+def test_who_waited_before_old_replicas_began_to_leave_waits_anew(place: FakePlace) -> None:
+    """For a node may be full again when they have left."""
+    watched = watch(place, place.release("a"))
+    watched._since = {}
+    unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    pod = Pod({"metadata": {"name": "shop-1"}, "status": {"conditions": [unscheduled]}})
+    for makes_room in (False, True, False, False):
+        watched._wait_for_room(pod, makes_room=makes_room)
+        place.cluster.objects.later(20)
+    with pytest.raises(RolloutFailed, match="no node can take a replica"):
+        watched._wait_for_room(pod, makes_room=False)
 
 
 def grown(place: FakePlace, reason: str, after: float) -> Callable[[], None]:
