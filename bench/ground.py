@@ -23,7 +23,7 @@ from deploy.blobs import Blobs
 from deploy.clients import store
 from deploy.clients.engine import Container, Engine, Spec
 from deploy.settings import Settings
-from deploy.targets.docker import APP, LABEL
+from deploy.targets.premises import APP, LABEL
 
 BENCH = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

@@ -64,6 +64,16 @@ def machine() -> str:
         return ""
 
 
+def has_ended(owner: str, on: str) -> bool:
+    """Whether a process is known to have ended.
+
+    Args:
+        owner: what it wrote down of itself.
+        on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
+    """
+    return bool(on) and on == machine() and not Owner.parse(owner).alive
+
+
 def person() -> str:
     """Who runs this: the CI system's actor, else the user's name."""
     for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):

@@ -127,7 +127,7 @@ def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
     Returns:
         The names of what was stopped or removed.
     """
-    from deploy.targets.docker import APP, LABEL
+    from deploy.targets.premises import APP, LABEL
 
     stopped: list[str] = []
     others: list[Container] = []

@@ -96,17 +96,20 @@ class Site:
 
         Raises:
             SettingsInvalid: a named variable is not set.
+            RegistryDenied: the Docker configuration cannot be read.
         """
-        if self.env.username and self.env.password:
-            return Login(_variable(self.env.username), _variable(self.env.password))
         from deploy.clients.logins import configured
 
-        return configured(self.env.registry)
+        return self._named_login() or configured(self.env.registry)
+
+    def _named_login(self) -> Login | None:
+        named = self.env.username and self.env.password
+        return Login(_variable(self.env.username), _variable(self.env.password)) if named else None
 
     @cached_property
     def registry(self) -> Registry:
-        """The environment's image registry."""
-        return HttpRegistry(self.env.registry, self.login)
+        """The environment's image registry, which is logged in to when it asks for that."""
+        return HttpRegistry(self.env.registry, lambda: self.login)
 
     @property
     def registry_is_up(self) -> bool:
@@ -120,7 +123,13 @@ class Site:
 
     @cached_property
     def target(self) -> Target:
-        """Where releases serve, made ready for one: the engine is started, or the cluster is seen to take one."""
+        """Where releases serve, made ready for one: the engine is started, or the cluster is seen to take one.
+
+        Raises:
+            SettingsInvalid: a variable that is named for the registry's login is not set.
+            ReleaseError: what a release needs is missing, as its kinds say.
+        """
+        self._named_login()
         return self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
 
     @cached_property
@@ -137,7 +146,7 @@ class Site:
             self.environment,
             env,
             parts=lambda: parts.image(engine, self.settings.image, self.here),
-            login=(self.login.user, self.login.password) if self.login else None,
+            login=lambda: (self.login.user, self.login.password) if self.login else None,
             free=self.here.require_free if engine.local else lambda _address, _port: None,
         )
 

@@ -7,10 +7,11 @@ import logging
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from deploy import golden, image, progress
 from deploy.blobs import CHUNK, Blobs
-from deploy.clients.engine import Engine
+from deploy.clients.engine import Engine, held
 from deploy.clients.trial import Trial, Trials
 from deploy.entrance import Entrance
 from deploy.errors import EngineFailed, SmokeFailed
@@ -22,7 +23,14 @@ log = logging.getLogger(__name__)
 _POLL = 0.05
 
 
-def load(joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None]) -> int:
+class Loaded(NamedTuple):
+    """An image on an engine: the id by which that holds it, and the bytes of the layers that were sent for it."""
+
+    id: str
+    sent: int
+
+
+def load(joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None]) -> Loaded:
     """Makes the engine hold an image, giving it only the layers that it lacks.
 
     Args:
@@ -31,68 +39,80 @@ def load(joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descripto
         blobs: the cache.
         bring: fetches a layer that is not in the cache.
 
-    Returns:
-        The bytes of the layers that were sent.
-
     Raises:
         EngineFailed: the engine does not take the image.
     """
-    if engine.diff_ids(joined.config) is not None:
-        return 0
-    config = blobs.read(joined.config)
-    ids = image.diff_ids(config)
+    if found := held(engine, joined):
+        return Loaded(found, 0)
+    ids = image.diff_ids(blobs.read(joined.config))
     _, layers, _ = image.parts(blobs.read(joined.digest))
-    held = max((_shared(ids, chain) for chain in engine.chains()), default=0)
+    shared = max((_shared(ids, chain) for chain in engine.chains()), default=0)
     try:
-        return _load(config, ids, layers, held, engine, blobs, bring, joined)
+        loaded = _load(layers, shared, engine, blobs, bring, joined)
     except EngineFailed:
-        # An engine that stores images as OCI content cannot take an archive with layers left out.
-        if held == 0:
+        if shared == 0:
             raise
-        return _load(config, ids, layers, 0, engine, blobs, bring, joined)
+    else:
+        # An engine that keeps images as OCI content lists whole ones only: it may hold a layer that was packed in another way.
+        if shared == 0 or loaded.id == joined.config or ids in engine.chains():
+            return loaded
+    return _load(layers, 0, engine, blobs, bring, joined)
 
 
 def _load(
-    config: bytes,
-    ids: tuple[str, ...],
-    layers: tuple[Descriptor, ...],
-    held: int,
-    engine: Engine,
-    blobs: Blobs,
-    bring: Callable[[Descriptor], None],
-    joined: Image,
-) -> int:
-    sent = layers[held:]
+    layers: tuple[Descriptor, ...], shared: int, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None], joined: Image
+) -> Loaded:
+    sent = layers[shared:]
     for item in sent:
         bring(item)
     total = sum(item.size for item in sent)
     with progress.track("loading into the engine", total) as advance:
-        engine.load(_archive(config, ids, dict(zip(ids[held:], sent, strict=True)), blobs, joined, advance))
-    if engine.diff_ids(joined.config) is None:
+        engine.load(_archive(layers, sent, blobs, joined, advance))
+    found = held(engine, joined)
+    if found is None:
         raise EngineFailed(
-            "the engine took the image under another identity", on=joined.config, next="run again; `invoke doctor` checks the engine"
+            "the engine took the image under another identity", on=joined.digest, next="run again; `invoke doctor` checks the engine"
         )
-    return total
+    return Loaded(found, total)
 
 
 def _archive(
-    config: bytes, ids: tuple[str, ...], sent: dict[str, Descriptor], blobs: Blobs, joined: Image, advance: Callable[[int], None]
+    layers: tuple[Descriptor, ...], sent: tuple[Descriptor, ...], blobs: Blobs, joined: Image, advance: Callable[[int], None]
 ) -> Iterator[bytes]:
-    """The tar of `docker load`, without the layers that the engine holds already: it finds those by their chain of ids."""
-    names = {diff_id: f"{diff_id.removeprefix('sha256:')}.tar" for diff_id in ids}
-    config_name = f"{joined.config.removeprefix('sha256:')}.json"
-    tag = f"twinship/{joined.app.name}:{joined.digest.removeprefix('sha256:')[:12]}"
-    listed = json.dumps([{"Config": config_name, "RepoTags": [tag], "Layers": [names[diff_id] for diff_id in ids]}]).encode()
-    for name, data in ((config_name, config), ("manifest.json", listed)):
+    """A tar for `docker load`, without the layers that the engine holds already: it finds those by their chain of ids.
+
+    It is an OCI layout, for engines that keep images as OCI content, and `docker save`'s own form, for all others.
+    Sources: OCI image spec 1.1, image-layout.md; Docker image spec 1.2.
+    """
+    for name, data in _documents(layers, blobs, joined).items():
         yield _header(name, len(data)) + data + bytes(-len(data) % 512)
-    for diff_id, item in sent.items():
-        yield _header(names[diff_id], item.size)
+    for item in {item.digest: item for item in sent}.values():
+        yield _header(_path(item.digest), item.size)
         with blobs.open(item.digest) as file:
             while chunk := file.read(CHUNK):
                 advance(len(chunk))
                 yield chunk
         yield bytes(-item.size % 512)
     yield bytes(tarfile.RECORDSIZE)
+
+
+def _documents(layers: tuple[Descriptor, ...], blobs: Blobs, joined: Image) -> dict[str, bytes]:
+    """What describes an image, in both forms, by its path in the tar."""
+    tag = f"twinship/{joined.app.name}:{joined.digest.removeprefix('sha256:')[:12]}"
+    named = {"io.containerd.image.name": f"docker.io/{tag}", "org.opencontainers.image.ref.name": tag.rpartition(":")[2]}
+    manifest = {"mediaType": image.MANIFEST_TYPE, "digest": joined.digest, "size": joined.manifest.size, "annotations": named}
+    saved = {"Config": _path(joined.config), "RepoTags": [tag], "Layers": [_path(item.digest) for item in layers]}
+    return {
+        "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode(),
+        "manifest.json": json.dumps([saved]).encode(),
+        _path(joined.digest): blobs.read(joined.digest),
+        _path(joined.config): blobs.read(joined.config),
+    }
+
+
+def _path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
 
 
 def _header(name: str, size: int) -> bytes:
@@ -112,12 +132,21 @@ def _shared(ids: tuple[str, ...], chain: tuple[str, ...]) -> int:
 
 
 def check(
-    joined: Image, proof: golden.Proof, trials: Trials, *, port: int, ready: str, within: float, play: golden.Play = golden.play
+    joined: Image,
+    held_as: str,
+    proof: golden.Proof,
+    trials: Trials,
+    *,
+    port: int,
+    ready: str,
+    within: float,
+    play: golden.Play = golden.play,
 ) -> Verdict:
     """Runs an image that the engine holds and plays its golden cases.
 
     Args:
         joined: the image.
+        held_as: its id on the engine.
         proof: the golden cases of its model.
         trials: how a container is run.
         port: where the application listens.
@@ -128,7 +157,7 @@ def check(
     Raises:
         SmokeFailed: it ended, was not ready in time, or answered otherwise than promised; the log's end is in the detail.
     """
-    with trials(joined.config, port) as running:
+    with trials(held_as, port) as running:
         _wait(running, ready, within, play, on=str(joined.layer.model))
         verdict = play(proof, Entrance(running.url))
         if not verdict.passed:

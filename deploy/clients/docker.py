@@ -105,8 +105,10 @@ class DockerEngine:
     def load(self, archive: Iterable[bytes]) -> None:
         with asking("image"):
             for event in self._api.load_image(iter(archive)):
-                if "error" in event:
-                    raise failed(str(event["error"]), "image")
+                said = str(event.get("error", event.get("stream", "")))
+                # Docker 28 and later take an image that they cannot unpack, and only say so.
+                if "error" in event or said.startswith("Error unpacking image"):
+                    raise failed(said.strip(), "image")
 
     def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
         from docker.errors import APIError

@@ -29,13 +29,13 @@ _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     (
         RegistryDenied,
-        ("unauthorized", "denied", "authentication", "no basic auth credentials", "authorization failed"),
+        ("unauthorized", "denied", "authentication", "no basic auth credentials", "authorization failed", "403 forbidden"),
         "the engine may not pull the image",
         "log in with `docker login`",
     ),
     (
         BlobCorrupt,
-        ("verification failed",),
+        ("verification failed", "unexpected commit digest", "failed size validation"),
         "the registry gave the engine other bytes than it was asked for",
         "the registry's storage is damaged or it lies; push the release again, or use another registry",
     ),

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
+from deploy.records import Image
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -75,7 +77,7 @@ class Engine(Protocol):
         """The processor architecture in the terms of OCI."""
 
     def image_id(self, image: str) -> str | None:
-        """The id of an image, or None if the engine does not hold it."""
+        """The id of an image, or None if the engine does not hold it; `held` tells that of a joined one."""
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         """Makes an image of one layer from a file system in a tar."""
@@ -93,7 +95,7 @@ class Engine(Protocol):
         """An image as the tar of `docker save`."""
 
     def load(self, archive: Iterable[bytes]) -> None:
-        """Takes images from such a tar; layers that the engine holds already may be left out of it."""
+        """Takes images from such a tar, or one in the OCI layout; layers that the engine holds already may be left out of it."""
 
     def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
         """Takes an image from its registry."""
@@ -151,3 +153,11 @@ class Engine(Protocol):
 
     def release(self, held: Any) -> None:  # noqa: ANN401  what `hold` gave
         """Lets such a container end now."""
+
+
+def held(engine: Engine, image: Image) -> str | None:
+    """The id by which an engine holds an image, or None if it does not.
+
+    It is the digest of the image's config, or that of its manifest on an engine that keeps images as OCI content.
+    """
+    return next((found for found in (image.config, image.digest) if engine.image_id(found)), None)

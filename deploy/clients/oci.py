@@ -6,10 +6,12 @@ Source: OCI distribution specification 1.1, "Endpoints", "Mounting a blob from a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from deploy.clients.oci_bodies import Advance
+from deploy.clients.oci_download import Download
 from deploy.clients.oci_http import OK, Conversation, Login, Patience
 from deploy.clients.oci_upload import Blob, Opener, Upload
 from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
@@ -39,7 +41,7 @@ class Registry(Protocol):
         """Sends a blob, going on where a broken connection left off if the registry can."""
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
-        """A blob's bytes as they arrive, to be closed by the caller; they are not checked here."""
+        """A blob's bytes as they arrive, going on where a broken connection left off; closed by the caller, and not checked here."""
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         """A manifest by tag or digest, checked if by digest."""
@@ -53,12 +55,14 @@ class HttpRegistry:
 
     Args:
         host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
-        login: credentials, or None for anonymous access.
+        login: gives credentials, or None for anonymous access; asked when the registry wants some.
         part: blobs above that many bytes are sent in parts of that size.
         patience: how long it is waited for.
     """
 
-    def __init__(self, host: str, login: Login | None = None, *, part: int = _PART, patience: Patience | None = None) -> None:
+    def __init__(
+        self, host: str, login: Callable[[], Login | None] = lambda: None, *, part: int = _PART, patience: Patience | None = None
+    ) -> None:
         self.host = host
         self._part = part
         self._http = Conversation(host, login, patience or Patience())
@@ -85,8 +89,9 @@ class HttpRegistry:
         self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
-        answer = self._http.ask("GET", f"/v2/{repository}/blobs/{digest}", repository, stream=True)
-        return cast("IO[bytes]", self._http.arriving(answer))
+        path = f"/v2/{repository}/blobs/{digest}"
+        answer = self._http.ask("GET", path, repository, stream=True)
+        return cast("IO[bytes]", Download(self._http, path, repository, self._http.arriving(answer)))
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"

@@ -62,14 +62,15 @@ class Conversation:
 
     Args:
         host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
-        login: credentials, or None for anonymous access.
+        login: gives credentials, or None for anonymous access; asked when the registry wants some.
         patience: how long it is waited for.
     """
 
-    def __init__(self, host: str, login: Login | None, patience: Patience) -> None:
+    def __init__(self, host: str, login: Callable[[], Login | None], patience: Patience) -> None:
         self.host = host
         self.patience = patience
-        self._login = login
+        self._ask_login = login
+        self._login: Login | None = None
         self._loopback = bool(re.match(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$", host))
         self._base = f"{'http' if self._loopback else 'https'}://{host}"
         self._authorization: dict[str, str] = {}
@@ -228,6 +229,8 @@ class Conversation:
         """Acts on a challenge; False if there is nothing to answer it with."""
         challenge = answer.headers.get("WWW-Authenticate", "") if self._is_here(answer.url) else ""
         kind, _, rest = challenge.partition(" ")
+        if challenge:
+            self._login = self._ask_login()
         if kind.lower() == "basic" and self._login:
             pair = f"{self._login.user}:{self._login.password}".encode()
             self._authorization[""] = f"Basic {base64.b64encode(pair).decode()}"

@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from deploy.clients.docker_errors import breaks, failed, gone
-from deploy.owner import Owner
+from deploy.owner import Owner, has_ended, machine
 
 LABEL = "dev.twinship.trial"
+MACHINE = "dev.twinship.machine"
 
 Trials = Callable[[str, int], "AbstractContextManager[Trial]"]
 
@@ -45,7 +46,8 @@ def trial(image: str, port: int) -> Iterator[Trial]:
 
     testcontainers_config.ryuk_disabled = True
     testcontainers_config.tc_host_override = "localhost"
-    hardened = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "labels": {LABEL: str(Owner.current())}}
+    labels = {LABEL: str(Owner.current()), MACHINE: machine()}
+    hardened = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "labels": labels}
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108  a path in the container
     # Its own methods publish on every address of the machine.
     container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
@@ -77,13 +79,13 @@ def _alive(container: object) -> bool:
 
 
 def _sweep(client: object) -> None:
-    """Removes trials whose owners are gone."""
+    """Removes trials whose owners have ended; others are left to those who see the processes of their machine."""
     import docker.errors
 
     # Trials of others may end while they are being listed.
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):  # type: ignore[attr-defined]
         labels: Mapping[str, str] = container.labels
-        if not Owner.parse(labels[LABEL]).alive:
+        if has_ended(labels[LABEL], labels.get(MACHINE, "")):
             try:
                 container.remove(force=True)
             except docker.errors.APIError:

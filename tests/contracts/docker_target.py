@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
 from deploy.clients.engine import Container, Engine, Spec
-from deploy.errors import PortTaken, SettingsInvalid
-from deploy.owner import Owner
+from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
+from deploy.owner import Owner, machine
 from deploy.records import Release
 from deploy.rollout import Target
-from deploy.targets.docker import APP
 from deploy.targets.door import STATE
+from deploy.targets.premises import APP
 from tests.contracts.engine import until
 from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt
@@ -33,6 +33,9 @@ class DockerPlace(Place, Protocol):
 
     def crash(self, replica: str) -> None:
         """The process of a replica ends by itself."""
+
+    def renew(self) -> None:
+        """From now on deployers have another image for the door, as after an upgrade."""
 
     def other_port(self) -> int:
         """A port on which nobody listens."""
@@ -164,6 +167,49 @@ class DockerTargetContract(WarmTargetContract):
             until(lambda: moved.serves(a), "the release serves on the other port")
         assert not target.serves(a)
 
+    def test_a_running_door_of_another_image_is_kept(self, docker: DockerPlace, a: Release, b: Release) -> None:
+        """Making it anew would lose every request until the new one listens; it is led to the next release as it is."""
+        docker.target().shift(a)
+        docker.target().settle(a)
+        door = self.door(docker)
+        docker.renew()
+        target = docker.target(in_flight=7)
+        with target.locked():
+            target.shift(b)
+            target.settle(b)
+        assert docker.answers() == {"b"}
+        assert self.door(docker) == door
+        assert target.serves(b)
+
+    def test_a_door_of_another_image_that_was_stopped_is_made_anew(self, docker: DockerPlace, a: Release) -> None:
+        """Nobody came through it, so that it can take the image of now; it opens what it opened."""
+        docker.target().shift(a)
+        docker.target().settle(a)
+        door = self.door(docker)
+        docker.engine.stop(door.id, 1)
+        docker.renew()
+        with docker.target().locked():
+            pass
+        until(lambda: docker.answers() == {"a"}, "the release serves")
+        assert self.door(docker).id != door.id
+
+    @pytest.mark.parametrize("changed", [{"in_flight": 7}, {"answer_within": 7.0}], ids=["in_flight", "answer_within"])
+    def test_a_release_behind_a_door_with_other_settings_does_not_serve(
+        self, docker: DockerPlace, a: Release, changed: dict[str, Any]
+    ) -> None:
+        """Releasing again must not stop at what serves, for the running door has yet to be told."""
+        target = docker.target()
+        target.shift(a)
+        target.settle(a)
+        door = self.door(docker)
+        other = docker.target(**changed)
+        assert target.serves(a)
+        assert not other.serves(a)
+        with other.locked():
+            until(lambda: other.serves(a), "the release serves as the settings say")
+        assert not target.serves(a)
+        assert self.door(docker) == door
+
     def test_an_address_that_is_not_this_machines_leaves_the_old_door_open(self, docker: DockerPlace, a: Release) -> None:
         """The same port on an address where nothing can listen is found out before the old door goes."""
         docker.target().shift(a)
@@ -200,21 +246,35 @@ class DockerTargetContract(WarmTargetContract):
         until(lambda: sum(found.restarts for found in docker.engine.containers({APP: docker.app})) == 1, "it was started again")
         until(lambda: target.serves(a), "the release serves with all its replicas")
 
+    def leave_lock(self, docker: DockerPlace, on: str) -> str:
+        """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""
+        door = self.door(docker)
+        owner = Owner(Owner.current().person, Owner.current().host, PROCESS_THAT_NEVER_WAS, "1")
+        labels = {**door.labels, "dev.twinship.role": "lock", "dev.twinship.owner": str(owner), "dev.twinship.machine": on}
+        labels["dev.twinship.since"] = datetime.now(UTC).isoformat()
+        name = door.name.removesuffix("-door") + "-lock"
+        return docker.engine.create(Spec(name=name, image=door.image, labels=labels, command=("sleep", "600"))).id
+
     @pytest.mark.parametrize("started", [True, False])
     def test_a_lock_whose_holder_is_gone_is_cleared(self, docker: DockerPlace, a: Release, started: bool) -> None:  # noqa: FBT001  both
         """A lock that outlived its holder, or was made but never held, keeps nobody out."""
-        target = docker.target(lock_wait=5.0)
+        target = docker.target(lock_wait=30.0)
         target.shift(a)
-        door = self.door(docker)
-        owner = Owner(Owner.current().person, Owner.current().host, PROCESS_THAT_NEVER_WAS, "1")
-        labels = {**door.labels, "dev.twinship.role": "lock", "dev.twinship.owner": str(owner)}
-        name = door.name.removesuffix("-door") + "-lock"
-        labels["dev.twinship.since"] = datetime.now(UTC).isoformat()
-        made = docker.engine.create(Spec(name=name, image=door.image, labels=labels, command=("sleep", "600")))
+        left = self.leave_lock(docker, machine())
         if started:
-            docker.engine.start(made.id)
+            docker.engine.start(left)
         with target.locked():
-            assert [found.id for found in docker.engine.containers({APP: docker.app}) if found.id == made.id] == []
+            assert [found.id for found in docker.engine.containers({APP: docker.app}) if found.id == left] == []
+
+    @pytest.mark.parametrize("on", ["another machine", ""])
+    def test_a_lock_of_a_machine_of_the_same_name_is_left_alone(self, docker: DockerPlace, a: Release, on: str) -> None:
+        """Whether its holder lives cannot be seen from here, whatever the machines are called."""
+        docker.target().shift(a)
+        left = self.leave_lock(docker, on)
+        docker.engine.start(left)
+        with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).locked():
+            pytest.fail("two deployers at once")
+        assert [found.running for found in docker.engine.containers({APP: docker.app}) if found.id == left] == [True]
 
     def test_looking_makes_nothing(self, docker: DockerPlace, a: Release) -> None:
         """History, replicas and status of an environment without releases leave no container behind."""

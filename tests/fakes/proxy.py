@@ -75,18 +75,20 @@ class Proxy:
             self.check()
             return shown
         if words[:2] == ["set", "server"] and words[3] == "state":
-            self._set(words[2].removeprefix("replicas/"), words[4])
-            return "\n"
+            return self._set(words[2].removeprefix("replicas/"), words[4])
         return "Unknown command.\n"
 
-    def _set(self, name: str, state: str) -> None:
-        server = self.servers[name]
+    def _set(self, name: str, state: str) -> str:
+        server = self.servers.get(name)
+        if server is None:
+            return "No such server.\n\n"
         if server.state == "maint" != state:
             # The last result stays to be seen until the next check is through.
             server.health = 1
         server.state = state
         if state == "ready" and server.health < _FALL:
             self.blind.append(name)
+        return "\n"
 
     def check(self) -> None:
         """Makes one health check of every server that is not in maintenance."""

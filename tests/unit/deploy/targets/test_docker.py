@@ -19,13 +19,18 @@ from deploy.errors import (
     SettingsInvalid,
     UndoFailed,
 )
+from deploy.owner import Owner, machine
 from deploy.records import Release
 from deploy.rollout import Target
 from deploy.settings import App
-from deploy.targets.docker import APP, DockerTarget
+from deploy.targets import door
+from deploy.targets.docker import DockerTarget
 from deploy.targets.door import address
+from deploy.targets.premises import APP
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
+from tests.contracts.engine import until
 from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.images import image_of
 from tests.fakes.releases import release
 
 DOOR = "twinship-classifier-local-door"
@@ -36,8 +41,10 @@ class FakePlace:
 
     app = "classifier"
 
-    def __init__(self) -> None:
-        self.fake = FakeEngine({"parts": Script()})
+    def __init__(self, fake: FakeEngine | None = None) -> None:
+        self.fake = fake or FakeEngine()
+        self.parts = "parts"
+        self.fake.script(self.parts, Script())
         self.codes: dict[str, str] = {}
 
     @property
@@ -46,9 +53,9 @@ class FakePlace:
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         settings: dict[str, Any] = {"ready_within": 0.3, "drain_within": 0.3, "lock_wait": 0.0, **changed}
-        login = settings.pop("login", None)
-        env = Docker(replicas=replicas, **settings)
-        return DockerTarget(self.fake, App(name=self.app), "local", env, lambda: "parts", login, self.free)
+        login = settings.pop("login", lambda: None)
+        app = App(name=self.app, **settings.pop("served", {}))
+        return DockerTarget(self.fake, app, "local", Docker(replicas=replicas, **settings), lambda: self.parts, login, self.free)
 
     def release(self, code: str, script: Script | None = None) -> Release:
         held = self.fake.script(f"image {code}", script or Script(on_signal={"SIGTERM": 0}))
@@ -68,6 +75,10 @@ class FakePlace:
 
     def crash(self, replica: str) -> None:
         self.fake.dies(replica)
+
+    def renew(self) -> None:
+        self.parts = "newer parts"
+        self.fake.script(self.parts, Script())
 
     def other_port(self) -> int:
         return 9000
@@ -173,10 +184,35 @@ def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace
     a = release("a", config=(other := FakeEngine()).hold_image("a"))
     place.codes[a.image.config] = "a"
     place.fake.registry[a.reference] = other.held[a.image.config]
-    target = place.target(login=("user", "password"))
+    target = place.target(login=lambda: ("user", "password"))
     target.shift(a)
     target.shift(a)
     assert place.fake.pulled == [(a.reference, ("user", "password"))]
+    assert place.answers() == {"a"}
+
+
+def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
+    """Who only looks, or goes back to what is there, needs none."""
+
+    def missing() -> NoReturn:
+        raise SettingsInvalid("the environment variable REGISTRY_PASSWORD is not set", on="the registry's login", next="set it")
+
+    target = place.target(login=missing)
+    with target.locked():
+        target.shift(a := place.release("a"))
+        target.settle(a)
+    assert target.serves(a)
+    with pytest.raises(SettingsInvalid):
+        target.shift(release("pushed"))
+
+
+def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: FakePlace) -> None:
+    """An engine that keeps images as OCI content knows none by its config; what it holds is not pulled."""
+    a = release("a")
+    place.fake.held[a.image.digest] = image_of((b"a",))
+    place.codes[a.image.digest] = "a"
+    place.target().shift(a)
+    assert place.fake.pulled == []
     assert place.answers() == {"a"}
 
 
@@ -195,7 +231,13 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
     target = place.target()
     target.shift(a := place.release("a"))
     other = DockerTarget(
-        place.fake, App(name="other"), "local", Docker(port=9000, lock_wait=0.0), lambda: "parts", None, lambda _address, _port: None
+        place.fake,
+        App(name="other"),
+        "local",
+        Docker(port=9000, lock_wait=0.0),
+        parts=lambda: "parts",
+        login=lambda: None,
+        free=lambda _address, _port: None,
     )
     with target.locked(), other.locked():
         other.settle()
@@ -210,6 +252,13 @@ def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
     assert "process" in caught.value.what
     assert "since" in caught.value.what
     assert caught.value.on == "environment local"
+
+
+def test_a_lock_says_which_process_of_which_machine_holds_it(place: FakePlace) -> None:
+    """Another deployer of that machine can tell by it whether the holder has ended."""
+    with place.target().locked():
+        (lock,) = locks(place)
+    assert (lock.labels["dev.twinship.owner"], lock.labels["dev.twinship.machine"]) == (str(Owner.current()), machine())
 
 
 def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) -> None:
@@ -287,3 +336,151 @@ def test_the_door_listens_on_the_address_of_the_settings(place: FakePlace) -> No
     assert place.fake.made[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
     place.target(address="0.0.0.0").shift(place.release("a"))
     assert place.fake.made[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}
+
+
+def test_a_door_that_moves_takes_the_image_of_now(place: FakePlace) -> None:
+    """It has to be made anew in any case."""
+    place.target().shift(place.release("a"))
+    place.renew()
+    place.target().shift(place.release("b"))
+    assert place.fake.made[DOOR].spec.image == "parts"
+    place.target(port=9000).shift(place.release("c"))
+    assert place.fake.made[DOOR].spec.image == "newer parts"
+
+
+def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: FakePlace) -> None:
+    """The one that would be made in its place could not be started."""
+    place.target().shift(place.release("a"))
+    place.fake.stop(DOOR, 0)
+    place.renew()
+    place.fake.listening.add(8080)
+    before = place.fake.made[DOOR].id
+    with pytest.raises(PortTaken), place.target().locked():
+        pytest.fail("it was opened on a port that another program listens on")
+    assert place.fake.made[DOOR].id == before
+
+
+@pytest.mark.parametrize("served", [{"ready": "/other"}, {"port": 9999}], ids=["ready", "port"])
+def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told(place: FakePlace, served: dict[str, Any]) -> None:
+    """Where replicas listen, and at which path they say that they are ready, is the door's to know."""
+    target, changed = place.target(), place.target(served=served)
+    target.shift(a := place.release("a"))
+    assert target.serves(a)
+    assert not changed.serves(a)
+    with changed.locked():
+        until(lambda: changed.serves(a), "the release serves as the settings say")
+
+
+# --- slots
+
+
+def test_there_is_a_slot_for_every_replica_beside_what_was_left(place: FakePlace) -> None:
+    """However many replicas killed deployers have left, the next release finds free slots, and clears up."""
+    target = place.target()
+    for code in "abcdefgh":
+        target.shift(wanted := place.release(code))
+        assert place.answers() == {code}
+    target.settle(wanted)
+    assert target.serves(wanted)
+
+
+@pytest.mark.parametrize(("many", "few"), [(20, 1), (20, 3)])
+def test_a_release_with_far_fewer_replicas_finds_free_slots(place: FakePlace, many: int, few: int) -> None:
+    """Those of the release before are all taken still."""
+    place.target(replicas=many).shift(place.release("a"))
+    target = place.target(replicas=few)
+    with target.locked():
+        target.shift(b := place.release("b"))
+        target.settle(b)
+    assert target.serves(b)
+    assert place.answers() == {"b"}
+
+
+def test_a_door_keeps_the_slots_that_it_has_more_than_needed(place: FakePlace) -> None:
+    """It is not configured anew for having too many, nor does the release count as not serving for that."""
+    place.target(replicas=20).shift(place.release("a"))
+    proxy = place.fake.proxy(DOOR)
+    servers = proxy.servers
+    target = place.target(replicas=1)
+    with target.locked():
+        target.shift(b := place.release("b"))
+        target.settle(b)
+    assert target.serves(b)
+    assert proxy.servers is servers
+    place.fake.dies(DOOR)
+    assert place.answers() == {"b"}
+
+
+# --- a door that crashes
+
+
+class Crashing(FakeEngine):
+    """An engine on which the door crashes as something is asked of it; it is started again, and needs a while to answer.
+
+    Attributes:
+        asked: how often the door was asked.
+        crashes: at which of these asks it crashes.
+        silent: how many of the next ones find nobody.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.crashes = 0
+        self.silent = 0
+
+    def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
+        self.asked += 1
+        if self.asked == self.crashes:
+            self.dies(DOOR)
+            self.silent = 2
+        if self.silent:
+            self.silent -= 1
+            return 1, "socat: no such file\n"
+        return super().execute(container, command)
+
+
+def rolled(engine: Crashing, crashes: int = 0) -> tuple[FakePlace, Release, int]:
+    """Rolls out a release and another, with a door that crashes at an ask of the second rollout; also gives how many asks that had."""
+    place = FakePlace(engine)
+    target = place.target(ready_within=5.0)
+    target.shift(a := place.release("a"))
+    target.settle(a)
+    begun = engine.asked
+    engine.crashes = begun + crashes
+    target.shift(b := place.release("b", Script(ready_after=1, on_signal={"SIGTERM": 0})))
+    assert place.answers() == {"b"}
+    target.settle(b)
+    return place, b, engine.asked - begun
+
+
+@pytest.mark.parametrize("ask", range(1, rolled(Crashing())[2] + 1))
+def test_a_door_that_crashes_in_mid_rollout_leads_to_the_new_release(ask: int) -> None:
+    """Whenever it does, all its replicas serve in the end, and the old ones do not when it is proven."""
+    place, b, _ = rolled(Crashing(), ask)
+    assert place.fake.happened.count(f"{DOOR} opened") == 2
+    assert place.answers() == {"b"}
+    until(lambda: place.target().serves(b), "all its replicas are healthy")
+
+
+def test_looking_at_a_door_that_does_not_answer_is_no_error(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The release does not count as serving, and its replicas not as healthy, for nobody comes to them."""
+    monkeypatch.setattr(door, "_WITHIN", 0.1)
+    target = place.target()
+    target.shift(a := place.release("a"))
+    place.fake.made[DOOR].proxy = None
+    assert [replica.state for replica in target.replicas()] == ["starting"] * 2
+    assert not target.serves(a)
+
+
+def test_looking_waits_for_a_door_that_is_about_to_answer() -> None:
+    """In the moment after a crash it is asked again, and tells what it found."""
+    engine = Crashing()
+    target = FakePlace(engine).target()
+    target.shift(a := release("a", config=engine.script("image a", Script())))
+    target.settle(a)
+    engine.crashes = engine.asked + 1
+    target.replicas()
+    assert engine.made[DOOR].restarts == 1
+    assert not engine.silent
+    assert target.serves(a)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploy.clients.engine import Spec
 from deploy.errors import EngineFailed
 from deploy.targets import door
-from deploy.targets.door import COMMAND, CONFIG, STATE, Door, address, configuration, opened
+from deploy.targets.door import COMMAND, CONFIG, STATE, Admission, Door, address, configuration, opened
 from tests.fakes.engine import FakeEngine, Script
 
 SUBNET = "172.30.0.0/24"
@@ -41,15 +41,20 @@ def running(engine: FakeEngine) -> Door:
 
 
 class Hasty(FakeEngine):
-    """An engine that gives only the beginning of the first answers of a command.
+    """An engine that gives only the beginning of the first answers of a command, or none.
 
     Attributes:
         lengths: of those answers.
+        silent: how many of the next commands nobody answers.
     """
 
     lengths: tuple[int, ...] = ()
+    silent = 0
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
+        if self.silent:
+            self.silent -= 1
+            return 1, "socat: no such file\n"
         code, said = super().execute(container, command)
         if "show stat" in command[-1] and self.lengths:
             said, self.lengths = said[: self.lengths[0]], self.lengths[1:]
@@ -128,11 +133,44 @@ def test_a_configuration_that_the_proxy_does_not_take_is_an_error(running: Door,
     assert running.has(text())
 
 
+def test_a_configuration_that_the_proxy_does_not_take_does_not_stay(
+    running: Door, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy of an older image may not know all its words; when it is restarted, it finds those that it knows."""
+    monkeypatch.setattr(door, "_WITHIN", 0.1)
+    with pytest.raises(EngineFailed) as caught:
+        running.configure("nonsense\n    description 0\n")
+    assert "invoke down" in caught.value.next
+    assert engine.files("door", STATE) == {CONFIG: text().encode()}
+
+
+@pytest.mark.parametrize("admission", ["ready", "drain", "maint"])
+def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(running: Door, admission: Admission) -> None:
+    """It says so without an exit code; nobody must believe that the slot is as it was to be."""
+    with pytest.raises(EngineFailed, match="slot 5") as caught:
+        running.admit(5, admission)
+    assert "No such server" in caught.value.detail
+
+
+def test_a_proxy_that_is_about_to_start_is_waited_for() -> None:
+    """Whatever it is asked or told, it may have been restarted just now."""
+    engine = Hasty({"parts": Script()})
+    engine.create(Spec(name="door", image="parts", labels={}, command=COMMAND, volumes={"state": (STATE, False)}))
+    engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
+    engine.start("door")
+    asked = Door(engine, "door")
+    for ask in (asked.slots, asked.wait, lambda: asked.has(text()), lambda: asked.admit(1, "drain")):
+        engine.silent = 2
+        ask()
+        assert engine.silent == 0
+    assert engine.proxy("door").servers["slot-1"].state == "drain"
+
+
 def test_a_closed_slot_takes_no_requests_and_is_not_checked(running: Door, engine: FakeEngine) -> None:
     """A slot that nobody opened says nothing of who is there."""
     put(engine, "app", 1)
     slot = running.slots()[1]
-    assert (slot.admitted, slot.healthy) == (False, False)
+    assert (slot.admitted, slot.checked, slot.healthy) == (False, False, False)
     assert not running.slots()[1].healthy
 
 
@@ -142,7 +180,7 @@ def test_a_slot_is_checked_before_it_is_opened(running: Door, engine: FakeEngine
     running.admit(1, "drain")
     assert not running.slots()[1].healthy
     slot = running.slots()[1]
-    assert (slot.admitted, slot.healthy) == (False, True)
+    assert (slot.admitted, slot.checked, slot.healthy) == (False, True, True)
     running.admit(1, "ready")
     assert running.slots()[1].admitted
     assert engine.proxy("door").open_to() == [address(SUBNET, 1)]
@@ -176,8 +214,9 @@ def test_requests_under_way_are_counted(running: Door, engine: FakeEngine) -> No
     assert running.slots()[2].in_flight == 0
 
 
-def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(engine: FakeEngine) -> None:
+def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking a proxy whose process has no socket is said with where its log is."""
+    monkeypatch.setattr(door, "_WITHIN", 0.1)
     engine.create(Spec(name="other", image="parts", labels={}))
     engine.start("other")
     with pytest.raises(EngineFailed) as caught:
