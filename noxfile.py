@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import nox
@@ -108,7 +109,9 @@ def stage(name: str) -> None:
     @nox.session(name=name)
     def run(session: nox.Session) -> None:
         install(session, "deploy")
-        session.run("invoke", name, *session.posargs)
+        # A rollout that is told to stop puts the previous release back first: it is told by whatever ends Nox, and not cut short.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        session.run("invoke", name, *session.posargs, interrupt_timeout=2.0, terminate_timeout=None)
 
     run.__doc__ = f"Run the stage `invoke {name}`."
 

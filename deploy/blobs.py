@@ -2,6 +2,7 @@
 
     <root>/blobs/sha256/<hex>    complete and true when the name exists; written elsewhere, synced, then renamed
     <root>/notes/<kind>/<name>.json    what was learned about digests, so that it need not be learned again
+    <root>/tmp/<owner>@<machine>@...    what is under way; removed by the next run where its process has ended
 
 Killed at any point, it holds no half file under a final name. Losing it costs time, never a release.
 """
@@ -11,16 +12,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from deploy.errors import BlobCorrupt, DiskFull
+from deploy.owner import Owner, has_ended, machine
 
 CHUNK = 1 << 20
 _STALE_SECONDS = 24 * 3600.0
@@ -36,7 +40,7 @@ class BlobWriter:
         self._blobs = blobs
         self._hash = hashlib.sha256()
         with room_for(blobs.root):
-            self._file = tempfile.NamedTemporaryFile(dir=blobs.temporary, delete=False)  # noqa: SIM115  closed in __exit__
+            self._file = tempfile.NamedTemporaryFile(dir=blobs.temporary, prefix=_mark(), delete=False)  # noqa: SIM115  closed in __exit__
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -146,6 +150,18 @@ class Blobs:
         """A new blob, to be used as a context."""
         return BlobWriter(self)
 
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """A folder for files that are not complete yet; it is gone when the `with` block is left.
+
+        Raises:
+            DiskFull: the cache's file system has no room.
+        """
+        with room_for(self.root):
+            made = tempfile.TemporaryDirectory(dir=self.temporary, prefix=_mark(), ignore_cleanup_errors=True)
+        with made as name:
+            yield Path(name)
+
     def drop(self, digest: str) -> None:
         """Forgets bytes that turned out not to be what they are called."""
         self.path(digest).unlink(missing_ok=True)
@@ -175,11 +191,22 @@ class Blobs:
         return self.root / "notes" / kind / f"{quote(name, safe='')}.json"
 
     def _sweep(self) -> None:
-        """Removes what killed processes left behind; a day is longer than any download."""
+        """Removes what killed processes left behind."""
         for path in self.temporary.iterdir():
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+                if _is_left(path):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _mark() -> str:
+    """How the names begin of what this process has under way."""
+    return f"{quote(str(replace(Owner.current(), person='')), safe='')}@{quote(machine(), safe='')}@"
+
+
+def _is_left(path: Path) -> bool:
+    """Whether nobody goes on with it: its process has ended; or, where that cannot be told, a day is longer than any download."""
+    owner, on = map(unquote, f"{path.name}@@".split("@")[:2])
+    return has_ended(owner, on) or time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 @contextmanager

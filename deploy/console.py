@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from deploy import progress
+from deploy import interrupts, progress
 from deploy.errors import DiskFull, FileRefused, ReleaseError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_INTERRUPTED = 130
+_INTERRUPTED, _TERMINATED = 130, 143
 _BOLD, _DIM, _RED, _GREEN, _YELLOW = "1", "2", "31", "32", "33"
 
 
@@ -33,14 +33,15 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
 
         with _reporting():
             try:
-                return body(*args, **kwargs)
+                with interrupts.heard():
+                    return body(*args, **kwargs)
             except ReleaseError as error:
                 complain(error)
                 raise Exit(code=error.exit_code) from None
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as asked:
                 _clear()
                 print(paint("interrupted; run the same command again to go on", _YELLOW), file=sys.stderr)
-                raise Exit(code=_INTERRUPTED) from None
+                raise Exit(code=_TERMINATED if isinstance(asked, interrupts.Terminated) else _INTERRUPTED) from None
             except BrokenPipeError:
                 raise Exit(code=1) from None
             except OSError as error:

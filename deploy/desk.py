@@ -9,14 +9,15 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from deploy import console, model, pipeline, platform, progress, views
+from deploy import console, model, pipeline, platform, progress, promotion, views
 from deploy.blobs import room_for
+from deploy.earlier import Only
 from deploy.environments import Kubernetes
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.plan import plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
 from deploy.render import as_yaml
-from deploy.rollout import Only, current
+from deploy.rollout import current
 from deploy.site import Site
 
 _Record = TypeVar("_Record", bound=Record)
@@ -140,18 +141,18 @@ def promote(site: Site, source: Site, *, json: bool) -> None:
         raise SettingsInvalid(
             "a release cannot be promoted to where it serves", on="promote", next="give two environments: --from A --to B"
         )
-    done = pipeline.promote(site, source)
+    done = promotion.promote(site, source)
     console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
 
 
 def promote_canary(site: Site, *, json: bool) -> None:
     """Ends the hold of a canary in its favour."""
-    _told_of_canary(pipeline.promote_canary(site), json=json)
+    _told_of_canary(promotion.promote_canary(site), json=json)
 
 
 def abort(site: Site, *, json: bool) -> None:
     """Ends the hold of a canary against it."""
-    _told_of_canary(pipeline.abort(site), json=json)
+    _told_of_canary(promotion.abort(site), json=json)
 
 
 def _told_of_canary(done: Rollout, *, json: bool) -> None:

@@ -21,6 +21,7 @@ from deploy.records import Model, Name, Record, Version
 AUTHORS_FILE = "model.toml"
 PUBLISHED_FILE = "manifest.json"
 MAX_BYTES = 1 << 20
+MAX_BODIES = 64 << 20
 LATEST = "latest"
 _WHITEOUT = ".wh."
 
@@ -128,10 +129,17 @@ class Manifest(Described):
         folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} & set(paths)
         if folders:
             raise ValueError(f"{min(folders)!r} is a file and the folder of another")
-        named = {case.request.body for case in self.golden} | {self.interface.labels, self.weights}
+        named = self._bodies | {self.interface.labels, self.weights}
         missing = {path for path in named if path} - set(paths)
         if missing:
             raise ValueError(f"{min(missing)!r} is spoken of but is not among the files")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Manifest:
+        # All are held in memory while the cases are played.
+        if sum(file.size for file in self.files if file.path in self._bodies) > MAX_BODIES:
+            raise ValueError(f"the bodies of its golden cases have more than {MAX_BODIES} bytes together")
         return self
 
     @model_validator(mode="after")
@@ -161,8 +169,13 @@ class Manifest(Described):
     @property
     def ordered(self) -> tuple[ModelFile, ...]:
         """The files in the order of the layer: golden requests first, so that the proof is read without the weights."""
-        bodies = {case.request.body for case in self.golden}
+        bodies = self._bodies
         return tuple(sorted(self.files, key=lambda file: (file.path not in bodies, file.path)))
+
+    @property
+    def _bodies(self) -> set[str | None]:
+        """The files that are sent in golden cases; None stands for a case that sends none."""
+        return {case.request.body for case in self.golden}
 
 
 def described(text: bytes, *, on: str) -> Described:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Literal
 
 from deploy import golden, image, model, owner, parts, progress, registry, rollout, smoke, source
 from deploy.clients import buildkit
-from deploy.errors import CanaryAborted, RegistryNotFound, ReleaseUnknown, RolloutLocked
+from deploy.earlier import Only, to_go_back_to
+from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
 from deploy.export import export
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
-from deploy.rollout import Only
 from deploy.site import Site
 from deploy.wheels import download
 
@@ -116,9 +115,9 @@ def join(site: Site, app: AppImage, layer: ModelLayer) -> Image:
 def check(site: Site, joined: Image) -> Verdict:
     """Runs exactly the joined image on the engine and plays its golden cases."""
     started, app = time.monotonic(), site.settings.app
-    smoke.load(joined, site.engine, site.blobs, lambda item: registry.bring(item, site.repository, site.registry, site.blobs))
+    held = smoke.load(joined, site.engine, site.blobs, lambda item: registry.bring(item, site.repository, site.registry, site.blobs)).id
     verdict = smoke.check(
-        joined, proof(site, joined), site.trials, port=app.port, ready=app.ready, within=site.env.ready_within, play=site.play
+        joined, held, proof(site, joined), site.trials, port=app.port, ready=app.ready, within=site.env.ready_within, play=site.play
     )
     log.info("smoke  %s passed in %s", progress.count(len(verdict.cases), "golden case"), progress.seconds(time.monotonic() - started))
     return verdict
@@ -133,11 +132,27 @@ def push(site: Site, joined: Image) -> Release:
     return pushed
 
 
-def deploy(site: Site, release: Release, trigger: rollout.Trigger = "release", *, hold: bool = True) -> Rollout:
+def deploy(
+    site: Site,
+    release: Release,
+    trigger: rollout.Trigger = "release",
+    *,
+    hold: bool = True,
+    decided_on: tuple[Rollout, ...] | None = None,
+) -> Rollout:
     """Makes a release serve, proves it, and takes it back if it does not answer as promised."""
     started = time.monotonic()
-    promised = proof(site, release.image)
-    done = rollout.apply(release, site.target, promised, trigger=trigger, by=owner.person(), run=owner.run(), hold=hold, play=site.play)
+    done = rollout.apply(
+        release,
+        site.target,
+        proof(site, release.image),
+        trigger=trigger,
+        by=owner.person(),
+        run=owner.run(),
+        hold=hold,
+        decided_on=decided_on,
+        play=site.play,
+    )
     log.info("serves %s, release %d, in %s", site.target.url, done.attempt.id, progress.seconds(time.monotonic() - started))
     return done
 
@@ -164,7 +179,7 @@ def release(site: Site, version: str = model.LATEST) -> Released:
     site.target, site.engine  # noqa: B018  all that cluster and machine must have is found, or told missing, before anything else
     layer = fetch(site, version)
     joined = join(site, build(site), layer)
-    already = _already(site, Release(image=joined, repository=site.images))
+    already = served_already(site, Release(image=joined, repository=site.images))
     if already:
         return already
     check(site, joined)
@@ -172,10 +187,12 @@ def release(site: Site, version: str = model.LATEST) -> Released:
     return Released(rollout=done, verdict=verify(site), changed=True)
 
 
-def _already(site: Site, wanted: Release) -> Released | None:
+def served_already(site: Site, wanted: Release) -> Released | None:
     """The rollout of exactly that release, proven again, if it serves as it should."""
-    now = rollout.current(site.target.history())
-    if now is None or now.attempt.release != wanted or not site.target.serves(wanted):
+    history = site.target.history()
+    now = rollout.current(history)
+    # An attempt that has not ended may have changed what its replicas do not show.
+    if now is None or history[-1].ending is None or now.attempt.release != wanted or not site.target.serves(wanted):
         return None
     verdict = rollout.verify(site.target, proof(site, wanted.image), site.play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
@@ -193,93 +210,44 @@ def rollback(site: Site, number: int | None, only: Only | None) -> Released:
     Raises:
         ReleaseUnknown: there is none to go back to.
         RegistryNotFound: its image is no longer in the registry.
+        RolloutLocked: somebody else is at work, or has released since this was decided.
     """
     history = site.target.history()
     site.start_registry()
-    chosen = rollout.to_go_back_to(history, number, only).attempt.release
-    now = serving(site).attempt.release
-    target = chosen if only is None else _mixed(site, now, chosen, only)
-    if not registry.holds(target, site.registry):
+    chosen = to_go_back_to(history, number, only).attempt.release
+    target = chosen if only is None else _mixed(site, history, chosen, only)
+    if _is_gone(site, target):
         raise RegistryNotFound(
             "the image to go back to is no longer in the registry",
             on=target.reference,
             next="choose another release, or release that commit again",
         )
-    done = deploy(site, target, "rollback")
+    done = deploy(site, target, "rollback", decided_on=history)
     return Released(rollout=done, verdict=verify(site), changed=True)
 
 
-def _mixed(site: Site, now: Release, chosen: Release, only: Only) -> Release:
-    """The present release with one half of an earlier one; a pair that never served is tried out first."""
-    app = chosen.image.app if only == "code" else now.image.app
-    layer = chosen.image.layer if only == "model" else now.image.layer
-    joined = join(site, app, layer)
-    served = {item.attempt.release.image.digest for item in site.target.history() if item.succeeded}
-    if joined.digest not in served:
-        check(site, joined)
-    return push(site, joined)
-
-
-def promote(site: Site, source: Site) -> Released:
-    """Ships what serves in another environment: the same digest, copied where the registries differ, and never built again.
-
-    Args:
-        site: where to.
-        source: where it serves.
-
-    Raises:
-        ReleaseUnknown: nothing was released there.
-        RegistryNotFound: its image is no longer in that environment's registry.
-    """
-    proven = serving(source).attempt.release
-    site.target  # noqa: B018  as in `release`
-    source.start_registry()
-    site.start_registry()
-    log.info("from   %s: %s with %s", source.environment, proven.image.app.commit, proven.image.layer.model)
-    mount = site.settings.model.mount
-    copied = registry.copy(proven, source.registry, site.repository, site.registry, site.blobs, mount=mount)
-    already = _already(site, copied)
-    return already or Released(rollout=deploy(site, copied, "promote"), verdict=verify(site), changed=True)
-
-
-def promote_canary(site: Site) -> Rollout:
-    """Has the canary that is held take over now: its deployer is told, or its work is done here if it is gone.
-
-    Raises:
-        ReleaseUnknown: no canary is held.
-        CanaryAborted: its deployer took it back in spite of that.
-    """
-    begun = _decided(site, "promote")
-    if begun.ending and not begun.succeeded:
-        raise CanaryAborted(f"the canary was taken back: {begun.ending.why}", on=begun.attempt.url, next="release again when it is mended")
-    return begun if begun.ending else deploy(site, begun.attempt.release, begun.attempt.trigger, hold=False)
-
-
-def abort(site: Site) -> Rollout:
-    """Gives the canary that is held up: its deployer is told, or the previous release is put back here if it is gone.
-
-    Raises:
-        ReleaseUnknown: no canary is held, or it has taken over before its deployer heard of it.
-    """
-    begun = _decided(site, "abort")
-    if begun.succeeded:
-        raise ReleaseUnknown("the canary has taken over already", on=begun.attempt.url, next="`invoke rollback` takes it back")
-    return begun if begun.ending else rollout.abort(site.on_cluster, owner.person())
-
-
-def _decided(site: Site, verb: Literal["promote", "abort"]) -> Rollout:
-    """Leaves word about the canary, and waits until its deployer is done or gone; returns the attempt as it is then."""
-    target = site.on_cluster
-    held, open_ = target.canary(), [item for item in target.history() if item.ending is None]
-    begun = next((item for item in reversed(open_) if item.attempt.release.image.digest == held), None)
-    if begun is None:
-        raise ReleaseUnknown("no canary is held", on=f"environment {site.environment}", next="`invoke status` shows what serves")
-    target.decide(verb, owner.person())
+def _is_gone(site: Site, release: Release) -> bool:
+    """Whether the registry says that it has a release no more; where it says nothing, the image may still be where it shall serve."""
     try:
-        with target.locked():
-            return next(item for item in target.history() if item.attempt.id == begun.attempt.id)
-    except RolloutLocked as busy:
-        raise RolloutLocked(f"{busy.what}; it was told to {verb}", on=busy.on, next="`invoke status` shows what comes of it") from busy
+        return not registry.holds(release, site.registry)
+    except RegistryNotFound:
+        return True
+    except RegistryError as error:
+        log.warning("the registry cannot be asked for %s: %s", release.image.digest[:19], error.what)
+        return False
+
+
+def _mixed(site: Site, history: tuple[Rollout, ...], chosen: Release, only: Only) -> Release:
+    """The present release with one half of an earlier one; a pair that never served is tried out and pushed first."""
+    served = [item.attempt.release for item in reversed(history) if item.succeeded]
+    app = chosen.image.app if only == "code" else served[0].image.app
+    layer = chosen.image.layer if only == "model" else served[0].image.layer
+    joined = join(site, app, layer)
+    known = next((release for release in served if release.image.digest == joined.digest), None)
+    if known:
+        return known
+    check(site, joined)
+    return push(site, joined)
 
 
 def serving(site: Site) -> Rollout:

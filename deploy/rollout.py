@@ -7,8 +7,8 @@ Rolling back is rolling out an older release: there is one way forward, whicheve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -20,7 +20,6 @@ from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
 log = logging.getLogger(__name__)
 
 Trigger = Literal["release", "rollback", "promote"]
-Only = Literal["model", "code"]
 Prove = Callable[[Entrance], None]
 
 
@@ -89,7 +88,7 @@ def current(history: tuple[Rollout, ...]) -> Rollout | None:
     return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
 
 
-def apply(
+def apply(  # noqa: PLR0913  the history tells three of them, and tests choose two
     release: Release,
     target: Target,
     proof: golden.Proof,
@@ -98,6 +97,7 @@ def apply(
     by: str,
     run: str = "",
     hold: bool = True,
+    decided_on: tuple[Rollout, ...] | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     play: golden.Play = golden.play,
 ) -> Rollout:
@@ -111,38 +111,68 @@ def apply(
         by: who asked for it.
         run: the address of the CI run that asked for it.
         hold: whether the target tries the release out on some replicas first, if it can.
+        decided_on: the history that this release was chosen by, where it depends on what served; None where it replaces whatever serves.
         clock: tells the time.
         play: asks the front door.
 
     Raises:
         GoldenMiss, RolloutFailed, CanaryAborted: the new release did not prove itself; the previous one serves again.
         UndoFailed: nor could the previous one be put back.
-        RolloutLocked: another deployer is at work, or has taken over from this one.
+        RolloutLocked: another deployer is at work, has taken over from this one, or has released since this was decided.
     """
     with target.locked():
         history = target.history()
         previous = current(history)
+        if decided_on is not None:
+            _require_unchanged(previous, current(decided_on))
         number = history[-1].attempt.id + 1 if history else 1
         attempt = Attempt(
             id=number, environment=target.environment, trigger=trigger, release=release, by=by, at=clock(), url=target.url, run=run
         )
         _clear_unfinished(target, previous, release)
         target.begin(attempt)
-        try:
+        with _undoing(attempt, target, previous, clock):
             target.shift(release, (lambda entrance: _prove(entrance, proof, release, play)) if hold else None)
             _prove(target.entrance, proof, release, play)
-        except RolloutLocked:
-            # Whoever has the lock now finds what is left here, and clears it.
-            raise
-        except BaseException as error:
-            with interrupts.held("putting the previous release back"):
-                target.end(attempt, _undone(_why(error), target, previous, clock))
-            raise
         ending = Ending(outcome="succeeded", at=clock())
         with interrupts.held("the release is proven, and all but done"):
-            target.end(attempt, ending)
-            target.settle(release)
+            with _undoing(attempt, target, previous, clock):
+                target.end(attempt, ending)
+            _settle(attempt, target)
         return Rollout(attempt=attempt, ending=ending)
+
+
+def _require_unchanged(now: Rollout | None, before: Rollout | None) -> None:
+    """Stops what would take back a release that nobody knew of when it was decided."""
+    if now is not None and now != before:
+        raise RolloutLocked(
+            f"somebody else released meanwhile: {now.attempt.by}, release {now.attempt.id}",
+            on=f"environment {now.attempt.environment}",
+            next="`invoke status` shows what serves; if that shall be replaced, run again; nothing was changed",
+        )
+
+
+@contextmanager
+def _undoing(attempt: Attempt, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Iterator[None]:
+    """Puts the previous release back where a `with` block fails, and writes that down."""
+    try:
+        yield
+    except RolloutLocked:
+        # Whoever has the lock now finds what is left here, and clears it.
+        raise
+    except BaseException as error:
+        with interrupts.held("putting the previous release back"):
+            target.end(attempt, _undone(_why(error), target, previous, clock))
+        raise
+
+
+def _settle(attempt: Attempt, target: Target) -> None:
+    """Removes what served before; a failure does not take the release back, whose success is written down."""
+    try:
+        target.settle(attempt.release)
+    except ReleaseError:
+        log.warning("release %d is proven and serves; what it replaced could not all be removed", attempt.id)
+        raise
 
 
 def _clear_unfinished(target: Target, previous: Rollout | None, release: Release) -> None:
@@ -229,52 +259,6 @@ def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play)
             detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
         )
     return verdict
-
-
-def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
-    """The attempt that a rollback returns to.
-
-    Args:
-        history: all attempts, oldest first.
-        number: a particular one, or None for the last that differs in what shall be taken back.
-        only: take back the model or the code alone, or None for both.
-
-    Raises:
-        ReleaseUnknown: there is no such attempt, or none to go back to.
-    """
-    now = current(history)
-    if now is None:
-        raise ReleaseUnknown("nothing has been released here yet", on="history", next="`invoke release` makes a first release")
-    succeeded = [rollout for rollout in history if rollout.succeeded]
-    if number is not None:
-        chosen = next((rollout for rollout in succeeded if rollout.attempt.id == number), None)
-        known = ", ".join(str(rollout.attempt.id) for rollout in succeeded)
-        if chosen is None:
-            raise ReleaseUnknown(f"release {number} never served here", on="history", next=f"choose one that did: {known}")
-        return chosen
-    different = (rollout for rollout in reversed(_before(succeeded, now, only)) if _half(rollout, only) != _half(now, only))
-    found = next(different, None)
-    if found is None:
-        part = only or "release"
-        raise ReleaseUnknown(f"there is no earlier {part} to go back to", on="history", next="`invoke history` shows what served here")
-    return found
-
-
-def _before(succeeded: list[Rollout], now: Rollout, only: Only | None) -> list[Rollout]:
-    """What served before the present release, or that half of it, came: rolling back twice goes two steps, not back and forth."""
-    first = now
-    while first.attempt.trigger == "rollback":
-        earlier = [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id and _half(rollout, only) == _half(now, only)]
-        if not earlier:
-            break
-        first = earlier[-1]
-    return [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id]
-
-
-def _half(rollout: Rollout, only: Only | None) -> tuple[str, ...]:
-    joined = rollout.attempt.release.image
-    halves = {"model": joined.layer.digest, "code": joined.app.manifest.digest}
-    return (halves[only],) if only else tuple(halves.values())
 
 
 def failed(what: str, on: str, log_end: str) -> RolloutFailed:

@@ -45,8 +45,8 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         log.info("downloading the locked dependencies of %s", wanted.requirements)
-        with tempfile.TemporaryDirectory(dir=blobs.temporary, ignore_cleanup_errors=True) as temporary:
-            target = Path(temporary) / "wheels"
+        with blobs.folder() as temporary:
+            target = temporary / "wheels"
             _pip(lock, target, wanted.python, machine)
             _keep(target, folder)
     return tuple(sorted(folder.iterdir()))
@@ -73,9 +73,14 @@ def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
         assert process.stdout is not None  # noqa: S101  it was asked for
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            progress.note(line.strip().partition(" from ")[0])
+        try:
+            for line in process.stdout:
+                lines.append(line.rstrip())
+                progress.note(line.strip().partition(" from ")[0])
+        except BaseException:
+            # SIGTERM is for this process alone, and pip may say nothing more for minutes.
+            process.terminate()
+            raise
     if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
         raise DiskFull(
             "no space is left for the locked dependencies",

@@ -67,7 +67,8 @@ class HttpRegistryServer:
         denied: repositories that nobody may read or write, though logged in.
         relative: whether it tells where uploads go on without its own address.
         uploads_at: another server, which takes the uploads instead.
-        takes_parts: the status for a PATCH, if it refuses those.
+        refuses_parts: the status for a PATCH, if it refuses those.
+        gives_parts: whether it sends the rest of a blob of which somebody has the start.
         lies: whether it says that it stored something else.
         seen: the requests, in order.
         arrived: the bytes of blobs that it took, whether or not they came to be used.
@@ -79,6 +80,7 @@ class HttpRegistryServer:
     relative: bool = True
     uploads_at: str = ""
     refuses_parts: int = 0
+    gives_parts: bool = True
     lies: bool = False
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
@@ -131,6 +133,8 @@ class Exchange(BaseHTTPRequestHandler):
 
     registry: HttpRegistryServer
     protocol_version = "HTTP/1.1"
+    # Who tries TLS first is answered in HTTP, by which an engine sees that there is none.
+    default_request_version = "HTTP/1.1"
     wbufsize = 1 << 16
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
@@ -216,7 +220,11 @@ class Exchange(BaseHTTPRequestHandler):
         if data is None:
             self.refuse(404, "BLOB_UNKNOWN")
         else:
-            self.answer(200, {"Content-Type": "application/octet-stream", "Content-Length": str(len(data))}, data)
+            start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.registry.gives_parts else 0
+            rest = data[start:]
+            headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+            kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(rest))}
+            self.answer(206 if start else 200, headers | kind, rest)
 
     def _manifest(self, repository: str, reference: str, _: object) -> None:
         if self.command == "PUT":
@@ -399,11 +407,11 @@ def stalled(exchange: Exchange) -> bool:
     return True
 
 
-def broken_off(data: bytes, promised: int) -> Act:
+def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
     """An answer ends before its promised length."""
 
     def act(exchange: Exchange) -> bool:
-        exchange.answer(200, {"Content-Length": str(promised)}, data)
+        exchange.answer(status, {"Content-Length": str(promised)}, data)
         exchange.wfile.flush()
         exchange.close_connection = True
         return True

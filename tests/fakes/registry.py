@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 from collections import defaultdict
-from typing import IO
+from collections.abc import Callable
+from typing import IO, Any
 
 from deploy.clients.oci_bodies import Advance
 from deploy.clients.oci_upload import Opener
@@ -82,3 +83,20 @@ class MemoryRegistry:
 
     def _digest(self, data: bytes) -> str:
         return digest(data)
+
+
+class Meanwhile:
+    """A registry during whose first answer something else happens.
+
+    Args:
+        registry: what answers.
+        happens: what happens before it does.
+    """
+
+    def __init__(self, registry: MemoryRegistry, happens: Callable[[], object]) -> None:
+        self._registry, self._happens = registry, happens
+
+    def __getattr__(self, name: str) -> Any:
+        happens, self._happens = self._happens, lambda: None
+        happens()
+        return getattr(self._registry, name)

@@ -35,6 +35,7 @@ class MemoryTarget:
         self.happened: list[str] = []
         self.busy = False
         self._pressed = ""
+        self._failing: dict[str, BaseException] = {}
         self.beside: Entrance | None = None
         self._begun: dict[int, Attempt] = {}
         self._ended: dict[int, Ending] = {}
@@ -46,6 +47,10 @@ class MemoryTarget:
     def presses(self, moment: str) -> None:
         """Has somebody press Ctrl-C when that is asked for."""
         self._pressed = moment
+
+    def fails(self, moment: str, error: BaseException) -> None:
+        """Has what is asked for then fail, once."""
+        self._failing[moment] = error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -73,6 +78,8 @@ class MemoryTarget:
         self.happened.append(what)
         if what == self._pressed:
             signal.raise_signal(signal.SIGINT)
+        if what in self._failing:
+            raise self._failing.pop(what)
 
     def replicas(self) -> tuple[Replica, ...]:
         return tuple(Replica(name=f"replica-{number}", image=image, state=state) for number, (image, state) in enumerate(self.standing, 1))

@@ -123,7 +123,7 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
     loaded = {one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"}
     assert loaded == {"deploy.console"}
     below = {one.imported.removeprefix("deploy.").partition(".")[0] for one in imports("deploy/console") if one.top == "deploy"}
-    assert below == {"progress", "errors"}
+    assert below == {"progress", "errors", "interrupts"}
 
 
 @pytest.mark.parametrize("name", ["errors", "records", "progress"])
@@ -133,7 +133,7 @@ def test_the_lowest_modules_know_nothing_above_them(name: str) -> None:
 
 
 # What needs a whole site (and so the order of things) is for these alone.
-ABOVE = {"site", "pipeline", "plan", "desk", "views"}
+ABOVE = {"site", "pipeline", "promotion", "plan", "desk", "views"}
 
 
 def test_stages_are_not_told_who_calls_them() -> None:

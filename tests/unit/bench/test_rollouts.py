@@ -98,6 +98,15 @@ def test_rollouts_are_measured_with_what_clients_saw() -> None:
     assert rolled.rolling.p50 == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize(("which", "mixed"), [("forth", 0), ("same", 1), ("none", 1)])
+def test_how_long_each_release_before_lingered_is_asked_for(which: str, mixed: int) -> None:
+    """Of each rollout, with its name; where nobody says, it does not."""
+    load = ScriptedLoad(["a", "b", "b"])
+    steps = [Step("forth", lambda: None), Step("same", lambda: load.add("a"))]
+    rolled = under(cast("Load", load), "docker", "steady", steps, rest=0.0, lingers=lambda span: 60.0 if span.name == which else 0.0)
+    assert rolled.mixed == mixed
+
+
 @dataclass
 class RecordedApplication:
     """An application that notes what is done to it; each release ends with the next code."""

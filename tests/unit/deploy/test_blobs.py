@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.blobs import Blobs, room_for
+from deploy.blobs import Blobs, _mark, room_for
 from deploy.errors import BlobCorrupt, DiskFull
 from tests.fakes import disk
 
@@ -125,6 +126,48 @@ def test_what_killed_processes_left_is_swept_when_it_is_old(blobs: Blobs) -> Non
     Blobs(blobs.root)
     assert not old.exists()
     assert new.exists()
+
+
+LEFT = """
+import os, signal, sys
+from pathlib import Path
+from deploy.blobs import Blobs
+
+blobs = Blobs(Path(sys.argv[1]))
+with blobs.writer() as writer, blobs.folder() as folder:
+    writer.write(b"half")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "file").write_bytes(b"half")
+    print("under way", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_process_left_is_swept_as_soon_as_it_has_been_killed(blobs: Blobs) -> None:
+    """Files and folders alike, and not before: as long as it lives it may be at work."""
+    with subprocess.Popen(
+        [sys.executable, "-c", LEFT, str(blobs.root)], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"under way\n"
+        Blobs(blobs.root)
+        assert len(list(blobs.temporary.iterdir())) == 2
+        process.kill()
+    Blobs(blobs.root)
+    assert not list(blobs.temporary.iterdir())
+
+
+def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache may be shared, by machines of one name as well: their processes cannot be seen from here."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("deploy.blobs.machine", lambda: "elsewhere")
+        elsewhere.setattr("deploy.owner.os.getpid", lambda: 1 << 22)
+        folder = Path(tempfile.mkdtemp(dir=blobs.temporary, prefix=_mark()))
+    Blobs(blobs.root)
+    assert folder.is_dir()
+    os.utime(folder, (1, 1))
+    Blobs(blobs.root)
+    assert not folder.exists()
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(blobs: Blobs) -> None:

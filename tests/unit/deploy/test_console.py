@@ -6,13 +6,19 @@ import errno
 import io
 import json
 import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from invoke.exceptions import Exit
 
 from deploy import console, progress
 from deploy.errors import DiskFull, GoldenMiss, ReleaseError
+from deploy.interrupts import Terminated
 
+PROJECT = Path(__file__).parents[3]
 log = logging.getLogger("deploy.test")
 ERROR = GoldenMiss("the release missed 1 of 2 golden cases", on="http://door", next="mend the model", detail="  three: expected 3, got 8\n")
 
@@ -75,12 +81,60 @@ def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "error: it stopped\n next: run again   (exit code 1)\n"
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 1)])
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (BrokenPipeError(), 1)])
 def test_interruptions_end_a_task_without_a_traceback(error: BaseException, code: int) -> None:
     """Whoever presses Ctrl-C, or stops reading, sees no Python."""
     with pytest.raises(Exit) as caught:
         run(error)
     assert caught.value.code == code
+
+
+STOPPED = """
+import signal, sys
+from invoke.exceptions import Exit
+from deploy import console
+from deploy.rollout import apply
+from tests.fakes.proof import PROOF, FakePlayer
+from tests.fakes.releases import release, rollout
+from tests.fakes.target import MemoryTarget
+
+class Waiting(MemoryTarget):
+    def shift(self, release, prove=None):
+        super().shift(release, prove)
+        if release != A:
+            print("waiting", flush=True)
+            signal.pause()
+
+A, B = release("a"), release("b")
+target = Waiting()
+target.served(rollout(1, A))
+
+@console.task_body
+def task():
+    try:
+        apply(B, target, PROOF, trigger="release", by="ada", play=FakePlayer())
+    finally:
+        print(target.serves(A), target.history()[-1].ending.why)
+
+try:
+    task()
+except Exit as end:
+    sys.exit(end.code)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release_back(number: signal.Signals, code: int) -> None:
+    """Whoever tells it: a person, a CI system, a service manager."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("True interrupted\n", code)
+    assert "run the same command again" in err
 
 
 def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

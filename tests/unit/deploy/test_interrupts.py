@@ -1,4 +1,4 @@
-"""Ctrl-C while something is brought to its end."""
+"""Ctrl-C and SIGTERM while something is brought to its end."""
 
 from __future__ import annotations
 
@@ -8,43 +8,69 @@ import threading
 import pytest
 
 from deploy import interrupts, progress
+from deploy.interrupts import Terminated
 from tests.fakes.display import Noted
 
+BOTH = [(signal.SIGINT, KeyboardInterrupt, "Ctrl-C"), (signal.SIGTERM, Terminated, "SIGTERM")]
 
-def press() -> None:
-    """What a terminal does when somebody presses Ctrl-C."""
-    signal.raise_signal(signal.SIGINT)
+each_signal = pytest.mark.parametrize(("number", "error", "name"), BOTH)
 
 
-def test_what_is_brought_to_its_end_is_not_interrupted() -> None:
-    """Whoever pressed it is told what is waited for."""
+@each_signal
+def test_what_is_brought_to_its_end_is_not_interrupted(number: signal.Signals, error: type[BaseException], name: str) -> None:
+    """Whoever asked for it is told what is waited for."""
     done: list[str] = []
     noted = Noted()
     with progress.shown_on(noted), interrupts.held("writing it down"):
-        press()
+        signal.raise_signal(number)
         done.append("written")
     assert done == ["written"]
-    assert noted.notes == ["writing it down; Ctrl-C again stops at once"]
+    assert noted.notes == [f"writing it down; {name} again stops at once"]
 
 
-def test_whoever_insists_is_obeyed() -> None:
+@each_signal
+def test_whoever_insists_is_obeyed(number: signal.Signals, error: type[BaseException], name: str) -> None:
     """A block that hangs can be left."""
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held("waiting"):  # noqa: PT012  one story
-        press()
-        press()
+    with pytest.raises(error) as caught, interrupts.held("waiting"):  # noqa: PT012  one story
+        signal.raise_signal(number)
+        signal.raise_signal(number)
         done.append("never")
     assert not done
+    assert caught.type is error
 
 
-def test_afterwards_ctrl_c_is_what_it_was() -> None:
-    """Also where nobody pressed it, and where the block failed."""
-    before = signal.getsignal(signal.SIGINT)
-    with interrupts.held("nothing"):
+def test_both_signals_together_are_one_request() -> None:
+    """A runner that sends one after the other does not insist; whoever sends one of them again does."""
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), interrupts.held("waiting"):  # noqa: PT012  one story
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        done.append("waited")
+        signal.raise_signal(signal.SIGINT)
+        done.append("never")
+    assert done == ["waited"]
+
+
+def test_sigterm_ends_a_block_that_hears_it() -> None:
+    """With an exception, on whose way out all is put right."""
+    done: list[str] = []
+    with pytest.raises(Terminated), interrupts.heard():  # noqa: PT012  one story
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            done.append("put right")
+    assert done == ["put right"]
+
+
+def test_afterwards_both_signals_are_what_they_were() -> None:
+    """Also where nobody sent one, and where the block failed."""
+    before = [signal.getsignal(number) for number, *_ in BOTH]
+    with interrupts.heard(), interrupts.held("nothing"):
         pass
-    with pytest.raises(ValueError, match="failed"), interrupts.held("failing"):
+    with pytest.raises(ValueError, match="failed"), interrupts.heard(), interrupts.held("failing"):
         raise ValueError("failed")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number, *_ in BOTH] == before
 
 
 def test_another_thread_has_nothing_to_hold() -> None:
@@ -52,7 +78,7 @@ def test_another_thread_has_nothing_to_hold() -> None:
     done: list[str] = []
 
     def work() -> None:
-        with interrupts.held("working"):
+        with interrupts.heard(), interrupts.held("working"):
             done.append("worked")
 
     thread = threading.Thread(target=work)

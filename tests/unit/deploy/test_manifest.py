@@ -290,6 +290,27 @@ def test_a_file_that_is_the_folder_of_another_is_refused(path: str) -> None:
     assert "is a file and the folder of another" in refused(with_file(path)).detail
 
 
+def with_bodies(*sizes: int) -> bytes:
+    """A manifest with so many golden cases, whose bodies have those sizes."""
+
+    def add(values: Any) -> None:
+        names = [f"golden/{number}.json" for number in range(len(sizes))]
+        values["files"][:1] = [{"path": name, "sha256": SHA, "size": size} for name, size in zip(names, sizes, strict=True)]
+        values["golden"] = [
+            {"name": f"case-{number}", "request": {"path": "/", "body": name}, "expect": {}} for number, name in enumerate(names)
+        ]
+
+    return changed(add)
+
+
+def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
+    """All their bodies together count; the model's other files may have any size."""
+    half = manifest.MAX_BODIES // 2
+    assert manifest.published(with_bodies(half, half), on="m").golden
+    assert "golden cases have more than" in refused(with_bodies(half, half + 1)).detail
+    assert manifest.published(changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m").golden
+
+
 @pytest.mark.parametrize(
     ("missing", "change"),
     [

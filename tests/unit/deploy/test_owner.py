@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.owner import Owner, machine, person, run
+from deploy.owner import Owner, has_ended, machine, person, run
 
 VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
 GITHUB = {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "team/classifier", "GITHUB_RUN_ID": "7"}
@@ -131,6 +131,21 @@ def test_elsewhere_there_is_no_ci_run(monkeypatch: pytest.MonkeyPatch, told: dic
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
     assert run() == ""
+
+
+def test_that_a_process_ended_is_known_of_this_machine_alone() -> None:
+    """Another one may have the same name, and a process of that number."""
+    alive = Owner.current()
+    dead = Owner(alive.person, alive.host, alive.process, f"{alive.started}0")
+    assert has_ended(str(dead), machine())
+    assert not has_ended(str(alive), machine())
+    assert not has_ended(str(dead), "another machine")
+
+
+def test_where_machines_cannot_be_told_apart_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is the same as nobody."""
+    monkeypatch.setattr("deploy.owner.machine", lambda: "")
+    assert not has_ended(str(Owner("ada", socket.gethostname(), 0, "")), "")
 
 
 def test_a_machine_is_known_by_more_than_its_name() -> None:

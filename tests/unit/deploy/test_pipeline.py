@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from deploy import pipeline
+from deploy import pipeline, promotion
 from deploy.clients.cluster import ROOT_CA
+from deploy.earlier import Only
 from deploy.errors import (
-    CanaryAborted,
     ClusterError,
     ClusterForbidden,
     ClusterLogin,
@@ -22,22 +23,20 @@ from deploy.errors import (
     ModelUnknown,
     NamespaceMissing,
     RegistryNotFound,
+    RegistryUnreachable,
     ReleaseUnknown,
     RolloutFailed,
     RolloutLocked,
-    SettingsInvalid,
     SmokeFailed,
     VerifyFailed,
 )
-from deploy.owner import Owner
 from deploy.platform import home
-from deploy.records import Rollout
-from deploy.render import SIDE
-from deploy.rollout import Only
+from deploy.render import RELEASE
 from tests.fakes.application import Application
 from tests.fakes.cluster import PodScript
-from tests.fakes.deployers import Deployer, Killed, is_held, mortal
+from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
+from tests.fakes.registry import Meanwhile, MemoryRegistry
 from tests.fakes.trials import URL as TRIAL
 
 DOOR = "http://127.0.0.1:8080"
@@ -79,6 +78,26 @@ def test_a_release_of_nothing_new_moves_nothing(released: Application) -> None:
     assert released.state() == before
     assert (released.engine.built, released.registry.sent, released.trials.tried, released.engine.happened) == ([], [], [], [])
     assert [url for url, _ in released.play.played] == [DOOR]
+
+
+def test_settings_that_were_half_rolled_out_are_not_there_already(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the replicas have them: what stands around them changes last, and its deployer was killed before."""
+    configure(monkeypatch, "staging", host="shop.example", ingress_class="one")
+    pipeline.release(staged.site("staging"))
+    configure(monkeypatch, "staging", ingress_class="two")
+
+    def ingress_class() -> str:
+        return str((staged.cluster.objects.get("Ingress", "classifier-staging") or {})["spec"]["ingressClassName"])
+
+    def rolled(operation: str) -> bool:
+        found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
+        return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
+
+    with mortal(staged, "staging", rolled), pytest.raises(Killed):
+        pipeline.release(staged.site("staging"))
+    assert ingress_class() == "one"
+    assert pipeline.release(staged.site("staging")).changed
+    assert ingress_class() == "two"
 
 
 def test_a_release_of_nothing_new_that_answers_wrongly_is_said(released: Application) -> None:
@@ -220,7 +239,7 @@ def halves(application: Application) -> list[tuple[str, str]]:
     found = []
     for rollout in application.site().target.history():
         image = rollout.attempt.release.image
-        keys.setdefault(image.app.key, "abc"[len(keys)])
+        keys.setdefault(image.app.key, "abcd"[len(keys)])
         found.append((keys[image.app.key], image.layer.model.version))
     return found
 
@@ -274,6 +293,54 @@ def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application
         pipeline.rollback(grown.site(), 1, None)
     assert caught.value.on == first.reference
     assert grown.state() == before
+
+
+class Away(MemoryRegistry):
+    """A registry that cannot be asked for anything."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("has", "mount", "upload", "blob", "manifest", "put_manifest"):
+            raise RegistryUnreachable("the registry gave no answer", on="registry.example", next="see whether it runs")
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize(("only", "expected"), [(None, ("b", "1")), ("model", ("b", "1"))])
+def test_a_rollback_to_what_served_does_without_a_registry_that_is_away(
+    grown: Application, caplog: pytest.LogCaptureFixture, only: Only | None, expected: tuple[str, str]
+) -> None:
+    """The image may still be where it shall serve; it is said that nobody could be asked."""
+    grown.registry = Away()
+    done = pipeline.rollback(grown.site(), None, only)
+    assert halves(grown)[-1] == expected
+    assert grown.site().target.serves(done.rollout.attempt.release)
+    assert "the registry cannot be asked" in caplog.text
+
+
+def test_a_pair_that_never_served_needs_the_registry(grown: Application) -> None:
+    """It has to be pushed before it can serve."""
+    grown.registry = Away()
+    with pytest.raises(RegistryUnreachable):
+        pipeline.rollback(grown.site(), None, "code")
+    assert len(halves(grown)) == 3
+
+
+@pytest.mark.parametrize("only", [None, "model"])
+def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(grown: Application, only: Only | None) -> None:
+    """Whoever asked for it did not know of that release; it goes on serving, and they are told who made it."""
+
+    def released() -> None:
+        grown.write("app/main.py", "print('three')\n")
+        pipeline.release(grown.site())
+
+    site = grown.site()
+    site.registry = Meanwhile(grown.registry, released)
+    with pytest.raises(RolloutLocked, match="release 4") as caught:
+        pipeline.rollback(site, None, only)
+    assert "run again" in caught.value.next
+    assert halves(grown)[3:] == [("c", "2")]
+    assert grown.site().target.serves(pipeline.serving(grown.site()).attempt.release)
+    pipeline.rollback(grown.site(), None, only)
+    assert len(halves(grown)) == 5
 
 
 def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: Application) -> None:
@@ -465,7 +532,7 @@ def release_there(application: Application) -> pipeline.Released:
 
 def promote_there(application: Application) -> pipeline.Released:
     """What serves here, to a registry that does not have it."""
-    return promoted(application, "production", "local")
+    return promotion.promote(application.site("production"), application.site("local"))
 
 
 def roll_back_there(application: Application) -> pipeline.Released:
@@ -511,303 +578,3 @@ def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Applicatio
     pipeline.release(released.site("staging"))
     assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
     assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)
-
-
-# --- promoting
-
-
-def promoted(application: Application, to: str = "production", source: str = "staging") -> pipeline.Released:
-    """Ships what serves in one environment to another."""
-    return pipeline.promote(application.site(to), application.site(source))
-
-
-def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
-    """To the other environment's own registry; nothing is built, tried or fetched."""
-    first = pipeline.serving(staged.site("staging")).attempt.release
-    done = promoted(staged)
-    release = done.rollout.attempt.release
-    assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (True, "promote", "production")
-    assert (release.image, release.repository) == (first.image, "far.example/live/classifier")
-    assert staged.far.manifests["live/classifier"][release.image.digest] == staged.registry.manifests[REPOSITORY][release.image.digest]
-    assert (staged.engine.built, staged.trials.tried, staged.store.streamed) == ([], [], [])
-    assert staged.cluster.answers("classifier-production") == staged.cluster.answers("classifier-staging") == {first.image.digest}
-    assert [url for url, _ in staged.play.played] == [PRODUCTION, PRODUCTION]
-
-
-def test_a_promotion_needs_two_registries_and_a_cluster_only(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No engine, no source, and nothing in the cache."""
-    staged.machine.running = False
-    staged.machine.programs.clear()
-    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    (staged.folder / "Dockerfile").unlink()
-    assert promoted(staged).changed
-    assert staged.machine.happened == []
-
-
-def test_promoting_again_changes_nothing(staged: Application) -> None:
-    """What serves there is proven once more."""
-    promoted(staged)
-    staged.forget()
-    before = staged.state()
-    done = promoted(staged)
-    assert (done.changed, done.rollout.attempt.id) == (False, 1)
-    assert staged.state() == before
-    assert [url for url, _ in staged.play.played] == [PRODUCTION]
-
-
-@pytest.mark.parametrize(("repository", "mounts"), [("live/classifier", True), ("classifier", False)])
-def test_a_promotion_within_a_registry_sends_nothing(
-    staged: Application,
-    monkeypatch: pytest.MonkeyPatch,
-    repository: str,
-    mounts: bool,  # noqa: FBT001  both
-) -> None:
-    """Another repository takes the blobs over; the same one has them."""
-    configure(monkeypatch, "production", registry="registry.example", repository=repository)
-    done = promoted(staged)
-    assert done.rollout.attempt.release.repository == f"registry.example/{repository}"
-    assert staged.registry.sent == []
-    assert bool(staged.registry.mounted) is bool(staged.registry.put) is mounts
-
-
-def test_nothing_can_be_promoted_from_where_nothing_was_released(application: Application) -> None:
-    """It is said for which environment; the other one is left alone."""
-    with pytest.raises(ReleaseUnknown) as caught:
-        promoted(application)
-    assert caught.value.on == "environment staging"
-    assert application.written == []
-
-
-@pytest.mark.parametrize("shared", [True, False])
-def test_what_the_registry_lost_is_not_promoted(staged: Application, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:  # noqa: FBT001  both
-    """Not even to an environment that shares the repository: its nodes could not pull it."""
-    if shared:
-        configure(monkeypatch, "production", registry="registry.example", repository="classifier")
-    release = pipeline.serving(staged.site("staging")).attempt.release
-    staged.registry.manifests[REPOSITORY].pop(release.image.digest)
-    with pytest.raises(RegistryNotFound) as caught:
-        promoted(staged)
-    assert caught.value.on == release.reference
-    assert (staged.written, staged.far.sent, staged.far.put) == ([], [], [])
-
-
-def test_what_was_proven_last_is_promoted(staged: Application) -> None:
-    """Not what was tried after it and taken back."""
-    first = pipeline.serving(staged.site("staging")).attempt.release.image
-    staged.publish("2")
-    staged.play.wrong[STAGING] = "expected 3, got 8"
-    with pytest.raises(GoldenMiss):
-        pipeline.release(staged.site("staging"))
-    assert promoted(staged).rollout.attempt.release.image == first
-
-
-def test_a_promotion_that_fails_its_proof_is_taken_back(staged: Application) -> None:
-    """What serves in production stays; staging is not asked."""
-    promoted(staged)
-    before = staged.cluster.answers("classifier-production")
-    staged.publish("2")
-    pipeline.release(staged.site("staging"))
-    staged.play.wrong[PRODUCTION] = "expected 3, got 8"
-    with pytest.raises(GoldenMiss):
-        promoted(staged)
-    assert staged.cluster.answers("classifier-production") == before
-    assert [item.outcome for item in staged.site("production").view.history()] == ["succeeded", "undone"]
-    assert pipeline.serving(staged.site("staging")).attempt.id == 2
-
-
-def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
-    """As any other release."""
-    first = promoted(staged).rollout.attempt.release
-    staged.publish("2")
-    pipeline.release(staged.site("staging"))
-    promoted(staged)
-    assert pipeline.rollback(staged.site("production"), None, None).rollout.attempt.release == first
-    assert [item.attempt.trigger for item in staged.site("production").view.history()] == ["promote", "promote", "rollback"]
-
-
-def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Application) -> None:
-    """From the engine's environment, whose registry they share."""
-    first = pipeline.serving(released.site("local")).attempt.release
-    done = promoted(released, "staging", "local")
-    assert done.rollout.attempt.release == first
-    assert released.cluster.answers("classifier-staging") == {first.image.digest}
-    assert (released.engine.happened, released.registry.sent, released.registry.put) == ([], [], [])
-
-
-def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application) -> None:
-    """To look at a release of the cluster where it can be debugged."""
-    done = promoted(staged, "local", "staging")
-    assert (done.verdict.url, done.rollout.attempt.trigger) == (DOOR, "promote")
-    assert staged.site("local").view.serves(pipeline.serving(staged.site("staging")).attempt.release)
-
-
-def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) -> None:
-    """Who is at work in the other environment is told, and that environment is left as it is."""
-    promoted(staged)
-    staged.publish("2")
-    pipeline.release(staged.site("staging"))
-    lease = staged.cluster.objects.get("Lease", "classifier-production-deployer")
-    assert lease
-    lease["spec"]["holderIdentity"] = str(Owner("grace", "elsewhere", 7, "1"))
-    with pytest.raises(RolloutLocked, match=r"grace on elsewhere \(process 7\)"):
-        promoted(staged)
-    assert len(staged.site("production").view.history()) == 1
-
-
-def test_a_release_from_a_ci_run_is_remembered_with_its_address(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the cluster, where everybody finds it."""
-    monkeypatch.setenv("CI_PIPELINE_URL", "https://ci.example/pipelines/7")
-    promoted(staged)
-    assert pipeline.serving(staged.site("production")).attempt.run == "https://ci.example/pipelines/7"
-    assert pipeline.serving(staged.site("staging")).attempt.run == ""
-
-
-# --- canaries
-
-
-def wait(application: Application, monkeypatch: pytest.MonkeyPatch) -> Deployer[pipeline.Released]:
-    """A deployer that holds a canary, and for whom others wait."""
-    configure(monkeypatch, "staging", lock_wait=60)
-    deployer = Deployer(application, lambda: pipeline.release(application.site()))
-    deployer.until(lambda: is_held(application))
-    return deployer
-
-
-def serving(application: Application) -> list[str]:
-    """The versions of the models that answer."""
-    known = {
-        item.attempt.release.image.digest: item.attempt.release.image.layer.model.version for item in application.site().view.history()
-    }
-    return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
-
-
-def test_a_canary_is_promoted_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told so by whoever asks, who hears what came of it; the history has one attempt."""
-    deployer = wait(trying, monkeypatch)
-    assert serving(trying) == ["1", "2"]
-    done = pipeline.promote_canary(trying.site())
-    assert deployer.outcome().rollout == done == trying.site().view.history()[-1]
-    assert (done.attempt.id, done.outcome, serving(trying)) == (2, "succeeded", ["2"])
-
-
-def test_a_canary_is_given_up_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which fails with the name of who wanted that; the previous release serves alone."""
-    deployer = wait(trying, monkeypatch)
-    monkeypatch.setenv("GITHUB_ACTOR", "ada")
-    done = pipeline.abort(trying.site())
-    assert (done.attempt.id, done.outcome, serving(trying)) == (2, "undone", ["1"])
-    with pytest.raises(CanaryAborted, match="ada gave the canary up"):
-        deployer.outcome()
-
-
-def test_whoever_cannot_wait_is_told_that_the_deployer_knows(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no success yet; the deployer does what it was told all the same."""
-    deployer = wait(trying, monkeypatch)
-    configure(monkeypatch, "staging", lock_wait=0)
-    with pytest.raises(RolloutLocked, match="it was told to promote") as caught:
-        pipeline.promote_canary(trying.site())
-    assert "invoke status" in caught.value.next
-    assert deployer.outcome().rollout.succeeded
-    assert serving(trying) == ["2"]
-
-
-def test_a_canary_that_fails_while_it_takes_over_is_no_success(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever promoted it hears why it was taken back."""
-    deployer = wait(trying, monkeypatch)
-    trying.cluster.world.room = len(trying.site().view.replicas())
-    with pytest.raises(CanaryAborted, match="the canary was taken back: no node can take a replica"):
-        pipeline.promote_canary(trying.site())
-    with pytest.raises(RolloutFailed):
-        deployer.outcome()
-    assert serving(trying) == ["1"]
-
-
-def test_a_canary_that_has_taken_over_is_not_given_up(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its deployer heard of it too late; the way back is named."""
-    configure(monkeypatch, "staging", canary__seconds=3)
-    deployer = wait(trying, monkeypatch)
-
-    def grows() -> bool:
-        return sum(replica.image == held for replica in trying.site().view.replicas()) == 2
-
-    held = trying.site().on_cluster.canary()
-    deployer.until(grows)
-    assert is_held(trying)
-    with pytest.raises(ReleaseUnknown, match="taken over already") as caught:
-        pipeline.abort(trying.site())
-    assert "rollback" in caught.value.next
-    assert deployer.outcome().rollout.succeeded
-
-
-def test_a_canary_without_a_deployer_is_promoted_by_whoever_asks(orphaned: Application) -> None:
-    """It is not held again, nor tried; the front door proves it."""
-    assert serving(orphaned) == ["1", "2"]
-    done = pipeline.promote_canary(orphaned.site())
-    assert (done.attempt.id, done.outcome, done.attempt.trigger, serving(orphaned)) == (3, "succeeded", "release", ["2"])
-    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
-    assert [url for url, _ in orphaned.play.played] == [STAGING]
-
-
-def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From any machine with access to the cluster alone."""
-    orphaned.machine.running = False
-    orphaned.registry.manifests.clear()
-    monkeypatch.setenv("GITHUB_ACTOR", "ada")
-    done = pipeline.abort(orphaned.site())
-    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (2, "undone", "given up by ada")
-    assert serving(orphaned) == ["1"]
-    assert {replica.state for replica in orphaned.site().view.replicas()} == {"serving"}
-
-
-def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(orphaned: Application) -> None:
-    """To promote it is not to trust it."""
-    orphaned.play.wrong[STAGING] = "expected 3, got 8"
-    with pytest.raises(GoldenMiss):
-        pipeline.promote_canary(orphaned.site())
-    assert serving(orphaned) == ["1"]
-
-
-def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests go back to what was proven before a third model is tried."""
-    configure(monkeypatch, "staging", canary__seconds=3)
-    orphaned.publish("3")
-    pipeline.release(orphaned.site())
-    assert serving(orphaned) == ["3"]
-    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
-
-
-Ask = Callable[..., Rollout]
-
-
-@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
-def test_where_no_canary_is_held_none_can_be_decided_on(application: Application, ask: Ask) -> None:
-    """Neither before a first release nor when one serves; nothing is written."""
-    for releases in range(2):
-        with pytest.raises(ReleaseUnknown, match="no canary is held"):
-            ask(application.site("staging"))
-        assert application.written == []
-        if not releases:
-            pipeline.release(application.site("staging"))
-            application.forget()
-
-
-@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
-def test_what_stands_by_is_no_canary(staged: Application, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
-    """Though somebody has sent requests to both sides by hand: its attempt has ended long ago."""
-    configure(monkeypatch, "staging", strategy="blue-green")
-    staged.publish("2")
-    pipeline.release(staged.site("staging"))
-    service = staged.cluster.objects.get("Service", "classifier-staging")
-    assert service
-    del service["spec"]["selector"][SIDE]
-    assert staged.site("staging").on_cluster.canary()
-    with pytest.raises(ReleaseUnknown, match="no canary is held"):
-        ask(staged.site("staging"))
-
-
-@pytest.mark.parametrize("ask", [pipeline.promote_canary, pipeline.abort])
-def test_there_are_no_canaries_on_one_machine(released: Application, ask: Ask) -> None:
-    """The setting to change is named."""
-    with pytest.raises(SettingsInvalid) as caught:
-        ask(released.site("local"))
-    assert caught.value.on == "[environments.local] target"

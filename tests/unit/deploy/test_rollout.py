@@ -9,6 +9,7 @@ import pytest
 
 from deploy.entrance import Entrance
 from deploy.errors import (
+    DiskFull,
     EngineUnavailable,
     GoldenMiss,
     ReleaseError,
@@ -19,7 +20,7 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
-from deploy.rollout import Only, abort, apply, current, failed, to_go_back_to, verify
+from deploy.rollout import abort, apply, current, failed, verify
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
@@ -141,6 +142,32 @@ def test_ctrl_c_after_the_proof_comes_too_late(target: MemoryTarget, moment: str
     assert target.history()[-1].outcome == "succeeded"
 
 
+FULL = DiskFull("no space is left on the disk", on="here", next="free some")
+
+
+def test_a_release_whose_success_cannot_be_written_down_is_taken_back(target: MemoryTarget) -> None:
+    """What serves is what the history says."""
+    target.served(rollout(1, A))
+    target.fails("end 2", FULL)
+    with pytest.raises(DiskFull):
+        applied(target, B)
+    assert target.happened == ["begin 2", "shift b1", "end 2", "shift a1", "settle a1", "end 2"]
+    assert target.serves(A)
+    ended = target.history()[-1]
+    assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", FULL.what)
+
+
+def test_what_cannot_be_removed_after_a_success_takes_nothing_back(target: MemoryTarget, caplog: pytest.LogCaptureFixture) -> None:
+    """The command fails, because somebody has to see to it, and says that the release serves."""
+    target.served(rollout(1, A))
+    target.fails("settle b1", FULL)
+    with pytest.raises(DiskFull):
+        applied(target, B)
+    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.history()[-1].outcome == "succeeded"
+    assert "release 2 is proven and serves" in caplog.text
+
+
 @pytest.mark.parametrize("moment", ["shift a1", "settle a1", "end 2"])
 def test_ctrl_c_does_not_end_an_undoing(target: MemoryTarget, moment: str) -> None:
     """The previous release serves again, and what is told is the reason why the new one does not."""
@@ -210,6 +237,34 @@ def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
     with pytest.raises(RolloutLocked):
         applied(target, A)
     assert target.happened == []
+
+
+def decided(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
+    """Applies a release that was chosen by that history."""
+    return apply(value, target, PROOF, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer())
+
+
+@pytest.mark.parametrize("seen", [(), (rollout(1, A),)])
+def test_what_was_decided_before_somebody_else_released_is_not_done(target: MemoryTarget, seen: tuple[Rollout, ...]) -> None:
+    """It would take back what nobody had seen; who made it is told."""
+    target.served(rollout(1, A), rollout(2, B))
+    with pytest.raises(RolloutLocked, match="somebody else released meanwhile: ada, release 2"):
+        decided(target, C, *seen)
+    assert target.happened == []
+    assert target.serves(B)
+    assert not target.busy
+
+
+@pytest.mark.parametrize("later", [(), (rollout(2, B, "undone"),), (rollout(2, B, "unfinished"),)])
+def test_what_was_decided_on_what_still_serves_is_done(target: MemoryTarget, later: tuple[Rollout, ...]) -> None:
+    """Attempts that came to nothing have changed nothing."""
+    target.served(rollout(1, A), *later)
+    assert decided(target, C, rollout(1, A)).succeeded
+
+
+def test_what_was_decided_where_nothing_served_is_done(target: MemoryTarget) -> None:
+    """Nothing can be taken back there."""
+    assert decided(target, A).succeeded
 
 
 def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None:
@@ -369,93 +424,6 @@ def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
         verify(target, PROOF, FakePlayer(lambda: "expected 3, got 8"))
     assert "three: expected 3, got 8" in caught.value.detail
     assert "rollback" in caught.value.next
-
-
-# --- going back
-
-
-def past(*steps: str) -> tuple[Rollout, ...]:
-    """A history from words: code and model, then `<` for a rollback, `!` for one that was undone, `?` for one without end."""
-    return tuple(
-        rollout(
-            number,
-            release(step[0], step[1]),
-            "undone" if "!" in step else "unfinished" if "?" in step else "succeeded",
-            "rollback" if "<" in step else "release",
-        )
-        for number, step in enumerate(steps, 1)
-    )
-
-
-@pytest.mark.parametrize(
-    ("steps", "only", "expected"),
-    [
-        (("a1", "b2"), None, 1),
-        (("a1", "b1", "b2"), None, 2),
-        (("a1", "b1", "b2"), "model", 2),
-        (("a1", "b1", "b2"), "code", 1),
-        (("a1", "a2", "b2"), "code", 2),
-        (("a1", "a2", "b2"), "model", 1),
-        (("a1", "b2", "b2"), None, 1),
-        (("a1", "b2", "c3!", "d4?"), None, 1),
-        (("a1", "b2!", "c3"), None, 1),
-        (("a1", "b2?", "c3"), "model", 1),
-        (("a1", "b2", "c3", "b2<"), None, 1),
-        (("a1", "b2", "c3", "b2<", "a1<!"), None, 1),
-        (("a1", "b2", "a1<", "c3"), None, 3),
-        (("a1", "b2", "a1<", "b2", "c3"), None, 4),
-        (("a1", "a2", "a3", "a2<"), "model", 1),
-        (("a1", "b2", "c2", "c1<"), "code", 2),
-        (("a1", "b1", "c1", "b1<"), "code", 1),
-        (("a1", "a2", "b3", "b2<"), "model", 1),
-        (("z0", "a1", "b2", "a1", "c3", "a1<"), None, 3),
-    ],
-)
-def test_a_rollback_goes_to_the_last_that_was_different(steps: tuple[str, ...], only: Only | None, expected: int) -> None:
-    """In what shall be taken back, among what was proven; and twice is two steps back, not there and back again."""
-    assert to_go_back_to(past(*steps), None, only).attempt.id == expected
-
-
-@pytest.mark.parametrize(
-    ("steps", "only"),
-    [
-        (("a1",), None),
-        (("a1", "a1"), None),
-        (("a1", "b1"), "model"),
-        (("a1", "a2"), "code"),
-        (("a1", "b2!"), None),
-        (("a1", "b2", "a1<"), None),
-        (("a1", "a2", "a1<"), "model"),
-    ],
-)
-def test_where_nothing_was_different_there_is_nothing_to_go_back_to(steps: tuple[str, ...], only: Only | None) -> None:
-    """It is said for which half."""
-    with pytest.raises(ReleaseUnknown, match=f"no earlier {only or 'release'} to go back to"):
-        to_go_back_to(past(*steps), None, only)
-
-
-@pytest.mark.parametrize("only", [None, "model", "code"])
-def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> None:
-    """By its number in the history, also to one that was taken back by a rollback before."""
-    history = past("a1", "b2", "a1<", "c3")
-    assert [to_go_back_to(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("number", [2, 3, 9])
-def test_a_release_that_never_served_cannot_be_gone_back_to(number: int) -> None:
-    """Those that did are listed."""
-    with pytest.raises(ReleaseUnknown, match=f"release {number} never served here") as caught:
-        to_go_back_to(past("a1", "b2!", "c3?", "d4"), number, None)
-    assert caught.value.next.endswith("1, 4")
-
-
-@pytest.mark.parametrize("steps", [(), ("a1!",), ("a1?",)])
-@pytest.mark.parametrize("number", [None, 1])
-def test_where_nothing_was_released_there_is_nothing_to_go_back_to(steps: tuple[str, ...], number: int | None) -> None:
-    """The way to a first release is named."""
-    with pytest.raises(ReleaseUnknown, match="nothing has been released here yet") as caught:
-        to_go_back_to(past(*steps), number, None)
-    assert "invoke release" in caught.value.next
 
 
 @pytest.mark.parametrize(("outcome", "expected"), [("succeeded", 2), ("undone", 1), ("failed", 1), ("unfinished", 1)])

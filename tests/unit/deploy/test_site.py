@@ -118,6 +118,28 @@ def test_a_login_of_the_docker_configuration_is_used(application: Application, m
     assert (login.user, login.password) == ("ada", "secret")
 
 
+def test_looking_needs_no_login(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is woken at night need not have the registry's password."""
+    monkeypatch.delenv("REGISTRY_PASSWORD", raising=False)
+    site = with_login(application)
+    assert site.view.history() == ()
+    assert site.view.replicas() == ()
+
+
+@pytest.mark.parametrize("variable", ["REGISTRY_USER", "REGISTRY_PASSWORD"])
+def test_a_login_that_is_not_whole_is_told_before_anything_is_made_ready(
+    application: Application, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """A release would find it out when it has built."""
+    application.machine.running = False
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
+    monkeypatch.delenv(variable)
+    with pytest.raises(SettingsInvalid, match=f"{variable} is not set"):
+        _ = with_login(application).target
+    assert application.machine.happened == []
+
+
 # --- clients
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,45 +23,93 @@ from tests.fakes.halves import BASE, CODE, LIBRARIES, MOUNT, WEIGHTS, digest
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 
 Held = tuple[bytes, ...]
+HELD = "sha256:held"
+
+
+class Found(NamedTuple):
+    """What an archive says of its image: paths in it, of which one's digest is to be the image's id, and its name."""
+
+    id: str
+    config: str
+    layers: list[str]
+    tag: str
+
+
+Reader = Callable[[Mapping[str, bytes]], Found]
+
+
+def saved(files: Mapping[str, bytes]) -> Found:
+    """Reads an archive as engines do that keep images as layers."""
+    (listed,) = json.loads(files["manifest.json"])
+    return Found(listed["Config"], listed["Config"], listed["Layers"], *listed["RepoTags"])
+
+
+def laid_out(files: Mapping[str, bytes]) -> Found:
+    """Reads an archive as engines do that keep images as OCI content."""
+    assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
+    (listed,) = json.loads(files["index.json"])["manifests"]
+    manifest = files[at(listed["digest"])]
+    assert (digest(manifest), len(manifest), listed["mediaType"]) == (listed["digest"], listed["size"], image.MANIFEST_TYPE)
+    config, layers, _ = image.parts(manifest)
+    tag = listed["annotations"]["io.containerd.image.name"]
+    assert tag.endswith(f":{listed['annotations']['org.opencontainers.image.ref.name']}")
+    return Found(at(listed["digest"]), at(config.digest), [at(item.digest) for item in layers], tag.removeprefix("docker.io/"))
+
+
+READERS = pytest.mark.parametrize("reads", [saved, laid_out])
+
+
+def at(named: str) -> str:
+    """Where an OCI layout has the bytes of a digest."""
+    return f"blobs/{named.replace(':', '/')}"
+
+
+def unpacked(data: bytes) -> bytes:
+    """A layer as it was before it was packed."""
+    return data.removeprefix(b"\x1f\x8b")
 
 
 class LoadingEngine:
     """As much of an engine as loading needs: it knows images by their chains, and takes archives with layers left out.
 
     Attributes:
+        reads: the form of an archive that it reads.
         takes: whether an archive may leave out layers that it holds.
         renames: whether it makes other images of what it is given.
-        loaded: the names of the layers in each archive that came.
+        packs: whether it has packed its own layers in another way, and so lists no image of which some were left out.
+        loaded: the layers in each archive that came.
         tags: the names that images were given.
     """
 
-    def __init__(self, *held: Held, takes: bool = True, renames: bool = False) -> None:
+    def __init__(self, *held: Held, reads: Reader = saved, takes: bool = True, renames: bool = False, packs: bool = False) -> None:
         self.images = {f"held-{number}": tuple(map(digest, chain)) for number, chain in enumerate(held)}
-        self.takes, self.renames = takes, renames
-        self.loaded: list[list[str]] = []
+        self.reads, self.takes, self.renames, self.packs = reads, takes, renames, packs
+        self.unlisted: set[str] = set()
+        self.loaded: list[list[bytes]] = []
         self.tags: list[str] = []
 
-    def diff_ids(self, image: str) -> tuple[str, ...] | None:
-        return self.images.get(image)
+    def image_id(self, image: str) -> str | None:
+        return image if image in self.images else None
 
     def chains(self) -> Iterable[tuple[str, ...]]:
-        return list(self.images.values())
+        return [chain for name, chain in self.images.items() if name not in self.unlisted]
 
     def load(self, archive: Iterable[bytes]) -> None:
         with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
             files = {member.name: opened.extractfile(member).read() for member in opened if member.isreg()}  # type: ignore[union-attr]
-        (listed,) = json.loads(files.pop("manifest.json"))
-        config = files.pop(listed["Config"])
-        self.loaded.append(list(files))
-        ids = image.diff_ids(config)
-        for count, (name, diff_id) in enumerate(zip(listed["Layers"], ids, strict=True)):
+        found = self.reads(files)
+        self.loaded.append([unpacked(data) for name, data in files.items() if name.startswith("blobs/") and not data.startswith(b"{")])
+        ids = image.diff_ids(files[found.config])
+        for count, (name, diff_id) in enumerate(zip(found.layers, ids, strict=True)):
             held = any(chain[: count + 1] == ids[: count + 1] for chain in self.images.values())
             if name not in files and not (held and self.takes):
                 raise EngineFailed("the container engine refused what it was asked", on=name, next="send all layers")
-            if name in files and digest(files[name].removeprefix(b"\x1f\x8b")) != diff_id:
+            if name in files and digest(unpacked(files[name])) != diff_id:
                 raise EngineFailed("the layer is another", on=name, next="send that layer")
-        self.tags += listed["RepoTags"]
-        self.images["renamed" if self.renames else digest(config)] = ids
+        self.tags.append(found.tag)
+        name = "renamed" if self.renames else digest(files[found.id])
+        self.images[name] = ids
+        self.unlisted = self.unlisted - {name} | ({name} if self.packs and not files.keys() >= {*found.layers} else set())
 
 
 def as_engine(fake: LoadingEngine) -> Engine:
@@ -85,14 +134,10 @@ def joined(blobs: Blobs) -> Image:
     return image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
 
 
-def tar_of(data: bytes) -> str:
-    """The name of a layer in an archive."""
-    return f"{digest(data).removeprefix('sha256:')}.tar"
-
-
 # --- loading
 
 
+@READERS
 @pytest.mark.parametrize(
     ("held", "sent"),
     [
@@ -105,20 +150,29 @@ def tar_of(data: bytes) -> str:
         (((BASE, LIBRARIES, WEIGHTS, CODE, b"more"),), []),
     ],
 )
-def test_only_layers_that_the_engine_lacks_are_sent(blobs: Blobs, joined: Image, held: tuple[Held, ...], sent: list[bytes]) -> None:
+def test_only_layers_that_the_engine_lacks_are_sent(
+    blobs: Blobs, joined: Image, held: tuple[Held, ...], sent: list[bytes], reads: Reader
+) -> None:
     """It finds the others by the chain of all layers below them; a layer above another one is another to it."""
-    engine = LoadingEngine(*held)
+    engine = LoadingEngine(*held, reads=reads)
     told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
-    assert engine.loaded == [[tar_of(data) for data in sent]]
-    assert engine.diff_ids(joined.config) == image.diff_ids(blobs.read(joined.config))
-    assert told == sum(len(data) + (0 if data == WEIGHTS else 2) for data in sent)
+    assert engine.loaded == [sent]
+    assert engine.images[told.id] == image.diff_ids(blobs.read(joined.config))
+    assert told.sent == sum(len(data) + (0 if data == WEIGHTS else 2) for data in sent)
 
 
-def test_an_image_that_the_engine_holds_is_not_sent(blobs: Blobs, joined: Image) -> None:
+def test_an_image_is_known_by_what_the_engine_keeps(blobs: Blobs, joined: Image) -> None:
+    """By its config where that is layers, and by its manifest where it is OCI content."""
+    for reads, known in ((saved, joined.config), (laid_out, joined.digest)):
+        assert smoke.load(joined, as_engine(LoadingEngine(reads=reads)), blobs, lambda _: None).id == known
+
+
+@READERS
+def test_an_image_that_the_engine_holds_is_not_sent(blobs: Blobs, joined: Image, reads: Reader) -> None:
     """Not even its config."""
-    engine = LoadingEngine()
-    smoke.load(joined, as_engine(engine), blobs, lambda _: None)
-    assert smoke.load(joined, as_engine(engine), blobs, nothing) == 0
+    engine = LoadingEngine(reads=reads)
+    first = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert smoke.load(joined, as_engine(engine), blobs, nothing) == (first.id, 0)
     assert len(engine.loaded) == 1
 
 
@@ -139,11 +193,20 @@ def test_only_what_is_sent_is_brought_to_the_cache(blobs: Blobs, joined: Image) 
 
 
 def test_an_engine_that_takes_no_gaps_gets_the_whole_image(blobs: Blobs, joined: Image) -> None:
-    """Engines that store images as OCI content are of that kind; all bytes are told as sent."""
-    engine = LoadingEngine((BASE, LIBRARIES), takes=False)
+    """One that keeps images as OCI content may lack layers of an image that it holds; all bytes are told as sent."""
+    engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, takes=False)
     told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
-    assert engine.loaded == [[tar_of(WEIGHTS), tar_of(CODE)], [tar_of(data) for data in (BASE, LIBRARIES, WEIGHTS, CODE)]]
-    assert told == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
+    assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
+    assert told.sent == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
+
+
+def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another_way(blobs: Blobs, joined: Image) -> None:
+    """Else it would run, but be on no list of images."""
+    engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, packs=True)
+    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
+    assert told.id == joined.digest
+    assert image.diff_ids(blobs.read(joined.config)) in list(engine.chains())
 
 
 def test_an_engine_that_takes_nothing_is_told(blobs: Blobs, joined: Image) -> None:
@@ -166,12 +229,13 @@ def test_an_engine_that_makes_another_image_of_it_is_told(blobs: Blobs, joined: 
     """What is tried must be exactly what was joined."""
     with pytest.raises(EngineFailed, match="another identity") as caught:
         smoke.load(joined, as_engine(LoadingEngine(renames=True)), blobs, lambda _: None)
-    assert caught.value.on == joined.config
+    assert caught.value.on == joined.digest
 
 
-def test_a_loaded_image_has_a_name_that_people_recognise(blobs: Blobs, joined: Image) -> None:
+@READERS
+def test_a_loaded_image_has_a_name_that_people_recognise(blobs: Blobs, joined: Image, reads: Reader) -> None:
     """The application and the start of the digest."""
-    engine = LoadingEngine()
+    engine = LoadingEngine(reads=reads)
     smoke.load(joined, as_engine(engine), blobs, lambda _: None)
     assert engine.tags == [f"twinship/classifier:{joined.digest.removeprefix('sha256:')[:12]}"]
 
@@ -205,7 +269,7 @@ class FakeTrials:
 
 def check(joined: Image, trials: FakeTrials, player: FakePlayer, within: float = 5.0) -> Verdict:
     """Tries an image."""
-    return smoke.check(joined, PROOF, trials, port=8080, ready="/readyz", within=within, play=player)
+    return smoke.check(joined, HELD, PROOF, trials, port=8080, ready="/readyz", within=within, play=player)
 
 
 def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
@@ -214,7 +278,7 @@ def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
     verdict = check(joined, trials, player)
     assert verdict.passed
     assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
-    assert trials.tried == [(joined.config, 8080)]
+    assert trials.tried == [(HELD, 8080)]
     assert trials.running == 0
 
 

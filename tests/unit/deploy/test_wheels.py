@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from deploy import wheels
+from deploy import progress, wheels
 from deploy.blobs import Blobs
 from deploy.errors import DiskFull, WheelsUnavailable
 from deploy.settings import Wheels
@@ -117,6 +118,28 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
         (folder / PLAIN).write_bytes(folder.name.encode())
     wheels._keep(mine, theirs)
     assert (theirs / PLAIN).read_bytes() == b"theirs"
+
+
+class Pressed(progress.Quiet):
+    """Whoever looks presses Ctrl-C at the first line."""
+
+    def note(self, text: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_download_ends_with_the_process_that_wants_it(
+    application: Path, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What tells this process to stop need not have told pip."""
+    program, number = tmp_path / "python", tmp_path / "number"
+    program.write_text(f"#!/bin/sh\necho $$ >{number}\necho Collecting\nexec sleep 60\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with progress.shown_on(Pressed()), pytest.raises(KeyboardInterrupt):
+        wheels.download(WANTED, application, "amd64", blobs)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(number.read_text(encoding="utf-8")), 0)
+    assert not list(blobs.temporary.iterdir())
 
 
 def test_a_full_disk_is_not_taken_for_a_missing_network(
