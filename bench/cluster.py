@@ -71,7 +71,7 @@ def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
     with served(made, kubeconfig) as deployer:
         host, port = _way_in(connected(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}")
         load = Load(host, port, deployer.body, clients=plan.clients, pause=plan.pause, kept=rollouts.first_label)
-        rolled = rollouts.under(load, "kubernetes", "steady", mixed(deployer)[: plan.steps], plan.rest, LINGERS)
+        rolled = rollouts.under(load, "kubernetes", "steady", mixed(deployer)[: plan.steps], plan.rest, lambda _: LINGERS)
         log.info("    replicas of rollouts at rest")
         arrivals = tuple(found for number in range(plan.arrivals) for found in _arrived(deployer, 1 + number % 2))
     return Clustered(rolled=rolled, arrivals=arrivals)

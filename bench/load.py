@@ -60,7 +60,7 @@ class Load:
         expected: what a right answer holds; anything will do if it is empty.
         path: which path of the application.
         headers: of each request.
-        kept: what to keep of a right answer's text.
+        kept: what to keep of a right answer's text; one of which it cannot be had (a ValueError, LookupError or TypeError) is not right.
     """
 
     host: str
@@ -124,10 +124,19 @@ class Load:
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             return Answer(at, time.monotonic() - at, 0, "", f"{type(error).__name__}: {error}")
-        right = response.status == http.client.OK and self.expected in text
-        problem = "" if right else text[:200].decode("utf-8", "replace") or f"an empty answer with status {response.status}"
-        said = self.kept(text) if right else ""
-        return Answer(at, time.monotonic() - at, response.status, response.headers.get("X-Model-Digest", ""), problem, said)
+        seconds = time.monotonic() - at
+        problem, said = self._judged(response.status, text)
+        return Answer(at, seconds, response.status, response.headers.get("X-Model-Digest", ""), problem, said)
+
+    def _judged(self, status: int, text: bytes) -> tuple[str, str]:
+        """What is wrong with an answer, and what is to be kept of it."""
+        shown = text[:200].decode("utf-8", "replace")
+        if status != http.client.OK or self.expected not in text:
+            return shown or f"an empty answer with status {status}", ""
+        try:
+            return "", self.kept(text)
+        except (ValueError, LookupError, TypeError) as error:
+            return f"not as it should be, {type(error).__name__}: {shown}", ""
 
 
 def summed(answers: Sequence[Answer], seconds: float) -> Burst:

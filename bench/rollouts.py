@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -90,7 +90,9 @@ class Span:
     lingers: float = 0.0
 
 
-def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float, lingers: float = 0.0) -> Rolled:
+def under(
+    load: Load, target: str, name: str, steps: Iterable[Step], rest: float, lingers: Callable[[Span], float] = lambda _: 0.0
+) -> Rolled:
     """Takes one step after the other while a load asks, and holds every answer against what may serve at that moment.
 
     Args:
@@ -99,7 +101,8 @@ def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float
         name: the load's.
         steps: each begins when the one before is done.
         rest: seconds of load before the first.
-        lingers: for how many seconds after a rollout connections that clients keep may be answered by the release before.
+        lingers: tells, when all is over, for how many seconds after a rollout connections that clients keep may have been answered
+            by the release before.
     """
     spans: list[Span] = []
     with load:
@@ -113,9 +116,9 @@ def under(load: Load, target: str, name: str, steps: Iterable[Step], rest: float
             step.take()
             ended, serving = time.monotonic(), load.once()
             says.setdefault(serving.model, serving.said)
-            spans.append(Span(step.name, started, ended, before, serving.model, lingers))
+            spans.append(Span(step.name, started, ended, before, serving.model))
             log.info("    %s, %s: %.1f s, %d answers so far", name, step.name, ended - started, len(load.answers))
-    return _rolled(load, target, name, begin, spans, says)
+    return _rolled(load, target, name, begin, [replace(span, lingers=lingers(span)) for span in spans], says)
 
 
 def _rolled(load: Load, target: str, name: str, begin: float, spans: Sequence[Span], says: Mapping[str, str]) -> Rolled:

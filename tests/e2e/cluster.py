@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from kubernetes import client, config, utils
 from kubernetes.client import ApiException
@@ -18,6 +20,8 @@ from bench.application import ROOT, Application
 
 RBAC = ROOT / "deploy" / "manifests" / "rbac.yaml"
 ACCOUNT = "twinship-deployer"
+# Seconds between two looks at what there is.
+_LOOK = 0.5
 ENVIRONMENTS = """
 [environments.staging]
 target = "kubernetes"
@@ -135,6 +139,41 @@ class Namespace:
         """Who holds a lease; empty if nobody does."""
         leases: Any = client.CoordinationV1Api(self.api)
         return str(leases.read_namespaced_lease(name, self.name).spec.holder_identity or "")
+
+
+class Sightings:
+    """When each pod was first and last seen, those that are asked to go among them, while the `with` block lasts.
+
+    Args:
+        namespace: where they are.
+        prefix: how their names begin.
+    """
+
+    def __init__(self, namespace: Namespace, prefix: str) -> None:
+        self._namespace, self._prefix = namespace, prefix
+        self._seen: dict[str, tuple[float, float]] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def outlast(self, begin: float, end: float) -> float:
+        """For how many seconds after the one moment pods were there that had been there at the other."""
+        last = max((last for first, last in self._seen.values() if first <= begin), default=end)
+        return max(0.0, last + _LOOK - end)
+
+    def _look(self) -> None:
+        while not self._over.wait(_LOOK):
+            names = [pod.metadata.name for pod in self._namespace.core.list_namespaced_pod(self._namespace.name).items]
+            now = time.monotonic()
+            for name in (name for name in names if name.startswith(self._prefix)):
+                self._seen[name] = (self._seen.get(name, (now, now))[0], now)
 
 
 def _apps(api: Any) -> Any:

@@ -13,7 +13,7 @@ from bench.application import Application
 
 
 def assert_none(application: Application, **variables: str) -> None:
-    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache.
+    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache or beside it.
 
     Args:
         application: one that should serve with two replicas.
@@ -32,6 +32,7 @@ def assert_none(application: Application, **variables: str) -> None:
     for blob in (application.home / "blobs" / "sha256").iterdir():
         with blob.open("rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == blob.name
+    assert not list((application.home / "tmp").iterdir())
 
 
 def docker(*words: str, **variables: str) -> str:

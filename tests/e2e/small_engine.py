@@ -17,7 +17,7 @@ from deploy.clients.docker import DockerEngine
 from deploy.settings import Settings
 from tests.e2e.rights import lacking, myself, root, small_disk
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 _GRACE = 60.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bench.cluster import WRONG_ON_A_CLUSTER
 from bench.load import Load
 from tests.e2e import server
 from tests.e2e.cluster import Namespace, until
+from tests.e2e.halted import halted
 from tests.e2e.rights import lacking
 
 CRASHES = """
@@ -113,7 +115,10 @@ def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
     served: Application, cluster: Namespace, strategy: str, code: str, ends: int, says: str
 ) -> None:
     """The old release serves on, the cause is told, and the history has it."""
-    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy, "TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN": "8"}
+    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy}
+    if code == NEVER_READY:
+        # What is ready takes a few seconds, and must be given them: this much is waited for in vain.
+        settings["TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN"] = "15"
     served.ok("release", "--env", "staging", **settings)
     before = served.ok("status", "--env", "staging", "--json", **settings).json["serving"]
     path = served.folder / "app" / "__init__.py"
@@ -205,10 +210,9 @@ def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
     """The second is told who is at work; the first is not disturbed."""
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model)
-    for said in process.stderr or ():
-        if "scheduled" in said:
-            break
-    second = served.invoke("rollback", "--env", "staging", "--to", "1", TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0")
+    _await_a_pod(process)
+    with halted(process):
+        second = served.invoke("rollback", "--env", "staging", "--to", "1", TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0")
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert second.code == 63, second.err
@@ -223,14 +227,17 @@ def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
         lacking("the API server is not on this machine", "run on a cluster that was started here")
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model)
-    for said in process.stderr or ():
-        if "scheduled" in said:
-            break
+    _await_a_pod(process)
     api.restart()
     said = process.communicate(timeout=180)[1]
     assert process.returncode == 0, said
     assert _model(served) == model
     assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True
+
+
+def _await_a_pod(process: subprocess.Popen[str]) -> None:
+    """Returns when a release has seen the first of its pods, at whatever that is."""
+    assert any("· pod " in said for said in process.stderr or ()), "it ended without a pod"
 
 
 def _serving(application: Application, settings: dict[str, str]) -> list[dict[str, Any]]:

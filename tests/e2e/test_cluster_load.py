@@ -7,7 +7,7 @@ from bench import rollouts
 from bench.application import Application
 from bench.load import Load
 from bench.rollouts import Deployer, Step
-from tests.e2e.cluster import Namespace
+from tests.e2e.cluster import Namespace, Sightings
 
 AT_LEAST = 20.0
 # The model of each rollout that is not undone.
@@ -25,7 +25,8 @@ def test_no_request_is_lost_in_rollouts_of_mixed_strategies(served: Application,
     before = served.ok("history", "--env", "staging", "--json").json
     load = Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=6, pause=0.1, kept=rollouts.first_label)
     steps = (*on_cluster.mixed(deployer), failing)
-    rolled = rollouts.under(load, "kubernetes", "steady", steps, rest=1.0, lingers=on_cluster.LINGERS)
+    with Sightings(cluster, f"{served.name}-staging-") as sightings:
+        rolled = rollouts.under(load, "kubernetes", "steady", steps, rest=1.0, lingers=lambda span: sightings.outlast(span.begin, span.end))
 
     assert not load.failures, load.failures[:5]
     assert rolled.mixed == 0

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
+from bench import rollouts
 from bench.application import Application
 from bench.load import Load
 from bench.rollouts import WRONG_BEHIND_A_PROXY
+from sample import bundle
 from tests.e2e import remains
+from tests.e2e.test_release import EGYPTIAN_CAT, TIGER_CAT
 
 # The line after which the release is killed, and how many seconds later: several moments of every stage.
 MOMENTS = [
     ("", 0.2),
-    ("model ", 0.0),
+    ("· model ", 0.0),
     ("building", 0.0),
     ("building", 0.8),
     ("building", 1.6),
@@ -32,13 +38,21 @@ MOMENTS = [
     ("push   127", 2.4),
     ("proven", 0.0),
     ("proven", 0.2),
+    ("· serves ", 0.0),
     ("proven", 0.5),
 ]
+# Bytes that make a model take a while to be fetched.
+BALLAST = 300_000_000
+# How the two models call the picture that is asked for.
+SAYS = {"imagenet@1": TIGER_CAT, "imagenet@2": EGYPTIAN_CAT}
 
 
+@pytest.mark.timeout(1800)
 def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Application) -> None:
-    """Twenty-one kills under load: not one request fails, and every run after a kill converges."""
-    with Load("127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=4, pause=0.1) as load:
+    """Twenty-two kills under load: no request fails or is answered by halves, and every run after a kill leaves one release alone."""
+    alone: list[tuple[float, float, str]] = []
+    body = serving.scored(rollouts.PICTURE)
+    with Load("127.0.0.1", serving.port, body, clients=4, pause=0.1, kept=rollouts.first_label) as load:
         for number, (line, delay) in enumerate(MOMENTS):
             serving.edit("app/routes.py", '"Healthy', f'"Healthy {number}') if number == 0 else _edit(serving, number)
             serving.commit(f"change {number}")
@@ -46,14 +60,18 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
             _killed(serving, model, line, delay)
             if number % 3 == 2:
                 done = serving.ok("release", "--model", model, "--json").json
+                released = time.monotonic()
                 assert done["model"] == model
                 assert done["commit"] == serving.git("rev-parse", "HEAD")
                 remains.assert_none(serving)
+                alone.append((released, time.monotonic(), model))
 
     assert not load.failures, load.failures[:5]
     assert len(load.answers) > 20 * len(MOMENTS)
-    digests = {item["model_digest"] for item in serving.ok("history", "--json").json}
-    assert set(load.models) <= digests
+    models = {item["model_digest"]: item["model"] for item in serving.ok("history", "--json").json}
+    assert {(models.get(answer.model), answer.said) for answer in load.answers} == set(SAYS.items())
+    for begin, end, model in alone:
+        assert {models[answer.model] for answer in load.answers if begin <= answer.at < end} == {model}
 
 
 def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None:
@@ -92,6 +110,33 @@ def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Applica
         serving.kill(process)
         assert [item["version"] for item in serving.ok("model.list", "--json").json] == ["1", "2"]
     serving.ok("model.publish", "--sample", "2")
+
+
+def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(serving: Application, tmp_path: Path) -> None:
+    """What was fetched is not taken for the model, nor kept."""
+    directory, under_way = tmp_path / "model", serving.home / "tmp"
+    bundle.write("2", directory)
+    text = (directory / "model.toml").read_text(encoding="utf-8")
+    (directory / "model.toml").write_text(text.replace('version = "2"', 'version = "3"'), encoding="utf-8")
+    (directory / "ballast").write_bytes(bytes(BALLAST))
+    serving.ok("model.publish", "--directory", str(directory))
+
+    process = serving.start("release", "--model", "imagenet@3")
+    while not _holds(under_way, BALLAST // 10):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    assert "· model " not in serving.kill(process)
+    assert list(under_way.iterdir())
+
+    assert "fetched in" in serving.ok("fetch", "--model", "imagenet@3").err
+    remains.assert_none(serving)
+
+
+def _holds(folder: Path, size: int) -> bool:
+    """Whether a file has grown to that size; files come and go."""
+    with suppress(FileNotFoundError):
+        return any(path.stat().st_size > size for path in folder.iterdir())
+    return False
 
 
 def _edit(application: Application, number: int) -> None:

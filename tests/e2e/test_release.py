@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from bench.application import Application, Done
 from bench.rollouts import WRONG_BEHIND_A_PROXY
+from tests.e2e.containers import docker
+from tests.e2e.halted import halted
 
 TIGER_CAT, EGYPTIAN_CAT = "n02123159 tiger cat", "n02124075 Egyptian cat"
 
@@ -194,17 +197,28 @@ def test_two_releases_at_once_end_in_one_order(application: Application) -> None
 
 def test_a_second_release_that_may_not_wait_names_the_holder(application: Application) -> None:
     """Who is at work and since when is told, and nothing is changed."""
-    holder = application.start("release", "--model", "imagenet@1")
-    for line in holder.stderr or ():
-        if "push" in line:
-            break
-    other = application.invoke("rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0")
-    holder.communicate()
+    before = _history(application)
+    serving = application.ok("status", "--json").json["serving"]["model"]
+    model = "imagenet@2" if serving == "imagenet@1" else "imagenet@1"
+    holder = application.start("release", "--model", model)
+    while not _is_locked(application):
+        assert holder.poll() is None, holder.communicate()
+        time.sleep(0.05)
+    with halted(holder):
+        other = application.invoke("rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0")
+    said = holder.communicate()[1]
 
-    assert other.code in (0, 63)
-    if other.code == 63:
-        assert "since" in other.err
+    assert other.code == 63, other.err
+    assert f"(process {holder.pid}), since " in other.err
+    assert holder.returncode == 0, said
+    after = _history(application)
+    assert (len(after), after[0]["model"]) == (len(before) + 1, model)
     assert application.ok("status", "--json").json["healthy"] is True
+
+
+def _is_locked(application: Application) -> bool:
+    """Whether a deployer holds the lock: the container that stands for it runs."""
+    return bool(docker("ps", "-q", "--filter", f"name=^/?twinship-{application.name}-local-lock$"))
 
 
 def test_history_tells_the_whole_story(application: Application) -> None:

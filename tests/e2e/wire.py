@@ -100,7 +100,8 @@ class Wire:
         for _ in range(count):
             with self.connected() as connection:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                connection.sendall(request)
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.sendall(request)
 
 
 def request(line: str, headers: Sequence[tuple[str, str]] = (), body: bytes = b"") -> bytes:

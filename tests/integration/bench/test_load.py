@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench.load import Load
+from bench.rollouts import first_label
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +74,16 @@ def test_answers_that_are_not_as_expected_are_failures(status: int, text: bytes,
         _until(load, 2)
     assert load.failures == load.answers
     assert problem in load.failures[0].problem
+
+
+@pytest.mark.parametrize("text", [b'{"result": [[["tabby"]]', b'{"result": []}', b'{"result": [7]}', b"\xff", b""])
+def test_an_answer_of_which_nothing_can_be_kept_is_a_failure(text: bytes) -> None:
+    """One with a good status that breaks off, or is another than it should be; the client goes on."""
+    with serving(lambda _, __: (200, text)) as port, Load("127.0.0.1", port, b"{}", 1, 0.0, kept=first_label) as load:
+        _until(load, 2)
+    assert load.failures == load.answers
+    assert text.decode("utf-8", "replace") in load.failures[0].problem
+    assert load.failures[0].said == ""
 
 
 def test_no_answer_is_a_failure_and_the_client_goes_on() -> None:

@@ -10,7 +10,8 @@ DOCKERFILE = """\
 ARG BASE
 FROM ${BASE}
 COPY replica.sh /replica.sh
-STOPSIGNAL SIGUSR1
+ARG STOP
+STOPSIGNAL ${STOP}
 CMD ["sh", "/replica.sh"]
 """
 CONFIGURATION = """\
@@ -27,7 +28,7 @@ frontend replica
 """
 
 
-def responder(name: str, status: int = 200, slow: str = "1s", after: str = "") -> tuple[str, ...]:
+def responder(name: str, status: int = 200, slow: str = "8s", after: str = "") -> tuple[str, ...]:
     """The command of a container that answers with a status and its name, and `/slow` after a while.
 
     Args:
@@ -40,7 +41,7 @@ def responder(name: str, status: int = 200, slow: str = "1s", after: str = "") -
     return ("sh", "-c", f"{after or 'true'} && cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n")
 
 
-def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script, check: float) -> str:
+def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script, check: float, stop: str = "SIGUSR1") -> str:
     """Builds the image of a replica that answers with its code and behaves like a script; returns the digest of its configuration.
 
     Args:
@@ -50,9 +51,10 @@ def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script,
         code: the body of its answers.
         script: how it behaves.
         check: seconds that pass between two health checks.
+        stop: the signal that asks it to stop: by SIGUSR1 it finishes what it works on, by SIGKILL it drops that.
     """
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
     status = 503 if script.ready_after is None else 200
     runs = responder(code, status, after=f"sleep {check * (script.ready_after or 0)}")[2]
     files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
-    return engine.build(packed(files), dockerfile="Dockerfile", args={"BASE": parts}, tag=tag, said=lambda _: None)
+    return engine.build(packed(files), dockerfile="Dockerfile", args={"BASE": parts, "STOP": stop}, tag=tag, said=lambda _: None)

@@ -178,7 +178,7 @@ def test_a_server_that_says_nothing_is_a_miss(serve: Serve, monkeypatch: pytest.
 @pytest.mark.timeout(20)
 def test_a_server_that_trickles_is_a_miss(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that never ends, though each of its bytes comes in time, is given up as a whole."""
-    monkeypatch.setattr(golden, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(golden, "GRACE_SECONDS", 2.0)
 
     def trickle(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -13,6 +13,7 @@ from deploy import image, parts, registry, smoke
 from deploy.blobs import Blobs
 from deploy.clients import buildkit
 from deploy.clients.docker import DockerEngine
+from deploy.clients.engine import held
 from deploy.clients.oci import HttpRegistry
 from deploy.clients.oci_bodies import Advance
 from deploy.clients.oci_upload import Opener
@@ -107,7 +108,7 @@ def test_an_image_runs_as_it_was_joined(tiny: Tiny, builder: Builder, remote: Co
     reference = push(made, repository, remote, blobs)
     assert reference == f"{remote.host}/{repository}@{made.digest}"
     pull(reference, tiny)
-    assert tiny.engine.image_id(reference) == made.config
+    assert tiny.engine.image_id(reference) == held(tiny.engine, made)
     ids = image.diff_ids(blobs.read(made.config))
     assert tiny.engine.diff_ids(reference) == ids
     assert ids.index(made.layer.digest) == len(ids) - 2
@@ -131,9 +132,10 @@ def test_an_image_is_loaded_without_the_layers_of_its_build(tiny: Tiny, builder:
         assert blobs.has(item.digest, item.size)
 
     _, layers, _ = image.parts(blobs.read(made.digest))
-    assert smoke.load(made, tiny.engine, blobs, bring) == sum(item.size for item in layers[-2:])
-    assert smoke.load(made, tiny.engine, blobs, bring) == 0
-    assert tiny.output(made.config) == "serving in mode once, as tiny once\n"
+    loaded = smoke.load(made, tiny.engine, blobs, bring)
+    assert loaded.sent == sum(item.size for item in layers[-2:])
+    assert smoke.load(made, tiny.engine, blobs, bring) == (loaded.id, 0)
+    assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"
 
 
 def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, blobs: Blobs) -> None:
@@ -193,7 +195,7 @@ def test_another_machine_finds_both_halves_in_the_registry(
         brought.append(item.digest)
         registry.bring(item, repository, remote, other)
 
-    smoke.load(made, tiny.engine, other, bring)
+    loaded = smoke.load(made, tiny.engine, other, bring)
     assert brought[0] == model.digest
     assert len(brought) == 2
-    assert tiny.output(made.config) == "serving in mode once, as tiny once\n"
+    assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"

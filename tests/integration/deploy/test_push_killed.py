@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[3]
 MEBIBYTES = 200
 PUSH = r"""
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,10 +39,12 @@ class Display(progress.Quiet):
         def advance(count):
             nonlocal done
             done += count
-            os.write(1, f"{done}\n".encode())
+            if done > int(moment):
+                os.write(1, f"{done}\n".encode())
+                os.kill(os.getpid(), signal.SIGSTOP)
         yield advance
 
-root, host, repository, joined = sys.argv[1:]
+root, host, repository, joined, moment = sys.argv[1:]
 with progress.shown_on(Display()):
     registry.push(Image.from_json(joined), repository, HttpRegistry(host), Blobs(Path(root)), mount="/model")
 """
@@ -71,11 +74,11 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
 ) -> None:
     """Whenever it was killed: at the first part of the layer, between parts, or at the last."""
     repository = f"test/{secrets.token_hex(8)}"
-    words = [str(blobs.root), registry_host, repository, joined.to_json()]
+    words = [str(blobs.root), registry_host, repository, joined.to_json(), str(moment << 20)]
     with subprocess.Popen([sys.executable, "-c", PUSH, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            reached = next(line for line in process.stdout if int(line) > moment << 20)
+            reached = process.stdout.readline()
         finally:
             process.kill()
     assert int(reached) < MEBIBYTES << 20

@@ -48,11 +48,11 @@ def app(tiny: Tiny) -> AppImage:
 def check(tiny: Tiny, app: AppImage, mode: str, within: float = 20.0) -> Verdict:
     """Tries the application with a model that has it behave in a way."""
     joined = image.join(app, tiny.model(mode), MOUNT, tiny.blobs)
-    smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None)
+    held = smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None).id
     try:
-        return smoke.check(joined, PROOF, trial, port=PORT, ready="/readyz", within=within)
+        return smoke.check(joined, held, PROOF, trial, port=PORT, ready="/readyz", within=within)
     finally:
-        assert not [found for found in tiny.engine.containers({LABEL: str(Owner.current())}) if found.image == joined.config]
+        assert not [found for found in tiny.engine.containers({LABEL: str(Owner.current())}) if found.image == held]
 
 
 def test_an_image_that_answers_as_promised_passes(tiny: Tiny, app: AppImage) -> None:
@@ -80,5 +80,5 @@ def test_a_container_that_crashes_shows_its_log(tiny: Tiny, app: AppImage) -> No
 def test_a_container_that_is_never_ready_shows_its_log(tiny: Tiny, app: AppImage) -> None:
     """When its time is over."""
     with pytest.raises(SmokeFailed, match="not ready within") as caught:
-        check(tiny, app, "never", within=1.0)
+        check(tiny, app, "never", within=3.0)
     assert "serving in mode never" in caught.value.detail

@@ -66,7 +66,7 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
     """Makes a client that sends small parts and loses no time between attempts."""
 
     def made(login: Login | None = None, host: str = "", read: float = 10.0) -> HttpRegistry:
-        return HttpRegistry(host or server.host, login, part=PART, patience=Patience(connect=2.0, read=read, wait=waits.append))
+        return HttpRegistry(host or server.host, lambda: login, part=PART, patience=Patience(connect=2.0, read=read, wait=waits.append))
 
     return made
 
@@ -244,6 +244,23 @@ def test_a_wrong_password_is_refused_after_one_attempt(server: HttpRegistryServe
     assert caught.value.exit_code == 51
     assert len([seen for seen in server.seen if seen.authorization]) == 1
     assert not waits
+
+
+def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistryServer) -> None:
+    """One that lets everybody in needs none, however the login would be had."""
+    asked: list[str] = []
+
+    def login() -> Login:
+        asked.append("login")
+        return ADA
+
+    client = HttpRegistry(server.host, login)
+    client.has(REPOSITORY, digest(SMALL))
+    assert not asked
+    server.auth = "basic"
+    client.has(REPOSITORY, digest(SMALL))
+    client.has(REPOSITORY, digest(SMALL))
+    assert asked == ["login"]
 
 
 def test_without_a_login_a_closed_registry_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
@@ -740,12 +757,71 @@ def test_a_manifest_whose_answer_breaks_is_asked_for_again(server: HttpRegistryS
     assert client.manifest(REPOSITORY, "one") == data
 
 
-def test_a_blob_whose_answer_breaks_is_an_error_of_the_registry(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def read(client: HttpRegistry, size: int = 1000) -> bytes:
+    """A blob, read piece by piece."""
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        return b"".join(iter(lambda: blob.read(size), b""))
+
+
+def ranges(server: HttpRegistryServer) -> list[str]:
+    """From where on a blob was asked for, in order."""
+    return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
+
+
+def test_a_blob_whose_answer_breaks_is_gone_on_with(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+    """Nothing arrives twice, however often it breaks as long as it gets on."""
+    send(client, REPOSITORY, LARGE)
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    for number in range(5, 15):
+        server.on("GET", "blobs/sha256", broken_off(LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206))
+    assert read(client) == LARGE
+    assert ranges(server) == ["", *(f"bytes={number}000-" for number in range(5, 16))]
+    assert len(waits) == 11
+
+
+def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """What had arrived is passed over, also if that breaks once more."""
+    send(client, REPOSITORY, LARGE)
+    server.gives_parts = False
+    for end in (5000, 3000):
+        server.on("GET", "blobs/sha256", broken_off(LARGE[:end], len(LARGE)))
+    assert read(client) == LARGE
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_blob_that_does_not_get_on_is_given_up(
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    waits: list[float],
+    parts: bool,  # noqa: FBT001  both
+) -> None:
     """It is told in this project's terms, wherever the stream is being read."""
-    server.on("GET", "blobs", broken_off(SMALL[:100], len(SMALL)))
-    with client.blob(REPOSITORY, digest(SMALL)) as blob:
-        assert blob.read(100) == SMALL[:100]
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    server.on("GET", "blobs/sha256", broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200), times=1000)
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryUnreachable):
+            blob.read(1)
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(waits: list[float], connect: Connect) -> None:
+    """The attempts of one request are not repeated for each attempt of the download."""
+    with HttpRegistryServer().serving() as server:
+        server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+        blob = connect(host=server.host).blob(REPOSITORY, digest(LARGE))
+        assert blob.read(5000) == LARGE[:5000]
+    with pytest.raises(RegistryUnreachable):
+        blob.read(1)
+    assert len(waits) == ATTEMPTS
+
+
+def test_a_blob_that_is_gone_in_the_middle_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Somebody has deleted it; that does not pass."""
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        assert blob.read(5000) == LARGE[:5000]
+        with pytest.raises(RegistryNotFound):
             blob.read(1)
 
 

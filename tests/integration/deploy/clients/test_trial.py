@@ -14,9 +14,9 @@ import pytest
 from deploy import image, parts, smoke
 from deploy.clients.docker import DockerEngine
 from deploy.clients.engine import Spec
-from deploy.clients.trial import LABEL, trial
+from deploy.clients.trial import LABEL, MACHINE, trial
 from deploy.errors import EngineFailed, ReleaseError
-from deploy.owner import Owner
+from deploy.owner import Owner, machine
 from deploy.settings import Settings
 from tests.fakes.halves import digest
 from tests.integration.conftest import lacking
@@ -44,8 +44,7 @@ def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def serving(tiny: Tiny) -> str:
     """An image that serves, by its id."""
     joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.blobs)
-    smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None)
-    return joined.config
+    return smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
@@ -90,20 +89,21 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
 
 
 def test_what_killed_processes_left_is_removed_by_the_next_trial(engine: DockerEngine, tiny: Tiny, serving: str) -> None:
-    """And not what others are trying right now, here or on another machine."""
+    """And not what others are trying right now, here or on another machine, whatever that is called."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    dead = Owner("ada", socket.gethostname(), process.pid, "1")
-    elsewhere = Owner("ada", "another-machine", process.pid, "1")
-    labels = {"dead": str(dead), "elsewhere": str(elsewhere), "mine": str(Owner.current())}
+    dead = str(Owner("ada", socket.gethostname(), process.pid, "1"))
+    left = {"dead": (dead, machine()), "elsewhere": (dead, "another machine"), "mine": (str(Owner.current()), machine())}
     made = {
-        name: engine.create(Spec(name=f"{tiny.name}-{name}", image=serving, labels={LABEL: label, OURS: tiny.name}))
-        for name, label in labels.items()
+        name: engine.create(Spec(name=f"{tiny.name}-{name}", image=serving, labels={LABEL: owner, MACHINE: on, OURS: tiny.name}))
+        for name, (owner, on) in left.items()
     }
     try:
         with trial(serving, PORT):
-            left = {container.id for container in engine.containers({OURS: tiny.name})}
-        assert left == {made["elsewhere"].id, made["mine"].id}
+            found = {container.id for container in engine.containers({OURS: tiny.name})}
+            on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
+        assert on == [machine()] * 2
+        assert found == {made["elsewhere"].id, made["mine"].id}
     finally:
         for container in made.values():
             engine.remove(container.id)

@@ -19,7 +19,8 @@ from deploy.host import require_free
 from deploy.records import Release
 from deploy.rollout import Target
 from deploy.settings import App
-from deploy.targets.docker import APP, DockerTarget
+from deploy.targets.docker import DockerTarget
+from deploy.targets.premises import APP
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
@@ -44,10 +45,11 @@ class RealPlace:
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         settings: dict[str, Any] = {"port": self.port, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
         env = Docker(replicas=replicas, **settings)
-        return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, None, require_free)
+        return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, lambda: None, require_free)
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        image = built(self._engine, self._parts, f"{self.app}:{code}", code, script or Script(), check=0.1)
+        # One that drops what it works on when it is stopped shows whether it was stopped too early.
+        image = built(self._engine, self._parts, f"{self.app}:{code}", code, script or Script(), check=0.1, stop="SIGKILL")
         return release(code, config=image)
 
     def answers(self, **changed: object) -> set[str]:
@@ -67,6 +69,11 @@ class RealPlace:
     def crash(self, replica: str) -> None:
         # A first process ignores every signal that it has no handler for; this one the proxy handles, by ending.
         self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
+
+    def renew(self) -> None:
+        newer = f"{self.app}:parts"
+        self._engine.tag(self._parts, newer)
+        self._parts = newer
 
     def other_port(self) -> int:
         return self._free_port()
@@ -147,11 +154,12 @@ def test_no_request_is_lost_in_rollouts_and_their_undoing(place: RealPlace) -> N
 
 def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlace) -> None:
     """A replica is not stopped under a request that it works on."""
-    target = place.target(drain_within=10.0)
+    # One replica, so that the request outlasts the start of the next by far.
+    target = place.target(replicas=1, drain_within=20.0)
     target.shift(place.release("a"))
     b = place.release("b")
     got: list[int] = []
-    slow = threading.Thread(target=lambda: got.append(requests.get(f"http://127.0.0.1:{place.port}/slow", timeout=20).status_code))
+    slow = threading.Thread(target=lambda: got.append(requests.get(f"http://127.0.0.1:{place.port}/slow", timeout=60).status_code))
     slow.start()
     _wait_for_a_request(place)
     target.shift(b)

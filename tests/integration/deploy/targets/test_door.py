@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
 from deploy.clients.docker import DockerEngine
 from deploy.clients.engine import Spec
+from deploy.errors import EngineFailed
+from deploy.targets import door as module
 from deploy.targets.door import COMMAND, CONFIG, STATE, Door, address, configuration
 from tests.contracts.engine import until
 from tests.integration.deploy.responder import responder
@@ -89,6 +93,40 @@ def test_a_reload_takes_a_new_configuration(door: Door, start: Start, text: Call
     assert [slot.number for slot in door.slots().values() if slot.admitted] == [1]
 
 
+def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
+    door: Door, start: Start, engine: DockerEngine, text: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests go on, slots can be opened, and a later configuration is taken."""
+    monkeypatch.setattr(module, "_WITHIN", 2.0)
+    start(1)
+    door.admit(1, "drain")
+    until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
+    unknown = text(slots=4).replace("option splice-auto", "option of-another-version")
+    with pytest.raises(EngineFailed, match="did not take its new configuration"):
+        door.configure(unknown)
+    door.admit(1, "ready")
+    assert (door.slots()[1].admitted, door.slots()[1].healthy) == (True, True)
+    assert (engine.files(door.container, STATE) or {})[CONFIG] == text().encode()
+    door.configure(text(slots=5))
+    assert sorted(door.slots()) == [1, 2, 3, 4, 5]
+
+
+def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(door: Door) -> None:
+    """It says so without an exit code; nobody must believe that the slot is as it was to be."""
+    with pytest.raises(EngineFailed, match="slot 4"):
+        door.admit(4, "drain")
+
+
+def test_a_proxy_that_crashes_is_waited_for(door: Door, engine: DockerEngine, text: Callable[..., str]) -> None:
+    """Until the engine has started it again, whatever it is asked."""
+    engine.keep_running(door.container)
+    for ask in (door.slots, lambda: door.has(text()), lambda: door.admit(1, "drain")):
+        with suppress(EngineFailed):
+            engine.execute(door.container, ("sh", "-c", "kill -TERM 1"))
+        ask()
+    assert (door.slots()[1].admitted, door.slots()[1].checked) == (False, True)
+
+
 def test_a_replica_is_checked_while_it_takes_no_requests(door: Door, start: Start) -> None:
     """Drained it is found healthy, opened it is admitted, closed it is neither."""
     door.admit(1, "drain")
@@ -112,9 +150,9 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(door: Door, s
     door.admit(1, "drain")
     assert not door.slots()[1].healthy
     start(1, status=503)
-    seen: list[bool] = []
-    until(lambda: seen.append(door.slots()[1].healthy) or len(seen) > 40, "it was asked forty times")  # type: ignore[func-returns-value]
-    assert not any(seen)
+    for _ in range(40):
+        assert not door.slots()[1].healthy
+        time.sleep(0.05)
 
 
 def test_a_replica_that_dies_is_found_unhealthy(door: Door, start: Start, engine: DockerEngine) -> None:
