@@ -42,7 +42,7 @@ MOMENTS = [
     ("proven", 0.5),
 ]
 # Bytes that make a model take a while to be fetched.
-BALLAST = 300_000_000
+BALLAST = 150_000_000
 # How the two models call the picture that is asked for.
 SAYS = {"imagenet@1": TIGER_CAT, "imagenet@2": EGYPTIAN_CAT}
 

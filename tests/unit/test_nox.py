@@ -52,5 +52,8 @@ def test_a_stage_is_told_when_nox_alone_is_told_to_stop(tmp_path: Path, number: 
         assert process.stdout is not None
         assert "waiting\n" in process.stdout
         process.send_signal(number)
-        assert "put back" in process.communicate(timeout=60)[0]
+        try:
+            assert "put back" in process.communicate(timeout=60)[0]
+        finally:
+            process.kill()
     assert process.returncode == 130

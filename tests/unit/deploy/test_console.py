@@ -132,7 +132,10 @@ def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (out, process.returncode) == ("True interrupted\n", code)
     assert "run the same command again" in err
 
