@@ -5,6 +5,7 @@ They travel with the model, at the head of its layer, so that any release can be
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tarfile
@@ -16,7 +17,7 @@ from typing import IO, Any
 from deploy import layer, manifest
 from deploy.entrance import Entrance, NoAnswer, Question, Visit
 from deploy.errors import ManifestInvalid
-from deploy.manifest import Expected, Golden
+from deploy.manifest import Expected, Golden, ModelFile
 from deploy.records import Case, Model, Verdict
 
 MAX_ANSWER = 1 << 20
@@ -50,7 +51,7 @@ def proof(model: Model, stream: IO[bytes]) -> Proof:
     """Reads a model's golden cases from its layer; no more of the stream is read than that takes.
 
     Raises:
-        ManifestInvalid: the layer does not start with the manifest of that model.
+        ManifestInvalid: the layer does not start with the manifest of that model, or holds other requests than that describes.
     """
     try:
         return _proof(model, layer.read(stream))
@@ -70,12 +71,27 @@ def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> Pr
             on=str(path),
             next="fetch the model again from its store",
         )
-    wanted = {case.request.body for case in found.golden if case.request.body}
+    wanted = {case.request.body for case in found.golden}
+    listed = {file.path: file for file in found.files if file.path in wanted}
     bodies: dict[str, bytes] = {}
-    while wanted - bodies.keys():
+    while listed.keys() - bodies.keys():
         file, content = next(files)
-        bodies[str(file).removeprefix(f"{path.parent}/")] = content.read()
+        name = str(file).removeprefix(f"{path.parent}/")
+        if name in listed:
+            bodies[name] = _body(listed[name], content, model)
     return Proof(found.golden, bodies)
+
+
+def _body(listed: ModelFile, content: IO[bytes], model: Model) -> bytes:
+    """A request's bytes; of a file that is longer than it should be, one byte more is read than that."""
+    data = content.read(listed.size + 1)
+    if hashlib.sha256(data).hexdigest() != listed.sha256:
+        raise ManifestInvalid(
+            "a request in the layer is not the one that its manifest describes",
+            on=f"{model}, {listed.path}",
+            next="fetch the model again from its store",
+        )
+    return data
 
 
 def play(proof: Proof, entrance: Entrance) -> Verdict:

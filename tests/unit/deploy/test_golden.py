@@ -190,9 +190,9 @@ def published(body: bytes = b'{"input": []}') -> Manifest:
     )
 
 
-def shipped(found: Manifest, root: str = "model", **other: bytes) -> io.BytesIO:
+def shipped(found: Manifest, root: str = "model", body: bytes = b'{"input": []}') -> io.BytesIO:
     """The layer of a manifest's model."""
-    contents = {"a.onnx": WEIGHTS, "labels.txt": b"one\n", "requests/z.json": b'{"input": []}', **other}
+    contents = {"a.onnx": WEIGHTS, "labels.txt": b"one\n", "requests/z.json": body}
 
     def entries() -> Iterator[layer.Entry]:
         yield layer.Entry(PurePosixPath(root, manifest.PUBLISHED_FILE), len(found.text), [found.text])
@@ -224,6 +224,17 @@ def test_a_layer_of_another_model_is_refused() -> None:
         golden.proof(other, shipped(found))
     assert found.model.digest in caught.value.what
     assert other.digest in caught.value.what
+
+
+@pytest.mark.parametrize("body", [b"", b'{"input": [1]}', b'{"input": []}' + bytes(100_000_000)], ids=["none", "another", "longer"])
+def test_a_layer_with_another_request_than_described_is_refused(body: bytes) -> None:
+    """It would prove something else; and whatever its length, no more of it is read than the manifest says."""
+    found = published()
+    stream = shipped(found, body=body)
+    with pytest.raises(ManifestInvalid, match="not the one that its manifest describes") as caught:
+        golden.proof(found.model, stream)
+    assert caught.value.on == "m@1, requests/z.json"
+    assert stream.tell() < 50_000
 
 
 def test_a_layer_without_a_golden_request_is_refused() -> None:
