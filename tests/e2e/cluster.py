@@ -40,6 +40,15 @@ service = "NodePort"
 strategy = "blue-green"
 ready_within = 30
 resources = {{ cpu = "50m", memory = "256Mi" }}
+
+[environments.inside]
+target = "kubernetes"
+kubeconfig = "{kubeconfig}"
+namespace = "{namespace}"
+replicas = 1
+warm_up = true
+ready_within = 30
+resources = {{ cpu = "50m", memory = "256Mi" }}
 """
 
 

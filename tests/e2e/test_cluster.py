@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -177,6 +178,17 @@ def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Nam
     served.ok("rollback", "--env", "production")
     assert {pod.metadata.name for pod in cluster.pods()} == before
     assert served.ok("status", "--env", "production", "--json").json["healthy"] is True
+
+
+def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(served: Application, cluster: Namespace) -> None:
+    """Nothing leads there from outside but access to the API server; its nodes have pulled the image before, and no warm-up stays."""
+    done = served.ok("release", "--env", "inside")
+    service = cluster.core.read_namespaced_service(f"{served.name}-inside", cluster.name)
+    assert service.spec.type == "ClusterIP"
+    assert re.search(rf"· proven at https://\S+/namespaces/{cluster.name}/services/{served.name}-inside:\w+/proxy: ", done.err), done.err
+    assert re.search(r"· warm   [1-9]\d* nodes? pulled the image", done.err), done.err
+    assert "DaemonSet" not in {pod.metadata.owner_references[0].kind for pod in cluster.pods()}
+    assert served.ok("verify", "--env", "inside", "--json").json["passed"] is True
 
 
 @pytest.mark.parametrize(("word", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")])
