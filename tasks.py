@@ -9,10 +9,10 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from deploy import console
+from deploy.cli import output as console
 
 if TYPE_CHECKING:
-    from deploy.site import Site
+    from deploy.context import Site
 
 # An application in a folder of its own is released from there; everywhere else it is the one beside this file.
 HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
@@ -20,7 +20,7 @@ RECORDS = ".twinship/records"
 
 
 def _site(env: str = "") -> Site:
-    from deploy.site import Site
+    from deploy.context import Site
 
     return Site(HERE, env)
 
@@ -29,7 +29,7 @@ def _site(env: str = "") -> Site:
 @console.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what a release needs on this machine and what is missing; change nothing."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.doctor(_site(env), json=json)
 
@@ -38,7 +38,7 @@ def doctor(_: Context, env: str = "", json: bool = False) -> None:
 @console.task_body
 def up(_: Context, env: str = "") -> None:
     """Install and start what a release needs on this machine."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.up(_site(env))
 
@@ -47,7 +47,7 @@ def up(_: Context, env: str = "") -> None:
 @console.task_body
 def down(_: Context, purge: bool = False) -> None:
     """Stop what `up` and releases started on this machine."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.down(_site(), purge=purge)
 
@@ -59,7 +59,7 @@ def down(_: Context, purge: bool = False) -> None:
 @console.task_body
 def publish(_: Context, directory: str = "", sample: str = "") -> None:
     """Make a model a version of the store, and the latest one."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.publish(_site(), directory, sample)
 
@@ -68,7 +68,7 @@ def publish(_: Context, directory: str = "", sample: str = "") -> None:
 @console.task_body
 def list_(_: Context, json: bool = False) -> None:
     """List the published versions of the model."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.list_models(_site(), json=json)
 
@@ -77,7 +77,7 @@ def list_(_: Context, json: bool = False) -> None:
 @console.task_body
 def show(_: Context, version: str = "latest") -> None:
     """Print the manifest of a published version."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.show_model(_site(), version)
 
@@ -92,7 +92,7 @@ def show(_: Context, version: str = "latest") -> None:
 @console.task_body
 def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) -> None:
     """Bring a model into the cache, as the layer in which it is shipped."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.fetch(_site(env), model, HERE / records)
 
@@ -101,7 +101,7 @@ def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) ->
 @console.task_body
 def build(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Build the app image, if no machine has built these files before."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.build(_site(env), HERE / records)
 
@@ -115,7 +115,7 @@ def build(_: Context, env: str = "", records: str = RECORDS) -> None:
 @console.task_body
 def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Join app and model, run the image, play its golden cases."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.smoke(_site(env), HERE / records)
 
@@ -129,7 +129,7 @@ def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
 @console.task_body
 def push(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Push the joined image to the environment's registry."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.push(_site(env), HERE / records)
 
@@ -144,7 +144,7 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
 @console.task_body
 def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False) -> None:
     """Make the pushed release serve, prove it, take it back if it fails."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.deploy(_site(env), HERE / records, json=json)
 
@@ -153,7 +153,7 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
 @console.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
     """Play the golden cases through the front door."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.verify(_site(env), json=json)
 
@@ -169,7 +169,7 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
 @console.task_body
 def release(_: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Bring the newest code and the newest model to the front door."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.release(_site(env), model, dry_run=dry_run, json=json)
 
@@ -185,7 +185,7 @@ def release(_: Context, env: str = "", model: str = "", dry_run: bool = False, j
 @console.task_body
 def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool = False) -> None:
     """Go back to an earlier release, or to its model or code alone."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.rollback(_site(env), to, only, json=json)
 
@@ -194,7 +194,7 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
 @console.task_body
 def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
     """Ship what serves in one environment to another: the same digest, never rebuilt."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.promote(_site(to), _site(from_), json=json)
 
@@ -203,7 +203,7 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
 @console.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     """Let the canary that is held take over now."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.promote_canary(_site(env), json=json)
 
@@ -212,7 +212,7 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
 @console.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
     """Give up the canary that is held; the previous release serves on."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.abort(_site(env), json=json)
 
@@ -226,7 +226,7 @@ def abort(_: Context, env: str = "", json: bool = False) -> None:
 @console.task_body
 def render(_: Context, env: str = "", records: str = "") -> None:
     """Print the Kubernetes objects of an environment as YAML."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.render(_site(env), records)
 
@@ -235,7 +235,7 @@ def render(_: Context, env: str = "", records: str = "") -> None:
 @console.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
     """List what was released: who, when, commit, model, digest, outcome."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.history(_site(env), json=json)
 
@@ -244,7 +244,7 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
 @console.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what serves now, and how its replicas are."""
-    from deploy import desk
+    from deploy.cli import commands as desk
 
     desk.status(_site(env), json=json)
 

@@ -23,8 +23,9 @@ from bench.figures import FIELDS, Case, Clustered, Machine, Measured, Report, Ro
 from bench.ground import Ground, docker, ground, packages_of
 from bench.load import Load
 from bench.releases import Rivals
-from deploy import host, progress, source
-from deploy.clients import buildkit
+from deploy import progress, source
+from deploy.clients.docker import buildkit
+from deploy.machine import host
 from sample import bundle, standin
 
 log = logging.getLogger("bench")

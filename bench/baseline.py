@@ -15,7 +15,7 @@ from pathlib import Path
 from bench import meters
 from bench.figures import Cost, Run
 from bench.ground import Ground, mark
-from deploy import manifest
+from deploy.model import manifest
 
 _MARKER = "LABEL twinship.model=here"
 _COPIES_THE_MODEL = "COPY model /model"

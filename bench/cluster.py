@@ -16,7 +16,7 @@ from bench.figures import Arrival, Clustered
 from bench.ground import Ground
 from bench.load import Load
 from bench.rollouts import Deployer, Step
-from deploy.clients.kube import KubeCluster, connected
+from deploy.clients.kubernetes.client import KubeCluster, connected
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,16 @@ from pathlib import Path
 
 from bench import meters
 from bench.application import Application, free_port
-from deploy import host, manifest, model, parts, wheels
-from deploy.blobs import Blobs
-from deploy.clients import store
-from deploy.clients.engine import Container, Engine, Spec
-from deploy.settings import Settings
-from deploy.targets.premises import APP, LABEL
+from deploy.cache import Blobs
+from deploy.clients.docker.protocol import Container, Engine, Spec
+from deploy.clients.stores import object_store as store
+from deploy.image import wheels
+from deploy.machine import host
+from deploy.machine import services as parts
+from deploy.model import fetch as model
+from deploy.model import manifest
+from deploy.settings.reading import Settings
+from deploy.targets.docker.names import APP, LABEL
 
 BENCH = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.figures import Transfer
-from deploy.clients.oci import HttpRegistry
+from deploy.clients.oci.client import HttpRegistry
 
 _BLOCK = 1 << 20
 

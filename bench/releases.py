@@ -13,7 +13,7 @@ from bench import meters
 from bench.baseline import Baseline
 from bench.figures import Case, Run
 from bench.ground import Ground
-from deploy import manifest
+from deploy.model import manifest
 from deploy.progress import seconds
 from sample import standin
 

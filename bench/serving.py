@@ -25,8 +25,8 @@ from bench.application import ROOT, Application, free_port
 from bench.figures import Burst, Served
 from bench.ground import BENCH, Ground
 from bench.load import Load, summed
-from deploy.clients.engine import Spec
-from deploy.targets.door import Door
+from deploy.clients.docker.protocol import Spec
+from deploy.targets.docker.proxy import Door
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 import logging
 import time
 
-from deploy import golden, image, model, owner, parts, progress, registry, rollout, smoke, source
-from deploy.clients import buildkit
-from deploy.earlier import Only, to_go_back_to
+from deploy import progress, smoke, source
+from deploy.clients.docker import buildkit
+from deploy.context import Site
 from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
-from deploy.export import export
+from deploy.image import join as image
+from deploy.image import registry
+from deploy.image.export import export
+from deploy.image.wheels import download
+from deploy.machine import process as owner
+from deploy.machine import services as parts
+from deploy.model import fetch as model
+from deploy.model import golden
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
-from deploy.site import Site
-from deploy.wheels import download
+from deploy.rollout import apply as rollout
+from deploy.rollout.history import Only, to_go_back_to
 
 log = logging.getLogger(__name__)
 

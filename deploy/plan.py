@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from deploy import image, manifest, model, pipeline, platform, progress, registry, rollout, source
+from deploy import pipeline, progress, source
+from deploy.context import Site
 from deploy.errors import ModelUnknown, PlatformError
+from deploy.image import join as image
+from deploy.image import registry
+from deploy.machine import setup as platform
+from deploy.model import fetch as model
+from deploy.model import manifest
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
-from deploy.site import Site
+from deploy.rollout import apply as rollout
 
 
 class Step(Record):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from deploy import owner, pipeline, registry, rollout
+from deploy import pipeline
+from deploy.context import Site
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
+from deploy.image import registry
+from deploy.machine import process as owner
 from deploy.pipeline import Released
 from deploy.records import Rollout
-from deploy.site import Site
+from deploy.rollout import apply as rollout
 
 log = logging.getLogger(__name__)
 

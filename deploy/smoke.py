@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from deploy import golden, image, progress
-from deploy.blobs import CHUNK, Blobs
-from deploy.clients.engine import Engine, held
-from deploy.clients.trial import Trial, Trials
-from deploy.entrance import Entrance
+from deploy import progress
+from deploy.cache import CHUNK, Blobs
+from deploy.clients.docker.container import Trial, Trials
+from deploy.clients.docker.protocol import Engine, held
+from deploy.clients.http import Entrance
 from deploy.errors import EngineFailed, SmokeFailed
-from deploy.manifest import Expect, Golden, Request
+from deploy.image import join as image
+from deploy.model import golden
+from deploy.model.manifest import Expect, Golden, Request
 from deploy.records import Descriptor, Image, Verdict
 
 log = logging.getLogger(__name__)

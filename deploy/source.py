@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from deploy.blobs import room_for
+from deploy.cache import room_for
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
-from deploy.settings import Settings
+from deploy.settings.reading import Settings
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.cluster import KINDS, Cluster, Object
+from deploy.clients.kubernetes.protocol import KINDS, Cluster, Object
 from deploy.errors import ClusterRefused, FieldConflict, RolloutLocked
 
 Write = Callable[[Object, str], None]

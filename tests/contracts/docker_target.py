@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import pytest
 
-from deploy.clients.engine import Container, Engine, Spec
+from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
-from deploy.owner import Owner, machine
+from deploy.machine.process import Owner, machine
 from deploy.records import Release
-from deploy.rollout import Target
-from deploy.targets.door import STATE
-from deploy.targets.premises import APP
+from deploy.rollout.apply import Target
+from deploy.targets.docker.names import APP
+from deploy.targets.docker.proxy import STATE
 from tests.contracts.engine import until
 from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt

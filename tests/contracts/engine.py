@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.engine import Container, Engine, Spec
+from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import BuildFailed, EngineFailed, PortTaken, RegistryNotFound
 from tests.fakes.engine import Script
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
-from deploy.clients.cluster import Cluster, Object
+from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Attempt, Ending, Release
-from deploy.rollout import Prove
-from deploy.targets.fields import applied
-from deploy.targets.kubernetes import KubernetesTarget
+from deploy.rollout.apply import Prove
+from deploy.targets.kubernetes.ownership import applied
+from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.contracts.target import Place, Places, states
 from tests.fakes.releases import attempt
 

@@ -8,9 +8,9 @@ from typing import Protocol
 import pytest
 
 from deploy.errors import RolloutFailed, RolloutLocked
-from deploy.owner import person
+from deploy.machine.process import person
 from deploy.records import Ending, Release
-from deploy.rollout import Target
+from deploy.rollout.apply import Target
 from tests.fakes.engine import Script
 from tests.fakes.releases import attempt
 

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.application import ROOT
-from deploy import parts
-from deploy.clients.docker import DockerEngine
-from deploy.settings import Settings
+from deploy.clients.docker.client import DockerEngine
+from deploy.machine import services as parts
+from deploy.settings.reading import Settings
 from tests.e2e.rights import lacking, myself, root, small_disk
 
 _PATIENCE = 60.0

@@ -8,7 +8,7 @@ import pytest
 
 from bench.application import Application
 from bench.load import Load
-from deploy.owner import Owner
+from deploy.machine.process import Owner
 from tests.e2e.cluster import Namespace
 
 # The number of no process.

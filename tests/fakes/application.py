@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy import model
+from deploy.context import Site
+from deploy.model import fetch as model
 from deploy.records import Model
-from deploy.settings import DEBIAN
-from deploy.site import Site
-from tests.fakes.cluster import FakeCluster
+from deploy.settings.reading import DEBIAN
 from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine
 from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry

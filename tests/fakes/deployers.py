@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar, cast
 
-from deploy.clients.cluster import Cluster
-from deploy.owner import Owner
-from deploy.render import SIDE
-from deploy.targets.clock import Clock
+from deploy.clients.kubernetes.protocol import Cluster
+from deploy.clock import Clock
+from deploy.machine.process import Owner
+from deploy.targets.kubernetes.render import SIDE
 from tests.fakes.application import Application
-from tests.fakes.cluster import FakeCluster
+from tests.fakes.kubernetes.api_server import FakeCluster
 
 T = TypeVar("T")
 _PATIENCE = 30.0

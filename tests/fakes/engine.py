@@ -1,4 +1,4 @@
-"""A container engine in memory: the protocol of `deploy.clients.engine`, with containers that do as their images' scripts say."""
+"""A container engine in memory: the protocol of `deploy.clients.docker.protocol`, with containers that do as their images' scripts say."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.clients.engine import Container, Spec
+from deploy.clients.docker.protocol import Container, Spec
 from deploy.errors import EngineFailed, PortTaken
 from tests.fakes.images import FakeImages
-from tests.fakes.proxy import Proxy, usable
+from tests.fakes.kubernetes.proxy import Proxy, usable
 
 
 @dataclass(frozen=True)

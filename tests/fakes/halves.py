@@ -6,8 +6,8 @@ import hashlib
 import json
 from typing import Any
 
-from deploy import image
-from deploy.blobs import Blobs
+from deploy.cache import Blobs
+from deploy.image import join as image
 from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
 
 MOUNT = "/model"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.clients.cluster import Cluster
-from deploy.clients.engine import Engine
+from deploy.clients.docker.protocol import Engine
+from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
-from deploy.host import Host
-from deploy.parts import PART
+from deploy.machine.host import Host
+from deploy.machine.services import PART
 from tests.fakes.engine import FakeEngine
 
 

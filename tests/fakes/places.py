@@ -8,23 +8,24 @@ from typing import Any, cast
 
 import pytest
 
-from deploy import rollout, templates
-from deploy.clients.cluster import Cluster, Object
-from deploy.entrance import Entrance
-from deploy.environments import Kubernetes
+from deploy.clients.http import Entrance
+from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Release, Rollout
-from deploy.render import SIDE, Rendering
-from deploy.render import Side as Name
-from deploy.settings import App
-from deploy.targets.changes import Changes
-from deploy.targets.front import Front
-from deploy.targets.kubernetes import KubernetesTarget
-from deploy.targets.lease import Lease
-from deploy.targets.sides import Side, Sides
+from deploy.rollout import apply as rollout
+from deploy.settings.environments import Kubernetes
+from deploy.settings.reading import App
+from deploy.targets.kubernetes import templates
+from deploy.targets.kubernetes.endpoint import Front
+from deploy.targets.kubernetes.lock import Lease
+from deploy.targets.kubernetes.render import SIDE, Rendering
+from deploy.targets.kubernetes.render import Side as Name
+from deploy.targets.kubernetes.state import Side, Sides
+from deploy.targets.kubernetes.target import KubernetesTarget
+from deploy.targets.kubernetes.writer import Changes
 from tests.contracts.kubernetes_target import Deployer, environment
-from tests.fakes.cluster import FakeCluster, PodScript
 from tests.fakes.deployers import Mortal
 from tests.fakes.engine import Script
+from tests.fakes.kubernetes.api_server import FakeCluster, PodScript
 from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release
 

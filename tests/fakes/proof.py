@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from deploy.entrance import Entrance
-from deploy.golden import Proof
-from deploy.manifest import Expect, Golden, Request
+from deploy.clients.http import Entrance
+from deploy.model.golden import Proof
+from deploy.model.manifest import Expect, Golden, Request
 from deploy.records import Case, Verdict
 
 PROOF = Proof((Golden(name="three", request=Request(path="/score"), expect=Expect()),), {})

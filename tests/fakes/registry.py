@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import IO, Any
 
-from deploy.clients.oci_bodies import Advance
-from deploy.clients.oci_upload import Opener
+from deploy.clients.oci.bodies import Advance
+from deploy.clients.oci.upload import Opener
 from deploy.errors import RegistryNotFound, RegistryRefused
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from deploy.records import AppImage, Attempt, Commit, Descriptor, Ending, Image, Model, ModelLayer, Release, Rollout
-from deploy.rollout import Trigger
+from deploy.rollout.apply import Trigger
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REPOSITORY = "registry.example/classifier"

@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
-from deploy import templates
-from deploy.clients.cluster import Object
-from deploy.environments import Kubernetes
+from deploy.clients.kubernetes.protocol import Object
 from deploy.records import Attempt, Release
-from deploy.render import SIDES, Rendering
-from deploy.settings import App
+from deploy.settings.environments import Kubernetes
+from deploy.settings.reading import App
+from deploy.targets.kubernetes import templates
+from deploy.targets.kubernetes.render import SIDES, Rendering
 
 APP = App(name="classifier", port=9000, ready="/ready")
 

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.entrance import Entrance
+from deploy.clients.http import Entrance
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout import Prove, Replica, failed
+from deploy.rollout.apply import Prove, Replica, failed
 
 COUNT = 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.clients.trial import Trial
+from deploy.clients.docker.container import Trial
 
 URL = "http://127.0.0.1:32768"
 

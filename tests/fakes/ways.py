@@ -11,7 +11,7 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter
 
-from deploy.entrance import Entrance, NoAnswer, Question, Reply
+from deploy.clients.http import Entrance, NoAnswer, Question, Reply
 
 
 class Trickle(io.RawIOBase):

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.clients.kube_patience import Patience
-from deploy.clients.kube_wire import Answer, Call, Lost
-from deploy.entrance import Entrance
+from deploy.clients.http import Entrance
+from deploy.clients.kubernetes.retry import Patience
+from deploy.clients.kubernetes.transport import Answer, Call, Lost
 from deploy.errors import ClusterUnreachable
 
 Outcome = Answer | Lost

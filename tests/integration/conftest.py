@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from deploy.clients.docker import DockerEngine
-from deploy.clients.oci import HttpRegistry
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.oci.client import HttpRegistry
 from deploy.errors import PlatformError, RegistryError
 
 REGISTRY = "127.0.0.1:5000"

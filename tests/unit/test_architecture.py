@@ -121,8 +121,8 @@ def test_the_halves_do_not_know_each_other(place: str, forbidden: set[str]) -> N
 def test_the_command_line_loads_only_what_is_instant() -> None:
     """Until a task runs, it needs what people see of tasks and nothing of what they do."""
     loaded = {one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"}
-    assert loaded == {"deploy.console"}
-    below = {one.imported.removeprefix("deploy.").partition(".")[0] for one in imports("deploy/console") if one.top == "deploy"}
+    assert loaded == {"deploy.cli.output"}
+    below = {one.imported.removeprefix("deploy.").partition(".")[0] for one in imports("deploy/cli/output") if one.top == "deploy"}
     assert below == {"progress", "errors", "interrupts"}
 
 
@@ -133,7 +133,7 @@ def test_the_lowest_modules_know_nothing_above_them(name: str) -> None:
 
 
 # What needs a whole site (and so the order of things) is for these alone.
-ABOVE = {"site", "pipeline", "promotion", "plan", "desk", "views"}
+ABOVE = {"context", "pipeline", "promotion", "plan", "cli.commands", "cli.tables"}
 
 
 def test_stages_are_not_told_who_calls_them() -> None:
@@ -145,7 +145,7 @@ def test_stages_are_not_told_who_calls_them() -> None:
 
 def test_clients_know_no_stage() -> None:
     """They turn libraries into small values and this project's errors, and decide nothing."""
-    allowed = {"deploy.clients", "deploy.errors", "deploy.records", "deploy.progress", "deploy.owner", "deploy.blobs", "deploy.entrance"}
+    allowed = {"deploy.clients", "deploy.errors", "deploy.records", "deploy.progress", "deploy.machine.process", "deploy.cache"}
     found = [one for one in imports("deploy/clients") if one.top == "deploy"]
     assert [str(one) for one in found if not one.imported.startswith(tuple(allowed))] == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import platform
+from deploy.machine import setup as platform
 
 Failed = pytest.fail.Exception
 

@@ -14,7 +14,9 @@ import pytest
 from invoke.tasks import Task
 from pydantic.fields import FieldInfo
 
-from deploy import environments, errors, settings
+from deploy import errors
+from deploy.settings import environments
+from deploy.settings import reading as settings
 from tasks import namespace
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import pytest
 from invoke.program import Program
 
 import tasks
-from deploy import desk
+from deploy.cli import commands as desk
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
@@ -106,7 +106,7 @@ def test_tasks_hold_no_logic() -> None:
     """One call each, to be found at the desk, which works for any front end."""
     for name, found in listed().items():
         body = inspect.getsource(inspect.unwrap(found.body)).split('"""', 2)[2].strip().splitlines()
-        assert (body[0].strip(), body[1].strip(), len(body)) == ("from deploy import desk", "", 3), name
+        assert (body[0].strip(), body[1].strip(), len(body)) == ("from deploy.cli import commands as desk", "", 3), name
         called = body[2].strip().partition("(")[0]
         assert called.startswith("desk."), name
         assert hasattr(desk, called.removeprefix("desk.")), name

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import parts
-from deploy.clients.docker import DockerEngine
+from deploy.clients.docker.client import DockerEngine
 from deploy.errors import ReleaseError
-from deploy.settings import Settings
+from deploy.machine import services as parts
+from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
 
 ROOT = Path(__file__).parents[3]

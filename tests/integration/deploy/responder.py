@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.clients.docker import DockerEngine
+from deploy.clients.docker.client import DockerEngine
 from tests.contracts.engine import packed
 from tests.fakes.engine import Script
 

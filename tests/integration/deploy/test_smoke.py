@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from deploy import image, parts, smoke
-from deploy.clients.docker import DockerEngine
-from deploy.clients.trial import LABEL, trial
+from deploy import smoke
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.container import LABEL, trial
 from deploy.errors import ReleaseError, SmokeFailed
-from deploy.golden import Proof
-from deploy.manifest import Expect, Golden, Request
-from deploy.owner import Owner
+from deploy.image import join as image
+from deploy.machine import services as parts
+from deploy.machine.process import Owner
+from deploy.model.golden import Proof
+from deploy.model.manifest import Expect, Golden, Request
 from deploy.records import AppImage, Verdict
-from deploy.settings import Settings
+from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, cache
 

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
-from deploy import image, layer
-from deploy.blobs import Blobs
-from deploy.clients.docker import DockerEngine
-from deploy.clients.engine import Spec
-from deploy.export import export
+from deploy.cache import Blobs
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.protocol import Spec
+from deploy.image import join as image
+from deploy.image import layer
+from deploy.image.export import export
 from deploy.records import AppImage, Commit, Model, ModelLayer
 from tests.fakes.halves import digest
 

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from deploy import pipeline, promotion
-from deploy.clients.cluster import ROOT_CA
-from deploy.earlier import Only
+from deploy.clients.kubernetes.protocol import ROOT_CA
 from deploy.errors import (
     ClusterError,
     ClusterForbidden,
@@ -30,12 +29,13 @@ from deploy.errors import (
     SmokeFailed,
     VerifyFailed,
 )
-from deploy.platform import home
-from deploy.render import RELEASE
+from deploy.machine.setup import home
+from deploy.rollout.history import Only
+from deploy.targets.kubernetes.render import RELEASE
 from tests.fakes.application import Application
-from tests.fakes.cluster import PodScript
 from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
+from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.registry import Meanwhile, MemoryRegistry
 from tests.fakes.trials import URL as TRIAL
 

@@ -17,9 +17,9 @@ from deploy.errors import (
     RolloutLocked,
     SettingsInvalid,
 )
-from deploy.owner import Owner
+from deploy.machine.process import Owner
 from deploy.records import Rollout
-from deploy.render import SIDE
+from deploy.targets.kubernetes.render import SIDE
 from tests.fakes.application import Application
 from tests.fakes.deployers import Deployer, is_held
 from tests.fakes.registry import Meanwhile

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import pytest
 
-from deploy import image, smoke
-from deploy.blobs import Blobs
-from deploy.clients.engine import Engine
-from deploy.clients.trial import Trial
+from deploy import smoke
+from deploy.cache import Blobs
+from deploy.clients.docker.container import Trial
+from deploy.clients.docker.protocol import Engine
 from deploy.errors import EngineFailed, SmokeFailed
+from deploy.image import join as image
 from deploy.records import Descriptor, Image, Verdict
 from tests.fakes import halves
 from tests.fakes.halves import BASE, CODE, LIBRARIES, MOUNT, WEIGHTS, digest

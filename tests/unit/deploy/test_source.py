@@ -18,7 +18,7 @@ import pytest
 from deploy import source
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
-from deploy.settings import Settings
+from deploy.settings.reading import Settings
 from deploy.source import Inputs
 
 BASE = f"debian:trixie-slim@sha256:{'0' * 64}"

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.kube import KubeCluster
-from deploy.clients.kube_access import Access
+from deploy.clients.kubernetes.auth import Access
+from deploy.clients.kubernetes.client import KubeCluster
 from deploy.errors import ClusterError
 from tests.integration.conftest import lacking
 

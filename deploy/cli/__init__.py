@@ -1,0 +1,1 @@
+"""The command line: what tasks run, what people and scripts read."""

@@ -1,0 +1,174 @@
+"""Where requests to what serves are sent, how one is let in there, and asking there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from deploy.clients import http_adapter as connections
+
+if TYPE_CHECKING:
+    import requests
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to an application.
+
+    Attributes:
+        path: with its query; it is appended to the URL of the entrance.
+        within: for how many seconds the whole answer is waited for.
+        at_most: how many bytes of the answer are read.
+        method: of HTTP.
+        headers: beside those that the entrance asks for.
+        body: its bytes, if it has any.
+        follow: whether redirects are followed.
+        insist: whether a gateway that fails is waited for.
+    """
+
+    path: str
+    within: float
+    at_most: int
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    follow: bool = False
+    insist: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: the status of HTTP, the first bytes of the content, the seconds that it took, and the header Retry-After."""
+
+    status: int
+    content: bytes = b""
+    seconds: float = 0.0
+    retry_after: str = ""
+
+
+class NoAnswer(Exception):
+    """A question without an answer.
+
+    Args:
+        kind: of the failure.
+        seconds: after how many it was known.
+    """
+
+    def __init__(self, kind: str, seconds: float) -> None:
+        super().__init__(kind)
+        self.seconds = seconds
+
+
+class Gateway(Protocol):
+    """What stands before an application, and may fail in its own name."""
+
+    def lead(self, ask: Callable[[Entrance, Question], Reply], question: Question) -> Reply:
+        """The application's answer.
+
+        Args:
+            ask: asks once, at the entrance as it is then.
+            question: what is asked; whether it insists says how long the gateway is waited for.
+
+        Raises:
+            NoAnswer: there was none, though the gateway is there.
+            ClusterError: the gateway fails, or does not let one pass.
+        """
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """A URL, and what a gateway before the application asks for.
+
+    Attributes:
+        url: scheme, host and port, perhaps a path; the paths of requests are appended.
+        headers: sent with every request; they may hold credentials, and are never shown.
+        authority: path of the CA bundle that the server's certificate is checked with; empty for the usual ones.
+        certificate: paths of a client certificate and its key.
+        proxy: URL of a proxy on the way; it may hold credentials, and is never shown.
+        server_name: the name that the server's certificate must have, if not the URL's.
+        unverified: whether any certificate will do.
+        gateway: what tells the application's answers from its own, if it has answers of its own.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    authority: str = ""
+    certificate: tuple[str, str] | None = None
+    proxy: str = field(default="", repr=False)
+    server_name: str = ""
+    unverified: bool = False
+    gateway: Gateway | None = field(default=None, repr=False, compare=False)
+
+    def session(self) -> requests.Session:
+        """A session that is let in here; nothing of this machine's environment is sent along."""
+        import requests
+
+        opened = requests.Session()
+        opened.trust_env = False
+        opened.headers.update(self.headers)
+        opened.verify = not self.unverified and (self.authority or True)
+        opened.cert = self.certificate
+        opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
+        if self.server_name:
+            opened.mount("https://", connections.adapter(server_hostname=self.server_name))
+        return opened
+
+
+class Visit:
+    """Asks at an entrance, over connections that are kept from one question to the next.
+
+    Args:
+        entrance: where.
+        now: tells the seconds.
+    """
+
+    def __init__(self, entrance: Entrance, now: Callable[[], float] = time.perf_counter) -> None:
+        self._entrance, self._gateway, self._now = entrance, entrance.gateway, now
+        self._session = entrance.session()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
+
+    def ask(self, question: Question) -> Reply:
+        """The application's answer, whatever it is.
+
+        Raises:
+            NoAnswer: there was none.
+            ClusterError: what stands before the application fails, or does not let one pass.
+        """
+        return self._gateway.lead(self._once, question) if self._gateway else self._once(self._entrance, question)
+
+    def _once(self, entrance: Entrance, question: Question) -> Reply:
+        import requests
+        import urllib3
+
+        if entrance != self._entrance:
+            # Credentials have been renewed, and those of the old connections may not be good any more.
+            self._session.close()
+            self._entrance, self._session = entrance, entrance.session()
+        started = self._now()
+        try:
+            return self._read(question, started)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise NoAnswer(type(error).__name__, self._now() - started) from error
+
+    def _read(self, question: Question, started: float) -> Reply:
+        how: dict[str, Any] = {"timeout": question.within, "stream": True, "allow_redirects": question.follow}
+        url = self._entrance.url + question.path
+        with self._session.request(question.method, url, headers=question.headers, data=question.body, **how) as answer:
+            content = self._content(answer.raw, question.at_most, started + question.within)
+            return Reply(answer.status_code, content, self._now() - started, answer.headers.get("Retry-After", ""))
+
+    def _content(self, raw: Any, at_most: int, deadline: float) -> bytes:  # noqa: ANN401  requests is imported lazily
+        """The first bytes of an answer; a timeout for each read alone would let a trickle last for ever."""
+        content = b""
+        while len(content) < at_most and (piece := raw.read1(at_most - len(content), decode_content=True)):
+            content += piece
+            if self._now() > deadline:
+                raise TimeoutError
+        return content

@@ -1,0 +1,1 @@
+"""This machine: what a release needs on it."""

@@ -1,0 +1,1 @@
+"""The model stream: publish, fetch, describe and prove a model version."""

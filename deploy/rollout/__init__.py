@@ -1,0 +1,1 @@
+"""Rolling a release out to a target: apply, prove, undo."""

@@ -1,0 +1,1 @@
+"""`pipeline.toml` and its overrides as frozen values."""

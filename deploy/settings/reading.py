@@ -1,0 +1,236 @@
+"""pipeline.toml and its overrides, as one frozen value; every problem is reported at once, with its key path.
+
+Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, a double underscore for each level of nesting, for
+example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret: settings name the variables that hold them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+
+from deploy.errors import SettingsInvalid
+from deploy.records import Name
+from deploy.settings import environments
+from deploy.settings.environments import KINDS, Place, Port, Section
+
+PREFIX = "TWINSHIP_"
+FILE = "pipeline.toml"
+
+DEBIAN = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+_DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
+
+Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
+
+
+class App(Section):
+    """The application: its name, and the files its image is made of.
+
+    `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
+    """
+
+    name: Name
+    files: tuple[str, ...] = ("app/**",)
+    port: Port = 8080
+    ready: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./~?=&%+-]*$")] = "/readyz"
+
+
+class ModelSource(Section):
+    """The model stream: where versions are published, and which model this application serves.
+
+    `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
+    that writes a first model where the store has none.
+    """
+
+    name: Name
+    store: str = ".twinship/store"
+    mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
+    sample: str = ""
+
+
+class Wheels(Section):
+    """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
+
+    requirements: str
+    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
+
+
+class ImageBuild(Section):
+    """How the app image is built.
+
+    `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
+    is made from packages. `parts_base` is what the proxy and the local registry are installed on: `base` if that is Debian.
+    """
+
+    dockerfile: str = "Dockerfile"
+    base: Pinned
+    suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
+    parts_base: Pinned | None = None
+    builder: Literal["auto", "classic", "buildkit"] = "auto"
+    wheels: Wheels | None = None
+
+    @property
+    def debian(self) -> str:
+        """The release of Debian that can stand in for the base; empty if none can."""
+        own = _DEBIAN.search(self.base)
+        return self.suite or (own[1] if own else "")
+
+    @property
+    def for_parts(self) -> ImageBuild:
+        """How the image of the proxy and the local registry is based."""
+        if self.parts_base:
+            return ImageBuild(base=self.parts_base)
+        return self if self.debian else ImageBuild(base=DEBIAN)
+
+
+class Settings(Section):
+    """The whole configuration of one application."""
+
+    app: App
+    model: ModelSource
+    image: ImageBuild
+    environments: Mapping[Name, Place]
+
+    @field_validator("environments")
+    @classmethod
+    def _has_one(cls, value: Mapping[str, Place]) -> Mapping[str, Place]:
+        if not value:
+            raise ValueError("at least one environment is needed, for example [environments.local]")
+        return value
+
+    @property
+    def default_environment(self) -> str:
+        """The environment that is meant where none is named: `local`, else the first."""
+        return "local" if "local" in self.environments else next(iter(self.environments))
+
+    def environment(self, name: str) -> Place:
+        """The environment of that name.
+
+        Raises:
+            SettingsInvalid: there is none; the text lists those there are.
+        """
+        if name not in self.environments:
+            known = ", ".join(self.environments)
+            raise SettingsInvalid(
+                f"no environment is named {name!r}", on=FILE, next=f"choose one of: {known}; or add [environments.{name}]"
+            )
+        return self.environments[name]
+
+    @classmethod
+    def read(cls, directory: Path, environ: Mapping[str, str]) -> Self:
+        """The settings of the application in a directory.
+
+        Args:
+            directory: holds pipeline.toml.
+            environ: the process environment; only names of the form `TWINSHIP_A__B` are looked at.
+
+        Raises:
+            SettingsInvalid: the file cannot be read or is not TOML, or keys are unknown or values wrong: all of them.
+        """
+        path = directory / FILE
+        values = _parsed(path)
+        origins = _override(values, environ)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = sorted(_problems(error, values, origins))
+            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+            raise SettingsInvalid(
+                f"the configuration has {count}",
+                on=str(path),
+                next="mend them; docs/02-settings.md lists every key",
+                detail="\n".join(f"  {line}" for line in problems),
+            ) from None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsInvalid(
+            "there is no configuration", on=str(path), next="run in the folder of the application, or see docs/04-your-own-app.md"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsInvalid(f"the configuration cannot be read: {reason}", on=str(path), next="make the file readable") from error
+    except (ValueError, RecursionError) as error:
+        # The parser gives up in its own way on numbers of thousands of digits, and on tables nested as deep.
+        raise SettingsInvalid(f"the configuration is not TOML: {error}", on=str(path), next="mend that line") from error
+
+
+def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lays the environment's overrides over the file's values; returns which variable set which key path."""
+    origins: dict[tuple[str, ...], str] = {}
+    for variable in sorted(environ):
+        keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
+        if not variable.startswith(PREFIX) or len(keys) < 2:
+            continue
+        table = values
+        for key in keys[:-1]:
+            nested = table.setdefault(key, {})
+            if not isinstance(nested, dict):
+                nested = table[key] = {}
+            table = nested
+        table[keys[-1]] = _split(keys, environ[variable])
+        origins[keys] = variable
+    return origins
+
+
+def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
+    return text.split(",") if keys == ("app", "files") else text
+
+
+def _problems(error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]) -> Iterable[str]:
+    for problem in error.errors(include_url=False):
+        path, kind, message = _key_path(problem["loc"]), problem["type"], problem["msg"].removeprefix("Value error, ")
+        if kind == "union_tag_invalid":
+            path, message = (*path, "target"), f"Input should be {' or '.join(map(repr, KINDS))}"
+        shown = ".".join(path)
+        source = f" (set by {origins[path]})" if path in origins else ""
+        if kind == "extra_forbidden":
+            yield f"{shown}: unknown key{_nearest(path, values)}{source}"
+        elif kind == "missing":
+            yield f"{shown}: missing"
+        elif kind == "value_error" and isinstance(_found(values, path), Mapping) and len(path) > 1:
+            yield f"{shown}: {message}"
+        else:
+            yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
+
+
+def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Where in the file a problem is; the kind of an environment is no level of the file."""
+    path = tuple(str(part) for part in location)
+    return (*path[:2], *path[3:]) if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS else path
+
+
+def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401  TOML holds anything
+    for key in path:
+        if not isinstance(values, Mapping) or key not in values:
+            return values
+        values = values[key]
+    return values
+
+
+def _nearest(path: tuple[str, ...], values: Mapping[str, Any]) -> str:
+    known = _keys_at(path[:-1], values)
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _keys_at(path: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+    tables: dict[str, type[Section]] = {"app": App, "model": ModelSource, "image": ImageBuild}
+    if not path:
+        return list(Settings.model_fields)
+    if path[:2] == ("image", "wheels"):
+        return list(Wheels.model_fields)
+    if path[0] == "environments":
+        return environments.keys(environments.kind(_found(values, path[:2])), *path[2:])
+    return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -1,0 +1,1 @@
+"""An environment in a namespace of a Kubernetes cluster."""

@@ -1,0 +1,255 @@
+"""What a deployer changes on a cluster: nothing without the lease, and nothing that somebody else owns is taken from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+
+from deploy import progress
+from deploy.clients.kubernetes.protocol import Cluster, Object
+from deploy.clock import REAL, Clock
+from deploy.errors import FieldConflict, RolloutFailed
+from deploy.records import Attempt, Release
+from deploy.targets.kubernetes.lock import Lease
+from deploy.targets.kubernetes.pods import TEMPLATE, Pod
+from deploy.targets.kubernetes.readiness import Wanted, Watch
+from deploy.targets.kubernetes.render import CAUSE, SIDES, Rendering
+from deploy.targets.kubernetes.render import Side as Name
+from deploy.targets.kubernetes.snapshot import Before
+from deploy.targets.kubernetes.state import SETTINGS, WANTED, Serving, Side, Sides
+from deploy.targets.kubernetes.supporting_objects import Surroundings
+from deploy.targets.kubernetes.templates import at
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.25
+_SCHEDULING = 30.0
+_REACHED_WITHIN = 30.0
+# Nodes rewrite their routes at most once a second, and cannot be asked whether they have.
+_ROUTES = 2.0
+_REPLICAS = "spec.replicas"
+
+
+class Changes:
+    """Writes the objects of one environment.
+
+    Args:
+        cluster: where they are.
+        rendering: makes them.
+        sides: reads them.
+        lease: must be held.
+        size: tells the bytes of a release's image.
+        clock: tells the time.
+
+    Attributes:
+        around: all that is not a replica.
+        attempt: what the next changes are part of, for the cluster's memory.
+        times: of the present attempt: for each pod, how many seconds after its rollout began it was first seen in each stage.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        rendering: Rendering,
+        sides: Sides,
+        lease: Lease,
+        size: Callable[[Release], int],
+        clock: Clock = REAL,
+    ) -> None:
+        self._cluster, self._rendering, self._env, self._sides, self._lease = cluster, rendering, rendering.env, sides, lease
+        self._size, self._clock = size, clock
+        self.around = Surroundings(cluster, rendering, lease)
+        self.attempt: Attempt | None = None
+        self.times: dict[str, dict[str, float]] = {}
+
+    # --- what shall serve
+
+    def count(self) -> int:
+        """How many replicas shall serve: as the settings say, unless an autoscaler or a person decides."""
+        now = self._sides.side(self._sides.serving().side)
+        if now is None or not now.replicas:
+            return self._env.replicas
+        if self._env.autoscale:
+            return max(self._env.replicas, min(now.replicas, self._env.autoscale.at_most))
+        return self._env.replicas if now.replicas_are_ours else now.replicas
+
+    def say_count(self) -> None:
+        """Tells whoever changed the settings that somebody else has chosen another number of replicas."""
+        count = self.count()
+        if not self._env.autoscale and count != self._env.replicas:
+            log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
+
+    def settings(self, release: Release) -> str:
+        """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
+        rendering, first = self._rendering, SIDES[0]
+        made = [
+            rendering.deployment(release, first, self._env.replicas, None, 0),
+            rendering.service(first, both=False),
+            rendering.ingress(),
+            rendering.autoscaler(first),
+            rendering.disruption(),
+            rendering.account(),
+        ]
+        return _short(made)
+
+    def rendered(self, name: Name, release: Release, attempt: Attempt | None) -> list[Object]:
+        """All objects of an environment that serves a release from a side, in the order in which they are applied.
+
+        The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
+        """
+        rendering, service = self._rendering, self._rendering.service(name, both=False)
+        rest = (rendering.ingress(), rendering.disruption(), rendering.autoscaler(name))
+        count = self.count() if self._env.autoscale else self._env.replicas
+        made = (rendering.account(), service, *rest, self._deployment(name, release, count, attempt))
+        return [item for item in made if item]
+
+    def before(self, serving: Serving) -> Before | None:
+        """What serves now, as it was applied; None if nothing does."""
+        side = self._sides.side(serving.side)
+        if side is None or not side.replicas:
+            return None
+        return Before(side=side.name, objects={"Deployment": side.applied, **self.around.kept()})
+
+    def within(self, release: Release) -> float:
+        """Seconds that one replica may take: to find a node, to pull its image, to become ready."""
+        return _SCHEDULING + self._size(release) / self._env.pull_rate + self._env.ready_within
+
+    # --- replicas
+
+    def roll(self, name: Name, release: Release, count: int) -> list[Pod]:
+        """Brings a side to that many replicas of a release, and waits until all are ready.
+
+        Raises:
+            RolloutFailed: one cannot become ready, or did not in time.
+            FieldConflict: somebody else owns what a manifest sets.
+        """
+        item = self._deployment(name, release, count, self.attempt)
+        self._put(name, item)
+        return self._ready(name, item, release)
+
+    def restore(self, before: Before, release: Release) -> list[Pod]:
+        """Brings a side back to what it was, whatever settings and manifests say by now, and waits until all replicas are ready.
+
+        Raises:
+            RolloutFailed: one cannot become ready any more, or did not in time.
+            FieldConflict: somebody else owns what was set.
+        """
+        now = self._sides.side(before.side)
+        if now is None or now.applied != before.deployment:
+            # What admission would not have again may well be what nobody has touched.
+            self._put(before.side, before.deployment)
+        return self._ready(before.side, before.deployment, release)
+
+    def _ready(self, name: Name, item: Object, release: Release) -> list[Pod]:
+        wanted = Wanted(
+            deployment=self._rendering.named(name),
+            labels=self._sides.labels(name),
+            template=item["spec"]["template"]["metadata"].get("annotations", {}).get(TEMPLATE, ""),
+            size=self._size(release),
+            ready_within=self._env.ready_within,
+            within=self.within(release),
+        )
+        watch = Watch(self._cluster, wanted, self._clock)
+        try:
+            return watch.until_ready(self._lease.require)
+        finally:
+            # A replica that was seen by an earlier watch has its times from there.
+            self.times = watch.times | self.times
+
+    def _apply(self, item: Object) -> None:
+        self._cluster.apply(item, require=self._lease.require)
+
+    def _put(self, name: Name, item: Object) -> None:
+        """Applies a Deployment, but for a number of replicas that others have chosen since.
+
+        Which release it is, is ours to say: what `kubectl rollout undo` or a patched image has changed of that is taken back.
+        """
+        try:
+            self._apply(item)
+        except FieldConflict as conflict:
+            if not all(path == _REPLICAS or _says_which_release(path) for path in conflict.owners):
+                raise
+            taken = sorted({owner for path, owner in conflict.owners.items() if path != _REPLICAS})
+            if taken:
+                log.info("taken back from %s: which release runs", " and ".join(taken))
+            if _REPLICAS in conflict.owners:
+                item = self._left_to(conflict.owners[_REPLICAS], name, item)
+            self._cluster.apply(item, force=bool(taken), require=self._lease.require)
+
+    def _left_to(self, owner: str, name: Name, item: Object) -> Object:
+        """A Deployment to be applied where somebody else owns the number of its replicas."""
+        if self._sides.serving().sends_to(name):
+            log.info("the number of replicas is left to %s", owner)
+            return {**item, "spec": {key: value for key, value in item["spec"].items() if key != "replicas"}}
+        # An autoscaler that has gone over to the other side. Its last number is nobody's wish any more.
+        self._delete(name)
+        return item
+
+    def switch(self, name: Name, release: Release) -> None:
+        """Has the Service send requests to a side alone, with all around it as the settings say, and waits until every node does.
+
+        Raises:
+            RolloutFailed: the Service does not lead to the side's replicas.
+        """
+        self.around.change(name)
+        self._until_reached(name, release)
+
+    def put_back(self, before: Before, release: Release) -> None:
+        """The same, with all around it as it was before.
+
+        Raises:
+            RolloutFailed: the Service does not lead to the side's replicas.
+        """
+        self.around.put_back(before.objects, before.side)
+        self._until_reached(before.side, release)
+
+    def _until_reached(self, name: Name, release: Release) -> None:
+        if not self._wait(lambda: self._reached(name, release), _REACHED_WITHIN, "waiting for the Service to see its replicas"):
+            raise RolloutFailed(
+                f"the Service did not lead to all replicas of the release, and to them alone, within {progress.seconds(_REACHED_WITHIN)}",
+                on=f"Service {self._rendering.name}",
+                next="`kubectl describe` on it shows where it leads; its selector and port are in the manifests",
+            )
+        self._clock.sleep(_ROUTES)
+
+    def _reached(self, name: Name, release: Release) -> bool:
+        ready = {pod.name for pod in self._sides.pods(name) if pod.ready and pod.image == release.image.digest}
+        return bool(ready) and self._sides.reached() == ready
+
+    def empty(self, side: Side) -> None:
+        """Takes a side's replicas away; its Deployment stays with its revisions, unless somebody else owns their number."""
+        made = side.applied
+        try:
+            self._apply({**made, "spec": made.get("spec", {}) | {"replicas": 0}})
+        except FieldConflict:
+            self._delete(side.name)
+        self._wait(lambda: not self._sides.pods(side.name), self._env.drain_within, "waiting for the old replicas to take their leave")
+
+    def _delete(self, name: Name) -> None:
+        self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
+
+    def _deployment(self, name: Name, release: Release, count: int, attempt: Attempt | None) -> Object:
+        item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
+        at(item, "metadata", "annotations").update({SETTINGS: self.settings(release), WANTED: str(self._env.replicas)})
+        template = item["spec"]["template"]
+        at(template, "metadata", "annotations")[TEMPLATE] = _short(template)
+        return item
+
+    def _wait(self, done: Callable[[], bool], within: float, note: str) -> bool:
+        deadline = self._clock.now() + within
+        while not done():
+            if self._clock.now() >= deadline:
+                return False
+            progress.note(note)
+            self._clock.sleep(_POLL)
+        return True
+
+
+def _says_which_release(path: str) -> bool:
+    return path.endswith("].image") or "twinship.dev/" in path or CAUSE in path
+
+
+def _short(made: object) -> str:
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,257 @@
+"""The Docker engine of this machine, by the contract that the fake keeps, and what only a real one can show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from deploy.cache import Blobs
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.protocol import Engine, Spec
+from deploy.clients.oci.client import MANIFEST, HttpRegistry
+from deploy.errors import EngineDenied, EngineFailed, EngineUnavailable
+from deploy.image.export import export
+from tests.contracts.engine import EngineContract, Runs, packed, until
+from tests.fakes.engine import Script
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[5]
+NOBODY = 65534
+HOLDER = """
+import sys, time
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.protocol import Spec
+
+name, image, label = sys.argv[1:]
+held = DockerEngine().hold(Spec(name=name, image=image, labels={"dev.twinship.test": label}, command=("cat",)))
+print("held" if held else "taken", flush=True)
+time.sleep(600)
+"""
+
+
+def shell(script: Script) -> str:
+    """A script as a shell does it."""
+    said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
+    traps = "".join(f"trap 'exit {code}' {name.removeprefix('SIG')}\n" for name, code in script.on_signal.items())
+    # It speaks when it heeds signals.
+    return traps + said + ("while :; do sleep 0.05; done" if script.exits is None else f"exit {script.exits}")
+
+
+class TestDockerEngine(EngineContract):
+    """The real engine keeps the contract."""
+
+    @pytest.fixture
+    def engine(self, engine: DockerEngine) -> Engine:
+        """This machine's."""
+        return engine
+
+    @pytest.fixture
+    def prefix(self, prefix: str) -> str:
+        """Cleared up afterwards."""
+        return prefix
+
+    @pytest.fixture
+    def port(self, free_port: Callable[[], int]) -> int:
+        """A free one."""
+        return free_port()
+
+    @pytest.fixture
+    def runs(self, parts_image: str) -> Runs:
+        """A shell in the image of the parts."""
+        return lambda script: (parts_image, ("sh", "-c", shell(script)))
+
+    @pytest.fixture
+    def missing(self, registry_host: str, prefix: str) -> str:
+        """A digest that nobody has pushed to the local registry."""
+        return f"{registry_host}/{prefix}@sha256:{'0' * 64}"
+
+
+def test_a_pulled_image_is_the_one_that_was_pushed(engine: DockerEngine, prefix: str, registry_host: str, tmp_path: Path) -> None:
+    """By its digest in the registry, the engine gets an image of exactly the config or the manifest that was pushed."""
+    context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
+    engine.build(context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None)
+    config, layers = export(engine.save(f"{prefix}:small"), blobs := Blobs(tmp_path), prefix)
+    engine._api.remove_image(f"{prefix}:small")
+    remote = HttpRegistry(registry_host)
+    for item in (config, *layers):
+        remote.upload(prefix, item.digest, item.size, lambda item=item: blobs.open(item.digest), lambda _: None)  # type: ignore[misc]
+    listed = [{"mediaType": item.media_type, "digest": item.digest, "size": item.size} for item in (config, *layers)]
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": listed[0], "layers": listed[1:]}).encode()
+    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+    remote.put_manifest(prefix, digest, manifest)
+    said: list[str] = []
+    engine.pull(reference := f"{registry_host}/{prefix}@{digest}", None, said.append)
+    try:
+        assert engine.image_id(reference) == (config.digest if engine.image_id(config.digest) else digest)
+        assert any(digest in line for line in said)
+    finally:
+        engine._api.remove_image(reference, force=True)
+        remote._http.ask("DELETE", f"/v2/{prefix}/manifests/{digest}", prefix, expect=(202, 405))
+
+
+@pytest.fixture
+def holder(prefix: str, parts_image: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds a name."""
+    command = [sys.executable, "-c", HOLDER, f"{prefix}-lock", parts_image, prefix]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        with suppress(ProcessLookupError):
+            process.kill()
+
+
+def test_what_a_killed_process_held_is_free_within_seconds(
+    engine: DockerEngine, holder: subprocess.Popen[str], prefix: str, parts_image: str
+) -> None:
+    """The engine ends the container of a holder that was killed with no chance to let go, so no lock stays behind."""
+    spec = Spec(name=f"{prefix}-lock", image=parts_image, labels={"dev.twinship.test": prefix}, command=("cat",))
+    assert engine.hold(spec) is None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    taken: list[object] = []
+    until(lambda: taken.append(engine.hold(spec)) or taken[-1] is not None, "the name is free")  # type: ignore[func-returns-value]
+    engine.release(taken[-1])
+
+
+def test_what_is_held_needs_no_time_to_end(engine: DockerEngine, prefix: str, parts_image: str) -> None:
+    """An engine that was killed in mid-rollout ends the lock before it starts what serves; a first process obeys one signal alone."""
+    held = engine.hold(Spec(name=f"{prefix}-lock", image=parts_image, labels={"dev.twinship.test": prefix}, command=("cat",)))
+    assert engine._api.inspect_container(f"{prefix}-lock")["Config"]["StopSignal"] == "SIGKILL"
+    engine.release(held)
+
+
+def test_a_network_that_a_killed_process_only_asked_with_goes(engine: DockerEngine, prefix: str) -> None:
+    """The engine was asked for a free subnet, and nobody was left to give it back."""
+    engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
+    engine.network(prefix, {"dev.twinship.test": prefix})
+    listed = engine._api.networks(filters={"label": f"dev.twinship.test={prefix}"})
+    assert [network["Name"] for network in listed] == [prefix]
+
+
+def test_containers_cannot_write_or_gain_rights(engine: DockerEngine, prefix: str, parts_image: str) -> None:
+    """What runs has no capabilities, cannot get any, and can write to memory only."""
+    made = engine.create(
+        Spec(name=prefix, image=parts_image, labels={"dev.twinship.test": prefix}, command=("sleep", "600"), user="0:0", writable=("/tmp",))
+    )
+    engine.start(made.id)
+    assert engine.execute(made.id, ("sh", "-c", "echo 1 > /file"))[0] != 0
+    assert engine.execute(made.id, ("sh", "-c", "echo 1 > /tmp/file && cat /tmp/file")) == (0, "1\n")
+    _, status = engine.execute(made.id, ("cat", "/proc/self/status"))
+    shown = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert (shown["NoNewPrivs"], shown["CapEff"].strip("0"), shown["CapBnd"].strip("0")) == ("1", "", "")
+
+
+def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
+    """Version, architecture, and whether its ports are this machine's."""
+    assert engine.version[0].isdigit()
+    assert engine.machine in ("amd64", "arm64")
+    assert engine.local
+
+
+# --- an engine that is not as it should be
+
+
+class Daemon:
+    """A socket that answers as an engine does, until it is told to stop; `loaded` is what it says of an image that it is given."""
+
+    def __init__(self, path: Path, loaded: bytes = b"") -> None:
+        self._loaded = loaded
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                with connection:
+                    asked = connection.recv(65536)
+                    body = b'{"ApiVersion": "1.41", "Version": "20.10"}' if b"/version" in asked else b"OK"
+                    if b"/images/load" in asked:
+                        body = self._loaded
+                        while not asked.endswith(b"0\r\n\r\n"):
+                            asked += connection.recv(65536)
+                    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                    connection.sendall(head % len(body) + body)
+
+    def stop(self) -> None:
+        """Answers nobody any more."""
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+
+
+def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where nobody listens, the place that was asked and the cure are named."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(EngineUnavailable) as caught:
+        DockerEngine()
+    assert str(tmp_path) in caught.value.on
+    assert "invoke up" in caught.value.next
+
+
+def test_an_engine_that_stops_answering_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An engine that goes away between two questions gives this project's error, whatever was asked."""
+    daemon = Daemon(tmp_path / "docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    engine = DockerEngine()
+    daemon.stop()
+    for ask in (
+        lambda: engine.containers({}),
+        lambda: engine.diff_ids("a"),
+        lambda: engine.start("a"),
+        lambda: engine.put_file("a", "/b/c", b""),
+        lambda: engine.network("a", {}),
+        lambda: engine.hold(Spec(name="a", image="b", labels={})),
+        lambda: b"".join(engine.save("a")),
+    ):
+        with pytest.raises(EngineUnavailable):
+            ask()
+
+
+def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Newer ones with an image store of containerd report that like any other step."""
+    daemon = Daemon(tmp_path / "docker.sock", b'{"stream": "Error unpacking image app:1: content digest sha256:00: not found\\n"}\n')
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    with pytest.raises(EngineFailed) as caught:
+        DockerEngine().load(iter([b"an archive"]))
+    assert "not found" in caught.value.detail
+    daemon.stop()
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Takes the rights of root away for a while."""
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not use the engine")
+def test_a_user_who_may_not_use_the_engine_is_told_so(engine: DockerEngine) -> None:
+    """An engine that is there but denied is another error than none, because the cure is another."""
+    with nobody(), pytest.raises(EngineDenied) as caught:
+        DockerEngine()
+    assert "usermod -aG docker" in caught.value.next

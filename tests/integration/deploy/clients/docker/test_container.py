@@ -1,0 +1,111 @@
+"""A trial runs an image as it will run when released, and nothing of it stays."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import smoke
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.container import LABEL, MACHINE, trial
+from deploy.clients.docker.protocol import Spec
+from deploy.errors import EngineFailed, ReleaseError
+from deploy.image import join as image
+from deploy.machine import services as parts
+from deploy.machine.process import Owner, machine
+from deploy.settings.reading import Settings
+from tests.fakes.halves import digest
+from tests.integration.conftest import lacking
+from tests.integration.deploy.tiny import LABEL as OURS
+from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, cache
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[5]
+
+
+@pytest.fixture(scope="module")
+def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+    """A tiny application."""
+    try:
+        base = parts.base(engine, Settings.read(ROOT, {}).image)
+    except ReleaseError as error:
+        lacking(error.what, error.next)
+    made = Tiny(engine, base, cache(tmp_path_factory.mktemp("trial")))
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def serving(tiny: Tiny) -> str:
+    """An image that serves, by its id."""
+    joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.blobs)
+    return smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None).id
+
+
+def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
+    """What the engine knows of this process's trials of an image."""
+    found = [container for container in engine.containers({LABEL: str(Owner.current())}) if container.image == image]
+    return [engine._api.inspect_container(container.id) for container in found]
+
+
+def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> None:
+    """Read-only, without capabilities or new privileges, on the loopback address alone, with a small /tmp."""
+    with trial(serving, PORT) as running:
+        (found,) = ours(engine, serving)
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges"]
+        assert list(host["Tmpfs"]) == ["/tmp"]
+        published = found["NetworkSettings"]["Ports"][f"{PORT}/tcp"]
+        assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
+        assert running.url == f"http://127.0.0.1:{published[0]['HostPort']}"
+        assert running.alive()
+    assert not ours(engine, serving)
+
+
+def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: str) -> None:
+    """Whatever is raised while it runs."""
+
+    def tried() -> None:
+        with trial(serving, PORT):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tried()
+    assert not ours(engine, serving)
+
+
+def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEngine) -> None:
+    """The engine's reason is shown."""
+    with pytest.raises(EngineFailed) as caught, trial(digest(b"nothing"), PORT):
+        pass
+    assert caught.value.on == digest(b"nothing")
+
+
+def test_what_killed_processes_left_is_removed_by_the_next_trial(engine: DockerEngine, tiny: Tiny, serving: str) -> None:
+    """And not what others are trying right now, here or on another machine, whatever that is called."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead = str(Owner("ada", socket.gethostname(), process.pid, "1"))
+    left = {"dead": (dead, machine()), "elsewhere": (dead, "another machine"), "mine": (str(Owner.current()), machine())}
+    made = {
+        name: engine.create(Spec(name=f"{tiny.name}-{name}", image=serving, labels={LABEL: owner, MACHINE: on, OURS: tiny.name}))
+        for name, (owner, on) in left.items()
+    }
+    try:
+        with trial(serving, PORT):
+            found = {container.id for container in engine.containers({OURS: tiny.name})}
+            on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
+        assert on == [machine()] * 2
+        assert found == {made["elsewhere"].id, made["mine"].id}
+    finally:
+        for container in made.values():
+            engine.remove(container.id)

@@ -1,0 +1,120 @@
+"""What the engine of this machine says of a pull that a registry, or the way to it, lets fail."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deploy.clients.docker.client import DockerEngine
+from deploy.errors import BlobCorrupt, RegistryDenied, RegistryNotFound, RegistryRefused, RegistryUnreachable, ReleaseError
+from tests.fakes.http_registry import Act, HttpRegistryServer, answered, cut_after
+from tests.fakes.registry import digest, manifest
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = "team/app"
+OCI = "application/vnd.oci.image.manifest.v1+json"
+OFTEN = 1000
+
+
+@pytest.fixture
+def server() -> Iterator[HttpRegistryServer]:
+    """A registry that fails as it is told."""
+    with HttpRegistryServer().serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def image(server: HttpRegistryServer) -> str:
+    """An image that the registry holds and no engine has ever seen."""
+    layer = secrets.token_bytes(1000)
+    rootfs = {"type": "layers", "diff_ids": [digest(layer)]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    whole = manifest(config, layer)
+    for data in (config, layer):
+        server.blobs[REPOSITORY, digest(data)] = data
+    server.manifests[REPOSITORY, digest(whole)] = whole
+    return f"{server.host}/{REPOSITORY}@{digest(whole)}"
+
+
+def refused(status: int, code: str) -> Act:
+    """What a registry says, with its code."""
+    said = {"errors": [{"code": code, "message": "refused", "detail": None}]}
+    return answered(status, {"Content-Type": "application/json"}, json.dumps(said).encode())
+
+
+def changed(server: HttpRegistryServer) -> None:
+    """The registry's disk turns a byte of every blob."""
+    for name, data in server.blobs.items():
+        server.blobs[name] = data[:-1] + bytes([data[-1] ^ 1])
+
+
+def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = None) -> ReleaseError:
+    """The error of a pull that must fail."""
+    with pytest.raises(ReleaseError) as caught:
+        engine.pull(image, login, lambda _: None)
+    assert caught.value.on == image
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (refused(401, "UNAUTHORIZED"), RegistryDenied),
+        (refused(403, "DENIED"), RegistryDenied),
+        (refused(404, "MANIFEST_UNKNOWN"), RegistryNotFound),
+        (refused(404, "NAME_UNKNOWN"), RegistryNotFound),
+        (refused(429, "TOOMANYREQUESTS"), RegistryRefused),
+        (refused(503, "UNAVAILABLE"), RegistryRefused),
+        (cut_after(0), RegistryUnreachable),
+        (answered(200, {"Content-Type": OCI}, manifest(b"{}", b"other")), BlobCorrupt),
+    ],
+    ids=["401", "403", "404, the image", "404, the repository", "429", "503", "a reset", "another manifest"],
+)
+def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
+    engine: DockerEngine, server: HttpRegistryServer, image: str, act: Act, kind: type[ReleaseError]
+) -> None:
+    """The exit code is the same as if the suite itself had asked."""
+    for method in ("HEAD", "GET"):
+        server.on(method, "manifests", act, OFTEN)
+    assert type(failing(engine, image)) is kind
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+@pytest.mark.parametrize("login", [None, ("ada", "wrong-sesame")])
+def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
+    engine: DockerEngine, server: HttpRegistryServer, image: str, auth: str, login: tuple[str, str] | None
+) -> None:
+    """Though the registry repeats what it was sent, and the engine what it was told."""
+    server.auth = auth  # type: ignore[assignment]  # one of the two
+    error = failing(engine, image, login)
+    assert type(error) is RegistryDenied
+    pairs = [seen.authorization.removeprefix("Basic ") for seen in server.seen if seen.authorization]
+    assert bool(pairs) == bool(login)
+    assert not [secret for secret in (*pairs, "wrong-sesame") if secret in error.detail]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [(changed, BlobCorrupt), (lambda server: server.blobs.clear(), RegistryNotFound)],
+    ids=["changed", "lost"],
+)
+def test_an_image_that_a_registry_has_damaged_is_not_taken(
+    engine: DockerEngine, server: HttpRegistryServer, image: str, damage: Callable[[HttpRegistryServer], None], kind: type[ReleaseError]
+) -> None:
+    """The engine checks every byte by its digest; nothing of the image stays with it."""
+    damage(server)
+    assert type(failing(engine, image)) is kind
+    assert engine.image_id(image) is None
+
+
+def test_a_registry_that_the_engine_cannot_reach_is_told(engine: DockerEngine) -> None:
+    """Nobody listens there."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        assert type(failing(engine, f"127.0.0.1:{port}/{REPOSITORY}@sha256:{'0' * 64}")) is RegistryUnreachable

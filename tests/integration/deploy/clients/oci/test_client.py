@@ -1,0 +1,56 @@
+"""The client of registries, with a real one."""
+
+from __future__ import annotations
+
+import secrets
+
+import pytest
+
+from deploy.clients.oci.client import HttpRegistry, Registry
+from tests.contracts.registry import RegistryContract, send
+from tests.fakes.registry import digest
+from tests.integration.deploy.clients.oci.forwarder import forwarded
+
+pytestmark = pytest.mark.integration
+
+PART = 4096
+
+
+class TestRealRegistry(RegistryContract):
+    """A registry keeps the contract when blobs are sent at once."""
+
+    @pytest.fixture
+    def registry(self, registry_host: str) -> Registry:
+        """The registry on this machine."""
+        return HttpRegistry(registry_host)
+
+
+class TestRealRegistryInParts(RegistryContract):
+    """A registry keeps the contract when blobs are sent in parts."""
+
+    @pytest.fixture
+    def registry(self, registry_host: str) -> Registry:
+        """The registry on this machine, given small parts."""
+        return HttpRegistry(registry_host, part=PART)
+
+    def test_a_blob_of_any_length_arrives(self, registry: Registry, repository: str) -> None:
+        """The last part may be full, short, or a single byte."""
+        for length in (PART, PART + 1, 2 * PART - 1, 2 * PART, 3 * PART + 7):
+            assert send(registry, repository, bytes(length)) == length
+
+
+def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
+    """A registry gives the rest of a blob of which the start has arrived."""
+    repository, data = f"test/{secrets.token_hex(8)}", secrets.token_bytes(16 << 20)
+    send(HttpRegistry(registry_host), repository, data)
+    host, _, port = registry_host.partition(":")
+    with forwarded((host, int(port))) as way, HttpRegistry(way.url.removeprefix("https://")).blob(repository, digest(data)) as blob:
+        start = blob.read(1 << 20)
+        way.lose_an_answer()
+        rest = iter(lambda: blob.read(1 << 20), b"")
+        assert b"".join((start, *rest)) == data
+
+
+def test_a_registry_answers_to_a_ping(registry_host: str) -> None:
+    """Asking whether a registry is there gives no error."""
+    HttpRegistry(registry_host).ping()

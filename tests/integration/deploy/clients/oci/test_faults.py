@@ -1,0 +1,866 @@
+"""What a push and a pull do when the registry, or the way to it, fails."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from deploy.clients.docker.client import DockerEngine
+from deploy.clients.oci.client import HttpRegistry
+from deploy.clients.oci.http import ATTEMPTS, Login, Patience
+from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
+from deploy.machine.host import registry_answers
+from tests.contracts.engine import until
+from tests.contracts.registry import CONFIG, RegistryContract, send
+from tests.fakes.http_registry import (
+    Exchange,
+    HttpRegistryServer,
+    answered,
+    broken_off,
+    cut_after,
+    first,
+    passed,
+    refused,
+    stalled,
+    then_cut,
+)
+from tests.fakes.registry import digest, manifest
+
+pytestmark = pytest.mark.integration
+
+PART = 64 << 10
+LARGE = secrets.token_bytes(4 * PART + 1000)
+SMALL = LARGE[:5000]
+REPOSITORY = "team/app"
+ADA = Login("ada", "open-sesame")
+
+
+@pytest.fixture
+def server() -> Iterator[HttpRegistryServer]:
+    """A registry that fails as it is told."""
+    with HttpRegistryServer().serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def waits() -> list[float]:
+    """The seconds that a client would have waited between attempts."""
+    return []
+
+
+Connect = Callable[..., HttpRegistry]
+
+
+@pytest.fixture
+def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
+    """Makes a client that sends small parts and loses no time between attempts."""
+
+    def made(login: Login | None = None, host: str = "", read: float = 10.0) -> HttpRegistry:
+        return HttpRegistry(host or server.host, lambda: login, part=PART, patience=Patience(connect=2.0, read=read, wait=waits.append))
+
+    return made
+
+
+@pytest.fixture
+def client(connect: Connect) -> HttpRegistry:
+    """Such a client, without a login."""
+    return connect()
+
+
+def starts(server: HttpRegistryServer) -> list[int]:
+    """Where the parts that were sent began, in order."""
+    return [int(seen.headers["Content-Range"].partition("-")[0]) for seen in server.asked("PATCH")]
+
+
+class TestFakeRegistry(RegistryContract):
+    """The failing registry keeps the contract as long as it is not told to fail."""
+
+    @pytest.fixture(params=["", "basic", "bearer"])
+    def registry(self, request: pytest.FixtureRequest, server: HttpRegistryServer, connect: Connect) -> HttpRegistry:
+        """A client of it, under each way to log in."""
+        server.auth = request.param
+        return connect(ADA if request.param else None)
+
+
+# --- nothing there, or something else
+
+
+def test_a_registry_that_is_down_is_told_after_retries(waits: list[float], connect: Connect) -> None:
+    """Nobody listens: each attempt waits longer, and the error says where and what to do."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+    with pytest.raises(RegistryUnreachable) as caught:
+        connect(host=host).has(REPOSITORY, digest(SMALL))
+    assert caught.value.exit_code == 50
+    assert host in caught.value.on
+    assert "refused" in caught.value.what
+    assert len(waits) == ATTEMPTS - 1
+    assert all(before < after * 2 for before, after in pairwise(waits))
+
+
+def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(waits: list[float], connect: Connect) -> None:
+    """The attempts of one request are not repeated for each attempt of the upload."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+    for data in (SMALL, LARGE):
+        waits.clear()
+        with pytest.raises(RegistryUnreachable):
+            send(connect(host=host), REPOSITORY, data)
+        assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_registry_that_comes_back_is_not_noticed(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+    """A burst of errors that ends in time costs waits only."""
+    server.on("HEAD", "blobs", refused(502), times=2)
+    server.on("HEAD", "blobs", cut_after(0), times=2)
+    assert not client.has(REPOSITORY, digest(SMALL))
+    assert len(waits) == 4
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n<html>Welcome to me</html>"[:-2], id="a web page"),
+        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="a web server without that page"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="another protocol"),
+        pytest.param(b"", id="silence, then a hang-up"),
+    ],
+)
+def test_something_else_on_the_port_is_no_registry(spoken: bytes) -> None:
+    """Whatever answers there is told from a registry, at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(spoken)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(RegistryError):
+            HttpRegistry(host).ping()
+        thread.join()
+
+
+def test_a_registry_that_wants_a_login_is_a_registry(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """A ping succeeds without a password."""
+    server.auth = "basic"
+    client.ping()
+
+
+def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Asked for by digest, it is refused as what it is not."""
+    server.on("GET", "manifests", answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"))
+    with pytest.raises(BlobCorrupt, match="another manifest"):
+        client.manifest(REPOSITORY, digest(b"{}"))
+
+
+def test_a_registry_that_never_answers_is_given_up(server: HttpRegistryServer, connect: Connect, waits: list[float]) -> None:
+    """Every attempt ends when its time is over."""
+    server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
+    with pytest.raises(RegistryUnreachable):
+        connect(read=0.02).has(REPOSITORY, digest(SMALL))
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: Connect) -> None:
+    """One answer that does not come in time does not end a push."""
+    server.on("PATCH", "uploads", stalled, times=1)
+    assert send(connect(read=0.1), REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "advice"),
+    [
+        (400, RegistryRefused, "run again"),
+        (403, RegistryDenied, "docker login"),
+        (404, RegistryNotFound, "pipeline.toml"),
+        (413, RegistryRefused, "limit"),
+    ],
+)
+def test_a_refusal_for_good_is_told_at_once(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int, kind: type[RegistryError], advice: str
+) -> None:
+    """Asking again would not help, so it is not done; the registry's own words are shown."""
+    server.on("POST", "uploads", refused(status), times=ATTEMPTS)
+    with pytest.raises(kind) as caught:
+        send(client, REPOSITORY, SMALL)
+    assert str(status) in caught.value.what
+    assert caught.value.on == f"{server.host}/v2/{REPOSITORY}/blobs/uploads/"
+    assert advice in caught.value.next
+    assert "REFUSED" in caught.value.detail
+    assert len(server.asked("POST")) == 1
+    assert not waits
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
+) -> None:
+    """After the last attempt the error is of a kind of its own, not that nobody was there."""
+    server.on("PUT", "manifests", refused(status), times=ATTEMPTS)
+    with pytest.raises(RegistryRefused, match=str(status)):
+        client.put_manifest(REPOSITORY, "one", b"{}")
+    assert len(server.asked("PUT")) == ATTEMPTS
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_registry_that_says_how_long_to_wait_is_obeyed(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+    """Its seconds count, up to a minute; a date or nonsense does not."""
+    for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
+        server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
+    client.has(REPOSITORY, digest(SMALL))
+    assert waits[:2] == [7.0, 60.0]
+    assert all(0 < wait <= 8 for wait in waits[2:])
+
+
+# --- logging in
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_a_wrong_password_is_refused_after_one_attempt(server: HttpRegistryServer, connect: Connect, waits: list[float], auth: str) -> None:
+    """It is not tried over and over, which would lock accounts."""
+    server.auth = auth  # type: ignore[assignment]  # one of the two
+    with pytest.raises(RegistryDenied) as caught:
+        connect(Login("ada", "wrong")).has(REPOSITORY, digest(SMALL))
+    assert caught.value.exit_code == 51
+    assert len([seen for seen in server.seen if seen.authorization]) == 1
+    assert not waits
+
+
+def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistryServer) -> None:
+    """One that lets everybody in needs none, however the login would be had."""
+    asked: list[str] = []
+
+    def login() -> Login:
+        asked.append("login")
+        return ADA
+
+    client = HttpRegistry(server.host, login)
+    client.has(REPOSITORY, digest(SMALL))
+    assert not asked
+    server.auth = "basic"
+    client.has(REPOSITORY, digest(SMALL))
+    client.has(REPOSITORY, digest(SMALL))
+    assert asked == ["login"]
+
+
+def test_without_a_login_a_closed_registry_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """The error names the command that logs in."""
+    server.auth = "basic"
+    with pytest.raises(RegistryDenied) as caught:
+        client.has(REPOSITORY, digest(SMALL))
+    assert "docker login" in caught.value.next
+
+
+def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: Connect) -> None:
+    """Reading and writing each get a token of their own, which is used from then on."""
+    server.auth = "bearer"
+    client = connect(ADA)
+    send(client, REPOSITORY, SMALL, CONFIG)
+    client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
+    for _ in range(3):
+        assert client.has(REPOSITORY, digest(SMALL))
+    scopes = [seen.query["scope"] for seen in server.asked("GET", "/token")]
+    assert scopes == [[f"repository:{REPOSITORY}:pull,push"], [f"repository:{REPOSITORY}:pull"]]
+    assert {seen.query["service"][0] for seen in server.asked("GET", "/token")} == {"the registry"}
+
+
+def test_a_mount_asks_for_a_token_for_both_repositories(server: HttpRegistryServer, connect: Connect) -> None:
+    """Each resource is a parameter of its own, as the token specification says."""
+    server.auth = "bearer"
+    client = connect(ADA)
+    send(client, "team/source", SMALL)
+    assert client.mount(REPOSITORY, digest(SMALL), "team/source")
+    assert server.asked("GET", "/token")[-1].query["scope"] == [f"repository:{REPOSITORY}:pull,push", "repository:team/source:pull"]
+
+
+def test_a_token_that_expires_in_mid_upload_is_renewed(server: HttpRegistryServer, connect: Connect) -> None:
+    """The part on which it happened is sent again, and counted once."""
+    server.auth = "bearer"
+    server.on("PATCH", "uploads", passed, times=2)
+    server.on("PATCH", "uploads", first(server.tokens.clear))
+    assert send(connect(ADA), REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+    assert server.arrived == len(LARGE)
+
+
+def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(server: HttpRegistryServer, connect: Connect) -> None:
+    """The second refusal is the answer."""
+    server.auth = "bearer"
+    challenge = {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'}
+    server.on("HEAD", "blobs", refused(401, challenge), times=2)
+    with pytest.raises(RegistryDenied):
+        connect(ADA).has(REPOSITORY, digest(SMALL))
+    assert len(server.asked("GET", "/token")) == 1
+
+
+@pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
+def test_a_login_service_that_gives_no_token_is_told(server: HttpRegistryServer, connect: Connect, said: bytes) -> None:
+    """Whatever else it says is no token."""
+    server.auth = "bearer"
+    server.on("GET", "/token", answered(200, {}, said))
+    with pytest.raises(RegistryDenied, match="no token"):
+        connect(ADA).has(REPOSITORY, digest(SMALL))
+
+
+def test_credentials_are_sent_to_the_registry_alone(server: HttpRegistryServer, connect: Connect) -> None:
+    """Another host that holds the bytes, to which the registry leads, gets none, not even if it asks for them."""
+    with HttpRegistryServer(auth="basic").serving() as storage:
+        server.auth = "basic"
+        server.on("GET", "blobs", answered(307, {"Location": f"http://{storage.host}/v2/{REPOSITORY}/blobs/{digest(SMALL)}"}, b""))
+        server.uploads_at = storage.host
+        client = connect(ADA)
+        with pytest.raises(RegistryDenied):
+            client.blob(REPOSITORY, digest(SMALL))
+        with pytest.raises(RegistryDenied):
+            send(client, REPOSITORY, SMALL)
+        assert len(storage.seen) == 2
+        assert not any(seen.authorization for seen in storage.seen)
+
+
+def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(server: HttpRegistryServer, connect: Connect) -> None:
+    """Registries keep blobs elsewhere; uploads and downloads follow."""
+    with HttpRegistryServer().serving() as storage:
+        upload = "0123"
+        storage.uploads[upload] = bytearray()
+        where = f"http://{storage.host}/v2/{REPOSITORY}/blobs"
+        server.on("POST", "uploads", answered(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""))
+        server.on("GET", "blobs", answered(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
+        client = connect()
+        send(client, REPOSITORY, SMALL)
+        with client.blob(REPOSITORY, digest(SMALL)) as blob:
+            assert blob.read() == SMALL
+
+
+# --- mounts
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_mount_that_is_refused_cannot_be_done(server: HttpRegistryServer, client: HttpRegistry, status: int) -> None:
+    """Who may not read the other repository may still push to this one."""
+    server.on("POST", "uploads", refused(status))
+    assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
+    send(client, REPOSITORY, SMALL)
+    assert client.has(REPOSITORY, digest(SMALL))
+
+
+def test_a_mount_for_which_no_token_is_given_cannot_be_done(server: HttpRegistryServer, connect: Connect) -> None:
+    """A login service may refuse where the registry itself would only have said no."""
+    server.auth = "bearer"
+    server.on("GET", "/token", refused(403))
+    client = connect(ADA)
+    assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
+    send(client, REPOSITORY, SMALL)
+    assert client.has(REPOSITORY, digest(SMALL))
+
+
+@pytest.mark.parametrize("status", [204, 401, 403, 404, 405, 500])
+def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it_can_be(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
+) -> None:
+    """Whether or not this user may cancel it, the mount is only one that could not be done."""
+    if status != 204:
+        server.on("DELETE", "uploads", refused(status))
+    assert not client.mount(REPOSITORY, digest(SMALL), "team/absent")
+    assert len(server.asked("DELETE")) == 1
+    assert not waits
+    assert bool(server.uploads) == (status != 204)
+
+
+# --- uploads
+
+
+@pytest.mark.parametrize("form", ["relative", "absolute"])
+def test_an_upload_goes_on_where_the_registry_says(server: HttpRegistryServer, client: HttpRegistry, form: str) -> None:
+    """It may say it in full or relative, and what is in its query is sent back."""
+    server.relative = form == "relative"
+    for data in (SMALL, LARGE):
+        send(client, REPOSITORY, data)
+        assert server.blobs[REPOSITORY, digest(data)] == data
+    assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
+
+
+def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """The missing header is an error of the registry's."""
+    server.on("POST", "uploads", answered(202, {}, b""))
+    with pytest.raises(RegistryRefused, match="did not say where"):
+        send(client, REPOSITORY, SMALL)
+
+
+@pytest.mark.parametrize("kept", [0, 1000, PART])
+def test_a_broken_upload_goes_on_where_the_registry_stopped(server: HttpRegistryServer, client: HttpRegistry, kept: int) -> None:
+    """Bytes that arrived are not sent again, and are counted once."""
+    server.on("PATCH", "uploads", passed, times=2)
+    server.on("PATCH", "uploads", cut_after(kept))
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+    assert server.arrived == len(LARGE)
+    assert starts(server)[:4] == [0, PART, 2 * PART, 2 * PART + kept]
+    assert len(server.asked("POST")) == 1
+
+
+def test_a_part_whose_answer_was_lost_is_not_sent_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """The registry is asked how far it is."""
+    server.on("PATCH", "uploads", then_cut)
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
+    assert server.arrived == len(LARGE)
+
+
+def test_an_upload_that_is_out_of_step_is_set_right(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """A registry that refuses a range is asked which it wants."""
+
+    def lose_some() -> None:
+        (held,) = server.uploads.values()
+        del held[PART + 10 :]
+
+    server.on("PATCH", "uploads", passed, times=2)
+    server.on("PATCH", "uploads", first(lose_some))
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+    assert starts(server)[:4] == [0, PART, 2 * PART, PART + 10]
+
+
+@pytest.mark.parametrize("parts_before", [1, 3, 4])
+def test_an_upload_that_the_registry_lost_begins_anew(server: HttpRegistryServer, client: HttpRegistry, parts_before: int) -> None:
+    """It is sent from the start, in parts as before, and counted once."""
+    server.on("PATCH", "uploads", passed, times=parts_before)
+    server.on("PATCH", "uploads", first(server.lose_uploads))
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+    assert starts(server)[parts_before + 1 :] == [0, PART, 2 * PART, 3 * PART, 4 * PART]
+
+
+def test_an_upload_that_is_lost_before_its_end_begins_anew(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Even when all bytes had been sent."""
+    server.on("PUT", "uploads", first(server.lose_uploads))
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+
+
+def test_an_upload_that_is_lost_each_time_is_given_up(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Getting as far as before is no progress."""
+    for _ in range(ATTEMPTS):
+        server.on("PATCH", "uploads", passed, times=2)
+        server.on("PATCH", "uploads", first(server.lose_uploads))
+    with pytest.raises(RegistryNotFound):
+        send(client, REPOSITORY, LARGE)
+    assert len(server.asked("POST")) == ATTEMPTS
+
+
+def test_a_connection_that_breaks_on_every_part_still_gets_there(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """As long as there is progress, it is not given up."""
+    server.on("PATCH", "uploads", cut_after(PART // 2), times=2 * ATTEMPTS)
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.arrived == len(LARGE)
+
+
+def test_a_connection_that_lets_nothing_through_is_given_up(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """What was counted is taken back, but for what did arrive."""
+    server.on("PATCH", "uploads", passed, times=1)
+    server.on("PATCH", "uploads", cut_after(0), times=ATTEMPTS)
+    counts: list[int] = []
+    with pytest.raises(RegistryUnreachable):
+        client.upload(REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, LARGE), counts.append)
+    assert sum(counts) == PART
+    assert not server.blobs
+
+
+def test_an_end_whose_answer_was_lost_is_no_failure(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """The blob is there, so nothing is sent again."""
+    server.on("PUT", "uploads", then_cut)
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.arrived == len(LARGE)
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 411, 413, 501])
+def test_a_registry_that_takes_no_parts_gets_all_at_once(server: HttpRegistryServer, client: HttpRegistry, status: int) -> None:
+    """One refused part is enough to know."""
+    server.refuses_parts = status
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+    assert len(server.asked("PATCH")) == 1
+    assert len(server.asked("PUT")) == 1
+
+
+def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """A missing permission is not taken for a registry without parts."""
+    server.refuses_parts = 403
+    with pytest.raises(RegistryDenied):
+        send(client, REPOSITORY, LARGE)
+    assert not server.asked("PUT")
+
+
+def test_an_upload_at_once_that_breaks_is_sent_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """And counted once."""
+    server.on("PUT", "uploads", cut_after(1000), times=2)
+    server.on("PUT", "uploads", refused(503))
+    assert send(client, REPOSITORY, SMALL) == len(SMALL)
+    assert server.blobs[REPOSITORY, digest(SMALL)] == SMALL
+
+
+def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """An upload that is longer than what was to be sent cannot be gone on with."""
+    server.on("PATCH", "uploads", passed)
+    server.on("PATCH", "uploads", cut_after(10))
+    server.on("GET", "uploads", answered(204, {"Range": "0-99999999999"}, b""))
+    assert send(client, REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
+
+
+def test_damaged_bytes_are_refused_and_sent_once(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+    """Sending them again would not mend them."""
+    damaged = bytes(len(LARGE))
+    with pytest.raises(RegistryRefused) as caught:
+        client.upload(REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, damaged), lambda _: None)
+    assert "DIGEST_INVALID" in caught.value.detail
+    assert server.arrived == len(LARGE)
+    assert not waits
+
+
+# --- lies
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["at once", "in parts"])
+def test_a_registry_that_stored_other_bytes_is_told(server: HttpRegistryServer, client: HttpRegistry, data: bytes) -> None:
+    """The digest that it says it stored is compared with the one that was sent."""
+    server.lies = True
+    with pytest.raises(BlobCorrupt) as caught:
+        send(client, REPOSITORY, data)
+    assert digest(data) in caught.value.detail
+    assert digest(b"something else") in caught.value.detail
+
+
+def test_a_registry_that_stored_another_manifest_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """As for blobs."""
+    send(client, REPOSITORY, CONFIG)
+    server.lies = True
+    with pytest.raises(BlobCorrupt):
+        client.put_manifest(REPOSITORY, "one", manifest(CONFIG))
+
+
+def test_a_manifest_by_digest_is_compared_with_it(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Expected and actual digest are shown."""
+    send(client, REPOSITORY, CONFIG, SMALL)
+    honest, other = manifest(CONFIG, SMALL), manifest(CONFIG)
+    server.manifests[REPOSITORY, digest(honest)] = other
+    with pytest.raises(BlobCorrupt) as caught:
+        client.manifest(REPOSITORY, digest(honest))
+    assert digest(honest) in caught.value.detail
+    assert digest(other) in caught.value.detail
+
+
+def test_a_manifest_of_any_size_is_not_read(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Beyond what registries allow, reading ends."""
+    server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
+    with pytest.raises(RegistryRefused, match="4 MB"):
+        client.manifest(REPOSITORY, "one")
+
+
+# --- a registry without space
+
+FULL = {
+    "errors": [
+        {
+            "code": "UNKNOWN",
+            "message": "unknown error",
+            "detail": {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28}},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "ask"),
+    [
+        ("POST", "uploads", lambda client: send(client, REPOSITORY, SMALL)),
+        ("PUT", "uploads", lambda client: send(client, REPOSITORY, SMALL)),
+        ("PUT", "uploads", lambda client: send(client, REPOSITORY, LARGE)),
+        ("PUT", "manifests", lambda client: client.put_manifest(REPOSITORY, "one", b"{}")),
+    ],
+    ids=["at the start of an upload", "at its end", "at the end of its parts", "at the manifest"],
+)
+@pytest.mark.parametrize(("status", "said"), [(500, json.dumps(FULL).encode()), (507, b"")], ids=["as its driver says", "by its status"])
+def test_a_registry_without_space_is_told_at_once(
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    waits: list[float],
+    method: str,
+    text: str,
+    ask: Callable[[HttpRegistry], object],
+    status: int,
+    said: bytes,
+) -> None:
+    """Waiting makes no room; what is to be done is not what is to be done for any other failure of a server."""
+    server.on(method, text, answered(status, {}, said), times=1000)
+    with pytest.raises(RegistryRefused, match="no space left") as caught:
+        ask(client)
+    assert "free some space" in caught.value.next
+    assert not waits
+
+
+@pytest.fixture
+def small_registry(engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]) -> str:
+    """The real registry with a disk of four megabytes, in a container of the test's own."""
+    api, port = engine._api, free_port()
+    host = api.create_host_config(tmpfs={"/var/lib/registry": "size=4m,uid=10001,gid=10001"}, port_bindings={5000: ("127.0.0.1", port)})
+    command = ["docker-registry", "serve", "/etc/docker/registry/config.yml"]
+    labels = {"dev.twinship.test": prefix}
+    made = api.create_container(parts_image, command, name=f"{prefix}-registry", labels=labels, ports=[5000], host_config=host)
+    api.start(made["Id"])
+    address = f"127.0.0.1:{port}"
+    until(lambda: registry_answers(address), "the registry answers")
+    return address
+
+
+def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(small_registry: str, waits: list[float]) -> None:
+    """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
+    client = HttpRegistry(small_registry, part=1 << 20, patience=Patience(wait=waits.append))
+    send(client, REPOSITORY, CONFIG, SMALL)
+    whole = manifest(CONFIG, SMALL)
+    client.put_manifest(REPOSITORY, "one", whole)
+
+    for data in (secrets.token_bytes(8 << 20), secrets.token_bytes(5 << 19)):
+        with pytest.raises(RegistryRefused, match="no space left") as caught:
+            send(client, REPOSITORY, data)
+        assert "UNKNOWN" in caught.value.detail
+        assert not client.has(REPOSITORY, digest(data))
+    assert len(waits) < ATTEMPTS, "it was waited for as for what passes"
+    assert client.manifest(REPOSITORY, digest(whole)) == whole
+    with client.blob(REPOSITORY, digest(SMALL)) as blob:
+        assert blob.read() == SMALL
+
+
+# --- answers without end
+
+
+MUCH = 64 << 20
+"""More than is on its way in the buffers of two ends of a connection."""
+
+
+class Endless:
+    """An answer that goes on until nobody takes it any more, or for far too long; with pauses, as a trickle.
+
+    Args:
+        status: how it begins.
+        headers: and with what.
+        pause: seconds between two pieces.
+    """
+
+    def __init__(self, status: int, headers: Mapping[str, str] | None = None, pause: float = 0.0) -> None:
+        self._status, self._headers, self._pause = status, headers or {}, pause
+        self.sent = 0
+
+    def __call__(self, exchange: Exchange) -> bool:
+        _ = exchange.body
+        exchange.send_response(self._status)
+        for name, value in {**self._headers, "Connection": "close"}.items():
+            exchange.send_header(name, value)
+        exchange.end_headers()
+        piece = b"." if self._pause else bytes(1 << 16)
+        with suppress(OSError):
+            while self.sent < (100 if self._pause else 4 * MUCH) and not exchange.registry.stopping.wait(self._pause):
+                exchange.wfile.write(piece)
+                exchange.wfile.flush()
+                self.sent += len(piece)
+        return True
+
+
+HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "act", "ask"),
+    [
+        pytest.param("GET", "/v2/", Endless(200), lambda client: client.ping(), id="a ping"),
+        pytest.param("POST", "uploads", Endless(202, HERE), lambda client: send(client, REPOSITORY, SMALL), id="the start of an upload"),
+        pytest.param("POST", "uploads", Endless(413), lambda client: send(client, REPOSITORY, SMALL), id="a refusal"),
+        pytest.param("GET", "blobs", Endless(404), lambda client: client.blob(REPOSITORY, digest(SMALL)), id="a refused download"),
+        pytest.param("GET", "manifests", Endless(200), lambda client: client.manifest(REPOSITORY, "one"), id="a manifest"),
+        pytest.param(
+            "GET",
+            "blobs",
+            Endless(307, {"Location": "/elsewhere"}),
+            lambda client: client.blob(REPOSITORY, digest(SMALL)),
+            id="a redirection",
+        ),
+    ],
+)
+def test_an_answer_without_end_is_not_read_on(
+    server: HttpRegistryServer, client: HttpRegistry, method: str, text: str, act: Endless, ask: Callable[[HttpRegistry], object]
+) -> None:
+    """Whoever answers cannot fill the memory of whoever asks: a few megabytes are on their way when the connection is closed."""
+    server.on(method, text, act, times=1000)
+    with pytest.raises(RegistryError):
+        ask(client)
+    assert act.sent < MUCH
+
+
+def test_a_login_service_without_end_is_not_read_on(server: HttpRegistryServer, connect: Connect) -> None:
+    """Nor can the one that gives tokens."""
+    server.auth, act = "bearer", Endless(200)
+    server.on("GET", "/token", act)
+    with pytest.raises(RegistryDenied, match="no token"):
+        connect(ADA).has(REPOSITORY, digest(SMALL))
+    assert act.sent < MUCH
+
+
+@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "manifest")])
+def test_an_answer_that_trickles_is_given_up(server: HttpRegistryServer, connect: Connect, text: str, ask: str) -> None:
+    """Every byte comes in time, and still it is no answer."""
+    server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
+    client = connect(read=0.1)
+    with pytest.raises(RegistryUnreachable, match="no answer"):
+        client.ping() if ask == "ping" else client.manifest(REPOSITORY, "one")
+
+
+def test_a_connection_is_used_for_many_questions(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Taking answers with care must not cost a connection each."""
+    send(client, REPOSITORY, CONFIG, SMALL)
+    client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
+    for _ in range(5):
+        assert client.has(REPOSITORY, digest(SMALL))
+        assert client.manifest(REPOSITORY, "one")
+        assert client.manifest(REPOSITORY, "two") is None
+        client.ping()
+    assert len({seen.connection for seen in server.seen}) == 1
+
+
+# --- answers that break
+
+
+def test_a_manifest_whose_answer_breaks_is_asked_for_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """A half manifest is none."""
+    send(client, REPOSITORY, CONFIG)
+    data = manifest(CONFIG)
+    client.put_manifest(REPOSITORY, "one", data)
+    server.on("GET", "manifests", broken_off(data[:50], len(data)))
+    assert client.manifest(REPOSITORY, "one") == data
+
+
+def read(client: HttpRegistry, size: int = 1000) -> bytes:
+    """A blob, read piece by piece."""
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        return b"".join(iter(lambda: blob.read(size), b""))
+
+
+def ranges(server: HttpRegistryServer) -> list[str]:
+    """From where on a blob was asked for, in order."""
+    return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
+
+
+def test_a_blob_whose_answer_breaks_is_gone_on_with(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+    """Nothing arrives twice, however often it breaks as long as it gets on."""
+    send(client, REPOSITORY, LARGE)
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    for number in range(5, 15):
+        server.on("GET", "blobs/sha256", broken_off(LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206))
+    assert read(client) == LARGE
+    assert ranges(server) == ["", *(f"bytes={number}000-" for number in range(5, 16))]
+    assert len(waits) == 11
+
+
+def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """What had arrived is passed over, also if that breaks once more."""
+    send(client, REPOSITORY, LARGE)
+    server.gives_parts = False
+    for end in (5000, 3000):
+        server.on("GET", "blobs/sha256", broken_off(LARGE[:end], len(LARGE)))
+    assert read(client) == LARGE
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_a_blob_that_does_not_get_on_is_given_up(
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    waits: list[float],
+    parts: bool,  # noqa: FBT001  both
+) -> None:
+    """It is told in this project's terms, wherever the stream is being read."""
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    server.on("GET", "blobs/sha256", broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200), times=1000)
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        assert blob.read(5000) == LARGE[:5000]
+        with pytest.raises(RegistryUnreachable):
+            blob.read(1)
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(waits: list[float], connect: Connect) -> None:
+    """The attempts of one request are not repeated for each attempt of the download."""
+    with HttpRegistryServer().serving() as server:
+        server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+        blob = connect(host=server.host).blob(REPOSITORY, digest(LARGE))
+        assert blob.read(5000) == LARGE[:5000]
+    with pytest.raises(RegistryUnreachable):
+        blob.read(1)
+    assert len(waits) == ATTEMPTS
+
+
+def test_a_blob_that_is_gone_in_the_middle_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+    """Somebody has deleted it; that does not pass."""
+    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+        assert blob.read(5000) == LARGE[:5000]
+        with pytest.raises(RegistryNotFound):
+            blob.read(1)
+
+
+# --- secrets
+
+
+def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[RegistryError]:
+    """One error of each kind, from a registry that repeats the credentials in its own errors."""
+    tries: Mapping[str, Callable[[], object]] = {
+        "POST": lambda: send(client, REPOSITORY, SMALL),
+        "PUT": lambda: send(client, REPOSITORY, SMALL),
+        "PATCH": lambda: send(client, REPOSITORY, LARGE),
+        "HEAD": lambda: client.has(REPOSITORY, digest(SMALL)),
+        "GET": lambda: client.blob(REPOSITORY, digest(SMALL)),
+    }
+    for method, attempt in tries.items():
+        for act in (refused(400), refused(403), refused(404), refused(429), refused(500), cut_after(0)):
+            server.faults.clear()
+            server.on(method, "blobs", act, times=1000)
+            try:
+                attempt()
+            except RegistryError as error:
+                yield error
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+def test_no_error_and_no_log_holds_a_secret(
+    server: HttpRegistryServer, connect: Connect, caplog: pytest.LogCaptureFixture, auth: str
+) -> None:
+    """Not the password, not a token, not what the registry puts into its addresses; even if the registry repeats them."""
+    server.auth = auth  # type: ignore[assignment]  # one of the two
+    caplog.set_level(logging.DEBUG, "deploy")
+    client = connect(ADA)
+    client.has(REPOSITORY, digest(SMALL))
+    errors = list(provoked(server, client))
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("deploy")]
+    texts = [*ours, *("\n".join((str(error), error.on, error.next, error.detail)) for error in errors)]
+    pair = next(seen.authorization for seen in server.seen if seen.authorization.startswith("Basic")).partition(" ")[2]
+    assert len(errors) > 20
+    assert any("refused with" in text for text in texts)
+    for secret in (ADA.password, pair, "s3cr3t-state", *server.tokens):
+        assert not [text for text in texts if secret in text]

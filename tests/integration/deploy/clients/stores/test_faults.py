@@ -1,0 +1,209 @@
+"""An object store that is hostile, or out of order: it answers without end, with other bytes, with refusals, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from deploy.cache import Blobs
+from deploy.clients.stores.object_store import Store, opened
+from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
+from deploy.model import fetch as model
+from deploy.model import manifest
+from tests.fakes.store import MemoryStore
+
+pytestmark = pytest.mark.integration
+
+DIGITS = Path(__file__).parents[4] / "models" / "digits"
+MANIFEST = "models/digits/1/manifest.json"
+HUGE = 100_000_000
+MUCH = 32 << 20
+"""More than is on its way in the buffers of two ends of a connection."""
+
+
+class Bucket(BaseHTTPRequestHandler):
+    """As much of S3 as a reader needs; what `instead` has for a name happens in the place of its bytes."""
+
+    protocol_version = "HTTP/1.1"
+    held: dict[str, bytes]
+    instead: dict[str, Callable[[Bucket], None]]
+    asked: list[str]
+    sent = 0
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].removeprefix("/bucket/prefix/")
+        self.asked.append(name)
+        if name in self.instead:
+            self.instead[name](self)
+        elif name in self.held:
+            self.say(200, self.held[name])
+        else:
+            self.say(404)
+
+    def say(self, status: int, data: bytes = b"", length: int | None = None) -> None:
+        """Answers; a length that is not that of the bytes is a lie."""
+        self.send_response(status)
+        for header, value in (("ETag", '"1"'), ("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")):
+            self.send_header(header, value)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def huge(exchange: Bucket) -> None:
+    """A hundred megabytes of opening brackets."""
+    exchange.say(200, length=HUGE)
+    exchange.close_connection = True
+    with suppress(OSError):
+        while Bucket.sent < HUGE:
+            exchange.wfile.write(b"[" * 100_000)
+            Bucket.sent += 100_000
+
+
+def cut(exchange: Bucket) -> None:
+    """A connection that breaks."""
+    exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    exchange.close_connection = True
+    exchange.connection.close()
+
+
+def refused(status: int) -> Callable[[Bucket], None]:
+    """A refusal."""
+    return lambda exchange: exchange.say(status)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
+    """A server that holds the digits model, and to which S3's variables lead."""
+    published = MemoryStore()
+    model.publish(DIGITS, published)
+    Bucket.held, Bucket.instead, Bucket.asked, Bucket.sent = published.held, {}, [], 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    for name, value in {
+        "ENDPOINT_URL": address,
+        "ALLOW_HTTP": "true",
+        "REGION": "none",
+        "ACCESS_KEY_ID": "ada",
+        "SECRET_ACCESS_KEY": "x",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield Bucket
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def store(bucket: type[Bucket], tmp_path: Path) -> Store:
+    """The store, as the settings would name it."""
+    return opened("s3://bucket/prefix", tmp_path)
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    """An empty cache."""
+    return Blobs(tmp_path / "cache")
+
+
+def weights(bucket: type[Bucket]) -> str:
+    """The name under which the store has the weights."""
+    found = manifest.published(bucket.held[MANIFEST], on=MANIFEST)
+    return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
+
+
+def kept(blobs: Blobs) -> list[Path]:
+    """Every file of the cache."""
+    return [path for path in blobs.root.rglob("*") if path.is_file()]
+
+
+def test_a_store_that_is_in_order_gives_what_was_published(store: Store, blobs: Blobs) -> None:
+    """As long as nothing happens in the place of its bytes."""
+    found = model.resolve("digits", "latest", store)
+    assert model.fetch(found, store, blobs, "/model").model == found
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "models/digits/latest.json"])
+def test_a_manifest_of_100_mb_is_not_read_whole(bucket: type[Bucket], store: Store, name: str) -> None:
+    """The connection is closed soon after the first megabyte: neither memory nor time is at the mercy of who writes to a store."""
+    bucket.instead[name] = huge
+    with pytest.raises(ManifestInvalid):
+        model.resolve("digits", "latest", store)
+    assert 0 < bucket.sent < MUCH
+
+
+def test_weights_that_go_on_and_on_are_not_read_to_their_end(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+    """What is longer than was published is not what was published."""
+    bucket.instead[weights(bucket)] = huge
+    with pytest.raises(FileTampered, match="not the one that was published"):
+        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
+    assert 0 < bucket.sent < MUCH
+    assert not kept(blobs)
+
+
+def test_a_tampered_byte_is_found_in_an_object_store_too(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+    """Expected and actual are shown."""
+    name = weights(bucket)
+    bucket.held[name] = damaged = bucket.held[name][:-1] + b"X"
+    with pytest.raises(FileTampered) as caught:
+        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
+    assert name.rpartition("/")[2] in caught.value.detail
+    assert hashlib.sha256(damaged).hexdigest() in caught.value.detail
+    assert not kept(blobs)
+
+
+def test_a_file_that_is_gone_is_told_from_a_store_that_is(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+    """A 404 for a file that a manifest names is a damaged version."""
+    del bucket.held[weights(bucket)]
+    with pytest.raises(FileTampered, match="missing"):
+        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
+    assert not kept(blobs)
+
+
+@pytest.mark.parametrize(("act", "words"), [(refused(401), "refused the login"), (refused(403), "refused the login")], ids=["401", "403"])
+def test_a_refusal_for_good_is_told_at_once(bucket: type[Bucket], store: Store, act: Callable[[Bucket], None], words: str) -> None:
+    """The place is named; asking again would not help, so it is not done."""
+    bucket.instead[MANIFEST] = act
+    with pytest.raises(StoreUnreachable, match=words) as caught:
+        model.resolve("digits", "1", store)
+    assert caught.value.on == f"s3://bucket/prefix/{MANIFEST}"
+    assert bucket.asked == [MANIFEST]
+
+
+def test_a_failure_without_end_is_given_up(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+    """After several tries; nothing half-done stays."""
+    found = model.resolve("digits", "1", store)
+    bucket.instead[weights(bucket)] = refused(500)
+    with pytest.raises(StoreUnreachable) as caught:
+        model.fetch(found, store, blobs, "/model")
+    assert "run again" in caught.value.next
+    assert bucket.asked.count(weights(bucket)) > 3
+    assert not kept(blobs)
+
+
+@pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
+def test_a_failure_that_passes_is_not_noticed(bucket: type[Bucket], store: Store, blobs: Blobs, act: Callable[[Bucket], None]) -> None:
+    """A burst of errors that ends in time costs waits only."""
+    name = weights(bucket)
+
+    def twice(exchange: Bucket) -> None:
+        act(exchange) if bucket.asked.count(name) < 3 else exchange.say(200, bucket.held[name])
+
+    bucket.instead[name] = twice
+    found = model.resolve("digits", "1", store)
+    assert model.fetch(found, store, blobs, "/model").model == found

@@ -1,0 +1,90 @@
+"""A folder as a store between processes: the contract, and publishers that do not know of each other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.cache import Blobs
+from deploy.clients.stores.object_store import Store, opened
+from deploy.errors import VersionExists
+from deploy.model import fetch as model
+from tests.contracts.store import StoreContract
+
+pytestmark = pytest.mark.integration
+
+PROJECT = Path(__file__).parents[5]
+DIGITS = PROJECT / "tests" / "models" / "digits"
+PUBLISHER = """
+import sys
+from pathlib import Path
+from deploy.model import fetch as model
+from deploy.clients.stores.object_store import opened
+from deploy.errors import ReleaseError
+
+store = opened(sys.argv[2], Path())
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    model.publish(Path(sys.argv[1]), store)
+except ReleaseError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+class TestFolder(StoreContract):
+    """A folder keeps the contract."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        """An empty store."""
+        return opened("store", tmp_path)
+
+
+def at_once(folder: Path, *directories: Path) -> list[int]:
+    """The exit codes of processes that publish those directories to one folder, all started by the same stroke."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PUBLISHER, str(directory), str(folder)],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for directory in directories
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    return [process.returncode for process in processes]
+
+
+def test_the_same_model_is_published_by_many_processes_at_once(tmp_path: Path) -> None:
+    """All succeed, and what is there is that model, whole."""
+    assert at_once(tmp_path / "store", *[DIGITS] * 4) == [0] * 4
+    store = opened("store", tmp_path)
+    found = model.resolve("digits", "latest", store)
+    assert model.versions("digits", store) == (found,)
+    assert model.fetch(found, store, Blobs(tmp_path / "cache"), "/model").model == found
+
+
+def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> None:
+    """One process succeeds, the other is refused by its exit code, and what is there is one of the two, whole."""
+    other = tmp_path / "other"
+    shutil.copytree(DIGITS, other)
+    (other / "labels.txt").write_text("\n".join("abcdefghij"), encoding="utf-8")
+    assert sorted(at_once(tmp_path / "store", DIGITS, other)) == [0, VersionExists.exit_code]
+    store = opened("store", tmp_path)
+    found = model.resolve("digits", "latest", store)
+    assert model.versions("digits", store) == (found,)
+    assert model.fetch(found, store, Blobs(tmp_path / "cache"), "/model").model == found

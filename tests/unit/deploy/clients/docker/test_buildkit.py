@@ -1,0 +1,110 @@
+"""Which docker command line has BuildKit, and what a build with it is given and says; `docker` is a script here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from deploy.clients.docker import buildkit
+from deploy.errors import BuildFailed
+
+Install = Callable[..., None]
+
+SCRIPT = """#!/bin/sh
+case "$1 $2" in
+"buildx version") {buildx} ;;
+"version --format") {version} ;;
+*)
+    printf '%s\\n' "$@" > {folder}/arguments
+    printf '%s' "$DOCKER_BUILDKIT" > {folder}/buildkit
+    cat > {folder}/context
+    {build}
+esac
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts a docker command line of one's choice on the path, in front of all others."""
+
+    def write(version: str = "echo 20.10.24+dfsg1", buildx: str = "exit 1", build: str = "echo done") -> None:
+        program = tmp_path / "docker"
+        program.write_text(SCRIPT.format(version=version, buildx=buildx, build=build, folder=tmp_path), encoding="utf-8")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return write
+
+
+def built(said: Callable[[str], None] = lambda _: None) -> None:
+    """Builds something."""
+    with (Path(__file__)).open("rb") as context:
+        buildkit.build(context, dockerfile="Dockerfile", args={"BASE": "debian@sha256:1", "EMPTY": ""}, tag="one/two:three", said=said)
+
+
+@pytest.mark.parametrize(
+    ("version", "buildx", "words"),
+    [
+        ("echo 17.12.1-ce", "exit 1", None),
+        ("echo 18.06.3-ce", "exit 1", None),
+        ("echo 18.09.0", "exit 1", ["build"]),
+        ("echo 20.10.24+dfsg1", "exit 1", ["build"]),
+        ("echo 23.0.0", "exit 1", None),
+        ("echo 28.2.2", "exit 1", None),
+        ("echo 28.2.2", "echo github.com/docker/buildx v0.13.1", ["buildx", "build", "--load"]),
+        ("echo 20.10.24; echo 'cannot connect to the engine' >&2; exit 1", "exit 1", ["build"]),
+        ("exit 1", "exit 1", None),
+        ("echo nonsense", "exit 1", None),
+    ],
+)
+def test_buildkit_is_where_the_client_brings_it_along(install: Install, version: str, buildx: str, words: list[str] | None) -> None:
+    """As a part of the client in some versions, as a plug-in in others; the engine need not run to know."""
+    install(version, buildx)
+    found = buildkit.command()
+    assert (found[1:] if found else None) == words
+
+
+def test_without_a_docker_command_line_there_is_no_buildkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for it then says what to install or to set."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert buildkit.command() is None
+    with pytest.raises(BuildFailed) as caught:
+        built()
+    assert "docker-buildx" in caught.value.detail
+    assert "classic" in caught.value.detail
+
+
+@pytest.mark.parametrize("buildx", ["exit 1", "echo v0.13.1"])
+def test_a_build_gets_exactly_the_context_and_the_arguments(install: Install, tmp_path: Path, buildx: str) -> None:
+    """The context comes over standard input; only the plug-in knows of provenance."""
+    install(buildx=buildx)
+    built()
+    words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    assert (tmp_path / "context").read_bytes() == Path(__file__).read_bytes()
+    assert (tmp_path / "buildkit").read_text(encoding="utf-8") == "1"
+    assert words[-1] == "-"
+    assert words[words.index("-t") + 1] == "one/two:three"
+    assert words[words.index("-f") + 1] == "Dockerfile"
+    assert [after for word, after in pairwise(words) if word == "--build-arg"] == ["BASE=debian@sha256:1", "EMPTY="]
+    assert ("--provenance=false" in words) == (buildx != "exit 1")
+
+
+def test_what_the_build_says_is_passed_on(install: Install) -> None:
+    """Line by line, also what is no text."""
+    install(build=r"printf '#1 first\n  #2 second\n\377\n'; echo third >&2")
+    lines: list[str] = []
+    built(lines.append)
+    assert sorted(lines) == sorted(["#1 first", "#2 second", "\N{REPLACEMENT CHARACTER}", "third"])
+
+
+def test_a_build_that_fails_shows_the_end_of_what_was_said(install: Install) -> None:
+    """The first lines of many are left out."""
+    install(build="for i in $(seq 100); do echo line $i; done; exit 7")
+    with pytest.raises(BuildFailed) as caught:
+        built()
+    assert "line 100" in caught.value.detail
+    assert "line 50\n" not in caught.value.detail
+    assert caught.value.on == "Dockerfile"

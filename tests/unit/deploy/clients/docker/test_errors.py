@@ -1,0 +1,163 @@
+"""What the libraries below the engine's client raise never leaves it."""
+
+from __future__ import annotations
+
+import http.client
+
+import docker.errors
+import pytest
+import requests
+import urllib3.exceptions
+
+from deploy.clients.docker.errors import asking, build_failed, failed, pull_failed
+from deploy.errors import (
+    BlobCorrupt,
+    BuildFailed,
+    DiskFull,
+    EngineFailed,
+    EngineUnavailable,
+    ModelUnknown,
+    PortTaken,
+    RegistryDenied,
+    RegistryNotFound,
+    RegistryRefused,
+    RegistryUnreachable,
+    ReleaseError,
+)
+
+REFERENCE = f"registry.example/team/app@sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        docker.errors.DockerException("gone"),
+        requests.ConnectionError("gone"),
+        urllib3.exceptions.ProtocolError("gone"),
+        http.client.IncompleteRead(b""),
+        ConnectionResetError("gone"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: Exception) -> None:
+    """Whichever library notices it first."""
+    with pytest.raises(EngineUnavailable) as caught, asking("replica-1"):
+        raise broken
+    assert caught.value.on == "replica-1"
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("f2a79ebd1710" + 52 * "0", "f2a79ebd1710"),
+        ("f2a79ebd1710" + 52 * "0" + ":/state/1.json", "f2a79ebd1710:/state/1.json"),
+        ("sha256:" + 64 * "0", "sha256:" + 64 * "0"),
+        (REFERENCE, REFERENCE),
+    ],
+)
+def test_a_container_is_told_by_an_id_that_can_be_found(asked: str, told: str) -> None:
+    """As `docker ps` shows it; digests of images stay whole."""
+    with pytest.raises(EngineUnavailable) as caught, asking(asked):
+        raise ConnectionResetError("gone")
+    assert caught.value.on == told
+
+
+def test_a_refusal_of_the_engine_keeps_its_words() -> None:
+    """What the engine says is shown."""
+    with pytest.raises(EngineFailed, match="refused") as caught, asking("replica-1"):
+        raise docker.errors.APIError("500 error", explanation="invalid mount")
+    assert "invalid mount" in caught.value.detail
+
+
+def test_errors_of_this_project_pass() -> None:
+    """They were told already."""
+    with pytest.raises(ModelUnknown), asking("replica-1"):
+        raise ModelUnknown("none", on="store", next="publish it")
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("unauthorized: authentication required", RegistryDenied),
+        ('Get "https://registry.example/v2/team/app/manifests/1": no basic auth credentials', RegistryDenied),
+        (
+            "pull access denied for registry.example/team/app, repository does not exist or may require 'docker login'",
+            RegistryDenied,
+        ),
+        (
+            f"failed to resolve reference: {REFERENCE}: pull access denied, server message: insufficient_scope: authorization failed",
+            RegistryDenied,
+        ),
+        (f"manifest for {REFERENCE} not found: manifest unknown: manifest unknown", RegistryNotFound),
+        ("repository registry.example/team/app not found: name unknown: repository name not known", RegistryNotFound),
+        ("unknown blob", RegistryNotFound),
+        ("toomanyrequests: You have reached your pull rate limit", RegistryRefused),
+        ("received unexpected HTTP status: 503 Service Unavailable", RegistryRefused),
+        ('Get "https://registry.example/v2/": dial tcp 10.0.0.1:443: connect: connection refused', RegistryUnreachable),
+        ('Get "https://registry.example/v2/": dial tcp: lookup registry.example: no such host', RegistryUnreachable),
+        ("download failed after attempts=6: read tcp 10.0.0.1:57564: read: connection reset by peer", RegistryUnreachable),
+        ('Get "https://registry.example/v2/": net/http: TLS handshake timeout', RegistryUnreachable),
+        ('Get "https://registry.example/v2/": x509: certificate signed by unknown authority', RegistryUnreachable),
+        ("filesystem layer verification failed for digest sha256:00", BlobCorrupt),
+        ("manifest verification failed for digest sha256:00", BlobCorrupt),
+        ("commit failed: unexpected commit digest sha256:00, expected sha256:01: failed precondition", BlobCorrupt),
+        ("commit failed: failed size validation: 1000 != 1002: failed precondition", BlobCorrupt),
+        ("unexpected status from HEAD request to https://registry.example/v2/team/app/manifests/sha256:00: 403 Forbidden", RegistryDenied),
+        ("failed to register layer: write /model/model.onnx: no space left on device", DiskFull),
+        ("invalid reference format", EngineFailed),
+    ],
+)
+def test_a_pull_that_fails_is_told_by_what_the_engine_says(said: str, kind: type[ReleaseError]) -> None:
+    """The registry's refusals are the same errors, whether the suite meets them or the engine does."""
+    error = pull_failed(said, REFERENCE, None)
+    assert type(error) is kind
+    assert error.on == REFERENCE
+    assert said in error.detail
+
+
+@pytest.mark.parametrize("name", ["denied", "timeout/unauthorized", "x509:"])
+def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
+    """An application may be called by a word that registries use."""
+    reference = f"registry.example/{name}@sha256:{'0' * 64}"
+    assert type(pull_failed(f"manifest for {reference} not found: manifest unknown", reference, None)) is RegistryNotFound
+    said = f'Get "https://registry.example/v2/{name}/manifests/sha256:00": toomanyrequests: wait'
+    assert type(pull_failed(said, reference, None)) is RegistryRefused
+
+
+def test_credentials_that_the_engine_repeats_are_hidden() -> None:
+    """A registry may put the header that it got into its refusal."""
+    error = pull_failed("unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame", REFERENCE, ("ada", "open-sesame"))
+    assert "unauthorized: refused with Basic …, ada, …" in error.detail
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Error processing tar file(exit status 1): write /wheels/a.whl: no space left on device",
+        "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+    ],
+)
+def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) -> None:
+    """Whether the engine itself says so, or a program that runs in the build."""
+    lines = [*(f"line {number}" for number in range(30)), line, "The command returned a non-zero code: 1"]
+    error = build_failed("Dockerfile", lines)
+    assert type(error) is DiskFull
+    assert line in error.detail
+    assert type(build_failed("Dockerfile", [*lines[:-2], lines[-1]])) is BuildFailed
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("write /var/lib/docker/overlay2/link: no space left on device", DiskFull),
+        ("Bind for 127.0.0.1:8080 failed: port is already allocated", PortTaken),
+        ("listen tcp4 127.0.0.1:8080: bind: address already in use", PortTaken),
+        ("invalid mount", EngineFailed),
+    ],
+)
+def test_a_refusal_with_a_cure_of_its_own_is_told_apart(said: str, kind: type[ReleaseError]) -> None:
+    """A full disk and a taken port are not to be looked for in the engine's log."""
+    error = failed(said, "replica-1", "the engine could not start the image")
+    assert type(error) is kind
+    assert (error.on, error.detail) == ("replica-1", f"  {said}")
+    assert (error.what == "the engine could not start the image") == (kind is EngineFailed)

@@ -1,0 +1,76 @@
+"""Bodies of requests and answers that are read piece by piece."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from deploy.clients.oci.bodies import Arriving, Part
+
+
+def part(counts: list[int], start: int = 2, length: int = 5) -> Part:
+    """A part of ten letters."""
+    return Part(io.BytesIO(b"abcdefghij"), start, length, counts.append)
+
+
+def test_a_part_gives_its_stretch_of_the_file_and_no_more() -> None:
+    """Whatever size is asked for."""
+    counts: list[int] = []
+    body = part(counts)
+    assert [body.read(2), body.read(100), body.read(1), body.read()] == [b"cd", b"efg", b"", b""]
+    assert sum(counts) == body.sent == 5
+
+
+def test_a_part_can_be_sent_again_and_is_counted_once() -> None:
+    """Rewinding takes back what was reported."""
+    counts: list[int] = []
+    body = part(counts)
+    body.read(3)
+    body.rewind()
+    assert sum(counts) == 0
+    assert body.read() == b"cdefg"
+    assert sum(counts) == 5
+
+
+def test_the_length_of_a_part_is_told_before_it_is_sent() -> None:
+    """Not every registry takes a body of unknown length."""
+    prepared = requests.Request("PUT", "http://registry.example/", data=part([])).prepare()
+    assert prepared.headers["Content-Length"] == "5"
+    assert "Transfer-Encoding" not in prepared.headers
+
+
+class Breaking(io.BytesIO):
+    """Bytes that break off after the first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            raise ConnectionResetError
+        return super().read(1)
+
+
+class BrokenOffError(Exception):
+    """What is raised instead."""
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turns what breaks into something else."""
+    try:
+        yield
+    except OSError as error:
+        raise BrokenOffError from error
+
+
+def test_what_breaks_while_it_arrives_is_told_in_other_terms() -> None:
+    """And closing closes what is below."""
+    raw = Breaking(b"ab")
+    arriving = Arriving(raw, reaching)
+    assert arriving.read(5) == b"a"
+    with pytest.raises(BrokenOffError):
+        arriving.read(5)
+    arriving.close()
+    assert raw.closed

@@ -1,0 +1,87 @@
+"""Logins are read from where `docker login` leaves them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploy.clients.oci.http import Login
+from deploy.clients.oci.login import configured
+from deploy.errors import RegistryDenied
+
+HOST = "registry.example:5000"
+
+Configure = Callable[[object], None]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
+    """Writes a Docker configuration."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    def write(document: object) -> None:
+        (tmp_path / "config.json").write_text(json.dumps(document), encoding="utf-8")
+
+    return write
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs a credential helper that is this shell script."""
+
+    def write(script: str) -> None:
+        program = tmp_path / "docker-credential-test"
+        program.write_text(f"#!/bin/sh\nread host\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    return write
+
+
+def test_without_a_configuration_there_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anonymous access is tried then."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "absent"))
+    assert configured(HOST) is None
+
+
+def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
+    """Passwords may hold a colon; other hosts have no login."""
+    configure({"auths": {HOST: {"auth": base64.b64encode(b"ada:open:sesame").decode()}}})
+    assert configured(HOST) == Login("ada", "open:sesame")
+    assert configured("other.example") is None
+
+
+def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
+    """It is told the host, and answers with a login."""
+    helper("""echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """)
+    configure({"credHelpers": {HOST: "test"}})
+    assert configured(HOST) == Login("ada", f"{HOST}-secret")
+
+
+def test_a_credential_helper_without_that_login_gives_none(configure: Configure, helper: Callable[[str], None]) -> None:
+    """Not to have one is no failure."""
+    helper("echo 'credentials not found in native keychain'; exit 1")
+    configure({"credsStore": "test"})
+    assert configured(HOST) is None
+
+
+def test_a_credential_helper_that_fails_is_told(configure: Configure, helper: Callable[[str], None]) -> None:
+    """Anonymous access would be refused later with a worse reason."""
+    helper("echo 'the keychain is locked'; exit 2")
+    configure({"credHelpers": {HOST: "test"}})
+    with pytest.raises(RegistryDenied) as caught:
+        configured(HOST)
+    assert caught.value.on == HOST
+    assert "docker login" in caught.value.next
+
+
+@pytest.mark.filterwarnings("ignore:docker-credential")  # the SDK says it twice
+def test_a_credential_helper_that_is_missing_is_told(configure: Configure) -> None:
+    """The configuration names a program that is not installed."""
+    configure({"credHelpers": {HOST: "not-installed"}})
+    with pytest.raises(RegistryDenied):
+        configured(HOST)

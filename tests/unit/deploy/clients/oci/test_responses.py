@@ -1,0 +1,147 @@
+"""Small answers of a registry: how much of them is read, and what is understood of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pytest
+import requests
+
+from deploy.clients.oci.responses import MOST, is_full, settle, token, told, whole
+
+ENOSPC, EIO = 28, 5
+
+
+class Raw:
+    """Bytes that arrive in pieces, and how many were taken; as urllib3 gives them."""
+
+    def __init__(self, *pieces: bytes, endless: bool = False) -> None:
+        self._pieces, self._endless = list(pieces), endless
+        self.taken = 0
+        self.closed = False
+
+    def read1(self, amount: int, *, decode_content: bool) -> bytes:
+        piece = self._pieces[0] if self._endless else self._pieces.pop(0) if self._pieces else b""
+        self.taken += len(piece[:amount])
+        return piece[:amount]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def release_conn(self) -> None:
+        """Gives the connection back."""
+
+
+def answer(raw: Raw, status: int = 500) -> requests.Response:
+    """An answer whose body has not been read."""
+    made = requests.Response()
+    made.status_code, made.raw = status, cast("Any", raw)
+    return made
+
+
+def said(document: object, status: int = 500) -> requests.Response:
+    """An answer with a JSON body that has arrived."""
+    made = answer(Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status)
+    settle(made, 10)
+    return made
+
+
+def refusal(detail: object) -> dict[str, object]:
+    """The body of a refusal."""
+    return {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]}
+
+
+def test_a_body_is_read_to_its_end() -> None:
+    """However it comes in pieces."""
+    assert whole(Raw(b"a", b"bc", b"d"), 100, 10) == b"abcd"
+
+
+def test_a_body_is_read_no_further_than_wanted() -> None:
+    """What comes after that stays where it is."""
+    raw = Raw(bytes(1000), endless=True)
+    assert len(whole(raw, 2500, 10)) == raw.taken == 2500
+
+
+def test_a_body_that_trickles_is_given_up() -> None:
+    """Each piece comes in time, and all of them together do not."""
+    with pytest.raises(TimeoutError):
+        whole(Raw(b"a", endless=True), MOST, -1)
+
+
+def test_an_answer_without_end_is_settled_by_its_start() -> None:
+    """Its connection is closed, because more would come."""
+    raw = Raw(bytes(100_000), endless=True)
+    endless = answer(raw)
+    settle(endless, 10)
+    assert len(endless.content) == raw.taken == MOST
+    assert raw.closed
+
+
+def test_an_answer_is_settled_once() -> None:
+    """What was read stays, though nothing more can be read."""
+    once = answer(Raw(b"abc"))
+    settle(once, 10)
+    settle(once, 10)
+    assert once.content == b"abc"
+
+
+def test_an_answer_that_breaks_is_empty_and_closed() -> None:
+    """Nobody reads on from it."""
+
+    class Breaking(Raw):
+        def read1(self, amount: int, *, decode_content: bool) -> bytes:
+            raise ConnectionResetError
+
+    raw = Breaking()
+    broken = answer(raw)
+    with pytest.raises(ConnectionResetError):
+        settle(broken, 10)
+    assert broken.content == b""
+    assert raw.closed
+
+
+def test_the_registrys_own_words_are_shown() -> None:
+    """A line an error, with what it adds; not more than fits on a screen."""
+    two = {"errors": [{"code": "DENIED", "message": "no"}, {"code": "UNKNOWN", "message": "unknown error", "detail": {"Err": 28}}]}
+    assert told(said(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
+    assert len(told(said(refusal("x" * 10_000)))) == 500
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"7", b"{}", b'{"errors": 7}', b'{"errors": [7, null]}', b"[" * 100_000])
+def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
+    """Whatever a server or a proxy puts there, it is no crash."""
+    assert told(said(body)) == ""
+    assert not is_full(said(body))
+    assert token(said(body)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "detail", "full"),
+    [
+        (500, {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": ENOSPC}}, True),
+        (500, {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": EIO}}, False),
+        (500, {"DriverName": "filesystem", "Enclosed": "no space"}, False),
+        (500, {"Enclosed": None}, False),
+        (500, ["no space left"], False),
+        (507, None, True),
+    ],
+)
+def test_a_registry_without_space_is_known_by_its_codes(status: int, detail: object, full: bool) -> None:  # noqa: FBT001  both
+    """By its status, or by the number that the system gave its driver; not by words."""
+    assert is_full(said(refusal(detail), status)) is full
+
+
+@pytest.mark.parametrize(
+    ("document", "given"),
+    [
+        ({"token": "a"}, "a"),
+        ({"access_token": "b"}, "b"),
+        ({"token": "a", "access_token": "b"}, "a"),
+        ({"token": 7}, None),
+        ({"other": "a"}, None),
+    ],
+)
+def test_a_token_is_understood_in_both_spellings(document: object, given: str | None) -> None:
+    """The specification has one, some services the other."""
+    assert token(said(document, 200)) == given

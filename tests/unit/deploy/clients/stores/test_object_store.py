@@ -1,0 +1,188 @@
+"""Stores that need no server: the fake, and a folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from deploy.clients.stores.object_store import ObjectStore, Store, opened
+from deploy.errors import DiskFull, SettingsInvalid, StoreUnreachable
+from tests.contracts.store import LARGE, StoreContract
+from tests.fakes import disk
+from tests.fakes.store import MemoryStore
+
+NOBODY = 65534
+
+
+class TestMemoryStore(StoreContract):
+    """The fake keeps the contract, so that tests on it mean something."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        """An empty store."""
+        return MemoryStore()
+
+
+class TestFolder(StoreContract):
+    """A folder keeps the contract."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        """An empty store."""
+        return opened("store", tmp_path)
+
+
+@pytest.fixture
+def lock_out() -> Iterator[Callable[[Path], None]]:
+    """Takes all rights to a folder away from this process, root or not, until the test is over."""
+    locked: list[Path] = []
+    user = os.geteuid()
+
+    def lock(folder: Path) -> None:
+        folder.chmod(0)
+        locked.append(folder)
+        os.seteuid(NOBODY if user == 0 else user)
+
+    yield lock
+    os.seteuid(user)
+    for folder in locked:
+        folder.chmod(0o700)
+
+
+class FillsTheDisk(io.BytesIO):
+    """A file during whose reading the disk below a folder becomes full, as seen by whoever writes there."""
+
+    def __init__(self, data: bytes, folder: Path) -> None:
+        super().__init__(data)
+        self._folder = folder
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        disk.fill(self._folder)
+        return super().read(size)
+
+
+def test_a_folder_is_relative_to_the_application_or_absolute(tmp_path: Path) -> None:
+    """A relative location is below the application's folder, wherever the suite is run from."""
+    opened("models", tmp_path / "app").create("a", b"")
+    opened(str(tmp_path / "elsewhere"), tmp_path / "app").create("a", b"")
+    assert (tmp_path / "app" / "models" / "a").is_file()
+    assert (tmp_path / "elsewhere" / "a").is_file()
+
+
+def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
+    """A store that nothing was published to leaves no trace of having been asked."""
+    store = opened("store", tmp_path)
+    assert store.size("a") is None
+    assert store.folders("models") == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, lock_out: Callable[[Path], None]) -> None:
+    """No right to look is an error that says where; it is not an answer."""
+    store = opened("store", tmp_path)
+    store.create("models/a/1/manifest.json", b"{}")
+    again = opened("store", tmp_path)
+    lock_out(tmp_path / "store")
+    for ask in (lambda: again.read("models/a/1/manifest.json", 10), lambda: again.stream("models/a/1/manifest.json")):
+        with pytest.raises(StoreUnreachable, match="refused the login or the permission") as caught:
+            ask()
+        assert str(tmp_path / "store") in caught.value.on
+
+
+def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one(tmp_path: Path, lock_out: Callable[[Path], None]) -> None:
+    """Not even whether the folder exists can be known, so nothing is said about what is in it."""
+    opened("locked/store", tmp_path).create("models/a/1/manifest.json", b"{}")
+    again = opened("locked/store", tmp_path)
+    lock_out(tmp_path / "locked")
+    for ask in (lambda: again.size("a"), lambda: again.folders("models"), lambda: again.create("a", b"")):
+        with pytest.raises(StoreUnreachable) as caught:
+            ask()
+        assert str(tmp_path / "locked" / "store") in caught.value.on
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder to which every user of this machine can find; those of a test lie in the home of who runs it."""
+    before = os.umask(0o022)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+    os.umask(before)
+
+
+def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(reachable: Path, lock_out: Callable[[Path], None]) -> None:
+    """The library passes on as text what the system refused; its cure is the same as for a refused login."""
+    store = opened("store", reachable)
+    store.create("a", b"{}")
+    lock_out(reachable / "store" / "a")
+    with pytest.raises(StoreUnreachable, match="refused the login or the permission") as caught:
+        store.read("a", 10)
+    assert "os error" in caught.value.detail
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("/dev/full")])
+def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe would be waited for without end, and a device read for ever, by whoever releases next."""
+    store = opened("store", tmp_path)
+    store.create("models/first", b"")
+    make(tmp_path / "store" / "models" / "second")
+    for ask in (lambda: store.read("models/second", 10), lambda: store.stream("models/second")):
+        with pytest.raises(StoreUnreachable) as caught:
+            ask()
+        assert "it is no file" in caught.value.detail
+        assert caught.value.on.endswith("store/models/second")
+
+
+def test_a_folder_that_no_system_could_name_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
+    """It is told as one, and not by a program's own words."""
+    with pytest.raises(SettingsInvalid, match="null byte"):
+        opened("store\0", tmp_path)
+
+
+def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
+    """Publishing to a path that is a file fails as a store, not as a program."""
+    (tmp_path / "store").write_bytes(b"")
+    with pytest.raises(StoreUnreachable):
+        opened("store", tmp_path).create("a", b"")
+
+
+def test_a_name_that_no_file_system_takes_is_an_error_of_the_store(tmp_path: Path) -> None:
+    """A location that cannot be asked at all is not an absent one."""
+    with pytest.raises(StoreUnreachable):
+        opened("x" * 300, tmp_path).size("a")
+
+
+def test_a_full_disk_is_named_as_such_and_leaves_no_name(tmp_path: Path) -> None:
+    """A folder that runs out of space in the middle of a file says so, and the file is not there in part."""
+    store = opened("store", tmp_path)
+    store.create("models/first", b"")
+    with pytest.raises(DiskFull) as caught:
+        store.upload("blobs/sha256/aa", FillsTheDisk(LARGE, tmp_path / "store"))
+    assert str(tmp_path / "store") in caught.value.on
+    assert store.size("blobs/sha256/aa") is None
+
+
+def test_a_disk_that_is_full_before_the_folder_is_made_is_named_as_such(tmp_path: Path) -> None:
+    """Running out of space while the folder is made is the same error as later."""
+
+    def connect() -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    store = ObjectStore(connect, str(tmp_path), tmp_path / "store")
+    with pytest.raises(DiskFull):
+        store.create("a", b"")
+
+
+@pytest.mark.parametrize("location", ["ftp://host/models", "nonsense://x", "s3://"])
+def test_a_url_of_another_kind_is_refused_with_the_page_to_read(location: str, tmp_path: Path) -> None:
+    """A location that is no folder and no object store is a mistake in the settings."""
+    with pytest.raises(SettingsInvalid) as caught:
+        opened(location, tmp_path)
+    assert caught.value.on == location
+    assert "docs/03-models.md" in caught.value.next

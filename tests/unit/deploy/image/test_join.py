@@ -1,0 +1,286 @@
+"""The join of an app image and a model: what it gives depends on the two halves and on nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.cache import Blobs
+from deploy.errors import BlobCorrupt
+from deploy.image import join as image
+from deploy.records import Commit, Image
+from deploy.source import Inputs
+from tests.fakes import halves
+from tests.fakes.halves import BASE, CODE, LIBRARIES, MARKER, MOUNT, WEIGHTS, digest
+
+NAME = "classifier"
+GOLDEN = "sha256:e0f998837959396a2c46eaf0b0d68cf01a95935852d90dd6fb771c79fa9ace98"
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    """An empty cache."""
+    return Blobs(tmp_path / "cache")
+
+
+def joined(blobs: Blobs, described: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and config of a join."""
+    made = image.join(halves.app(blobs, described=described), halves.model(blobs), MOUNT, blobs)
+    manifest, config = json.loads(blobs.read(made.digest)), json.loads(blobs.read(made.config))
+    assert manifest["config"]["digest"] == made.config
+    return manifest, config
+
+
+def marked(created_by: str) -> dict[str, Any]:
+    """The config of an app image with a marker that is written so."""
+    before, after = {"created_by": "base"}, {"created_by": "COPY code"}
+    entries = (before, {"created_by": "COPY libraries"}, {**MARKER, "created_by": created_by}, after)
+    return halves.config(BASE, LIBRARIES, CODE, history=entries)
+
+
+# --- the digest
+
+
+def test_the_digest_of_a_join_never_changes(blobs: Blobs) -> None:
+    """The same halves give this digest on any machine and with any later version of this code, or every release would move again."""
+    made = image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+    assert made.digest == GOLDEN
+
+
+def test_the_same_halves_give_the_same_image_in_another_cache(blobs: Blobs, tmp_path: Path) -> None:
+    """Neither the place nor the time enters it."""
+    other = Blobs(tmp_path / "other")
+    first, second = (image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (blobs, other))
+    assert first == second
+    assert blobs.read(first.digest) == other.read(second.digest)
+
+
+def test_each_half_decides_over_the_digest(blobs: Blobs) -> None:
+    """Other code, another model, another version of the same bytes, or another mount is another image."""
+    app, model = halves.app(blobs), halves.model(blobs)
+    made = {
+        image.join(app, model, MOUNT, blobs).digest,
+        image.join(halves.app(blobs, b"other code"), model, MOUNT, blobs).digest,
+        image.join(app, halves.model(blobs, b"other weights"), MOUNT, blobs).digest,
+        image.join(app, halves.model(blobs, version="2"), MOUNT, blobs).digest,
+        image.join(app, model, "/elsewhere", blobs).digest,
+    }
+    assert len(made) == 5
+
+
+def test_the_model_need_not_be_here(blobs: Blobs) -> None:
+    """Only JSON is read, so a model that the registry holds is joined without its bytes."""
+    app, model = halves.app(blobs), halves.model(blobs)
+    blobs.drop(model.digest)
+    assert image.join(app, model, MOUNT, blobs).layer == model
+
+
+def test_an_app_image_that_the_cache_has_lost_is_told(blobs: Blobs) -> None:
+    """The manifest is needed, and the config."""
+    app, model = halves.app(blobs), halves.model(blobs)
+    blobs.drop(json.loads(blobs.read(app.manifest.digest))["config"]["digest"])
+    with pytest.raises(BlobCorrupt):
+        image.join(app, model, MOUNT, blobs)
+    blobs.drop(app.manifest.digest)
+    with pytest.raises(BlobCorrupt):
+        image.join(app, model, MOUNT, blobs)
+
+
+# --- where the model goes
+
+
+@pytest.mark.parametrize(
+    "created_by",
+    [
+        "/bin/sh -c #(nop)  LABEL twinship.model=here",
+        "LABEL twinship.model=here",
+        'LABEL "twinship.model"="here"',
+        "LABEL twinship.model='here' other=label",
+    ],
+)
+def test_the_model_goes_where_the_dockerfile_says(blobs: Blobs, created_by: str) -> None:
+    """Below the code, however the builder writes the label: classic, BuildKit, with quotes, among others."""
+    manifest, config = joined(blobs, marked(created_by))
+    ids = [digest(layer) for layer in (BASE, LIBRARIES, WEIGHTS, CODE)]
+    assert config["rootfs"]["diff_ids"] == ids
+    assert [layer["digest"] == digest(WEIGHTS) for layer in manifest["layers"]] == [False, False, True, False]
+    assert [entry["created_by"] for entry in config["history"]][2:] == [created_by, "twinship join imagenet@1", "COPY code"]
+
+
+def test_without_the_marker_the_model_goes_on_top(blobs: Blobs) -> None:
+    """Also when nothing is known of how the image was made."""
+    for history in (({"created_by": "COPY all"},) * 3, ()):
+        manifest, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, history=history))
+        assert config["rootfs"]["diff_ids"][-1] == digest(WEIGHTS)
+        assert manifest["layers"][-1]["digest"] == digest(WEIGHTS)
+        assert [entry["created_by"] for entry in config["history"]][-1] == "twinship join imagenet@1"
+
+
+def test_a_config_without_history_is_joined(blobs: Blobs) -> None:
+    """Some builders leave it out, or write null."""
+    without = halves.config(BASE, LIBRARIES, CODE)
+    del without["history"]
+    for described in (without, without | {"history": None}):
+        _, config = joined(blobs, described)
+        assert config["rootfs"]["diff_ids"][-1] == digest(WEIGHTS)
+
+
+def test_the_history_has_an_entry_for_every_layer(blobs: Blobs) -> None:
+    """As the specification asks, so that tools can tell which step made which layer."""
+    _, config = joined(blobs)
+    filled = [entry for entry in config["history"] if not entry.get("empty_layer")]
+    assert len(filled) == len(config["rootfs"]["diff_ids"]) == 4
+    assert [entry["created_by"] for entry in filled] == ["base", "COPY libraries", "twinship join imagenet@1", "COPY code"]
+
+
+def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: Blobs) -> None:
+    """Weights do not compress; what was compressed before is not touched."""
+    app = halves.app(blobs)
+    before = json.loads(blobs.read(app.manifest.digest))["layers"]
+    manifest, _ = joined(blobs)
+    model = manifest["layers"].pop(2)
+    assert manifest["layers"] == before
+    assert model == {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(WEIGHTS), "size": len(WEIGHTS)}
+
+
+# --- what the image says of itself
+
+
+def test_the_config_of_the_app_image_is_kept(blobs: Blobs) -> None:
+    """All that decides how it runs, and what says when and by whom it was made."""
+    run = {"User": "10001", "Cmd": ["serve"], "Env": ["PATH=/bin", "A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGTERM"}
+    values = {"config": run, "created": "2026-01-02T03:04:05Z", "author": "ada", "variant": "v8", "architecture": "arm64"}
+    _, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, history=halves.history(), **values))
+    assert {key: config["config"][key] for key in run if key != "Env"} == {key: value for key, value in run.items() if key != "Env"}
+    assert config["config"]["Env"][:2] == run["Env"]
+    assert {key: config[key] for key in values if key != "config"} == {key: value for key, value in values.items() if key != "config"}
+    assert config["history"][4]["created"] == "2026-01-02T03:04:05Z"
+
+
+def test_what_only_the_builder_knew_is_left_behind(blobs: Blobs) -> None:
+    """The container of the last build step is not part of the image."""
+    described = halves.config(BASE, LIBRARIES, CODE, container="abc", container_config={"Hostname": "builder"}, docker_version="20")
+    _, config = joined(blobs, described)
+    assert not {"container", "container_config", "docker_version"} & config.keys()
+
+
+def test_a_container_can_know_what_it_is(blobs: Blobs) -> None:
+    """Commit, app image and model are in its environment, after the app's own variables."""
+    app = halves.app(blobs)
+    _, config = joined(blobs)
+    assert config["config"]["Env"] == [
+        "PATH=/bin",
+        f"TWINSHIP_COMMIT={'5' * 40}",
+        f"TWINSHIP_APP_DIGEST={app.manifest.digest}",
+        "TWINSHIP_MODEL_NAME=imagenet",
+        "TWINSHIP_MODEL_VERSION=1",
+        f"TWINSHIP_MODEL_DIGEST={digest(WEIGHTS + b' manifest')}",
+    ]
+
+
+def test_labels_and_annotations_name_both_halves(blobs: Blobs) -> None:
+    """The labels of the app image stay; tools that know the standard names find them."""
+    app = halves.app(blobs)
+    manifest, config = joined(blobs)
+    said = {
+        "org.opencontainers.image.title": "classifier",
+        "org.opencontainers.image.version": "555555555555-1",
+        "org.opencontainers.image.revision": "5" * 40,
+        "dev.twinship.app.digest": app.manifest.digest,
+        "dev.twinship.model.name": "imagenet",
+        "dev.twinship.model.version": "1",
+        "dev.twinship.model.digest": digest(WEIGHTS + b" manifest"),
+    }
+    assert config["config"]["Labels"] == {"kept": "yes", **said}
+    assert manifest["annotations"] == {**said, "dev.twinship.model.mount": MOUNT}
+
+
+def test_an_image_without_labels_or_environment_gets_them(blobs: Blobs) -> None:
+    """Builders write null for nothing."""
+    for run in ({"Labels": None, "Env": None}, {}, None):
+        _, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, config=run))
+        assert config["config"]["Labels"]["dev.twinship.model.name"] == "imagenet"
+        assert len(config["config"]["Env"]) == 5
+
+
+def test_an_uncommitted_change_shows(blobs: Blobs) -> None:
+    """In the revision, wherever it is written."""
+    app = halves.app(blobs).model_copy(update={"commit": Commit(revision="5" * 40, dirty=True)})
+    made = image.join(app, halves.model(blobs), MOUNT, blobs)
+    config = json.loads(blobs.read(made.config))
+    assert config["config"]["Labels"]["org.opencontainers.image.revision"] == f"{'5' * 40}-dirty"
+    assert f"TWINSHIP_COMMIT={'5' * 40}-dirty" in config["config"]["Env"]
+
+
+# --- the model alone
+
+
+def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(blobs: Blobs) -> None:
+    """It is the same on any machine, needs no bytes of the model, and differs by model and by mount."""
+    model = halves.model(blobs)
+    blobs.drop(model.digest)
+    made = image.model_only(model, MOUNT, blobs)
+    config, layers, annotations = image.parts(blobs.read(made.digest))
+    assert [layer.digest for layer in layers] == [model.digest]
+    assert image.diff_ids(blobs.read(config.digest)) == (model.digest,)
+    assert annotations["dev.twinship.model.digest"] == model.model.digest
+    assert annotations["dev.twinship.model.mount"] == MOUNT
+    assert image.model_only(model, MOUNT, blobs) == made
+    others = {image.model_only(model, "/other", blobs).digest, image.model_only(halves.model(blobs, version="2"), MOUNT, blobs).digest}
+    assert len(others | {made.digest}) == 3
+
+
+# --- manifests
+
+
+@pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b"7", b"{}", b'{"config": {}, "layers": []}', b'{"config": null, "layers": null}'])
+def test_what_is_no_manifest_is_told(text: bytes) -> None:
+    """A registry, or something in its place, may answer anything; what it was is shown."""
+    with pytest.raises(BlobCorrupt) as caught:
+        image.parts(text)
+    assert repr(text[:60]) in caught.value.on
+
+
+# --- what this machine remembers of builds
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Inputs:
+    """The inputs of a build."""
+    return Inputs(directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT)
+
+
+def test_what_was_built_from_the_same_inputs_is_found(blobs: Blobs, inputs: Inputs) -> None:
+    """Until the cache loses the image."""
+    assert image.built(NAME, inputs, blobs) is None
+    assert image.why_build(NAME, inputs, blobs) == "this machine has not built classifier yet"
+    app = halves.app(blobs, key=inputs.key)
+    image.remember(app, inputs, blobs)
+    assert image.built(NAME, inputs, blobs) == app
+    blobs.drop(app.manifest.digest)
+    assert image.built(NAME, inputs, blobs) is None
+    assert image.why_build(NAME, inputs, blobs) == "the cache has lost the image"
+
+
+def test_why_a_build_is_needed_is_said_of_the_last_one(blobs: Blobs, inputs: Inputs, tmp_path: Path) -> None:
+    """The file that changed since then is named."""
+    image.remember(halves.app(blobs), inputs, blobs)
+    now = Inputs(directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit)
+    assert image.built(NAME, now, blobs) is None
+    assert image.why_build(NAME, now, blobs) == "app/a.py changed"
+
+
+def test_what_was_built_for_another_application_does_not_count(blobs: Blobs, inputs: Inputs) -> None:
+    """Several are built on one machine, some from the same files; each image bears its own application's name."""
+    image.remember(halves.app(blobs, key=inputs.key), inputs, blobs)
+    assert image.built("other", inputs, blobs) is None
+    assert image.why_build("other", inputs, blobs) == "this machine has not built other yet"
+
+
+def test_a_joined_image_is_the_same_as_json_and_back(blobs: Blobs) -> None:
+    """So that one CI step can hand it to the next."""
+    made = image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+    assert Image.from_json(made.to_json()) == made

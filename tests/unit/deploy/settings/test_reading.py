@@ -1,0 +1,411 @@
+"""pipeline.toml and its overrides: read once, refused as a whole with every problem named."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from deploy.errors import SettingsInvalid
+from deploy.settings.environments import Docker, Kubernetes
+from deploy.settings.reading import DEBIAN, Settings
+
+NOBODY = 65534
+BASE = "debian:trixie-slim@sha256:" + "a" * 64
+WHOLE = f"""
+[app]
+name = "classifier"
+[model]
+name = "imagenet"
+[image]
+base = "{BASE}"
+[environments.local]
+"""
+
+
+def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of an application whose pipeline.toml is that text."""
+    (tmp_path / "pipeline.toml").write_text(text, encoding="utf-8")
+    return Settings.read(tmp_path, environ or {})
+
+
+def refused(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> SettingsInvalid:
+    """The error for a pipeline.toml of that text."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read(tmp_path, text, environ)
+    assert caught.value.on == str(tmp_path / "pipeline.toml")
+    return caught.value
+
+
+def problems(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """The problems of a pipeline.toml of that text, line by line."""
+    return [line.strip() for line in refused(tmp_path, text, environ).detail.splitlines()]
+
+
+def docker(tmp_path: Path, keys: str = "") -> Docker:
+    """The environment `local`, on a Docker host, with those keys."""
+    found = read(tmp_path, WHOLE + keys).environment("local")
+    assert isinstance(found, Docker)
+    return found
+
+
+CLUSTER = f'{WHOLE}[environments.staging]\ntarget = "kubernetes"\n'
+
+
+def cluster(tmp_path: Path, keys: str = "", environ: Mapping[str, str] | None = None) -> Kubernetes:
+    """The environment `staging`, on a cluster, with those keys."""
+    found = read(tmp_path, CLUSTER + keys, environ).environment("staging")
+    assert isinstance(found, Kubernetes)
+    return found
+
+
+def test_a_small_file_is_enough(tmp_path: Path) -> None:
+    """Names and a base image are all that must be said; the rest has defaults that work on one machine."""
+    settings = read(tmp_path, WHOLE)
+    local = docker(tmp_path)
+    assert (settings.app.port, settings.model.mount, settings.model.store) == (8080, "/model", ".twinship/store")
+    assert (local.target, local.replicas, local.url, local.registry) == ("docker", 2, "http://127.0.0.1:8080", "127.0.0.1:5000")
+
+
+def test_this_project_has_settings_of_its_own() -> None:
+    """The file that a first release uses is right."""
+    assert Settings.read(Path(__file__).parents[4], {}).app.name == "classifier"
+
+
+def test_settings_cannot_be_changed(tmp_path: Path) -> None:
+    """Every stage of a release sees the same settings."""
+    settings = read(tmp_path, WHOLE)
+    name = "port"
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(settings.app, name, 1)
+
+
+def test_the_front_door_on_every_address_is_asked_on_this_machine(tmp_path: Path) -> None:
+    """An address to listen on is not always one to call."""
+    assert docker(tmp_path, 'address = "0.0.0.0"\nport = 81').url == "http://127.0.0.1:81"
+    assert docker(tmp_path, 'address = "10.0.0.7"').url == "http://10.0.0.7:8080"
+
+
+def test_an_unknown_environment_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    """A mistyped --env is answered with the right ones."""
+    with pytest.raises(SettingsInvalid, match="no environment is named 'prod'") as caught:
+        read(tmp_path, WHOLE + "[environments.production]").environment("prod")
+    assert "local, production" in caught.value.next
+
+
+def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> None:
+    """Whoever mends a file needs to run once, not once a mistake."""
+    text = '[app]\nname = "Class Ifier"\n[model]\n[image]\nbase = "debian:latest"\n[environments.local]\nreplicas = 0\nport = "no"\n'
+    found = problems(tmp_path, text)
+    assert [line.split(":")[0] for line in found] == [
+        "app.name",
+        "environments.local.port",
+        "environments.local.replicas",
+        "image.base",
+        "model.name",
+    ]
+    assert "model.name: missing" in found
+    assert found[0].endswith("not 'Class Ifier'")
+    assert found[2].endswith("greater than or equal to 1, not 0")
+    assert refused(tmp_path, text).what == "the configuration has 5 problems"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[environments.local]\nreplica = 3", "environments.local.replica: unknown key; did you mean 'replicas'?"),
+        ("[image.wheels]\nrequirement = 'x'", "image.wheels.requirement: unknown key; did you mean 'requirements'?"),
+        ("[apps]", "apps: unknown key; did you mean 'app'?"),
+        ("[zzz]", "zzz: unknown key; known here: app, environments, image, model"),
+        ("[model.zzz]", "model.zzz: unknown key; known here: mount, name, sample, store"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, line: str, problem: str) -> None:
+    """A typing mistake is not a setting that silently does nothing."""
+    assert problem in problems(tmp_path, WHOLE.replace("[environments.local]\n", "") + line)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("environments.local.target", '"mainframe"'),
+        ("environments.local.registry", '"https://ghcr.io/team"'),
+        ("environments.local.replicas", "51"),
+        ("environments.local.port", "65536"),
+        ("environments.local.ready_within", "0"),
+        ("environments.local.drain_within", "-1"),
+        ("environments.local.registry", '"127.0.0.1:65536"'),
+        ("environments.local.registry", '"127.0.0.1:0"'),
+        ("environments.local.repository", '"../.."'),
+        ("environments.local.repository", '"/team"'),
+        ("environments.local.repository", '"team app"'),
+        ("environments.local.repository", '"Team/App"'),
+        ("environments.local.repository", '"team/app:1"'),
+        ("environments.local.address", "[]"),
+        ("environments.local.address", '""'),
+        ("environments.local.address", '"localhost"'),
+        ("environments.local.address", '"300.1.1.1"'),
+        ("environments.local.address", '"::1"'),
+        ("environments.local.address", '"127.0.0.1:80"'),
+        ("app.port", "0"),
+        ("app.files", '"app/**"'),
+        ("app.files", "[1]"),
+        ("model.name", "1"),
+        ("model.mount", '"model"'),
+        ("model.mount", '"/"'),
+        ("model.mount", '"/model/../etc"'),
+        ("image.suite", '"trixie main"'),
+        ("image.builder", '"kaniko"'),
+        ("image.base", f'"{BASE[:-1]}"'),
+        ("image.wheels", '{ requirements = "r.txt", python = "2.7" }'),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_path(tmp_path: Path, key: str, value: str) -> None:
+    """Types, ranges and forms are checked before anything runs."""
+    table, _, name = key.rpartition(".")
+    kept = WHOLE.replace('name = "imagenet"\n', "") if key == "model.name" else WHOLE.replace(f'base = "{BASE}"\n', "")
+    kept = kept if key in ("model.name", "image.base") else WHOLE
+    text = kept.replace(f"[{table}]\n", f"[{table}]\n{name} = {value}\n")
+    found = problems(tmp_path, text)
+    assert len(found) == 1
+    assert found[0].startswith(key)
+
+
+def test_at_least_one_environment_is_needed(tmp_path: Path) -> None:
+    """A release that could go nowhere is refused with what to add."""
+    text = WHOLE.replace("[environments.local]", "[environments]")
+    assert problems(tmp_path, text) == ["environments: at least one environment is needed, for example [environments.local], not {}"]
+
+
+def test_an_environment_given_twice_is_refused(tmp_path: Path) -> None:
+    """Two tables of one name are a mistake, not a merge."""
+    assert "not TOML" in refused(tmp_path, WHOLE + "[environments.local]\n").what
+
+
+def test_a_missing_file_is_said_with_where_to_go(tmp_path: Path) -> None:
+    """Running in the wrong folder is a common mistake."""
+    with pytest.raises(SettingsInvalid, match="there is no configuration") as caught:
+        Settings.read(tmp_path, {})
+    assert caught.value.on == str(tmp_path / "pipeline.toml")
+
+
+def test_a_file_without_permission_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    """The cure is another."""
+    user = os.geteuid()
+    (tmp_path / "pipeline.toml").write_text(WHOLE, encoding="utf-8")
+    (tmp_path / "pipeline.toml").chmod(0)
+    tmp_path.chmod(0o755)
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        with pytest.raises(SettingsInvalid, match="cannot be read: Permission denied") as caught:
+            Settings.read(tmp_path, {})
+    finally:
+        os.seteuid(user)
+    assert caught.value.next == "make the file readable"
+
+
+def test_a_file_that_cannot_be_read_or_parsed_is_said_with_the_reason(tmp_path: Path) -> None:
+    """A folder, other encodings and other formats are told apart."""
+    path = tmp_path / "pipeline.toml"
+    path.mkdir()
+    with pytest.raises(SettingsInvalid, match="cannot be read: Is a directory"):
+        Settings.read(tmp_path, {})
+    path.rmdir()
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsInvalid, match="cannot be read: it is not UTF-8"):
+        Settings.read(tmp_path, {})
+    assert "line 2" in refused(tmp_path, "[app]\nname: classifier").what
+
+
+def test_the_environment_overrides_the_file_and_adds_to_it(tmp_path: Path) -> None:
+    """A runner can change any setting without changing the file, at any depth."""
+    environ = {
+        "TWINSHIP_APP__PORT": "9000",
+        "TWINSHIP_APP__FILES": "app/**,wsgi.py",
+        "TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS": "3",
+        "TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN": "1.5",
+        "TWINSHIP_IMAGE__WHEELS__REQUIREMENTS": "r.txt",
+        "TWINSHIP_IMAGE__WHEELS__PYTHON": "3.13",
+    }
+    settings = read(tmp_path, WHOLE + "replicas = 5", environ)
+    assert settings.app.port == 9000
+    assert settings.app.files == ("app/**", "wsgi.py")
+    assert settings.environment("local").replicas == 3
+    assert settings.environment("staging").ready_within == 1.5
+    assert settings.image.wheels is not None
+    assert settings.image.wheels.python == "3.13"
+
+
+@pytest.mark.parametrize(
+    ("base", "keys", "suite"),
+    [
+        ("debian:trixie-slim", "", "trixie"),
+        ("mirror.example:5000/library/debian:bookworm", "", "bookworm"),
+        ("python:3.13-slim", "", ""),
+        ("notdebian:trixie", "", ""),
+        ("python:3.13-slim", 'suite = "trixie"', "trixie"),
+    ],
+)
+def test_only_debian_itself_can_be_stood_in_for(tmp_path: Path, base: str, keys: str, suite: str) -> None:
+    """Any other base has more in it than packages of Debian bring, unless the file says that they will do."""
+    text = WHOLE.replace(f'base = "{BASE}"', f'base = "{base}@sha256:{"a" * 64}"\n{keys}')
+    assert read(tmp_path, text).image.debian == suite
+
+
+def test_the_proxy_does_not_need_the_base_of_the_application(tmp_path: Path) -> None:
+    """It is installed on Debian: the application's base if that is Debian's own, else one that is named, else the suite's."""
+    other, mirror = f"python:3.13-slim@sha256:{'b' * 64}", f"mirror.example/debian:trixie-slim@sha256:{'c' * 64}"
+    assert read(tmp_path, WHOLE).image.for_parts.base == BASE
+    assert read(tmp_path, WHOLE.replace(BASE, other)).image.for_parts.base == DEBIAN
+    assert read(tmp_path, WHOLE.replace(BASE, f'{other}"\nparts_base = "{mirror}')).image.for_parts.base == mirror
+
+
+def test_other_variables_are_not_settings(tmp_path: Path) -> None:
+    """What the suite or others call their variables changes nothing."""
+    assert read(tmp_path, WHOLE, {"TWINSHIP_HOME": "/x", "APP__PORT": "1", "TWINSHIP_COMMIT": "c"}) == read(tmp_path, WHOLE)
+
+
+def test_a_wrong_override_is_named_by_its_variable(tmp_path: Path) -> None:
+    """Nobody looks for a mistake in the file that is in the environment."""
+    environ = {"TWINSHIP_APP__PORT": "many", "TWINSHIP_APP__PROT": "1", "TWINSHIP_MODEL": "x"}
+    found = problems(tmp_path, WHOLE, environ)
+    assert len(found) == 2
+    assert found[0].startswith("app.port: ")
+    assert found[0].endswith("not 'many' (set by TWINSHIP_APP__PORT)")
+    assert found[1] == "app.prot: unknown key; did you mean 'port'? (set by TWINSHIP_APP__PROT)"
+
+
+def test_an_override_below_a_value_takes_its_place(tmp_path: Path) -> None:
+    """The environment wins even where the file has no table."""
+    text = WHOLE.replace('[app]\nname = "classifier"\n', "app = 3\n")
+    assert read(tmp_path, text, {"TWINSHIP_APP__NAME": "classifier"}).app.name == "classifier"
+
+
+def test_an_environment_on_a_cluster_needs_only_to_say_so(tmp_path: Path) -> None:
+    """The rest has defaults that work on any cluster: the current context, and nothing that is not there."""
+    staging = cluster(tmp_path)
+    assert (staging.kubeconfig, staging.context, staging.namespace, staging.strategy) == ("", "", "default", "rolling")
+    assert (staging.service, staging.host, staging.autoscale, staging.replicas) == ("ClusterIP", "", None, 2)
+    assert (staging.resources.memory, staging.canary.replicas, staging.warm_up) == ("512Mi", 1, False)
+
+
+def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) -> None:
+    """At any depth, in the file and from the environment."""
+    keys = 'strategy = "canary"\n[environments.staging.canary]\nseconds = 5\n[environments.staging.autoscale]\nat_most = 9\n'
+    staging = cluster(tmp_path, keys, {"TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__CPU": "1500m"})
+    assert (staging.canary.seconds, staging.canary.errors) == (5.0, 0.01)
+    assert staging.autoscale is not None
+    assert (staging.autoscale.at_most, staging.autoscale.cpu) == (9, 80)
+    assert (staging.resources.cpu, staging.resources.cpu_limit) == ("1500m", "2")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("name_space = 'x'", "environments.staging.name_space: unknown key; did you mean 'namespace'?"),
+        ("in_flight = 3", "environments.staging.in_flight: unknown key"),
+        ("[environments.staging.canary]\nreplica = 1", "environments.staging.canary.replica: unknown key; did you mean 'replicas'?"),
+        (
+            "[environments.staging.resources]\nzzz = 1",
+            "environments.staging.resources.zzz: unknown key; known here: cpu, cpu_limit, memory",
+        ),
+        ("[environments.staging.autoscale]\nat_least = 1", "environments.staging.autoscale.at_least: unknown key; did you mean 'at_most'?"),
+        ("[environments.staging.autoscale]", "environments.staging.autoscale.at_most: missing"),
+        ("[environments.staging.canaries]", "environments.staging.canaries: unknown key; did you mean 'canary'?"),
+        ("[environments.local.canary]", "environments.local.canary: unknown key"),
+        (
+            "[environments.other]\nnamespace = 'x'",
+            "environments.other.namespace: unknown key; known here: address, answer_within, drain_within",
+        ),
+    ],
+)
+def test_each_kind_of_place_knows_its_own_keys(tmp_path: Path, line: str, problem: str) -> None:
+    """A key of another target does nothing, and so it is refused with those that would."""
+    assert [found for found in problems(tmp_path, CLUSTER + line) if found.startswith(problem)] != []
+
+
+@pytest.mark.parametrize("target", ['"mainframe"', "3", "[]", "true", '""'])
+def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, target: str) -> None:
+    """And no key is called unknown because nobody can tell of which kind it would be."""
+    found = problems(tmp_path, WHOLE.replace("[environments.local]", f"[environments.local]\ntarget = {target}\nnamespace = 'x'"))
+    assert len(found) == 1
+    assert found[0].startswith("environments.local.target: Input should be 'docker' or 'kubernetes', not ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("namespace", '"Team_A"'),
+        ("namespace", '""'),
+        ("strategy", '"recreate"'),
+        ("service", '"ExternalName"'),
+        ("dns_label", '"my.label"'),
+        ("host", '"https://a.example"'),
+        ("pull_secret", '"Secret"'),
+        ("pull_rate", "10"),
+        ("canary", "{ errors = 1.5 }"),
+        ("canary", "{ seconds = 0 }"),
+        ("canary", '{ metrics = "metrics" }'),
+        ("canary", '{ counter = "app-requests" }'),
+        ("resources", '{ cpu = "250 m" }'),
+        ("resources", '{ memory = "512MB" }'),
+        ("autoscale", "{ at_most = 0 }"),
+        ("autoscale", "{ at_most = 5, cpu = 101 }"),
+    ],
+)
+def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(tmp_path: Path, key: str, value: str) -> None:
+    """What the cluster would refuse in the middle of a rollout is refused before it."""
+    found = problems(tmp_path, f"{CLUSTER}{key} = {value}\n")
+    assert len(found) == 1
+    assert found[0].startswith(f"environments.staging.{key}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ('dns_label = "a"', 'environments.staging: dns_label needs service = "LoadBalancer"'),
+        ('ingress_class = "nginx"', "environments.staging: ingress_class and tls_secret need a host"),
+        ('tls_secret = "cert"', "environments.staging: ingress_class and tls_secret need a host"),
+        ("replicas = 3\nautoscale = { at_most = 2 }", "environments.staging: autoscale.at_most is below replicas"),
+        ('canary = { requests = 9, metrics = "" }', "environments.staging.canary: requests needs metrics, by which they are counted"),
+        ('resources = { cpu = "2500m" }', "environments.staging.resources: cpu_limit (2) is below cpu (2500m)"),
+        ('resources = { cpu = "1k", cpu_limit = "999" }', "environments.staging.resources: cpu_limit (999) is below cpu (1k)"),
+    ],
+)
+def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, keys: str, problem: str) -> None:
+    """A setting that would silently do nothing, or that no cluster would take."""
+    assert problems(tmp_path, CLUSTER + keys) == [problem]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'service = "LoadBalancer"\ndns_label = "a"',
+        'host = "a.example"\ningress_class = "nginx"\ntls_secret = "cert"',
+        "replicas = 3\nautoscale = { at_most = 3 }",
+        'resources = { cpu = "2000m", cpu_limit = "2" }',
+        'resources = { cpu = "0.5", cpu_limit = "500m", memory = "1.5Gi" }',
+    ],
+)
+def test_keys_that_fit_together_are_taken(tmp_path: Path, keys: str) -> None:
+    """Limits may be just reached, and amounts be written in any unit."""
+    assert cluster(tmp_path, keys).target == "kubernetes"
+
+
+def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
+    """A path is relative to pipeline.toml, wherever the command is run; an absolute one and one of the user's home stay."""
+    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(tmp_path / "keys" / "config")
+    assert cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
+    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(Path.home() / "config")
+    assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
+    assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"
+
+
+@pytest.mark.parametrize("line", [f"x = {'[' * 5000}", f"x = {'1' * 5000}"], ids=["nested as deep", "a number of thousands of digits"])
+def test_a_file_that_the_parser_gives_up_on_is_refused(tmp_path: Path, line: str) -> None:
+    """Not only broken syntax is no configuration."""
+    assert "not TOML" in refused(tmp_path, WHOLE + line).what

@@ -1,0 +1,140 @@
+"""Which fields of an object are ours, as the API server keeps account of them."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from deploy.targets.kubernetes.ownership import applied, owners
+from tests.fakes.kubernetes.api_server import FakeCluster
+from tests.fakes.places import FakePlace
+from tests.fakes.releases import attempt, release
+from tests.fakes.renderings import WHOLE
+
+OURS: dict[str, Any] = {
+    "manager": "twinship",
+    "operation": "Apply",
+    "apiVersion": "apps/v1",
+    "fieldsV1": {
+        "f:metadata": {"f:labels": {"f:app": {}}},
+        "f:spec": {
+            "f:replicas": {},
+            "f:selector": {},
+            "f:template": {
+                "f:spec": {
+                    "f:containers": {
+                        'k:{"name":"app"}': {
+                            ".": {},
+                            "f:name": {},
+                            "f:command": {},
+                            "f:ports": {'k:{"containerPort":8080,"protocol":"TCP"}': {".": {}, "f:containerPort": {}, "f:name": {}}},
+                        }
+                    },
+                    "f:volumes": {'k:{"name":"tmp"}': {".": {}, "f:emptyDir": {}, "f:name": {}}},
+                }
+            },
+        },
+    },
+}
+ITEM: dict[str, Any] = {
+    "apiVersion": "apps/v1",
+    "kind": "Deployment",
+    "metadata": {
+        "name": "shop",
+        "namespace": "models",
+        "uid": "1",
+        "resourceVersion": "7",
+        "labels": {"app": "shop", "team": "vision"},
+        "managedFields": [
+            {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+            {"manager": "twinship", "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}},
+            {"manager": "twinship", "operation": "Apply", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            OURS,
+        ],
+    },
+    "spec": {
+        "replicas": 2,
+        "paused": False,
+        "revisionHistoryLimit": 10,
+        "selector": {"matchLabels": {"app": "shop"}},
+        "template": {
+            "spec": {
+                "containers": [
+                    {"name": "sidecar", "image": "x"},
+                    {
+                        "name": "app",
+                        "image": "y",
+                        "command": ["sleep", "1"],
+                        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 9, "protocol": "TCP"}],
+                    },
+                ],
+                "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
+            }
+        },
+    },
+    "status": {"replicas": 2},
+}
+
+
+def test_what_we_applied_is_found_in_an_object() -> None:
+    """Fields, items of lists by their keys, and values that are one; nothing that others or the API server added."""
+    assert applied(ITEM) == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop", "namespace": "models", "labels": {"app": "shop"}},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"app": "shop"}},
+            "template": {
+                "spec": {
+                    "containers": [
+                        {"name": "app", "command": ["sleep", "1"], "ports": [{"containerPort": 8080, "protocol": "TCP", "name": "http"}]}
+                    ],
+                    "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
+                }
+            },
+        },
+    }
+
+
+def test_values_of_a_set_are_found_by_themselves() -> None:
+    """As finalizers are."""
+    item = deepcopy(ITEM)
+    item["metadata"] |= {"finalizers": ["ours", "theirs"]}
+    item["metadata"]["managedFields"] = [{**OURS, "fieldsV1": {"f:metadata": {"f:finalizers": {".": {}, 'v:"ours"': {}}}}}]
+    assert applied(item)["metadata"]["finalizers"] == ["ours"]
+
+
+@pytest.mark.parametrize("entries", [None, [], [{**OURS, "manager": "kubectl"}]])
+def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
+    """Only its name is told."""
+    item = {**ITEM, "metadata": {"name": "shop", "managedFields": entries}}
+    assert applied(item) == {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"}}
+
+
+def test_a_field_that_is_gone_is_passed_over() -> None:
+    """The account may be older than the object, for a moment."""
+    item = {**deepcopy(ITEM), "spec": {"replicas": 2}}
+    assert applied(item)["spec"] == {"replicas": 2}
+
+
+def test_a_field_may_have_several_owners() -> None:
+    """Each is told once."""
+    assert owners(ITEM, "spec", "replicas") == ["kubectl", "twinship"]
+    assert owners(ITEM, "spec", "paused") == ["twinship"]
+    assert owners(ITEM, "spec", "nothing") == []
+
+
+@pytest.mark.parametrize("strategy", ["rolling", "canary"])
+def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> None:
+    """Every object that a release makes is found whole, whatever the API server has filled in."""
+    place = FakePlace(strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"})
+    made = place.changes().rendered("main", release("a"), attempt(1, release("a")))
+    assert {item["kind"] for item in made} >= {"Deployment", "Service", "Ingress", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    cluster = FakeCluster()
+    for item in made:
+        live = cluster.apply(item)
+        assert applied(live) == {**item, "metadata": item["metadata"] | {"namespace": live["metadata"]["namespace"]}}
+        assert cluster.apply(applied(live)) == live

@@ -1,0 +1,57 @@
+"""The way back to what served when an attempt began."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.records import Release
+from deploy.targets.kubernetes.snapshot import Before
+from deploy.targets.kubernetes.state import Serving
+from tests.fakes.places import NAME, FakePlace
+
+
+@pytest.fixture
+def place() -> FakePlace:
+    """An environment in which `a` serves."""
+    place = FakePlace(host="shop.example")
+    place.apply(place.release("a"))
+    return place
+
+
+def before(place: FakePlace) -> Before:
+    """The way back to what serves now."""
+    found = place.changes().before(Serving("main"))
+    assert found
+    return found
+
+
+def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) -> None:
+    """Of all that a release may change; what is not there is not in it."""
+    place.cluster.other({"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}}, "kubectl")
+    kept = before(place).objects
+    assert set(kept) == {"Deployment", "Service", "Ingress"}
+    assert kept["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
+    assert "team" not in kept["Service"]["metadata"]["annotations"]
+    assert "clusterIP" not in kept["Service"]["spec"]
+
+
+def test_it_is_the_same_when_somebody_else_reads_it(place: FakePlace) -> None:
+    """As JSON and back."""
+    kept = before(place)
+    assert Before.from_json(kept.to_json()) == kept
+
+
+def test_it_leads_to_one_release(place: FakePlace, b: Release) -> None:
+    """To what its pods were made to run."""
+    assert before(place).runs(place.release("a"))
+    assert not before(place).runs(b)
+
+
+def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> None:
+    """Somebody else has chosen the image, or has cleared the account of who owns what."""
+    a, container = place.release("a"), {"name": "app", "image": "elsewhere.example/other:latest"}
+    template = {"spec": {"template": {"spec": {"containers": [container]}}}}
+    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set")
+    assert not before(place).runs(a)
+    del place.found("Deployment")["metadata"]["managedFields"]
+    assert not before(place).runs(a)

@@ -1,0 +1,156 @@
+"""What an environment looks like: which side serves, and what each of them is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deploy.targets.kubernetes.render import RELEASE, SIDE
+from deploy.targets.kubernetes.state import WANTED, Serving, Side, Sides
+from tests.fakes.places import NAME, FakePlace
+from tests.fakes.releases import attempt
+
+
+@pytest.fixture
+def place() -> FakePlace:
+    """An empty environment."""
+    return FakePlace(strategy="blue-green")
+
+
+@pytest.fixture
+def sides(place: FakePlace) -> Sides:
+    """Its two sides."""
+    return Sides(place.cluster, place.rendering())
+
+
+def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
+    """Has the Service lead there."""
+    place.cluster.delete("Service", NAME)
+    place.cluster.create(
+        {"kind": "Service", "metadata": {"name": NAME, "annotations": annotations or {}}, "spec": {"selector": selector, "ports": []}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("selector", "annotations", "expected"),
+    [
+        ({SIDE: "main"}, {SIDE: "main"}, Serving("main")),
+        ({SIDE: "twin"}, {SIDE: "twin"}, Serving("twin")),
+        ({SIDE: "twin"}, {}, Serving("twin")),
+        ({SIDE: "twin"}, {SIDE: "main"}, Serving("twin")),
+        ({SIDE: "nowhere"}, {SIDE: "twin"}, Serving("twin")),
+        ({SIDE: "nowhere"}, {}, Serving("main")),
+        ({"app": "x"}, {SIDE: "twin"}, Serving("twin", both=True)),
+        ({"app": "x"}, {SIDE: "nonsense"}, Serving("main", both=True)),
+        (None, {}, Serving("main", both=True)),
+    ],
+)
+def test_requests_go_where_the_selector_leads_them(
+    place: FakePlace, sides: Sides, selector: Any, annotations: dict[str, str], expected: Serving
+) -> None:
+    """What is noted beside it says which side is stable, while it leads to both."""
+    led(place, selector, annotations)
+    assert sides.serving() == expected
+
+
+def test_without_a_service_the_side_that_has_replicas_is_to_serve(place: FakePlace, sides: Sides) -> None:
+    """The first one, in an empty environment."""
+    assert sides.serving() == Serving("main")
+    place.changes().roll("twin", place.release("a"), 1)
+    assert sides.serving() == Serving("twin")
+
+
+def test_sides_know_each_other() -> None:
+    """And which of them get requests."""
+    assert (Serving("main").other, Serving("twin").other) == ("twin", "main")
+    assert [Serving("main").sends_to(side) for side in ("main", "twin")] == [True, False]
+    assert [Serving("main", both=True).sends_to(side) for side in ("main", "twin")] == [True, True]
+
+
+def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: Sides) -> None:
+    """What it runs, how many, and by which attempt."""
+    assert sides.side("main") is None
+    a, changes = place.release("a"), place.changes()
+    changes.attempt = attempt(7, a)
+    changes.roll("main", a, 2)
+    side = sides.side("main")
+    assert side
+    assert (side.name, side.image, side.replicas, side.attempt) == ("main", a.image.digest, 2, attempt(7, a))
+    assert side.settings == changes.settings(a)
+    assert side.template == sides.pods("main")[0].template != ""
+    assert sides.image("main") == a.image.digest
+    assert sides.image("twin") == ""
+
+
+def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: Sides) -> None:
+    """Though its Deployment still knows what it had."""
+    changes = place.changes()
+    changes.roll("main", a := place.release("a"), 2)
+    changes.empty(_side(sides))
+    assert sides.image("main") == ""
+    assert _side(sides).image == a.image.digest
+
+
+@pytest.mark.parametrize("spoilt", [None, "", "{", '{"id": 0}', "[]"])
+def test_an_attempt_that_was_spoilt_is_none(spoilt: str | None) -> None:
+    """Nobody stumbles over it."""
+    notes = None if spoilt is None else {RELEASE: spoilt}
+    assert Side("main", {"metadata": {"annotations": notes}, "spec": {}}).attempt is None
+
+
+def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides: Sides) -> None:
+    """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
+    place.changes().roll("main", a := place.release("a"), 2)
+    assert _side(sides).replicas_are_ours
+    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl")
+    assert not _side(sides).replicas_are_ours
+    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl")
+    assert not _side(sides).replicas_are_ours
+    place.changes().roll("main", a, 3)
+    assert not _side(sides).replicas_are_ours
+    place.changes().roll("twin", a, 3)
+    twin = sides.side("twin")
+    assert twin
+    assert twin.item["metadata"]["annotations"][WANTED] == "2"
+    assert not twin.replicas_are_ours
+
+
+def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: Sides) -> None:
+    """Though they may take a while."""
+    place.cluster.world.lingers = 1000
+    changes = place.changes()
+    changes.roll("main", place.release("a"), 2)
+    changes.roll("twin", place.release("b"), 1)
+    assert (len(sides.pods()), len(sides.pods("main")), len(sides.pods("twin"))) == (3, 2, 1)
+    changes.empty(_side(sides))
+    assert (len(sides.pods()), len(sides.pods("main"))) == (1, 0)
+    assert len(place.cluster.objects.all("Pod")) == 3
+
+
+def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: Sides) -> None:
+    """Those that are ready, and no others."""
+    changes = place.changes()
+    changes.roll("main", place.release("a"), 2)
+    assert sides.reached() == set()
+    assert not sides.leads_to("main")
+    changes.around.point(Serving("main"))
+    place.cluster.step()
+    assert sides.reached() == place.pods()
+    assert sides.leads_to("main")
+    place.cluster.other({"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}}, "kubectl")
+    place.cluster.step()
+    assert not sides.leads_to("main")
+
+
+@pytest.mark.parametrize("subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]])
+def test_addresses_of_something_else_are_nobodys(place: FakePlace, sides: Sides, subsets: Any) -> None:
+    """Endpoints may have been written by hand."""
+    place.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
+    assert sides.reached() <= {""}
+
+
+def _side(sides: Sides) -> Side:
+    found = sides.side("main")
+    assert found
+    return found

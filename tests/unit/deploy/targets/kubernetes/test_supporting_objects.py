@@ -1,0 +1,221 @@
+"""What stands around replicas: made when it is missing, changed when it may be, and put back as it was."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from deploy.clients.kubernetes.protocol import Object
+from deploy.errors import ClusterRefused
+from deploy.records import Release
+from deploy.targets.kubernetes.render import MANAGED_BY, SIDE, SIDES
+from deploy.targets.kubernetes.state import Serving
+from tests.fakes.places import MANIFESTS, NAME, FakePlace
+from tests.fakes.renderings import WHOLE
+
+AROUND = ("Service", "Ingress", "HorizontalPodAutoscaler")
+SPARSE: dict[str, Any] = {"service": "NodePort"}
+OTHER: dict[str, Any] = {"host": "other.example", "ingress_class": "nginx", "autoscale": {"at_most": 9}}
+
+
+@pytest.fixture
+def place() -> FakePlace:
+    """An empty environment."""
+    return FakePlace(strategy="blue-green")
+
+
+def specs(place: FakePlace) -> dict[str, Object]:
+    """What is wanted of each object, by kind."""
+    return {kind: deepcopy(place.found(kind)["spec"]) for kind in AROUND if place.found(kind)}
+
+
+def written(place: FakePlace) -> list[str]:
+    """The kinds of what was written since the last look."""
+    done = [kind for verb, kind, _ in place.cluster.asked if verb in ("patch", "create", "update", "delete")]
+    place.cluster.asked.clear()
+    return done
+
+
+def labelled(*labels: str) -> dict[str, Object]:
+    """Manifests whose Service selects replicas by more labels."""
+    manifests = deepcopy(dict(MANIFESTS))
+    manifests["Service"]["spec"]["selector"] |= dict.fromkeys(labels, "yes")
+    return manifests
+
+
+# --- whose it is
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        (("shop-eu", "live"), ("shop", "eu-live"), "Service shop-eu-live"),
+        (("shop.eu", "live"), ("shop-eu", "live"), "Service shop-eu-live"),
+        (("shop", "live-twin"), ("shop", "live"), "Deployment shop-live-twin"),
+        (("shop", "live"), ("shop", "live-twin"), "Deployment shop-live-twin"),
+    ],
+)
+def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
+    place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
+) -> None:
+    """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
+    for name in SIDES:
+        place.changes(named=first).around.change(name)
+        place.changes(named=first).roll(name, a, 1)
+    place.cluster.asked.clear()
+    with pytest.raises(ClusterRefused, match=f"environment {first[1]} of application {first[0]}") as error:
+        place.changes(named=second).around.require_own()
+    assert error.value.on == taken
+    assert {asked[0] for asked in place.cluster.asked} == {"get"}
+
+
+def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
+    """Whose fields are whose, the API server tells."""
+    place.cluster.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}})
+    place.changes().around.require_own()
+    place.changes().around.point(Serving("main"))
+    assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
+
+
+def test_a_warm_up_that_was_left_is_removed(place: FakePlace, a: Release) -> None:
+    """Its deployer was killed."""
+    place.cluster.apply(place.rendering().warm_up(a))
+    place.changes().around.clear_warm_up()
+    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+
+
+# --- forward
+
+
+def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
+    """Once: doing it again changes nothing."""
+    kinds = ["ServiceAccount", "PodDisruptionBudget", *AROUND]
+
+    def made() -> list[str]:
+        around = place.changes(**WHOLE).around
+        around.surround(Serving("main"))
+        around.change("main")
+        return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
+
+    made()
+    # Addresses that controllers look for have come by then.
+    assert made() == made()
+
+
+def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
+    """Addresses take their time to come."""
+    place.changes(**WHOLE).around.surround(Serving("twin"))
+    assert set(specs(place)) == set(AROUND)
+    assert place.found("Service")["spec"]["selector"][SIDE] == "twin"
+    assert place.found("ServiceAccount")
+
+
+@pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE)])
+def test_what_there_is_is_not_changed_before_the_switch(place: FakePlace, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """It answers requests with what was proven; then it is as the settings say, and what they do not ask for is there until the end."""
+    place.changes(**before).around.change("main")
+    was = specs(place)
+    around = place.changes(**after).around
+    around.surround(Serving("main"))
+    around.point(Serving("main"))
+    assert specs(place) == was
+    around.change("main")
+    assert set(specs(place)) == set(was)
+    around.finish()
+    fresh = FakePlace(strategy="blue-green")
+    fresh.changes(**after).around.change("main")
+    assert around.kept() == fresh.changes(**after).around.kept()
+
+
+@pytest.mark.parametrize(
+    ("serving", "selected"), [(Serving("main"), "main"), (Serving("twin"), "twin"), (Serving("twin", both=True), None)]
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_the_service_is_led_to_a_side_or_to_both(place: FakePlace, there: bool, serving: Serving, selected: str | None) -> None:  # noqa: FBT001  a parameter
+    """Which of them is stable is noted."""
+    if there:
+        place.changes().around.change("main")
+    place.changes().around.point(serving)
+    service = place.found("Service")
+    assert service["spec"]["selector"].get(SIDE) == selected
+    assert service["metadata"]["annotations"][SIDE] == serving.side
+    assert place.changes()._sides.serving() == serving
+
+
+def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
+    """Whatever else the settings want of it by now."""
+    place.changes().around.change("main")
+    written(place)
+    place.changes(service="LoadBalancer").around.point(Serving("main"))
+    assert written(place) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])])
+def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
+    place: FakePlace, before: list[str], after: list[str]
+) -> None:
+    """Those of before lack a label that was added, those to come one that was removed."""
+    place.changes(manifests=labelled(*before)).around.change("main")
+    changes = place.changes(manifests=labelled(*after))
+    changes.around.point(Serving("main", both=True))
+    selector = place.found("Service")["spec"]["selector"]
+    assert (selector.get("one"), selector.get("two"), SIDE in selector) == ("yes", None, False)
+    changes.around.change("twin")
+    assert [label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]] == after
+
+
+# --- back
+
+
+@pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)])
+def test_they_are_put_back_as_they_were(place: FakePlace, before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Whatever was changed, made or removed."""
+    place.changes(**before).around.change("main")
+    around = place.changes(**after).around
+    kept = around.kept()
+    around.surround(Serving("main"))
+    around.change("twin")
+    around.finish()
+    assert around.kept() != kept
+    around.put_back(kept, "main")
+    assert around.kept() == kept
+    assert place.found("Service")["spec"]["selector"][SIDE] == "main"
+
+
+def test_what_is_as_it_was_is_not_written_again(place: FakePlace) -> None:
+    """Admission might not have it any more."""
+    changes = place.changes(**WHOLE)
+    changes.around.change("main")
+    kept = changes.around.kept()
+    written(place)
+    place.changes(**OTHER).around.put_back(kept, "main")
+    assert written(place) == []
+
+
+def test_a_service_that_was_missing_is_there_afterwards(place: FakePlace) -> None:
+    """Nothing serves without one."""
+    changes = place.changes()
+    changes.around.put_back({}, "twin")
+    assert place.found("Service")["spec"]["selector"][SIDE] == "twin"
+
+
+def test_what_led_to_both_sides_leads_to_one_again(place: FakePlace) -> None:
+    """A canary that was held when the way back was noted is not held any more."""
+    changes = place.changes()
+    changes.around.point(Serving("twin", both=True))
+    kept = changes.around.kept()
+    changes.around.put_back(kept, "twin")
+    assert place.changes()._sides.serving() == Serving("twin")
+
+
+def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
+    """A release may have set fields of it; that does not make it ours to remove."""
+    place.cluster.create({"kind": "Ingress", "metadata": {"name": NAME}, "spec": {"defaultBackend": {"service": {"name": "x"}}}})
+    kept = place.changes(host="shop.example").around.kept()
+    around = place.changes(host="shop.example").around
+    around.change("main")
+    assert place.found("Ingress")["spec"]["rules"]
+    around.put_back(kept, "main")
+    assert place.found("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}

@@ -1,0 +1,269 @@
+"""The target on a cluster, on one in memory: its contracts under each strategy, and what serves, stands by and goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from deploy.errors import GoldenMiss
+from deploy.records import Release
+from deploy.targets.kubernetes.render import CAUSE
+from deploy.targets.kubernetes.state import Serving
+from tests.contracts.kubernetes_target import AroundContract
+from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
+from tests.fakes.kubernetes.api_server import PodScript
+from tests.fakes.places import NAME, STRATEGIES, FakePlace
+
+
+class TestRolling(TargetContract):
+    """A Deployment's own rolling update keeps the contract, but not the old replicas."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        return FakePlace()
+
+
+class TestBlueGreen(WarmTargetContract):
+    """Two Deployments keep the old replicas warm."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        return FakePlace(strategy="blue-green")
+
+
+class TestCanary(WarmTargetContract):
+    """So does a canary, which is not held where nothing has to be proven."""
+
+    @pytest.fixture
+    def place(self) -> Place:
+        return FakePlace(strategy="canary")
+
+
+class TestAround(AroundContract):
+    """Under each strategy."""
+
+    @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
+    def place(self, request: pytest.FixtureRequest) -> Place:
+        return FakePlace(**request.param)
+
+
+# --- the front door
+
+
+def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None:
+    """And at the front door after it; while nothing serves there is nothing to keep apart."""
+    place = FakePlace(strategy="blue-green")
+    place.apply(place.release("a"))
+    assert [url for url, _ in place.play.played] == [f"http://fake/services/{NAME}:80"]
+    place.play.played.clear()
+    place.apply(place.release("b"))
+    pods = [f"http://fake/pods/{name}:8080" for name in sorted(place.pods())]
+    assert [url for url, _ in place.play.played] == [*pods, f"http://fake/services/{NAME}:80"]
+
+
+def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
+    """A node port leads nowhere on a node where the Service has no replica, if its traffic policy is local."""
+    place = FakePlace(strategy="blue-green", standby=True, service="NodePort")
+    place.apply(place.release("a"))
+    place.cluster.world.nodes.append("node-2")
+    place.apply(place.release("b"))
+    place.reachable |= {"192.0.2.1", "192.0.2.2"}
+    assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {"192.0.2.1"}
+    assert place.deployer().url.startswith("http://192.0.2.2:3")
+
+
+# --- the lease
+
+
+def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
+    target, required, kinds = place.deployer(warm_up=True), set(), set()
+
+    def sent(write: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(item: Any, *name: str, require: Callable[[], None], **how: Any) -> Any:
+            required.add(require)
+            kinds.add((write.__name__, item if name else item["kind"]))
+            return write(item, *name, require=require, **how)
+
+        return asked
+
+    for write in (place.cluster.apply, place.cluster.delete):
+        monkeypatch.setattr(place.cluster, write.__name__, sent(write))
+    place.apply(place.release("a"), target)
+    place.apply(place.release("b"), target)
+    assert required == {target._lease.require}
+    assert {("apply", "Service"), ("apply", "Deployment"), ("apply", "DaemonSet"), ("delete", "DaemonSet")} <= kinds
+
+
+# --- what serves
+
+
+def test_a_release_serves_with_all_its_replicas(place: FakePlace, a: Release, b: Release) -> None:
+    """And none of the release before gets requests."""
+    place.apply(a)
+    done = place.apply(b)
+    target = place.deployer()
+    assert (done.attempt.id, done.outcome) == (2, "succeeded")
+    assert place.answers() == {"b"}
+    assert states(target) == replicas(b, "serving")
+    assert target.serves(b)
+
+
+def test_a_release_whose_service_is_gone_does_not_serve(place: FakePlace, a: Release) -> None:
+    """Its replicas are all there, but nobody can ask them; releasing again makes the Service anew."""
+    place.apply(a)
+    place.cluster.delete("Service", NAME)
+    assert not place.deployer().serves(a)
+    place.apply(a)
+    assert place.deployer().serves(a)
+    assert place.answers() == {"a"}
+
+
+def test_a_release_whose_image_was_changed_by_hand_does_not_serve(place: FakePlace, a: Release) -> None:
+    """What counts is what the pods are made to run, not what is noted beside it."""
+    place.apply(a)
+    template = place.found("Deployment")["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "elsewhere.example/other:latest"
+    place.cluster.step(20)
+    assert not place.deployer().serves(a)
+
+
+def test_replicas_that_crash_are_told_from_those_that_start() -> None:
+    """By what their containers say."""
+    place = FakePlace()
+    place.apply(a := place.release("a"))
+    crashed, lost = sorted(place.pods())
+    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    place.cluster.step(20)
+    assert {replica.state for replica in place.deployer().replicas()} == {"failing"}
+    place.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
+    place.cluster.lose(lost)
+    place.cluster.step(5)
+    found = {replica.name: replica.state for replica in place.deployer().replicas()}
+    assert found.pop(crashed) == "failing"
+    assert list(found.values()) == ["starting"]
+
+
+def test_the_same_release_again_touches_no_pod(place: FakePlace, a: Release) -> None:
+    """It is proven again, and written down, in the cluster's own memory, too."""
+    place.apply(a)
+    before = place.pods()
+    assert place.apply(a).attempt.id == 2
+    assert place.pods() == before
+    assert place.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("release 2: ")
+
+
+# --- a standby side
+
+
+@pytest.fixture
+def standby() -> FakePlace:
+    """An environment whose last release but one stands by."""
+    place = FakePlace(strategy="blue-green", standby=True)
+    place.apply(place.release("a"))
+    place.apply(place.release("b"))
+    return place
+
+
+def test_the_release_before_stands_by(standby: FakePlace) -> None:
+    """Its replicas get no requests, and the environment is as it should be."""
+    a, b = standby.release("a"), standby.release("b")
+    assert states(standby.deployer()) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
+    assert standby.answers() == {"b"}
+    assert standby.deployer().serves(b)
+
+
+def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
+    """Only the Service is led elsewhere; what served until then stands by in turn."""
+    before, versions = standby.pods(), {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
+    standby.apply(standby.release("a"), trigger="rollback")
+    assert standby.answers() == {"a"}
+    assert standby.pods() == before
+    assert standby.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("rollback 3: ")
+    assert {side: standby.found("Deployment", side)["spec"] for side in versions} == versions
+
+
+def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakePlace) -> None:
+    """There are never more than two."""
+    standby.apply(standby.release("c"))
+    assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {"b", "c"}
+
+
+def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePlace) -> None:
+    """The release does not count as serving as it should until then."""
+    changed = standby.deployer(standby=False)
+    assert not changed.serves(standby.release("b"))
+    standby.apply(standby.release("b"), changed)
+    assert standby.pods() == standby.pods("b")
+
+
+def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> None:
+    """Though it had served well before: it has just shown that it does not any more."""
+    a, b = standby.release("a"), standby.release("b")
+    standby.misses("/services/", a)
+    with pytest.raises(GoldenMiss):
+        standby.apply(a, trigger="rollback")
+    assert standby.answers() == {"b"}
+    assert states(standby.deployer()) == replicas(b, "serving")
+
+
+def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakePlace) -> None:
+    """It is made anew, and proven before it gets requests."""
+    before = standby.pods("a")
+    standby.apply(standby.release("a"), standby.deployer(ready_within=30.0), trigger="rollback")
+    assert standby.answers() == {"a"}
+    assert standby.pods("a").isdisjoint(before)
+
+
+def test_an_empty_settle_takes_everything_away(standby: FakePlace) -> None:
+    """Standby or not: where nothing served before a first release that failed, nothing is left."""
+    target = standby.target()
+    target.settle()
+    assert standby.pods() == set()
+    assert target.replicas() == ()
+
+
+def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace) -> None:
+    """Releases that nobody gets to see are no reason to stop answering."""
+    standby.target().settle(standby.release("a"))
+    assert standby.answers() == {"b"}
+
+
+def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
+    """Though it served well once: it has not proven itself this time, and is asked first."""
+    standby.changes().around.point(Serving("twin", both=True))
+    standby.play.played.clear()
+    standby.apply(standby.release("a"), trigger="rollback")
+    assert [url for url, _ in standby.play.played if "/pods/" in url]
+    assert standby.answers() == {"a"}
+
+
+# --- from one strategy to another
+
+
+@pytest.mark.parametrize("after", STRATEGIES, ids=lambda settings: settings["strategy"])
+def test_a_strategy_may_change_from_release_to_release(place: FakePlace, after: dict[str, Any], a: Release, b: Release) -> None:
+    """Forth and back, on whichever side the release before was."""
+    place.apply(a)
+    place.apply(b)
+    place.apply(c := place.release("c"), place.deployer(**after))
+    assert place.answers() == {"c"}
+    assert states(place.deployer(**after)) == replicas(c, "serving")
+    assert place.deployer(**after).serves(c)
+    place.apply(a)
+    assert states(place.deployer()) == replicas(a, "serving")
+
+
+@pytest.mark.parametrize("after", STRATEGIES[:2], ids=lambda settings: settings["strategy"])
+def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str, Any]) -> None:
+    """It gets all requests, in the end on one side alone."""
+    place = FakePlace(strategy="canary")
+    place.apply(place.release("a"))
+    changes = place.changes()
+    changes.roll("twin", b := place.release("b"), 1)
+    changes.around.point(Serving("main", both=True))
+    place.apply(b, place.deployer(**after))
+    assert place.answers() == {"b"}
+    assert states(place.deployer(**after)) == replicas(b, "serving")

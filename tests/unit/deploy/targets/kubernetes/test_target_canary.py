@@ -1,0 +1,196 @@
+"""Canaries on a cluster in memory: what they have, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from deploy.errors import CanaryAborted, ClusterForbidden, ClusterUnreachable, GoldenMiss, RolloutFailed
+from deploy.targets.kubernetes.pods import Pod
+from tests.contracts.target import replicas, states
+from tests.fakes.kubernetes.api_server import PodScript
+from tests.fakes.places import NAME, FakePlace, observed
+
+
+def is_undone(place: FakePlace) -> None:
+    """The release before serves alone, and the history says that the last one was taken back."""
+    assert place.answers() == {"a"}
+    assert states(place.deployer()) == replicas(place.release("a"), "serving")
+    assert place.deployer().history()[-1].outcome == "undone"
+
+
+def counted(place: FakePlace, failing: float) -> None:
+    """Has replicas tell of ten answers a second, a share of which fails where they are of `b`."""
+
+    def metrics(entrance: Any, _path: str) -> str:
+        name = entrance.url.rpartition("/")[2].partition(":")[0]
+        total = 10 * place.cluster.seconds()
+        failed = total * failing if name in place.pods("b") else 0
+        return f'app_requests_total{{status="200"}} {total - failed}\napp_requests_total{{status="500"}} {failed}\n'
+
+    place.metrics = metrics
+
+
+def canary(**settings: Any) -> FakePlace:
+    """An environment with canaries in which `a` serves."""
+    place = FakePlace(strategy="canary", canary={"seconds": 30, **settings})
+    place.apply(place.release("a"))
+    return place
+
+
+def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had its share of requests, no more, and has none then."""
+    place = canary()
+    counted(place, 0.2)
+    seen = observed(place, monkeypatch)
+    with pytest.raises(CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"):
+        place.apply(place.release("b"))
+    is_undone(place)
+    assert all("a" in answers for answers in seen)
+    assert {"a", "b"} in seen
+
+
+def test_a_canary_that_dies_is_given_up() -> None:
+    """At once, with the end of its log."""
+    place = canary()
+    b = place.release("b", PodScript(ready_after=1, dies_after=20, says="out of memory"))
+    with pytest.raises(RolloutFailed, match="a replica of the canary died") as caught:
+        place.apply(b)
+    assert "out of memory" in caught.value.detail
+    is_undone(place)
+
+
+def test_a_canary_that_is_lost_is_waited_for() -> None:
+    """A node that is drained says nothing about a release."""
+    place = canary(metrics="")
+    b, began = place.release("b"), place.cluster.seconds()
+    lost: list[str] = []
+
+    def problem() -> str:
+        asked = place.play.played[-1][0].rpartition("/")[2].partition(":")[0]
+        assert "/services/" in place.play.played[-1][0] or Pod(place.found("Pod", asked)).ready
+        if place.cluster.seconds() - began > 12 and not lost and place.pods("b"):
+            place.cluster.scripts[b.image.digest] = PodScript(ready_after=50)
+            lost.append(min(place.pods("b")))
+            place.cluster.lose(lost[0])
+        return ""
+
+    place.play.problem = problem
+    place.apply(b)
+    assert lost
+    assert place.answers() == {"b"}
+
+
+def test_a_canary_that_was_started_again_is_given_up() -> None:
+    """Though it is ready again: it is being tried, and has died."""
+    place = canary()
+    b = place.release("b")
+
+    def metrics(entrance: Any, _path: str) -> str:
+        name = entrance.url.rpartition("/")[2].partition(":")[0]
+        if name in place.pods("b") and not Pod(place.found("Pod", name)).restarts:
+            place.cluster.crash(name)
+            place.cluster.step(20)
+            assert Pod(place.found("Pod", name)).ready
+        return ""
+
+    place.metrics = metrics
+    with pytest.raises(RolloutFailed, match="a replica of the canary died"):
+        place.apply(b)
+    is_undone(place)
+
+
+@pytest.mark.parametrize("count", [2, 3, 50])
+def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are never more of them than there shall be in the end."""
+    place = canary(replicas=count)
+    counted(place, 0)
+    step, most = place.cluster.step, [0]
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        most[0] = max(most[0], len(place.pods("b")))
+
+    monkeypatch.setattr(place.cluster, "step", watched)
+    place.apply(b := place.release("b"))
+    assert most == [2]
+    assert states(place.deployer()) == replicas(b, "serving")
+    assert place.deployer().serves(b)
+
+
+@pytest.mark.parametrize("verb", ["promote", "abort"])
+def test_a_word_ends_the_hold(verb: Any) -> None:
+    """Whoever says it is named."""
+    place = canary(seconds=3600, metrics="")
+    b, began = place.release("b"), place.cluster.seconds()
+    calls: list[str] = []
+
+    def problem() -> str:
+        if place.deployer().canary() == b.image.digest and not calls:
+            place.deployer().decide(verb, "grace")
+            calls.append(verb)
+        return ""
+
+    place.play.problem = problem
+    if verb == "abort":
+        with pytest.raises(CanaryAborted, match="grace gave the canary up"):
+            place.apply(b)
+        is_undone(place)
+    else:
+        place.apply(b)
+        assert place.answers() == {"b"}
+    assert place.cluster.seconds() - began < 100
+
+
+def test_a_first_canary_has_nothing_to_be_compared_with() -> None:
+    """It is rolled out like any first release."""
+    place = FakePlace(strategy="canary", canary={"seconds": 3600})
+    place.apply(b := place.release("b"))
+    assert states(place.deployer()) == replicas(b, "serving")
+    assert place.cluster.seconds() < 100
+
+
+def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
+    """Golden cases are played again and again while it is held."""
+    place = canary(metrics="")
+    b = place.release("b")
+    place.play.problem = lambda: "expected 3, got 8" if place.deployer().canary() == b.image.digest else ""
+    with pytest.raises(GoldenMiss):
+        place.apply(b)
+    is_undone(place)
+
+
+@pytest.mark.parametrize("error", [ClusterForbidden, ClusterUnreachable])
+def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_for_that_reason(error: Any) -> None:
+    """Nothing is known of it; but it is not said that it answered wrongly."""
+    place = canary(metrics="")
+    b = place.release("b")
+
+    def problem() -> str:
+        if place.deployer().canary() == b.image.digest:
+            raise error("the API server says no", on="it", next="see to it")
+        return ""
+
+    place.play.problem = problem
+    with pytest.raises(error):
+        place.apply(b)
+    is_undone(place)
+    ending = place.deployer().history()[-1].ending
+    assert ending
+    assert ending.why == "the API server says no"
+
+
+def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:
+    """However long it lasted, and whoever needed more of them in the meantime."""
+    place = canary(metrics="")
+    b = place.release("b")
+
+    def problem() -> str:
+        if place.deployer().canary() == b.image.digest:
+            place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 5}}, "kubectl")
+        return ""
+
+    place.play.problem = problem
+    place.apply(b)
+    assert states(place.deployer()) == replicas(b, "serving", 5)

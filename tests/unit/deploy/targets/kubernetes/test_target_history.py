@@ -1,0 +1,215 @@
+"""What the target on a cluster keeps in mind, what it does before a rollout, and who may roll out."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.errors import ClusterForbidden, GoldenMiss, NamespaceMissing, RolloutFailed, RolloutLocked
+from deploy.records import Ending, Release
+from deploy.targets.kubernetes.render import CAUSE, RELEASE, SIDE
+from tests.fakes.kubernetes.api_server import PodScript
+from tests.fakes.places import NAME, FakePlace
+from tests.fakes.releases import attempt, rollout
+
+# --- what is remembered
+
+
+def test_the_cluster_tells_which_release_was_put_back() -> None:
+    """What `kubectl rollout history` shows of a release that was put back is that release, not the one that failed."""
+    place = FakePlace()
+    target, first, second = place.target(), place.release("a"), place.release("b")
+    done = rollout(1, first)
+    assert done.ending
+    target.begin(done.attempt)
+    target.shift(first)
+    target.end(done.attempt, done.ending)
+    target.begin(attempt(2, second))
+    target.shift(second)
+
+    target.shift(first)
+
+    item = place.cluster.find("Deployment", NAME) or {}
+    assert item["metadata"]["annotations"][CAUSE].startswith("release 1: ")
+
+
+def test_what_serves_is_known_without_a_history(place: FakePlace, a: Release, b: Release) -> None:
+    """The Deployment that serves tells it; a next release goes on from there, and can be taken back to it."""
+    place.apply(a)
+    done = place.apply(b)
+    place.cluster.delete("ConfigMap", f"{NAME}-history")
+    (found,) = place.deployer().history()
+    assert (found.attempt, found.outcome) == (done.attempt, "succeeded")
+    place.misses("/services/", c := place.release("c"))
+    with pytest.raises(GoldenMiss):
+        place.apply(c)
+    assert place.answers() == {"b"}
+    assert [(item.attempt.id, item.outcome) for item in place.deployer().history()] == [(2, "succeeded"), (3, "undone")]
+
+
+def test_an_entry_that_was_spoilt_is_told_by_what_serves(place: FakePlace, a: Release, b: Release) -> None:
+    """The release before does not come back for it."""
+    place.apply(a)
+    place.apply(b)
+    entries = place.found("ConfigMap", f"{NAME}-history")["data"]
+    kept, entries["000002"] = entries["000002"], "{"
+    assert [item.attempt.release for item in place.deployer().history()] == [a, b]
+    entries |= {"000001": "{", "000002": kept}
+    assert [item.attempt.release for item in place.deployer().history()] == [b]
+
+
+def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
+    """An annotation that is missing or spoilt, and replicas that do not serve tell nothing."""
+    place.apply(a)
+    place.cluster.delete("ConfigMap", f"{NAME}-history")
+    notes = place.found("Deployment")["metadata"]["annotations"]
+    note = notes.pop(RELEASE)
+    assert place.deployer().history() == ()
+    notes[RELEASE] = note.replace("sha256", "md5")
+    assert place.deployer().history() == ()
+    notes[RELEASE] = note
+    assert len(place.deployer().history()) == 1
+    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    place.cluster.step(20)
+    assert place.deployer().history() == ()
+
+
+def test_a_release_that_is_put_back_keeps_its_own_mark(place: FakePlace, a: Release, b: Release) -> None:
+    """An attempt that failed leaves no trace on what serves."""
+    place.apply(a)
+    place.misses("/services/", b)
+    with pytest.raises(GoldenMiss):
+        place.apply(b)
+    for name in (NAME, f"{NAME}-twin"):
+        item = place.found("Deployment", name)
+        if item and item["spec"]["replicas"]:
+            assert '"id":1,' in item["metadata"]["annotations"][RELEASE]
+
+
+@pytest.mark.parametrize("spoilt", [{}, {SIDE: "nowhere"}, {SIDE: "main"}])
+def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict[str, str]) -> None:
+    """What is noted beside it is not worth an outage."""
+    place = FakePlace(strategy="blue-green")
+    place.apply(place.release("a"))
+    place.apply(place.release("b"))
+    place.found("Service")["metadata"]["annotations"] = spoilt
+    with place.deployer().locked():
+        place.cluster.step()
+    assert place.answers() == {"b"}
+    assert place.deployer().serves(place.release("b"))
+
+
+def test_the_times_of_replicas_are_kept(place: FakePlace, a: Release, b: Release) -> None:
+    """For each of the new ones when it was scheduled, started, loaded and ready, in seconds since its rollout began."""
+    place.apply(a)
+    target = place.deployer()
+    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=12, ready_after=12)
+    place.apply(b, target)
+    assert target.times.keys() == place.pods("b")
+    for seen in target.times.values():
+        assert list(seen) == ["scheduled", "started", "loaded", "ready"]
+        assert 0 <= seen["scheduled"] < seen["started"] < seen["ready"]
+
+
+def test_the_times_are_those_of_one_rollout(place: FakePlace, a: Release, b: Release) -> None:
+    """A target that is used again begins anew."""
+    target = place.deployer()
+    place.apply(a, target)
+    place.apply(b, target)
+    assert target.times.keys() == place.pods("b")
+
+
+# --- warm-up
+
+
+def test_nodes_have_the_image_before_the_rollout_needs_it(place: FakePlace, a: Release, b: Release) -> None:
+    """The pull is over when the first replica is made, and nothing of the warm-up is left."""
+    place.apply(a)
+    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
+    target = place.deployer(warm_up=True)
+    place.apply(b, target)
+    assert ("patch", "DaemonSet", f"{NAME}-warm-up") in place.cluster.asked
+    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+    assert max(seen["started"] - seen["scheduled"] for seen in target.times.values()) < 1
+
+
+def test_what_stands_by_needs_no_warm_up() -> None:
+    """It was pulled before."""
+    place = FakePlace(strategy="blue-green", standby=True)
+    place.apply(place.release("a"))
+    place.apply(place.release("b"))
+    place.apply(place.release("a"), place.deployer(warm_up=True), trigger="rollback")
+    assert not [asked for asked in place.cluster.asked if asked[:2] == ("patch", "DaemonSet")]
+
+
+# --- one at a time, and who may
+
+
+def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Release) -> None:
+    """It is told who is at work."""
+    place.apply(a)
+    first, second = place.deployer(), place.deployer(lock_wait=0.0)
+    with first.locked():
+        place.cluster.asked.clear()
+        with pytest.raises(RolloutLocked, match=r"another deployer is at work: .* since"):
+            place.apply(b, second)
+    changed = [asked for asked in place.cluster.asked if asked[0] in ("patch", "update", "delete") and asked[1] != "Lease"]
+    assert changed == []
+
+
+def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b: Release) -> None:
+    """It does not even put back what was before: that is for whoever has the lease now."""
+    place.apply(a)
+    lease = place.found("Lease", f"{NAME}-deployer")
+    target = place.deployer()
+    with target.locked():
+        lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
+        place.cluster.objects.later(25)
+        place.cluster.asked.clear()
+        with pytest.raises(RolloutLocked, match="the lease was lost"):
+            target.shift(b)
+    assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
+    assert place.answers() == {"a"}
+
+
+def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(place: FakePlace, a: Release, b: Release) -> None:
+    """For whoever takes it back; then a target that is used again looks anew."""
+    place.apply(a)
+    begun, target = attempt(2, b), place.deployer()
+    with target.locked():
+        target.begin(begun)
+    before = target._before
+    assert before
+    assert before.runs(a)
+    other = place.deployer()
+    with other.locked():
+        assert (other._before, other._begun) == (before, None)
+        other.end(begun, Ending(outcome="undone", at=begun.at))
+    with target.locked():
+        assert (target._before, target._begun) == (None, None)
+
+
+def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:
+    """Before anything else."""
+    place.cluster.missing = True
+    with pytest.raises(NamespaceMissing):
+        place.apply(a)
+
+
+@pytest.mark.parametrize("denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")])
+def test_a_missing_permission_is_told_and_the_old_release_serves(denied: tuple[str, str], place: FakePlace, a: Release, b: Release) -> None:
+    """As what it is, whatever else could not be done for it."""
+    place.apply(a)
+    place.cluster.denied.add(denied)
+    with pytest.raises(Exception, match=f"may not {denied[0]} {denied[1]}"):
+        place.apply(b)
+    assert place.answers() == {"a"}
+
+
+def test_a_log_that_may_not_be_read_hides_no_failure(place: FakePlace, a: Release) -> None:
+    """Why a replica failed is told all the same."""
+    place.cluster.denied.add(("get", "Pod/log"))
+    place.cluster.scripts[a.image.digest] = PodScript(exits=3)
+    with pytest.raises(RolloutFailed, match="exit code 3") as caught:
+        place.apply(a)
+    assert "cannot be read: this account may not get Pod/log" in caught.value.detail
+    assert not isinstance(caught.value, ClusterForbidden)

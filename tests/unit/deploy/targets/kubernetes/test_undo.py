@@ -1,0 +1,285 @@
+"""The target on a cluster when a release does not work: it is told why, and what served before serves throughout."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from deploy.errors import ClusterForbidden, ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
+from deploy.records import Release
+from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.render import SIDE
+from tests.contracts.target import replicas, states
+from tests.fakes.kubernetes.api_server import PodScript
+from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
+from tests.fakes.proof import in_turn
+
+WARM = STRATEGIES[1:]
+
+
+@pytest.fixture
+def place(place: FakePlace) -> FakePlace:
+    """An environment of each strategy in which `a` serves."""
+    place.apply(place.release("a"))
+    return place
+
+
+@pytest.fixture(params=WARM, ids=lambda settings: settings["strategy"])
+def warm(request: pytest.FixtureRequest) -> FakePlace:
+    """The same, of each strategy that keeps what serves apart from what shall."""
+    place = FakePlace(**request.param)
+    place.apply(place.release("a"))
+    return place
+
+
+def is_undone(place: FakePlace, error: Exception) -> None:
+    """The release before serves alone, as it should, and the history says what came of the last one."""
+    a = place.release("a")
+    assert place.answers() == {"a"}
+    assert states(place.deployer()) == replicas(a, "serving")
+    assert place.deployer().serves(a)
+    last = place.deployer().history()[-1]
+    assert (last.outcome, last.ending and last.ending.why) == ("undone", getattr(error, "what", ""))
+
+
+BROKEN: dict[str, tuple[PodScript, str, str]] = {
+    "not pulled": (PodScript(unpullable="manifest unknown"), "cannot start: ImagePullBackOff", "manifest unknown"),
+    "no config": (PodScript(misconfigured='secret "key" not found'), "CreateContainerConfigError", 'secret "key" not found'),
+    "no node": (PodScript(unschedulable="0/3 nodes: Insufficient cpu"), "no node can take a replica: 0/3 nodes", "FailedScheduling"),
+    "crashes": (PodScript(exits=3, says="no licence"), "ended with exit code 3 before it was ready", "no licence"),
+    "crashes later": (PodScript(ready_after=9, dies_after=0, says="no more room"), "ended with exit code 1", "no more room"),
+    "never ready": (PodScript(ready_after=None, says="waiting for Godot"), "not ready within 20 s of its start", "waiting for Godot"),
+    "slow pull": (PodScript(pulled_in=100_000), "not ready within 1 min 00 s", "Pulling"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_does_not_start_is_undone(place: FakePlace, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
+    script, what, detail = BROKEN[broken]
+    seen = observed(place, monkeypatch)
+    with pytest.raises(RolloutFailed, match=what) as caught:
+        place.apply(place.release("b", script))
+    assert detail in caught.value.detail
+    assert caught.value.on.startswith(f"pod {NAME}")
+    is_undone(place, caught.value)
+    assert {"a"} in seen
+    assert all(answers == {"a"} for answers in seen)
+
+
+def test_a_quota_that_is_used_up_is_told(place: FakePlace) -> None:
+    """With the words of who refused the pod, and at once."""
+    place.cluster.world.quota = 2
+    began = place.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
+        place.apply(place.release("b"))
+    assert "exceeded quota" in caught.value.detail
+    assert place.cluster.seconds() - began < 30
+    is_undone(place, caught.value)
+
+
+def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakePlace) -> None:
+    """The new replicas had all requests already; then they have none."""
+    place.misses("/services/", b := place.release("b"))
+    with pytest.raises(GoldenMiss) as caught:
+        place.apply(b)
+    is_undone(place, caught.value)
+
+
+def test_a_release_that_answers_wrongly_gets_no_request(warm: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Golden cases are missed before the switch, and the side that serves is not touched."""
+    before, pods = deepcopy(warm.found("Deployment")), warm.pods()
+    warm.misses("/pods/", b := warm.release("b"))
+    seen = observed(warm, monkeypatch)
+    with pytest.raises(GoldenMiss) as caught:
+        warm.apply(b)
+    is_undone(warm, caught.value)
+    assert all(answers == {"a"} for answers in seen)
+    assert warm.found("Deployment") == before
+    assert warm.pods() == pods
+
+
+def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(warm: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left of the old release has the requests at once; the rest comes when it comes."""
+    a, b = warm.release("a"), warm.release("b")
+    seen: list[float] = []
+
+    def problem() -> str:
+        if "/services/" not in warm.play.played[-1][0]:
+            return ""
+        warm.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
+        warm.cluster.lose(min(warm.pods("a")))
+        seen.append(warm.cluster.seconds())
+        return "expected 3, got 8"
+
+    warm.play.problem = problem
+    step = warm.cluster.step
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        if len(seen) == 1 and warm.answers() == {"a"}:
+            seen.append(warm.cluster.seconds())
+
+    monkeypatch.setattr(warm.cluster, "step", watched)
+    with pytest.raises(GoldenMiss):
+        warm.apply(b)
+    assert seen[1] - seen[0] < 2 < warm.cluster.seconds() - seen[0]
+    assert states(warm.deployer()) == replicas(a, "serving")
+
+
+def test_an_old_replica_that_was_started_again_may_come_back(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ends of before say nothing of what is put back; it is waited for."""
+    a, b = place.release("a"), place.release("b", PodScript(exits=3))
+    crashed: list[str] = []
+    step = place.cluster.step
+
+    def watched(times: int = 1, seconds: float = 0.1) -> None:
+        step(times, seconds)
+        if place.pods("b") and not crashed:
+            place.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
+            crashed.append(min(place.pods("a")))
+            place.cluster.crash(crashed[0])
+
+    monkeypatch.setattr(place.cluster, "step", watched)
+    with pytest.raises(RolloutFailed, match="ended with exit code 3") as caught:
+        place.apply(b)
+    assert crashed[0] in place.pods("a")
+    is_undone(place, caught.value)
+
+
+# --- settings that do not work
+
+
+def template(place: FakePlace) -> Any:
+    """What the replicas that serve are made of."""
+    side = place.found("Service")["spec"]["selector"][SIDE]
+    return deepcopy(place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"])
+
+
+def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace) -> None:
+    """It may have been the settings that did not work; the old replicas are not made anew with them."""
+    before, pods = template(place), place.pods()
+    changed = place.deployer(resources={"memory": "16Mi"})
+    with pytest.raises(RolloutFailed):
+        place.apply(place.release("b", PodScript(exits=137)), changed)
+    assert template(place) == before
+    assert place.pods() == pods
+    assert place.deployer().serves(place.release("a"))
+    assert not place.deployer(resources={"memory": "16Mi"}).serves(place.release("a"))
+
+
+def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
+    """Though the image is the same."""
+    before = template(place)
+    place.play.problem = in_turn(["expected 3, got 8"])
+    with pytest.raises(GoldenMiss):
+        place.apply(place.release("a"), place.deployer(resources={"memory": "16Mi"}))
+    assert template(place) == before
+    assert place.deployer().serves(place.release("a"))
+
+
+def test_new_settings_alone_are_rolled_out(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
+    before, memory = place.pods(), {"memory": "1Gi"}
+    seen = observed(place, monkeypatch)
+    assert not place.deployer(resources=memory).serves(place.release("a"))
+    place.apply(place.release("a"), place.deployer(resources=memory))
+    assert place.pods().isdisjoint(before)
+    assert len(place.pods()) == 2
+    assert place.deployer(resources=memory).serves(place.release("a"))
+    assert all(answers == {"a"} for answers in seen)
+
+
+def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the old replicas of the same image crash says nothing of the new ones."""
+    a = place.release("a", PodScript(exits=137))
+    place.cluster.step(300)
+    assert {state for _, state in states(place.deployer())} == {"failing"}
+    target = place.deployer(resources={"memory": "1Gi"})
+    roll = target._changes._put
+
+    def cured(*arguments: Any) -> None:
+        roll(*arguments)
+        place.release("a", PodScript(ready_after=5))
+
+    monkeypatch.setattr(target._changes, "_put", cured)
+    place.apply(a, target)
+    assert place.deployer(resources={"memory": "1Gi"}).serves(a)
+
+
+def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
+    place = FakePlace()
+    place.apply(a := place.release("a"))
+    place.release("a", PodScript(pulled_in=1, ready_after=1))
+    changes = place.changes(resources={"memory": "1Gi"})
+    changes._put("main", changes._deployment("main", a, 2, None))
+    target = place.deployer(resources={"memory": "1Gi"})
+    pods = target._sides.pods("main")
+    while len(pods) != 2 or not all(pod.ready for pod in pods) or len({pod.template for pod in pods}) != 2:
+        place.cluster.step()
+        pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
+    monkeypatch.setattr(place.cluster, "_controllers", ())
+    side = target._sides.side("main")
+    assert side
+    assert side.image == pods[0].image == pods[1].image
+    assert not target._is_whole(side)
+
+
+# --- what cannot be undone
+
+
+def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
+    """Both reasons; the history has no end of the attempt, and running it again goes on."""
+    place.misses("/services/", b := place.release("b"))
+    play = place.play.problem
+
+    def breaks() -> str:
+        if wrong := play():
+            for kind in ("Service", "Deployment"):
+                place.cluster.broken["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
+        return wrong
+
+    place.play.problem = breaks
+    with pytest.raises(UndoFailed) as caught:
+        place.apply(b)
+    assert "missed 1 of 1 golden cases; and the previous release could not be put back: no" in caught.value.what
+    assert place.deployer().history()[-1].outcome == "unfinished"
+    place.play.problem = lambda: ""
+    place.cluster.broken.clear()
+    place.apply(place.release("c"))
+    assert place.answers() == {"c"}
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
+def test_where_nothing_has_changed_there_is_nothing_to_put_back(place: FakePlace, kind: str) -> None:
+    """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
+    before, service = template(place), deepcopy(place.found("Service"))
+    place.cluster.denied.add(("patch", kind))
+    with pytest.raises(ClusterForbidden) as caught:
+        place.apply(place.release("b"))
+    place.cluster.denied.clear()
+    is_undone(place, caught.value)
+    assert (template(place), place.found("Service")) == (before, service)
+
+
+def test_a_first_release_that_fails_leaves_no_replica(place: FakePlace) -> None:
+    """Whatever the strategy."""
+    fresh = FakePlace(**place.settings)
+    fresh.misses("/services/", b := fresh.release("b"))
+    with pytest.raises(GoldenMiss):
+        fresh.apply(b)
+    assert fresh.pods() == set()
+    assert fresh.deployer().history()[-1].outcome == "failed"
+
+
+def test_a_rollback_is_held_and_proven_like_a_release(warm: FakePlace) -> None:
+    """What served once may not work any more."""
+    a: Release = warm.release("a")
+    warm.apply(warm.release("b"))
+    warm.misses("/pods/", a)
+    with pytest.raises(GoldenMiss):
+        warm.apply(a, trigger="rollback")
+    assert warm.answers() == {"b"}
