@@ -51,7 +51,9 @@ def install(session: nox.Session, lock: str) -> None:
 def run_with_engine(session: nox.Session, *command: str) -> None:
     """Starts what a release needs on this machine, then runs a command that may use the engine."""
     session.run("invoke", "up")
-    denied = Path("/var/run/docker.sock").exists() and not os.access("/var/run/docker.sock", os.W_OK)
+    denied = Path("/var/run/docker.sock").exists() and not os.access(
+        "/var/run/docker.sock", os.W_OK
+    )
     if denied and shutil.which("sg"):
         # `up` has made this user a member of the engine's group; this process is older than that.
         session.run("sg", "docker", "-c", shlex.join(command), external=True, env=QUIET)
@@ -125,23 +127,41 @@ def lock(session: nox.Session) -> None:
     """Resolve the dependencies anew and write locks/, the constraints in pyproject.toml, and the application's lock."""
     project = Path("pyproject.toml")
     text = project.read_text(encoding="utf-8")
-    head, tail = re.split(r"(?<=constraint-dependencies = \[\n).*?(?=\])", text, maxsplit=1, flags=re.DOTALL)
+    head, tail = re.split(
+        r"(?<=constraint-dependencies = \[\n).*?(?=\])", text, maxsplit=1, flags=re.DOTALL
+    )
     project.write_text(head + tail, encoding="utf-8")
     Path("uv.lock").unlink(missing_ok=True)
     session.run("uv", "lock", external=True)
     for name, groups in LOCKS.items():
         export(session, f"locks/{name}.txt", *groups)
     export(session, "locks/all.txt", "--all-groups", "--no-hashes")
-    pins = [line for line in Path("locks/all.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith((" ", "#"))]
+    pins = [
+        line
+        for line in Path("locks/all.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith((" ", "#"))
+    ]
     Path("locks/all.txt").unlink()
-    project.write_text(head + "".join(f"    {toml_string(pin)},\n" for pin in pins) + tail, encoding="utf-8")
+    project.write_text(
+        head + "".join(f"    {toml_string(pin)},\n" for pin in pins) + tail, encoding="utf-8"
+    )
     export(session, "app/requirements.txt", "--only-group=app")
 
 
 def export(session: nox.Session, target: str, *options: str) -> None:
     """Writes part of the resolution in the form that pip and uv read alike, naming no index."""
     session.run(
-        "uv", "export", "-q", "--frozen", "--no-header", "--no-annotate", "--no-emit-project", "-o", target, *options, external=True
+        "uv",
+        "export",
+        "-q",
+        "--frozen",
+        "--no-header",
+        "--no-annotate",
+        "--no-emit-project",
+        "-o",
+        target,
+        *options,
+        external=True,
     )
 
 

@@ -25,7 +25,12 @@ def _site(env: str = "") -> Site:
     return Site(HERE, env)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what a release needs on this machine and what is missing; change nothing."""
@@ -53,7 +58,10 @@ def down(_: Context, purge: bool = False) -> None:
 
 
 @task(
-    help={"directory": "holds model.toml and the model's files", "sample": "make and publish this version of the sample model: 1 or 2"},
+    help={
+        "directory": "holds model.toml and the model's files",
+        "sample": "make and publish this version of the sample model: 1 or 2",
+    },
     optional=["sample"],
 )
 @console.task_body
@@ -97,7 +105,12 @@ def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) ->
     desk.fetch(_site(env), model, HERE / records)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "records": "folder to write app.json to"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "records": "folder to write app.json to",
+    }
+)
 @console.task_body
 def build(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Build the app image, if no machine has built these files before."""
@@ -149,7 +162,12 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
     desk.deploy(_site(env), HERE / records, json=json)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
     """Play the golden cases through the front door."""
@@ -167,7 +185,9 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
     }
 )
 @console.task_body
-def release(_: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False) -> None:
+def release(
+    _: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False
+) -> None:
     """Bring the newest code and the newest model to the front door."""
     from deploy.cli import commands as desk
 
@@ -190,7 +210,13 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
     desk.rollback(_site(env), to, only, json=json)
 
 
-@task(help={"from": "environment whose release is shipped", "to": "environment that it is shipped to", "json": "print JSON"})
+@task(
+    help={
+        "from": "environment whose release is shipped",
+        "to": "environment that it is shipped to",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
     """Ship what serves in one environment to another: the same digest, never rebuilt."""
@@ -199,7 +225,13 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
     desk.promote(_site(to), _site(from_), json=json)
 
 
-@task(name="promote-canary", help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    name="promote-canary",
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    },
+)
 @console.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     """Let the canary that is held take over now."""
@@ -208,7 +240,12 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     desk.promote_canary(_site(env), json=json)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
     """Give up the canary that is held; the previous release serves on."""
@@ -231,7 +268,12 @@ def render(_: Context, env: str = "", records: str = "") -> None:
     desk.render(_site(env), records)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
     """List what was released: who, when, commit, model, digest, outcome."""
@@ -240,7 +282,12 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
     desk.history(_site(env), json=json)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first", "json": "print JSON"})
+@task(
+    help={
+        "env": "environment of pipeline.toml, by default `local` or the first",
+        "json": "print JSON",
+    }
+)
 @console.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what serves now, and how its replicas are."""
@@ -250,6 +297,22 @@ def status(_: Context, env: str = "", json: bool = False) -> None:
 
 
 namespace = Collection(
-    doctor, up, down, fetch, build, smoke, push, deploy, verify, release, promote, promote_canary, abort, rollback, history, status, render
+    doctor,
+    up,
+    down,
+    fetch,
+    build,
+    smoke,
+    push,
+    deploy,
+    verify,
+    release,
+    promote,
+    promote_canary,
+    abort,
+    rollback,
+    history,
+    status,
+    render,
 )
 namespace.add_collection(Collection("model", publish, list_, show))

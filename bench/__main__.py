@@ -19,7 +19,18 @@ from pathlib import Path
 
 from bench import aims, charts, cluster, meters, pushes, releases, report, rollouts, serving
 from bench.application import ROOT
-from bench.figures import FIELDS, Case, Clustered, Machine, Measured, Report, Rolled, Run, Served, Transfer
+from bench.figures import (
+    FIELDS,
+    Case,
+    Clustered,
+    Machine,
+    Measured,
+    Report,
+    Rolled,
+    Run,
+    Served,
+    Transfer,
+)
 from bench.ground import Ground, docker, ground, packages_of
 from bench.load import Load
 from bench.releases import Rivals
@@ -106,9 +117,15 @@ def main(arguments: Sequence[str]) -> int:
     logging.getLogger("sample").setLevel(logging.WARNING)
     command = " ".join(("python -m bench", *arguments))
     scale = QUICK if options.quick else FULL
-    with tempfile.TemporaryDirectory(prefix="twinship-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="twinship-bench-", ignore_cleanup_errors=True
+    ) as folder:
         require_room(Path(folder), scale)
-        measured = joined(measure(scale, options.only or PARTS, Path(folder), command), options.only, Path(options.out))
+        measured = joined(
+            measure(scale, options.only or PARTS, Path(folder), command),
+            options.only,
+            Path(options.out),
+        )
     found = Report(measured=measured, aims=aims.judged(measured))
     write(found, Path(options.out))
     for aim in found.aims:
@@ -117,18 +134,35 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure releases and the served application.")
-    parser.add_argument("--quick", action="store_true", help="try everything out once, in about three minutes; the figures mean little")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=[], help="leave the other parts out, or as the report has them")
-    parser.add_argument("--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure releases and the served application."
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="try everything out once, in about three minutes; the figures mean little",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PARTS,
+        default=[],
+        help="leave the other parts out, or as the report has them",
+    )
+    parser.add_argument(
+        "--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report"
+    )
     return parser.parse_args(arguments)
 
 
 def require_room(folder: Path, scale: Scale) -> None:
     """Ends the program if the disk cannot hold what will be made."""
-    needed, free = _COPIES * sum(size * turns for size, turns in scale.models) + _REST, shutil.disk_usage(folder).free
+    needed = _COPIES * sum(size * turns for size, turns in scale.models) + _REST
+    free = shutil.disk_usage(folder).free
     if free < needed:
-        sys.exit(f"the benchmark needs {progress.size(needed)} of disk, {folder} has {progress.size(free)}; set TMPDIR, or use --quick")
+        sys.exit(
+            f"the benchmark needs {progress.size(needed)} of disk, {folder} has {progress.size(free)}; set TMPDIR, or use --quick"
+        )
 
 
 def joined(measured: Measured, parts: Sequence[str], folder: Path) -> Measured:
@@ -142,16 +176,23 @@ def joined(measured: Measured, parts: Sequence[str], folder: Path) -> Measured:
 def write(found: Report, folder: Path) -> None:
     """Writes the report as JSON, Markdown and pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(f"{json.dumps(found.model_dump(mode='json'), indent=1)}\n", encoding="utf-8")
+    (folder / "report.json").write_text(
+        f"{json.dumps(found.model_dump(mode='json'), indent=1)}\n", encoding="utf-8"
+    )
     (folder / "report.md").write_text(report.markdown(found), encoding="utf-8")
     charts.draw(found.measured, folder)
 
 
 def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> Measured:
     """Measures the parts that are asked for."""
-    at, started = datetime.now(UTC), time.monotonic()
+    at = datetime.now(UTC)
+    started = time.monotonic()
     listing = _listing(scale.listing) if "listing" in parts else ()
-    cases, transfer, served, rolled = _with_ground(scale, parts, folder) if set(parts) - {"listing", "cluster"} else ((), None, (), ())
+    cases, transfer, served, rolled = (
+        _with_ground(scale, parts, folder)
+        if set(parts) - {"listing", "cluster"}
+        else ((), None, (), ())
+    )
     clustered = _clustered(scale.cluster, folder / "on-cluster") if "cluster" in parts else None
     return Measured(
         at=at.strftime("%Y-%m-%d %H:%M UTC"),
@@ -183,7 +224,8 @@ def _with_ground(
     rolled = _rolled(scale.rollouts, shared) if "load" in parts else ()
     if not set(parts) - {"listing", "load", "cluster"}:
         return (), None, (), rolled
-    firsts, wanted = [], scale.first if "releases" in parts else 0
+    firsts = []
+    wanted = scale.first if "releases" in parts else 0
     for turn in range(1, wanted):
         with ExitStack() as stack:
             firsts.append(_first(_rivals(stack, shared, turn), turn))
@@ -231,7 +273,14 @@ def _under(made: Ground, plan: rollouts.Plan, number: int) -> Rolled:
     made.invoke("release", "--model", "imagenet@1")
     body = made.application.scored(rollouts.PICTURE)
     steps = rollouts.ten(rollouts.Deployer(made.application, body, made.variables))[: plan.steps]
-    load = Load("127.0.0.1", made.application.port, body, clients=clients, pause=pause, kept=rollouts.first_label)
+    load = Load(
+        "127.0.0.1",
+        made.application.port,
+        body,
+        clients=clients,
+        pause=pause,
+        kept=rollouts.first_label,
+    )
     return rollouts.under(load, "docker", name, steps, plan.rest)
 
 
@@ -260,7 +309,12 @@ def _changes(rivals: Rivals, scale: Scale, shared: Workplace) -> tuple[Case, ...
     code = releases.code(rivals, scale.code)
     log.info("nothing changed")
     unchanged = releases.unchanged(rivals, scale.unchanged)
-    return (unchanged, code, first, *(_model(rivals, size, turns, shared) for size, turns in larger))
+    return (
+        unchanged,
+        code,
+        first,
+        *(_model(rivals, size, turns, shared) for size, turns in larger),
+    )
 
 
 def _model(rivals: Rivals, size: int, turns: int, shared: Workplace) -> Case:
@@ -290,7 +344,10 @@ def machine() -> Machine:
 
 def _first_of(path: Path, field: str) -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith(field)),
+        platform.machine(),
+    )
 
 
 if __name__ == "__main__":

@@ -44,28 +44,55 @@ def _judged(measured: Measured) -> Iterator[Aim]:
         yield from _rolled(rolled)
     if measured.listing:
         middle = median(measured.listing)
-        yield Aim(promise=f"`invoke --list` takes less than {LISTING_SECONDS} s", found=f"{middle:.2f} s", met=middle < LISTING_SECONDS)
+        yield Aim(
+            promise=f"`invoke --list` takes less than {LISTING_SECONDS} s",
+            found=f"{middle:.2f} s",
+            met=middle < LISTING_SECONDS,
+        )
 
 
 def _unchanged(case: Case) -> Iterator[Aim]:
     middle = Spread.of(run.seconds for run in case.suite).median
-    yield Aim(promise=f"nothing changed: less than {UNCHANGED_SECONDS:.0f} s", found=f"{middle:.2f} s", met=middle < UNCHANGED_SECONDS)
-    stored, received = max(run.stored for run in case.suite), max(run.received for run in case.suite)
+    yield Aim(
+        promise=f"nothing changed: less than {UNCHANGED_SECONDS:.0f} s",
+        found=f"{middle:.2f} s",
+        met=middle < UNCHANGED_SECONDS,
+    )
+    stored = max(run.stored for run in case.suite)
+    received = max(run.received for run in case.suite)
     found = f"{size(stored)}, and {size(received)} of questions"
-    yield Aim(promise="nothing changed: 0 bytes uploaded", found=found, met=stored == 0 and received <= QUESTIONS)
+    yield Aim(
+        promise="nothing changed: 0 bytes uploaded",
+        found=found,
+        met=stored == 0 and received <= QUESTIONS,
+    )
 
 
 def _code(case: Case) -> Iterator[Aim]:
     read = max(case.weights_read, default=None)
-    found = f"{size(read)} of {size(case.model)}" if read is not None else "not seen: `TMPDIR` is in memory"
-    yield Aim(promise="code changed: no byte of the model is read", found=found, met=read is not None and read <= HEAD)
+    found = (
+        f"{size(read)} of {size(case.model)}"
+        if read is not None
+        else "not seen: `TMPDIR` is in memory"
+    )
+    yield Aim(
+        promise="code changed: no byte of the model is read",
+        found=found,
+        met=read is not None and read <= HEAD,
+    )
     # What the registry has stored would not show bytes that it has been sent and had before.
     received = max(run.received for run in case.suite)
-    yield Aim(promise="code changed: no byte of the model is sent", found=f"{size(received)} in all", met=received < case.model / 10)
+    yield Aim(
+        promise="code changed: no byte of the model is sent",
+        found=f"{size(received)} in all",
+        met=received < case.model / 10,
+    )
 
 
 def _model(case: Case) -> Aim:
-    times = median(other.seconds / mine.pushed for mine, other in zip(case.suite, case.docker, strict=True))
+    times = median(
+        other.seconds / mine.pushed for mine, other in zip(case.suite, case.docker, strict=True)
+    )
     promise = f"{case.title}: pushed {TIMES_FASTER:.0f} times faster than by docker build and push"
     return Aim(promise=promise, found=f"{times:.1f} times", met=times >= TIMES_FASTER)
 
@@ -78,10 +105,13 @@ def _memory(cases: tuple[Case, ...]) -> Aim:
 
 
 def _rolled(rolled: Rolled) -> Iterator[Aim]:
-    under, rate = f"{len(rolled.rollouts)} rollouts in a row on {rolled.target}, {rolled.load}", rolled.rolling.rate
+    under = f"{len(rolled.rollouts)} rollouts in a row on {rolled.target}, {rolled.load}"
+    rate = rolled.rolling.rate
     yield Aim(
         promise=f"{under}: at {STEADY_RATE:.0f} requests a second or more, none fails",
         found=f"{rolled.failed} of {rolled.sent:,} at {rate:.0f} a second",
         met=rolled.failed == 0 and rate >= STEADY_RATE,
     )
-    yield Aim(promise=f"{under}: no answer is mixed up", found=str(rolled.mixed), met=rolled.mixed == 0)
+    yield Aim(
+        promise=f"{under}: no answer is mixed up", found=str(rolled.mixed), met=rolled.mixed == 0
+    )

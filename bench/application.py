@@ -35,7 +35,7 @@ class Done:
     err: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401  JSON
+    def json(self) -> Any:  # noqa: ANN401 - JSON
         """What it printed for scripts."""
         return json.loads(self.out)
 
@@ -84,7 +84,7 @@ class Application:
         """Runs git in the checkout."""
         identity = ("-c", "user.name=tester", "-c", "user.email=tester@example.invalid")
         command = ("git", *identity, *arguments)
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)  # noqa: S603  our own words
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=True)  # noqa: S603 - our own words
         return done.stdout.strip()
 
     def commit(self, message: str) -> str:
@@ -103,7 +103,9 @@ class Application:
     def set(self, section: str, key: str, value: str) -> None:
         """Writes a setting, which must be there, into pipeline.toml."""
         path = self.folder / "pipeline.toml"
-        wanted = rf"(?m)(^\[{re.escape(section)}\]\n(?:[^\[\n].*\n|\n)*?{key} = )[^\n#]*?(?= *(?:#|$))"
+        wanted = (
+            rf"(?m)(^\[{re.escape(section)}\]\n(?:[^\[\n].*\n|\n)*?{key} = )[^\n#]*?(?= *(?:#|$))"
+        )
         text, found = re.subn(wanted, rf"\g<1>{value}", path.read_text(encoding="utf-8"))
         if found != 1:
             raise LookupError(f"pipeline.toml has no {section}.{key}")
@@ -113,8 +115,14 @@ class Application:
         """Starts a task as a person would, in a process group of its own."""
         command = [*self.under, sys.executable, "-m", "invoke", *arguments]
         environment = {**os.environ, "TWINSHIP_HOME": str(self.home), **variables}
-        return subprocess.Popen(  # noqa: S603  the suite's own tasks
-            command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        return subprocess.Popen(  # noqa: S603 - the suite's own tasks
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
 
     def invoke(self, *arguments: str, **variables: str) -> Done:
@@ -131,7 +139,9 @@ class Application:
         """
         done = self.invoke(*arguments, **variables)
         if done.code:
-            raise TaskFailed(f"invoke {' '.join(arguments)} ended with {done.code}\n{done.out}\n{done.err}")
+            raise TaskFailed(
+                f"invoke {' '.join(arguments)} ended with {done.code}\n{done.out}\n{done.err}"
+            )
         return done
 
     @staticmethod
@@ -140,15 +150,17 @@ class Application:
         os.killpg(process.pid, signal.SIGKILL)
         return "".join(process.communicate())
 
-    def get(self, path: str) -> Any:  # noqa: ANN401  JSON
+    def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """A JSON answer of the front door."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as response:  # noqa: S310  an address of this machine
+        with urllib.request.urlopen(self.url + path, timeout=10) as response:  # noqa: S310 - an address of this machine
             return json.load(response)
 
-    def post(self, path: str, body: bytes) -> Any:  # noqa: ANN401  JSON
+    def post(self, path: str, body: bytes) -> Any:  # noqa: ANN401 - JSON
         """The front door's JSON answer to a JSON document."""
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})  # noqa: S310  as above
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310  as above
+        request = urllib.request.Request(  # noqa: S310 - as above
+            self.url + path, body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - as above
             return json.load(response)
 
     def top(self, picture: str) -> str:
@@ -165,7 +177,9 @@ class Application:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     left_out = shutil.ignore_patterns("__pycache__", "*.pyc", ".twinship")
-    shutil.copytree(source, target, ignore=left_out) if source.is_dir() else shutil.copy2(source, target)
+    shutil.copytree(source, target, ignore=left_out) if source.is_dir() else shutil.copy2(
+        source, target
+    )
 
 
 def free_port() -> int:

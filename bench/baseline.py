@@ -46,7 +46,9 @@ class Baseline:
         """Brings the checkout's code and Dockerfile into the context."""
         checkout = self.ground.application.folder
         shutil.rmtree(self.folder / "app", ignore_errors=True)
-        shutil.copytree(checkout / "app", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            checkout / "app", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__")
+        )
         text = (checkout / "Dockerfile").read_text(encoding="utf-8")
         (self.folder / "Dockerfile").write_text(with_model(text), encoding="utf-8")
         # Another label than the suite's, so that neither finds the other's layers in the build cache.
@@ -64,7 +66,9 @@ class Baseline:
 
     def warm(self) -> None:
         """Builds the stages that no release changes, which both ways then take from the engine's cache."""
-        self._docker("build", "--target", "dependencies", "--build-arg", f"BASE={self.ground.base}", ".")
+        self._docker(
+            "build", "--target", "dependencies", "--build-arg", f"BASE={self.ground.base}", "."
+        )
 
     def release(self, version: str) -> Run:
         """Builds and pushes what the context holds now."""

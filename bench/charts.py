@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MINE, _PUSHED, _OTHER = "#1b6ca8", "#7fb2d9", "#c9843a"
+_MINE = "#1b6ca8"
+_PUSHED = "#7fb2d9"
+_OTHER = "#c9843a"
 _COLOURS = ("#1b6ca8", "#7fb2d9", "#5a9e6f", "#c9843a", "#8c8c8c")
 _STAGES = {
     "docker build": "#c9843a",
@@ -45,9 +47,17 @@ def draw(measured: Measured, folder: Path) -> None:
 def _releases(cases: Sequence[Case], target: Path) -> None:
     figure, axes = _figure(9, 1.1 + 0.9 * len(cases))
     series = (
-        ("docker build + docker push", _OTHER, [[run.seconds for run in case.docker] for case in cases]),
+        (
+            "docker build + docker push",
+            _OTHER,
+            [[run.seconds for run in case.docker] for case in cases],
+        ),
         ("whole release", _MINE, [[run.seconds for run in case.suite] for case in cases]),
-        ("the suite, until pushed", _PUSHED, [[run.pushed for run in case.suite] for case in cases]),
+        (
+            "the suite, until pushed",
+            _PUSHED,
+            [[run.pushed for run in case.suite] for case in cases],
+        ),
     )
     for row, (label, colour, values) in enumerate(series):
         _bars(axes, row, len(series), values, label, colour)
@@ -58,7 +68,11 @@ def _releases(cases: Sequence[Case], target: Path) -> None:
 def _memory(cases: Sequence[Case], target: Path) -> None:
     figure, axes = _figure(9, 1.1 + 0.8 * len(cases))
     series = (
-        ("the engine during docker build + push", _OTHER, [[(run.engine_peak or 0) / 1e6 for run in case.docker] for case in cases]),
+        (
+            "the engine during docker build + push",
+            _OTHER,
+            [[(run.engine_peak or 0) / 1e6 for run in case.docker] for case in cases],
+        ),
         ("the suite", _MINE, [[run.peak / 1e6 for run in case.suite] for case in cases]),
     )
     for row, (label, colour, values) in enumerate(series):
@@ -68,20 +82,35 @@ def _memory(cases: Sequence[Case], target: Path) -> None:
     _save(figure, target)
 
 
-def _bars(axes: Axes, row: int, rows: int, values: Sequence[Sequence[float]], label: str, colour: str) -> None:
+def _bars(
+    axes: Axes, row: int, rows: int, values: Sequence[Sequence[float]], label: str, colour: str
+) -> None:
     spreads = [Spread.of(found) for found in values]
     height = 0.8 / rows
     places = [index + (row - (rows - 1) / 2) * height for index in range(len(values))]
     middles = [spread.median for spread in spreads]
-    ends = [[spread.median - spread.least for spread in spreads], [spread.most - spread.median for spread in spreads]]
-    bars = axes.barh(places, middles, height, label=label, color=colour, xerr=ends, error_kw={"elinewidth": 1, "ecolor": "#333333"})
+    ends = [
+        [spread.median - spread.least for spread in spreads],
+        [spread.most - spread.median for spread in spreads],
+    ]
+    bars = axes.barh(
+        places,
+        middles,
+        height,
+        label=label,
+        color=colour,
+        xerr=ends,
+        error_kw={"elinewidth": 1, "ecolor": "#333333"},
+    )
     axes.bar_label(bars, [f" {middle:.1f}" for middle in middles], fontsize=8, padding=4)
 
 
 def _stages(cases: Sequence[Case], target: Path) -> None:
     figure, axes = _figure(9, 1.5 + 0.75 * len(cases))
     rows = [
-        (f"{case.title}\n{who}", report.middles(runs)) for case in cases for who, runs in (("docker", case.docker), ("suite", case.suite))
+        (f"{case.title}\n{who}", report.middles(runs))
+        for case in cases
+        for who, runs in (("docker", case.docker), ("suite", case.suite))
     ]
     left = [0.0] * len(rows)
     for name, colour in _STAGES.items():
@@ -102,9 +131,25 @@ def _serving(served: Sequence[Served], target: Path) -> None:
         for server, colour in zip(servers, _COLOURS, strict=False):
             mine = [item for item in shown if item.server == server]
             at = range(len(mine))
-            grid[0][column].plot(at, [median(burst.rate for burst in item.bursts) for item in mine], "o-", label=server, color=colour)
-            grid[1][column].plot(at, [median(burst.p50 for burst in item.bursts) for item in mine], "o-", color=colour)
-            grid[1][column].plot(at, [median(burst.p99 for burst in item.bursts) for item in mine], "^:", color=colour)
+            grid[0][column].plot(
+                at,
+                [median(burst.rate for burst in item.bursts) for item in mine],
+                "o-",
+                label=server,
+                color=colour,
+            )
+            grid[1][column].plot(
+                at,
+                [median(burst.p50 for burst in item.bursts) for item in mine],
+                "o-",
+                color=colour,
+            )
+            grid[1][column].plot(
+                at,
+                [median(burst.p99 for burst in item.bursts) for item in mine],
+                "^:",
+                color=colour,
+            )
         clients = list(dict.fromkeys(item.clients for item in shown))
         _axes_of_load(grid[0][column], "requests a second", clients)
         _axes_of_load(grid[1][column], "milliseconds: p50 (line), p99 (dotted)", clients)
@@ -116,18 +161,43 @@ def _rolled(rolled: Sequence[Rolled], target: Path) -> None:
     figure, grid = _grid(len(rolled), 1, width=11)
     for item, (axes,) in zip(rolled, grid, strict=True):
         for number, rollout in enumerate(item.rollouts):
-            axes.axvspan(rollout.begin, rollout.end, color=_PUSHED, alpha=0.35 if number % 2 else 0.2, linewidth=0)
-            axes.text(rollout.begin, 0.98, f" {rollout.name}", transform=axes.get_xaxis_transform(), rotation=90, fontsize=6, va="top")
+            axes.axvspan(
+                rollout.begin,
+                rollout.end,
+                color=_PUSHED,
+                alpha=0.35 if number % 2 else 0.2,
+                linewidth=0,
+            )
+            axes.text(
+                rollout.begin,
+                0.98,
+                f" {rollout.name}",
+                transform=axes.get_xaxis_transform(),
+                rotation=90,
+                fontsize=6,
+                va="top",
+            )
         at = [second.at for second in item.seconds]
-        axes.plot(at, [second.p99 for second in item.seconds], "-", color=_OTHER, linewidth=1, label="p99 of each second")
-        axes.plot(at, [second.p50 for second in item.seconds], "-", color=_MINE, linewidth=1, label="p50")
+        axes.plot(
+            at,
+            [second.p99 for second in item.seconds],
+            "-",
+            color=_OTHER,
+            linewidth=1,
+            label="p99 of each second",
+        )
+        axes.plot(
+            at, [second.p50 for second in item.seconds], "-", color=_MINE, linewidth=1, label="p50"
+        )
         rate = f"{item.rolling.rate:.0f} requests a second, {item.failed} failed"
         axes.set_title(f"{item.target}, {item.load}: {rate}; rollouts are shaded", fontsize=9)
         axes.set_ylabel("milliseconds")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.01)
     grid[-1][0].set_xlabel("seconds")
-    figure.legend(*grid[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower right", ncols=2)
+    figure.legend(
+        *grid[0][0].get_legend_handles_labels(), fontsize=8, loc="outside lower right", ncols=2
+    )
     _save(figure, target)
 
 
@@ -160,7 +230,10 @@ def _grid(rows: int, columns: int, width: float = 5) -> tuple[Figure, list[list[
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, 3.6 * rows), layout="constrained")
-    return figure, [[figure.add_subplot(rows, columns, 1 + row * columns + column) for column in range(columns)] for row in range(rows)]
+    return figure, [
+        [figure.add_subplot(rows, columns, 1 + row * columns + column) for column in range(columns)]
+        for row in range(rows)
+    ]
 
 
 def _save(figure: Figure, target: Path) -> None:

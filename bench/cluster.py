@@ -24,7 +24,8 @@ ENVIRONMENT = "staging"
 NAMESPACE = "default"
 # Right in the smoke test and wrong on a cluster, for the golden cases alone: clients keep their answers.
 WRONG_ON_A_CLUSTER = rollouts.WRONG_BEHIND_A_PROXY.replace(
-    '"X-Forwarded-For" in flask.request.headers', '"KUBERNETES_SERVICE_HOST" in __import__("os").environ'
+    '"X-Forwarded-For" in flask.request.headers',
+    '"KUBERNETES_SERVICE_HOST" in __import__("os").environ',
 )
 # The pause before a replica is told to stop, and what it then gives connections that clients keep.
 LINGERS = 10.0
@@ -58,7 +59,9 @@ def served(made: Ground, kubeconfig: str) -> Iterator[Deployer]:
         f"{_KEY}CANARY__SECONDS": "5",
     }
     body = made.application.scored(rollouts.PICTURE)
-    deployer = Deployer(made.application, body, variables, ("--env", ENVIRONMENT), WRONG_ON_A_CLUSTER)
+    deployer = Deployer(
+        made.application, body, variables, ("--env", ENVIRONMENT), WRONG_ON_A_CLUSTER
+    )
     try:
         deployer.release(1)
         yield deployer
@@ -69,21 +72,43 @@ def served(made: Ground, kubeconfig: str) -> Iterator[Deployer]:
 def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
     """Takes ten rollouts under load, then some with nobody asking, whose replicas are timed."""
     with served(made, kubeconfig) as deployer:
-        host, port = _way_in(connected(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}")
-        load = Load(host, port, deployer.body, clients=plan.clients, pause=plan.pause, kept=rollouts.first_label)
-        rolled = rollouts.under(load, "kubernetes", "steady", mixed(deployer)[: plan.steps], plan.rest, lambda _: LINGERS)
+        host, port = _way_in(
+            connected(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}"
+        )
+        load = Load(
+            host,
+            port,
+            deployer.body,
+            clients=plan.clients,
+            pause=plan.pause,
+            kept=rollouts.first_label,
+        )
+        rolled = rollouts.under(
+            load,
+            "kubernetes",
+            "steady",
+            mixed(deployer)[: plan.steps],
+            plan.rest,
+            lambda _: LINGERS,
+        )
         log.info("    replicas of rollouts at rest")
-        arrivals = tuple(found for number in range(plan.arrivals) for found in _arrived(deployer, 1 + number % 2))
+        arrivals = tuple(
+            found for number in range(plan.arrivals) for found in _arrived(deployer, 1 + number % 2)
+        )
     return Clustered(rolled=rolled, arrivals=arrivals)
 
 
 def mixed(deployer: Deployer) -> tuple[Step, ...]:
     """Ten rollouts from the first model on, by all strategies: new models, new code, ways back, and two that undo themselves."""
-    rolling, green, canary = ({f"{_KEY}STRATEGY": name} for name in ("rolling", "blue-green", "canary"))
+    rolling, green, canary = (
+        {f"{_KEY}STRATEGY": name} for name in ("rolling", "blue-green", "canary")
+    )
     return (
         Step("new model, rolling", lambda: deployer.release(2, **rolling)),
         Step("new code, blue-green", lambda: deployer.change(2, "new code", **green)),
-        Step("new model and code, canary", lambda: deployer.change(1, "new model and code", **canary)),
+        Step(
+            "new model and code, canary", lambda: deployer.change(1, "new model and code", **canary)
+        ),
         Step("model taken back, rolling", lambda: deployer.back("--only", "model", **rolling)),
         Step("code taken back, blue-green", lambda: deployer.back("--only", "code", **green)),
         Step("wrong, canary, undone", lambda: deployer.fail(**canary)),
@@ -98,7 +123,9 @@ def _arrived(deployer: Deployer, version: int) -> Iterator[Arrival]:
     """The replicas of a rollout of new code, which no node has, with a model."""
     variables = {**deployer.variables, f"{_KEY}STRATEGY": "blue-green"}
     said: list[str] = []
-    listening = replace(deployer, application=_Listening(deployer.application, said), variables=variables)
+    listening = replace(
+        deployer, application=_Listening(deployer.application, said), variables=variables
+    )
     began = time.monotonic()
     listening.change(version, f"arrival {version}")
     log.info("    one of them took %.1f s in all", time.monotonic() - began)

@@ -15,7 +15,14 @@ from deploy.records import Record
 # The stages that a model or code must pass to be a pushed image; the others prove it and make it serve.
 TO_PUSHED = ("start and fetch", "build", "join", "push")
 # Where each part of a run is kept.
-FIELDS = {"releases": "cases", "pushes": "transfer", "serving": "served", "load": "rolled", "cluster": "cluster", "listing": "listing"}
+FIELDS = {
+    "releases": "cases",
+    "pushes": "transfer",
+    "serving": "served",
+    "load": "rolled",
+    "cluster": "cluster",
+    "listing": "listing",
+}
 
 
 class Spread(Record):
@@ -258,7 +265,9 @@ class Measured(Taken):
         chosen = tuple(parts)
         fields = {FIELDS[part]: getattr(other, FIELDS[part]) for part in chosen}
         taken = Taken(**{name: getattr(other, name) for name in Taken.model_fields})
-        return self.model_copy(update=fields | {"later": {**self.later, **dict.fromkeys(chosen, taken)}})
+        return self.model_copy(
+            update=fields | {"later": {**self.later, **dict.fromkeys(chosen, taken)}}
+        )
 
 
 class Aim(Record):
@@ -276,6 +285,6 @@ class Report(Record):
     aims: tuple[Aim, ...]
 
 
-def _total(*values: float | None) -> Any:  # noqa: ANN401  a whole number of whole numbers
+def _total(*values: float | None) -> Any:  # noqa: ANN401 - a whole number of whole numbers
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -46,7 +46,9 @@ class Tally:
     sent: int
 
     def __sub__(self, other: Tally) -> Tally:
-        return Tally(self.stored - other.stored, self.received - other.received, self.sent - other.sent)
+        return Tally(
+            self.stored - other.stored, self.received - other.received, self.sent - other.sent
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,10 @@ class Ground:
     @property
     def variables(self) -> dict[str, str]:
         """What the suite's environment needs to be at home here."""
-        return {"TWINSHIP_HOME": str(self.application.home), "TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY": self.registry}
+        return {
+            "TWINSHIP_HOME": str(self.application.home),
+            "TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY": self.registry,
+        }
 
     @property
     def settings(self) -> Settings:
@@ -79,7 +84,9 @@ class Ground:
 
     def invoke(self, *arguments: str) -> meters.Ended:
         """Runs a task of the suite to its end, measured."""
-        return meters.measured((sys.executable, "-m", "invoke", *arguments), self.application.folder, self.variables)
+        return meters.measured(
+            (sys.executable, "-m", "invoke", *arguments), self.application.folder, self.variables
+        )
 
     @property
     def base(self) -> str:
@@ -92,7 +99,9 @@ class Ground:
 
     def file(self, entry: manifest.ModelFile) -> Path:
         """Where the store keeps a file of a model."""
-        return self.application.folder / self.settings.model.store / "blobs" / "sha256" / entry.sha256
+        return (
+            self.application.folder / self.settings.model.store / "blobs" / "sha256" / entry.sha256
+        )
 
     def layer(self, found: manifest.Manifest) -> Path:
         """Where the cache keeps the layer of a model that was released."""
@@ -108,18 +117,24 @@ class Ground:
 
     def tally(self) -> Tally:
         """What the registry holds and has moved until now."""
-        code, text = self.engine.execute(self.registry_container, ("sh", "-c", f"du -sb {_STORAGE} && cat /proc/net/dev"))
+        code, text = self.engine.execute(
+            self.registry_container, ("sh", "-c", f"du -sb {_STORAGE} && cat /proc/net/dev")
+        )
         if code:
             raise RuntimeError(f"the registry's counters cannot be read: {text}")
         return tallied(text)
 
     def replicas(self) -> list[Container]:
         """The replicas that serve now."""
-        return self.engine.containers({LABEL: "yes", APP: self.application.name, "dev.twinship.role": "replica"})
+        return self.engine.containers(
+            {LABEL: "yes", APP: self.application.name, "dev.twinship.role": "replica"}
+        )
 
     def door(self) -> Container:
         """The proxy before them."""
-        return self.engine.containers({LABEL: "yes", APP: self.application.name, "dev.twinship.role": "door"})[0]
+        return self.engine.containers(
+            {LABEL: "yes", APP: self.application.name, "dev.twinship.role": "door"}
+        )[0]
 
 
 def tallied(text: str) -> Tally:
@@ -139,7 +154,8 @@ def ground(folder: Path, packages: Path) -> Iterator[Ground]:
         packages: the cache that `packages_of` filled.
     """
     application = Application.made(folder)
-    label, engine = application.name, host.connect()
+    label = application.name
+    engine = host.connect()
     try:
         mark(application.folder / "Dockerfile", label)
         application.commit("marked")
@@ -165,7 +181,10 @@ def mark(dockerfile: Path, label: str) -> None:
     """Labels the stages of a Dockerfile that hold the application, so that its images are found and no one else's are shared."""
     text = dockerfile.read_text(encoding="utf-8")
     marked, count = re.subn(
-        rf"^FROM (?!.* AS (?:{_SHARED_STAGES})$).*$", lambda line: f"{line[0]}\nLABEL {BENCH}={label}", text, flags=re.MULTILINE
+        rf"^FROM (?!.* AS (?:{_SHARED_STAGES})$).*$",
+        lambda line: f"{line[0]}\nLABEL {BENCH}={label}",
+        text,
+        flags=re.MULTILINE,
     )
     if not count:
         raise ValueError(f"{dockerfile} has no stage to be labelled")
@@ -174,7 +193,9 @@ def mark(dockerfile: Path, label: str) -> None:
 
 def _registry(engine: Engine, application: Application, label: str) -> tuple[str, str]:
     """Starts a registry with nothing in it."""
-    settings, port, labels = Settings.read(application.folder, {}), free_port(), {BENCH: label}
+    settings = Settings.read(application.folder, {})
+    port = free_port()
+    labels = {BENCH: label}
     name = f"twinship-bench-{label}"
     engine.volume(name, labels)
     made = engine.create(
@@ -193,7 +214,9 @@ def _registry(engine: Engine, application: Application, label: str) -> tuple[str
     deadline = time.monotonic() + _WITHIN
     while not host.registry_answers(address):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"the registry on {address} did not come up: {engine.logs(made.id, 5)}")
+            raise TimeoutError(
+                f"the registry on {address} did not come up: {engine.logs(made.id, 5)}"
+            )
         time.sleep(0.05)
     return address, made.id
 
@@ -209,5 +232,5 @@ def _remove_images(label: str) -> None:
 
 def docker(*arguments: str) -> str:
     """Runs the Docker command line and returns what it printed, whether or not it succeeded."""
-    done = subprocess.run(("docker", *arguments), capture_output=True, text=True, check=False)  # noqa: S603, S607  the user's own
+    done = subprocess.run(("docker", *arguments), capture_output=True, text=True, check=False)  # noqa: S603, S607 - the user's own
     return done.stdout

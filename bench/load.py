@@ -76,14 +76,21 @@ class Load:
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._client, daemon=True) for _ in range(self.clients)]
+        self._threads = [
+            threading.Thread(target=self._client, daemon=True) for _ in range(self.clients)
+        ]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(_PATIENCE)
@@ -126,7 +133,9 @@ class Load:
             return Answer(at, time.monotonic() - at, 0, "", f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - at
         problem, said = self._judged(response.status, text)
-        return Answer(at, seconds, response.status, response.headers.get("X-Model-Digest", ""), problem, said)
+        return Answer(
+            at, seconds, response.status, response.headers.get("X-Model-Digest", ""), problem, said
+        )
 
     def _judged(self, status: int, text: bytes) -> tuple[str, str]:
         """What is wrong with an answer, and what is to be kept of it."""
@@ -143,7 +152,9 @@ def summed(answers: Sequence[Answer], seconds: float) -> Burst:
     """The figures of a stretch of load; those under way at its end have been waited for and count."""
     good = [answer.seconds * 1000 for answer in answers if answer.right]
     p50, p99 = (percentile(good, 50), percentile(good, 99)) if good else (0.0, 0.0)
-    return Burst(requests=len(good), failures=len(answers) - len(good), seconds=seconds, p50=p50, p99=p99)
+    return Burst(
+        requests=len(good), failures=len(answers) - len(good), seconds=seconds, p50=p50, p99=p99
+    )
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

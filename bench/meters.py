@@ -54,16 +54,24 @@ def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str])
         CommandFailed: it ended with another code than 0.
     """
     with tempfile.TemporaryFile("w+") as out:
-        before, started = engine_cpu(), time.monotonic()
-        process = subprocess.Popen(  # noqa: S603  the benchmark's own commands
-            command, cwd=folder, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True
+        before = engine_cpu()
+        started = time.monotonic()
+        process = subprocess.Popen(  # noqa: S603 - the benchmark's own commands
+            command,
+            cwd=folder,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         with Sampler(process.pid) as sampler:
-            assert process.stderr is not None  # noqa: S101  it was asked for
+            assert process.stderr is not None  # noqa: S101 - it was asked for
             lines = tuple((time.monotonic() - started, line.rstrip()) for line in process.stderr)
             # Looked at while it can still be seen, taken leave of afterwards.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            seconds, after = time.monotonic() - started, engine_cpu()
+            seconds = time.monotonic() - started
+            after = engine_cpu()
         read, written = _moved(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -101,7 +109,12 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -167,7 +180,9 @@ def _resident(pid: int) -> int:
 
 def _kilobytes(pid: int, field: str) -> int:
     with suppress(OSError):
-        found = re.search(rf"^{field}:\s+(\d+) kB$", (_PROC / str(pid) / "status").read_text(), re.MULTILINE)
+        found = re.search(
+            rf"^{field}:\s+(\d+) kB$", (_PROC / str(pid) / "status").read_text(), re.MULTILINE
+        )
         return int(found[1]) * 1024 if found else 0
     return 0
 
@@ -175,7 +190,9 @@ def _kilobytes(pid: int, field: str) -> int:
 def _moved(pid: int) -> tuple[int | None, int | None]:
     """Bytes that a process and its ended children read and wrote; None where the system does not tell."""
     with suppress(OSError):
-        found = dict(re.findall(r"^([rw]char): (\d+)$", (_PROC / str(pid) / "io").read_text(), re.MULTILINE))
+        found = dict(
+            re.findall(r"^([rw]char): (\d+)$", (_PROC / str(pid) / "io").read_text(), re.MULTILINE)
+        )
         return int(found["rchar"]), int(found["wchar"])
     return None, None
 
@@ -191,10 +208,17 @@ def resident(path: Path) -> int:
     """How many bytes of a file the system has in memory: what was read of it since `evict`, and a little read ahead."""
     length = path.stat().st_size
     pages = -(-length // _PAGE)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE) as mapped:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(
+            file.fileno(), length, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        ) as mapped,
+    ):
         seen = (ctypes.c_ubyte * pages)()
         view = ctypes.c_char.from_buffer(mapped)
-        failed = ctypes.CDLL(None, use_errno=True).mincore(ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(length), seen)
+        failed = ctypes.CDLL(None, use_errno=True).mincore(
+            ctypes.c_void_p(ctypes.addressof(view)), ctypes.c_size_t(length), seen
+        )
         del view
     if failed:
         raise OSError(ctypes.get_errno(), "mincore", str(path))

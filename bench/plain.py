@@ -17,7 +17,8 @@ from flask import Flask, Response, jsonify, request
 from PIL import Image
 
 _MODEL = Path("/model")
-_SIDE, _CROP = 224, 0.875
+_SIDE = 224
+_CROP = 0.875
 
 app = Flask(__name__)
 _labels = (_MODEL / "labels.txt").read_text(encoding="utf-8").splitlines()
@@ -44,10 +45,16 @@ def score() -> Response:
 def _prepared(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     side = round(min(picture.size) * _CROP)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    cut = picture.crop((left, top, left + side, top + side)).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    left = (picture.width - side) // 2
+    top = (picture.height - side) // 2
+    cut = picture.crop((left, top, left + side, top + side)).resize(
+        (_SIDE, _SIDE), Image.Resampling.BICUBIC
+    )
     return np.asarray(cut, np.uint8)
 
 
 def _best(chances: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[list[str | float]]:
-    return [[_labels[index], round(float(chances[index]) * 100, 2)] for index in np.argsort(chances)[:-4:-1]]
+    return [
+        [_labels[index], round(float(chances[index]) * 100, 2)]
+        for index in np.argsort(chances)[:-4:-1]
+    ]

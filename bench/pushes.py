@@ -23,13 +23,16 @@ def raced(registry: str, blob: Path, turns: int) -> Transfer:
         turns: how often.
     """
     with blob.open("rb") as file:
-        digest, size = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", blob.stat().st_size
+        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        size = blob.stat().st_size
     pairs = []
     for turn in range(turns + 1):
         if turn % 2:
-            put, suite = plain(registry, "bench/plain", digest, blob), by_suite(registry, "bench/suite", digest, blob)
+            put = plain(registry, "bench/plain", digest, blob)
+            suite = by_suite(registry, "bench/suite", digest, blob)
         else:
-            suite, put = by_suite(registry, "bench/suite", digest, blob), plain(registry, "bench/plain", digest, blob)
+            suite = by_suite(registry, "bench/suite", digest, blob)
+            put = plain(registry, "bench/plain", digest, blob)
         pairs.append((suite, put))
     mine, other = zip(*pairs[1:], strict=True)
     return Transfer(size=size, suite=mine, put=other)
@@ -52,7 +55,10 @@ def plain(registry: str, repository: str, digest: str, blob: Path) -> float:
     answer.read()
     place = urlsplit(answer.headers["Location"])
     with blob.open("rb") as body:
-        headers = {"Content-Length": str(blob.stat().st_size), "Content-Type": "application/octet-stream"}
+        headers = {
+            "Content-Length": str(blob.stat().st_size),
+            "Content-Type": "application/octet-stream",
+        }
         connection.request("PUT", f"{place.path}?{place.query}&digest={digest}", body, headers)
         answer = connection.getresponse()
         answer.read()

@@ -55,14 +55,20 @@ def first(rivals: Rivals, turn: int) -> tuple[Run, Run]:
 def unchanged(rivals: Rivals, turns: int) -> Case:
     """Both ways again, with nothing new."""
     found = rivals.ground.published()
-    pairs = [_pair(turn, lambda: suite(rivals.ground), lambda: rivals.baseline.release("again")) for turn in range(turns)]
+    pairs = [
+        _pair(turn, lambda: suite(rivals.ground), lambda: rivals.baseline.release("again"))
+        for turn in range(turns)
+    ]
     return _case("unchanged", "nothing changed", weight(found), pairs)
 
 
 def code(rivals: Rivals, turns: int) -> Case:
     """A line of the application changes; the model stays, and whether the suite reads it is watched."""
     found = rivals.ground.published()
-    watched = (rivals.ground.layer(found), rivals.ground.file(max(found.files, key=lambda entry: entry.size)))
+    watched = (
+        rivals.ground.layer(found),
+        rivals.ground.file(max(found.files, key=lambda entry: entry.size)),
+    )
     read: list[int] = []
 
     def released() -> Run:
@@ -92,7 +98,13 @@ def model(rivals: Rivals, size: int, turns: int, base: Path, folder: Path) -> Ca
         rivals.ground.invoke("model.publish", "--directory", str(new))
         shutil.rmtree(new)
         rivals.baseline.lay_model(rivals.ground.published())
-        pairs.append(_pair(turn, lambda: suite(rivals.ground), partial(rivals.baseline.release, f"model-{size}-{turn}")))
+        pairs.append(
+            _pair(
+                turn,
+                lambda: suite(rivals.ground),
+                partial(rivals.baseline.release, f"model-{size}-{turn}"),
+            )
+        )
     found = weight(rivals.ground.published())
     return _case(f"model-{size}", f"model changed, {size / 1e6:.0f} MB", found, pairs)
 
@@ -133,11 +145,15 @@ def _pair(turn: int, mine: Callable[[], Run], other: Callable[[], Run]) -> tuple
     else:
         ours = mine()
         theirs = other()
-    log.info("    suite %s, docker build and push %s", seconds(ours.seconds), seconds(theirs.seconds))
+    log.info(
+        "    suite %s, docker build and push %s", seconds(ours.seconds), seconds(theirs.seconds)
+    )
     return ours, theirs
 
 
-def _case(name: str, title: str, size: int, pairs: Sequence[tuple[Run, Run]], read: tuple[int, ...] = ()) -> Case:
+def _case(
+    name: str, title: str, size: int, pairs: Sequence[tuple[Run, Run]], read: tuple[int, ...] = ()
+) -> Case:
     mine, other = zip(*pairs, strict=True)
     return Case(name=name, title=title, model=size, suite=mine, docker=other, weights_read=read)
 

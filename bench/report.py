@@ -5,10 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from statistics import median
 
-from bench.figures import FIELDS, Arrival, Burst, Case, Machine, Measured, Report, Rolled, Run, Served, Spread, Taken
+from bench.figures import (
+    FIELDS,
+    Arrival,
+    Burst,
+    Case,
+    Machine,
+    Measured,
+    Report,
+    Rolled,
+    Run,
+    Served,
+    Spread,
+    Taken,
+)
 from deploy.progress import size
 
-RELEASES, STAGES, MEMORY, SERVING, LOAD = "releases.png", "stages.png", "memory.png", "serving.png", "load.png"
+RELEASES = "releases.png"
+STAGES = "stages.png"
+MEMORY = "memory.png"
+SERVING = "serving.png"
+LOAD = "load.png"
 
 
 def markdown(report: Report) -> str:
@@ -20,13 +37,19 @@ def _lines(report: Report) -> Iterator[str]:
     measured = report.measured
     yield from ("# Figures", "", _taken(measured))
     yield from ("[How to run and read this](../08-benchmark.md).", "", *_machine(measured.machine))
-    yield from ("", "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.")
+    yield from (
+        "",
+        "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.",
+    )
     yield from _later(measured)
     yield ""
     yield from (
         "## Aims",
         "",
-        *_table(("promise", "found", "met"), ((aim.promise, aim.found, "yes" if aim.met else "**no**") for aim in report.aims)),
+        *_table(
+            ("promise", "found", "met"),
+            ((aim.promise, aim.found, "yes" if aim.met else "**no**") for aim in report.aims),
+        ),
     )
     if measured.cases:
         yield from _releases(measured.cases)
@@ -49,7 +72,11 @@ def _later(measured: Measured) -> Iterator[str]:
     for taken in runs:
         parts = ", ".join(part for part in FIELDS if measured.later.get(part) == taken)
         machine = taken.machine
-        other = "" if machine == measured.machine else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
+        other = (
+            ""
+            if machine == measured.machine
+            else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
+        )
         yield from ("", f"Measured later: {parts}. {_taken(taken)}{other}")
 
 
@@ -72,10 +99,25 @@ def _releases(cases: Iterable[Case]) -> Iterator[str]:
     yield from ("", "## Releases", "", f"![seconds]({RELEASES})", "")
     yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces replicas and proves it."
     yield ""
-    header = ("case", "pushed", "whole release", "docker build + push", "sent by the suite", "sent by docker push")
+    header = (
+        "case",
+        "pushed",
+        "whole release",
+        "docker build + push",
+        "sent by the suite",
+        "sent by docker push",
+    )
     yield from _table(header, (_times(case) for case in cases))
     yield from ("", f"![memory]({MEMORY})", "")
-    costs = ("case", "suite: memory", "suite: processor", "engine beside it", "docker's memory", "docker's processor", "engine beside it")
+    costs = (
+        "case",
+        "suite: memory",
+        "suite: processor",
+        "engine beside it",
+        "docker's memory",
+        "docker's processor",
+        "engine beside it",
+    )
     yield from _table(costs, (_costs(case) for case in cases))
     yield from ("", "## Where the time goes", "", f"![stages]({STAGES})", "")
     for case in cases:
@@ -110,8 +152,16 @@ def _others(measured: Measured) -> Iterator[str]:
     if transfer:
         yield from ("", "## A layer to the registry", "")
         rates = (transfer.size / median(times) / 1e6 for times in (transfer.suite, transfer.put))
-        rows = zip(("the suite", "one plain PUT"), (_seconds(transfer.suite), _seconds(transfer.put)), rates, strict=True)
-        yield from _table((size(transfer.size), "seconds", "MB a second"), ((who, taken, f"{rate:.0f}") for who, taken, rate in rows))
+        rows = zip(
+            ("the suite", "one plain PUT"),
+            (_seconds(transfer.suite), _seconds(transfer.put)),
+            rates,
+            strict=True,
+        )
+        yield from _table(
+            (size(transfer.size), "seconds", "MB a second"),
+            ((who, taken, f"{rate:.0f}") for who, taken, rate in rows),
+        )
     if measured.listing:
         yield from ("", "## `invoke --list`", "", _seconds(measured.listing))
 
@@ -141,7 +191,17 @@ def _rolled(rolled: tuple[Rolled, ...]) -> Iterator[str]:
     yield "Clients ask again and again, before rollouts and during many in a row."
     yield "An answer is mixed up if it is of a model that may not serve at that moment, or says what another model says."
     yield ""
-    header = ("target", "load", "clients", "requests", "a second", "failed", "mixed up", "p50, p99 at rest, ms", "p50, p99 in rollouts, ms")
+    header = (
+        "target",
+        "load",
+        "clients",
+        "requests",
+        "a second",
+        "failed",
+        "mixed up",
+        "p50, p99 at rest, ms",
+        "p50, p99 in rollouts, ms",
+    )
     yield from _table(header, (_under(item) for item in rolled))
     yield ""
     names = list(dict.fromkeys(rollout.name for item in rolled for rollout in item.rollouts))
@@ -154,15 +214,30 @@ def _arrivals(arrivals: tuple[Arrival, ...]) -> Iterator[str]:
     yield f"From the apply until a replica answers, of {len(arrivals)} replicas whose node had an older image of the application."
     yield ""
     header = ("seconds", "node found, image pulled", "model loaded", "ready for requests", "in all")
-    columns = ([item.started for item in arrivals], [item.loaded for item in arrivals], [item.ready for item in arrivals])
-    spreads = [Spread.of(column) for column in (*columns, [item.total for item in arrivals])] if arrivals else []
+    columns = (
+        [item.started for item in arrivals],
+        [item.loaded for item in arrivals],
+        [item.ready for item in arrivals],
+    )
+    spreads = (
+        [Spread.of(column) for column in (*columns, [item.total for item in arrivals])]
+        if arrivals
+        else []
+    )
     row = (f"{item.median:.1f} ({item.least:.1f} to {item.most:.1f})" for item in spreads)
     yield from _table(header, [("a replica", *row)] if arrivals else [])
 
 
 def _under(item: Rolled) -> tuple[str, ...]:
     counts = (f"{item.sent:,}", f"{item.rolling.rate:.0f}", str(item.failed), str(item.mixed))
-    return (item.target, item.load, str(item.clients), *counts, _latencies(item.rest), _latencies(item.rolling))
+    return (
+        item.target,
+        item.load,
+        str(item.clients),
+        *counts,
+        _latencies(item.rest),
+        _latencies(item.rolling),
+    )
 
 
 def _latencies(burst: Burst) -> str:
@@ -170,7 +245,9 @@ def _latencies(burst: Burst) -> str:
 
 
 def _took(item: Rolled, name: str) -> str:
-    return ", ".join(f"{rollout.end - rollout.begin:.1f}" for rollout in item.rollouts if rollout.name == name)
+    return ", ".join(
+        f"{rollout.end - rollout.begin:.1f}" for rollout in item.rollouts if rollout.name == name
+    )
 
 
 def middles(runs: tuple[Run, ...]) -> dict[str, float]:

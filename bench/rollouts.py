@@ -91,7 +91,12 @@ class Span:
 
 
 def under(
-    load: Load, target: str, name: str, steps: Iterable[Step], rest: float, lingers: Callable[[Span], float] = lambda _: 0.0
+    load: Load,
+    target: str,
+    name: str,
+    steps: Iterable[Step],
+    rest: float,
+    lingers: Callable[[Span], float] = lambda _: 0.0,
 ) -> Rolled:
     """Takes one step after the other while a load asks, and holds every answer against what may serve at that moment.
 
@@ -112,18 +117,31 @@ def under(
         serving = load.once()
         says = {serving.model: serving.said}
         for step in steps:
-            before, started = serving.model, time.monotonic()
+            before = serving.model
+            started = time.monotonic()
             step.take()
-            ended, serving = time.monotonic(), load.once()
+            ended = time.monotonic()
+            serving = load.once()
             says.setdefault(serving.model, serving.said)
             spans.append(Span(step.name, started, ended, before, serving.model))
-            log.info("    %s, %s: %.1f s, %d answers so far", name, step.name, ended - started, len(load.answers))
-    return _rolled(load, target, name, begin, [replace(span, lingers=lingers(span)) for span in spans], says)
+            log.info(
+                "    %s, %s: %.1f s, %d answers so far",
+                name,
+                step.name,
+                ended - started,
+                len(load.answers),
+            )
+    return _rolled(
+        load, target, name, begin, [replace(span, lingers=lingers(span)) for span in spans], says
+    )
 
 
-def _rolled(load: Load, target: str, name: str, begin: float, spans: Sequence[Span], says: Mapping[str, str]) -> Rolled:
+def _rolled(
+    load: Load, target: str, name: str, begin: float, spans: Sequence[Span], says: Mapping[str, str]
+) -> Rolled:
     answers = [answer for answer in load.answers if answer.at >= begin]
-    first, last = spans[0].begin, spans[-1].end
+    first = spans[0].begin
+    last = spans[-1].end
     return Rolled(
         target=target,
         load=name,
@@ -132,7 +150,10 @@ def _rolled(load: Load, target: str, name: str, begin: float, spans: Sequence[Sp
         mixed=sum(not fits(answer, spans, says) for answer in answers if answer.right),
         rest=summed([answer for answer in answers if answer.at < first], first - begin),
         rolling=summed([answer for answer in answers if first <= answer.at < last], last - first),
-        rollouts=tuple(Rollout(name=span.name, begin=span.begin - begin, end=span.end - begin) for span in spans),
+        rollouts=tuple(
+            Rollout(name=span.name, begin=span.begin - begin, end=span.end - begin)
+            for span in spans
+        ),
         seconds=tuple(_seconds(answers, begin, last)),
     )
 
@@ -142,15 +163,25 @@ def fits(answer: Answer, spans: Sequence[Span], says: Mapping[str, str]) -> bool
 
     In a rollout the model before it and the one after it may, at rest the one that serves; nothing else is known to say anything.
     """
-    met = [span for span in spans if span.begin <= answer.at + answer.seconds and answer.at <= span.end + span.lingers]
+    met = [
+        span
+        for span in spans
+        if span.begin <= answer.at + answer.seconds and answer.at <= span.end + span.lingers
+    ]
     past = [span for span in spans if span.end < answer.at]
-    allowed = {model for span in met for model in (span.before, span.after)} or {past[-1].after if past else spans[0].before}
+    allowed = {model for span in met for model in (span.before, span.after)} or {
+        past[-1].after if past else spans[0].before
+    }
     return answer.model in allowed and says.get(answer.model) == answer.said
 
 
 def _seconds(answers: Sequence[Answer], begin: float, end: float) -> Iterator[Second]:
     for at in range(int(end - begin)):
-        taken = [1000 * answer.seconds for answer in answers if answer.right and at <= answer.at - begin < at + 1]
+        taken = [
+            1000 * answer.seconds
+            for answer in answers
+            if answer.right and at <= answer.at - begin < at + 1
+        ]
         p50, p99 = (percentile(taken, 50), percentile(taken, 99)) if taken else (0.0, 0.0)
         yield Second(at=float(at), requests=len(taken), p50=p50, p99=p99)
 
@@ -175,12 +206,21 @@ class Deployer:
 
     def release(self, version: int, **variables: str) -> None:
         """Releases the newest code with a model."""
-        self.application.ok("release", *self.options, "--model", f"imagenet@{version}", **self.variables, **variables)
+        self.application.ok(
+            "release",
+            *self.options,
+            "--model",
+            f"imagenet@{version}",
+            **self.variables,
+            **variables,
+        )
 
     def change(self, version: int, line: str, **variables: str) -> None:
         """Changes the code, and releases it with a model."""
         path = self.application.folder / _CODE
-        path.write_text(f"{path.read_text(encoding='utf-8')}\n# {line}, {time.time()}\n", encoding="utf-8")
+        path.write_text(
+            f"{path.read_text(encoding='utf-8')}\n# {line}, {time.time()}\n", encoding="utf-8"
+        )
         self.application.commit(line)
         self.release(version, **variables)
 
@@ -202,7 +242,9 @@ class Deployer:
         path.write_text(good, encoding="utf-8")
         self.application.commit("good again")
         if done.code != _UNDONE:
-            raise TaskFailed(f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}")
+            raise TaskFailed(
+                f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}"
+            )
 
 
 def ten(deployer: Deployer) -> tuple[Step, ...]:

@@ -34,10 +34,29 @@ CAMERA = (4000, 3000)
 _NOISE = 12.0
 _QUALITY = 92
 _PLAIN = Path(__file__).with_name("plain.py")
-_PLAIN_PORT, _APP_PORT = 8000, 8080
+_PLAIN_PORT = 8000
+_APP_PORT = 8080
 _COMMANDS = {
-    "gunicorn, one sync worker": ("gunicorn", "--chdir", "/bench", "-w", "1", "-b", f"0.0.0.0:{_PLAIN_PORT}", "plain:app"),
-    "Flask's development server": ("flask", "--app", "/bench/plain.py", "run", "--host", "0.0.0.0", "--port", f"{_PLAIN_PORT}"),  # noqa: S104  in a container
+    "gunicorn, one sync worker": (
+        "gunicorn",
+        "--chdir",
+        "/bench",
+        "-w",
+        "1",
+        "-b",
+        f"0.0.0.0:{_PLAIN_PORT}",
+        "plain:app",
+    ),
+    "Flask's development server": (
+        "flask",
+        "--app",
+        "/bench/plain.py",
+        "run",
+        "--host",
+        "0.0.0.0",  # noqa: S104 - in a container
+        "--port",
+        f"{_PLAIN_PORT}",
+    ),
 }
 _WITHIN = 60.0
 _WARM_UP = 2
@@ -68,9 +87,16 @@ def loaded(ground: Ground, plan: Plan) -> tuple[Served, ...]:
         ground: its application serves the sample model.
         plan: how much load.
     """
-    bodies = {"small JPEG, 256 x 256": Application.scored("coffee.jpg"), "camera JPEG, 4000 x 3000": body_of(camera())}
+    bodies = {
+        "small JPEG, 256 x 256": Application.scored("coffee.jpg"),
+        "camera JPEG, 4000 x 3000": body_of(camera()),
+    }
     with _servers(ground) as servers:
-        return tuple(found for picture, body in bodies.items() for found in _under(servers, picture, body, plan))
+        return tuple(
+            found
+            for picture, body in bodies.items()
+            for found in _under(servers, picture, body, plan)
+        )
 
 
 def _under(servers: Sequence[Server], picture: str, body: bytes, plan: Plan) -> Iterator[Served]:
@@ -82,7 +108,13 @@ def _under(servers: Sequence[Server], picture: str, body: bytes, plan: Plan) -> 
                 _warm(server, body)
                 bursts[server.name].append(burst(server.port, body, clients, plan.seconds))
         for server in servers:
-            found = Served(server=server.name, picture=picture, body=len(body), clients=clients, bursts=tuple(bursts[server.name]))
+            found = Served(
+                server=server.name,
+                picture=picture,
+                body=len(body),
+                clients=clients,
+                bursts=tuple(bursts[server.name]),
+            )
             rate = statistics.median(item.rate for item in found.bursts)
             log.info("    %s, %s, %d clients: %.1f a second", server.name, picture, clients, rate)
             yield found
@@ -105,7 +137,8 @@ def burst(port: int, body: bytes, clients: int, seconds: float) -> Burst:
 @contextmanager
 def _servers(ground: Ground) -> Iterator[tuple[Server, ...]]:
     """The front door as it is, and beside it containers of the image that serves there."""
-    image, replicas = ground.replicas()[0].image, ground.settings.environment("local").replicas
+    image = ground.replicas()[0].image
+    replicas = ground.settings.environment("local").replicas
     door = Door(ground.engine, ground.door().id)
     slots = [number for number, slot in door.slots().items() if slot.admitted]
     labels = {BENCH: ground.label, "dev.twinship.bench.kind": "server"}
@@ -116,8 +149,14 @@ def _servers(ground: Ground) -> Iterator[tuple[Server, ...]]:
         for port in ports.values():
             _wait(port)
         yield (
-            Server(f"front door, {replicas} replicas", ground.application.port, lambda: _admit(door, slots, len(slots))),
-            Server("front door, 1 replica", ground.application.port, lambda: _admit(door, slots, 1)),
+            Server(
+                f"front door, {replicas} replicas",
+                ground.application.port,
+                lambda: _admit(door, slots, len(slots)),
+            ),
+            Server(
+                "front door, 1 replica", ground.application.port, lambda: _admit(door, slots, 1)
+            ),
             *(Server(name, port) for name, port in ports.items()),
         )
     finally:
@@ -165,7 +204,11 @@ def camera() -> bytes:
     """A picture of the size and weight that a camera of 12 megapixels writes: the sample's coffee, enlarged, with a sensor's noise."""
     with Image.open(ROOT / "sample" / "pictures" / "coffee.jpg") as small:
         large = np.asarray(small.resize(CAMERA, Image.Resampling.BICUBIC), np.float32)
-    noise = np.random.default_rng(1).normal(0.0, _NOISE, (CAMERA[1] // 2, CAMERA[0] // 2, 1)).astype(np.float32)
+    noise = (
+        np.random.default_rng(1)
+        .normal(0.0, _NOISE, (CAMERA[1] // 2, CAMERA[0] // 2, 1))
+        .astype(np.float32)
+    )
     noisy = large + noise.repeat(2, axis=0).repeat(2, axis=1)
     target = io.BytesIO()
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=_QUALITY)

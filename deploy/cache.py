@@ -40,7 +40,9 @@ class BlobWriter:
         self._blobs = blobs
         self._hash = hashlib.sha256()
         with room_for(blobs.root):
-            self._file = tempfile.NamedTemporaryFile(dir=blobs.temporary, prefix=_mark(), delete=False)  # noqa: SIM115  closed in __exit__
+            self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
+                dir=blobs.temporary, prefix=_mark(), delete=False
+            )
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
@@ -84,7 +86,12 @@ class BlobWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with suppress(OSError):
             self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
@@ -125,7 +132,11 @@ class Blobs:
         try:
             return self.path(digest).open("rb")
         except FileNotFoundError:
-            raise BlobCorrupt("the cache has lost a blob", on=digest, next="run the stage again; it fetches what is missing") from None
+            raise BlobCorrupt(
+                "the cache has lost a blob",
+                on=digest,
+                next="run the stage again; it fetches what is missing",
+            ) from None
 
     def read(self, digest: str) -> bytes:
         """Small bytes as a whole, checked against their digest.
@@ -137,7 +148,11 @@ class Blobs:
             data = file.read()
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             self.drop(digest)
-            raise BlobCorrupt("a cached blob has other bytes than its name says; it was dropped", on=digest, next="run again")
+            raise BlobCorrupt(
+                "a cached blob has other bytes than its name says; it was dropped",
+                on=digest,
+                next="run again",
+            )
         return data
 
     def put(self, data: bytes) -> str:
@@ -158,7 +173,9 @@ class Blobs:
             DiskFull: the cache's file system has no room.
         """
         with room_for(self.root):
-            made = tempfile.TemporaryDirectory(dir=self.temporary, prefix=_mark(), ignore_cleanup_errors=True)
+            made = tempfile.TemporaryDirectory(
+                dir=self.temporary, prefix=_mark(), ignore_cleanup_errors=True
+            )
         with made as name:
             yield Path(name)
 
@@ -185,7 +202,11 @@ class Blobs:
     def latest_note(self, kind: str) -> str | None:
         """The record of that kind that was kept last."""
         notes = list((self.root / "notes" / kind).glob("*.json"))
-        return max(notes, key=lambda path: path.stat().st_mtime_ns).read_text(encoding="utf-8") if notes else None
+        return (
+            max(notes, key=lambda path: path.stat().st_mtime_ns).read_text(encoding="utf-8")
+            if notes
+            else None
+        )
 
     def _note(self, kind: str, name: str) -> Path:
         return self.root / "notes" / kind / f"{quote(name, safe='')}.json"
@@ -200,7 +221,9 @@ class Blobs:
 
 def _mark() -> str:
     """How the names begin of what this process has under way."""
-    return f"{quote(str(replace(Owner.current(), person='')), safe='')}@{quote(machine(), safe='')}@"
+    return (
+        f"{quote(str(replace(Owner.current(), person='')), safe='')}@{quote(machine(), safe='')}@"
+    )
 
 
 def _is_left(path: Path) -> bool:
@@ -222,5 +245,7 @@ def room_for(place: Path) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise DiskFull(
-            "no space is left on the disk", on=str(place), next="free some space and run again; nothing that was complete is lost"
+            "no space is left on the disk",
+            on=str(place),
+            next="free some space and run again; nothing that was complete is lost",
         ) from error

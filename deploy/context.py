@@ -91,8 +91,12 @@ class Site:
     @property
     def elsewhere(self) -> tuple[str, ...]:
         """Other repositories of the same registry, which may hold the same blobs."""
-        others = (env for env in self.settings.environments.values() if env.registry == self.env.registry)
-        return tuple(sorted({env.repository or self.settings.app.name for env in others} - {self.repository}))
+        others = (
+            env for env in self.settings.environments.values() if env.registry == self.env.registry
+        )
+        return tuple(
+            sorted({env.repository or self.settings.app.name for env in others} - {self.repository})
+        )
 
     @cached_property
     def login(self) -> Login | None:
@@ -123,7 +127,7 @@ class Site:
     def start_registry(self) -> None:
         """Makes sure that a registry of this machine answers; the others are somebody else's to start."""
         if not self.registry_is_up:
-            self.engine  # noqa: B018  making it ready starts the registry
+            self.engine  # noqa: B018 - making it ready starts the registry
 
     @cached_property
     def target(self) -> Target:
@@ -134,12 +138,18 @@ class Site:
             ReleaseError: what a release needs is missing, as its kinds say.
         """
         self._named_login()
-        return self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
+        return (
+            self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
+        )
 
     @cached_property
     def view(self) -> Target:
         """Where releases serve, to be looked at; nothing is installed or started for it."""
-        return self._docker(self.here.connect(), self.env) if isinstance(self.env, Docker) else self.on_cluster
+        return (
+            self._docker(self.here.connect(), self.env)
+            if isinstance(self.env, Docker)
+            else self.on_cluster
+        )
 
     def _docker(self, engine: Engine, env: Docker) -> Target:
         from deploy.targets.docker.target import DockerTarget
@@ -180,7 +190,7 @@ class Site:
     def cluster(self) -> Cluster:
         """The environment's namespace."""
         env = self.env
-        assert isinstance(env, Kubernetes)  # noqa: S101  asked only of an environment on a cluster
+        assert isinstance(env, Kubernetes)  # noqa: S101 - asked only of an environment on a cluster
         return self.here.cluster(env.kubeconfig_from(self.directory), env.context, env.namespace)
 
     def resolve(self, version: str) -> Model:
@@ -219,7 +229,9 @@ class Site:
         module, _, function = named.partition(":")
         if not named:
             raise SampleUnavailable(
-                "this application has no sample model", on="[model] sample", next="publish a model: `invoke model.publish --directory DIR`"
+                "this application has no sample model",
+                on="[model] sample",
+                next="publish a model: `invoke model.publish --directory DIR`",
             )
         if str(self.directory) not in sys.path:
             sys.path.append(str(self.directory))
@@ -227,7 +239,9 @@ class Site:
             write = getattr(import_module(module), function)
         except (ImportError, AttributeError) as error:
             raise SettingsInvalid(
-                f"the sample cannot be imported: {error}", on="[model] sample", next="name it as module:function"
+                f"the sample cannot be imported: {error}",
+                on="[model] sample",
+                next="name it as module:function",
             ) from error
 
         def made(version: str, folder: Path) -> None:
@@ -248,4 +262,8 @@ def _variable(name: str) -> str:
     try:
         return os.environ[name]
     except KeyError:
-        raise SettingsInvalid(f"the environment variable {name} is not set", on="the registry's login", next=f"set {name}") from None
+        raise SettingsInvalid(
+            f"the environment variable {name} is not set",
+            on="the registry's login",
+            next=f"set {name}",
+        ) from None

@@ -50,7 +50,12 @@ def _fetched(site: Site, wanted: Model) -> ModelLayer:
         return found
     started = time.monotonic()
     fetched = model.fetch(wanted, site.store, site.blobs, site.settings.model.mount)
-    log.info("model  %s, %s, fetched in %s", wanted, progress.size(fetched.size), progress.seconds(time.monotonic() - started))
+    log.info(
+        "model  %s, %s, fetched in %s",
+        wanted,
+        progress.size(fetched.size),
+        progress.seconds(time.monotonic() - started),
+    )
     return fetched
 
 
@@ -60,7 +65,11 @@ def known_layer(site: Site, wanted: Model) -> ModelLayer | None:
     cached = model.cached_layer(wanted, site.blobs, mount)
     if cached and site.blobs.has(cached.digest, cached.size):
         return cached
-    found = registry.find_layer(wanted, mount, site.repository, site.registry) if site.registry_is_up else None
+    found = (
+        registry.find_layer(wanted, mount, site.repository, site.registry)
+        if site.registry_is_up
+        else None
+    )
     if found:
         model.remember(found, site.blobs, mount)
     return found
@@ -73,7 +82,8 @@ def build(site: Site) -> AppImage:
     if found:
         log.info("code   %s, nothing to build", found.commit)
         return found
-    started, why = time.monotonic(), image.why_build(site.settings.app.name, inputs, site.blobs)
+    started = time.monotonic()
+    why = image.why_build(site.settings.app.name, inputs, site.blobs)
     log.info("code   %s, building: %s", inputs.commit, why)
     built = _built(site, inputs)
     image.remember(built, inputs, site.blobs)
@@ -90,22 +100,33 @@ def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
             return cached
     if not site.registry_is_up:
         return None
-    found = registry.find_app(site.settings.app.name, inputs.key, site.repository, site.registry, site.blobs)
+    found = registry.find_app(
+        site.settings.app.name, inputs.key, site.repository, site.registry, site.blobs
+    )
     if found:
         image.remember(found, inputs, site.blobs)
     return found
 
 
 def _built(site: Site, inputs: source.Inputs) -> AppImage:
-    settings, engine = site.settings, site.engine
+    settings = site.settings
+    engine = site.engine
     base = parts.base(engine, settings.image, site.here)
     wheels = settings.image.wheels
     packages = download(wheels, site.directory, engine.machine, site.blobs) if wheels else ()
     tag = f"twinship/{settings.app.name}:app-{inputs.key}"
-    modern = settings.image.builder == "buildkit" or (settings.image.builder == "auto" and buildkit.command() is not None)
+    modern = settings.image.builder == "buildkit" or (
+        settings.image.builder == "auto" and buildkit.command() is not None
+    )
     builder = buildkit.build if modern else engine.build
     with source.context(inputs, packages) as context:
-        builder(context, dockerfile=settings.image.dockerfile, args={"BASE": base}, tag=tag, said=progress.note)
+        builder(
+            context,
+            dockerfile=settings.image.dockerfile,
+            args={"BASE": base},
+            tag=tag,
+            said=progress.note,
+        )
     config, layers = export(engine.save(tag), site.blobs, tag)
     return image.described(settings.app.name, inputs.key, inputs.commit, config, layers, site.blobs)
 
@@ -121,12 +142,29 @@ def join(site: Site, app: AppImage, layer: ModelLayer) -> Image:
 
 def check(site: Site, joined: Image) -> Verdict:
     """Runs exactly the joined image on the engine and plays its golden cases."""
-    started, app = time.monotonic(), site.settings.app
-    held = smoke.load(joined, site.engine, site.blobs, lambda item: registry.bring(item, site.repository, site.registry, site.blobs)).id
+    started = time.monotonic()
+    app = site.settings.app
+    held = smoke.load(
+        joined,
+        site.engine,
+        site.blobs,
+        lambda item: registry.bring(item, site.repository, site.registry, site.blobs),
+    ).id
     verdict = smoke.check(
-        joined, held, proof(site, joined), site.trials, port=app.port, ready=app.ready, within=site.env.ready_within, play=site.play
+        joined,
+        held,
+        proof(site, joined),
+        site.trials,
+        port=app.port,
+        ready=app.ready,
+        within=site.env.ready_within,
+        play=site.play,
     )
-    log.info("smoke  %s passed in %s", progress.count(len(verdict.cases), "golden case"), progress.seconds(time.monotonic() - started))
+    log.info(
+        "smoke  %s passed in %s",
+        progress.count(len(verdict.cases), "golden case"),
+        progress.seconds(time.monotonic() - started),
+    )
     return verdict
 
 
@@ -134,7 +172,9 @@ def push(site: Site, joined: Image) -> Release:
     """Makes sure that the environment's registry holds the image."""
     site.start_registry()
     mount = site.settings.model.mount
-    pushed = registry.push(joined, site.repository, site.registry, site.blobs, mount=mount, elsewhere=site.elsewhere)
+    pushed = registry.push(
+        joined, site.repository, site.registry, site.blobs, mount=mount, elsewhere=site.elsewhere
+    )
     log.info("push   %s@%s", pushed.repository, joined.digest[:19])
     return pushed
 
@@ -160,7 +200,12 @@ def deploy(
         decided_on=decided_on,
         play=site.play,
     )
-    log.info("serves %s, release %d, in %s", site.target.url, done.attempt.id, progress.seconds(time.monotonic() - started))
+    log.info(
+        "serves %s, release %d, in %s",
+        site.target.url,
+        done.attempt.id,
+        progress.seconds(time.monotonic() - started),
+    )
     return done
 
 
@@ -183,7 +228,7 @@ def proof(site: Site, joined: Image) -> golden.Proof:
 
 def release(site: Site, version: str = model.LATEST) -> Released:
     """Brings the newest code and a model to the front door; what is there already is not done again."""
-    site.target, site.engine  # noqa: B018  all that cluster and machine must have is found, or told missing, before anything else
+    site.target, site.engine  # noqa: B018 - all that cluster and machine must have is found, or told missing, before anything else
     layer = fetch(site, version)
     joined = join(site, build(site), layer)
     already = served_already(site, Release(image=joined, repository=site.images))
@@ -199,7 +244,12 @@ def served_already(site: Site, wanted: Release) -> Released | None:
     history = site.target.history()
     now = rollout.current(history)
     # An attempt that has not ended may have changed what its replicas do not show.
-    if now is None or history[-1].ending is None or now.attempt.release != wanted or not site.target.serves(wanted):
+    if (
+        now is None
+        or history[-1].ending is None
+        or now.attempt.release != wanted
+        or not site.target.serves(wanted)
+    ):
         return None
     verdict = rollout.verify(site.target, proof(site, wanted.image), site.play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
@@ -240,7 +290,9 @@ def _is_gone(site: Site, release: Release) -> bool:
     except RegistryNotFound:
         return True
     except RegistryError as error:
-        log.warning("the registry cannot be asked for %s: %s", release.image.digest[:19], error.what)
+        log.warning(
+            "the registry cannot be asked for %s: %s", release.image.digest[:19], error.what
+        )
         return False
 
 
@@ -266,6 +318,8 @@ def serving(site: Site) -> Rollout:
     now = rollout.current(site.view.history())
     if now is None:
         raise ReleaseUnknown(
-            "nothing has been released here yet", on=f"environment {site.environment}", next="`invoke release` makes a first release"
+            "nothing has been released here yet",
+            on=f"environment {site.environment}",
+            next="`invoke release` makes a first release",
         )
     return now

@@ -44,7 +44,11 @@ def _steps(site: Site, version: str) -> Iterator[Step]:
     yield _fetch(site, wanted, layer)
     inputs = source.inputs(site.directory, site.settings)
     app = pipeline.known_app(site, inputs)
-    why = f"{app.commit} is built already" if app else image.why_build(site.settings.app.name, inputs, site.blobs)
+    why = (
+        f"{app.commit} is built already"
+        if app
+        else image.why_build(site.settings.app.name, inputs, site.blobs)
+    )
     yield Step(stage="build", runs=app is None, why=why)
     joined = pipeline.join(site, app, layer) if app and layer else None
     yield from _release(site, now, joined)
@@ -67,7 +71,11 @@ def _wanted(site: Site, version: str) -> Model | None:
 
 def _fetch(site: Site, wanted: Model | None, layer: ModelLayer | None) -> Step:
     if wanted is None:
-        return Step(stage="fetch", runs=True, why="the store is empty: the sample model will be made and published")
+        return Step(
+            stage="fetch",
+            runs=True,
+            why="the store is empty: the sample model will be made and published",
+        )
     if layer:
         return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
     described = model.described_in(site.store, wanted.name, wanted.version)
@@ -83,13 +91,23 @@ def _release(site: Site, now: Rollout | None, joined: Image | None) -> Iterator[
     wanted = Release(image=joined, repository=site.images) if joined else None
     if now and now.attempt.release == wanted and site.view.serves(wanted):
         for stage in ("smoke", "push", "deploy"):
-            yield Step(stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image")
+            yield Step(
+                stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image"
+            )
         return
     same = now is not None and now.attempt.release == wanted
-    yield Step(stage="smoke", runs=True, why="this image is tried out again" if same else "this image does not serve yet")
+    yield Step(
+        stage="smoke",
+        runs=True,
+        why="this image is tried out again" if same else "this image does not serve yet",
+    )
     yield _push(site, joined)
     changed = "is not as the settings and manifests say" if same else "serves another image"
-    yield Step(stage="deploy", runs=True, why=f"release {now.attempt.id} {changed}" if now else "nothing was released here yet")
+    yield Step(
+        stage="deploy",
+        runs=True,
+        why=f"release {now.attempt.id} {changed}" if now else "nothing was released here yet",
+    )
 
 
 def _push(site: Site, joined: Image | None) -> Step:
@@ -99,7 +117,11 @@ def _push(site: Site, joined: Image | None) -> Step:
         return Step(stage="push", runs=True, why="the registry is not up yet")
     lacking = registry.missing(site.blobs.read(joined.digest), site.repository, site.registry)
     moves = sum(item.size for item in lacking)
-    why = f"the registry lacks {progress.count(len(lacking), 'blob')}" if lacking else "the registry has all of it"
+    why = (
+        f"the registry lacks {progress.count(len(lacking), 'blob')}"
+        if lacking
+        else "the registry has all of it"
+    )
     return Step(stage="push", runs=bool(lacking), why=why, moves=moves)
 
 

@@ -80,9 +80,20 @@ class Bars:
     def track(self, label: str, total: int) -> Iterator[Advance]:
         """Draws a bar."""
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TransferSpeedColumn,
+        )
 
-        columns = (TextColumn("    {task.description}"), BarColumn(24), DownloadColumn(), TransferSpeedColumn())
+        columns = (
+            TextColumn("    {task.description}"),
+            BarColumn(24),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+        )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             task = bars.add_task(label, total=total or None)
             yield lambda count: bars.advance(task, count)
@@ -90,7 +101,12 @@ class Bars:
     def note(self, text: str) -> None:
         """Writes the line over the one before, cut to what the terminal shows on one."""
         shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
-        print(f"\r\x1b[K    \x1b[2m{shown[: _columns() - 5]}\x1b[0m", end="\r", file=sys.stderr, flush=True)
+        print(
+            f"\r\x1b[K    \x1b[2m{shown[: _columns() - 5]}\x1b[0m",
+            end="\r",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _columns() -> int:
@@ -101,7 +117,7 @@ def _columns() -> int:
         return _USUAL
 
 
-_display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: B039  Quiet holds no state
+_display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: B039 - Quiet holds no state
 
 
 @contextmanager
@@ -142,4 +158,8 @@ def seconds(duration: float) -> str:
     """A duration for people: `0.4 s`, `12 s`, `3 min 05 s`."""
     if duration < 10:
         return f"{duration:.1f} s"
-    return f"{duration:.0f} s" if duration < _MINUTE else f"{duration // _MINUTE:.0f} min {duration % _MINUTE:02.0f} s"
+    return (
+        f"{duration:.0f} s"
+        if duration < _MINUTE
+        else f"{duration // _MINUTE:.0f} min {duration % _MINUTE:02.0f} s"
+    )

@@ -29,12 +29,20 @@ def promote(site: Site, source: Site) -> Released:
         RegistryNotFound: its image is no longer in that environment's registry.
         RolloutLocked: somebody else is at work here, or has released here since this was decided.
     """
-    before, proven = site.target.history(), pipeline.serving(source).attempt.release
+    before = site.target.history()
+    proven = pipeline.serving(source).attempt.release
     source.start_registry()
     site.start_registry()
-    log.info("from   %s: %s with %s", source.environment, proven.image.app.commit, proven.image.layer.model)
+    log.info(
+        "from   %s: %s with %s",
+        source.environment,
+        proven.image.app.commit,
+        proven.image.layer.model,
+    )
     mount = site.settings.model.mount
-    copied = registry.copy(proven, source.registry, site.repository, site.registry, site.blobs, mount=mount)
+    copied = registry.copy(
+        proven, source.registry, site.repository, site.registry, site.blobs, mount=mount
+    )
     already = pipeline.served_already(site, copied)
     if already:
         return already
@@ -52,7 +60,11 @@ def promote_canary(site: Site) -> Rollout:
     """
     begun = _decided(site, "promote")
     if begun.ending and not begun.succeeded:
-        raise CanaryAborted(f"the canary was taken back: {begun.ending.why}", on=begun.attempt.url, next="release again when it is mended")
+        raise CanaryAborted(
+            f"the canary was taken back: {begun.ending.why}",
+            on=begun.attempt.url,
+            next="release again when it is mended",
+        )
     if begun.ending:
         return begun
     if not site.on_cluster.may_take_over(begun.attempt.release):
@@ -72,20 +84,35 @@ def abort(site: Site) -> Rollout:
     """
     begun = _decided(site, "abort")
     if begun.succeeded:
-        raise ReleaseUnknown("the canary has taken over already", on=begun.attempt.url, next="`invoke rollback` takes it back")
+        raise ReleaseUnknown(
+            "the canary has taken over already",
+            on=begun.attempt.url,
+            next="`invoke rollback` takes it back",
+        )
     return begun if begun.ending else rollout.abort(site.on_cluster, owner.person())
 
 
 def _decided(site: Site, verb: Literal["promote", "abort"]) -> Rollout:
     """Leaves word about the canary, and waits until its deployer is done or gone; returns the attempt as it is then."""
     target = site.on_cluster
-    held, open_ = target.canary(), [item for item in target.history() if item.ending is None]
-    begun = next((item for item in reversed(open_) if item.attempt.release.image.digest == held), None)
+    held = target.canary()
+    open_ = [item for item in target.history() if item.ending is None]
+    begun = next(
+        (item for item in reversed(open_) if item.attempt.release.image.digest == held), None
+    )
     if begun is None:
-        raise ReleaseUnknown("no canary is held", on=f"environment {site.environment}", next="`invoke status` shows what serves")
+        raise ReleaseUnknown(
+            "no canary is held",
+            on=f"environment {site.environment}",
+            next="`invoke status` shows what serves",
+        )
     target.decide(verb, owner.person())
     try:
         with target.locked():
             return next(item for item in target.history() if item.attempt.id == begun.attempt.id)
     except RolloutLocked as busy:
-        raise RolloutLocked(f"{busy.what}; it was told to {verb}", on=busy.on, next="`invoke status` shows what comes of it") from busy
+        raise RolloutLocked(
+            f"{busy.what}; it was told to {verb}",
+            on=busy.on,
+            next="`invoke status` shows what comes of it",
+        ) from busy

@@ -32,7 +32,9 @@ class Loaded(NamedTuple):
     sent: int
 
 
-def load(joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None]) -> Loaded:
+def load(
+    joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None]
+) -> Loaded:
     """Makes the engine hold an image, giving it only the layers that it lacks.
 
     Args:
@@ -62,7 +64,12 @@ def load(joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descripto
 
 
 def _load(
-    layers: tuple[Descriptor, ...], shared: int, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None], joined: Image
+    layers: tuple[Descriptor, ...],
+    shared: int,
+    engine: Engine,
+    blobs: Blobs,
+    bring: Callable[[Descriptor], None],
+    joined: Image,
 ) -> Loaded:
     sent = layers[shared:]
     for item in sent:
@@ -73,13 +80,19 @@ def _load(
     found = held(engine, joined)
     if found is None:
         raise EngineFailed(
-            "the engine took the image under another identity", on=joined.digest, next="run again; `invoke doctor` checks the engine"
+            "the engine took the image under another identity",
+            on=joined.digest,
+            next="run again; `invoke doctor` checks the engine",
         )
     return Loaded(found, total)
 
 
 def _archive(
-    layers: tuple[Descriptor, ...], sent: tuple[Descriptor, ...], blobs: Blobs, joined: Image, advance: Callable[[int], None]
+    layers: tuple[Descriptor, ...],
+    sent: tuple[Descriptor, ...],
+    blobs: Blobs,
+    joined: Image,
+    advance: Callable[[int], None],
 ) -> Iterator[bytes]:
     """A tar for `docker load`, without the layers that the engine holds already: it finds those by their chain of ids.
 
@@ -101,9 +114,21 @@ def _archive(
 def _documents(layers: tuple[Descriptor, ...], blobs: Blobs, joined: Image) -> dict[str, bytes]:
     """What describes an image, in both forms, by its path in the tar."""
     tag = f"twinship/{joined.app.name}:{joined.digest.removeprefix('sha256:')[:12]}"
-    named = {"io.containerd.image.name": f"docker.io/{tag}", "org.opencontainers.image.ref.name": tag.rpartition(":")[2]}
-    manifest = {"mediaType": image.MANIFEST_TYPE, "digest": joined.digest, "size": joined.manifest.size, "annotations": named}
-    saved = {"Config": _path(joined.config), "RepoTags": [tag], "Layers": [_path(item.digest) for item in layers]}
+    named = {
+        "io.containerd.image.name": f"docker.io/{tag}",
+        "org.opencontainers.image.ref.name": tag.rpartition(":")[2],
+    }
+    manifest = {
+        "mediaType": image.MANIFEST_TYPE,
+        "digest": joined.digest,
+        "size": joined.manifest.size,
+        "annotations": named,
+    }
+    saved = {
+        "Config": _path(joined.config),
+        "RepoTags": [tag],
+        "Layers": [_path(item.digest) for item in layers],
+    }
     return {
         "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode(),

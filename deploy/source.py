@@ -50,17 +50,26 @@ class Inputs:
     @property
     def listed(self) -> dict[str, str]:
         """The inputs by name, each with a value that changes when it does."""
-        return {"the base image": self.base, "the wheels' Python": self.python, "the revision": self.commit.full, **self.files}
+        return {
+            "the base image": self.base,
+            "the wheels' Python": self.python,
+            "the revision": self.commit.full,
+            **self.files,
+        }
 
     @property
     def key(self) -> str:
         """A name for exactly these inputs."""
-        return hashlib.sha256(json.dumps(self.listed, sort_keys=True).encode()).hexdigest()[:_KEY_LENGTH]
+        return hashlib.sha256(json.dumps(self.listed, sort_keys=True).encode()).hexdigest()[
+            :_KEY_LENGTH
+        ]
 
     def changed_since(self, before: Mapping[str, str]) -> str:
         """What differs from the inputs of an earlier build, in a few words; empty if nothing does."""
         now = self.listed
-        changes = [f"{name} changed" for name in now if name in before and now[name] != before[name]]
+        changes = [
+            f"{name} changed" for name in now if name in before and now[name] != before[name]
+        ]
         changes += [f"{name} is new" for name in now.keys() - before.keys()]
         changes += [f"{name} is gone" for name in before.keys() - now.keys()]
         # A new revision alone is worth saying; beside the files that it changed it is noise.
@@ -92,15 +101,31 @@ def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
         SourceUnreadable: there is a repository, but git cannot read it.
     """
     installed = shutil.which("git") is not None
-    if not installed or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None:
-        log.warning("%s: the release is marked %s", "no git repository here" if installed else "git is not installed", UNVERSIONED)
+    if (
+        not installed
+        or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None
+    ):
+        log.warning(
+            "%s: the release is marked %s",
+            "no git repository here" if installed else "git is not installed",
+            UNVERSIONED,
+        )
         return Commit(revision=UNVERSIONED, dirty=True)
     if _git(directory, "rev-parse", "--is-shallow-repository") == "true":
-        log.warning("this clone is shallow: the revision may be a later one than the last that changed the code; fetch the whole history")
-    paths = [*(f":(glob){pattern}" for pattern in patterns), *(f":(exclude,glob)**/{cache}" for cache in _CACHES)]
-    revision = _git(directory, "log", "-1", "--format=%H", "--", *paths, refused_ok=True) or UNVERSIONED
+        log.warning(
+            "this clone is shallow: the revision may be a later one than the last that changed the code; fetch the whole history"
+        )
+    paths = [
+        *(f":(glob){pattern}" for pattern in patterns),
+        *(f":(exclude,glob)**/{cache}" for cache in _CACHES),
+    ]
+    revision = (
+        _git(directory, "log", "-1", "--format=%H", "--", *paths, refused_ok=True) or UNVERSIONED
+    )
     # What git ignores enters the image all the same, so it counts.
-    states = _git(directory, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *paths)
+    states = _git(
+        directory, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *paths
+    )
     return Commit(revision=revision, dirty=bool(states))
 
 
@@ -115,14 +140,18 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
         SourceUnreadable: a file is no longer what it was when the inputs were read.
         DiskFull: there is no room for it.
     """
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  handed to the caller, who closes it
+    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - handed to the caller, who closes it
     with room_for(Path(tempfile.gettempdir())), tarfile.open(fileobj=packed, mode="w") as archive:
         files = {path: inputs.directory / path for path in inputs.files}
         files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
         for name, path in sorted(files.items()):
             _pack(archive, name, path)
             if name in inputs.files and _state(inputs.directory, name) != inputs.files[name]:
-                raise SourceUnreadable("a file was changed while it was read", on=str(path), next="run again when nobody writes to it")
+                raise SourceUnreadable(
+                    "a file was changed while it was read",
+                    on=str(path),
+                    next="run again when nobody writes to it",
+                )
     packed.seek(0)
     return packed
 
@@ -130,20 +159,27 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
 def _pack(archive: tarfile.TarFile, name: str, path: Path) -> None:
     member = tarfile.TarInfo(name)
     with _readable(path), path.open("rb") as content:
-        member.size, member.mode = path.stat().st_size, 0o755 if os.access(path, os.X_OK) else 0o644
+        member.size = path.stat().st_size
+        member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
         archive.addfile(member, content)
 
 
 def _patterns(settings: Settings) -> tuple[str, ...]:
     wheels = settings.image.wheels
-    return (*settings.app.files, settings.image.dockerfile, *([wheels.requirements] if wheels else []))
+    return (
+        *settings.app.files,
+        settings.image.dockerfile,
+        *([wheels.requirements] if wheels else []),
+    )
 
 
 def _paths(directory: Path, patterns: tuple[str, ...]) -> tuple[str, ...]:
     found: set[str] = set()
     for pattern in patterns:
         matches = {
-            path.relative_to(directory).as_posix() for path in _matches(directory, pattern) if path.is_file() and not _is_cache(path)
+            path.relative_to(directory).as_posix()
+            for path in _matches(directory, pattern)
+            if path.is_file() and not _is_cache(path)
         }
         if not matches:
             raise SourceUnreadable("no file matches", on=str(directory / pattern), next=_MEND)
@@ -157,7 +193,9 @@ def _matches(directory: Path, pattern: str) -> list[Path]:
     try:
         return list(directory.glob(spelt))
     except (ValueError, NotImplementedError) as error:
-        raise SourceUnreadable(f"the pattern cannot be read: {error}", on=pattern, next=_MEND) from error
+        raise SourceUnreadable(
+            f"the pattern cannot be read: {error}", on=pattern, next=_MEND
+        ) from error
 
 
 def _is_cache(path: Path) -> bool:
@@ -166,10 +204,20 @@ def _is_cache(path: Path) -> bool:
 
 def _state(directory: Path, name: str) -> str:
     path = directory / name
-    if ".." in path.relative_to(directory).parts or not path.resolve().is_relative_to(directory.resolve()):
-        raise SourceUnreadable("a file lies outside of the application's folder", on=str(path), next="copy it into the folder")
+    if ".." in path.relative_to(directory).parts or not path.resolve().is_relative_to(
+        directory.resolve()
+    ):
+        raise SourceUnreadable(
+            "a file lies outside of the application's folder",
+            on=str(path),
+            next="copy it into the folder",
+        )
     if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
-        raise SourceUnreadable("a link leads out of its folder", on=str(path), next="replace it by the file it points to")
+        raise SourceUnreadable(
+            "a link leads out of its folder",
+            on=str(path),
+            next="replace it by the file it points to",
+        )
     with _readable(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{'x' if os.access(path, os.X_OK) else '-'} {digest}"
@@ -182,11 +230,15 @@ def _readable(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise SourceUnreadable(f"a file cannot be read: {error.strerror or error}", on=str(path), next="make it readable") from error
+        raise SourceUnreadable(
+            f"a file cannot be read: {error.strerror or error}",
+            on=str(path),
+            next="make it readable",
+        ) from error
 
 
 def _git(directory: Path, *arguments: str, refused_ok: bool = False) -> str | None:
-    done = subprocess.run(  # noqa: S603  the user's own git
+    done = subprocess.run(  # noqa: S603 - the user's own git
         ["git", "--no-optional-locks", "-C", str(directory), *arguments],  # noqa: S607
         capture_output=True,
         text=True,
@@ -199,5 +251,8 @@ def _git(directory: Path, *arguments: str, refused_ok: bool = False) -> str | No
     if refused_ok and "dubious ownership" not in done.stderr:
         return None
     raise SourceUnreadable(
-        "git cannot read this repository", on=str(directory), next="see git's message", detail=f"  {done.stderr.strip()}"
+        "git cannot read this repository",
+        on=str(directory),
+        next="see git's message",
+        detail=f"  {done.stderr.strip()}",
     )

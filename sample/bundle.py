@@ -43,7 +43,9 @@ class ChecksumError(SampleError):
     """Bytes differ from those that are pinned here."""
 
     def __init__(self, subject: str, expected: str, actual: str) -> None:
-        self.subject, self.expected, self.actual = subject, expected, actual
+        self.subject = subject
+        self.expected = expected
+        self.actual = actual
         super().__init__(
             f"{subject}: sha256 {expected} is expected, it is {actual}. Something between the index and here changed it; do not publish it."
         )

@@ -92,11 +92,13 @@ LITE1 = deepen(LITE0, "efficientnet-lite1", 1.1)
 
 def blocks(architecture: Architecture) -> Iterator[Block]:
     """List the blocks of a network, first to last."""
-    inputs, index = architecture.stem, 0
+    inputs = architecture.stem
+    index = 0
     for stage in architecture.stages:
         for repeat in range(stage.repeats):
             yield Block(index, inputs, stage, stage.stride if repeat == 0 else 1)
-            inputs, index = stage.filters, index + 1
+            inputs = stage.filters
+            index = index + 1
 
 
 def build(architecture: Architecture, weights: Tensors) -> bytes:
@@ -136,14 +138,18 @@ def _clip(graph: Graph, value: str) -> str:
 
 
 def _add_block(graph: Graph, entry: str, block: Block) -> str:
-    stage, prefix = block.stage, f"_blocks.{block.index}."
-    width, value = block.inputs * stage.expansion, entry
+    stage = block.stage
+    prefix = f"_blocks.{block.index}."
+    width = block.inputs * stage.expansion
+    value = entry
     if stage.expansion != 1:
         names = (f"{prefix}_expand_conv", f"{prefix}_bn0")
         value = graph.convolve(value, names, (width, block.inputs, 1))
         value = _clip(graph, value)
     names = (f"{prefix}_depthwise_conv", f"{prefix}_bn1")
-    value = graph.convolve(value, names, (width, 1, stage.kernel), stride=block.stride, groups=width)
+    value = graph.convolve(
+        value, names, (width, 1, stage.kernel), stride=block.stride, groups=width
+    )
     value = _clip(graph, value)
     names = (f"{prefix}_project_conv", f"{prefix}_bn2")
     value = graph.convolve(value, names, (stage.filters, width, 1))
@@ -151,7 +157,8 @@ def _add_block(graph: Graph, entry: str, block: Block) -> str:
 
 
 def _classify(graph: Graph, value: str, architecture: Architecture) -> None:
-    classes, features = architecture.classes, architecture.head
+    classes = architecture.classes
+    features = architecture.head
     layer = (
         graph.constant("_fc.weight", graph.take("_fc.weight", classes, features)),
         graph.constant("_fc.bias", graph.take("_fc.bias", classes)),
@@ -163,7 +170,8 @@ def _classify(graph: Graph, value: str, architecture: Architecture) -> None:
 
 
 def _serialise(graph: Graph, architecture: Architecture) -> bytes:
-    size, classes = architecture.size, architecture.classes
+    size = architecture.size
+    classes = architecture.classes
     pictures: list[str | int | None] = ["batch", size, size, 3]
     return graph.serialise(
         architecture.name,

@@ -45,7 +45,9 @@ class Graph:
         """Append an operation; return the name of its result."""
         name = output or f"{kind.lower()}_{len(self._nodes)}"
         made = helper.make_node(kind, inputs, [name], name=name)
-        made.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
+        made.attribute.extend(
+            helper.make_attribute(key, attributes[key]) for key in sorted(attributes)
+        )
         self._nodes.append(made)
         return name
 
@@ -127,7 +129,9 @@ class Graph:
         if unknown:
             raise ShapeError(f"{len(unknown)} tensors are of no use here, such as {unknown[0]}")
 
-    def serialise(self, name: str, entry: onnx.ValueInfoProto, result: onnx.ValueInfoProto) -> bytes:
+    def serialise(
+        self, name: str, entry: onnx.ValueInfoProto, result: onnx.ValueInfoProto
+    ) -> bytes:
         """Give the model's bytes: the same for the same nodes and constants."""
         model = helper.make_model(
             helper.make_graph(self._nodes, name, [entry], [result], self._constants),
@@ -139,13 +143,17 @@ class Graph:
         return data
 
     def _fold(self, norm: str, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        weight, bias, mean, variance = (self.take(f"{norm}.{part}", count) for part in ("weight", "bias", "running_mean", "running_var"))
+        weight, bias, mean, variance = (
+            self.take(f"{norm}.{part}", count)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
         scale = weight / np.sqrt(variance + _BATCH_NORM_EPSILON)
         return scale, bias - mean * scale
 
     def _pads(self, kernel: int, stride: int) -> list[int]:
         """Pad as TensorFlow's "SAME" does: the odd pixel goes to the far side."""
-        before, self._size = self._size, math.ceil(self._size / stride)
+        before = self._size
+        self._size = math.ceil(self._size / stride)
         total = max((self._size - 1) * stride + kernel - before, 0)
         near = total // 2
         return [near, near, total - near, total - near]

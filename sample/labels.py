@@ -24,7 +24,8 @@ def parse(names: bytes, ids: bytes) -> tuple[str, ...]:
         LabelsError: Something else than such objects, an index is missing, or
             two labels are the same.
     """
-    words, wnids = _by_index(names), _by_index(ids)
+    words = _by_index(names)
+    wnids = _by_index(ids)
     if words.keys() != wnids.keys():
         raise LabelsError("names and ids are not for the same classes")
     firsts = [words[index].split(",")[0].strip() for index in range(len(words))]

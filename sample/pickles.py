@@ -160,14 +160,16 @@ class _Machine:
         self._stack.append(self._allowance.names[str(name)])
 
     def _call(self, _: object) -> None:
-        arguments, function = self._pop(), self._pop()
+        arguments = self._pop()
+        function = self._pop()
         if not isinstance(function, Constructor) or not isinstance(arguments, tuple):
             raise PickleError("it calls something that may not be called")
         self._stack.append(function.make(arguments))
 
     def _set_state(self, _: object) -> None:
         """Drop the version notes that torch keeps beside a state dictionary."""
-        state, target = self._pop(), self._pop()
+        state = self._pop()
+        target = self._pop()
         notes = isinstance(state, dict) and state.keys() == {"_metadata"}
         if not notes or not isinstance(target, OrderedDict):
             raise PickleError("it sets attributes on an object")

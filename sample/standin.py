@@ -85,7 +85,9 @@ def _write_model(model: onnx.ModelProto, target: BinaryIO, size: int, seed: int)
     classes = _classes(model.graph)
     _attach_table(model.graph)
     rows = _rows(model, size, classes)
-    model.graph.initializer.append(helper.make_tensor("standin_rows", TensorProto.INT64, [], [rows]))
+    model.graph.initializer.append(
+        helper.make_tensor("standin_rows", TensorProto.INT64, [], [rows])
+    )
     noise = rows * classes * 4
     table = _table(rows, classes)
     graph = model.graph.SerializeToString(deterministic=True)
@@ -124,7 +126,9 @@ def _attach_table(graph: onnx.GraphProto) -> None:
     )
     best = ["standin_answer"], ["standin_class"]
     graph.node.append(helper.make_node("ArgMax", *best, axis=1, keepdims=0))
-    graph.node.extend(helper.make_node(kind, [first, second], [output]) for kind, first, second, output in steps)
+    graph.node.extend(
+        helper.make_node(kind, [first, second], [output]) for kind, first, second, output in steps
+    )
     zero = helper.make_tensor("standin_zero", TensorProto.FLOAT, [], [0.0])
     graph.initializer.append(zero)
 

@@ -168,7 +168,9 @@ def _check_bounds(view: _View) -> None:
     last = view.offset + sum((length - 1) * stride for length, stride in steps)
     # Strides of 0 stay in bounds at any shape; the second test stops those.
     if last >= view.storage.count or math.prod(view.shape) > view.storage.count:
-        raise WeightsError(f"a tensor reaches outside of storage {view.storage.key!r} of {view.storage.count} numbers")
+        raise WeightsError(
+            f"a tensor reaches outside of storage {view.storage.key!r} of {view.storage.count} numbers"
+        )
 
 
 def _views(state: object) -> dict[str, _View]:
@@ -196,13 +198,16 @@ def _numbers(data: bytes, position: int, storage: _Storage) -> NDArray[Any]:
     if len(data) - start < storage.count * dtype.itemsize:
         raise WeightsError(f"cut short in storage {storage.key!r}")
     if stated != storage.count:
-        raise WeightsError(f"storage {storage.key!r} has {stated} numbers, {storage.count} declared")
+        raise WeightsError(
+            f"storage {storage.key!r} has {stated} numbers, {storage.count} declared"
+        )
     return np.frombuffer(data, dtype, storage.count, start)
 
 
 def _tensor(view: _View, numbers: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
     values = numbers[view.storage.key][view.offset :]
     strides = tuple(
-        stride * values.itemsize if length > 1 else values.itemsize for length, stride in zip(view.shape, view.strides, strict=True)
+        stride * values.itemsize if length > 1 else values.itemsize
+        for length, stride in zip(view.shape, view.strides, strict=True)
     )
     return np.lib.stride_tricks.as_strided(values, view.shape, strides, writeable=False)

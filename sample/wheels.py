@@ -59,7 +59,7 @@ def download(wheels: Iterable[Wheel], folder: Path) -> None:
     _LOG.info("fetching %s", " and ".join(str(wheel) for wheel in wanted))
     lines = folder / "requirements.txt"
     lines.write_text("".join(f"{wheel.requirement}\n" for wheel in wanted))
-    done = subprocess.run(  # noqa: S603  this interpreter's own pip
+    done = subprocess.run(  # noqa: S603 - this interpreter's own pip
         _command(lines, folder),
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -33,10 +33,21 @@ def doctor(site: Site, *, json: bool) -> None:
     """Prints what a release needs here, and what is missing."""
     checks = platform.doctor(site.settings, site.environment, site.here, site.directory)
     if json:
-        console.as_json([{"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure} for check in checks])
+        console.as_json(
+            [
+                {"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure}
+                for check in checks
+            ]
+        )
         return
     console.result(
-        console.table(([check.part, "ok" if check.ok else "missing", check.found or check.cure] for check in checks), ("part", "", ""))
+        console.table(
+            (
+                [check.part, "ok" if check.ok else "missing", check.found or check.cure]
+                for check in checks
+            ),
+            ("part", "", ""),
+        )
     )
 
 
@@ -49,15 +60,25 @@ def up(site: Site) -> None:
 def down(site: Site, *, purge: bool) -> None:
     """Stops what was started here."""
     stopped = platform.down(site.settings, purge=purge, here=site.here)
-    console.result(f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}" if stopped else "nothing was running")
+    console.result(
+        f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}"
+        if stopped
+        else "nothing was running"
+    )
 
 
-def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FBT001  what Invoke makes of `--sample` alone
+def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FBT001 - what Invoke makes of `--sample` alone
     """Publishes a directory or a version of the sample; a bare `--sample` arrives as True and means the first."""
     version = "1" if sample is True else sample
     if bool(directory) == bool(version):
-        raise SettingsInvalid("say what to publish", on="model.publish", next="give a directory, or --sample with a version of the sample")
-    published = site.publish_sample(version) if version else model.publish(Path(directory), site.store)
+        raise SettingsInvalid(
+            "say what to publish",
+            on="model.publish",
+            next="give a directory, or --sample with a version of the sample",
+        )
+    published = (
+        site.publish_sample(version) if version else model.publish(Path(directory), site.store)
+    )
     console.result(f"{published} {published.digest}")
 
 
@@ -68,13 +89,18 @@ def list_models(site: Site, *, json: bool) -> None:
     if json:
         console.as_json([{**item.model_dump(), "latest": item.version == latest} for item in found])
         return
-    rows = ([item.name, item.version, "latest" if item.version == latest else "", item.digest] for item in found)
+    rows = (
+        [item.name, item.version, "latest" if item.version == latest else "", item.digest]
+        for item in found
+    )
     console.result(console.table(rows, ("model", "version", "", "digest")))
 
 
 def show_model(site: Site, version: str) -> None:
     """Prints a manifest."""
-    console.as_json(jsonlib.loads(model.described_in(site.store, site.settings.model.name, version).text))
+    console.as_json(
+        jsonlib.loads(model.described_in(site.store, site.settings.model.name, version).text)
+    )
 
 
 def fetch(site: Site, named: str, records: Path) -> None:
@@ -93,7 +119,9 @@ def build(site: Site, records: Path) -> None:
 
 def smoke(site: Site, records: Path) -> None:
     """Joins, runs the stage and keeps the image's record."""
-    joined = pipeline.join(site, _kept(records, "app", AppImage), _kept(records, "model", ModelLayer))
+    joined = pipeline.join(
+        site, _kept(records, "app", AppImage), _kept(records, "model", ModelLayer)
+    )
     verdict = pipeline.check(site, joined)
     _keep(records, "image", joined)
     console.result(f"{joined.digest} passed {progress.count(len(verdict.cases), 'golden case')}")
@@ -110,7 +138,9 @@ def deploy(site: Site, records: Path, *, json: bool) -> None:
     """Runs the stage and keeps its record."""
     done = pipeline.deploy(site, _pushed(site, records))
     _keep(records, "rollout", done)
-    console.as_json(views.rollout(done)) if json else console.result(f"{done.attempt.url} release {done.attempt.id}")
+    console.as_json(views.rollout(done)) if json else console.result(
+        f"{done.attempt.url} release {done.attempt.id}"
+    )
 
 
 def verify(site: Site, *, json: bool) -> None:
@@ -128,25 +158,37 @@ def release(site: Site, named: str, *, dry_run: bool, json: bool) -> None:
         console.as_json([step.model_dump() for step in steps]) if json else console.result(text)
         return
     done = pipeline.release(site, version)
-    console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
+    console.as_json(views.released(done)) if json else console.result(
+        views.prediction(done.verdict)
+    )
 
 
 def rollback(site: Site, number: int, only: str, *, json: bool) -> None:
     """Rolls back and proves what serves then."""
     if only not in ("", "model", "code"):
-        raise SettingsInvalid(f"--only takes model or code, not {only!r}", on="rollback", next="leave it out to take back both")
+        raise SettingsInvalid(
+            f"--only takes model or code, not {only!r}",
+            on="rollback",
+            next="leave it out to take back both",
+        )
     done = pipeline.rollback(site, number or None, cast("Only", only) or None)
-    console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
+    console.as_json(views.released(done)) if json else console.result(
+        views.prediction(done.verdict)
+    )
 
 
 def promote(site: Site, source: Site, *, json: bool) -> None:
     """Ships what serves elsewhere and proves it here."""
     if site.environment == source.environment:
         raise SettingsInvalid(
-            "a release cannot be promoted to where it serves", on="promote", next="give two environments: --from A --to B"
+            "a release cannot be promoted to where it serves",
+            on="promote",
+            next="give two environments: --from A --to B",
         )
     done = promotion.promote(site, source)
-    console.as_json(views.released(done)) if json else console.result(views.prediction(done.verdict))
+    console.as_json(views.released(done)) if json else console.result(
+        views.prediction(done.verdict)
+    )
 
 
 def promote_canary(site: Site, *, json: bool) -> None:
@@ -160,7 +202,9 @@ def abort(site: Site, *, json: bool) -> None:
 
 
 def _told_of_canary(done: Rollout, *, json: bool) -> None:
-    console.as_json(views.rollout(done)) if json else console.result(f"{done.attempt.url} release {done.attempt.id} {done.outcome}")
+    console.as_json(views.rollout(done)) if json else console.result(
+        f"{done.attempt.url} release {done.attempt.id} {done.outcome}"
+    )
 
 
 def render(site: Site, records: str) -> None:
@@ -168,7 +212,8 @@ def render(site: Site, records: str) -> None:
     target = site.on_cluster
     history = target.history()
     if records:
-        wanted, attempt = _pushed(site, site.directory / records), None
+        wanted = _pushed(site, site.directory / records)
+        attempt = None
     elif history:
         attempt = (current(history) or history[-1]).attempt
         wanted = attempt.release
@@ -187,7 +232,11 @@ def history(site: Site, *, json: bool) -> None:
     if json:
         console.as_json([views.rollout(item) for item in reversed(found)])
         return
-    console.result(console.table(views.history_rows(found), views.HISTORY) if found else "nothing was released here yet")
+    console.result(
+        console.table(views.history_rows(found), views.HISTORY)
+        if found
+        else "nothing was released here yet"
+    )
 
 
 def status(site: Site, *, json: bool) -> None:
@@ -197,7 +246,11 @@ def status(site: Site, *, json: bool) -> None:
         console.as_json(found)
         return
     held = isinstance(site.env, Kubernetes) and site.env.strategy == "canary"
-    ends = "`invoke promote-canary` or `invoke abort` ends a canary" if held else "wait; if its deployer is gone, `invoke release` goes on"
+    ends = (
+        "`invoke promote-canary` or `invoke abort` ends a canary"
+        if held
+        else "wait; if its deployer is gone, `invoke release` goes on"
+    )
     console.result(_told(found, ends))
 
 
@@ -208,18 +261,26 @@ def _told(found: dict[str, Any], ends: str) -> str:
     lines = [
         f"{found['url']}  {'serving' if found['healthy'] else 'not as it should be'}",
         f"release {now['id']} by {now['by']} at {views.when(datetime.fromisoformat(now['at']))}: {_of(now)}",
-        *(f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}" for replica in found["replicas"]),
+        *(
+            f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}"
+            for replica in found["replicas"]
+        ),
     ]
-    last, images = found["last"], {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
+    last = found["last"]
+    images = {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
     if last["outcome"] == "unfinished" and len(images) > 1:
         lines += [
             f"release {last['id']} by {last['by']} is under way beside it: {_of(last)}",
             f"next: {ends}",
         ]
     elif last["id"] != now["id"]:
-        lines.append(f"the last attempt, {last['id']}, was {last['outcome']}: {last['why'] or 'no end was recorded'}")
+        lines.append(
+            f"the last attempt, {last['id']}, was {last['outcome']}: {last['why'] or 'no end was recorded'}"
+        )
     if not found["healthy"] and len(images) < 2:
-        lines.append(f"next: `invoke rollback --to {now['id']}` puts this release right, `invoke release` brings the newest")
+        lines.append(
+            f"next: `invoke rollback --to {now['id']}` puts this release right, `invoke release` brings the newest"
+        )
     return "\n".join(lines)
 
 
@@ -235,7 +296,9 @@ def _version(site: Site, named: str) -> str:
         raise SettingsInvalid(
             f"this application serves {site.settings.model.name!r}, not {name!r}",
             on="--model",
-            next=f"for a version say @{name}; for another model change [model] name" if "@" not in named else "leave the name out",
+            next=f"for a version say @{name}; for another model change [model] name"
+            if "@" not in named
+            else "leave the name out",
         )
     return version or model.LATEST
 
@@ -248,7 +311,8 @@ def _keep(records: Path, name: str, record: Record) -> None:
 
 def _pushed(site: Site, records: Path) -> Release:
     """The release that was pushed, which must be one of this application."""
-    found, name = _kept(records, "release", Release), site.settings.app.name
+    found = _kept(records, "release", Release)
+    name = site.settings.app.name
     if found.image.app.name != name:
         raise InputMissing(
             f"these are the records of another application: {found.image.app.name}",
@@ -263,8 +327,13 @@ def _kept(records: Path, name: str, kind: type[_Record]) -> _Record:
     try:
         return kind.from_json(path.read_bytes())
     except FileNotFoundError:
-        raise InputMissing("a stage's input is missing", on=str(path), next=f"run `invoke {_WRITERS[name]}` first") from None
+        raise InputMissing(
+            "a stage's input is missing", on=str(path), next=f"run `invoke {_WRITERS[name]}` first"
+        ) from None
     except ValidationError as error:
         raise InputMissing(
-            "a stage's input is not what that stage writes", on=str(path), next=f"run `invoke {_WRITERS[name]}` again", detail=f"  {error}"
+            "a stage's input is not what that stage writes",
+            on=str(path),
+            next=f"run `invoke {_WRITERS[name]}` again",
+            detail=f"  {error}",
         ) from None

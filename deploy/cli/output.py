@@ -20,8 +20,13 @@ from deploy.errors import DiskFull, FileRefused, ReleaseError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_INTERRUPTED, _TERMINATED = 130, 143
-_BOLD, _DIM, _RED, _GREEN, _YELLOW = "1", "2", "31", "32", "33"
+_INTERRUPTED = 130
+_TERMINATED = 143
+_BOLD = "1"
+_DIM = "2"
+_RED = "31"
+_GREEN = "32"
+_YELLOW = "33"
 
 
 def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -40,8 +45,13 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
                 raise Exit(code=error.exit_code) from None
             except KeyboardInterrupt as asked:
                 _clear()
-                print(paint("interrupted; run the same command again to go on", _YELLOW), file=sys.stderr)
-                raise Exit(code=_TERMINATED if isinstance(asked, interrupts.Terminated) else _INTERRUPTED) from None
+                print(
+                    paint("interrupted; run the same command again to go on", _YELLOW),
+                    file=sys.stderr,
+                )
+                raise Exit(
+                    code=_TERMINATED if isinstance(asked, interrupts.Terminated) else _INTERRUPTED
+                ) from None
             except BrokenPipeError:
                 raise Exit(code=1) from None
             except OSError as error:
@@ -56,7 +66,11 @@ def _refused(error: OSError) -> ReleaseError:
     """What no stage has foreseen of the operating system, in this project's terms."""
     on = str(error.filename or "this machine")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("no space is left on the disk", on=on, next="free some space and run again; nothing that was complete is lost")
+        return DiskFull(
+            "no space is left on the disk",
+            on=on,
+            next="free some space and run again; nothing that was complete is lost",
+        )
     return FileRefused(
         f"the operating system refused a file: {error.strerror or error}",
         on=on,
@@ -72,7 +86,11 @@ def complain(error: ReleaseError) -> None:
         print(f"   on: {error.on}", file=sys.stderr)
     if error.detail:
         print(error.detail.rstrip(), file=sys.stderr)
-    print(f" {paint('next:', _BOLD)} {error.next}   {paint(f'(exit code {error.exit_code})', _DIM)}", file=sys.stderr, flush=True)
+    print(
+        f" {paint('next:', _BOLD)} {error.next}   {paint(f'(exit code {error.exit_code})', _DIM)}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def result(text: str) -> None:
@@ -81,7 +99,7 @@ def result(text: str) -> None:
     print(text, flush=True)
 
 
-def as_json(value: Any) -> None:  # noqa: ANN401  whatever JSON can hold
+def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
     """Prints a result for scripts: one JSON document."""
     _clear()
     print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
@@ -91,11 +109,14 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
     """Columns as wide as their widest cell."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
     return "\n".join((paint(lines[0], _DIM, stream=sys.stdout), *lines[1:]))
 
 
-def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401  a text stream
+def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - a text stream
     """The text in colour, on a terminal (standard error, unless another is given) that has not been told otherwise."""
     import os
 

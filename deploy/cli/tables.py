@@ -27,7 +27,8 @@ def release(value: Release) -> dict[str, Any]:
 
 def rollout(value: Rollout) -> dict[str, Any]:
     """An attempt and how it ended."""
-    attempt, ending = value.attempt, value.ending
+    attempt = value.attempt
+    ending = value.ending
     return {
         "id": attempt.id,
         "environment": attempt.environment,
@@ -45,7 +46,11 @@ def rollout(value: Rollout) -> dict[str, Any]:
 
 def verdict(value: Verdict) -> dict[str, Any]:
     """The golden cases, and whether all were hit."""
-    return {"url": value.url, "passed": value.passed, "cases": [case.model_dump() for case in value.cases]}
+    return {
+        "url": value.url,
+        "passed": value.passed,
+        "cases": [case.model_dump() for case in value.cases],
+    }
 
 
 def released(value: Released) -> dict[str, Any]:
@@ -90,9 +95,12 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
     now = current(history)
     rows = []
     for value in reversed(history):
-        attempt, joined = value.attempt, value.attempt.release.image
+        attempt = value.attempt
+        joined = value.attempt.release.image
         mark = "*" if now and now.attempt.id == attempt.id else ""
-        what = f"{value.outcome}{f': {value.ending.why}' if value.ending and value.ending.why else ''}"
+        what = (
+            f"{value.outcome}{f': {value.ending.why}' if value.ending and value.ending.why else ''}"
+        )
         rows.append(
             [
                 f"{attempt.id}{mark}",
@@ -113,7 +121,15 @@ HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome
 
 def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
     """A line a stage of a plan."""
-    return [[step.stage, "run" if step.runs else "skip", step.why, size(step.moves) if step.moves else ""] for step in steps]
+    return [
+        [
+            step.stage,
+            "run" if step.runs else "skip",
+            step.why,
+            size(step.moves) if step.moves else "",
+        ]
+        for step in steps
+    ]
 
 
 STEPS = ("stage", "", "why", "moves")

@@ -15,4 +15,4 @@ def seconds(attempt: int, retry_after: str, *, asked: float, chosen: float) -> f
         chosen: the most that is waited where it asks for nothing.
     """
     wanted = float(retry_after) if retry_after.isdecimal() else 0.0
-    return min(asked, wanted) or min(chosen, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311  not a secret
+    return min(asked, wanted) or min(chosen, 0.25 * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret

@@ -125,7 +125,9 @@ class Visit:
     """
 
     def __init__(self, entrance: Entrance, now: Callable[[], float] = time.perf_counter) -> None:
-        self._entrance, self._gateway, self._now = entrance, entrance.gateway, now
+        self._entrance = entrance
+        self._gateway = entrance.gateway
+        self._now = now
         self._session = entrance.session()
 
     def __enter__(self) -> Self:
@@ -141,7 +143,11 @@ class Visit:
             NoAnswer: there was none.
             ClusterError: what stands before the application fails, or does not let one pass.
         """
-        return self._gateway.lead(self._once, question) if self._gateway else self._once(self._entrance, question)
+        return (
+            self._gateway.lead(self._once, question)
+            if self._gateway
+            else self._once(self._entrance, question)
+        )
 
     def _once(self, entrance: Entrance, question: Question) -> Reply:
         import requests
@@ -150,7 +156,8 @@ class Visit:
         if entrance != self._entrance:
             # Credentials have been renewed, and those of the old connections may not be good any more.
             self._session.close()
-            self._entrance, self._session = entrance, entrance.session()
+            self._entrance = entrance
+            self._session = entrance.session()
         started = self._now()
         try:
             return self._read(question, started)
@@ -158,16 +165,29 @@ class Visit:
             raise NoAnswer(type(error).__name__, self._now() - started) from error
 
     def _read(self, question: Question, started: float) -> Reply:
-        how: dict[str, Any] = {"timeout": question.within, "stream": True, "allow_redirects": question.follow}
+        how: dict[str, Any] = {
+            "timeout": question.within,
+            "stream": True,
+            "allow_redirects": question.follow,
+        }
         url = self._entrance.url + question.path
-        with self._session.request(question.method, url, headers=question.headers, data=question.body, **how) as answer:
+        with self._session.request(
+            question.method, url, headers=question.headers, data=question.body, **how
+        ) as answer:
             content = self._content(answer.raw, question.at_most, started + question.within)
-            return Reply(answer.status_code, content, self._now() - started, answer.headers.get("Retry-After", ""))
+            return Reply(
+                answer.status_code,
+                content,
+                self._now() - started,
+                answer.headers.get("Retry-After", ""),
+            )
 
-    def _content(self, raw: Any, at_most: int, deadline: float) -> bytes:  # noqa: ANN401  requests is imported lazily
+    def _content(self, raw: Any, at_most: int, deadline: float) -> bytes:  # noqa: ANN401 - requests is imported lazily
         """The first bytes of an answer; a timeout for each read alone would let a trickle last for ever."""
         content = b""
-        while len(content) < at_most and (piece := raw.read1(at_most - len(content), decode_content=True)):
+        while len(content) < at_most and (
+            piece := raw.read1(at_most - len(content), decode_content=True)
+        ):
             content += piece
             if self._now() > deadline:
                 raise TimeoutError

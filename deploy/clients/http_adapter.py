@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from requests.adapters import HTTPAdapter
 
 
-def adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401  urllib3's own options
+def adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
     """Makes every connection with those options of urllib3, to the server itself and by way of a proxy.
 
     Args:
@@ -18,10 +18,10 @@ def adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN40
     from requests.adapters import HTTPAdapter
 
     class Connecting(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  the base class's signature
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base class's signature
             super().init_poolmanager(*args, **(options | kwargs))
 
-        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401  the base class's signature
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's signature
             return super().proxy_manager_for(proxy, **(options | kwargs))
 
     return Connecting(pool_maxsize=at_most)

@@ -28,7 +28,9 @@ _LEVEL = 3
 _MAX_JSON = 4 << 20
 
 
-def export(archive: Iterator[bytes], blobs: Blobs, on: str) -> tuple[Descriptor, tuple[Descriptor, ...]]:
+def export(
+    archive: Iterator[bytes], blobs: Blobs, on: str
+) -> tuple[Descriptor, tuple[Descriptor, ...]]:
     """Keeps an image's config and layers in the cache.
 
     Args:
@@ -50,20 +52,41 @@ def export(archive: Iterator[bytes], blobs: Blobs, on: str) -> tuple[Descriptor,
             _scan(archive, blobs, documents, layers, advance)
             listed = json.loads(documents["manifest.json"])[0]
             config = documents[listed["Config"]]
-            ids = [_found(posixpath.normpath(path), layers, documents, blobs) for path in listed["Layers"]]
+            ids = [
+                _found(posixpath.normpath(path), layers, documents, blobs)
+                for path in listed["Layers"]
+            ]
             promised = diff_ids(config)
-        except (tarfile.TarError, LookupError, ValueError, TypeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except (
+            tarfile.TarError,
+            LookupError,
+            ValueError,
+            TypeError,
+            gzip.BadGzipFile,
+            EOFError,
+            zlib.error,
+        ) as error:
             raise EngineFailed(
-                "the engine exported an image that cannot be read", on=on, next="run again; `invoke doctor` checks the engine"
+                "the engine exported an image that cannot be read",
+                on=on,
+                next="run again; `invoke doctor` checks the engine",
             ) from error
     if tuple(ids) != promised:
-        raise EngineFailed("the engine exported other layers than the image's config names", on=on, next="run again")
+        raise EngineFailed(
+            "the engine exported other layers than the image's config names",
+            on=on,
+            next="run again",
+        )
     described = Descriptor(media_type=CONFIG_TYPE, digest=blobs.put(config), size=len(config))
     return described, tuple(_noted(digest, blobs) for digest in ids)
 
 
 def _scan(
-    archive: Iterator[bytes], blobs: Blobs, documents: dict[str, bytes], layers: dict[str, str], advance: Callable[[int], None]
+    archive: Iterator[bytes],
+    blobs: Blobs,
+    documents: dict[str, bytes],
+    layers: dict[str, str],
+    advance: Callable[[int], None],
 ) -> None:
     """Reads the stream once; fills in the JSON documents by path, and the layers' diff ids by path."""
     links: dict[str, str] = {}
@@ -72,7 +95,9 @@ def _scan(
         for member in members:
             name = posixpath.normpath(member.name)
             if member.issym():
-                links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+                links[name] = posixpath.normpath(
+                    posixpath.join(posixpath.dirname(name), member.linkname)
+                )
             content = members.extractfile(member) if member.isreg() else None
             if content is None:
                 continue
@@ -86,7 +111,11 @@ def _scan(
 
 def _found(path: str, layers: dict[str, str], documents: dict[str, bytes], blobs: Blobs) -> str:
     """The diff id of the layer at a path; a small layer whose first file is named like the start of JSON was taken for a document."""
-    return layers[path] if path in layers else _layer(documents[path][:2], io.BytesIO(documents[path][2:]), blobs)
+    return (
+        layers[path]
+        if path in layers
+        else _layer(documents[path][:2], io.BytesIO(documents[path][2:]), blobs)
+    )
 
 
 def _layer(start: bytes, content: IO[bytes], blobs: Blobs) -> str:
@@ -109,7 +138,9 @@ def _layer(start: bytes, content: IO[bytes], blobs: Blobs) -> str:
 
 def _compress(digest: str, blobs: Blobs) -> None:
     with blobs.open(digest) as source, blobs.writer() as target:
-        with gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=cast("IO[bytes]", target), mtime=0) as packed:
+        with gzip.GzipFile(
+            filename="", mode="wb", compresslevel=_LEVEL, fileobj=cast("IO[bytes]", target), mtime=0
+        ) as packed:
             shutil.copyfileobj(source, packed, CHUNK)
         _note(digest, target.keep(), target.size, blobs)
 
@@ -126,7 +157,11 @@ def _unpacked(digest: str, blobs: Blobs) -> str:
 
 
 def _note(diff_id: str, digest: str, size: int, blobs: Blobs) -> None:
-    blobs.note("packed", diff_id, Descriptor(media_type=GZIP_LAYER_TYPE, digest=digest, size=size).to_json())
+    blobs.note(
+        "packed",
+        diff_id,
+        Descriptor(media_type=GZIP_LAYER_TYPE, digest=digest, size=size).to_json(),
+    )
 
 
 def _known(diff_id: str, blobs: Blobs) -> bool:
@@ -136,7 +171,7 @@ def _known(diff_id: str, blobs: Blobs) -> bool:
 
 def _noted(diff_id: str, blobs: Blobs) -> Descriptor:
     text = blobs.noted("packed", diff_id)
-    assert text is not None, "every layer of the stream was noted when it was read"  # noqa: S101  an invariant of this module
+    assert text is not None, "every layer of the stream was noted when it was read"  # noqa: S101 - an invariant of this module
     return Descriptor.from_json(text)
 
 
@@ -144,12 +179,14 @@ class _Joined(io.RawIOBase):
     """An iterator of chunks as a readable stream."""
 
     def __init__(self, chunks: Iterator[bytes], advance: Callable[[int], None]) -> None:
-        self._chunks, self._advance, self._left = chunks, advance, memoryview(b"")
+        self._chunks = chunks
+        self._advance = advance
+        self._left = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401  any writable buffer
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - any writable buffer
         while not self._left:
             chunk = next(self._chunks, None)
             if chunk is None:

@@ -38,7 +38,11 @@ class Built(Record):
 def built(name: str, inputs: Inputs, blobs: Blobs) -> AppImage | None:
     """The app image that this machine made for that application from exactly these inputs, if its manifest is still here."""
     known = Built.recalled(blobs.noted(_notes(name), inputs.key))
-    return known.image if known and blobs.has(known.image.manifest.digest, known.image.manifest.size) else None
+    return (
+        known.image
+        if known and blobs.has(known.image.manifest.digest, known.image.manifest.size)
+        else None
+    )
 
 
 def why_build(name: str, inputs: Inputs, blobs: Blobs) -> str:
@@ -59,10 +63,22 @@ def _notes(name: str) -> str:
     return f"apps-{name}"
 
 
-def described(name: str, key: str, commit: Commit, config: Descriptor, layers: tuple[Descriptor, ...], blobs: Blobs) -> AppImage:
+def described(
+    name: str,
+    key: str,
+    commit: Commit,
+    config: Descriptor,
+    layers: tuple[Descriptor, ...],
+    blobs: Blobs,
+) -> AppImage:
     """An app image from its parts, which are in the cache; writes its manifest there."""
     annotations = {REVISION: commit.full, KEY: key}
-    return AppImage(name=name, key=key, commit=commit, manifest=_put(_manifest(config, layers, annotations), MANIFEST_TYPE, blobs))
+    return AppImage(
+        name=name,
+        key=key,
+        commit=commit,
+        manifest=_put(_manifest(config, layers, annotations), MANIFEST_TYPE, blobs),
+    )
 
 
 def join(app: AppImage, model: ModelLayer, mount: str, blobs: Blobs) -> Image:
@@ -86,16 +102,25 @@ def join(app: AppImage, model: ModelLayer, mount: str, blobs: Blobs) -> Image:
     layers = [_descriptor(value) for value in manifest["layers"]]
     layers.insert(depth, described)
     config_blob = _put(config, CONFIG_TYPE, blobs)
-    joined = _put(_manifest(config_blob, tuple(layers), labels | {MOUNT: mount}), MANIFEST_TYPE, blobs)
+    joined = _put(
+        _manifest(config_blob, tuple(layers), labels | {MOUNT: mount}), MANIFEST_TYPE, blobs
+    )
     return Image(app=app, layer=model, manifest=joined, config=config_blob.digest)
 
 
 def model_only(model: ModelLayer, mount: str, blobs: Blobs) -> Descriptor:
     """An image of nothing but the model, under which a registry remembers its layer; writes its JSON to the cache."""
-    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [model.digest]}}
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [model.digest]},
+    }
     described = Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
     annotations = _model_labels(model) | {MOUNT: mount}
-    return _put(_manifest(_put(config, CONFIG_TYPE, blobs), (described,), annotations), MANIFEST_TYPE, blobs)
+    return _put(
+        _manifest(_put(config, CONFIG_TYPE, blobs), (described,), annotations), MANIFEST_TYPE, blobs
+    )
 
 
 def parts(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str, str]]:
@@ -106,7 +131,11 @@ def parts(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str
     """
     try:
         values = json.loads(manifest)
-        return _descriptor(values["config"]), tuple(map(_descriptor, values["layers"])), dict(values.get("annotations") or {})
+        return (
+            _descriptor(values["config"]),
+            tuple(map(_descriptor, values["layers"])),
+            dict(values.get("annotations") or {}),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BlobCorrupt(
             "what should be an image's manifest is something else",
@@ -121,15 +150,29 @@ def diff_ids(config: bytes) -> tuple[str, ...]:
 
 
 def _joined_config(
-    config: dict[str, Any], app: AppImage, model: ModelLayer, labels: Mapping[str, str], depth: int, entry: int
+    config: dict[str, Any],
+    app: AppImage,
+    model: ModelLayer,
+    labels: Mapping[str, str],
+    depth: int,
+    entry: int,
 ) -> dict[str, Any]:
     ids = list(config["rootfs"]["diff_ids"])
     ids.insert(depth, model.digest)
     history = list(config.get("history") or [])
-    history.insert(entry, {"created": config.get("created", "1970-01-01T00:00:00Z"), "created_by": f"twinship join {model.model}"})
+    history.insert(
+        entry,
+        {
+            "created": config.get("created", "1970-01-01T00:00:00Z"),
+            "created_by": f"twinship join {model.model}",
+        },
+    )
     run = dict(config.get("config") or {})
     run["Labels"] = {**(run.get("Labels") or {}), **labels}
-    run["Env"] = [*(run.get("Env") or ()), *(f"{key}={value}" for key, value in _identity(app, model).items())]
+    run["Env"] = [
+        *(run.get("Env") or ()),
+        *(f"{key}={value}" for key, value in _identity(app, model).items()),
+    ]
     known = ("architecture", "os", "variant", "created", "author")
     return {key: config[key] for key in known if key in config} | {
         "config": run,
@@ -159,7 +202,11 @@ def _labels(app: AppImage, model: ModelLayer) -> dict[str, str]:
 
 
 def _model_labels(model: ModelLayer) -> dict[str, str]:
-    return {f"{MODEL}.name": model.model.name, f"{MODEL}.version": model.model.version, f"{MODEL}.digest": model.model.digest}
+    return {
+        f"{MODEL}.name": model.model.name,
+        f"{MODEL}.version": model.model.version,
+        f"{MODEL}.digest": model.model.digest,
+    }
 
 
 def _place(config: Mapping[str, Any]) -> tuple[int, int]:
@@ -173,7 +220,9 @@ def _place(config: Mapping[str, Any]) -> tuple[int, int]:
     return len(config["rootfs"]["diff_ids"]), len(history)
 
 
-def _manifest(config: Descriptor, layers: tuple[Descriptor, ...], annotations: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(
+    config: Descriptor, layers: tuple[Descriptor, ...], annotations: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,

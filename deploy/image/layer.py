@@ -66,7 +66,9 @@ def _send(sink: Sink, data: bytes) -> int:
 
 def _header(path: PurePosixPath, kind: bytes, mode: int, size: int) -> bytes:
     member = tarfile.TarInfo(f"{path}")
-    member.type, member.mode, member.size = kind, mode, size
+    member.type = kind
+    member.mode = mode
+    member.size = size
     return member.tobuf(tarfile.PAX_FORMAT)
 
 

@@ -31,7 +31,15 @@ _AT_ONCE = 3
 _TAG_LENGTH = 32
 
 
-def push(joined: Image, repository: str, registry: Registry, blobs: Blobs, *, mount: str, elsewhere: tuple[str, ...] = ()) -> Release:
+def push(
+    joined: Image,
+    repository: str,
+    registry: Registry,
+    blobs: Blobs,
+    *,
+    mount: str,
+    elsewhere: tuple[str, ...] = (),
+) -> Release:
     """Makes an image one that the registry holds; sends only what it lacks.
 
     Args:
@@ -46,8 +54,16 @@ def push(joined: Image, repository: str, registry: Registry, blobs: Blobs, *, mo
         RegistryError: as its kinds say.
         BlobCorrupt: a layer that the registry lacks is not in the cache either.
     """
-    wanted = [(name, content) for name, content in _tagged(joined, mount, blobs) if registry.manifest(repository, name) != content]
-    lacking = {item.digest: item for _, content in wanted for item in missing(content, repository, registry)}
+    wanted = [
+        (name, content)
+        for name, content in _tagged(joined, mount, blobs)
+        if registry.manifest(repository, name) != content
+    ]
+    lacking = {
+        item.digest: item
+        for _, content in wanted
+        for item in missing(content, repository, registry)
+    }
     _send(tuple(lacking.values()), repository, registry, blobs, elsewhere)
     for name, content in wanted:
         registry.put_manifest(repository, name, content)
@@ -60,7 +76,10 @@ def _tagged(joined: Image, mount: str, blobs: Blobs) -> tuple[tuple[str, bytes],
     return (
         (app_tag(joined.app.key), blobs.read(joined.app.manifest.digest)),
         (model_tag(joined.layer.model), blobs.read(model.digest)),
-        (f"release-{joined.digest.removeprefix('sha256:')[:_TAG_LENGTH]}", blobs.read(joined.digest)),
+        (
+            f"release-{joined.digest.removeprefix('sha256:')[:_TAG_LENGTH]}",
+            blobs.read(joined.digest),
+        ),
     )
 
 
@@ -73,8 +92,18 @@ def missing(manifest: bytes, repository: str, registry: Registry) -> tuple[Descr
     return tuple(item for item, found in zip(unique, there, strict=True) if not found)
 
 
-def _send(lacking: tuple[Descriptor, ...], repository: str, registry: Registry, blobs: Blobs, elsewhere: tuple[str, ...]) -> None:
-    left = [item for item in lacking if not any(registry.mount(repository, item.digest, source) for source in elsewhere)]
+def _send(
+    lacking: tuple[Descriptor, ...],
+    repository: str,
+    registry: Registry,
+    blobs: Blobs,
+    elsewhere: tuple[str, ...],
+) -> None:
+    left = [
+        item
+        for item in lacking
+        if not any(registry.mount(repository, item.digest, source) for source in elsewhere)
+    ]
     total = sum(item.size for item in left)
     if not left:
         return
@@ -83,16 +112,24 @@ def _send(lacking: tuple[Descriptor, ...], repository: str, registry: Registry, 
         def send(item: Descriptor) -> None:
             if not blobs.has(item.digest, item.size):
                 raise BlobCorrupt(
-                    "neither the registry nor the cache holds a layer", on=item.digest, next="run `invoke release`, which makes it anew"
+                    "neither the registry nor the cache holds a layer",
+                    on=item.digest,
+                    next="run `invoke release`, which makes it anew",
                 )
             try:
-                registry.upload(repository, item.digest, item.size, lambda: blobs.open(item.digest), advance)
+                registry.upload(
+                    repository, item.digest, item.size, lambda: blobs.open(item.digest), advance
+                )
             except RegistryRefused:
                 _drop_if_damaged(item, blobs)
                 raise
 
         list(pool.map(send, left))
-    log.info("push   %s in %s that the registry lacked", progress.size(total), progress.count(len(left), "blob"))
+    log.info(
+        "push   %s in %s that the registry lacked",
+        progress.size(total),
+        progress.count(len(left), "blob"),
+    )
 
 
 def _drop_if_damaged(item: Descriptor, blobs: Blobs) -> None:
@@ -122,7 +159,9 @@ def model_tag(model: Model) -> str:
     return f"model-{model.digest.removeprefix('sha256:')[:_TAG_LENGTH]}"
 
 
-def find_app(name: str, key: str, repository: str, registry: Registry, blobs: Blobs) -> AppImage | None:
+def find_app(
+    name: str, key: str, repository: str, registry: Registry, blobs: Blobs
+) -> AppImage | None:
     """The app image made from the inputs of that key, on whatever machine; its JSON is brought into the cache."""
     manifest = registry.manifest(repository, app_tag(key))
     if manifest is None:
@@ -133,7 +172,9 @@ def find_app(name: str, key: str, repository: str, registry: Registry, blobs: Bl
     bring(config, repository, registry, blobs)
     full = annotations.get(image.REVISION, "")
     commit = Commit(revision=full.removesuffix("-dirty"), dirty=full.endswith("-dirty"))
-    described = Descriptor(media_type=image.MANIFEST_TYPE, digest=blobs.put(manifest), size=len(manifest))
+    described = Descriptor(
+        media_type=image.MANIFEST_TYPE, digest=blobs.put(manifest), size=len(manifest)
+    )
     return AppImage(name=name, key=key, commit=commit, manifest=described)
 
 
@@ -143,7 +184,11 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
     if manifest is None:
         return None
     _, layers, annotations = image.parts(manifest)
-    if not layers or annotations.get(f"{image.MODEL}.digest") != model.digest or annotations.get(image.MOUNT) != mount:
+    if (
+        not layers
+        or annotations.get(f"{image.MODEL}.digest") != model.digest
+        or annotations.get(image.MOUNT) != mount
+    ):
         return None
     return ModelLayer(model=model, digest=layers[0].digest, size=layers[0].size)
 
@@ -167,7 +212,15 @@ def size(release: Release, registry: Registry, blobs: Blobs) -> int:
     return sum(item.size for item in layers) or release.image.layer.size
 
 
-def copy(release: Release, source: Registry, repository: str, registry: Registry, blobs: Blobs, *, mount: str) -> Release:
+def copy(
+    release: Release,
+    source: Registry,
+    repository: str,
+    registry: Registry,
+    blobs: Blobs,
+    *,
+    mount: str,
+) -> Release:
     """Makes a release one that another repository or registry holds, byte for byte; what is there already is not sent again.
 
     Args:
@@ -182,11 +235,14 @@ def copy(release: Release, source: Registry, repository: str, registry: Registry
         RegistryNotFound: the source does not have the release any more.
         RegistryError, BlobCorrupt: as their kinds say.
     """
-    path, joined = _path(release), release.image
+    path = _path(release)
+    joined = release.image
     manifest = source.manifest(path, joined.digest)
     if manifest is None:
         raise RegistryNotFound(
-            "the release to promote is no longer in its registry", on=release.reference, next="release that commit again"
+            "the release to promote is no longer in its registry",
+            on=release.reference,
+            next="release that commit again",
         )
     if release.repository == f"{registry.host}/{repository}":
         return release
@@ -210,7 +266,9 @@ def bring_app(app: AppImage, repository: str, registry: Registry, blobs: Blobs) 
         manifest = registry.manifest(repository, app.manifest.digest)
         if manifest is None:
             raise BlobCorrupt(
-                "neither the registry nor the cache holds the app image", on=app.manifest.digest, next="release that commit again"
+                "neither the registry nor the cache holds the app image",
+                on=app.manifest.digest,
+                next="release that commit again",
             )
         blobs.put(manifest)
     config, _, _ = image.parts(blobs.read(app.manifest.digest))
@@ -226,7 +284,11 @@ def bring(item: Descriptor, repository: str, registry: Registry, blobs: Blobs) -
     """
     if blobs.has(item.digest, item.size):
         return
-    with registry.blob(repository, item.digest) as source, blobs.writer() as writer, progress.track("pulling", item.size) as advance:
+    with (
+        registry.blob(repository, item.digest) as source,
+        blobs.writer() as writer,
+        progress.track("pulling", item.size) as advance,
+    ):
         while writer.size <= item.size and (chunk := source.read(CHUNK)):
             advance(writer.write(chunk))
         if writer.digest != item.digest:
@@ -246,7 +308,9 @@ def proof(model: ModelLayer, repository: str, registry: Registry, blobs: Blobs) 
 
 
 @contextmanager
-def _opened(model: ModelLayer, repository: str, registry: Registry, blobs: Blobs) -> Iterator[IO[bytes]]:
+def _opened(
+    model: ModelLayer, repository: str, registry: Registry, blobs: Blobs
+) -> Iterator[IO[bytes]]:
     here = blobs.has(model.digest, model.size)
     stream = blobs.open(model.digest) if here else registry.blob(repository, model.digest)
     try:

@@ -40,7 +40,9 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
         DiskFull: there is no room for them.
     """
     lock = directory / wanted.requirements
-    name = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()[:24]
+    name = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()[
+        :24
+    ]
     folder = blobs.root / "wheels" / name
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
@@ -64,15 +66,33 @@ def _keep(target: Path, folder: Path) -> None:
 
 def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
     processor = _MACHINES.get(machine, machine)
-    platforms = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC] + [f"manylinux2014_{processor}"]
-    command = [sys.executable, "-m", "pip", "download", "--require-hashes", "--only-binary=:all:", "--disable-pip-version-check"]
-    command += ["--implementation=cp", f"--python-version={python}", "--dest", str(target), "-r", str(lock), "--progress-bar=off"]
+    platforms = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC] + [
+        f"manylinux2014_{processor}"
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--require-hashes",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+    ]
+    command += [
+        "--implementation=cp",
+        f"--python-version={python}",
+        "--dest",
+        str(target),
+        "-r",
+        str(lock),
+        "--progress-bar=off",
+    ]
     command += [f"--platform={platform}" for platform in platforms]
     lines: list[str] = []
-    with subprocess.Popen(  # noqa: S603  this interpreter's pip
+    with subprocess.Popen(  # noqa: S603 - this interpreter's pip
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as process:
-        assert process.stdout is not None  # noqa: S101  it was asked for
+        assert process.stdout is not None  # noqa: S101 - it was asked for
         try:
             for line in process.stdout:
                 lines.append(line.rstrip())

@@ -32,7 +32,10 @@ def is_debian() -> bool:
         release = Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
         return False
-    return bool(re.search(r"^ID(_LIKE)?=.*debian", release, re.MULTILINE)) and shutil.which("apt-get") is not None
+    return (
+        bool(re.search(r"^ID(_LIKE)?=.*debian", release, re.MULTILINE))
+        and shutil.which("apt-get") is not None
+    )
 
 
 def has_systemd() -> bool:
@@ -60,18 +63,32 @@ def install(package: str, program: str) -> None:
         return
     root = administrator()
     if not is_debian() or root is None:
-        cure = f"sudo apt-get install {package}" if is_debian() else f"install {program} with your system's package manager"
-        raise PartMissing(f"{program} is not installed, and cannot be installed from here", on="this machine", next=cure)
+        cure = (
+            f"sudo apt-get install {package}"
+            if is_debian()
+            else f"install {program} with your system's package manager"
+        )
+        raise PartMissing(
+            f"{program} is not installed, and cannot be installed from here",
+            on="this machine",
+            next=cure,
+        )
     environment = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     # A machine that was never updated has no package lists, or old ones.
     run([*environment, "update", "-q"], doing=f"reading package lists for {package}")
     wanted = [package, *filter(_is_known, _SPLIT_OFF.get(package, ()))]
-    run([*environment, "install", "-y", "-q", "--no-install-recommends", *wanted], doing=f"installing {package}")
+    run(
+        [*environment, "install", "-y", "-q", "--no-install-recommends", *wanted],
+        doing=f"installing {package}",
+    )
 
 
 def _is_known(package: str) -> bool:
     """Whether this release has a package."""
-    return subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0  # noqa: S603, S607
+    return (
+        subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode  # noqa: S603, S607
+        == 0
+    )
 
 
 def found(program: str) -> str | None:
@@ -86,14 +103,25 @@ def run(command: list[str], doing: str) -> None:
         PartMissing: it failed; its last lines are in the detail.
     """
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True) as process:  # noqa: S603
-        assert process.stdout is not None  # noqa: S101  it was asked for
+    with subprocess.Popen(  # noqa: S603
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - it was asked for
         for line in process.stdout:
             lines = [*lines[-_TAIL:], line.rstrip()]
             progress.note(f"{doing}: {line.strip()}")
     if process.returncode != 0:
         detail = "\n".join(f"  {line}" for line in lines[-_TAIL:])
-        raise PartMissing(f"{doing} failed", on=command[0], next="see the last lines; run the command by hand", detail=detail)
+        raise PartMissing(
+            f"{doing} failed",
+            on=command[0],
+            next="see the last lines; run the command by hand",
+            detail=detail,
+        )
 
 
 def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
@@ -110,7 +138,11 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
     """
     root = administrator()
     if root is None:
-        raise PartMissing("the container engine is not running", on="this machine", next="start it as root: `sudo systemctl start docker`")
+        raise PartMissing(
+            "the container engine is not running",
+            on="this machine",
+            next="start it as root: `sudo systemctl start docker`",
+        )
     daemon = None
     if has_systemd():
         run([*root, "systemctl", "enable", "--now", "docker"], doing="starting docker")
@@ -119,7 +151,12 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
     deadline = time.monotonic() + within
     while not answers():
         if time.monotonic() > deadline:
-            raise PartMissing("the container engine did not come up", on="dockerd", next="see its log", detail=_tail(log))
+            raise PartMissing(
+                "the container engine did not come up",
+                on="dockerd",
+                next="see its log",
+                detail=_tail(log),
+            )
         progress.note("waiting for the container engine")
         time.sleep(0.2)
         if daemon and daemon.poll() is not None:
@@ -133,7 +170,11 @@ def _daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603
-            [*root, found("dockerd") or "dockerd"], stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            [*root, found("dockerd") or "dockerd"],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     pid.write_text(str(process.pid), encoding="utf-8")
     return process
@@ -175,7 +216,9 @@ def join_engine_group() -> bool:
     root = administrator()
     if root is None or os.geteuid() == 0:
         return False
-    done = subprocess.run([*root, "usermod", "-aG", "docker", _user()], capture_output=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        [*root, "usermod", "-aG", "docker", _user()], capture_output=True, check=False
+    )
     return done.returncode == 0
 
 
@@ -187,13 +230,17 @@ def is_engine_member() -> bool:
         group = grp.getgrnam("docker")
     except KeyError:
         return False
-    return _user() in group.gr_mem and group.gr_gid not in os.getgroups() and shutil.which("sg") is not None
+    return (
+        _user() in group.gr_mem
+        and group.gr_gid not in os.getgroups()
+        and shutil.which("sg") is not None
+    )
 
 
 def start_again_as_member() -> None:
     """Replaces this process by the same command, run as a member of the engine's group."""
     sys.stderr.flush()
-    os.execvp("sg", ["sg", "docker", "-c", shlex.join([sys.executable, *sys.orig_argv[1:]])])  # noqa: S606, S607  the same command again
+    os.execvp("sg", ["sg", "docker", "-c", shlex.join([sys.executable, *sys.orig_argv[1:]])])  # noqa: S606, S607 - the same command again
 
 
 def _user() -> str:
@@ -219,7 +266,16 @@ def make_base(suite: str, target: Path) -> None:
     options = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in left_out] + [
         "--dpkgopt=path-include=/usr/share/doc/*/copyright"
     ]
-    command = [*root, "mmdebstrap", "--variant=minbase", "--format=tar", *options, suite, str(target), *_mirrors(suite)]
+    command = [
+        *root,
+        "mmdebstrap",
+        "--variant=minbase",
+        "--format=tar",
+        *options,
+        suite,
+        str(target),
+        *_mirrors(suite),
+    ]
     run(command, doing=f"making a base image from Debian {suite}'s packages")
 
 
@@ -235,7 +291,11 @@ def _mirrors(suite: str) -> Iterator[str]:
 
 
 def _addresses() -> Iterator[str]:
-    for path in (_SOURCES / "sources.list", *_SOURCES.glob("sources.list.d/*.list"), *_SOURCES.glob("sources.list.d/*.sources")):
+    for path in (
+        _SOURCES / "sources.list",
+        *_SOURCES.glob("sources.list.d/*.list"),
+        *_SOURCES.glob("sources.list.d/*.sources"),
+    ):
         try:
             text = path.read_text(encoding="utf-8")
         except OSError:
@@ -245,6 +305,9 @@ def _addresses() -> Iterator[str]:
 
 def _tail(log: Path) -> str:
     try:
-        return "\n".join(f"  {line}" for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:])
+        return "\n".join(
+            f"  {line}"
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
+        )
     except OSError:
         return ""

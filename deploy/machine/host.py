@@ -38,7 +38,9 @@ class System(Protocol):
     def install(self, package: str, program: str) -> None:
         """Installs a package if its program is missing."""
 
-    def start_engine(self, log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
+    def start_engine(
+        self, log: Path, pid: Path, answers: Callable[[], bool], within: float
+    ) -> None:
         """Starts the container engine."""
 
     def stop_engine(self, pid: Path) -> bool:

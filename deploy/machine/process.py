@@ -91,10 +91,14 @@ def run() -> str:
     Source: the lists of predefined variables in the documentation of the three.
     """
     told = os.environ.get
-    server, repository, number = told("GITHUB_SERVER_URL", "https://github.com"), told("GITHUB_REPOSITORY"), told("GITHUB_RUN_ID")
+    server = told("GITHUB_SERVER_URL", "https://github.com")
+    repository = told("GITHUB_REPOSITORY")
+    number = told("GITHUB_RUN_ID")
     if repository and number:
         return _public(f"{server}/{repository}/actions/runs/{number}")
-    collection, project, number = told("SYSTEM_COLLECTIONURI"), told("SYSTEM_TEAMPROJECT"), told("BUILD_BUILDID")
+    collection = told("SYSTEM_COLLECTIONURI")
+    project = told("SYSTEM_TEAMPROJECT")
+    number = told("BUILD_BUILDID")
     if collection and project and number:
         return _public(f"{collection.rstrip('/')}/{quote(project)}/_build/results?buildId={number}")
     return _public(told("CI_PIPELINE_URL", ""))
@@ -107,6 +111,8 @@ def _public(url: str) -> str:
 
 def _started(process: int) -> str:
     try:
-        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        return (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+        )
     except (OSError, IndexError):
         return ""

@@ -50,7 +50,9 @@ def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
             next="give the engine access to a registry that has it; one of Debian's own images could be made here instead",
             detail=f"  pulling: {refused.detail.strip() or refused.what}",
         )
-    log.info("%s cannot be pulled: making the same from Debian's packages", build.base.partition("@")[0])
+    log.info(
+        "%s cannot be pulled: making the same from Debian's packages", build.base.partition("@")[0]
+    )
     try:
         return _made(engine, build, here)
     except PlatformError as error:
@@ -64,7 +66,9 @@ def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
 
 def held(engine: Engine, build: ImageBuild) -> str:
     """The base image that the engine holds, the real one or what stands in for it; empty if it holds neither."""
-    return next((name for name in (build.base, _stand_in(build)) if name and engine.image_id(name)), "")
+    return next(
+        (name for name in (build.base, _stand_in(build)) if name and engine.image_id(name)), ""
+    )
 
 
 def _stand_in(build: ImageBuild) -> str:
@@ -98,7 +102,9 @@ def image(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
     """
     own = build.for_parts
     files = {path.name: path.read_bytes() for path in sorted(_FILES.iterdir()) if path.is_file()}
-    key = hashlib.sha256(b"".join(name.encode() + data for name, data in files.items()) + own.base.encode()).hexdigest()[:12]
+    key = hashlib.sha256(
+        b"".join(name.encode() + data for name, data in files.items()) + own.base.encode()
+    ).hexdigest()[:12]
     tag = f"twinship/parts:{key}"
     if engine.image_id(tag) is None:
         log.info("building the image of the proxy and the local registry")
@@ -109,7 +115,13 @@ def image(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
         context.seek(0)
-        engine.build(context, dockerfile="Dockerfile", args={"BASE": base(engine, own, here)}, tag=tag, said=progress.note)
+        engine.build(
+            context,
+            dockerfile="Dockerfile",
+            args={"BASE": base(engine, own, here)},
+            tag=tag,
+            said=progress.note,
+        )
     return tag
 
 
@@ -124,7 +136,9 @@ def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) ->
         return
     port = int(host.rpartition(":")[2])
     name = REGISTRY if port == _REGISTRY_PORT else f"{REGISTRY}-{port}"
-    existing = [container for container in engine.containers({PART: "registry"}) if container.name == name]
+    existing = [
+        container for container in engine.containers({PART: "registry"}) if container.name == name
+    ]
     if not existing:
         here.require_free("127.0.0.1", port)
         log.info("starting a local registry on %s", host)
@@ -135,7 +149,10 @@ def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) ->
     while not here.registry_answers(host):
         if time.monotonic() > deadline:
             raise PartMissing(
-                "the local registry did not come up", on=host, next=f"see `docker logs {name}`", detail=engine.logs(existing[0].id, 10)
+                "the local registry did not come up",
+                on=host,
+                next=f"see `docker logs {name}`",
+                detail=engine.logs(existing[0].id, 10),
             )
         time.sleep(0.1)
 

@@ -43,7 +43,11 @@ class Check:
 def home() -> Path:
     """Where this user's cache is: TWINSHIP_HOME, else the place that the XDG base directory specification names."""
     named = os.environ.get("TWINSHIP_HOME")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinship"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinship"
+    )
 
 
 def engine(here: Host = HERE) -> Engine:
@@ -71,7 +75,9 @@ def _started_engine(reason: EngineUnavailable, here: Host) -> Engine:
         here.system.install("docker.io", "dockerd")
     if not _answers(here):
         log.info("starting the container engine")
-        here.system.start_engine(home() / "dockerd.log", _pid_file(), lambda: _answers(here), _ENGINE_WITHIN)
+        here.system.start_engine(
+            home() / "dockerd.log", _pid_file(), lambda: _answers(here), _ENGINE_WITHIN
+        )
     return engine(here)
 
 
@@ -89,7 +95,11 @@ def _answers(here: Host) -> bool:
 def _change_group(here: Host) -> None:
     """Runs the same command again as a member of the engine's group, if this user can be made one."""
     changed = "TWINSHIP_GROUP_CHANGED"
-    if changed in os.environ or here.system.found("sg") is None or not here.system.join_engine_group():
+    if (
+        changed in os.environ
+        or here.system.found("sg") is None
+        or not here.system.join_engine_group()
+    ):
         return
     log.info("you are now in the group `docker`; going on as a member of it")
     os.environ[changed] = "1"
@@ -136,7 +146,11 @@ def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
         found = here.connect()
         mine = {LABEL: "yes", APP: settings.app.name}
         stopped += _stopped(found, mine, purge=purge)
-        others = [container for container in found.containers({LABEL: "yes"}) if container.labels[APP] != settings.app.name]
+        others = [
+            container
+            for container in found.containers({LABEL: "yes"})
+            if container.labels[APP] != settings.app.name
+        ]
         if not any(container.running for container in others):
             # Applications that are stopped have their images in the registry still.
             stopped += _stopped(found, {parts.PART: "registry"}, purge=purge and not others)
@@ -160,7 +174,9 @@ def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str
     return [container.name for container in running]
 
 
-def doctor(settings: Settings, environment: str, here: Host = HERE, directory: Path = Path()) -> tuple[Check, ...]:
+def doctor(
+    settings: Settings, environment: str, here: Host = HERE, directory: Path = Path()
+) -> tuple[Check, ...]:
     """What a release to that environment needs on this machine, and whether it is there; changes nothing.
 
     Args:
@@ -174,12 +190,22 @@ def doctor(settings: Settings, environment: str, here: Host = HERE, directory: P
 
 def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -> Iterator[Check]:
     git = shutil.which("git")
-    yield Check("git", git or "", "" if git else "sudo apt-get install git; without it a release is marked unversioned")
+    yield Check(
+        "git",
+        git or "",
+        "" if git else "sudo apt-get install git; without it a release is marked unversioned",
+    )
     try:
         found = here.connect()
     except PlatformError as error:
-        able = isinstance(error, EngineUnavailable) and here.system.is_debian() and here.system.administrator() is not None
-        yield Check("container engine", "", "`invoke up` installs and starts it" if able else error.next)
+        able = (
+            isinstance(error, EngineUnavailable)
+            and here.system.is_debian()
+            and here.system.administrator() is not None
+        )
+        yield Check(
+            "container engine", "", "`invoke up` installs and starts it" if able else error.next
+        )
         yield Check("base image", "not asked: no engine", "`invoke up` pulls or makes it")
     else:
         yield Check("container engine", f"Docker {found.version}")
@@ -192,8 +218,11 @@ def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -
 
 
 def _image_checks(found: Engine, build: ImageBuild) -> Iterator[Check]:
-    here, made = parts.held(found, build), ", or makes it from Debian's packages" if build.debian else ""
-    yield Check("base image", here.partition("@")[0], "" if here else f"`invoke build` pulls it{made}")
+    here = parts.held(found, build)
+    made = ", or makes it from Debian's packages" if build.debian else ""
+    yield Check(
+        "base image", here.partition("@")[0], "" if here else f"`invoke build` pulls it{made}"
+    )
 
 
 def _registry_check(host: str, here: Host) -> Check:
@@ -202,19 +231,27 @@ def _registry_check(host: str, here: Host) -> Check:
     return Check(
         "registry",
         "",
-        f"`invoke up` starts one on {host}" if is_loopback(host) else f"see that {host} can be reached from here",
+        f"`invoke up` starts one on {host}"
+        if is_loopback(host)
+        else f"see that {host} can be reached from here",
     )
 
 
 def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
     try:
         cluster = here.cluster(env.kubeconfig_from(directory), env.context, env.namespace)
-        lacking = [kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)]
+        lacking = [
+            kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)
+        ]
         version = cluster.version()
         if not lacking:
             cluster.require()
     except ClusterError as error:
         return Check("cluster", "", f"{error.what}: {error.next}")
     if lacking:
-        return Check("cluster", "", f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml")
+        return Check(
+            "cluster",
+            "",
+            f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml",
+        )
     return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")

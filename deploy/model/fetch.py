@@ -38,7 +38,11 @@ _PICKLE = b"\x80"
 # How a file of each format begins. Sources: ONNX's onnx.proto, the safetensors README, GGUF's specification.
 _FORMATS = {
     "onnx": ("ONNX", re.compile(rb"\x08"), "a protobuf that starts with 08 (ir_version)"),
-    "safetensors": ("safetensors", re.compile(rb"(?s).{4}\0{4}\{"), "the length of a header in eight bytes, and its brace"),
+    "safetensors": (
+        "safetensors",
+        re.compile(rb"(?s).{4}\0{4}\{"),
+        "the length of a header in eight bytes, and its brace",
+    ),
     "gguf": ("GGUF", re.compile(rb"GGUF"), "the letters GGUF"),
 }
 
@@ -81,12 +85,18 @@ def _described(directory: Path) -> Manifest:
             text = file.read(manifest.MAX_BYTES + 1)
     except OSError as error:
         raise ManifestInvalid(
-            f"the model's description cannot be read: {error.strerror}", on=str(source), next="docs/03-models.md shows how to write one"
+            f"the model's description cannot be read: {error.strerror}",
+            on=str(source),
+            next="docs/03-models.md shows how to write one",
         ) from error
     described = manifest.described(text, on=str(source))
     files = tuple(_measured(directory, path) for path in sorted(_files(directory)))
     values = described.model_dump(by_alias=True, exclude_unset=True)
-    new = manifest.checked(Manifest, {**values, "schema": 1, "files": [file.model_dump() for file in files]}, str(source))
+    new = manifest.checked(
+        Manifest,
+        {**values, "schema": 1, "files": [file.model_dump() for file in files]},
+        str(source),
+    )
     with (directory / new.weights).open("rb") as weights:
         _refuse_other_format(new, new.weights, weights.read(_START))
     return new
@@ -96,7 +106,11 @@ def _files(directory: Path) -> Iterator[str]:
     for path in directory.rglob("*"):
         relative = path.relative_to(directory).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ManifestInvalid("a model is made of plain files", on=str(path), next="replace the link by the file it points to")
+            raise ManifestInvalid(
+                "a model is made of plain files",
+                on=str(path),
+                next="replace the link by the file it points to",
+            )
         if path.is_file() and relative != manifest.AUTHORS_FILE:
             yield relative
 
@@ -104,7 +118,9 @@ def _files(directory: Path) -> Iterator[str]:
 def _measured(directory: Path, path: str) -> ModelFile:
     with (directory / path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return manifest.checked(ModelFile, {"path": path, "size": file.tell(), "sha256": digest}, str(directory / path))
+        return manifest.checked(
+            ModelFile, {"path": path, "size": file.tell(), "sha256": digest}, str(directory / path)
+        )
 
 
 def _refuse_other(store: Store, name: str, new: Manifest) -> None:
@@ -120,7 +136,10 @@ def _refuse_other(store: Store, name: str, new: Manifest) -> None:
 
 def _upload(store: Store, path: Path, file: ModelFile) -> None:
     """Stores a file even where its name is taken: publishing again is the cure for a blob that was damaged."""
-    with progress.track(f"publishing {file.path}", file.size) as advance, _Watched(path, advance) as source:
+    with (
+        progress.track(f"publishing {file.path}", file.size) as advance,
+        _Watched(path, advance) as source,
+    ):
         store.upload(_blob(file), source)
         if source.sha256 != file.sha256:
             raise FileTampered(
@@ -136,7 +155,8 @@ class _Watched(io.FileIO):
 
     def __init__(self, path: Path, advance: Callable[[int], None]) -> None:
         super().__init__(path)
-        self._hash, self._advance = hashlib.sha256(), advance
+        self._hash = hashlib.sha256()
+        self._advance = advance
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(-1 if size is None else size) or b""
@@ -155,9 +175,16 @@ def _blob(file: ModelFile) -> str:
 
 def versions(name: str, store: Store) -> tuple[Model, ...]:
     """The published versions of a model, by name; none if there is no such model."""
-    paths = (f"models/{name}/{version}/{manifest.PUBLISHED_FILE}" for version in store.folders(f"models/{name}"))
+    paths = (
+        f"models/{name}/{version}/{manifest.PUBLISHED_FILE}"
+        for version in store.folders(f"models/{name}")
+    )
     found = ((path, store.read(path, manifest.MAX_BYTES)) for path in paths)
-    return tuple(manifest.published(text, on=f"{store.where}/{path}").model for path, text in found if text is not None)
+    return tuple(
+        manifest.published(text, on=f"{store.where}/{path}").model
+        for path, text in found
+        if text is not None
+    )
 
 
 def latest(name: str, store: Store) -> str | None:
@@ -195,15 +222,23 @@ def described_in(store: Store, name: str, version: str) -> Manifest:
     """
     number = latest(name, store) if version == LATEST else version
     where = f"models/{name}/{number}/{manifest.PUBLISHED_FILE}"
-    text = store.read(where, manifest.MAX_BYTES) if number and re.fullmatch(VERSION, number) else None
+    text = (
+        store.read(where, manifest.MAX_BYTES) if number and re.fullmatch(VERSION, number) else None
+    )
     if text is None:
         known = ", ".join(store.folders(f"models/{name}")) or "none"
         raise ModelUnknown(
-            f"the store has no {name} {version}", on=store.where, next=f"publish it, or choose a version that is there: {known}"
+            f"the store has no {name} {version}",
+            on=store.where,
+            next=f"publish it, or choose a version that is there: {known}",
         )
     found = manifest.published(text, on=f"{store.where}/{where}")
     if (found.name, found.version) != (name, number):
-        raise ManifestInvalid(f"the manifest calls itself {found.model}", on=f"{store.where}/{where}", next="publish the version again")
+        raise ManifestInvalid(
+            f"the manifest calls itself {found.model}",
+            on=f"{store.where}/{where}",
+            next="publish the version again",
+        )
     return found
 
 
@@ -253,21 +288,30 @@ def _noted(model: Model, mount: str) -> str:
     return f"{model.digest}{mount}"
 
 
-def _entries(found: Manifest, store: Store, root: PurePosixPath, advance: Callable[[int], None]) -> Iterator[layer.Entry]:
+def _entries(
+    found: Manifest, store: Store, root: PurePosixPath, advance: Callable[[int], None]
+) -> Iterator[layer.Entry]:
     yield layer.Entry(root / manifest.PUBLISHED_FILE, len(found.text), [found.text])
     for file in found.ordered:
         yield layer.Entry(root / file.path, file.size, _verified(found, file, store, advance))
 
 
-def _verified(found: Manifest, file: ModelFile, store: Store, advance: Callable[[int], None]) -> Iterator[bytes]:
+def _verified(
+    found: Manifest, file: ModelFile, store: Store, advance: Callable[[int], None]
+) -> Iterator[bytes]:
     """A file's bytes as they arrive; their end is an error unless all were the promised ones."""
     on = f"{store.where}: {file.path} of {found.model}"
     chunks = store.stream(_blob(file))
     if chunks is None:
         raise FileTampered(
-            "a file of the model is missing", on=on, next="publish the version again", detail=f"  expected sha256:{file.sha256}"
+            "a file of the model is missing",
+            on=on,
+            next="publish the version again",
+            detail=f"  expected sha256:{file.sha256}",
         )
-    seen, size, start = hashlib.sha256(), 0, b""
+    seen = hashlib.sha256()
+    size = 0
+    start = b""
     for chunk in chunks:
         start = start if len(start) == _START else (start + chunk)[:_START]
         seen.update(chunk)
@@ -293,7 +337,11 @@ def _refuse_other_format(found: Manifest, path: str, start: bytes) -> None:
     if path != found.weights or signature.match(start):
         return
     kind = (
-        "a pickle" if start.startswith(_PICKLE) else "a zip archive (as torch.save writes)" if start.startswith(_ZIP) else "something else"
+        "a pickle"
+        if start.startswith(_PICKLE)
+        else "a zip archive (as torch.save writes)"
+        if start.startswith(_ZIP)
+        else "something else"
     )
     raise FormatMismatch(
         f"the manifest says {found.format}, the file is {kind}",

@@ -58,7 +58,9 @@ def proof(model: Model, stream: IO[bytes]) -> Proof:
         return _proof(model, layer.read(stream))
     except (tarfile.TarError, StopIteration) as error:
         raise ManifestInvalid(
-            "the layer ends before its golden cases, or is damaged", on=str(model), next="fetch the model again from its store"
+            "the layer ends before its golden cases, or is damaged",
+            on=str(model),
+            next="fetch the model again from its store",
         ) from error
 
 
@@ -106,15 +108,21 @@ def play(proof: Proof, entrance: Entrance) -> Verdict:
         ClusterError: the application was not reached, for a reason of the cluster's.
     """
     with Visit(entrance) as visit:
-        return Verdict(url=entrance.url, cases=tuple(_played(visit, case, proof.bodies) for case in proof.cases))
+        return Verdict(
+            url=entrance.url,
+            cases=tuple(_played(visit, case, proof.bodies) for case in proof.cases),
+        )
 
 
 def _played(visit: Visit, case: Golden, bodies: Mapping[str, bytes]) -> Case:
-    request, expect = case.request, case.expect
+    request = case.request
+    expect = case.expect
     body = bodies[request.body] if request.body else None
     patience = expect.within_ms / 1000 + GRACE_SECONDS
     try:
-        reply = visit.ask(Question(request.path, patience, MAX_ANSWER, request.method, request.headers, body))
+        reply = visit.ask(
+            Question(request.path, patience, MAX_ANSWER, request.method, request.headers, body)
+        )
     except NoAnswer as silence:
         return _case(case, silence.seconds, "", f"no answer: {silence}")
     answer, problem = _judged(case, reply.status, reply.content)
@@ -124,7 +132,9 @@ def _played(visit: Visit, case: Golden, bodies: Mapping[str, bytes]) -> Case:
 
 
 def _case(case: Golden, seconds: float, answer: str, problem: str) -> Case:
-    return Case(name=case.name, milliseconds=round(seconds * 1000, 1), answer=answer, problem=problem)
+    return Case(
+        name=case.name, milliseconds=round(seconds * 1000, 1), answer=answer, problem=problem
+    )
 
 
 def _judged(case: Golden, status: int, content: bytes) -> tuple[str, str]:
@@ -168,7 +178,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _ANSWER_SHOWN else f"{text[:_ANSWER_SHOWN]}..."
 
 
-def value_at(document: Any, pointer: str) -> Any:  # noqa: ANN401  JSON
+def value_at(document: Any, pointer: str) -> Any:  # noqa: ANN401 - JSON
     """What a JSON pointer leads to, or NOTHING where it leads nowhere (RFC 6901, sections 4 and 5)."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")

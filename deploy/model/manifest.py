@@ -48,7 +48,10 @@ class Request(Record):
 
     method: Literal["GET", "POST", "PUT"] = "GET"
     path: Annotated[str, Field(pattern=r"^/[!-~]*$", max_length=2000)]
-    headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], Annotated[str, Field(pattern=r"^[ -~]*$")]] = Field(default={})
+    headers: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")],
+        Annotated[str, Field(pattern=r"^[ -~]*$")],
+    ] = Field(default={})
     body: FilePath | None = None
 
 
@@ -62,7 +65,9 @@ class Expected(Record):
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Expected:
-        if len({"equals", "near"} & self.model_fields_set) != 1 or ("near" in self.model_fields_set and self.near is None):
+        if len({"equals", "near"} & self.model_fields_set) != 1 or (
+            "near" in self.model_fields_set and self.near is None
+        ):
             raise ValueError("give exactly one of equals and near")
         return self
 
@@ -110,7 +115,9 @@ class Described(Record):
     @classmethod
     def _is_no_alias(cls, value: str) -> str:
         if value == LATEST:
-            raise ValueError(f"{LATEST!r} is what the store calls the version published last; choose another name")
+            raise ValueError(
+                f"{LATEST!r} is what the store calls the version published last; choose another name"
+            )
         return value
 
 
@@ -123,10 +130,16 @@ class Manifest(Described):
     @model_validator(mode="after")
     def _is_whole(self) -> Manifest:
         paths = [file.path for file in self.files]
-        doubled = {path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()
+        doubled = (
+            {path for path in paths if paths.count(path) > 1}
+            if len(set(paths)) < len(paths)
+            else set()
+        )
         if doubled:
             raise ValueError(f"files names {min(doubled)!r} twice")
-        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} & set(paths)
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} & set(
+            paths
+        )
         if folders:
             raise ValueError(f"{min(folders)!r} is a file and the folder of another")
         named = self._bodies | {self.interface.labels, self.weights}
@@ -139,13 +152,15 @@ class Manifest(Described):
     def _can_be_played(self) -> Manifest:
         # All are held in memory while the cases are played.
         if sum(file.size for file in self.files if file.path in self._bodies) > MAX_BODIES:
-            raise ValueError(f"the bodies of its golden cases have more than {MAX_BODIES} bytes together")
+            raise ValueError(
+                f"the bodies of its golden cases have more than {MAX_BODIES} bytes together"
+            )
         return self
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Manifest:
         try:
-            self.text  # noqa: B018  free values may be infinite, half a character, or nested without end
+            self.text  # noqa: B018 - free values may be infinite, half a character, or nested without end
         except (ValueError, RecursionError) as error:
             raise ValueError(f"it holds a value that JSON has no form for: {error}") from None
         return self
@@ -159,12 +174,21 @@ class Manifest(Described):
     def text(self) -> bytes:
         """The one JSON form, over which the digest is taken."""
         fields = self.model_dump(by_alias=True, mode="json", exclude_unset=True)
-        return (json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return (
+            json.dumps(
+                fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+            )
+            + "\n"
+        ).encode()
 
     @property
     def model(self) -> Model:
         """The model's identity."""
-        return Model(name=self.name, version=self.version, digest=f"sha256:{hashlib.sha256(self.text).hexdigest()}")
+        return Model(
+            name=self.name,
+            version=self.version,
+            digest=f"sha256:{hashlib.sha256(self.text).hexdigest()}",
+        )
 
     @property
     def ordered(self) -> tuple[ModelFile, ...]:
@@ -188,7 +212,9 @@ def described(text: bytes, *, on: str) -> Described:
         values = tomllib.loads(_decoded(text, on))
         _free_dimensions(values.get("interface"))
     except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"the model's description is not TOML: {error}", on=on, next="mend that line") from None
+        raise ManifestInvalid(
+            f"the model's description is not TOML: {error}", on=on, next="mend that line"
+        ) from None
     return checked(Described, values, on)
 
 
@@ -201,8 +227,17 @@ def published(text: bytes, *, on: str) -> Manifest:
     try:
         values = json.loads(_decoded(text, on))
     except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"the manifest is not JSON: {error}", on=on, next="publish the version again under a new number") from None
-    manifest = checked(Manifest, values, on, next="find out who wrote it; publish the model again under a new version")
+        raise ManifestInvalid(
+            f"the manifest is not JSON: {error}",
+            on=on,
+            next="publish the version again under a new number",
+        ) from None
+    manifest = checked(
+        Manifest,
+        values,
+        on,
+        next="find out who wrote it; publish the model again under a new version",
+    )
     if manifest.text != text:
         raise ManifestInvalid(
             "the manifest is not in its canonical form (sorted keys, no spaces, one newline)",
@@ -221,22 +256,34 @@ def plain_path(path: str) -> str:
     """
     pure = PurePosixPath(path)
     odd = set(path) & set("\\:\0") or not path.isprintable()
-    if pure.is_absolute() or odd or str(pure) != path or ".." in pure.parts or path in (".", PUBLISHED_FILE):
+    if (
+        pure.is_absolute()
+        or odd
+        or str(pure) != path
+        or ".." in pure.parts
+        or path in (".", PUBLISHED_FILE)
+    ):
         raise ValueError(f"{path!r} is not a plain relative path")
     if any(part.startswith(_WHITEOUT) for part in pure.parts):
-        raise ValueError(f"{path!r} would delete files in an image layer: names may not start with {_WHITEOUT!r}")
+        raise ValueError(
+            f"{path!r} would delete files in an image layer: names may not start with {_WHITEOUT!r}"
+        )
     return path
 
 
 def _decoded(text: bytes, on: str) -> str:
     if len(text) > MAX_BYTES:
         raise ManifestInvalid(
-            f"the model's description has more than {MAX_BYTES} bytes", on=on, next="keep large data in files of the model"
+            f"the model's description has more than {MAX_BYTES} bytes",
+            on=on,
+            next="keep large data in files of the model",
         )
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ManifestInvalid(f"the model's description is not UTF-8: {error.reason}", on=on, next="save it as UTF-8") from None
+        raise ManifestInvalid(
+            f"the model's description is not UTF-8: {error.reason}", on=on, next="save it as UTF-8"
+        ) from None
 
 
 def _free_dimensions(described: object) -> None:
@@ -250,7 +297,12 @@ def _free_dimensions(described: object) -> None:
             _free_dimensions(part)
 
 
-def checked(kind: type[_T], values: object, on: str, next: str = "mend them; docs/03-models.md describes the format") -> _T:  # noqa: A002  as errors call it
+def checked(
+    kind: type[_T],
+    values: object,
+    on: str,
+    next: str = "mend them; docs/03-models.md describes the format",  # noqa: A002 - as errors call it
+) -> _T:
     """A value of that kind.
 
     Raises:
@@ -259,7 +311,10 @@ def checked(kind: type[_T], values: object, on: str, next: str = "mend them; doc
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, p['loc'])) or 'manifest'}: {p['msg'].removeprefix('Value error, ')}" for p in error.errors()]
+        lines = [
+            f"  {'.'.join(map(str, p['loc'])) or 'manifest'}: {p['msg'].removeprefix('Value error, ')}"
+            for p in error.errors()
+        ]
         raise ManifestInvalid(
             f"the model's description has {len(lines)} problem{'s' if len(lines) > 1 else ''}",
             on=on,

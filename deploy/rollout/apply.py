@@ -14,7 +14,15 @@ from typing import Literal, Protocol
 
 from deploy import interrupts
 from deploy.clients.http import Entrance
-from deploy.errors import GoldenMiss, ReleaseError, ReleaseUnknown, RolloutFailed, RolloutLocked, UndoFailed, VerifyFailed
+from deploy.errors import (
+    GoldenMiss,
+    ReleaseError,
+    ReleaseUnknown,
+    RolloutFailed,
+    RolloutLocked,
+    UndoFailed,
+    VerifyFailed,
+)
 from deploy.model import golden
 from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
 
@@ -89,7 +97,7 @@ def current(history: tuple[Rollout, ...]) -> Rollout | None:
     return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
 
 
-def apply(  # noqa: PLR0913  the history tells three of them, and tests choose two
+def apply(  # noqa: PLR0913 - the history tells three of them, and tests choose two
     release: Release,
     target: Target,
     proof: golden.Proof,
@@ -128,12 +136,21 @@ def apply(  # noqa: PLR0913  the history tells three of them, and tests choose t
             _require_unchanged(previous, current(decided_on))
         number = history[-1].attempt.id + 1 if history else 1
         attempt = Attempt(
-            id=number, environment=target.environment, trigger=trigger, release=release, by=by, at=clock(), url=target.url, run=run
+            id=number,
+            environment=target.environment,
+            trigger=trigger,
+            release=release,
+            by=by,
+            at=clock(),
+            url=target.url,
+            run=run,
         )
         _clear_unfinished(target, previous, release)
         target.begin(attempt)
         with _undoing(attempt, target, previous, clock):
-            target.shift(release, (lambda entrance: _prove(entrance, proof, release, play)) if hold else None)
+            target.shift(
+                release, (lambda entrance: _prove(entrance, proof, release, play)) if hold else None
+            )
             _prove(target.entrance, proof, release, play)
         ending = Ending(outcome="succeeded", at=clock())
         with interrupts.held("the release is proven, and all but done"):
@@ -154,7 +171,9 @@ def _require_unchanged(now: Rollout | None, before: Rollout | None) -> None:
 
 
 @contextmanager
-def _undoing(attempt: Attempt, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Iterator[None]:
+def _undoing(
+    attempt: Attempt, target: Target, previous: Rollout | None, clock: Callable[[], datetime]
+) -> Iterator[None]:
     """Puts the previous release back where a `with` block fails, and writes that down."""
     try:
         yield
@@ -172,7 +191,9 @@ def _settle(attempt: Attempt, target: Target) -> None:
     try:
         target.settle(attempt.release)
     except ReleaseError:
-        log.warning("release %d is proven and serves; what it replaced could not all be removed", attempt.id)
+        log.warning(
+            "release %d is proven and serves; what it replaced could not all be removed", attempt.id
+        )
         raise
 
 
@@ -184,7 +205,10 @@ def _clear_unfinished(target: Target, previous: Rollout | None, release: Release
     # What stands by has been taken back already, or is kept for an instant way back.
     strangers = {replica.image for replica in target.replicas() if replica.state != "standing by"}
     if strangers - {back.image.digest, release.image.digest}:
-        log.info("an earlier rollout was never finished: release %d comes back first", previous.attempt.id)
+        log.info(
+            "an earlier rollout was never finished: release %d comes back first",
+            previous.attempt.id,
+        )
         target.shift(back)
         target.settle(back, release)
 
@@ -198,7 +222,11 @@ def _prove(entrance: Entrance, proof: golden.Proof, release: Release, play: gold
             next="the previous release serves again; mend the code or the model",
             detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
         )
-    log.info("proven at %s: %s", entrance.url, "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases))
+    log.info(
+        "proven at %s: %s",
+        entrance.url,
+        "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases),
+    )
 
 
 def _why(error: BaseException) -> str:
@@ -208,10 +236,18 @@ def _why(error: BaseException) -> str:
     return error.what if isinstance(error, ReleaseError) else type(error).__name__
 
 
-def _undone(why: str, target: Target, previous: Rollout | None, clock: Callable[[], datetime]) -> Ending:
+def _undone(
+    why: str, target: Target, previous: Rollout | None, clock: Callable[[], datetime]
+) -> Ending:
     """Puts the previous release back, or leaves nothing where there is none."""
     back = previous.attempt.release if previous else None
-    log.warning("%s: %s", why, f"putting back release {previous.attempt.id}" if previous else "nothing served before, taking it away")
+    log.warning(
+        "%s: %s",
+        why,
+        f"putting back release {previous.attempt.id}"
+        if previous
+        else "nothing served before, taking it away",
+    )
     try:
         if back:
             target.shift(back)
@@ -227,7 +263,9 @@ def _undone(why: str, target: Target, previous: Rollout | None, clock: Callable[
     return Ending(outcome="undone" if back else "failed", at=clock(), why=why)
 
 
-def abort(target: Target, by: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Rollout:
+def abort(
+    target: Target, by: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Rollout:
     """Takes back an attempt whose deployer is gone.
 
     Raises:
@@ -238,7 +276,9 @@ def abort(target: Target, by: str, clock: Callable[[], datetime] = lambda: datet
     with target.locked():
         history = target.history()
         if not history or history[-1].ending:
-            raise ReleaseUnknown("nothing is under way", on="history", next="`invoke status` shows what serves")
+            raise ReleaseUnknown(
+                "nothing is under way", on="history", next="`invoke status` shows what serves"
+            )
         attempt = history[-1].attempt
         ending = _undone(f"given up by {by}", target, current(history), clock)
         target.end(attempt, ending)
@@ -265,4 +305,6 @@ def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play)
 def failed(what: str, on: str, log_end: str) -> RolloutFailed:
     """The error of a replica that will not serve, with the end of its log."""
     lines = "\n".join(f"    {line}" for line in log_end.rstrip().splitlines()) or "    (nothing)"
-    return RolloutFailed(what, on=on, next="the log shows why", detail=f"  its log ends with:\n{lines}")
+    return RolloutFailed(
+        what, on=on, next="the log shows why", detail=f"  its log ends with:\n{lines}"
+    )

@@ -24,19 +24,35 @@ def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only |
     """
     now = current(history)
     if now is None:
-        raise ReleaseUnknown("nothing has been released here yet", on="history", next="`invoke release` makes a first release")
+        raise ReleaseUnknown(
+            "nothing has been released here yet",
+            on="history",
+            next="`invoke release` makes a first release",
+        )
     succeeded = [rollout for rollout in history if rollout.succeeded]
     if number is not None:
         chosen = next((rollout for rollout in succeeded if rollout.attempt.id == number), None)
         known = ", ".join(str(rollout.attempt.id) for rollout in succeeded)
         if chosen is None:
-            raise ReleaseUnknown(f"release {number} never served here", on="history", next=f"choose one that did: {known}")
+            raise ReleaseUnknown(
+                f"release {number} never served here",
+                on="history",
+                next=f"choose one that did: {known}",
+            )
         return chosen
-    different = (rollout for rollout in reversed(_before(succeeded, now, only)) if _half(rollout, only) != _half(now, only))
+    different = (
+        rollout
+        for rollout in reversed(_before(succeeded, now, only))
+        if _half(rollout, only) != _half(now, only)
+    )
     found = next(different, None)
     if found is None:
         part = only or "release"
-        raise ReleaseUnknown(f"there is no earlier {part} to go back to", on="history", next="`invoke history` shows what served here")
+        raise ReleaseUnknown(
+            f"there is no earlier {part} to go back to",
+            on="history",
+            next="`invoke history` shows what served here",
+        )
     return found
 
 
@@ -44,7 +60,11 @@ def _before(succeeded: list[Rollout], now: Rollout, only: Only | None) -> list[R
     """What served before the present release, or that half of it, came: rolling back twice goes two steps, not back and forth."""
     first = now
     while first.attempt.trigger == "rollback":
-        earlier = [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id and _half(rollout, only) == _half(now, only)]
+        earlier = [
+            rollout
+            for rollout in succeeded
+            if rollout.attempt.id < first.attempt.id and _half(rollout, only) == _half(now, only)
+        ]
         if not earlier:
             break
         first = earlier[-1]

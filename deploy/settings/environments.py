@@ -10,13 +10,31 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_UNITS = {
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "Ki": 2.0**10,
+    "Mi": 2.0**20,
+    "Gi": 2.0**30,
+    "Ti": 2.0**40,
+}
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
 # A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
@@ -41,7 +59,9 @@ def _of_a_machine(address: str) -> str:
     try:
         IPv4Address(address)
     except AddressValueError:
-        raise ValueError("it should be an IPv4 address, such as 127.0.0.1, or 0.0.0.0 for every one of the machine") from None
+        raise ValueError(
+            "it should be an IPv4 address, such as 127.0.0.1, or 0.0.0.0 for every one of the machine"
+        ) from None
     return address
 
 
@@ -52,7 +72,9 @@ class Environment(Section):
     without them the Docker configuration is asked. Times are in seconds.
     """
 
-    registry: Annotated[str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_with_a_port)] = "127.0.0.1:5000"
+    registry: Annotated[
+        str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_with_a_port)
+    ] = "127.0.0.1:5000"
     repository: Annotated[str, Field(pattern=rf"^({_PART}(/{_PART})*)?$", max_length=255)] = ""
     username: str = ""
     password: str = ""
@@ -74,7 +96,7 @@ class Docker(Environment):
     @property
     def url(self) -> str:
         """The front door."""
-        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104  compared, not bound
+        host = "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104 - compared, not bound
         return f"http://{host}:{self.port}"
 
 
@@ -171,12 +193,22 @@ class Kubernetes(Environment):
 
 def kind(table: object) -> str:
     """Which target a table is about: `docker` where it does not say."""
-    return str(table.get("target", "docker") if isinstance(table, Mapping) else getattr(table, "target", "docker"))
+    return str(
+        table.get("target", "docker")
+        if isinstance(table, Mapping)
+        else getattr(table, "target", "docker")
+    )
 
 
-Place = Annotated[Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")], Discriminator(kind)]
+Place = Annotated[
+    Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")], Discriminator(kind)
+]
 KINDS: Mapping[str, type[Environment]] = {"docker": Docker, "kubernetes": Kubernetes}
-_NESTED: Mapping[str, type[Section]] = {"canary": Canary, "resources": Resources, "autoscale": Autoscale}
+_NESTED: Mapping[str, type[Section]] = {
+    "canary": Canary,
+    "resources": Resources,
+    "autoscale": Autoscale,
+}
 
 
 def keys(target: str, *nested: str) -> list[str]:

@@ -23,7 +23,9 @@ from deploy.settings.environments import KINDS, Place, Port, Section
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
 
-DEBIAN = "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+DEBIAN = (
+    "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
+)
 _DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
 
 Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
@@ -118,7 +120,9 @@ class Settings(Section):
         if name not in self.environments:
             known = ", ".join(self.environments)
             raise SettingsInvalid(
-                f"no environment is named {name!r}", on=FILE, next=f"choose one of: {known}; or add [environments.{name}]"
+                f"no environment is named {name!r}",
+                on=FILE,
+                next=f"choose one of: {known}; or add [environments.{name}]",
             )
         return self.environments[name]
 
@@ -154,14 +158,22 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SettingsInvalid(
-            "there is no configuration", on=str(path), next="run in the folder of the application, or see docs/04-your-own-app.md"
+            "there is no configuration",
+            on=str(path),
+            next="run in the folder of the application, or see docs/04-your-own-app.md",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise SettingsInvalid(f"the configuration cannot be read: {reason}", on=str(path), next="make the file readable") from error
+        raise SettingsInvalid(
+            f"the configuration cannot be read: {reason}",
+            on=str(path),
+            next="make the file readable",
+        ) from error
     except (ValueError, RecursionError) as error:
         # The parser gives up in its own way on numbers of thousands of digits, and on tables nested as deep.
-        raise SettingsInvalid(f"the configuration is not TOML: {error}", on=str(path), next="mend that line") from error
+        raise SettingsInvalid(
+            f"the configuration is not TOML: {error}", on=str(path), next="mend that line"
+        ) from error
 
 
 def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
@@ -186,11 +198,16 @@ def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
     return text.split(",") if keys == ("app", "files") else text
 
 
-def _problems(error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]) -> Iterable[str]:
+def _problems(
+    error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]
+) -> Iterable[str]:
     for problem in error.errors(include_url=False):
-        path, kind, message = _key_path(problem["loc"]), problem["type"], problem["msg"].removeprefix("Value error, ")
+        path = _key_path(problem["loc"])
+        kind = problem["type"]
+        message = problem["msg"].removeprefix("Value error, ")
         if kind == "union_tag_invalid":
-            path, message = (*path, "target"), f"Input should be {' or '.join(map(repr, KINDS))}"
+            path = (*path, "target")
+            message = f"Input should be {' or '.join(map(repr, KINDS))}"
         shown = ".".join(path)
         source = f" (set by {origins[path]})" if path in origins else ""
         if kind == "extra_forbidden":
@@ -206,10 +223,14 @@ def _problems(error: ValidationError, values: Mapping[str, Any], origins: Mappin
 def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
     """Where in the file a problem is; the kind of an environment is no level of the file."""
     path = tuple(str(part) for part in location)
-    return (*path[:2], *path[3:]) if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS else path
+    return (
+        (*path[:2], *path[3:])
+        if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS
+        else path
+    )
 
 
-def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401  TOML holds anything
+def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
     for key in path:
         if not isinstance(values, Mapping) or key not in values:
             return values

@@ -39,11 +39,14 @@ class Recogniser:
     def __init__(self, folder: Path) -> None:
         self.manifest = json.loads((folder / "manifest.json").read_bytes())
         interface = self.manifest["interface"]
-        self._side, self._largest = interface["picture"]["side"], interface["picture"]["largest"]
+        self._side = interface["picture"]["side"]
+        self._largest = interface["picture"]["largest"]
         self._names = (folder / interface["names"]).read_text(encoding="utf-8").split()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(folder / interface["model"], options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            folder / interface["model"], options, providers=["CPUExecutionProvider"]
+        )
 
     def read(self, body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The picture that a body holds.
@@ -56,7 +59,9 @@ class Recogniser:
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise Unreadable("the body is not a JSON list of rows of numbers") from None
         if picture.shape != (self._side, self._side):
-            raise Unreadable(f"the picture has the shape {list(picture.shape)}, not {[self._side, self._side]}")
+            raise Unreadable(
+                f"the picture has the shape {list(picture.shape)}, not {[self._side, self._side]}"
+            )
         if not ((picture >= 0) & (picture <= self._largest)).all():
             raise Unreadable(f"a grey level is not from 0 to {self._largest}")
         return picture
@@ -65,7 +70,11 @@ class Recogniser:
         """The likeliest digit, its name, and how sure the network is."""
         probabilities = np.asarray(self._session.run(None, {"picture": picture[None]})[0])[0]
         digit = int(probabilities.argmax())
-        return {"digit": digit, "name": self._names[digit], "probability": round(float(probabilities[digit]), 4)}
+        return {
+            "digit": digit,
+            "name": self._names[digit],
+            "probability": round(float(probabilities[digit]), 4),
+        }
 
 
 async def predict(request: Request) -> Response:

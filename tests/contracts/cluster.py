@@ -26,13 +26,21 @@ def until(reached: Callable[[], bool], what: str) -> None:
 
 def settings(name: str, labels: dict[str, str] | None = None, **data: str) -> Object:
     """A ConfigMap."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels or {}}, "data": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "labels": labels or {}},
+        "data": data,
+    }
 
 
 def deployment(name: str, **spec: Any) -> Object:
     """A Deployment that runs nothing unless it is told a number of replicas."""
     labels = {"app": name}
-    pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "app", "image": "registry.invalid/app:1"}]}}
+    pod = {
+        "metadata": {"labels": labels},
+        "spec": {"containers": [{"name": "app", "image": "registry.invalid/app:1"}]},
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -43,7 +51,12 @@ def deployment(name: str, **spec: Any) -> Object:
 
 def scaled(name: str, replicas: int) -> Object:
     """Of a Deployment, what an autoscaler sets."""
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": replicas}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas},
+    }
 
 
 def event(namespace: str, name: str, about: str, message: str, when: str) -> Object:
@@ -110,14 +123,23 @@ class ClusterContract:
         assert cluster.serves("Service")
         assert cluster.serves("Deployment")
 
-    def test_a_kind_that_it_does_not_serve_has_no_objects(self, cluster: Cluster, unserved: str) -> None:
+    def test_a_kind_that_it_does_not_serve_has_no_objects(
+        self, cluster: Cluster, unserved: str
+    ) -> None:
         """None can be found, listed or removed, which is no error; to make one is."""
         assert not cluster.serves(unserved)
         assert cluster.find(unserved, "one") is None
         assert cluster.list(unserved, {}) == []
         cluster.delete(unserved, "one")
         with pytest.raises(ClusterRefused):
-            cluster.apply({"apiVersion": KINDS[unserved].api_version, "kind": unserved, "metadata": {"name": "one"}, "spec": {}})
+            cluster.apply(
+                {
+                    "apiVersion": KINDS[unserved].api_version,
+                    "kind": unserved,
+                    "metadata": {"name": "one"},
+                    "spec": {},
+                }
+            )
 
     # --- applying
 
@@ -125,7 +147,11 @@ class ClusterContract:
         """What comes back is what can be found from then on, with its kind and version."""
         made = cluster.apply(settings("one", {"a": "b"}, key="value"))
         assert made == cluster.find("ConfigMap", "one")
-        assert (made["apiVersion"], made["kind"], made["data"]) == ("v1", "ConfigMap", {"key": "value"})
+        assert (made["apiVersion"], made["kind"], made["data"]) == (
+            "v1",
+            "ConfigMap",
+            {"key": "value"},
+        )
         assert made["metadata"]["labels"] == {"a": "b"}
         assert made["metadata"]["namespace"] == cluster.namespace
         assert made["metadata"]["uid"]
@@ -161,7 +187,12 @@ class ClusterContract:
         labelled = deployment("web", replicas=0)
         labelled["metadata"]["labels"] = {"note": "something"}
         assert cluster.apply(labelled)["metadata"]["generation"] == 1
-        assert cluster.apply(deployment("web", replicas=0, minReadySeconds=3))["metadata"]["generation"] == 2
+        assert (
+            cluster.apply(deployment("web", replicas=0, minReadySeconds=3))["metadata"][
+                "generation"
+            ]
+            == 2
+        )
 
     def test_a_field_that_is_no_longer_given_goes(self, cluster: Cluster) -> None:
         """What this project set once and sets no more is removed."""
@@ -179,12 +210,18 @@ class ClusterContract:
         assert made["metadata"]["labels"] == {"theirs": "yes"}
         cluster.apply(deployment("web", replicas=0))
         beside = deployment("web")
-        beside["spec"]["template"]["spec"]["containers"].append({"name": "sidecar", "image": "registry.invalid/sidecar:1"})
+        beside["spec"]["template"]["spec"]["containers"].append(
+            {"name": "sidecar", "image": "registry.invalid/sidecar:1"}
+        )
         other(beside, "mesh")
-        containers = cluster.apply(deployment("web", replicas=0))["spec"]["template"]["spec"]["containers"]
+        containers = cluster.apply(deployment("web", replicas=0))["spec"]["template"]["spec"][
+            "containers"
+        ]
         assert {container["name"] for container in containers} == {"app", "sidecar"}
 
-    def test_a_field_that_somebody_else_set_is_a_conflict(self, cluster: Cluster, other: Write) -> None:
+    def test_a_field_that_somebody_else_set_is_a_conflict(
+        self, cluster: Cluster, other: Write
+    ) -> None:
         """The error names field and owner, and nothing was changed, nor anything else that was given."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
@@ -196,7 +233,9 @@ class ClusterContract:
         spec = found(cluster, "Deployment", "web")["spec"]
         assert (spec["replicas"], spec.get("minReadySeconds", 0)) == (1, 0)
 
-    def test_what_somebody_else_set_can_be_taken_from_them(self, cluster: Cluster, other: Write) -> None:
+    def test_what_somebody_else_set_can_be_taken_from_them(
+        self, cluster: Cluster, other: Write
+    ) -> None:
         """By force, and from then on it is ours."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
@@ -210,7 +249,9 @@ class ClusterContract:
         cluster.apply(settings("one", key="value"))
         assert cluster.apply(settings("one"))["data"] == {"key": "value"}
 
-    def test_a_field_that_was_given_up_belongs_to_whoever_took_it(self, cluster: Cluster, other: Write) -> None:
+    def test_a_field_that_was_given_up_belongs_to_whoever_took_it(
+        self, cluster: Cluster, other: Write
+    ) -> None:
         """An autoscaler that took the number of replicas keeps it while this project no longer says one."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
@@ -259,7 +300,8 @@ class ClusterContract:
     def test_an_object_that_has_changed_since_is_not_replaced(self, cluster: Cluster) -> None:
         """Of two who read the same, one wins; what is gone cannot be replaced either."""
         cluster.create(settings("one", key="value"))
-        mine, theirs = found(cluster, "ConfigMap", "one"), found(cluster, "ConfigMap", "one")
+        mine = found(cluster, "ConfigMap", "one")
+        theirs = found(cluster, "ConfigMap", "one")
         mine["data"], theirs["data"] = {"key": "mine"}, {"key": "theirs"}
         assert cluster.replace(theirs)
         assert not cluster.replace(mine)
@@ -276,7 +318,11 @@ class ClusterContract:
         for name in ("c", "a", "b"):
             cluster.apply(settings(name, {"app": "web", "side": name}))
         cluster.apply(settings("d", {"app": "other", "side": "a"}))
-        assert [item["metadata"]["name"] for item in cluster.list("ConfigMap", {"app": "web"})] == ["a", "b", "c"]
+        assert [item["metadata"]["name"] for item in cluster.list("ConfigMap", {"app": "web"})] == [
+            "a",
+            "b",
+            "c",
+        ]
         (item,) = cluster.list("ConfigMap", {"app": "web", "side": "b"})
         assert item == cluster.find("ConfigMap", "b")
 
@@ -294,7 +340,12 @@ class ClusterContract:
         """In the cluster's own time."""
         owner = cluster.apply(settings("owner"))
         owned = settings("owned")
-        reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+        reference = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "name": "owner",
+            "uid": owner["metadata"]["uid"],
+        }
         owned["metadata"]["ownerReferences"] = [reference]
         cluster.apply(owned)
         cluster.delete("ConfigMap", "owner")
@@ -317,7 +368,12 @@ class ClusterContract:
 
     def test_each_port_of_each_thing_has_an_entrance_of_its_own(self, cluster: Cluster) -> None:
         """A path is appended to it, so that it does not end with a slash."""
-        things = [("Service", "web", 80), ("Service", "web", 8080), ("Service", "web-2", 80), ("Pod", "web", 80)]
+        things = [
+            ("Service", "web", 80),
+            ("Service", "web", 8080),
+            ("Service", "web-2", 80),
+            ("Pod", "web", 80),
+        ]
         urls = [cluster.entrance(*thing).url for thing in things]
         assert len(set(urls)) == len(things)
         assert not any(url.endswith("/") for url in urls)

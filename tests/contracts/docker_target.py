@@ -59,9 +59,15 @@ class DockerTargetContract(WarmTargetContract):
 
     def door(self, docker: DockerPlace) -> Container:
         """The container of the front door."""
-        return next(found for found in docker.engine.containers({APP: docker.app}) if found.name.endswith("-door"))
+        return next(
+            found
+            for found in docker.engine.containers({APP: docker.app})
+            if found.name.endswith("-door")
+        )
 
-    def test_a_door_that_was_stopped_opens_what_it_opened(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_door_that_was_stopped_opens_what_it_opened(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """The next deployer starts it again, and the release serves without having been released again."""
         docker.target().shift(a)
         docker.target().settle(a)
@@ -71,7 +77,9 @@ class DockerTargetContract(WarmTargetContract):
         until(lambda: docker.answers() == {"a"}, "the release serves")
         until(lambda: docker.target().serves(a), "all its replicas are healthy")
 
-    def test_a_door_that_was_stopped_in_mid_rollout_opens_to_the_release_before(self, docker: DockerPlace, a: Release, b: Release) -> None:
+    def test_a_door_that_was_stopped_in_mid_rollout_opens_to_the_release_before(
+        self, docker: DockerPlace, a: Release, b: Release
+    ) -> None:
         """A release that nobody has settled, because it is not proven yet, gets no requests when the door comes back."""
         target = docker.target()
         target.shift(a)
@@ -84,7 +92,9 @@ class DockerTargetContract(WarmTargetContract):
         assert docker.answers() == {"a"}
         assert (b.image.digest, "serving") not in states(target)
 
-    def test_a_door_that_was_restarted_in_mid_rollout_opens_when_that_is_settled(self, docker: DockerPlace, a: Release, b: Release) -> None:
+    def test_a_door_that_was_restarted_in_mid_rollout_opens_when_that_is_settled(
+        self, docker: DockerPlace, a: Release, b: Release
+    ) -> None:
         """The rollout goes on, and its release has all requests in the end."""
         target = docker.target()
         target.shift(a)
@@ -95,7 +105,9 @@ class DockerTargetContract(WarmTargetContract):
         assert docker.answers() == {"b"}
         assert states(target) == [(b.image.digest, "serving")] * 2
 
-    def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(self, docker: DockerPlace, a: Release, b: Release) -> None:
+    def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(
+        self, docker: DockerPlace, a: Release, b: Release
+    ) -> None:
         """Also where the old release had more replicas than the new one has."""
         docker.target(replicas=3).shift(a)
         target = docker.target(replicas=1)
@@ -107,7 +119,9 @@ class DockerTargetContract(WarmTargetContract):
         until(lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves")
         assert docker.answers() == {"b"}
 
-    def test_a_door_without_its_file_opens_to_all_that_runs(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_door_without_its_file_opens_to_all_that_runs(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """A file that a crash spoilt is written anew; a door that opens to nobody would be worse than any other."""
         target = docker.target()
         target.shift(a)
@@ -145,7 +159,9 @@ class DockerTargetContract(WarmTargetContract):
         assert {replica.name for replica in moved.replicas()} == before
         assert [rollout.attempt.id for rollout in moved.history()] == [1]
 
-    def test_a_port_that_is_taken_leaves_the_old_door_open(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_port_that_is_taken_leaves_the_old_door_open(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """Nothing is given up before the new port is known to be free."""
         docker.target().shift(a)
         moved = docker.target(port=docker.taken_port())
@@ -155,7 +171,9 @@ class DockerTargetContract(WarmTargetContract):
         with docker.target(lock_wait=0.0).locked():
             assert docker.target().serves(a)
 
-    def test_a_release_behind_a_door_on_another_port_does_not_serve(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_release_behind_a_door_on_another_port_does_not_serve(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """Where the settings name a new port, releasing again must not stop at what serves on the old one."""
         target = docker.target()
         target.shift(a)
@@ -167,7 +185,9 @@ class DockerTargetContract(WarmTargetContract):
             until(lambda: moved.serves(a), "the release serves on the other port")
         assert not target.serves(a)
 
-    def test_a_running_door_of_another_image_is_kept(self, docker: DockerPlace, a: Release, b: Release) -> None:
+    def test_a_running_door_of_another_image_is_kept(
+        self, docker: DockerPlace, a: Release, b: Release
+    ) -> None:
         """Making it anew would lose every request until the new one listens; it is led to the next release as it is."""
         docker.target().shift(a)
         docker.target().settle(a)
@@ -181,7 +201,9 @@ class DockerTargetContract(WarmTargetContract):
         assert self.door(docker) == door
         assert target.serves(b)
 
-    def test_a_door_of_another_image_that_was_stopped_is_made_anew(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_door_of_another_image_that_was_stopped_is_made_anew(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """Nobody came through it, so that it can take the image of now; it opens what it opened."""
         docker.target().shift(a)
         docker.target().settle(a)
@@ -193,7 +215,9 @@ class DockerTargetContract(WarmTargetContract):
         until(lambda: docker.answers() == {"a"}, "the release serves")
         assert self.door(docker).id != door.id
 
-    @pytest.mark.parametrize("changed", [{"in_flight": 7}, {"answer_within": 7.0}], ids=["in_flight", "answer_within"])
+    @pytest.mark.parametrize(
+        "changed", [{"in_flight": 7}, {"answer_within": 7.0}], ids=["in_flight", "answer_within"]
+    )
     def test_a_release_behind_a_door_with_other_settings_does_not_serve(
         self, docker: DockerPlace, a: Release, changed: dict[str, Any]
     ) -> None:
@@ -210,7 +234,9 @@ class DockerTargetContract(WarmTargetContract):
         assert not target.serves(a)
         assert self.door(docker) == door
 
-    def test_an_address_that_is_not_this_machines_leaves_the_old_door_open(self, docker: DockerPlace, a: Release) -> None:
+    def test_an_address_that_is_not_this_machines_leaves_the_old_door_open(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """The same port on an address where nothing can listen is found out before the old door goes."""
         docker.target().shift(a)
         moved = docker.target(address="192.0.2.1")
@@ -220,7 +246,9 @@ class DockerTargetContract(WarmTargetContract):
         with docker.target(lock_wait=0.0).locked():
             assert docker.target().serves(a)
 
-    def test_a_first_release_to_a_port_that_is_taken_changes_nothing(self, docker: DockerPlace) -> None:
+    def test_a_first_release_to_a_port_that_is_taken_changes_nothing(
+        self, docker: DockerPlace
+    ) -> None:
         """Not even a door is left that nobody can enter."""
         moved = docker.target(port=docker.taken_port())
         with pytest.raises(PortTaken), moved.locked():
@@ -228,7 +256,9 @@ class DockerTargetContract(WarmTargetContract):
         assert docker.engine.containers({APP: docker.app}) == []
 
     @pytest.mark.parametrize("data", [b"", b"{", b'{"id": 2, "environment": "local"}', b"\xff\xfe"])
-    def test_half_a_file_in_the_journal_is_no_attempt(self, docker: DockerPlace, a: Release, data: bytes) -> None:
+    def test_half_a_file_in_the_journal_is_no_attempt(
+        self, docker: DockerPlace, a: Release, data: bytes
+    ) -> None:
         """What a killed engine left unfinished is passed over; what else was written down is still known."""
         target = docker.target()
         with target.locked():
@@ -236,27 +266,45 @@ class DockerTargetContract(WarmTargetContract):
             door = self.door(docker).id
             docker.engine.put_file(door, f"{STATE}/000001-end.json", data)
             docker.engine.put_file(door, f"{STATE}/000002-begin.json", data)
-        assert [(rollout.attempt.id, rollout.outcome) for rollout in target.history()] == [(1, "unfinished")]
+        assert [(rollout.attempt.id, rollout.outcome) for rollout in target.history()] == [
+            (1, "unfinished")
+        ]
 
-    def test_a_replica_that_ends_later_is_started_again_by_the_engine(self, docker: DockerPlace, a: Release) -> None:
+    def test_a_replica_that_ends_later_is_started_again_by_the_engine(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
         """Nobody has to be there when a process of a proven release dies."""
         target = docker.target()
         target.shift(a)
         docker.crash(target.replicas()[0].name)
-        until(lambda: sum(found.restarts for found in docker.engine.containers({APP: docker.app})) == 1, "it was started again")
+        until(
+            lambda: (
+                sum(found.restarts for found in docker.engine.containers({APP: docker.app})) == 1
+            ),
+            "it was started again",
+        )
         until(lambda: target.serves(a), "the release serves with all its replicas")
 
     def leave_lock(self, docker: DockerPlace, on: str) -> str:
         """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""
         door = self.door(docker)
         owner = Owner(Owner.current().person, Owner.current().host, PROCESS_THAT_NEVER_WAS, "1")
-        labels = {**door.labels, "dev.twinship.role": "lock", "dev.twinship.owner": str(owner), "dev.twinship.machine": on}
+        labels = {
+            **door.labels,
+            "dev.twinship.role": "lock",
+            "dev.twinship.owner": str(owner),
+            "dev.twinship.machine": on,
+        }
         labels["dev.twinship.since"] = datetime.now(UTC).isoformat()
         name = door.name.removesuffix("-door") + "-lock"
-        return docker.engine.create(Spec(name=name, image=door.image, labels=labels, command=("sleep", "600"))).id
+        return docker.engine.create(
+            Spec(name=name, image=door.image, labels=labels, command=("sleep", "600"))
+        ).id
 
     @pytest.mark.parametrize("started", [True, False])
-    def test_a_lock_whose_holder_is_gone_is_cleared(self, docker: DockerPlace, a: Release, started: bool) -> None:  # noqa: FBT001  both
+    def test_a_lock_whose_holder_is_gone_is_cleared(
+        self, docker: DockerPlace, a: Release, started: bool
+    ) -> None:
         """A lock that outlived its holder, or was made but never held, keeps nobody out."""
         target = docker.target(lock_wait=30.0)
         target.shift(a)
@@ -264,17 +312,27 @@ class DockerTargetContract(WarmTargetContract):
         if started:
             docker.engine.start(left)
         with target.locked():
-            assert [found.id for found in docker.engine.containers({APP: docker.app}) if found.id == left] == []
+            assert [
+                found.id
+                for found in docker.engine.containers({APP: docker.app})
+                if found.id == left
+            ] == []
 
     @pytest.mark.parametrize("on", ["another machine", ""])
-    def test_a_lock_of_a_machine_of_the_same_name_is_left_alone(self, docker: DockerPlace, a: Release, on: str) -> None:
+    def test_a_lock_of_a_machine_of_the_same_name_is_left_alone(
+        self, docker: DockerPlace, a: Release, on: str
+    ) -> None:
         """Whether its holder lives cannot be seen from here, whatever the machines are called."""
         docker.target().shift(a)
         left = self.leave_lock(docker, on)
         docker.engine.start(left)
         with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).locked():
             pytest.fail("two deployers at once")
-        assert [found.running for found in docker.engine.containers({APP: docker.app}) if found.id == left] == [True]
+        assert [
+            found.running
+            for found in docker.engine.containers({APP: docker.app})
+            if found.id == left
+        ] == [True]
 
     def test_looking_makes_nothing(self, docker: DockerPlace, a: Release) -> None:
         """History, replicas and status of an environment without releases leave no container behind."""

@@ -94,11 +94,15 @@ class EngineContract:
     @pytest.fixture
     def now(self, engine: Engine, labels: dict[str, str]) -> Callable[[str], Container]:
         """Tells how a container is now."""
-        return lambda container: next(found for found in engine.containers(labels) if found.id == container)
+        return lambda container: next(
+            found for found in engine.containers(labels) if found.id == container
+        )
 
     # --- a container's life
 
-    def test_a_container_is_made_without_being_started(self, engine: Engine, spec: Callable[..., Spec]) -> None:
+    def test_a_container_is_made_without_being_started(
+        self, engine: Engine, spec: Callable[..., Spec]
+    ) -> None:
         """Creating and starting are two steps, so that files can be put in between."""
         made = engine.create(spec())
         assert (made.name, made.status, made.running) == (spec().name, "created", False)
@@ -121,7 +125,9 @@ class EngineContract:
         engine.stop(made.id, 1)
         assert (now(made.id).running, now(made.id).exit_code) == (False, 137)
 
-    def test_stopping_and_removing_what_is_not_there_is_no_error(self, engine: Engine, spec: Callable[..., Spec], prefix: str) -> None:
+    def test_stopping_and_removing_what_is_not_there_is_no_error(
+        self, engine: Engine, spec: Callable[..., Spec], prefix: str
+    ) -> None:
         """Both may be repeated by a run that does not know how far the one before it came."""
         made = engine.create(spec())
         engine.stop(made.id, 1)
@@ -130,14 +136,18 @@ class EngineContract:
         engine.stop(made.id, 1)
         engine.remove(f"{prefix}-never")
 
-    def test_a_running_container_can_be_removed(self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]) -> None:
+    def test_a_running_container_can_be_removed(
+        self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
+    ) -> None:
         """Removing kills."""
         made = engine.create(spec())
         engine.start(made.id)
         engine.remove(made.id)
         assert engine.containers(labels) == []
 
-    def test_starting_what_runs_changes_nothing(self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]) -> None:
+    def test_starting_what_runs_changes_nothing(
+        self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
+    ) -> None:
         """A run that goes on where another stopped may start what is started."""
         made = engine.create(spec())
         engine.start(made.id)
@@ -153,7 +163,9 @@ class EngineContract:
         until(lambda: now(made.id).status == "exited", "it ends")
         assert now(made.id).exit_code == 3
 
-    def test_the_last_lines_of_a_log_outlive_the_process(self, engine: Engine, spec: Callable[..., Spec]) -> None:
+    def test_the_last_lines_of_a_log_outlive_the_process(
+        self, engine: Engine, spec: Callable[..., Spec]
+    ) -> None:
         """What a crashed container wrote last can be shown; one that is gone wrote nothing."""
         made = engine.create(spec(script=Script(exits=1, says="first\nsecond\nthird")))
         engine.start(made.id)
@@ -199,29 +211,40 @@ class EngineContract:
         until(lambda: now(made).status == "exited", "it ends")
         assert (now(made).exit_code, now(made).restarts) == (5, 0)
 
-    def test_a_signal_reaches_the_first_process(self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]) -> None:
+    def test_a_signal_reaches_the_first_process(
+        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+    ) -> None:
         """The process decides what a signal means."""
         made = heeding("SIGUSR1", 9)
         engine.signal(made, "SIGUSR1")
         until(lambda: now(made).status == "exited", "it ends")
         assert now(made).exit_code == 9
 
-    def test_a_signal_is_no_wish_to_stop(self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]) -> None:
+    def test_a_signal_is_no_wish_to_stop(
+        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+    ) -> None:
         """What is kept running is started again as before when it ends later, or by the signal itself."""
         made = heeding("SIGUSR1", 9, restart=True)
         for times in (2, 3):
             engine.signal(made, "SIGUSR1")
-            until(lambda times=times: engine.logs(made, 10).count(UP) == times, "it is started again")  # type: ignore[misc]
+            until(
+                lambda times=times: engine.logs(made, 10).count(UP) == times,  # type: ignore[misc]
+                "it is started again",
+            )
             assert (now(made).restarts, now(made).running) == (times - 1, True)
 
-    def test_a_command_in_a_container_gives_its_exit_code_and_output(self, engine: Engine, spec: Callable[..., Spec]) -> None:
+    def test_a_command_in_a_container_gives_its_exit_code_and_output(
+        self, engine: Engine, spec: Callable[..., Spec]
+    ) -> None:
         """A command that fails is an answer, not an error."""
         made = engine.create(spec())
         engine.start(made.id)
         assert engine.execute(made.id, ("echo", "hello", "there")) == (0, "hello there\n")
         assert engine.execute(made.id, ("false",))[0] == 1
 
-    def test_a_container_that_is_down_takes_no_command(self, engine: Engine, spec: Callable[..., Spec], prefix: str) -> None:
+    def test_a_container_that_is_down_takes_no_command(
+        self, engine: Engine, spec: Callable[..., Spec], prefix: str
+    ) -> None:
         """Nor one that is not there; both are said."""
         made = engine.create(spec())
         for act in (
@@ -237,12 +260,19 @@ class EngineContract:
 
     # --- names, labels, images
 
-    def test_containers_are_found_by_all_their_labels(self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]) -> None:
+    def test_containers_are_found_by_all_their_labels(
+        self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
+    ) -> None:
         """Running or not, in the order of their names; one label that differs is enough to be passed over."""
         engine.create(spec("two", labelled={"slot": "2"}))
         engine.start(engine.create(spec("one", labelled={"slot": "1"})).id)
-        assert [found.name for found in engine.containers(labels)] == [spec("one").name, spec("two").name]
-        assert [found.labels["slot"] for found in engine.containers(labels | {"slot": "2"})] == ["2"]
+        assert [found.name for found in engine.containers(labels)] == [
+            spec("one").name,
+            spec("two").name,
+        ]
+        assert [found.labels["slot"] for found in engine.containers(labels | {"slot": "2"})] == [
+            "2"
+        ]
         assert engine.containers(labels | {"slot": "3"}) == []
 
     def test_a_name_is_given_once(self, engine: Engine, spec: Callable[..., Spec]) -> None:
@@ -251,7 +281,9 @@ class EngineContract:
         with pytest.raises(EngineFailed):
             engine.create(spec())
 
-    def test_an_image_that_is_not_there_is_an_error_by_name(self, engine: Engine, spec: Callable[..., Spec], prefix: str) -> None:
+    def test_an_image_that_is_not_there_is_an_error_by_name(
+        self, engine: Engine, spec: Callable[..., Spec], prefix: str
+    ) -> None:
         """No container is made, and questions about the image are answered with None."""
         with pytest.raises(EngineFailed) as caught:
             engine.create(spec(image=f"{prefix}:none"))
@@ -269,7 +301,9 @@ class EngineContract:
         """A reference by digest that a registry, which can be asked, does not hold."""
         raise NotImplementedError
 
-    def test_a_build_puts_layers_on_its_base(self, engine: Engine, prefix: str, labels: dict[str, str], runs: Runs) -> None:
+    def test_a_build_puts_layers_on_its_base(
+        self, engine: Engine, prefix: str, labels: dict[str, str], runs: Runs
+    ) -> None:
         """The built image is there under its tag, the builder's lines were said, and the engine tells its layers by diff id."""
         base, _ = runs(Script())
         said: list[str] = []
@@ -281,7 +315,8 @@ class EngineContract:
             tag=f"{prefix}:built",
             said=said.append,
         )
-        below, layers = engine.diff_ids(base), engine.diff_ids(f"{prefix}:built")
+        below = engine.diff_ids(base)
+        layers = engine.diff_ids(f"{prefix}:built")
         assert below is not None
         assert layers is not None
         assert (layers[:-1], len(layers)) == (below, len(below) + 1)
@@ -289,12 +324,20 @@ class EngineContract:
         assert layers in engine.chains()
         assert any("COPY hello" in line for line in said)
 
-    def test_a_build_that_fails_shows_the_builders_last_lines(self, engine: Engine, prefix: str, runs: Runs) -> None:
+    def test_a_build_that_fails_shows_the_builders_last_lines(
+        self, engine: Engine, prefix: str, runs: Runs
+    ) -> None:
         """The instruction at fault is in the detail, and there is no image of that name."""
         base, _ = runs(Script())
         context = packed({"Dockerfile": "ARG BASE\nFROM ${BASE}\nCOPY absent /\n"})
         with pytest.raises(BuildFailed) as caught:
-            engine.build(context, dockerfile="Dockerfile", args={"BASE": base}, tag=f"{prefix}:built", said=lambda _: None)
+            engine.build(
+                context,
+                dockerfile="Dockerfile",
+                args={"BASE": base},
+                tag=f"{prefix}:built",
+                said=lambda _: None,
+            )
         assert "absent" in caught.value.detail
         assert engine.image_id(f"{prefix}:built") is None
 
@@ -302,15 +345,21 @@ class EngineContract:
     def small(self, engine: Engine, prefix: str) -> str:
         """A small image of one layer; its name."""
         context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
-        engine.build(context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None)
+        engine.build(
+            context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
+        )
         return f"{prefix}:small"
 
-    def test_an_image_is_known_by_every_name_it_was_given(self, engine: Engine, small: str, prefix: str) -> None:
+    def test_an_image_is_known_by_every_name_it_was_given(
+        self, engine: Engine, small: str, prefix: str
+    ) -> None:
         """A tag is another name for the same image."""
         engine.tag(small, f"{prefix}:other")
         assert engine.image_id(f"{prefix}:other") == engine.image_id(small)
 
-    def test_an_image_saved_by_one_engine_is_taken_by_another(self, engine: Engine, small: str) -> None:
+    def test_an_image_saved_by_one_engine_is_taken_by_another(
+        self, engine: Engine, small: str
+    ) -> None:
         """The archive of an image, loaded, is that image."""
         before = engine.image_id(small)
         engine.load(iter([b"".join(engine.save(small))]))
@@ -328,16 +377,25 @@ class EngineContract:
 
     # --- networks, ports, volumes
 
-    def test_a_network_keeps_its_subnet(self, engine: Engine, prefix: str, labels: dict[str, str]) -> None:
+    def test_a_network_keeps_its_subnet(
+        self, engine: Engine, prefix: str, labels: dict[str, str]
+    ) -> None:
         """Asking for a network again gives the same one."""
         assert engine.network(prefix, labels) == engine.network(prefix, labels)
 
     def test_an_address_is_given_once_at_a_time(
-        self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        spec: Callable[..., Spec],
+        prefix: str,
+        labels: dict[str, str],
+        now: Callable[[str], Container],
     ) -> None:
         """A fixed address is refused to a second container while the first runs, and free when that is gone."""
         address = engine.network(prefix, labels).rpartition(".")[0] + ".77"
-        one, two = (engine.create(spec(ending, network=prefix, ip=address)) for ending in ("one", "two"))
+        one, two = (
+            engine.create(spec(ending, network=prefix, ip=address)) for ending in ("one", "two")
+        )
         engine.start(one.id)
         with pytest.raises(EngineFailed):
             engine.start(two.id)
@@ -345,9 +403,14 @@ class EngineContract:
         engine.start(two.id)
         assert now(two.id).running
 
-    def test_a_port_that_is_taken_is_told_from_other_failures(self, engine: Engine, spec: Callable[..., Spec], port: int) -> None:
+    def test_a_port_that_is_taken_is_told_from_other_failures(
+        self, engine: Engine, spec: Callable[..., Spec], port: int
+    ) -> None:
         """Two containers cannot be published on one port of the machine."""
-        one, two = (engine.create(spec(ending, network="bridge", ports={8080: ("127.0.0.1", port)})) for ending in ("one", "two"))
+        one, two = (
+            engine.create(spec(ending, network="bridge", ports={8080: ("127.0.0.1", port)}))
+            for ending in ("one", "two")
+        )
         engine.start(one.id)
         with pytest.raises(PortTaken):
             engine.start(two.id)
@@ -365,9 +428,15 @@ class EngineContract:
         engine.put_file(made.id, "/state/before", b"\x00" * 70_000)
         engine.stop(made.id, 10)
         engine.put_file(made.id, "/state/after", b"")
-        assert engine.files(made.id, "/state") == {"before": b"\x00" * 70_000, "while": b"2", "after": b""}
+        assert engine.files(made.id, "/state") == {
+            "before": b"\x00" * 70_000,
+            "while": b"2",
+            "after": b"",
+        }
 
-    def test_a_volume_outlives_its_containers(self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]) -> None:
+    def test_a_volume_outlives_its_containers(
+        self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
+    ) -> None:
         """Asking for a volume again keeps what is in it, and a second container finds it there."""
         engine.volume(prefix, labels)
         one = engine.create(spec(volumes={prefix: ("/state", False)}))
@@ -386,7 +455,9 @@ class EngineContract:
         assert engine.files(made.id, "/state") == {}
         assert engine.files(made.id, "/nowhere") is None
 
-    def test_outside_of_volumes_nothing_is_written(self, engine: Engine, spec: Callable[..., Spec]) -> None:
+    def test_outside_of_volumes_nothing_is_written(
+        self, engine: Engine, spec: Callable[..., Spec]
+    ) -> None:
         """A container's own file system is read-only, for its process and for files that are put into it."""
         made = engine.create(spec())
         engine.start(made.id)
@@ -395,7 +466,9 @@ class EngineContract:
 
     # --- a lock that dies with its holder
 
-    def test_what_is_held_is_held_once(self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]) -> None:
+    def test_what_is_held_is_held_once(
+        self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
+    ) -> None:
         """The second who wants to hold a name gets None, and can see whom to wait for."""
         held = engine.hold(spec("lock", labelled={"owner": "ada"}, command=("cat",)))
         assert held is not None
@@ -403,7 +476,9 @@ class EngineContract:
         assert [found.labels["owner"] for found in engine.containers(labels)] == ["ada"]
         engine.release(held)
 
-    def test_what_is_released_can_be_held_again_at_once(self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]) -> None:
+    def test_what_is_released_can_be_held_again_at_once(
+        self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
+    ) -> None:
         """A lock that was given back leaves nothing behind."""
         engine.release(engine.hold(spec("lock", command=("cat",))))
         assert engine.containers(labels) == []
@@ -420,6 +495,10 @@ class EngineContract:
         engine.network(f"{prefix}-network", mine)
         engine.start(engine.create(spec("mine", labelled={"kind": "mine"})).id)
         other = engine.create(spec("other"))
-        assert sorted(engine.forget(mine)) == [f"{prefix}-mine", f"{prefix}-network", f"{prefix}-volume"]
+        assert sorted(engine.forget(mine)) == [
+            f"{prefix}-mine",
+            f"{prefix}-network",
+            f"{prefix}-volume",
+        ]
         assert [found.id for found in engine.containers(labels)] == [other.id]
         assert engine.forget(mine) == []

@@ -56,7 +56,14 @@ class Deployer(KubernetesTarget):
 
 def environment(**changed: Any) -> dict[str, Any]:
     """The settings of an environment that is quick to give up."""
-    return {"target": "kubernetes", "standby": False, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
+    return {
+        "target": "kubernetes",
+        "standby": False,
+        "ready_within": 20.0,
+        "drain_within": 5.0,
+        "lock_wait": 0.0,
+        **changed,
+    }
 
 
 class OnCluster(Protocol):
@@ -67,8 +74,12 @@ class OnCluster(Protocol):
 
 def around(place: Place) -> dict[str, list[Object]]:
     """What was applied of all that stands around replicas."""
-    cluster, ours = cast("OnCluster", place).cluster, {"app.kubernetes.io/instance": "local"}
-    return {kind: [applied(item) for item in cluster.list(kind, ours)] for kind in ("Service", "Ingress", "Deployment")}
+    cluster = cast("OnCluster", place).cluster
+    ours = {"app.kubernetes.io/instance": "local"}
+    return {
+        kind: [applied(item) for item in cluster.list(kind, ours)]
+        for kind in ("Service", "Ingress", "Deployment")
+    }
 
 
 class AroundContract(Places):
@@ -78,16 +89,22 @@ class AroundContract(Places):
         self, place: Place, a: Release, b: Release
     ) -> None:
         """Though its deployer was killed, and has removed or changed it all; settings of whoever comes next do not count."""
-        first, target = attempt(1, a), place.target(host="shop.example")
+        first = attempt(1, a)
+        target = place.target(host="shop.example")
         target.begin(first)
         target.shift(a)
         target.end(first, Ending(outcome="succeeded", at=first.at))
         was = around(place)
-        killed = place.target(host="other.example", service="ClusterIP", resources={"cpu": "20m", "memory": "64Mi"})
+        killed = place.target(
+            host="other.example", service="ClusterIP", resources={"cpu": "20m", "memory": "64Mi"}
+        )
         killed.begin(attempt(2, b))
         killed.shift(b)
         assert (b.image.digest, "serving") in states(killed)
-        assert {kind for kind, items in around(place).items() if items != was[kind]} >= {"Ingress", "Deployment"}
+        assert {kind for kind, items in around(place).items() if items != was[kind]} >= {
+            "Ingress",
+            "Deployment",
+        }
         place.target(service="ClusterIP", replicas=1).shift(a)
         place.target(service="ClusterIP", replicas=1).settle(a)
         serving = around(place)

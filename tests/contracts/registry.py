@@ -20,7 +20,9 @@ def send(registry: Registry, repository: str, *blobs: bytes) -> int:
     """Uploads blobs; returns how many bytes were reported as sent."""
     counts: list[int] = []
     for data in blobs:
-        registry.upload(repository, digest(data), len(data), partial(io.BytesIO, data), counts.append)
+        registry.upload(
+            repository, digest(data), len(data), partial(io.BytesIO, data), counts.append
+        )
     return sum(counts)
 
 
@@ -45,7 +47,9 @@ class RegistryContract:
         with pytest.raises(RegistryNotFound):
             registry.blob(repository, digest(LAYER))
 
-    def test_an_uploaded_blob_comes_back_as_it_was(self, registry: Registry, repository: str) -> None:
+    def test_an_uploaded_blob_comes_back_as_it_was(
+        self, registry: Registry, repository: str
+    ) -> None:
         """The same bytes can be read as often as one likes, and what was reported as sent is their number."""
         assert send(registry, repository, LAYER) == len(LAYER)
         assert registry.has(repository, digest(LAYER))
@@ -61,7 +65,9 @@ class RegistryContract:
     def test_bytes_of_another_digest_are_refused(self, registry: Registry, repository: str) -> None:
         """What is not what it is called is not kept, under either name."""
         with pytest.raises(RegistryRefused):
-            registry.upload(repository, digest(LAYER), len(CONFIG), lambda: io.BytesIO(CONFIG), lambda _: None)
+            registry.upload(
+                repository, digest(LAYER), len(CONFIG), lambda: io.BytesIO(CONFIG), lambda _: None
+            )
         assert not registry.has(repository, digest(LAYER))
         assert not registry.has(repository, digest(CONFIG))
 
@@ -75,14 +81,18 @@ class RegistryContract:
         with registry.blob(other, digest(LAYER)) as blob:
             assert blob.read() == LAYER
 
-    def test_what_a_repository_lacks_cannot_be_mounted_from_it(self, registry: Registry, repository: str) -> None:
+    def test_what_a_repository_lacks_cannot_be_mounted_from_it(
+        self, registry: Registry, repository: str
+    ) -> None:
         """Mounting tells whether it worked, and leaves nothing behind if not."""
         send(registry, f"{repository}-other", CONFIG)
         assert not registry.mount(repository, digest(LAYER), f"{repository}-other")
         assert not registry.mount(repository, digest(LAYER), f"{repository}-absent")
         assert not registry.has(repository, digest(LAYER))
 
-    def test_a_manifest_is_found_by_tag_and_by_digest(self, registry: Registry, repository: str) -> None:
+    def test_a_manifest_is_found_by_tag_and_by_digest(
+        self, registry: Registry, repository: str
+    ) -> None:
         """Both names give exactly the bytes that were put."""
         send(registry, repository, CONFIG, LAYER)
         data = manifest(CONFIG, LAYER)
@@ -91,7 +101,9 @@ class RegistryContract:
         assert registry.manifest(repository, digest(data)) == data
         assert registry.manifest(f"{repository}-other", "one") is None
 
-    def test_a_manifest_is_refused_while_a_blob_of_it_is_missing(self, registry: Registry, repository: str) -> None:
+    def test_a_manifest_is_refused_while_a_blob_of_it_is_missing(
+        self, registry: Registry, repository: str
+    ) -> None:
         """Neither its tag nor its digest leads anywhere until all its blobs are there."""
         data = manifest(CONFIG, LAYER)
         for sent in (LAYER, CONFIG):
@@ -106,13 +118,16 @@ class RegistryContract:
     def test_a_tag_leads_to_what_was_put_last(self, registry: Registry, repository: str) -> None:
         """A manifest that lost its tag is still there by its digest."""
         send(registry, repository, CONFIG, LAYER)
-        first, second = manifest(CONFIG, LAYER), manifest(CONFIG)
+        first = manifest(CONFIG, LAYER)
+        second = manifest(CONFIG)
         for data in (first, second):
             registry.put_manifest(repository, "moving", data)
         assert registry.manifest(repository, "moving") == second
         assert registry.manifest(repository, digest(first)) == first
 
-    def test_a_manifest_can_be_put_under_its_digest(self, registry: Registry, repository: str) -> None:
+    def test_a_manifest_can_be_put_under_its_digest(
+        self, registry: Registry, repository: str
+    ) -> None:
         """No tag is needed."""
         send(registry, repository, CONFIG)
         data = manifest(CONFIG)

@@ -13,13 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 def problems(item: dict[str, Any]) -> list[str]:
     """What is wrong with an object, each with its place; a kind that the schema does not have is a problem as well."""
-    version, kind = str(item.get("apiVersion", "")).rpartition("/")[2], str(item.get("kind", ""))
+    version = str(item.get("apiVersion", "")).rpartition("/")[2]
+    kind = str(item.get("kind", ""))
     model: type[BaseModel] | None = getattr(models, f"{version.capitalize()}{kind}", None)
     if model is None:
         return [f"{kind} is not in {item.get('apiVersion')}"]
     try:
         read = model.model_validate(item).model_dump(mode="json", by_alias=True, exclude_unset=True)
     except ValidationError as error:
-        return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        return [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        ]
     # The models also take the names that Python gives to keys, which the API server does not know.
     return [] if read == item else [f"{kind} has a key of Python's"]

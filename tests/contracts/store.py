@@ -60,7 +60,9 @@ class StoreContract:
             start.wait()
             answers[data] = store.create("a/b", data)
 
-        threads = [threading.Thread(target=create, args=(bytes([number]) * 1000,)) for number in range(8)]
+        threads = [
+            threading.Thread(target=create, args=(bytes([number]) * 1000,)) for number in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -124,7 +126,9 @@ class StoreContract:
         assert store.read("a/b", 100) == b"whole"
 
     @pytest.mark.parametrize("before", [None, b"before"])
-    def test_an_upload_that_breaks_leaves_what_was_there(self, store: Store, before: bytes | None) -> None:
+    def test_an_upload_that_breaks_leaves_what_was_there(
+        self, store: Store, before: bytes | None
+    ) -> None:
         """A file that cannot be read to its end is not stored, neither under a new name nor over an old one."""
         if before is not None:
             store.replace("a/b", before)

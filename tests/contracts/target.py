@@ -75,7 +75,9 @@ class TargetContract(Places):
         assert target.replicas() == ()
         assert not target.serves(a)
 
-    def test_a_first_release_serves_with_all_its_replicas(self, place: Place, a: Release, b: Release) -> None:
+    def test_a_first_release_serves_with_all_its_replicas(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """All requests are answered by it, and that can be asked."""
         target = place.target()
         target.shift(a)
@@ -100,7 +102,9 @@ class TargetContract(Places):
         place.target().settle(a)
         assert place.target().replicas() == before
 
-    def test_many_rollouts_in_a_row_leave_one_release(self, place: Place, a: Release, b: Release) -> None:
+    def test_many_rollouts_in_a_row_leave_one_release(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """What a rollout takes it gives back, so that there is room for any number of them."""
         target = place.target()
         for release in (a, b, a, b):
@@ -111,7 +115,10 @@ class TargetContract(Places):
 
     @pytest.mark.parametrize(
         ("script", "what", "line"),
-        [(CRASHING, "exit code 3", "out of memory"), (NEVER_READY, "not ready within", "a file that is not there")],
+        [
+            (CRASHING, "exit code 3", "out of memory"),
+            (NEVER_READY, "not ready within", "a file that is not there"),
+        ],
     )
     def test_a_release_that_will_not_serve_is_an_error_with_its_log(
         self, place: Place, a: Release, script: Script, what: str, line: str
@@ -124,7 +131,9 @@ class TargetContract(Places):
         assert place.answers() == {"a"}
 
     @pytest.mark.parametrize("script", [CRASHING, NEVER_READY])
-    def test_a_release_that_will_not_serve_can_be_taken_back(self, place: Place, a: Release, script: Script) -> None:
+    def test_a_release_that_will_not_serve_can_be_taken_back(
+        self, place: Place, a: Release, script: Script
+    ) -> None:
         """Shifting back and settling leaves exactly what was there before."""
         target = place.target()
         target.shift(a)
@@ -144,7 +153,9 @@ class TargetContract(Places):
         target.settle()
         assert target.replicas() == ()
 
-    def test_replicas_in_the_place_of_others_are_asked_themselves(self, place: Place, a: Release, b: Release) -> None:
+    def test_replicas_in_the_place_of_others_are_asked_themselves(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """A replica that is not ready gets no requests, though one that was served from the same place before."""
         target = place.target()
         for release in (a, b):
@@ -159,14 +170,18 @@ class TargetContract(Places):
         target = place.target()
         target.shift(a)
         target.shift(b)
-        place.lose(next(replica.name for replica in target.replicas() if replica.image == b.image.digest))
+        place.lose(
+            next(replica.name for replica in target.replicas() if replica.image == b.image.digest)
+        )
         again = place.target()
         again.shift(c := place.release("c"))
         again.settle(c)
         assert states(again) == replicas(c, "serving")
         assert place.answers() == {"c"}
 
-    def test_a_run_goes_on_where_a_killed_one_stopped(self, place: Place, a: Release, b: Release) -> None:
+    def test_a_run_goes_on_where_a_killed_one_stopped(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """Replicas of the wanted release that were started already are taken, not started again."""
         target = place.target()
         target.shift(a)
@@ -189,7 +204,9 @@ class TargetContract(Places):
         assert place.answers() == {"a"}
 
     @pytest.mark.parametrize("count", [1, 3])
-    def test_another_number_of_replicas_is_reached_by_releasing_again(self, place: Place, a: Release, count: int) -> None:
+    def test_another_number_of_replicas_is_reached_by_releasing_again(
+        self, place: Place, a: Release, count: int
+    ) -> None:
         """More are started, or those too many are retired; until then the release does not count as serving."""
         place.target(replicas=2).shift(a)
         changed = place.target(replicas=count)
@@ -202,9 +219,12 @@ class TargetContract(Places):
 
     # --- memory
 
-    def test_attempts_are_remembered_by_the_environment(self, place: Place, a: Release, b: Release) -> None:
+    def test_attempts_are_remembered_by_the_environment(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """Beginnings and ends are read by whoever comes next; an attempt without an end is unfinished."""
-        first, second = attempt(1, a), attempt(2, b, "rollback")
+        first = attempt(1, a)
+        second = attempt(2, b, "rollback")
         ending = Ending(outcome="undone", at=first.at + timedelta(seconds=9), why="a replica ended")
         target = place.target()
         with target.locked():
@@ -228,7 +248,8 @@ class TargetContract(Places):
 
     def test_two_deployers_are_kept_apart_by_name(self, place: Place) -> None:
         """The second is told who is at work, and changes nothing."""
-        one, two = place.target(lock_wait=0.0), place.target(lock_wait=0.0)
+        one = place.target(lock_wait=0.0)
+        two = place.target(lock_wait=0.0)
         with one.locked(), pytest.raises(RolloutLocked) as caught, two.locked():
             pytest.fail("two deployers at once")
         assert person() in caught.value.what
@@ -245,7 +266,9 @@ class TargetContract(Places):
 class WarmContract(Places):
     """What a target keeps beside, if it keeps the replicas of the release before until a rollout is settled."""
 
-    def test_old_replicas_stand_by_until_the_rollout_is_settled(self, place: Place, a: Release, b: Release) -> None:
+    def test_old_replicas_stand_by_until_the_rollout_is_settled(
+        self, place: Place, a: Release, b: Release
+    ) -> None:
         """After the shift the new release has all requests and the old one none; settling removes it."""
         target = place.target()
         target.shift(a)

@@ -30,13 +30,21 @@ def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(width: int, height: int, *extras: bytes, bits: int = 8, kind: int = 6, channels: int = 4) -> bytes:
+def png(
+    width: int, height: int, *extras: bytes, bits: int = 8, kind: int = 6, channels: int = 4
+) -> bytes:
     """A picture of zeros, row by row; of rows there are at most as many as a megabyte of packed zeros gives."""
     packer = zlib.compressobj(9)
     row = bytes(1 + width * channels * bits // 8)
     rows = b"".join(packer.compress(row) for _ in range(min(height, _SIDE))) + packer.flush()
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extras) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + b"".join(extras)
+        + _chunk(b"IDAT", rows)
+        + _chunk(b"IEND", b"")
+    )
 
 
 def _scans() -> bytes:
@@ -58,7 +66,13 @@ def _profiles() -> bytes:
 
 def _frames() -> bytes:
     """A WebP of a quarter of a million frames."""
-    two = _encoded((1, 1), "WEBP", save_all=True, append_images=[Image.new("RGB", (1, 1), "red")], lossless=True)
+    two = _encoded(
+        (1, 1),
+        "WEBP",
+        save_all=True,
+        append_images=[Image.new("RGB", (1, 1), "red")],
+        lossless=True,
+    )
     at = two.index(b"ANMF")
     frame = two[at : at + 8 + struct.unpack_from("<I", two, at + 4)[0]]
     body = b"WEBP" + two[12:at] + frame * (7_000_000 // len(frame))
@@ -85,14 +99,26 @@ def _filled(head: bytes, piece: bytes, end: bytes = b"") -> bytes:
 
 # Each with the statuses that answer it.
 BOMBS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
-    "a PNG of 400 million pixels": (lambda: scored(png(20_000, 20_000, bits=1, kind=0, channels=1)), {413}),
-    "a PNG of more pixels than numbers count": (lambda: scored(png(2**31 - 1, 2**31 - 1, bits=1, kind=0, channels=0)), {400, 413}),
+    "a PNG of 400 million pixels": (
+        lambda: scored(png(20_000, 20_000, bits=1, kind=0, channels=1)),
+        {413},
+    ),
+    "a PNG of more pixels than numbers count": (
+        lambda: scored(png(2**31 - 1, 2**31 - 1, bits=1, kind=0, channels=0)),
+        {400, 413},
+    ),
     "a PNG of the most pixels, 16 bits deep": (lambda: scored(png(_SIDE, _SIDE, bits=16)), {200}),
     "thirty PNGs of the most pixels": (lambda: scored(*[png(_SIDE, _SIDE)] * 30), {413}),
     "a GIF of the most pixels": (lambda: scored(_encoded((_SIDE, _SIDE), "GIF", "P")), {200}),
     "a GIF of too many pixels": (lambda: scored(_encoded((6000, 6000), "GIF", "P")), {413}),
-    "a WebP of the most pixels": (lambda: scored(_encoded((_SIDE, _SIDE), "WEBP", "RGBA", lossless=True)), {200}),
-    "a WebP of too many pixels": (lambda: scored(_encoded((8000, 3200), "WEBP", method=0, quality=0)), {413}),
+    "a WebP of the most pixels": (
+        lambda: scored(_encoded((_SIDE, _SIDE), "WEBP", "RGBA", lossless=True)),
+        {200},
+    ),
+    "a WebP of too many pixels": (
+        lambda: scored(_encoded((8000, 3200), "WEBP", method=0, quality=0)),
+        {413},
+    ),
     "a JPEG of the most pixels": (lambda: scored(_encoded((_SIDE, _SIDE), "JPEG", "CMYK")), {200}),
     "a JPEG of too many pixels": (lambda: scored(_encoded((20_000, 2000), "JPEG")), {413}),
     "a JPEG of a hundred thousand scans": (lambda: scored(_scans()), {400}),
@@ -106,10 +132,16 @@ BOMBS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
     "three million objects": (lambda: _filled(b'{"input":[', b"{},", b"0]}"), {400}),
     "three million objects in a text": (lambda: _filled(b'{"input":"[', b"{},", b'0]"}'), {400}),
     "two million pictures": (lambda: _filled(b'{"input":[', b'"a",', b'"a"]}'), {400}),
-    "a hundred thousand keys": (lambda: b'{"input":[""],' + b",".join(b'"%d":0' % key for key in range(100_000)) + b"}", {400}),
+    "a hundred thousand keys": (
+        lambda: b'{"input":[""],' + b",".join(b'"%d":0' % key for key in range(100_000)) + b"}",
+        {400},
+    ),
     "a number of ten million digits": (lambda: _filled(b'{"input":[', b"3", b"]}"), {400}),
     "a fraction of ten million digits": (lambda: _filled(b'{"input":[1.', b"3", b"]}"), {400}),
     "white space in base64": (lambda: _filled(b'{"input":["', b"a ", b'"]}'), {400}),
     "ten million escapes": (lambda: _filled(b'{"input":["', b"\\u0100", b'"]}'), {400}),
-    "one wide letter among ten million": (lambda: _filled(b'{"input":["\xf0\x9f\x98\x80', b"a", b'"]}'), {400}),
+    "one wide letter among ten million": (
+        lambda: _filled(b'{"input":["\xf0\x9f\x98\x80', b"a", b'"]}'),
+        {400},
+    ),
 }

@@ -97,14 +97,18 @@ class Namespace:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                asked = core.create_namespaced_service_account_token(account, self.name, {"spec": {"expirationSeconds": 3600}})
+                asked = core.create_namespaced_service_account_token(
+                    account, self.name, {"spec": {"expirationSeconds": 3600}}
+                )
                 return str(asked.status.token)
             except ApiException as error:
                 if error.status != 404:
                     raise
             # Old clusters make no tokens on request; they make one for each account.
             for found in core.list_namespaced_secret(self.name).items:
-                if (found.metadata.annotations or {}).get("kubernetes.io/service-account.name") == account:
+                if (found.metadata.annotations or {}).get(
+                    "kubernetes.io/service-account.name"
+                ) == account:
                     return base64.b64decode(found.data["token"]).decode()
             time.sleep(0.2)
         raise AssertionError(f"no token for {account}")
@@ -122,14 +126,22 @@ class Namespace:
     def apply_deployment(self, name: str, item: dict[str, Any], manager: str) -> None:
         """Has somebody else take over fields of a Deployment."""
         _apps(self.api).patch_namespaced_deployment(
-            name, self.name, item, field_manager=manager, force=True, _content_type="application/apply-patch+yaml"
+            name,
+            self.name,
+            item,
+            field_manager=manager,
+            force=True,
+            _content_type="application/apply-patch+yaml",
         )
 
     def replica_sets(self, deployment: str) -> list[Any]:
         """The ReplicaSets of a Deployment, by revision."""
         found = _apps(self.api).list_namespaced_replica_set(self.name).items
         mine = [item for item in found if item.metadata.owner_references[0].name == deployment]
-        return sorted(mine, key=lambda item: int(item.metadata.annotations["deployment.kubernetes.io/revision"]))
+        return sorted(
+            mine,
+            key=lambda item: int(item.metadata.annotations["deployment.kubernetes.io/revision"]),
+        )
 
     def pods(self) -> list[Any]:
         """The pods that were not asked to go."""
@@ -159,7 +171,8 @@ class Sightings:
     """
 
     def __init__(self, namespace: Namespace, prefix: str) -> None:
-        self._namespace, self._prefix = namespace, prefix
+        self._namespace = namespace
+        self._prefix = prefix
         self._seen: dict[str, tuple[float, float]] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
@@ -168,7 +181,12 @@ class Sightings:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
 
@@ -179,7 +197,10 @@ class Sightings:
 
     def _look(self) -> None:
         while not self._over.wait(_LOOK):
-            names = [pod.metadata.name for pod in self._namespace.core.list_namespaced_pod(self._namespace.name).items]
+            names = [
+                pod.metadata.name
+                for pod in self._namespace.core.list_namespaced_pod(self._namespace.name).items
+            ]
             now = time.monotonic()
             for name in (name for name in names if name.startswith(self._prefix)):
                 self._seen[name] = (self._seen.get(name, (now, now))[0], now)
@@ -196,8 +217,18 @@ def write_kubeconfig(path: Path, like: Any, namespace: str, token: str) -> None:
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "deployer",
-        "clusters": [{"name": "cluster", "cluster": {"server": like.host, "certificate-authority-data": authority}}],
-        "contexts": [{"name": "deployer", "context": {"cluster": "cluster", "user": "deployer", "namespace": namespace}}],
+        "clusters": [
+            {
+                "name": "cluster",
+                "cluster": {"server": like.host, "certificate-authority-data": authority},
+            }
+        ],
+        "contexts": [
+            {
+                "name": "deployer",
+                "context": {"cluster": "cluster", "user": "deployer", "namespace": namespace},
+            }
+        ],
         "users": [{"name": "deployer", "user": {"token": token}}],
     }
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -209,7 +240,9 @@ def on_cluster(application: Application, namespace: Namespace) -> Application:
     kubeconfig = namespace.deployer(application.folder.parent / "deployer.kubeconfig")
     path = application.folder / "pipeline.toml"
     text = path.read_text(encoding="utf-8").partition("[environments.staging]")[0]
-    tables = ENVIRONMENTS.format(kubeconfig=kubeconfig, namespace=namespace.name, name=application.name)
+    tables = ENVIRONMENTS.format(
+        kubeconfig=kubeconfig, namespace=namespace.name, name=application.name
+    )
     path.write_text(text + tables, encoding="utf-8")
     application.commit("environments on a cluster")
     return application

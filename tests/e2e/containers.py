@@ -16,7 +16,15 @@ from bench.application import free_port
 _LOOK = r'for each in /proc/[0-9]*; do tr "\0" " " < $each/cmdline; echo; echo ${each#/proc/}; grep VmHWM $each/status; done'
 _SERVING = re.compile(r"^\S*(?:python|haproxy)\S* .*\n(\d+)\nVmHWM:\s+(\d+) kB$", re.MULTILINE)
 # How the suite starts replicas, as far as it matters to a process.
-_LIKE_A_REPLICA = ("--read-only", "--tmpfs", "/tmp:rw,noexec,nosuid,size=64m", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+_LIKE_A_REPLICA = (
+    "--read-only",
+    "--tmpfs",
+    "/tmp:rw,noexec,nosuid,size=64m",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+)
 
 
 def docker(*arguments: str) -> str:
@@ -50,9 +58,15 @@ class Watched:
 
     def faults(self) -> list[str]:
         """What it has said of faults of its own."""
-        done = subprocess.run(["docker", "logs", self.name], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["docker", "logs", self.name], capture_output=True, text=True, check=True
+        )
         words = ("Traceback", "unforeseen", "[ERROR]", "[CRITICAL]", "[ALERT]")
-        return [line for line in (done.stdout + done.stderr).splitlines() if any(word in line for word in words)]
+        return [
+            line
+            for line in (done.stdout + done.stderr).splitlines()
+            if any(word in line for word in words)
+        ]
 
     def _peaks(self) -> dict[int, int]:
         found = _SERVING.findall(docker("exec", self.name, "sh", "-c", _LOOK))
@@ -62,8 +76,18 @@ class Watched:
 @contextmanager
 def alone(image: str) -> Iterator[tuple[Watched, int]]:
     """A replica with no proxy before it, and the port where it answers."""
-    name, port = f"e2e-alone-{uuid4().hex[:8]}", free_port()
-    docker("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:8080", *_LIKE_A_REPLICA, image)
+    name = f"e2e-alone-{uuid4().hex[:8]}"
+    port = free_port()
+    docker(
+        "run",
+        "--detach",
+        "--name",
+        name,
+        "--publish",
+        f"127.0.0.1:{port}:8080",
+        *_LIKE_A_REPLICA,
+        image,
+    )
     try:
         yield Watched(name), port
     finally:

@@ -13,7 +13,9 @@ from tests.e2e.wire import Answer
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "app" / "openapi.json").read_text(encoding="utf-8"))
 PROBLEM = "application/problem+json"
-OPERATIONS: dict[str, tuple[str, ...]] = {path: tuple(method.upper() for method in item) for path, item in DOCUMENT["paths"].items()}
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    path: tuple(method.upper() for method in item) for path, item in DOCUMENT["paths"].items()
+}
 
 
 def assert_described(answer: Answer, method: str, path: str) -> None:
@@ -26,7 +28,10 @@ def assert_described(answer: Answer, method: str, path: str) -> None:
         method = "GET"
     if method not in methods:
         assert answer.status == (405 if methods else 404), (method, path, answer)
-        assert not methods or set(methods) <= set(answer.headers["Allow"].split(", ")) <= {*methods, "HEAD"}, answer
+        assert not methods or set(methods) <= set(answer.headers["Allow"].split(", ")) <= {
+            *methods,
+            "HEAD",
+        }, answer
         response = _resolved({"$ref": "#/components/responses/Malformed"})
     else:
         responses = DOCUMENT["paths"][path][method.lower()]["responses"]
@@ -73,10 +78,14 @@ def conforming(schema: dict[str, Any], texts: st.SearchStrategy[str]) -> st.Sear
         return st.one_of([conforming(option, texts) for option in schema["anyOf"]])
     if schema["type"] == "object":
         known = {key: conforming(value, texts) for key, value in schema["properties"].items()}
-        surplus = st.dictionaries(st.text(max_size=9).filter(lambda key: key not in known), ANYTHING, max_size=2)
+        surplus = st.dictionaries(
+            st.text(max_size=9).filter(lambda key: key not in known), ANYTHING, max_size=2
+        )
         return st.builds(lambda more, fixed: more | fixed, surplus, st.fixed_dictionaries(known))
     if schema["type"] == "array":
-        return st.lists(conforming(schema["items"], texts), min_size=schema.get("minItems", 0), max_size=4)
+        return st.lists(
+            conforming(schema["items"], texts), min_size=schema.get("minItems", 0), max_size=4
+        )
     if "contentSchema" in schema:
         return conforming(schema["contentSchema"], texts).map(json.dumps)
     assert schema["contentEncoding"] == "base64", schema
@@ -84,8 +93,14 @@ def conforming(schema: dict[str, Any], texts: st.SearchStrategy[str]) -> st.Sear
 
 
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 
@@ -96,7 +111,9 @@ def broken(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> Any:
     value = draw(values)
     if isinstance(value, dict) and value and draw(st.booleans()):
         key = draw(st.sampled_from(sorted(value)))
-        return {name: inner for name, inner in value.items() if name != key} | draw(st.just({}) | broken(st.just({key: value[key]})))
+        return {name: inner for name, inner in value.items() if name != key} | draw(
+            st.just({}) | broken(st.just({key: value[key]}))
+        )
     if isinstance(value, dict) and len(value) == 1:
         ((key, inner),) = value.items()
         return {key: draw(broken(st.just(inner)))}

@@ -43,11 +43,15 @@ MALFORMED: dict[str, bytes] = {
     "a path without an end": request(f"GET /{'a' * 200_000} HTTP/1.1", [HOST, CLOSE]),
     "a method without an end": request("G" * 200_000 + " / HTTP/1.1", [HOST, CLOSE]),
     "a header without an end": request(GET, [HOST, CLOSE, ("A", "a" * 200_000)]),
-    "headers without an end": request(GET, [HOST, CLOSE, *[(f"A{number}", "a") for number in range(5000)]]),
+    "headers without an end": request(
+        GET, [HOST, CLOSE, *[(f"A{number}", "a") for number in range(5000)]]
+    ),
     "a header with a zero": request(GET, [HOST, CLOSE, ("A", "b\0c")]),
     "a header with a space in its name": request(GET, [HOST, CLOSE, ("A ", "b")]),
     "a header on two lines": request(GET, [HOST, CLOSE, ("A", "b\r\n c")]),
-    "another protocol asked for": request(GET, [HOST, ("Connection", "Upgrade, close"), ("Upgrade", "websocket")]),
+    "another protocol asked for": request(
+        GET, [HOST, ("Connection", "Upgrade, close"), ("Upgrade", "websocket")]
+    ),
     "another protocol": b"\x16\x03\x01\x00\xf8\x01\x00\x00\xf4\x03\x03" + bytes(240),
     "nothing": b"",
     "an empty line": b"\r\n\r\n",

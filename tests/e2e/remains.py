@@ -23,12 +23,22 @@ def assert_none(application: Application, **variables: str) -> None:
     assert status["healthy"] is True, status
     assert len(status["replicas"]) == 2
 
-    names = docker("ps", "-a", "--filter", f"label=dev.twinship.app={application.name}", "--format", "{{.Names}}", **variables).split()
+    names = docker(
+        "ps",
+        "-a",
+        "--filter",
+        f"label=dev.twinship.app={application.name}",
+        "--format",
+        "{{.Names}}",
+        **variables,
+    ).split()
     assert not [name for name in names if name.endswith("lock")]
     assert len(names) == 3, names
     trials = docker("ps", "-aq", "--filter", "label=dev.twinship.trial", **variables).split()
     owners = [_labels(trial, **variables).get("dev.twinship.trial", "") for trial in trials]
-    assert not [owner for owner in owners if owner and not Path(f"/proc/{owner.split('/')[2]}").exists()]
+    assert not [
+        owner for owner in owners if owner and not Path(f"/proc/{owner.split('/')[2]}").exists()
+    ]
     for blob in (application.home / "blobs" / "sha256").iterdir():
         with blob.open("rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == blob.name
@@ -37,11 +47,19 @@ def assert_none(application: Application, **variables: str) -> None:
 
 def docker(*words: str, **variables: str) -> str:
     """What the engine's own program prints."""
-    return subprocess.run(["docker", *words], env={**os.environ, **variables}, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["docker", *words],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
 
 def _labels(container: str, **variables: str) -> dict[str, Any]:
     """A container's labels; none of one that has gone meanwhile."""
     command = ["docker", "inspect", "-f", "{{json .Config.Labels}}", container]
-    found = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
     return dict(json.loads(found.stdout or "{}"))

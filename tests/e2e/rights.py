@@ -32,12 +32,20 @@ def root(*command: str) -> tuple[str, ...]:
 
 def myself() -> tuple[str, ...]:
     """What to put between a command of the administrator's and one that this user shall run in its place."""
-    return () if os.geteuid() == 0 else ("setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups", "--")
+    return (
+        ()
+        if os.geteuid() == 0
+        else ("setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups", "--")
+    )
 
 
 def owner_only() -> tuple[str, ...]:
     """What to put before a command to have it obey the permissions of files, which the administrator need not."""
-    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
+    return (
+        ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--")
+        if os.geteuid() == 0
+        else ()
+    )
 
 
 def stranger() -> tuple[str, ...]:
@@ -46,7 +54,9 @@ def stranger() -> tuple[str, ...]:
     The reading is for the tests' sake: this interpreter and the checkout may lie in somebody's home.
     """
     ids = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    return root("setpriv", *ids, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--")
+    return root(
+        "setpriv", *ids, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"
+    )
 
 
 @contextmanager
@@ -65,7 +75,16 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
     """A file system of that size in a folder, for a while."""
     path.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        root("mount", "-t", "tmpfs", "-o", f"size={size},mode=755,uid={os.getuid()},gid={os.getgid()}", "tmpfs", str(path)), check=True
+        root(
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size={size},mode=755,uid={os.getuid()},gid={os.getgid()}",
+            "tmpfs",
+            str(path),
+        ),
+        check=True,
     )
     try:
         yield path

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-_NODES = ("docker", "ps", "--filter", "label=io.x-k8s.kind.role=control-plane", "--format", "{{.Names}}")
+_NODES = (
+    "docker",
+    "ps",
+    "--filter",
+    "label=io.x-k8s.kind.role=control-plane",
+    "--format",
+    "{{.Names}}",
+)
 
 
 class ApiServer(Protocol):
@@ -39,7 +46,13 @@ class Process:
         os.kill(self.process, signal.SIGKILL)
         time.sleep(away)
         with Path(self.log).open("ab") as log:
-            subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,11 @@ def found() -> ApiServer | None:
     if nodes:
         return Pod(nodes[0])
     for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and (command := _command(folder)) and Path(command[0]).name == "kube-apiserver":
+        if (
+            folder.name.isdecimal()
+            and (command := _command(folder))
+            and Path(command[0]).name == "kube-apiserver"
+        ):
             return Process(int(folder.name), command, str((folder / "fd" / "1").readlink()))
     return None
 

@@ -32,7 +32,8 @@ class SmallEngine:
 
     def __init__(self, folder: Path, disk: Path, place: int) -> None:
         self.disk = disk
-        self._folder, self._place = folder, place
+        self._folder = folder
+        self._place = place
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -60,9 +61,16 @@ class SmallEngine:
         # The machine's systemd, which might be asked for groups of processes instead, knows these by other numbers.
         words = f"{places} -G {os.getgid()} --exec-opt native.cgroupdriver=cgroupfs".split()
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self._inside("dockerd", *words), stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                self._inside("dockerd", *words), stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + _PATIENCE
-        while subprocess.run(["docker", "-H", self.host, "version"], capture_output=True, check=False).returncode != 0:
+        while (
+            subprocess.run(
+                ["docker", "-H", self.host, "version"], capture_output=True, check=False
+            ).returncode
+            != 0
+        ):
             assert self._process.poll() is None, self._said()
             assert time.monotonic() < deadline, f"the engine did not come up\n{self._said()}"
             time.sleep(0.1)
@@ -79,13 +87,24 @@ class SmallEngine:
 
     def _end(self, signal: str) -> None:
         assert self._process is not None, "the engine does not run"
-        subprocess.run(self._inside("sh", "-c", f"kill -{signal} $(cat {self._folder}/pid)"), check=True)
+        subprocess.run(
+            self._inside("sh", "-c", f"kill -{signal} $(cat {self._folder}/pid)"), check=True
+        )
         self._process.wait(_GRACE)
         self._process = None
 
     def _inside(self, *command: str) -> tuple[str, ...]:
         """A command as the administrator runs it in the engine's own namespaces."""
-        return root("nsenter", "-t", str(self._place), "-n", "-m", f"--pid=/proc/{self._place}/ns/pid_for_children", "--", *command)
+        return root(
+            "nsenter",
+            "-t",
+            str(self._place),
+            "-n",
+            "-m",
+            f"--pid=/proc/{self._place}/ns/pid_for_children",
+            "--",
+            *command,
+        )
 
     def _said(self) -> str:
         return (self._folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
@@ -115,11 +134,27 @@ def small_engine(size: str) -> Iterator[SmallEngine]:
 def _place(folder: Path) -> Iterator[int]:
     """Namespaces for an engine: a network, mounts, and processes that all end with the first; gives who keeps them."""
     # The machine's own containerd is hidden from it: it would keep images there instead.
-    alone = "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
+    alone = (
+        "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
+    )
     # A shell that waits takes leave of processes whose parents are gone; without one they would count as alive.
     inside = f"{alone} && touch {folder}/ready && while sleep 60; do :; done"
-    unshared = ("unshare", "-n", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", inside)
-    process = subprocess.Popen(root("sh", "-c", f'echo $$ >{folder}/place && exec "$@"', "sh", *unshared), start_new_session=True)
+    unshared = (
+        "unshare",
+        "-n",
+        "-m",
+        "-p",
+        "-f",
+        "--mount-proc",
+        "--kill-child",
+        "sh",
+        "-c",
+        inside,
+    )
+    process = subprocess.Popen(
+        root("sh", "-c", f'echo $$ >{folder}/place && exec "$@"', "sh", *unshared),
+        start_new_session=True,
+    )
     try:
         deadline = time.monotonic() + _PATIENCE
         while not (folder / "ready").exists():
@@ -129,7 +164,10 @@ def _place(folder: Path) -> Iterator[int]:
         yield int((folder / "place").read_text(encoding="utf-8"))
     finally:
         with suppress(OSError, ValueError):
-            subprocess.run(root("kill", "-9", (folder / "place").read_text(encoding="utf-8").strip()), check=False)
+            subprocess.run(
+                root("kill", "-9", (folder / "place").read_text(encoding="utf-8").strip()),
+                check=False,
+            )
         process.wait(_GRACE)
 
 
@@ -137,4 +175,9 @@ def _copy_parts(running: SmallEngine) -> None:
     """Gives it the image of the proxy and the registry that this machine's engine has; on its own network it could not make one."""
     tag = parts.image(DockerEngine(), Settings.read(ROOT, {}).image)
     with subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saved:
-        subprocess.run(["docker", "-H", running.host, "load", "-q"], stdin=saved.stdout, capture_output=True, check=True)
+        subprocess.run(
+            ["docker", "-H", running.host, "load", "-q"],
+            stdin=saved.stdout,
+            capture_output=True,
+            check=True,
+        )

@@ -35,7 +35,9 @@ def _model(application: Application) -> str:
     return str(application.ok("status", "--env", "staging", "--json").json["serving"]["model"])
 
 
-def test_a_release_from_an_empty_namespace_ends_with_a_prediction(served: Application, cluster: Namespace) -> None:
+def test_a_release_from_an_empty_namespace_ends_with_a_prediction(
+    served: Application, cluster: Namespace
+) -> None:
     """All replicas serve, and the history knows who, what and where."""
     done = served.ok("verify", "--env", "staging")
     assert "coffee" in done.out
@@ -76,7 +78,10 @@ def test_the_cluster_tells_the_same_story(served: Application, cluster: Namespac
     history = served.ok("history", "--env", "staging", "--json").json
     name = f"{served.name}-staging"
     deployment = cluster.deployment(name)
-    assert json.loads(deployment.metadata.annotations["twinship.dev/release"])["id"] == history[0]["id"]
+    assert (
+        json.loads(deployment.metadata.annotations["twinship.dev/release"])["id"]
+        == history[0]["id"]
+    )
     assert deployment.spec.template.spec.containers[0].image == history[0]["reference"]
     newest = cluster.replica_sets(name)[-1]
     assert newest.spec.template.spec.containers[0].image == history[0]["reference"]
@@ -97,7 +102,10 @@ def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_p
     before = other.ok("history", "--env", "staging", "--json").json
     assert before == served.ok("history", "--env", "staging", "--json").json
     other.ok("rollback", "--env", "staging", "--to", str(before[-2]["id"]))
-    assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before[-2]["digest"]
+    assert (
+        served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
+        == before[-2]["digest"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,14 @@ def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_p
         ("rolling", NEVER_READY, 61, "not ready within"),
         ("canary", NEVER_READY, 61, "not ready within"),
     ],
-    ids=["wrong", "wrong, blue-green", "wrong, canary", "crashes", "never ready", "never ready, canary"],
+    ids=[
+        "wrong",
+        "wrong, blue-green",
+        "wrong, canary",
+        "crashes",
+        "never ready",
+        "never ready, canary",
+    ],
 )
 def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
     served: Application, cluster: Namespace, strategy: str, code: str, ends: int, says: str
@@ -127,7 +142,9 @@ def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
     good = path.read_text(encoding="utf-8")
     body = served.scored("chelsea.jpg")
     path.write_text(good + code.replace("%d", str(len(body))), encoding="utf-8")
-    with Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=2, pause=0.1) as load:
+    with Load(
+        cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=2, pause=0.1
+    ) as load:
         done = served.invoke("release", "--env", "staging", **settings)
     path.write_text(good, encoding="utf-8")
 
@@ -149,7 +166,9 @@ def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: P
         served.ok(stage, "--env", "staging", "--records", str(records))
     text = (records / "release.json").read_text(encoding="utf-8")
     digest = json.loads(text)["image"]["manifest"]["digest"]
-    (records / "release.json").write_text(text.replace(digest, f"sha256:{'5' * 64}"), encoding="utf-8")
+    (records / "release.json").write_text(
+        text.replace(digest, f"sha256:{'5' * 64}"), encoding="utf-8"
+    )
     done = served.invoke("deploy", "--env", "staging", "--records", str(records))
     assert done.code == 61, done.err
     assert "ImagePullBackOff" in done.err
@@ -160,14 +179,27 @@ def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: P
 def test_a_release_is_promoted_as_it_is(served: Application, cluster: Namespace) -> None:
     """The same digest serves in production, from a repository of its own, without an engine at work."""
     staged = served.ok("status", "--env", "staging", "--json").json["serving"]
-    done = served.ok("promote", "--from", "staging", "--to", "production", "--json", DOCKER_HOST="tcp://127.0.0.1:9").json
+    done = served.ok(
+        "promote",
+        "--from",
+        "staging",
+        "--to",
+        "production",
+        "--json",
+        DOCKER_HOST="tcp://127.0.0.1:9",
+    ).json
     assert done["digest"] == staged["digest"]
     assert done["reference"].startswith(f"127.0.0.1:5000/{served.name}-production@")
     assert done["trigger"] == "promote"
-    assert served.ok("promote", "--from", "staging", "--to", "production", "--json").json["changed"] is False
-    assert {pod.spec.containers[0].image for pod in cluster.pods() if f"{served.name}-production" in pod.metadata.name} == {
-        done["reference"]
-    }
+    assert (
+        served.ok("promote", "--from", "staging", "--to", "production", "--json").json["changed"]
+        is False
+    )
+    assert {
+        pod.spec.containers[0].image
+        for pod in cluster.pods()
+        if f"{served.name}-production" in pod.metadata.name
+    } == {done["reference"]}
 
 
 def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Namespace) -> None:
@@ -180,24 +212,38 @@ def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Nam
     assert served.ok("status", "--env", "production", "--json").json["healthy"] is True
 
 
-def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(served: Application, cluster: Namespace) -> None:
+def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(
+    served: Application, cluster: Namespace
+) -> None:
     """Nothing leads there from outside but access to the API server; its nodes have pulled the image before, and no warm-up stays."""
     done = served.ok("release", "--env", "inside")
     service = cluster.core.read_namespaced_service(f"{served.name}-inside", cluster.name)
     assert service.spec.type == "ClusterIP"
-    assert re.search(rf"· proven at https://\S+/namespaces/{cluster.name}/services/{served.name}-inside:\w+/proxy: ", done.err), done.err
+    assert re.search(
+        rf"· proven at https://\S+/namespaces/{cluster.name}/services/{served.name}-inside:\w+/proxy: ",
+        done.err,
+    ), done.err
     assert re.search(r"· warm   [1-9]\d* nodes? pulled the image", done.err), done.err
     assert "DaemonSet" not in {pod.metadata.owner_references[0].kind for pod in cluster.pods()}
     assert served.ok("verify", "--env", "inside", "--json").json["passed"] is True
 
 
-@pytest.mark.parametrize(("word", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")])
-def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(served: Application, word: str, ends: int, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")]
+)
+def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(
+    served: Application, word: str, ends: int, outcome: str
+) -> None:
     """Another terminal ends the hold; the deployer obeys at once."""
-    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary", "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600"}
+    settings = {
+        "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary",
+        "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600",
+    }
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model, **settings)
-    until(lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve")
+    until(
+        lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve"
+    )
     told = served.ok(word, "--env", "staging", "--json", **settings).json
     said = process.communicate(timeout=120)[1]
     assert process.returncode == ends, said
@@ -205,13 +251,22 @@ def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(served: Applicati
     assert (_model(served) == model) is (ends == 0)
 
 
-@pytest.mark.parametrize(("word", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")])
-def test_a_canary_whose_deployer_died_is_brought_to_an_end_by_word(served: Application, word: str, outcome: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")]
+)
+def test_a_canary_whose_deployer_died_is_brought_to_an_end_by_word(
+    served: Application, word: str, outcome: str
+) -> None:
     """Whoever says the word does the work."""
-    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary", "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600"}
+    settings = {
+        "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary",
+        "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600",
+    }
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model, **settings)
-    until(lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve")
+    until(
+        lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve"
+    )
     served.kill(process)
     assert served.ok(word, "--env", "staging", "--json", **settings).json["outcome"] == outcome
     status = served.ok("status", "--env", "staging", "--json", **settings).json
@@ -225,7 +280,14 @@ def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
     process = served.start("release", "--env", "staging", "--model", model)
     _await_a_pod(process)
     with halted(process):
-        second = served.invoke("rollback", "--env", "staging", "--to", "1", TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0")
+        second = served.invoke(
+            "rollback",
+            "--env",
+            "staging",
+            "--to",
+            "1",
+            TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0",
+        )
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 0, said
     assert second.code == 63, second.err

@@ -22,7 +22,9 @@ def before(served: Application) -> dict[str, Any]:
 
 
 def _refused(application: Application, code: int, *says: str, **settings: str) -> None:
-    done = application.invoke("deploy", "--env", "staging", "--records", str(application.home / "records"), **settings)
+    done = application.invoke(
+        "deploy", "--env", "staging", "--records", str(application.home / "records"), **settings
+    )
     assert done.code == code, done.err
     assert "Traceback" not in done.err
     assert "next:" in done.err
@@ -37,7 +39,9 @@ def _pushed(served: Application) -> None:
         served.ok(stage, "--env", "staging", "--records", str(served.home / "records"))
 
 
-def test_a_context_that_is_not_there_is_named_with_those_that_are(served: Application, before: dict[str, Any]) -> None:
+def test_a_context_that_is_not_there_is_named_with_those_that_are(
+    served: Application, before: dict[str, Any]
+) -> None:
     """A mistyped context is answered with the right ones."""
     _refused(served, 80, "nowhere", "deployer", **{KEY.format("CONTEXT"): "nowhere"})
     assert served.ok("status", "--env", "staging", "--json").json == before
@@ -48,47 +52,83 @@ def test_a_kubeconfig_that_is_not_there_is_named(served: Application, tmp_path: 
     _refused(served, 80, "absent", **{KEY.format("KUBECONFIG"): str(tmp_path / "absent")})
 
 
-def test_a_server_that_does_not_answer_is_named(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_named(
+    served: Application, cluster: Namespace, tmp_path: Path
+) -> None:
     """With its address, and soon."""
     write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "any")
     text = (tmp_path / "config").read_text(encoding="utf-8")
-    (tmp_path / "config").write_text(text.replace(cluster.api.configuration.host, "https://127.0.0.1:9"), encoding="utf-8")
+    (tmp_path / "config").write_text(
+        text.replace(cluster.api.configuration.host, "https://127.0.0.1:9"), encoding="utf-8"
+    )
     _refused(served, 81, "127.0.0.1:9", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")})
 
 
-def test_credentials_that_are_not_accepted_are_told_from_permissions(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+def test_credentials_that_are_not_accepted_are_told_from_permissions(
+    served: Application, cluster: Namespace, tmp_path: Path
+) -> None:
     """An expired or wrong token is no missing rule; and it is not shown."""
     write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "s3cret-token")
-    done = served.invoke("status", "--env", "staging", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")})
+    done = served.invoke(
+        "status", "--env", "staging", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")}
+    )
     assert done.code == 82, done.err
     assert "s3cret" not in done.out + done.err
 
 
-def test_an_account_without_permissions_is_told_the_rule_to_add(served: Application, cluster: Namespace, tmp_path: Path) -> None:
+def test_an_account_without_permissions_is_told_the_rule_to_add(
+    served: Application, cluster: Namespace, tmp_path: Path
+) -> None:
     """Verb, resource and namespace, and the rule as it would be written."""
     cluster.account("nobody")
     config = cluster.deployer(tmp_path / "config", "nobody")
-    _refused(served, 83, "may not get configmaps", cluster.name, "resources:", "verbs:", **{KEY.format("KUBECONFIG"): str(config)})
+    _refused(
+        served,
+        83,
+        "may not get configmaps",
+        cluster.name,
+        "resources:",
+        "verbs:",
+        **{KEY.format("KUBECONFIG"): str(config)},
+    )
 
 
 def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:
     """With the command that makes it; an account that may do everything is needed to be told."""
-    settings = {KEY.format("KUBECONFIG"): os.environ["KUBECONFIG"], KEY.format("NAMESPACE"): "not-there"}
+    settings = {
+        KEY.format("KUBECONFIG"): os.environ["KUBECONFIG"],
+        KEY.format("NAMESPACE"): "not-there",
+    }
     _refused(served, 84, "not-there", "kubectl create namespace", **settings)
 
 
-def test_a_field_that_somebody_owns_is_reported_with_them(served: Application, cluster: Namespace, before: dict[str, Any]) -> None:
+def test_a_field_that_somebody_owns_is_reported_with_them(
+    served: Application, cluster: Namespace, before: dict[str, Any]
+) -> None:
     """What a person has taken over is not taken back behind their back; the old release serves."""
     name = f"{served.name}-staging"
     patch = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": name},
-        "spec": {"template": {"spec": {"containers": [{"name": "app", "image": cluster.image(name), "imagePullPolicy": "Always"}]}}},
+        "spec": {
+            "template": {
+                "spec": {
+                    "containers": [
+                        {"name": "app", "image": cluster.image(name), "imagePullPolicy": "Always"}
+                    ]
+                }
+            }
+        },
     }
     cluster.apply_deployment(name, patch, "kubectl-edit")
     _refused(served, 85, "kubectl-edit", "imagePullPolicy")
-    cluster.apply_deployment(name, {key: patch[key] for key in ("apiVersion", "kind", "metadata")}, "kubectl-edit")
+    cluster.apply_deployment(
+        name, {key: patch[key] for key in ("apiVersion", "kind", "metadata")}, "kubectl-edit"
+    )
     # Each of the two edits is a rolling update by the cluster itself, which takes its time.
-    until(lambda: served.ok("status", "--env", "staging", "--json").json["healthy"], "the replicas serve as they were")
+    until(
+        lambda: served.ok("status", "--env", "staging", "--json").json["healthy"],
+        "the replicas serve as they were",
+    )
     assert served.ok("status", "--env", "staging", "--json").json["serving"] == before["serving"]

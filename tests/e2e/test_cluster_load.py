@@ -15,26 +15,50 @@ SERVED = (2, 2, 1, 2, 2, 1, 2, 2)
 KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
 
 
-def test_no_request_is_lost_in_rollouts_of_mixed_strategies(served: Application, cluster: Namespace) -> None:
+def test_no_request_is_lost_in_rollouts_of_mixed_strategies(
+    served: Application, cluster: Namespace
+) -> None:
     """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is whole, and of a model that may serve."""
     body = served.scored(rollouts.PICTURE)
     variables = {KEY.format("CANARY__SECONDS"): "5", KEY.format("STANDBY"): "false"}
-    deployer = Deployer(served, body, variables, ("--env", "staging"), on_cluster.WRONG_ON_A_CLUSTER)
-    failing = Step("wrong, blue-green, undone", lambda: deployer.fail(**{KEY.format("STRATEGY"): "blue-green"}))
+    deployer = Deployer(
+        served, body, variables, ("--env", "staging"), on_cluster.WRONG_ON_A_CLUSTER
+    )
+    failing = Step(
+        "wrong, blue-green, undone", lambda: deployer.fail(**{KEY.format("STRATEGY"): "blue-green"})
+    )
     deployer.release(1)
     before = served.ok("history", "--env", "staging", "--json").json
-    load = Load(cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=6, pause=0.1, kept=rollouts.first_label)
+    load = Load(
+        cluster.host(),
+        cluster.port(f"{served.name}-staging"),
+        body,
+        clients=6,
+        pause=0.1,
+        kept=rollouts.first_label,
+    )
     steps = (*on_cluster.mixed(deployer), failing)
     with Sightings(cluster, f"{served.name}-staging-") as sightings:
-        rolled = rollouts.under(load, "kubernetes", "steady", steps, rest=1.0, lingers=lambda span: sightings.outlast(span.begin, span.end))
+        rolled = rollouts.under(
+            load,
+            "kubernetes",
+            "steady",
+            steps,
+            rest=1.0,
+            lingers=lambda span: sightings.outlast(span.begin, span.end),
+        )
 
     assert not load.failures, load.failures[:5]
     assert rolled.mixed == 0
     assert rolled.rolling.rate >= AT_LEAST
     done = served.ok("history", "--env", "staging", "--json").json
     made = done[: len(done) - len(before)][::-1]
-    assert [item["outcome"] for item in made] == ["undone" if "undone" in step.name else "succeeded" for step in steps]
-    assert [item["model"] for item in made if item["outcome"] == "succeeded"] == [f"imagenet@{version}" for version in SERVED]
+    assert [item["outcome"] for item in made] == [
+        "undone" if "undone" in step.name else "succeeded" for step in steps
+    ]
+    assert [item["model"] for item in made if item["outcome"] == "succeeded"] == [
+        f"imagenet@{version}" for version in SERVED
+    ]
     released = {item["model_digest"] for item in done}
     assert set(load.models) == released
     assert len(released) == 2

@@ -68,7 +68,9 @@ class Story:
             found += moment.said in line if moment.said else line.strip() == moment.done
             if found == moment.times:
                 break
-        assert found == moment.times, f"{moment} never came\n{''.join(releasing.communicate(timeout=BOUND))}"
+        assert found == moment.times, (
+            f"{moment} never came\n{''.join(releasing.communicate(timeout=BOUND))}"
+        )
         with halted(releasing):
             self.engine.crash()
         out, err = releasing.communicate(timeout=BOUND)
@@ -76,22 +78,38 @@ class Story:
         return Done(releasing.returncode, out, err)
 
     def _watching(self) -> subprocess.Popen[str]:
-        command = ["docker", "-H", self.engine.host, "events", "--filter", "type=container", "--format", EVENT]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = [
+            "docker",
+            "-H",
+            self.engine.host,
+            "events",
+            "--filter",
+            "type=container",
+            "--format",
+            EVENT,
+        ]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
 
     def answers(self) -> set[str]:
         """What the front door says to a dozen who ask."""
         curl = ["curl", "-s", "-m", "5", "-w", "%{http_code}\n", f"{self.application.url}/[1-12]"]
-        said = subprocess.run([*self.engine.within, *curl], capture_output=True, text=True, check=False).stdout.splitlines()
+        said = subprocess.run(
+            [*self.engine.within, *curl], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
         return {line.removesuffix("200") if line.endswith("200") else NOTHING for line in said}
 
     def back(self, *may: str) -> str:
         """Starts the engine, and waits until the front door says one thing alone, of those it may; it says no other before."""
         self.engine.start()
-        allowed, deadline = {*(WORDS[version] for version in may), NOTHING}, time.monotonic() + PATIENCE
+        allowed = {*(WORDS[version] for version in may), NOTHING}
+        deadline = time.monotonic() + PATIENCE
         while len(answers := self.answers()) != 1 or NOTHING in answers:
             assert answers <= allowed
-            assert time.monotonic() < deadline, f"nothing serves: {remains.docker('ps', '-a', **self.at)}"
+            assert time.monotonic() < deadline, (
+                f"nothing serves: {remains.docker('ps', '-a', **self.at)}"
+            )
             time.sleep(0.1)
         assert answers <= allowed
         return answers.pop()
@@ -121,7 +139,12 @@ def _parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
         model = tmp_path_factory.mktemp("model") / "model"
         shutil.copytree(parrot.folder / "model", model)
         for path in (model / "model.toml", model / "words.txt"):
-            path.write_text(path.read_text(encoding="utf-8").replace("WORDS", words).replace("VERSION", version), encoding="utf-8")
+            path.write_text(
+                path.read_text(encoding="utf-8")
+                .replace("WORDS", words)
+                .replace("VERSION", version),
+                encoding="utf-8",
+            )
         parrot.ok("model.publish", "--directory", str(model))
     parrot.ok("build")
     yield parrot
@@ -152,8 +175,16 @@ def assert_clean(story: Story) -> None:
     remains.assert_none(story.application, **story.at)
     kept = f"twinship-{story.application.name}-local"
     assert len(remains.docker("ps", "-aq", **story.at).split()) == 4
-    assert set(remains.docker("network", "ls", "--format", "{{.Name}}", **story.at).split()) == {"bridge", "host", "none", kept}
-    assert set(remains.docker("volume", "ls", "-q", **story.at).split()) == {"twinship-registry", kept}
+    assert set(remains.docker("network", "ls", "--format", "{{.Name}}", **story.at).split()) == {
+        "bridge",
+        "host",
+        "none",
+        kept,
+    }
+    assert set(remains.docker("volume", "ls", "-q", **story.at).split()) == {
+        "twinship-registry",
+        kept,
+    }
     history = story.application.ok("history", "--json", **story.at).json
     assert sorted(item["id"] for item in history) == list(range(1, len(history) + 1))
 
@@ -182,7 +213,11 @@ def test_an_engine_that_is_back_in_time_is_waited_for(story: Story) -> None:
 
 def test_an_engine_that_was_killed_in_a_rollout_brings_back_what_served(story: Story) -> None:
     """With a replica made but not started, with one of two taken over, and with all of them but no proof."""
-    for moment in (Moment(done="create replica"), Moment(done="start replica", times=2), Moment(done="update replica")):
+    for moment in (
+        Moment(done="create replica"),
+        Moment(done="start replica", times=2),
+        Moment(done="update replica"),
+    ):
         told(story.killed("1", moment), 62)
         assert story.back("2") == WORDS["2"]
     assert story.release("1").json["model"] == "words@1"
@@ -202,7 +237,9 @@ def test_an_engine_that_was_killed_after_the_proof_brings_back_one_release(story
     assert_clean(story)
 
 
-def test_an_engine_that_was_killed_in_an_undoing_brings_back_what_served(story: Story, parrot: Application) -> None:
+def test_an_engine_that_was_killed_in_an_undoing_brings_back_what_served(
+    story: Story, parrot: Application
+) -> None:
     """A release that is wrong at the front door is never seen again, and the next one finds nothing in its way."""
     parrot.edit("parrot.pl", "my ($head) = @_;", f"my ($head) = @_;{WRONG}")
     parrot.commit("wrong behind a proxy")

@@ -47,7 +47,9 @@ MEASURED = (
 @pytest.fixture(scope="module", name="load")
 def _load(serving: Application) -> Iterator[Load]:
     """Somebody who asks the front door for as long as these tests take."""
-    with Load("127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=1, pause=0.2) as load:
+    with Load(
+        "127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=1, pause=0.2
+    ) as load:
         yield load
 
 
@@ -66,12 +68,22 @@ def _containers(application: Application) -> list[str]:
     """What runs of an application, and since when; a lock, a trial or a half-made replica would be one too many."""
     form = "{{.Name}} {{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}"
     label = f"label=dev.twinship.app={application.name}"
-    listed = subprocess.run(["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True).stdout.split()
-    shown = subprocess.run(["docker", "inspect", "--format", form, *listed], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["docker", "ps", "-aq", "--filter", label], capture_output=True, text=True, check=True
+    ).stdout.split()
+    shown = subprocess.run(
+        ["docker", "inspect", "--format", form, *listed], capture_output=True, text=True, check=True
+    )
     return sorted(shown.stdout.splitlines())
 
 
-def refuses(application: Application, code: int, *words: str, task: tuple[str, ...] = ("release",), **variables: str) -> Done:
+def refuses(
+    application: Application,
+    code: int,
+    *words: str,
+    task: tuple[str, ...] = ("release",),
+    **variables: str,
+) -> Done:
     """Runs a task that must end with that code, and say what happened, on what, and what to do next."""
     return told(application.invoke(*task, **variables), code, *words)
 
@@ -81,7 +93,9 @@ def told(done: Done, code: int, *words: str) -> Done:
     assert done.code == code, f"it ended with {done.code}\n{done.out}\n{done.err}"
     assert done.out == ""
     assert "Traceback" not in done.err
-    assert re.search(rf"^error: .+\n   on: .+\n(?:.*\n)* next: .+\(exit code {code}\)$", done.err, re.MULTILINE), done.err
+    assert re.search(
+        rf"^error: .+\n   on: .+\n(?:.*\n)* next: .+\(exit code {code}\)$", done.err, re.MULTILINE
+    ), done.err
     assert not [word for word in words if word not in done.err], done.err
     return done
 
@@ -101,7 +115,11 @@ def _settings(victim: Application) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("replicas = 2", "replicas = 2\nreplica = 3", "environments.local.replica: unknown key; did you mean 'replicas'?"),
+        (
+            "replicas = 2",
+            "replicas = 2\nreplica = 3",
+            "environments.local.replica: unknown key; did you mean 'replicas'?",
+        ),
         ("replicas = 2", 'replicas = "two"', "environments.local.replicas: "),
         ("@sha256:a2", "@sha256:", "image.base: "),
         ("[environments.local]", "[environments.local]\n[environments.local]", "not TOML"),
@@ -109,16 +127,25 @@ def _settings(victim: Application) -> Iterator[Path]:
     ],
     ids=["an unknown key", "a wrong type", "a bad digest", "an environment given twice", "no TOML"],
 )
-def test_a_broken_configuration_is_refused(victim: Application, settings: Path, old: str, new: str, words: str) -> None:
+def test_a_broken_configuration_is_refused(
+    victim: Application, settings: Path, old: str, new: str, words: str
+) -> None:
     """By its key path, before anything else is looked at."""
     victim.edit("pipeline.toml", old, new)
     refuses(victim, 2, words, str(settings))
 
 
-def test_a_configuration_that_may_not_be_read_is_refused(victim: Application, settings: Path) -> None:
+def test_a_configuration_that_may_not_be_read_is_refused(
+    victim: Application, settings: Path
+) -> None:
     """It is not taken for a missing one."""
     with rights.closed(settings):
-        refuses(replace(victim, under=rights.owner_only()), 2, "cannot be read: Permission denied", str(settings))
+        refuses(
+            replace(victim, under=rights.owner_only()),
+            2,
+            "cannot be read: Permission denied",
+            str(settings),
+        )
 
 
 # --- the model store
@@ -139,7 +166,11 @@ def authored(folder: Path, version: str, old: str = "", new: str = "") -> Path:
     shutil.copytree(ROOT / "tests" / "models" / "digits", author)
     path = author / "model.toml"
     text = path.read_text(encoding="utf-8")
-    for before, after in (('name = "digits"', 'name = "imagenet"'), ('version = "1"', f'version = "{version}"'), (old, new)):
+    for before, after in (
+        ('name = "digits"', 'name = "imagenet"'),
+        ('version = "1"', f'version = "{version}"'),
+        (old, new),
+    ):
         assert before in text
         text = text.replace(before, after, 1)
     path.write_text(text, encoding="utf-8")
@@ -158,7 +189,9 @@ class Damaged:
     @property
     def weights(self) -> dict[str, Any]:
         """What the manifest says of the weights."""
-        found: dict[str, Any] = next(file for file in self.document["files"] if file["path"] == "model.onnx")
+        found: dict[str, Any] = next(
+            file for file in self.document["files"] if file["path"] == "model.onnx"
+        )
         return found
 
     @property
@@ -203,14 +236,30 @@ class Damaged:
 @pytest.mark.parametrize(
     ("damage", "code", "words"),
     [
-        (Damaged.tamper, 22, ("not the one that was published", "model.onnx of imagenet@9", "expected", "actual")),
+        (
+            Damaged.tamper,
+            22,
+            ("not the one that was published", "model.onnx of imagenet@9", "expected", "actual"),
+        ),
         (lambda store: store.blob.unlink(), 22, ("missing", "model.onnx of imagenet@9")),
         (Damaged.lie, 22, ("not the one that was published", "expected 9954 bytes")),
-        (lambda store: store.instead(store.blob, lambda path: path.symlink_to("/etc/passwd")), 22, ("not the one that was published",)),
+        (
+            lambda store: store.instead(store.blob, lambda path: path.symlink_to("/etc/passwd")),
+            22,
+            ("not the one that was published",),
+        ),
         (lambda store: store.instead(store.blob, os.mkfifo), 25, ("it is no file",)),
         (lambda store: store.instead(store.manifest, os.mkfifo), 25, ("it is no file",)),
-        (lambda store: store.add(path="../../etc/cron.d/x"), 21, ("'../../etc/cron.d/x' is not a plain relative path",)),
-        (lambda store: store.add(path="/etc/passwd"), 21, ("'/etc/passwd' is not a plain relative path",)),
+        (
+            lambda store: store.add(path="../../etc/cron.d/x"),
+            21,
+            ("'../../etc/cron.d/x' is not a plain relative path",),
+        ),
+        (
+            lambda store: store.add(path="/etc/passwd"),
+            21,
+            ("'/etc/passwd' is not a plain relative path",),
+        ),
         (lambda store: store.add(path="x", link="/etc/passwd"), 21, ("files.4.link",)),
         (Damaged.pickle, 23, ("the file is a pickle", "80 04 95")),
     ],
@@ -228,7 +277,12 @@ class Damaged:
     ],
 )
 def test_a_damaged_store_is_refused(
-    victim: Application, published: Path, tmp_path: Path, damage: Callable[[Damaged], None], code: int, words: tuple[str, ...]
+    victim: Application,
+    published: Path,
+    tmp_path: Path,
+    damage: Callable[[Damaged], None],
+    code: int,
+    words: tuple[str, ...],
 ) -> None:
     """Nothing of what it holds gets any further."""
     store = Damaged(published, tmp_path)
@@ -237,13 +291,17 @@ def test_a_damaged_store_is_refused(
 
 
 @pytest.mark.parametrize("name", ["models/imagenet/9/manifest.json", "models/imagenet/latest.json"])
-def test_a_manifest_of_100_mb_costs_no_memory(victim: Application, published: Path, tmp_path: Path, name: str) -> None:
+def test_a_manifest_of_100_mb_costs_no_memory(
+    victim: Application, published: Path, tmp_path: Path, name: str
+) -> None:
     """It is refused by its size: the suite needs no more memory than for any other."""
     store = Damaged(published, tmp_path)
     (store.root / name).write_bytes(b'{"a":"' + b"x" * 100_000_000 + b'"}')
     measured = replace(victim, under=(shutil.which("python3") or "python3", "-c", MEASURED))
     version = "@9" if "9" in name else "@latest"
-    done = refuses(measured, 21, name, task=("release", "--model", version), **{STORE: str(store.root)})
+    done = refuses(
+        measured, 21, name, task=("release", "--model", version), **{STORE: str(store.root)}
+    )
     assert int(done.err.rpartition("peak ")[2]) * 1024 < 100_000_000
 
 
@@ -252,18 +310,34 @@ def test_a_manifest_of_100_mb_costs_no_memory(victim: Application, published: Pa
     [
         ("model.onnx", lambda path: path.write_bytes(b"\x80\x04\x95"), 23, "the file is a pickle"),
         ("model.onnx", lambda path: path.symlink_to("/etc/passwd"), 21, "made of plain files"),
-        ("labels.txt", lambda path: None, 21, "'labels.txt' is spoken of but is not among the files"),
+        (
+            "labels.txt",
+            lambda path: None,
+            21,
+            "'labels.txt' is spoken of but is not among the files",
+        ),
     ],
     ids=["a pickle", "a link", "a missing file"],
 )
 def test_what_is_no_model_is_not_published(
-    victim: Application, tmp_path: Path, name: str, make: Callable[[Path], None], code: int, words: str
+    victim: Application,
+    tmp_path: Path,
+    name: str,
+    make: Callable[[Path], None],
+    code: int,
+    words: str,
 ) -> None:
     """The store is as it was: it was not even made."""
     author = authored(tmp_path, "10")
     (author / name).unlink()
     make(author / name)
-    refuses(victim, code, words, task=("model.publish", "--directory", str(author)), **{STORE: str(tmp_path / "store")})
+    refuses(
+        victim,
+        code,
+        words,
+        task=("model.publish", "--directory", str(author)),
+        **{STORE: str(tmp_path / "store")},
+    )
     assert not (tmp_path / "store").exists()
 
 
@@ -285,16 +359,39 @@ def outside(location: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("old", "new", "change", "words"),
     [
-        ("", "", lambda author: (author / "model.onnx").write_bytes(b"\x08\x07" + bytes(range(256)) * 20), "expected an ONNX model"),
+        (
+            "",
+            "",
+            lambda author: (author / "model.onnx").write_bytes(
+                b"\x08\x07" + bytes(range(256)) * 20
+            ),
+            "expected an ONNX model",
+        ),
         ("", "", outside("../../etc/passwd"), "External data path"),
         ("", "", outside("/etc/passwd"), "external data"),
         ('name = "picture"', 'name = "image"', None, "inputs: expected only image, found picture"),
-        ('equals = "three"', 'equals = "eight"', None, "three: /result/0/0/0/0: expected 'eight', got 'three'"),
+        (
+            'equals = "three"',
+            'equals = "eight"',
+            None,
+            "three: /result/0/0/0/0: expected 'eight', got 'three'",
+        ),
     ],
-    ids=["no ONNX", "weights outside of the bundle", "weights at an absolute path", "a wrong interface", "a golden case that is missed"],
+    ids=[
+        "no ONNX",
+        "weights outside of the bundle",
+        "weights at an absolute path",
+        "a wrong interface",
+        "a golden case that is missed",
+    ],
 )
 def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
-    victim: Application, tmp_path: Path, old: str, new: str, change: Callable[[Path], None] | None, words: str
+    victim: Application,
+    tmp_path: Path,
+    old: str,
+    new: str,
+    change: Callable[[Path], None] | None,
+    words: str,
 ) -> None:
     """What can only be seen when the model runs is seen when it is tried out; the container's own words are shown."""
     author = authored(tmp_path, "11", old, new)
@@ -302,7 +399,9 @@ def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
         change(author)
     store = {STORE: str(tmp_path / "store")}
     victim.ok("model.publish", "--directory", str(author), **store)
-    done = refuses(victim, 40, words, "nothing was pushed", task=("release", "--model", "@11"), **store)
+    done = refuses(
+        victim, 40, words, "nothing was pushed", task=("release", "--model", "@11"), **store
+    )
     assert "· push" not in done.err
 
 
@@ -316,7 +415,12 @@ def _registry() -> Iterator[HttpRegistryServer]:
         yield serving
 
 
-def fails(registry: HttpRegistryServer, act: Act, times: int = OFTEN, methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT")) -> None:
+def fails(
+    registry: HttpRegistryServer,
+    act: Act,
+    times: int = OFTEN,
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT"),
+) -> None:
     """Has something happen to all that is asked of images."""
     for method in methods:
         for text in ("blobs", "manifests"):
@@ -326,11 +430,27 @@ def fails(registry: HttpRegistryServer, act: Act, times: int = OFTEN, methods: t
 @pytest.mark.parametrize(
     ("fault", "code", "words"),
     [
-        (lambda registry: setattr(registry, "auth", "basic"), 51, ("401 Unauthorized", "docker login")),
+        (
+            lambda registry: setattr(registry, "auth", "basic"),
+            51,
+            ("401 Unauthorized", "docker login"),
+        ),
         (lambda registry: fails(registry, refused(403)), 51, ("403 Forbidden", "REFUSED")),
-        (lambda registry: fails(registry, refused(404), methods=("POST",)), 52, ("404 Not Found", "check registry and repository")),
-        (lambda registry: fails(registry, refused(413), methods=("PUT",)), 53, ("413", "limits the body")),
-        (lambda registry: setattr(registry, "lies", True), 54, ("stored other bytes than were sent", "sent   sha256:")),
+        (
+            lambda registry: fails(registry, refused(404), methods=("POST",)),
+            52,
+            ("404 Not Found", "check registry and repository"),
+        ),
+        (
+            lambda registry: fails(registry, refused(413), methods=("PUT",)),
+            53,
+            ("413", "limits the body"),
+        ),
+        (
+            lambda registry: setattr(registry, "lies", True),
+            54,
+            ("stored other bytes than were sent", "sent   sha256:"),
+        ),
     ],
     ids=["401", "403", "404", "413", "a lying digest"],
 )
@@ -359,14 +479,30 @@ def _joined(serving: Application, published: Path) -> Application:
 
 def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: Application) -> None:
     """Down, too many requests, its own errors and resets without end: each is tried for a while, and told as what it is."""
-    faults = {"429": (refused(429), 53, "run again later"), "503": (refused(503), 53, "503"), "reset": (cut_after(0), 50, "no answer")}
-    with HttpRegistryServer().serving() as many, HttpRegistryServer().serving() as broken, HttpRegistryServer().serving() as cutting:
+    faults = {
+        "429": (refused(429), 53, "run again later"),
+        "503": (refused(503), 53, "503"),
+        "reset": (cut_after(0), 50, "no answer"),
+    }
+    with (
+        HttpRegistryServer().serving() as many,
+        HttpRegistryServer().serving() as broken,
+        HttpRegistryServer().serving() as cutting,
+    ):
         hosts = dict(zip(faults, (many, broken, cutting), strict=True))
         for name, registry in hosts.items():
             fails(registry, faults[name][0])
-        pushes = {name: victim.start("push", **{REGISTRY: registry.host}) for name, registry in hosts.items()}
-        pushes["down"] = victim.start("push", **{REGISTRY: f"{own_address()}:{free_port()}", "NO_PROXY": "*"})
-        ended = {name: Done(process.wait(), *map(str, process.communicate())) for name, process in pushes.items()}
+        pushes = {
+            name: victim.start("push", **{REGISTRY: registry.host})
+            for name, registry in hosts.items()
+        }
+        pushes["down"] = victim.start(
+            "push", **{REGISTRY: f"{own_address()}:{free_port()}", "NO_PROXY": "*"}
+        )
+        ended = {
+            name: Done(process.wait(), *map(str, process.communicate()))
+            for name, process in pushes.items()
+        }
         for name, (_, code, words) in {**faults, "down": (None, 50, "no answer")}.items():
             told(ended[name], code, words)
         assert not [registry.host for registry in hosts.values() if registry.manifests]
@@ -385,7 +521,9 @@ def slowly(exchange: Exchange) -> bool:
     return False
 
 
-def test_a_registry_that_comes_back_is_waited_for(joined: Application, victim: Application, registry: HttpRegistryServer) -> None:
+def test_a_registry_that_comes_back_is_waited_for(
+    joined: Application, victim: Application, registry: HttpRegistryServer
+) -> None:
     """A burst of errors, broken connections and slowness delay a push, and no more."""
     for act, times in ((refused(503), 1), (cut_after(1000), 1), (slowly, OFTEN)):
         fails(registry, act, times)
@@ -395,29 +533,54 @@ def test_a_registry_that_comes_back_is_waited_for(joined: Application, victim: A
 
 def test_a_registry_whose_disk_is_full_is_told(victim: Application, published: Path) -> None:
     """A real one: the error speaks of its disk, and it is not waited for what will not come."""
-    port, parts = free_port(), _parts()
+    port = free_port()
+    parts = _parts()
     disk = ("--read-only", "--tmpfs", "/var/lib/registry:size=20m,uid=10001,gid=10001")
     command = ("docker-registry", "serve", "/etc/docker/registry/config.yml")
     started = subprocess.run(
-        ["docker", "run", "-d", "--rm", *disk, "-p", f"127.0.0.1:{port}:5000", parts, *command], capture_output=True, text=True, check=True
+        ["docker", "run", "-d", "--rm", *disk, "-p", f"127.0.0.1:{port}:5000", parts, *command],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     try:
         variables = {REGISTRY: f"127.0.0.1:{port}", STORE: str(published)}
         _answers(port)
-        refuses(victim, 53, "the registry has no space left", "free some space", task=("release", "--model", "@9"), **variables)
+        refuses(
+            victim,
+            53,
+            "the registry has no space left",
+            "free some space",
+            task=("release", "--model", "@9"),
+            **variables,
+        )
     finally:
-        subprocess.run(["docker", "rm", "-f", started.stdout.strip()], capture_output=True, check=True)
+        subprocess.run(
+            ["docker", "rm", "-f", started.stdout.strip()], capture_output=True, check=True
+        )
 
 
 def _parts() -> str:
     """The image of the proxy and the registry; a release has made it."""
-    listed = subprocess.run(["docker", "images", "-q", "twinship/parts"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["docker", "images", "-q", "twinship/parts"], capture_output=True, text=True, check=True
+    )
     return listed.stdout.split()[0]
 
 
 def _answers(port: int) -> None:
     """Waits until a registry answers."""
-    curl = ["curl", "-sf", "--retry", "50", "--retry-delay", "0", "--retry-all-errors", "--retry-max-time", "20"]
+    curl = [
+        "curl",
+        "-sf",
+        "--retry",
+        "50",
+        "--retry-delay",
+        "0",
+        "--retry-all-errors",
+        "--retry-max-time",
+        "20",
+    ]
     subprocess.run([*curl, f"http://127.0.0.1:{port}/v2/"], check=True, capture_output=True)
 
 
@@ -426,12 +589,24 @@ def _answers(port: int) -> None:
 
 def test_an_engine_that_is_not_there_is_told(victim: Application, tmp_path: Path) -> None:
     """By the place that was asked."""
-    refuses(victim, 70, "no container engine answers", str(tmp_path), DOCKER_HOST=f"unix://{tmp_path}/docker.sock")
+    refuses(
+        victim,
+        70,
+        "no container engine answers",
+        str(tmp_path),
+        DOCKER_HOST=f"unix://{tmp_path}/docker.sock",
+    )
 
 
 def test_an_engine_that_this_user_may_not_use_is_told(victim: Application, tmp_path: Path) -> None:
     """A real user outside of the engine's group; the command that lets them in is shown."""
-    refuses(replace(victim, under=rights.stranger()), 71, "this user may not use it", "usermod -aG docker", HOME=str(tmp_path))
+    refuses(
+        replace(victim, under=rights.stranger()),
+        71,
+        "this user may not use it",
+        "usermod -aG docker",
+        HOME=str(tmp_path),
+    )
 
 
 @pytest.mark.parametrize("variable", [PORT, REGISTRY])
@@ -440,21 +615,51 @@ def test_a_port_that_is_taken_is_told(victim: Application, published: Path, vari
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{other.server_port}"
-        variables = {variable: str(other.server_port) if variable == PORT else address, STORE: str(published)}
-        refuses(victim, 72, "another program listens", address, task=("release", "--model", "@9"), **variables)
+        variables = {
+            variable: str(other.server_port) if variable == PORT else address,
+            STORE: str(published),
+        }
+        refuses(
+            victim,
+            72,
+            "another program listens",
+            address,
+            task=("release", "--model", "@9"),
+            **variables,
+        )
         other.shutdown()
 
 
 def test_an_address_of_another_machine_is_told(victim: Application, published: Path) -> None:
     """The door that serves is not given up for one that could never open."""
-    refuses(victim, 2, "192.0.2.1", task=("release", "--model", "@9"), **{ADDRESS: "192.0.2.1", STORE: str(published)})
+    refuses(
+        victim,
+        2,
+        "192.0.2.1",
+        task=("release", "--model", "@9"),
+        **{ADDRESS: "192.0.2.1", STORE: str(published)},
+    )
 
 
-@pytest.mark.parametrize(("size", "variables"), [("1m", {}), ("40m", {REPOSITORY: "fresh"})], ids=["for the model", "for the packages"])
-def test_a_cache_without_space_is_told(victim: Application, tmp_path: Path, size: str, variables: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("size", "variables"),
+    [("1m", {}), ("40m", {REPOSITORY: "fresh"})],
+    ids=["for the model", "for the packages"],
+)
+def test_a_cache_without_space_is_told(
+    victim: Application, tmp_path: Path, size: str, variables: dict[str, str]
+) -> None:
     """A real disk: what is in the cache afterwards is whole, and nothing half-made is left."""
     with rights.small_disk(tmp_path / "home", size) as home:
-        refuses(victim, 74, "no space is left", str(home), task=("release", "--model", "@2"), **{HOME: str(home)}, **variables)
+        refuses(
+            victim,
+            74,
+            "no space is left",
+            str(home),
+            task=("release", "--model", "@2"),
+            **{HOME: str(home)},
+            **variables,
+        )
         assert not list((home / "tmp").iterdir())
         for path in (home / "blobs" / "sha256").iterdir():
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
@@ -464,11 +669,20 @@ def test_a_store_without_space_is_told(victim: Application, tmp_path: Path) -> N
     """No version is there that is not whole."""
     with rights.small_disk(tmp_path / "disk", "1m") as disk:
         variables = {STORE: str(disk / "store")}
-        refuses(victim, 74, "no space is left", str(disk), task=("model.publish", "--sample"), **variables)
+        refuses(
+            victim,
+            74,
+            "no space is left",
+            str(disk),
+            task=("model.publish", "--sample"),
+            **variables,
+        )
         assert victim.ok("model.list", "--json", **variables).json == []
 
 
-@pytest.mark.parametrize(("place", "code"), [("home", 76), ("store", 25), ("checkout/app/routes.py", 10)])
+@pytest.mark.parametrize(
+    ("place", "code"), [("home", 76), ("store", 25), ("checkout/app/routes.py", 10)]
+)
 def test_a_place_that_may_not_be_used_is_told(victim: Application, place: str, code: int) -> None:
     """The cache, the store, a file of the application: each is an error of its own, with the path."""
     path = victim.folder / ".twinship" / "store" if place == "store" else victim.home.parent / place
@@ -483,7 +697,11 @@ def test_a_place_that_may_not_be_used_is_told(victim: Application, place: str, c
 def _clone(victim: Application, tmp_path: Path) -> Application:
     """Another checkout of the application, which knows its last commit alone."""
     victim.git("clone", "-q", "--depth=1", victim.folder.as_uri(), str(tmp_path / "clone"))
-    shutil.copytree(victim.folder / ".twinship" / "store", tmp_path / "clone" / ".twinship" / "store", copy_function=os.link)
+    shutil.copytree(
+        victim.folder / ".twinship" / "store",
+        tmp_path / "clone" / ".twinship" / "store",
+        copy_function=os.link,
+    )
     return replace(victim, folder=tmp_path / "clone")
 
 
@@ -494,12 +712,19 @@ def test_a_shallow_clone_is_warned_of(clone: Application) -> None:
     assert next(step for step in done.json if step["stage"] == "build")["runs"] is False
 
 
-@pytest.mark.parametrize(("broken", "words"), [("PATH", "git is not installed"), ("folder", "no git repository here")])
+@pytest.mark.parametrize(
+    ("broken", "words"), [("PATH", "git is not installed"), ("folder", "no git repository here")]
+)
 def test_without_git_a_release_is_marked(clone: Application, broken: str, words: str) -> None:
     """It is possible, and says what it lacks; its image is another one than that of the commit."""
     if broken == "folder":
         shutil.rmtree(clone.folder / ".git")
-    done = clone.ok("release", "--dry-run", "--json", **({"PATH": str(clone.folder)} if broken == "PATH" else {}))
+    done = clone.ok(
+        "release",
+        "--dry-run",
+        "--json",
+        **({"PATH": str(clone.folder)} if broken == "PATH" else {}),
+    )
     assert f"! {words}: the release is marked unversioned" in done.err
     build = next(step for step in done.json if step["stage"] == "build")
     assert (build["runs"], build["why"]) == (True, "the revision changed")
@@ -511,7 +736,9 @@ def test_a_dirty_checkout_is_marked(clone: Application) -> None:
     done = clone.ok("build")
     commit = clone.git("rev-parse", "HEAD")
     assert f"{commit[:12]}-dirty" in done.out
-    record = json.loads((clone.folder / ".twinship" / "records" / "app.json").read_text(encoding="utf-8"))
+    record = json.loads(
+        (clone.folder / ".twinship" / "records" / "app.json").read_text(encoding="utf-8")
+    )
     assert record["commit"] == {"revision": commit, "dirty": True}
 
 

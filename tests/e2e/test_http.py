@@ -34,7 +34,12 @@ DOOR_MEMORY = 300_000_000
 RIGHT = b"n07920052 espresso"
 SLOW = [HOST, JSON, ("Content-Length", "2000000")]
 # On CI a change is judged by the same examples as the one before; elsewhere each run looks for new ones.
-SHOW = settings(deadline=None, database=None, derandomize=bool(os.environ.get("CI")), suppress_health_check=list(HealthCheck))
+SHOW = settings(
+    deadline=None,
+    database=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=list(HealthCheck),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,10 @@ class Served:
     def others(self, *wires: Wire) -> Iterator[None]:
         """Meanwhile others ask too, and get nothing but right answers."""
         with ExitStack() as stack:
-            loads = [stack.enter_context(Load("127.0.0.1", wire.port, self.body, 2, 0.05, RIGHT)) for wire in wires or self.both]
+            loads = [
+                stack.enter_context(Load("127.0.0.1", wire.port, self.body, 2, 0.05, RIGHT))
+                for wire in wires or self.both
+            ]
             yield
             for load in loads:
                 told = len(load.answers)
@@ -77,10 +85,18 @@ def _served(application: Application) -> Iterator[Served]:
     application.ok("release")
     replicas = [item["name"] for item in application.ok("status", "--json").json["replicas"]]
     names = [*replicas, f"twinship-{application.name}-local-door"]
-    with alone(docker("inspect", "--format", "{{.Image}}", replicas[0]).strip()) as (container, port):
+    with alone(docker("inspect", "--format", "{{.Image}}", replicas[0]).strip()) as (
+        container,
+        port,
+    ):
         bare = Wire(port)
         _until_ready(bare)
-        yield Served(Wire(application.port), bare, application.scored("coffee.jpg"), (*map(Watched, names), container))
+        yield Served(
+            Wire(application.port),
+            bare,
+            application.scored("coffee.jpg"),
+            (*map(Watched, names), container),
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
@@ -101,7 +117,9 @@ def _unharmed(served: Served) -> Iterator[None]:
     yield
     assert served.lives() == before
     for one in served.watched:
-        assert one.peak() < (DOOR_MEMORY if one.name.endswith("-door") else REPLICA_MEMORY), one.name
+        assert one.peak() < (DOOR_MEMORY if one.name.endswith("-door") else REPLICA_MEMORY), (
+            one.name
+        )
         assert not one.faults(), one.name
     for wire in served.both:
         assert RIGHT in wire.asked("POST", "/score", served.body, dict([JSON])).body
@@ -129,8 +147,14 @@ def test_bodies_as_described_are_scored(served: Served, value: dict[str, object]
 
 
 @settings(SHOW, max_examples=300)
-@given(value=broken(BODIES), spelling=st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig", "latin-1"]), cut=st.integers(0, 20))
-def test_bodies_that_are_broken_are_told_apart(served: Served, value: object, spelling: str, cut: int) -> None:
+@given(
+    value=broken(BODIES),
+    spelling=st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig", "latin-1"]),
+    cut=st.integers(0, 20),
+)
+def test_bodies_that_are_broken_are_told_apart(
+    served: Served, value: object, spelling: str, cut: int
+) -> None:
     """Other types, other texts, other encodings, a missing end: a problem that the description knows, or still a score."""
     raw = json.dumps(value, ensure_ascii=cut % 2 == 0).encode(spelling, "replace")
     answer = served.door.asked("POST", "/score", raw[: len(raw) - max(0, cut - 10)], dict([JSON]))
@@ -140,31 +164,84 @@ def test_bodies_that_are_broken_are_told_apart(served: Served, value: object, sp
 
 
 TOKENS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=8)
-METHODS = st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]) | TOKENS.map(str.upper)
-LATIN = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=20)
-QUERIES = st.just("") | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=30).map(
-    "?{}".format
+METHODS = st.sampled_from(
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"]
+) | TOKENS.map(str.upper)
+LATIN = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=20
 )
-OTHER_PATHS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?#"), max_size=30).map("/{}".format)
-KINDS = st.sampled_from(["application/json", "Application/JSON;charset=utf-8", "text/plain", "", "multipart/form-data; boundary=x"]) | LATIN
+QUERIES = st.just("") | st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#"), max_size=30
+).map("?{}".format)
+OTHER_PATHS = st.text(
+    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="?#"), max_size=30
+).map("/{}".format)
+KINDS = (
+    st.sampled_from(
+        [
+            "application/json",
+            "Application/JSON;charset=utf-8",
+            "text/plain",
+            "",
+            "multipart/form-data; boundary=x",
+        ]
+    )
+    | LATIN
+)
 HEADERS = st.lists(
-    st.tuples(st.sampled_from(["Content-Type", "Accept", "Cookie", "Range", "If-None-Match", "Content-Encoding", "X-Forwarded-For"]), LATIN)
+    st.tuples(
+        st.sampled_from(
+            [
+                "Content-Type",
+                "Accept",
+                "Cookie",
+                "Range",
+                "If-None-Match",
+                "Content-Encoding",
+                "X-Forwarded-For",
+            ]
+        ),
+        LATIN,
+    )
     | st.tuples(TOKENS.map("X-{}".format), LATIN)
     | st.tuples(st.just("Content-Type"), KINDS),
     max_size=4,
     unique_by=lambda header: header[0].lower(),
 )
-RAW = st.binary(max_size=60) | BODIES.map(lambda value: json.dumps(value).encode()) | st.just(gzip.compress(bytes(100_000)))
+RAW = (
+    st.binary(max_size=60)
+    | BODIES.map(lambda value: json.dumps(value).encode())
+    | st.just(gzip.compress(bytes(100_000)))
+)
 
 
 @settings(SHOW, max_examples=300)
-@given(method=METHODS, path=PATHS | OTHER_PATHS, query=QUERIES, headers=HEADERS, body=RAW, cuts=st.none() | st.lists(st.integers(0, 99)))
+@given(
+    method=METHODS,
+    path=PATHS | OTHER_PATHS,
+    query=QUERIES,
+    headers=HEADERS,
+    body=RAW,
+    cuts=st.none() | st.lists(st.integers(0, 99)),
+)
 def test_whatever_is_asked_is_answered_as_described(
-    served: Served, method: str, path: str, query: str, headers: list[tuple[str, str]], body: bytes, cuts: list[int] | None
+    served: Served,
+    method: str,
+    path: str,
+    query: str,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    cuts: list[int] | None,
 ) -> None:
     """Any method on any path with any query, headers and body, whole or in chunks, has one answer, and none is a fault."""
-    length = ("Content-Length", str(len(body))) if cuts is None else ("Transfer-Encoding", "chunked")
-    raw = request(f"{method} {path}{query} HTTP/1.1", [HOST, CLOSE, length, *headers], body if cuts is None else chunked(body, cuts))
+    length = (
+        ("Content-Length", str(len(body))) if cuts is None else ("Transfer-Encoding", "chunked")
+    )
+    raw = request(
+        f"{method} {path}{query} HTTP/1.1",
+        [HOST, CLOSE, length, *headers],
+        body if cuts is None else chunked(body, cuts),
+    )
     for wire in served.both:
         (answer,) = wire.answers(raw, method=method)
         if answer.named:
@@ -180,13 +257,19 @@ def test_what_is_no_request_is_refused(served: Served) -> None:
     """It is refused, or the connection ends, or it can be read as a request after all; 501 is for codings that nobody knows."""
     for what, raw in MALFORMED.items():
         for answer in (answer for wire in served.both for answer in wire.answers(raw, close=True)):
-            assert 200 <= answer.status < 500 or (answer.status == 501 and what == "another coding"), (what, answer)
+            assert 200 <= answer.status < 500 or (
+                answer.status == 501 and what == "another coding"
+            ), (what, answer)
             assert answer.status != 200 or answer.body == b"Healthy", (what, answer)
 
 
 def test_requests_in_a_row_are_answered_in_a_row(served: Served) -> None:
     """Sent in one piece before the first answer came, of which one is refused: each has its answer, in its place."""
-    row = [request("GET /healthz HTTP/1.1", [HOST]), request(POST, [HOST, JSON, LENGTH], BODY), request("GET /version HTTP/1.1", [HOST])]
+    row = [
+        request("GET /healthz HTTP/1.1", [HOST]),
+        request(POST, [HOST, JSON, LENGTH], BODY),
+        request("GET /version HTTP/1.1", [HOST]),
+    ]
     for wire in served.both:
         answers = wire.answers(b"".join(row) * 20, close=True)
         assert [answer.status for answer in answers] == [200, 400, 200] * 20
@@ -196,7 +279,10 @@ def test_requests_in_a_row_are_answered_in_a_row(served: Served) -> None:
 def test_who_says_that_no_more_comes_is_answered(served: Served) -> None:
     """A connection that is closed for sending is open for the answer."""
     for wire in served.both:
-        (answer,) = wire.answers(request(POST, [HOST, JSON, ("Content-Length", str(len(served.body)))], served.body), close=True)
+        (answer,) = wire.answers(
+            request(POST, [HOST, JSON, ("Content-Length", str(len(served.body)))], served.body),
+            close=True,
+        )
         assert RIGHT in answer.body
 
 
@@ -208,7 +294,10 @@ def test_bodies_that_are_too_large_are_refused_early(served: Served) -> None:
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
     declared = request(POST, [HOST, JSON, ("Content-Length", "10000000000")])
     for wire in served.both:
-        for head, endless in ((declared, bytes(65536)), (request(POST, [HOST, JSON, CHUNKED]), piece)):
+        for head, endless in (
+            (declared, bytes(65536)),
+            (request(POST, [HOST, JSON, CHUNKED]), piece),
+        ):
             sent, answer = wire.refused(head, endless, 10_000_000_000)
             assert answer.status == 413
             assert sent < 200_000_000
@@ -219,7 +308,9 @@ def test_packed_bodies_are_not_unpacked(served: Served) -> None:
     """Ten thousand times ten megabytes of nothing, packed twice, are refused by their head."""
     bomb = gzip.compress(gzip.compress(bytes(10_000_000)) * 10_000)
     for coding in ("gzip", "deflate", "gzip, gzip", "br", "x"):
-        answer = served.door.asked("POST", "/score", bomb[:5_000_000], dict([JSON, ("Content-Encoding", coding)]))
+        answer = served.door.asked(
+            "POST", "/score", bomb[:5_000_000], dict([JSON, ("Content-Encoding", coding)])
+        )
         assert answer.status == 415
         assert_described(answer, "POST", "/score")
 
@@ -228,7 +319,9 @@ def test_bombs_do_no_harm(served: Served) -> None:
     """Pictures and documents made to take memory or time, several at once: all are answered as described, and others meanwhile."""
     bodies = {what: (make(), statuses) for what, (make, statuses) in BOMBS.items()}
     with served.others(served.door), ThreadPoolExecutor(3) as senders:
-        answers = senders.map(lambda body: served.bare.asked("POST", "/score", body[0], dict([JSON])), bodies.values())
+        answers = senders.map(
+            lambda body: served.bare.asked("POST", "/score", body[0], dict([JSON])), bodies.values()
+        )
         for (what, (_, statuses)), answer in zip(bodies.items(), answers, strict=True):
             assert answer.status in statuses, (what, answer)
             assert_described(answer, "POST", "/score")
@@ -238,7 +331,11 @@ def test_more_than_can_wait_may_come_again(served: Served) -> None:
     """Large bodies by the dozen, straight to a replica: it takes those that there is room for, and tells the others when to come again."""
     body = scored(b"BM" + bytes(7_000_000))
     with ThreadPoolExecutor(60) as senders:
-        answers = list(senders.map(lambda _: served.bare.asked("POST", "/score", body, dict([JSON])), range(120)))
+        answers = list(
+            senders.map(
+                lambda _: served.bare.asked("POST", "/score", body, dict([JSON])), range(120)
+            )
+        )
     # 408: so many at once must each make progress, which a busy machine may deny to one.
     assert {answer.status for answer in answers} <= {400, 408, 503}
     assert 400 in {answer.status for answer in answers}
@@ -282,7 +379,11 @@ def test_clients_that_do_not_hang_up_keep_nobody_waiting(served: Served) -> None
 
 def test_thousands_of_idle_connections_keep_nobody_waiting(served: Served) -> None:
     """Three thousand that say nothing, or have said something once."""
-    with served.door.crowd(1500) as silent, served.door.crowd(1500, request(GET, [HOST])) as kept, served.others(served.door):
+    with (
+        served.door.crowd(1500) as silent,
+        served.door.crowd(1500, request(GET, [HOST])) as kept,
+        served.others(served.door),
+    ):
         time.sleep(2)
         assert len(silent) + len(kept) == 3000
 

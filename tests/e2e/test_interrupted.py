@@ -12,13 +12,18 @@ import pytest
 from bench.application import Application
 from tests.e2e.containers import docker
 
-each_signal = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+each_signal = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 
 
 @each_signal
-def test_a_rollout_on_a_docker_host_that_is_told_to_stop_is_undone(serving: Application, number: signal.Signals, code: int) -> None:
+def test_a_rollout_on_a_docker_host_that_is_told_to_stop_is_undone(
+    serving: Application, number: signal.Signals, code: int
+) -> None:
     """The release before serves with the same containers, and the next run begins afresh."""
-    before, running = _status(serving, "local"), _replicas(serving)
+    before = _status(serving, "local")
+    running = _replicas(serving)
     process = serving.start("release", "--model", "imagenet@2")
     _until(lambda: bool(_replicas(serving) - running))
     process.send_signal(number)
@@ -33,7 +38,9 @@ def test_a_rollout_on_a_docker_host_that_is_told_to_stop_is_undone(serving: Appl
 
 
 @each_signal
-def test_a_rollout_on_a_cluster_that_is_told_to_stop_is_undone(served: Application, number: signal.Signals, code: int) -> None:
+def test_a_rollout_on_a_cluster_that_is_told_to_stop_is_undone(
+    served: Application, number: signal.Signals, code: int
+) -> None:
     """The same, where it is the cluster that brings the previous release back."""
     before = _status(served, "staging")
     other = "imagenet@1" if before["serving"]["model"] == "imagenet@2" else "imagenet@2"
@@ -57,7 +64,9 @@ def _status(application: Application, environment: str) -> Any:
 
 def _replicas(application: Application) -> set[str]:
     labels = {"dev.twinship.app": application.name, "dev.twinship.role": "replica"}
-    filters = [word for name, value in labels.items() for word in ("--filter", f"label={name}={value}")]
+    filters = [
+        word for name, value in labels.items() for word in ("--filter", f"label={name}={value}")
+    ]
     return set(docker("ps", "--quiet", *filters).split())
 
 

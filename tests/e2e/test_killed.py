@@ -52,9 +52,13 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
     """Twenty-two kills under load: no request fails or is answered by halves, and every run after a kill leaves one release alone."""
     alone: list[tuple[float, float, str]] = []
     body = serving.scored(rollouts.PICTURE)
-    with Load("127.0.0.1", serving.port, body, clients=4, pause=0.1, kept=rollouts.first_label) as load:
+    with Load(
+        "127.0.0.1", serving.port, body, clients=4, pause=0.1, kept=rollouts.first_label
+    ) as load:
         for number, (line, delay) in enumerate(MOMENTS):
-            serving.edit("app/routes.py", '"Healthy', f'"Healthy {number}') if number == 0 else _edit(serving, number)
+            serving.edit(
+                "app/routes.py", '"Healthy', f'"Healthy {number}'
+            ) if number == 0 else _edit(serving, number)
             serving.commit(f"change {number}")
             model = f"imagenet@{1 + number % 2}"
             _killed(serving, model, line, delay)
@@ -71,7 +75,9 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
     models = {item["model_digest"]: item["model"] for item in serving.ok("history", "--json").json}
     assert {(models.get(answer.model), answer.said) for answer in load.answers} == set(SAYS.items())
     for begin, end, model in alone:
-        assert {models[answer.model] for answer in load.answers if begin <= answer.at < end} == {model}
+        assert {models[answer.model] for answer in load.answers if begin <= answer.at < end} == {
+            model
+        }
 
 
 def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None:
@@ -102,7 +108,9 @@ def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Appli
     remains.assert_none(serving)
 
 
-def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Application, tmp_path: Path) -> None:
+def test_a_publish_killed_at_any_moment_leaves_the_store_usable(
+    serving: Application, tmp_path: Path
+) -> None:
     """No version appears that is not whole, and publishing again completes it."""
     for delay in (0.3, 0.6, 0.8, 1.0, 1.2, 1.4):
         process = serving.start("model.publish", "--sample", "2")
@@ -112,12 +120,17 @@ def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Applica
     serving.ok("model.publish", "--sample", "2")
 
 
-def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(serving: Application, tmp_path: Path) -> None:
+def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(
+    serving: Application, tmp_path: Path
+) -> None:
     """What was fetched is not taken for the model, nor kept."""
-    directory, under_way = tmp_path / "model", serving.home / "tmp"
+    directory = tmp_path / "model"
+    under_way = serving.home / "tmp"
     bundle.write("2", directory)
     text = (directory / "model.toml").read_text(encoding="utf-8")
-    (directory / "model.toml").write_text(text.replace('version = "2"', 'version = "3"'), encoding="utf-8")
+    (directory / "model.toml").write_text(
+        text.replace('version = "2"', 'version = "3"'), encoding="utf-8"
+    )
     (directory / "ballast").write_bytes(bytes(BALLAST))
     serving.ok("model.publish", "--directory", str(directory))
 

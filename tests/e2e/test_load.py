@@ -19,12 +19,18 @@ AT_LEAST = 20.0
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("clients", "pause"), [(6, 0.1), (8, 0.0)], ids=["steady", "all it can"])
-def test_no_request_is_lost_in_ten_rollouts(serving: Application, clients: int, pause: float) -> None:
+def test_no_request_is_lost_in_ten_rollouts(
+    serving: Application, clients: int, pause: float
+) -> None:
     """New models, new code, both, ways back, failures that undo themselves: each answer is whole, and of a model that may serve."""
     serving.ok("release", "--model", "imagenet@1")
     body = serving.scored(rollouts.PICTURE)
-    load = Load("127.0.0.1", serving.port, body, clients=clients, pause=pause, kept=rollouts.first_label)
-    rolled = rollouts.under(load, "docker", "load", rollouts.ten(rollouts.Deployer(serving, body)), rest=1.0)
+    load = Load(
+        "127.0.0.1", serving.port, body, clients=clients, pause=pause, kept=rollouts.first_label
+    )
+    rolled = rollouts.under(
+        load, "docker", "load", rollouts.ten(rollouts.Deployer(serving, body)), rest=1.0
+    )
 
     assert not load.failures, load.failures[:5]
     assert rolled.mixed == 0
@@ -38,7 +44,9 @@ def test_no_request_is_lost_in_ten_rollouts(serving: Application, clients: int, 
 def test_a_replica_that_dies_is_routed_around_and_replaced(serving: Application) -> None:
     """One whose processes are killed is back by itself; one that is stopped for good is replaced by the next run."""
     first, second = _names(serving)
-    with Load("127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=4, pause=0.1) as load:
+    with Load(
+        "127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=4, pause=0.1
+    ) as load:
         time.sleep(0.5)
         life = Watched(first).life()
         kills = [_timed("docker", "exec", first, "sh", "-c", "kill -9 -1")]
@@ -51,7 +59,9 @@ def test_a_replica_that_dies_is_routed_around_and_replaced(serving: Application)
         serving.ok("release")
 
     # A request that a dead replica was working on cannot be answered by anybody; all others are.
-    assert all(any(_is_amid(answer, *kill) for kill in kills) for answer in load.failures), load.failures
+    assert all(any(_is_amid(answer, *kill) for kill in kills) for answer in load.failures), (
+        load.failures
+    )
     assert len(load.failures) <= 8
     assert serving.ok("status", "--json").json["healthy"] is True
     assert len(_names(serving)) == 2
@@ -84,7 +94,12 @@ def _is_amid(answer: Answer, before: float, after: float) -> bool:
 
 def _is_ready(replica: str) -> bool:
     ask = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/readyz', timeout=2)"
-    return subprocess.run(["docker", "exec", replica, "python", "-c", ask], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["docker", "exec", replica, "python", "-c", ask], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
 def _restarts(container: str) -> int:

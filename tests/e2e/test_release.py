@@ -12,7 +12,8 @@ from bench.rollouts import WRONG_BEHIND_A_PROXY
 from tests.e2e.containers import docker
 from tests.e2e.halted import halted
 
-TIGER_CAT, EGYPTIAN_CAT = "n02123159 tiger cat", "n02124075 Egyptian cat"
+TIGER_CAT = "n02123159 tiger cat"
+EGYPTIAN_CAT = "n02124075 Egyptian cat"
 
 
 def test_a_first_release_ends_with_the_url_and_a_prediction(application: Application) -> None:
@@ -94,7 +95,11 @@ def test_new_code_moves_no_model_byte(application: Application) -> None:
     assert "app/routes.py changed" in done.err
     assert done.json["commit"] == commit
     assert done.json["model"] == "imagenet@2"
-    moved = [line for line in done.err.splitlines() if "loading into the engine" in line or "pushing" in line]
+    moved = [
+        line
+        for line in done.err.splitlines()
+        if "loading into the engine" in line or "pushing" in line
+    ]
     assert moved
     assert all("kB in" in line for line in moved), "a code change moved megabytes"
 
@@ -107,7 +112,12 @@ def test_rolling_back_the_model_keeps_the_newer_code(application: Application) -
     assert application.top("chelsea.jpg") == TIGER_CAT
     assert application.get("/version")["commit"] == newer
     latest = _history(application)[0]
-    assert (latest["trigger"], latest["model"], latest["commit"], latest["outcome"]) == ("rollback", "imagenet@1", newer, "succeeded")
+    assert (latest["trigger"], latest["model"], latest["commit"], latest["outcome"]) == (
+        "rollback",
+        "imagenet@1",
+        newer,
+        "succeeded",
+    )
 
 
 def test_rolling_back_the_code_keeps_the_model(application: Application) -> None:
@@ -138,7 +148,13 @@ def test_stages_hand_records_on_as_files(application: Application) -> None:
     for stage in ("fetch", "build", "smoke", "push", "deploy"):
         application.ok(stage)
 
-    assert {path.name for path in records.iterdir()} == {"app.json", "model.json", "image.json", "release.json", "rollout.json"}
+    assert {path.name for path in records.iterdir()} == {
+        "app.json",
+        "model.json",
+        "image.json",
+        "release.json",
+        "rollout.json",
+    }
     assert application.ok("verify", "--json").json["passed"] is True
     assert application.get("/version")["commit"] == application.git("rev-parse", "HEAD")
 
@@ -148,7 +164,10 @@ def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) 
     before = _history(application)
     application.edit("app/routes.py", "Healthy, and newer", "Healthy, and broken")
     scoring = application.folder / "app" / "scoring.py"
-    scoring.write_text(scoring.read_text(encoding="utf-8") + "\nraise RuntimeError('this code cannot start')\n", encoding="utf-8")
+    scoring.write_text(
+        scoring.read_text(encoding="utf-8") + "\nraise RuntimeError('this code cannot start')\n",
+        encoding="utf-8",
+    )
     application.commit("broken code")
     done = application.invoke("release")
 
@@ -160,7 +179,9 @@ def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) 
     application.git("revert", "--no-edit", "HEAD")
 
 
-def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(application: Application) -> None:
+def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(
+    application: Application,
+) -> None:
     """The golden cases run behind the proxy, too: a miss there puts the previous release back by itself."""
     before = application.ok("status", "--json").json["serving"]
     _break_behind_the_proxy(application)
@@ -188,7 +209,9 @@ def test_two_releases_at_once_end_in_one_order(application: Application) -> None
     """The second waits for the first, or refuses and names who is at work; both leave the application serving."""
     first = application.start("release", "--model", "imagenet@1")
     second = application.start("release", "--model", "imagenet@2")
-    ended = [Done(process.wait(600), *map(str, process.communicate())) for process in (first, second)]
+    ended = [
+        Done(process.wait(600), *map(str, process.communicate())) for process in (first, second)
+    ]
 
     assert all(done.code in (0, 63) for done in ended), [done.err for done in ended]
     assert any(done.code == 0 for done in ended)
@@ -205,7 +228,9 @@ def test_a_second_release_that_may_not_wait_names_the_holder(application: Applic
         assert holder.poll() is None, holder.communicate()
         time.sleep(0.05)
     with halted(holder):
-        other = application.invoke("rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0")
+        other = application.invoke(
+            "rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0"
+        )
     said = holder.communicate()[1]
 
     assert other.code == 63, other.err
@@ -225,7 +250,9 @@ def test_history_tells_the_whole_story(application: Application) -> None:
     """Who, when, commit, model, digest, URL and outcome of every attempt, newest first."""
     history = _history(application)
 
-    assert [item["id"] for item in history] == sorted((item["id"] for item in history), reverse=True)
+    assert [item["id"] for item in history] == sorted(
+        (item["id"] for item in history), reverse=True
+    )
     for item in history:
         assert item["by"]
         assert item["at"]
@@ -241,7 +268,9 @@ def test_down_stops_and_release_starts_again(application: Application) -> None:
     """What was stopped comes back with its history."""
     before = _history(application)
     application.ok("down")
-    assert not [container for container in _containers(application) if container["State"]["Running"]]
+    assert not [
+        container for container in _containers(application) if container["State"]["Running"]
+    ]
     application.ok("release", "--model", "imagenet@1")
 
     assert len(_history(application)) >= len(before)
@@ -255,10 +284,15 @@ def _history(application: Application) -> list[dict[str, Any]]:
 
 def _containers(application: Application) -> list[dict[str, Any]]:
     listed = subprocess.run(
-        ["docker", "ps", "-aq", "--filter", f"label=dev.twinship.app={application.name}"], capture_output=True, text=True, check=True
+        ["docker", "ps", "-aq", "--filter", f"label=dev.twinship.app={application.name}"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     if not listed:
         return []
-    inspected = subprocess.run(["docker", "inspect", *listed], capture_output=True, text=True, check=True).stdout
+    inspected = subprocess.run(
+        ["docker", "inspect", *listed], capture_output=True, text=True, check=True
+    ).stdout
     found: list[dict[str, Any]] = json.loads(inspected)
     return sorted(found, key=lambda container: str(container["Name"]))

@@ -42,7 +42,10 @@ def test_a_folder_of_its_own_is_released_from_there(digits: Application) -> None
 def test_the_reason_for_a_build_speaks_of_this_application_alone(digits: Application) -> None:
     """What other applications were built from on the same machine does not matter."""
     other = Application(digits.folder, digits.home, "another", digits.port)
-    steps = {step["stage"]: step for step in other.ok("release", "--dry-run", "--json", TWINSHIP_APP__NAME="another").json}
+    steps = {
+        step["stage"]: step
+        for step in other.ok("release", "--dry-run", "--json", TWINSHIP_APP__NAME="another").json
+    }
 
     assert steps["build"]["runs"]
     assert steps["build"]["why"] == "this machine has not built another yet"
@@ -50,7 +53,12 @@ def test_the_reason_for_a_build_speaks_of_this_application_alone(digits: Applica
 
 def test_another_python_needs_another_build(digits: Application) -> None:
     """Wheels are chosen for a version, so the image made of them is no longer the one that is asked for."""
-    steps = {step["stage"]: step for step in digits.ok("release", "--dry-run", "--json", TWINSHIP_IMAGE__WHEELS__PYTHON="3.12").json}
+    steps = {
+        step["stage"]: step
+        for step in digits.ok(
+            "release", "--dry-run", "--json", TWINSHIP_IMAGE__WHEELS__PYTHON="3.12"
+        ).json
+    }
 
     assert steps["build"]["runs"]
     assert steps["build"]["why"] == "the wheels' Python changed"
@@ -64,7 +72,9 @@ def test_a_model_trained_anew_serves_without_a_build(digits: Application) -> Non
     done = digits.ok("release")
 
     assert "nothing to build" in done.err
-    (pushed,) = [line for line in done.err.splitlines() if line.startswith("· push") and "lacked" in line]
+    (pushed,) = [
+        line for line in done.err.splitlines() if line.startswith("· push") and "lacked" in line
+    ]
     assert " kB in " in pushed, "more than a model of ten kilobytes was sent"
     assert digits.get("/about")["model"]["version"] == "2"
     assert _seven(digits)["probability"] != before
@@ -85,7 +95,9 @@ def test_a_model_that_breaks_its_promise_is_refused(digits: Application) -> None
     """A golden case that the model misses stops the release before anything is pushed; what serves goes on."""
     before = digits.ok("history", "--json").json
     _trained(digits.folder / "model", version="3", seed=2)
-    digits.edit("model/model.toml", '{ at = "/digit", equals = 7 }', '{ at = "/digit", equals = 1 }')
+    digits.edit(
+        "model/model.toml", '{ at = "/digit", equals = 7 }', '{ at = "/digit", equals = 1 }'
+    )
     digits.ok("model.publish", "--directory", "model")
     done = digits.invoke("release")
 
@@ -98,10 +110,17 @@ def test_a_model_that_breaks_its_promise_is_refused(digits: Application) -> None
 
 def _seven(digits: Application) -> Any:
     """What the front door answers to a picture of a seven that no model was trained on."""
-    return digits.post("/predict", (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes())
+    return digits.post(
+        "/predict",
+        (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes(),
+    )
 
 
 def _trained(folder: Path, version: str, seed: int) -> None:
     """Trains the example's model as its author does."""
     program = folder.parent / "training" / "train.py"
-    subprocess.run([sys.executable, program, "--version", version, "--seed", str(seed), folder], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, program, "--version", version, "--seed", str(seed), folder],
+        check=True,
+        capture_output=True,
+    )

@@ -73,7 +73,13 @@ class Wire:
             response.begin()
             return sent, Answer(response.status, response.headers, response.read())
 
-    def asked(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def asked(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """The answer to one ordinary request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -119,7 +125,8 @@ def chunked(body: bytes, cuts: Sequence[int]) -> bytes:
 
 def parsed(received: bytes, method: str) -> list[Answer]:
     """The answers in what a connection gave until it ended; those that only bid to go on are left out."""
-    stream, found = io.BytesIO(received), []
+    stream = io.BytesIO(received)
+    found = []
     while stream.tell() < len(received):
         response = http.client.HTTPResponse(cast("socket.socket", _Given(stream)), method=method)
         response.begin()

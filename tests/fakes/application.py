@@ -95,7 +95,8 @@ class Application:
         self.machine = MemoryMachine(self.engine)
         self.machine.clusters[""] = self.cluster
         self.machine.registries |= {"registry.example", "far.example"}
-        self.registry, self.far = MemoryRegistry(), MemoryRegistry("far.example")
+        self.registry = MemoryRegistry()
+        self.far = MemoryRegistry("far.example")
         self.store = MemoryStore()
         self.trials = MemoryTrials()
         self.play = FakePlayer()
@@ -113,7 +114,10 @@ class Application:
         """The application as a new run sees it, and one of its environments: without a name the one that is worked with now."""
         site = Site(self.folder, environment or self.environment, self.machine.host)
         site.registry = self.far if site.env.registry == self.far.host else self.registry
-        site.store, site.trials, site.play, site.clock = self.store, self.trials, self.play, self.clock
+        site.store = self.store
+        site.trials = self.trials
+        site.play = self.play
+        site.clock = self.clock
         return site
 
     def publish(self, version: str, size: int = 5000) -> Model:
@@ -138,7 +142,11 @@ class Application:
             self.engine.happened,
             self.cluster.asked,
             self.machine.happened,
-            *(noted for registry in (self.registry, self.far) for noted in (registry.sent, registry.mounted, registry.put)),
+            *(
+                noted
+                for registry in (self.registry, self.far)
+                for noted in (registry.sent, registry.mounted, registry.put)
+            ),
             self.store.streamed,
             self.trials.tried,
             self.play.played,
@@ -148,14 +156,29 @@ class Application:
     @property
     def written(self) -> list[tuple[str, str, str]]:
         """What the cluster was asked to change: verb, kind and name."""
-        return [asked for asked in self.cluster.asked if asked[0] in ("create", "patch", "update", "delete")]
+        return [
+            asked
+            for asked in self.cluster.asked
+            if asked[0] in ("create", "patch", "update", "delete")
+        ]
 
     def state(self) -> str:
         """All that the fakes hold, to be compared with what they hold later."""
         pushed = [
             sorted(
-                (repository, name) for shelf in (registry.blobs, registry.manifests) for repository, held in shelf.items() for name in held
+                (repository, name)
+                for shelf in (registry.blobs, registry.manifests)
+                for repository, held in shelf.items()
+                for name in held
             )
             for registry in (self.registry, self.far)
         ]
-        return repr((self.engine.state(), self.written, pushed, sorted(self.store.held), self.machine.happened))
+        return repr(
+            (
+                self.engine.state(),
+                self.written,
+                pushed,
+                sorted(self.store.held),
+                self.machine.happened,
+            )
+        )

@@ -29,8 +29,10 @@ class Deployer(threading.Thread, Generic[T]):
 
     def __init__(self, application: Application, work: Callable[[], T]) -> None:
         super().__init__(daemon=True)
-        self._work, self._clock = work, application.clock
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
+        self._work = work
+        self._clock = application.clock
+        self._go = threading.Semaphore(0)
+        self._back = threading.Semaphore(0)
         self._done = False
         self._came_to: list[T] = []
         self._failure: BaseException | None = None
@@ -56,7 +58,7 @@ class Deployer(threading.Thread, Generic[T]):
         self._go.acquire()
         try:
             self._came_to.append(self._work())
-        except BaseException as error:  # noqa: BLE001  whatever it is, the test gets it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test gets it
             self._failure = error
         self._done = True
         self._back.release()
@@ -93,7 +95,9 @@ class Mortal:
     """
 
     def __init__(self, cluster: FakeCluster, dies: Callable[[str], bool]) -> None:
-        self._cluster, self._dies, self._dead = cluster, dies, False
+        self._cluster = cluster
+        self._dies = dies
+        self._dead = False
 
     def __getattr__(self, name: str) -> Any:
         self._dead = self._dead or self._dies(name)
@@ -103,7 +107,9 @@ class Mortal:
 
 
 @contextmanager
-def mortal(application: Application, environment: str, dies: Callable[[str], bool]) -> Iterator[None]:
+def mortal(
+    application: Application, environment: str, dies: Callable[[str], bool]
+) -> Iterator[None]:
     """Within this, a deployer is killed at that moment; after it everybody can see that it is dead."""
     application.machine.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
     try:

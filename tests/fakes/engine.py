@@ -56,7 +56,15 @@ class Made:
 
     def shown(self) -> Container:
         """What the engine says of it."""
-        return Container(self.id, self.spec.name, self.spec.image, dict(self.spec.labels), self.status, self.exit_code, self.restarts)
+        return Container(
+            self.id,
+            self.spec.name,
+            self.spec.image,
+            dict(self.spec.labels),
+            self.status,
+            self.exit_code,
+            self.restarts,
+        )
 
 
 class FakeEngine(FakeImages):
@@ -91,20 +99,25 @@ class FakeEngine(FakeImages):
     def state(self) -> object:
         """All that the engine holds, to be compared with what it holds later."""
         containers = {name: (made.shown(), made.restart) for name, made in self.made.items()}
-        return copy.deepcopy((containers, self.volumes, self.networks, self.names, sorted(self.held)))
+        return copy.deepcopy(
+            (containers, self.volumes, self.networks, self.names, sorted(self.held))
+        )
 
     # --- what happens to containers
 
     def _container(self, name: str) -> Made:
         self._asked()
-        found = next((made for made in self.made.values() if name in (made.id, made.spec.name)), None)
+        found = next(
+            (made for made in self.made.values() if name in (made.id, made.spec.name)), None
+        )
         if found is None:
             raise EngineFailed("no such container", on=name, next="look what there is")
         return found
 
     def _begin(self, made: Made) -> None:
         """Starts its process."""
-        made.status, made.checks = "running", 0
+        made.status = "running"
+        made.checks = 0
         if made.script.says:
             made.log += made.script.says.splitlines()
         if made.spec.command[:1] == ("haproxy",):
@@ -120,7 +133,9 @@ class FakeEngine(FakeImages):
 
     def _ended(self, made: Made, code: int, *, again: bool = True) -> None:
         """Its process ends; the engine starts it again if it was told to, unless it would end at once for ever."""
-        made.status, made.exit_code, made.proxy = "exited", code, None
+        made.status = "exited"
+        made.exit_code = code
+        made.proxy = None
         if again and made.restart:
             made.restarts += 1
             self._begin(made)
@@ -131,13 +146,19 @@ class FakeEngine(FakeImages):
 
     def _probe(self, address: str) -> bool | None:
         """What a health check of that address finds."""
-        made = next((made for made in self.made.values() if made.running and made.spec.ip == address), None)
+        made = next(
+            (made for made in self.made.values() if made.running and made.spec.ip == address), None
+        )
         if made is None:
             return None
         made.checks += 1
         after = made.script.ready_after
         passed = after is not None and made.checks > after
-        if passed and made.script.dies_after is not None and made.checks > (after or 0) + made.script.dies_after:
+        if (
+            passed
+            and made.script.dies_after is not None
+            and made.checks > (after or 0) + made.script.dies_after
+        ):
             self._ended(made, 1)
             return None
         return passed
@@ -152,7 +173,11 @@ class FakeEngine(FakeImages):
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         self._asked()
-        found = (made.shown() for made in self.made.values() if labels.items() <= made.spec.labels.items())
+        found = (
+            made.shown()
+            for made in self.made.values()
+            if labels.items() <= made.spec.labels.items()
+        )
         return sorted(found, key=lambda container: container.name)
 
     def create(self, spec: Spec) -> Container:
@@ -162,7 +187,9 @@ class FakeEngine(FakeImages):
         self._image(spec.image)
         self._count += 1
         script = self.scripts.get(spec.image, Script())
-        made = self.made[spec.name] = Made(f"{self._count:064x}", spec, script, restart=spec.restart)
+        made = self.made[spec.name] = Made(
+            f"{self._count:064x}", spec, script, restart=spec.restart
+        )
         for volume in spec.volumes:
             self.volumes.setdefault(volume, {})
         self.happened.append(f"{spec.name} created")
@@ -174,7 +201,9 @@ class FakeEngine(FakeImages):
             return
         for other in (other for other in self.made.values() if other.running):
             if made.spec.ip and other.spec.ip == made.spec.ip:
-                raise EngineFailed("the address is in use", on=made.spec.name, next="choose another")
+                raise EngineFailed(
+                    "the address is in use", on=made.spec.name, next="choose another"
+                )
             self._refuse_taken(made, {port for _, port in other.spec.ports.values()})
         self._refuse_taken(made, self.listening)
         self.happened.append(f"{made.spec.name} started")
@@ -182,18 +211,24 @@ class FakeEngine(FakeImages):
 
     def _refuse_taken(self, made: Made, taken: set[int]) -> None:
         if taken & {port for _, port in made.spec.ports.values()}:
-            raise PortTaken("another program listens on the port", on=made.spec.name, next="stop it")
+            raise PortTaken(
+                "another program listens on the port", on=made.spec.name, next="stop it"
+            )
 
     def stop(self, container: str, grace: int) -> None:
         self._asked()
-        made = next((made for made in self.made.values() if container in (made.id, made.spec.name)), None)
+        made = next(
+            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+        )
         if made and made.running:
             self.happened.append(f"{made.spec.name} stopped")
             self._ended(made, made.script.on_signal.get("SIGTERM", 137), again=False)
 
     def remove(self, container: str) -> None:
         self._asked()
-        for name in [made.spec.name for made in self.made.values() if container in (made.id, made.spec.name)]:
+        for name in [
+            made.spec.name for made in self.made.values() if container in (made.id, made.spec.name)
+        ]:
             self.happened.append(f"{name} removed")
             del self.made[name]
 
@@ -226,7 +261,9 @@ class FakeEngine(FakeImages):
         if not made.running:
             raise EngineFailed("the container is not running", on=made.spec.name, next="start it")
         if made.proxy and name == "SIGUSR2":
-            made.proxy.reload(self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode())
+            made.proxy.reload(
+                self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode()
+            )
             return
         self._signalled(made, name)
 
@@ -237,17 +274,28 @@ class FakeEngine(FakeImages):
     def put_file(self, container: str, path: str, data: bytes) -> None:
         files = self._volume_at(self._container(container), posixpath.dirname(path))
         if files is None:
-            raise EngineFailed("the root file system is read-only", on=path, next="write into a volume")
+            raise EngineFailed(
+                "the root file system is read-only", on=path, next="write into a volume"
+            )
         files[posixpath.basename(path)] = data
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         self._asked()
-        made = next((made for made in self.made.values() if container in (made.id, made.spec.name)), None)
+        made = next(
+            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+        )
         found = self._volume_at(made, folder) if made else None
         return None if found is None else dict(found)
 
     def _volume_at(self, made: Made, folder: str) -> dict[str, bytes] | None:
-        return next((self.volumes[volume] for volume, (path, _) in made.spec.volumes.items() if path == folder), None)
+        return next(
+            (
+                self.volumes[volume]
+                for volume, (path, _) in made.spec.volumes.items()
+                if path == folder
+            ),
+            None,
+        )
 
     def network(self, name: str, labels: Mapping[str, str]) -> str:
         self._asked()

@@ -12,7 +12,10 @@ from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
 
 MOUNT = "/model"
 COMMIT = Commit(revision="5" * 40, dirty=False)
-BASE, LIBRARIES, CODE, WEIGHTS = b"base", b"libraries", b"code", b"weights"
+BASE = b"base"
+LIBRARIES = b"libraries"
+CODE = b"code"
+WEIGHTS = b"weights"
 MARKER = {"created_by": "LABEL twinship.model=here", "empty_layer": True}
 
 
@@ -21,7 +24,9 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def config(*layers: bytes, history: tuple[dict[str, Any], ...] = (), **values: Any) -> dict[str, Any]:
+def config(
+    *layers: bytes, history: tuple[dict[str, Any], ...] = (), **values: Any
+) -> dict[str, Any]:
     """An image config over those layers."""
     return {
         "architecture": "amd64",
@@ -36,21 +41,33 @@ def config(*layers: bytes, history: tuple[dict[str, Any], ...] = (), **values: A
 def history() -> tuple[dict[str, Any], ...]:
     """How an image of base, libraries and code came to be, with the marker below the code."""
     user = {"created_by": "USER 10001", "empty_layer": True}
-    return {"created_by": "base"}, user, {"created_by": "COPY libraries"}, MARKER, {"created_by": "COPY code"}
+    return (
+        {"created_by": "base"},
+        user,
+        {"created_by": "COPY libraries"},
+        MARKER,
+        {"created_by": "COPY code"},
+    )
 
 
 def packed(data: bytes, blobs: Blobs) -> Descriptor:
     """A layer as it is kept, in bytes that no compressor's version changes."""
     compressed = b"\x1f\x8b" + data
-    return Descriptor(media_type=image.GZIP_LAYER_TYPE, digest=blobs.put(compressed), size=len(compressed))
+    return Descriptor(
+        media_type=image.GZIP_LAYER_TYPE, digest=blobs.put(compressed), size=len(compressed)
+    )
 
 
-def app(blobs: Blobs, code: bytes = CODE, described: dict[str, Any] | None = None, key: str = "k1") -> AppImage:
+def app(
+    blobs: Blobs, code: bytes = CODE, described: dict[str, Any] | None = None, key: str = "k1"
+) -> AppImage:
     """An app image of base, libraries and code, in the cache."""
     layers = (BASE, LIBRARIES, code)
     data = json.dumps(described or config(*layers, history=history())).encode()
     kept = Descriptor(media_type=image.CONFIG_TYPE, digest=blobs.put(data), size=len(data))
-    return image.described("classifier", key, COMMIT, kept, tuple(packed(layer, blobs) for layer in layers), blobs)
+    return image.described(
+        "classifier", key, COMMIT, kept, tuple(packed(layer, blobs) for layer in layers), blobs
+    )
 
 
 def model(blobs: Blobs, weights: bytes = WEIGHTS, version: str = "1") -> ModelLayer:

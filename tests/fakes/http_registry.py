@@ -137,7 +137,7 @@ class Exchange(BaseHTTPRequestHandler):
     default_request_version = "HTTP/1.1"
     wbufsize = 1 << 16
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Says nothing."""
 
     def handle_one_request(self) -> None:
@@ -156,7 +156,9 @@ class Exchange(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         return parts.path, parse_qs(parts.query)
 
-    def answer(self, status: int, headers: Mapping[str, str] | None = None, data: bytes = b"") -> None:
+    def answer(
+        self, status: int, headers: Mapping[str, str] | None = None, data: bytes = b""
+    ) -> None:
         """Answers, and takes what is left of the request's body off the connection."""
         _ = self.body
         self.send_response(status)
@@ -170,7 +172,14 @@ class Exchange(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
         """Answers with an error that repeats more than it should."""
-        said = {"errors": [{"code": code, "message": f"refused with {self.headers.get('Authorization', 'nobody')}"}]}
+        said = {
+            "errors": [
+                {
+                    "code": code,
+                    "message": f"refused with {self.headers.get('Authorization', 'nobody')}",
+                }
+            ]
+        }
         self.answer(status, headers, json.dumps(said).encode())
 
     def cut(self) -> None:
@@ -179,13 +188,16 @@ class Exchange(BaseHTTPRequestHandler):
         self.close_connection = True
         self.rfile.close()
         self.connection.close()
-        self.rfile, self.wfile = io.BytesIO(), io.BytesIO()
+        self.rfile = io.BytesIO()
+        self.wfile = io.BytesIO()
 
     # --- the methods of the API
 
     def _do(self) -> None:
         path, query = self.url
-        self.registry.seen.append(Seen(self.command, path, query, dict(self.headers.items()), self.client_address[1]))
+        self.registry.seen.append(
+            Seen(self.command, path, query, dict(self.headers.items()), self.client_address[1])
+        )
         if self._fails(path):
             return
         if path == "/token":
@@ -197,7 +209,7 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             self._route(path, query)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815  the base class's names
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815 - the base class's names
 
     def _fails(self, path: str) -> bool:
         """Lets the first fault that waits for such a request happen to it."""
@@ -208,7 +220,11 @@ class Exchange(BaseHTTPRequestHandler):
         return False
 
     def _route(self, path: str, query: dict[str, list[str]]) -> None:
-        for kind, act in (("blobs/uploads", self._upload), ("blobs", self._blob), ("manifests", self._manifest)):
+        for kind, act in (
+            ("blobs/uploads", self._upload),
+            ("blobs", self._blob),
+            ("manifests", self._manifest),
+        ):
             found = re.match(rf"^/v2/(.+)/{kind}/([^/]*)$", path)
             if found:
                 act(found[1], found[2], query)
@@ -220,9 +236,13 @@ class Exchange(BaseHTTPRequestHandler):
         if data is None:
             self.refuse(404, "BLOB_UNKNOWN")
         else:
-            start = int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.registry.gives_parts else 0
+            start = (
+                int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.registry.gives_parts else 0
+            )
             rest = data[start:]
-            headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+            headers = (
+                {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
+            )
             kind = {"Content-Type": "application/octet-stream", "Content-Length": str(len(rest))}
             self.answer(206 if start else 200, headers | kind, rest)
 
@@ -238,10 +258,15 @@ class Exchange(BaseHTTPRequestHandler):
 
     def _put_manifest(self, repository: str, reference: str) -> None:
         document = json.loads(self.body)
-        if any((repository, item["digest"]) not in self.registry.blobs for item in (document["config"], *document["layers"])):
+        if any(
+            (repository, item["digest"]) not in self.registry.blobs
+            for item in (document["config"], *document["layers"])
+        ):
             self.refuse(400, "MANIFEST_BLOB_UNKNOWN")
             return
-        self.registry.manifests[repository, reference] = self.registry.manifests[repository, digest(self.body)] = self.body
+        self.registry.manifests[repository, reference] = self.registry.manifests[
+            repository, digest(self.body)
+        ] = self.body
         self.answer(201, self._stored(digest(self.body)))
 
     def _upload(self, repository: str, upload: str, query: dict[str, list[str]]) -> None:
@@ -256,10 +281,13 @@ class Exchange(BaseHTTPRequestHandler):
         elif self.command in ("PATCH", "PUT") and "Content-Length" not in self.headers:
             self.refuse(411, "LENGTH_REQUIRED")
         else:
-            {"GET": self._tell, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[self.command](repository, upload, query)
+            {"GET": self._tell, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[
+                self.command
+            ](repository, upload, query)
 
     def _begin(self, repository: str, query: dict[str, list[str]]) -> None:
-        wanted, source = query.get("mount", [""])[0], query.get("from", [""])[0]
+        wanted = query.get("mount", [""])[0]
+        source = query.get("from", [""])[0]
         there = self.registry.blobs.get((source, wanted))
         if there is not None and self._may(f"repository:{source}:pull"):
             self.registry.blobs[repository, wanted] = there
@@ -323,7 +351,11 @@ class Exchange(BaseHTTPRequestHandler):
         if repository in self.registry.denied:
             self.refuse(403, "DENIED")
             return False
-        needed = f"repository:{repository}:{'pull' if self.command in ('GET', 'HEAD') else 'push'}" if repository else ""
+        needed = (
+            f"repository:{repository}:{'pull' if self.command in ('GET', 'HEAD') else 'push'}"
+            if repository
+            else ""
+        )
         if not self.registry.auth or self._may(needed):
             return True
         self.refuse(401, "UNAUTHORIZED", {"WWW-Authenticate": self._challenge(needed)})
@@ -340,7 +372,11 @@ class Exchange(BaseHTTPRequestHandler):
         if self.registry.auth == "basic":
             return (kind, value) == ("Basic", self._pair())
         if self.registry.auth == "bearer":
-            return kind == "Bearer" and value in self.registry.tokens and needed in ("", *self.registry.tokens[value])
+            return (
+                kind == "Bearer"
+                and value in self.registry.tokens
+                and needed in ("", *self.registry.tokens[value])
+            )
         return True
 
     def _pair(self) -> str:
@@ -353,8 +389,12 @@ class Exchange(BaseHTTPRequestHandler):
             return
         token = f"token-{secrets.token_hex(8)}"
         scopes = [scope.rpartition(":") for scope in query.get("scope", []) if " " not in scope]
-        self.registry.tokens[token] = tuple(f"{where}:{action}" for where, _, actions in scopes for action in actions.split(","))
-        self.answer(200, {"Content-Type": "application/json"}, json.dumps({"token": token}).encode())
+        self.registry.tokens[token] = tuple(
+            f"{where}:{action}" for where, _, actions in scopes for action in actions.split(",")
+        )
+        self.answer(
+            200, {"Content-Type": "application/json"}, json.dumps({"token": token}).encode()
+        )
 
 
 # --- what can be told to happen

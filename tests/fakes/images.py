@@ -38,7 +38,11 @@ class Held:
 
 def image_of(layers: tuple[bytes, ...], said: str = "made in memory") -> Held:
     """An image of those layers."""
-    config: dict[str, Any] = {"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]}}
+    config: dict[str, Any] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Env": ["PATH=/bin"]},
+    }
     config["rootfs"] = {"type": "layers", "diff_ids": list(map(digest, layers))}
     config["history"] = [{"created_by": said} for _ in layers]
     return Held(json.dumps(config).encode(), layers)
@@ -79,7 +83,9 @@ class FakeImages:
 
     def _asked(self) -> None:
         if self.gone:
-            raise EngineUnavailable("the container engine stopped answering", on="memory", next="start it")
+            raise EngineUnavailable(
+                "the container engine stopped answering", on="memory", next="start it"
+            )
 
     def _image(self, name: str) -> Held:
         found = self.held.get(self.names.get(name, name))
@@ -106,11 +112,15 @@ class FakeImages:
         self._asked()
         self.names[name] = self._image(image).id
 
-    def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
+    def pull(
+        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+    ) -> None:
         self._asked()
         self.pulled.append((reference, login))
         if reference not in self.registry:
-            raise RegistryNotFound("the registry has no such image", on=reference, next="push it first")
+            raise RegistryNotFound(
+                "the registry has no such image", on=reference, next="push it first"
+            )
         said("Pulling")
         self._keep(self.registry[reference], reference)
 
@@ -118,10 +128,22 @@ class FakeImages:
         self._asked()
         self._keep(image_of((archive.read(),), f"import {changes}"), name)
 
-    def build(self, context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: str, said: Callable[[str], None]) -> str:
+    def build(
+        self,
+        context: IO[bytes],
+        *,
+        dockerfile: str,
+        args: Mapping[str, str],
+        tag: str,
+        said: Callable[[str], None],
+    ) -> str:
         self._asked()
         with tarfile.open(fileobj=context) as archive:
-            files = {member.name: opened.read() for member in archive if (opened := archive.extractfile(member))}
+            files = {
+                member.name: opened.read()
+                for member in archive
+                if (opened := archive.extractfile(member))
+            }
         self.built.append((tag, dict(args)))
         layers: tuple[bytes, ...] = ()
         for step in _steps(files[dockerfile].decode(), args):
@@ -131,14 +153,25 @@ class FakeImages:
             raise DiskFull("the engine has no space left", on=dockerfile, next="free some")
         return self._keep(image_of(layers, f"build {tag}"), tag)
 
-    def _layers_of(self, step: list[str], files: Mapping[str, bytes], dockerfile: str) -> tuple[bytes, ...]:
+    def _layers_of(
+        self, step: list[str], files: Mapping[str, bytes], dockerfile: str
+    ) -> tuple[bytes, ...]:
         word, *rest = step
         if word == "FROM":
             return () if rest == ["scratch"] else self._image(rest[0]).layers
         if word == "COPY":
-            found = [data for name, data in sorted(files.items()) if name == rest[0] or name.startswith(f"{rest[0]}/")]
+            found = [
+                data
+                for name, data in sorted(files.items())
+                if name == rest[0] or name.startswith(f"{rest[0]}/")
+            ]
             if not found:
-                raise BuildFailed("the app image did not build", on=dockerfile, next="mend it", detail=f"  no {rest[0]}")
+                raise BuildFailed(
+                    "the app image did not build",
+                    on=dockerfile,
+                    next="mend it",
+                    detail=f"  no {rest[0]}",
+                )
             return (b"".join([" ".join(step).encode(), *found]),)
         return (" ".join(step).encode(),) if word == "RUN" else ()
 
@@ -164,13 +197,22 @@ class FakeImages:
         self._asked()
         try:
             with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
-                files = {member.name: found.read() for member in opened if (found := opened.extractfile(member))}
+                files = {
+                    member.name: found.read()
+                    for member in opened
+                    if (found := opened.extractfile(member))
+                }
         except tarfile.TarError as error:
-            raise EngineFailed("the container engine refused what it was asked", on="image", next="see the message") from error
+            raise EngineFailed(
+                "the container engine refused what it was asked", on="image", next="see the message"
+            ) from error
         for listed in json.loads(files.get("manifest.json", b"[]")):
             config = files[listed["Config"]]
             ids = json.loads(config)["rootfs"]["diff_ids"]
-            layers = tuple(self._layer(ids[: index + 1], files.get(name)) for index, name in enumerate(listed["Layers"]))
+            layers = tuple(
+                self._layer(ids[: index + 1], files.get(name))
+                for index, name in enumerate(listed["Layers"])
+            )
             self.loaded.append([name for name in listed["Layers"] if name in files])
             for name in listed["RepoTags"] or [""]:
                 self._keep(Held(config, layers), name)
@@ -178,7 +220,14 @@ class FakeImages:
     def _layer(self, chain: list[str], sent: bytes | None) -> bytes:
         """A layer as sent, else as an image has it that starts with the same chain."""
         if sent is None:
-            sent = next((image.layers[len(chain) - 1] for image in self.held.values() if image.diff_ids[: len(chain)] == tuple(chain)), b"")
+            sent = next(
+                (
+                    image.layers[len(chain) - 1]
+                    for image in self.held.values()
+                    if image.diff_ids[: len(chain)] == tuple(chain)
+                ),
+                b"",
+            )
         if digest(sent) != chain[-1]:
             raise EngineFailed("a layer is missing or damaged", on=chain[-1], next="send it")
         return sent

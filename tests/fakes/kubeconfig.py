@@ -11,7 +11,9 @@ import yaml
 TOKEN = "open-sesame"
 
 
-def kubeconfig(*names: str, current: str = "", server: str = "https://api.example", **user: Any) -> dict[str, Any]:
+def kubeconfig(
+    *names: str, current: str = "", server: str = "https://api.example", **user: Any
+) -> dict[str, Any]:
     """A kubeconfig with a context, a cluster and a user of each of those names."""
     return {
         "apiVersion": "v1",
@@ -25,7 +27,9 @@ def kubeconfig(*names: str, current: str = "", server: str = "https://api.exampl
 
 def written(path: Path, content: object) -> str:
     """Writes a file of YAML; its path."""
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    path.write_text(
+        content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -38,10 +42,21 @@ def program(path: Path, *lines: str) -> str:
 
 def login(command: str, *arguments: str) -> dict[str, Any]:
     """The user of a kubeconfig who logs in by a program."""
-    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": command, "args": list(arguments), "env": None}}
+    return {
+        "exec": {
+            "apiVersion": "client.authentication.k8s.io/v1",
+            "command": command,
+            "args": list(arguments),
+            "env": None,
+        }
+    }
 
 
 def credentials(**status: str) -> tuple[str, ...]:
     """The lines of a login program that gives those; the shell fills in what they name."""
-    given = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    given = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "kind": "ExecCredential",
+        "status": status,
+    }
     return ("cat <<END", json.dumps(given), "END")

@@ -49,24 +49,37 @@ class MemoryMachine:
 
     def connect(self) -> Engine:
         if not self.running:
-            raise EngineUnavailable("no container engine answers", on="memory", next="start Docker, or run `invoke up`")
+            raise EngineUnavailable(
+                "no container engine answers", on="memory", next="start Docker, or run `invoke up`"
+            )
         if not self.member:
-            raise EngineDenied("this user may not use it", on="the engine's socket", next="join its group")
+            raise EngineDenied(
+                "this user may not use it", on="the engine's socket", next="join its group"
+            )
         return self.engine
 
     def registry_answers(self, host: str) -> bool:
         started = self.engine.containers({PART: "registry"}) if self.running else []
-        ports = {port for found in started if found.running for _, port in self.engine.made[found.name].spec.ports.values()}
+        ports = {
+            port
+            for found in started
+            if found.running
+            for _, port in self.engine.made[found.name].spec.ports.values()
+        }
         return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
 
     def require_free(self, address: str, port: int) -> None:
         if port in self.listening:
-            raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
+            raise PortTaken(
+                "another program listens on the port", on=f"{address}:{port}", next="stop it"
+            )
 
     def cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
         self.reached.append((kubeconfig, context, namespace))
         if context not in self.clusters:
-            raise ClusterUnknown(f"there is no context {context!r}", on="memory", next="name one that there is")
+            raise ClusterUnknown(
+                f"there is no context {context!r}", on="memory", next="name one that there is"
+            )
         return self.clusters[context]
 
     # --- the operating system
@@ -84,11 +97,17 @@ class MemoryMachine:
         if program in self.programs:
             return
         if not (self.debian and self.root):
-            raise PartMissing(f"{program} is not installed", on="this machine", next=f"sudo apt-get install {package}")
+            raise PartMissing(
+                f"{program} is not installed",
+                on="this machine",
+                next=f"sudo apt-get install {package}",
+            )
         self.happened.append(f"install {package}")
         self.programs.add(program)
 
-    def start_engine(self, log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
+    def start_engine(
+        self, log: Path, pid: Path, answers: Callable[[], bool], within: float
+    ) -> None:
         self.happened.append("start the engine")
         pid.write_text("1", encoding="utf-8")
         self.running = True

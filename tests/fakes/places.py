@@ -70,7 +70,9 @@ class FakePlace:
         self.reachable: set[str] = set()
         self.metrics: Callable[[Entrance, str], str] = lambda _entrance, _path: ""
 
-    def rendering(self, *, replicas: int = 2, manifests: Mapping[str, Object] = MANIFESTS, **changed: Any) -> Rendering:
+    def rendering(
+        self, *, replicas: int = 2, manifests: Mapping[str, Object] = MANIFESTS, **changed: Any
+    ) -> Rendering:
         """The environment's objects, with settings that may have changed."""
         env = Kubernetes(**environment(replicas=replicas, **{**self.settings, **changed}))
         return Rendering(App(name="classifier"), "local", env, manifests)
@@ -78,22 +80,50 @@ class FakePlace:
     def target(self, *, replicas: int = 2, **changed: Any) -> Deployer:
         """The environment's target, which takes the lease for each change by itself."""
         rendering = self.rendering(replicas=replicas, **changed)
-        return Deployer(self.cluster, rendering, lambda _: SIZE, self.front(rendering), self.cluster.clock, self._read)
+        return Deployer(
+            self.cluster,
+            rendering,
+            lambda _: SIZE,
+            self.front(rendering),
+            self.cluster.clock,
+            self._read,
+        )
 
-    def deployer(self, dies: Callable[[str], bool] = lambda _: False, *, replicas: int = 2, **changed: Any) -> KubernetesTarget:
+    def deployer(
+        self, dies: Callable[[str], bool] = lambda _: False, *, replicas: int = 2, **changed: Any
+    ) -> KubernetesTarget:
         """The environment's target as another process makes it, which may be killed by what it asks of the cluster."""
         cluster = cast("Cluster", Mortal(self.cluster, dies))
         rendering = self.rendering(replicas=replicas, **{"lock_wait": 60.0, **changed})
-        return KubernetesTarget(cluster, rendering, lambda _: SIZE, self.front(rendering), self.cluster.clock, self._read)
+        return KubernetesTarget(
+            cluster,
+            rendering,
+            lambda _: SIZE,
+            self.front(rendering),
+            self.cluster.clock,
+            self._read,
+        )
 
     def front(self, rendering: Rendering) -> Front:
         """The environment's front door."""
-        return Front(self.cluster, rendering, lambda host, _port: host in self.reachable, lambda host, _at: host in self.reachable)
+        return Front(
+            self.cluster,
+            rendering,
+            lambda host, _port: host in self.reachable,
+            lambda host, _at: host in self.reachable,
+        )
 
     def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Changes:
         """What changes the environment, or another of that application and name, with a lease that is held."""
         rendering = replace(self.rendering(**changed), app=App(name=named[0]), environment=named[1])
-        return Changes(self.cluster, rendering, Sides(self.cluster, rendering), Held(self.cluster), lambda _: SIZE, self.cluster.clock)
+        return Changes(
+            self.cluster,
+            rendering,
+            Sides(self.cluster, rendering),
+            Held(self.cluster),
+            lambda _: SIZE,
+            self.cluster.clock,
+        )
 
     def _read(self, entrance: Entrance, path: str) -> str:
         return self.metrics(entrance, path)
@@ -102,7 +132,9 @@ class FakePlace:
         """A release whose replicas answer with that text, and behave like that script."""
         made = release(code)
         script = script or Script()
-        self.cluster.scripts[made.image.digest] = script if isinstance(script, PodScript) else PodScript(**vars(script))
+        self.cluster.scripts[made.image.digest] = (
+            script if isinstance(script, PodScript) else PodScript(**vars(script))
+        )
         self.cluster.texts[made.image.digest] = code
         return made
 
@@ -116,7 +148,9 @@ class FakePlace:
 
         def problem() -> str:
             begun = self.deployer().history()[-1].attempt.release
-            return "expected 3, got 8" if where in self.play.played[-1][0] and begun == wanted else ""
+            return (
+                "expected 3, got 8" if where in self.play.played[-1][0] and begun == wanted else ""
+            )
 
         self.play.problem = problem
 
@@ -126,7 +160,9 @@ class FakePlace:
 
     def scale(self, count: int, name: str = NAME, by: str = "kubectl") -> None:
         """Somebody chooses the number of replicas."""
-        self.cluster.other({"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by)
+        self.cluster.other(
+            {"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by
+        )
 
     def lose(self, replica: str) -> None:
         """A replica goes."""
@@ -138,16 +174,31 @@ class FakePlace:
 
     def pods(self, code: str = "") -> set[str]:
         """The names of the pods, or of those that answer with that text."""
-        found = {str(pod["metadata"]["name"]): pod for pod in self.cluster.objects.all("Pod", self.rendering().labels)}
-        return {name for name, pod in found.items() if code in ("", self.cluster._text(pod)) and "deletionTimestamp" not in pod["metadata"]}
+        found = {
+            str(pod["metadata"]["name"]): pod
+            for pod in self.cluster.objects.all("Pod", self.rendering().labels)
+        }
+        return {
+            name
+            for name, pod in found.items()
+            if code in ("", self.cluster._text(pod)) and "deletionTimestamp" not in pod["metadata"]
+        }
 
     def end(self) -> dict[str, Any]:
         """How things stand, in all that must be the same however it came to that."""
         sides = [self.found("Deployment", name) for name in (NAME, f"{NAME}-twin")]
         return {
-            "sides": [(item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "") if item else (0, "") for item in sides],
+            "sides": [
+                (item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "")
+                if item
+                else (0, "")
+                for item in sides
+            ],
             "led to": self.found("Service")["spec"]["selector"].get(SIDE),
-            "scaled": self.found("HorizontalPodAutoscaler").get("spec", {}).get("scaleTargetRef", {}).get("name"),
+            "scaled": self.found("HorizontalPodAutoscaler")
+            .get("spec", {})
+            .get("scaleTargetRef", {})
+            .get("name"),
             "answers": self.answers(),
             "warmed": [item["metadata"]["name"] for item in self.cluster.objects.all("DaemonSet")],
             "held by": self.found("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],

@@ -15,7 +15,9 @@ PROOF = Proof((Golden(name="three", request=Request(path="/score"), expect=Expec
 def verdict(url: str, *problems: str, answer: str = "3, 99.1") -> Verdict:
     """One case: a hit, or a miss with that problem."""
     problem = "; ".join(problems)
-    return Verdict(url=url, cases=(Case(name="three", milliseconds=12.3, answer=answer, problem=problem),))
+    return Verdict(
+        url=url, cases=(Case(name="three", milliseconds=12.3, answer=answer, problem=problem),)
+    )
 
 
 class FakePlayer:

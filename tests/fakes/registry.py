@@ -21,9 +21,19 @@ def digest(data: bytes) -> str:
 
 def manifest(config: bytes, *layers: bytes) -> bytes:
     """An image manifest of a config and layers."""
-    described = [{"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data)} for data in (config, *layers)]
+    described = [
+        {"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data)}
+        for data in (config, *layers)
+    ]
     media_type = "application/vnd.oci.image.manifest.v1+json"
-    return json.dumps({"schemaVersion": 2, "mediaType": media_type, "config": described[0], "layers": described[1:]}).encode()
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": described[0],
+            "layers": described[1:],
+        }
+    ).encode()
 
 
 class MemoryRegistry:
@@ -55,12 +65,16 @@ class MemoryRegistry:
         self.mounted.append((repository, digest))
         return True
 
-    def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
+    def upload(
+        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+    ) -> None:
         with opened() as file:
             data = file.read()
         advance(len(data))
         if self._digest(data) != digest or len(data) != size:
-            raise RegistryRefused("the digest is not that of the bytes", on=digest, next="send other bytes")
+            raise RegistryRefused(
+                "the digest is not that of the bytes", on=digest, next="send other bytes"
+            )
         self.blobs[repository][digest] = data
         self.sent.append((repository, digest))
 
@@ -74,9 +88,17 @@ class MemoryRegistry:
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         document = json.loads(data)
-        lacking = [item["digest"] for item in (document["config"], *document["layers"]) if item["digest"] not in self.blobs[repository]]
+        lacking = [
+            item["digest"]
+            for item in (document["config"], *document["layers"])
+            if item["digest"] not in self.blobs[repository]
+        ]
         if lacking:
-            raise RegistryRefused(f"the manifest names {len(lacking)} blobs that are not here", on=lacking[0], next="send them first")
+            raise RegistryRefused(
+                f"the manifest names {len(lacking)} blobs that are not here",
+                on=lacking[0],
+                next="send them first",
+            )
         self.manifests[repository][self._digest(data)] = data
         self.manifests[repository][reference] = data
         self.put.append(reference)
@@ -94,9 +116,11 @@ class Meanwhile:
     """
 
     def __init__(self, registry: MemoryRegistry, happens: Callable[[], object]) -> None:
-        self._registry, self._happens = registry, happens
+        self._registry = registry
+        self._happens = happens
 
     def __getattr__(self, name: str) -> Any:
-        happens, self._happens = self._happens, lambda: None
+        happens = self._happens
+        self._happens = lambda: None
         happens()
         return getattr(self._registry, name)

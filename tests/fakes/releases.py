@@ -6,7 +6,18 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from deploy.records import AppImage, Attempt, Commit, Descriptor, Ending, Image, Model, ModelLayer, Release, Rollout
+from deploy.records import (
+    AppImage,
+    Attempt,
+    Commit,
+    Descriptor,
+    Ending,
+    Image,
+    Model,
+    ModelLayer,
+    Release,
+    Rollout,
+)
 from deploy.rollout.apply import Trigger
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -20,16 +31,26 @@ def digest(text: str) -> str:
 
 def described(text: str) -> Descriptor:
     """A descriptor of something of that name."""
-    return Descriptor(media_type="application/vnd.oci.image.manifest.v1+json", digest=digest(text), size=len(text))
+    return Descriptor(
+        media_type="application/vnd.oci.image.manifest.v1+json", digest=digest(text), size=len(text)
+    )
 
 
 def release(code: str = "a", model: str = "1", config: str = "") -> Release:
     """The release of a commit and a model version; `config` is the image's id, if an engine has made it."""
-    commit = Commit(revision=hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest(), dirty=False)
+    commit = Commit(
+        revision=hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest(), dirty=False
+    )
     app = AppImage(name="classifier", key=code, commit=commit, manifest=described(f"app {code}"))
-    layer = ModelLayer(model=Model(name="digits", version=model, digest=digest(f"model {model}")), digest=digest(f"layer {model}"), size=9)
+    layer = ModelLayer(
+        model=Model(name="digits", version=model, digest=digest(f"model {model}")),
+        digest=digest(f"layer {model}"),
+        size=9,
+    )
     name = f"image {code} {model}"
-    joined = Image(app=app, layer=layer, manifest=described(name), config=config or digest(f"config {name}"))
+    joined = Image(
+        app=app, layer=layer, manifest=described(name), config=config or digest(f"config {name}")
+    )
     return Release(image=joined, repository=REPOSITORY)
 
 
@@ -57,5 +78,9 @@ def rollout(
 ) -> Rollout:
     """An attempt and its end."""
     begun = attempt(number, value, trigger, run)
-    ending = None if outcome == "unfinished" else Ending(outcome=outcome, at=begun.at + timedelta(seconds=20), why=why)
+    ending = (
+        None
+        if outcome == "unfinished"
+        else Ending(outcome=outcome, at=begun.at + timedelta(seconds=20), why=why)
+    )
     return Rollout(attempt=begun, ending=ending)

@@ -36,7 +36,9 @@ WHOLE: dict[str, Any] = {
 """Keys under which every object is rendered, with everything that may be in it."""
 
 
-def rendering(folder: Path | None = None, name: str = "staging", app: App = APP, **keys: Any) -> Rendering:
+def rendering(
+    folder: Path | None = None, name: str = "staging", app: App = APP, **keys: Any
+) -> Rendering:
     """How an environment with those keys is rendered, from the suite's manifests or from a folder of one's own."""
     env = environment(**keys, **({"manifests": folder.name} if folder else {}))
     return Rendering.of(app, name, env, folder.parent if folder else Path("nowhere"))
@@ -46,7 +48,15 @@ def everything(made: Rendering, release: Release, attempt: Attempt | None = None
     """All that an environment can consist of: both sides, the service before and after a canary, the warm-up."""
     sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in SIDES]
     services = [made.service(side, both=both) for side in SIDES for both in (False, True)]
-    items = [made.account(), *sides, *services, made.ingress(), *map(made.autoscaler, SIDES), made.disruption(), made.warm_up(release)]
+    items = [
+        made.account(),
+        *sides,
+        *services,
+        made.ingress(),
+        *map(made.autoscaler, SIDES),
+        made.disruption(),
+        made.warm_up(release),
+    ]
     return [item for item in items if item]
 
 

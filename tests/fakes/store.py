@@ -51,5 +51,7 @@ class MemoryStore:
         self.uploaded.append(name)
 
     def folders(self, prefix: str) -> list[str]:
-        below = (name.removeprefix(f"{prefix}/") for name in self.held if name.startswith(f"{prefix}/"))
+        below = (
+            name.removeprefix(f"{prefix}/") for name in self.held if name.startswith(f"{prefix}/")
+        )
         return sorted({rest.split("/", 1)[0] for rest in below if "/" in rest})

@@ -42,7 +42,9 @@ class MemoryTarget:
 
     def breaks(self, release: Release, *errors: BaseException) -> None:
         """Has shifts to a release end like that."""
-        self.broken[release.image.digest] = list(errors) or [failed("a replica ended", "replica", "out of memory")]
+        self.broken[release.image.digest] = list(errors) or [
+            failed("a replica ended", "replica", "out of memory")
+        ]
 
     def presses(self, moment: str) -> None:
         """Has somebody press Ctrl-C when that is asked for."""
@@ -55,7 +57,9 @@ class MemoryTarget:
     @contextmanager
     def locked(self) -> Iterator[None]:
         if self.busy:
-            raise RolloutLocked("another deployer is at work: ada", on="environment local", next="wait")
+            raise RolloutLocked(
+                "another deployer is at work: ada", on="environment local", next="wait"
+            )
         self.busy = True
         try:
             yield
@@ -63,7 +67,10 @@ class MemoryTarget:
             self.busy = False
 
     def history(self) -> tuple[Rollout, ...]:
-        return tuple(Rollout(attempt=attempt, ending=self._ended.get(number)) for number, attempt in sorted(self._begun.items()))
+        return tuple(
+            Rollout(attempt=attempt, ending=self._ended.get(number))
+            for number, attempt in sorted(self._begun.items())
+        )
 
     def begin(self, attempt: Attempt) -> None:
         self._act(f"begin {attempt.id}")
@@ -82,7 +89,10 @@ class MemoryTarget:
             raise self._failing.pop(what)
 
     def replicas(self) -> tuple[Replica, ...]:
-        return tuple(Replica(name=f"replica-{number}", image=image, state=state) for number, (image, state) in enumerate(self.standing, 1))
+        return tuple(
+            Replica(name=f"replica-{number}", image=image, state=state)
+            for number, (image, state) in enumerate(self.standing, 1)
+        )
 
     def serves(self, release: Release) -> bool:
         return self.standing == [(release.image.digest, "serving")] * COUNT
@@ -96,7 +106,9 @@ class MemoryTarget:
         if prove and self.beside:
             self.standing.append((release.image.digest, "standing by"))
             prove(self.beside)
-        others = [(image, "standing by") for image, _ in self.standing if image != release.image.digest]
+        others = [
+            (image, "standing by") for image, _ in self.standing if image != release.image.digest
+        ]
         self.standing = [*others, *[(release.image.digest, "serving")] * COUNT]
 
     def settle(self, *keep: Release) -> None:

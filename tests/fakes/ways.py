@@ -18,7 +18,8 @@ class Trickle(io.RawIOBase):
     """A body that comes byte by byte, each a second later; it may break off."""
 
     def __init__(self, now: list[float], breaks: BaseException | None = None) -> None:
-        self._now, self._breaks = now, breaks
+        self._now = now
+        self._breaks = breaks
 
     def readable(self) -> bool:
         return True
@@ -52,7 +53,10 @@ class Replica(BaseAdapter):
 
     def __init__(self, body: Any, status: int, headers: dict[str, str], at: str = "") -> None:
         super().__init__()
-        self._body, self._status, self._headers, self._at = body, status, headers, at
+        self._body = body
+        self._status = status
+        self._headers = headers
+        self._at = at
         self.asked: list[requests.PreparedRequest] = []
         self.closed = 0
 
@@ -70,7 +74,9 @@ class Replica(BaseAdapter):
 
 def _answer(request: Any, body: Any, status: int, headers: dict[str, str]) -> requests.Response:
     answer = requests.Response()
-    answer.status_code, answer.url, answer.request = status, request.url, request
+    answer.status_code = status
+    answer.url = request.url
+    answer.request = request
     answer.headers.update(headers)
     stream = io.BytesIO(body) if isinstance(body, bytes) else body
     answer.raw = urllib3.HTTPResponse(stream, headers=headers, status=status, preload_content=False)

@@ -22,13 +22,27 @@ def holding(**body: Any) -> Answer:
 
 def status(code: int, reason: str = "", message: str = "", **details: Any) -> Answer:
     """An answer that is not good, as API servers give them."""
-    body = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": reason, "message": message, "details": details}
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "code": code,
+        "reason": reason,
+        "message": message,
+        "details": details,
+    }
     return Answer(code, json.dumps(body))
 
 
 def gone(*, passing: bool = True) -> Lost:
     """No answer."""
-    return Lost(ClusterUnreachable("the API server gives no answer (Connection refused)", on=NAME, next="see whether it runs"), passing)
+    return Lost(
+        ClusterUnreachable(
+            "the API server gives no answer (Connection refused)",
+            on=NAME,
+            next="see whether it runs",
+        ),
+        passing,
+    )
 
 
 def review(*, allowed: bool) -> Answer:

@@ -1,7 +1,7 @@
-"""Makes the digits model in ``tests/models/digits``: a tiny classifier with another interface than the ImageNet sample.
+"""Makes the digits model in `tests/models/digits`: a tiny classifier with another interface than the ImageNet sample.
 
 Handwritten digits of 8x8 grey levels, a network of one hidden layer, logits instead of probabilities, channels first. The files are
-committed; run this again only to change them: ``python tests/models/make_digits.py``.
+committed; run this again only to change them: `python tests/models/make_digits.py`.
 
 Source of the pictures: the test set of Optical Recognition of Handwritten Digits (UCI, E. Alpaydin and C. Kaynak), as in scikit-learn.
 """
@@ -49,8 +49,13 @@ class Network:
 def train() -> tuple[Network, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Train on the first digits; return the network, and the pictures and the answers that it has not seen."""
     digits = load_digits()
-    network = MLPClassifier((HIDDEN,), random_state=0, max_iter=400).fit(digits.data[:TRAINED], digits.target[:TRAINED])
-    layers = [(w.astype(np.float32), b.astype(np.float32)) for w, b in zip(network.coefs_, network.intercepts_, strict=True)]
+    network = MLPClassifier((HIDDEN,), random_state=0, max_iter=400).fit(
+        digits.data[:TRAINED], digits.target[:TRAINED]
+    )
+    layers = [
+        (w.astype(np.float32), b.astype(np.float32))
+        for w, b in zip(network.coefs_, network.intercepts_, strict=True)
+    ]
     levels = np.rint(digits.images[TRAINED:] * 255 / LARGEST_LEVEL).astype(np.uint8)
     return Network((layers[0], layers[1])), levels, digits.target[TRAINED:]
 
@@ -64,7 +69,12 @@ def graph(network: Network) -> bytes:
         helper.make_node("Relu", ["sums"], ["hidden"]),
         helper.make_node("Gemm", ["hidden", "second", "second_bias"], ["logits"]),
     ]
-    weights = {"first": first, "first_bias": first_bias, "second": second, "second_bias": second_bias}
+    weights = {
+        "first": first,
+        "first_bias": first_bias,
+        "second": second,
+        "second_bias": second_bias,
+    }
     made = helper.make_graph(
         nodes,
         "digits",
@@ -72,7 +82,9 @@ def graph(network: Network) -> bytes:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(LABELS)])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="make_digits")
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="make_digits"
+    )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -85,7 +97,7 @@ def body(levels: npt.NDArray[np.uint8]) -> str:
 
 
 def golden(name: str, label: str, percent: float) -> str:
-    """Write one golden case of ``model.toml``."""
+    """Write one golden case of `model.toml`."""
     return f"""
 [[golden]]
 name = "{name}"
@@ -154,7 +166,10 @@ source = "Optical Recognition of Handwritten Digits, UCI Machine Learning Reposi
 def main() -> None:
     """Train, then write every file of the author's directory."""
     network, pictures, answers = train()
-    right = [int(network.percent(picture).argmax()) == answer for picture, answer in zip(pictures, answers, strict=True)]
+    right = [
+        int(network.percent(picture).argmax()) == answer
+        for picture, answer in zip(pictures, answers, strict=True)
+    ]
     (HERE / "golden").mkdir(parents=True, exist_ok=True)
     (HERE / "model.onnx").write_bytes(graph(network))
     (HERE / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
@@ -163,7 +178,9 @@ def main() -> None:
         picture = pictures[int(np.flatnonzero(answers == digit)[0])]
         (HERE / "golden" / f"{LABELS[digit]}.json").write_text(body(picture), encoding="utf-8")
         cases += golden(LABELS[digit], LABELS[digit], float(network.percent(picture)[digit]))
-    text = HEAD.format(scale=LARGEST_LEVEL / 255) + TAIL.format(accuracy=float(np.mean(right))) + cases
+    text = (
+        HEAD.format(scale=LARGEST_LEVEL / 255) + TAIL.format(accuracy=float(np.mean(right))) + cases
+    )
     (HERE / "model.toml").write_text(text, encoding="utf-8")
 
 

@@ -11,7 +11,14 @@ import pytest
 _MOVE = "a unit test must not: use a fake of tests/fakes/, or move the test to tests/integration/ and mark it `integration`"
 _ENGINES = ("docker.sock", "podman.sock", "containerd.sock", "buildkitd.sock")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
-_NAMED = ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", *_PROXIES)
+_NAMED = (
+    "KUBECONFIG",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    *_PROXIES,
+)
 _PREFIXES = ("DOCKER_", "TWINSHIP_", "AZURE_", "AWS_", "GOOGLE_")
 
 
@@ -28,7 +35,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
 
 def _block_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect, connect_ex, sendto = socket.socket.connect, socket.socket.connect_ex, socket.socket.sendto
+    connect = socket.socket.connect
+    connect_ex = socket.socket.connect_ex
+    sendto = socket.socket.sendto
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
         _refuse(self, address)

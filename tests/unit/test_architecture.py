@@ -42,7 +42,11 @@ def modules(*places: str) -> dict[str, Path]:
     """The modules of packages, or single modules, by dotted name."""
     found: dict[str, Path] = {}
     for place in places:
-        paths = [ROOT / f"{place}.py"] if (ROOT / f"{place}.py").is_file() else sorted((ROOT / place).rglob("*.py"))
+        paths = (
+            [ROOT / f"{place}.py"]
+            if (ROOT / f"{place}.py").is_file()
+            else sorted((ROOT / place).rglob("*.py"))
+        )
         for path in paths:
             parts = path.relative_to(ROOT).with_suffix("").parts
             found[".".join(part for part in parts if part != "__init__")] = path
@@ -51,7 +55,11 @@ def modules(*places: str) -> dict[str, Path]:
 
 def imports(*places: str) -> list[Import]:
     """All imports of those modules."""
-    return [found for name, path in modules(*places).items() for found in _imports(name, ast.parse(path.read_text(encoding="utf-8")))]
+    return [
+        found
+        for name, path in modules(*places).items()
+        for found in _imports(name, ast.parse(path.read_text(encoding="utf-8")))
+    ]
 
 
 def _imports(importer: str, tree: ast.AST, when: str = "loaded") -> Iterator[Import]:
@@ -60,7 +68,10 @@ def _imports(importer: str, tree: ast.AST, when: str = "loaded") -> Iterator[Imp
             yield from (Import(importer, alias.name, when, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{importer}:{node.lineno} imports by a relative name"
-            yield from (Import(importer, f"{node.module}.{alias.name}", when, node.lineno) for alias in node.names)
+            yield from (
+                Import(importer, f"{node.module}.{alias.name}", when, node.lineno)
+                for alias in node.names
+            )
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             yield from _imports(importer, node, "typing")
         else:
@@ -92,12 +103,18 @@ def test_only_clients_touch_the_outside_world() -> None:
     """Engines, clusters, clouds and stores are spoken to from one folder, behind protocols of our own."""
     found = imports("deploy", "tasks", "noxfile")
     assert {one.top for one in found} >= {"docker", "obstore", "testcontainers"}
-    assert [str(one) for one in found if one.top in OUTSIDE and not one.importer.startswith("deploy.clients.")] == []
+    assert [
+        str(one)
+        for one in found
+        if one.top in OUTSIDE and not one.importer.startswith("deploy.clients.")
+    ] == []
 
 
 def test_slow_libraries_are_imported_when_they_are_needed() -> None:
     """Not when a module is loaded, so that `invoke --list` stays instant and a stage pays for what it uses."""
-    assert [str(one) for one in imports("deploy", "tasks") if one.top in SLOW and one.when == "loaded"] == []
+    assert [
+        str(one) for one in imports("deploy", "tasks") if one.top in SLOW and one.when == "loaded"
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -120,9 +137,15 @@ def test_the_halves_do_not_know_each_other(place: str, forbidden: set[str]) -> N
 
 def test_the_command_line_loads_only_what_is_instant() -> None:
     """Until a task runs, it needs what people see of tasks and nothing of what they do."""
-    loaded = {one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"}
+    loaded = {
+        one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"
+    }
     assert loaded == {"deploy.cli.output"}
-    below = {one.imported.removeprefix("deploy.").partition(".")[0] for one in imports("deploy/cli/output") if one.top == "deploy"}
+    below = {
+        one.imported.removeprefix("deploy.").partition(".")[0]
+        for one in imports("deploy/cli/output")
+        if one.top == "deploy"
+    }
     assert below == {"progress", "errors", "interrupts"}
 
 
@@ -138,14 +161,25 @@ ABOVE = {"context", "pipeline", "promotion", "plan", "cli.commands", "cli.tables
 
 def test_stages_are_not_told_who_calls_them() -> None:
     """They take records and protocols; only the pipeline and what stands on it know a site."""
-    found = [one for one in imports("deploy") if one.imported.startswith(tuple(f"deploy.{name}" for name in ABOVE))]
+    found = [
+        one
+        for one in imports("deploy")
+        if one.imported.startswith(tuple(f"deploy.{name}" for name in ABOVE))
+    ]
     found += [one for one in imports("deploy") if one.imported.removeprefix("deploy.") in ABOVE]
     assert [str(one) for one in found if one.importer.removeprefix("deploy.") not in ABOVE] == []
 
 
 def test_clients_know_no_stage() -> None:
     """They turn libraries into small values and this project's errors, and decide nothing."""
-    allowed = {"deploy.clients", "deploy.errors", "deploy.records", "deploy.progress", "deploy.machine.process", "deploy.cache"}
+    allowed = {
+        "deploy.clients",
+        "deploy.errors",
+        "deploy.records",
+        "deploy.progress",
+        "deploy.machine.process",
+        "deploy.cache",
+    }
     found = [one for one in imports("deploy/clients") if one.top == "deploy"]
     assert [str(one) for one in found if not one.imported.startswith(tuple(allowed))] == []
 

@@ -54,11 +54,19 @@ def _under(value: Any, key: str) -> Iterator[Any]:
 
 def _nox_lines(path: Path, key: str) -> list[str]:
     """The Nox lines of a file's steps, in its order."""
-    return [script for script in _under(_loaded(path), key) if isinstance(script, str) and script.startswith("./run nox")]
+    return [
+        script
+        for script in _under(_loaded(path), key)
+        if isinstance(script, str) and script.startswith("./run nox")
+    ]
 
 
 def _github_lines() -> list[str]:
-    return [line for name in IN_ORDER for line in _nox_lines(ROOT / ".github" / "workflows" / f"{name}.yml", "run")]
+    return [
+        line
+        for name in IN_ORDER
+        for line in _nox_lines(ROOT / ".github" / "workflows" / f"{name}.yml", "run")
+    ]
 
 
 def _noxfile() -> ast.Module:
@@ -68,13 +76,19 @@ def _noxfile() -> ast.Module:
 def _assigned(name: str) -> Any:
     """What the noxfile assigns to a name, or to an attribute."""
     assignments = [node for node in ast.walk(_noxfile()) if isinstance(node, ast.Assign)]
-    return next(ast.literal_eval(node.value) for node in assignments if ast.unparse(node.targets[0]) == name)
+    return next(
+        ast.literal_eval(node.value) for node in assignments if ast.unparse(node.targets[0]) == name
+    )
 
 
 def _sessions() -> set[str]:
     """The sessions of the noxfile, read without running it."""
     functions = [node for node in _noxfile().body if isinstance(node, ast.FunctionDef)]
-    decorated = {node.name for node in functions if any("nox.session" in ast.unparse(item) for item in node.decorator_list)}
+    decorated = {
+        node.name
+        for node in functions
+        if any("nox.session" in ast.unparse(item) for item in node.decorator_list)
+    }
     return decorated | set(_assigned("STAGES"))
 
 
@@ -116,15 +130,25 @@ def test_nothing_is_permitted_at_the_top(workflow: Path) -> None:
 @each_workflow
 def test_only_releases_may_write(workflow: Path) -> None:
     """A job that checks a change can read the code and nothing else."""
-    granted = {f"{name}: {value}" for job in _loaded(workflow)["jobs"].values() for name, value in job["permissions"].items()}
+    granted = {
+        f"{name}: {value}"
+        for job in _loaded(workflow)["jobs"].values()
+        for name, value in job["permissions"].items()
+    }
 
-    assert granted <= {"contents: read"} | ({"id-token: write", "packages: write"} if workflow.stem != "ci" else set())
+    assert granted <= {"contents: read"} | (
+        {"id-token: write", "packages: write"} if workflow.stem != "ci" else set()
+    )
 
 
 @each_workflow
 def test_actions_are_pinned_by_commit(workflow: Path) -> None:
     """An action is named by a whole commit, and its version is said beside it."""
-    used = [line.strip().removeprefix("- ") for line in workflow.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+    used = [
+        line.strip().removeprefix("- ")
+        for line in workflow.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
 
     assert used
     assert [line for line in used if not PINNED.match(line)] == []
@@ -139,7 +163,12 @@ def test_every_job_ends(workflow: Path) -> None:
 @each_workflow
 def test_github_checkouts(workflow: Path) -> None:
     """A checkout has the whole history, for the revision of a release, and leaves no token behind."""
-    steps = [step for steps in _under(_loaded(workflow), "steps") for step in steps if "actions/checkout@" in step.get("uses", "")]
+    steps = [
+        step
+        for steps in _under(_loaded(workflow), "steps")
+        for step in steps
+        if "actions/checkout@" in step.get("uses", "")
+    ]
 
     assert steps
     assert all(step["with"] == {"fetch-depth": 0, "persist-credentials": False} for step in steps)
@@ -147,7 +176,9 @@ def test_github_checkouts(workflow: Path) -> None:
 
 def test_azure_checkouts() -> None:
     """The same holds in Azure Pipelines."""
-    steps = [step for steps in _under(_loaded(AZURE), "steps") for step in steps if "checkout" in step]
+    steps = [
+        step for steps in _under(_loaded(AZURE), "steps") for step in steps if "checkout" in step
+    ]
 
     assert steps
     assert all((step["fetchDepth"], step["persistCredentials"]) == ("0", "false") for step in steps)
@@ -171,9 +202,15 @@ def test_the_gate_waits_for_all() -> None:
 def test_clean_checkout() -> None:
     """A clean checkout is checked by the README's own command, strictly, and by nothing else; a cluster is all that it may start before."""
     script = ROOT / ".ci" / "run"
-    lines = [line for line in script.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    shown = re.findall(r"^\$ (\./run nox.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    begin, cluster, end = lines[:3], lines[3 : -len(shown)], lines[-len(shown) :]
+    lines = [
+        line for line in script.read_text(encoding="utf-8").splitlines() if not line.startswith("#")
+    ]
+    shown = re.findall(
+        r"^\$ (\./run nox.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    begin = lines[:3]
+    cluster = lines[3 : -len(shown)]
+    end = lines[-len(shown) :]
 
     assert begin == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "export CI=true"]
     assert not any(word in line for line in cluster for word in ("./run", "pytest", "pip "))
@@ -181,9 +218,12 @@ def test_clean_checkout() -> None:
     assert os.access(script, os.X_OK)
 
 
-def _script(path: Path, folder: Path, programs: dict[str, str], **variables: str) -> tuple[str, list[str]]:
+def _script(
+    path: Path, folder: Path, programs: dict[str, str], **variables: str
+) -> tuple[str, list[str]]:
     """What a script of a checkout in that folder prints, and how it called those programs."""
-    checkout, calls = folder / "checkout" / ".github", folder / "calls"
+    checkout = folder / "checkout" / ".github"
+    calls = folder / "calls"
     checkout.mkdir(parents=True)
     (folder / "bin").mkdir()
     shutil.copy(path, checkout)
@@ -191,16 +231,31 @@ def _script(path: Path, folder: Path, programs: dict[str, str], **variables: str
         program = folder / "bin" / name
         program.write_text(f'#!/bin/sh\necho "{name} $*" >>"$CALLS"\n{body}\n', encoding="utf-8")
         program.chmod(0o755)
-    environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "CALLS": str(calls), "RUNNER_TEMP": str(folder), **variables}
-    done = subprocess.run([checkout / path.name], env=environment, capture_output=True, text=True, check=True)
+    environment = {
+        "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
+        "CALLS": str(calls),
+        "RUNNER_TEMP": str(folder),
+        **variables,
+    }
+    done = subprocess.run(
+        [checkout / path.name], env=environment, capture_output=True, text=True, check=True
+    )
     return done.stdout, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
 
 
 @pytest.mark.parametrize("job", ["integration", "e2e"])
 def test_real_parts_include_a_cluster(job: str) -> None:
     """In both systems, a job that needs real parts starts a cluster before its Nox line."""
-    github = [step.get("run", "") for step in _loaded(ROOT / ".github" / "workflows" / "ci.yml")["jobs"][job]["steps"]]
-    azure = next(found["steps"] for jobs in _under(_loaded(AZURE), "jobs") for found in jobs if found.get("job") == job)
+    github = [
+        step.get("run", "")
+        for step in _loaded(ROOT / ".github" / "workflows" / "ci.yml")["jobs"][job]["steps"]
+    ]
+    azure = next(
+        found["steps"]
+        for jobs in _under(_loaded(AZURE), "jobs")
+        for found in jobs
+        if found.get("job") == job
+    )
 
     for steps in (github, [step.get("script", "") for step in azure]):
         assert ".github/cluster.sh" in steps[-2]
@@ -208,9 +263,12 @@ def test_real_parts_include_a_cluster(job: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("running", "registry"), [("twinship-registry 127.0.0.1:5000->5000/tcp\n", "twinship-registry"), ("", "kind-registry")]
+    ("running", "registry"),
+    [("twinship-registry 127.0.0.1:5000->5000/tcp\n", "twinship-registry"), ("", "kind-registry")],
 )
-def test_a_cluster_pulls_from_the_registry_of_releases(tmp_path: Path, running: str, registry: str) -> None:
+def test_a_cluster_pulls_from_the_registry_of_releases(
+    tmp_path: Path, running: str, registry: str
+) -> None:
     """The node of a new cluster is sent to the registry that is there, or to one that is started."""
     printed, calls = _script(CLUSTER, tmp_path, {"docker": DOCKER, "kind": KIND}, RUNNING=running)
 
@@ -220,7 +278,9 @@ def test_a_cluster_pulls_from_the_registry_of_releases(tmp_path: Path, running: 
     assert kubeconfig.stat().st_mode & 0o077 == 0
     assert f'[host."http://{registry}:5000"]' in calls
     assert calls[-1] == f"docker network connect kind {registry}"
-    assert any(call.startswith("docker run ") for call in calls) is not running.startswith("twinship")
+    assert any(call.startswith("docker run ") for call in calls) is not running.startswith(
+        "twinship"
+    )
 
 
 def test_a_kubeconfig_of_the_ci_system_is_kept_for_the_job(tmp_path: Path) -> None:
@@ -235,7 +295,9 @@ def test_a_kubeconfig_of_the_ci_system_is_kept_for_the_job(tmp_path: Path) -> No
 
 def test_clusters_of_azure_are_entered_as_the_one_who_is_logged_in(tmp_path: Path) -> None:
     """Access to each cluster goes into one kubeconfig, which asks `az` for its tokens."""
-    printed, calls = _script(KUBECONFIG, tmp_path, {"az": "", "kubelogin": ""}, AKS_CLUSTERS="tests/one shops/two")
+    printed, calls = _script(
+        KUBECONFIG, tmp_path, {"az": "", "kubelogin": ""}, AKS_CLUSTERS="tests/one shops/two"
+    )
 
     file = printed.rstrip("\n")
     assert calls == [

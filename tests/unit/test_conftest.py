@@ -15,9 +15,14 @@ Failed = pytest.fail.Exception
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_network_socket_is_refused_with_the_place_for_such_a_test(family: socket.AddressFamily) -> None:
+def test_a_network_socket_is_refused_with_the_place_for_such_a_test(
+    family: socket.AddressFamily,
+) -> None:
     """No unit test connects anywhere by network, and its author is told where the test belongs."""
-    with socket.socket(family) as caller, pytest.raises(Failed, match="tests/integration/ and mark it `integration`"):
+    with (
+        socket.socket(family) as caller,
+        pytest.raises(Failed, match="tests/integration/ and mark it `integration`"),
+    ):
         caller.connect(("127.0.0.1", 9))
 
 
@@ -25,16 +30,29 @@ def test_the_other_ways_to_send_are_refused_as_well() -> None:
     """Neither a quiet connect, nor a datagram, nor the look-up of a name gets out."""
     with socket.socket() as caller, pytest.raises(Failed, match="connects to"):
         caller.connect_ex(("127.0.0.1", 9))
-    with socket.socket(type=socket.SOCK_DGRAM) as caller, pytest.raises(Failed, match="connects to"):
+    with (
+        socket.socket(type=socket.SOCK_DGRAM) as caller,
+        pytest.raises(Failed, match="connects to"),
+    ):
         caller.sendto(b"", ("127.0.0.1", 9))
     with pytest.raises(Failed, match="looks up the address of 'localhost'"):
         socket.create_connection(("localhost", 9))
 
 
-@pytest.mark.parametrize("path", ["/var/run/docker.sock", "/run/user/1000/podman/podman.sock", "/home/somebody/.docker/run/docker.sock"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/run/docker.sock",
+        "/run/user/1000/podman/podman.sock",
+        "/home/somebody/.docker/run/docker.sock",
+    ],
+)
 def test_the_engine_is_refused_wherever_its_socket_is(path: str) -> None:
     """A container engine is not spoken to."""
-    with socket.socket(socket.AF_UNIX) as caller, pytest.raises(Failed, match="speaks to the container engine"):
+    with (
+        socket.socket(socket.AF_UNIX) as caller,
+        pytest.raises(Failed, match="speaks to the container engine"),
+    ):
         caller.connect(path)
 
 
@@ -59,5 +77,9 @@ def test_the_user_is_nobody() -> None:
     """Home and cache are empty folders, and no variable leads to an engine, a cluster, a cloud or a proxy."""
     assert not list(Path.home().iterdir())
     assert platform.home() == Path.home() / "twinship"
-    leading = [name for name in os.environ if name.upper().endswith("_PROXY") or name.startswith(("DOCKER_", "KUBE", "AZURE_"))]
+    leading = [
+        name
+        for name in os.environ
+        if name.upper().endswith("_PROXY") or name.startswith(("DOCKER_", "KUBE", "AZURE_"))
+    ]
     assert not leading

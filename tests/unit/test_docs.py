@@ -67,7 +67,9 @@ def _headings(page: Path) -> list[str]:
 
 def _rows(heading: str) -> dict[str, str]:
     """The defaults that the page of settings gives under a heading, by key."""
-    section = _text(ROOT / "docs" / "02-settings.md").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    section = (
+        _text(ROOT / "docs" / "02-settings.md").split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    )
     return dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|", section, re.MULTILINE))
 
 
@@ -89,7 +91,9 @@ def _is_table(field: FieldInfo) -> bool:
 
 def _commands(page: Path) -> list[list[str]]:
     """What a page tells to run by Invoke and by Nox: a command and its words."""
-    told = re.findall(r"(?:(?<=\./run )|(?<=`)|(?<=uv run ))((?:invoke|nox)\b[^`\n;|]*)", _text(page))
+    told = re.findall(
+        r"(?:(?<=\./run )|(?<=`)|(?<=uv run ))((?:invoke|nox)\b[^`\n;|]*)", _text(page)
+    )
     return [shlex.split(command, comments=True) for command in told]
 
 
@@ -98,20 +102,36 @@ def _tasks() -> dict[str, Task[Any]]:
 
 
 def _options(task: Task[Any]) -> set[str]:
-    return {f"--{name.replace('_', '-')}" for argument in task.get_arguments() for name in argument.names if len(name) > 1}
+    return {
+        f"--{name.replace('_', '-')}"
+        for argument in task.get_arguments()
+        for name in argument.names
+        if len(name) > 1
+    }
 
 
 def _sessions() -> set[str]:
     tree = ast.parse(_text(ROOT / "noxfile.py"))
-    stages = next(node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STAGES")
+    stages = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STAGES"
+    )
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    decorated = {node.name for node in functions if any("nox.session" in ast.unparse(item) for item in node.decorator_list)}
+    decorated = {
+        node.name
+        for node in functions
+        if any("nox.session" in ast.unparse(item) for item in node.decorator_list)
+    }
     return decorated | set(ast.literal_eval(stages.value))
 
 
 def test_every_error_has_a_heading() -> None:
     """The runbook has exactly one heading for each error, with its exit code, in the order of the codes."""
-    expected = [f"{kind.__name__} ({kind.exit_code})" for kind in sorted(_leaves(errors.ReleaseError), key=lambda kind: kind.exit_code)]
+    expected = [
+        f"{kind.__name__} ({kind.exit_code})"
+        for kind in sorted(_leaves(errors.ReleaseError), key=lambda kind: kind.exit_code)
+    ]
 
     assert re.findall(r"^### (.+)$", _text(RUNBOOK), re.MULTILINE) == expected
 
@@ -129,17 +149,31 @@ def test_every_error_is_answered(heading: str) -> None:
 def test_every_setting_is_described(heading: str) -> None:
     """The page of settings has a row for each key and for nothing else, with its default."""
     section = TABLES[heading]
-    shared = {name for parent in section.__mro__[1:] if issubclass(parent, environments.Section) for name in parent.model_fields}
-    fields = {name: field for name, field in section.model_fields.items() if name not in NESTED | shared}
+    shared = {
+        name
+        for parent in section.__mro__[1:]
+        if issubclass(parent, environments.Section)
+        for name in parent.model_fields
+    }
+    fields = {
+        name: field for name, field in section.model_fields.items() if name not in NESTED | shared
+    }
 
     assert _rows(heading) == {name: _default(field) for name, field in fields.items()}
 
 
 def test_every_table_is_described() -> None:
     """The page of settings has a heading for each table of the file, for each kind of place, and for each table within one."""
-    within = {name for section in TABLES.values() for name, field in section.model_fields.items() if _is_table(field)}
+    within = {
+        name
+        for section in TABLES.values()
+        for name, field in section.model_fields.items()
+        if _is_table(field)
+    }
 
-    assert {name.strip("[]").split(".")[0] for name in TABLES} == set(settings.Settings.model_fields)
+    assert {name.strip("[]").split(".")[0] for name in TABLES} == set(
+        settings.Settings.model_fields
+    )
     assert set(environments.KINDS.values()) <= set(TABLES.values())
     assert within == NESTED
     assert all(any(heading.endswith(f".{name}]") for heading in TABLES) for name in NESTED)
@@ -156,7 +190,9 @@ def test_every_task_is_described(name: str) -> None:
 @each_page
 def test_invoke_commands_are_real(page: Path) -> None:
     """Every Invoke command of a page names a task, and options which that task has."""
-    for _, name, *words in (command for command in _commands(page) if command[0] == "invoke" and len(command) > 1):
+    for _, name, *words in (
+        command for command in _commands(page) if command[0] == "invoke" and len(command) > 1
+    ):
         if name.startswith("-"):
             assert name == "--list"
             continue
@@ -174,7 +210,9 @@ def test_nox_commands_are_real(page: Path) -> None:
 
 def test_readme_begins_with_two_commands() -> None:
     """The first thing that the README shows to run is a release, then the checks."""
-    first = re.findall(r"^```console\n(.*?)^```", _text(ROOT / "README.md"), re.MULTILINE | re.DOTALL)[0]
+    first = re.findall(
+        r"^```console\n(.*?)^```", _text(ROOT / "README.md"), re.MULTILINE | re.DOTALL
+    )[0]
 
     assert first.splitlines() == ["$ ./run invoke release", "$ ./run nox"]
 
@@ -193,12 +231,18 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_in_the_reading_order() -> None:
     """The reading order lists all numbered pages, in their order."""
-    listed = re.findall(r"^\d+\. \[[^\]]+\]\(([^)]+)\)", _text(ROOT / "docs" / "README.md"), re.MULTILINE)
+    listed = re.findall(
+        r"^\d+\. \[[^\]]+\]\(([^)]+)\)", _text(ROOT / "docs" / "README.md"), re.MULTILINE
+    )
 
     assert listed == [page.name for page in DOCS if page.name[0].isdigit()]
 
 
-@pytest.mark.parametrize("module", sorted((ROOT / "deploy").rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "module", sorted((ROOT / "deploy").rglob("*.py")), ids=lambda path: path.stem
+)
 def test_pages_that_errors_name_exist(module: Path) -> None:
     """A page that the suite sends its user to is there."""
-    assert [name for name in re.findall(r"docs/[\w-]+\.md", _text(module)) if not (ROOT / name).exists()] == []
+    assert [
+        name for name in re.findall(r"docs/[\w-]+\.md", _text(module)) if not (ROOT / name).exists()
+    ] == []

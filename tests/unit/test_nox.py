@@ -35,9 +35,13 @@ signal.pause()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stage_is_told_when_nox_alone_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stage_is_told_when_nox_alone_is_told_to_stop(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     """As CI systems do; and Nox waits until the stage has put right what it has begun."""
-    (tmp_path / "noxfile.py").write_text(NOXFILE.format(path=str(ROOT / "noxfile.py")), encoding="utf-8")
+    (tmp_path / "noxfile.py").write_text(
+        NOXFILE.format(path=str(ROOT / "noxfile.py")), encoding="utf-8"
+    )
     (tmp_path / "invoke").write_text(INVOKE.format(python=sys.executable), encoding="utf-8")
     (tmp_path / "invoke").chmod(0o755)
     with subprocess.Popen(

@@ -22,7 +22,19 @@ from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
 ROOT = Path(tasks.__file__).parent
-HEAVY = {"azure", "docker", "flask", "kubernetes", "numpy", "obstore", "onnx", "pydantic", "requests", "rich", "testcontainers"}
+HEAVY = {
+    "azure",
+    "docker",
+    "flask",
+    "kubernetes",
+    "numpy",
+    "obstore",
+    "onnx",
+    "pydantic",
+    "requests",
+    "rich",
+    "testcontainers",
+}
 NAMES = {
     "abort",
     "build",
@@ -97,7 +109,11 @@ def test_every_task_and_every_option_is_explained() -> None:
     """In the list and in each one's help."""
     for name, found in listed().items():
         # A word of Python's own is written with a line after it.
-        options = {option.rstrip("_") for option in inspect.signature(found.body).parameters if option != "_"}
+        options = {
+            option.rstrip("_")
+            for option in inspect.signature(found.body).parameters
+            if option != "_"
+        }
         assert {option.replace("-", "_") for option in found.help} == options, name
         assert inspect.getdoc(found.body), name
 
@@ -106,7 +122,11 @@ def test_tasks_hold_no_logic() -> None:
     """One call each, to be found at the desk, which works for any front end."""
     for name, found in listed().items():
         body = inspect.getsource(inspect.unwrap(found.body)).split('"""', 2)[2].strip().splitlines()
-        assert (body[0].strip(), body[1].strip(), len(body)) == ("from deploy.cli import commands as desk", "", 3), name
+        assert (body[0].strip(), body[1].strip(), len(body)) == (
+            "from deploy.cli import commands as desk",
+            "",
+            3,
+        ), name
         called = body[2].strip().partition("(")[0]
         assert called.startswith("desk."), name
         assert hasattr(desk, called.removeprefix("desk.")), name
@@ -115,7 +135,13 @@ def test_tasks_hold_no_logic() -> None:
 @pytest.mark.parametrize("words", [["--list"], ["--help", "release"], ["--help", "promote"]])
 def test_listing_loads_nothing_heavy(words: list[str]) -> None:
     """`invoke --list` is instant because no client library is imported before a stage needs it."""
-    done = subprocess.run([sys.executable, "-c", LISTING, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     listing, _, loaded = done.stdout.partition("loaded:")
     assert "release" in listing
     assert "deploy" in loaded.split()
@@ -124,7 +150,13 @@ def test_listing_loads_nothing_heavy(words: list[str]) -> None:
 
 def test_every_task_is_listed_with_its_first_sentence() -> None:
     """So that `invoke --list` is a table of contents."""
-    done = subprocess.run([sys.executable, "-c", LISTING, "--list"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, "--list"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     entries = re.findall(r"^  (\S+) +(.*(?:\n {4,}.*)*)", done.stdout, re.MULTILINE)
     assert {name: " ".join(text.split()) for name, text in entries} == {
         name: (inspect.getdoc(found.body) or "").splitlines()[0] for name, found in listed().items()
@@ -140,11 +172,15 @@ def test_every_task_is_listed_with_its_first_sentence() -> None:
         ("render", ["--env=STRING", "--records=STRING"]),
     ],
 )
-def test_the_options_of_a_task_are_in_its_help(run: Run, task: str, options: list[str], capsys: Output) -> None:
+def test_the_options_of_a_task_are_in_its_help(
+    run: Run, task: str, options: list[str], capsys: Output
+) -> None:
     """Under the names by which they are given."""
     assert run("--help", task) == 0
     shown = capsys.readouterr().out
-    assert [word for word in shown.split() if word.startswith("--") and word != "[--options]"] == options
+    assert [
+        word for word in shown.split() if word.startswith("--") and word != "[--options]"
+    ] == options
 
 
 def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) -> None:
@@ -156,7 +192,9 @@ def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) 
         assert capsys.readouterr().out
 
 
-def test_stages_run_one_by_one_with_records(run: Run, application: Application, tmp_path: Path) -> None:
+def test_stages_run_one_by_one_with_records(
+    run: Run, application: Application, tmp_path: Path
+) -> None:
     """As CI runs them; the folder is found from the application's."""
     records = str(tmp_path / "records")
     for stage in ("fetch", "build", "smoke", "push", "deploy"):
@@ -171,15 +209,25 @@ def test_a_release_is_carried_from_environment_to_environment(run: Run, capsys: 
     assert run("promote", "--from", "staging", "--to", "production") == 0
     assert run("promote", "--from", "production", "--to", "local") == 0
     lines = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert lines == ["http://fake/services/classifier-staging:80", "http://fake/services/classifier-production:80", "http://127.0.0.1:8080"]
+    assert lines == [
+        "http://fake/services/classifier-staging:80",
+        "http://fake/services/classifier-production:80",
+        "http://127.0.0.1:8080",
+    ]
     assert run("render", "--env", "production") == 0
     assert "image: far.example/live/classifier@sha256:" in capsys.readouterr().out
 
 
 @pytest.fixture
-def orphaned(run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+def orphaned(
+    run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
     """A canary whose deployer was killed while it held it."""
-    for key, value in {"STRATEGY": "canary", "CANARY__METRICS": "", "CANARY__SECONDS": "600"}.items():
+    for key, value in {
+        "STRATEGY": "canary",
+        "CANARY__METRICS": "",
+        "CANARY__SECONDS": "600",
+    }.items():
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     assert run("release", "--env", "staging") == 0
     application.publish("2")
@@ -189,7 +237,9 @@ def orphaned(run: Run, application: Application, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("orphaned")
-@pytest.mark.parametrize(("task", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")])
+@pytest.mark.parametrize(
+    ("task", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")]
+)
 def test_a_canary_is_decided_on(run: Run, task: str, outcome: str, capsys: Output) -> None:
     """Though its deployer is gone."""
     assert run(task, "--env", "staging", "--json") == 0
@@ -212,7 +262,9 @@ def test_a_canary_is_decided_on(run: Run, task: str, outcome: str, capsys: Outpu
         ["rollback", "--to", "1", "--json"],
     ],
 )
-def test_json_is_all_that_standard_output_holds(run: Run, application: Application, words: list[str], capsys: Output) -> None:
+def test_json_is_all_that_standard_output_holds(
+    run: Run, application: Application, words: list[str], capsys: Output
+) -> None:
     """What the stages say of their work goes to standard error."""
     assert run("release") == 0
     capsys.readouterr()
@@ -225,8 +277,14 @@ def test_json_is_all_that_standard_output_holds(run: Run, application: Applicati
 def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> None:
     """A line a stage."""
     assert run("release", "--json") == 0
-    said = [line[2:].split()[0] for line in capsys.readouterr().err.splitlines() if line.startswith("· ")]
-    assert [word for word in said if word in ("model", "code", "image", "smoke", "push", "serves")][:2] == ["model", "code"]
+    said = [
+        line[2:].split()[0]
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("· ")
+    ]
+    assert [word for word in said if word in ("model", "code", "image", "smoke", "push", "serves")][
+        :2
+    ] == ["model", "code"]
     assert said[-1] == "serves"
 
 
@@ -234,9 +292,21 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
     ("words", "code", "text"),
     [
         (["release", "--env", "nowhere"], 2, "no environment is named 'nowhere'"),
-        (["promote", "--from", "nowhere", "--to", "production"], 2, "no environment is named 'nowhere'"),
-        (["promote", "--from", "staging", "--to", "staging"], 2, "cannot be promoted to where it serves"),
-        (["promote", "--from", "staging", "--to", "production"], 64, "nothing has been released here yet"),
+        (
+            ["promote", "--from", "nowhere", "--to", "production"],
+            2,
+            "no environment is named 'nowhere'",
+        ),
+        (
+            ["promote", "--from", "staging", "--to", "staging"],
+            2,
+            "cannot be promoted to where it serves",
+        ),
+        (
+            ["promote", "--from", "staging", "--to", "production"],
+            64,
+            "nothing has been released here yet",
+        ),
         (["promote-canary"], 2, "this needs an environment on a cluster"),
         (["promote-canary", "--env", "staging"], 64, "no canary is held"),
         (["abort", "--env", "staging"], 64, "no canary is held"),
@@ -253,7 +323,9 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
         (["model.publish", "--sample"], 26, "this application has no sample model"),
     ],
 )
-def test_errors_become_a_message_and_an_exit_code(run: Run, words: list[str], code: int, text: str, capsys: Output) -> None:
+def test_errors_become_a_message_and_an_exit_code(
+    run: Run, words: list[str], code: int, text: str, capsys: Output
+) -> None:
     """On standard error, with what to do next; standard output stays empty."""
     assert run(*words) == code
     shown = capsys.readouterr()
@@ -263,14 +335,18 @@ def test_errors_become_a_message_and_an_exit_code(run: Run, words: list[str], co
     assert "Traceback" not in shown.err
 
 
-def test_a_failed_release_exits_with_its_own_code(run: Run, application: Application, capsys: Output) -> None:
+def test_a_failed_release_exits_with_its_own_code(
+    run: Run, application: Application, capsys: Output
+) -> None:
     """A script can tell a wrong answer from a crash."""
     application.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
     assert run("release") == 60
     assert "three: expected 3, got 8" in capsys.readouterr().err
 
 
-def test_an_interruption_exits_as_shells_expect(run: Run, application: Application, capsys: Output) -> None:
+def test_an_interruption_exits_as_shells_expect(
+    run: Run, application: Application, capsys: Output
+) -> None:
     """Ctrl-C in the middle of a release."""
 
     def interrupted() -> str:
@@ -288,14 +364,18 @@ def test_an_option_that_is_not_there_is_refused(run: Run, capsys: Output) -> Non
 
 
 @pytest.mark.parametrize("words", [["--from", "staging"], ["--to", "production"], []])
-def test_a_promotion_must_be_told_both_environments(run: Run, application: Application, words: list[str], capsys: Output) -> None:
+def test_a_promotion_must_be_told_both_environments(
+    run: Run, application: Application, words: list[str], capsys: Output
+) -> None:
     """Neither is guessed."""
     assert run("promote", *words) != 0
     assert capsys.readouterr().out == ""
     assert application.cluster.asked == []
 
 
-def test_machines_are_set_up_and_stopped(run: Run, application: Application, capsys: Output) -> None:
+def test_machines_are_set_up_and_stopped(
+    run: Run, application: Application, capsys: Output
+) -> None:
     """With what was done as the result."""
     assert run("up") == 0
     assert capsys.readouterr().out.startswith("ready: ")

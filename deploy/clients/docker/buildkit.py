@@ -10,7 +10,8 @@ from typing import IO
 
 from deploy.clients.docker.errors import build_failed
 
-_INTEGRATED_SINCE, _SEPARATE_SINCE = (18, 9), (23, 0)
+_INTEGRATED_SINCE = (18, 9)
+_SEPARATE_SINCE = (23, 0)
 
 
 def command() -> list[str] | None:
@@ -26,7 +27,14 @@ def command() -> list[str] | None:
     return [docker, "build"] if _INTEGRATED_SINCE <= numbers < _SEPARATE_SINCE else None
 
 
-def build(context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: str, said: Callable[[str], None]) -> None:
+def build(
+    context: IO[bytes],
+    *,
+    dockerfile: str,
+    args: Mapping[str, str],
+    tag: str,
+    said: Callable[[str], None],
+) -> None:
     """Builds a context (a tar) and has the engine hold the image under a tag.
 
     Raises:
@@ -35,14 +43,27 @@ def build(context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: 
     program = command()
     if program is None:
         raise build_failed(
-            dockerfile, ['the docker command line has no BuildKit; install docker-buildx or set builder = "classic" in [image]']
+            dockerfile,
+            [
+                'the docker command line has no BuildKit; install docker-buildx or set builder = "classic" in [image]'
+            ],
         )
     given = [word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")]
-    line = [*program, "--progress=plain", "--provenance=false", "-f", dockerfile, "-t", tag, *given, "-"]
+    line = [
+        *program,
+        "--progress=plain",
+        "--provenance=false",
+        "-f",
+        dockerfile,
+        "-t",
+        tag,
+        *given,
+        "-",
+    ]
     if program[1] == "build":
         line.remove("--provenance=false")
     lines: list[str] = []
-    with subprocess.Popen(  # noqa: S603  the user's own docker
+    with subprocess.Popen(  # noqa: S603 - the user's own docker
         line,
         stdin=context,
         stdout=subprocess.PIPE,
@@ -51,7 +72,7 @@ def build(context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: 
         errors="replace",
         env={**os.environ, "DOCKER_BUILDKIT": "1"},
     ) as process:
-        assert process.stdout is not None  # noqa: S101  it was asked for
+        assert process.stdout is not None  # noqa: S101 - it was asked for
         for output in process.stdout:
             lines.append(output.rstrip())
             said(output.strip())
@@ -60,5 +81,5 @@ def build(context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: 
 
 
 def _said(*words: str) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603  the user's own docker
+    done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - the user's own docker
     return done.stdout.strip() if done.returncode == 0 or done.stdout.strip() else ""

@@ -43,7 +43,9 @@ class DockerEngine:
 
     @property
     def local(self) -> bool:
-        return str(self._api.base_url).startswith(("http+docker://", "http://localhost", "http://127."))
+        return str(self._api.base_url).startswith(
+            ("http+docker://", "http://localhost", "http://127.")
+        )
 
     @property
     def machine(self) -> str:
@@ -74,7 +76,15 @@ class DockerEngine:
             found = {image["Id"] for image in self._api.images(all=False)}
         return [layers for image in found if (layers := self.diff_ids(image))]
 
-    def build(self, context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: str, said: Callable[[str], None]) -> str:
+    def build(
+        self,
+        context: IO[bytes],
+        *,
+        dockerfile: str,
+        args: Mapping[str, str],
+        tag: str,
+        said: Callable[[str], None],
+    ) -> str:
         lines: list[str] = []
         with asking(dockerfile):
             for event in self._api.build(
@@ -110,17 +120,27 @@ class DockerEngine:
                 if "error" in event or said.startswith("Error unpacking image"):
                     raise failed(said.strip(), "image")
 
-    def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
+    def pull(
+        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+    ) -> None:
         from docker.errors import APIError
 
         repository, _, digest = reference.partition("@")
         auth = {"username": login[0], "password": login[1]} if login else None
         with asking(reference):
             try:
-                for event in self._api.pull(repository, tag=digest or None, stream=True, decode=True, auth_config=auth):
+                for event in self._api.pull(
+                    repository, tag=digest or None, stream=True, decode=True, auth_config=auth
+                ):
                     if "error" in event:
                         raise pull_failed(str(event["error"]), reference, login)
-                    said(" ".join(str(event[key]) for key in ("id", "status", "progress") if event.get(key)))
+                    said(
+                        " ".join(
+                            str(event[key])
+                            for key in ("id", "status", "progress")
+                            if event.get(key)
+                        )
+                    )
             except APIError as error:
                 raise pull_failed(str(error.explanation or error), reference, login) from error
 
@@ -129,7 +149,9 @@ class DockerEngine:
             repository, _, tag = name.partition(":")
             # As an iterator: a file would be sent with a length, while the SDK announces chunks.
             chunks = iter(lambda: archive.read(_CHUNK), b"")
-            self._api.import_image_from_stream(chunks, repository=repository, tag=tag or "latest", changes=list(changes))
+            self._api.import_image_from_stream(
+                chunks, repository=repository, tag=tag or "latest", changes=list(changes)
+            )
 
     def tag(self, image: str, name: str) -> None:
         repository, _, tag = name.rpartition(":")
@@ -160,7 +182,10 @@ class DockerEngine:
         api = self._api
         host = api.create_host_config(
             port_bindings=dict(spec.ports),
-            binds={volume: {"bind": path, "mode": "ro" if read_only else "rw"} for volume, (path, read_only) in spec.volumes.items()},
+            binds={
+                volume: {"bind": path, "mode": "ro" if read_only else "rw"}
+                for volume, (path, read_only) in spec.volumes.items()
+            },
             tmpfs=dict.fromkeys(spec.writable, "rw,noexec,nosuid,size=64m,mode=1777"),
             restart_policy={"Name": _ALWAYS} if spec.restart else None,
             read_only=True,
@@ -182,7 +207,9 @@ class DockerEngine:
             "user": spec.user or None,
             "stop_signal": None,
             "host_config": host,
-            "networking_config": api.create_networking_config({spec.network: endpoint}) if endpoint else None,
+            "networking_config": api.create_networking_config({spec.network: endpoint})
+            if endpoint
+            else None,
         }
 
     def start(self, container: str) -> None:
@@ -219,7 +246,10 @@ class DockerEngine:
     def _restart(self, container: str, policy: str) -> None:
         with asking(container):
             # The engine writes every update to its disk, which may be full just when an old replica is to serve again.
-            if (self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] or _NEVER) != policy:
+            if (
+                self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"]
+                or _NEVER
+            ) != policy:
                 self._api.update_container(container, restart_policy={"Name": policy})
 
     def logs(self, container: str, lines: int) -> str:
@@ -235,7 +265,9 @@ class DockerEngine:
         with asking(container):
             made = self._api.exec_create(container, list(command))
             output = bytes(self._api.exec_start(made["Id"]))
-            return int(self._api.exec_inspect(made["Id"])["ExitCode"] or 0), output.decode("utf-8", "replace")
+            return int(self._api.exec_inspect(made["Id"])["ExitCode"] or 0), output.decode(
+                "utf-8", "replace"
+            )
 
     def signal(self, container: str, name: str) -> None:
         # From inside: a container that gets a signal of any kind from the engine is not started again when it ends.
@@ -247,7 +279,8 @@ class DockerEngine:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             member = tarfile.TarInfo(posixpath.basename(path))
-            member.size, member.mode = len(data), 0o644
+            member.size = len(data)
+            member.mode = 0o644
             archive.addfile(member, io.BytesIO(data))
         with asking(f"{container}:{path}"):
             self._api.put_archive(container, posixpath.dirname(path), packed.getvalue())
@@ -312,7 +345,7 @@ class DockerEngine:
 
     # --- a lock that dies with its holder
 
-    def hold(self, spec: Spec) -> Any:  # noqa: ANN401  the SDK's socket
+    def hold(self, spec: Spec) -> Any:  # noqa: ANN401 - the SDK's socket
         from docker.errors import APIError
 
         with asking(spec.name):
@@ -329,7 +362,7 @@ class DockerEngine:
             self._api.start(made["Id"])
             return made["Id"], socket
 
-    def release(self, held: Any) -> None:  # noqa: ANN401  what `hold` gave
+    def release(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
         from docker.errors import NotFound
 
         container, socket = held

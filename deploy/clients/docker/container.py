@@ -47,8 +47,13 @@ def trial(image: str, port: int) -> Iterator[Trial]:
     testcontainers_config.ryuk_disabled = True
     testcontainers_config.tc_host_override = "localhost"
     labels = {LABEL: str(Owner.current()), MACHINE: machine()}
-    hardened = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "labels": labels}
-    container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108  a path in the container
+    hardened = {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "labels": labels,
+    }
+    container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
     # Its own methods publish on every address of the machine.
     container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
     try:
@@ -61,7 +66,9 @@ def trial(image: str, port: int) -> Iterator[Trial]:
                 log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
     except docker.errors.APIError as error:
-        raise failed(str(error.explanation or error), image, "the engine could not start the image") from error
+        raise failed(
+            str(error.explanation or error), image, "the engine could not start the image"
+        ) from error
     except breaks() as error:
         raise gone(image) from error
 
@@ -83,7 +90,9 @@ def _sweep(client: object) -> None:
     import docker.errors
 
     # Trials of others may end while they are being listed.
-    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):  # type: ignore[attr-defined]
+    for container in client.containers.list(  # type: ignore[attr-defined]
+        all=True, filters={"label": LABEL}, ignore_removed=True
+    ):
         labels: Mapping[str, str] = container.labels
         if has_ended(labels[LABEL], labels.get(MACHINE, "")):
             try:

@@ -29,7 +29,14 @@ _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     (
         RegistryDenied,
-        ("unauthorized", "denied", "authentication", "no basic auth credentials", "authorization failed", "403 forbidden"),
+        (
+            "unauthorized",
+            "denied",
+            "authentication",
+            "no basic auth credentials",
+            "authorization failed",
+            "403 forbidden",
+        ),
         "the engine may not pull the image",
         "log in with `docker login`",
     ),
@@ -41,7 +48,16 @@ _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     ),
     (
         RegistryUnreachable,
-        ("connection re", "no such host", "timeout", "deadline exceeded", "no route to host", "network is unreachable", "x509:", "tls:"),
+        (
+            "connection re",
+            "no such host",
+            "timeout",
+            "deadline exceeded",
+            "no route to host",
+            "network is unreachable",
+            "x509:",
+            "tls:",
+        ),
         "the engine cannot reach the registry",
         "check the address and the network; for a certificate of your own, see the engine's /etc/docker/certs.d",
     ),
@@ -65,7 +81,12 @@ def build_failed(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
     tail = "\n".join(f"  {line}" for line in list(lines)[-_TAIL:])
     if _FULL in tail.lower():
         return _disk_full(tail, dockerfile)
-    return BuildFailed("the app image did not build", on=dockerfile, next="mend what the last lines show, then run again", detail=tail)
+    return BuildFailed(
+        "the app image did not build",
+        on=dockerfile,
+        next="mend what the last lines show, then run again",
+        detail=tail,
+    )
 
 
 def pull_failed(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
@@ -82,19 +103,34 @@ def pull_failed(message: str, reference: str, login: tuple[str, str] | None) -> 
 
 
 def _disk_full(detail: str, on: str) -> DiskFull:
-    return DiskFull("the engine has no space left", on=on, next="remove images that no release needs (`docker image ls`)", detail=detail)
+    return DiskFull(
+        "the engine has no space left",
+        on=on,
+        next="remove images that no release needs (`docker image ls`)",
+        detail=detail,
+    )
 
 
-def failed(message: str, on: str, what: str = "the container engine refused what it was asked") -> ReleaseError:
+def failed(
+    message: str, on: str, what: str = "the container engine refused what it was asked"
+) -> ReleaseError:
     """The error of any other request, from what the engine says of it."""
     # The engine has no code for these two, only its message.
     if _FULL in message:
         return _disk_full(f"  {message}", on)
     if "port is already allocated" in message or "address already in use" in message:
         return PortTaken(
-            "another program listens on the port", on=on, next="stop it, or set another port in pipeline.toml", detail=f"  {message}"
+            "another program listens on the port",
+            on=on,
+            next="stop it, or set another port in pipeline.toml",
+            detail=f"  {message}",
         )
-    return EngineFailed(what, on=on, next="see the message; `invoke doctor` checks the engine", detail=f"  {message}")
+    return EngineFailed(
+        what,
+        on=on,
+        next="see the message; `invoke doctor` checks the engine",
+        detail=f"  {message}",
+    )
 
 
 @contextmanager
@@ -113,7 +149,9 @@ def connecting(on: str) -> Iterator[None]:
                 on="the engine's socket",
                 next="join its group (`sudo usermod -aG docker $USER`, then log in again), or run as root",
             ) from error
-        raise EngineUnavailable("no container engine answers", on=on, next="start Docker, or run `invoke up`") from error
+        raise EngineUnavailable(
+            "no container engine answers", on=on, next="start Docker, or run `invoke up`"
+        ) from error
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -148,11 +186,19 @@ def breaks() -> tuple[type[Exception], ...]:
     import requests
     import urllib3.exceptions
 
-    return docker.errors.DockerException, requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError
+    return (
+        docker.errors.DockerException,
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        http.client.HTTPException,
+        OSError,
+    )
 
 
 def gone(on: str) -> EngineUnavailable:
     """The error of an engine that was there and is not any more."""
     return EngineUnavailable(
-        "the container engine stopped answering", on=on, next="see that it runs (`invoke doctor`), then run the same command again"
+        "the container engine stopped answering",
+        on=on,
+        next="see that it runs (`invoke doctor`), then run the same command again",
     )

@@ -37,7 +37,7 @@ class Spec:
     ip: str = ""
     ports: Mapping[int, tuple[str, int]] = field(default_factory=dict)
     volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
-    writable: tuple[str, ...] = ("/tmp",)  # noqa: S108  a path in the container
+    writable: tuple[str, ...] = ("/tmp",)  # noqa: S108 - a path in the container
     user: str = ""
     restart: bool = False
     grace: int = 10
@@ -88,7 +88,15 @@ class Engine(Protocol):
     def chains(self) -> Iterable[tuple[str, ...]]:
         """The layers of every image that the engine holds."""
 
-    def build(self, context: IO[bytes], *, dockerfile: str, args: Mapping[str, str], tag: str, said: Callable[[str], None]) -> str:
+    def build(
+        self,
+        context: IO[bytes],
+        *,
+        dockerfile: str,
+        args: Mapping[str, str],
+        tag: str,
+        said: Callable[[str], None],
+    ) -> str:
         """Builds a context (a tar) with the classic builder; returns the image's id."""
 
     def save(self, image: str) -> Iterator[bytes]:
@@ -97,7 +105,9 @@ class Engine(Protocol):
     def load(self, archive: Iterable[bytes]) -> None:
         """Takes images from such a tar, or one in the OCI layout; layers that the engine holds already may be left out of it."""
 
-    def pull(self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]) -> None:
+    def pull(
+        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+    ) -> None:
         """Takes an image from its registry."""
 
     def tag(self, image: str, name: str) -> None:
@@ -148,10 +158,10 @@ class Engine(Protocol):
     def forget(self, labels: Mapping[str, str]) -> list[str]:
         """Removes containers, networks and volumes that carry all these labels; returns their names."""
 
-    def hold(self, spec: Spec) -> Any:  # noqa: ANN401  whatever must stay referenced for the hold to last
+    def hold(self, spec: Spec) -> Any:  # noqa: ANN401 - whatever must stay referenced for the hold to last
         """Starts a container that ends when this process does; None if its name is taken."""
 
-    def release(self, held: Any) -> None:  # noqa: ANN401  what `hold` gave
+    def release(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
         """Lets such a container end now."""
 
 

@@ -44,7 +44,9 @@ class Access:
 
         context = chosen(*self._wanted)
         self._configuration = _configuration(context)
-        self.name = f"{context.name if context else IN_CLUSTER} at {_shown(self._configuration.host)}"
+        self.name = (
+            f"{context.name if context else IN_CLUSTER} at {_shown(self._configuration.host)}"
+        )
         self._client = ApiClient(self._configuration)
         self._client.user_agent = "twinship"
 
@@ -52,8 +54,18 @@ class Access:
         import urllib3
         from kubernetes.client.exceptions import ApiException
 
-        headers = {"Accept": "application/json, */*", "Content-Type": call.content, **self._authorization()}
-        request = self._client.param_serialize(call.method, call.path, query_params=list(call.query), header_params=headers, body=call.body)
+        headers = {
+            "Accept": "application/json, */*",
+            "Content-Type": call.content,
+            **self._authorization(),
+        }
+        request = self._client.param_serialize(
+            call.method,
+            call.path,
+            query_params=list(call.query),
+            header_params=headers,
+            body=call.body,
+        )
         try:
             response = self._client.call_api(*request, _request_timeout=within)
             data = response.read()  # type: ignore[no-untyped-call]  # the library has no types here
@@ -62,7 +74,11 @@ class Access:
             raise Lost(*lost(error, self.name)) from None
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise Lost(*lost(error, self.name)) from error
-        return Answer(response.status, (data or b"").decode("utf-8", "replace"), response.headers.get("Retry-After", ""))
+        return Answer(
+            response.status,
+            (data or b"").decode("utf-8", "replace"),
+            response.headers.get("Retry-After", ""),
+        )
 
     def entrance(self, path: str) -> Entrance:
         from kubernetes.client.rest import should_bypass_proxies
@@ -73,7 +89,9 @@ class Access:
             f"{_shown(settings.host)}{path}",
             self._authorization(),
             settings.ssl_ca_cert or "",
-            (settings.cert_file, settings.key_file) if settings.cert_file and settings.key_file else None,
+            (settings.cert_file, settings.key_file)
+            if settings.cert_file and settings.key_file
+            else None,
             proxy="" if direct else settings.proxy,
             server_name=settings.tls_server_name or "",
             unverified=not settings.verify_ssl,
@@ -82,7 +100,9 @@ class Access:
     def _authorization(self) -> dict[str, str]:
         """The header that says who asks; the library has it renewed when it is due."""
         with _heard():
-            setting: dict[str, Any] = dict(self._configuration.auth_settings().get("BearerToken", {}))
+            setting: dict[str, Any] = dict(
+                self._configuration.auth_settings().get("BearerToken", {})
+            )
         return {"Authorization": str(setting["value"])} if setting.get("value") else {}
 
 
@@ -107,7 +127,9 @@ def _take_pod(made: Configuration) -> None:
         config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]  # the library has no types here
     except (config.ConfigException, OSError) as error:
         cure = "name a kubeconfig, or give the pod the token of its ServiceAccount"
-        raise ClusterUnknown("this does not run in a pod with an account", on=IN_CLUSTER, next=cure) from error
+        raise ClusterUnknown(
+            "this does not run in a pod with an account", on=IN_CLUSTER, next=cure
+        ) from error
 
 
 def _take(made: Configuration, context: Context) -> None:
@@ -116,7 +138,7 @@ def _take(made: Configuration, context: Context) -> None:
     with _heard() as said:
         try:
             config.load_kube_config(context.files, context.name, made)  # type: ignore[no-untyped-call]  # the library has no types here
-        except Exception as error:  # noqa: BLE001  each of its ways to log in fails in a way of its own
+        except Exception as error:  # noqa: BLE001 - each of its ways to log in fails in a way of its own
             # Without a cause: its messages quote entries whole, keys and tokens with them.
             raise _unusable(context, type(error).__name__) from None
     if context.program is not None and not made.api_key and not made.cert_file:
@@ -128,18 +150,36 @@ def _take(made: Configuration, context: Context) -> None:
 
 def _unusable(context: Context, why: str) -> ClusterError:
     if "auth-provider" in context.user:
-        return ClusterLogin(f"the login of the context could not be renewed ({why})", on=f"context {context.name}", next=LOG_IN)
-    return malformed(context.files, f"the entries of its context {context.name} cannot be loaded ({why})")
+        return ClusterLogin(
+            f"the login of the context could not be renewed ({why})",
+            on=f"context {context.name}",
+            next=LOG_IN,
+        )
+    return malformed(
+        context.files, f"the entries of its context {context.name} cannot be loaded ({why})"
+    )
 
 
 def _no_login(context: Context, program: str, said: list[str]) -> ClusterLogin:
     if shutil.which(program) is None:
-        what, cure = f"the login program {program} is not installed", f"install {program}, and see that it is on the PATH"
+        what = f"the login program {program} is not installed"
+        cure = f"install {program}, and see that it is on the PATH"
     else:
-        what, cure = f"the login program {program} gave no credentials", LOG_IN
+        what = f"the login program {program} gave no credentials"
+        cure = LOG_IN
     # Only what the program wrote is shown: other messages of the library quote entries of the kubeconfig.
-    lines = [line for text in said if text.startswith("exec: process returned ") for line in text.splitlines()]
-    return ClusterLogin(what, on=f"context {context.name}", next=cure, detail="\n".join(f"  {line}" for line in lines[-10:]))
+    lines = [
+        line
+        for text in said
+        if text.startswith("exec: process returned ")
+        for line in text.splitlines()
+    ]
+    return ClusterLogin(
+        what,
+        on=f"context {context.name}",
+        next=cure,
+        detail="\n".join(f"  {line}" for line in lines[-10:]),
+    )
 
 
 @contextmanager
@@ -151,7 +191,8 @@ def _heard() -> Iterator[list[str]]:
         def emit(self, record: logging.LogRecord) -> None:
             said.append(record.getMessage())
 
-    ear, root = Ear(), logging.getLogger()
+    ear = Ear()
+    root = logging.getLogger()
     root.addHandler(ear)
     try:
         yield said
@@ -167,4 +208,6 @@ def _is_here(host: str) -> bool:
 def _shown(host: str) -> str:
     """A server's URL without the credentials that it may hold."""
     parts = urlsplit(host)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip(
+        "/"
+    )

@@ -82,7 +82,9 @@ class KubeCluster:
             self._served[known.api_version] = self._plurals(known.api_version)
         return known.plural in self._served[known.api_version]
 
-    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
+    def apply(
+        self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
+    ) -> Object:
         query = (("fieldManager", MANAGER), ("force", str(force).lower()))
         call = Call("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
         return self._object(self._asked(call, ("create", "patch"), *_named(item)))
@@ -93,7 +95,10 @@ class KubeCluster:
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Objects:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        return sorted(self._all(kind, "labelSelector", selector), key=lambda item: str(item["metadata"]["name"]))
+        return sorted(
+            self._all(kind, "labelSelector", selector),
+            key=lambda item: str(item["metadata"]["name"]),
+        )
 
     def create(self, item: Object) -> bool:
         kind, name = _named(item)
@@ -106,7 +111,12 @@ class KubeCluster:
         return self._won(self._asked(call, ("update",), kind, name, but=(404, 409)), item)
 
     def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
-        call = Call("DELETE", self._path(kind, name), (("propagationPolicy", "Background"),), require=require)
+        call = Call(
+            "DELETE",
+            self._path(kind, name),
+            (("propagationPolicy", "Background"),),
+            require=require,
+        )
         self._asked(call, ("delete",), kind, name, but=(404,))
 
     def events(self, name: str) -> Objects:
@@ -119,8 +129,15 @@ class KubeCluster:
         names = [str(one["name"]) for one in found["spec"]["containers"]]
         container = "app" if "app" in names else names[0]
         text = self._written(pod, container, lines)
-        before = any(one["name"] == container and one.get("restartCount") for one in found.get("status", {}).get("containerStatuses") or ())
-        return self._written(pod, container, lines, ("previous", "true")) if before and not text.strip() else text
+        before = any(
+            one["name"] == container and one.get("restartCount")
+            for one in found.get("status", {}).get("containerStatuses") or ()
+        )
+        return (
+            self._written(pod, container, lines, ("previous", "true"))
+            if before and not text.strip()
+            else text
+        )
 
     def may(self, verb: str, kind: str, part: str = "") -> bool:
         known = KINDS[kind]
@@ -128,16 +145,33 @@ class KubeCluster:
 
     def entrance(self, kind: str, name: str, port: int) -> Entrance:
         path = self._path(kind, f"{name}:{port}", "proxy")
-        subject = Subject((), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name)
-        return replace(self._wire.entrance(path), gateway=Proxy(self._wire, self._server, path, subject, self._good))
+        subject = Subject(
+            (), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name
+        )
+        return replace(
+            self._wire.entrance(path),
+            gateway=Proxy(self._wire, self._server, path, subject, self._good),
+        )
 
     # --- asking
 
-    def _asked(self, call: Call, verbs: tuple[str, ...], kind: str, name: str = "", part: str = "", but: tuple[int, ...] = ()) -> Answer:
+    def _asked(
+        self,
+        call: Call,
+        verbs: tuple[str, ...],
+        kind: str,
+        name: str = "",
+        part: str = "",
+        but: tuple[int, ...] = (),
+    ) -> Answer:
         """A good answer, or one of those other statuses."""
         known = KINDS[kind]
-        subject = Subject(verbs, known.group, "/".join(filter(None, (known.plural, part))), self.namespace, name)
-        answer = self._server.ask(call, f"{verbs} {subject.resource}", _LOG_WITHIN if part == "log" else None)
+        subject = Subject(
+            verbs, known.group, "/".join(filter(None, (known.plural, part))), self.namespace, name
+        )
+        answer = self._server.ask(
+            call, f"{verbs} {subject.resource}", _LOG_WITHIN if part == "log" else None
+        )
         if answer.status in but and not answer.lacks_namespace:
             return answer
         return self._good(answer, subject)
@@ -145,9 +179,13 @@ class KubeCluster:
     def _good(self, answer: Answer, subject: Subject) -> Answer:
         if answer.good:
             return answer
-        raise refusal(answer, subject, self.name, self._lacking(subject) if answer.status == 403 else ())
+        raise refusal(
+            answer, subject, self.name, self._lacking(subject) if answer.status == 403 else ()
+        )
 
-    def _plain(self, method: str, path: str, body: object = None, but: tuple[int, ...] = ()) -> Answer:
+    def _plain(
+        self, method: str, path: str, body: object = None, but: tuple[int, ...] = ()
+    ) -> Answer:
         """As `_asked`, of what every account may ask."""
         answer = self._server.ask(Call(method, path, body=body), path)
         if answer.good or answer.status in but:
@@ -169,10 +207,14 @@ class KubeCluster:
             answer = self._asked(call, ("list",), kind, but=(404, 410) if token else (404,))
             if answer.status == 410:
                 # The rest has become too old to be read on.
-                found, token = [], ""
+                found = []
+                token = ""
                 continue
             page = self._object(answer) if answer.good else {}
-            found += [{"apiVersion": KINDS[kind].api_version, "kind": kind, **item} for item in page.get("items") or ()]
+            found += [
+                {"apiVersion": KINDS[kind].api_version, "kind": kind, **item}
+                for item in page.get("items") or ()
+            ]
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return found
@@ -189,14 +231,26 @@ class KubeCluster:
         answer = self._asked(call, ("get",), "Pod", pod, "log", but=(400, 404, 500, 502, 503, 504))
         if answer.status >= 500:
             # The node is asked for it, and may be away; what is told with the log matters more.
-            log.warning("the log of pod %s cannot be read: %s", pod, answer.message or answer.status)
+            log.warning(
+                "the log of pod %s cannot be read: %s", pod, answer.message or answer.status
+            )
         return answer.text if answer.good else ""
 
     # --- permissions
 
     def _may(self, verb: str, group: str, plural: str, part: str) -> bool:
-        attributes = {"namespace": self.namespace, "verb": verb, "group": group, "resource": plural, "subresource": part}
-        review = {"apiVersion": _REVIEWS, "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
+        attributes = {
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": plural,
+            "subresource": part,
+        }
+        review = {
+            "apiVersion": _REVIEWS,
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
         answer = self._plain("POST", f"{_root(_REVIEWS)}/selfsubjectaccessreviews", review)
         return bool(self._object(answer).get("status", {}).get("allowed"))
 
@@ -204,7 +258,9 @@ class KubeCluster:
         """The verbs that no role gives to this account; a quota or a policy forbids with the same status."""
         plural, _, part = subject.plural.partition("/")
         try:
-            return tuple(verb for verb in subject.verbs if not self._may(verb, subject.group, plural, part))
+            return tuple(
+                verb for verb in subject.verbs if not self._may(verb, subject.group, plural, part)
+            )
         except ClusterError:
             return subject.verbs
 
@@ -222,7 +278,11 @@ class KubeCluster:
     def _path(self, kind: str, *pieces: str) -> str:
         known = KINDS[kind]
         return "/".join(
-            (_root(known.api_version), "namespaces", *(quote(piece, safe=":") for piece in (self.namespace, known.plural, *pieces)))
+            (
+                _root(known.api_version),
+                "namespaces",
+                *(quote(piece, safe=":") for piece in (self.namespace, known.plural, *pieces)),
+            )
         )
 
 
@@ -236,19 +296,31 @@ def _named(item: Object) -> tuple[str, str]:
 
 def _when(event: Object) -> tuple[str, int]:
     """When an event was seen last; within a second, which some do not divide, the order of writing counts."""
-    series, metadata = event.get("series") or {}, event["metadata"]
-    times = (event.get("lastTimestamp"), series.get("lastObservedTime"), event.get("eventTime"), metadata.get("creationTimestamp"))
+    series = event.get("series") or {}
+    metadata = event["metadata"]
+    times = (
+        event.get("lastTimestamp"),
+        series.get("lastObservedTime"),
+        event.get("eventTime"),
+        metadata.get("creationTimestamp"),
+    )
     version = str(metadata.get("resourceVersion", ""))
-    return next((str(time)[:19] for time in times if time), ""), int(version) if version.isdecimal() else 0
+    return next((str(time)[:19] for time in times if time), ""), int(
+        version
+    ) if version.isdecimal() else 0
 
 
-def _within(part: Any, whole: Any) -> bool:  # noqa: ANN401  JSON
+def _within(part: Any, whole: Any) -> bool:  # noqa: ANN401 - JSON
     """Whether everything that was sent is there; the server adds what was left open, and drops what is empty."""
     if not part and not whole:
         return True
     if isinstance(part, dict):
         inner = {} if whole is None else whole
-        return isinstance(inner, dict) and all(_within(value, inner.get(key)) for key, value in part.items())
+        return isinstance(inner, dict) and all(
+            _within(value, inner.get(key)) for key, value in part.items()
+        )
     if isinstance(part, list):
-        return isinstance(whole, list) and len(part) == len(whole) and all(map(_within, part, whole))
+        return (
+            isinstance(whole, list) and len(part) == len(whole) and all(map(_within, part, whole))
+        )
     return bool(part == whole)

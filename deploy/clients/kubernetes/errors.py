@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deploy.clients.kubernetes.transport import Answer, shown
-from deploy.errors import ClusterError, ClusterForbidden, ClusterLogin, ClusterRefused, ClusterUnreachable, FieldConflict, NamespaceMissing
+from deploy.errors import (
+    ClusterError,
+    ClusterForbidden,
+    ClusterLogin,
+    ClusterRefused,
+    ClusterUnreachable,
+    FieldConflict,
+    NamespaceMissing,
+)
 
 LOG_IN = "log in again (`az login`, `kubelogin`), or have the kubeconfig written anew, on AKS by `az aks get-credentials`"
 _TAKE_OVER = (
@@ -43,7 +51,9 @@ class Subject:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-def refusal(answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str] = ()) -> ClusterError:
+def refusal(
+    answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str] = ()
+) -> ClusterError:
     """The error of an answer that was not good.
 
     Args:
@@ -53,20 +63,36 @@ def refusal(answer: Answer, subject: Subject, cluster: str, lacking: Sequence[st
         lacking: of the subject's verbs, those that no role gives to this account.
     """
     if answer.status == 401:
-        return ClusterLogin("the API server does not accept the credentials, or they have expired", on=cluster, next=LOG_IN)
+        return ClusterLogin(
+            "the API server does not accept the credentials, or they have expired",
+            on=cluster,
+            next=LOG_IN,
+        )
     if answer.status == 403 and lacking:
         return _forbidden(answer, subject, cluster, lacking)
     if answer.lacks_namespace:
         cure = f"`kubectl create namespace {subject.namespace}`, or name another in the environment's settings"
         return NamespaceMissing(f"there is no namespace {subject.namespace}", on=cluster, next=cure)
-    on = f"{subject.resource} {subject.name}".strip() + f", namespace {subject.namespace}, {cluster}"
-    return _conflict(answer.conflicts, on) if answer.status == 409 and answer.conflicts else _refused(answer, on)
+    on = (
+        f"{subject.resource} {subject.name}".strip() + f", namespace {subject.namespace}, {cluster}"
+    )
+    return (
+        _conflict(answer.conflicts, on)
+        if answer.status == 409 and answer.conflicts
+        else _refused(answer, on)
+    )
 
 
-def _forbidden(answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str]) -> ClusterForbidden:
+def _forbidden(
+    answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str]
+) -> ClusterForbidden:
     verbs = ", ".join(f'"{verb}"' for verb in lacking)
     lines = [f"# {answer.message}"] if answer.message else []
-    lines += [f'- apiGroups: ["{subject.group}"]', f'  resources: ["{subject.plural}"]', f"  verbs: [{verbs}]"]
+    lines += [
+        f'- apiGroups: ["{subject.group}"]',
+        f'  resources: ["{subject.plural}"]',
+        f"  verbs: [{verbs}]",
+    ]
     what = f"this account may not {' or '.join(lacking)} {subject.resource} in namespace {subject.namespace}"
     return ClusterForbidden(what, on=cluster, next=_ROLE, detail="\n".join(lines))
 
@@ -74,7 +100,9 @@ def _forbidden(answer: Answer, subject: Subject, cluster: str, lacking: Sequence
 def _conflict(owners: dict[str, str], on: str) -> FieldConflict:
     named = " and ".join(dict.fromkeys(owners.values()))
     detail = "\n".join(f"  {field}: {owner}" for field, owner in owners.items())
-    error = FieldConflict(f"fields that a release sets are owned by {named}", on=on, next=_TAKE_OVER, detail=detail)
+    error = FieldConflict(
+        f"fields that a release sets are owned by {named}", on=on, next=_TAKE_OVER, detail=detail
+    )
     error.owners = owners
     return error
 
@@ -82,17 +110,23 @@ def _conflict(owners: dict[str, str], on: str) -> FieldConflict:
 def _refused(answer: Answer, on: str) -> ClusterRefused:
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == 404 and "name" not in answer.details:
-        what, cure = (
-            f"the API server does not know this kind of object ({status})",
-            "see `kubectl api-resources`; the cluster may be too old",
-        )
+        what = f"the API server does not know this kind of object ({status})"
+        cure = "see `kubectl api-resources`; the cluster may be too old"
     elif answer.status == 429 or answer.status >= 500:
-        what, cure = f"the API server failed, and went on failing ({status})", "run again; if it stays so, its log or its webhooks show why"
+        what = f"the API server failed, and went on failing ({status})"
+        cure = "run again; if it stays so, its log or its webhooks show why"
     else:
-        what, cure = f"the API server refused it ({status})", "mend what it names: a manifest, a quota, or a policy of the namespace"
-    told = [f"  {cause.get('field', '')}: {shown(cause['message'])}" for cause in answer.causes if cause.get("message")]
+        what = f"the API server refused it ({status})"
+        cure = "mend what it names: a manifest, a quota, or a policy of the namespace"
+    told = [
+        f"  {cause.get('field', '')}: {shown(cause['message'])}"
+        for cause in answer.causes
+        if cause.get("message")
+    ]
     message = answer.message or shown(answer.text)
-    return ClusterRefused(what, on=on, next=cure, detail="\n".join(told) or (f"  {message}" if message else ""))
+    return ClusterRefused(
+        what, on=on, next=cure, detail="\n".join(told) or (f"  {message}" if message else "")
+    )
 
 
 def no_server(cluster: str) -> ClusterRefused:
@@ -109,17 +143,27 @@ def lost(error: BaseException, cluster: str) -> tuple[ClusterError, bool]:
             what = f"the API server's certificate is not trusted ({one.verify_message})"
             cure = "see that the kubeconfig has this cluster's CA and server; on AKS `az aks get-credentials` writes them anew"
             return ClusterUnreachable(what, on=cluster, next=cure), False
-        if isinstance(one, ssl.SSLError) and not isinstance(one, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        if isinstance(one, ssl.SSLError) and not isinstance(
+            one, (ssl.SSLEOFError, ssl.SSLZeroReturnError)
+        ):
             return _insecure(str(one.reason), cluster), False
     cure = "see whether the cluster runs, and check the server's address in the kubeconfig, the network and the proxies"
-    return ClusterUnreachable(f"the API server gives no answer ({_why(chain)})", on=cluster, next=cure), not isinstance(error, ValueError)
+    return ClusterUnreachable(
+        f"the API server gives no answer ({_why(chain)})", on=cluster, next=cure
+    ), not isinstance(error, ValueError)
 
 
 def _insecure(reason: str, cluster: str) -> ClusterError:
     if "ALERT" in reason and any(word in reason for word in _TURNED_DOWN):
-        return ClusterLogin(f"the API server does not accept the client certificate ({reason})", on=cluster, next=LOG_IN)
+        return ClusterLogin(
+            f"the API server does not accept the client certificate ({reason})",
+            on=cluster,
+            next=LOG_IN,
+        )
     cure = "check the server's address, and the certificates and keys that the kubeconfig names"
-    return ClusterUnreachable(f"no secure connection could be made to the API server ({reason})", on=cluster, next=cure)
+    return ClusterUnreachable(
+        f"no secure connection could be made to the API server ({reason})", on=cluster, next=cure
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -52,7 +52,9 @@ def chosen(kubeconfig: str, context: str) -> Context | None:
     """
     if kubeconfig == IN_CLUSTER and context:
         raise ClusterUnknown(
-            f"the account of a pod has no context {context}", on=IN_CLUSTER, next="take out `context`, or name a kubeconfig"
+            f"the account of a pod has no context {context}",
+            on=IN_CLUSTER,
+            next="take out `context`, or name a kubeconfig",
         )
     files = [] if kubeconfig == IN_CLUSTER else _files(kubeconfig, context)
     return _Book.read(files).context(context) if files else None
@@ -60,14 +62,20 @@ def chosen(kubeconfig: str, context: str) -> Context | None:
 
 def malformed(where: Path | str, why: str) -> ClusterUnknown:
     """The error of a kubeconfig that is not one."""
-    return ClusterUnknown(f"the kubeconfig cannot be used: {why}", on=str(where), next="mend it, or have what made it write it anew")
+    return ClusterUnknown(
+        f"the kubeconfig cannot be used: {why}",
+        on=str(where),
+        next="mend it, or have what made it write it anew",
+    )
 
 
 def _files(kubeconfig: str, context: str) -> list[Path]:
     """The kubeconfig files that are there; none if this runs in a pod and nothing is said of any."""
     named = kubeconfig or os.environ.get("KUBECONFIG", "")
-    paths = [Path(part).expanduser() for part in (named or "~/.kube/config").split(os.pathsep) if part]
-    found = [path for path in paths if os.path.exists(path)]  # noqa: PTH110  Path.exists raises where a folder is closed to us
+    paths = [
+        Path(part).expanduser() for part in (named or "~/.kube/config").split(os.pathsep) if part
+    ]
+    found = [path for path in paths if os.path.exists(path)]  # noqa: PTH110 - Path.exists raises where a folder is closed to us
     if found or (not named and not context and os.environ.get("KUBERNETES_SERVICE_HOST")):
         return found
     raise ClusterUnknown("there is no kubeconfig", on=", ".join(map(str, paths)), next=CHOOSE)
@@ -96,7 +104,9 @@ class _Book:
 
     files: list[Path]
     current: str = ""
-    entries: dict[str, dict[str, _Entry]] = field(default_factory=lambda: {kind: {} for kind in _KINDS})
+    entries: dict[str, dict[str, _Entry]] = field(
+        default_factory=lambda: {kind: {} for kind in _KINDS}
+    )
 
     @classmethod
     def read(cls, files: list[Path]) -> _Book:
@@ -116,11 +126,18 @@ class _Book:
     def context(self, wanted: str) -> Context:
         name = wanted or self.current
         if name not in self.entries["contexts"]:
-            what = f"the kubeconfig has no context {name}" if name else "the kubeconfig has no current context"
+            what = (
+                f"the kubeconfig has no context {name}"
+                if name
+                else "the kubeconfig has no current context"
+            )
             known = "\n".join(f"  {context}" for context in sorted(self.entries["contexts"]))
-            raise ClusterUnknown(what, on=self.shown, next=CHOOSE, detail=known or "  it has no contexts at all")
+            raise ClusterUnknown(
+                what, on=self.shown, next=CHOOSE, detail=known or "  it has no contexts at all"
+            )
         said = self.entries["contexts"][name].content
-        cluster, user = self._spoken_of("cluster", said, name), self._spoken_of("user", said, name)
+        cluster = self._spoken_of("cluster", said, name)
+        user = self._spoken_of("user", said, name)
         if not isinstance(cluster.get("server"), str):
             raise malformed(self.shown, f"the cluster of its context {name} has no server")
         return Context(os.pathsep.join(map(str, self.files)), name, cluster, user)
@@ -132,9 +149,14 @@ class _Book:
             return {}
         entry = self.entries[f"{what}s"].get(str(name))
         if entry is None:
-            raise malformed(self.shown, f"its context {context} speaks of a {what} {name} that it does not describe")
+            raise malformed(
+                self.shown,
+                f"its context {context} speaks of a {what} {name} that it does not describe",
+            )
         for path in entry.missing():
-            raise malformed(self.shown, f"its {what} {name} names a file that cannot be read, {path}")
+            raise malformed(
+                self.shown, f"its {what} {name} names a file that cannot be read, {path}"
+            )
         return entry.content
 
 
@@ -145,7 +167,9 @@ def _content(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         what = f"the kubeconfig cannot be read ({error.strerror})"
-        raise ClusterUnknown(what, on=str(path), next="see who owns it and who may read it") from error
+        raise ClusterUnknown(
+            what, on=str(path), next="see who owns it and who may read it"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError):
         # Without a cause: the parser quotes the file.
         raise malformed(path, "it is no YAML") from None
@@ -154,9 +178,15 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _named(content: Mapping[str, Any], kind: str, inner: str, path: Path) -> Iterator[tuple[str, _Entry]]:
+def _named(
+    content: Mapping[str, Any], kind: str, inner: str, path: Path
+) -> Iterator[tuple[str, _Entry]]:
     entries = content.get(kind) or []
     for entry in entries if isinstance(entries, list) else [entries]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not isinstance(entry.get(inner) or {}, dict):
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("name"), str)
+            or not isinstance(entry.get(inner) or {}, dict)
+        ):
             raise malformed(path, f"its {kind} have not the form of such")
         yield entry["name"], _Entry(entry.get(inner) or {}, path.absolute().parent)

@@ -79,7 +79,9 @@ class Cluster(Protocol):
     def serves(self, kind: str) -> bool:
         """Whether the API server knows that kind in the version that KINDS names."""
 
-    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
+    def apply(
+        self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
+    ) -> Object:
         """Server-side apply under our own name: makes the object, or sets exactly the fields that are given; others stay.
 
         Args:

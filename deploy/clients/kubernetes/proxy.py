@@ -29,8 +29,19 @@ class Proxy:
         good: gives an answer back; raises the ClusterError of one that was not good.
     """
 
-    def __init__(self, wire: Wire, server: Patient, path: str, subject: Subject, good: Callable[[Answer, Subject], Answer]) -> None:
-        self._wire, self._server, self._path, self._subject, self._good = wire, server, path, subject, good
+    def __init__(
+        self,
+        wire: Wire,
+        server: Patient,
+        path: str,
+        subject: Subject,
+        good: Callable[[Answer, Subject], Answer],
+    ) -> None:
+        self._wire = wire
+        self._server = server
+        self._path = path
+        self._subject = subject
+        self._good = good
         self._unreachable = False
 
     def lead(self, ask: Ask, question: Question) -> Reply:
@@ -54,7 +65,9 @@ class Proxy:
         # What could not be reached for so long is not waited for again with every question.
         insist = question.insist and not self._unreachable
         call = Call(question.method, self._path)
-        answer = self._server.ask(call, f"{subject.verbs} {subject.resource}", None if insist else 0.0, send)
+        answer = self._server.ask(
+            call, f"{subject.verbs} {subject.resource}", None if insist else 0.0, send
+        )
         # By 503 it says that nobody answers there, which in the end is the application's matter.
         self._unreachable = answer.status == 503
         if not (self._unreachable or (_fails(answer.status) and not insist)):

@@ -51,7 +51,9 @@ class Patient:
         self._met = False
         self._allowed: set[str] = set()
 
-    def ask(self, call: Call, about: str, at_most: float | None = None, send: Send | None = None) -> Answer:
+    def ask(
+        self, call: Call, about: str, at_most: float | None = None, send: Send | None = None
+    ) -> Answer:
         """What the server answers, good or not, once that is worth believing.
 
         Args:
@@ -64,7 +66,9 @@ class Patient:
             ClusterError: there was no answer.
             Exception: whatever must hold before the call is made does not.
         """
-        attempt, renewed, began = 0, False, None
+        attempt = 0
+        renewed = False
+        began = None
         while True:
             outcome = self._once(call, send or self._wire.send)
             if isinstance(outcome, Answer) and outcome.status == 401 and self._met and not renewed:
@@ -82,19 +86,27 @@ class Patient:
     def _once(self, call: Call, send: Send) -> Answer | Lost:
         call.require()
         # Admission webhooks may take half a minute.
-        within = (5.0, 35.0) if self._met else (self._patience.stranger, 2 * self._patience.stranger)
+        within = (
+            (5.0, 35.0) if self._met else (self._patience.stranger, 2 * self._patience.stranger)
+        )
         try:
             return send(call, within)
         except Lost as lost:
             return lost
 
-    def _worth(self, outcome: Answer | Lost, call: Call, about: str, at_most: float | None) -> float:
+    def _worth(
+        self, outcome: Answer | Lost, call: Call, about: str, at_most: float | None
+    ) -> float:
         """For how many seconds such an outcome is not believed."""
         away = self._patience.known if self._met else self._patience.stranger
         if isinstance(outcome, Lost):
             return away if outcome.passing else 0.0
         if outcome.status in _AWAY:
-            limits = [away, *([self._patience.stranger] if _stumbled(outcome, call) else []), *([] if at_most is None else [at_most])]
+            limits = [
+                away,
+                *([self._patience.stranger] if _stumbled(outcome, call) else []),
+                *([] if at_most is None else [at_most]),
+            ]
             return min(limits)
         refused = outcome.status in _UNKNOWN and about in self._allowed
         return self._patience.settling if refused or _raced(outcome, call) else 0.0
@@ -109,10 +121,14 @@ class Patient:
 
     def _wait(self, outcome: Answer | Lost, attempt: int, waited: float, left: float) -> None:
         if isinstance(outcome, Lost):
-            why, retry_after = outcome.error.what, ""
+            why = outcome.error.what
+            retry_after = ""
         else:
-            why, retry_after = f"it answers {outcome.status} {outcome.message or outcome.reason}".strip(), outcome.retry_after
-        progress.note(f"waiting for {self._wire.name}: {why} ({progress.seconds(waited)} so far, {progress.seconds(left)} left)")
+            why = f"it answers {outcome.status} {outcome.message or outcome.reason}".strip()
+            retry_after = outcome.retry_after
+        progress.note(
+            f"waiting for {self._wire.name}: {why} ({progress.seconds(waited)} so far, {progress.seconds(left)} left)"
+        )
         self._patience.wait(min(left, self._patience.pause(attempt, retry_after)))
 
 
@@ -125,4 +141,6 @@ def _raced(answer: Answer, call: Call) -> bool:
     """Whether the server lost a race with another writer, and wants the same to be asked again."""
     if answer.status != 409:
         return False
-    return (call.method == "PATCH" and not answer.conflicts) or (call.method == "POST" and answer.reason != "AlreadyExists")
+    return (call.method == "PATCH" and not answer.conflicts) or (
+        call.method == "POST" and answer.reason != "AlreadyExists"
+    )

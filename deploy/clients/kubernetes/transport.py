@@ -77,7 +77,9 @@ class Answer:
     def causes(self) -> list[Mapping[str, Any]]:
         """The single reasons of a Status."""
         found = self.details.get("causes")
-        return [cause for cause in found if isinstance(cause, dict)] if isinstance(found, list) else []
+        return (
+            [cause for cause in found if isinstance(cause, dict)] if isinstance(found, list) else []
+        )
 
     @property
     def lacks_namespace(self) -> bool:
@@ -88,7 +90,10 @@ class Answer:
     def conflicts(self) -> dict[str, str]:
         """The fields that somebody else owns, with the owners' names."""
         found = [cause for cause in self.causes if cause.get("reason") == "FieldManagerConflict"]
-        return {str(cause.get("field")).removeprefix("."): _owner(str(cause.get("message"))) for cause in found}
+        return {
+            str(cause.get("field")).removeprefix("."): _owner(str(cause.get("message")))
+            for cause in found
+        }
 
 
 Send = Callable[[Call, tuple[float, float]], Answer]
@@ -123,7 +128,7 @@ class Lost(Exception):
         passing: whether asking again may help.
     """
 
-    def __init__(self, error: ClusterError, passing: bool) -> None:  # noqa: FBT001  told apart by the two types
+    def __init__(self, error: ClusterError, passing: bool) -> None:  # noqa: FBT001 - told apart by the two types
         super().__init__(error.what)
         self.error = error
         self.passing = passing

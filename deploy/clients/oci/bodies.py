@@ -14,7 +14,10 @@ class Part(io.RawIOBase):
     """A stretch of a file as a request body of known length that reports what was sent."""
 
     def __init__(self, file: BinaryIO, start: int, length: int, advance: Advance) -> None:
-        self._file, self._start, self._length, self._advance = file, start, length, advance
+        self._file = file
+        self._start = start
+        self._length = length
+        self._advance = advance
         self.sent = 0
         file.seek(start)
 
@@ -47,8 +50,9 @@ class Arriving(io.RawIOBase):
         reaching: a context that turns what can break on the way into errors of this project.
     """
 
-    def __init__(self, raw: Any, reaching: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401  urllib3 is imported lazily
-        self._raw, self._reaching = raw, reaching
+    def __init__(self, raw: Any, reaching: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401 - urllib3 is imported lazily
+        self._raw = raw
+        self._reaching = reaching
 
     def readable(self) -> bool:
         return True

@@ -14,7 +14,13 @@ from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.download import Download
 from deploy.clients.oci.http import OK, Conversation, Login, Patience
 from deploy.clients.oci.upload import Blob, Opener, Upload
-from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
+from deploy.errors import (
+    BlobCorrupt,
+    RegistryDenied,
+    RegistryError,
+    RegistryRefused,
+    RegistryUnreachable,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -23,7 +29,8 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPT = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
 _PART = 64 << 20
 _MAX_MANIFEST = 4 << 20
-_CREATED, _ACCEPTED = 201, 202
+_CREATED = 201
+_ACCEPTED = 202
 
 
 class Registry(Protocol):
@@ -37,7 +44,9 @@ class Registry(Protocol):
     def mount(self, repository: str, digest: str, source: str) -> bool:
         """Takes a blob over from another repository of this registry; False if that cannot be done."""
 
-    def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
+    def upload(
+        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+    ) -> None:
         """Sends a blob, going on where a broken connection left off if the registry can."""
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
@@ -61,51 +70,84 @@ class HttpRegistry:
     """
 
     def __init__(
-        self, host: str, login: Callable[[], Login | None] = lambda: None, *, part: int = _PART, patience: Patience | None = None
+        self,
+        host: str,
+        login: Callable[[], Login | None] = lambda: None,
+        *,
+        part: int = _PART,
+        patience: Patience | None = None,
     ) -> None:
         self.host = host
         self._part = part
         self._http = Conversation(host, login, patience or Patience())
 
     def has(self, repository: str, digest: str) -> bool:
-        return self._http.ask("HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)).status_code == OK
+        return (
+            self._http.ask(
+                "HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)
+            ).status_code
+            == OK
+        )
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
         path = f"/v2/{repository}/blobs/uploads/"
         params = {"mount": digest, "from": source}
         try:
-            answer = self._http.ask("POST", path, repository, source=source, params=params, expect=(_CREATED, _ACCEPTED, 404, 405))
+            answer = self._http.ask(
+                "POST",
+                path,
+                repository,
+                source=source,
+                params=params,
+                expect=(_CREATED, _ACCEPTED, 404, 405),
+            )
         except RegistryDenied:
             # Who may not read there may still push here; if not, the upload says so.
             return False
         if answer.status_code == _ACCEPTED:
             # The registry has begun an upload instead. Not everybody may cancel one, and it expires by itself.
             with suppress(RegistryError):
-                self._http.once("DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204))
+                self._http.once(
+                    "DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204)
+                )
         return answer.status_code == _CREATED
 
-    def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
-        stored = Upload(self._http, Blob(repository, digest, size, opened), self._part, advance).send()
+    def upload(
+        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+    ) -> None:
+        stored = Upload(
+            self._http, Blob(repository, digest, size, opened), self._part, advance
+        ).send()
         self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
         path = f"/v2/{repository}/blobs/{digest}"
         answer = self._http.ask("GET", path, repository, stream=True)
-        return cast("IO[bytes]", Download(self._http, path, repository, self._http.arriving(answer)))
+        return cast(
+            "IO[bytes]", Download(self._http, path, repository, self._http.arriving(answer))
+        )
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
 
         def read() -> bytes | None:
-            with self._http.once("GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)) as answer:
-                return self._http.whole(answer, _MAX_MANIFEST + 1) if answer.status_code == OK else None
+            with self._http.once(
+                "GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)
+            ) as answer:
+                return (
+                    self._http.whole(answer, _MAX_MANIFEST + 1)
+                    if answer.status_code == OK
+                    else None
+                )
 
         data = self._http.patiently(read)
         if data is None:
             return None
         if len(data) > _MAX_MANIFEST:
             raise RegistryRefused(
-                "the registry answered with a manifest of more than 4 MB", on=f"{self.host}{path}", next="push the release again"
+                "the registry answered with a manifest of more than 4 MB",
+                on=f"{self.host}{path}",
+                next="push the release again",
             )
         if reference.startswith("sha256:") and _digest(data) != reference:
             raise BlobCorrupt(
@@ -118,7 +160,14 @@ class HttpRegistry:
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         path = f"/v2/{repository}/manifests/{reference}"
-        answer = self._http.ask("PUT", path, repository, data=data, headers={"Content-Type": MANIFEST}, expect=(OK, _CREATED, _ACCEPTED))
+        answer = self._http.ask(
+            "PUT",
+            path,
+            repository,
+            data=data,
+            headers={"Content-Type": MANIFEST},
+            expect=(OK, _CREATED, _ACCEPTED),
+        )
         self._same(_stored(answer, _digest(data)), _digest(data), path)
 
     def ping(self) -> None:
@@ -134,7 +183,9 @@ class HttpRegistry:
             and answer.content.strip() not in (b"", b"{}")
         ):
             raise RegistryUnreachable(
-                "something else answers where the registry should be", on=self.host, next="choose another port or host"
+                "something else answers where the registry should be",
+                on=self.host,
+                next="choose another port or host",
             )
 
     def _same(self, stored: str, digest: str, path: str) -> None:

@@ -26,7 +26,10 @@ class Download(io.RawIOBase):
     """
 
     def __init__(self, http: Conversation, path: str, repository: str, arriving: Arriving) -> None:
-        self._http, self._path, self._repository, self._arriving = http, path, repository, arriving
+        self._http = http
+        self._path = path
+        self._repository = repository
+        self._arriving = arriving
         self._offset = self._again = self._failures = 0
 
     def readable(self) -> bool:
@@ -42,7 +45,8 @@ class Download(io.RawIOBase):
             else:
                 break
         if data:
-            self._offset, self._failures = self._offset + len(data), 0
+            self._offset = self._offset + len(data)
+            self._failures = 0
         return data
 
     def close(self) -> None:
@@ -62,7 +66,9 @@ class Download(io.RawIOBase):
         self._http.pause(self._failures, error)
         self._arriving.close()
         headers = {"Range": f"bytes={self._offset}-"}
-        answer = self._http.ask("GET", self._path, self._repository, headers=headers, stream=True, expect=(OK, _PARTIAL))
+        answer = self._http.ask(
+            "GET", self._path, self._repository, headers=headers, stream=True, expect=(OK, _PARTIAL)
+        )
         self._arriving = self._http.arriving(answer)
         # A registry that gives no parts begins anew.
         self._again = self._offset if answer.status_code == OK else 0

@@ -20,7 +20,13 @@ from deploy.clients import backoff
 from deploy.clients import http_adapter as connections
 from deploy.clients.oci.bodies import Arriving, Part
 from deploy.clients.oci.responses import is_full, settle, token, told, whole
-from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
+from deploy.errors import (
+    RegistryDenied,
+    RegistryError,
+    RegistryNotFound,
+    RegistryRefused,
+    RegistryUnreachable,
+)
 
 if TYPE_CHECKING:
     import requests
@@ -77,7 +83,7 @@ class Conversation:
         self._authorization: dict[str, str] = {}
         self._open: requests.Session | None = None
 
-    def ask(self, method: str, url: str, repository: str = "", **options: Any) -> requests.Response:  # noqa: ANN401  requests' own options
+    def ask(self, method: str, url: str, repository: str = "", **options: Any) -> requests.Response:  # noqa: ANN401 - requests' own options
         return self.patiently(lambda: self.once(method, url, repository, **options))
 
     def patiently(self, ask: Callable[[], Answer]) -> Answer:
@@ -136,7 +142,9 @@ class Conversation:
         told = answer.headers.get("Location")
         if told is None:
             raise RegistryRefused(
-                "the registry did not say where the upload goes on", on=_shown(answer.url), next="see whether a registry answers there"
+                "the registry did not say where the upload goes on",
+                on=_shown(answer.url),
+                next="see whether a registry answers there",
             )
         return urljoin(answer.url, told)
 
@@ -177,7 +185,9 @@ class Conversation:
             yield
         except requests.exceptions.SSLError as error:
             raise RegistryUnreachable(
-                "the registry's certificate is not trusted", on=_shown(url), next="name your CA bundle in REQUESTS_CA_BUNDLE"
+                "the registry's certificate is not trusted",
+                on=_shown(url),
+                next="name your CA bundle in REQUESTS_CA_BUNDLE",
             ) from error
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             unreachable = RegistryUnreachable(
@@ -190,12 +200,16 @@ class Conversation:
 
     def _refusal(self, answer: requests.Response, method: str, url: str) -> RegistryError:
         status = answer.status_code
-        what, on, detail = f"the registry answered {status} {answer.reason} to {method}", _shown(url), self._hidden(told(answer))
+        what = f"the registry answered {status} {answer.reason} to {method}"
+        on = _shown(url)
+        detail = self._hidden(told(answer))
         if status in (401, 403):
             advice = "log in with `docker login`, or name the variables that hold user and password in the environment's settings"
             return RegistryDenied(what, on=on, next=advice, detail=detail)
         if status == 404:
-            return RegistryNotFound(what, on=on, next="check registry and repository in pipeline.toml", detail=detail)
+            return RegistryNotFound(
+                what, on=on, next="check registry and repository in pipeline.toml", detail=detail
+            )
         if is_full(answer):
             return RegistryRefused(
                 f"the registry has no space left: it answered {status} to {method}",
@@ -203,8 +217,16 @@ class Conversation:
                 next="free some space where the registry keeps its data, then run again",
                 detail=detail,
             )
-        known = {413: "a proxy before the registry limits the body; raise its limit", 429: "the registry limits requests; run again later"}
-        error = RegistryRefused(what, on=on, next=known.get(status, "run again; see the registry's log if it stays so"), detail=detail)
+        known = {
+            413: "a proxy before the registry limits the body; raise its limit",
+            429: "the registry limits requests; run again later",
+        }
+        error = RegistryRefused(
+            what,
+            on=on,
+            next=known.get(status, "run again; see the registry's log if it stays so"),
+            detail=detail,
+        )
         error.transient = status in _TRANSIENT
         error.retry_after = answer.headers.get("Retry-After", "")
         return error
@@ -246,20 +268,33 @@ class Conversation:
         realm = challenge.get("realm", "")
         if urlsplit(realm).scheme != "https" and not self._loopback:
             raise RegistryDenied(
-                "the registry asks to log in over an unencrypted address", on=_shown(realm), next="use a registry with HTTPS"
+                "the registry asks to log in over an unencrypted address",
+                on=_shown(realm),
+                next="use a registry with HTTPS",
             )
         # One parameter a resource: a mount asks for two.
-        params = {"service": challenge.get("service", ""), "scope": (scope or challenge.get("scope", "")).split()}
+        params = {
+            "service": challenge.get("service", ""),
+            "scope": (scope or challenge.get("scope", "")).split(),
+        }
         auth = (self._login.user, self._login.password) if self._login else None
         with self._reaching(realm):
-            answer = self._session.get(realm, params=params, auth=auth, timeout=(self.patience.connect, self.patience.read), stream=True)
+            answer = self._session.get(
+                realm,
+                params=params,
+                auth=auth,
+                timeout=(self.patience.connect, self.patience.read),
+                stream=True,
+            )
             settle(answer, self.patience.read)
         if answer.status_code != OK:
             raise self._refusal(answer, "GET", realm)
         given = token(answer)
         if given is None:
             raise RegistryDenied(
-                "the registry's login service gave no token", on=_shown(realm), next="see whether the address of the registry is right"
+                "the registry's login service gave no token",
+                on=_shown(realm),
+                next="see whether the address of the registry is right",
             )
         return given
 

@@ -18,8 +18,13 @@ def configured(host: str) -> Login | None:
     try:
         found = docker.auth.load_config().resolve_authconfig(host)
     except docker.errors.DockerException as error:
-        raise RegistryDenied("the Docker configuration's login cannot be read", on=host, next="run `docker login` again") from error
+        raise RegistryDenied(
+            "the Docker configuration's login cannot be read",
+            on=host,
+            next="run `docker login` again",
+        ) from error
     if not found:
         return None
-    user, password = found.get("username") or found.get("Username"), found.get("password") or found.get("Password")
+    user = found.get("username") or found.get("Username")
+    password = found.get("password") or found.get("Password")
     return Login(user, password) if user and password else None

@@ -18,7 +18,7 @@ MOST = 1 << 20
 _SHOWN = 500
 
 
-def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401  urllib3 is imported lazily
+def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401 - urllib3 is imported lazily
     """A body as far as `most` bytes.
 
     Args:
@@ -29,7 +29,8 @@ def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401  urllib3
     Raises:
         TimeoutError: it took longer.
     """
-    content, deadline = b"", time.monotonic() + within
+    content = b""
+    deadline = time.monotonic() + within
     while len(content) < most and (piece := raw.read1(most - len(content), decode_content=True)):
         content += piece
         if time.monotonic() > deadline:
@@ -39,11 +40,11 @@ def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401  urllib3
 
 def settle(answer: requests.Response, within: float) -> None:
     """Takes an answer's body, or the start of one that is too long to mean anything; requests alone would read on without end."""
-    if isinstance(answer._content, bytes):  # noqa: SLF001  requests has no limit of its own
+    if isinstance(answer._content, bytes):  # noqa: SLF001 - requests has no limit of its own
         return
-    answer._content = b""  # noqa: SLF001  as above
+    answer._content = b""  # noqa: SLF001 - as above
     try:
-        answer._content = whole(answer.raw, MOST, within)  # noqa: SLF001  as above
+        answer._content = whole(answer.raw, MOST, within)  # noqa: SLF001 - as above
     finally:
         # A connection on which the body ended is in the pool again, and stays there.
         answer.close()
@@ -51,7 +52,10 @@ def settle(answer: requests.Response, within: float) -> None:
 
 def told(answer: requests.Response) -> str:
     """The codes and messages of the registry's own error body."""
-    return "\n".join(f"  {error.get('code', '')}: {error.get('message', '')}{_detail(error)}" for error in _errors(answer))[:_SHOWN]
+    return "\n".join(
+        f"  {error.get('code', '')}: {error.get('message', '')}{_detail(error)}"
+        for error in _errors(answer)
+    )[:_SHOWN]
 
 
 def _detail(error: dict[str, Any]) -> str:
@@ -63,9 +67,12 @@ def is_full(answer: requests.Response) -> bool:
     numbers = [
         detail["Enclosed"].get("Err")
         for error in _errors(answer)
-        if isinstance(detail := error.get("detail"), dict) and isinstance(detail.get("Enclosed"), dict)
+        if isinstance(detail := error.get("detail"), dict)
+        and isinstance(detail.get("Enclosed"), dict)
     ]
-    return answer.status_code == 507 or any(number in (errno.ENOSPC, errno.EDQUOT) for number in numbers)
+    return answer.status_code == 507 or any(
+        number in (errno.ENOSPC, errno.EDQUOT) for number in numbers
+    )
 
 
 def _errors(answer: requests.Response) -> list[dict[str, Any]]:

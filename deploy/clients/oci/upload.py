@@ -17,7 +17,9 @@ from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound
 if TYPE_CHECKING:
     import requests
 
-_CREATED, _ACCEPTED, _NO_CONTENT = 201, 202, 204
+_CREATED = 201
+_ACCEPTED = 202
+_NO_CONTENT = 204
 
 Opener = Callable[[], BinaryIO]
 
@@ -43,7 +45,10 @@ class Upload:
     """
 
     def __init__(self, http: Conversation, blob: Blob, part: int, advance: Advance) -> None:
-        self._http, self._blob, self._part, self._advance = http, blob, part, advance
+        self._http = http
+        self._blob = blob
+        self._part = part
+        self._advance = advance
         self._location = ""
         self._offset = self._furthest = self._failures = 0
 
@@ -67,7 +72,11 @@ class Upload:
             except RegistryError as error:
                 if self._offset == self._blob.size and self._is_stored():
                     return self._blob.digest
-                if self._furthest == 0 and not error.transient and not isinstance(error, RegistryDenied):
+                if (
+                    self._furthest == 0
+                    and not error.transient
+                    and not isinstance(error, RegistryDenied)
+                ):
                     return None
                 self._go_on_after(error)
 
@@ -77,16 +86,26 @@ class Upload:
 
     def _asked_to_begin(self) -> requests.Response:
         repository = self._blob.repository
-        return self._http.once("POST", f"/v2/{repository}/blobs/uploads/", repository, expect=(_ACCEPTED,))
+        return self._http.once(
+            "POST", f"/v2/{repository}/blobs/uploads/", repository, expect=(_ACCEPTED,)
+        )
 
     def _send_part(self) -> None:
         length = min(self._part, self._blob.size - self._offset)
-        headers = {"Content-Type": "application/octet-stream", "Content-Range": f"{self._offset}-{self._offset + length - 1}"}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Range": f"{self._offset}-{self._offset + length - 1}",
+        }
         with self._blob.opened() as file:
             part = Part(file, self._offset, length, self._advance)
             try:
                 answer = self._http.once(
-                    "PATCH", self._location, self._blob.repository, data=part, headers=headers, expect=(_ACCEPTED, _CREATED, _NO_CONTENT)
+                    "PATCH",
+                    self._location,
+                    self._blob.repository,
+                    data=part,
+                    headers=headers,
+                    expect=(_ACCEPTED, _CREATED, _NO_CONTENT),
                 )
                 self._location = self._http.location(answer)
             except RegistryError:
@@ -98,7 +117,8 @@ class Upload:
         """Goes on from there; only what was never reached before is progress, and forgives the failures."""
         self._offset = offset
         if offset > self._furthest:
-            self._furthest, self._failures = offset, 0
+            self._furthest = offset
+            self._failures = 0
 
     def _finish(self, body: Part | None) -> str:
         """Names the digest of what was sent, and sends the last bytes with it."""
@@ -116,10 +136,13 @@ class Upload:
     def _go_on_after(self, error: RegistryError) -> None:
         """Finds out where to go on; from the start if the registry has lost the upload, never without end."""
         self._failures += 1
-        if self._failures >= ATTEMPTS or not (error.transient or isinstance(error, RegistryNotFound)):
+        if self._failures >= ATTEMPTS or not (
+            error.transient or isinstance(error, RegistryNotFound)
+        ):
             raise error
         self._http.pause(self._failures, error)
-        before, held = self._offset, self._held()
+        before = self._offset
+        held = self._held()
         if held is None:
             self._begin()
         else:
@@ -128,7 +151,9 @@ class Upload:
 
     def _held(self) -> int | None:
         """How many bytes of the upload the registry has, or None if it will not say."""
-        answer = self._http.ask("GET", self._location, self._blob.repository, expect=(_NO_CONTENT, 400, 404, 405, 416))
+        answer = self._http.ask(
+            "GET", self._location, self._blob.repository, expect=(_NO_CONTENT, 400, 404, 405, 416)
+        )
         found = re.match(r"^(?:bytes=)?0-(\d+)$", answer.headers.get("Range", ""))
         if answer.status_code != _NO_CONTENT or not found:
             return None
@@ -139,7 +164,9 @@ class Upload:
     def _is_stored(self) -> bool:
         """Whether the blob arrived, though its last answer did not."""
         path = f"/v2/{self._blob.repository}/blobs/{self._blob.digest}"
-        return self._http.ask("HEAD", path, self._blob.repository, expect=(OK, 404)).status_code == OK
+        return (
+            self._http.ask("HEAD", path, self._blob.repository, expect=(OK, 404)).status_code == OK
+        )
 
     def _at_once(self) -> str:
         return self._http.patiently(self._sent_at_once)

@@ -68,14 +68,21 @@ def opened(location: str, base: Path) -> Store:
             folder = (base / location).resolve()
         except (ValueError, OSError) as error:
             raise SettingsInvalid(
-                f"the model store's folder cannot be used: {error}", on=repr(location), next="mend `store` in [model]"
+                f"the model store's folder cannot be used: {error}",
+                on=repr(location),
+                next="mend `store` in [model]",
             ) from error
-        return ObjectStore(lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder)
+        return ObjectStore(
+            lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder
+        )
     try:
         found = obstore.store.from_url(location)
     except (BaseError, ValueError) as error:
         raise SettingsInvalid(
-            "the model store's URL cannot be used", on=location, next="see docs/03-models.md for the forms of a store", detail=_brief(error)
+            "the model store's URL cannot be used",
+            on=location,
+            next="see docs/03-models.md for the forms of a store",
+            detail=_brief(error),
         ) from error
     return ObjectStore(lambda: found, location)
 
@@ -89,8 +96,14 @@ class ObjectStore:
         folder: for a local store, its folder; it is made by the first thing written, so that looking changes nothing.
     """
 
-    def __init__(self, connect: Callable[[], obstore.store.ObjectStore], where: str, folder: Path | None = None) -> None:
-        self._connect, self._folder = connect, folder
+    def __init__(
+        self,
+        connect: Callable[[], obstore.store.ObjectStore],
+        where: str,
+        folder: Path | None = None,
+    ) -> None:
+        self._connect = connect
+        self._folder = folder
         self.where = where
 
     @cached_property
@@ -160,7 +173,9 @@ class ObjectStore:
         import obstore
 
         for start in range(0, size, CHUNK):
-            yield bytes(obstore.get_range(self._store, name, start=start, end=min(start + CHUNK, size)))
+            yield bytes(
+                obstore.get_range(self._store, name, start=start, end=min(start + CHUNK, size))
+            )
 
     def create(self, name: str, data: bytes) -> bool:
         import obstore
@@ -224,10 +239,17 @@ def _is(number: int, error: Exception) -> bool:
 
 def _denied(error: Exception, on: str) -> StoreUnreachable:
     return StoreUnreachable(
-        "the model store refused the login or the permission", on=on, next="check the account's rights", detail=_brief(error)
+        "the model store refused the login or the permission",
+        on=on,
+        next="check the account's rights",
+        detail=_brief(error),
     )
 
 
 def _brief(error: Exception) -> str:
     """The first line of the library's message; the rest is its debug output."""
-    return f"  {str(error).strip().splitlines()[0]}" if str(error).strip() else f"  {type(error).__name__}"
+    return (
+        f"  {str(error).strip().splitlines()[0]}"
+        if str(error).strip()
+        else f"  {type(error).__name__}"
+    )

@@ -29,7 +29,9 @@ class Lock:
     """
 
     def __init__(self, premises: Premises, image: Callable[[], str]) -> None:
-        self._premises, self._engine, self._image = premises, premises.engine, image
+        self._premises = premises
+        self._engine = premises.engine
+        self._image = image
 
     @contextmanager
     def held(self, wait: float) -> Iterator[None]:
@@ -68,15 +70,23 @@ class Lock:
             time.sleep(_POLL)
 
     def _spec(self) -> Spec:
-        mine = {_OWNER: str(Owner.current()), _MACHINE: machine(), _SINCE: datetime.now(UTC).isoformat()}
+        mine = {
+            _OWNER: str(Owner.current()),
+            _MACHINE: machine(),
+            _SINCE: datetime.now(UTC).isoformat(),
+        }
         labels = self._premises.role("lock") | mine
-        return Spec(name=f"{self._premises.name}-lock", image=self._image(), labels=labels, command=("cat",))
+        return Spec(
+            name=f"{self._premises.name}-lock", image=self._image(), labels=labels, command=("cat",)
+        )
 
     def _holder(self) -> str:
         """Who has the lock and since when; one whose holder has ended, or that was made but never held, is removed."""
         for container in self._engine.containers(self._premises.role("lock")):
             since = datetime.fromisoformat(container.labels[_SINCE])
-            if _is_stillborn(container, since) or has_ended(container.labels[_OWNER], container.labels.get(_MACHINE, "")):
+            if _is_stillborn(container, since) or has_ended(
+                container.labels[_OWNER], container.labels.get(_MACHINE, "")
+            ):
                 self._engine.remove(container.id)
             return f"{Owner.parse(container.labels[_OWNER]).shown}, since {since.astimezone():%H:%M:%S}"
         return ""

@@ -22,7 +22,8 @@ class Premises:
     """
 
     def __init__(self, engine: Engine, app: str, environment: str) -> None:
-        self.engine, self.environment = engine, environment
+        self.engine = engine
+        self.environment = environment
         self.name = f"twinship-{app}-{environment}"
         self.labels = {LABEL: "yes", APP: app, _ENVIRONMENT: environment}
 

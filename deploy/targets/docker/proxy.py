@@ -25,7 +25,7 @@ CONFIG = "haproxy.cfg"
 PORT = 8080
 STATE = "/state"
 COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE}/{CONFIG}")
-_SOCKET = "/tmp/admin.sock"  # noqa: S108  a path in the container
+_SOCKET = "/tmp/admin.sock"  # noqa: S108 - a path in the container
 _BUFFER = 65536
 # What a buffer holds of a body, beside its head and the room for changing that.
 _WHOLE = 60_000
@@ -58,7 +58,14 @@ def address(subnet: str, slot: int | None) -> str:
 
 
 def configuration(
-    subnet: str, slots: int, *, port: int, ready: str, in_flight: int, answer_within: float, admitted: frozenset[int] = frozenset()
+    subnet: str,
+    slots: int,
+    *,
+    port: int,
+    ready: str,
+    in_flight: int,
+    answer_within: float,
+    admitted: frozenset[int] = frozenset(),
 ) -> str:
     """The proxy's configuration: a pure function of what the environment's settings say.
 
@@ -73,7 +80,8 @@ def configuration(
     """
     patience = f"{round(answer_within * 1000)}ms"
     servers = "\n".join(
-        f"    server slot-{slot} {address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}" for slot in range(1, slots + 1)
+        f"    server slot-{slot} {address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}"
+        for slot in range(1, slots + 1)
     )
     body = f"""\
 defaults
@@ -127,7 +135,9 @@ def opened(text: str) -> frozenset[int] | None:
     head, _, body = text.partition("\n\n")
     if f"description {_mark(body)}" not in head:
         return None
-    return frozenset(int(number) for number in re.findall(r"^ +server slot-(\d+) \S+$", body, re.MULTILINE))
+    return frozenset(
+        int(number) for number in re.findall(r"^ +server slot-(\d+) \S+$", body, re.MULTILINE)
+    )
 
 
 def _mark(body: str) -> str:
@@ -136,7 +146,9 @@ def _mark(body: str) -> str:
 
 
 def _marked(text: str) -> str:
-    return next(line.split()[1] for line in text.splitlines() if line.strip().startswith("description"))
+    return next(
+        line.split()[1] for line in text.splitlines() if line.strip().startswith("description")
+    )
 
 
 class Door:
@@ -165,15 +177,21 @@ class Door:
         Raises:
             EngineFailed: the proxy does not take it; it goes on with the one that it has, also when it is restarted.
         """
-        path, before = f"{STATE}/{CONFIG}", (self._engine.files(self.container, STATE) or {}).get(CONFIG, b"")
+        path = f"{STATE}/{CONFIG}"
+        before = (self._engine.files(self.container, STATE) or {}).get(CONFIG, b"")
         self._engine.put_file(self.container, path, text.encode())
         self._engine.signal(self.container, "SIGUSR2")
         try:
-            self._patiently(lambda: self._mark() == _marked(text) or None, "take its new configuration")
+            self._patiently(
+                lambda: self._mark() == _marked(text) or None, "take its new configuration"
+            )
         except EngineFailed as error:
             self._engine.put_file(self.container, path, before)
             raise EngineFailed(
-                error.what, on=error.on, next="`invoke down`, then `invoke release`: it is made anew", detail=error.detail
+                error.what,
+                on=error.on,
+                next="`invoke down`, then `invoke release`: it is made anew",
+                detail=error.detail,
             ) from error
 
     def wait(self) -> None:
@@ -198,9 +216,16 @@ class Door:
         Raises:
             EngineFailed: the proxy does not do it.
         """
-        said = self._patiently(lambda: self._said(f"set server replicas/slot-{slot} state {admission}"), "answer").strip()
+        said = self._patiently(
+            lambda: self._said(f"set server replicas/slot-{slot} state {admission}"), "answer"
+        ).strip()
         if said:
-            raise EngineFailed(f"the proxy refused to set slot {slot} to {admission}", on=self.container, next=_LOOK, detail=f"  {said}")
+            raise EngineFailed(
+                f"the proxy refused to set slot {slot} to {admission}",
+                on=self.container,
+                next=_LOOK,
+                detail=f"  {said}",
+            )
 
     def _told(self) -> dict[int, Slot] | None:
         """The slots that the proxy tells of, if its answer is whole."""
@@ -213,13 +238,27 @@ class Door:
     def _mark(self) -> str | None:
         """The word for the configuration that the proxy has, if its answer came so far."""
         said = self._said("show info")
-        return next((line.partition(":")[2].strip() for line in said.splitlines() if line.startswith("description:")), None)
+        return next(
+            (
+                line.partition(":")[2].strip()
+                for line in said.splitlines()
+                if line.startswith("description:")
+            ),
+            None,
+        )
 
     def _said(self, command: str) -> str:
         """The answer to a command; commands are made of this module's own words and numbers."""
-        code, output = self._engine.execute(self.container, ("sh", "-c", f"echo '{command}' | socat -t 5 - UNIX-CONNECT:{_SOCKET}"))
+        code, output = self._engine.execute(
+            self.container, ("sh", "-c", f"echo '{command}' | socat -t 5 - UNIX-CONNECT:{_SOCKET}")
+        )
         if code != 0:
-            raise EngineFailed("the proxy did not answer", on=self.container, next=_LOOK, detail=f"  {output.strip()}")
+            raise EngineFailed(
+                "the proxy did not answer",
+                on=self.container,
+                next=_LOOK,
+                detail=f"  {output.strip()}",
+            )
         return output
 
     def _patiently(self, ask: Callable[[], _Answer | None], what: str) -> _Answer:
@@ -232,7 +271,9 @@ class Door:
                     return answer
             if time.monotonic() > deadline:
                 end = self._engine.logs(self.container, 10)
-                raise EngineFailed(f"the proxy did not {what}", on=self.container, next=_LOOK, detail=end)
+                raise EngineFailed(
+                    f"the proxy did not {what}", on=self.container, next=_LOOK, detail=end
+                )
             time.sleep(_POLL)
 
 

@@ -8,7 +8,16 @@ from deploy.clients.docker.protocol import Container, Spec
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker.names import Premises, slot
-from deploy.targets.docker.proxy import COMMAND, CONFIG, PORT, STATE, Door, address, configuration, opened
+from deploy.targets.docker.proxy import (
+    COMMAND,
+    CONFIG,
+    PORT,
+    STATE,
+    Door,
+    address,
+    configuration,
+    opened,
+)
 
 _PLACE = "dev.twinship.place"
 _SLOTS = 12
@@ -25,8 +34,20 @@ class Doorkeeper:
         free: makes sure that nobody listens on an address and port; raises PortTaken.
     """
 
-    def __init__(self, premises: Premises, app: App, env: Docker, parts: Callable[[], str], free: Callable[[str, int], None]) -> None:
-        self._premises, self._engine, self._app, self._env, self._parts, self._free = premises, premises.engine, app, env, parts, free
+    def __init__(
+        self,
+        premises: Premises,
+        app: App,
+        env: Docker,
+        parts: Callable[[], str],
+        free: Callable[[str, int], None],
+    ) -> None:
+        self._premises = premises
+        self._engine = premises.engine
+        self._app = app
+        self._env = env
+        self._parts = parts
+        self._free = free
         self._listens = f"{env.address}:{env.port}"
 
     def opened(self, room: int = 0) -> Door:
@@ -48,7 +69,11 @@ class Doorkeeper:
         door = Door(self._engine, found.id)
         due = self._due(door, room)
         if due:
-            door.configure(self._configuration(due, frozenset(number for number, now in door.slots().items() if now.admitted)))
+            door.configure(
+                self._configuration(
+                    due, frozenset(number for number, now in door.slots().items() if now.admitted)
+                )
+            )
         return door
 
     def running(self) -> Door | None:
@@ -59,7 +84,12 @@ class Doorkeeper:
     def is_as_set(self) -> bool:
         """Whether the door is open where the settings have it, and works as they say."""
         found = self._premises.door()
-        return found is not None and found.running and self._is_here(found) and not self._due(Door(self._engine, found.id))
+        return (
+            found is not None
+            and found.running
+            and self._is_here(found)
+            and not self._due(Door(self._engine, found.id))
+        )
 
     def remember(self, door: Door, admitted: frozenset[int]) -> None:
         """From now on the door opens those slots when it is restarted."""
@@ -69,11 +99,17 @@ class Doorkeeper:
 
     def _in_place(self) -> Container:
         """The door's container, made anew if it is not where it should be, or was stopped and is of another image than the one of now."""
-        place, found = f"{self._listens} {self._parts()}", self._premises.door()
-        if found and (found.labels.get(_PLACE) == place or (found.running and self._is_here(found))):
+        place = f"{self._listens} {self._parts()}"
+        found = self._premises.door()
+        if found and (
+            found.labels.get(_PLACE) == place or (found.running and self._is_here(found))
+        ):
             return found
         # Asked before the old door goes: where the new one could not listen, the old one serves on. It has the old port itself.
-        self._free(self._env.address, 0 if found and found.running and _port(found) == self._env.port else self._env.port)
+        self._free(
+            self._env.address,
+            0 if found and found.running and _port(found) == self._env.port else self._env.port,
+        )
         if found:
             self._engine.remove(found.id)
         return self._made(place)
@@ -109,7 +145,11 @@ class Doorkeeper:
         return 0 if slots > needed and door.has(self._configuration(slots)) else slots
 
     def _needed(self, room: int) -> int:
-        return max(_SLOTS, 4 * self._env.replicas, room + max(map(slot, self._premises.replicas()), default=0))
+        return max(
+            _SLOTS,
+            4 * self._env.replicas,
+            room + max(map(slot, self._premises.replicas()), default=0),
+        )
 
     def _configuration(self, slots: int, admitted: frozenset[int] = frozenset()) -> str:
         return configuration(
@@ -126,7 +166,11 @@ class Doorkeeper:
         """The slots of the release that was settled last; where the door's file is lost, those of all that runs."""
         files = self._engine.files(door.id, STATE) or {}
         found = opened(files.get(CONFIG, b"").decode("utf-8", "replace"))
-        return frozenset(slot(replica) for replica in self._premises.replicas() if replica.running) if found is None else found
+        return (
+            frozenset(slot(replica) for replica in self._premises.replicas() if replica.running)
+            if found is None
+            else found
+        )
 
     def _write(self, door: str, text: str) -> None:
         # A file that is right is left alone: a full disk, or a crash, might leave half of a new one.

@@ -56,8 +56,12 @@ class DockerTarget:
         login: Callable[[], tuple[str, str] | None],
         free: Callable[[str, int], None],
     ) -> None:
-        self._engine, self._env, self._login = engine, env, login
-        self.environment, self.url, self.entrance = name, env.url, Entrance(env.url)
+        self._engine = engine
+        self._env = env
+        self._login = login
+        self.environment = name
+        self.url = env.url
+        self.entrance = Entrance(env.url)
         self._premises = Premises(engine, app.name, name)
         self._lock = Lock(self._premises, parts)
         self._keeper = Doorkeeper(self._premises, app, env, parts, free)
@@ -75,9 +79,21 @@ class DockerTarget:
         """Reads the journal: one file for each beginning, one for each end."""
         door = self._premises.door()
         files = (self._engine.files(door.id, STATE) or {}) if door else {}
-        endings = {name[:6]: _parsed(Ending, data) for name, data in files.items() if name.endswith("-end.json")}
-        begun = {name[:6]: _parsed(Attempt, data) for name, data in files.items() if name.endswith("-begin.json")}
-        return tuple(Rollout(attempt=attempt, ending=endings.get(number)) for number, attempt in sorted(begun.items()) if attempt)
+        endings = {
+            name[:6]: _parsed(Ending, data)
+            for name, data in files.items()
+            if name.endswith("-end.json")
+        }
+        begun = {
+            name[:6]: _parsed(Attempt, data)
+            for name, data in files.items()
+            if name.endswith("-begin.json")
+        }
+        return tuple(
+            Rollout(attempt=attempt, ending=endings.get(number))
+            for number, attempt in sorted(begun.items())
+            if attempt
+        )
 
     def begin(self, attempt: Attempt) -> None:
         """Writes the beginning of an attempt."""
@@ -116,7 +132,11 @@ class DockerTarget:
         """Whether all replicas, and no others, run that image and pass their health check, behind a door that is as the settings say."""
         found = self.replicas()
         whole = len(found) == self._env.replicas and all(item.state == "serving" for item in found)
-        return whole and {item.image for item in found} == {release.image.digest} and self._keeper.is_as_set()
+        return (
+            whole
+            and {item.image for item in found} == {release.image.digest}
+            and self._keeper.is_as_set()
+        )
 
     # --- moving
 
@@ -126,9 +146,17 @@ class DockerTarget:
         A door that is restarted meanwhile, by a crash or with the engine, opens the slots that it opened before; it is told anew.
         """
         self._ensure_image(release)
-        mine = [container for container in self._premises.replicas() if container.labels[IMAGE] == release.image.digest]
+        mine = [
+            container
+            for container in self._premises.replicas()
+            if container.labels[IMAGE] == release.image.digest
+        ]
         mine = [container for container in mine if self._revived(container)]
-        old = [container for container in self._premises.replicas() if container.id not in {item.id for item in mine}]
+        old = [
+            container
+            for container in self._premises.replicas()
+            if container.id not in {item.id for item in mine}
+        ]
         door = self._keeper.opened(room=max(0, self._env.replicas - len(mine)))
         for container in mine[self._env.replicas :]:
             self._retire(door, container)
@@ -150,7 +178,9 @@ class DockerTarget:
 
     def _remember(self, door: Door, image: str) -> None:
         """Has the door open the slots of an image when it is restarted; one that was restarted meanwhile opens them now."""
-        mine = [container for container in self._premises.replicas() if container.labels[IMAGE] == image]
+        mine = [
+            container for container in self._premises.replicas() if container.labels[IMAGE] == image
+        ]
         # In this order: a door that is restarted between the two opens them by itself.
         self._keeper.remember(door, frozenset(map(slot, mine)))
         self._let_in(door, mine)
@@ -186,7 +216,8 @@ class DockerTarget:
 
     def _admitted(self, door: Door, container: Container) -> None:
         """Lets requests in once the replica is ready, and from then on has the engine keep it alive."""
-        number, deadline = slot(container), time.monotonic() + self._env.ready_within
+        number = slot(container)
+        deadline = time.monotonic() + self._env.ready_within
         if not door.slots()[number].healthy:
             door.admit(number, "drain")
         while not (seen := door.slots()[number]).healthy:
@@ -196,10 +227,18 @@ class DockerTarget:
             now = self._now(container)
             if now is None or not now.running:
                 code = f" with exit code {now.exit_code}" if now else ""
-                raise failed(f"a replica ended{code} before it was ready", container.name, self._engine.logs(container.id, _LINES))
+                raise failed(
+                    f"a replica ended{code} before it was ready",
+                    container.name,
+                    self._engine.logs(container.id, _LINES),
+                )
             if time.monotonic() > deadline:
                 within = progress.seconds(self._env.ready_within)
-                raise failed(f"a replica was not ready within {within}", container.name, self._engine.logs(container.id, _LINES))
+                raise failed(
+                    f"a replica was not ready within {within}",
+                    container.name,
+                    self._engine.logs(container.id, _LINES),
+                )
             progress.note(f"waiting for {container.name} to be ready")
             time.sleep(_POLL)
         self._engine.keep_running(container.id)
@@ -246,7 +285,9 @@ class DockerTarget:
         door.admit(slot(container), "maint")
 
     def _now(self, container: Container) -> Container | None:
-        return next((found for found in self._premises.replicas() if found.id == container.id), None)
+        return next(
+            (found for found in self._premises.replicas() if found.id == container.id), None
+        )
 
 
 def _parsed(kind: type[_Record], data: bytes) -> _Record | None:

@@ -33,7 +33,8 @@ _READ_WITHIN = 5.0
 _NAME_THEM = "name its own by `metrics`, `counter` and `status` of the canary"
 _MOST_BYTES = 4 << 20
 _SAMPLE = re.compile(
-    r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\}[ \t]+(?P<value>\S+)', re.MULTILINE
+    r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\}[ \t]+(?P<value>\S+)',
+    re.MULTILINE,
 )
 
 
@@ -118,7 +119,9 @@ class Tally:
         self._first = frozenset(counts) if self._first is None else self._first
         for name, now in counts.items():
             if now is not None:
-                self.total += now.since(self._last.get(name, now if name in self._first else Count()))
+                self.total += now.since(
+                    self._last.get(name, now if name in self._first else Count())
+                )
                 self._last[name] = now
         return self.total
 
@@ -162,18 +165,23 @@ class Hold:
             canaries = self.canaries()
             counts = self._counts(canaries)
             self._listen(counts)
-            new, old = self._new.add(counts), self._old.add(self._counts(self.stables()))
+            new = self._new.add(counts)
+            old = self._old.add(self._counts(self.stables()))
             decision = self.decided()
             if decision:
                 self._obey(decision, new)
                 return
             self._compare(new, old)
             passed = self.clock.now() - began
-            if passed >= self.settings.seconds or (self.settings.requests and new.answers >= self.settings.requests):
+            if passed >= self.settings.seconds or (
+                self.settings.requests and new.answers >= self.settings.requests
+            ):
                 self._require_evidence()
                 log.info("canary held for %s: %s; stable: %s", progress.seconds(passed), new, old)
                 return
-            progress.note(f"canary {progress.seconds(passed)} of {progress.seconds(self.settings.seconds)}: {new}; stable: {old}")
+            progress.note(
+                f"canary {progress.seconds(passed)} of {progress.seconds(self.settings.seconds)}: {new}; stable: {old}"
+            )
             if self.clock.now() - proved >= _PROVED_EVERY:
                 self.prove(next(iter(canaries.values())))
                 proved = self.clock.now()
@@ -181,15 +189,25 @@ class Hold:
 
     def _counts(self, replicas: Mapping[str, Entrance]) -> dict[str, Count | None]:
         """What replicas say that they have answered."""
-        texts = {name: self.read(entrance, self.settings.metrics) if self.settings.metrics else "" for name, entrance in replicas.items()}
-        return {name: counted(text, self.settings.counter, self.settings.status) if text else None for name, text in texts.items()}
+        texts = {
+            name: self.read(entrance, self.settings.metrics) if self.settings.metrics else ""
+            for name, entrance in replicas.items()
+        }
+        return {
+            name: counted(text, self.settings.counter, self.settings.status) if text else None
+            for name, text in texts.items()
+        }
 
     def _listen(self, counts: Mapping[str, Count | None]) -> None:
         """Says at the first poll that nothing can be compared, if so: golden cases were answered before, and would be counted."""
         self._told = self._told or any(count and count.answers for count in counts.values())
         if self.settings.metrics and not self._told and not self._polled:
             cure = f"{_NAME_THEM}, or an empty `metrics` if it has none"
-            log.warning("the canary tells of no answers (%s), so its failures are not compared; %s", self._counter, cure)
+            log.warning(
+                "the canary tells of no answers (%s), so its failures are not compared; %s",
+                self._counter,
+                cure,
+            )
         self._polled = True
 
     @property
@@ -199,10 +217,16 @@ class Hold:
     def _require_evidence(self) -> None:
         if self.settings.requests and not self._told:
             cure = f"{_NAME_THEM}, or leave out `requests`"
-            raise CanaryAborted("the canary told of no answers, which `requests` counts", on=self._counter, next=cure)
+            raise CanaryAborted(
+                "the canary told of no answers, which `requests` counts",
+                on=self._counter,
+                next=cure,
+            )
 
     def _compare(self, new: Count, old: Count) -> None:
-        enough = new.failures >= _TOO_MANY or new.answers >= min(_FEWEST, self.settings.requests or _FEWEST)
+        enough = new.failures >= _TOO_MANY or new.answers >= min(
+            _FEWEST, self.settings.requests or _FEWEST
+        )
         if enough and new.share > old.share + self.settings.errors:
             raise CanaryAborted(
                 f"the canary failed {new.share:.1%} of its requests, the stable side {old.share:.1%}",
@@ -212,7 +236,11 @@ class Hold:
 
     def _obey(self, decision: Decision, new: Count) -> None:
         if decision.verb == "abort":
-            raise CanaryAborted(f"{decision.by} gave the canary up", on=str(new), next="the previous release serves again")
+            raise CanaryAborted(
+                f"{decision.by} gave the canary up",
+                on=str(new),
+                next="the previous release serves again",
+            )
         log.info("canary promoted by %s: %s", decision.by, new)
 
 

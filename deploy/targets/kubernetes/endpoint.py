@@ -50,7 +50,10 @@ def insecure(host: str, address: str, port: int = 443) -> str:
     except OSError as error:
         return f"{trusted} cannot be used ({_why(error)})"
     try:
-        with socket.create_connection((address, port), timeout=_PATIENCE) as plain, context.wrap_socket(plain, server_hostname=host):
+        with (
+            socket.create_connection((address, port), timeout=_PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
             return ""
     except (OSError, UnicodeError) as error:
         return _why(error)
@@ -93,8 +96,13 @@ class Front:
         leads: Callable[[str, str], bool] = leads,
         insecure: Callable[[str, str], str] = insecure,
     ) -> None:
-        self._cluster, self._reach, self._leads, self._insecure = cluster, reach, leads, insecure
-        self._name, self._env, self._port = rendering.name, rendering.env, rendering.port
+        self._cluster = cluster
+        self._reach = reach
+        self._leads = leads
+        self._insecure = insecure
+        self._name = rendering.name
+        self._env = rendering.env
+        self._port = rendering.port
         self._said = ""
 
     def entrance(self, hosts: Callable[[], list[str]]) -> Entrance:
@@ -127,14 +135,23 @@ class Front:
             yield self._ingress()
         if self._env.service == "LoadBalancer":
             yield self._balancer(service)
-        ports = (port for port in service.get("spec", {}).get("ports") or [] if port.get("port") == self._port)
+        ports = (
+            port
+            for port in service.get("spec", {}).get("ports") or []
+            if port.get("port") == self._port
+        )
         port = next((port["nodePort"] for port in ports if port.get("nodePort")), 0)
         if port:
             yield self._node(hosts(), port)
 
     def _ingress(self) -> tuple[str, Entrance | None]:
-        address = _address(self._cluster.find("Ingress", self._name) or {}) if self._cluster.serves("Ingress") else ""
-        host, secure = self._env.host, bool(self._env.tls_secret)
+        address = (
+            _address(self._cluster.find("Ingress", self._name) or {})
+            if self._cluster.serves("Ingress")
+            else ""
+        )
+        host = self._env.host
+        secure = bool(self._env.tls_secret)
         if not address:
             return f"no controller has given the Ingress of {host} an address", None
         if not self._reach(address, 443 if secure else 80):
@@ -147,7 +164,12 @@ class Front:
             return f"Ingress {host}", Entrance(f"{scheme}://{host}", authority=trusted)
         # Whoever answers where the DNS leads, if it leads anywhere, is not known to be this cluster.
         words = f"Ingress {host} at {address}, where the DNS does not lead"
-        return words, Entrance(f"{scheme}://{_shown(address)}", {"Host": host}, trusted, server_name=host if secure else "")
+        return words, Entrance(
+            f"{scheme}://{_shown(address)}",
+            {"Host": host},
+            trusted,
+            server_name=host if secure else "",
+        )
 
     def _balancer(self, service: Object) -> tuple[str, Entrance | None]:
         address = _address(service)
@@ -162,10 +184,15 @@ class Front:
         for host in hosts:
             if self._reach(host, port):
                 return f"node port {port} of {host}", Entrance(f"http://{_shown(host)}:{port}")
-        return f"node port {port} cannot be reached from here" if hosts else "no node runs a replica yet", None
+        return (
+            f"node port {port} cannot be reached from here"
+            if hosts
+            else "no node runs a replica yet",
+            None,
+        )
 
 
-def _address(item: Any) -> str:  # noqa: ANN401  JSON
+def _address(item: Any) -> str:  # noqa: ANN401 - JSON
     """What a controller put into the status of a Service or an Ingress."""
     given = item.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
     return str(given[0].get("ip") or given[0].get("hostname") or "")

@@ -43,7 +43,9 @@ class Journal:
     """
 
     def __init__(self, cluster: Cluster, name: str, labels: Mapping[str, str]) -> None:
-        self._cluster, self._name, self._labels = cluster, name, labels
+        self._cluster = cluster
+        self._name = name
+        self._labels = labels
 
     def read(self) -> tuple[Rollout, ...]:
         """All attempts, oldest first; an entry that somebody spoilt is passed over."""
@@ -104,7 +106,11 @@ class Journal:
             found = self._cluster.find("ConfigMap", self._name)
             data = dict((found or {}).get("data") or {})
             change(data)
-            if self._cluster.replace(self._object(found["metadata"], data)) if found else self._cluster.create(self._object(None, data)):
+            if (
+                self._cluster.replace(self._object(found["metadata"], data))
+                if found
+                else self._cluster.create(self._object(None, data))
+            ):
                 return
         raise ClusterRefused(
             "the history could not be written: somebody else keeps changing it",
@@ -129,8 +135,16 @@ def _keys(data: Iterable[str]) -> list[str]:
 def _forget(data: dict[str, str]) -> None:
     """Removes the oldest entries, as many as there are too many."""
     *old, _ = _keys(data)
-    serving = next((key for key in reversed(old) if (found := Rollout.recalled(data[key])) and found.succeeded), "")
+    serving = next(
+        (
+            key
+            for key in reversed(old)
+            if (found := Rollout.recalled(data[key])) and found.succeeded
+        ),
+        "",
+    )
     for key in old:
-        few, small = len(_keys(data)) <= KEPT, sum(len(text.encode()) for text in data.values()) <= MOST_BYTES
+        few = len(_keys(data)) <= KEPT
+        small = sum(len(text.encode()) for text in data.values()) <= MOST_BYTES
         if key != serving and not (few and small):
             del data[key]

@@ -50,9 +50,21 @@ class Lease:
         clock: tells the time.
     """
 
-    def __init__(self, cluster: Cluster, name: str, labels: Mapping[str, str], environment: str, clock: Clock = REAL) -> None:
-        self._cluster, self._name, self._labels, self._environment, self._clock = cluster, name, labels, environment, clock
-        self._me, self._machine = str(Owner.current()), machine()
+    def __init__(
+        self,
+        cluster: Cluster,
+        name: str,
+        labels: Mapping[str, str],
+        environment: str,
+        clock: Clock = REAL,
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._labels = labels
+        self._environment = environment
+        self._clock = clock
+        self._me = str(Owner.current())
+        self._machine = machine()
         self._renewing = threading.Lock()
         self._renewed = float("-inf")
         self._lost = False
@@ -101,7 +113,8 @@ class Lease:
     # --- taking it
 
     def _take(self, wait: float) -> None:
-        began, seen = self._clock.now(), None
+        began = self._clock.now()
+        seen = None
         while True:
             asked = self._clock.elsewhere()
             if self._cluster.create(self._object()):
@@ -111,10 +124,12 @@ class Lease:
             if found and self._is_free(found, seen) and self._cluster.replace(self._object(found)):
                 break
             self._wait(found or {}, seen, began + wait)
-        self._renewed, self._lost = asked, False
+        self._renewed = asked
+        self._lost = False
 
     def _looked(self, found: Object | None, seen: _Seen | None) -> _Seen:
-        version, now = str(found["metadata"]["resourceVersion"]) if found else "", self._clock.now()
+        version = str(found["metadata"]["resourceVersion"]) if found else ""
+        now = self._clock.now()
         if seen and seen.version == version:
             return seen
         return _Seen(first=seen.first if seen else version, version=version, since=now)
@@ -126,7 +141,10 @@ class Lease:
 
     def _is_near(self, found: Object) -> bool:
         """Whether the processes of its holder's machine are those of this one; a name may be that of several machines."""
-        return bool(self._machine) and (found["metadata"].get("annotations") or {}).get(_MACHINE) == self._machine
+        return (
+            bool(self._machine)
+            and (found["metadata"].get("annotations") or {}).get(_MACHINE) == self._machine
+        )
 
     def _wait(self, found: Object, seen: _Seen, deadline: float) -> None:
         works = not found or self._is_near(found) or seen.version != seen.first
@@ -151,7 +169,8 @@ class Lease:
     def _renew(self) -> None:
         with self._renewing:
             # From before the question on: others count from when they saw the answer's effect, which may be sooner than we do.
-            asked, found = self._clock.elsewhere(), self._cluster.find("Lease", self._name)
+            asked = self._clock.elsewhere()
+            found = self._cluster.find("Lease", self._name)
             if found is None or _identity(found) != self._me:
                 self._lost = True
             elif self._cluster.replace(self._object(found)):
@@ -163,7 +182,9 @@ class Lease:
             if found and _identity(found) == self._me:
                 self._cluster.replace(self._object(found, holder=""))
         except ClusterError as error:
-            log.warning("the lease could not be given back, it expires in %d s: %s", SECONDS, error.what)
+            log.warning(
+                "the lease could not be given back, it expires in %d s: %s", SECONDS, error.what
+            )
 
     def _object(self, found: Object | None = None, holder: str | None = None) -> Object:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -174,7 +195,9 @@ class Lease:
             "acquireTime": (found["spec"].get("acquireTime") if found and mine else None) or now,
             "renewTime": now,
         }
-        metadata: Object = found["metadata"] if found else {"name": self._name, "labels": dict(self._labels)}
+        metadata: Object = (
+            found["metadata"] if found else {"name": self._name, "labels": dict(self._labels)}
+        )
         notes: Object = metadata.get("annotations") or {}
         return {
             "apiVersion": KINDS["Lease"].api_version,

@@ -51,7 +51,9 @@ class Pod:
     @property
     def image(self) -> str:
         """The digest of the image that it was made to run; of several containers the noted one counts, if it is there."""
-        runs = [digest(container) for container in self.item.get("spec", {}).get("containers") or []]
+        runs = [
+            digest(container) for container in self.item.get("spec", {}).get("containers") or []
+        ]
         noted = self._annotations.get(IMAGE, "")
         return noted if noted in runs else next(iter(runs), "")
 
@@ -88,7 +90,10 @@ class Pod:
     @property
     def restarts(self) -> int:
         """How often a container of it was started again."""
-        return sum(int(status.get("restartCount", 0)) for status in self._containers("initContainerStatuses", "containerStatuses"))
+        return sum(
+            int(status.get("restartCount", 0))
+            for status in self._containers("initContainerStatuses", "containerStatuses")
+        )
 
     @property
     def host(self) -> str:
@@ -116,7 +121,11 @@ class Pod:
     def waits_for_room(self) -> str:
         """Why no node takes it; empty if one does, or none was asked yet."""
         scheduled = self._condition("PodScheduled")
-        return str(scheduled.get("message") or "no node fits") if scheduled.get("reason") == "Unschedulable" else ""
+        return (
+            str(scheduled.get("message") or "no node fits")
+            if scheduled.get("reason") == "Unschedulable"
+            else ""
+        )
 
     @property
     def problem(self) -> str:
@@ -126,12 +135,17 @@ class Pod:
     def problem_since(self, ends: Mapping[str, int]) -> str:
         """The same where its containers had ended that often before: those ends say nothing of what comes after them."""
         statuses = self._containers("initContainerStatuses", "containerStatuses")
-        return next(filter(None, (_problem(status, ends.get(_name(status))) for status in statuses)), "")
+        return next(
+            filter(None, (_problem(status, ends.get(_name(status))) for status in statuses)), ""
+        )
 
     @property
     def ends(self) -> dict[str, int]:
         """How often each of its containers has ended."""
-        return {_name(status): _ends(status) for status in self._containers("initContainerStatuses", "containerStatuses")}
+        return {
+            _name(status): _ends(status)
+            for status in self._containers("initContainerStatuses", "containerStatuses")
+        }
 
     @property
     def _annotations(self) -> Mapping[str, str]:
@@ -148,16 +162,23 @@ class Pod:
 
 def _problem(status: Mapping[str, Any], ends: int | None) -> str:
     """Why a container will not become ready by waiting."""
-    waiting, ended = (status.get("state") or {}).get("waiting") or {}, _last_end(status)
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    ended = _last_end(status)
     hopeless = waiting.get("reason") in _HOPELESS
     if ended and not status.get("ready") and (hopeless or _ends(status) != ends):
-        code, reason = ended.get("exitCode"), ended.get("reason") or ""
+        code = ended.get("exitCode")
+        reason = ended.get("reason") or ""
         return f"a replica ended with exit code {code}{f' ({reason})' if reason not in ('', 'Error') else ''} before it was ready"
-    return f"a replica cannot start: {waiting['reason']}{_after(waiting.get('message'))}" if hopeless else ""
+    return (
+        f"a replica cannot start: {waiting['reason']}{_after(waiting.get('message'))}"
+        if hopeless
+        else ""
+    )
 
 
 def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    now, before = status.get("state") or {}, status.get("lastState") or {}
+    now = status.get("state") or {}
+    before = status.get("lastState") or {}
     return now.get("terminated") or before.get("terminated") or {}
 
 
@@ -177,7 +198,10 @@ def _after(message: object) -> str:
 
 def told(events: list[Object], lines: int = 6) -> str:
     """The last events about a thing, a line each, for people."""
-    shown = [f"    {event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}" for event in events[-lines:]]
+    shown = [
+        f"    {event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}"
+        for event in events[-lines:]
+    ]
     return "\n".join(shown)
 
 

@@ -20,7 +20,13 @@ _POLL = 0.5
 _BEGUN_WITHIN = 30.0
 
 
-def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, require: Callable[[], None] = lambda: None) -> None:
+def warm(
+    cluster: Cluster,
+    daemons: Object,
+    within: float,
+    clock: Clock = REAL,
+    require: Callable[[], None] = lambda: None,
+) -> None:
     """Pulls an image to every node that may run it; a node that does not manage holds up nothing, its replica pulls for itself.
 
     Args:
@@ -30,7 +36,8 @@ def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, 
         clock: tells the time.
         require: called before anything is changed, and between two looks.
     """
-    name, began = daemons["metadata"]["name"], clock.now()
+    name = daemons["metadata"]["name"]
+    began = clock.now()
     cluster.apply(daemons, require=require)
     try:
         while not _is_over(cluster, daemons, clock.now() - began, within):
@@ -43,15 +50,26 @@ def warm(cluster: Cluster, daemons: Object, within: float, clock: Clock = REAL, 
 
 def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) -> bool:
     found = cluster.find("DaemonSet", daemons["metadata"]["name"]) or {}
-    status, generation = found.get("status", {}), found.get("metadata", {}).get("generation", 1)
-    wanted, is_current = status.get("desiredNumberScheduled", 0), status.get("observedGeneration", 0) >= generation
+    status = found.get("status", {})
+    generation = found.get("metadata", {}).get("generation", 1)
+    wanted = status.get("desiredNumberScheduled", 0)
+    is_current = status.get("observedGeneration", 0) >= generation
     pods = _pods(cluster, daemons)
     started = sum(map(_has_image, pods))
     if is_current and started >= wanted:
-        log.info("warm   %s pulled the image, in %s", progress.count(started, "node"), progress.seconds(passed))
+        log.info(
+            "warm   %s pulled the image, in %s",
+            progress.count(started, "node"),
+            progress.seconds(passed),
+        )
         return True
     if passed > within or (is_current and _awaited(pods, wanted, passed) <= 0):
-        log.warning("warm   %d of %d nodes have the image after %s; going on", started, wanted, progress.seconds(passed))
+        log.warning(
+            "warm   %d of %d nodes have the image after %s; going on",
+            started,
+            wanted,
+            progress.seconds(passed),
+        )
         return True
     progress.note(f"{started} of {wanted} nodes have the image")
     return False
@@ -60,7 +78,11 @@ def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) ->
 def _awaited(pods: list[Pod], wanted: int, passed: float) -> int:
     """How many nodes may have the image soon: none that cannot pull it, and after a while none that has not begun to."""
     pulling = [pod for pod in pods if not _has_image(pod) and not pod.problem]
-    return sum(pod.noticed for pod in pulling) if passed > _BEGUN_WITHIN else wanted - len(pods) + len(pulling)
+    return (
+        sum(pod.noticed for pod in pulling)
+        if passed > _BEGUN_WITHIN
+        else wanted - len(pods) + len(pulling)
+    )
 
 
 def _has_image(pod: Pod) -> bool:

@@ -86,19 +86,27 @@ class Watch:
             if self._ends is None:
                 # Replicas of before may have been started again at any time of their lives.
                 self._ends = {pod.name: pod.ends for pod in all_pods}
-            pods = [pod for pod in all_pods if pod.template == self.wanted.template and not pod.ending]
+            pods = [
+                pod for pod in all_pods if pod.template == self.wanted.template and not pod.ending
+            ]
             self._note(pods)
             self._fail_early(deployment, pods, makes_room=self._makes_room(all_pods))
             if self._late():
                 self._too_late(pods)
-            if _complete(deployment) and all(pod.ready for pod in pods) and len(pods) == deployment["spec"].get("replicas", 1):
+            if (
+                _complete(deployment)
+                and all(pod.ready for pod in pods)
+                and len(pods) == deployment["spec"].get("replicas", 1)
+            ):
                 return pods
             each()
             self.clock.sleep(_POLL)
 
     def _makes_room(self, pods: list[Pod]) -> bool:
         """Whether a pod is about to go; one that outstays its time may be on a node that is gone, and stay for ever."""
-        left = [pod.leaves_within - self._waited(f"{pod.name} to go") for pod in pods if pod.leaving]
+        left = [
+            pod.leaves_within - self._waited(f"{pod.name} to go") for pod in pods if pod.leaving
+        ]
         return max(left, default=-1.0) >= 0
 
     def _note(self, pods: list[Pod]) -> None:
@@ -113,7 +121,9 @@ class Watch:
         waiting = [pod for pod in pods if not pod.ready]
         if waiting:
             at = progress.seconds(self._passed())
-            progress.note(f"{len(pods) - len(waiting)} of {len(pods)} ready, {at}: {self._doing(waiting[0])}")
+            progress.note(
+                f"{len(pods) - len(waiting)} of {len(pods)} ready, {at}: {self._doing(waiting[0])}"
+            )
 
     def _late(self) -> bool:
         return self.clock.now() - self._moved > self.wanted.within
@@ -128,16 +138,27 @@ class Watch:
             # It was all of that before anybody looked.
             return pod.stage
         steps = itertools.pairwise(STAGES)
-        took = ", ".join(f"{after} after {progress.seconds(seen[after] - seen[before])}" for before, after in steps if after in seen)
+        took = ", ".join(
+            f"{after} after {progress.seconds(seen[after] - seen[before])}"
+            for before, after in steps
+            if after in seen
+        )
         return f"{pod.stage}: {took}"
 
     def _doing(self, pod: Pod) -> str:
-        doing = {"": "waiting for a node", "scheduled": "pulling", "started": "loading the model", "loaded": "not ready yet"}
+        doing = {
+            "": "waiting for a node",
+            "scheduled": "pulling",
+            "started": "loading the model",
+            "loaded": "not ready yet",
+        }
         return f"{pod.name} {doing.get(pod.stage, pod.stage)}"
 
     def _fail_early(self, deployment: Object, pods: list[Pod], *, makes_room: bool) -> None:
         if deployment.get("spec", {}).get("paused") and _is_current(deployment) and not pods:
-            cure = f"`kubectl rollout resume deployment/{self.wanted.deployment}`, then release again"
+            cure = (
+                f"`kubectl rollout resume deployment/{self.wanted.deployment}`, then release again"
+            )
             raise self._stuck("the Deployment is paused, so no replica is made anew", cure)
         self._fail_refused(deployment, makes_room=makes_room)
         for pod in pods:
@@ -145,20 +166,27 @@ class Watch:
             if problem:
                 raise self._failed(problem, pod)
             if self._is_late(pod):
-                raise self._failed(f"a replica was not ready within {progress.seconds(self.wanted.ready_within)} of its start", pod)
+                raise self._failed(
+                    f"a replica was not ready within {progress.seconds(self.wanted.ready_within)} of its start",
+                    pod,
+                )
             if pod.waits_for_room:
                 self._wait_for_room(pod, makes_room=makes_room)
 
     def _fail_refused(self, deployment: Object, *, makes_room: bool) -> None:
         """Gives up on pods that may not be made, unless others that count in a quota are about to go, or have only just gone."""
-        refused, name = _condition(deployment, "ReplicaFailure"), self.wanted.deployment
+        refused = _condition(deployment, "ReplicaFailure")
+        name = self.wanted.deployment
         if refused.get("status") != "True" or not _is_current(deployment):
             self._since.pop(name, None)
         elif makes_room:
             self._wait_anew(name)
         elif self._waited(name) > _REFUSED:
-            what, cure = f"the cluster makes no pods: {refused.get('reason', '')}", "mend what the message names (a quota, a policy)"
-            raise self._stuck(what, f"{cure}, then release again", f"    {refused.get('message', '')}")
+            what = f"the cluster makes no pods: {refused.get('reason', '')}"
+            cure = "mend what the message names (a quota, a policy)"
+            raise self._stuck(
+                what, f"{cure}, then release again", f"    {refused.get('message', '')}"
+            )
 
     def _waited(self, name: str) -> float:
         """For how long something has been waited for."""
@@ -172,7 +200,11 @@ class Watch:
     def _is_late(self, pod: Pod) -> bool:
         """Whether a pod has been running for too long without ever having been ready."""
         seen = self.times[pod.name]
-        return "started" in seen and "ready" not in seen and self._passed() - seen["started"] > self.wanted.ready_within
+        return (
+            "started" in seen
+            and "ready" not in seen
+            and self._passed() - seen["started"] > self.wanted.ready_within
+        )
 
     def _wait_for_room(self, pod: Pod, *, makes_room: bool) -> None:
         """Gives up on a pod that found no node for long enough, unless others make room for it, or a node is being added."""
@@ -182,7 +214,9 @@ class Watch:
         waited = self._waited(pod.name)
         if waited <= _UNSCHEDULABLE:
             return
-        if waited > _NODE_WITHIN or not any(event.get("reason") in _SCALING for event in self.cluster.events(pod.name)):
+        if waited > _NODE_WITHIN or not any(
+            event.get("reason") in _SCALING for event in self.cluster.events(pod.name)
+        ):
             raise self._failed(f"no node can take a replica: {pod.waits_for_room}", pod)
         self._moved = self.clock.now()
 
@@ -192,10 +226,16 @@ class Watch:
         if waiting:
             raise self._failed(f"a replica was not ready within {within}", waiting)
         events = told(self.cluster.events(self.wanted.deployment))
-        raise self._stuck(f"the rollout was not complete within {within}", "`kubectl describe` on it shows what it waits for", events)
+        raise self._stuck(
+            f"the rollout was not complete within {within}",
+            "`kubectl describe` on it shows what it waits for",
+            events,
+        )
 
     def _stuck(self, what: str, cure: str, detail: str = "") -> RolloutFailed:
-        return RolloutFailed(what, on=f"Deployment {self.wanted.deployment}", next=cure, detail=detail)
+        return RolloutFailed(
+            what, on=f"Deployment {self.wanted.deployment}", next=cure, detail=detail
+        )
 
     def _failed(self, what: str, pod: Pod) -> RolloutFailed:
         events = told(self.cluster.events(pod.name)) or "    (none)"
@@ -209,17 +249,27 @@ class Watch:
 
 def _is_current(deployment: Object) -> bool:
     """Whether the Deployment's controller has seen its last change."""
-    return int(deployment.get("status", {}).get("observedGeneration", 0)) >= int(deployment["metadata"].get("generation", 0))
+    return int(deployment.get("status", {}).get("observedGeneration", 0)) >= int(
+        deployment["metadata"].get("generation", 0)
+    )
 
 
 def _complete(deployment: Object) -> bool:
     """Whether all pods of a Deployment are new and available."""
     if not deployment:
         return False
-    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    status = deployment.get("status", {})
+    wanted = deployment["spec"].get("replicas", 1)
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
     return _is_current(deployment) and all(count == wanted for count in counts)
 
 
 def _condition(deployment: Object, kind: str) -> Object:
-    return next((item for item in deployment.get("status", {}).get("conditions") or [] if item.get("type") == kind), {})
+    return next(
+        (
+            item
+            for item in deployment.get("status", {}).get("conditions") or []
+            if item.get("type") == kind
+        ),
+        {},
+    )

@@ -70,7 +70,12 @@ class Rendering:
         Raises:
             SettingsInvalid: a manifest is missing or broken, or the names are too long.
         """
-        return cls(app, environment, env, templates.read(directory / env.manifests if env.manifests else templates.OWN))
+        return cls(
+            app,
+            environment,
+            env,
+            templates.read(directory / env.manifests if env.manifests else templates.OWN),
+        )
 
     # --- names
 
@@ -92,7 +97,10 @@ class Rendering:
     @property
     def labels(self) -> dict[str, str]:
         """What the objects and the replicas of both sides are found by."""
-        return {"app.kubernetes.io/name": self.app.name, "app.kubernetes.io/instance": self.environment}
+        return {
+            "app.kubernetes.io/name": self.app.name,
+            "app.kubernetes.io/instance": self.environment,
+        }
 
     @property
     def port(self) -> int:
@@ -103,7 +111,14 @@ class Rendering:
 
     # --- objects
 
-    def deployment(self, release: Release, side: Side, replicas: int | None, attempt: Attempt | None, deadline: int) -> Object:
+    def deployment(
+        self,
+        release: Release,
+        side: Side,
+        replicas: int | None,
+        attempt: Attempt | None,
+        deadline: int,
+    ) -> Object:
         """The replicas of a side.
 
         Args:
@@ -117,13 +132,17 @@ class Rendering:
         found_by = self.labels | {SIDE: side}
         at(item, "metadata", "labels").update(found_by)
         if attempt:
-            at(item, "metadata", "annotations").update({RELEASE: attempt.model_dump_json(), CAUSE: _cause(attempt)})
+            at(item, "metadata", "annotations").update(
+                {RELEASE: attempt.model_dump_json(), CAUSE: _cause(attempt)}
+            )
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
             del item["spec"]["replicas"]
         at(item, "spec", "selector", "matchLabels").update(found_by)
         names = at(item, "spec", "template", "metadata")
-        at(names, "labels").update(found_by | {IMAGE: release.image.digest.removeprefix("sha256:")[:32]})
+        at(names, "labels").update(
+            found_by | {IMAGE: release.image.digest.removeprefix("sha256:")[:32]}
+        )
         at(names, "annotations").update({IMAGE: release.image.digest})
         self._fill_pod(templates.pod(item), found_by)
         self._fill_container(templates.container(templates.pod(item)), release)
@@ -137,7 +156,9 @@ class Rendering:
             both: let the other side have its share of the requests, too.
         """
         item = self._made("Service", self.name)
-        at(item, "metadata", "annotations").update({SIDE: side} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {}))
+        at(item, "metadata", "annotations").update(
+            {SIDE: side} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
+        )
         item["spec"]["type"] = self.env.service
         at(item, "spec", "selector").update(self.labels | {SIDE: side})
         if both:
@@ -165,11 +186,18 @@ class Rendering:
         if not self.env.autoscale:
             return None
         item = self._made("HorizontalPodAutoscaler", self.name)
-        at(item, "spec").update({"minReplicas": self.env.replicas, "maxReplicas": self.env.autoscale.at_most})
-        at(item, "spec", "scaleTargetRef").update({"apiVersion": "apps/v1", "kind": "Deployment", "name": self.named(side)})
+        at(item, "spec").update(
+            {"minReplicas": self.env.replicas, "maxReplicas": self.env.autoscale.at_most}
+        )
+        at(item, "spec", "scaleTargetRef").update(
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.named(side)}
+        )
         for metric in item["spec"].get("metrics", []):
             if metric.get("resource", {}).get("name") == "cpu":
-                metric["resource"]["target"] = {"type": "Utilization", "averageUtilization": self.env.autoscale.cpu}
+                metric["resource"]["target"] = {
+                    "type": "Utilization",
+                    "averageUtilization": self.env.autoscale.cpu,
+                }
         return item
 
     def disruption(self) -> Object:
@@ -184,12 +212,19 @@ class Rendering:
 
     def warm_up(self, release: Release) -> Object:
         """What makes nodes pull an image: those that replicas may run on."""
-        item, replica = self._made("DaemonSet", self.warm_up_name), templates.pod(self._copy("Deployment"))
+        item = self._made("DaemonSet", self.warm_up_name)
+        replica = templates.pod(self._copy("Deployment"))
         found_by = {"app.kubernetes.io/name": self.app.name, WARM_UP: self.environment}
         at(item, "spec", "selector", "matchLabels").update(found_by)
         at(item, "spec", "template", "metadata", "labels").update(found_by)
         pod = templates.pod(item)
-        pod.update({key: replica[key] for key in ("nodeSelector", "tolerations", "imagePullSecrets") if key in replica})
+        pod.update(
+            {
+                key: replica[key]
+                for key in ("nodeSelector", "tolerations", "imagePullSecrets")
+                if key in replica
+            }
+        )
         # Which pods a replica keeps away from says nothing about where its image is needed.
         nodes = replica.get("affinity", {}).get("nodeAffinity")
         pod.update({"affinity": {"nodeAffinity": nodes}} if nodes else {})
@@ -216,13 +251,16 @@ class Rendering:
     def _fill_pod(self, pod: Object, found_by: Mapping[str, str]) -> None:
         if pod.get("serviceAccountName") in (None, self._placeholder("ServiceAccount")):
             pod["serviceAccountName"] = self.name
-        pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _pause(templates.container(pod))
+        pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _pause(
+            templates.container(pod)
+        )
         for spread in pod.get("topologySpreadConstraints", []):
             at(spread, "labelSelector", "matchLabels").update(found_by)
         self._fill_secret(pod)
 
     def _fill_secret(self, pod: Object) -> None:
-        secret, named = {"name": self.env.pull_secret}, pod.get("imagePullSecrets", [])
+        secret = {"name": self.env.pull_secret}
+        named = pod.get("imagePullSecrets", [])
         if self.env.pull_secret and secret not in named:
             pod["imagePullSecrets"] = [*named, secret]
 
@@ -231,13 +269,17 @@ class Rendering:
         _port(container)["containerPort"] = self.app.port
         given = self.env.resources
         at(container, "resources", "requests").update({"cpu": given.cpu, "memory": given.memory})
-        at(container, "resources", "limits").update({"cpu": given.cpu_limit, "memory": given.memory})
+        at(container, "resources", "limits").update(
+            {"cpu": given.cpu_limit, "memory": given.memory}
+        )
         for probe in (container.get("startupProbe", {}), container.get("readinessProbe", {})):
             if "httpGet" in probe:
                 probe["httpGet"]["path"] = self.app.ready
         if startup := container.get("startupProbe"):
             # The rollout gives up first and says why; a kubelet that did would only start the container anew.
-            startup["failureThreshold"] = ceil(2 * self.env.ready_within / (startup.get("periodSeconds") or 10)) + 5
+            startup["failureThreshold"] = (
+                ceil(2 * self.env.ready_within / (startup.get("periodSeconds") or 10)) + 5
+            )
 
 
 def _port(container: Object) -> Object:
@@ -268,7 +310,8 @@ def _backends(spec: Object) -> Iterator[Object]:
 
 def _cause(attempt: Attempt) -> str:
     """One line that `kubectl rollout history` shows."""
-    image, run = attempt.release.image, f", {attempt.run}" if attempt.run else ""
+    image = attempt.release.image
+    run = f", {attempt.run}" if attempt.run else ""
     return f"{attempt.trigger} {attempt.id}: commit {image.app.commit} with {image.layer.model}, by {attempt.by}{run}"
 
 

@@ -53,7 +53,9 @@ class Side:
     @property
     def template(self) -> str:
         """What its pods are made of, in short."""
-        return str((self.item["spec"]["template"]["metadata"].get("annotations") or {}).get(TEMPLATE, ""))
+        return str(
+            (self.item["spec"]["template"]["metadata"].get("annotations") or {}).get(TEMPLATE, "")
+        )
 
     @property
     def replicas(self) -> int:
@@ -63,7 +65,9 @@ class Side:
     @property
     def replicas_are_ours(self) -> bool:
         """Whether that number is what the settings said, and no autoscaler or person has a say in it."""
-        return owners(self.item, "spec", "replicas") == [MANAGER] and self._annotations.get(WANTED) == str(self.replicas)
+        return owners(self.item, "spec", "replicas") == [MANAGER] and self._annotations.get(
+            WANTED
+        ) == str(self.replicas)
 
     @property
     def settings(self) -> str:
@@ -94,7 +98,8 @@ class Sides:
     """
 
     def __init__(self, cluster: Cluster, rendering: Rendering) -> None:
-        self._cluster, self._rendering = cluster, rendering
+        self._cluster = cluster
+        self._rendering = rendering
 
     def labels(self, side: Name) -> dict[str, str]:
         """The labels of a side's pods."""
@@ -108,7 +113,10 @@ class Sides:
         led = (service["spec"].get("selector") or {}).get(SIDE)
         # What is noted beside it counts only while a canary is held: requests go where the selector leads them.
         noted = (service["metadata"].get("annotations") or {}).get(SIDE)
-        return Serving(next((name for wanted in (led, noted) for name in SIDES if name == wanted), SIDES[0]), both=led is None)
+        return Serving(
+            next((name for wanted in (led, noted) for name in SIDES if name == wanted), SIDES[0]),
+            both=led is None,
+        )
 
     def side(self, side: Name) -> Side | None:
         """A side, if it has ever been used."""
@@ -132,5 +140,9 @@ class Sides:
     def reached(self) -> set[str]:
         """The names of the pods that requests to the Service go to."""
         found = self._cluster.find("Endpoints", self._rendering.name) or {}
-        addresses = [address for subset in found.get("subsets") or [] for address in subset.get("addresses") or []]
+        addresses = [
+            address
+            for subset in found.get("subsets") or []
+            for address in subset.get("addresses") or []
+        ]
         return {(address.get("targetRef") or {}).get("name", "") for address in addresses}

@@ -33,7 +33,10 @@ class Surroundings:
     """
 
     def __init__(self, cluster: Cluster, rendering: Rendering, lease: Lease) -> None:
-        self._cluster, self._rendering, self._name, self._lease = cluster, rendering, rendering.name, lease
+        self._cluster = cluster
+        self._rendering = rendering
+        self._name = rendering.name
+        self._lease = lease
         self._left_out: set[str] = set()
 
     def require_own(self) -> None:
@@ -79,7 +82,11 @@ class Surroundings:
         """
         now = self._applied("Service")
         wanted = self._service_as(towards, serving.side)
-        item = _led(now, serving, wanted) if "spec" in now else self._rendering.service(serving.side, both=serving.both)
+        item = (
+            _led(now, serving, wanted)
+            if "spec" in now
+            else self._rendering.service(serving.side, both=serving.both)
+        )
         if item != now:
             self._apply(item)
 
@@ -113,14 +120,28 @@ class Surroundings:
 
     def _service_as(self, kept: Mapping[str, Object], name: Name) -> Object:
         was = kept.get("Service", {})
-        return _led(was, Serving(name), was) if "spec" in was else self._rendering.service(name, both=False)
+        return (
+            _led(was, Serving(name), was)
+            if "spec" in was
+            else self._rendering.service(name, both=False)
+        )
 
     # --- one of them
 
     def _wanted(self, name: Name) -> dict[str, Object | None]:
         """What the settings ask for, by kind, of those that a release may change or remove."""
         rendering = self._rendering
-        return dict(zip(_KEPT, (rendering.service(name, both=False), rendering.ingress(), rendering.autoscaler(name)), strict=True))
+        return dict(
+            zip(
+                _KEPT,
+                (
+                    rendering.service(name, both=False),
+                    rendering.ingress(),
+                    rendering.autoscaler(name),
+                ),
+                strict=True,
+            )
+        )
 
     def _applied(self, kind: str) -> Object:
         """What we applied of one; empty if it is not there."""
@@ -132,7 +153,10 @@ class Surroundings:
         if self._cluster.serves(kind):
             self._apply(item)
         elif kind not in self._left_out:
-            log.info("left out: %s, which this cluster does not serve in the version of the manifest", kind)
+            log.info(
+                "left out: %s, which this cluster does not serve in the version of the manifest",
+                kind,
+            )
             self._left_out.add(kind)
 
     def _apply(self, item: Object) -> None:
@@ -146,12 +170,22 @@ class Surroundings:
 def _led(item: Object, serving: Serving, wanted: Object) -> Object:
     """A Service that leads to a side, or to both, by the labels that it has in common with the one that there shall be."""
     shall = wanted["spec"].get("selector", {})
-    selector = {key: value for key, value in item["spec"].get("selector", shall).items() if shall.get(key) == value and key != SIDE}
+    selector = {
+        key: value
+        for key, value in item["spec"].get("selector", shall).items()
+        if shall.get(key) == value and key != SIDE
+    }
     selector |= {} if serving.both else {SIDE: serving.side}
     notes = {**item["metadata"].get("annotations", {}), SIDE: serving.side}
-    return {**item, "metadata": {**item["metadata"], "annotations": notes}, "spec": {**item["spec"], "selector": selector}}
+    return {
+        **item,
+        "metadata": {**item["metadata"], "annotations": notes},
+        "spec": {**item["spec"], "selector": selector},
+    }
 
 
 def _is_ours(found: Object | None) -> bool:
     """Whether a release made an object; one of the same name that a person made stays."""
-    return found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY) == "twinship"
+    return (
+        found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY) == "twinship"
+    )

@@ -48,8 +48,14 @@ class KubernetesTarget:
         clock: Clock = REAL,
         read: canary.Read = canary.read,
     ) -> None:
-        self._cluster, self._rendering, self._env, self._clock, self._read = cluster, rendering, rendering.env, clock, read
-        self.environment, name, labels = rendering.environment, rendering.name, rendering.labels | {MANAGED_BY: "twinship"}
+        self._cluster = cluster
+        self._rendering = rendering
+        self._env = rendering.env
+        self._clock = clock
+        self._read = read
+        self.environment = rendering.environment
+        name = rendering.name
+        labels = rendering.labels | {MANAGED_BY: "twinship"}
         self._sides = Sides(cluster, rendering)
         self._journal = Journal(cluster, f"{name}-history", labels)
         self._lease = Lease(cluster, f"{name}-deployer", labels, self.environment, clock)
@@ -76,14 +82,21 @@ class KubernetesTarget:
     def _hosts(self) -> list[str]:
         """The addresses of the nodes on which the Service finds replicas."""
         serving = self._sides.serving()
-        return sorted({pod.host for pod in self._sides.pods() if pod.ready and pod.host and serving.sends_to(pod.side)})
+        return sorted(
+            {
+                pod.host
+                for pod in self._sides.pods()
+                if pod.ready and pod.host and serving.sends_to(pod.side)
+            }
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the environment's lease; nothing that serves is touched yet, whatever settings and manifests say."""
         with self._lease.held(self._env.lock_wait):
             self._changes.around.require_own()
-            self._begun, self._before = None, self._journal.before()
+            self._begun = None
+            self._before = self._journal.before()
             self._changes.around.clear_warm_up()
             yield
 
@@ -101,16 +114,26 @@ class KubernetesTarget:
         side = self._sides.side(self._sides.serving().side)
         attempt = side.attempt if side else None
         known = {item.attempt.id for item in self._journal.read()}
-        if side is None or attempt is None or attempt.id in known or attempt.release.image.digest != side.image:
+        if (
+            side is None
+            or attempt is None
+            or attempt.id in known
+            or attempt.release.image.digest != side.image
+        ):
             return ()
-        return (Rollout(attempt=attempt, ending=Ending(outcome="succeeded", at=attempt.at)),) if self._is_whole(side) else ()
+        return (
+            (Rollout(attempt=attempt, ending=Ending(outcome="succeeded", at=attempt.at)),)
+            if self._is_whole(side)
+            else ()
+        )
 
     def begin(self, attempt: Attempt) -> None:
         """Writes the beginning; what is rolled out from now on is marked with this attempt, and what serves is kept in mind."""
         self._lease.require()
         serving = self._sides.serving()
         # After an attempt that has not ended the way back is still its own: what is there now may be half of it.
-        self._begun, self._before = attempt, self._before or self._changes.before(serving)
+        self._begun = attempt
+        self._before = self._before or self._changes.before(serving)
         # A Service that somebody else leads by now is told before anything is written.
         self._changes.around.point(serving)
         self._changes.times = {}
@@ -135,7 +158,9 @@ class KubernetesTarget:
                 return "failing" if pod.problem else "starting"
             return "serving" if serving.sends_to(pod.side) else "standing by"
 
-        return tuple(Replica(name=pod.name, image=pod.image, state=state(pod)) for pod in self._sides.pods())
+        return tuple(
+            Replica(name=pod.name, image=pod.image, state=state(pod)) for pod in self._sides.pods()
+        )
 
     def serves(self, release: Release) -> bool:
         """Whether the Service sends requests to that release alone, and it is as the settings and manifests say."""
@@ -149,14 +174,20 @@ class KubernetesTarget:
     def _stands(self, name: Name, release: Release) -> bool:
         """Whether a side has as many replicas as shall serve, all ready, of that release and of the present settings."""
         side = self._sides.side(name)
-        if side is None or side.image != release.image.digest or side.settings != self._changes.settings(release):
+        if (
+            side is None
+            or side.image != release.image.digest
+            or side.settings != self._changes.settings(release)
+        ):
             return False
         return self._is_whole(side) and side.replicas == self._changes.count()
 
     def _is_whole(self, side: Side) -> bool:
         """Whether a side has all its replicas, ready, and none that were made of something else."""
         pods = self._sides.pods(side.name)
-        return len(pods) == side.replicas > 0 and all(pod.ready and pod.template == side.template for pod in pods)
+        return len(pods) == side.replicas > 0 and all(
+            pod.ready and pod.template == side.template for pod in pods
+        )
 
     # --- moving
 
@@ -184,7 +215,9 @@ class KubernetesTarget:
         if self._begun and self._begun.release == release:
             return self._begun
         known = [item for item in self.history() if item.attempt.release == release]
-        return next((item.attempt for item in sorted(known, key=lambda item: item.succeeded)[-1:]), None)
+        return next(
+            (item.attempt for item in sorted(known, key=lambda item: item.succeeded)[-1:]), None
+        )
 
     def _as_it_was(self, serving: Serving, release: Release) -> Before | None:
         """The way back to a release, with all that it was made of: it served when the attempt began, or is stable beside a canary."""
@@ -205,15 +238,21 @@ class KubernetesTarget:
         if self._stands(serving.side, release):
             return serving.side
         beside = self._sides.side(serving.other)
-        known = beside is not None and (prove is None or (self._may_stand_by(beside) and not serving.both))
+        known = beside is not None and (
+            prove is None or (self._may_stand_by(beside) and not serving.both)
+        )
         return serving.other if known and self._stands(serving.other, release) else None
 
     def _bring(self, serving: Serving, release: Release, prove: Prove | None) -> None:
         """Brings a release up: in the place of what serves, or beside it."""
         if prove and self._env.warm_up:
-            within, require = self._changes.within(release), self._lease.require
+            within = self._changes.within(release)
+            require = self._lease.require
             warm(self._cluster, self._rendering.warm_up(release), within, self._clock, require)
-        if self._env.strategy == "rolling" or self._sides.image(serving.side) in ("", release.image.digest):
+        if self._env.strategy == "rolling" or self._sides.image(serving.side) in (
+            "",
+            release.image.digest,
+        ):
             self._changes.roll(serving.side, release, self._changes.count())
             self._changes.switch(serving.side, release)
         else:
@@ -222,7 +261,9 @@ class KubernetesTarget:
     def _beside(self, serving: Serving, release: Release, prove: Prove | None) -> None:
         """Brings a release up on the other side, proves it there, holds it as a canary if that is the strategy, and switches."""
         held = self._env.strategy == "canary" and prove is not None
-        pods = self._changes.roll(serving.other, release, self._canaries() if held else self._changes.count())
+        pods = self._changes.roll(
+            serving.other, release, self._canaries() if held else self._changes.count()
+        )
         if prove:
             for pod in pods:
                 prove(self._to(pod))
@@ -237,7 +278,11 @@ class KubernetesTarget:
         serving = self._sides.serving()
         for name in SIDES:
             side = self._sides.side(name)
-            stays = bool(keep) if name == serving.side else bool(side and self._stays_beside(side, serving, keep))
+            stays = (
+                bool(keep)
+                if name == serving.side
+                else bool(side and self._stays_beside(side, serving, keep))
+            )
             if side and side.replicas and not stays:
                 self._changes.empty(side)
 
@@ -252,7 +297,10 @@ class KubernetesTarget:
         """Whether a side that gets no requests is kept for an instant way back: what it runs has served, and proven itself."""
         if self._env.strategy != "blue-green" or not self._env.standby:
             return False
-        return any(item.succeeded and item.attempt.release.image.digest == side.image for item in self._journal.read())
+        return any(
+            item.succeeded and item.attempt.release.image.digest == side.image
+            for item in self._journal.read()
+        )
 
     # --- for people
 
@@ -280,7 +328,9 @@ class KubernetesTarget:
         canary.Hold(
             self._env.canary,
             canaries=lambda: self._living(serving, release),
-            stables=lambda: {pod.name: self._to(pod) for pod in self._sides.pods(serving.side) if pod.ready},
+            stables=lambda: {
+                pod.name: self._to(pod) for pod in self._sides.pods(serving.side) if pod.ready
+            },
             prove=prove,
             decided=lambda: self._journal.decided(release.image.digest),
             read=self._read,
@@ -294,10 +344,16 @@ class KubernetesTarget:
         dead = next((pod for pod in pods if pod.problem or pod.restarts), None)
         if dead:
             raise RolloutFailed(
-                "a replica of the canary died", on=f"pod {dead.name}", next="the log shows why", detail=written(self._cluster, dead)
+                "a replica of the canary died",
+                on=f"pod {dead.name}",
+                next="the log shows why",
+                detail=written(self._cluster, dead),
             )
         ready = [pod for pod in pods if pod.ready]
-        return {pod.name: self._to(pod) for pod in ready or self._changes.roll(serving.other, release, self._canaries())}
+        return {
+            pod.name: self._to(pod)
+            for pod in ready or self._changes.roll(serving.other, release, self._canaries())
+        }
 
     def _canaries(self) -> int:
         """How many replicas a canary has."""

@@ -48,7 +48,10 @@ _POD: dict[str, Any] = {
     "imagePullSecrets": [{}],
     "topologySpreadConstraints": [{"labelSelector": _LABELS}],
 }
-_PODS: dict[str, Any] = {"metadata": _NAMES, "spec": {"selector": _LABELS, "template": {"metadata": _NAMES, "spec": _POD}}}
+_PODS: dict[str, Any] = {
+    "metadata": _NAMES,
+    "spec": {"selector": _LABELS, "template": {"metadata": _NAMES, "spec": _POD}},
+}
 _BACKEND: dict[str, Any] = {"service": {}}
 _SHAPES: Mapping[str, dict[str, Any]] = {
     "ServiceAccount": {"metadata": _NAMES},
@@ -57,9 +60,15 @@ _SHAPES: Mapping[str, dict[str, Any]] = {
     "Service": {"metadata": _NAMES, "spec": {"selector": {}, "ports": [{"port": int}]}},
     "Ingress": {
         "metadata": _NAMES,
-        "spec": {"defaultBackend": _BACKEND, "rules": [{"http": {"paths": [{"backend": _BACKEND}]}}]},
+        "spec": {
+            "defaultBackend": _BACKEND,
+            "rules": [{"http": {"paths": [{"backend": _BACKEND}]}}],
+        },
     },
-    "HorizontalPodAutoscaler": {"metadata": _NAMES, "spec": {"scaleTargetRef": {}, "metrics": [{"resource": {"target": {}}}]}},
+    "HorizontalPodAutoscaler": {
+        "metadata": _NAMES,
+        "spec": {"scaleTargetRef": {}, "metrics": [{"resource": {"target": {}}}]},
+    },
     "DaemonSet": _PODS,
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -74,17 +83,19 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 class _Loader(yaml.SafeLoader):
     """YAML as kubectl reads it: a date is text, and a key that is written twice is a mistake."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  declared like that where it is overridden
+    yaml_implicit_resolvers = {  # noqa: RUF012 - declared like that where it is overridden
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  inherited
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - inherited
         """A mapping, refused if it has two keys of one name."""
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} is written twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is written twice", key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -107,7 +118,14 @@ _Dumper.add_representer(str, _text)
 
 def written(objects: Sequence[Object]) -> str:
     """The objects as one stream of YAML documents, keys in their order."""
-    return yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, explicit_start=True, width=1_000_000, allow_unicode=True)
+    return yaml.dump_all(
+        objects,
+        Dumper=_Dumper,
+        sort_keys=False,
+        explicit_start=True,
+        width=1_000_000,
+        allow_unicode=True,
+    )
 
 
 def read(folder: Path) -> dict[str, Object]:
@@ -158,7 +176,7 @@ class _Manifest:
             self._check_container(pod(item)["containers"])
         return item
 
-    def _parsed(self) -> Any:  # noqa: ANN401  YAML holds anything
+    def _parsed(self) -> Any:  # noqa: ANN401 - YAML holds anything
         try:
             loader = _Loader(self._path.read_text(encoding="utf-8"))
             self._node = loader.get_single_node()
@@ -167,18 +185,24 @@ class _Manifest:
             return json.loads(json.dumps(found, allow_nan=False))
         except FileNotFoundError:
             raise SettingsInvalid(
-                "a manifest is missing", on=str(self._path), next=f"copy {self._path.name} from the suite's deploy/manifests, then edit it"
+                "a manifest is missing",
+                on=str(self._path),
+                next=f"copy {self._path.name} from the suite's deploy/manifests, then edit it",
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise SettingsInvalid(f"a manifest cannot be read: {reason}", on=str(self._path), next="make the file readable") from error
+            raise SettingsInvalid(
+                f"a manifest cannot be read: {reason}",
+                on=str(self._path),
+                next="make the file readable",
+            ) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             self._fail(error.problem or "it is not YAML", mark.line + 1 if mark else 1)
         except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             self._fail(str(error).partition("\n")[0] or "it is not YAML", 1)
 
-    def _check(self, value: Any, shape: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401  JSON
+    def _check(self, value: Any, shape: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
         """Refuses a value of another shape; keys without a value are as good as absent, and are taken out."""
         kind: Any = shape if isinstance(shape, type) else type(shape)
         if type(value) is not kind:
@@ -193,7 +217,7 @@ class _Manifest:
         for key, below in inner:
             self._check(value[int(key) if kind is list else key], below, (*place, key))
 
-    def _check_needed(self, item: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401  JSON
+    def _check_needed(self, item: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
         for depth, key in enumerate(place, 1):
             item = item.get(key) if isinstance(item, dict) else dict(enumerate(item)).get(int(key))
             if item in (None, [], {}):
@@ -202,10 +226,14 @@ class _Manifest:
     def _check_container(self, containers: list[Object]) -> None:
         if len(containers) > 1 and [one.get("name") for one in containers].count("app") != 1:
             place = _NEEDED["Deployment"]
-            self._refuse(place, f"one of {_shown(place)} must be named app: the one that runs the application")
+            self._refuse(
+                place,
+                f"one of {_shown(place)} must be named app: the one that runs the application",
+            )
 
     def _refuse(self, place: Sequence[str], what: str) -> NoReturn:
-        node, line = self._node, 1
+        node = self._node
+        line = 1
         for key in place:
             found = _below(node, key)
             if found is None:
@@ -221,7 +249,12 @@ class _Manifest:
         )
 
 
-_CALLED: Mapping[type, str] = {dict: "a mapping", list: "a list", int: "a whole number", str: "text"}
+_CALLED: Mapping[type, str] = {
+    dict: "a mapping",
+    list: "a list",
+    int: "a whole number",
+    str: "text",
+}
 
 
 def _shown(place: Sequence[str]) -> str:
@@ -232,7 +265,10 @@ def _shown(place: Sequence[str]) -> str:
 def _below(node: yaml.Node | None, key: str) -> tuple[int, yaml.Node] | None:
     """The line of a key or an item, and what stands there."""
     if isinstance(node, yaml.MappingNode):
-        return next(((name.start_mark.line + 1, value) for name, value in node.value if name.value == key), None)
+        return next(
+            ((name.start_mark.line + 1, value) for name, value in node.value if name.value == key),
+            None,
+        )
     if isinstance(node, yaml.SequenceNode) and int(key) < len(node.value):
         return node.value[int(key)].start_mark.line + 1, node.value[int(key)]
     return None

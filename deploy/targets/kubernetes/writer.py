@@ -58,8 +58,13 @@ class Changes:
         size: Callable[[Release], int],
         clock: Clock = REAL,
     ) -> None:
-        self._cluster, self._rendering, self._env, self._sides, self._lease = cluster, rendering, rendering.env, sides, lease
-        self._size, self._clock = size, clock
+        self._cluster = cluster
+        self._rendering = rendering
+        self._env = rendering.env
+        self._sides = sides
+        self._lease = lease
+        self._size = size
+        self._clock = clock
         self.around = Surroundings(cluster, rendering, lease)
         self.attempt: Attempt | None = None
         self.times: dict[str, dict[str, float]] = {}
@@ -79,11 +84,16 @@ class Changes:
         """Tells whoever changed the settings that somebody else has chosen another number of replicas."""
         count = self.count()
         if not self._env.autoscale and count != self._env.replicas:
-            log.info("replicas stay at %d, as somebody chose; the settings say %d", count, self._env.replicas)
+            log.info(
+                "replicas stay at %d, as somebody chose; the settings say %d",
+                count,
+                self._env.replicas,
+            )
 
     def settings(self, release: Release) -> str:
         """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
-        rendering, first = self._rendering, SIDES[0]
+        rendering = self._rendering
+        first = SIDES[0]
         made = [
             rendering.deployment(release, first, self._env.replicas, None, 0),
             rendering.service(first, both=False),
@@ -99,10 +109,16 @@ class Changes:
 
         The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
         """
-        rendering, service = self._rendering, self._rendering.service(name, both=False)
+        rendering = self._rendering
+        service = self._rendering.service(name, both=False)
         rest = (rendering.ingress(), rendering.disruption(), rendering.autoscaler(name))
         count = self.count() if self._env.autoscale else self._env.replicas
-        made = (rendering.account(), service, *rest, self._deployment(name, release, count, attempt))
+        made = (
+            rendering.account(),
+            service,
+            *rest,
+            self._deployment(name, release, count, attempt),
+        )
         return [item for item in made if item]
 
     def before(self, serving: Serving) -> Before | None:
@@ -182,7 +198,10 @@ class Changes:
         """A Deployment to be applied where somebody else owns the number of its replicas."""
         if self._sides.serving().sends_to(name):
             log.info("the number of replicas is left to %s", owner)
-            return {**item, "spec": {key: value for key, value in item["spec"].items() if key != "replicas"}}
+            return {
+                **item,
+                "spec": {key: value for key, value in item["spec"].items() if key != "replicas"},
+            }
         # An autoscaler that has gone over to the other side. Its last number is nobody's wish any more.
         self._delete(name)
         return item
@@ -206,7 +225,11 @@ class Changes:
         self._until_reached(before.side, release)
 
     def _until_reached(self, name: Name, release: Release) -> None:
-        if not self._wait(lambda: self._reached(name, release), _REACHED_WITHIN, "waiting for the Service to see its replicas"):
+        if not self._wait(
+            lambda: self._reached(name, release),
+            _REACHED_WITHIN,
+            "waiting for the Service to see its replicas",
+        ):
             raise RolloutFailed(
                 f"the Service did not lead to all replicas of the release, and to them alone, within {progress.seconds(_REACHED_WITHIN)}",
                 on=f"Service {self._rendering.name}",
@@ -215,7 +238,11 @@ class Changes:
         self._clock.sleep(_ROUTES)
 
     def _reached(self, name: Name, release: Release) -> bool:
-        ready = {pod.name for pod in self._sides.pods(name) if pod.ready and pod.image == release.image.digest}
+        ready = {
+            pod.name
+            for pod in self._sides.pods(name)
+            if pod.ready and pod.image == release.image.digest
+        }
         return bool(ready) and self._sides.reached() == ready
 
     def empty(self, side: Side) -> None:
@@ -225,14 +252,22 @@ class Changes:
             self._apply({**made, "spec": made.get("spec", {}) | {"replicas": 0}})
         except FieldConflict:
             self._delete(side.name)
-        self._wait(lambda: not self._sides.pods(side.name), self._env.drain_within, "waiting for the old replicas to take their leave")
+        self._wait(
+            lambda: not self._sides.pods(side.name),
+            self._env.drain_within,
+            "waiting for the old replicas to take their leave",
+        )
 
     def _delete(self, name: Name) -> None:
         self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
 
-    def _deployment(self, name: Name, release: Release, count: int, attempt: Attempt | None) -> Object:
+    def _deployment(
+        self, name: Name, release: Release, count: int, attempt: Attempt | None
+    ) -> Object:
         item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
-        at(item, "metadata", "annotations").update({SETTINGS: self.settings(release), WANTED: str(self._env.replicas)})
+        at(item, "metadata", "annotations").update(
+            {SETTINGS: self.settings(release), WANTED: str(self._env.replicas)}
+        )
         template = item["spec"]["template"]
         at(template, "metadata", "annotations")[TEMPLATE] = _short(template)
         return item

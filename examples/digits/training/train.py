@@ -22,8 +22,14 @@ PICTURES = Path(__file__).parent / "digits.npz"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAINED = 1500
 PROMISED = (7, 3)
-SIDE, LARGEST, HIDDEN = 8, 16, 32
-ROUNDS, BATCH, RATE, MOMENTUM, DOUBT = 30, 50, 0.03, 0.9, 0.1
+SIDE = 8
+LARGEST = 16
+HIDDEN = 32
+ROUNDS = 30
+BATCH = 50
+RATE = 0.03
+MOMENTUM = 0.9
+DOUBT = 0.1
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,19 +55,24 @@ def train(pictures: Floats, digits: npt.NDArray[np.uint8], seed: int) -> Network
     """A network that has seen the pictures; the same seed gives the same one."""
     random = np.random.default_rng(seed)
     # Asking for less than certainty keeps the network from claiming it.
-    scaled, wanted = (
-        pictures / np.float32(LARGEST),
-        np.eye(len(NAMES), dtype=np.float32)[digits] * np.float32(1 - DOUBT) + np.float32(DOUBT / len(NAMES)),
+    scaled = pictures / np.float32(LARGEST)
+    wanted = np.eye(len(NAMES), dtype=np.float32)[digits] * np.float32(1 - DOUBT) + np.float32(
+        DOUBT / len(NAMES)
     )
     shapes = ((SIDE * SIDE, HIDDEN), (HIDDEN,), (HIDDEN, len(NAMES)), (len(NAMES),))
-    arrays = [random.normal(0, (2 / shape[0]) ** 0.5 if len(shape) > 1 else 0, shape).astype(np.float32) for shape in shapes]
+    arrays = [
+        random.normal(0, (2 / shape[0]) ** 0.5 if len(shape) > 1 else 0, shape).astype(np.float32)
+        for shape in shapes
+    ]
     speeds = [np.zeros_like(array) for array in arrays]
     for _ in range(ROUNDS):
         order = random.permutation(len(scaled))
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             slopes = _slopes(arrays, scaled[chosen], wanted[chosen])
-            speeds = [MOMENTUM * speed - RATE * slope for speed, slope in zip(speeds, slopes, strict=True)]
+            speeds = [
+                MOMENTUM * speed - RATE * slope for speed, slope in zip(speeds, slopes, strict=True)
+            ]
             arrays = [array + speed for array, speed in zip(arrays, speeds, strict=True)]
     return Network((arrays[0] / np.float32(LARGEST), arrays[1], arrays[2], arrays[3]))
 
@@ -90,9 +101,14 @@ def graph(network: Network) -> bytes:
         "digits",
         [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", SIDE, SIDE])],
         [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", len(NAMES)])],
-        [numpy_helper.from_array(array, name) for array, name in zip(network.arrays, names, strict=True)],
+        [
+            numpy_helper.from_array(array, name)
+            for array, name in zip(network.arrays, names, strict=True)
+        ],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="train")
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="train"
+    )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -131,7 +147,8 @@ json = [
 def write(folder: Path, version: str, seed: int) -> float:
     """Writes an author's directory; returns the share of unseen pictures that the network tells rightly."""
     with np.load(PICTURES) as file:
-        pictures, digits = file["pictures"].reshape(-1, SIDE * SIDE).astype(np.float32), file["digits"]
+        pictures = file["pictures"].reshape(-1, SIDE * SIDE).astype(np.float32)
+        digits = file["digits"]
     network = train(pictures[:TRAINED], digits[:TRAINED], seed)
     told = network.probabilities(pictures[TRAINED:])
     accuracy = float((told.argmax(axis=1) == digits[TRAINED:]).mean())
@@ -141,10 +158,16 @@ def write(folder: Path, version: str, seed: int) -> float:
     text = HEAD.format(version=version, seed=seed, accuracy=accuracy, side=SIDE, largest=LARGEST)
     for digit in PROMISED:
         # The first that it was not trained on and tells rightly.
-        place = TRAINED + int(((told.argmax(axis=1) == digit) & (digits[TRAINED:] == digit)).argmax())
+        place = TRAINED + int(
+            ((told.argmax(axis=1) == digit) & (digits[TRAINED:] == digit)).argmax()
+        )
         levels = pictures[place].reshape(SIDE, SIDE).astype(int).tolist()
-        (folder / "golden" / f"{NAMES[digit]}.json").write_text(json.dumps(levels) + "\n", encoding="utf-8")
-        text += CASE.format(name=NAMES[digit], digit=digit, probability=float(told[place - TRAINED, digit]))
+        (folder / "golden" / f"{NAMES[digit]}.json").write_text(
+            json.dumps(levels) + "\n", encoding="utf-8"
+        )
+        text += CASE.format(
+            name=NAMES[digit], digit=digit, probability=float(told[place - TRAINED, digit])
+        )
     (folder / "model.toml").write_text(text, encoding="utf-8")
     return accuracy
 
@@ -155,4 +178,4 @@ if __name__ == "__main__":
     parser.add_argument("--version", default="1")
     parser.add_argument("folder", type=Path)
     given = parser.parse_args()
-    print(f"accuracy {write(given.folder, given.version, given.seed):.3f}")  # noqa: T201  what the program says
+    print(f"accuracy {write(given.folder, given.version, given.seed):.3f}")  # noqa: T201 - what the program says

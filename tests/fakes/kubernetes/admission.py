@@ -16,11 +16,20 @@ WITHOUT_STATUS = frozenset({"ConfigMap", "Endpoints", "Event", "Lease", "Service
 def fresh(item: Object) -> Object:
     """An object of that kind and name as it is before anything was said about it."""
     kind = item["kind"]
-    made: Object = {"apiVersion": KINDS[kind].api_version, "kind": kind, "metadata": {"name": item["metadata"]["name"]}}
+    made: Object = {
+        "apiVersion": KINDS[kind].api_version,
+        "kind": kind,
+        "metadata": {"name": item["metadata"]["name"]},
+    }
     if kind == "Pod":
         made["status"] = {"phase": "Pending"}
     elif kind == "DaemonSet":
-        made["status"] = {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0}
+        made["status"] = {
+            "currentNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberReady": 0,
+        }
     elif kind not in WITHOUT_STATUS:
         made["status"] = {}
     return made
@@ -68,7 +77,14 @@ def invalid(item: Object, before: Object | None) -> str:
         return f'metadata.name: Invalid value: "{metadata["name"]}": a lowercase RFC 1123 subdomain'
     template = item.get("spec", {}).get("template", {}).get("metadata", {})
     for labels in (metadata.get("labels", {}), template.get("labels", {})):
-        wrong = next((value for value in labels.values() if not isinstance(value, str) or not LABEL.fullmatch(value)), None)
+        wrong = next(
+            (
+                value
+                for value in labels.values()
+                if not isinstance(value, str) or not LABEL.fullmatch(value)
+            ),
+            None,
+        )
         if wrong is not None:
             return f"metadata.labels: Invalid value: {wrong!r}: at most 63 letters, digits, '-', '_' or '.'"
     if item["kind"] in {"Deployment", "DaemonSet", "ReplicaSet"}:

@@ -46,7 +46,13 @@ class FakeCluster:
 
     name = "fake at https://fake.example:6443"
 
-    def __init__(self, scripts: Mapping[str, Script] | None = None, *, namespace: str = "shop", world: World | None = None) -> None:
+    def __init__(
+        self,
+        scripts: Mapping[str, Script] | None = None,
+        *,
+        namespace: str = "shop",
+        world: World | None = None,
+    ) -> None:
         self.namespace = namespace
         self.world = world or World()
         self.world.scripts.update(scripts or {})
@@ -113,7 +119,11 @@ class FakeCluster:
         if kind == "Pod":
             return {self._text(self.pod(name))} if is_ready(self.pod(name)) else set()
         endpoints = self.objects.get("Endpoints", name) or {}
-        addresses = [address for subset in endpoints.get("subsets", ()) for address in subset.get("addresses", ())]
+        addresses = [
+            address
+            for subset in endpoints.get("subsets", ())
+            for address in subset.get("addresses", ())
+        ]
         return {self._text(self.pod(address["targetRef"]["name"])) for address in addresses}
 
     def _text(self, pod: Object) -> str:
@@ -133,12 +143,15 @@ class FakeCluster:
     def serves(self, kind: str) -> bool:
         return kind in KINDS and kind not in self.unserved
 
-    def apply(self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None) -> Object:
+    def apply(
+        self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
+    ) -> Object:
         require()
         self._asks("patch", item["kind"], item["metadata"]["name"])
         self._makes(item["kind"])
         live = self.objects.get(item["kind"], item["metadata"]["name"])
-        changed, ownership = copied(live or fresh(item)), self._owned(live).copy()
+        changed = copied(live or fresh(item))
+        ownership = self._owned(live).copy()
         if not force and (conflicts := ownership.conflicts(changed, item, MANAGER)):
             raise _conflict(item, conflicts)
         changed["apiVersion"] = item.get("apiVersion", changed["apiVersion"])
@@ -166,7 +179,10 @@ class FakeCluster:
         self._makes(item["kind"])
         if self.objects.get(item["kind"], item["metadata"]["name"]):
             return False
-        made = {**fresh(item), **{key: value for key, value in copied(item).items() if key != "status"}}
+        made = {
+            **fresh(item),
+            **{key: value for key, value in copied(item).items() if key != "status"},
+        }
         self._admit(made, None)
         self.objects.add(made)
         self._owned(made).update({}, item, MANAGER)
@@ -179,8 +195,11 @@ class FakeCluster:
         version = live["metadata"]["resourceVersion"] if live else ""
         if live is None or item["metadata"].get("resourceVersion", version) != version:
             return False
-        before, after = copied(live), copied(item)
-        after["metadata"] |= {key: before["metadata"][key] for key in _GIVEN if key in before["metadata"]}
+        before = copied(live)
+        after = copied(item)
+        after["metadata"] |= {
+            key: before["metadata"][key] for key in _GIVEN if key in before["metadata"]
+        }
         if item["kind"] not in WITHOUT_STATUS:
             after["status"] = before["status"]
         self._admit(after, before)
@@ -199,7 +218,9 @@ class FakeCluster:
 
     def events(self, name: str) -> Items:
         self._asks("list", "Event", name)
-        found = [event for event in self.objects.all("Event") if event["involvedObject"]["name"] == name]
+        found = [
+            event for event in self.objects.all("Event") if event["involvedObject"]["name"] == name
+        ]
         told = copied(sorted(found, key=happened))
         self.step()
         return told
@@ -207,7 +228,9 @@ class FakeCluster:
     def log(self, pod: str, lines: int) -> str:
         self._asks("get", "Pod/log", pod)
         found = self.objects.get("Pod", pod)
-        return "".join(f"{line}\n" for line in self.kubelet.written(found)[-lines:]) if found else ""
+        return (
+            "".join(f"{line}\n" for line in self.kubelet.written(found)[-lines:]) if found else ""
+        )
 
     def may(self, verb: str, kind: str, part: str = "") -> bool:
         return (verb, f"{kind}/{part}" if part else kind) not in self.denied
@@ -225,23 +248,37 @@ class FakeCluster:
             raise error
         if (verb, kind) in self.denied:
             on = f"{kind} {name} in namespace {self.namespace}"
-            raise ClusterForbidden(f"this account may not {verb} {kind}", on=on, next="add the rule", detail=f"  {verb} {kind}")
+            raise ClusterForbidden(
+                f"this account may not {verb} {kind}",
+                on=on,
+                next="add the rule",
+                detail=f"  {verb} {kind}",
+            )
 
     def _makes(self, kind: str) -> None:
         """Refuses what cannot be made here."""
         if not self.serves(kind):
-            raise ClusterRefused("the API server does not know this kind of object", on=kind, next="leave it out")
+            raise ClusterRefused(
+                "the API server does not know this kind of object", on=kind, next="leave it out"
+            )
         if self.missing:
             raise self._no_namespace()
 
     def _no_namespace(self) -> NamespaceMissing:
-        return NamespaceMissing(f"there is no namespace {self.namespace}", on=self.name, next="make it, or name another")
+        return NamespaceMissing(
+            f"there is no namespace {self.namespace}", on=self.name, next="make it, or name another"
+        )
 
     def _admit(self, item: Object, before: Object | None) -> None:
         fill(item, self.objects)
         if why := invalid(item, before):
             on = f"{item['kind']} {item['metadata']['name']}"
-            raise ClusterRefused("the API server refused it (422 Invalid)", on=on, next="mend the manifest", detail=f"  {why}")
+            raise ClusterRefused(
+                "the API server refused it (422 Invalid)",
+                on=on,
+                next="mend the manifest",
+                detail=f"  {why}",
+            )
 
     def _kept(self, live: Object | None, changed: Object) -> Object:
         """The object that is held, as it shall be from now on."""
@@ -252,15 +289,20 @@ class FakeCluster:
         return live
 
     def _owned(self, item: Object | None) -> Ownership:
-        return self._owners.setdefault(item["metadata"]["uid"], Ownership()) if item else Ownership()
+        return (
+            self._owners.setdefault(item["metadata"]["uid"], Ownership()) if item else Ownership()
+        )
 
     def _written(self, live: Object, before: Object | None) -> Object:
         """Notes what a write has changed; the object as it is then."""
         live["metadata"]["managedFields"] = self._owned(live).shown(live["apiVersion"])
         if before and before != live:
-            wanted = [(item.get("spec"), item["metadata"].get("annotations")) for item in (before, live)]
+            wanted = [
+                (item.get("spec"), item["metadata"].get("annotations")) for item in (before, live)
+            ]
             if "generation" in live["metadata"] and (
-                wanted[0][0] != wanted[1][0] or (live["kind"] == "Deployment" and wanted[0] != wanted[1])
+                wanted[0][0] != wanted[1][0]
+                or (live["kind"] == "Deployment" and wanted[0] != wanted[1])
             ):
                 live["metadata"]["generation"] += 1
             self.objects.touch(live)
@@ -268,7 +310,8 @@ class FakeCluster:
 
 
 def _conflict(item: Object, owners: Mapping[str, str]) -> FieldConflict:
-    what, on = f"{', '.join(dict.fromkeys(owners.values()))} owns what is set", f"{item['kind']} {item['metadata']['name']}"
+    what = f"{', '.join(dict.fromkeys(owners.values()))} owns what is set"
+    on = f"{item['kind']} {item['metadata']['name']}"
     detail = "\n".join(f"  {path}: {owner}" for path, owner in owners.items())
     error = FieldConflict(what, on=on, next="leave it to them, or take it over", detail=detail)
     error.owners = owners

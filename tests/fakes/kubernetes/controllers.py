@@ -28,19 +28,24 @@ class ReplicaSets:
             missing = item["spec"]["replicas"] - len(pods)
             refused = next(filter(None, (self._make(item) for _ in range(missing))), "")
             for pod in sorted(pods, key=_worth)[: max(0, -missing)]:
-                self.objects.event(item, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}")
+                self.objects.event(
+                    item, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}"
+                )
                 self.objects.remove(pod)
             self._count(item, refused)
 
     def active(self, item: Object) -> list[Object]:
         """The pods of a ReplicaSet that are not ending."""
         return [
-            pod for pod in self.objects.owned("Pod", item) if not leaving(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
+            pod
+            for pod in self.objects.owned("Pod", item)
+            if not leaving(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
         ]
 
     def _make(self, item: Object) -> str:
         """Makes a pod; why not, if it may not be made."""
-        quota, used = self.objects.world.quota, len(self.objects.all("Pod"))
+        quota = self.objects.world.quota
+        used = len(self.objects.all("Pod"))
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         if quota is not None and used >= quota:
             of = f"requested: pods=1, used: pods={used}, limited: pods={quota}"
@@ -52,21 +57,41 @@ class ReplicaSets:
         return ""
 
     def _count(self, item: Object, refused: str) -> None:
-        pods, patience = self.active(item), item["spec"].get("minReadySeconds", 0)
+        pods = self.active(item)
+        patience = item["spec"].get("minReadySeconds", 0)
         ready = [pod for pod in pods if is_ready(pod)]
         available = [pod for pod in ready if self.objects.since(_ready_since(pod)) >= patience]
-        counts = {"fullyLabeledReplicas": len(pods), "readyReplicas": len(ready), "availableReplicas": len(available)}
+        counts = {
+            "fullyLabeledReplicas": len(pods),
+            "readyReplicas": len(ready),
+            "availableReplicas": len(available),
+        }
         status: Object = {key: value for key, value in counts.items() if value}
         if refused:
-            told = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": refused}
+            told = {
+                "type": "ReplicaFailure",
+                "status": "True",
+                "reason": "FailedCreate",
+                "message": refused,
+            }
             status["conditions"] = [told | {"lastTransitionTime": self.objects.time}]
-        self.objects.change(item, "status", {"replicas": len(pods), "observedGeneration": item["metadata"]["generation"], **status})
+        self.objects.change(
+            item,
+            "status",
+            {"replicas": len(pods), "observedGeneration": item["metadata"]["generation"], **status},
+        )
 
 
 def make_pod(objects: Objects, name: str, owner: Object) -> Object:
     """Makes a pod of the template of what it is made for."""
     template = copied(owner["spec"]["template"])
-    return objects.make("Pod", name, owner, {"spec": template["spec"], "status": {"phase": "Pending"}}, **template.get("metadata", {}))
+    return objects.make(
+        "Pod",
+        name,
+        owner,
+        {"spec": template["spec"], "status": {"phase": "Pending"}},
+        **template.get("metadata", {}),
+    )
 
 
 def _suffix(number: int) -> str:
@@ -79,7 +104,11 @@ def _worth(pod: Object) -> tuple[bool, bool, bool]:
 
 
 def _ready_since(pod: Object) -> str:
-    return next(str(one["lastTransitionTime"]) for one in pod["status"]["conditions"] if one["type"] == "Ready")
+    return next(
+        str(one["lastTransitionTime"])
+        for one in pod["status"]["conditions"]
+        if one["type"] == "Ready"
+    )
 
 
 class DaemonSets:
@@ -96,7 +125,9 @@ class DaemonSets:
                 if node not in map(pinned, pods):
                     pods.append(self._make(item, node))
             mark = hashed(item["spec"]["template"])
-            old = [pod for pod in pods if pod["metadata"]["labels"]["controller-revision-hash"] != mark]
+            old = [
+                pod for pod in pods if pod["metadata"]["labels"]["controller-revision-hash"] != mark
+            ]
             if old and all(is_ready(pod) for pod in pods if pod not in old):
                 self.objects.remove(old[0])
                 pods.remove(old.pop(0))
@@ -105,7 +136,9 @@ class DaemonSets:
     def _make(self, item: Object, node: str) -> Object:
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         pod = make_pod(self.objects, name, item)
-        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = hashed(item["spec"]["template"])
+        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = hashed(
+            item["spec"]["template"]
+        )
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [here]}}
         pod["spec"].setdefault("affinity", {})["nodeAffinity"] = required
@@ -113,11 +146,22 @@ class DaemonSets:
         return pod
 
     def _count(self, item: Object, pods: list[Object], old: int) -> None:
-        ready, wanted = sum(is_ready(pod) for pod in pods), len(self.objects.world.nodes)
-        counts = {"updatedNumberScheduled": len(pods) - old, "numberAvailable": ready, "numberUnavailable": wanted - ready}
-        status = {"observedGeneration": item["metadata"]["generation"], "desiredNumberScheduled": wanted, "numberMisscheduled": 0}
+        ready = sum(is_ready(pod) for pod in pods)
+        wanted = len(self.objects.world.nodes)
+        counts = {
+            "updatedNumberScheduled": len(pods) - old,
+            "numberAvailable": ready,
+            "numberUnavailable": wanted - ready,
+        }
+        status = {
+            "observedGeneration": item["metadata"]["generation"],
+            "desiredNumberScheduled": wanted,
+            "numberMisscheduled": 0,
+        }
         status |= {"currentNumberScheduled": len(pods), "numberReady": ready}
-        self.objects.change(item, "status", status | {key: value for key, value in counts.items() if value})
+        self.objects.change(
+            item, "status", status | {key: value for key, value in counts.items() if value}
+        )
 
 
 class Services:
@@ -138,17 +182,26 @@ class Services:
     def _balance(self, item: Object) -> None:
         given = self.objects.world.addresses.get(item["metadata"]["name"])
         key = "ip" if given and given.replace(".", "").isdigit() else "hostname"
-        self.objects.change(item, "status", {"loadBalancer": {"ingress": [{key: given}]} if given else {}})
+        self.objects.change(
+            item, "status", {"loadBalancer": {"ingress": [{key: given}]} if given else {}}
+        )
 
     def _list(self, item: Object) -> None:
-        name, spec = item["metadata"]["name"], item["spec"]
+        name = item["metadata"]["name"]
+        spec = item["spec"]
         if not spec.get("selector"):
             return
-        pods = [pod for pod in self.objects.all("Pod", spec["selector"]) if not leaving(pod) and "podIP" in pod["status"]]
+        pods = [
+            pod
+            for pod in self.objects.all("Pod", spec["selector"])
+            if not leaving(pod) and "podIP" in pod["status"]
+        ]
         endpoints = self.objects.get("Endpoints", name)
         if endpoints is None:
             labels = dict(item["metadata"].get("labels", {}))
-            endpoints = self.objects.add({"kind": "Endpoints", "metadata": {"name": name, "labels": labels}})
+            endpoints = self.objects.add(
+                {"kind": "Endpoints", "metadata": {"name": name, "labels": labels}}
+            )
         self.objects.change(endpoints, "subsets", self._subsets(spec, pods))
 
     def _subsets(self, spec: Object, pods: list[Object]) -> list[Object]:
@@ -156,16 +209,31 @@ class Services:
         for pod in pods:
             ports = [_target(port, pod) for port in spec.get("ports", ())]
             subset = by_ports.setdefault(json.dumps(ports), {"ports": ports})
-            reference = {"kind": "Pod", "name": pod["metadata"]["name"], "namespace": self.objects.namespace, "uid": pod["metadata"]["uid"]}
-            address = {"ip": pod["status"]["podIP"], "nodeName": pod["spec"]["nodeName"], "targetRef": reference}
-            subset.setdefault("addresses" if is_ready(pod) else "notReadyAddresses", []).append(address)
+            reference = {
+                "kind": "Pod",
+                "name": pod["metadata"]["name"],
+                "namespace": self.objects.namespace,
+                "uid": pod["metadata"]["uid"],
+            }
+            address = {
+                "ip": pod["status"]["podIP"],
+                "nodeName": pod["spec"]["nodeName"],
+                "targetRef": reference,
+            }
+            subset.setdefault("addresses" if is_ready(pod) else "notReadyAddresses", []).append(
+                address
+            )
         return list(by_ports.values())
 
 
 def _target(port: Object, pod: Object) -> Object:
     """The port of a pod that a port of a Service leads to."""
     target = port.get("targetPort", port["port"])
-    named = {one.get("name"): one["containerPort"] for run in pod["spec"]["containers"] for one in run.get("ports", ())}
+    named = {
+        one.get("name"): one["containerPort"]
+        for run in pod["spec"]["containers"]
+        for one in run.get("ports", ())
+    }
     number = named.get(target, 0) if isinstance(target, str) else target
     name = {"name": port["name"]} if "name" in port else {}
     return {**name, "port": number, "protocol": port.get("protocol", "TCP")}

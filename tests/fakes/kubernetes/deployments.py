@@ -13,7 +13,9 @@ REVISION = "deployment.kubernetes.io/revision"
 HISTORY = "deployment.kubernetes.io/revision-history"
 DESIRED = "deployment.kubernetes.io/desired-replicas"
 MOST = "deployment.kubernetes.io/max-replicas"
-NOT_COPIED = frozenset({REVISION, HISTORY, DESIRED, MOST, "kubectl.kubernetes.io/last-applied-configuration"})
+NOT_COPIED = frozenset(
+    {REVISION, HISTORY, DESIRED, MOST, "kubectl.kubernetes.io/last-applied-configuration"}
+)
 
 
 class Deployments:
@@ -26,7 +28,11 @@ class Deployments:
         """Scales the new ReplicaSet up or the old ones down, and says how far it is."""
         for item in self.objects.all("Deployment"):
             sets = self.objects.owned("ReplicaSet", item)
-            if any(_notes(one).get(DESIRED) != str(item["spec"]["replicas"]) for one in sets if one["spec"]["replicas"]):
+            if any(
+                _notes(one).get(DESIRED) != str(item["spec"]["replicas"])
+                for one in sets
+                if one["spec"]["replicas"]
+            ):
                 self._share(item, sets)
                 self._tell(item, _newest(item, sets), sets, fresh=False)
                 continue
@@ -41,20 +47,28 @@ class Deployments:
 
     def _make(self, item: Object, sets: list[Object]) -> Object:
         """The ReplicaSet of a template that was not there before."""
-        template, selector = copied(item["spec"]["template"]), copied(item["spec"]["selector"])
+        template = copied(item["spec"]["template"])
+        selector = copied(item["spec"]["selector"])
         mark = hashed(template)
         template["metadata"]["labels"][HASH] = selector.setdefault("matchLabels", {})[HASH] = mark
-        spec = {"replicas": 0, "selector": selector, "template": template, "minReadySeconds": item["spec"].get("minReadySeconds", 0)}
+        spec = {
+            "replicas": 0,
+            "selector": selector,
+            "template": template,
+            "minReadySeconds": item["spec"].get("minReadySeconds", 0),
+        }
         revision = str(1 + max(map(_revision, sets), default=0))
         notes = {REVISION: revision, **_copied(item), **_sizes(item)}
         body = {"spec": spec, "status": {"replicas": 0}}
-        name, labels = f"{item['metadata']['name']}-{mark}", dict(template["metadata"]["labels"])
+        name = f"{item['metadata']['name']}-{mark}"
+        labels = dict(template["metadata"]["labels"])
         self._annotate(item, {REVISION: revision})
         return self.objects.make("ReplicaSet", name, item, body, labels=labels, annotations=notes)
 
     def _number(self, item: Object, new: Object, old: list[Object]) -> None:
         """Gives the ReplicaSet of the present template the highest revision, and the annotations of its Deployment."""
-        revision, notes = 1 + max(map(_revision, old), default=0), _copied(item)
+        revision = 1 + max(map(_revision, old), default=0)
+        notes = _copied(item)
         if _revision(new) < revision:
             past = [*filter(None, _notes(new).get(HISTORY, "").split(",")), _notes(new)[REVISION]]
             notes |= {REVISION: str(revision), HISTORY: ",".join(past)}
@@ -78,16 +92,25 @@ class Deployments:
                 self._scale(item, new, count)
         elif new["spec"]["replicas"] > count:
             self._scale(item, new, count)
-        elif room := max(0, min(count + surge - _wanted([new, *old]), count - new["spec"]["replicas"])):
+        elif room := max(
+            0, min(count + surge - _wanted([new, *old]), count - new["spec"]["replicas"])
+        ):
             self._scale(item, new, new["spec"]["replicas"] + room)
         else:
             self._shrink(item, new, old, count - away)
 
     def _shrink(self, item: Object, new: Object, old: list[Object], least: int) -> None:
         """Takes away old pods: first those that do not work, then as many as the new ones replace."""
-        spare = max(0, _wanted([new, *old]) - least - (new["spec"]["replicas"] - _total([new], "availableReplicas")))
+        spare = max(
+            0,
+            _wanted([new, *old])
+            - least
+            - (new["spec"]["replicas"] - _total([new], "availableReplicas")),
+        )
         for one in old:
-            broken = min(spare, max(0, one["spec"]["replicas"] - _total([one], "availableReplicas")))
+            broken = min(
+                spare, max(0, one["spec"]["replicas"] - _total([one], "availableReplicas"))
+            )
             self._scale(item, one, one["spec"]["replicas"] - broken)
             spare -= broken
         spare = max(0, _total([new, *old], "availableReplicas") - least)
@@ -98,12 +121,15 @@ class Deployments:
 
     def _share(self, item: Object, sets: list[Object]) -> None:
         """Scales what runs to another number of replicas: in the midst of a rollout, each ReplicaSet in its proportion."""
-        active, count = [one for one in sets if one["spec"]["replicas"]], item["spec"]["replicas"]
+        active = [one for one in sets if one["spec"]["replicas"]]
+        count = item["spec"]["replicas"]
         most = count + _bounds(item)[0] if count and len(active) > 1 else count
         left = most - _wanted(active)
         for one in sorted(active, key=lambda one: -int(one["spec"]["replicas"])):
             before = one["spec"]["replicas"]
-            part = round(before * most / int(_notes(one)[MOST])) - before if len(active) > 1 else left
+            part = (
+                round(before * most / int(_notes(one)[MOST])) - before if len(active) > 1 else left
+            )
             part = max(min(part, left), 0) if left > 0 else min(max(part, left), 0)
             left -= part
             self._scale(item, one, max(0, before + part))
@@ -115,41 +141,85 @@ class Deployments:
         way = "up" if count > one["spec"]["replicas"] else "down"
         if self.objects.change(one, "spec", {**one["spec"], "replicas": count}):
             self._annotate(one, _sizes(item))
-            self.objects.event(item, "ScalingReplicaSet", f"Scaled {way} replica set {one['metadata']['name']} to {count}")
+            self.objects.event(
+                item,
+                "ScalingReplicaSet",
+                f"Scaled {way} replica set {one['metadata']['name']} to {count}",
+            )
 
     # --- what is told
 
     def _tell(self, item: Object, new: Object | None, sets: list[Object], *, fresh: bool) -> None:
-        counts = {name: _total(sets, name) for name in ("replicas", "readyReplicas", "availableReplicas")}
+        counts = {
+            name: _total(sets, name) for name in ("replicas", "readyReplicas", "availableReplicas")
+        }
         counts["updatedReplicas"] = _total([new], "replicas") if new else 0
-        counts["unavailableReplicas"] = max(0, max(_wanted(sets), counts["replicas"]) - counts["availableReplicas"])
+        counts["unavailableReplicas"] = max(
+            0, max(_wanted(sets), counts["replicas"]) - counts["availableReplicas"]
+        )
         known = {one["type"]: one for one in item.get("status", {}).get("conditions", ())}
         told = [self._available(item, counts, known.get("Available")), *_refused(sets)]
         progress = self._progress(item, new, counts, known.get("Progressing"), fresh=fresh)
-        status = {"observedGeneration": item["metadata"]["generation"], **{key: value for key, value in counts.items() if value}}
-        self.objects.change(item, "status", {**status, "conditions": [*told, *([progress] if progress else [])]})
+        status = {
+            "observedGeneration": item["metadata"]["generation"],
+            **{key: value for key, value in counts.items() if value},
+        }
+        self.objects.change(
+            item, "status", {**status, "conditions": [*told, *([progress] if progress else [])]}
+        )
 
     def _available(self, item: Object, counts: dict[str, int], old: Object | None) -> Object:
         enough = counts["availableReplicas"] >= item["spec"]["replicas"] - _bounds(item)[1]
         message = f"Deployment {'has' if enough else 'does not have'} minimum availability."
-        return self._said("Available", old, f"MinimumReplicas{'Available' if enough else 'Unavailable'}", message, value=enough)
+        return self._said(
+            "Available",
+            old,
+            f"MinimumReplicas{'Available' if enough else 'Unavailable'}",
+            message,
+            value=enough,
+        )
 
-    def _progress(self, item: Object, new: Object | None, counts: dict[str, int], old: Object | None, *, fresh: bool) -> Object | None:
+    def _progress(
+        self,
+        item: Object,
+        new: Object | None,
+        counts: dict[str, int],
+        old: Object | None,
+        *,
+        fresh: bool,
+    ) -> Object | None:
         """Whether the rollout goes on, is over, or has taken too long.
 
         What was said of the rollout before stays until something moves, also when an old template has come back.
         """
         name = (new or item)["metadata"]["name"]
         if fresh:
-            old = self._said("Progressing", None, "NewReplicaSetCreated", f'Created new replica set "{name}"')
+            old = self._said(
+                "Progressing", None, "NewReplicaSetCreated", f'Created new replica set "{name}"'
+            )
         elif new and old is None:
-            old = self._said("Progressing", None, "FoundNewReplicaSet", f'Found new replica set "{name}"')
-        if old is None or (counts["replicas"] == counts["updatedReplicas"] and old["reason"] == "NewReplicaSetAvailable"):
+            old = self._said(
+                "Progressing", None, "FoundNewReplicaSet", f'Found new replica set "{name}"'
+            )
+        if old is None or (
+            counts["replicas"] == counts["updatedReplicas"]
+            and old["reason"] == "NewReplicaSetAvailable"
+        ):
             return old
-        if all(counts[name] == item["spec"]["replicas"] for name in ("updatedReplicas", "replicas", "availableReplicas")):
-            return self._said("Progressing", old, "NewReplicaSetAvailable", f'ReplicaSet "{name}" has successfully progressed.')
+        if all(
+            counts[name] == item["spec"]["replicas"]
+            for name in ("updatedReplicas", "replicas", "availableReplicas")
+        ):
+            return self._said(
+                "Progressing",
+                old,
+                "NewReplicaSetAvailable",
+                f'ReplicaSet "{name}" has successfully progressed.',
+            )
         if _went_on(item.get("status", {}), counts):
-            said = self._said("Progressing", old, "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.')
+            said = self._said(
+                "Progressing", old, "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.'
+            )
             return {**said, "lastUpdateTime": self.objects.time}
         late = self.objects.since(old["lastUpdateTime"]) > item["spec"]["progressDeadlineSeconds"]
         if late and old["reason"] != "NewReplicaSetAvailable":
@@ -157,9 +227,12 @@ class Deployments:
             return self._said("Progressing", old, "ProgressDeadlineExceeded", message, value=False)
         return old
 
-    def _said(self, kind: str, old: Object | None, reason: str, message: str, *, value: bool = True) -> Object:
+    def _said(
+        self, kind: str, old: Object | None, reason: str, message: str, *, value: bool = True
+    ) -> Object:
         """A condition; its times are those of the old one as far as nothing has changed."""
-        now, told = self.objects.time, {"type": kind, "status": str(value), "reason": reason, "message": message}
+        now = self.objects.time
+        told = {"type": kind, "status": str(value), "reason": reason, "message": message}
         if old is None or old["status"] != told["status"]:
             return {**told, "lastUpdateTime": now, "lastTransitionTime": now}
         updated = old["lastUpdateTime"] if old["reason"] == reason else now
@@ -167,8 +240,14 @@ class Deployments:
 
     def _forget(self, item: Object, old: list[Object]) -> None:
         """Removes the oldest ReplicaSets when the rollout is over, but for as many as shall be kept."""
-        over = any(one["reason"] == "NewReplicaSetAvailable" for one in item["status"]["conditions"])
-        idle = [one for one in sorted(old, key=_revision) if not one["spec"]["replicas"] and not _total([one], "replicas")]
+        over = any(
+            one["reason"] == "NewReplicaSetAvailable" for one in item["status"]["conditions"]
+        )
+        idle = [
+            one
+            for one in sorted(old, key=_revision)
+            if not one["spec"]["replicas"] and not _total([one], "replicas")
+        ]
         for one in idle[: max(0, len(idle) - item["spec"]["revisionHistoryLimit"])] if over else ():
             self.objects.remove(one)
 
@@ -202,8 +281,10 @@ def _newest(item: Object, sets: list[Object]) -> Object | None:
 
 def _bounds(item: Object) -> tuple[int, int]:
     """How many pods there may be too many, and how many too few."""
-    count, rolling = item["spec"]["replicas"], item["spec"]["strategy"].get("rollingUpdate", {})
-    surge, away = _part(rolling.get("maxSurge", 0), count, up=True), _part(rolling.get("maxUnavailable", 0), count, up=False)
+    count = item["spec"]["replicas"]
+    rolling = item["spec"]["strategy"].get("rollingUpdate", {})
+    surge = _part(rolling.get("maxSurge", 0), count, up=True)
+    away = _part(rolling.get("maxUnavailable", 0), count, up=False)
     return (surge, away) if surge or away else (0, 1)
 
 
@@ -222,11 +303,21 @@ def _sizes(item: Object) -> dict[str, str]:
 
 def _refused(sets: list[Object]) -> list[Object]:
     """What ReplicaSets say of pods that they may not make."""
-    found = [one for item in sets for one in item.get("status", {}).get("conditions", ()) if one["type"] == "ReplicaFailure"]
+    found = [
+        one
+        for item in sets
+        for one in item.get("status", {}).get("conditions", ())
+        if one["type"] == "ReplicaFailure"
+    ]
     return [{**one, "lastUpdateTime": one["lastTransitionTime"]} for one in found[:1]]
 
 
 def _went_on(before: Object, now: dict[str, int]) -> bool:
     """Whether there are more new pods, fewer old ones, or more that work."""
-    fewer_old = now["replicas"] - now["updatedReplicas"] < before.get("replicas", 0) - before.get("updatedReplicas", 0)
-    return fewer_old or any(now[name] > before.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "availableReplicas"))
+    fewer_old = now["replicas"] - now["updatedReplicas"] < before.get("replicas", 0) - before.get(
+        "updatedReplicas", 0
+    )
+    return fewer_old or any(
+        now[name] > before.get(name, 0)
+        for name in ("updatedReplicas", "readyReplicas", "availableReplicas")
+    )

@@ -32,12 +32,16 @@ class Kubelet:
 
     def runs(self, pod: Object) -> list[Run]:
         """The containers of a pod, those first that the others wait for."""
-        uid, spec = pod["metadata"]["uid"], pod["spec"]
+        uid = pod["metadata"]["uid"]
+        spec = pod["spec"]
         if uid not in self._runs:
             first = spec.get("initContainers", [])
             reason = "PodInitializing" if first else "ContainerCreating"
             specs = [*((one, True) for one in first), *((one, False) for one in spec["containers"])]
-            self._runs[uid] = [Run(one, self.script(one["image"]), is_first, {"waiting": {"reason": reason}}) for one, is_first in specs]
+            self._runs[uid] = [
+                Run(one, self.script(one["image"]), is_first, {"waiting": {"reason": reason}})
+                for one, is_first in specs
+            ]
         return self._runs[uid]
 
     def written(self, pod: Object) -> list[str]:
@@ -66,30 +70,45 @@ class Kubelet:
     def _schedule(self, pod: Object) -> None:
         """Gives a pod a node, or says why it has none."""
         nodes = self.world.nodes
-        taken = [other["spec"]["nodeName"] for other in self.objects.all("Pod") if other["spec"].get("nodeName")]
+        taken = [
+            other["spec"]["nodeName"]
+            for other in self.objects.all("Pod")
+            if other["spec"].get("nodeName")
+        ]
         said = [self.script(run.spec["image"]).unschedulable for run in self.runs(pod)]
         why = next(filter(None, said), "")
         if not why and self.world.room is not None and len(taken) >= self.world.room:
             why = f"0/{len(nodes)} nodes are available: {len(nodes)} Too many pods."
         if why:
-            if self._condition(pod, "PodScheduled", value=False, reason="Unschedulable", message=why):
+            if self._condition(
+                pod, "PodScheduled", value=False, reason="Unschedulable", message=why
+            ):
                 self.objects.event(pod, "FailedScheduling", why, "Warning")
             return
-        node = pinned(pod) or min((one for one in nodes if one not in self.world.away), key=taken.count)
+        node = pinned(pod) or min(
+            (one for one in nodes if one not in self.world.away), key=taken.count
+        )
         pod["spec"]["nodeName"] = node
         name = pod["metadata"]["name"]
-        self.objects.event(pod, "Scheduled", f"Successfully assigned {self.objects.namespace}/{name} to {node}")
+        self.objects.event(
+            pod, "Scheduled", f"Successfully assigned {self.objects.namespace}/{name} to {node}"
+        )
         self._condition(pod, "PodScheduled", value=True)
 
     def _condition(self, pod: Object, kind: str, *, value: bool, **why: str) -> bool:
         """Sets a condition of a pod; whether it has changed."""
         known = {one["type"]: one for one in pod["status"].get("conditions", ())}
-        old, told = known.get(kind, {}), {"type": kind, "status": str(value), **why}
+        old = known.get(kind, {})
+        told = {"type": kind, "status": str(value), **why}
         if told.items() <= old.items():
             return False
-        since = old["lastTransitionTime"] if old.get("status") == told["status"] else self.objects.time
+        since = (
+            old["lastTransitionTime"] if old.get("status") == told["status"] else self.objects.time
+        )
         conditions = known | {kind: {**told, "lastProbeTime": None, "lastTransitionTime": since}}
-        return self.objects.change(pod, "status", {**pod["status"], "conditions": list(conditions.values())})
+        return self.objects.change(
+            pod, "status", {**pod["status"], "conditions": list(conditions.values())}
+        )
 
     # --- a node
 
@@ -110,46 +129,77 @@ class Kubelet:
 
     def _tell(self, pod: Object) -> None:
         """Says how the containers of a pod are."""
-        first, runs = ([run for run in self.runs(pod) if run.first is which] for which in (True, False))
+        first, runs = (
+            [run for run in self.runs(pod) if run.first is which] for which in (True, False)
+        )
         node = self.world.nodes.index(pod["spec"]["nodeName"])
         status = {**pod["status"], "phase": phase(pod, runs), "hostIP": f"192.0.2.{1 + node}"}
         if "podIP" not in status:
             number = self.objects.number()
-            status |= {"podIP": f"10.1.{number // 250}.{number % 250 + 1}", "startTime": self.objects.time}
+            status |= {
+                "podIP": f"10.1.{number // 250}.{number % 250 + 1}",
+                "startTime": self.objects.time,
+            }
         if first:
             status["initContainerStatuses"] = [run.shown() for run in first]
         status["containerStatuses"] = [run.shown() for run in runs]
         self.objects.change(pod, "status", status)
-        self._summed_up(pod, "Initialized", "ContainersNotInitialized", "incomplete", [run for run in first if not run.completed])
+        self._summed_up(
+            pod,
+            "Initialized",
+            "ContainersNotInitialized",
+            "incomplete",
+            [run for run in first if not run.completed],
+        )
         for kind in ("Ready", "ContainersReady"):
-            self._summed_up(pod, kind, "ContainersNotReady", "unready", [run for run in runs if not run.ready])
+            self._summed_up(
+                pod, kind, "ContainersNotReady", "unready", [run for run in runs if not run.ready]
+            )
 
-    def _summed_up(self, pod: Object, kind: str, reason: str, word: str, lacking: list[Run]) -> None:
+    def _summed_up(
+        self, pod: Object, kind: str, reason: str, word: str, lacking: list[Run]
+    ) -> None:
         names = " ".join(run.spec["name"] for run in lacking)
-        why = {"reason": reason, "message": f"containers with {word} status: [{names}]"} if lacking else {}
+        why = (
+            {"reason": reason, "message": f"containers with {word} status: [{names}]"}
+            if lacking
+            else {}
+        )
         self._condition(pod, kind, value=not lacking, **why)
 
     def _advance(self, pod: Object, run: Run) -> None:
         """Moves a container a step."""
         run.script = self.script(run.spec["image"])
-        {"waiting": self._wait, "pulling": self._pull, "running": self._probe, "ended": self._again}[run.stage](pod, run)
+        {
+            "waiting": self._wait,
+            "pulling": self._pull,
+            "running": self._probe,
+            "ended": self._again,
+        }[run.stage](pod, run)
 
     def _wait(self, pod: Object, run: Run) -> None:
-        image, node = run.spec["image"], pod["spec"]["nodeName"]
+        image = run.spec["image"]
+        node = pod["spec"]["nodeName"]
         if (node, image) in self.pulled and run.spec.get("imagePullPolicy") != "Always":
-            self.objects.event(pod, "Pulled", f'Container image "{image}" already present on machine')
+            self.objects.event(
+                pod, "Pulled", f'Container image "{image}" already present on machine'
+            )
             self._start(pod, run)
             return
         self.objects.event(pod, "Pulling", f'Pulling image "{image}"')
-        run.stage, run.left = "pulling", run.script.pulled_in
+        run.stage = "pulling"
+        run.left = run.script.pulled_in
 
     def _pull(self, pod: Object, run: Run) -> None:
-        image, run.left = run.spec["image"], run.left - 1
+        image = run.spec["image"]
+        run.left = run.left - 1
         if why := run.script.unpullable or self.world.unpullable.get(pod["spec"]["nodeName"], ""):
             self._pull_fails(pod, run, why)
         elif run.left <= 0:
             self.pulled.add((pod["spec"]["nodeName"], image))
-            self.objects.event(pod, "Pulled", f'Successfully pulled image "{image}" in {run.script.pulled_in}s')
+            self.objects.event(
+                pod, "Pulled", f'Successfully pulled image "{image}" in {run.script.pulled_in}s'
+            )
             self._start(pod, run)
 
     def _pull_fails(self, pod: Object, run: Run, said: str) -> None:
@@ -157,11 +207,18 @@ class Kubelet:
         image = run.spec["image"]
         if run.state["waiting"]["reason"] != "ErrImagePull":
             why = f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": {said}'
-            run.state, run.left = {"waiting": {"reason": "ErrImagePull", "message": why}}, 3
+            run.state = {"waiting": {"reason": "ErrImagePull", "message": why}}
+            run.left = 3
             self.objects.event(pod, "Failed", f'Failed to pull image "{image}": {why}', "Warning")
             self.objects.event(pod, "Failed", "Error: ErrImagePull", "Warning")
         elif run.left <= 0:
-            run.state, run.left = {"waiting": {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}}, BACK_OFF
+            run.state = {
+                "waiting": {
+                    "reason": "ImagePullBackOff",
+                    "message": f'Back-off pulling image "{image}"',
+                }
+            }
+            run.left = BACK_OFF
             self.objects.event(pod, "BackOff", f'Back-off pulling image "{image}"')
             self.objects.event(pod, "Failed", "Error: ImagePullBackOff", "Warning")
 
@@ -169,19 +226,27 @@ class Kubelet:
         name = run.spec["name"]
         if run.script.misconfigured:
             run.stage = "waiting"
-            run.state = {"waiting": {"reason": "CreateContainerConfigError", "message": run.script.misconfigured}}
+            run.state = {
+                "waiting": {
+                    "reason": "CreateContainerConfigError",
+                    "message": run.script.misconfigured,
+                }
+            }
             self.objects.event(pod, "Failed", f"Error: {run.script.misconfigured}", "Warning")
             return
         self.objects.event(pod, "Created", f"Created container {name}")
         self.objects.event(pod, "Started", f"Started container {name}")
-        run.stage, run.checks, run.written = "running", 0, run.script.says
+        run.stage = "running"
+        run.checks = 0
+        run.written = run.script.says
         run.state = {"running": {"startedAt": self.objects.time}}
         run.started = "startupProbe" not in run.spec
         run.ready = not run.first and not run.probed and run.exits is None
 
     def _probe(self, pod: Object, run: Run) -> None:
         """Lets a running container end, or be probed."""
-        after, dies = run.script.ready_after, run.script.dies_after
+        after = run.script.ready_after
+        dies = run.script.dies_after
         run.checks += 1
         if run.exits is not None:
             self._ends(run, run.exits)
@@ -196,18 +261,35 @@ class Kubelet:
         """Tells of a probe that has failed; a start is not waited for for ever."""
         probe = run.spec.get("startupProbe")
         kind = "Startup" if probe else "Readiness"
-        self.objects.event(pod, "Unhealthy", f"{kind} probe failed: HTTP probe failed with statuscode: 503", "Warning")
+        self.objects.event(
+            pod,
+            "Unhealthy",
+            f"{kind} probe failed: HTTP probe failed with statuscode: 503",
+            "Warning",
+        )
         patience = probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10) if probe else 0
         if probe and self.objects.since(run.state["running"]["startedAt"]) > patience:
-            self.objects.event(pod, "Killing", f"Container {run.spec['name']} failed startup probe, will be restarted")
+            self.objects.event(
+                pod,
+                "Killing",
+                f"Container {run.spec['name']} failed startup probe, will be restarted",
+            )
             self._ends(run, 137)
 
     def _ends(self, run: Run, code: int) -> None:
         """Ends the process of a container, if there is one."""
         if run.stage != "running":
             return
-        told = {"exitCode": code, "reason": "Error" if code else "Completed", **run.state["running"], "finishedAt": self.objects.time}
-        run.state, run.stage, run.ready, run.started = {"terminated": told}, "ended", False, False
+        told = {
+            "exitCode": code,
+            "reason": "Error" if code else "Completed",
+            **run.state["running"],
+            "finishedAt": self.objects.time,
+        }
+        run.state = {"terminated": told}
+        run.stage = "ended"
+        run.ready = False
+        run.started = False
 
     def _again(self, pod: Object, run: Run) -> None:
         """Starts a container that has ended again, at once for the first time and then after a while."""
@@ -230,4 +312,5 @@ class Kubelet:
         told = f"back-off {seconds}s restarting failed container={run.spec['name']} {where}"
         if "terminated" in run.state:
             self.objects.event(pod, "BackOff", "Back-off restarting failed container", "Warning")
-        run.state, run.left = {"waiting": {"reason": "CrashLoopBackOff", "message": told}}, seconds
+        run.state = {"waiting": {"reason": "CrashLoopBackOff", "message": told}}
+        run.left = seconds

@@ -107,18 +107,30 @@ class Objects:
 
     def all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
         """The objects themselves, ordered by name."""
-        found = [item for (one, _), item in self._held.items() if one == kind and labelled(item, labels)]
+        found = [
+            item for (one, _), item in self._held.items() if one == kind and labelled(item, labels)
+        ]
         return sorted(found, key=lambda item: str(item["metadata"]["name"]))
 
     def owned(self, kind: str, owner: Object) -> list[Object]:
         """The objects that another one owns, oldest first."""
-        return [item for (one, _), item in self._held.items() if one == kind and owner["metadata"]["uid"] in _owners(item)]
+        return [
+            item
+            for (one, _), item in self._held.items()
+            if one == kind and owner["metadata"]["uid"] in _owners(item)
+        ]
 
     def add(self, item: Object) -> Object:
         """Takes a new object in, giving it what the API server gives."""
-        kind, metadata, number = item["kind"], item["metadata"], self.number()
+        kind = item["kind"]
+        metadata = item["metadata"]
+        number = self.number()
         item.setdefault("apiVersion", KINDS[kind].api_version)
-        metadata |= {"namespace": self.namespace, "uid": f"{number:08x}-0000-4000-8000-{number:012x}", "creationTimestamp": self.time}
+        metadata |= {
+            "namespace": self.namespace,
+            "uid": f"{number:08x}-0000-4000-8000-{number:012x}",
+            "creationTimestamp": self.time,
+        }
         if kind in COUNTED:
             metadata["generation"] = 1
         self._held[kind, metadata["name"]] = item
@@ -127,9 +139,23 @@ class Objects:
 
     def make(self, kind: str, name: str, owner: Object, body: Object, **metadata: Any) -> Object:
         """Makes an object as a controller does, owned by what it is made for."""
-        reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"]}
-        reference |= {"uid": owner["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True}
-        return self.add({"kind": kind, "metadata": {"name": name, **metadata, "ownerReferences": [reference]}, **body})
+        reference = {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": owner["metadata"]["name"],
+        }
+        reference |= {
+            "uid": owner["metadata"]["uid"],
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+        return self.add(
+            {
+                "kind": kind,
+                "metadata": {"name": name, **metadata, "ownerReferences": [reference]},
+                **body,
+            }
+        )
 
     def touch(self, item: Object) -> None:
         """Notes that an object has changed."""
@@ -147,7 +173,8 @@ class Objects:
 
     def remove(self, item: Object) -> None:
         """Removes an object and what it owns; a pod that has a node may linger."""
-        kind, metadata = item["kind"], item["metadata"]
+        kind = item["kind"]
+        metadata = item["metadata"]
         if kind == "Pod" and self.world.lingers and item["spec"].get("nodeName"):
             if not leaving(item):
                 grace = int(item["spec"].get("terminationGracePeriodSeconds", 30))
@@ -168,19 +195,45 @@ class Objects:
 
     def event(self, about: Object, reason: str, message: str, kind: str = "Normal") -> None:
         """Notes an event, or counts one that was noted before; the scheduler's have their time in another field."""
-        uid, name, scheduler = about["metadata"]["uid"], about["metadata"]["name"], reason in {"Scheduled", "FailedScheduling"}
+        uid = about["metadata"]["uid"]
+        name = about["metadata"]["name"]
+        scheduler = reason in {"Scheduled", "FailedScheduling"}
         for known in self.all("Event"):
-            same = (known["involvedObject"].get("uid"), known.get("reason"), known["message"]) == (uid, reason, message)
+            same = (known["involvedObject"].get("uid"), known.get("reason"), known["message"]) == (
+                uid,
+                reason,
+                message,
+            )
             if same:
                 known |= {"count": known["count"] + 1, "lastTimestamp": self.time}
                 self.touch(known)
                 return
-        involved = {"apiVersion": about["apiVersion"], "kind": about["kind"], "name": name, "namespace": self.namespace, "uid": uid}
-        event: Object = {"involvedObject": involved, "reason": reason, "message": message, "type": kind}
+        involved = {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "name": name,
+            "namespace": self.namespace,
+            "uid": uid,
+        }
+        event: Object = {
+            "involvedObject": involved,
+            "reason": reason,
+            "message": message,
+            "type": kind,
+        }
         if scheduler:
-            event |= {"eventTime": self.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "firstTimestamp": None, "lastTimestamp": None}
+            event |= {
+                "eventTime": self.now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                "firstTimestamp": None,
+                "lastTimestamp": None,
+            }
         else:
-            event |= {"eventTime": None, "firstTimestamp": self.time, "lastTimestamp": self.time, "count": 1}
+            event |= {
+                "eventTime": None,
+                "firstTimestamp": self.time,
+                "lastTimestamp": self.time,
+                "count": 1,
+            }
         self.add({"kind": "Event", "metadata": {"name": f"{name}.{self.number():016x}"}, **event})
 
 

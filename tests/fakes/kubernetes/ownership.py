@@ -30,7 +30,16 @@ KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Lists whose items are told apart by some of their fields; all other lists are one value."""
 ATOMIC = frozenset({"selector", "nodeSelector"})
 NOBODYS = frozenset(
-    {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "managedFields"}
+    {
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "managedFields",
+    }
 )
 MISSING = object()
 
@@ -40,7 +49,9 @@ def _key(name: str, item: Any) -> str | None:
     filled = {"protocol": "TCP", **item} if isinstance(item, dict) else {}
     for keys in KEYS.get(name, ()):
         if filled.keys() >= set(keys):
-            return "k:" + json.dumps({key: filled[key] for key in keys}, separators=(",", ":"), sort_keys=True)
+            return "k:" + json.dumps(
+                {key: filled[key] for key in keys}, separators=(",", ":"), sort_keys=True
+            )
     return None
 
 
@@ -58,28 +69,43 @@ def _leaves(value: Any, path: Path, name: str = "") -> Iterator[tuple[Path, Any]
 def leaves(item: Object) -> dict[Path, Any]:
     """The fields of an object that somebody can own, with their values."""
     metadata = {key: value for key, value in item.get("metadata", {}).items() if key not in NOBODYS}
-    body = {key: value for key, value in item.items() if key not in {"apiVersion", "kind", "metadata", "status"}}
-    return {path: value for path, value in _leaves({"metadata": metadata, **body}, ()) if path != ("f:metadata",)}
+    body = {
+        key: value
+        for key, value in item.items()
+        if key not in {"apiVersion", "kind", "metadata", "status"}
+    }
+    return {
+        path: value
+        for path, value in _leaves({"metadata": metadata, **body}, ())
+        if path != ("f:metadata",)
+    }
 
 
 def _step(value: Any, step: str, came: str) -> Any:
     if step.startswith("f:"):
         return value.get(step[2:], MISSING) if isinstance(value, dict) else MISSING
-    return next((item for item in value if _key(came[2:], item) == step), MISSING) if isinstance(value, list) else MISSING
+    return (
+        next((item for item in value if _key(came[2:], item) == step), MISSING)
+        if isinstance(value, list)
+        else MISSING
+    )
 
 
 def found(item: Any, path: Path) -> Any:
     """What an object has at a path, or MISSING."""
     came = ""
     for step in path:
-        item, came = _step(item, step, came), step
+        item = _step(item, step, came)
+        came = step
     return item
 
 
 def differs(item: Object, path: Path, value: Any) -> bool:
     """Whether an object has something else there; nothing more is said of a map by giving an empty one."""
     present = found(item, path)
-    return present != value and not (value == {} and isinstance(present, dict) and path[-1][2:] not in ATOMIC)
+    return present != value and not (
+        value == {} and isinstance(present, dict) and path[-1][2:] not in ATOMIC
+    )
 
 
 def put(item: Object, path: Path, value: Any) -> None:
@@ -90,7 +116,8 @@ def put(item: Object, path: Path, value: Any) -> None:
         if found(item, path[:end]) in (MISSING, None):
             fresh: Any = [] if path[end].startswith("k:") else {}
             put(item, path[:end], fresh)
-    holder, last = found(item, path[:-1]), path[-1]
+    holder = found(item, path[:-1])
+    last = path[-1]
     if last.startswith("f:"):
         holder[last[2:]] = copied(value)
     elif found(item, path) is MISSING:
@@ -99,7 +126,9 @@ def put(item: Object, path: Path, value: Any) -> None:
 
 def drop(item: Object, path: Path) -> None:
     """Removes a field, and what is empty without it."""
-    holder, last, gone = found(item, path[:-1]), path[-1], found(item, path)
+    holder = found(item, path[:-1])
+    last = path[-1]
+    gone = found(item, path)
     if gone is MISSING:
         return
     if isinstance(holder, list):
@@ -115,7 +144,11 @@ def spelled(path: Path) -> str:
     text = ""
     for step in path:
         keys = json.loads(step[2:]).items() if step.startswith("k:") else ()
-        text += f"[{','.join(f'{key}={json.dumps(value)}' for key, value in keys)}]" if keys else f".{step[2:]}"
+        text += (
+            f"[{','.join(f'{key}={json.dumps(value)}' for key, value in keys)}]"
+            if keys
+            else f".{step[2:]}"
+        )
     return text.removeprefix(".")
 
 
@@ -152,12 +185,16 @@ class Ownership:
             _give_up(live, path, kept)
         for path, value in wanted.items():
             put(live, path, value)
-        self.owned = {owner: {path for path in paths if found(live, path) is not MISSING} for owner, paths in self.owned.items()}
+        self.owned = {
+            owner: {path for path in paths if found(live, path) is not MISSING}
+            for owner, paths in self.owned.items()
+        }
         self._tidy()
 
     def update(self, before: Object, after: Object, manager: str) -> None:
         """Gives that manager the fields that it changed, and takes them from all others."""
-        old, new = leaves(before), leaves(after)
+        old = leaves(before)
+        new = leaves(after)
         changed = {path for path, value in new.items() if path not in old or old[path] != value}
         for owner in list(self.owned):
             self.owned[owner] -= changed | (old.keys() - new.keys())
@@ -171,7 +208,13 @@ class Ownership:
     def shown(self, api_version: str) -> list[Object]:
         """As metadata.managedFields."""
         return [
-            {"manager": manager, "operation": operation, "apiVersion": api_version, "fieldsType": "FieldsV1", "fieldsV1": _tree(paths)}
+            {
+                "manager": manager,
+                "operation": operation,
+                "apiVersion": api_version,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": _tree(paths),
+            }
             for (manager, operation), paths in sorted(self.owned.items())
         ]
 
@@ -179,7 +222,9 @@ class Ownership:
 def _give_up(live: Object, path: Path, kept: Collection[Path]) -> None:
     """Removes a field that nobody owns any more; an item of a list goes whole when nobody else owns what it is told by."""
     for end, step in enumerate(path, start=1):
-        if step.startswith("k:") and not any((*path[:end], f"f:{key}") in kept for key in json.loads(step[2:])):
+        if step.startswith("k:") and not any(
+            (*path[:end], f"f:{key}") in kept for key in json.loads(step[2:])
+        ):
             drop(live, path[:end])
             return
     drop(live, path)

@@ -64,9 +64,18 @@ class Run:
     def shown(self) -> Object:
         """As a pod's status has it."""
         image = self.spec["image"]
-        shown: Object = {"name": self.spec["name"], "image": image, "imageID": image, "restartCount": self.restarts}
+        shown: Object = {
+            "name": self.spec["name"],
+            "image": image,
+            "imageID": image,
+            "restartCount": self.restarts,
+        }
         shown |= {"state": self.state, "lastState": self.last}
-        return shown | ({"ready": self.completed} if self.first else {"ready": self.ready, "started": self.started})
+        return shown | (
+            {"ready": self.completed}
+            if self.first
+            else {"ready": self.ready, "started": self.started}
+        )
 
 
 def is_ready(pod: Object) -> bool:
@@ -77,19 +86,35 @@ def is_ready(pod: Object) -> bool:
 
 def pinned(pod: Object) -> str:
     """The only node that a pod may run on; empty if it may run on any."""
-    affinity = pod["spec"].get("affinity", {}).get("nodeAffinity", {}).get("requiredDuringSchedulingIgnoredDuringExecution", {})
-    fields = [field for term in affinity.get("nodeSelectorTerms", ()) for field in term.get("matchFields", ())]
-    return next((str(field["values"][0]) for field in fields if field["key"] == "metadata.name"), "")
+    affinity = (
+        pod["spec"]
+        .get("affinity", {})
+        .get("nodeAffinity", {})
+        .get("requiredDuringSchedulingIgnoredDuringExecution", {})
+    )
+    fields = [
+        field
+        for term in affinity.get("nodeSelectorTerms", ())
+        for field in term.get("matchFields", ())
+    ]
+    return next(
+        (str(field["values"][0]) for field in fields if field["key"] == "metadata.name"), ""
+    )
 
 
 def is_started_again(pod: Object, run: Run) -> bool:
     """Whether a container that has ended is started again, sooner or later."""
     policy = pod["spec"].get("restartPolicy", "Always")
-    return not (run.first and run.completed) and (policy == "Always" or (policy == "OnFailure" and not run.completed))
+    return not (run.first and run.completed) and (
+        policy == "Always" or (policy == "OnFailure" and not run.completed)
+    )
 
 
 def phase(pod: Object, runs: list[Run]) -> str:
     """How far a pod is, in one word."""
-    if runs and all(run.stage == "ended" and "terminated" in run.state and not is_started_again(pod, run) for run in runs):
+    if runs and all(
+        run.stage == "ended" and "terminated" in run.state and not is_started_again(pod, run)
+        for run in runs
+    ):
         return "Succeeded" if all(run.completed for run in runs) else "Failed"
     return "Running" if any(run.stage in {"running", "ended"} for run in runs) else "Pending"

@@ -60,7 +60,10 @@ class Proxy:
             return
         self.text = text
         found = re.findall(r"^ +server (\S+) ([\d.]+):\d+( disabled)?$", text, re.MULTILINE)
-        self.servers = {name: Server(address, "maint" if disabled else "ready") for name, address, disabled in found}
+        self.servers = {
+            name: Server(address, "maint" if disabled else "ready")
+            for name, address, disabled in found
+        }
 
     def said(self, command: str) -> str:
         """The answer to a command on the admin socket."""
@@ -101,18 +104,35 @@ class Proxy:
 
     def open_to(self) -> list[str]:
         """The addresses that get requests now."""
-        return [server.address for server in self.servers.values() if server.state == "ready" and server.health]
+        return [
+            server.address
+            for server in self.servers.values()
+            if server.state == "ready" and server.health
+        ]
 
     def _table(self) -> str:
-        rows = [("door", "FRONTEND", "", "0", "OPEN", ""), *map(self._row, self.servers), ("replicas", "BACKEND", "0", "0", "UP", "")]
+        rows = [
+            ("door", "FRONTEND", "", "0", "OPEN", ""),
+            *map(self._row, self.servers),
+            ("replicas", "BACKEND", "0", "0", "UP", ""),
+        ]
         return "\n".join(["# " + ",".join(_COLUMNS), *(",".join(row) for row in rows), ""])
 
     def _row(self, name: str) -> tuple[str, ...]:
         server = self.servers[name]
         checked = "" if server.state == "maint" else server.checked
-        return ("replicas", name, "0", str(self.busy.get(server.address, 0)), server.status, checked)
+        return (
+            "replicas",
+            name,
+            "0",
+            str(self.busy.get(server.address, 0)),
+            server.status,
+            checked,
+        )
 
 
 def usable(text: str) -> bool:
     """Whether the proxy would start with this configuration."""
-    return all(f"\n{section}" in f"\n{text}" for section in ("global", "frontend door", "backend replicas"))
+    return all(
+        f"\n{section}" in f"\n{text}" for section in ("global", "frontend door", "backend replicas")
+    )

@@ -15,17 +15,26 @@ def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -
     """A rollout of a release that has just begun."""
     rendering = place.rendering()
     item = rendering.deployment(release, "main", count, None, 600)
-    item["spec"]["template"]["metadata"]["annotations"]["twinship.dev/template"] = f"{TEMPLATE}{release.image.app.key}"
+    item["spec"]["template"]["metadata"]["annotations"]["twinship.dev/template"] = (
+        f"{TEMPLATE}{release.image.app.key}"
+    )
     place.cluster.apply(item)
     within = {"ready_within": 20.0, "within": 60.0, **limits}
     labels = place.changes()._sides.labels("main")
-    wanted = Wanted(deployment=NAME, labels=labels, template=f"{TEMPLATE}{release.image.app.key}", size=230_000_000, **within)
+    wanted = Wanted(
+        deployment=NAME,
+        labels=labels,
+        template=f"{TEMPLATE}{release.image.app.key}",
+        size=230_000_000,
+        **within,
+    )
     return Watch(place.cluster, wanted, place.cluster.clock)
 
 
 def meanwhile(place: FakePlace, act: Callable[[], object], after: float) -> Callable[[], None]:
     """Does something once, when so many seconds have passed."""
-    began, done = place.cluster.seconds(), [False]
+    began = place.cluster.seconds()
+    done = [False]
 
     def each() -> None:
         if not done[0] and place.cluster.seconds() - began >= after:

@@ -30,7 +30,7 @@ def serving(answer: Callable[[str, bytes], tuple[int, bytes]]) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as the base has it
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as the base has it
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -58,7 +58,12 @@ def test_every_client_asks_again_and_again() -> None:
         asked.add((head, body))
         return 200, b"said it"
 
-    with serving(answer) as port, Load("127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", kept=lambda text: text.decode()) as load:
+    with (
+        serving(answer) as port,
+        Load(
+            "127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", kept=lambda text: text.decode()
+        ) as load,
+    ):
         _until(load, 10)
     assert asked == {("/ask application/json", b"{}")}
     assert not load.failures
@@ -67,19 +72,32 @@ def test_every_client_asks_again_and_again() -> None:
     assert all(answer.seconds > 0 for answer in load.answers)
 
 
-@pytest.mark.parametrize(("status", "text", "problem"), [(503, b"busy", "busy"), (503, b"", "status 503"), (200, b"other", "other")])
-def test_answers_that_are_not_as_expected_are_failures(status: int, text: bytes, problem: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "text", "problem"),
+    [(503, b"busy", "busy"), (503, b"", "status 503"), (200, b"other", "other")],
+)
+def test_answers_that_are_not_as_expected_are_failures(
+    status: int, text: bytes, problem: str
+) -> None:
     """Another status, or another text; each says what it was."""
-    with serving(lambda _, __: (status, text)) as port, Load("127.0.0.1", port, b"{}", 1, 0.0, b"said") as load:
+    with (
+        serving(lambda _, __: (status, text)) as port,
+        Load("127.0.0.1", port, b"{}", 1, 0.0, b"said") as load,
+    ):
         _until(load, 2)
     assert load.failures == load.answers
     assert problem in load.failures[0].problem
 
 
-@pytest.mark.parametrize("text", [b'{"result": [[["tabby"]]', b'{"result": []}', b'{"result": [7]}', b"\xff", b""])
+@pytest.mark.parametrize(
+    "text", [b'{"result": [[["tabby"]]', b'{"result": []}', b'{"result": [7]}', b"\xff", b""]
+)
 def test_an_answer_of_which_nothing_can_be_kept_is_a_failure(text: bytes) -> None:
     """One with a good status that breaks off, or is another than it should be; the client goes on."""
-    with serving(lambda _, __: (200, text)) as port, Load("127.0.0.1", port, b"{}", 1, 0.0, kept=first_label) as load:
+    with (
+        serving(lambda _, __: (200, text)) as port,
+        Load("127.0.0.1", port, b"{}", 1, 0.0, kept=first_label) as load,
+    ):
         _until(load, 2)
     assert load.failures == load.answers
     assert text.decode("utf-8", "replace") in load.failures[0].problem

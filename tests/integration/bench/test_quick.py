@@ -18,7 +18,9 @@ def _labelled() -> set[str]:
     found: set[str] = set()
     for kind in (("container", "ls", "-a"), ("volume", "ls"), ("network", "ls"), ("image", "ls")):
         command = ["docker", *kind, "-q", "--filter", f"label={BENCH}"]
-        found.update(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+        found.update(
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        )
     return found
 
 
@@ -54,7 +56,15 @@ def test_the_stages_of_a_release_are_all_recognised(report: Report) -> None:
     """The lines that a release says still tell when each stage ended."""
     first = report.measured.cases[0].suite[0]
 
-    assert list(first.stages) == ["start and fetch", "build", "join", "load and smoke test", "push", "roll out", "verify and end"]
+    assert list(first.stages) == [
+        "start and fetch",
+        "build",
+        "join",
+        "load and smoke test",
+        "push",
+        "roll out",
+        "verify and end",
+    ]
     assert sum(first.stages.values()) == pytest.approx(first.seconds)
 
 
@@ -74,7 +84,10 @@ def test_new_code_does_not_read_the_model(report: Report) -> None:
     """Not even to find that it is unchanged."""
     code = next(case for case in report.measured.cases if case.name == "code")
     if not code.weights_read:
-        lacking("what is read of the model's files cannot be watched here", "have the cache on a disk, rather than in memory")
+        lacking(
+            "what is read of the model's files cannot be watched here",
+            "have the cache on a disk, rather than in memory",
+        )
     assert max(code.weights_read) < 5_000_000
 
 
@@ -82,7 +95,11 @@ def test_every_server_answers_every_load_without_a_failure(report: Report) -> No
     """Five servers, two pictures, two numbers of clients."""
     assert len({item.server for item in report.measured.served}) == 5
     assert len(report.measured.served) == 20
-    assert all(burst.requests > 0 and burst.failures == 0 for item in report.measured.served for burst in item.bursts)
+    assert all(
+        burst.requests > 0 and burst.failures == 0
+        for item in report.measured.served
+        for burst in item.bursts
+    )
 
 
 def test_rollouts_under_load_lose_no_request(report: Report) -> None:

@@ -38,10 +38,22 @@ def responder(name: str, status: int = 200, slow: str = "8s", after: str = "") -
         after: a shell command to be run before it listens.
     """
     text = CONFIGURATION.format(name=name, status=status, slow=slow)
-    return ("sh", "-c", f"{after or 'true'} && cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n")
+    return (
+        "sh",
+        "-c",
+        f"{after or 'true'} && cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n",
+    )
 
 
-def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script, check: float, stop: str = "SIGUSR1") -> str:
+def built(
+    engine: DockerEngine,
+    parts: str,
+    tag: str,
+    code: str,
+    script: Script,
+    check: float,
+    stop: str = "SIGUSR1",
+) -> str:
     """Builds the image of a replica that answers with its code and behaves like a script; returns the digest of its configuration.
 
     Args:
@@ -56,5 +68,14 @@ def built(engine: DockerEngine, parts: str, tag: str, code: str, script: Script,
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
     status = 503 if script.ready_after is None else 200
     runs = responder(code, status, after=f"sleep {check * (script.ready_after or 0)}")[2]
-    files = {"Dockerfile": DOCKERFILE, "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n")}
-    return engine.build(packed(files), dockerfile="Dockerfile", args={"BASE": parts, "STOP": stop}, tag=tag, said=lambda _: None)
+    files = {
+        "Dockerfile": DOCKERFILE,
+        "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n"),
+    }
+    return engine.build(
+        packed(files),
+        dockerfile="Dockerfile",
+        args={"BASE": parts, "STOP": stop},
+        tag=tag,
+        said=lambda _: None,
+    )

@@ -25,7 +25,14 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
 PROOF = Proof(
-    (Golden(name="cat", request=Request(path="/animal"), expect=Expect.model_validate({"json": [{"at": "/animal", "equals": "cat"}]})),), {}
+    (
+        Golden(
+            name="cat",
+            request=Request(path="/animal"),
+            expect=Expect.model_validate({"json": [{"at": "/animal", "equals": "cat"}]}),
+        ),
+    ),
+    {},
 )
 
 
@@ -54,7 +61,11 @@ def check(tiny: Tiny, app: AppImage, mode: str, within: float = 20.0) -> Verdict
     try:
         return smoke.check(joined, held, PROOF, trial, port=PORT, ready="/readyz", within=within)
     finally:
-        assert not [found for found in tiny.engine.containers({LABEL: str(Owner.current())}) if found.image == held]
+        assert not [
+            found
+            for found in tiny.engine.containers({LABEL: str(Owner.current())})
+            if found.image == held
+        ]
 
 
 def test_an_image_that_answers_as_promised_passes(tiny: Tiny, app: AppImage) -> None:

@@ -60,7 +60,15 @@ while (my $client = $server->accept) {{
 class Builder(Protocol):
     """Builds a context and has the engine hold the image under a tag."""
 
-    def __call__(self, context: IO[bytes], *, dockerfile: str, args: dict[str, str], tag: str, said: Callable[[str], None]) -> object: ...
+    def __call__(
+        self,
+        context: IO[bytes],
+        *,
+        dockerfile: str,
+        args: dict[str, str],
+        tag: str,
+        said: Callable[[str], None],
+    ) -> object: ...
 
 
 @dataclass
@@ -81,11 +89,25 @@ class Tiny:
     def app(self, builder: Builder | None = None, stamp: str = "first") -> AppImage:
         """Builds, exports and describes the application; another stamp is other code."""
         tag = f"twinship/{self.name}:app-{secrets.token_hex(4)}"
-        with _packed({"Dockerfile": DOCKERFILE, "below": "below the model", "serve.pl": SERVER.format(stamp=stamp)}) as context:
-            (builder or self.engine.build)(context, dockerfile="Dockerfile", args={"BASE": self.base}, tag=tag, said=lambda _: None)
+        with _packed(
+            {
+                "Dockerfile": DOCKERFILE,
+                "below": "below the model",
+                "serve.pl": SERVER.format(stamp=stamp),
+            }
+        ) as context:
+            (builder or self.engine.build)(
+                context,
+                dockerfile="Dockerfile",
+                args={"BASE": self.base},
+                tag=tag,
+                said=lambda _: None,
+            )
         config, layers = export(self.engine.save(tag), self.blobs, tag)
         commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)
-        return image.described(self.name, f"{self.name}-{stamp}", commit, config, layers, self.blobs)
+        return image.described(
+            self.name, f"{self.name}-{stamp}", commit, config, layers, self.blobs
+        )
 
     def model(self, mode: str = "right") -> ModelLayer:
         """A model that has the application behave in that way, in the cache."""
@@ -93,12 +115,18 @@ class Tiny:
         with self.blobs.writer() as writer:
             layer.write([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
             kept = writer.keep()
-        return ModelLayer(model=Model(name="tiny", version=mode, digest=digest(data)), digest=kept, size=writer.size)
+        return ModelLayer(
+            model=Model(name="tiny", version=mode, digest=digest(data)),
+            digest=kept,
+            size=writer.size,
+        )
 
     def output(self, reference: str) -> str:
         """What a container of an image writes until it ends."""
         labels = {LABEL: self.name}
-        container = self.engine.create(Spec(name=f"{self.name}-{secrets.token_hex(4)}", image=reference, labels=labels))
+        container = self.engine.create(
+            Spec(name=f"{self.name}-{secrets.token_hex(4)}", image=reference, labels=labels)
+        )
         try:
             self.engine.start(container.id)
             while self._is_running(container.id):
@@ -108,7 +136,11 @@ class Tiny:
             self.engine.remove(container.id)
 
     def _is_running(self, container: str) -> bool:
-        return any(found.running for found in self.engine.containers({LABEL: self.name}) if found.id == container)
+        return any(
+            found.running
+            for found in self.engine.containers({LABEL: self.name})
+            if found.id == container
+        )
 
     @cached_property
     def pulled(self) -> list[str]:
@@ -119,14 +151,19 @@ class Tiny:
         """Takes all of it off the engine."""
         self.engine.forget({LABEL: self.name})
         api = self.engine._api
-        tags = [tag for found in api.images() for tag in found["RepoTags"] or () if tag.startswith(f"twinship/{self.name}:")]
+        tags = [
+            tag
+            for found in api.images()
+            for tag in found["RepoTags"] or ()
+            if tag.startswith(f"twinship/{self.name}:")
+        ]
         for name in (*self.pulled, *tags):
             api.remove_image(name, force=True)
 
 
 def _packed(files: dict[str, str]) -> IO[bytes]:
     # BuildKit's command line reads it as its standard input, so it must be a real file.
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  the caller closes it
+    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, text in files.items():
             member = tarfile.TarInfo(name)

@@ -41,7 +41,9 @@ def publish(author: Path, published: Path) -> Path:
 
 def listing(published: Path) -> list[dict[str, object]]:
     """List the files of a model as its manifest does."""
-    paths = sorted(path for path in published.rglob("*") if path.is_file() and path.name != "manifest.json")
+    paths = sorted(
+        path for path in published.rglob("*") if path.is_file() and path.name != "manifest.json"
+    )
     return [
         {
             "path": path.relative_to(published).as_posix(),
@@ -56,7 +58,9 @@ def listing(published: Path) -> list[dict[str, object]]:
 def picture() -> Callable[..., str]:
     """Make a picture of one colour, in base64."""
 
-    def make(size: tuple[int, int] = (8, 8), mode: str = "RGB", colour: float = 0, kind: str = "PNG") -> str:
+    def make(
+        size: tuple[int, int] = (8, 8), mode: str = "RGB", colour: float = 0, kind: str = "PNG"
+    ) -> str:
         file = io.BytesIO()
         Image.new(mode, size, colour).save(file, kind)
         return base64.b64encode(file.getvalue()).decode()
@@ -99,7 +103,13 @@ def whole_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def settings(whole_model: Path) -> Settings:
     """Settings with limits that a test reaches quickly."""
-    return Settings(model_dir=whole_model, max_body_bytes=200_000, max_pictures=4, max_pixels=10_000, commit="c0ffee")
+    return Settings(
+        model_dir=whole_model,
+        max_body_bytes=200_000,
+        max_pictures=4,
+        max_pixels=10_000,
+        commit="c0ffee",
+    )
 
 
 @pytest.fixture

@@ -16,7 +16,12 @@ Alter = Callable[[Callable[[dict[str, Any]], object]], Path]
 def test_whole_model_is_read(whole_model: Path) -> None:
     """Name, version, labels and digest come from the files themselves."""
     read = bundle.read(whole_model)
-    assert (read.name, read.version, read.labels[:2], len(read.labels)) == ("digits", "1", ("zero", "one"), 10)
+    assert (read.name, read.version, read.labels[:2], len(read.labels)) == (
+        "digits",
+        "1",
+        ("zero", "one"),
+        10,
+    )
     assert read.digest.startswith("sha256:")
     assert len(read.digest) == 71
 
@@ -62,7 +67,9 @@ def test_changed_byte_is_refused(model_dir: Path) -> None:
     raw = bytearray(path.read_bytes())
     raw[100] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(ModelError, match=r"model\.onnx: expected sha256 [0-9a-f]{64}, found sha256 [0-9a-f]{64}"):
+    with pytest.raises(
+        ModelError, match=r"model\.onnx: expected sha256 [0-9a-f]{64}, found sha256 [0-9a-f]{64}"
+    ):
         bundle.read(model_dir)
 
 
@@ -83,7 +90,9 @@ def test_missing_file_is_refused(model_dir: Path) -> None:
 def test_unlisted_file_is_refused(model_dir: Path) -> None:
     """Weights that nobody checked must not lie beside the model."""
     (model_dir / "weights.bin").write_bytes(b"?")
-    with pytest.raises(ModelError, match=r"weights\.bin: expected only files that the manifest lists"):
+    with pytest.raises(
+        ModelError, match=r"weights\.bin: expected only files that the manifest lists"
+    ):
         bundle.read(model_dir)
 
 
@@ -101,7 +110,9 @@ def test_absent_manifest_is_refused(tmp_path: Path) -> None:
         bundle.read(tmp_path)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b"null", b'{"schema": 1, "schema": 1}', b"[" * 50_000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{}", b"null", b'{"schema": 1, "schema": 1}', b"[" * 50_000, b"\xff\xfe"]
+)
 def test_damaged_manifest_is_refused(model_dir: Path, raw: bytes) -> None:
     """Whatever is no manifest is refused as a bad model."""
     (model_dir / "manifest.json").write_bytes(raw)
@@ -127,7 +138,9 @@ def test_damaged_manifest_is_refused(model_dir: Path, raw: bytes) -> None:
         (lambda d: d["interface"].update(labels="other.txt"), "interface/labels"),
     ],
 )
-def test_bad_key_is_named(alter: Alter, mutation: Callable[[dict[str, Any]], object], at: str) -> None:
+def test_bad_key_is_named(
+    alter: Alter, mutation: Callable[[dict[str, Any]], object], at: str
+) -> None:
     """Each wrong key is refused with its path."""
     with pytest.raises(ModelError) as caught:
         bundle.read(alter(mutation))
@@ -137,7 +150,9 @@ def test_bad_key_is_named(alter: Alter, mutation: Callable[[dict[str, Any]], obj
 def test_labels_must_match_classes(model_dir: Path, relist: Callable[[], Path]) -> None:
     """One label too few is refused."""
     (model_dir / "labels.txt").write_text("zero\none\n", encoding="utf-8")
-    with pytest.raises(ModelError, match=r"labels\.txt: expected 10 labels, one for each class, found 2"):
+    with pytest.raises(
+        ModelError, match=r"labels\.txt: expected 10 labels, one for each class, found 2"
+    ):
         bundle.read(relist())
 
 

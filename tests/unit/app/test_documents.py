@@ -49,7 +49,9 @@ def test_a_hundred_thousand_values_are_read() -> None:
 def test_path_names_the_value() -> None:
     """An error deep in a document carries the path to it."""
     node = parse(b'{"files": [{"size": -1}]}').members()["files"].items()[0].members()["size"]
-    with pytest.raises(DocumentError, match=r"^files/0/size: expected a whole number from 0 to 9, found -1$"):
+    with pytest.raises(
+        DocumentError, match=r"^files/0/size: expected a whole number from 0 to 9, found -1$"
+    ):
         node.whole(0, 9)
 
 

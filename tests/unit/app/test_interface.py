@@ -15,8 +15,18 @@ IMAGENET: dict[str, Any] = {
     "task": "image-classification",
     "model": "model.onnx",
     "input": {"name": "images", "dtype": "uint8", "shape": [None, 224, 200, 3], "layout": "NHWC"},
-    "output": {"name": "probabilities", "dtype": "float32", "shape": [None, 1000], "activation": "none"},
-    "preprocessing": {"color": "RGB", "background": [255, 255, 255], "crop": 0.875, "interpolation": "bicubic"},
+    "output": {
+        "name": "probabilities",
+        "dtype": "float32",
+        "shape": [None, 1000],
+        "activation": "none",
+    },
+    "preprocessing": {
+        "color": "RGB",
+        "background": [255, 255, 255],
+        "crop": 0.875,
+        "interpolation": "bicubic",
+    },
     "labels": "labels.txt",
 }
 

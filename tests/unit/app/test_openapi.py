@@ -20,7 +20,9 @@ DESCRIPTION: dict[str, Any] = json.loads(OPENAPI.read_text("utf-8"))
 
 def conforms(name: str, value: object) -> None:
     """Hold a value against a schema of the description."""
-    Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": DESCRIPTION["components"]}).validate(value)
+    Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": DESCRIPTION["components"]}
+    ).validate(value)
 
 
 def test_description_is_valid_openapi() -> None:
@@ -36,19 +38,27 @@ def test_description_is_served(client: FlaskClient) -> None:
 def test_every_route_is_described(application: Flask) -> None:
     """No path or method is served that the document does not have, nor the reverse."""
     served = {
-        (rule.rule, method.lower()) for rule in application.url_map.iter_rules() for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+        (rule.rule, method.lower())
+        for rule in application.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    assert served == {(path, method) for path, item in DESCRIPTION["paths"].items() for method in item}
+    assert served == {
+        (path, method) for path, item in DESCRIPTION["paths"].items() for method in item
+    }
 
 
-@pytest.mark.parametrize("path", [path for path, item in DESCRIPTION["paths"].items() if "get" in item])
+@pytest.mark.parametrize(
+    "path", [path for path, item in DESCRIPTION["paths"].items() if "get" in item]
+)
 def test_answers_have_a_described_media_type(client: FlaskClient, path: str) -> None:
     """The content type of an answer is the one in the document."""
     response = client.get(path)
     assert response.mimetype in DESCRIPTION["paths"][path]["get"]["responses"]["200"]["content"]
 
 
-def test_answers_conform(client: FlaskClient, score: Callable[[object], Any], picture: Callable[..., str]) -> None:
+def test_answers_conform(
+    client: FlaskClient, score: Callable[[object], Any], picture: Callable[..., str]
+) -> None:
     """Scores, version and problems are as described."""
     conforms("Scores", score({"input": [picture()]}).get_json())
     conforms("Version", client.get("/version").get_json())

@@ -51,7 +51,9 @@ def ended(ours: socket.socket) -> bool:
         return False
 
 
-def test_a_client_has_its_time(patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_a_client_has_its_time(
+    patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]
+) -> None:
     """Until the time is over it is waited for, then it can send no more, and can still be answered."""
     (ours, theirs), *_ = pairs
     patience.begin(1, ours, READING)
@@ -77,7 +79,9 @@ def test_one_that_takes_no_answer_is_shut_both_ways(
         ours.sendall(b"x")
 
 
-def test_what_has_come_is_not_waited_for(patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_what_has_come_is_not_waited_for(
+    patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]
+) -> None:
     """A request that is whole may take as long as it takes."""
     patience.begin(1, pairs[0][0], READING)
     patience.end(1)
@@ -106,7 +110,9 @@ def test_in_a_crowd_those_that_stand_still_are_cut_off(
     assert [ended(ours) for ours, _ in pairs] == [False] + [True] * 8
 
 
-def test_a_few_may_be_slow(patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_a_few_may_be_slow(
+    patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]
+) -> None:
     """Eight at once are no crowd: a telephone on a train has its time."""
     for key, (ours, _) in enumerate(pairs[:8]):
         patience.begin(key, ours, READING)
@@ -116,7 +122,9 @@ def test_a_few_may_be_slow(patience: Patience, clock: Clock, pairs: list[tuple[s
     assert not any(ended(ours) for ours, _ in pairs)
 
 
-def test_a_connection_that_is_gone_is_no_fault(patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_a_connection_that_is_gone_is_no_fault(
+    patience: Patience, clock: Clock, pairs: list[tuple[socket.socket, socket.socket]]
+) -> None:
     """Between two looks a client may hang up."""
     pairs[0][0].close()
     patience.begin(1, pairs[0][0], READING)

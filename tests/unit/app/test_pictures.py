@@ -31,12 +31,16 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
-def prepared(image: Image.Image, tensor: Input = TENSOR, how: Preprocessing = PLAIN, kind: str = "PNG") -> Any:
+def prepared(
+    image: Image.Image, tensor: Input = TENSOR, how: Preprocessing = PLAIN, kind: str = "PNG"
+) -> Any:
     """Send a picture the whole way."""
     return pictures.prepare(pictures.open_picture(encode(image, kind), 10_000_000), tensor, how)
 
 
-@pytest.mark.parametrize("form", ["{}", "b'{}'", 'b"{}"', "data:image/png;base64,{}", " {}\n", "{}\r\n"])
+@pytest.mark.parametrize(
+    "form", ["{}", "b'{}'", 'b"{}"', "data:image/png;base64,{}", " {}\n", "{}\r\n"]
+)
 def test_base64_is_unwrapped(form: str) -> None:
     """Python's literal, a data URL and white space around base64 are taken off."""
     raw = bytes(range(256))
@@ -50,7 +54,21 @@ def test_base64_in_lines_is_unwrapped() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "b''", "=", "a", "a===", "ab=c", "äöü=", "\ud800", "-_-_", "b'abcd", "data:image/png,abcd", "\x00" * 8]
+    "text",
+    [
+        "",
+        "b''",
+        "=",
+        "a",
+        "a===",
+        "ab=c",
+        "äöü=",
+        "\ud800",
+        "-_-_",
+        "b'abcd",
+        "data:image/png,abcd",
+        "\x00" * 8,
+    ],
 )
 def test_what_is_not_base64_is_refused(text: str) -> None:
     """Anything else is refused, never decoded by halves."""
@@ -81,7 +99,14 @@ def test_truncated_pictures_are_refused(kind: str, share: float) -> None:
         pictures.prepare(pictures.open_picture(raw[: int(len(raw) * share)], 10_000), TENSOR, PLAIN)
 
 
-MAGIC = (b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"RIFF\x00\x00\x00\x00WEBPVP8 ")
+MAGIC = (
+    b"",
+    b"\xff\xd8\xff\xe0",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"RIFF\x00\x00\x00\x00WEBPVP8 ",
+)
 
 
 @given(st.binary(max_size=300), st.sampled_from(MAGIC))
@@ -106,13 +131,22 @@ def png_bomb(width: int, height: int) -> bytes:
     """Make a small PNG that claims to be large."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(10_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(10_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
-@pytest.mark.parametrize("size", [(101, 100), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (1, 10_001)])
+@pytest.mark.parametrize(
+    "size", [(101, 100), (20_000, 20_000), (2**31 - 1, 2**31 - 1), (1, 10_001)]
+)
 def test_bombs_are_refused_by_their_head(size: tuple[int, int]) -> None:
     """A picture of too many pixels is refused before memory is taken for it."""
     tracemalloc.start()
@@ -129,7 +163,9 @@ def test_compressed_text_is_not_unfolded() -> None:
     text = b"zTXt" + b"k\x00\x00" + zlib.compress(bytes(100_000_000), 9)
     chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
     tracemalloc.start()
-    shown = pictures.prepare(pictures.open_picture(raw[:33] + chunk + raw[33:], 10_000), TENSOR, PLAIN)
+    shown = pictures.prepare(
+        pictures.open_picture(raw[:33] + chunk + raw[33:], 10_000), TENSOR, PLAIN
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert tuple(shown[0, 0]) == RED
@@ -153,8 +189,17 @@ def test_transparent_parts_show_the_background() -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_modes_come_out_alike(mode: str) -> None:
     """White is white, however a file writes it."""
-    white: Any = {"1": 1, "P": 255, "I;16": 65535, "LA": (255, 255), "RGBA": (255,) * 4, "RGB": (255,) * 3}.get(mode, 255)
-    image = Image.new("L", (8, 8), 255).convert("P") if mode == "P" else Image.new(mode, (8, 8), white)
+    white: Any = {
+        "1": 1,
+        "P": 255,
+        "I;16": 65535,
+        "LA": (255, 255),
+        "RGBA": (255,) * 4,
+        "RGB": (255,) * 3,
+    }.get(mode, 255)
+    image = (
+        Image.new("L", (8, 8), 255).convert("P") if mode == "P" else Image.new(mode, (8, 8), white)
+    )
     assert prepared(image).tolist() == np.full((4, 4, 3), 255).tolist()
 
 
@@ -193,7 +238,10 @@ def test_floats_are_scaled_and_normalised() -> None:
 def test_grey_model_gets_one_channel() -> None:
     """A model of grey levels takes a colour picture too."""
     grey = replace(PLAIN, colour="L", mean=(0.0,), std=(1.0,))
-    assert prepared(Image.new("RGB", (8, 8), (9, 9, 9)), replace(TENSOR, channels=1), grey).tolist() == np.full((4, 4, 1), 9).tolist()
+    assert (
+        prepared(Image.new("RGB", (8, 8), (9, 9, 9)), replace(TENSOR, channels=1), grey).tolist()
+        == np.full((4, 4, 1), 9).tolist()
+    )
 
 
 def test_large_jpeg_is_decoded_small_and_comes_out_alike() -> None:

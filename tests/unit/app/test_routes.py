@@ -35,7 +35,12 @@ Score = Callable[[object], Any]
 def test_golden_cases_hold(client: FlaskClient, case: dict[str, Any]) -> None:
     """The model's own proof holds in process."""
     wanted = case["request"]
-    response = client.open(wanted["path"], method=wanted["method"], headers=wanted["headers"], data=(DIGITS / wanted["body"]).read_bytes())
+    response = client.open(
+        wanted["path"],
+        method=wanted["method"],
+        headers=wanted["headers"],
+        data=(DIGITS / wanted["body"]).read_bytes(),
+    )
     assert response.status_code == case["expect"]["status"]
     for check in case["expect"]["json"]:
         value: Any = response.get_json()
@@ -62,7 +67,11 @@ def test_root_says_healthy(client: FlaskClient) -> None:
 def test_version_tells_code_and_model(client: FlaskClient) -> None:
     """What is known is told, what is not says so."""
     told = client.get("/version").get_json()
-    assert (told["commit"], told["model"]["name"], told["model"]["version"]) == ("c0ffee", "digits", "1")
+    assert (told["commit"], told["model"]["name"], told["model"]["version"]) == (
+        "c0ffee",
+        "digits",
+        "1",
+    )
     assert told["image"] == {"app": "unknown", "model": "unknown"}
 
 
@@ -82,7 +91,9 @@ def test_every_answer_names_the_model(client: FlaskClient, path: str) -> None:
     assert client.get(path).headers["X-Model-Digest"] == digest
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/a//score", "/score/", "/%00", "/%ff", "/a/../score", "/" + "x" * 3000])
+@pytest.mark.parametrize(
+    "path", ["/nowhere", "/a//score", "/score/", "/%00", "/%ff", "/a/../score", "/" + "x" * 3000]
+)
 def test_unknown_paths_are_problems(client: FlaskClient, path: str) -> None:
     """A path is served as it is written, or is a 404 with a problem."""
     response = client.get(path)
@@ -93,26 +104,53 @@ def test_unknown_paths_are_problems(client: FlaskClient, path: str) -> None:
 def test_other_methods_are_problems(client: FlaskClient, method: str) -> None:
     """Another method is a 405 that lists what is allowed."""
     response = client.open("/score", method=method)
-    assert (response.status_code, response.content_type, response.headers["Allow"]) == (405, "application/problem+json", "POST")
+    assert (response.status_code, response.content_type, response.headers["Allow"]) == (
+        405,
+        "application/problem+json",
+        "POST",
+    )
 
 
-@pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "json",
+    ],
+)
 def test_other_media_types_are_problems(client: FlaskClient, kind: str | None) -> None:
     """Anything but JSON is a 415."""
     response = client.post("/score", data=b"{}", content_type=kind)
-    assert (response.status_code, response.get_json(force=True)["title"]) == (415, "Unsupported Media Type")
+    assert (response.status_code, response.get_json(force=True)["title"]) == (
+        415,
+        "Unsupported Media Type",
+    )
 
 
 def test_encoded_body_is_a_problem(client: FlaskClient) -> None:
     """A compressed body is refused by its header, not unfolded."""
-    response = client.post("/score", data=b"\x1f\x8b", content_type="application/json", headers={"Content-Encoding": "gzip"})
+    response = client.post(
+        "/score",
+        data=b"\x1f\x8b",
+        content_type="application/json",
+        headers={"Content-Encoding": "gzip"},
+    )
     assert response.status_code == 415
 
 
-def test_parameters_of_the_media_type_are_allowed(client: FlaskClient, picture: Callable[..., str]) -> None:
+def test_parameters_of_the_media_type_are_allowed(
+    client: FlaskClient, picture: Callable[..., str]
+) -> None:
     """A charset beside the media type does not matter."""
     body = json.dumps({"input": [picture()]})
-    assert client.post("/score", data=body, content_type="Application/JSON; charset=utf-8").status_code == 200
+    assert (
+        client.post("/score", data=body, content_type="Application/JSON; charset=utf-8").status_code
+        == 200
+    )
 
 
 def test_large_body_is_a_problem(score: Score, settings: Settings) -> None:
@@ -125,21 +163,32 @@ def test_body_at_the_limit_is_read(score: Score, settings: Settings) -> None:
     assert score(b" " * settings.max_body_bytes).status_code == 400
 
 
-def test_bodies_that_take_too_much_memory_may_come_again(settings: Settings, picture: Callable[..., str]) -> None:
+def test_bodies_that_take_too_much_memory_may_come_again(
+    settings: Settings, picture: Callable[..., str]
+) -> None:
     """Where other bodies fill the room, one is told when to come again; its own room is free again at once."""
     application = create_app(replace(settings, max_held_bytes=100_000))
     client = application.test_client()
     for _ in range(3):
         response = client.post("/score", data=b" " * 100_001, content_type="application/json")
-        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (503, "1", "application/problem+json")
+        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (
+            503,
+            "1",
+            "application/problem+json",
+        )
     for _ in range(3):
-        assert client.post("/score", data=b" " * 100_000, content_type="application/json").status_code == 400
+        assert (
+            client.post("/score", data=b" " * 100_000, content_type="application/json").status_code
+            == 400
+        )
         assert client.post("/score", json={"input": [picture()]}).status_code == 200
     with application.extensions["service"].room.share() as share:
         assert share.take(100_000)
 
 
-@pytest.mark.parametrize(("threads", "slots", "most"), [(1, 0, 1), (2, 4, 1), (8, 2, 4), (9, 64, 4)])
+@pytest.mark.parametrize(
+    ("threads", "slots", "most"), [(1, 0, 1), (2, 4, 1), (8, 2, 4), (9, 64, 4)]
+)
 def test_only_half_of_the_threads_score_or_wait_to(
     settings: Settings, picture: Callable[..., str], threads: int, slots: int, most: int
 ) -> None:
@@ -159,21 +208,36 @@ def test_only_half_of_the_threads_score_or_wait_to(
             assert time.monotonic() < deadline
             time.sleep(0.01)  # The other threads take their places a moment later.
         response = post()
-        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (503, "1", "application/problem+json")
+        assert (response.status_code, response.headers["Retry-After"], response.content_type) == (
+            503,
+            "1",
+            "application/problem+json",
+        )
         held.close()
         assert all(each.result().status_code == 200 for each in waiting)
     assert post().status_code == 200
 
 
-def test_a_body_without_a_length_is_read_to_its_end(client: FlaskClient, picture: Callable[..., str], settings: Settings) -> None:
+def test_a_body_without_a_length_is_read_to_its_end(
+    client: FlaskClient, picture: Callable[..., str], settings: Settings
+) -> None:
     """A body in chunks ends where the server says, and is held to the same limit."""
     whole = json.dumps({"input": [picture()]}).encode()
     for body, status in ((whole, 200), (whole.ljust(settings.max_body_bytes + 1), 413), (b"", 400)):
-        stream = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True, "CONTENT_TYPE": "application/json"}
-        assert client.post("/score", environ_overrides=stream, content_length=None).status_code == status
+        stream = {
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.input_terminated": True,
+            "CONTENT_TYPE": "application/json",
+        }
+        assert (
+            client.post("/score", environ_overrides=stream, content_length=None).status_code
+            == status
+        )
 
 
-def test_too_many_pictures_are_a_problem(score: Score, picture: Callable[..., str], settings: Settings) -> None:
+def test_too_many_pictures_are_a_problem(
+    score: Score, picture: Callable[..., str], settings: Settings
+) -> None:
     """One picture more than allowed is a 413 that names the list."""
     response = score({"input": [picture()] * (settings.max_pictures + 1)})
     assert (response.status_code, response.get_json(force=True)["field"]) == (413, "input")
@@ -195,7 +259,10 @@ def test_bad_picture_is_named(score: Score, picture: Callable[..., str], text: s
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("iVBORw0KGgo="),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.just("input"), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text() | st.just("input"), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 bodies = (
@@ -206,7 +273,9 @@ bodies = (
 )
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300
+)
 @given(body=bodies)
 def test_no_body_is_a_server_error(score: Score, body: bytes) -> None:
     """Whatever is posted, the answer is a score or a problem of the caller's."""
@@ -218,7 +287,9 @@ def test_no_body_is_a_server_error(score: Score, body: bytes) -> None:
         assert problem.keys() <= {"type", "title", "status", "detail", "field"}
 
 
-def test_unforeseen_error_is_a_problem_without_details(application: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_unforeseen_error_is_a_problem_without_details(
+    application: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """A fault of ours is a 500 that says nothing of the inside; the log does."""
 
     def fail() -> str:
@@ -231,7 +302,9 @@ def test_unforeseen_error_is_a_problem_without_details(application: Flask, clien
     assert "secret path" in caplog.text
 
 
-def test_metrics_count_requests_and_pictures(client: FlaskClient, score: Score, picture: Callable[..., str]) -> None:
+def test_metrics_count_requests_and_pictures(
+    client: FlaskClient, score: Score, picture: Callable[..., str]
+) -> None:
     """Prometheus sees what was answered, with unknown paths and methods in one series."""
     score({"input": [picture()] * 2})
     client.get("/one")
@@ -245,7 +318,9 @@ def test_metrics_count_requests_and_pictures(client: FlaskClient, score: Score, 
     assert 'app_model_info{digest="sha256:' in text
 
 
-def test_access_log_is_a_line_of_json(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_access_log_is_a_line_of_json(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     """If asked for, each request writes one line, whatever its path holds."""
     create_app(replace(settings, access_log=True)).test_client().get('/a"\n%0ab')
     (line,) = capsys.readouterr().out.splitlines()
@@ -266,4 +341,7 @@ def test_bad_model_ends_the_process_in_one_line(
     with pytest.raises(SystemExit) as caught:
         create_app()
     assert caught.value.code == 3
-    assert capsys.readouterr().err == f"app: bad model: {tmp_path}/manifest.json: expected a file, found No such file or directory\n"
+    assert (
+        capsys.readouterr().err
+        == f"app: bad model: {tmp_path}/manifest.json: expected a file, found No such file or directory\n"
+    )

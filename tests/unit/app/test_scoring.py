@@ -10,7 +10,9 @@ from app.classifier import Guess
 from app.problems import RequestError
 
 
-@pytest.mark.parametrize("body", [{"input": ["a", "b"]}, {"input": '["a", "b"]'}, {"input": ["a", "b"], "more": None}])
+@pytest.mark.parametrize(
+    "body", [{"input": ["a", "b"]}, {"input": '["a", "b"]'}, {"input": ["a", "b"], "more": None}]
+)
 def test_both_forms_of_the_list_are_read(body: dict[str, Any]) -> None:
     """The list of pictures may be a list, or JSON in a string; other keys do not matter."""
     assert scoring.read_body(json.dumps(body).encode(), 2) == ["a", "b"]

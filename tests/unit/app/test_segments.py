@@ -38,12 +38,26 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"optimize": True, "quality": 100}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"optimize": True, "quality": 100}],
+)
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_jpeg_shows_the_same_without_its_extras(mode: str, options: dict[str, Any]) -> None:
     """Whatever way a JPEG is coded, its pixels stay; its profile, comment and what follows its end do not."""
     plain = encode(mode, "JPEG", **options)
-    extras = encode(mode, "JPEG", icc_profile=bytes(9000), exif=b"Exif\x00\x00extra", comment=b"extra", **options) + b"extra" + plain
+    extras = (
+        encode(
+            mode,
+            "JPEG",
+            icc_profile=bytes(9000),
+            exif=b"Exif\x00\x00extra",
+            comment=b"extra",
+            **options,
+        )
+        + b"extra"
+        + plain
+    )
     kept = essential(extras)
     assert (pixels(kept) == pixels(plain)).all()
     assert b"extra" not in kept
@@ -54,7 +68,13 @@ def test_jpeg_shows_the_same_without_its_extras(mode: str, options: dict[str, An
 def test_png_shows_the_same_without_its_extras(mode: str) -> None:
     """Whatever kind a PNG is of, its pixels, palette and transparency stay; its texts and profile do not."""
     plain = encode(mode, "PNG")
-    extras = plain[:33] + chunk(b"tEXt", b"k\0extra") + chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(9))) + plain[33:] + b"extra"
+    extras = (
+        plain[:33]
+        + chunk(b"tEXt", b"k\0extra")
+        + chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(9)))
+        + plain[33:]
+        + b"extra"
+    )
     assert (pixels(essential(extras)) == pixels(plain)).all()
     assert essential(extras) == essential(plain)
 
@@ -68,7 +88,9 @@ def test_other_formats_are_left_alone(kind: str) -> None:
 def test_extras_behind_junk_are_found() -> None:
     """Decoders skip what is no segment, so what hides behind it is taken out as well."""
     plain = encode("RGB", "JPEG")
-    hidden = plain[:2] + b"\xff\x00junk" + segment(0xE1, b"Exif\0\0hidden") + b"\xff\xff\xff" + plain[3:]
+    hidden = (
+        plain[:2] + b"\xff\x00junk" + segment(0xE1, b"Exif\0\0hidden") + b"\xff\xff\xff" + plain[3:]
+    )
     assert b"hidden" not in essential(hidden)
     assert (pixels(essential(hidden)) == pixels(plain)).all()
 
@@ -76,7 +98,9 @@ def test_extras_behind_junk_are_found() -> None:
 def test_marker_that_some_read_with_a_length_and_some_without_is_dropped() -> None:
     """Its data would be segments to a decoder that reads none."""
     plain = encode("RGB", "JPEG")
-    assert b"hidden" not in essential(plain[:2] + segment(0xC8, segment(0xE1, b"Exif\0\0hidden")) + plain[2:])
+    assert b"hidden" not in essential(
+        plain[:2] + segment(0xC8, segment(0xE1, b"Exif\0\0hidden")) + plain[2:]
+    )
 
 
 def test_a_hundred_scans_are_decoded_and_more_are_refused() -> None:

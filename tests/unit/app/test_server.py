@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "tests" / "models" / "digits"
 PATIENCE = 30
 BODY = (DIGITS / "golden" / "three.json").read_bytes()
-SCORE = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+SCORE = (
+    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    % len(BODY)
+)
 
 
 @contextlib.contextmanager
@@ -34,7 +37,9 @@ def server(
     few = f"ulimit -n {limit}; " if limit != "unlimited" else ""
     command = f"{few}exec {sys.executable} -m gunicorn --config app/gunicorn.conf.py --bind unix:{bound} {options}"
     environment = {"PATH": os.environ["PATH"], "APP_MODEL_DIR": str(model_dir), **variables}
-    process = subprocess.Popen(["sh", "-c", command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        ["sh", "-c", command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
     try:
         yield process
     finally:
@@ -83,11 +88,21 @@ def asked(bound: Path, request: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("variables", "code", "line"),
     [
-        ({}, 3, "app: bad model: .*manifest.json: expected a file, found No such file or directory\n"),
-        ({"APP_THREADS": "0"}, 1, "app: settings: APP_THREADS: expected a whole number from 1 to 1024, found '0'\n"),
+        (
+            {},
+            3,
+            "app: bad model: .*manifest.json: expected a file, found No such file or directory\n",
+        ),
+        (
+            {"APP_THREADS": "0"},
+            1,
+            "app: settings: APP_THREADS: expected a whole number from 1 to 1024, found '0'\n",
+        ),
     ],
 )
-def test_bad_start_is_one_line_and_an_exit(tmp_path: Path, variables: dict[str, str], code: int, line: str) -> None:
+def test_bad_start_is_one_line_and_an_exit(
+    tmp_path: Path, variables: dict[str, str], code: int, line: str
+) -> None:
     """A bad model or setting ends the process at once: no restart, no traceback, nothing listening."""
     with server(tmp_path, tmp_path / "s", **variables) as process:
         assert process.wait(PATIENCE) == code
@@ -102,7 +117,10 @@ def test_bad_weights_are_one_line_and_an_exit(model_dir: Path, tmp_path: Path) -
     with server(model_dir, tmp_path / "s") as process:
         assert process.wait(PATIENCE) == 3
         assert process.stderr is not None
-        assert re.fullmatch(r"app: bad model: .*model\.onnx: expected \d+ bytes, found 7 bytes\n", process.stderr.read())
+        assert re.fullmatch(
+            r"app: bad model: .*model\.onnx: expected \d+ bytes, found 7 bytes\n",
+            process.stderr.read(),
+        )
 
 
 def test_stop_finishes_the_request_in_flight(whole_model: Path, tmp_path: Path) -> None:
@@ -119,10 +137,16 @@ def test_stop_finishes_the_request_in_flight(whole_model: Path, tmp_path: Path) 
         assert process.wait(PATIENCE) == 0
 
 
-def test_stop_answers_the_next_request_of_every_kept_connection(whole_model: Path, tmp_path: Path) -> None:
+def test_stop_answers_the_next_request_of_every_kept_connection(
+    whole_model: Path, tmp_path: Path
+) -> None:
     """Whatever connections were closed before, none that is kept is dropped: its client may be sending already."""
     ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\n"
-    with server(whole_model, tmp_path / "s") as process, connect(tmp_path / "s") as first, connect(tmp_path / "s") as second:
+    with (
+        server(whole_model, tmp_path / "s") as process,
+        connect(tmp_path / "s") as first,
+        connect(tmp_path / "s") as second,
+    ):
         for kept in (first, second):
             kept.sendall(ready + b"\r\n")
             assert b" 200 " in answer(kept)
@@ -132,7 +156,9 @@ def test_stop_answers_the_next_request_of_every_kept_connection(whole_model: Pat
                 assert b" 200 " in answer(other)
         process.send_signal(signal.SIGTERM)
         for kept in (first, second):
-            time.sleep(0.3)  # The stop goes on meanwhile; what it does with the second is what the first has set off.
+            time.sleep(
+                0.3
+            )  # The stop goes on meanwhile; what it does with the second is what the first has set off.
             kept.sendall(SCORE + BODY)
             last = answer(kept)
             assert b'"three"' in last
@@ -158,7 +184,10 @@ def test_draining_replica_is_not_ready_and_still_accepts(whole_model: Path, tmp_
 
 def test_slow_sender_is_cut_off(whole_model: Path, tmp_path: Path) -> None:
     """A body that does not arrive in time is a 408, and a head that does not is dropped; both free their thread."""
-    with server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"), connect(tmp_path / "s") as body:
+    with (
+        server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"),
+        connect(tmp_path / "s") as body,
+    ):
         body.sendall(SCORE + BODY[:50])
         with connect(tmp_path / "s") as head:
             head.sendall(b"GET / HT")
@@ -169,9 +198,14 @@ def test_slow_sender_is_cut_off(whole_model: Path, tmp_path: Path) -> None:
             assert answer(other).endswith(b"Healthy")
 
 
-def test_crowd_of_slow_senders_does_not_keep_others_waiting(whole_model: Path, tmp_path: Path) -> None:
+def test_crowd_of_slow_senders_does_not_keep_others_waiting(
+    whole_model: Path, tmp_path: Path
+) -> None:
     """Where as many stand still as there are threads, they are cut off after a moment, long before their time is over."""
-    with server(whole_model, tmp_path / "s", APP_READ_SECONDS="60", APP_THREADS="12"), contextlib.ExitStack() as slow:
+    with (
+        server(whole_model, tmp_path / "s", APP_READ_SECONDS="60", APP_THREADS="12"),
+        contextlib.ExitStack() as slow,
+    ):
         senders = [slow.enter_context(connect(tmp_path / "s")) for _ in range(12)]
         for sender in senders:
             sender.sendall(SCORE + BODY[:50])
@@ -181,7 +215,10 @@ def test_crowd_of_slow_senders_does_not_keep_others_waiting(whole_model: Path, t
 
 def test_clients_that_take_no_answers_are_cut_off(whole_model: Path, tmp_path: Path) -> None:
     """One that asks and asks and never reads fills what the system keeps for it; its thread is not lost for that."""
-    with server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"), contextlib.ExitStack() as mute:
+    with (
+        server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"),
+        contextlib.ExitStack() as mute,
+    ):
         for _ in range(2):
             connection = mute.enter_context(connect(tmp_path / "s"))
             connection.settimeout(0)
@@ -205,7 +242,10 @@ def test_clients_that_do_not_hang_up_hold_up_nobody(whole_model: Path, tmp_path:
 
 def test_new_connections_take_the_place_of_silent_ones(whole_model: Path, tmp_path: Path) -> None:
     """More connections than can be had, all of them silent, do not keep out one that asks."""
-    with server(whole_model, tmp_path / "s", "--worker-connections 40", APP_THREADS="2"), contextlib.ExitStack() as silent:
+    with (
+        server(whole_model, tmp_path / "s", "--worker-connections 40", APP_THREADS="2"),
+        contextlib.ExitStack() as silent,
+    ):
         for _ in range(60):
             silent.enter_context(connect(tmp_path / "s"))
         with connect(tmp_path / "s") as connection:
@@ -214,13 +254,17 @@ def test_new_connections_take_the_place_of_silent_ones(whole_model: Path, tmp_pa
             assert b'"three"' in answer(connection)
 
 
-def test_clients_that_break_off_take_no_places(whole_model: Path, tmp_path: Path, picture: Callable[..., str]) -> None:
+def test_clients_that_break_off_take_no_places(
+    whole_model: Path, tmp_path: Path, picture: Callable[..., str]
+) -> None:
     """Where all that wait to be scored have gone, one that asks is scored in their place."""
     large = json.dumps({"input": [picture((4900, 4900))]}).encode()
     ask = SCORE.replace(b"%d" % len(BODY), b"%d" % len(large)) + large
     deadline = time.monotonic() + PATIENCE
     with server(whole_model, tmp_path / "s", APP_THREADS="8", APP_SLOTS="1"):
-        while _running(tmp_path / "s") < 5:  # Of which one asks this, one is scored, and three wait.
+        while (
+            _running(tmp_path / "s") < 5
+        ):  # Of which one asks this, one is scored, and three wait.
             assert time.monotonic() < deadline
             with connect(tmp_path / "s") as brief:
                 brief.sendall(ask)
@@ -228,14 +272,20 @@ def test_clients_that_break_off_take_no_places(whole_model: Path, tmp_path: Path
 
 
 def _running(bound: Path) -> int:
-    found = re.search(rb"(?m)^app_requests_running (\d+)", asked(bound, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+    found = re.search(
+        rb"(?m)^app_requests_running (\d+)",
+        asked(bound, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"),
+    )
     assert found
     return int(found[1])
 
 
 def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
     """Where the system allows few open files, connections wait for their turn and the server lives."""
-    with server(whole_model, tmp_path / "s", "", "120", APP_THREADS="4") as process, contextlib.ExitStack() as silent:
+    with (
+        server(whole_model, tmp_path / "s", "", "120", APP_THREADS="4") as process,
+        contextlib.ExitStack() as silent,
+    ):
         connect(tmp_path / "s").close()
         worker = _worker(process.pid)
         for _ in range(150):
@@ -244,8 +294,12 @@ def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
         assert _worker(process.pid) == worker
 
 
-@pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n"])
-def test_damaged_chunks_are_no_server_error(whole_model: Path, tmp_path: Path, chunks: bytes) -> None:
+@pytest.mark.parametrize(
+    "chunks", [b"zz\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n"]
+)
+def test_damaged_chunks_are_no_server_error(
+    whole_model: Path, tmp_path: Path, chunks: bytes
+) -> None:
     """A chunked body that breaks its own rules is the caller's fault."""
     head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     with server(whole_model, tmp_path / "s"), connect(tmp_path / "s") as connection:
@@ -267,7 +321,11 @@ def test_silent_connections_hold_no_thread(whole_model: Path, tmp_path: Path) ->
 
 def test_silent_connections_do_not_hold_up_a_stop(whole_model: Path, tmp_path: Path) -> None:
     """On a stop, a silent connection is given a moment: long enough for a request under way, too short to matter."""
-    with server(whole_model, tmp_path / "s") as process, connect(tmp_path / "s") as silent, connect(tmp_path / "s") as late:
+    with (
+        server(whole_model, tmp_path / "s") as process,
+        connect(tmp_path / "s") as silent,
+        connect(tmp_path / "s") as late,
+    ):
         with connect(tmp_path / "s") as other:
             other.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert b"Healthy" in answer(other)

@@ -43,7 +43,9 @@ def test_turns_come_in_order(threads: ThreadPoolExecutor) -> None:
     """Who came first is called first."""
     turns, order = Turns(slots=1, places=5), list[int]()
     with turns.turn(HERE):
-        queued = [_queued(threads, turns, HERE, partial(order.append, number)) for number in range(5)]
+        queued = [
+            _queued(threads, turns, HERE, partial(order.append, number)) for number in range(5)
+        ]
     for one in queued:
         one.result()
     assert order == [0, 1, 2, 3, 4]

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.figures import Burst, Case, Machine, Measured, Rolled, Rollout, Run, Second, Served, Transfer
+from bench.figures import (
+    Burst,
+    Case,
+    Machine,
+    Measured,
+    Rolled,
+    Rollout,
+    Run,
+    Second,
+    Served,
+    Transfer,
+)
 
 MODEL = 250_000_000
 
@@ -22,7 +33,14 @@ def run(**changes: Any) -> Run:
         "stored": 1000,
         "received": 2000,
         "sent": 3000,
-        "stages": {"start and fetch": 1.0, "build": 0.2, "join": 0.1, "load and smoke test": 4.0, "push": 0.7, "roll out": 3.0},
+        "stages": {
+            "start and fetch": 1.0,
+            "build": 0.2,
+            "join": 0.1,
+            "load and smoke test": 4.0,
+            "push": 0.7,
+            "roll out": 3.0,
+        },
     }
     return Run(**(values | changes))
 
@@ -47,7 +65,10 @@ def case(name: str, **changes: Any) -> Case:
 
 def served(server: str, clients: int, *rates: float) -> Served:
     """A server that answered so many requests a second in its bursts."""
-    bursts = tuple(Burst(requests=round(rate * 2), failures=0, seconds=2.0, p50=20.0, p99=50.0) for rate in rates)
+    bursts = tuple(
+        Burst(requests=round(rate * 2), failures=0, seconds=2.0, p50=20.0, p99=50.0)
+        for rate in rates
+    )
     return Served(server=server, picture="small", body=1000, clients=clients, bursts=bursts)
 
 
@@ -61,7 +82,10 @@ def rolled(load: str, **changes: Any) -> Rolled:
         "mixed": 0,
         "rest": Burst(requests=150, failures=0, seconds=5.0, p50=11.0, p99=22.0),
         "rolling": Burst(requests=600, failures=0, seconds=20.0, p50=33.0, p99=44.0),
-        "rollouts": (Rollout(name="new model", begin=5.0, end=14.5), Rollout(name="taken back", begin=14.6, end=25.0)),
+        "rollouts": (
+            Rollout(name="new model", begin=5.0, end=14.5),
+            Rollout(name="taken back", begin=14.6, end=25.0),
+        ),
         "seconds": tuple(Second(at=float(at), requests=30, p50=20.0, p99=40.0) for at in range(25)),
     }
     return Rolled(**(values | changes))
@@ -75,7 +99,13 @@ def measured(**changes: Any) -> Measured:
         "command": "python -m bench",
         "took": 600.0,
         "machine": Machine(
-            system="Linux", processor="some", cores=2, memory=8_000_000_000, python="3.11", engine="Docker 20.10", docker="28.2"
+            system="Linux",
+            processor="some",
+            cores=2,
+            memory=8_000_000_000,
+            python="3.11",
+            engine="Docker 20.10",
+            docker="28.2",
         ),
         "cases": (
             case("first"),

@@ -16,30 +16,83 @@ def test_a_good_run_meets_every_aim() -> None:
     assert len(found) == 12
     assert all(met for _, met in found.values())
     assert found["nothing changed: less than 2 s"] == ("1.20 s", True)
-    assert found["2 rollouts in a row on docker, steady: at 20 requests a second or more, none fails"] == (
+    assert found[
+        "2 rollouts in a row on docker, steady: at 20 requests a second or more, none fails"
+    ] == (
         "0 of 750 at 30 a second",
         True,
     )
     assert found["`invoke --list` takes less than 0.5 s"] == ("0.30 s", True)
-    assert found["model-250000000: pushed 5 times faster than by docker build and push"] == ("6.0 times", True)
+    assert found["model-250000000: pushed 5 times faster than by docker build and push"] == (
+        "6.0 times",
+        True,
+    )
 
 
 @pytest.mark.parametrize(
     ("changes", "promise"),
     [
-        ({"cases": (case("unchanged", suite=(run(seconds=2.1, stored=0),)),)}, "nothing changed: less than 2 s"),
-        ({"cases": (case("unchanged", suite=(run(seconds=1.0, stored=1),)),)}, "nothing changed: 0 bytes uploaded"),
-        ({"cases": (case("unchanged", suite=(run(seconds=1.0, stored=0, received=MODEL),)),)}, "nothing changed: 0 bytes uploaded"),
-        ({"cases": (case("code", weights_read=(3_000_000,)),)}, "code changed: no byte of the model is read"),
-        ({"cases": (case("code", weights_read=(0,), suite=(run(received=MODEL),)),)}, "code changed: no byte of the model is sent"),
-        ({"cases": (case(f"model-{MODEL}", docker=(docker_run(seconds=9.9),) * 2),)}, "pushed 5 times faster"),
+        (
+            {"cases": (case("unchanged", suite=(run(seconds=2.1, stored=0),)),)},
+            "nothing changed: less than 2 s",
+        ),
+        (
+            {"cases": (case("unchanged", suite=(run(seconds=1.0, stored=1),)),)},
+            "nothing changed: 0 bytes uploaded",
+        ),
+        (
+            {"cases": (case("unchanged", suite=(run(seconds=1.0, stored=0, received=MODEL),)),)},
+            "nothing changed: 0 bytes uploaded",
+        ),
+        (
+            {"cases": (case("code", weights_read=(3_000_000,)),)},
+            "code changed: no byte of the model is read",
+        ),
+        (
+            {"cases": (case("code", weights_read=(0,), suite=(run(received=MODEL),)),)},
+            "code changed: no byte of the model is sent",
+        ),
+        (
+            {"cases": (case(f"model-{MODEL}", docker=(docker_run(seconds=9.9),) * 2),)},
+            "pushed 5 times faster",
+        ),
         ({"cases": (case("first", suite=(run(peak=150_000_000),)),)}, "memory of the suite"),
         ({"transfer": Transfer(size=MODEL, suite=(1.4,), put=(1.0,))}, "one plain streamed PUT"),
         ({"listing": (0.6,)}, "`invoke --list`"),
         ({"rolled": (rolled("steady", mixed=1),)}, "no answer is mixed up"),
-        ({"rolled": (rolled("steady", rolling=Burst(requests=600, failures=1, seconds=20.0, p50=1.0, p99=2.0)),)}, "none fails"),
-        ({"rolled": (rolled("steady", rest=Burst(requests=600, failures=1, seconds=20.0, p50=1.0, p99=2.0)),)}, "none fails"),
-        ({"rolled": (rolled("steady", rolling=Burst(requests=380, failures=0, seconds=20.0, p50=1.0, p99=2.0)),)}, "20 requests a second"),
+        (
+            {
+                "rolled": (
+                    rolled(
+                        "steady",
+                        rolling=Burst(requests=600, failures=1, seconds=20.0, p50=1.0, p99=2.0),
+                    ),
+                )
+            },
+            "none fails",
+        ),
+        (
+            {
+                "rolled": (
+                    rolled(
+                        "steady",
+                        rest=Burst(requests=600, failures=1, seconds=20.0, p50=1.0, p99=2.0),
+                    ),
+                )
+            },
+            "none fails",
+        ),
+        (
+            {
+                "rolled": (
+                    rolled(
+                        "steady",
+                        rolling=Burst(requests=380, failures=0, seconds=20.0, p50=1.0, p99=2.0),
+                    ),
+                )
+            },
+            "20 requests a second",
+        ),
     ],
 )
 def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
@@ -59,10 +112,15 @@ def test_reads_that_could_not_be_watched_are_no_success() -> None:
     """Where files live in memory, nobody can tell what was read of them; the report says so instead of leaving the promise out."""
     found = {aim.promise: (aim.found, aim.met) for aim in judged(measured(cases=(case("code"),)))}
 
-    assert found["code changed: no byte of the model is read"] == ("not seen: `TMPDIR` is in memory", False)
+    assert found["code changed: no byte of the model is read"] == (
+        "not seen: `TMPDIR` is in memory",
+        False,
+    )
     assert found["code changed: no byte of the model is sent"][1]
 
 
 def test_only_the_model_of_the_promised_size_is_held_to_it() -> None:
     """Against a small model the fixed costs weigh more, and nothing was promised."""
-    assert not [aim for aim in judged(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise]
+    assert not [
+        aim for aim in judged(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise
+    ]

@@ -12,7 +12,13 @@ def test_pictures_are_drawn_of_every_part(tmp_path: Path) -> None:
     """They are the ones that the report shows, large enough to be read."""
     charts.draw(measured(), tmp_path)
 
-    assert {path.name for path in tmp_path.iterdir()} == {report.RELEASES, report.STAGES, report.MEMORY, report.SERVING, report.LOAD}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        report.RELEASES,
+        report.STAGES,
+        report.MEMORY,
+        report.SERVING,
+        report.LOAD,
+    }
     for path in tmp_path.iterdir():
         with Image.open(path) as picture:
             assert picture.format == "PNG"
@@ -25,7 +31,9 @@ def test_the_same_figures_give_the_same_pictures(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         charts.draw(measured(), tmp_path / name)
 
-    assert (tmp_path / "one" / report.STAGES).read_bytes() == (tmp_path / "two" / report.STAGES).read_bytes()
+    assert (tmp_path / "one" / report.STAGES).read_bytes() == (
+        tmp_path / "two" / report.STAGES
+    ).read_bytes()
 
 
 def test_parts_that_were_left_out_are_not_drawn(tmp_path: Path) -> None:

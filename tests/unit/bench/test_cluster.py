@@ -52,7 +52,10 @@ def test_the_report_sums_up_the_ways_of_the_replicas() -> None:
     """With the middle and the ends of each part."""
     text = "\n".join(_arrivals(tuple(cluster.arrivals(SAID))))
     assert "of 2 replicas" in text
-    assert "| a replica | 7.2 (2.5 to 12.0) | 1.2 (1.0 to 1.5) | 1.0 (0.5 to 1.5) | 9.5 (4.5 to 14.5) |" in text
+    assert (
+        "| a replica | 7.2 (2.5 to 12.0) | 1.2 (1.0 to 1.5) | 1.0 (0.5 to 1.5) | 9.5 (4.5 to 14.5) |"
+        in text
+    )
 
 
 def test_ten_rollouts_on_a_cluster_take_turns_with_the_strategies(tmp_path: Path) -> None:
@@ -61,7 +64,9 @@ def test_ten_rollouts_on_a_cluster_take_turns_with_the_strategies(tmp_path: Path
     for name in ("routes.py", "__init__.py"):
         (tmp_path / "app" / name).write_text("", encoding="utf-8")
     recorder = Recorder(tmp_path)
-    steps = cluster.mixed(Deployer(recorder, b"picture", {}, ("--env", "staging"), cluster.WRONG_ON_A_CLUSTER))
+    steps = cluster.mixed(
+        Deployer(recorder, b"picture", {}, ("--env", "staging"), cluster.WRONG_ON_A_CLUSTER)
+    )
     for step in steps:
         step.take()
     assert len({step.name for step in steps}) == len(steps) == 10

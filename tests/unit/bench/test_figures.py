@@ -16,7 +16,9 @@ def test_a_spread_is_the_median_and_the_ends() -> None:
 
 def test_a_run_is_pushed_without_what_tries_it_out_or_makes_it_serve() -> None:
     """Starting, fetching, building, joining and pushing count; stages that did not happen count nothing."""
-    assert run(stages={"start and fetch": 1.0, "load and smoke test": 4.0, "push": 0.5, "roll out": 3.0}).pushed == pytest.approx(1.5)
+    assert run(
+        stages={"start and fetch": 1.0, "load and smoke test": 4.0, "push": 0.5, "roll out": 3.0}
+    ).pushed == pytest.approx(1.5)
     assert run().pushed == pytest.approx(2.0)
 
 
@@ -45,12 +47,18 @@ def _cost(**changes: Any) -> Cost:
 
 def test_costs_in_a_row_add_up() -> None:
     """Time and bytes are sums, memory is the most of either; what was not seen of both is not known."""
-    both = _cost(seconds=1.0, peak=5, read=10, engine_peak=None) + _cost(seconds=2.0, peak=7, read=None, engine_peak=9)
+    both = _cost(seconds=1.0, peak=5, read=10, engine_peak=None) + _cost(
+        seconds=2.0, peak=7, read=None, engine_peak=9
+    )
 
     assert (both.seconds, both.peak, both.read, both.engine_peak) == (3.0, 7, 10, 9)
     assert both.cpu == 2 * run().cpu
     unseen = _cost(written=None, engine_cpu=None, engine_peak=None)
-    assert ((unseen + unseen).written, (unseen + unseen).engine_cpu, (unseen + unseen).engine_peak) == (None, None, None)
+    assert (
+        (unseen + unseen).written,
+        (unseen + unseen).engine_cpu,
+        (unseen + unseen).engine_peak,
+    ) == (None, None, None)
 
 
 def test_parts_of_a_later_run_take_their_places() -> None:
@@ -61,7 +69,13 @@ def test_parts_of_a_later_run_take_their_places() -> None:
 
     assert (joined.cases, joined.rolled, joined.at) == (first.cases, first.rolled, first.at)
     assert (joined.listing, joined.served) == ((9.0,), ())
-    assert {part: taken.at for part, taken in joined.later.items()} == {"listing": "later", "serving": "later"}
+    assert {part: taken.at for part, taken in joined.later.items()} == {
+        "listing": "later",
+        "serving": "later",
+    }
     again = joined.with_parts_of(measured(at="last"), ["serving"])
-    assert {part: taken.at for part, taken in again.later.items()} == {"listing": "later", "serving": "last"}
+    assert {part: taken.at for part, taken in again.later.items()} == {
+        "listing": "later",
+        "serving": "last",
+    }
     assert Measured.from_json(again.to_json()) == again

@@ -13,7 +13,12 @@ def test_a_percentile_is_a_value_that_was_measured(percent: float, value: int) -
 
 def test_failures_have_no_latency() -> None:
     """An error that comes fast must not make a server look fast, nor a wrong answer with a good status."""
-    answers = [Answer(0, 0.010, 200, "m"), Answer(0, 0.030, 200, "m"), Answer(0, 0.001, 503, ""), Answer(0, 0.002, 200, "m", "not right")]
+    answers = [
+        Answer(0, 0.010, 200, "m"),
+        Answer(0, 0.030, 200, "m"),
+        Answer(0, 0.001, 503, ""),
+        Answer(0, 0.002, 200, "m", "not right"),
+    ]
     burst = summed(answers, 2.0)
 
     assert (burst.requests, burst.failures, burst.rate) == (2, 2, 1.0)

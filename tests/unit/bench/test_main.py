@@ -22,7 +22,17 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_made(tmp_path: Path
 def test_a_full_run_measures_what_the_aims_speak_of() -> None:
     """250 MB and 1 GB, every case more than once; the quick one has the same cases."""
     assert [size for size, _ in FULL.models] == [250_000_000, 1_000_000_000]
-    assert min(FULL.first, FULL.unchanged, FULL.code, FULL.pushes, FULL.listing, *(turns for _, turns in FULL.models)) > 1
+    assert (
+        min(
+            FULL.first,
+            FULL.unchanged,
+            FULL.code,
+            FULL.pushes,
+            FULL.listing,
+            *(turns for _, turns in FULL.models),
+        )
+        > 1
+    )
     assert FULL.load.clients == (1, 4, 16)
     assert QUICK.models[0][0] < 50_000_000
 
@@ -38,12 +48,18 @@ def test_a_report_is_written_for_programs_and_for_people(tmp_path: Path) -> None
 
 def test_some_parts_are_joined_with_the_report_that_is_there(tmp_path: Path) -> None:
     """Figures of the others stay as they are; a run of everything, or one with no report yet, stands for itself."""
-    old, new = measured(at="old"), measured(at="new", listing=(7.0,), cases=())
+    old = measured(at="old")
+    new = measured(at="new", listing=(7.0,), cases=())
     assert joined(new, ["listing"], tmp_path) == new
     write(Report(measured=old, aims=()), tmp_path)
 
     found = joined(new, ["listing"], tmp_path)
-    assert (found.at, found.cases, found.listing, found.later["listing"].at) == ("old", old.cases, (7.0,), "new")
+    assert (found.at, found.cases, found.listing, found.later["listing"].at) == (
+        "old",
+        old.cases,
+        (7.0,),
+        "new",
+    )
     assert joined(new, [], tmp_path) == new
 
 

@@ -28,7 +28,11 @@ def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> Non
     """A large measuring process does not show in the figure; what the command takes does."""
     ballast = bytearray(os.urandom(1)) * 150_000_000
     small = meters.measured((PYTHON, "-c", "import time; time.sleep(0.1)"), tmp_path, {})
-    large = meters.measured((PYTHON, "-c", "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.1)"), tmp_path, {})
+    large = meters.measured(
+        (PYTHON, "-c", "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.1)"),
+        tmp_path,
+        {},
+    )
 
     assert len(ballast) > small.cost.peak
     assert 100_000_000 < large.cost.peak < 150_000_000
@@ -37,7 +41,15 @@ def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> Non
 def test_the_memory_of_children_counts(tmp_path: Path) -> None:
     """A process that has another do its work is not small."""
     inner = "import time; held = bytearray(b'x') * 80_000_000; time.sleep(0.1)"
-    ended = meters.measured((PYTHON, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])"), tmp_path, {})
+    ended = meters.measured(
+        (
+            PYTHON,
+            "-c",
+            f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}])",
+        ),
+        tmp_path,
+        {},
+    )
 
     assert ended.cost.peak > 80_000_000
 
@@ -57,7 +69,11 @@ def test_bytes_read_and_written_are_counted(tmp_path: Path) -> None:
 def test_a_command_that_fails_shows_its_end(tmp_path: Path) -> None:
     """Figures of a failure would mean nothing."""
     with pytest.raises(meters.CommandFailed, match=r"ended with 3\n(.|\n)*it broke"):
-        meters.measured((PYTHON, "-c", "import sys; print('it broke', file=sys.stderr); sys.exit(3)"), tmp_path, {})
+        meters.measured(
+            (PYTHON, "-c", "import sys; print('it broke', file=sys.stderr); sys.exit(3)"),
+            tmp_path,
+            {},
+        )
 
 
 def test_processor_time_is_read_from_the_kernels_line() -> None:
@@ -69,7 +85,9 @@ def test_processor_time_is_read_from_the_kernels_line() -> None:
 
 def test_what_was_read_of_a_file_is_seen(tmp_path: Path) -> None:
     """After the system was made to forget a file, only what is read of it comes back."""
-    kind = subprocess.run(["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True).stdout.strip()
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", tmp_path], capture_output=True, text=True, check=True
+    ).stdout.strip()
     if kind in ("tmpfs", "ramfs"):
         pytest.skip("files live in memory here: set TMPDIR to a folder on a disk")
     path = tmp_path / "file"

@@ -21,12 +21,26 @@ def test_stages_are_told_from_the_lines_of_a_release() -> None:
 
     found = dict(stages(lines, 9.0))
 
-    assert list(found) == ["start and fetch", "build", "join", "load and smoke test", "push", "roll out", "verify and end"]
+    assert list(found) == [
+        "start and fetch",
+        "build",
+        "join",
+        "load and smoke test",
+        "push",
+        "roll out",
+        "verify and end",
+    ]
     assert list(found.values()) == pytest.approx([0.9, 2.6, 0.1, 2.0, 0.2, 3.0, 0.2])
 
 
 def test_stages_that_did_not_run_are_left_out() -> None:
     """With nothing new there is no smoke test and no push."""
-    lines = [(0.7, "· model  m, nothing to fetch"), (0.8, "· code   c, nothing to build"), (1.0, "· serves u, release 1 already")]
+    lines = [
+        (0.7, "· model  m, nothing to fetch"),
+        (0.8, "· code   c, nothing to build"),
+        (1.0, "· serves u, release 1 already"),
+    ]
 
-    assert dict(stages(lines, 1.5)) == pytest.approx({"start and fetch": 0.7, "build": 0.1, "roll out": 0.2, "verify and end": 0.5})
+    assert dict(stages(lines, 1.5)) == pytest.approx(
+        {"start and fetch": 0.7, "build": 0.1, "roll out": 0.2, "verify and end": 0.5}
+    )

@@ -17,13 +17,31 @@ def test_the_report_tells_what_it_was_measured_on() -> None:
     """Machine, date, commit and command, so that anybody can repeat it."""
     text = _shown()
 
-    for words in ("2026-11-22 11:17 UTC", "0123456789ab", "`python -m bench`", "2 cores", "Docker 20.10", "10 minutes"):
+    for words in (
+        "2026-11-22 11:17 UTC",
+        "0123456789ab",
+        "`python -m bench`",
+        "2 cores",
+        "Docker 20.10",
+        "10 minutes",
+    ):
         assert words in text
 
 
 def test_figures_are_shown_with_their_ends() -> None:
     """A median alone hides how steady it was."""
-    text = _shown(cases=(case("unchanged", suite=(run(seconds=1.0, stored=0), run(seconds=1.2, stored=0), run(seconds=1.9, stored=0))),))
+    text = _shown(
+        cases=(
+            case(
+                "unchanged",
+                suite=(
+                    run(seconds=1.0, stored=0),
+                    run(seconds=1.2, stored=0),
+                    run(seconds=1.9, stored=0),
+                ),
+            ),
+        )
+    )
 
     assert "1.20 s (1.00 to 1.90)" in text
 
@@ -35,7 +53,10 @@ def test_a_missed_aim_stands_out() -> None:
 
 def test_every_table_has_as_many_cells_in_each_row() -> None:
     """A row of another width breaks the page."""
-    widths = [[line.count("|") for line in table.splitlines()] for table in re.findall(r"(?:^\|.*\n)+", _shown(), re.MULTILINE)]
+    widths = [
+        [line.count("|") for line in table.splitlines()]
+        for table in re.findall(r"(?:^\|.*\n)+", _shown(), re.MULTILINE)
+    ]
 
     assert len(widths) == 8
     assert all(len(set(width)) == 1 for width in widths)
@@ -85,6 +106,10 @@ def _joined(other: Measured) -> str:
 
 def test_the_middle_of_a_stage_counts_runs_that_skipped_it() -> None:
     """A stage that only one of three runs had took no time in the middle."""
-    runs = (run(stages={"push": 3.0, "build": 1.0}), run(stages={"build": 2.0}), run(stages={"build": 6.0}))
+    runs = (
+        run(stages={"push": 3.0, "build": 1.0}),
+        run(stages={"build": 2.0}),
+        run(stages={"build": 6.0}),
+    )
 
     assert middles(runs) == {"push": 0.0, "build": 2.0}

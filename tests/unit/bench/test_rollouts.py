@@ -13,7 +13,11 @@ from bench.load import Answer, Load
 from bench.rollouts import Deployer, Span, Step, first_label, fits, ten, under
 
 SAYS = {"a": "tiger", "b": "tabby"}
-SPANS = [Span("one", 10.0, 20.0, "a", "b"), Span("two", 21.0, 30.0, "b", "b"), Span("three", 31.0, 40.0, "b", "a")]
+SPANS = [
+    Span("one", 10.0, 20.0, "a", "b"),
+    Span("two", 21.0, 30.0, "b", "b"),
+    Span("three", 31.0, 40.0, "b", "a"),
+]
 
 
 @pytest.mark.parametrize(
@@ -35,15 +39,22 @@ SPANS = [Span("one", 10.0, 20.0, "a", "b"), Span("two", 21.0, 30.0, "b", "b"), S
         (15.0, 0.1, "c", False),
     ],
 )
-def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(at: float, seconds: float, model: str, *, fit: bool) -> None:
+def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(
+    at: float, seconds: float, model: str, *, fit: bool
+) -> None:
     """At rest the one that serves, in a rollout the one before and the one after; never another."""
     assert fits(Answer(at, seconds, 200, model, said=SAYS.get(model, "")), SPANS, SAYS) is fit
 
 
-def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_that_lingers() -> None:
+def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_that_lingers() -> (
+    None
+):
     """And not for longer."""
     spans = [Span("one", 10.0, 20.0, "a", "b", lingers=5.0)]
-    assert [fits(Answer(at, 0.1, 200, "a", said="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [True, False]
+    assert [fits(Answer(at, 0.1, 200, "a", said="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [
+        True,
+        False,
+    ]
 
 
 def test_an_answer_that_says_what_another_model_says_is_mixed_up() -> None:
@@ -63,7 +74,12 @@ class ScriptedLoad:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         return None
 
     def once(self) -> Answer:
@@ -72,7 +88,9 @@ class ScriptedLoad:
 
     def add(self, model: str, status: int = 200, said: str = "") -> None:
         """An answer at this moment."""
-        self.answers.append(Answer(time.monotonic(), 0.010, status, model, said=said or SAYS[model]))
+        self.answers.append(
+            Answer(time.monotonic(), 0.010, status, model, said=said or SAYS[model])
+        )
 
 
 def test_rollouts_are_measured_with_what_clients_saw() -> None:
@@ -89,12 +107,25 @@ def test_rollouts_are_measured_with_what_clients_saw() -> None:
         load.add("a")
 
     load.add("a")
-    rolled = under(cast("Load", load), "docker", "steady", [Step("forth", forth), Step("back", back)], rest=0.0)
+    rolled = under(
+        cast("Load", load), "docker", "steady", [Step("forth", forth), Step("back", back)], rest=0.0
+    )
 
-    assert (rolled.target, rolled.load, rolled.clients, rolled.pause) == ("docker", "steady", 3, 0.5)
+    assert (rolled.target, rolled.load, rolled.clients, rolled.pause) == (
+        "docker",
+        "steady",
+        3,
+        0.5,
+    )
     assert (rolled.rolling.requests, rolled.rolling.failures, rolled.mixed) == (4, 1, 1)
     assert [rollout.name for rollout in rolled.rollouts] == ["forth", "back"]
-    assert 0 <= rolled.rollouts[0].begin <= rolled.rollouts[0].end <= rolled.rollouts[1].begin <= rolled.rollouts[1].end
+    assert (
+        0
+        <= rolled.rollouts[0].begin
+        <= rolled.rollouts[0].end
+        <= rolled.rollouts[1].begin
+        <= rolled.rollouts[1].end
+    )
     assert rolled.rolling.p50 == pytest.approx(10.0)
 
 
@@ -103,7 +134,14 @@ def test_how_long_each_release_before_lingered_is_asked_for(which: str, mixed: i
     """Of each rollout, with its name; where nobody says, it does not."""
     load = ScriptedLoad(["a", "b", "b"])
     steps = [Step("forth", lambda: None), Step("same", lambda: load.add("a"))]
-    rolled = under(cast("Load", load), "docker", "steady", steps, rest=0.0, lingers=lambda span: 60.0 if span.name == which else 0.0)
+    rolled = under(
+        cast("Load", load),
+        "docker",
+        "steady",
+        steps,
+        rest=0.0,
+        lingers=lambda span: 60.0 if span.name == which else 0.0,
+    )
     assert rolled.mixed == mixed
 
 
@@ -160,8 +198,12 @@ def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> Non
         *("wrong", "release with != 11", "good again"),
         "release --model imagenet@2",
     ]
-    assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"
-    assert (application.folder / "app" / "routes.py").read_text(encoding="utf-8").count("\n# new") == 2
+    assert (application.folder / "app" / "__init__.py").read_text(
+        encoding="utf-8"
+    ) == "good = True\n"
+    assert (application.folder / "app" / "routes.py").read_text(encoding="utf-8").count(
+        "\n# new"
+    ) == 2
 
 
 def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) -> None:
@@ -180,16 +222,26 @@ def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) ->
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_a_wrong_release_that_is_not_undone_is_an_error(application: RecordedApplication, code: int) -> None:
+def test_a_wrong_release_that_is_not_undone_is_an_error(
+    application: RecordedApplication, code: int
+) -> None:
     """Its figures would be of something else; the code is good again all the same."""
     application.codes = [code]
-    wrong = next(step for step in ten(Deployer(application, b"eleven char", {"HOME": "here"})) if "wrong" in step.name)
+    wrong = next(
+        step
+        for step in ten(Deployer(application, b"eleven char", {"HOME": "here"}))
+        if "wrong" in step.name
+    )
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
         wrong.take()
-    assert (application.folder / "app" / "__init__.py").read_text(encoding="utf-8") == "good = True\n"
+    assert (application.folder / "app" / "__init__.py").read_text(
+        encoding="utf-8"
+    ) == "good = True\n"
 
 
 def test_the_first_label_is_what_an_answer_says() -> None:
     """Of the first picture, the likeliest."""
-    answer: Any = b'{"result": [[[["tiger", 90.0], ["tabby", 5.0]], [["cup", 1.0]]], "Computed in 1.0 ms"]}'
+    answer: Any = (
+        b'{"result": [[[["tiger", 90.0], ["tabby", 5.0]], [["cup", 1.0]]], "Computed in 1.0 ms"]}'
+    )
     assert first_label(answer) == "tiger"

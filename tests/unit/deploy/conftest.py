@@ -38,7 +38,11 @@ def staged(application: Application) -> Application:
 @pytest.fixture
 def trying(staged: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
     """Released once to `staging`, which is worked with from now on, and with a new model of which a canary will be held there."""
-    for key, value in {"STRATEGY": "canary", "CANARY__METRICS": "", "CANARY__SECONDS": "600"}.items():
+    for key, value in {
+        "STRATEGY": "canary",
+        "CANARY__METRICS": "",
+        "CANARY__SECONDS": "600",
+    }.items():
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     staged.environment = "staging"
     staged.publish("2")

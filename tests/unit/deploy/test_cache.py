@@ -30,7 +30,9 @@ def blobs(tmp_path: Path) -> Blobs:
 
 def files(blobs: Blobs) -> list[str]:
     """Every file below the cache's folder."""
-    return sorted(str(path.relative_to(blobs.root)) for path in blobs.root.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(blobs.root)) for path in blobs.root.rglob("*") if path.is_file()
+    )
 
 
 def test_bytes_are_kept_under_their_digest(blobs: Blobs) -> None:
@@ -59,7 +61,9 @@ def test_nothing_has_its_name_until_it_is_kept(blobs: Blobs) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_writer_that_is_left_early_leaves_nothing(blobs: Blobs, error: type[BaseException]) -> None:
+def test_a_writer_that_is_left_early_leaves_nothing(
+    blobs: Blobs, error: type[BaseException]
+) -> None:
     """An error or an interruption in the middle of a download removes what came of it."""
 
     def leave() -> None:
@@ -108,7 +112,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_blob_or_none(blobs: Blobs, moment: 
     """A final name exists only for bytes that are all there, whenever the process is killed."""
     data = b"hello" * 100_000
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    process = subprocess.run([sys.executable, "-c", KILLED, str(blobs.root), moment], cwd=PROJECT, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(blobs.root), moment], cwd=PROJECT, check=False
+    )
     assert process.returncode == -signal.SIGKILL
     named = [name for name in files(blobs) if name.startswith("blobs/")]
     assert named == ([f"blobs/sha256/{digest[7:]}"] if moment == "kept" else [])
@@ -119,7 +125,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_blob_or_none(blobs: Blobs, moment: 
 
 def test_what_killed_processes_left_is_swept_when_it_is_old(blobs: Blobs) -> None:
     """Leftovers of yesterday are removed by whoever opens the cache next; those of now may be somebody's download."""
-    old, new = blobs.temporary / "old", blobs.temporary / "new"
+    old = blobs.temporary / "old"
+    new = blobs.temporary / "new"
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
@@ -146,7 +153,10 @@ with blobs.writer() as writer, blobs.folder() as folder:
 def test_what_a_process_left_is_swept_as_soon_as_it_has_been_killed(blobs: Blobs) -> None:
     """Files and folders alike, and not before: as long as it lives it may be at work."""
     with subprocess.Popen(
-        [sys.executable, "-c", LEFT, str(blobs.root)], cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", LEFT, str(blobs.root)],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"under way\n"
@@ -157,7 +167,9 @@ def test_what_a_process_left_is_swept_as_soon_as_it_has_been_killed(blobs: Blobs
     assert not list(blobs.temporary.iterdir())
 
 
-def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A cache may be shared, by machines of one name as well: their processes cannot be seen from here."""
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("deploy.cache.machine", lambda: "elsewhere")
@@ -242,8 +254,17 @@ def test_a_note_is_what_was_noted_last(blobs: Blobs) -> None:
     assert not list(blobs.temporary.iterdir())
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20), min_size=2, max_size=5, unique=True))
-def test_notes_of_different_names_do_not_meet(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20),
+        min_size=2,
+        max_size=5,
+        unique=True,
+    )
+)
+def test_notes_of_different_names_do_not_meet(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
     """However alike two names are as paths, what was learned of one is never told of the other."""
     blobs = Blobs(tmp_path_factory.mktemp("cache"))
     for name in names:
@@ -261,7 +282,9 @@ def test_the_latest_note_of_a_kind_is_found(blobs: Blobs) -> None:
     assert blobs.latest_note("apps") == "a"
 
 
-def test_a_full_disk_leaves_the_note_as_it_was(blobs: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_note_as_it_was(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A note is replaced as a whole or not at all."""
     blobs.note("layers", "a", "first")
     make_writer = blobs.writer

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from deploy.context import Site
-from deploy.errors import EngineUnavailable, ModelUnknown, NamespaceMissing, SampleUnavailable, SettingsInvalid
+from deploy.errors import (
+    EngineUnavailable,
+    ModelUnknown,
+    NamespaceMissing,
+    SampleUnavailable,
+    SettingsInvalid,
+)
 from deploy.model import fetch as model
 from deploy.settings.reading import DEBIAN
 from tests.fakes.application import MODEL, PIPELINE, Application
@@ -35,7 +41,9 @@ def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Applic
     """An application without a published model, but with a sample model in a module of its own."""
     application.store.held.clear()
     name = f"sample_{application.folder.name}"
-    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"'))
+    application.write(
+        "pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"')
+    )
     application.write(f"{name}.py", SAMPLE)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return application
@@ -55,7 +63,8 @@ def test_an_environment_that_is_not_there_is_said(application: Application) -> N
 
 def test_environments_of_one_registry_know_of_each_other(application: Application) -> None:
     """So that blobs can be taken over instead of sent."""
-    local, other = application.site("local"), application.site("other")
+    local = application.site("local")
+    other = application.site("other")
     assert (local.repository, local.elsewhere) == ("classifier", ("elsewhere/classifier",))
     assert (other.repository, other.elsewhere) == ("elsewhere/classifier", ("classifier",))
     assert application.site("staging").elsewhere == ("elsewhere/classifier",)
@@ -68,7 +77,9 @@ def test_images_are_named_by_registry_and_repository(application: Application) -
     assert application.site("production").images == "far.example/live/classifier"
 
 
-def test_variables_override_the_file(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_override_the_file(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the settings' own tests say; here it is the process's environment that is read."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__PORT", "9999")
     assert application.site().view.url == "http://127.0.0.1:9999"
@@ -80,13 +91,16 @@ def test_variables_override_the_file(application: Application, monkeypatch: pyte
 def with_login(application: Application) -> Site:
     """An environment that names the variables of its login."""
     pipeline = PIPELINE.format(base=DEBIAN, sample="").replace(
-        "[environments.other]\n", '[environments.other]\nusername = "REGISTRY_USER"\npassword = "REGISTRY_PASSWORD"\n'
+        "[environments.other]\n",
+        '[environments.other]\nusername = "REGISTRY_USER"\npassword = "REGISTRY_PASSWORD"\n',
     )
     application.write("pipeline.toml", pipeline)
     return application.site("other")
 
 
-def test_a_login_is_read_from_the_variables_that_the_settings_name(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_read_from_the_variables_that_the_settings_name(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Settings hold names, never secrets."""
     monkeypatch.setenv("REGISTRY_USER", "ada")
     monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
@@ -95,7 +109,9 @@ def test_a_login_is_read_from_the_variables_that_the_settings_name(application: 
     assert (login.user, login.password) == ("ada", "secret")
 
 
-def test_a_login_whose_variable_is_not_set_is_said_by_the_variables_name(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_whose_variable_is_not_set_is_said_by_the_variables_name(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And the value of the other is not."""
     monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
     with pytest.raises(SettingsInvalid, match="REGISTRY_USER is not set") as caught:
@@ -108,10 +124,14 @@ def test_without_a_login_the_docker_configuration_is_asked(application: Applicat
     assert application.site().login is None
 
 
-def test_a_login_of_the_docker_configuration_is_used(application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_login_of_the_docker_configuration_is_used(
+    application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """As `docker login` has written it."""
     (tmp_path / "docker").mkdir()
-    (tmp_path / "docker" / "config.json").write_text('{"auths": {"registry.example": {"auth": "YWRhOnNlY3JldA=="}}}', encoding="utf-8")
+    (tmp_path / "docker" / "config.json").write_text(
+        '{"auths": {"registry.example": {"auth": "YWRhOnNlY3JldA=="}}}', encoding="utf-8"
+    )
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     login = application.site().login
     assert login is not None
@@ -179,17 +199,28 @@ def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) 
     assert application.machine.reached == []
 
 
-def test_a_cluster_is_reached_as_the_settings_say(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_is_reached_as_the_settings_say(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A kubeconfig is found from the application's folder; nothing but the namespace is asked for where nothing else is named."""
     _ = application.site("staging").cluster
-    for key, value in (("KUBECONFIG", "keys/shop.yaml"), ("CONTEXT", "shop"), ("NAMESPACE", "live")):
+    for key, value in (
+        ("KUBECONFIG", "keys/shop.yaml"),
+        ("CONTEXT", "shop"),
+        ("NAMESPACE", "live"),
+    ):
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     application.machine.clusters["shop"] = application.cluster
     _ = application.site("staging").cluster
-    assert application.machine.reached == [("", "", "shop"), (str(application.folder / "keys/shop.yaml"), "shop", "live")]
+    assert application.machine.reached == [
+        ("", "", "shop"),
+        (str(application.folder / "keys/shop.yaml"), "shop", "live"),
+    ]
 
 
-def test_the_size_of_a_release_is_asked_for_once(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_size_of_a_release_is_asked_for_once(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Though a rollout needs it again and again; a registry that is away would be waited for each time."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     asked: list[str] = []
@@ -207,7 +238,9 @@ def test_the_size_of_a_release_is_asked_for_once(staged: Application, monkeypatc
     assert asked == [release.image.digest]
 
 
-def test_a_registry_elsewhere_is_asked_without_looking_first(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_elsewhere_is_asked_without_looking_first(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only one on this machine may be not yet started."""
     assert application.site().registry_is_up
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY", "127.0.0.1:5000")
@@ -216,7 +249,9 @@ def test_a_registry_elsewhere_is_asked_without_looking_first(application: Applic
     assert application.site().registry_is_up
 
 
-def test_ports_of_an_engine_elsewhere_are_not_looked_for_here(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ports_of_an_engine_elsewhere_are_not_looked_for_here(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A port that is taken on this machine may be free on that one."""
     application.machine.listening.add(8080)
     monkeypatch.setattr(application.engine, "local", False)
@@ -251,7 +286,9 @@ def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
-def test_other_versions_than_the_first_do_not_come_by_themselves(sampled: Application, version: str) -> None:
+def test_other_versions_than_the_first_do_not_come_by_themselves(
+    sampled: Application, version: str
+) -> None:
     """Who asks for one by number gets that one, or an error."""
     with pytest.raises(ModelUnknown):
         sampled.site().resolve(version)
@@ -277,7 +314,9 @@ def test_an_application_without_a_sample_says_how_to_publish(application: Applic
 
 
 @pytest.mark.parametrize("named", ["nowhere:write", "json:absent", "json"])
-def test_a_sample_that_is_not_there_is_a_mistake_in_the_settings(application: Application, named: str) -> None:
+def test_a_sample_that_is_not_there_is_a_mistake_in_the_settings(
+    application: Application, named: str
+) -> None:
     """Whether its module or its function."""
     application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
     with pytest.raises(SettingsInvalid) as caught:

@@ -15,7 +15,11 @@ from deploy.errors import ReleaseError, SettingsInvalid
 
 PROJECT = Path(errors.__file__).parents[1]
 LINE = re.compile(r"^(?P<indent>[ │├└─]*)(?P<name>[A-Z]\w+)(?: (?P<code>\d+) +(?P<meaning>\S.*))?$")
-KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, ReleaseError)]
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, ReleaseError)
+]
 LEAVES = [kind for kind in KINDS if not kind.__subclasses__()]
 
 
@@ -37,14 +41,22 @@ def raised() -> Iterator[tuple[str, ast.Call]]:
     names = {kind.__name__ for kind in KINDS}
     for path in sorted((PROJECT / "deploy").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in names
+            ):
                 yield f"{path.relative_to(PROJECT)}:{node.lineno}", node
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
     """Whoever reads the drawing knows every error, what kind it is of, and its exit code."""
     classes = {
-        (kind.__name__, kind.__base__.__name__ if kind is not ReleaseError and kind.__base__ else "", str(kind.exit_code) if leaf else "")
+        (
+            kind.__name__,
+            kind.__base__.__name__ if kind is not ReleaseError and kind.__base__ else "",
+            str(kind.exit_code) if leaf else "",
+        )
         for kind in KINDS
         for leaf in [kind in LEAVES]
     }
@@ -70,7 +82,11 @@ def test_every_place_that_raises_says_on_what_and_what_to_do_next() -> None:
     """No error of the suite leaves its reader without the thing it happened to and the next step."""
     calls = list(raised())
     assert len(calls) > 50
-    lacking = [where for where, call in calls if not {"on", "next"} <= {word.arg for word in call.keywords if not is_empty(word.value)}]
+    lacking = [
+        where
+        for where, call in calls
+        if not {"on", "next"} <= {word.arg for word in call.keywords if not is_empty(word.value)}
+    ]
     assert not lacking
 
 
@@ -96,8 +112,15 @@ def text(value: ast.expr) -> str:
 
 def test_an_error_holds_its_parts() -> None:
     """What, on what, what next and the lines that show it are values, which whoever shows the error can arrange."""
-    error = SettingsInvalid("the port is wrong", on="pipeline.toml", next="choose another", detail="  app.port: 0")
-    assert (error.what, error.on, error.next, error.detail) == ("the port is wrong", "pipeline.toml", "choose another", "  app.port: 0")
+    error = SettingsInvalid(
+        "the port is wrong", on="pipeline.toml", next="choose another", detail="  app.port: 0"
+    )
+    assert (error.what, error.on, error.next, error.detail) == (
+        "the port is wrong",
+        "pipeline.toml",
+        "choose another",
+        "  app.port: 0",
+    )
 
 
 def test_an_error_as_text_says_what_and_on_what_and_shows_it() -> None:

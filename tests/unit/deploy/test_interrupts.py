@@ -17,7 +17,9 @@ each_signal = pytest.mark.parametrize(("number", "error", "name"), BOTH)
 
 
 @each_signal
-def test_what_is_brought_to_its_end_is_not_interrupted(number: signal.Signals, error: type[BaseException], name: str) -> None:
+def test_what_is_brought_to_its_end_is_not_interrupted(
+    number: signal.Signals, error: type[BaseException], name: str
+) -> None:
     """Whoever asked for it is told what is waited for."""
     done: list[str] = []
     noted = Noted()
@@ -29,10 +31,12 @@ def test_what_is_brought_to_its_end_is_not_interrupted(number: signal.Signals, e
 
 
 @each_signal
-def test_whoever_insists_is_obeyed(number: signal.Signals, error: type[BaseException], name: str) -> None:
+def test_whoever_insists_is_obeyed(
+    number: signal.Signals, error: type[BaseException], name: str
+) -> None:
     """A block that hangs can be left."""
     done: list[str] = []
-    with pytest.raises(error) as caught, interrupts.held("waiting"):  # noqa: PT012  one story
+    with pytest.raises(error) as caught, interrupts.held("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(number)
         signal.raise_signal(number)
         done.append("never")
@@ -43,7 +47,7 @@ def test_whoever_insists_is_obeyed(number: signal.Signals, error: type[BaseExcep
 def test_both_signals_together_are_one_request() -> None:
     """A runner that sends one after the other does not insist; whoever sends one of them again does."""
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held("waiting"):  # noqa: PT012  one story
+    with pytest.raises(KeyboardInterrupt), interrupts.held("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         done.append("waited")
@@ -55,7 +59,7 @@ def test_both_signals_together_are_one_request() -> None:
 def test_sigterm_ends_a_block_that_hears_it() -> None:
     """With an exception, on whose way out all is put right."""
     done: list[str] = []
-    with pytest.raises(Terminated), interrupts.heard():  # noqa: PT012  one story
+    with pytest.raises(Terminated), interrupts.heard():  # noqa: PT012 - one story
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:

@@ -53,7 +53,10 @@ def configure(monkeypatch: pytest.MonkeyPatch, environment: str, **keys: object)
 
 def sent(application: Application) -> int:
     """The bytes that went to the registry."""
-    return sum(len(application.registry.blobs[repository][digest]) for repository, digest in application.registry.sent)
+    return sum(
+        len(application.registry.blobs[repository][digest])
+        for repository, digest in application.registry.sent
+    )
 
 
 def test_a_first_release_goes_all_the_way(application: Application) -> None:
@@ -62,9 +65,9 @@ def test_a_first_release_goes_all_the_way(application: Application) -> None:
     image = done.rollout.attempt.release.image
     assert (done.changed, done.rollout.outcome, done.verdict.passed) == (True, "succeeded", True)
     assert image.digest in application.registry.manifests[REPOSITORY]
-    assert [tag for tag, _ in application.engine.built if tag.startswith("twinship/classifier:")] == [
-        f"twinship/classifier:app-{image.app.key}"
-    ]
+    assert [
+        tag for tag, _ in application.engine.built if tag.startswith("twinship/classifier:")
+    ] == [f"twinship/classifier:app-{image.app.key}"]
     assert application.trials.tried == [image.config]
     assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, DOOR, DOOR]
     assert application.site().target.serves(done.rollout.attempt.release)
@@ -76,18 +79,29 @@ def test_a_release_of_nothing_new_moves_nothing(released: Application) -> None:
     done = pipeline.release(released.site())
     assert (done.changed, done.rollout.attempt.id) == (False, 1)
     assert released.state() == before
-    assert (released.engine.built, released.registry.sent, released.trials.tried, released.engine.happened) == ([], [], [], [])
+    assert (
+        released.engine.built,
+        released.registry.sent,
+        released.trials.tried,
+        released.engine.happened,
+    ) == ([], [], [], [])
     assert [url for url, _ in released.play.played] == [DOOR]
 
 
-def test_settings_that_were_half_rolled_out_are_not_there_already(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_were_half_rolled_out_are_not_there_already(
+    staged: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though the replicas have them: what stands around them changes last, and its deployer was killed before."""
     configure(monkeypatch, "staging", host="shop.example", ingress_class="one")
     pipeline.release(staged.site("staging"))
     configure(monkeypatch, "staging", ingress_class="two")
 
     def ingress_class() -> str:
-        return str((staged.cluster.objects.get("Ingress", "classifier-staging") or {})["spec"]["ingressClassName"])
+        return str(
+            (staged.cluster.objects.get("Ingress", "classifier-staging") or {})["spec"][
+                "ingressClassName"
+            ]
+        )
 
     def rolled(operation: str) -> bool:
         found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
@@ -154,7 +168,9 @@ def test_stages_one_by_one_come_to_the_same_image(released: Application) -> None
     assert pipeline.verify(site).passed
 
 
-def test_a_model_that_is_not_published_stops_before_anything_is_built(application: Application) -> None:
+def test_a_model_that_is_not_published_stops_before_anything_is_built(
+    application: Application,
+) -> None:
     """Nothing was changed by then."""
     with pytest.raises(ModelUnknown):
         pipeline.release(application.site(), "7")
@@ -183,10 +199,15 @@ def test_a_miss_at_the_front_door_puts_the_previous_release_back(released: Appli
     with pytest.raises(GoldenMiss):
         pipeline.release(released.site())
     assert released.site().target.replicas() == before
-    assert [rollout.outcome for rollout in released.site().target.history()] == ["succeeded", "undone"]
+    assert [rollout.outcome for rollout in released.site().target.history()] == [
+        "succeeded",
+        "undone",
+    ]
 
 
-def test_a_release_whose_replicas_crash_is_taken_back_and_can_be_mended(released: Application) -> None:
+def test_a_release_whose_replicas_crash_is_taken_back_and_can_be_mended(
+    released: Application,
+) -> None:
     """The next release starts from what served before."""
     site = released.site()
     released.write("app/main.py", "crash()\n")
@@ -261,13 +282,19 @@ def test_a_rollback_takes_back_what_it_is_asked_to(
     """The model, the code, or both; a pair that never served is tried out first, and nothing is built or read from the store."""
     done = pipeline.rollback(grown.site(), number, only)
     assert halves(grown) == [("a", "1"), ("b", "1"), ("b", "2"), expected]
-    assert (done.rollout.attempt.trigger, done.rollout.attempt.id, done.changed) == ("rollback", 4, True)
+    assert (done.rollout.attempt.trigger, done.rollout.attempt.id, done.changed) == (
+        "rollback",
+        4,
+        True,
+    )
     assert grown.site().target.serves(done.rollout.attempt.release)
     assert len(grown.trials.tried) == tried
     assert (grown.engine.built, grown.store.streamed) == ([], [])
 
 
-def test_a_rollback_needs_nothing_but_the_registry(grown: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_rollback_needs_nothing_but_the_registry(
+    grown: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Another machine with an empty cache can go back, to a pair that never served as well."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     pipeline.rollback(grown.site(), None, "code")
@@ -300,13 +327,18 @@ class Away(MemoryRegistry):
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("has", "mount", "upload", "blob", "manifest", "put_manifest"):
-            raise RegistryUnreachable("the registry gave no answer", on="registry.example", next="see whether it runs")
+            raise RegistryUnreachable(
+                "the registry gave no answer", on="registry.example", next="see whether it runs"
+            )
         return super().__getattribute__(name)
 
 
 @pytest.mark.parametrize(("only", "expected"), [(None, ("b", "1")), ("model", ("b", "1"))])
 def test_a_rollback_to_what_served_does_without_a_registry_that_is_away(
-    grown: Application, caplog: pytest.LogCaptureFixture, only: Only | None, expected: tuple[str, str]
+    grown: Application,
+    caplog: pytest.LogCaptureFixture,
+    only: Only | None,
+    expected: tuple[str, str],
 ) -> None:
     """The image may still be where it shall serve; it is said that nobody could be asked."""
     grown.registry = Away()
@@ -325,7 +357,9 @@ def test_a_pair_that_never_served_needs_the_registry(grown: Application) -> None
 
 
 @pytest.mark.parametrize("only", [None, "model"])
-def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(grown: Application, only: Only | None) -> None:
+def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(
+    grown: Application, only: Only | None
+) -> None:
     """Whoever asked for it did not know of that release; it goes on serving, and they are told who made it."""
 
     def released() -> None:
@@ -353,9 +387,14 @@ def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: App
     assert pipeline.serving(grown.site()) == serving
 
 
-def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(application: Application) -> None:
+def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(
+    application: Application,
+) -> None:
     """Both say what to do first."""
-    for ask in (lambda: pipeline.verify(application.site()), lambda: pipeline.rollback(application.site(), None, None)):
+    for ask in (
+        lambda: pipeline.verify(application.site()),
+        lambda: pipeline.rollback(application.site(), None, None),
+    ):
         with pytest.raises(ReleaseUnknown) as caught:
             ask()
         assert "invoke release" in caught.value.next
@@ -377,7 +416,11 @@ def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> No
     """Nothing is left on the engine on which it was tried, and the front door is the one that the cluster has."""
     done = pipeline.release(application.site("staging"))
     image = done.rollout.attempt.release.image
-    assert (done.changed, done.rollout.outcome, done.rollout.attempt.url) == (True, "succeeded", STAGING)
+    assert (done.changed, done.rollout.outcome, done.rollout.attempt.url) == (
+        True,
+        "succeeded",
+        STAGING,
+    )
     assert image.digest in application.registry.manifests[REPOSITORY]
     assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, STAGING, STAGING]
     assert application.cluster.answers("classifier-staging") == {image.digest}
@@ -388,10 +431,16 @@ def test_a_release_of_nothing_new_to_a_cluster_writes_nothing(staged: Applicatio
     """Not even a lock is taken."""
     done = pipeline.release(staged.site("staging"))
     assert (done.changed, done.rollout.attempt.id, staged.written) == (False, 1, [])
-    assert (staged.registry.sent, staged.trials.tried, [url for url, _ in staged.play.played]) == ([], [], [STAGING])
+    assert (staged.registry.sent, staged.trials.tried, [url for url, _ in staged.play.played]) == (
+        [],
+        [],
+        [STAGING],
+    )
 
 
-def test_new_settings_of_a_cluster_are_rolled_out(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_of_a_cluster_are_rolled_out(
+    staged: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though the image is the same."""
     configure(monkeypatch, "staging", resources__memory="1Gi")
     done = pipeline.release(staged.site("staging"))
@@ -413,7 +462,9 @@ def test_pods_that_crash_are_taken_back(staged: Application) -> None:
     assert [item.outcome for item in site.view.history()] == ["succeeded", "undone"]
 
 
-def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(staged: Application) -> None:
+def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(
+    staged: Application,
+) -> None:
     """Though the image passed its trial."""
     before = staged.cluster.answers("classifier-staging")
     staged.publish("2")
@@ -423,7 +474,9 @@ def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(staged: 
     assert staged.cluster.answers("classifier-staging") == before
 
 
-def test_taking_back_needs_no_registry(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_taking_back_needs_no_registry(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """It may be what fails; the nodes have the previous image."""
     before = staged.cluster.answers("classifier-staging")
     staged.publish("2")
@@ -456,7 +509,7 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
     application: Application,
     monkeypatch: pytest.MonkeyPatch,
     environment: str,
-    replaced: bool,  # noqa: FBT001  both
+    replaced: bool,
 ) -> None:
     """Though nothing else is new: a node that pulls tomorrow shall not ask the old one. An engine has the image already."""
     pipeline.release(application.site(environment))
@@ -466,7 +519,10 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
     assert done.changed
     assert done.rollout.attempt.release.repository == "far.example/classifier"
     assert done.rollout.attempt.release.image.digest in application.far.manifests["classifier"]
-    assert before.isdisjoint(replica.name for replica in application.site(environment).view.replicas()) is replaced
+    assert (
+        before.isdisjoint(replica.name for replica in application.site(environment).view.replicas())
+        is replaced
+    )
     assert not pipeline.release(application.site(environment)).changed
 
 
@@ -477,9 +533,18 @@ def at_write(number: int) -> Callable[[str], bool]:
 
 
 @pytest.mark.parametrize("strategy", ["rolling", "blue-green", "canary"])
-def test_the_next_deployer_makes_up_for_a_killed_one(staged: Application, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+def test_the_next_deployer_makes_up_for_a_killed_one(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
     """Before each of its writes: something proven answers all the while, and running it again ends as if it had lived."""
-    configure(monkeypatch, "staging", strategy=strategy, canary__metrics="", canary__seconds=3, standby="false")
+    configure(
+        monkeypatch,
+        "staging",
+        strategy=strategy,
+        canary__metrics="",
+        canary__seconds=3,
+        standby="false",
+    )
     for writes in count():
         proven = staged.cluster.answers("classifier-staging")
         staged.publish(str(writes + 2))
@@ -490,7 +555,9 @@ def test_the_next_deployer_makes_up_for_a_killed_one(staged: Application, monkey
         assert len(staged.cluster.answers("classifier-staging") - proven) <= 1
         done = pipeline.release(staged.site("staging")).rollout.attempt.release.image
         assert done.layer.model.version == str(writes + 2)
-        assert [replica.image for replica in staged.site("staging").view.replicas()] == [done.digest] * 2
+        assert [replica.image for replica in staged.site("staging").view.replicas()] == [
+            done.digest
+        ] * 2
         assert staged.cluster.answers("classifier-staging") == {done.digest}
         assert not pipeline.release(staged.site("staging")).changed
     assert writes > 8
@@ -506,12 +573,16 @@ def no_context(application: Application) -> None:
 
 def no_answer(application: Application) -> None:
     """Its API server is away."""
-    application.cluster.broken["get", "ConfigMap"] = [ClusterUnreachable("no answer", on="memory", next="see whether it runs")]
+    application.cluster.broken["get", "ConfigMap"] = [
+        ClusterUnreachable("no answer", on="memory", next="see whether it runs")
+    ]
 
 
 def no_login(application: Application) -> None:
     """The credentials have expired."""
-    application.cluster.broken["get", "ConfigMap"] = [ClusterLogin("they have expired", on="memory", next="log in again")]
+    application.cluster.broken["get", "ConfigMap"] = [
+        ClusterLogin("they have expired", on="memory", next="log in again")
+    ]
 
 
 def no_rights(application: Application) -> None:

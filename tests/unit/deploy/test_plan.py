@@ -88,10 +88,18 @@ def test_a_machine_without_an_engine_is_told_what_up_would_do(application: Appli
     found = plan(application.site())
     assert (found[0].stage, found[0].runs) == ("up", True)
     assert found[0].why.startswith("container engine is missing")
-    assert [step.stage for step in found if step.stage != "up"] == ["fetch", "build", "smoke", "push", "deploy"]
+    assert [step.stage for step in found if step.stage != "up"] == [
+        "fetch",
+        "build",
+        "smoke",
+        "push",
+        "deploy",
+    ]
 
 
-def test_a_registry_that_is_not_up_yet_is_not_asked(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_is_not_up_yet_is_not_asked(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One on this machine will be started by the release."""
     site = application.site()
     pipeline.build(site)
@@ -103,7 +111,9 @@ def test_a_registry_that_is_not_up_yet_is_not_asked(application: Application, mo
 def test_an_empty_store_will_get_the_sample(application: Application) -> None:
     """It is not made to find that out."""
     application.store.held.clear()
-    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample='sample = "nowhere:write"'))
+    application.write(
+        "pipeline.toml", PIPELINE.format(base=DEBIAN, sample='sample = "nowhere:write"')
+    )
     assert "the sample model will be made" in steps(application)["fetch"].why
     assert application.store.held == {}
 
@@ -146,7 +156,9 @@ def lost_replica(application: Application) -> None:
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_replica])
-def test_planning_changes_nothing(released: Application, change: Callable[[Application], None]) -> None:
+def test_planning_changes_nothing(
+    released: Application, change: Callable[[Application], None]
+) -> None:
     """Engine, registry, store and machine hold exactly what they held before, and no image was run."""
     change(released)
     released.trials.tried.clear()
@@ -157,7 +169,9 @@ def test_planning_changes_nothing(released: Application, change: Callable[[Appli
 
 
 @pytest.mark.parametrize("change", [nothing, new_code, no_engine])
-def test_planning_a_first_release_changes_nothing(application: Application, change: Callable[[Application], None]) -> None:
+def test_planning_a_first_release_changes_nothing(
+    application: Application, change: Callable[[Application], None]
+) -> None:
     """Not on a machine to which nothing was released, either."""
     change(application)
     before = application.state()
@@ -198,7 +212,9 @@ def test_a_new_model_for_a_cluster_is_moved(on_cluster: Application) -> None:
     assert found["deploy"].why == "nothing was released here yet"
 
 
-def test_new_settings_of_a_cluster_are_rolled_out(on_cluster: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_of_a_cluster_are_rolled_out(
+    on_cluster: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And nothing is pushed for them."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__MEMORY", "1Gi")
     assert runs(on_cluster) == ["smoke", "deploy"]
@@ -212,7 +228,10 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
     pipeline.release(application.site(environment))
     application.environment = environment
     monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__{environment.upper()}__REGISTRY", "far.example")
-    assert [stage for stage in runs(application) if stage in ("push", "deploy")] == ["push", "deploy"]
+    assert [stage for stage in runs(application) if stage in ("push", "deploy")] == [
+        "push",
+        "deploy",
+    ]
 
 
 def test_a_cluster_that_cannot_be_asked_is_no_plan(on_cluster: Application) -> None:
@@ -229,12 +248,16 @@ def test_a_namespace_that_is_missing_is_no_plan(on_cluster: Application) -> None
         plan(on_cluster.site(), "7")
 
 
-def test_a_cluster_is_planned_for_by_its_own_kubeconfig(on_cluster: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_is_planned_for_by_its_own_kubeconfig(
+    on_cluster: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which is found from the application's folder, whoever asks."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
     on_cluster.machine.reached.clear()
     plan(on_cluster.site())
-    assert {kubeconfig for kubeconfig, _, _ in on_cluster.machine.reached} == {str(on_cluster.folder / "keys/shop.yaml")}
+    assert {kubeconfig for kubeconfig, _, _ in on_cluster.machine.reached} == {
+        str(on_cluster.folder / "keys/shop.yaml")
+    }
 
 
 def lost_pod(application: Application) -> None:
@@ -243,7 +266,9 @@ def lost_pod(application: Application) -> None:
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_pod])
-def test_planning_for_a_cluster_changes_nothing(on_cluster: Application, change: Callable[[Application], None]) -> None:
+def test_planning_for_a_cluster_changes_nothing(
+    on_cluster: Application, change: Callable[[Application], None]
+) -> None:
     """It is asked, and nothing is written; not even a lock is taken."""
     change(on_cluster)
     before = on_cluster.state()

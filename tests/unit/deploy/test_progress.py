@@ -35,7 +35,15 @@ def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("duration", "shown"), [(0.04, "0.0 s"), (9.94, "9.9 s"), (12.3, "12 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185.2, "3 min 05 s")]
+    ("duration", "shown"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (12.3, "12 s"),
+        (59.4, "59 s"),
+        (60, "1 min 00 s"),
+        (185.2, "3 min 05 s"),
+    ],
 )
 def test_durations_are_told_as_people_do(duration: float, shown: str) -> None:
     """The longer, the coarser."""
@@ -68,7 +76,10 @@ def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> No
         for _ in range(10):
             clock.now += 1
             advance(10_000)
-    assert stream.getvalue().splitlines() == ["    pushing: 60.0 kB of 100 kB", "    pushing: 100 kB in 10 s"]
+    assert stream.getvalue().splitlines() == [
+        "    pushing: 60.0 kB of 100 kB",
+        "    pushing: 100 kB in 10 s",
+    ]
 
 
 def test_work_of_unknown_size_is_told_without_it(clock: Clock) -> None:
@@ -118,7 +129,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("columns", [20, 60, 200])
-def test_a_note_on_a_terminal_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+def test_a_note_on_a_terminal_takes_the_place_of_the_last(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     """It stays on one line, whatever its length and the terminal's; what a build prints to move the cursor does not move this one."""
     with contextlib.closing(Terminal(columns)) as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
@@ -131,7 +144,9 @@ def test_a_note_on_a_terminal_takes_the_place_of_the_last(monkeypatch: pytest.Mo
     assert "two lines [2Aof a build"[: columns - 5] in shown
 
 
-def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Eighty columns."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
@@ -139,7 +154,9 @@ def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(monkeypatch: py
     assert stream.getvalue().count("x") == 75
 
 
-def test_a_bar_vanishes_and_shows_nothing_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bar_vanishes_and_shows_nothing_on_standard_output(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Standard output is for results."""
     with Bars().track("pushing", 1000) as advance:
         advance(500)
@@ -148,7 +165,8 @@ def test_a_bar_vanishes_and_shows_nothing_on_standard_output(capsys: pytest.Capt
 
 def test_stages_report_to_the_display_of_whoever_runs_them() -> None:
     """The innermost counts, also after an error; outside of all, nothing is shown."""
-    outer, inner = Noted(), Noted()
+    outer = Noted()
+    inner = Noted()
     with progress.shown_on(outer):
         progress.note("one")
         with pytest.raises(KeyError), progress.shown_on(inner):

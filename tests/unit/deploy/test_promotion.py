@@ -36,7 +36,9 @@ def configure(monkeypatch: pytest.MonkeyPatch, environment: str, **keys: object)
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__{environment}__{key}".upper(), str(value))
 
 
-def promoted(application: Application, to: str = "production", source: str = "staging") -> pipeline.Released:
+def promoted(
+    application: Application, to: str = "production", source: str = "staging"
+) -> pipeline.Released:
     """Ships what serves in one environment to another."""
     return promotion.promote(application.site(to), application.site(source))
 
@@ -46,15 +48,28 @@ def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
     first = pipeline.serving(staged.site("staging")).attempt.release
     done = promoted(staged)
     release = done.rollout.attempt.release
-    assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (True, "promote", "production")
+    assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (
+        True,
+        "promote",
+        "production",
+    )
     assert (release.image, release.repository) == (first.image, "far.example/live/classifier")
-    assert staged.far.manifests["live/classifier"][release.image.digest] == staged.registry.manifests[REPOSITORY][release.image.digest]
+    assert (
+        staged.far.manifests["live/classifier"][release.image.digest]
+        == staged.registry.manifests[REPOSITORY][release.image.digest]
+    )
     assert (staged.engine.built, staged.trials.tried, staged.store.streamed) == ([], [], [])
-    assert staged.cluster.answers("classifier-production") == staged.cluster.answers("classifier-staging") == {first.image.digest}
+    assert (
+        staged.cluster.answers("classifier-production")
+        == staged.cluster.answers("classifier-staging")
+        == {first.image.digest}
+    )
     assert [url for url, _ in staged.play.played] == [PRODUCTION, PRODUCTION]
 
 
-def test_a_promotion_needs_two_registries_and_a_cluster_only(staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_promotion_needs_two_registries_and_a_cluster_only(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """No engine, no source, and nothing in the cache."""
     staged.machine.running = False
     staged.machine.programs.clear()
@@ -75,12 +90,14 @@ def test_promoting_again_changes_nothing(staged: Application) -> None:
     assert [url for url, _ in staged.play.played] == [PRODUCTION]
 
 
-@pytest.mark.parametrize(("repository", "mounts"), [("live/classifier", True), ("classifier", False)])
+@pytest.mark.parametrize(
+    ("repository", "mounts"), [("live/classifier", True), ("classifier", False)]
+)
 def test_a_promotion_within_a_registry_sends_nothing(
     staged: Application,
     monkeypatch: pytest.MonkeyPatch,
     repository: str,
-    mounts: bool,  # noqa: FBT001  both
+    mounts: bool,
 ) -> None:
     """Another repository takes the blobs over; the same one has them."""
     configure(monkeypatch, "production", registry="registry.example", repository=repository)
@@ -99,7 +116,9 @@ def test_nothing_can_be_promoted_from_where_nothing_was_released(application: Ap
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_what_the_registry_lost_is_not_promoted(staged: Application, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:  # noqa: FBT001  both
+def test_what_the_registry_lost_is_not_promoted(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
     """Not even to an environment that shares the repository: its nodes could not pull it."""
     if shared:
         configure(monkeypatch, "production", registry="registry.example", repository="classifier")
@@ -131,7 +150,10 @@ def test_a_promotion_that_fails_its_proof_is_taken_back(staged: Application) -> 
     with pytest.raises(GoldenMiss):
         promoted(staged)
     assert staged.cluster.answers("classifier-production") == before
-    assert [item.outcome for item in staged.site("production").view.history()] == ["succeeded", "undone"]
+    assert [item.outcome for item in staged.site("production").view.history()] == [
+        "succeeded",
+        "undone",
+    ]
     assert pipeline.serving(staged.site("staging")).attempt.id == 2
 
 
@@ -158,7 +180,11 @@ def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
     pipeline.release(staged.site("staging"))
     promoted(staged)
     assert pipeline.rollback(staged.site("production"), None, None).rollout.attempt.release == first
-    assert [item.attempt.trigger for item in staged.site("production").view.history()] == ["promote", "promote", "rollback"]
+    assert [item.attempt.trigger for item in staged.site("production").view.history()] == [
+        "promote",
+        "promote",
+        "rollback",
+    ]
 
 
 def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Application) -> None:
@@ -174,7 +200,9 @@ def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application
     """To look at a release of the cluster where it can be debugged."""
     done = promoted(staged, "local", "staging")
     assert (done.verdict.url, done.rollout.attempt.trigger) == (DOOR, "promote")
-    assert staged.site("local").view.serves(pipeline.serving(staged.site("staging")).attempt.release)
+    assert staged.site("local").view.serves(
+        pipeline.serving(staged.site("staging")).attempt.release
+    )
 
 
 def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) -> None:
@@ -190,11 +218,15 @@ def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) ->
     assert len(staged.site("production").view.history()) == 1
 
 
-def test_a_release_from_a_ci_run_is_remembered_with_its_address(staged: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_from_a_ci_run_is_remembered_with_its_address(
+    staged: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the cluster, where everybody finds it."""
     monkeypatch.setenv("CI_PIPELINE_URL", "https://ci.example/pipelines/7")
     promoted(staged)
-    assert pipeline.serving(staged.site("production")).attempt.run == "https://ci.example/pipelines/7"
+    assert (
+        pipeline.serving(staged.site("production")).attempt.run == "https://ci.example/pipelines/7"
+    )
     assert pipeline.serving(staged.site("staging")).attempt.run == ""
 
 
@@ -212,12 +244,15 @@ def wait(application: Application, monkeypatch: pytest.MonkeyPatch) -> Deployer[
 def serving(application: Application) -> list[str]:
     """The versions of the models that answer."""
     known = {
-        item.attempt.release.image.digest: item.attempt.release.image.layer.model.version for item in application.site().view.history()
+        item.attempt.release.image.digest: item.attempt.release.image.layer.model.version
+        for item in application.site().view.history()
     }
     return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
 
 
-def test_a_canary_is_promoted_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_is_promoted_by_its_deployer(
+    trying: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is told so by whoever asks, who hears what came of it; the history has one attempt."""
     deployer = wait(trying, monkeypatch)
     assert serving(trying) == ["1", "2"]
@@ -226,7 +261,9 @@ def test_a_canary_is_promoted_by_its_deployer(trying: Application, monkeypatch: 
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "succeeded", ["2"])
 
 
-def test_a_canary_is_given_up_by_its_deployer(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_is_given_up_by_its_deployer(
+    trying: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Which fails with the name of who wanted that; the previous release serves alone."""
     deployer = wait(trying, monkeypatch)
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
@@ -236,7 +273,9 @@ def test_a_canary_is_given_up_by_its_deployer(trying: Application, monkeypatch: 
         deployer.outcome()
 
 
-def test_whoever_cannot_wait_is_told_that_the_deployer_knows(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_cannot_wait_is_told_that_the_deployer_knows(
+    trying: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is no success yet; the deployer does what it was told all the same."""
     deployer = wait(trying, monkeypatch)
     configure(monkeypatch, "staging", lock_wait=0)
@@ -247,18 +286,24 @@ def test_whoever_cannot_wait_is_told_that_the_deployer_knows(trying: Application
     assert serving(trying) == ["2"]
 
 
-def test_a_canary_that_fails_while_it_takes_over_is_no_success(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_that_fails_while_it_takes_over_is_no_success(
+    trying: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever promoted it hears why it was taken back."""
     deployer = wait(trying, monkeypatch)
     trying.cluster.world.room = len(trying.site().view.replicas())
-    with pytest.raises(CanaryAborted, match="the canary was taken back: no node can take a replica"):
+    with pytest.raises(
+        CanaryAborted, match="the canary was taken back: no node can take a replica"
+    ):
         promotion.promote_canary(trying.site())
     with pytest.raises(RolloutFailed):
         deployer.outcome()
     assert serving(trying) == ["1"]
 
 
-def test_a_canary_that_has_taken_over_is_not_given_up(trying: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_that_has_taken_over_is_not_given_up(
+    trying: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its deployer heard of it too late; the way back is named."""
     configure(monkeypatch, "staging", canary__seconds=3)
     deployer = wait(trying, monkeypatch)
@@ -279,23 +324,40 @@ def test_a_canary_without_a_deployer_is_promoted_by_whoever_asks(orphaned: Appli
     """It is not held again, nor tried; the front door proves it."""
     assert serving(orphaned) == ["1", "2"]
     done = promotion.promote_canary(orphaned.site())
-    assert (done.attempt.id, done.outcome, done.attempt.trigger, serving(orphaned)) == (3, "succeeded", "release", ["2"])
-    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
+    assert (done.attempt.id, done.outcome, done.attempt.trigger, serving(orphaned)) == (
+        3,
+        "succeeded",
+        "release",
+        ["2"],
+    )
+    assert [item.outcome for item in orphaned.site().view.history()] == [
+        "succeeded",
+        "unfinished",
+        "succeeded",
+    ]
     assert [url for url, _ in orphaned.play.played] == [STAGING]
 
 
-def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(
+    orphaned: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From any machine with access to the cluster alone."""
     orphaned.machine.running = False
     orphaned.registry.manifests.clear()
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
     done = promotion.abort(orphaned.site())
-    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (2, "undone", "given up by ada")
+    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
+        2,
+        "undone",
+        "given up by ada",
+    )
     assert serving(orphaned) == ["1"]
     assert {replica.state for replica in orphaned.site().view.replicas()} == {"serving"}
 
 
-def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(orphaned: Application) -> None:
+def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(
+    orphaned: Application,
+) -> None:
     """To promote it is not to trust it."""
     orphaned.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
@@ -303,7 +365,9 @@ def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(orphaned:
     assert serving(orphaned) == ["1"]
 
 
-def test_a_canary_is_not_promoted_with_settings_that_it_was_not_tried_with(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_is_not_promoted_with_settings_that_it_was_not_tried_with(
+    orphaned: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as those of an old checkout; it is left as it is for whoever has the right ones."""
     with monkeypatch.context() as stale:
         configure(stale, "staging", service="NodePort")
@@ -314,13 +378,19 @@ def test_a_canary_is_not_promoted_with_settings_that_it_was_not_tried_with(orpha
     assert promotion.promote_canary(orphaned.site()).succeeded
 
 
-def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(orphaned: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(
+    orphaned: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Requests go back to what was proven before a third model is tried."""
     configure(monkeypatch, "staging", canary__seconds=3)
     orphaned.publish("3")
     pipeline.release(orphaned.site())
     assert serving(orphaned) == ["3"]
-    assert [item.outcome for item in orphaned.site().view.history()] == ["succeeded", "unfinished", "succeeded"]
+    assert [item.outcome for item in orphaned.site().view.history()] == [
+        "succeeded",
+        "unfinished",
+        "succeeded",
+    ]
 
 
 Ask = Callable[..., Rollout]
@@ -339,7 +409,9 @@ def test_where_no_canary_is_held_none_can_be_decided_on(application: Application
 
 
 @pytest.mark.parametrize("ask", [promotion.promote_canary, promotion.abort])
-def test_what_stands_by_is_no_canary(staged: Application, monkeypatch: pytest.MonkeyPatch, ask: Ask) -> None:
+def test_what_stands_by_is_no_canary(
+    staged: Application, monkeypatch: pytest.MonkeyPatch, ask: Ask
+) -> None:
     """Though somebody has sent requests to both sides by hand: its attempt has ended long ago."""
     configure(monkeypatch, "staging", strategy="blue-green")
     staged.publish("2")

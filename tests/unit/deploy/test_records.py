@@ -30,17 +30,38 @@ from deploy.records import (
 DIGEST = "sha256:" + "0a" * 32
 MODEL = Model(name="imagenet", version="1", digest=DIGEST)
 LAYER = ModelLayer(model=MODEL, digest=DIGEST, size=10)
-MANIFEST = Descriptor(media_type="application/vnd.oci.image.manifest.v1+json", digest="sha256:" + "1b" * 32, size=20)
-APP = AppImage(name="classifier", key="k", commit=Commit(revision="c" * 40, dirty=False), manifest=MANIFEST)
-RELEASE = Release(image=Image(app=APP, layer=LAYER, manifest=MANIFEST, config=DIGEST), repository="127.0.0.1:5000/classifier")
+MANIFEST = Descriptor(
+    media_type="application/vnd.oci.image.manifest.v1+json", digest="sha256:" + "1b" * 32, size=20
+)
+APP = AppImage(
+    name="classifier", key="k", commit=Commit(revision="c" * 40, dirty=False), manifest=MANIFEST
+)
+RELEASE = Release(
+    image=Image(app=APP, layer=LAYER, manifest=MANIFEST, config=DIGEST),
+    repository="127.0.0.1:5000/classifier",
+)
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
-ATTEMPT = Attempt(id=1, environment="local", trigger="release", release=RELEASE, by="me@here", at=NOON, url="http://127.0.0.1:8080")
+ATTEMPT = Attempt(
+    id=1,
+    environment="local",
+    trigger="release",
+    release=RELEASE,
+    by="me@here",
+    at=NOON,
+    url="http://127.0.0.1:8080",
+)
 EXAMPLES: list[Record] = [
     MODEL,
     LAYER,
     APP,
     RELEASE,
-    Verdict(url="http://x", cases=(Case(name="a", milliseconds=1.5, answer="é"), Case(name="b", milliseconds=2, answer="", problem="no"))),
+    Verdict(
+        url="http://x",
+        cases=(
+            Case(name="a", milliseconds=1.5, answer="é"),
+            Case(name="b", milliseconds=2, answer="", problem="no"),
+        ),
+    ),
     Rollout(attempt=ATTEMPT, ending=Ending(outcome="undone", at=NOON, why="a miss")),
     Rollout(attempt=ATTEMPT, ending=None),
 ]
@@ -53,7 +74,7 @@ def test_a_record_is_the_same_as_json_and_back(record: Record) -> None:
 
 
 @given(st.text(max_size=50), st.booleans())
-def test_any_text_survives(revision: str, dirty: bool) -> None:  # noqa: FBT001  made by hypothesis
+def test_any_text_survives(revision: str, dirty: bool) -> None:
     """Whatever a field says is said unchanged after a file."""
     commit = Commit(revision=revision, dirty=dirty)
     assert Commit.from_json(commit.to_json()) == commit
@@ -70,7 +91,8 @@ def test_a_record_cannot_be_changed(record: Record) -> None:
 @pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
 def test_a_record_is_complete_and_holds_nothing_else(record: Record) -> None:
     """Each field is needed unless it says a default, and a field that nobody knows is refused."""
-    kind, fields = type(record), record.model_dump()
+    kind = type(record)
+    fields = record.model_dump()
     for name in (name for name, field in kind.model_fields.items() if field.is_required()):
         with pytest.raises(ValidationError):
             kind.model_validate({key: value for key, value in fields.items() if key != name})
@@ -98,7 +120,9 @@ def test_a_record_is_complete_and_holds_nothing_else(record: Record) -> None:
         ("version", "1 "),
     ],
 )
-def test_a_model_has_a_plain_name_a_plain_version_and_a_whole_digest(field: str, value: str) -> None:
+def test_a_model_has_a_plain_name_a_plain_version_and_a_whole_digest(
+    field: str, value: str
+) -> None:
     """Names and versions become paths, tags and labels, so they hold nothing that means something there."""
     fields: dict[str, Any] = {**MODEL.model_dump(), field: value}
     with pytest.raises(ValidationError):
@@ -109,7 +133,10 @@ def test_what_a_cache_forgot_or_damaged_is_not_recalled() -> None:
     """A record that is missing, cut off, or of another version of the suite is made anew, not stumbled over."""
     text = MODEL.to_json()
     assert Model.recalled(text) == MODEL
-    assert [Model.recalled(damaged) for damaged in (None, "", text[:-3], "{}", text.replace("name", "title"))] == [None] * 5
+    assert [
+        Model.recalled(damaged)
+        for damaged in (None, "", text[:-3], "{}", text.replace("name", "title"))
+    ] == [None] * 5
 
 
 def test_a_commit_shows_whether_its_files_differ() -> None:
@@ -127,7 +154,8 @@ def test_a_release_is_deployed_by_digest() -> None:
 
 def test_a_verdict_passes_if_every_case_is_a_hit() -> None:
     """One miss is a miss."""
-    hit, miss = Case(name="a", milliseconds=1, answer="x"), Case(name="b", milliseconds=1, answer="y", problem="expected x, got y")
+    hit = Case(name="a", milliseconds=1, answer="x")
+    miss = Case(name="b", milliseconds=1, answer="y", problem="expected x, got y")
     assert Verdict(url="", cases=(hit,)).passed
     assert not Verdict(url="", cases=(hit, miss)).passed
     assert Verdict(url="", cases=(hit, miss)).misses == (miss,)
@@ -154,4 +182,7 @@ def test_an_attempt_that_was_written_down_before_runs_were_is_still_read() -> No
     fields = ATTEMPT.model_dump(mode="json")
     del fields["run"]
     assert Attempt.recalled(json.dumps(fields)) == ATTEMPT
-    assert Attempt.from_json(ATTEMPT.model_copy(update={"run": "https://ci.example/7"}).to_json()).run == "https://ci.example/7"
+    assert (
+        Attempt.from_json(ATTEMPT.model_copy(update={"run": "https://ci.example/7"}).to_json()).run
+        == "https://ci.example/7"
+    )

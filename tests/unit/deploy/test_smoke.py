@@ -50,11 +50,20 @@ def laid_out(files: Mapping[str, bytes]) -> Found:
     assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
     (listed,) = json.loads(files["index.json"])["manifests"]
     manifest = files[at(listed["digest"])]
-    assert (digest(manifest), len(manifest), listed["mediaType"]) == (listed["digest"], listed["size"], image.MANIFEST_TYPE)
+    assert (digest(manifest), len(manifest), listed["mediaType"]) == (
+        listed["digest"],
+        listed["size"],
+        image.MANIFEST_TYPE,
+    )
     config, layers, _ = image.parts(manifest)
     tag = listed["annotations"]["io.containerd.image.name"]
     assert tag.endswith(f":{listed['annotations']['org.opencontainers.image.ref.name']}")
-    return Found(at(listed["digest"]), at(config.digest), [at(item.digest) for item in layers], tag.removeprefix("docker.io/"))
+    return Found(
+        at(listed["digest"]),
+        at(config.digest),
+        [at(item.digest) for item in layers],
+        tag.removeprefix("docker.io/"),
+    )
 
 
 READERS = pytest.mark.parametrize("reads", [saved, laid_out])
@@ -82,9 +91,21 @@ class LoadingEngine:
         tags: the names that images were given.
     """
 
-    def __init__(self, *held: Held, reads: Reader = saved, takes: bool = True, renames: bool = False, packs: bool = False) -> None:
-        self.images = {f"held-{number}": tuple(map(digest, chain)) for number, chain in enumerate(held)}
-        self.reads, self.takes, self.renames, self.packs = reads, takes, renames, packs
+    def __init__(
+        self,
+        *held: Held,
+        reads: Reader = saved,
+        takes: bool = True,
+        renames: bool = False,
+        packs: bool = False,
+    ) -> None:
+        self.images = {
+            f"held-{number}": tuple(map(digest, chain)) for number, chain in enumerate(held)
+        }
+        self.reads = reads
+        self.takes = takes
+        self.renames = renames
+        self.packs = packs
         self.unlisted: set[str] = set()
         self.loaded: list[list[bytes]] = []
         self.tags: list[str] = []
@@ -97,20 +118,36 @@ class LoadingEngine:
 
     def load(self, archive: Iterable[bytes]) -> None:
         with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
-            files = {member.name: opened.extractfile(member).read() for member in opened if member.isreg()}  # type: ignore[union-attr]
+            files = {
+                member.name: opened.extractfile(member).read()  # type: ignore[union-attr]
+                for member in opened
+                if member.isreg()
+            }
         found = self.reads(files)
-        self.loaded.append([unpacked(data) for name, data in files.items() if name.startswith("blobs/") and not data.startswith(b"{")])
+        self.loaded.append(
+            [
+                unpacked(data)
+                for name, data in files.items()
+                if name.startswith("blobs/") and not data.startswith(b"{")
+            ]
+        )
         ids = image.diff_ids(files[found.config])
         for count, (name, diff_id) in enumerate(zip(found.layers, ids, strict=True)):
             held = any(chain[: count + 1] == ids[: count + 1] for chain in self.images.values())
             if name not in files and not (held and self.takes):
-                raise EngineFailed("the container engine refused what it was asked", on=name, next="send all layers")
+                raise EngineFailed(
+                    "the container engine refused what it was asked",
+                    on=name,
+                    next="send all layers",
+                )
             if name in files and digest(unpacked(files[name])) != diff_id:
                 raise EngineFailed("the layer is another", on=name, next="send that layer")
         self.tags.append(found.tag)
         name = "renamed" if self.renames else digest(files[found.id])
         self.images[name] = ids
-        self.unlisted = self.unlisted - {name} | ({name} if self.packs and not files.keys() >= {*found.layers} else set())
+        self.unlisted = self.unlisted - {name} | (
+            {name} if self.packs and not files.keys() >= {*found.layers} else set()
+        )
 
 
 def as_engine(fake: LoadingEngine) -> Engine:
@@ -165,11 +202,16 @@ def test_only_layers_that_the_engine_lacks_are_sent(
 def test_an_image_is_known_by_what_the_engine_keeps(blobs: Blobs, joined: Image) -> None:
     """By its config where that is layers, and by its manifest where it is OCI content."""
     for reads, known in ((saved, joined.config), (laid_out, joined.digest)):
-        assert smoke.load(joined, as_engine(LoadingEngine(reads=reads)), blobs, lambda _: None).id == known
+        assert (
+            smoke.load(joined, as_engine(LoadingEngine(reads=reads)), blobs, lambda _: None).id
+            == known
+        )
 
 
 @READERS
-def test_an_image_that_the_engine_holds_is_not_sent(blobs: Blobs, joined: Image, reads: Reader) -> None:
+def test_an_image_that_the_engine_holds_is_not_sent(
+    blobs: Blobs, joined: Image, reads: Reader
+) -> None:
     """Not even its config."""
     engine = LoadingEngine(reads=reads)
     first = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
@@ -201,7 +243,9 @@ def test_an_engine_that_takes_no_gaps_gets_the_whole_image(blobs: Blobs, joined:
     assert told.sent == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
 
 
-def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another_way(blobs: Blobs, joined: Image) -> None:
+def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another_way(
+    blobs: Blobs, joined: Image
+) -> None:
     """Else it would run, but be on no list of images."""
     engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, packs=True)
     told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
@@ -216,7 +260,9 @@ def test_an_engine_that_takes_nothing_is_told(blobs: Blobs, joined: Image) -> No
     class Refusing(LoadingEngine):
         def load(self, archive: Iterable[bytes]) -> None:
             super().load(archive)
-            raise EngineFailed("the container engine refused what it was asked", on="image", next="see the message")
+            raise EngineFailed(
+                "the container engine refused what it was asked", on="image", next="see the message"
+            )
 
     engine = Refusing()
     with pytest.raises(EngineFailed, match="refused"):
@@ -234,7 +280,9 @@ def test_an_engine_that_makes_another_image_of_it_is_told(blobs: Blobs, joined: 
 
 
 @READERS
-def test_a_loaded_image_has_a_name_that_people_recognise(blobs: Blobs, joined: Image, reads: Reader) -> None:
+def test_a_loaded_image_has_a_name_that_people_recognise(
+    blobs: Blobs, joined: Image, reads: Reader
+) -> None:
     """The application and the start of the digest."""
     engine = LoadingEngine(reads=reads)
     smoke.load(joined, as_engine(engine), blobs, lambda _: None)
@@ -253,8 +301,11 @@ class FakeTrials:
         running: how many containers run now.
     """
 
-    def __init__(self, lives: Callable[[], bool] = lambda: True, log: str = "first line\nlast line\n") -> None:
-        self.lives, self.text = lives, log
+    def __init__(
+        self, lives: Callable[[], bool] = lambda: True, log: str = "first line\nlast line\n"
+    ) -> None:
+        self.lives = lives
+        self.text = log
         self.tried: list[tuple[str, int]] = []
         self.running = 0
 
@@ -270,12 +321,15 @@ class FakeTrials:
 
 def check(joined: Image, trials: FakeTrials, player: FakePlayer, within: float = 5.0) -> Verdict:
     """Tries an image."""
-    return smoke.check(joined, HELD, PROOF, trials, port=8080, ready="/readyz", within=within, play=player)
+    return smoke.check(
+        joined, HELD, PROOF, trials, port=8080, ready="/readyz", within=within, play=player
+    )
 
 
 def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
     """Exactly the joined image ran, it was asked when it was ready, and nothing of it is left."""
-    trials, player = FakeTrials(), FakePlayer(in_turn(["no answer: ConnectionError", "expected status 200, got 503"]))
+    trials = FakeTrials()
+    player = FakePlayer(in_turn(["no answer: ConnectionError", "expected status 200, got 503"]))
     verdict = check(joined, trials, player)
     assert verdict.passed
     assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
@@ -307,7 +361,8 @@ def test_a_container_that_dies_shows_its_log_at_once(joined: Image) -> None:
 
 def test_a_container_that_is_never_ready_shows_its_log(joined: Image) -> None:
     """When the time that it was given is over."""
-    trials, player = FakeTrials(log=""), FakePlayer(lambda: "expected status 200, got 503")
+    trials = FakeTrials(log="")
+    player = FakePlayer(lambda: "expected status 200, got 503")
     with pytest.raises(SmokeFailed, match=r"not ready within 0\.1 s") as caught:
         check(joined, trials, player, within=0.1)
     assert "(nothing)" in caught.value.detail

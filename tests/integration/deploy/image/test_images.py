@@ -38,7 +38,9 @@ class Counting(HttpRegistry):
         super().__init__(host)
         self.sent: dict[str, int] = {}
 
-    def upload(self, repository: str, digest: str, size: int, opened: Opener, advance: Advance) -> None:
+    def upload(
+        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+    ) -> None:
         def counted(count: int) -> None:
             self.sent[digest] = self.sent.get(digest, 0) + count
             advance(count)
@@ -82,7 +84,9 @@ def repository() -> str:
 
 
 @pytest.fixture(params=["classic", "buildkit"])
-def builder(request: pytest.FixtureRequest, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch) -> Builder:
+def builder(
+    request: pytest.FixtureRequest, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> Builder:
     """Each of the two builders of an engine."""
     if request.param == "classic":
         return engine.build
@@ -96,7 +100,9 @@ def builder(request: pytest.FixtureRequest, engine: DockerEngine, monkeypatch: p
 
 def push(made: Image, repository: str, remote: HttpRegistry, blobs: Blobs, *elsewhere: str) -> str:
     """Pushes an image; returns what is deployed of it."""
-    return registry.push(made, repository, remote, blobs, mount=MOUNT, elsewhere=elsewhere).reference
+    return registry.push(
+        made, repository, remote, blobs, mount=MOUNT, elsewhere=elsewhere
+    ).reference
 
 
 def pull(reference: str, tiny: Tiny) -> None:
@@ -105,7 +111,9 @@ def pull(reference: str, tiny: Tiny) -> None:
     tiny.engine.pull(reference, None, lambda _: None)
 
 
-def test_an_image_runs_as_it_was_joined(tiny: Tiny, builder: Builder, remote: Counting, repository: str, blobs: Blobs) -> None:
+def test_an_image_runs_as_it_was_joined(
+    tiny: Tiny, builder: Builder, remote: Counting, repository: str, blobs: Blobs
+) -> None:
     """Whichever builder made the application: pulled by its digest it is the joined image, with the model below the code."""
     made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, blobs)
     reference = push(made, repository, remote, blobs)
@@ -122,12 +130,18 @@ def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, blobs: Bl
     """User, command, folder and environment come through, whichever builder wrote them."""
     made = image.join(tiny.app(builder), tiny.model(), MOUNT, blobs)
     run = json.loads(blobs.read(made.config))["config"]
-    assert (run["User"], run["Cmd"], run["WorkingDir"]) == ("10001:10001", ["perl", "serve.pl"], "/srv")
+    assert (run["User"], run["Cmd"], run["WorkingDir"]) == (
+        "10001:10001",
+        ["perl", "serve.pl"],
+        "/srv",
+    )
     assert "GREETING=hello" in run["Env"]
     assert run["Labels"]["twinship.model"] == "here"
 
 
-def test_an_image_is_loaded_without_the_layers_of_its_build(tiny: Tiny, builder: Builder, blobs: Blobs) -> None:
+def test_an_image_is_loaded_without_the_layers_of_its_build(
+    tiny: Tiny, builder: Builder, blobs: Blobs
+) -> None:
     """The engine that built the application gets model and code, and runs exactly the joined image."""
     made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, blobs)
 
@@ -143,8 +157,12 @@ def test_an_image_is_loaded_without_the_layers_of_its_build(tiny: Tiny, builder:
 
 def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, blobs: Blobs) -> None:
     """The layers of the second build are those of the first, by their digests."""
-    first, second = tiny.app(), tiny.app()
-    assert image.parts(blobs.read(first.manifest.digest))[1] == image.parts(blobs.read(second.manifest.digest))[1]
+    first = tiny.app()
+    second = tiny.app()
+    assert (
+        image.parts(blobs.read(first.manifest.digest))[1]
+        == image.parts(blobs.read(second.manifest.digest))[1]
+    )
 
 
 def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, blobs: Blobs) -> None:
@@ -161,9 +179,12 @@ def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, bl
     assert remote.manifest(f"{repository}-production", made.digest) == blobs.read(made.digest)
 
 
-def test_new_code_moves_no_byte_of_the_model_and_the_reverse(tiny: Tiny, remote: Counting, repository: str, blobs: Blobs) -> None:
+def test_new_code_moves_no_byte_of_the_model_and_the_reverse(
+    tiny: Tiny, remote: Counting, repository: str, blobs: Blobs
+) -> None:
     """Neither to the registry, nor to the engine that pulls."""
-    app, model = tiny.app(), tiny.model("once")
+    app = tiny.app()
+    model = tiny.model("once")
     push(image.join(app, model, MOUNT, blobs), repository, remote, blobs)
     remote.sent.clear()
     newer = image.join(tiny.app(stamp="second"), model, MOUNT, blobs)
@@ -185,7 +206,8 @@ def test_another_machine_finds_both_halves_in_the_registry(
     tiny: Tiny, remote: Counting, repository: str, blobs: Blobs, tmp_path: Path
 ) -> None:
     """It joins them to the same image without building anything, and brings what its engine lacks."""
-    app, model = tiny.app(), tiny.model("once")
+    app = tiny.app()
+    model = tiny.model("once")
     made = image.join(app, model, MOUNT, blobs)
     push(made, repository, remote, blobs)
     other = cache(tmp_path / "other")

@@ -77,7 +77,9 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     """Whenever it was killed: at the first part of the layer, between parts, or at the last."""
     repository = f"test/{secrets.token_hex(8)}"
     words = [str(blobs.root), registry_host, repository, joined.to_json(), str(moment << 20)]
-    with subprocess.Popen([sys.executable, "-c", PUSH, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", PUSH, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             reached = process.stdout.readline()

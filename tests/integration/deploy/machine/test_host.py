@@ -37,8 +37,14 @@ def nobody() -> Iterator[None]:
 @pytest.fixture
 def reserved() -> None:
     """Ports that only root may open."""
-    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="utf-8")) <= RESERVED:
-        lacking("every user may listen on every port here", "`sysctl net.ipv4.ip_unprivileged_port_start=1024` reserves the low ones")
+    if (
+        int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text(encoding="utf-8"))
+        <= RESERVED
+    ):
+        lacking(
+            "every user may listen on every port here",
+            "`sysctl net.ipv4.ip_unprivileged_port_start=1024` reserves the low ones",
+        )
 
 
 @pytest.mark.usefixtures("reserved")
@@ -70,7 +76,9 @@ def test_what_is_no_address_is_not_called_a_taken_port(address: str) -> None:
 def test_who_takes_a_connection_and_says_nothing_is_no_registry() -> None:
     """It is not waited for as long as for a registry at work."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert not registry_answers(f"127.0.0.1:{silent.getsockname()[1]}", Patience(connect=0.1, read=0.05))
+        assert not registry_answers(
+            f"127.0.0.1:{silent.getsockname()[1]}", Patience(connect=0.1, read=0.05)
+        )
 
 
 def test_a_registry_is_known_by_its_answer(registry_host: str) -> None:

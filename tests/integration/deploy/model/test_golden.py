@@ -67,7 +67,11 @@ def received(connection: socket.socket) -> bytes:
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
     head, _, body = data.partition(b"\r\n\r\n")
-    lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")]
+    lengths = [
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length")
+    ]
     while len(body) < sum(lengths):
         body += connection.recv(65536)
     return head + b"\r\n\r\n" + body
@@ -102,7 +106,14 @@ def played(url: str, asked: Golden | None = None, bodies: dict[str, bytes] | Non
 
 def test_the_request_is_sent_as_the_model_says(serve: Serve, requests: list[bytes]) -> None:
     """Method, path with its query, headers and the bytes of the body arrive as they were published."""
-    asked = case(request={"method": "PUT", "path": "/score?k=%20v", "headers": {"Content-Type": "image/png"}, "body": "a.png"})
+    asked = case(
+        request={
+            "method": "PUT",
+            "path": "/score?k=%20v",
+            "headers": {"Content-Type": "image/png"},
+            "body": "a.png",
+        }
+    )
     assert played(serve(says(b'{"a": 1}')), asked, {"a.png": b"\x89PNG\r\n\r\n\x00"}).problem == ""
     head, _, body = requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"PUT /score?k=%20v HTTP/1.1\r\n")
@@ -113,9 +124,17 @@ def test_the_request_is_sent_as_the_model_says(serve: Serve, requests: list[byte
 def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> None:
     """A miss does not keep the others from being asked."""
     url = serve(says(b'{"a": 1}'))
-    cases = (case(), case(status=404).model_copy(update={"name": "two"}), case().model_copy(update={"name": "three"}))
+    cases = (
+        case(),
+        case(status=404).model_copy(update={"name": "two"}),
+        case().model_copy(update={"name": "three"}),
+    )
     verdict = golden.play(golden.Proof(cases, {}), Entrance(url))
-    assert [(item.name, item.problem == "") for item in verdict.cases] == [("one", True), ("two", False), ("three", True)]
+    assert [(item.name, item.problem == "") for item in verdict.cases] == [
+        ("one", True),
+        ("two", False),
+        ("three", True),
+    ]
     assert not verdict.passed
     assert len(requests) == 3
     assert all(item.milliseconds > 0 for item in verdict.cases)
@@ -123,7 +142,10 @@ def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> 
 
 def test_a_wrong_status_is_a_miss_that_shows_the_answer(serve: Serve) -> None:
     """What the server says of its failure is part of the verdict."""
-    assert played(serve(says(b'{"title": "no"}', "503 Service Unavailable"))).problem == 'expected status 200, got 503: {"title": "no"}'
+    assert (
+        played(serve(says(b'{"title": "no"}', "503 Service Unavailable"))).problem
+        == 'expected status 200, got 503: {"title": "no"}'
+    )
 
 
 def test_a_redirect_is_an_answer_and_is_not_followed(serve: Serve, requests: list[bytes]) -> None:
@@ -136,7 +158,9 @@ def test_a_redirect_is_an_answer_and_is_not_followed(serve: Serve, requests: lis
 
 def test_an_answer_after_the_budget_is_a_miss(serve: Serve) -> None:
     """A right answer that comes too late is not the promised one."""
-    assert played(serve(says(b'{"a": 1}')), case(within_ms=1e-6)).problem.startswith("expected an answer within 0 ms, it took ")
+    assert played(serve(says(b'{"a": 1}')), case(within_ms=1e-6)).problem.startswith(
+        "expected an answer within 0 ms, it took "
+    )
 
 
 def test_a_wrong_answer_after_the_budget_is_told_as_wrong(serve: Serve) -> None:
@@ -169,10 +193,15 @@ def test_an_answer_that_breaks_off_or_is_none_is_a_miss(serve: Serve, answer: An
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_says_nothing_is_a_miss(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_says_nothing_is_a_miss(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that accepts and never answers is given up."""
     monkeypatch.setattr(golden, "GRACE_SECONDS", 0.1)
-    assert played(serve(lambda _, over: over.wait()), case(within_ms=1)).problem == "no answer: ReadTimeout"
+    assert (
+        played(serve(lambda _, over: over.wait()), case(within_ms=1)).problem
+        == "no answer: ReadTimeout"
+    )
 
 
 @pytest.mark.timeout(20)
@@ -205,12 +234,19 @@ def test_an_answer_without_end_is_cut_off(serve: Serve) -> None:
 def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(serve: Serve) -> None:
     """A megabyte is the limit of what an answer holds, not of what was sent."""
     bomb = gzip.compress(b'"' + b"x" * 50_000_000)
-    assert played(serve(says(bomb, headers="Content-Encoding: gzip\r\n"))).problem.startswith("expected JSON, got: ")
+    assert played(serve(says(bomb, headers="Content-Encoding: gzip\r\n"))).problem.startswith(
+        "expected JSON, got: "
+    )
 
 
 def test_a_packed_answer_is_unpacked(serve: Serve) -> None:
     """Whether a server packs its answers is its own affair."""
-    assert played(serve(says(gzip.compress(b'{"a": 1}'), headers="Content-Encoding: gzip\r\n"))).problem == ""
+    assert (
+        played(
+            serve(says(gzip.compress(b'{"a": 1}'), headers="Content-Encoding: gzip\r\n"))
+        ).problem
+        == ""
+    )
 
 
 def test_an_answer_in_several_pieces_is_one_answer(serve: Serve) -> None:

@@ -34,7 +34,9 @@ def shown(output: Output) -> Any:
 # --- stages as steps of their own
 
 
-def test_stages_hand_records_on_as_files(application: Application, records: Path, capsys: Output) -> None:
+def test_stages_hand_records_on_as_files(
+    application: Application, records: Path, capsys: Output
+) -> None:
     """Each in a process of its own, on a CI runner; each prints one line."""
     stages: tuple[Callable[[], None], ...] = (
         lambda: desk.fetch(application.site(), "", records),
@@ -46,11 +48,19 @@ def test_stages_hand_records_on_as_files(application: Application, records: Path
     for stage in stages:
         stage()
         assert len(capsys.readouterr().out.splitlines()) == 1
-    assert sorted(path.name for path in records.iterdir()) == ["app.json", "image.json", "model.json", "release.json", "rollout.json"]
+    assert sorted(path.name for path in records.iterdir()) == [
+        "app.json",
+        "image.json",
+        "model.json",
+        "release.json",
+        "rollout.json",
+    ]
     assert pipeline.verify(application.site()).passed
 
 
-def test_results_name_what_came_of_a_stage(application: Application, records: Path, capsys: Output) -> None:
+def test_results_name_what_came_of_a_stage(
+    application: Application, records: Path, capsys: Output
+) -> None:
     """The digest, by which everything after it goes."""
     site = application.site()
     desk.fetch(site, "digits@1", records)
@@ -58,7 +68,10 @@ def test_results_name_what_came_of_a_stage(application: Application, records: Pa
     desk.smoke(site, records)
     desk.push(site, records)
     lines = capsys.readouterr().out.splitlines()
-    model, app, image, release = (json.loads((records / f"{name}.json").read_text()) for name in ("model", "app", "image", "release"))
+    model, app, image, release = (
+        json.loads((records / f"{name}.json").read_text())
+        for name in ("model", "app", "image", "release")
+    )
     assert lines == [
         f"digits@1 {model['digest']}",
         f"classifier unversioned-dirty {app['manifest']['digest']}",
@@ -69,7 +82,11 @@ def test_results_name_what_came_of_a_stage(application: Application, records: Pa
 
 @pytest.mark.parametrize(
     ("stage", "file", "writer"),
-    [("smoke", "app.json", "build"), ("push", "image.json", "smoke"), ("deploy", "release.json", "push")],
+    [
+        ("smoke", "app.json", "build"),
+        ("push", "image.json", "smoke"),
+        ("deploy", "release.json", "push"),
+    ],
 )
 def test_a_stage_without_its_input_names_the_stage_that_writes_it(
     application: Application, records: Path, stage: str, file: str, writer: str
@@ -81,8 +98,12 @@ def test_a_stage_without_its_input_names_the_stage_that_writes_it(
     assert f"`invoke {writer}`" in caught.value.next
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"name": "classifier"}', '{"image": {}, "more": 1}'])
-def test_a_file_that_is_not_the_record_is_refused(application: Application, records: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"name": "classifier"}', '{"image": {}, "more": 1}']
+)
+def test_a_file_that_is_not_the_record_is_refused(
+    application: Application, records: Path, content: str
+) -> None:
     """A record of another version, or half of one, is not guessed at."""
     records.mkdir(parents=True)
     (records / "image.json").write_text(content, encoding="utf-8")
@@ -101,7 +122,10 @@ def test_records_of_another_application_are_refused(staged: Application, records
     theirs = json.loads(path.read_text(encoding="utf-8"))
     theirs["image"]["app"]["name"] = "other"
     path.write_text(json.dumps(theirs), encoding="utf-8")
-    uses: list[Callable[[], None]] = [lambda: desk.deploy(site, records, json=True), lambda: desk.render(site, str(records))]
+    uses: list[Callable[[], None]] = [
+        lambda: desk.deploy(site, records, json=True),
+        lambda: desk.render(site, str(records)),
+    ]
     for use in uses:
         with pytest.raises(InputMissing, match="records of another application: other") as caught:
             use()
@@ -120,7 +144,9 @@ def run_stage(stage: str, application: Application, records: Path) -> None:
 # --- whole stories
 
 
-def test_a_release_ends_with_where_it_serves_and_a_prediction(application: Application, capsys: Output) -> None:
+def test_a_release_ends_with_where_it_serves_and_a_prediction(
+    application: Application, capsys: Output
+) -> None:
     """One line that a person can read and a script can cut."""
     desk.release(application.site(), "", dry_run=False, json=False)
     assert capsys.readouterr().out == "http://127.0.0.1:8080  three → 3, 99.1 (12 ms)\n"
@@ -130,10 +156,17 @@ def test_a_release_as_json_tells_the_whole_story(application: Application, capsy
     """What serves, and how the golden cases went."""
     desk.release(application.site(), "digits", dry_run=False, json=True)
     told = shown(capsys)
-    assert (told["outcome"], told["model"], told["changed"], told["golden"]["passed"]) == ("succeeded", "digits@1", True, True)
+    assert (told["outcome"], told["model"], told["changed"], told["golden"]["passed"]) == (
+        "succeeded",
+        "digits@1",
+        True,
+        True,
+    )
 
 
-def test_a_dry_run_prints_a_plan_and_changes_nothing(application: Application, capsys: Output) -> None:
+def test_a_dry_run_prints_a_plan_and_changes_nothing(
+    application: Application, capsys: Output
+) -> None:
     """For people as a table, for scripts with the same content."""
     before = application.state()
     desk.release(application.site(), "", dry_run=True, json=False)
@@ -141,12 +174,23 @@ def test_a_dry_run_prints_a_plan_and_changes_nothing(application: Application, c
     desk.release(application.site(), "", dry_run=True, json=True)
     steps = shown(capsys)
     assert [line.split()[0] for line in table] == ["stage", *(step["stage"] for step in steps)]
-    assert [step["stage"] for step in steps if step["stage"] != "up"] == ["fetch", "build", "smoke", "push", "deploy"]
+    assert [step["stage"] for step in steps if step["stage"] != "up"] == [
+        "fetch",
+        "build",
+        "smoke",
+        "push",
+        "deploy",
+    ]
     assert application.state() == before
 
 
-@pytest.mark.parametrize(("named", "version"), [("digits@1", "1"), ("@1", "1"), ("digits", "2"), ("", "2"), ("digits@latest", "2")])
-def test_a_model_is_named_with_or_without_its_version(application: Application, named: str, version: str, capsys: Output) -> None:
+@pytest.mark.parametrize(
+    ("named", "version"),
+    [("digits@1", "1"), ("@1", "1"), ("digits", "2"), ("", "2"), ("digits@latest", "2")],
+)
+def test_a_model_is_named_with_or_without_its_version(
+    application: Application, named: str, version: str, capsys: Output
+) -> None:
     """Without one the latest is meant."""
     application.publish("2")
     desk.release(application.site(), named, dry_run=False, json=True)
@@ -182,13 +226,23 @@ def test_only_halves_that_there_are_can_be_taken_back(released: Application) -> 
 # --- several environments
 
 
-def test_a_promotion_ends_with_where_it_serves_and_a_prediction(staged: Application, capsys: Output) -> None:
+def test_a_promotion_ends_with_where_it_serves_and_a_prediction(
+    staged: Application, capsys: Output
+) -> None:
     """As a release does; for scripts with the whole story."""
     desk.promote(staged.site("production"), staged.site("staging"), json=False)
-    assert capsys.readouterr().out == "http://fake/services/classifier-production:80  three → 3, 99.1 (12 ms)\n"
+    assert (
+        capsys.readouterr().out
+        == "http://fake/services/classifier-production:80  three → 3, 99.1 (12 ms)\n"
+    )
     desk.promote(staged.site("production"), staged.site("staging"), json=True)
     told = shown(capsys)
-    assert (told["trigger"], told["environment"], told["changed"], told["golden"]["passed"]) == ("promote", "production", False, True)
+    assert (told["trigger"], told["environment"], told["changed"], told["golden"]["passed"]) == (
+        "promote",
+        "production",
+        False,
+        True,
+    )
 
 
 def test_a_release_is_not_promoted_to_where_it_serves(staged: Application) -> None:
@@ -198,16 +252,28 @@ def test_a_release_is_not_promoted_to_where_it_serves(staged: Application) -> No
     assert staged.cluster.asked == []
 
 
-@pytest.mark.parametrize(("decide", "told"), [(desk.promote_canary, "3 succeeded"), (desk.abort, "2 undone")])
-def test_what_becomes_of_a_canary_is_one_line(orphaned: Application, decide: Callable[..., None], told: str, capsys: Output) -> None:
+@pytest.mark.parametrize(
+    ("decide", "told"), [(desk.promote_canary, "3 succeeded"), (desk.abort, "2 undone")]
+)
+def test_what_becomes_of_a_canary_is_one_line(
+    orphaned: Application, decide: Callable[..., None], told: str, capsys: Output
+) -> None:
     """With the attempt's number."""
     decide(orphaned.site(), json=False)
     assert capsys.readouterr().out == f"http://fake/services/classifier-staging:80 release {told}\n"
 
 
-@pytest.mark.parametrize(("decide", "outcome", "why"), [(desk.promote_canary, "succeeded", ""), (desk.abort, "undone", "given up by ada")])
+@pytest.mark.parametrize(
+    ("decide", "outcome", "why"),
+    [(desk.promote_canary, "succeeded", ""), (desk.abort, "undone", "given up by ada")],
+)
 def test_what_becomes_of_a_canary_is_told_to_scripts(
-    orphaned: Application, monkeypatch: pytest.MonkeyPatch, decide: Callable[..., None], outcome: str, why: str, capsys: Output
+    orphaned: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    decide: Callable[..., None],
+    outcome: str,
+    why: str,
+    capsys: Output,
 ) -> None:
     """As the history has it."""
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
@@ -243,7 +309,10 @@ def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> N
     now = pipeline.serving(staged.site("staging")).attempt
     assert objects.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"}
     assert image_of(objects) == now.release.reference
-    assert json.loads(objects["Deployment"]["metadata"]["annotations"]["twinship.dev/release"])["id"] == 1
+    assert (
+        json.loads(objects["Deployment"]["metadata"]["annotations"]["twinship.dev/release"])["id"]
+        == 1
+    )
     assert staged.written == []
 
 
@@ -259,20 +328,28 @@ def test_what_was_taken_back_is_not_rendered(staged: Application, capsys: Output
     assert image_of(rendered(capsys)) == first.reference
 
 
-def test_where_nothing_ever_served_the_last_attempt_is_rendered(application: Application, capsys: Output) -> None:
+def test_where_nothing_ever_served_the_last_attempt_is_rendered(
+    application: Application, capsys: Output
+) -> None:
     """To see what the cluster would not take."""
     application.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         pipeline.release(application.site("staging"))
     capsys.readouterr()
     desk.render(application.site("staging"), "")
-    assert image_of(rendered(capsys)) == application.site("staging").view.history()[0].attempt.release.reference
+    assert (
+        image_of(rendered(capsys))
+        == application.site("staging").view.history()[0].attempt.release.reference
+    )
 
 
 @pytest.mark.parametrize("absolute", [True, False])
-def test_a_pushed_release_is_rendered_from_its_record(application: Application, capsys: Output, absolute: bool) -> None:  # noqa: FBT001  both
+def test_a_pushed_release_is_rendered_from_its_record(
+    application: Application, capsys: Output, absolute: bool
+) -> None:
     """Before anything was released; the folder is found from the application's."""
-    records, site = application.folder / "ci", application.site("staging")
+    records = application.folder / "ci"
+    site = application.site("staging")
     desk.fetch(site, "", records)
     desk.build(site, records)
     desk.smoke(site, records)
@@ -284,7 +361,9 @@ def test_a_pushed_release_is_rendered_from_its_record(application: Application, 
     assert "twinship.dev/release" not in objects["Deployment"]["metadata"].get("annotations", {})
 
 
-def test_without_a_release_there_is_nothing_to_render(application: Application, released: Application) -> None:
+def test_without_a_release_there_is_nothing_to_render(
+    application: Application, released: Application
+) -> None:
     """Neither for an environment without history, nor from a folder without a record, nor for an engine."""
     with pytest.raises(InputMissing, match="no release to render") as caught:
         desk.render(application.site("staging"), "")
@@ -331,7 +410,9 @@ def test_status_tells_what_serves(released: Application, capsys: Output) -> None
     assert shown(capsys)["healthy"] is True
 
 
-def test_status_tells_what_is_not_as_it_should_be_and_the_cure(released: Application, capsys: Output) -> None:
+def test_status_tells_what_is_not_as_it_should_be_and_the_cure(
+    released: Application, capsys: Output
+) -> None:
     """A replica that is gone, and an attempt that was taken back."""
     released.publish("2")
     released.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
@@ -342,10 +423,15 @@ def test_status_tells_what_is_not_as_it_should_be_and_the_cure(released: Applica
     told = capsys.readouterr().out
     assert "not as it should be" in told
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in told
-    assert told.splitlines()[-1] == "next: `invoke rollback --to 1` puts this release right, `invoke release` brings the newest"
+    assert (
+        told.splitlines()[-1]
+        == "next: `invoke rollback --to 1` puts this release right, `invoke release` brings the newest"
+    )
 
 
-def test_status_tells_a_release_as_the_history_does(released: Application, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_tells_a_release_as_the_history_does(
+    released: Application, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same commit, and the same time, as clocks here show it."""
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
@@ -395,9 +481,16 @@ def test_published_versions_are_listed(application: Application, capsys: Output)
     """The latest is marked."""
     application.publish("2")
     desk.list_models(application.site(), json=True)
-    assert [(told["version"], told["latest"]) for told in shown(capsys)] == [("1", False), ("2", True)]
+    assert [(told["version"], told["latest"]) for told in shown(capsys)] == [
+        ("1", False),
+        ("2", True),
+    ]
     desk.list_models(application.site(), json=False)
-    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]][1] == ["digits", "2", "latest"]
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]][1] == [
+        "digits",
+        "2",
+        "latest",
+    ]
 
 
 def test_a_manifest_is_shown_as_it_is_published(application: Application, capsys: Output) -> None:
@@ -417,7 +510,9 @@ def test_a_folder_is_published(application: Application, capsys: Output) -> None
 
 
 @pytest.mark.parametrize(("directory", "sample"), [("", ""), ("models/1", "1"), ("models/1", True)])
-def test_publishing_needs_one_thing_to_publish(application: Application, directory: str, sample: str | bool) -> None:  # noqa: FBT001  both
+def test_publishing_needs_one_thing_to_publish(
+    application: Application, directory: str, sample: str | bool
+) -> None:
     """A folder or the sample, not both and not neither."""
     with pytest.raises(SettingsInvalid, match="say what to publish"):
         desk.publish(application.site(), directory, sample)
@@ -426,7 +521,9 @@ def test_publishing_needs_one_thing_to_publish(application: Application, directo
 # --- the machine
 
 
-def test_the_doctor_prints_what_is_missing_with_its_cure(application: Application, capsys: Output) -> None:
+def test_the_doctor_prints_what_is_missing_with_its_cure(
+    application: Application, capsys: Output
+) -> None:
     """A line a part, for scripts with the same content."""
     application.machine.running = False
     desk.doctor(application.site(), json=False)

@@ -21,7 +21,12 @@ from deploy.interrupts import Terminated
 
 PROJECT = Path(__file__).parents[4]
 log = logging.getLogger("deploy.test")
-ERROR = GoldenMiss("the release missed 1 of 2 golden cases", on="http://door", next="mend the model", detail="  three: expected 3, got 8\n")
+ERROR = GoldenMiss(
+    "the release missed 1 of 2 golden cases",
+    on="http://door",
+    next="mend the model",
+    detail="  three: expected 3, got 8\n",
+)
 
 
 class Terminal(io.StringIO):
@@ -53,7 +58,9 @@ def run(raised: BaseException | None = None) -> str:
     return body()
 
 
-def test_results_go_to_standard_output_and_all_else_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_go_to_standard_output_and_all_else_to_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """What is piped is the result alone."""
     assert run() == "done"
     shown = capsys.readouterr()
@@ -61,7 +68,9 @@ def test_results_go_to_standard_output_and_all_else_to_standard_error(capsys: py
     assert shown.err == "· code   1234, nothing to build\n! no git repository here\n"
 
 
-def test_an_error_is_told_with_all_it_says_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_told_with_all_it_says_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """What happened, on what, the lines that show it, what to do next; no traceback, and nothing on standard output."""
     with pytest.raises(Exit) as caught:
         run(ERROR)
@@ -82,7 +91,9 @@ def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "error: it stopped\n next: run again   (exit code 1)\n"
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (BrokenPipeError(), 1)])
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (BrokenPipeError(), 1)]
+)
 def test_interruptions_end_a_task_without_a_traceback(error: BaseException, code: int) -> None:
     """Whoever presses Ctrl-C, or stops reading, sees no Python."""
     with pytest.raises(Exit) as caught:
@@ -125,10 +136,16 @@ except Exit as end:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release_back(number: signal.Signals, code: int) -> None:
+def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release_back(
+    number: signal.Signals, code: int
+) -> None:
     """Whoever tells it: a person, a CI system, a service manager."""
     with subprocess.Popen(
-        [sys.executable, "-c", STOPPED], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", STOPPED],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
@@ -159,7 +176,9 @@ def test_a_file_that_the_system_refuses_is_told_by_name(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_is_full_where_nobody_foresaw_it_is_told_as_such(capsys: pytest.CaptureFixture[str], number: int) -> None:
+def test_a_disk_that_is_full_where_nobody_foresaw_it_is_told_as_such(
+    capsys: pytest.CaptureFixture[str], number: int
+) -> None:
     """Its permissions are not what is wrong."""
     with pytest.raises(Exit) as caught:
         run(OSError(number, "full", "/var/file"))
@@ -212,7 +231,9 @@ def test_colours_are_for_terminals(terminal: Terminal, monkeypatch: pytest.Monke
     assert console.paint("!", "33", stream=terminal) == "!"
 
 
-def test_on_a_terminal_a_line_takes_the_place_of_a_note(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_terminal_a_line_takes_the_place_of_a_note(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is being done right now is overwritten by what was done."""
     monkeypatch.setattr("sys.stderr", terminal)
 

@@ -13,7 +13,8 @@ from tests.fakes.proof import verdict
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
-A, B = release("a", "1"), release("b", "2")
+A = release("a", "1")
+B = release("b", "2")
 
 
 @pytest.fixture
@@ -64,7 +65,9 @@ def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> N
     """The last attempt is told beside the one that serves."""
     shown = views.status(target)
     assert (shown["serving"]["id"], shown["last"]["id"], shown["healthy"]) == (1, 2, True)
-    assert [(replica["image"], replica["state"]) for replica in shown["replicas"]] == [(A.image.digest, "serving")] * 2
+    assert [(replica["image"], replica["state"]) for replica in shown["replicas"]] == [
+        (A.image.digest, "serving")
+    ] * 2
 
 
 def test_status_tells_a_release_that_does_not_serve_as_it_should(target: MemoryTarget) -> None:
@@ -77,7 +80,12 @@ def test_status_of_an_empty_environment_is_told_with_the_same_keys(target: Memor
     """A script need not ask which there are."""
     empty = views.status(MemoryTarget())
     assert empty.keys() == views.status(target).keys()
-    assert (empty["serving"], empty["last"], empty["healthy"], empty["replicas"]) == (None, None, False, [])
+    assert (empty["serving"], empty["last"], empty["healthy"], empty["replicas"]) == (
+        None,
+        None,
+        False,
+        [],
+    )
 
 
 def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarget) -> None:
@@ -86,7 +94,13 @@ def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarg
     assert [row[0] for row in rows] == ["2", "1*"]
     assert [row[-1] for row in rows] == ["undone: it missed a golden case", "succeeded"]
     assert all(len(row) == len(views.HISTORY) for row in rows)
-    assert rows[1][2:7] == ["ada", "release", str(A.image.app.commit), "digits@1", A.image.digest[7:19]]
+    assert rows[1][2:7] == [
+        "ada",
+        "release",
+        str(A.image.app.commit),
+        "digits@1",
+        A.image.digest[7:19],
+    ]
 
 
 def test_a_prediction_is_one_line_with_the_url() -> None:
@@ -96,22 +110,36 @@ def test_a_prediction_is_one_line_with_the_url() -> None:
 
 def test_what_a_release_came_to_holds_its_proof() -> None:
     """The rollout, whether anything changed, and the golden cases as they were answered."""
-    shown = views.released(Released(rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True))
+    shown = views.released(
+        Released(rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True)
+    )
     assert (shown["id"], shown["changed"], shown["golden"]["passed"]) == (1, True, False)
     assert shown["golden"]["cases"][0]["problem"] == "expected 3"
 
 
 def test_a_step_of_a_plan_is_a_row() -> None:
     """What moves is told where it is known and not nothing."""
-    steps = (Step(stage="push", runs=True, why="new", moves=18_500_000), Step(stage="build", runs=False, why="built", moves=0))
-    assert views.step_rows(steps) == [["push", "run", "new", "18.5 MB"], ["build", "skip", "built", ""]]
+    steps = (
+        Step(stage="push", runs=True, why="new", moves=18_500_000),
+        Step(stage="build", runs=False, why="built", moves=0),
+    )
+    assert views.step_rows(steps) == [
+        ["push", "run", "new", "18.5 MB"],
+        ["build", "skip", "built", ""],
+    ]
     assert all(len(row) == len(views.STEPS) for row in views.step_rows(steps))
 
 
 @pytest.mark.parametrize(
     ("commit", "shown"),
-    [("0123456789abcdef", "0123456789ab"), ("0123456789abcdef-dirty", "0123456789ab-dirty"), ("unversioned", "unversioned")],
+    [
+        ("0123456789abcdef", "0123456789ab"),
+        ("0123456789abcdef-dirty", "0123456789ab-dirty"),
+        ("unversioned", "unversioned"),
+    ],
 )
-def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(commit: str, shown: str) -> None:
+def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(
+    commit: str, shown: str
+) -> None:
     """A person would look for it in vain otherwise."""
     assert views.short(commit) == shown

@@ -25,7 +25,9 @@ def test_two_who_wait_are_not_in_step() -> None:
     assert all(1 <= wait <= 2 for wait in waits)
 
 
-@pytest.mark.parametrize(("said", "seconds"), [("1", 1.0), ("30", 30.0), ("31", 30.0), ("9" * 400, 30.0)])
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("1", 1.0), ("30", 30.0), ("31", 30.0), ("9" * 400, 30.0)]
+)
 def test_a_server_that_says_how_long_is_obeyed_up_to_its_limit(said: str, seconds: float) -> None:
     """Chance takes nothing from that."""
     assert waited(0, said) == seconds

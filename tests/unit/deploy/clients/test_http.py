@@ -33,7 +33,11 @@ def test_headers_are_sent_with_every_request() -> None:
 
 @pytest.mark.parametrize(
     ("told", "verified"),
-    [({}, True), ({"authority": "/etc/ca.crt"}, "/etc/ca.crt"), ({"authority": "/etc/ca.crt", "unverified": True}, False)],
+    [
+        ({}, True),
+        ({"authority": "/etc/ca.crt"}, "/etc/ca.crt"),
+        ({"authority": "/etc/ca.crt", "unverified": True}, False),
+    ],
 )
 def test_a_server_is_known_by_its_certificate(told: dict[str, Any], verified: object) -> None:
     """By the usual authorities, by one of one's own, or by none if that is said."""
@@ -86,7 +90,11 @@ def test_a_question_is_sent_as_it_is() -> None:
     with Visit(Way("http://replica/below", {"Authorization": SECRET}, replica=replica)) as visit:
         reply = visit.ask(question)
     (sent,) = replica.asked
-    assert (sent.method, sent.url, sent.body) == ("PUT", "http://replica/below/score?a=b", b"\x89PNG")
+    assert (sent.method, sent.url, sent.body) == (
+        "PUT",
+        "http://replica/below/score?a=b",
+        b"\x89PNG",
+    )
     assert (sent.headers["Authorization"], sent.headers["Content-Type"]) == (SECRET, "image/png")
     assert (reply.status, reply.content, reply.retry_after) == (201, b"3", "7")
     assert reply.seconds > 0
@@ -110,7 +118,10 @@ def test_no_more_of_an_answer_is_read_than_is_wanted() -> None:
 def test_no_answer_is_told_by_its_kind(body: Any, kind: str) -> None:
     """With the time that it took, and the failure behind it."""
     ticks = iter((10.0, 12.5, 15.0))
-    with Visit(way(body), lambda: next(ticks)) as visit, pytest.raises(NoAnswer, match=f"^{kind}$") as caught:
+    with (
+        Visit(way(body), lambda: next(ticks)) as visit,
+        pytest.raises(NoAnswer, match=f"^{kind}$") as caught,
+    ):
         visit.ask(ASKED)
     assert caught.value.seconds == 2.5
     assert caught.value.__cause__ is not None
@@ -119,7 +130,10 @@ def test_no_answer_is_told_by_its_kind(body: Any, kind: str) -> None:
 def test_a_trickle_is_given_up() -> None:
     """Though each byte comes in time."""
     now = [0.0]
-    with Visit(way(trickle(now)), lambda: now[0]) as visit, pytest.raises(NoAnswer, match="TimeoutError"):
+    with (
+        Visit(way(trickle(now)), lambda: now[0]) as visit,
+        pytest.raises(NoAnswer, match="TimeoutError"),
+    ):
         visit.ask(ASKED)
     assert 5 < now[0] < 10
 
@@ -150,7 +164,10 @@ def test_a_gateway_is_asked_with_the_credentials_that_it_wants_then() -> None:
         visit.ask(ASKED)
         assert replica.closed == 1
         visit.ask(ASKED)
-    assert [request.headers["Authorization"] for request in replica.asked] == [SECRET, "Bearer new"] * 2
+    assert [request.headers["Authorization"] for request in replica.asked] == [
+        SECRET,
+        "Bearer new",
+    ] * 2
     assert replica.closed == 4
 
 

@@ -14,7 +14,10 @@ def test_every_connection_is_made_with_the_options(proxy: str) -> None:
     """To the server itself, and by way of a proxy."""
     adapter: Any = connections.adapter(at_most=3, blocksize=1 << 20)
     pools = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
-    assert (pools.connection_pool_kw["blocksize"], pools.connection_pool_kw["maxsize"]) == (1 << 20, 3)
+    assert (pools.connection_pool_kw["blocksize"], pools.connection_pool_kw["maxsize"]) == (
+        1 << 20,
+        3,
+    )
     pool = pools.connection_from_url("https://registry.example")
     assert pool.conn_kw["blocksize"] == 1 << 20
 

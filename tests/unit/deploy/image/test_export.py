@@ -35,7 +35,8 @@ def layer(*names: str, content: bytes = b"content") -> bytes:
     return packed.getvalue()
 
 
-ONE, TWO = layer("one"), layer("two", content=b"2" * 5000)
+ONE = layer("one")
+TWO = layer("two", content=b"2" * 5000)
 
 
 def stream(*members: Member, chunk: int = 1000) -> Iterator[bytes]:
@@ -45,7 +46,8 @@ def stream(*members: Member, chunk: int = 1000) -> Iterator[bytes]:
         for name, content in members:
             member = tarfile.TarInfo(name)
             if isinstance(content, str):
-                member.type, member.linkname = tarfile.SYMTYPE, content
+                member.type = tarfile.SYMTYPE
+                member.linkname = content
                 archive.addfile(member)
             else:
                 member.size = len(content)
@@ -68,9 +70,18 @@ def old_shape(*layers: bytes) -> list[Member]:
     """A folder a layer, and what else old engines write."""
     members: list[Member] = []
     for number, data in enumerate(layers):
-        members += [(f"{number}/VERSION", b"1.0"), (f"{number}/json", b'{"id": "x"}'), (f"{number}/layer.tar", data)]
+        members += [
+            (f"{number}/VERSION", b"1.0"),
+            (f"{number}/json", b'{"id": "x"}'),
+            (f"{number}/layer.tar", data),
+        ]
     paths = [f"{number}/layer.tar" for number in range(len(layers))]
-    return [*members, ("c.json", described(*layers)), ("manifest.json", listed("c.json", *paths)), ("repositories", b"{}")]
+    return [
+        *members,
+        ("c.json", described(*layers)),
+        ("manifest.json", listed("c.json", *paths)),
+        ("repositories", b"{}"),
+    ]
 
 
 def blob_path(data: bytes) -> str:
@@ -81,7 +92,10 @@ def blob_path(data: bytes) -> str:
 def new_shape(kept: Iterable[bytes], *layers: bytes) -> list[Member]:
     """An OCI layout with the layers as they are kept, and the manifest.json that newer engines add."""
     about = described(*layers)
-    members: list[Member] = [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'), ("index.json", b'{"manifests": []}')]
+    members: list[Member] = [
+        ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
+        ("index.json", b'{"manifests": []}'),
+    ]
     members += [(blob_path(data), data) for data in (about, *kept)]
     return [*members, ("manifest.json", listed(blob_path(about), *map(blob_path, kept)))]
 
@@ -128,8 +142,13 @@ def test_a_layer_that_is_a_link_is_the_one_it_leads_to(blobs: Blobs, position: s
     link: list[Member] = [("1/layer.tar", "../0/layer.tar")]
     real: list[Member] = [("0/layer.tar", ONE)]
     about = described(ONE, ONE)
-    end: list[Member] = [("c.json", about), ("manifest.json", listed("c.json", "0/layer.tar", "1/layer.tar"))]
-    _, layers = export(stream(*(link + real if position == "before" else real + link), *end), blobs, "one:two")
+    end: list[Member] = [
+        ("c.json", about),
+        ("manifest.json", listed("c.json", "0/layer.tar", "1/layer.tar")),
+    ]
+    _, layers = export(
+        stream(*(link + real if position == "before" else real + link), *end), blobs, "one:two"
+    )
     assert layers[0] == layers[1]
     assert unpacked(layers[0], blobs) == ONE
 
@@ -143,7 +162,11 @@ def test_the_list_may_come_first(blobs: Blobs) -> None:
 
 def test_paths_may_be_spelt_in_more_than_one_way(blobs: Blobs) -> None:
     """A leading dot means nothing."""
-    members: list[Member] = [("./a/layer.tar", ONE), ("c.json", described(ONE)), ("manifest.json", listed("c.json", "a//layer.tar"))]
+    members: list[Member] = [
+        ("./a/layer.tar", ONE),
+        ("c.json", described(ONE)),
+        ("manifest.json", listed("c.json", "a//layer.tar")),
+    ]
     _, layers = export(stream(*members), blobs, "one:two")
     assert unpacked(layers[0], blobs) == ONE
 
@@ -195,11 +218,14 @@ def test_nothing_is_left_of_the_uncompressed_layers(blobs: Blobs) -> None:
 
 def test_memory_does_not_grow_with_a_layer(blobs: Blobs) -> None:
     """A layer of 40 MB passes through in a few."""
-    size, block = 40 << 20, bytes(1 << 20)
+    size = 40 << 20
+    block = bytes(1 << 20)
     seen = hashlib.sha256()
     for _ in range(size >> 20):
         seen.update(block)
-    about = json.dumps({**config(), "rootfs": {"type": "layers", "diff_ids": [f"sha256:{seen.hexdigest()}"]}}).encode()
+    about = json.dumps(
+        {**config(), "rootfs": {"type": "layers", "diff_ids": [f"sha256:{seen.hexdigest()}"]}}
+    ).encode()
     end = b"".join(stream(("c.json", about), ("manifest.json", listed("c.json", "0/layer.tar"))))
     member = tarfile.TarInfo("0/layer.tar")
     member.size = size
@@ -237,23 +263,48 @@ def damaged() -> dict[str, bytes]:
         "a list that is none": b"".join(stream(("manifest.json", b"{}"))),
         "a list of nothing": b"".join(stream(("manifest.json", b"[null]"))),
         "a list that is no JSON": b"".join(stream(("manifest.json", b"[{"))),
-        "no config": b"".join(stream(("0/layer.tar", ONE), ("manifest.json", listed("c.json", "0/layer.tar")))),
-        "a config of something else": b"".join(
-            stream(("0/layer.tar", ONE), ("c.json", b"{}"), ("manifest.json", listed("c.json", "0/layer.tar")))
+        "no config": b"".join(
+            stream(("0/layer.tar", ONE), ("manifest.json", listed("c.json", "0/layer.tar")))
         ),
-        "a missing layer": b"".join(stream(("c.json", described(ONE)), ("manifest.json", listed("c.json", "0/layer.tar")))),
+        "a config of something else": b"".join(
+            stream(
+                ("0/layer.tar", ONE),
+                ("c.json", b"{}"),
+                ("manifest.json", listed("c.json", "0/layer.tar")),
+            )
+        ),
+        "a missing layer": b"".join(
+            stream(("c.json", described(ONE)), ("manifest.json", listed("c.json", "0/layer.tar")))
+        ),
         "a link to nowhere": b"".join(
-            stream(("0/layer.tar", "../1/layer.tar"), ("c.json", described(ONE)), ("manifest.json", listed("c.json", "0/layer.tar")))
+            stream(
+                ("0/layer.tar", "../1/layer.tar"),
+                ("c.json", described(ONE)),
+                ("manifest.json", listed("c.json", "0/layer.tar")),
+            )
         ),
         "another layer": b"".join(
-            stream(("0/layer.tar", TWO), ("c.json", described(ONE)), ("manifest.json", listed("c.json", "0/layer.tar")))
+            stream(
+                ("0/layer.tar", TWO),
+                ("c.json", described(ONE)),
+                ("manifest.json", listed("c.json", "0/layer.tar")),
+            )
         ),
         "layers in another order": b"".join(
-            stream(("a", ONE), ("b", TWO), ("c.json", described(ONE, TWO)), ("manifest.json", listed("c.json", "b", "a")))
+            stream(
+                ("a", ONE),
+                ("b", TWO),
+                ("c.json", described(ONE, TWO)),
+                ("manifest.json", listed("c.json", "b", "a")),
+            )
         ),
-        "a compressed layer cut short": b"".join(stream(*new_shape([gzip.compress(TWO)[:-20]], TWO))),
+        "a compressed layer cut short": b"".join(
+            stream(*new_shape([gzip.compress(TWO)[:-20]], TWO))
+        ),
         "a compressed layer with a wrong sum": b"".join(stream(*new_shape([bytes(broken)], ONE))),
-        "a compressed layer of nonsense": b"".join(stream(*new_shape([b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 50], ONE))),
+        "a compressed layer of nonsense": b"".join(
+            stream(*new_shape([b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 50], ONE))
+        ),
         "a compressed layer that is none": b"".join(stream(*new_shape([b"\x1f\x8bnonsense"], ONE))),
     }
 
@@ -283,7 +334,9 @@ def test_an_engine_that_stops_in_mid_stream_is_told_as_such(blobs: Blobs) -> Non
 
     def broken() -> Iterator[bytes]:
         yield from list(stream(*old_shape(ONE, TWO)))[:3]
-        raise EngineUnavailable("the container engine stopped answering", on="one:two", next="run again")
+        raise EngineUnavailable(
+            "the container engine stopped answering", on="one:two", next="run again"
+        )
 
     with pytest.raises(EngineUnavailable):
         export(broken(), blobs, "one:two")

@@ -26,18 +26,27 @@ def blobs(tmp_path: Path) -> Blobs:
     return Blobs(tmp_path / "cache")
 
 
-def joined(blobs: Blobs, described: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+def joined(
+    blobs: Blobs, described: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifest and config of a join."""
     made = image.join(halves.app(blobs, described=described), halves.model(blobs), MOUNT, blobs)
-    manifest, config = json.loads(blobs.read(made.digest)), json.loads(blobs.read(made.config))
+    manifest = json.loads(blobs.read(made.digest))
+    config = json.loads(blobs.read(made.config))
     assert manifest["config"]["digest"] == made.config
     return manifest, config
 
 
 def marked(created_by: str) -> dict[str, Any]:
     """The config of an app image with a marker that is written so."""
-    before, after = {"created_by": "base"}, {"created_by": "COPY code"}
-    entries = (before, {"created_by": "COPY libraries"}, {**MARKER, "created_by": created_by}, after)
+    before = {"created_by": "base"}
+    after = {"created_by": "COPY code"}
+    entries = (
+        before,
+        {"created_by": "COPY libraries"},
+        {**MARKER, "created_by": created_by},
+        after,
+    )
     return halves.config(BASE, LIBRARIES, CODE, history=entries)
 
 
@@ -53,14 +62,17 @@ def test_the_digest_of_a_join_never_changes(blobs: Blobs) -> None:
 def test_the_same_halves_give_the_same_image_in_another_cache(blobs: Blobs, tmp_path: Path) -> None:
     """Neither the place nor the time enters it."""
     other = Blobs(tmp_path / "other")
-    first, second = (image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (blobs, other))
+    first, second = (
+        image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (blobs, other)
+    )
     assert first == second
     assert blobs.read(first.digest) == other.read(second.digest)
 
 
 def test_each_half_decides_over_the_digest(blobs: Blobs) -> None:
     """Other code, another model, another version of the same bytes, or another mount is another image."""
-    app, model = halves.app(blobs), halves.model(blobs)
+    app = halves.app(blobs)
+    model = halves.model(blobs)
     made = {
         image.join(app, model, MOUNT, blobs).digest,
         image.join(halves.app(blobs, b"other code"), model, MOUNT, blobs).digest,
@@ -73,14 +85,16 @@ def test_each_half_decides_over_the_digest(blobs: Blobs) -> None:
 
 def test_the_model_need_not_be_here(blobs: Blobs) -> None:
     """Only JSON is read, so a model that the registry holds is joined without its bytes."""
-    app, model = halves.app(blobs), halves.model(blobs)
+    app = halves.app(blobs)
+    model = halves.model(blobs)
     blobs.drop(model.digest)
     assert image.join(app, model, MOUNT, blobs).layer == model
 
 
 def test_an_app_image_that_the_cache_has_lost_is_told(blobs: Blobs) -> None:
     """The manifest is needed, and the config."""
-    app, model = halves.app(blobs), halves.model(blobs)
+    app = halves.app(blobs)
+    model = halves.model(blobs)
     blobs.drop(json.loads(blobs.read(app.manifest.digest))["config"]["digest"])
     with pytest.raises(BlobCorrupt):
         image.join(app, model, MOUNT, blobs)
@@ -106,8 +120,17 @@ def test_the_model_goes_where_the_dockerfile_says(blobs: Blobs, created_by: str)
     manifest, config = joined(blobs, marked(created_by))
     ids = [digest(layer) for layer in (BASE, LIBRARIES, WEIGHTS, CODE)]
     assert config["rootfs"]["diff_ids"] == ids
-    assert [layer["digest"] == digest(WEIGHTS) for layer in manifest["layers"]] == [False, False, True, False]
-    assert [entry["created_by"] for entry in config["history"]][2:] == [created_by, "twinship join imagenet@1", "COPY code"]
+    assert [layer["digest"] == digest(WEIGHTS) for layer in manifest["layers"]] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert [entry["created_by"] for entry in config["history"]][2:] == [
+        created_by,
+        "twinship join imagenet@1",
+        "COPY code",
+    ]
 
 
 def test_without_the_marker_the_model_goes_on_top(blobs: Blobs) -> None:
@@ -116,7 +139,9 @@ def test_without_the_marker_the_model_goes_on_top(blobs: Blobs) -> None:
         manifest, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, history=history))
         assert config["rootfs"]["diff_ids"][-1] == digest(WEIGHTS)
         assert manifest["layers"][-1]["digest"] == digest(WEIGHTS)
-        assert [entry["created_by"] for entry in config["history"]][-1] == "twinship join imagenet@1"
+        assert [entry["created_by"] for entry in config["history"]][
+            -1
+        ] == "twinship join imagenet@1"
 
 
 def test_a_config_without_history_is_joined(blobs: Blobs) -> None:
@@ -133,7 +158,12 @@ def test_the_history_has_an_entry_for_every_layer(blobs: Blobs) -> None:
     _, config = joined(blobs)
     filled = [entry for entry in config["history"] if not entry.get("empty_layer")]
     assert len(filled) == len(config["rootfs"]["diff_ids"]) == 4
-    assert [entry["created_by"] for entry in filled] == ["base", "COPY libraries", "twinship join imagenet@1", "COPY code"]
+    assert [entry["created_by"] for entry in filled] == [
+        "base",
+        "COPY libraries",
+        "twinship join imagenet@1",
+        "COPY code",
+    ]
 
 
 def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: Blobs) -> None:
@@ -143,7 +173,11 @@ def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: 
     manifest, _ = joined(blobs)
     model = manifest["layers"].pop(2)
     assert manifest["layers"] == before
-    assert model == {"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(WEIGHTS), "size": len(WEIGHTS)}
+    assert model == {
+        "mediaType": "application/vnd.oci.image.layer.v1.tar",
+        "digest": digest(WEIGHTS),
+        "size": len(WEIGHTS),
+    }
 
 
 # --- what the image says of itself
@@ -151,18 +185,43 @@ def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: 
 
 def test_the_config_of_the_app_image_is_kept(blobs: Blobs) -> None:
     """All that decides how it runs, and what says when and by whom it was made."""
-    run = {"User": "10001", "Cmd": ["serve"], "Env": ["PATH=/bin", "A=b=c"], "WorkingDir": "/srv", "StopSignal": "SIGTERM"}
-    values = {"config": run, "created": "2026-01-02T03:04:05Z", "author": "ada", "variant": "v8", "architecture": "arm64"}
-    _, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, history=halves.history(), **values))
-    assert {key: config["config"][key] for key in run if key != "Env"} == {key: value for key, value in run.items() if key != "Env"}
+    run = {
+        "User": "10001",
+        "Cmd": ["serve"],
+        "Env": ["PATH=/bin", "A=b=c"],
+        "WorkingDir": "/srv",
+        "StopSignal": "SIGTERM",
+    }
+    values = {
+        "config": run,
+        "created": "2026-01-02T03:04:05Z",
+        "author": "ada",
+        "variant": "v8",
+        "architecture": "arm64",
+    }
+    _, config = joined(
+        blobs, halves.config(BASE, LIBRARIES, CODE, history=halves.history(), **values)
+    )
+    assert {key: config["config"][key] for key in run if key != "Env"} == {
+        key: value for key, value in run.items() if key != "Env"
+    }
     assert config["config"]["Env"][:2] == run["Env"]
-    assert {key: config[key] for key in values if key != "config"} == {key: value for key, value in values.items() if key != "config"}
+    assert {key: config[key] for key in values if key != "config"} == {
+        key: value for key, value in values.items() if key != "config"
+    }
     assert config["history"][4]["created"] == "2026-01-02T03:04:05Z"
 
 
 def test_what_only_the_builder_knew_is_left_behind(blobs: Blobs) -> None:
     """The container of the last build step is not part of the image."""
-    described = halves.config(BASE, LIBRARIES, CODE, container="abc", container_config={"Hostname": "builder"}, docker_version="20")
+    described = halves.config(
+        BASE,
+        LIBRARIES,
+        CODE,
+        container="abc",
+        container_config={"Hostname": "builder"},
+        docker_version="20",
+    )
     _, config = joined(blobs, described)
     assert not {"container", "container_config", "docker_version"} & config.keys()
 
@@ -229,14 +288,28 @@ def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(blobs: Blo
     assert annotations["dev.twinship.model.digest"] == model.model.digest
     assert annotations["dev.twinship.model.mount"] == MOUNT
     assert image.model_only(model, MOUNT, blobs) == made
-    others = {image.model_only(model, "/other", blobs).digest, image.model_only(halves.model(blobs, version="2"), MOUNT, blobs).digest}
+    others = {
+        image.model_only(model, "/other", blobs).digest,
+        image.model_only(halves.model(blobs, version="2"), MOUNT, blobs).digest,
+    }
     assert len(others | {made.digest}) == 3
 
 
 # --- manifests
 
 
-@pytest.mark.parametrize("text", [b"", b"<html>", b"[]", b"7", b"{}", b'{"config": {}, "layers": []}', b'{"config": null, "layers": null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"config": {}, "layers": []}',
+        b'{"config": null, "layers": null}',
+    ],
+)
 def test_what_is_no_manifest_is_told(text: bytes) -> None:
     """A registry, or something in its place, may answer anything; what it was is shown."""
     with pytest.raises(BlobCorrupt) as caught:
@@ -250,7 +323,9 @@ def test_what_is_no_manifest_is_told(text: bytes) -> None:
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
     """The inputs of a build."""
-    return Inputs(directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT)
+    return Inputs(
+        directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT
+    )
 
 
 def test_what_was_built_from_the_same_inputs_is_found(blobs: Blobs, inputs: Inputs) -> None:
@@ -265,15 +340,21 @@ def test_what_was_built_from_the_same_inputs_is_found(blobs: Blobs, inputs: Inpu
     assert image.why_build(NAME, inputs, blobs) == "the cache has lost the image"
 
 
-def test_why_a_build_is_needed_is_said_of_the_last_one(blobs: Blobs, inputs: Inputs, tmp_path: Path) -> None:
+def test_why_a_build_is_needed_is_said_of_the_last_one(
+    blobs: Blobs, inputs: Inputs, tmp_path: Path
+) -> None:
     """The file that changed since then is named."""
     image.remember(halves.app(blobs), inputs, blobs)
-    now = Inputs(directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit)
+    now = Inputs(
+        directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit
+    )
     assert image.built(NAME, now, blobs) is None
     assert image.why_build(NAME, now, blobs) == "app/a.py changed"
 
 
-def test_what_was_built_for_another_application_does_not_count(blobs: Blobs, inputs: Inputs) -> None:
+def test_what_was_built_for_another_application_does_not_count(
+    blobs: Blobs, inputs: Inputs
+) -> None:
     """Several are built on one machine, some from the same files; each image bears its own application's name."""
     image.remember(halves.app(blobs, key=inputs.key), inputs, blobs)
     assert image.built("other", inputs, blobs) is None

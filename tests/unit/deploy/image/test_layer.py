@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from deploy.image import layer
 
-NAMES = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/"), min_size=1, max_size=60).filter(
-    lambda name: name not in (".", "..")
-)
+NAMES = st.text(
+    st.characters(exclude_categories=("C", "Z"), exclude_characters="/"), min_size=1, max_size=60
+).filter(lambda name: name not in (".", ".."))
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: PurePosixPath(*parts))
 
 
@@ -45,14 +45,22 @@ def is_free(paths: list[PurePosixPath]) -> bool:
     return not any(path in other.parents for path in paths for other in paths)
 
 
-@given(st.dictionaries(PATHS, st.lists(st.binary(max_size=700), max_size=3), max_size=6).filter(lambda files: is_free(list(files))))
+@given(
+    st.dictionaries(PATHS, st.lists(st.binary(max_size=700), max_size=3), max_size=6).filter(
+        lambda files: is_free(list(files))
+    )
+)
 def test_every_reader_gives_back_what_was_written(files: dict[PurePosixPath, list[bytes]]) -> None:
     """Whatever the names and the sizes are, Python's reader and this module's give the same files in the same order."""
     data = written(entry(path, *chunks) for path, chunks in files.items())
     expected = [(path, b"".join(chunks)) for path, chunks in files.items()]
     assert [(path, content.read()) for path, content in layer.read(io.BytesIO(data))] == expected
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        found = {member.name: extracted.read() for member in archive if (extracted := archive.extractfile(member)) is not None}
+        found = {
+            member.name: extracted.read()
+            for member in archive
+            if (extracted := archive.extractfile(member)) is not None
+        }
     assert found == {str(path): content for path, content in expected}
     assert len(data) % tarfile.RECORDSIZE == 0
 
@@ -67,8 +75,17 @@ def test_the_pieces_that_bytes_arrive_in_make_no_difference(data: bytes, cuts: l
 
 def test_the_bytes_are_the_same_on_every_machine_and_day() -> None:
     """The digest of a known layer never changes: releases of the past stay what they are called."""
-    data = written([entry("model/manifest.json", b"{}\n"), entry("model/golden/ä.json", b"[1]"), entry("model/model.onnx", b"\x08" * 1000)])
-    assert hashlib.sha256(data).hexdigest() == "e0769b7d875a9515907ee873e25ef51f5866d90a8bf4111c373851f66c6e5230"
+    data = written(
+        [
+            entry("model/manifest.json", b"{}\n"),
+            entry("model/golden/ä.json", b"[1]"),
+            entry("model/model.onnx", b"\x08" * 1000),
+        ]
+    )
+    assert (
+        hashlib.sha256(data).hexdigest()
+        == "e0769b7d875a9515907ee873e25ef51f5866d90a8bf4111c373851f66c6e5230"
+    )
 
 
 def test_nothing_of_this_machine_is_in_the_layer() -> None:
@@ -79,7 +96,9 @@ def test_nothing_of_this_machine_is_in_the_layer() -> None:
         ("model/deep", tarfile.DIRTYPE, 0o755),
         ("model/deep/a", tarfile.REGTYPE, 0o644),
     ]
-    assert {(item.uid, item.gid, item.uname, item.gname, item.mtime) for item in found} == {(0, 0, "", "", 0)}
+    assert {(item.uid, item.gid, item.uname, item.gname, item.mtime) for item in found} == {
+        (0, 0, "", "", 0)
+    }
 
 
 def test_entries_keep_their_order_and_folders_come_once_before_their_files() -> None:
@@ -139,7 +158,9 @@ class Arriving(io.BytesIO):
 
 def test_the_head_is_read_without_the_rest() -> None:
     """A reader that stops early has read little more than it was given, and never needs to go back."""
-    data = written([entry("model/manifest.json", b"{}"), entry("model/model.onnx", bytes(5_000_000))])
+    data = written(
+        [entry("model/manifest.json", b"{}"), entry("model/model.onnx", bytes(5_000_000))]
+    )
     stream = Arriving(data)
     path, content = next(layer.read(stream))
     assert (str(path), content.read()) == ("model/manifest.json", b"{}")
@@ -150,9 +171,15 @@ def test_links_and_folders_are_not_read_as_files() -> None:
     """A layer that somebody else made may hold more than files; nothing of that is taken for one."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
-        for name, kind in (("d", tarfile.DIRTYPE), ("s", tarfile.SYMTYPE), ("h", tarfile.LNKTYPE), ("c", tarfile.CHRTYPE)):
+        for name, kind in (
+            ("d", tarfile.DIRTYPE),
+            ("s", tarfile.SYMTYPE),
+            ("h", tarfile.LNKTYPE),
+            ("c", tarfile.CHRTYPE),
+        ):
             member = tarfile.TarInfo(name)
-            member.type, member.linkname = kind, "/etc/passwd" if kind == tarfile.SYMTYPE else "f"
+            member.type = kind
+            member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else "f"
             archive.addfile(member)
         archive.addfile(tarfile.TarInfo("f"))
     assert [str(path) for path, _ in layer.read(io.BytesIO(sink.getvalue()))] == ["f"]

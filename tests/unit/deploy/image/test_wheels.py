@@ -32,9 +32,12 @@ def wheel(folder: Path, name: str) -> str:
     project, version = name.split("-")[:2]
     about = f"{project}-{version}.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
-        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n")
         archive.writestr(
-            f"{about}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {name.split('-', 2)[2].removesuffix('.whl')}\n"
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+        )
+        archive.writestr(
+            f"{about}/WHEEL",
+            f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {name.split('-', 2)[2].removesuffix('.whl')}\n",
         )
         archive.writestr(f"{about}/RECORD", "")
     return f"--hash=sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"
@@ -56,7 +59,9 @@ def application(tmp_path: Path, index: Path) -> Path:
     folder = tmp_path / "application"
     folder.mkdir()
     hashes = " ".join(wheel(index, name) for name in (INTEL, ARM, *OTHERS))
-    (folder / "requirements.txt").write_text(f"native-thing==1.0 {hashes}\nplain-thing==1.0 {wheel(index, PLAIN)}\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text(
+        f"native-thing==1.0 {hashes}\nplain-thing==1.0 {wheel(index, PLAIN)}\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -72,7 +77,9 @@ def names(paths: tuple[Path, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize(("machine", "native"), [("amd64", INTEL), ("arm64", ARM)])
-def test_wheels_are_for_the_image_and_not_for_this_machine(application: Path, blobs: Blobs, machine: str, native: str) -> None:
+def test_wheels_are_for_the_image_and_not_for_this_machine(
+    application: Path, blobs: Blobs, machine: str, native: str
+) -> None:
     """Its processor, its Python and its C library decide."""
     assert names(wheels.download(WANTED, application, machine, blobs)) == [native, PLAIN]
 
@@ -83,15 +90,22 @@ def test_wheels_are_downloaded_once(application: Path, index: Path, blobs: Blobs
     for path in index.iterdir():
         path.unlink()
     assert wheels.download(WANTED, application, "amd64", blobs) == first
-    for wanted, machine in ((WANTED, "arm64"), (Wheels(requirements="requirements.txt", python="3.12"), "amd64")):
+    for wanted, machine in (
+        (WANTED, "arm64"),
+        (Wheels(requirements="requirements.txt", python="3.12"), "amd64"),
+    ):
         with pytest.raises(WheelsUnavailable):
             wheels.download(wanted, application, machine, blobs)
-    (application / "requirements.txt").write_text("plain-thing==2.0 --hash=sha256:00\n", encoding="utf-8")
+    (application / "requirements.txt").write_text(
+        "plain-thing==2.0 --hash=sha256:00\n", encoding="utf-8"
+    )
     with pytest.raises(WheelsUnavailable):
         wheels.download(WANTED, application, "amd64", blobs)
 
 
-def test_a_package_with_another_hash_is_refused(application: Path, index: Path, blobs: Blobs) -> None:
+def test_a_package_with_another_hash_is_refused(
+    application: Path, index: Path, blobs: Blobs
+) -> None:
     """The error shows what pip said, names the lock, and leaves nothing that would be taken for complete."""
     with zipfile.ZipFile(index / PLAIN, "a") as archive:
         archive.writestr("plain_thing.py", "print('changed')")
@@ -113,7 +127,8 @@ def test_a_lock_without_hashes_is_refused(application: Path, blobs: Blobs) -> No
 
 def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> None:
     """Two that download at once do not disturb each other."""
-    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine = tmp_path / "mine"
+    theirs = tmp_path / "theirs"
     for folder in (mine, theirs):
         folder.mkdir()
         (folder / PLAIN).write_bytes(folder.name.encode())
@@ -132,8 +147,11 @@ def test_a_download_ends_with_the_process_that_wants_it(
     application: Path, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tells this process to stop need not have told pip."""
-    program, number = tmp_path / "python", tmp_path / "number"
-    program.write_text(f"#!/bin/sh\necho $$ >{number}\necho Collecting\nexec sleep 60\n", encoding="utf-8")
+    program = tmp_path / "python"
+    number = tmp_path / "number"
+    program.write_text(
+        f"#!/bin/sh\necho $$ >{number}\necho Collecting\nexec sleep 60\n", encoding="utf-8"
+    )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     with progress.shown_on(Pressed()), pytest.raises(KeyboardInterrupt):
@@ -149,7 +167,8 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
     """The download ends as it does for any other reason; its words tell, and the places that it writes to are named."""
     program = tmp_path / "python"
     program.write_text(
-        "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: 'a.whl'\"\necho and more\nexit 2\n", encoding="utf-8"
+        "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: 'a.whl'\"\necho and more\nexit 2\n",
+        encoding="utf-8",
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))

@@ -55,7 +55,9 @@ def test_where_there_is_no_such_group_nobody_is_a_member(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("member", [True, False])
-def test_a_late_member_starts_again_and_a_stranger_is_told(monkeypatch: pytest.MonkeyPatch, member: bool) -> None:  # noqa: FBT001  both
+def test_a_late_member_starts_again_and_a_stranger_is_told(
+    monkeypatch: pytest.MonkeyPatch, member: bool
+) -> None:
     """The engine's refusal is only passed on where a new process would be refused as well."""
     started: list[str] = []
 
@@ -71,10 +73,15 @@ def test_a_late_member_starts_again_and_a_stranger_is_told(monkeypatch: pytest.M
     assert started == (["again"] if member else [])
 
 
-def test_a_daemon_that_ends_at_once_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_that_ends_at_once_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that was killed a moment ago may still be in the way of the next."""
     daemon = tmp_path / "dockerd"
-    daemon.write_text(f"#!/bin/sh\ncd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi\n", encoding="utf-8")
+    daemon.write_text(
+        f"#!/bin/sh\ncd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi\n",
+        encoding="utf-8",
+    )
     daemon.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(debian, "administrator", list)
@@ -85,16 +92,20 @@ def test_a_daemon_that_ends_at_once_is_started_again(tmp_path: Path, monkeypatch
     assert (tmp_path / "pid").read_text(encoding="utf-8").isdecimal()
 
 
-@pytest.mark.parametrize(("known", "installed"), [(True, ["docker.io", "docker-cli"]), (False, ["docker.io"])])
+@pytest.mark.parametrize(
+    ("known", "installed"), [(True, ["docker.io", "docker-cli"]), (False, ["docker.io"])]
+)
 def test_an_engine_comes_with_its_command_line_wherever_that_is(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    known: bool,  # noqa: FBT001  both
+    known: bool,
     installed: list[str],
 ) -> None:
     """Newer releases of Debian have it in a package of its own, which older ones do not know."""
     for name, code in (("apt-get", 0), ("apt-cache", 0 if known else 100)):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked\nexit {code}\n', encoding="utf-8")
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked\nexit {code}\n', encoding="utf-8"
+        )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(debian, "administrator", list)

@@ -40,7 +40,7 @@ def listener() -> Iterator[socket.socket]:
         ("10.0.0.1:80", False),
     ],
 )
-def test_a_registry_on_this_machine_is_told_from_others(host: str, expected: bool) -> None:  # noqa: FBT001  both
+def test_a_registry_on_this_machine_is_told_from_others(host: str, expected: bool) -> None:
     """Only one on the loopback address can be started here."""
     assert is_loopback(host) is expected
 

@@ -13,8 +13,16 @@ import pytest
 from deploy.machine.process import Owner, has_ended, machine, person, run
 
 VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
-GITHUB = {"GITHUB_SERVER_URL": "https://github.example", "GITHUB_REPOSITORY": "team/classifier", "GITHUB_RUN_ID": "7"}
-AZURE = {"SYSTEM_COLLECTIONURI": "https://dev.azure.example/team/", "SYSTEM_TEAMPROJECT": "The shop", "BUILD_BUILDID": "7"}
+GITHUB = {
+    "GITHUB_SERVER_URL": "https://github.example",
+    "GITHUB_REPOSITORY": "team/classifier",
+    "GITHUB_RUN_ID": "7",
+}
+AZURE = {
+    "SYSTEM_COLLECTIONURI": "https://dev.azure.example/team/",
+    "SYSTEM_TEAMPROJECT": "The shop",
+    "BUILD_BUILDID": "7",
+}
 GITLAB = {"CI_PIPELINE_URL": "https://gitlab.example/team/classifier/-/pipelines/7"}
 RUNS = [
     (GITHUB, "https://github.example/team/classifier/actions/runs/7"),
@@ -73,7 +81,10 @@ def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
     assert Owner("ada", "another-machine", 4_000_000, "1").alive
 
 
-@pytest.mark.parametrize("text", ["", "ada", "ada/host/one/2", "a/b/c/d/e", "ada/host/-1/2", "ada/host/99999999999999999999/2"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "ada", "ada/host/one/2", "a/b/c/d/e", "ada/host/-1/2", "ada/host/99999999999999999999/2"],
+)
 def test_what_is_no_owner_cannot_be_alive(text: str) -> None:
     """A label that somebody else wrote stops nobody, if it says nothing of another machine."""
     text = text.replace("host", socket.gethostname())
@@ -81,7 +92,9 @@ def test_what_is_no_owner_cannot_be_alive(text: str) -> None:
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_on_a_ci_runner_it_is_who_asked_for_the_run(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+def test_on_a_ci_runner_it_is_who_asked_for_the_run(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
     """The runner's own user says nothing; a name with a slash does not break what is written."""
     monkeypatch.setenv(variable, "team/ada")
     assert person() == "team-ada"
@@ -102,7 +115,9 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(("told", "expected"), RUNS)
-def test_a_ci_run_is_known_by_its_address(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str) -> None:
+def test_a_ci_run_is_known_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str
+) -> None:
     """On GitHub Actions, Azure Pipelines and GitLab, each in its own words."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
@@ -111,7 +126,9 @@ def test_a_ci_run_is_known_by_its_address(monkeypatch: pytest.MonkeyPatch, told:
 
 @pytest.mark.parametrize(("told", "expected"), RUNS)
 @pytest.mark.parametrize("login", ["ada:s3cret@", "s3cret@", "ada:s3c@ret@"])
-def test_the_address_of_a_ci_run_holds_no_login(monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str, login: str) -> None:
+def test_the_address_of_a_ci_run_holds_no_login(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str, login: str
+) -> None:
     """A server that is named with one is remembered without it."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value.replace("https://", f"https://{login}"))
@@ -126,7 +143,9 @@ def test_the_usual_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("told", [{}, {"GITHUB_RUN_ID": "7"}, {"BUILD_BUILDID": "7"}])
-def test_elsewhere_there_is_no_ci_run(monkeypatch: pytest.MonkeyPatch, told: dict[str, str]) -> None:
+def test_elsewhere_there_is_no_ci_run(
+    monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
     """Half an address is none."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
@@ -142,7 +161,9 @@ def test_that_a_process_ended_is_known_of_this_machine_alone() -> None:
     assert not has_ended(str(dead), "another machine")
 
 
-def test_where_machines_cannot_be_told_apart_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_machines_cannot_be_told_apart_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Nobody is the same as nobody."""
     monkeypatch.setattr("deploy.machine.process.machine", lambda: "")
     assert not has_ended(str(Owner("ada", socket.gethostname(), 0, "")), "")
@@ -152,5 +173,8 @@ def test_a_machine_is_known_by_more_than_its_name() -> None:
     """By the same for every process of it; other machines and containers of that name were started otherwise."""
     asked = [sys.executable, "-c", "from deploy.machine.process import machine; print(machine())"]
     root = Path(__file__).parents[4]
-    assert subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout == f"{machine()}\n"
+    assert (
+        subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout
+        == f"{machine()}\n"
+    )
     assert socket.gethostname() not in machine().split()

@@ -62,7 +62,9 @@ def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
     assert machine.happened == []
 
 
-def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(machine: MemoryMachine) -> None:
+def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(
+    machine: MemoryMachine,
+) -> None:
     """Why the pull failed, and why the making did."""
     machine.root = False
     with pytest.raises(BaseUnavailable) as caught:
@@ -85,7 +87,9 @@ def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -
     newer = f"debian:trixie-slim@sha256:{'2' * 64}"
     for base in (DEBIAN, newer):
         machine.engine.hold_image(base, base.encode())
-    assert parts.image(machine.engine, BUILD, machine.host) != parts.image(machine.engine, ImageBuild(base=newer), machine.host)
+    assert parts.image(machine.engine, BUILD, machine.host) != parts.image(
+        machine.engine, ImageBuild(base=newer), machine.host
+    )
 
 
 def test_an_application_on_another_base_gets_parts_on_debian(machine: MemoryMachine) -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy.errors import ClusterUnreachable, DiskFull, EngineDenied, EngineUnavailable, PartMissing, PortTaken
+from deploy.errors import (
+    ClusterUnreachable,
+    DiskFull,
+    EngineDenied,
+    EngineUnavailable,
+    PartMissing,
+    PortTaken,
+)
 from deploy.machine import services as parts
 from deploy.machine import setup as platform
 from deploy.settings.reading import DEBIAN, Settings
@@ -21,7 +28,9 @@ LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings with an environment whose registry is on this machine, `here`, and others whose is not, `local` and `staging`."""
-    (tmp_path / "pipeline.toml").write_text(PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8")
+    (tmp_path / "pipeline.toml").write_text(
+        PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
+    )
     return Settings.read(tmp_path, {})
 
 
@@ -77,7 +86,9 @@ def test_without_the_administrator_the_command_to_install_is_named(machine: Memo
     assert "apt-get install docker.io" in caught.value.next
 
 
-def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(machine: MemoryMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(
+    machine: MemoryMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who sets DOCKER_HOST means that engine and no other."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2376")
     with pytest.raises(EngineUnavailable):
@@ -120,18 +131,26 @@ def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Set
     platform.up(settings, "here", machine.host)
     assert machine.registry_answers("127.0.0.1:5000")
     assert any(name.startswith("twinship/parts:") for name in machine.engine.names)
-    assert machine.happened == ["install docker.io", "start the engine", "install mmdebstrap", "make trixie"]
+    assert machine.happened == [
+        "install docker.io",
+        "start the engine",
+        "install mmdebstrap",
+        "make trixie",
+    ]
 
 
 def test_up_may_be_repeated(machine: MemoryMachine, settings: Settings) -> None:
     """What is there is left as it is."""
     platform.up(settings, "here", machine.host)
-    before, happened = machine.engine.state(), list(machine.happened)
+    before = machine.engine.state()
+    happened = list(machine.happened)
     platform.up(settings, "here", machine.host)
     assert (machine.engine.state(), machine.happened) == (before, happened)
 
 
-def test_up_starts_no_registry_for_an_environment_elsewhere(machine: MemoryMachine, settings: Settings) -> None:
+def test_up_starts_no_registry_for_an_environment_elsewhere(
+    machine: MemoryMachine, settings: Settings
+) -> None:
     """A registry in the network is nobody's to start here."""
     platform.up(settings, "local", machine.host)
     assert machine.engine.containers({}) == []
@@ -142,7 +161,11 @@ def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Setti
     platform.up(settings, "staging", machine.host)
     assert machine.happened == ["install docker.io", "start the engine"]
     staging = {**settings.environment("staging").model_dump(), "registry": "127.0.0.1:5000"}
-    platform.up(Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}}), "staging", machine.host)
+    platform.up(
+        Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}}),
+        "staging",
+        machine.host,
+    )
     assert machine.registry_answers("127.0.0.1:5000")
 
 
@@ -168,7 +191,9 @@ def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Set
     assert machine.engine.made[parts.REGISTRY].restart
 
 
-def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Waiting ends, and its container is named."""
     monkeypatch.setattr(parts, "_REGISTRY_WITHIN", 0.0)
     machine = with_engine()
@@ -187,7 +212,9 @@ def released(tmp_path: Path) -> Application:
     pipeline.release(application.site())
     platform.up(application.site().settings, "local", application.machine.host)
     machine = application.machine
-    parts.registry(application.engine, application.site().settings.image, "127.0.0.1:5000", machine.host)
+    parts.registry(
+        application.engine, application.site().settings.image, "127.0.0.1:5000", machine.host
+    )
     (platform.home() / "dockerd.pid").write_text("1", encoding="utf-8")
     return application
 
@@ -197,7 +224,12 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     application = released(tmp_path)
     settings = application.site().settings
     stopped = platform.down(settings, purge=False, here=application.machine.host)
-    assert {"twinship-classifier-local-1", "twinship-classifier-local-door", parts.REGISTRY, "dockerd"} <= set(stopped)
+    assert {
+        "twinship-classifier-local-1",
+        "twinship-classifier-local-door",
+        parts.REGISTRY,
+        "dockerd",
+    } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
     application.machine.running = True
     assert [rollout.attempt.id for rollout in application.site().view.history()] == [1]
@@ -214,10 +246,16 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
     assert not any(made.restart for made in application.engine.made.values())
     application.machine.running = True
     pipeline.release(application.site())
-    assert all(made.restart and made.running for name, made in application.engine.made.items() if name != parts.REGISTRY)
+    assert all(
+        made.restart and made.running
+        for name, made in application.engine.made.items()
+        if name != parts.REGISTRY
+    )
 
 
-def test_a_full_disk_does_not_keep_anything_from_being_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_does_not_keep_anything_from_being_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That it shall stay so cannot be noted then, and is not."""
 
     def full(container: str) -> None:
@@ -239,7 +277,7 @@ def test_purging_forgets_the_history_and_the_registry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("purge", [True, False])
-def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool) -> None:  # noqa: FBT001  both
+def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool) -> None:
     """One application's `down` stops neither another one's replicas nor the registry and the engine under them."""
     from deploy import pipeline
 
@@ -273,7 +311,9 @@ def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: 
 
 def found(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
     """The doctor's cures by part."""
-    return {check.part: check.cure for check in platform.doctor(settings, environment, machine.host)}
+    return {
+        check.part: check.cure for check in platform.doctor(settings, environment, machine.host)
+    }
 
 
 def test_the_doctor_finds_nothing_missing_where_all_is_there(settings: Settings) -> None:
@@ -299,11 +339,12 @@ def test_the_doctor_names_what_up_would_do(machine: MemoryMachine, settings: Set
 def test_the_doctor_promises_nothing_that_cannot_be_done(
     machine: MemoryMachine,
     settings: Settings,
-    debian: bool,  # noqa: FBT001  both
-    root: bool,  # noqa: FBT001  both
+    debian: bool,
+    root: bool,
 ) -> None:
     """Where nothing can be installed, the engine's own cure is named."""
-    machine.debian, machine.root = debian, root
+    machine.debian = debian
+    machine.root = root
     assert found(machine, settings)["container engine"] == "start Docker, or run `invoke up`"
 
 
@@ -340,11 +381,17 @@ def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> pla
     """What the doctor finds on a machine that knows this cluster, or none."""
     machine = with_engine()
     machine.clusters |= {"": cluster} if cluster else {}
-    (found,) = (check for check in platform.doctor(settings, "staging", machine.host) if check.part == "cluster")
+    (found,) = (
+        check
+        for check in platform.doctor(settings, "staging", machine.host)
+        if check.part == "cluster"
+    )
     return found
 
 
-def test_the_doctor_tells_a_cluster_by_its_version(settings: Settings, cluster: FakeCluster) -> None:
+def test_the_doctor_tells_a_cluster_by_its_version(
+    settings: Settings, cluster: FakeCluster
+) -> None:
     """And the namespace that a release goes to; nothing is written there."""
     found = cluster_check(settings, cluster)
     assert (found.ok, found.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
@@ -354,12 +401,20 @@ def test_the_doctor_tells_a_cluster_by_its_version(settings: Settings, cluster: 
 def test_the_doctor_tells_that_there_is_no_cluster(settings: Settings) -> None:
     """With what the error says, and the cure that it names."""
     found = cluster_check(settings)
-    assert (found.ok, found.found, found.cure) == (False, "", "there is no context '': name one that there is")
+    assert (found.ok, found.found, found.cure) == (
+        False,
+        "",
+        "there is no context '': name one that there is",
+    )
 
 
-def test_the_doctor_tells_a_cluster_that_does_not_answer(settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_tells_a_cluster_that_does_not_answer(
+    settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whichever question it leaves open."""
-    away = ClusterUnreachable("the API server gives no answer", on="memory", next="see whether the cluster runs")
+    away = ClusterUnreachable(
+        "the API server gives no answer", on="memory", next="see whether the cluster runs"
+    )
 
     def refuse(*_: object) -> bool:
         raise away
@@ -367,35 +422,57 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(settings: Settings, clu
     for question in ("version", "may", "require"):
         with monkeypatch.context() as patched:
             patched.setattr(cluster, question, refuse)
-            assert cluster_check(settings, cluster).cure == "the API server gives no answer: see whether the cluster runs"
+            assert (
+                cluster_check(settings, cluster).cure
+                == "the API server gives no answer: see whether the cluster runs"
+            )
 
 
-def test_the_doctor_tells_a_namespace_that_is_missing(settings: Settings, cluster: FakeCluster) -> None:
+def test_the_doctor_tells_a_namespace_that_is_missing(
+    settings: Settings, cluster: FakeCluster
+) -> None:
     """With the command that makes it."""
     cluster.missing = True
     found = cluster_check(settings, cluster)
     assert (found.ok, found.cure) == (False, "there is no namespace shop: make it, or name another")
 
 
-def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(settings: Settings, cluster: FakeCluster) -> None:
+def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(
+    settings: Settings, cluster: FakeCluster
+) -> None:
     """Where the account may not look, that is what is said."""
-    cluster.missing, cluster.denied = True, {("get", "ConfigMap")}
-    assert cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
+    cluster.missing = True
+    cluster.denied = {("get", "ConfigMap")}
+    assert (
+        cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
+    )
     cluster.denied = {("get", "ConfigMap"), ("create", "Lease")}
-    assert cluster_check(settings, cluster).cure.startswith("this account may not create Lease in shop")
+    assert cluster_check(settings, cluster).cure.startswith(
+        "this account may not create Lease in shop"
+    )
 
 
-def test_the_doctor_tells_what_an_account_may_not_do(settings: Settings, cluster: FakeCluster) -> None:
+def test_the_doctor_tells_what_an_account_may_not_do(
+    settings: Settings, cluster: FakeCluster
+) -> None:
     """With the namespace, and the file that has the rules to add."""
     cluster.denied = {("create", "Lease"), ("create", "Service")}
     cure = cluster_check(settings, cluster).cure
-    assert cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"
+    assert (
+        cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"
+    )
 
 
 def test_the_doctor_reaches_a_cluster_as_a_release_does(settings: Settings, tmp_path: Path) -> None:
     """A kubeconfig is found from the application's folder."""
-    staging = {**settings.environment("staging").model_dump(), "kubeconfig": "keys/shop.yaml", "context": "shop"}
-    changed = Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}})
+    staging = {
+        **settings.environment("staging").model_dump(),
+        "kubeconfig": "keys/shop.yaml",
+        "context": "shop",
+    }
+    changed = Settings.model_validate(
+        {**settings.model_dump(), "environments": {"staging": staging}}
+    )
     machine = with_engine()
     platform.doctor(changed, "staging", machine.host, tmp_path)
     assert machine.reached == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]

@@ -96,22 +96,34 @@ def blob(data: bytes) -> str:
 
 def kept(blobs: Blobs) -> list[str]:
     """Every file of the cache."""
-    return sorted(str(path.relative_to(blobs.root)) for path in blobs.root.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(blobs.root)) for path in blobs.root.rglob("*") if path.is_file()
+    )
 
 
-def forged(store: MemoryStore, published: Model, change: Callable[[dict[str, object]], object]) -> Model:
+def forged(
+    store: MemoryStore, published: Model, change: Callable[[dict[str, object]], object]
+) -> Model:
     """Puts a manifest with other values in the place of a published one; returns the model that it describes."""
     name = f"models/{published.name}/{published.version}/manifest.json"
     values = json.loads(store.held[name])
     change(values)
-    store.held[name] = (json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
-    return Model(name=published.name, version=published.version, digest=f"sha256:{hashlib.sha256(store.held[name]).hexdigest()}")
+    store.held[name] = (
+        json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    ).encode()
+    return Model(
+        name=published.name,
+        version=published.version,
+        digest=f"sha256:{hashlib.sha256(store.held[name]).hexdigest()}",
+    )
 
 
 class TestPublish:
     """From an author's directory to a version of the store."""
 
-    def test_a_directory_becomes_a_version_and_the_latest(self, write: Write, store: MemoryStore) -> None:
+    def test_a_directory_becomes_a_version_and_the_latest(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Files lie under their digests, the manifest names them, the alias names the version."""
         published = model.publish(write(), store)
         assert str(published) == "tiny@1"
@@ -122,8 +134,16 @@ class TestPublish:
             "models/tiny/1/manifest.json",
             "models/tiny/latest.json",
         }
-        assert published.digest == f"sha256:{hashlib.sha256(store.held['models/tiny/1/manifest.json']).hexdigest()}"
-        assert model.resolve("tiny", "1", store) == model.resolve("tiny", "latest", store) == published == model.versions("tiny", store)[0]
+        assert (
+            published.digest
+            == f"sha256:{hashlib.sha256(store.held['models/tiny/1/manifest.json']).hexdigest()}"
+        )
+        assert (
+            model.resolve("tiny", "1", store)
+            == model.resolve("tiny", "latest", store)
+            == published
+            == model.versions("tiny", store)[0]
+        )
 
     def test_the_manifest_comes_after_its_files_and_the_alias_last(self, write: Write) -> None:
         """Whoever sees a version sees all of it."""
@@ -152,7 +172,9 @@ class TestPublish:
         assert model.publish(write(), store) == first
         assert store.held == before
 
-    def test_the_same_again_mends_what_was_damaged_in_the_store(self, write: Write, store: MemoryStore) -> None:
+    def test_the_same_again_mends_what_was_damaged_in_the_store(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Publishing again is the cure for a blob that lost or changed its bytes."""
         published = model.publish(write(), store)
         store.held[blob(WEIGHTS)] = b"damaged"
@@ -161,13 +183,19 @@ class TestPublish:
         assert store.held[blob(WEIGHTS)] == WEIGHTS
         assert store.held[blob(b"one\n")] == b"one\n"
 
-    def test_the_version_published_last_is_the_latest(self, write: Write, store: MemoryStore) -> None:
+    def test_the_version_published_last_is_the_latest(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """The alias moves with each publication, and older versions stay."""
-        first, second = (model.publish(write(version, labels=version.encode()), store) for version in ("1", "2"))
+        first, second = (
+            model.publish(write(version, labels=version.encode()), store) for version in ("1", "2")
+        )
         assert model.resolve("tiny", "latest", store) == second
         assert model.versions("tiny", store) == (first, second)
 
-    def test_other_bytes_under_a_version_are_refused(self, write: Write, store: MemoryStore) -> None:
+    def test_other_bytes_under_a_version_are_refused(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """A version never changes; both digests are shown, and the store is as it was."""
         published = model.publish(write(), store)
         before = dict(store.held)
@@ -178,7 +206,9 @@ class TestPublish:
         assert store.held == before
 
     @pytest.mark.parametrize("same", [True, False])
-    def test_two_who_publish_at_once_make_one_version(self, write: Write, blobs: Blobs, same: bool) -> None:  # noqa: FBT001  a case
+    def test_two_who_publish_at_once_make_one_version(
+        self, write: Write, blobs: Blobs, same: bool
+    ) -> None:
         """Both find the version free; with the same bytes both succeed, with others one does, and that one's is whole."""
         both = threading.Barrier(2)
 
@@ -187,7 +217,8 @@ class TestPublish:
                 both.wait(30)
                 return super().create(name, data)
 
-        store, answers = Meeting(), list[object]()
+        store = Meeting()
+        answers = list[object]()
 
         def publish(directory: Path) -> None:
             try:
@@ -205,7 +236,10 @@ class TestPublish:
         refused = [answer for answer in answers if isinstance(answer, VersionExists)]
         assert (len(published), len(refused)) == ((2, 0) if same else (1, 1))
         assert model.versions("tiny", store) == (published[0],)
-        assert model.fetch(model.resolve("tiny", "latest", store), store, blobs, MOUNT).model == published[0]
+        assert (
+            model.fetch(model.resolve("tiny", "latest", store), store, blobs, MOUNT).model
+            == published[0]
+        )
 
     def test_a_file_that_changes_meanwhile_is_not_published(self, write: Write) -> None:
         """What was measured is what is published, even where a training still writes."""
@@ -230,7 +264,9 @@ class TestPublish:
         target = directory / name
         if target.exists():
             shutil.move(target, directory.parent / "moved")
-        target.symlink_to(directory.parent / "moved" if (directory.parent / "moved").exists() else "/etc/passwd")
+        target.symlink_to(
+            directory.parent / "moved" if (directory.parent / "moved").exists() else "/etc/passwd"
+        )
         with pytest.raises(ManifestInvalid, match="made of plain files") as caught:
             model.publish(directory, store)
         assert caught.value.on == str(target)
@@ -253,35 +289,60 @@ class TestPublish:
             (b"\x89HDF", "something else"),
         ],
     )
-    def test_weights_of_another_format_are_refused(self, write: Write, store: MemoryStore, weights: bytes, kind: str) -> None:
+    def test_weights_of_another_format_are_refused(
+        self, write: Write, store: MemoryStore, weights: bytes, kind: str
+    ) -> None:
         """A pickle runs code when it is loaded; it does not get into a store by being called a model."""
-        with pytest.raises(FormatMismatch, match=f"the manifest says onnx, the file is {kind}") as caught:
+        with pytest.raises(
+            FormatMismatch, match=f"the manifest says onnx, the file is {kind}"
+        ) as caught:
             model.publish(write(weights=weights), store)
         assert "model.onnx of tiny@1" in caught.value.on
         assert store.held == {}
 
     @pytest.mark.parametrize(
-        ("format", "weights"), [("safetensors", b"\x80\x00\x00\x00\x00\x00\x00\x00{}"), ("gguf", b"GGUF\x03"), ("onnx", b"\x08\x08")]
+        ("format", "weights"),
+        [
+            ("safetensors", b"\x80\x00\x00\x00\x00\x00\x00\x00{}"),
+            ("gguf", b"GGUF\x03"),
+            ("onnx", b"\x08\x08"),
+        ],
     )
-    def test_weights_are_told_by_how_their_format_begins(self, write: Write, store: MemoryStore, format: str, weights: bytes) -> None:  # noqa: A002
+    def test_weights_are_told_by_how_their_format_begins(
+        self,
+        write: Write,
+        store: MemoryStore,
+        format: str,  # noqa: A002
+        weights: bytes,
+    ) -> None:
         """Each format has its own first bytes, and no other's are taken for them."""
         directory = write(weights=weights)
         described = directory / "model.toml"
         text = described.read_text(encoding="utf-8")
         for other in {"onnx", "safetensors", "gguf"} - {format}:
-            described.write_text(text.replace('format = "onnx"', f'format = "{other}"'), encoding="utf-8")
+            described.write_text(
+                text.replace('format = "onnx"', f'format = "{other}"'), encoding="utf-8"
+            )
             with pytest.raises(FormatMismatch):
                 model.publish(directory, store)
-        described.write_text(text.replace('format = "onnx"', f'format = "{format}"'), encoding="utf-8")
+        described.write_text(
+            text.replace('format = "onnx"', f'format = "{format}"'), encoding="utf-8"
+        )
         assert model.publish(directory, store).name == "tiny"
 
-    def test_a_pickle_beside_the_weights_is_a_file_like_others(self, write: Write, store: MemoryStore) -> None:
+    def test_a_pickle_beside_the_weights_is_a_file_like_others(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Only what the format speaks of must be of that format."""
         model.publish(write(labels=b"\x80\x04"), store)
         assert store.held[blob(b"\x80\x04")] == b"\x80\x04"
 
-    @pytest.mark.parametrize("missing", ["model.toml", "model.onnx", "labels.txt", "golden/one.json"])
-    def test_a_directory_that_lacks_a_file_is_refused(self, write: Write, store: MemoryStore, missing: str) -> None:
+    @pytest.mark.parametrize(
+        "missing", ["model.toml", "model.onnx", "labels.txt", "golden/one.json"]
+    )
+    def test_a_directory_that_lacks_a_file_is_refused(
+        self, write: Write, store: MemoryStore, missing: str
+    ) -> None:
         """What the description speaks of must be there; nothing is stored before that is known."""
         directory = write()
         (directory / missing).unlink()
@@ -290,7 +351,9 @@ class TestPublish:
         assert missing in str(caught.value)
         assert store.held == {}
 
-    def test_a_file_whose_name_no_model_may_hold_is_refused(self, write: Write, store: MemoryStore) -> None:
+    def test_a_file_whose_name_no_model_may_hold_is_refused(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """A file that would be taken for the manifest, or that would delete others in a layer, is named."""
         for name in ("manifest.json", ".wh.model.onnx"):
             directory = write()
@@ -299,7 +362,9 @@ class TestPublish:
                 model.publish(directory, store)
             assert caught.value.on == str(directory / name)
 
-    def test_a_description_of_100_mb_is_not_read_whole(self, write: Write, store: MemoryStore) -> None:
+    def test_a_description_of_100_mb_is_not_read_whole(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """The size of a description is limited before it costs memory."""
         directory = write()
         os.truncate(directory / "model.toml", 100_000_000)
@@ -311,7 +376,9 @@ class TestPublish:
         finally:
             tracemalloc.stop()
 
-    def test_bytes_are_counted_as_they_are_published(self, write: Write, store: MemoryStore) -> None:
+    def test_bytes_are_counted_as_they_are_published(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Whoever waits sees each file go by, byte by byte."""
         seen = Seen()
         with progress.shown_on(seen):
@@ -380,17 +447,34 @@ model.publish(Path(sys.argv[1]), opened(sys.argv[2], Path()))
 
 
 @pytest.mark.parametrize(
-    "moment", ["1 before", "1 in", "1 after", "2 after", "3 in", "3 after", "4 before", "4 after", "5 before", "5 after"]
+    "moment",
+    [
+        "1 before",
+        "1 in",
+        "1 after",
+        "2 after",
+        "3 in",
+        "3 after",
+        "4 before",
+        "4 after",
+        "5 before",
+        "5 after",
+    ],
 )
-def test_a_publisher_killed_at_any_moment_leaves_a_store_that_works(write: Write, tmp_path: Path, blobs: Blobs, moment: str) -> None:
+def test_a_publisher_killed_at_any_moment_leaves_a_store_that_works(
+    write: Write, tmp_path: Path, blobs: Blobs, moment: str
+) -> None:
     """The version before is still the latest and whole, the new one is there in full or not at all, and publishing again completes it."""
     folder = tmp_path / "store"
     first = model.publish(write("1"), opened(str(folder), tmp_path))
     second = write("2", weights=WEIGHTS * 4000, labels=b"two\n")
-    process = subprocess.run([sys.executable, "-c", KILLED, str(second), str(folder), moment], cwd=PROJECT, check=False)
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, str(second), str(folder), moment], cwd=PROJECT, check=False
+    )
     assert process.returncode == -signal.SIGKILL
     store = opened(str(folder), tmp_path)
-    is_there, is_latest = moment in ("4 after", "5 before", "5 after"), moment == "5 after"
+    is_there = moment in ("4 after", "5 before", "5 after")
+    is_latest = moment == "5 after"
     found = model.versions("tiny", store)
     assert [item.version for item in found] == (["1", "2"] if is_there else ["1"])
     assert model.resolve("tiny", "latest", store).version == ("2" if is_latest else "1")
@@ -404,8 +488,13 @@ def test_a_publisher_killed_at_any_moment_leaves_a_store_that_works(write: Write
 class TestResolve:
     """From a name to a digest, once."""
 
-    @pytest.mark.parametrize("version", ["3", "latest", "../1", "1/../1", "", " ", "a/b", "manifest.json", "\0", "x" * 90])
-    def test_a_version_that_is_not_there_is_refused_with_those_that_are(self, write: Write, tmp_path: Path, version: str) -> None:
+    @pytest.mark.parametrize(
+        "version",
+        ["3", "latest", "../1", "1/../1", "", " ", "a/b", "manifest.json", "\0", "x" * 90],
+    )
+    def test_a_version_that_is_not_there_is_refused_with_those_that_are(
+        self, write: Write, tmp_path: Path, version: str
+    ) -> None:
         """Whatever was asked for, the answer is a list to choose from; no version is a path out of the store."""
         store = opened("store", tmp_path)
         model.publish(write("1"), store)
@@ -424,8 +513,22 @@ class TestResolve:
         assert model.versions("tiny", store) == ()
         assert model.latest("tiny", store) is None
 
-    @pytest.mark.parametrize("text", [b"", b"1", b"[]", b"{}", b'{"version": 2}', b'{"version": "../x"}', b"\xff", b"[" * 100_000])
-    def test_a_damaged_alias_is_refused_by_name(self, write: Write, store: MemoryStore, text: bytes) -> None:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            b"",
+            b"1",
+            b"[]",
+            b"{}",
+            b'{"version": 2}',
+            b'{"version": "../x"}',
+            b"\xff",
+            b"[" * 100_000,
+        ],
+    )
+    def test_a_damaged_alias_is_refused_by_name(
+        self, write: Write, store: MemoryStore, text: bytes
+    ) -> None:
         """An alias leads to a version of this model or is an error; publishing writes it anew."""
         published = model.publish(write(), store)
         store.held["models/tiny/latest.json"] = text
@@ -436,7 +539,9 @@ class TestResolve:
         model.publish(write(), store)
         assert model.resolve("tiny", "latest", store) == published
 
-    def test_an_alias_of_a_version_that_is_gone_is_said(self, write: Write, store: MemoryStore) -> None:
+    def test_an_alias_of_a_version_that_is_gone_is_said(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Where somebody deleted the latest version, those that are left are listed."""
         model.publish(write("1"), store)
         store.held["models/tiny/latest.json"] = b'{"version": "9"}'
@@ -444,7 +549,9 @@ class TestResolve:
             model.resolve("tiny", "latest", store)
         assert caught.value.next.endswith("1")
 
-    def test_a_manifest_of_another_version_is_refused(self, write: Write, store: MemoryStore) -> None:
+    def test_a_manifest_of_another_version_is_refused(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """A manifest that was copied to another place does not become that version."""
         model.publish(write("1"), store)
         store.held["models/tiny/2/manifest.json"] = store.held["models/tiny/1/manifest.json"]
@@ -467,7 +574,9 @@ class TestResolve:
         finally:
             tracemalloc.stop()
 
-    def test_a_damaged_manifest_is_named_when_versions_are_listed(self, write: Write, store: MemoryStore) -> None:
+    def test_a_damaged_manifest_is_named_when_versions_are_listed(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """Of many versions the one that is wrong is said."""
         model.publish(write("1"), store)
         store.held["models/tiny/2/manifest.json"] = b"{}"
@@ -475,7 +584,9 @@ class TestResolve:
             model.versions("tiny", store)
         assert caught.value.on == "memory/models/tiny/2/manifest.json"
 
-    def test_a_folder_without_a_manifest_is_no_version(self, write: Write, store: MemoryStore) -> None:
+    def test_a_folder_without_a_manifest_is_no_version(
+        self, write: Write, store: MemoryStore
+    ) -> None:
         """What somebody else left beside the versions is not one."""
         published = model.publish(write("1"), store)
         store.held["models/tiny/notes/readme.txt"] = b""
@@ -502,7 +613,9 @@ class TestFetch:
                 ("model/model.onnx", WEIGHTS),
             ]
 
-    def test_the_layer_depends_on_the_model_and_the_mount_alone(self, write: Write, blobs: Blobs, tmp_path: Path) -> None:
+    def test_the_layer_depends_on_the_model_and_the_mount_alone(
+        self, write: Write, blobs: Blobs, tmp_path: Path
+    ) -> None:
         """Every store, every cache and every size of pieces gives the same digest; another mount gives another."""
         digests = set()
         for number, chunk in enumerate((1, 700, 1 << 20)):
@@ -513,12 +626,19 @@ class TestFetch:
         assert model.fetch(published, store, blobs, "/opt/model").digest not in digests
         assert model.fetch(published, store, blobs, MOUNT).digest in digests
 
-    def test_mounts_that_look_alike_are_kept_apart(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_mounts_that_look_alike_are_kept_apart(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """What is remembered of one mount is never used for another."""
         published = model.publish(write(), store)
-        assert model.fetch(published, store, blobs, "/a/b").digest != model.fetch(published, store, blobs, "/a-b").digest
+        assert (
+            model.fetch(published, store, blobs, "/a/b").digest
+            != model.fetch(published, store, blobs, "/a-b").digest
+        )
 
-    def test_what_is_in_the_cache_is_not_fetched_again(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_what_is_in_the_cache_is_not_fetched_again(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A second fetch asks the store for nothing, not even whether it is there."""
         published = model.publish(write(), store)
         fetched = model.fetch(published, store, blobs, MOUNT)
@@ -527,7 +647,9 @@ class TestFetch:
         assert model.fetch(published, store, Blobs(blobs.root), MOUNT) == fetched
         assert store.streamed == []
 
-    def test_a_layer_that_the_cache_lost_or_cut_off_is_fetched_again(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_a_layer_that_the_cache_lost_or_cut_off_is_fetched_again(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A cache that somebody cleaned by half is made whole."""
         published = model.publish(write(), store)
         fetched = model.fetch(published, store, blobs, MOUNT)
@@ -537,7 +659,9 @@ class TestFetch:
         assert model.fetch(published, store, blobs, MOUNT) == fetched
         assert blobs.has(fetched.digest, fetched.size)
 
-    def test_a_damaged_memory_of_a_layer_is_made_anew(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_a_damaged_memory_of_a_layer_is_made_anew(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A note that was cut off, or written by another version of the suite, costs a fetch and no error."""
         published = model.publish(write(), store)
         fetched = model.fetch(published, store, blobs, MOUNT)
@@ -548,7 +672,9 @@ class TestFetch:
             assert model.fetch(published, store, blobs, MOUNT) == fetched
         assert model.cached_layer(published, blobs, MOUNT) == fetched
 
-    def test_what_was_learned_elsewhere_is_remembered_without_its_bytes(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_what_was_learned_elsewhere_is_remembered_without_its_bytes(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A layer that only the registry holds is known here, and fetched if its bytes are asked for."""
         published = model.publish(write(), store)
         learned = model.fetch(published, store, Blobs(blobs.root / "other"), MOUNT)
@@ -573,7 +699,12 @@ class TestFetch:
         ],
     )
     def test_bytes_that_are_not_the_published_ones_are_refused(
-        self, write: Write, store: MemoryStore, blobs: Blobs, damage: Callable[[bytes], bytes], actual: str
+        self,
+        write: Write,
+        store: MemoryStore,
+        blobs: Blobs,
+        damage: Callable[[bytes], bytes],
+        actual: str,
     ) -> None:
         """One changed, missing or additional byte anywhere is found, and told as expected against actual."""
         published = model.publish(write(), store)
@@ -581,11 +712,16 @@ class TestFetch:
         with pytest.raises(FileTampered, match="not the one that was published") as caught:
             model.fetch(published, store, blobs, MOUNT)
         assert caught.value.on == "memory: model.onnx of tiny@1"
-        assert f"expected 2050 bytes, sha256:{hashlib.sha256(WEIGHTS).hexdigest()}" in caught.value.detail
+        assert (
+            f"expected 2050 bytes, sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"
+            in caught.value.detail
+        )
         assert f"actual   {actual}, sha256:" in caught.value.detail
         assert kept(blobs) == []
 
-    def test_a_file_longer_than_promised_is_not_read_to_its_end(self, write: Write, blobs: Blobs) -> None:
+    def test_a_file_longer_than_promised_is_not_read_to_its_end(
+        self, write: Write, blobs: Blobs
+    ) -> None:
         """A store that never stops sending does not fill the disk."""
         given = 0
 
@@ -606,7 +742,9 @@ class TestFetch:
         assert given == 3
         assert kept(blobs) == []
 
-    def test_a_missing_file_is_refused_by_name(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_a_missing_file_is_refused_by_name(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A blob that somebody deleted is named by the file that it was."""
         published = model.publish(write(), store)
         del store.held[blob(b"one\n")]
@@ -615,28 +753,49 @@ class TestFetch:
         assert caught.value.on == "memory: labels.txt of tiny@1"
         assert kept(blobs) == []
 
-    def test_a_manifest_that_lies_about_a_size_is_refused(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_a_manifest_that_lies_about_a_size_is_refused(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """Size and sha256 must both be those of the bytes."""
         published = model.publish(write(), store)
         for size in (0, 1, 2049, 2051, 10**15):
-            lying = forged(store, published, lambda values, size=size: values["files"][2].update(size=size))  # type: ignore[misc]
+            lying = forged(
+                store,
+                published,
+                lambda values, size=size: values["files"][2].update(size=size),  # type: ignore[misc]
+            )
             with pytest.raises(FileTampered, match="not the one"):
                 model.fetch(lying, store, blobs, MOUNT)
         assert kept(blobs) == []
 
     @pytest.mark.parametrize(
-        "path", ["../../etc/cron.d/x", "/etc/passwd", "a\\..\\b", "labels.txt/deeper", "manifest.json", ".wh.labels.txt"]
+        "path",
+        [
+            "../../etc/cron.d/x",
+            "/etc/passwd",
+            "a\\..\\b",
+            "labels.txt/deeper",
+            "manifest.json",
+            ".wh.labels.txt",
+        ],
     )
-    def test_a_manifest_whose_paths_leave_the_folder_is_refused(self, write: Write, store: MemoryStore, blobs: Blobs, path: str) -> None:
+    def test_a_manifest_whose_paths_leave_the_folder_is_refused(
+        self, write: Write, store: MemoryStore, blobs: Blobs, path: str
+    ) -> None:
         """Nothing that a store says is written anywhere but into the model's own folder."""
         published = model.publish(write(), store)
-        hostile = forged(store, published, lambda values: values["files"].append({"path": path, "sha256": "0" * 64, "size": 1}))  # type: ignore[attr-defined]
+        hostile = forged(
+            store,
+            published,
+            lambda values: values["files"].append({"path": path, "sha256": "0" * 64, "size": 1}),  # type: ignore[attr-defined]
+        )
         with pytest.raises(ManifestInvalid):
             model.fetch(hostile, store, blobs, MOUNT)
         assert kept(blobs) == []
 
     @pytest.mark.parametrize(
-        ("weights", "kind"), [(b"\x80\x04\x95", "a pickle"), (b"PK\x03\x04x", "a zip archive"), (b"", "something else")]
+        ("weights", "kind"),
+        [(b"\x80\x04\x95", "a pickle"), (b"PK\x03\x04x", "a zip archive"), (b"", "something else")],
     )
     def test_weights_of_another_format_are_refused_though_they_are_the_published_ones(
         self, write: Write, store: MemoryStore, blobs: Blobs, weights: bytes, kind: str
@@ -650,7 +809,9 @@ class TestFetch:
             model.fetch(published, store, blobs, MOUNT)
         assert kept(blobs) == []
 
-    def test_a_manifest_that_changed_since_it_was_resolved_is_refused(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_a_manifest_that_changed_since_it_was_resolved_is_refused(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """What was decided on is what is fetched, or nothing."""
         published = model.publish(write(), store)
         other = forged(store, published, lambda values: values.update(metadata={"note": "changed"}))
@@ -660,7 +821,9 @@ class TestFetch:
         assert other.digest in caught.value.detail
         assert kept(blobs) == []
 
-    def test_an_unknown_version_is_refused(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_an_unknown_version_is_refused(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """A version that was deleted after it was resolved is named."""
         published = model.publish(write(), store)
         del store.held["models/tiny/1/manifest.json"]
@@ -675,14 +838,18 @@ class TestFetch:
             KeyboardInterrupt(),
         ],
     )
-    def test_a_fetch_that_breaks_leaves_nothing_and_can_be_run_again(self, write: Write, blobs: Blobs, error: BaseException) -> None:
+    def test_a_fetch_that_breaks_leaves_nothing_and_can_be_run_again(
+        self, write: Write, blobs: Blobs, error: BaseException
+    ) -> None:
         """Whatever stops it in the middle, nothing half-done stays, and the next run does all."""
 
         class Broken(MemoryStore):
             works = False
 
             def stream(self, name: str) -> Iterator[bytes] | None:
-                return broken() if name == blob(WEIGHTS) and not self.works else super().stream(name)
+                return (
+                    broken() if name == blob(WEIGHTS) and not self.works else super().stream(name)
+                )
 
         def broken() -> Iterator[bytes]:
             yield WEIGHTS[:1000]
@@ -696,7 +863,9 @@ class TestFetch:
         store.works = True
         assert model.fetch(published, store, blobs, MOUNT).model == published
 
-    def test_what_serves_is_not_removed_by_a_fetch_that_fails(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_what_serves_is_not_removed_by_a_fetch_that_fails(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """The layer of another version stays when a new one is refused."""
         first = model.fetch(model.publish(write("1"), store), store, blobs, MOUNT)
         second = model.publish(write("2", labels=b"two\n"), store)
@@ -708,7 +877,8 @@ class TestFetch:
 
     def test_memory_does_not_grow_with_the_model(self, write: Write, blobs: Blobs) -> None:
         """64 MB pass through in the memory of a few pieces, from the store to the cache."""
-        piece, count = 1 << 20, 64
+        piece = 1 << 20
+        count = 64
         head = b"\x08" + bytes(piece - 1)
 
         class Large(MemoryStore):
@@ -726,7 +896,11 @@ class TestFetch:
         whole = total.hexdigest()
         store = Large()
         fields = {"size": piece * count, "sha256": whole}
-        published = forged(store, model.publish(write(), store), lambda values: values["files"][2].update(fields))  # type: ignore[index]
+        published = forged(
+            store,
+            model.publish(write(), store),
+            lambda values: values["files"][2].update(fields),  # type: ignore[index]
+        )
         tracemalloc.start()
         try:
             fetched = model.fetch(published, store, blobs, MOUNT)
@@ -736,7 +910,9 @@ class TestFetch:
         assert fetched.size > piece * count
         assert peak < 6 * piece
 
-    def test_bytes_are_counted_as_they_arrive(self, write: Write, store: MemoryStore, blobs: Blobs) -> None:
+    def test_bytes_are_counted_as_they_arrive(
+        self, write: Write, store: MemoryStore, blobs: Blobs
+    ) -> None:
         """Whoever waits sees how far a fetch is; in the end all that was announced has gone by."""
         seen = Seen()
         published = model.publish(write(), store)
@@ -753,4 +929,9 @@ def test_the_digits_model_goes_through_a_folder(tmp_path: Path, blobs: Blobs) ->
     assert fetched.model == published
     shape = model.described_in(store, "digits", "latest").interface.model_dump()["input"]["shape"]
     assert shape == [None, 1, 8, 8]
-    assert manifest.published((tmp_path / "store" / "models" / "digits" / "1" / "manifest.json").read_bytes(), on="x").model == published
+    assert (
+        manifest.published(
+            (tmp_path / "store" / "models" / "digits" / "1" / "manifest.json").read_bytes(), on="x"
+        ).model
+        == published
+    )

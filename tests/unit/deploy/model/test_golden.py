@@ -20,7 +20,18 @@ from deploy.model import golden, manifest
 from deploy.model.manifest import Expect, Expected, Golden, Manifest, Request
 from deploy.records import Model
 
-RFC_6901 = {"foo": ["bar", "baz"], "": 0, "a/b": 1, "c%d": 2, "e^f": 3, "g|h": 4, "i\\j": 5, 'k"l': 6, " ": 7, "m~n": 8}
+RFC_6901 = {
+    "foo": ["bar", "baz"],
+    "": 0,
+    "a/b": 1,
+    "c%d": 2,
+    "e^f": 3,
+    "g|h": 4,
+    "i\\j": 5,
+    'k"l': 6,
+    " ": 7,
+    "m~n": 8,
+}
 WEIGHTS = b"\x08" + bytes(3_000_000)
 
 
@@ -85,7 +96,9 @@ def test_every_place_has_a_pointer(document: dict[str, Any]) -> None:
 
 def judged(content: bytes, *expected: Expected, status: int = 200) -> tuple[str, str]:
     """The answer in short and the problem, for an answer that should have status 200 and those places."""
-    case = Golden(name="a", request=Request(path="/"), expect=Expect.model_validate({"json": expected}))
+    case = Golden(
+        name="a", request=Request(path="/"), expect=Expect.model_validate({"json": expected})
+    )
     return golden._judged(case, status, content)
 
 
@@ -101,7 +114,18 @@ def test_the_promised_value_is_a_hit(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("promised", "answer"), [("a", "b"), (1, True), (1, 1.0), (0, False), (None, 0), ("1", 1), ("None", None), ("a", ["a"]), (True, 1)]
+    ("promised", "answer"),
+    [
+        ("a", "b"),
+        (1, True),
+        (1, 1.0),
+        (0, False),
+        (None, 0),
+        ("1", 1),
+        ("None", None),
+        ("a", ["a"]),
+        (True, 1),
+    ],
 )
 def test_another_value_or_type_is_a_miss(promised: object, answer: object) -> None:
     """What looks alike in Python is told apart as JSON tells it apart."""
@@ -111,7 +135,9 @@ def test_another_value_or_type_is_a_miss(promised: object, answer: object) -> No
 def test_a_missing_place_is_a_miss_even_for_null() -> None:
     """Null was promised, and is not what a missing member is."""
     assert judged(b"{}", Expected(at="/a", equals=None))[1] == "/a: expected None, got nothing"
-    assert judged(b"{}", Expected(at="/a", near=1.0))[1] == "/a: expected 1.0 within 0.0, got nothing"
+    assert (
+        judged(b"{}", Expected(at="/a", near=1.0))[1] == "/a: expected 1.0 within 0.0, got nothing"
+    )
 
 
 @pytest.mark.parametrize("answer", [94.0, 96.0, 95, 95.5])
@@ -121,12 +147,26 @@ def test_a_number_within_the_tolerance_is_a_hit(answer: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [93.99, 96.01, "95", True, None, [95], pytest.param(10**400, id="huge"), float("nan"), float("inf"), -float("inf")]
+    "answer",
+    [
+        93.99,
+        96.01,
+        "95",
+        True,
+        None,
+        [95],
+        pytest.param(10**400, id="huge"),
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+    ],
 )
 def test_everything_else_is_not_near(answer: object) -> None:
     """No text, no truth value, nothing infinite and no number beyond all floats is near a number."""
-    assert problem(True, near=1.0) == "/a: expected 1.0 within 0.0, got True"  # noqa: FBT003  an answer
-    assert problem(answer, near=95.0, tolerance=1.0).startswith("/a: expected 95.0 within 1.0, got ")
+    assert problem(True, near=1.0) == "/a: expected 1.0 within 0.0, got True"  # noqa: FBT003 - an answer
+    assert problem(answer, near=95.0, tolerance=1.0).startswith(
+        "/a: expected 95.0 within 1.0, got "
+    )
 
 
 def test_no_tolerance_means_that_very_number() -> None:
@@ -149,7 +189,10 @@ def test_every_place_is_compared_and_every_miss_is_said() -> None:
 
 def test_another_status_is_a_miss_whatever_the_body_says() -> None:
     """The status is a promise of its own, and its body shows why it was broken."""
-    assert judged(b'{"a": 1}', Expected(at="/a", equals=1), status=500) == ('{"a": 1}', 'expected status 200, got 500: {"a": 1}')
+    assert judged(b'{"a": 1}', Expected(at="/a", equals=1), status=500) == (
+        '{"a": 1}',
+        'expected status 200, got 500: {"a": 1}',
+    )
 
 
 def test_an_answer_without_promised_places_need_not_be_json() -> None:
@@ -157,14 +200,19 @@ def test_an_answer_without_promised_places_need_not_be_json() -> None:
     assert judged(b"Healthy") == ("Healthy", "")
 
 
-@pytest.mark.parametrize(("content", "problem"), [("seven, surely", ""), ("a four", "expected 'seven' in the answer, got: a four")])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [("seven, surely", ""), ("a four", "expected 'seven' in the answer, got: a four")],
+)
 def test_an_answer_of_another_form_must_hold_the_promised_text(content: str, problem: str) -> None:
     """An application that answers in plain text or HTML has something to promise, too."""
     case = Golden(name="a", request=Request(path="/"), expect=Expect(contains="seven"))
     assert golden._judged(case, 200, content.encode()) == (content, problem)
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe\x00", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"\xff\xfe\x00", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"]
+)
 def test_an_answer_that_is_no_json_is_a_miss(content: bytes) -> None:
     """Whatever comes back, playing a case ends with a verdict."""
     assert judged(content, Expected(at="/a", equals=1))[1].startswith("expected JSON, got: ")
@@ -183,11 +231,29 @@ def published(body: bytes = b'{"input": []}') -> Manifest:
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for path, data in (("a.onnx", WEIGHTS), ("labels.txt", b"one\n"), ("requests/z.json", body))
     ]
-    case = {"name": "one", "request": {"method": "POST", "path": "/score", "body": "requests/z.json"}, "expect": {}}
+    case = {
+        "name": "one",
+        "request": {"method": "POST", "path": "/score", "body": "requests/z.json"},
+        "expect": {},
+    }
     plain = {"name": "two", "request": {"path": "/healthz"}, "expect": {}}
-    interface = {"model": "a.onnx", "labels": "labels.txt", "input": {}, "output": {}, "preprocessing": {}}
+    interface = {
+        "model": "a.onnx",
+        "labels": "labels.txt",
+        "input": {},
+        "output": {},
+        "preprocessing": {},
+    }
     return Manifest.model_validate(
-        {"schema": 1, "name": "m", "version": "1", "format": "onnx", "interface": interface, "golden": [case, plain], "files": files}
+        {
+            "schema": 1,
+            "name": "m",
+            "version": "1",
+            "format": "onnx",
+            "interface": interface,
+            "golden": [case, plain],
+            "files": files,
+        }
     )
 
 
@@ -196,9 +262,13 @@ def shipped(found: Manifest, root: str = "model", body: bytes = b'{"input": []}'
     contents = {"a.onnx": WEIGHTS, "labels.txt": b"one\n", "requests/z.json": body}
 
     def entries() -> Iterator[layer.Entry]:
-        yield layer.Entry(PurePosixPath(root, manifest.PUBLISHED_FILE), len(found.text), [found.text])
+        yield layer.Entry(
+            PurePosixPath(root, manifest.PUBLISHED_FILE), len(found.text), [found.text]
+        )
         for file in found.ordered:
-            yield layer.Entry(PurePosixPath(root, file.path), len(contents[file.path]), [contents[file.path]])
+            yield layer.Entry(
+                PurePosixPath(root, file.path), len(contents[file.path]), [contents[file.path]]
+            )
 
     sink = io.BytesIO()
     layer.write(entries(), sink)
@@ -227,7 +297,11 @@ def test_a_layer_of_another_model_is_refused() -> None:
     assert other.digest in caught.value.what
 
 
-@pytest.mark.parametrize("body", [b"", b'{"input": [1]}', b'{"input": []}' + bytes(100_000_000)], ids=["none", "another", "longer"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b'{"input": [1]}', b'{"input": []}' + bytes(100_000_000)],
+    ids=["none", "another", "longer"],
+)
 def test_a_layer_with_another_request_than_described_is_refused(body: bytes) -> None:
     """It would prove something else; and whatever its length, no more of it is read than the manifest says."""
     found = published()
@@ -242,7 +316,9 @@ def test_a_layer_without_a_golden_request_is_refused() -> None:
     """A request that is promised and not there is said, though all else was read in looking for it."""
     found = published()
     sink = io.BytesIO()
-    layer.write([layer.Entry(PurePosixPath("model/manifest.json"), len(found.text), [found.text])], sink)
+    layer.write(
+        [layer.Entry(PurePosixPath("model/manifest.json"), len(found.text), [found.text])], sink
+    )
     sink.seek(0)
     with pytest.raises(ManifestInvalid, match="ends before its golden cases"):
         golden.proof(found.model, sink)

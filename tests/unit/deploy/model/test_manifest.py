@@ -40,11 +40,19 @@ VALUES: dict[str, Any] = {
     "golden": [
         {
             "name": "one",
-            "request": {"method": "POST", "path": "/score", "headers": {"Content-Type": "application/json"}, "body": "golden/one.json"},
+            "request": {
+                "method": "POST",
+                "path": "/score",
+                "headers": {"Content-Type": "application/json"},
+                "body": "golden/one.json",
+            },
             "expect": {
                 "status": 200,
                 "within_ms": 5000.0,
-                "json": [{"at": "/a", "equals": "é"}, {"at": "/b/0", "near": 1.5, "tolerance": 0.5}],
+                "json": [
+                    {"at": "/a", "equals": "é"},
+                    {"at": "/b/0", "near": 1.5, "tolerance": 0.5},
+                ],
             },
         }
     ],
@@ -69,7 +77,9 @@ expect = { status = 204 }
 
 def text(values: Any) -> bytes:
     """The values in the one JSON form."""
-    return (json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    return (
+        json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+    ).encode()
 
 
 def changed(change: Callable[[Any], object]) -> bytes:
@@ -89,7 +99,9 @@ def refused(data: bytes) -> ManifestInvalid:
 
 def with_file(path: Any, **fields: Any) -> bytes:
     """The manifest with one more file."""
-    return changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1, **fields}))
+    return changed(
+        lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1, **fields})
+    )
 
 
 def expecting(**fields: Any) -> bytes:
@@ -109,7 +121,12 @@ def test_a_published_manifest_is_read_as_it_was_written() -> None:
 def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
     """The application's own part of the description reaches it untouched."""
     data = changed(lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}]))
-    assert json.loads(manifest.published(data, on="x").text)["interface"]["windows"] == [1, 2.5, None, {"deep": "é"}]
+    assert json.loads(manifest.published(data, on="x").text)["interface"]["windows"] == [
+        1,
+        2.5,
+        None,
+        {"deep": "é"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +146,21 @@ def test_another_form_of_the_same_values_is_refused(other: bytes) -> None:
     assert "canonical form" in refused(other).what
 
 
-@pytest.mark.parametrize("bad", [b"", b"null", b"[]", b"7", b'{"schema":1}', b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b'"\\ud800"'])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"7",
+        b'{"schema":1}',
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"1" * 5000,
+        b'"\\ud800"',
+    ],
+)
 def test_what_is_no_manifest_at_all_is_refused(bad: bytes) -> None:
     """Whatever lies where a manifest should be, the answer is an error that names the place."""
     refused(bad)
@@ -143,16 +174,30 @@ def test_no_bytes_crash_the_reader(data: bytes) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just("\ud800"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
 
-@given(st.sampled_from(["files", "interface", "golden", "metadata", "name", "version", "schema", "format"]), JSON)
+@given(
+    st.sampled_from(
+        ["files", "interface", "golden", "metadata", "name", "version", "schema", "format"]
+    ),
+    JSON,
+)
 def test_no_values_crash_the_reader(key: str, value: object) -> None:
     """Any JSON at any place is a manifest, in its own form, or an error of ours."""
-    data = json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    data = (
+        json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    )
     try:
         found = manifest.published(data, on="x")
     except ManifestInvalid:
@@ -160,7 +205,9 @@ def test_no_values_crash_the_reader(key: str, value: object) -> None:
     assert found.text == data
 
 
-@pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"[" * 300 + b"]" * 300])
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"[" * 300 + b"]" * 300]
+)
 def test_values_that_json_has_no_form_for_are_refused(value: bytes) -> None:
     """Free metadata is not free to make a manifest that cannot be written again."""
     refused(text(VALUES).replace(b"0.9", value))
@@ -179,12 +226,20 @@ def test_a_manifest_larger_than_a_megabyte_is_refused_unparsed() -> None:
         ("owner", lambda values: values.update(owner="me")),
         ("files.0.mode", lambda values: values["files"][0].update(mode=7)),
         ("golden.0.retries", lambda values: values["golden"][0].update(retries=3)),
-        ("golden.0.request.url", lambda values: values["golden"][0]["request"].update(url="http://x")),
+        (
+            "golden.0.request.url",
+            lambda values: values["golden"][0]["request"].update(url="http://x"),
+        ),
         ("golden.0.expect.body", lambda values: values["golden"][0]["expect"].update(body="x")),
-        ("golden.0.expect.json.0.like", lambda values: values["golden"][0]["expect"]["json"][0].update(like="x")),
+        (
+            "golden.0.expect.json.0.like",
+            lambda values: values["golden"][0]["expect"]["json"][0].update(like="x"),
+        ),
     ],
 )
-def test_a_key_that_nobody_reads_is_refused_with_its_path(where: str, change: Callable[[Any], object]) -> None:
+def test_a_key_that_nobody_reads_is_refused_with_its_path(
+    where: str, change: Callable[[Any], object]
+) -> None:
     """A promise that is mistyped must not be a promise that is not kept."""
     assert refused(changed(change)).detail.strip().startswith(f"{where}: ")
 
@@ -207,15 +262,32 @@ def test_a_key_that_nobody_reads_is_refused_with_its_path(where: str, change: Ca
         ("files.0.size", lambda values: values["files"][0].update(size=1.5)),
         ("files.0.sha256", lambda values: values["files"][0].update(sha256="A" * 64)),
         ("golden.0.name", lambda values: values["golden"][0].update(name="a b")),
-        ("golden.0.request.method", lambda values: values["golden"][0]["request"].update(method="DELETE")),
-        ("golden.0.request.path", lambda values: values["golden"][0]["request"].update(path="http://elsewhere/")),
-        ("golden.0.request.path", lambda values: values["golden"][0]["request"].update(path="/a b")),
-        ("golden.0.request.headers.A", lambda values: values["golden"][0]["request"].update(headers={"A": "b\r\nEvil: c"})),
+        (
+            "golden.0.request.method",
+            lambda values: values["golden"][0]["request"].update(method="DELETE"),
+        ),
+        (
+            "golden.0.request.path",
+            lambda values: values["golden"][0]["request"].update(path="http://elsewhere/"),
+        ),
+        (
+            "golden.0.request.path",
+            lambda values: values["golden"][0]["request"].update(path="/a b"),
+        ),
+        (
+            "golden.0.request.headers.A",
+            lambda values: values["golden"][0]["request"].update(headers={"A": "b\r\nEvil: c"}),
+        ),
         ("golden.0.expect.status", lambda values: values["golden"][0]["expect"].update(status=99)),
-        ("golden.0.expect.within_ms", lambda values: values["golden"][0]["expect"].update(within_ms=0)),
+        (
+            "golden.0.expect.within_ms",
+            lambda values: values["golden"][0]["expect"].update(within_ms=0),
+        ),
     ],
 )
-def test_a_value_that_breaks_a_rule_is_refused_with_its_path(where: str, change: Callable[[Any], object]) -> None:
+def test_a_value_that_breaks_a_rule_is_refused_with_its_path(
+    where: str, change: Callable[[Any], object]
+) -> None:
     """Each part of a manifest has a form, and the error says which part has not."""
     assert refused(changed(change)).detail.strip().startswith(f"{where}: ")
 
@@ -258,24 +330,44 @@ def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
     assert "files.3.path" in refused(with_file(path)).detail
 
 
-@pytest.mark.parametrize("path", ["a", "a/b/c.bin", "name with spaces.txt", "größe/模型.bin", "..a", ".hidden", "a.wh.b", "x" * 200])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        "a/b/c.bin",
+        "name with spaces.txt",
+        "größe/模型.bin",
+        "..a",
+        ".hidden",
+        "a.wh.b",
+        "x" * 200,
+    ],
+)
 def test_a_plain_path_is_taken(path: str) -> None:
     """Names are otherwise free."""
-    files = manifest.published(changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})), on="x").files
+    files = manifest.published(
+        changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})),
+        on="x",
+    ).files
     assert files[-1] == ModelFile(path=path, size=1, sha256=SHA)
 
 
 def test_a_file_cannot_be_a_link() -> None:
     """The format has no word for one; whatever is added to a file is a key that nobody reads."""
     for word in ("link", "target", "type", "symlink"):
-        assert f"files.3.{word}: Extra inputs are not permitted" in refused(with_file("x", **{word: "/etc/passwd"})).detail
+        assert (
+            f"files.3.{word}: Extra inputs are not permitted"
+            in refused(with_file("x", **{word: "/etc/passwd"})).detail
+        )
 
 
 def test_whoever_reads_a_stored_manifest_is_not_told_to_mend_it() -> None:
     """A version never changes; an author's description does."""
     assert "publish the model again under a new version" in refused(with_file("/etc/passwd")).next
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.described(TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml")
+        manifest.described(
+            TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml"
+        )
     assert "mend them" in caught.value.next
 
 
@@ -295,9 +387,13 @@ def with_bodies(*sizes: int) -> bytes:
 
     def add(values: Any) -> None:
         names = [f"golden/{number}.json" for number in range(len(sizes))]
-        values["files"][:1] = [{"path": name, "sha256": SHA, "size": size} for name, size in zip(names, sizes, strict=True)]
+        values["files"][:1] = [
+            {"path": name, "sha256": SHA, "size": size}
+            for name, size in zip(names, sizes, strict=True)
+        ]
         values["golden"] = [
-            {"name": f"case-{number}", "request": {"path": "/", "body": name}, "expect": {}} for number, name in enumerate(names)
+            {"name": f"case-{number}", "request": {"path": "/", "body": name}, "expect": {}}
+            for number, name in enumerate(names)
         ]
 
     return changed(add)
@@ -308,7 +404,9 @@ def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
     half = manifest.MAX_BODIES // 2
     assert manifest.published(with_bodies(half, half), on="m").golden
     assert "golden cases have more than" in refused(with_bodies(half, half + 1)).detail
-    assert manifest.published(changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m").golden
+    assert manifest.published(
+        changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
+    ).golden
 
 
 @pytest.mark.parametrize(
@@ -319,7 +417,9 @@ def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
         ("golden/one.json", lambda values: values["files"].pop(0)),
     ],
 )
-def test_a_file_that_is_spoken_of_must_be_listed(missing: str, change: Callable[[Any], object]) -> None:
+def test_a_file_that_is_spoken_of_must_be_listed(
+    missing: str, change: Callable[[Any], object]
+) -> None:
     """Weights, labels and golden requests come with the model."""
     assert f"{missing!r} is spoken of but is not among the files" in refused(changed(change)).detail
 
@@ -349,7 +449,11 @@ def test_an_expected_value_keeps_its_type(value: object) -> None:
 
 def test_golden_requests_come_first_in_the_layer() -> None:
     """The proof can be read without the weights, whatever the names are."""
-    data = changed(lambda values: values["files"].insert(0, {"path": "a-large-one.bin", "sha256": SHA, "size": 1}))
+    data = changed(
+        lambda values: values["files"].insert(
+            0, {"path": "a-large-one.bin", "sha256": SHA, "size": 1}
+        )
+    )
     assert [file.path for file in manifest.published(data, on="x").ordered] == [
         "golden/one.json",
         "a-large-one.bin",
@@ -361,7 +465,11 @@ def test_golden_requests_come_first_in_the_layer() -> None:
 def test_an_authors_description_is_read() -> None:
     """The digits model of these tests is described as the documentation says."""
     found = manifest.described((DIGITS / "model.toml").read_bytes(), on="x")
-    assert (found.name, found.version, [case.name for case in found.golden]) == ("digits", "1", ["three", "seven"])
+    assert (found.name, found.version, [case.name for case in found.golden]) == (
+        "digits",
+        "1",
+        ["three", "seven"],
+    )
 
 
 def test_minus_one_stands_for_a_free_dimension() -> None:
@@ -374,16 +482,31 @@ def test_minus_one_stands_for_a_free_dimension() -> None:
 
 def test_an_interface_may_be_arranged_in_any_way() -> None:
     """A model with several inputs and no labels is described as its application likes to read it."""
-    other = TOML.replace("input = { shape = [-1, 8, 8] }", 'inputs = [{ name = "a", shape = [-1] }, { name = "b", shape = [-1, 2] }]')
-    interface = manifest.described(other.replace('labels = "labels.txt"', "").encode(), on="x").interface
+    other = TOML.replace(
+        "input = { shape = [-1, 8, 8] }",
+        'inputs = [{ name = "a", shape = [-1] }, { name = "b", shape = [-1, 2] }]',
+    )
+    interface = manifest.described(
+        other.replace('labels = "labels.txt"', "").encode(), on="x"
+    ).interface
     assert interface.labels is None
-    assert interface.model_dump()["inputs"] == [{"name": "a", "shape": [None]}, {"name": "b", "shape": [None, 2]}]
+    assert interface.model_dump()["inputs"] == [
+        {"name": "a", "shape": [None]},
+        {"name": "b", "shape": [None, 2]},
+    ]
 
 
 def test_what_the_author_left_out_has_defaults() -> None:
     """A golden case needs a path and no more."""
-    case = manifest.described(TOML.replace("expect = { status = 204 }", "expect = {}").encode(), on="x").golden[0]
-    assert (case.request.method, case.request.body, case.expect.status, case.expect.within_ms) == ("GET", None, 200, 5000.0)
+    case = manifest.described(
+        TOML.replace("expect = { status = 204 }", "expect = {}").encode(), on="x"
+    ).golden[0]
+    assert (case.request.method, case.request.body, case.expect.status, case.expect.within_ms) == (
+        "GET",
+        None,
+        200,
+        5000.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -406,7 +529,14 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
 
 
 @pytest.mark.parametrize(
-    "bad", [b"name: digits", b"\xff", b"a = " + b"[" * 100_000, b"a = " + b"1" * 5000, b"x" * (manifest.MAX_BYTES + 1)]
+    "bad",
+    [
+        b"name: digits",
+        b"\xff",
+        b"a = " + b"[" * 100_000,
+        b"a = " + b"1" * 5000,
+        b"x" * (manifest.MAX_BYTES + 1),
+    ],
 )
 def test_what_is_no_toml_is_refused(bad: bytes) -> None:
     """Another format, another encoding, no end of brackets, or of digits: each is an error that names the file."""
@@ -419,7 +549,11 @@ def test_a_published_form_is_made_of_the_authors() -> None:
     """What was left out stays out, dates become text, and the published form reads back as the same model."""
     author = manifest.described((TOML + "[metadata]\ntrained = 2026-01-02\n").encode(), on="x")
     files = [{"path": name, "size": 1, "sha256": SHA} for name in ("labels.txt", "model.onnx")]
-    made = Manifest.model_validate({**author.model_dump(by_alias=True, exclude_unset=True), "schema": 1, "files": files})
+    made = Manifest.model_validate(
+        {**author.model_dump(by_alias=True, exclude_unset=True), "schema": 1, "files": files}
+    )
     assert json.loads(made.text)["metadata"] == {"trained": "2026-01-02"}
-    assert json.loads(made.text)["golden"] == [{"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}]
+    assert json.loads(made.text)["golden"] == [
+        {"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}
+    ]
     assert manifest.published(made.text, on="x").model == made.model

@@ -25,7 +25,9 @@ from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
-A, B, C = release("a"), release("b"), release("c")
+A = release("a")
+B = release("b")
+C = release("c")
 NOW = datetime(2026, 2, 3, tzinfo=UTC)
 
 
@@ -48,7 +50,12 @@ def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None
     assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
     assert target.serves(B)
     assert target.history()[-1] == done
-    assert (done.attempt.id, done.outcome, done.attempt.by, done.attempt.at) == (2, "succeeded", "ada", NOW)
+    assert (done.attempt.id, done.outcome, done.attempt.by, done.attempt.at) == (
+        2,
+        "succeeded",
+        "ada",
+        NOW,
+    )
 
 
 def test_a_release_is_proven_at_the_front_door(target: MemoryTarget) -> None:
@@ -111,17 +118,30 @@ def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None
     """As when the place itself went away; what brings it back comes before running again."""
     target.served(rollout(1, A))
     for broken in (A, B):
-        target.breaks(broken, EngineUnavailable("the engine stopped answering", on="replica-3", next="start it"))
+        target.breaks(
+            broken,
+            EngineUnavailable("the engine stopped answering", on="replica-3", next="start it"),
+        )
     with pytest.raises(UndoFailed) as caught:
         applied(target, B)
-    assert caught.value.what == "the engine stopped answering; and the previous release could not be put back"
+    assert (
+        caught.value.what
+        == "the engine stopped answering; and the previous release could not be put back"
+    )
     assert caught.value.next.startswith("start it; ")
 
 
 @pytest.mark.parametrize(
-    ("interruption", "why"), [(KeyboardInterrupt(), "interrupted"), (SystemExit(1), "SystemExit"), (ValueError("a bug"), "ValueError")]
+    ("interruption", "why"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(1), "SystemExit"),
+        (ValueError("a bug"), "ValueError"),
+    ],
 )
-def test_a_rollout_that_is_interrupted_is_undone(target: MemoryTarget, interruption: BaseException, why: str) -> None:
+def test_a_rollout_that_is_interrupted_is_undone(
+    target: MemoryTarget, interruption: BaseException, why: str
+) -> None:
     """Whatever ends it, the previous release is put back before the process goes, and the history names it."""
     target.served(rollout(1, A))
     target.breaks(B, interruption)
@@ -157,7 +177,9 @@ def test_a_release_whose_success_cannot_be_written_down_is_taken_back(target: Me
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", FULL.what)
 
 
-def test_what_cannot_be_removed_after_a_success_takes_nothing_back(target: MemoryTarget, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_removed_after_a_success_takes_nothing_back(
+    target: MemoryTarget, caplog: pytest.LogCaptureFixture
+) -> None:
     """The command fails, because somebody has to see to it, and says that the release serves."""
     target.served(rollout(1, A))
     target.fails("settle b1", FULL)
@@ -184,7 +206,14 @@ def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) ->
     target.served(rollout(1, A), rollout(2, B, "unfinished"))
     target.standing += [(B.image.digest, "serving")]
     applied(target, C)
-    assert target.happened == ["shift a1", "settle a1 c1", "begin 3", "shift c1", "end 3", "settle c1"]
+    assert target.happened == [
+        "shift a1",
+        "settle a1 c1",
+        "begin 3",
+        "shift c1",
+        "end 3",
+        "settle c1",
+    ]
     assert target.serves(C)
 
 
@@ -241,11 +270,15 @@ def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
 
 def decided(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
     """Applies a release that was chosen by that history."""
-    return apply(value, target, PROOF, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer())
+    return apply(
+        value, target, PROOF, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer()
+    )
 
 
 @pytest.mark.parametrize("seen", [(), (rollout(1, A),)])
-def test_what_was_decided_before_somebody_else_released_is_not_done(target: MemoryTarget, seen: tuple[Rollout, ...]) -> None:
+def test_what_was_decided_before_somebody_else_released_is_not_done(
+    target: MemoryTarget, seen: tuple[Rollout, ...]
+) -> None:
     """It would take back what nobody had seen; who made it is told."""
     target.served(rollout(1, A), rollout(2, B))
     with pytest.raises(RolloutLocked, match="somebody else released meanwhile: ada, release 2"):
@@ -256,7 +289,9 @@ def test_what_was_decided_before_somebody_else_released_is_not_done(target: Memo
 
 
 @pytest.mark.parametrize("later", [(), (rollout(2, B, "undone"),), (rollout(2, B, "unfinished"),)])
-def test_what_was_decided_on_what_still_serves_is_done(target: MemoryTarget, later: tuple[Rollout, ...]) -> None:
+def test_what_was_decided_on_what_still_serves_is_done(
+    target: MemoryTarget, later: tuple[Rollout, ...]
+) -> None:
     """Attempts that came to nothing have changed nothing."""
     target.served(rollout(1, A), *later)
     assert decided(target, C, rollout(1, A)).succeeded
@@ -275,14 +310,24 @@ def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None
 
 def test_the_history_says_which_ci_run_asked_for_a_rollout(target: MemoryTarget) -> None:
     """So that its log is found again; where a person asked there is none."""
-    done = apply(A, target, PROOF, trigger="promote", by="ci", run="https://ci.example/7", play=FakePlayer())
-    assert (target.history()[0].attempt.trigger, done.attempt.run) == ("promote", "https://ci.example/7")
+    done = apply(
+        A, target, PROOF, trigger="promote", by="ci", run="https://ci.example/7", play=FakePlayer()
+    )
+    assert (target.history()[0].attempt.trigger, done.attempt.run) == (
+        "promote",
+        "https://ci.example/7",
+    )
     assert applied(target, B).attempt.run == ""
 
 
 def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
     """A history is read in other places than where it was written."""
-    assert apply(A, target, PROOF, trigger="release", by="ada", play=FakePlayer()).attempt.at.utcoffset() is not None
+    assert (
+        apply(
+            A, target, PROOF, trigger="release", by="ada", play=FakePlayer()
+        ).attempt.at.utcoffset()
+        is not None
+    )
 
 
 # --- proving before requests go there
@@ -292,7 +337,8 @@ BESIDE = Entrance("http://beside")
 
 def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) -> None:
     """Where the target lets them be asked; the front door is asked after that."""
-    target.beside, play = BESIDE, FakePlayer()
+    target.beside = BESIDE
+    play = FakePlayer()
     apply(A, target, PROOF, trigger="release", by="ada", play=play)
     assert play.played == [(BESIDE.url, ("three",)), (target.url, ("three",))]
 
@@ -300,7 +346,8 @@ def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) 
 def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarget) -> None:
     """The front door is not asked, and it is told where the wrong answer came from."""
     target.served(rollout(1, A))
-    target.beside, play = BESIDE, FakePlayer()
+    target.beside = BESIDE
+    play = FakePlayer()
     play.wrong[BESIDE.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss) as caught:
         apply(B, target, PROOF, trigger="release", by="ada", play=play)
@@ -313,7 +360,8 @@ def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarge
 def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
     """It served until now, and its model's golden cases are not those of the release that failed."""
     target.served(rollout(1, A))
-    target.beside, play = BESIDE, FakePlayer()
+    target.beside = BESIDE
+    play = FakePlayer()
     play.wrong[target.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         apply(B, target, PROOF, trigger="release", by="ada", play=play)
@@ -322,7 +370,8 @@ def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
 
 def test_what_was_held_long_enough_is_proven_at_the_front_door_alone(target: MemoryTarget) -> None:
     """Somebody has decided that it takes over."""
-    target.beside, play = BESIDE, FakePlayer()
+    target.beside = BESIDE
+    play = FakePlayer()
     apply(A, target, PROOF, trigger="release", by="ada", hold=False, play=play)
     assert [url for url, _ in play.played] == [target.url]
 
@@ -348,7 +397,9 @@ def test_replicas_that_stand_by_hold_up_nothing(target: MemoryTarget) -> None:
     assert target.serves(C)
 
 
-def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(target: MemoryTarget) -> None:
+def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(
+    target: MemoryTarget,
+) -> None:
     """It puts nothing back, writes nothing down, and says why."""
     target.served(rollout(1, A))
     target.breaks(B, RolloutLocked("the lease was lost", on="environment local", next="run again"))
@@ -369,7 +420,11 @@ def test_an_attempt_whose_deployer_is_gone_is_taken_back(target: MemoryTarget) -
     assert target.happened == ["shift a1", "settle a1", "end 2"]
     assert target.serves(A)
     assert target.history()[-1] == done
-    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (2, "undone", "given up by ada")
+    assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
+        2,
+        "undone",
+        "given up by ada",
+    )
     assert done.ending
     assert done.ending.at == NOW
 
@@ -382,8 +437,12 @@ def test_a_first_attempt_that_is_given_up_leaves_nothing(target: MemoryTarget) -
     assert target.replicas() == ()
 
 
-@pytest.mark.parametrize("history", [(), (rollout(1, A),), (rollout(1, A, "unfinished"), rollout(2, A, "undone"))])
-def test_what_has_ended_cannot_be_given_up(target: MemoryTarget, history: tuple[Rollout, ...]) -> None:
+@pytest.mark.parametrize(
+    "history", [(), (rollout(1, A),), (rollout(1, A, "unfinished"), rollout(2, A, "undone"))]
+)
+def test_what_has_ended_cannot_be_given_up(
+    target: MemoryTarget, history: tuple[Rollout, ...]
+) -> None:
     """Nothing is changed then."""
     target.served(*history)
     with pytest.raises(ReleaseUnknown, match="nothing is under way"):
@@ -426,8 +485,12 @@ def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
     assert "rollback" in caught.value.next
 
 
-@pytest.mark.parametrize(("outcome", "expected"), [("succeeded", 2), ("undone", 1), ("failed", 1), ("unfinished", 1)])
-def test_what_should_serve_is_what_was_proven_last(outcome: Literal["succeeded", "undone", "failed", "unfinished"], expected: int) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "expected"), [("succeeded", 2), ("undone", 1), ("failed", 1), ("unfinished", 1)]
+)
+def test_what_should_serve_is_what_was_proven_last(
+    outcome: Literal["succeeded", "undone", "failed", "unfinished"], expected: int
+) -> None:
     """Attempts that were taken back, or whose end nobody wrote down, do not count."""
     now = current((rollout(1, A), rollout(2, B, outcome)))
     assert now is not None
@@ -436,6 +499,9 @@ def test_what_should_serve_is_what_was_proven_last(outcome: Literal["succeeded",
 
 def test_the_end_of_a_log_is_shown_as_such() -> None:
     """Lines are indented under what they belong to; a replica that wrote nothing is said to have written nothing."""
-    assert failed("a replica ended", "replica-1", "one\ntwo\n").detail == "  its log ends with:\n    one\n    two"
+    assert (
+        failed("a replica ended", "replica-1", "one\ntwo\n").detail
+        == "  its log ends with:\n    one\n    two"
+    )
     assert isinstance(failed("a replica ended", "replica-1", ""), ReleaseError)
     assert failed("a replica ended", "replica-1", "").detail.endswith("(nothing)")

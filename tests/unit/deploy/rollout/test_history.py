@@ -47,7 +47,9 @@ def past(*steps: str) -> tuple[Rollout, ...]:
         (("z0", "a1", "b2", "a1", "c3", "a1<"), None, 3),
     ],
 )
-def test_a_rollback_goes_to_the_last_that_was_different(steps: tuple[str, ...], only: Only | None, expected: int) -> None:
+def test_a_rollback_goes_to_the_last_that_was_different(
+    steps: tuple[str, ...], only: Only | None, expected: int
+) -> None:
     """In what shall be taken back, among what was proven; and twice is two steps back, not there and back again."""
     assert to_go_back_to(past(*steps), None, only).attempt.id == expected
 
@@ -64,7 +66,9 @@ def test_a_rollback_goes_to_the_last_that_was_different(steps: tuple[str, ...], 
         (("a1", "a2", "a1<"), "model"),
     ],
 )
-def test_where_nothing_was_different_there_is_nothing_to_go_back_to(steps: tuple[str, ...], only: Only | None) -> None:
+def test_where_nothing_was_different_there_is_nothing_to_go_back_to(
+    steps: tuple[str, ...], only: Only | None
+) -> None:
     """It is said for which half."""
     with pytest.raises(ReleaseUnknown, match=f"no earlier {only or 'release'} to go back to"):
         to_go_back_to(past(*steps), None, only)
@@ -74,7 +78,12 @@ def test_where_nothing_was_different_there_is_nothing_to_go_back_to(steps: tuple
 def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> None:
     """By its number in the history, also to one that was taken back by a rollback before."""
     history = past("a1", "b2", "a1<", "c3")
-    assert [to_go_back_to(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert [to_go_back_to(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize("number", [2, 3, 9])
@@ -87,7 +96,9 @@ def test_a_release_that_never_served_cannot_be_gone_back_to(number: int) -> None
 
 @pytest.mark.parametrize("steps", [(), ("a1!",), ("a1?",)])
 @pytest.mark.parametrize("number", [None, 1])
-def test_where_nothing_was_released_there_is_nothing_to_go_back_to(steps: tuple[str, ...], number: int | None) -> None:
+def test_where_nothing_was_released_there_is_nothing_to_go_back_to(
+    steps: tuple[str, ...], number: int | None
+) -> None:
     """The way to a first release is named."""
     with pytest.raises(ReleaseUnknown, match="nothing has been released here yet") as caught:
         to_go_back_to(past(*steps), number, None)

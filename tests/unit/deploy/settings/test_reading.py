@@ -66,8 +66,17 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     """Names and a base image are all that must be said; the rest has defaults that work on one machine."""
     settings = read(tmp_path, WHOLE)
     local = docker(tmp_path)
-    assert (settings.app.port, settings.model.mount, settings.model.store) == (8080, "/model", ".twinship/store")
-    assert (local.target, local.replicas, local.url, local.registry) == ("docker", 2, "http://127.0.0.1:8080", "127.0.0.1:5000")
+    assert (settings.app.port, settings.model.mount, settings.model.store) == (
+        8080,
+        "/model",
+        ".twinship/store",
+    )
+    assert (local.target, local.replicas, local.url, local.registry) == (
+        "docker",
+        2,
+        "http://127.0.0.1:8080",
+        "127.0.0.1:5000",
+    )
 
 
 def test_this_project_has_settings_of_its_own() -> None:
@@ -116,14 +125,22 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("[environments.local]\nreplica = 3", "environments.local.replica: unknown key; did you mean 'replicas'?"),
-        ("[image.wheels]\nrequirement = 'x'", "image.wheels.requirement: unknown key; did you mean 'requirements'?"),
+        (
+            "[environments.local]\nreplica = 3",
+            "environments.local.replica: unknown key; did you mean 'replicas'?",
+        ),
+        (
+            "[image.wheels]\nrequirement = 'x'",
+            "image.wheels.requirement: unknown key; did you mean 'requirements'?",
+        ),
         ("[apps]", "apps: unknown key; did you mean 'app'?"),
         ("[zzz]", "zzz: unknown key; known here: app, environments, image, model"),
         ("[model.zzz]", "model.zzz: unknown key; known here: mount, name, sample, store"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, line: str, problem: str) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    tmp_path: Path, line: str, problem: str
+) -> None:
     """A typing mistake is not a setting that silently does nothing."""
     assert problem in problems(tmp_path, WHOLE.replace("[environments.local]\n", "") + line)
 
@@ -166,7 +183,11 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path, li
 def test_a_wrong_value_is_refused_with_its_key_path(tmp_path: Path, key: str, value: str) -> None:
     """Types, ranges and forms are checked before anything runs."""
     table, _, name = key.rpartition(".")
-    kept = WHOLE.replace('name = "imagenet"\n', "") if key == "model.name" else WHOLE.replace(f'base = "{BASE}"\n', "")
+    kept = (
+        WHOLE.replace('name = "imagenet"\n', "")
+        if key == "model.name"
+        else WHOLE.replace(f'base = "{BASE}"\n', "")
+    )
     kept = kept if key in ("model.name", "image.base") else WHOLE
     text = kept.replace(f"[{table}]\n", f"[{table}]\n{name} = {value}\n")
     found = problems(tmp_path, text)
@@ -177,7 +198,9 @@ def test_a_wrong_value_is_refused_with_its_key_path(tmp_path: Path, key: str, va
 def test_at_least_one_environment_is_needed(tmp_path: Path) -> None:
     """A release that could go nowhere is refused with what to add."""
     text = WHOLE.replace("[environments.local]", "[environments]")
-    assert problems(tmp_path, text) == ["environments: at least one environment is needed, for example [environments.local], not {}"]
+    assert problems(tmp_path, text) == [
+        "environments: at least one environment is needed, for example [environments.local], not {}"
+    ]
 
 
 def test_an_environment_given_twice_is_refused(tmp_path: Path) -> None:
@@ -250,7 +273,9 @@ def test_the_environment_overrides_the_file_and_adds_to_it(tmp_path: Path) -> No
         ("python:3.13-slim", 'suite = "trixie"', "trixie"),
     ],
 )
-def test_only_debian_itself_can_be_stood_in_for(tmp_path: Path, base: str, keys: str, suite: str) -> None:
+def test_only_debian_itself_can_be_stood_in_for(
+    tmp_path: Path, base: str, keys: str, suite: str
+) -> None:
     """Any other base has more in it than packages of Debian bring, unless the file says that they will do."""
     text = WHOLE.replace(f'base = "{BASE}"', f'base = "{base}@sha256:{"a" * 64}"\n{keys}')
     assert read(tmp_path, text).image.debian == suite
@@ -258,15 +283,23 @@ def test_only_debian_itself_can_be_stood_in_for(tmp_path: Path, base: str, keys:
 
 def test_the_proxy_does_not_need_the_base_of_the_application(tmp_path: Path) -> None:
     """It is installed on Debian: the application's base if that is Debian's own, else one that is named, else the suite's."""
-    other, mirror = f"python:3.13-slim@sha256:{'b' * 64}", f"mirror.example/debian:trixie-slim@sha256:{'c' * 64}"
+    other = f"python:3.13-slim@sha256:{'b' * 64}"
+    mirror = f"mirror.example/debian:trixie-slim@sha256:{'c' * 64}"
     assert read(tmp_path, WHOLE).image.for_parts.base == BASE
     assert read(tmp_path, WHOLE.replace(BASE, other)).image.for_parts.base == DEBIAN
-    assert read(tmp_path, WHOLE.replace(BASE, f'{other}"\nparts_base = "{mirror}')).image.for_parts.base == mirror
+    assert (
+        read(
+            tmp_path, WHOLE.replace(BASE, f'{other}"\nparts_base = "{mirror}')
+        ).image.for_parts.base
+        == mirror
+    )
 
 
 def test_other_variables_are_not_settings(tmp_path: Path) -> None:
     """What the suite or others call their variables changes nothing."""
-    assert read(tmp_path, WHOLE, {"TWINSHIP_HOME": "/x", "APP__PORT": "1", "TWINSHIP_COMMIT": "c"}) == read(tmp_path, WHOLE)
+    assert read(
+        tmp_path, WHOLE, {"TWINSHIP_HOME": "/x", "APP__PORT": "1", "TWINSHIP_COMMIT": "c"}
+    ) == read(tmp_path, WHOLE)
 
 
 def test_a_wrong_override_is_named_by_its_variable(tmp_path: Path) -> None:
@@ -288,9 +321,23 @@ def test_an_override_below_a_value_takes_its_place(tmp_path: Path) -> None:
 def test_an_environment_on_a_cluster_needs_only_to_say_so(tmp_path: Path) -> None:
     """The rest has defaults that work on any cluster: the current context, and nothing that is not there."""
     staging = cluster(tmp_path)
-    assert (staging.kubeconfig, staging.context, staging.namespace, staging.strategy) == ("", "", "default", "rolling")
-    assert (staging.service, staging.host, staging.autoscale, staging.replicas) == ("ClusterIP", "", None, 2)
-    assert (staging.resources.memory, staging.canary.replicas, staging.warm_up) == ("512Mi", 1, False)
+    assert (staging.kubeconfig, staging.context, staging.namespace, staging.strategy) == (
+        "",
+        "",
+        "default",
+        "rolling",
+    )
+    assert (staging.service, staging.host, staging.autoscale, staging.replicas) == (
+        "ClusterIP",
+        "",
+        None,
+        2,
+    )
+    assert (staging.resources.memory, staging.canary.replicas, staging.warm_up) == (
+        "512Mi",
+        1,
+        False,
+    )
 
 
 def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) -> None:
@@ -306,16 +353,28 @@ def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("name_space = 'x'", "environments.staging.name_space: unknown key; did you mean 'namespace'?"),
+        (
+            "name_space = 'x'",
+            "environments.staging.name_space: unknown key; did you mean 'namespace'?",
+        ),
         ("in_flight = 3", "environments.staging.in_flight: unknown key"),
-        ("[environments.staging.canary]\nreplica = 1", "environments.staging.canary.replica: unknown key; did you mean 'replicas'?"),
+        (
+            "[environments.staging.canary]\nreplica = 1",
+            "environments.staging.canary.replica: unknown key; did you mean 'replicas'?",
+        ),
         (
             "[environments.staging.resources]\nzzz = 1",
             "environments.staging.resources.zzz: unknown key; known here: cpu, cpu_limit, memory",
         ),
-        ("[environments.staging.autoscale]\nat_least = 1", "environments.staging.autoscale.at_least: unknown key; did you mean 'at_most'?"),
+        (
+            "[environments.staging.autoscale]\nat_least = 1",
+            "environments.staging.autoscale.at_least: unknown key; did you mean 'at_most'?",
+        ),
         ("[environments.staging.autoscale]", "environments.staging.autoscale.at_most: missing"),
-        ("[environments.staging.canaries]", "environments.staging.canaries: unknown key; did you mean 'canary'?"),
+        (
+            "[environments.staging.canaries]",
+            "environments.staging.canaries: unknown key; did you mean 'canary'?",
+        ),
         ("[environments.local.canary]", "environments.local.canary: unknown key"),
         (
             "[environments.other]\nnamespace = 'x'",
@@ -325,15 +384,24 @@ def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) ->
 )
 def test_each_kind_of_place_knows_its_own_keys(tmp_path: Path, line: str, problem: str) -> None:
     """A key of another target does nothing, and so it is refused with those that would."""
-    assert [found for found in problems(tmp_path, CLUSTER + line) if found.startswith(problem)] != []
+    assert [
+        found for found in problems(tmp_path, CLUSTER + line) if found.startswith(problem)
+    ] != []
 
 
 @pytest.mark.parametrize("target", ['"mainframe"', "3", "[]", "true", '""'])
 def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, target: str) -> None:
     """And no key is called unknown because nobody can tell of which kind it would be."""
-    found = problems(tmp_path, WHOLE.replace("[environments.local]", f"[environments.local]\ntarget = {target}\nnamespace = 'x'"))
+    found = problems(
+        tmp_path,
+        WHOLE.replace(
+            "[environments.local]", f"[environments.local]\ntarget = {target}\nnamespace = 'x'"
+        ),
+    )
     assert len(found) == 1
-    assert found[0].startswith("environments.local.target: Input should be 'docker' or 'kubernetes', not ")
+    assert found[0].startswith(
+        "environments.local.target: Input should be 'docker' or 'kubernetes', not "
+    )
 
 
 @pytest.mark.parametrize(
@@ -357,7 +425,9 @@ def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, targe
         ("autoscale", "{ at_most = 5, cpu = 101 }"),
     ],
 )
-def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(tmp_path: Path, key: str, value: str) -> None:
+def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(
+    tmp_path: Path, key: str, value: str
+) -> None:
     """What the cluster would refuse in the middle of a rollout is refused before it."""
     found = problems(tmp_path, f"{CLUSTER}{key} = {value}\n")
     assert len(found) == 1
@@ -368,12 +438,27 @@ def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(tmp_path: Path
     ("keys", "problem"),
     [
         ('dns_label = "a"', 'environments.staging: dns_label needs service = "LoadBalancer"'),
-        ('ingress_class = "nginx"', "environments.staging: ingress_class and tls_secret need a host"),
+        (
+            'ingress_class = "nginx"',
+            "environments.staging: ingress_class and tls_secret need a host",
+        ),
         ('tls_secret = "cert"', "environments.staging: ingress_class and tls_secret need a host"),
-        ("replicas = 3\nautoscale = { at_most = 2 }", "environments.staging: autoscale.at_most is below replicas"),
-        ('canary = { requests = 9, metrics = "" }', "environments.staging.canary: requests needs metrics, by which they are counted"),
-        ('resources = { cpu = "2500m" }', "environments.staging.resources: cpu_limit (2) is below cpu (2500m)"),
-        ('resources = { cpu = "1k", cpu_limit = "999" }', "environments.staging.resources: cpu_limit (999) is below cpu (1k)"),
+        (
+            "replicas = 3\nautoscale = { at_most = 2 }",
+            "environments.staging: autoscale.at_most is below replicas",
+        ),
+        (
+            'canary = { requests = 9, metrics = "" }',
+            "environments.staging.canary: requests needs metrics, by which they are counted",
+        ),
+        (
+            'resources = { cpu = "2500m" }',
+            "environments.staging.resources: cpu_limit (2) is below cpu (2500m)",
+        ),
+        (
+            'resources = { cpu = "1k", cpu_limit = "999" }',
+            "environments.staging.resources: cpu_limit (999) is below cpu (1k)",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, keys: str, problem: str) -> None:
@@ -398,14 +483,24 @@ def test_keys_that_fit_together_are_taken(tmp_path: Path, keys: str) -> None:
 
 def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
     """A path is relative to pipeline.toml, wherever the command is run; an absolute one and one of the user's home stay."""
-    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(tmp_path / "keys" / "config")
-    assert cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
-    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(Path.home() / "config")
+    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(
+        tmp_path / "keys" / "config"
+    )
+    assert (
+        cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
+    )
+    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(
+        Path.home() / "config"
+    )
     assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
     assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"
 
 
-@pytest.mark.parametrize("line", [f"x = {'[' * 5000}", f"x = {'1' * 5000}"], ids=["nested as deep", "a number of thousands of digits"])
+@pytest.mark.parametrize(
+    "line",
+    [f"x = {'[' * 5000}", f"x = {'1' * 5000}"],
+    ids=["nested as deep", "a number of thousands of digits"],
+)
 def test_a_file_that_the_parser_gives_up_on_is_refused(tmp_path: Path, line: str) -> None:
     """Not only broken syntax is no configuration."""
     assert "not TOML" in refused(tmp_path, WHOLE + line).what

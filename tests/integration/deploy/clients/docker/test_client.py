@@ -44,9 +44,16 @@ time.sleep(600)
 def shell(script: Script) -> str:
     """A script as a shell does it."""
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
-    traps = "".join(f"trap 'exit {code}' {name.removeprefix('SIG')}\n" for name, code in script.on_signal.items())
+    traps = "".join(
+        f"trap 'exit {code}' {name.removeprefix('SIG')}\n"
+        for name, code in script.on_signal.items()
+    )
     # It speaks when it heeds signals.
-    return traps + said + ("while :; do sleep 0.05; done" if script.exits is None else f"exit {script.exits}")
+    return (
+        traps
+        + said
+        + ("while :; do sleep 0.05; done" if script.exits is None else f"exit {script.exits}")
+    )
 
 
 class TestDockerEngine(EngineContract):
@@ -78,23 +85,40 @@ class TestDockerEngine(EngineContract):
         return f"{registry_host}/{prefix}@sha256:{'0' * 64}"
 
 
-def test_a_pulled_image_is_the_one_that_was_pushed(engine: DockerEngine, prefix: str, registry_host: str, tmp_path: Path) -> None:
+def test_a_pulled_image_is_the_one_that_was_pushed(
+    engine: DockerEngine, prefix: str, registry_host: str, tmp_path: Path
+) -> None:
     """By its digest in the registry, the engine gets an image of exactly the config or the manifest that was pushed."""
     context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
-    engine.build(context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None)
+    engine.build(
+        context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
+    )
     config, layers = export(engine.save(f"{prefix}:small"), blobs := Blobs(tmp_path), prefix)
     engine._api.remove_image(f"{prefix}:small")
     remote = HttpRegistry(registry_host)
     for item in (config, *layers):
-        remote.upload(prefix, item.digest, item.size, lambda item=item: blobs.open(item.digest), lambda _: None)  # type: ignore[misc]
-    listed = [{"mediaType": item.media_type, "digest": item.digest, "size": item.size} for item in (config, *layers)]
-    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": listed[0], "layers": listed[1:]}).encode()
+        remote.upload(
+            prefix,
+            item.digest,
+            item.size,
+            lambda item=item: blobs.open(item.digest),  # type: ignore[misc]
+            lambda _: None,
+        )
+    listed = [
+        {"mediaType": item.media_type, "digest": item.digest, "size": item.size}
+        for item in (config, *layers)
+    ]
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "config": listed[0], "layers": listed[1:]}
+    ).encode()
     digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
     remote.put_manifest(prefix, digest, manifest)
     said: list[str] = []
     engine.pull(reference := f"{registry_host}/{prefix}@{digest}", None, said.append)
     try:
-        assert engine.image_id(reference) == (config.digest if engine.image_id(config.digest) else digest)
+        assert engine.image_id(reference) == (
+            config.digest if engine.image_id(config.digest) else digest
+        )
         assert any(digest in line for line in said)
     finally:
         engine._api.remove_image(reference, force=True)
@@ -117,7 +141,12 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     engine: DockerEngine, holder: subprocess.Popen[str], prefix: str, parts_image: str
 ) -> None:
     """The engine ends the container of a holder that was killed with no chance to let go, so no lock stays behind."""
-    spec = Spec(name=f"{prefix}-lock", image=parts_image, labels={"dev.twinship.test": prefix}, command=("cat",))
+    spec = Spec(
+        name=f"{prefix}-lock",
+        image=parts_image,
+        labels={"dev.twinship.test": prefix},
+        command=("cat",),
+    )
     assert engine.hold(spec) is None
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
@@ -126,14 +155,25 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     engine.release(taken[-1])
 
 
-def test_what_is_held_needs_no_time_to_end(engine: DockerEngine, prefix: str, parts_image: str) -> None:
+def test_what_is_held_needs_no_time_to_end(
+    engine: DockerEngine, prefix: str, parts_image: str
+) -> None:
     """An engine that was killed in mid-rollout ends the lock before it starts what serves; a first process obeys one signal alone."""
-    held = engine.hold(Spec(name=f"{prefix}-lock", image=parts_image, labels={"dev.twinship.test": prefix}, command=("cat",)))
+    held = engine.hold(
+        Spec(
+            name=f"{prefix}-lock",
+            image=parts_image,
+            labels={"dev.twinship.test": prefix},
+            command=("cat",),
+        )
+    )
     assert engine._api.inspect_container(f"{prefix}-lock")["Config"]["StopSignal"] == "SIGKILL"
     engine.release(held)
 
 
-def test_a_network_that_a_killed_process_only_asked_with_goes(engine: DockerEngine, prefix: str) -> None:
+def test_a_network_that_a_killed_process_only_asked_with_goes(
+    engine: DockerEngine, prefix: str
+) -> None:
     """The engine was asked for a free subnet, and nobody was left to give it back."""
     engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
     engine.network(prefix, {"dev.twinship.test": prefix})
@@ -141,17 +181,33 @@ def test_a_network_that_a_killed_process_only_asked_with_goes(engine: DockerEngi
     assert [network["Name"] for network in listed] == [prefix]
 
 
-def test_containers_cannot_write_or_gain_rights(engine: DockerEngine, prefix: str, parts_image: str) -> None:
+def test_containers_cannot_write_or_gain_rights(
+    engine: DockerEngine, prefix: str, parts_image: str
+) -> None:
     """What runs has no capabilities, cannot get any, and can write to memory only."""
     made = engine.create(
-        Spec(name=prefix, image=parts_image, labels={"dev.twinship.test": prefix}, command=("sleep", "600"), user="0:0", writable=("/tmp",))
+        Spec(
+            name=prefix,
+            image=parts_image,
+            labels={"dev.twinship.test": prefix},
+            command=("sleep", "600"),
+            user="0:0",
+            writable=("/tmp",),
+        )
     )
     engine.start(made.id)
     assert engine.execute(made.id, ("sh", "-c", "echo 1 > /file"))[0] != 0
-    assert engine.execute(made.id, ("sh", "-c", "echo 1 > /tmp/file && cat /tmp/file")) == (0, "1\n")
+    assert engine.execute(made.id, ("sh", "-c", "echo 1 > /tmp/file && cat /tmp/file")) == (
+        0,
+        "1\n",
+    )
     _, status = engine.execute(made.id, ("cat", "/proc/self/status"))
     shown = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    assert (shown["NoNewPrivs"], shown["CapEff"].strip("0"), shown["CapBnd"].strip("0")) == ("1", "", "")
+    assert (shown["NoNewPrivs"], shown["CapEff"].strip("0"), shown["CapBnd"].strip("0")) == (
+        "1",
+        "",
+        "",
+    )
 
 
 def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
@@ -181,7 +237,11 @@ class Daemon:
                 connection, _ = self._socket.accept()
                 with connection:
                     asked = connection.recv(65536)
-                    body = b'{"ApiVersion": "1.41", "Version": "20.10"}' if b"/version" in asked else b"OK"
+                    body = (
+                        b'{"ApiVersion": "1.41", "Version": "20.10"}'
+                        if b"/version" in asked
+                        else b"OK"
+                    )
                     if b"/images/load" in asked:
                         body = self._loaded
                         while not asked.endswith(b"0\r\n\r\n"):
@@ -205,7 +265,9 @@ def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "invoke up" in caught.value.next
 
 
-def test_an_engine_that_stops_answering_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_engine_that_stops_answering_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """An engine that goes away between two questions gives this project's error, whatever was asked."""
     daemon = Daemon(tmp_path / "docker.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
@@ -224,9 +286,14 @@ def test_an_engine_that_stops_answering_is_said(monkeypatch: pytest.MonkeyPatch,
             ask()
 
 
-def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Newer ones with an image store of containerd report that like any other step."""
-    daemon = Daemon(tmp_path / "docker.sock", b'{"stream": "Error unpacking image app:1: content digest sha256:00: not found\\n"}\n')
+    daemon = Daemon(
+        tmp_path / "docker.sock",
+        b'{"stream": "Error unpacking image app:1: content digest sha256:00: not found\\n"}\n',
+    )
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(EngineFailed) as caught:
         DockerEngine().load(iter([b"an archive"]))
@@ -237,7 +304,8 @@ def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(monkeypatch: pyt
 @contextmanager
 def nobody() -> Iterator[None]:
     """Takes the rights of root away for a while."""
-    groups, group = os.getgroups(), os.getegid()
+    groups = os.getgroups()
+    group = os.getegid()
     os.setgroups([])
     os.setegid(NOBODY)
     os.seteuid(NOBODY)
@@ -249,7 +317,9 @@ def nobody() -> Iterator[None]:
         os.setgroups(groups)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may not use the engine")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can become a user who may not use the engine"
+)
 def test_a_user_who_may_not_use_the_engine_is_told_so(engine: DockerEngine) -> None:
     """An engine that is there but denied is another error than none, because the cure is another."""
     with nobody(), pytest.raises(EngineDenied) as caught:

@@ -51,7 +51,11 @@ def serving(tiny: Tiny) -> str:
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
     """What the engine knows of this process's trials of an image."""
-    found = [container for container in engine.containers({LABEL: str(Owner.current())}) if container.image == image]
+    found = [
+        container
+        for container in engine.containers({LABEL: str(Owner.current())})
+        if container.image == image
+    ]
     return [engine._api.inspect_container(container.id) for container in found]
 
 
@@ -90,14 +94,26 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
     assert caught.value.on == digest(b"nothing")
 
 
-def test_what_killed_processes_left_is_removed_by_the_next_trial(engine: DockerEngine, tiny: Tiny, serving: str) -> None:
+def test_what_killed_processes_left_is_removed_by_the_next_trial(
+    engine: DockerEngine, tiny: Tiny, serving: str
+) -> None:
     """And not what others are trying right now, here or on another machine, whatever that is called."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     dead = str(Owner("ada", socket.gethostname(), process.pid, "1"))
-    left = {"dead": (dead, machine()), "elsewhere": (dead, "another machine"), "mine": (str(Owner.current()), machine())}
+    left = {
+        "dead": (dead, machine()),
+        "elsewhere": (dead, "another machine"),
+        "mine": (str(Owner.current()), machine()),
+    }
     made = {
-        name: engine.create(Spec(name=f"{tiny.name}-{name}", image=serving, labels={LABEL: owner, MACHINE: on, OURS: tiny.name}))
+        name: engine.create(
+            Spec(
+                name=f"{tiny.name}-{name}",
+                image=serving,
+                labels={LABEL: owner, MACHINE: on, OURS: tiny.name},
+            )
+        )
         for name, (owner, on) in left.items()
     }
     try:

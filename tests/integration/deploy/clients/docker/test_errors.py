@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from deploy.clients.docker.client import DockerEngine
-from deploy.errors import BlobCorrupt, RegistryDenied, RegistryNotFound, RegistryRefused, RegistryUnreachable, ReleaseError
+from deploy.errors import (
+    BlobCorrupt,
+    RegistryDenied,
+    RegistryNotFound,
+    RegistryRefused,
+    RegistryUnreachable,
+    ReleaseError,
+)
 from tests.fakes.http_registry import Act, HttpRegistryServer, answered, cut_after
 from tests.fakes.registry import digest, manifest
 
@@ -33,7 +40,9 @@ def image(server: HttpRegistryServer) -> str:
     """An image that the registry holds and no engine has ever seen."""
     layer = secrets.token_bytes(1000)
     rootfs = {"type": "layers", "diff_ids": [digest(layer)]}
-    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    config = json.dumps(
+        {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}
+    ).encode()
     whole = manifest(config, layer)
     for data in (config, layer):
         server.blobs[REPOSITORY, digest(data)] = data
@@ -73,7 +82,16 @@ def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = No
         (cut_after(0), RegistryUnreachable),
         (answered(200, {"Content-Type": OCI}, manifest(b"{}", b"other")), BlobCorrupt),
     ],
-    ids=["401", "403", "404, the image", "404, the repository", "429", "503", "a reset", "another manifest"],
+    ids=[
+        "401",
+        "403",
+        "404, the image",
+        "404, the repository",
+        "429",
+        "503",
+        "a reset",
+        "another manifest",
+    ],
 )
 def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
     engine: DockerEngine, server: HttpRegistryServer, image: str, act: Act, kind: type[ReleaseError]
@@ -87,13 +105,19 @@ def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("login", [None, ("ada", "wrong-sesame")])
 def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
-    engine: DockerEngine, server: HttpRegistryServer, image: str, auth: str, login: tuple[str, str] | None
+    engine: DockerEngine,
+    server: HttpRegistryServer,
+    image: str,
+    auth: str,
+    login: tuple[str, str] | None,
 ) -> None:
     """Though the registry repeats what it was sent, and the engine what it was told."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     error = failing(engine, image, login)
     assert type(error) is RegistryDenied
-    pairs = [seen.authorization.removeprefix("Basic ") for seen in server.seen if seen.authorization]
+    pairs = [
+        seen.authorization.removeprefix("Basic ") for seen in server.seen if seen.authorization
+    ]
     assert bool(pairs) == bool(login)
     assert not [secret for secret in (*pairs, "wrong-sesame") if secret in error.detail]
 
@@ -104,7 +128,11 @@ def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
     ids=["changed", "lost"],
 )
 def test_an_image_that_a_registry_has_damaged_is_not_taken(
-    engine: DockerEngine, server: HttpRegistryServer, image: str, damage: Callable[[HttpRegistryServer], None], kind: type[ReleaseError]
+    engine: DockerEngine,
+    server: HttpRegistryServer,
+    image: str,
+    damage: Callable[[HttpRegistryServer], None],
+    kind: type[ReleaseError],
 ) -> None:
     """The engine checks every byte by its digest; nothing of the image stays with it."""
     damage(server)
@@ -117,4 +145,7 @@ def test_a_registry_that_the_engine_cannot_reach_is_told(engine: DockerEngine) -
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        assert type(failing(engine, f"127.0.0.1:{port}/{REPOSITORY}@sha256:{'0' * 64}")) is RegistryUnreachable
+        assert (
+            type(failing(engine, f"127.0.0.1:{port}/{REPOSITORY}@sha256:{'0' * 64}"))
+            is RegistryUnreachable
+        )

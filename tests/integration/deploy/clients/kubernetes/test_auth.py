@@ -55,7 +55,9 @@ def test_a_context_that_is_not_there(access: Access) -> None:
     assert access.name.partition(" at ")[0] in error.detail
 
 
-def test_a_server_of_unknown_certificate_is_not_trusted(administrator: dict[str, Any], tmp_path: Path) -> None:
+def test_a_server_of_unknown_certificate_is_not_trusted(
+    administrator: dict[str, Any], tmp_path: Path
+) -> None:
     """The CA of the kubeconfig is what counts."""
     content = copy.deepcopy(administrator)
     del content["clusters"][0]["cluster"]["certificate-authority-data"]
@@ -64,7 +66,9 @@ def test_a_server_of_unknown_certificate_is_not_trusted(administrator: dict[str,
     assert "certificate is not trusted" in error.what
 
 
-def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(administrator: dict[str, Any], tmp_path: Path) -> None:
+def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
+    administrator: dict[str, Any], tmp_path: Path
+) -> None:
     """Behind a tunnel the URL is not in its certificate; requests through it go by the same name."""
     content = copy.deepcopy(administrator)
     cluster = content["clusters"][0]["cluster"]
@@ -86,7 +90,9 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(administr
             assert connected(written(tmp_path / "blind", content), "", "default").version()
 
 
-def test_a_token_that_nobody_knows_is_a_login(administrator: dict[str, Any], tmp_path: Path) -> None:
+def test_a_token_that_nobody_knows_is_a_login(
+    administrator: dict[str, Any], tmp_path: Path
+) -> None:
     """It may have expired; it is not shown."""
     error = refused(as_user(administrator, tmp_path, token=TOKEN))
     assert isinstance(error, ClusterLogin)
@@ -103,7 +109,9 @@ print(cluster.name, cluster.version())
 """
 
 
-def test_in_a_pod_its_own_account_is_used(administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path) -> None:
+def test_in_a_pod_its_own_account_is_used(
+    administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path
+) -> None:
     """As every pod finds it: address in the environment, token and CA in files."""
     import base64
 
@@ -120,8 +128,12 @@ def test_in_a_pod_its_own_account_is_used(administrator: dict[str, Any], kubectl
         "KUBERNETES_SERVICE_PORT": str(parts.port),
     }
     files = (str(tmp_path / "token"), str(tmp_path / "ca"))
-    command = root("unshare", "--mount", "sh", "-ec", IN_A_POD, "sh", *files, str(ROOT), sys.executable)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    command = root(
+        "unshare", "--mount", "sh", "-ec", IN_A_POD, "sh", *files, str(ROOT), sys.executable
+    )
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"in-cluster at https://{parts.hostname}:{parts.port} v")
 
@@ -138,13 +150,13 @@ def answering(handler: Handler, context: ssl.SSLContext | None = None) -> Iterat
     class Handling(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the base class's signature
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
             pass
 
         def do_GET(self) -> None:
             handler(self)
 
-        do_PATCH = do_GET  # noqa: N815  so the base class calls it
+        do_PATCH = do_GET  # noqa: N815 - so the base class calls it
 
     class Serving(ThreadingHTTPServer):
         def handle_error(self, request: Any, client_address: Any) -> None:
@@ -170,10 +182,18 @@ def said(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **head
     request.wfile.write(body)
 
 
-def asked(tmp_path: Path, server: str, call: Call | None = None, within: tuple[float, float] = (2.0, 2.0), **user: Any) -> Any:
+def asked(
+    tmp_path: Path,
+    server: str,
+    call: Call | None = None,
+    within: tuple[float, float] = (2.0, 2.0),
+    **user: Any,
+) -> Any:
     """What such a server answers, asked once."""
     content = kubeconfig("red", current="red", server=server, **user)
-    return Access(written(tmp_path / "config", content), "").send(call or Call("GET", "/version"), within)
+    return Access(written(tmp_path / "config", content), "").send(
+        call or Call("GET", "/version"), within
+    )
 
 
 def lost(tmp_path: Path, server: str, **options: Any) -> Lost:
@@ -193,10 +213,20 @@ def test_a_request_says_who_asks_and_what(tmp_path: Path) -> None:
         said(request, 201, b'{"kind": "ConfigMap"}', Retry_After="7")
 
     with answering(handler) as port:
-        call = Call("PATCH", "/api/v1/x", (("labelSelector", "a=b,c=d/e"),), {"a": [1, None]}, "application/apply-patch+yaml")
+        call = Call(
+            "PATCH",
+            "/api/v1/x",
+            (("labelSelector", "a=b,c=d/e"),),
+            {"a": [1, None]},
+            "application/apply-patch+yaml",
+        )
         answer = asked(tmp_path, f"http://127.0.0.1:{port}", call)
     ((method, path, headers, body),) = seen
-    assert (method, path, body) == ("PATCH", "/api/v1/x?labelSelector=a%3Db%2Cc%3Dd/e", {"a": [1, None]})
+    assert (method, path, body) == (
+        "PATCH",
+        "/api/v1/x?labelSelector=a%3Db%2Cc%3Dd/e",
+        {"a": [1, None]},
+    )
     assert headers["Authorization"] == f"Bearer {TOKEN}-red"
     assert headers["Content-Type"] == "application/apply-patch+yaml"
     assert headers["User-Agent"] == "twinship"
@@ -226,11 +256,19 @@ def test_a_login_program_is_run_again_when_its_credentials_have_expired(tmp_path
         known = request.headers["Authorization"] == f"Bearer {accepted}"
         said(request, 200 if known else 401, b'{"gitVersion": "v1.33.1"}')
 
-    command = program(tmp_path / "kubelogin", f"cat {path} >&2 || exit 1", *credentials(token=f"$(cat {path})"))
+    command = program(
+        tmp_path / "kubelogin", f"cat {path} >&2 || exit 1", *credentials(token=f"$(cat {path})")
+    )
     path.write_text("first", encoding="utf-8")
     with answering(handler) as port:
-        content = kubeconfig("red", current="red", server=f"http://127.0.0.1:{port}", **login(command))
-        cluster = KubeCluster(Access(written(tmp_path / "config", content), ""), "default", Patience(wait=lambda _: None))
+        content = kubeconfig(
+            "red", current="red", server=f"http://127.0.0.1:{port}", **login(command)
+        )
+        cluster = KubeCluster(
+            Access(written(tmp_path / "config", content), ""),
+            "default",
+            Patience(wait=lambda _: None),
+        )
         assert cluster.version()
         path.write_text("second", encoding="utf-8")
         assert cluster.version()
@@ -248,7 +286,10 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
-        error = refused(written(tmp_path / "config", kubeconfig("red", current="red", server=server)), patience=Patience(stranger=0.3))
+        error = refused(
+            written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
+            patience=Patience(stranger=0.3),
+        )
     assert isinstance(error, ClusterUnreachable)
     assert "Connection refused" in error.what
     assert error.on == f"red at {server}"
@@ -314,12 +355,28 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     if shutil.which("openssl") is None:
         lacking("certificates cannot be made", "install openssl")
     names = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", "key", "-out", "crt", *names]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-keyout",
+        "key",
+        "-out",
+        "crt",
+        *names,
+    ]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return str(folder / "crt"), str(folder / "key")
 
 
-def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(tmp_path: Path, authority: tuple[str, str]) -> None:
+def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(
+    tmp_path: Path, authority: tuple[str, str]
+) -> None:
     """The server says in its own words that it does not know who signed it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority)
@@ -329,7 +386,20 @@ def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(tm
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     other = tmp_path / "other"
     other.mkdir()
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key", "-out", "crt", "-subj", "/CN=other"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key",
+        "-out",
+        "crt",
+        "-subj",
+        "/CN=other",
+    ]
     subprocess.run(command, cwd=other, check=True, capture_output=True)
     with answering(lambda request: said(request, 200, b"{}"), context) as port:
         user = {"client-certificate": str(other / "crt"), "client-key": str(other / "key")}

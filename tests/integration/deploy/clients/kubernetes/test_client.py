@@ -21,7 +21,13 @@ from deploy.clients.kubernetes.auth import Access
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.clients.kubernetes.protocol import ROOT_CA, Cluster, Object
 from deploy.clients.kubernetes.retry import Patience
-from deploy.errors import ClusterForbidden, ClusterRefused, ClusterUnreachable, FieldConflict, NamespaceMissing
+from deploy.errors import (
+    ClusterForbidden,
+    ClusterRefused,
+    ClusterUnreachable,
+    FieldConflict,
+    NamespaceMissing,
+)
 from deploy.model import golden
 from deploy.model.manifest import Expect, Golden, Request
 from deploy.records import Case
@@ -50,7 +56,16 @@ class TestKubernetes(ClusterContract):
         force = ("--server-side", "--force-conflicts", "--validate=false")
 
         def write(item: Object, manager: str) -> None:
-            kubectl("apply", *force, f"--field-manager={manager}", "-n", namespace, "-f", "-", stdin=json.dumps(item))
+            kubectl(
+                "apply",
+                *force,
+                f"--field-manager={manager}",
+                "-n",
+                namespace,
+                "-f",
+                "-",
+                stdin=json.dumps(item),
+            )
 
         return write
 
@@ -93,11 +108,15 @@ def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
 def test_an_object_of_another_form_is_refused(access: Access, namespace: str) -> None:
     """One that cannot even be read; old servers fail over it as if they were ill."""
     with pytest.raises(ClusterRefused) as caught:
-        KubeCluster(access, namespace, Patience(stranger=2.0)).apply(settings("one") | {"data": "words"})
+        KubeCluster(access, namespace, Patience(stranger=2.0)).apply(
+            settings("one") | {"data": "words"}
+        )
     assert caught.value.detail
 
 
-def test_an_exceeded_quota_is_no_missing_permission(real: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+def test_an_exceeded_quota_is_no_missing_permission(
+    real: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
     """Though the server forbids both with the same status."""
     kubectl("create", "quota", "small", "--hard=count/configmaps=0", "-n", namespace)
     refusals: list[ClusterRefused] = []
@@ -113,7 +132,9 @@ def test_an_exceeded_quota_is_no_missing_permission(real: KubeCluster, kubectl: 
     assert "small" in refusals[0].detail
 
 
-def test_whoever_edits_an_object_owns_what_they_changed(real: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+def test_whoever_edits_an_object_owns_what_they_changed(
+    real: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
     """The owner's name is found also where the server adds a time to it."""
     real.apply(settings("one", key="value", rest="same"))
     patch = ("--type=merge", "--field-manager=editor", "-p", '{"data": {"key": "edited"}}')
@@ -127,10 +148,14 @@ def test_whoever_edits_an_object_owns_what_they_changed(real: KubeCluster, kubec
 
 
 @pytest.fixture
-def powerless(administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path) -> KubeCluster:
+def powerless(
+    administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path
+) -> KubeCluster:
     """A client with an account that no role names."""
     kubectl("create", "serviceaccount", ACCOUNT, "-n", namespace)
-    return KubeCluster(Access(as_user(administrator, tmp_path, token=token(kubectl, namespace)), ""), namespace)
+    return KubeCluster(
+        Access(as_user(administrator, tmp_path, token=token(kubectl, namespace)), ""), namespace
+    )
 
 
 def token(kubectl: Kubectl, namespace: str, account: str = ACCOUNT) -> str:
@@ -148,17 +173,35 @@ def as_user(administrator: dict[str, Any], folder: Path, **user: Any) -> str:
 def allow(kubectl: Kubectl, namespace: str, rules: list[Object]) -> None:
     """Gives the account a role with those rules."""
     name = secrets.token_hex(4)
-    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": name}, "rules": rules}
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": name},
+        "rules": rules,
+    }
     kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(role))
-    kubectl("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={namespace}:{ACCOUNT}", "-n", namespace)
+    kubectl(
+        "create",
+        "rolebinding",
+        name,
+        f"--role={name}",
+        f"--serviceaccount={namespace}:{ACCOUNT}",
+        "-n",
+        namespace,
+    )
 
 
-def test_an_account_is_told_the_rule_that_it_lacks(powerless: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+def test_an_account_is_told_the_rule_that_it_lacks(
+    powerless: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
     """Added to a role as it was told, the rule is all that it takes."""
     assert not powerless.may("patch", "ConfigMap")
     with pytest.raises(ClusterForbidden) as caught:
         powerless.apply(settings("one"))
-    assert caught.value.what == f"this account may not create or patch configmaps in namespace {namespace}"
+    assert (
+        caught.value.what
+        == f"this account may not create or patch configmaps in namespace {namespace}"
+    )
     assert ACCOUNT in caught.value.detail
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
     until(lambda: powerless.may("patch", "ConfigMap"), "the role is known")
@@ -166,7 +209,9 @@ def test_an_account_is_told_the_rule_that_it_lacks(powerless: KubeCluster, kubec
     assert not powerless.may("get", "ConfigMap")
 
 
-def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(powerless: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(
+    powerless: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
     """To it they are all closed alike; its own is seen to be there with no more than a rule of deploy/manifests/rbac.yaml."""
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
     until(lambda: powerless.may("get", "ConfigMap"), "the role is known")
@@ -185,7 +230,9 @@ def test_a_namespace_is_seen_to_be_there_before_it_is_furnished(real: KubeCluste
     until(lambda: bool((real.find("ConfigMap", ROOT_CA) or {}).get("data")), "it is furnished")
 
 
-def test_a_part_of_an_object_has_a_rule_of_its_own(powerless: KubeCluster, real: KubeCluster, kubectl: Kubectl, namespace: str) -> None:
+def test_a_part_of_an_object_has_a_rule_of_its_own(
+    powerless: KubeCluster, real: KubeCluster, kubectl: Kubectl, namespace: str
+) -> None:
     """Who may read pods may not yet read their logs."""
     real.apply(a_pod("web", "registry.invalid/app:1"))
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
@@ -208,7 +255,9 @@ def way(administrator: dict[str, Any]) -> Iterator[Forwarder]:
         yield made
 
 
-def through(way: Forwarder, administrator: dict[str, Any], namespace: str, folder: Path, patience: Patience) -> KubeCluster:
+def through(
+    way: Forwarder, administrator: dict[str, Any], namespace: str, folder: Path, patience: Patience
+) -> KubeCluster:
     """A client that goes that way."""
     content = copy.deepcopy(administrator)
     server = urlsplit(content["clusters"][0]["cluster"]["server"]).hostname
@@ -226,7 +275,10 @@ def test_an_api_server_that_is_started_again_is_waited_for(
         (lambda: cluster.create(settings("one", key="value")), True),
         (lambda: cluster.apply(settings("two", key="value"))["data"], {"key": "value"}),
         (lambda: len(cluster.list("ConfigMap", {})) >= 2, True),
-        (lambda: cluster.replace(found(cluster, "ConfigMap", "one") | {"data": {"key": "new"}}), True),
+        (
+            lambda: cluster.replace(found(cluster, "ConfigMap", "one") | {"data": {"key": "new"}}),
+            True,
+        ),
         (lambda: cluster.may("get", "Pod"), True),
         (lambda: cluster.delete("ConfigMap", "two"), None),
         (lambda: cluster.find("ConfigMap", "two"), None),
@@ -272,7 +324,9 @@ def test_somebody_elses_write_is_not_taken_for_ours(
     assert found(real, "ConfigMap", "one")["data"] == {"key": "theirs"}
 
 
-def test_an_api_server_that_stays_away_is_given_up(way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path) -> None:
+def test_an_api_server_that_stays_away_is_given_up(
+    way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+) -> None:
     """With its name, and why it cannot be reached."""
     cluster = through(way, administrator, namespace, tmp_path, Patience(known=0.2))
     cluster.version()
@@ -294,8 +348,17 @@ def a_pod(name: str, image: str, *command: str) -> Object:
         "command": list(command) or None,
         "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
     }
-    spec = {"containers": [container], "volumes": [{"name": "kept", "emptyDir": {}}], "terminationGracePeriodSeconds": 0}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
+    spec = {
+        "containers": [container],
+        "volumes": [{"name": "kept", "emptyDir": {}}],
+        "terminationGracePeriodSeconds": 0,
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": spec,
+    }
 
 
 @pytest.fixture
@@ -303,7 +366,12 @@ def shell(engine: DockerEngine, parts_image: str, registry_host: str) -> Iterato
     """An image with a shell, in a registry that the cluster can pull from."""
     name = f"{registry_host}/test-client"
     engine.tag(parts_image, f"{name}:shell")
-    said = [json.loads(line) for line in engine._api.push(name, tag="shell", stream=True) for line in line.splitlines() if line]
+    said = [
+        json.loads(line)
+        for line in engine._api.push(name, tag="shell", stream=True)
+        for line in line.splitlines()
+        if line
+    ]
     assert not [line for line in said if "error" in line], said
     yield f"{name}:shell"
     engine._api.remove_image(f"{name}:shell")
@@ -316,12 +384,19 @@ def nodes_answer(kubectl: Kubectl) -> None:
     try:
         kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/healthz")
     except AssertionError as error:
-        lacking(f"the API server does not reach node {node}: {error}", f"have its machine know that name: `127.0.0.1 {node}` in /etc/hosts")
+        lacking(
+            f"the API server does not reach node {node}: {error}",
+            f"have its machine know that name: `127.0.0.1 {node}` in /etc/hosts",
+        )
 
 
-def test_the_log_of_a_container_that_was_started_again(real: KubeCluster, shell: str, nodes_answer: None) -> None:
+def test_the_log_of_a_container_that_was_started_again(
+    real: KubeCluster, shell: str, nodes_answer: None
+) -> None:
     """While the new run has written nothing, the log is that of the run that failed."""
-    script = "[ -e /kept/again ] && sleep 600; touch /kept/again; echo one; echo two; echo three; exit 1"
+    script = (
+        "[ -e /kept/again ] && sleep 600; touch /kept/again; echo one; echo two; echo three; exit 1"
+    )
     real.apply(a_pod("web", shell, "sh", "-c", script))
 
     def started_again() -> bool:
@@ -335,21 +410,30 @@ def test_the_log_of_a_container_that_was_started_again(real: KubeCluster, shell:
 def test_a_pod_that_has_not_started_has_no_log_but_events(real: KubeCluster) -> None:
     """They say what became of it."""
     real.apply(a_pod("web", "registry.invalid/app:1"))
-    until(lambda: any(event["reason"] == "Failed" for event in real.events("web")), "the pull fails")
+    until(
+        lambda: any(event["reason"] == "Failed" for event in real.events("web")), "the pull fails"
+    )
     assert real.events("web")[0]["reason"] == "Scheduled"
     assert real.log("web", 5) == ""
 
 
-def test_pods_and_services_can_be_asked_through_the_api_server(real: KubeCluster, shell: str) -> None:
+def test_pods_and_services_can_be_asked_through_the_api_server(
+    real: KubeCluster, shell: str
+) -> None:
     """With what the entrance says, and nothing else."""
     pod = a_pod("web", shell, *responder("hello"))
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
-    service["spec"] = {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
+    service["spec"] = {
+        "selector": {"app": "web"},
+        "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}],
+    }
     real.apply(pod)
     real.apply(service)
     for entrance in (real.entrance("Pod", "web", 8080), real.entrance("Service", "front", 80)):
         with entrance.session() as session:
-            until(partial(_answers, session, f"{entrance.url}/any?path=1"), f"{entrance.url} answers")
+            until(
+                partial(_answers, session, f"{entrance.url}/any?path=1"), f"{entrance.url} answers"
+            )
             assert session.get(f"{entrance.url}/any").text == "hello"
 
 
@@ -371,7 +455,9 @@ def replica(real: KubeCluster, shell: str) -> Entrance:
 
 def played(entrance: Entrance, request: Request | None = None) -> Case:
     """How a golden case went that promises hello."""
-    case = Golden(name="one", request=request or Request(path="/any"), expect=Expect(contains="hello"))
+    case = Golden(
+        name="one", request=request or Request(path="/any"), expect=Expect(contains="hello")
+    )
     return golden.play(golden.Proof((case,), {}), entrance).cases[0]
 
 
@@ -413,19 +499,27 @@ def test_golden_cases_that_an_account_may_not_play_are_not_missed(
     assert played(powerless.entrance("Pod", "web", 8080), asked).problem == ""
 
 
-def test_what_an_application_says_itself_is_its_answer(real: KubeCluster, access: Access, namespace: str, shell: str) -> None:
+def test_what_an_application_says_itself_is_its_answer(
+    real: KubeCluster, access: Access, namespace: str, shell: str
+) -> None:
     """Whatever the status; where nobody answers at all the API server says so, and is believed in the end."""
     waits: list[float] = []
     patient = KubeCluster(access, namespace, Patience(known=0.2, wait=waits.append))
     patient.version()
     real.apply(a_pod("web", shell, *responder("closed", 403)))
     entrance = patient.entrance("Pod", "web", 8080)
-    until(lambda: played(entrance).problem == "expected status 200, got 403: closed", "the pod answers")
+    until(
+        lambda: played(entrance).problem == "expected status 200, got 403: closed",
+        "the pod answers",
+    )
     waits.clear()
     assert played(entrance).problem == "expected status 200, got 403: closed"
     assert waits == []
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
-    service["spec"] = {"selector": {"app": "nobody"}, "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}]}
+    service["spec"] = {
+        "selector": {"app": "nobody"},
+        "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}],
+    }
     real.apply(service)
     entrance = patient.entrance("Service", "front", 80)
     until(lambda: "no endpoints available" in played(entrance).problem, "the Service is known")

@@ -56,7 +56,9 @@ class Forwarder:
                 far = socket.create_connection(self._target)
                 self._open += [near, far]
                 threading.Thread(target=self._pass, args=(near, far), daemon=True).start()
-                threading.Thread(target=self._pass, args=(far, near), kwargs={"back": True}, daemon=True).start()
+                threading.Thread(
+                    target=self._pass, args=(far, near), kwargs={"back": True}, daemon=True
+                ).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket, *, back: bool = False) -> None:
         with suppress(OSError):

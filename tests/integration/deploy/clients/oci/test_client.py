@@ -41,10 +41,14 @@ class TestRealRegistryInParts(RegistryContract):
 
 def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
     """A registry gives the rest of a blob of which the start has arrived."""
-    repository, data = f"test/{secrets.token_hex(8)}", secrets.token_bytes(16 << 20)
+    repository = f"test/{secrets.token_hex(8)}"
+    data = secrets.token_bytes(16 << 20)
     send(HttpRegistry(registry_host), repository, data)
     host, _, port = registry_host.partition(":")
-    with forwarded((host, int(port))) as way, HttpRegistry(way.url.removeprefix("https://")).blob(repository, digest(data)) as blob:
+    with (
+        forwarded((host, int(port))) as way,
+        HttpRegistry(way.url.removeprefix("https://")).blob(repository, digest(data)) as blob,
+    ):
         start = blob.read(1 << 20)
         way.lose_an_answer()
         rest = iter(lambda: blob.read(1 << 20), b"")

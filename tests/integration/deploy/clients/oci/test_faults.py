@@ -18,7 +18,14 @@ import pytest
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.http import ATTEMPTS, Login, Patience
-from deploy.errors import BlobCorrupt, RegistryDenied, RegistryError, RegistryNotFound, RegistryRefused, RegistryUnreachable
+from deploy.errors import (
+    BlobCorrupt,
+    RegistryDenied,
+    RegistryError,
+    RegistryNotFound,
+    RegistryRefused,
+    RegistryUnreachable,
+)
 from deploy.machine.host import registry_answers
 from tests.contracts.engine import until
 from tests.contracts.registry import CONFIG, RegistryContract, send
@@ -66,7 +73,12 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
     """Makes a client that sends small parts and loses no time between attempts."""
 
     def made(login: Login | None = None, host: str = "", read: float = 10.0) -> HttpRegistry:
-        return HttpRegistry(host or server.host, lambda: login, part=PART, patience=Patience(connect=2.0, read=read, wait=waits.append))
+        return HttpRegistry(
+            host or server.host,
+            lambda: login,
+            part=PART,
+            patience=Patience(connect=2.0, read=read, wait=waits.append),
+        )
 
     return made
 
@@ -86,7 +98,9 @@ class TestFakeRegistry(RegistryContract):
     """The failing registry keeps the contract as long as it is not told to fail."""
 
     @pytest.fixture(params=["", "basic", "bearer"])
-    def registry(self, request: pytest.FixtureRequest, server: HttpRegistryServer, connect: Connect) -> HttpRegistry:
+    def registry(
+        self, request: pytest.FixtureRequest, server: HttpRegistryServer, connect: Connect
+    ) -> HttpRegistry:
         """A client of it, under each way to log in."""
         server.auth = request.param
         return connect(ADA if request.param else None)
@@ -95,7 +109,9 @@ class TestFakeRegistry(RegistryContract):
 # --- nothing there, or something else
 
 
-def test_a_registry_that_is_down_is_told_after_retries(waits: list[float], connect: Connect) -> None:
+def test_a_registry_that_is_down_is_told_after_retries(
+    waits: list[float], connect: Connect
+) -> None:
     """Nobody listens: each attempt waits longer, and the error says where and what to do."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -109,7 +125,9 @@ def test_a_registry_that_is_down_is_told_after_retries(waits: list[float], conne
     assert all(before < after * 2 for before, after in pairwise(waits))
 
 
-def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(waits: list[float], connect: Connect) -> None:
+def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(
+    waits: list[float], connect: Connect
+) -> None:
     """The attempts of one request are not repeated for each attempt of the upload."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -121,7 +139,9 @@ def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(wait
         assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_comes_back_is_not_noticed(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+def test_a_registry_that_comes_back_is_not_noticed(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
+) -> None:
     """A burst of errors that ends in time costs waits only."""
     server.on("HEAD", "blobs", refused(502), times=2)
     server.on("HEAD", "blobs", cut_after(0), times=2)
@@ -132,8 +152,14 @@ def test_a_registry_that_comes_back_is_not_noticed(server: HttpRegistryServer, c
 @pytest.mark.parametrize(
     "spoken",
     [
-        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n<html>Welcome to me</html>"[:-2], id="a web page"),
-        pytest.param(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", id="a web server without that page"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 24\r\n\r\n<html>Welcome to me</html>"[:-2],
+            id="a web page",
+        ),
+        pytest.param(
+            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            id="a web server without that page",
+        ),
         pytest.param(b"SSH-2.0-OpenSSH_9.2\r\n", id="another protocol"),
         pytest.param(b"", id="silence, then a hang-up"),
     ],
@@ -156,20 +182,30 @@ def test_something_else_on_the_port_is_no_registry(spoken: bytes) -> None:
         thread.join()
 
 
-def test_a_registry_that_wants_a_login_is_a_registry(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_registry_that_wants_a_login_is_a_registry(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """A ping succeeds without a password."""
     server.auth = "basic"
     client.ping()
 
 
-def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Asked for by digest, it is refused as what it is not."""
-    server.on("GET", "manifests", answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"))
+    server.on(
+        "GET",
+        "manifests",
+        answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"),
+    )
     with pytest.raises(BlobCorrupt, match="another manifest"):
         client.manifest(REPOSITORY, digest(b"{}"))
 
 
-def test_a_registry_that_never_answers_is_given_up(server: HttpRegistryServer, connect: Connect, waits: list[float]) -> None:
+def test_a_registry_that_never_answers_is_given_up(
+    server: HttpRegistryServer, connect: Connect, waits: list[float]
+) -> None:
     """Every attempt ends when its time is over."""
     server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
     with pytest.raises(RegistryUnreachable):
@@ -197,7 +233,12 @@ def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: C
     ],
 )
 def test_a_refusal_for_good_is_told_at_once(
-    server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int, kind: type[RegistryError], advice: str
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    waits: list[float],
+    status: int,
+    kind: type[RegistryError],
+    advice: str,
 ) -> None:
     """Asking again would not help, so it is not done; the registry's own words are shown."""
     server.on("POST", "uploads", refused(status), times=ATTEMPTS)
@@ -223,7 +264,9 @@ def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_says_how_long_to_wait_is_obeyed(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+def test_a_registry_that_says_how_long_to_wait_is_obeyed(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
+) -> None:
     """Its seconds count, up to a minute; a date or nonsense does not."""
     for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
         server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
@@ -236,7 +279,9 @@ def test_a_registry_that_says_how_long_to_wait_is_obeyed(server: HttpRegistrySer
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
-def test_a_wrong_password_is_refused_after_one_attempt(server: HttpRegistryServer, connect: Connect, waits: list[float], auth: str) -> None:
+def test_a_wrong_password_is_refused_after_one_attempt(
+    server: HttpRegistryServer, connect: Connect, waits: list[float], auth: str
+) -> None:
     """It is not tried over and over, which would lock accounts."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     with pytest.raises(RegistryDenied) as caught:
@@ -263,7 +308,9 @@ def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistrySe
     assert asked == ["login"]
 
 
-def test_without_a_login_a_closed_registry_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_without_a_login_a_closed_registry_is_told(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """The error names the command that logs in."""
     server.auth = "basic"
     with pytest.raises(RegistryDenied) as caught:
@@ -284,16 +331,23 @@ def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: 
     assert {seen.query["service"][0] for seen in server.asked("GET", "/token")} == {"the registry"}
 
 
-def test_a_mount_asks_for_a_token_for_both_repositories(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_mount_asks_for_a_token_for_both_repositories(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """Each resource is a parameter of its own, as the token specification says."""
     server.auth = "bearer"
     client = connect(ADA)
     send(client, "team/source", SMALL)
     assert client.mount(REPOSITORY, digest(SMALL), "team/source")
-    assert server.asked("GET", "/token")[-1].query["scope"] == [f"repository:{REPOSITORY}:pull,push", "repository:team/source:pull"]
+    assert server.asked("GET", "/token")[-1].query["scope"] == [
+        f"repository:{REPOSITORY}:pull,push",
+        "repository:team/source:pull",
+    ]
 
 
-def test_a_token_that_expires_in_mid_upload_is_renewed(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_token_that_expires_in_mid_upload_is_renewed(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """The part on which it happened is sent again, and counted once."""
     server.auth = "bearer"
     server.on("PATCH", "uploads", passed, times=2)
@@ -303,10 +357,14 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(server: HttpRegistryServe
     assert server.arrived == len(LARGE)
 
 
-def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """The second refusal is the answer."""
     server.auth = "bearer"
-    challenge = {"WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'}
+    challenge = {
+        "WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'
+    }
     server.on("HEAD", "blobs", refused(401, challenge), times=2)
     with pytest.raises(RegistryDenied):
         connect(ADA).has(REPOSITORY, digest(SMALL))
@@ -314,7 +372,9 @@ def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(server: 
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
-def test_a_login_service_that_gives_no_token_is_told(server: HttpRegistryServer, connect: Connect, said: bytes) -> None:
+def test_a_login_service_that_gives_no_token_is_told(
+    server: HttpRegistryServer, connect: Connect, said: bytes
+) -> None:
     """Whatever else it says is no token."""
     server.auth = "bearer"
     server.on("GET", "/token", answered(200, {}, said))
@@ -322,11 +382,21 @@ def test_a_login_service_that_gives_no_token_is_told(server: HttpRegistryServer,
         connect(ADA).has(REPOSITORY, digest(SMALL))
 
 
-def test_credentials_are_sent_to_the_registry_alone(server: HttpRegistryServer, connect: Connect) -> None:
+def test_credentials_are_sent_to_the_registry_alone(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """Another host that holds the bytes, to which the registry leads, gets none, not even if it asks for them."""
     with HttpRegistryServer(auth="basic").serving() as storage:
         server.auth = "basic"
-        server.on("GET", "blobs", answered(307, {"Location": f"http://{storage.host}/v2/{REPOSITORY}/blobs/{digest(SMALL)}"}, b""))
+        server.on(
+            "GET",
+            "blobs",
+            answered(
+                307,
+                {"Location": f"http://{storage.host}/v2/{REPOSITORY}/blobs/{digest(SMALL)}"},
+                b"",
+            ),
+        )
         server.uploads_at = storage.host
         client = connect(ADA)
         with pytest.raises(RegistryDenied):
@@ -337,13 +407,19 @@ def test_credentials_are_sent_to_the_registry_alone(server: HttpRegistryServer, 
         assert not any(seen.authorization for seen in storage.seen)
 
 
-def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(server: HttpRegistryServer, connect: Connect) -> None:
+def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """Registries keep blobs elsewhere; uploads and downloads follow."""
     with HttpRegistryServer().serving() as storage:
         upload = "0123"
         storage.uploads[upload] = bytearray()
         where = f"http://{storage.host}/v2/{REPOSITORY}/blobs"
-        server.on("POST", "uploads", answered(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""))
+        server.on(
+            "POST",
+            "uploads",
+            answered(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""),
+        )
         server.on("GET", "blobs", answered(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
         client = connect()
         send(client, REPOSITORY, SMALL)
@@ -355,7 +431,9 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(server: HttpRe
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
-def test_a_mount_that_is_refused_cannot_be_done(server: HttpRegistryServer, client: HttpRegistry, status: int) -> None:
+def test_a_mount_that_is_refused_cannot_be_done(
+    server: HttpRegistryServer, client: HttpRegistry, status: int
+) -> None:
     """Who may not read the other repository may still push to this one."""
     server.on("POST", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
@@ -363,7 +441,9 @@ def test_a_mount_that_is_refused_cannot_be_done(server: HttpRegistryServer, clie
     assert client.has(REPOSITORY, digest(SMALL))
 
 
-def test_a_mount_for_which_no_token_is_given_cannot_be_done(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_mount_for_which_no_token_is_given_cannot_be_done(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """A login service may refuse where the registry itself would only have said no."""
     server.auth = "bearer"
     server.on("GET", "/token", refused(403))
@@ -390,7 +470,9 @@ def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it
 
 
 @pytest.mark.parametrize("form", ["relative", "absolute"])
-def test_an_upload_goes_on_where_the_registry_says(server: HttpRegistryServer, client: HttpRegistry, form: str) -> None:
+def test_an_upload_goes_on_where_the_registry_says(
+    server: HttpRegistryServer, client: HttpRegistry, form: str
+) -> None:
     """It may say it in full or relative, and what is in its query is sent back."""
     server.relative = form == "relative"
     for data in (SMALL, LARGE):
@@ -399,7 +481,9 @@ def test_an_upload_goes_on_where_the_registry_says(server: HttpRegistryServer, c
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """The missing header is an error of the registry's."""
     server.on("POST", "uploads", answered(202, {}, b""))
     with pytest.raises(RegistryRefused, match="did not say where"):
@@ -407,7 +491,9 @@ def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(server: Ht
 
 
 @pytest.mark.parametrize("kept", [0, 1000, PART])
-def test_a_broken_upload_goes_on_where_the_registry_stopped(server: HttpRegistryServer, client: HttpRegistry, kept: int) -> None:
+def test_a_broken_upload_goes_on_where_the_registry_stopped(
+    server: HttpRegistryServer, client: HttpRegistry, kept: int
+) -> None:
     """Bytes that arrived are not sent again, and are counted once."""
     server.on("PATCH", "uploads", passed, times=2)
     server.on("PATCH", "uploads", cut_after(kept))
@@ -418,7 +504,9 @@ def test_a_broken_upload_goes_on_where_the_registry_stopped(server: HttpRegistry
     assert len(server.asked("POST")) == 1
 
 
-def test_a_part_whose_answer_was_lost_is_not_sent_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_part_whose_answer_was_lost_is_not_sent_again(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """The registry is asked how far it is."""
     server.on("PATCH", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
@@ -426,7 +514,9 @@ def test_a_part_whose_answer_was_lost_is_not_sent_again(server: HttpRegistryServ
     assert server.arrived == len(LARGE)
 
 
-def test_an_upload_that_is_out_of_step_is_set_right(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_an_upload_that_is_out_of_step_is_set_right(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """A registry that refuses a range is asked which it wants."""
 
     def lose_some() -> None:
@@ -441,7 +531,9 @@ def test_an_upload_that_is_out_of_step_is_set_right(server: HttpRegistryServer, 
 
 
 @pytest.mark.parametrize("parts_before", [1, 3, 4])
-def test_an_upload_that_the_registry_lost_begins_anew(server: HttpRegistryServer, client: HttpRegistry, parts_before: int) -> None:
+def test_an_upload_that_the_registry_lost_begins_anew(
+    server: HttpRegistryServer, client: HttpRegistry, parts_before: int
+) -> None:
     """It is sent from the start, in parts as before, and counted once."""
     server.on("PATCH", "uploads", passed, times=parts_before)
     server.on("PATCH", "uploads", first(server.lose_uploads))
@@ -450,14 +542,18 @@ def test_an_upload_that_the_registry_lost_begins_anew(server: HttpRegistryServer
     assert starts(server)[parts_before + 1 :] == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_an_upload_that_is_lost_before_its_end_begins_anew(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_an_upload_that_is_lost_before_its_end_begins_anew(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Even when all bytes had been sent."""
     server.on("PUT", "uploads", first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
 
-def test_an_upload_that_is_lost_each_time_is_given_up(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_an_upload_that_is_lost_each_time_is_given_up(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Getting as far as before is no progress."""
     for _ in range(ATTEMPTS):
         server.on("PATCH", "uploads", passed, times=2)
@@ -467,25 +563,33 @@ def test_an_upload_that_is_lost_each_time_is_given_up(server: HttpRegistryServer
     assert len(server.asked("POST")) == ATTEMPTS
 
 
-def test_a_connection_that_breaks_on_every_part_still_gets_there(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_connection_that_breaks_on_every_part_still_gets_there(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """As long as there is progress, it is not given up."""
     server.on("PATCH", "uploads", cut_after(PART // 2), times=2 * ATTEMPTS)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
 
 
-def test_a_connection_that_lets_nothing_through_is_given_up(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_connection_that_lets_nothing_through_is_given_up(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """What was counted is taken back, but for what did arrive."""
     server.on("PATCH", "uploads", passed, times=1)
     server.on("PATCH", "uploads", cut_after(0), times=ATTEMPTS)
     counts: list[int] = []
     with pytest.raises(RegistryUnreachable):
-        client.upload(REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, LARGE), counts.append)
+        client.upload(
+            REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, LARGE), counts.append
+        )
     assert sum(counts) == PART
     assert not server.blobs
 
 
-def test_an_end_whose_answer_was_lost_is_no_failure(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_an_end_whose_answer_was_lost_is_no_failure(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """The blob is there, so nothing is sent again."""
     server.on("PUT", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
@@ -493,7 +597,9 @@ def test_an_end_whose_answer_was_lost_is_no_failure(server: HttpRegistryServer, 
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411, 413, 501])
-def test_a_registry_that_takes_no_parts_gets_all_at_once(server: HttpRegistryServer, client: HttpRegistry, status: int) -> None:
+def test_a_registry_that_takes_no_parts_gets_all_at_once(
+    server: HttpRegistryServer, client: HttpRegistry, status: int
+) -> None:
     """One refused part is enough to know."""
     server.refuses_parts = status
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
@@ -502,7 +608,9 @@ def test_a_registry_that_takes_no_parts_gets_all_at_once(server: HttpRegistrySer
     assert len(server.asked("PUT")) == 1
 
 
-def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """A missing permission is not taken for a registry without parts."""
     server.refuses_parts = 403
     with pytest.raises(RegistryDenied):
@@ -510,7 +618,9 @@ def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(server:
     assert not server.asked("PUT")
 
 
-def test_an_upload_at_once_that_breaks_is_sent_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_an_upload_at_once_that_breaks_is_sent_again(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """And counted once."""
     server.on("PUT", "uploads", cut_after(1000), times=2)
     server.on("PUT", "uploads", refused(503))
@@ -518,7 +628,9 @@ def test_an_upload_at_once_that_breaks_is_sent_again(server: HttpRegistryServer,
     assert server.blobs[REPOSITORY, digest(SMALL)] == SMALL
 
 
-def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """An upload that is longer than what was to be sent cannot be gone on with."""
     server.on("PATCH", "uploads", passed)
     server.on("PATCH", "uploads", cut_after(10))
@@ -527,11 +639,15 @@ def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(server: HttpReg
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
 
-def test_damaged_bytes_are_refused_and_sent_once(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+def test_damaged_bytes_are_refused_and_sent_once(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
+) -> None:
     """Sending them again would not mend them."""
     damaged = bytes(len(LARGE))
     with pytest.raises(RegistryRefused) as caught:
-        client.upload(REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, damaged), lambda _: None)
+        client.upload(
+            REPOSITORY, digest(LARGE), len(LARGE), partial(io.BytesIO, damaged), lambda _: None
+        )
     assert "DIGEST_INVALID" in caught.value.detail
     assert server.arrived == len(LARGE)
     assert not waits
@@ -541,7 +657,9 @@ def test_damaged_bytes_are_refused_and_sent_once(server: HttpRegistryServer, cli
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["at once", "in parts"])
-def test_a_registry_that_stored_other_bytes_is_told(server: HttpRegistryServer, client: HttpRegistry, data: bytes) -> None:
+def test_a_registry_that_stored_other_bytes_is_told(
+    server: HttpRegistryServer, client: HttpRegistry, data: bytes
+) -> None:
     """The digest that it says it stored is compared with the one that was sent."""
     server.lies = True
     with pytest.raises(BlobCorrupt) as caught:
@@ -550,7 +668,9 @@ def test_a_registry_that_stored_other_bytes_is_told(server: HttpRegistryServer, 
     assert digest(b"something else") in caught.value.detail
 
 
-def test_a_registry_that_stored_another_manifest_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_registry_that_stored_another_manifest_is_told(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """As for blobs."""
     send(client, REPOSITORY, CONFIG)
     server.lies = True
@@ -558,10 +678,13 @@ def test_a_registry_that_stored_another_manifest_is_told(server: HttpRegistrySer
         client.put_manifest(REPOSITORY, "one", manifest(CONFIG))
 
 
-def test_a_manifest_by_digest_is_compared_with_it(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_manifest_by_digest_is_compared_with_it(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Expected and actual digest are shown."""
     send(client, REPOSITORY, CONFIG, SMALL)
-    honest, other = manifest(CONFIG, SMALL), manifest(CONFIG)
+    honest = manifest(CONFIG, SMALL)
+    other = manifest(CONFIG)
     server.manifests[REPOSITORY, digest(honest)] = other
     with pytest.raises(BlobCorrupt) as caught:
         client.manifest(REPOSITORY, digest(honest))
@@ -569,7 +692,9 @@ def test_a_manifest_by_digest_is_compared_with_it(server: HttpRegistryServer, cl
     assert digest(other) in caught.value.detail
 
 
-def test_a_manifest_of_any_size_is_not_read(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_manifest_of_any_size_is_not_read(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Beyond what registries allow, reading ends."""
     server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
@@ -583,7 +708,10 @@ FULL = {
         {
             "code": "UNKNOWN",
             "message": "unknown error",
-            "detail": {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28}},
+            "detail": {
+                "DriverName": "filesystem",
+                "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28},
+            },
         }
     ]
 }
@@ -599,7 +727,11 @@ FULL = {
     ],
     ids=["at the start of an upload", "at its end", "at the end of its parts", "at the manifest"],
 )
-@pytest.mark.parametrize(("status", "said"), [(500, json.dumps(FULL).encode()), (507, b"")], ids=["as its driver says", "by its status"])
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(500, json.dumps(FULL).encode()), (507, b"")],
+    ids=["as its driver says", "by its status"],
+)
 def test_a_registry_without_space_is_told_at_once(
     server: HttpRegistryServer,
     client: HttpRegistry,
@@ -619,20 +751,35 @@ def test_a_registry_without_space_is_told_at_once(
 
 
 @pytest.fixture
-def small_registry(engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]) -> str:
+def small_registry(
+    engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]
+) -> str:
     """The real registry with a disk of four megabytes, in a container of the test's own."""
-    api, port = engine._api, free_port()
-    host = api.create_host_config(tmpfs={"/var/lib/registry": "size=4m,uid=10001,gid=10001"}, port_bindings={5000: ("127.0.0.1", port)})
+    api = engine._api
+    port = free_port()
+    host = api.create_host_config(
+        tmpfs={"/var/lib/registry": "size=4m,uid=10001,gid=10001"},
+        port_bindings={5000: ("127.0.0.1", port)},
+    )
     command = ["docker-registry", "serve", "/etc/docker/registry/config.yml"]
     labels = {"dev.twinship.test": prefix}
-    made = api.create_container(parts_image, command, name=f"{prefix}-registry", labels=labels, ports=[5000], host_config=host)
+    made = api.create_container(
+        parts_image,
+        command,
+        name=f"{prefix}-registry",
+        labels=labels,
+        ports=[5000],
+        host_config=host,
+    )
     api.start(made["Id"])
     address = f"127.0.0.1:{port}"
     until(lambda: registry_answers(address), "the registry answers")
     return address
 
 
-def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(small_registry: str, waits: list[float]) -> None:
+def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
+    small_registry: str, waits: list[float]
+) -> None:
     """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
     client = HttpRegistry(small_registry, part=1 << 20, patience=Patience(wait=waits.append))
     send(client, REPOSITORY, CONFIG, SMALL)
@@ -666,8 +813,12 @@ class Endless:
         pause: seconds between two pieces.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str] | None = None, pause: float = 0.0) -> None:
-        self._status, self._headers, self._pause = status, headers or {}, pause
+    def __init__(
+        self, status: int, headers: Mapping[str, str] | None = None, pause: float = 0.0
+    ) -> None:
+        self._status = status
+        self._headers = headers or {}
+        self._pause = pause
         self.sent = 0
 
     def __call__(self, exchange: Exchange) -> bool:
@@ -678,7 +829,9 @@ class Endless:
         exchange.end_headers()
         piece = b"." if self._pause else bytes(1 << 16)
         with suppress(OSError):
-            while self.sent < (100 if self._pause else 4 * MUCH) and not exchange.registry.stopping.wait(self._pause):
+            while self.sent < (
+                100 if self._pause else 4 * MUCH
+            ) and not exchange.registry.stopping.wait(self._pause):
                 exchange.wfile.write(piece)
                 exchange.wfile.flush()
                 self.sent += len(piece)
@@ -692,10 +845,34 @@ HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
     ("method", "text", "act", "ask"),
     [
         pytest.param("GET", "/v2/", Endless(200), lambda client: client.ping(), id="a ping"),
-        pytest.param("POST", "uploads", Endless(202, HERE), lambda client: send(client, REPOSITORY, SMALL), id="the start of an upload"),
-        pytest.param("POST", "uploads", Endless(413), lambda client: send(client, REPOSITORY, SMALL), id="a refusal"),
-        pytest.param("GET", "blobs", Endless(404), lambda client: client.blob(REPOSITORY, digest(SMALL)), id="a refused download"),
-        pytest.param("GET", "manifests", Endless(200), lambda client: client.manifest(REPOSITORY, "one"), id="a manifest"),
+        pytest.param(
+            "POST",
+            "uploads",
+            Endless(202, HERE),
+            lambda client: send(client, REPOSITORY, SMALL),
+            id="the start of an upload",
+        ),
+        pytest.param(
+            "POST",
+            "uploads",
+            Endless(413),
+            lambda client: send(client, REPOSITORY, SMALL),
+            id="a refusal",
+        ),
+        pytest.param(
+            "GET",
+            "blobs",
+            Endless(404),
+            lambda client: client.blob(REPOSITORY, digest(SMALL)),
+            id="a refused download",
+        ),
+        pytest.param(
+            "GET",
+            "manifests",
+            Endless(200),
+            lambda client: client.manifest(REPOSITORY, "one"),
+            id="a manifest",
+        ),
         pytest.param(
             "GET",
             "blobs",
@@ -706,7 +883,12 @@ HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
     ],
 )
 def test_an_answer_without_end_is_not_read_on(
-    server: HttpRegistryServer, client: HttpRegistry, method: str, text: str, act: Endless, ask: Callable[[HttpRegistry], object]
+    server: HttpRegistryServer,
+    client: HttpRegistry,
+    method: str,
+    text: str,
+    act: Endless,
+    ask: Callable[[HttpRegistry], object],
 ) -> None:
     """Whoever answers cannot fill the memory of whoever asks: a few megabytes are on their way when the connection is closed."""
     server.on(method, text, act, times=1000)
@@ -715,9 +897,12 @@ def test_an_answer_without_end_is_not_read_on(
     assert act.sent < MUCH
 
 
-def test_a_login_service_without_end_is_not_read_on(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_login_service_without_end_is_not_read_on(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """Nor can the one that gives tokens."""
-    server.auth, act = "bearer", Endless(200)
+    server.auth = "bearer"
+    act = Endless(200)
     server.on("GET", "/token", act)
     with pytest.raises(RegistryDenied, match="no token"):
         connect(ADA).has(REPOSITORY, digest(SMALL))
@@ -725,7 +910,9 @@ def test_a_login_service_without_end_is_not_read_on(server: HttpRegistryServer, 
 
 
 @pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "manifest")])
-def test_an_answer_that_trickles_is_given_up(server: HttpRegistryServer, connect: Connect, text: str, ask: str) -> None:
+def test_an_answer_that_trickles_is_given_up(
+    server: HttpRegistryServer, connect: Connect, text: str, ask: str
+) -> None:
     """Every byte comes in time, and still it is no answer."""
     server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
     client = connect(read=0.1)
@@ -733,7 +920,9 @@ def test_an_answer_that_trickles_is_given_up(server: HttpRegistryServer, connect
         client.ping() if ask == "ping" else client.manifest(REPOSITORY, "one")
 
 
-def test_a_connection_is_used_for_many_questions(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_connection_is_used_for_many_questions(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Taking answers with care must not cost a connection each."""
     send(client, REPOSITORY, CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
@@ -748,7 +937,9 @@ def test_a_connection_is_used_for_many_questions(server: HttpRegistryServer, cli
 # --- answers that break
 
 
-def test_a_manifest_whose_answer_breaks_is_asked_for_again(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_manifest_whose_answer_breaks_is_asked_for_again(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """A half manifest is none."""
     send(client, REPOSITORY, CONFIG)
     data = manifest(CONFIG)
@@ -768,18 +959,26 @@ def ranges(server: HttpRegistryServer) -> list[str]:
     return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
 
 
-def test_a_blob_whose_answer_breaks_is_gone_on_with(server: HttpRegistryServer, client: HttpRegistry, waits: list[float]) -> None:
+def test_a_blob_whose_answer_breaks_is_gone_on_with(
+    server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
+) -> None:
     """Nothing arrives twice, however often it breaks as long as it gets on."""
     send(client, REPOSITORY, LARGE)
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     for number in range(5, 15):
-        server.on("GET", "blobs/sha256", broken_off(LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206))
+        server.on(
+            "GET",
+            "blobs/sha256",
+            broken_off(LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206),
+        )
     assert read(client) == LARGE
     assert ranges(server) == ["", *(f"bytes={number}000-" for number in range(5, 16))]
     assert len(waits) == 11
 
 
-def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """What had arrived is passed over, also if that breaks once more."""
     send(client, REPOSITORY, LARGE)
     server.gives_parts = False
@@ -793,11 +992,16 @@ def test_a_blob_that_does_not_get_on_is_given_up(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
-    parts: bool,  # noqa: FBT001  both
+    parts: bool,
 ) -> None:
     """It is told in this project's terms, wherever the stream is being read."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
-    server.on("GET", "blobs/sha256", broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200), times=1000)
+    server.on(
+        "GET",
+        "blobs/sha256",
+        broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200),
+        times=1000,
+    )
     with client.blob(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryUnreachable):
@@ -805,7 +1009,9 @@ def test_a_blob_that_does_not_get_on_is_given_up(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(waits: list[float], connect: Connect) -> None:
+def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
+    waits: list[float], connect: Connect
+) -> None:
     """The attempts of one request are not repeated for each attempt of the download."""
     with HttpRegistryServer().serving() as server:
         server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
@@ -816,7 +1022,9 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(w
     assert len(waits) == ATTEMPTS
 
 
-def test_a_blob_that_is_gone_in_the_middle_is_told(server: HttpRegistryServer, client: HttpRegistry) -> None:
+def test_a_blob_that_is_gone_in_the_middle_is_told(
+    server: HttpRegistryServer, client: HttpRegistry
+) -> None:
     """Somebody has deleted it; that does not pass."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     with client.blob(REPOSITORY, digest(LARGE)) as blob:
@@ -838,7 +1046,14 @@ def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[Regis
         "GET": lambda: client.blob(REPOSITORY, digest(SMALL)),
     }
     for method, attempt in tries.items():
-        for act in (refused(400), refused(403), refused(404), refused(429), refused(500), cut_after(0)):
+        for act in (
+            refused(400),
+            refused(403),
+            refused(404),
+            refused(429),
+            refused(500),
+            cut_after(0),
+        ):
             server.faults.clear()
             server.on(method, "blobs", act, times=1000)
             try:
@@ -858,8 +1073,13 @@ def test_no_error_and_no_log_holds_a_secret(
     client.has(REPOSITORY, digest(SMALL))
     errors = list(provoked(server, client))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("deploy")]
-    texts = [*ours, *("\n".join((str(error), error.on, error.next, error.detail)) for error in errors)]
-    pair = next(seen.authorization for seen in server.seen if seen.authorization.startswith("Basic")).partition(" ")[2]
+    texts = [
+        *ours,
+        *("\n".join((str(error), error.on, error.next, error.detail)) for error in errors),
+    ]
+    pair = next(
+        seen.authorization for seen in server.seen if seen.authorization.startswith("Basic")
+    ).partition(" ")[2]
     assert len(errors) > 20
     assert any("refused with" in text for text in texts)
     for secret in (ADA.password, pair, "s3cr3t-state", *server.tokens):

@@ -38,7 +38,7 @@ class Bucket(BaseHTTPRequestHandler):
     asked: list[str]
     sent = 0
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Says nothing."""
 
     def do_GET(self) -> None:
@@ -88,7 +88,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     """A server that holds the digits model, and to which S3's variables lead."""
     published = MemoryStore()
     model.publish(DIGITS, published)
-    Bucket.held, Bucket.instead, Bucket.asked, Bucket.sent = published.held, {}, [], 0
+    Bucket.held = published.held
+    Bucket.instead = {}
+    Bucket.asked = []
+    Bucket.sent = 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -139,7 +142,9 @@ def test_a_store_that_is_in_order_gives_what_was_published(store: Store, blobs: 
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "models/digits/latest.json"])
-def test_a_manifest_of_100_mb_is_not_read_whole(bucket: type[Bucket], store: Store, name: str) -> None:
+def test_a_manifest_of_100_mb_is_not_read_whole(
+    bucket: type[Bucket], store: Store, name: str
+) -> None:
     """The connection is closed soon after the first megabyte: neither memory nor time is at the mercy of who writes to a store."""
     bucket.instead[name] = huge
     with pytest.raises(ManifestInvalid):
@@ -147,7 +152,9 @@ def test_a_manifest_of_100_mb_is_not_read_whole(bucket: type[Bucket], store: Sto
     assert 0 < bucket.sent < MUCH
 
 
-def test_weights_that_go_on_and_on_are_not_read_to_their_end(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+def test_weights_that_go_on_and_on_are_not_read_to_their_end(
+    bucket: type[Bucket], store: Store, blobs: Blobs
+) -> None:
     """What is longer than was published is not what was published."""
     bucket.instead[weights(bucket)] = huge
     with pytest.raises(FileTampered, match="not the one that was published"):
@@ -156,7 +163,9 @@ def test_weights_that_go_on_and_on_are_not_read_to_their_end(bucket: type[Bucket
     assert not kept(blobs)
 
 
-def test_a_tampered_byte_is_found_in_an_object_store_too(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+def test_a_tampered_byte_is_found_in_an_object_store_too(
+    bucket: type[Bucket], store: Store, blobs: Blobs
+) -> None:
     """Expected and actual are shown."""
     name = weights(bucket)
     bucket.held[name] = damaged = bucket.held[name][:-1] + b"X"
@@ -167,7 +176,9 @@ def test_a_tampered_byte_is_found_in_an_object_store_too(bucket: type[Bucket], s
     assert not kept(blobs)
 
 
-def test_a_file_that_is_gone_is_told_from_a_store_that_is(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+def test_a_file_that_is_gone_is_told_from_a_store_that_is(
+    bucket: type[Bucket], store: Store, blobs: Blobs
+) -> None:
     """A 404 for a file that a manifest names is a damaged version."""
     del bucket.held[weights(bucket)]
     with pytest.raises(FileTampered, match="missing"):
@@ -175,8 +186,14 @@ def test_a_file_that_is_gone_is_told_from_a_store_that_is(bucket: type[Bucket], 
     assert not kept(blobs)
 
 
-@pytest.mark.parametrize(("act", "words"), [(refused(401), "refused the login"), (refused(403), "refused the login")], ids=["401", "403"])
-def test_a_refusal_for_good_is_told_at_once(bucket: type[Bucket], store: Store, act: Callable[[Bucket], None], words: str) -> None:
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [(refused(401), "refused the login"), (refused(403), "refused the login")],
+    ids=["401", "403"],
+)
+def test_a_refusal_for_good_is_told_at_once(
+    bucket: type[Bucket], store: Store, act: Callable[[Bucket], None], words: str
+) -> None:
     """The place is named; asking again would not help, so it is not done."""
     bucket.instead[MANIFEST] = act
     with pytest.raises(StoreUnreachable, match=words) as caught:
@@ -185,7 +202,9 @@ def test_a_refusal_for_good_is_told_at_once(bucket: type[Bucket], store: Store, 
     assert bucket.asked == [MANIFEST]
 
 
-def test_a_failure_without_end_is_given_up(bucket: type[Bucket], store: Store, blobs: Blobs) -> None:
+def test_a_failure_without_end_is_given_up(
+    bucket: type[Bucket], store: Store, blobs: Blobs
+) -> None:
     """After several tries; nothing half-done stays."""
     found = model.resolve("digits", "1", store)
     bucket.instead[weights(bucket)] = refused(500)
@@ -197,7 +216,9 @@ def test_a_failure_without_end_is_given_up(bucket: type[Bucket], store: Store, b
 
 
 @pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
-def test_a_failure_that_passes_is_not_noticed(bucket: type[Bucket], store: Store, blobs: Blobs, act: Callable[[Bucket], None]) -> None:
+def test_a_failure_that_passes_is_not_noticed(
+    bucket: type[Bucket], store: Store, blobs: Blobs, act: Callable[[Bucket], None]
+) -> None:
     """A burst of errors that ends in time costs waits only."""
     name = weights(bucket)
 

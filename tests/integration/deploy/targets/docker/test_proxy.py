@@ -32,19 +32,35 @@ def text(subnet: str) -> Callable[..., str]:
     """Makes configurations for that network."""
 
     def made(slots: int = 3, ready: str = "/readyz", admitted: frozenset[int] = frozenset()) -> str:
-        return configuration(subnet, slots, port=8080, ready=ready, in_flight=16, answer_within=60.0, admitted=admitted)
+        return configuration(
+            subnet,
+            slots,
+            port=8080,
+            ready=ready,
+            in_flight=16,
+            answer_within=60.0,
+            admitted=admitted,
+        )
 
     return made
 
 
 @pytest.fixture
-def door(engine: DockerEngine, prefix: str, parts_image: str, subnet: str, text: Callable[..., str]) -> Door:
+def door(
+    engine: DockerEngine, prefix: str, parts_image: str, subnet: str, text: Callable[..., str]
+) -> Door:
     """A running proxy with three closed slots."""
     labels = {"dev.twinship.test": prefix}
     engine.volume(prefix, labels)
     volumes = {prefix: (STATE, False)}
     spec = Spec(
-        name=f"{prefix}-door", image=parts_image, labels=labels, command=COMMAND, network=prefix, ip=address(subnet, None), volumes=volumes
+        name=f"{prefix}-door",
+        image=parts_image,
+        labels=labels,
+        command=COMMAND,
+        network=prefix,
+        ip=address(subnet, None),
+        volumes=volumes,
     )
     made = engine.create(spec)
     engine.put_file(made.id, f"{STATE}/{CONFIG}", text().encode())
@@ -62,7 +78,13 @@ def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> S
         command = responder("replica", status)
         labels = {"dev.twinship.test": prefix}
         spec = Spec(
-            name=f"{prefix}-{slot}", image=parts_image, labels=labels, command=command, network=prefix, ip=address(subnet, slot), grace=1
+            name=f"{prefix}-{slot}",
+            image=parts_image,
+            labels=labels,
+            command=command,
+            network=prefix,
+            ip=address(subnet, slot),
+            grace=1,
         )
         made = engine.create(spec)
         engine.start(made.id)
@@ -71,11 +93,16 @@ def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> S
     return started
 
 
-def test_the_proxy_finds_no_fault_with_the_configuration(door: Door, engine: DockerEngine, text: Callable[..., str]) -> None:
+def test_the_proxy_finds_no_fault_with_the_configuration(
+    door: Door, engine: DockerEngine, text: Callable[..., str]
+) -> None:
     """Neither errors nor warnings, with slots open and closed."""
     for made in (text(), text(slots=50, admitted=frozenset({1, 7})), text(ready="/healthz?full=1")):
         engine.put_file(door.container, f"{STATE}/checked.cfg", made.encode())
-        assert engine.execute(door.container, ("haproxy", "-c", "-f", f"{STATE}/checked.cfg")) == (0, "")
+        assert engine.execute(door.container, ("haproxy", "-c", "-f", f"{STATE}/checked.cfg")) == (
+            0,
+            "",
+        )
 
 
 def test_the_running_proxy_tells_its_configuration(door: Door, text: Callable[..., str]) -> None:
@@ -84,7 +111,9 @@ def test_the_running_proxy_tells_its_configuration(door: Door, text: Callable[..
     assert not door.has(text(slots=4))
 
 
-def test_a_reload_takes_a_new_configuration(door: Door, start: Start, text: Callable[..., str]) -> None:
+def test_a_reload_takes_a_new_configuration(
+    door: Door, start: Start, text: Callable[..., str]
+) -> None:
     """The proxy has more slots afterwards, and opens those that the new file opens."""
     start(1)
     door.configure(text(slots=5, admitted=frozenset({1})))
@@ -94,7 +123,11 @@ def test_a_reload_takes_a_new_configuration(door: Door, start: Start, text: Call
 
 
 def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
-    door: Door, start: Start, engine: DockerEngine, text: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    door: Door,
+    start: Start,
+    engine: DockerEngine,
+    text: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Requests go on, slots can be opened, and a later configuration is taken."""
     monkeypatch.setattr(module, "_WITHIN", 2.0)
@@ -117,7 +150,9 @@ def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(door: Door) -> None:
         door.admit(4, "drain")
 
 
-def test_a_proxy_that_crashes_is_waited_for(door: Door, engine: DockerEngine, text: Callable[..., str]) -> None:
+def test_a_proxy_that_crashes_is_waited_for(
+    door: Door, engine: DockerEngine, text: Callable[..., str]
+) -> None:
     """Until the engine has started it again, whatever it is asked."""
     engine.keep_running(door.container)
     for ask in (door.slots, lambda: door.has(text()), lambda: door.admit(1, "drain")):
@@ -135,12 +170,18 @@ def test_a_replica_is_checked_while_it_takes_no_requests(door: Door, start: Star
     until(lambda: door.slots()[1].healthy, "it is healthy")
     assert not door.slots()[1].admitted
     door.admit(1, "ready")
-    assert (door.slots()[1].admitted, door.slots()[1].healthy, door.slots()[1].in_flight) == (True, True, 0)
+    assert (door.slots()[1].admitted, door.slots()[1].healthy, door.slots()[1].in_flight) == (
+        True,
+        True,
+        0,
+    )
     door.admit(1, "maint")
     assert (door.slots()[1].admitted, door.slots()[1].healthy) == (False, False)
 
 
-def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(door: Door, start: Start, engine: DockerEngine) -> None:
+def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
+    door: Door, start: Start, engine: DockerEngine
+) -> None:
     """A replica that is never ready, in a slot that served before, is never found healthy."""
     door.admit(1, "drain")
     tenant = start(1)
@@ -155,7 +196,9 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(door: Door, s
         time.sleep(0.05)
 
 
-def test_a_replica_that_dies_is_found_unhealthy(door: Door, start: Start, engine: DockerEngine) -> None:
+def test_a_replica_that_dies_is_found_unhealthy(
+    door: Door, start: Start, engine: DockerEngine
+) -> None:
     """The proxy routes around it by itself."""
     door.admit(2, "drain")
     tenant = start(2)

@@ -32,8 +32,12 @@ pytestmark = pytest.mark.integration
 class RealPlace:
     """An environment on a real engine, with replicas that are proxies answering by themselves."""
 
-    def __init__(self, engine: DockerEngine, app: str, parts: str, free_port: Callable[[], int]) -> None:
-        self._engine, self._parts, self._free_port = engine, parts, free_port
+    def __init__(
+        self, engine: DockerEngine, app: str, parts: str, free_port: Callable[[], int]
+    ) -> None:
+        self._engine = engine
+        self._parts = parts
+        self._free_port = free_port
         self.app = app
         self.port = free_port()
         self._others: list[socket.socket] = []
@@ -43,13 +47,35 @@ class RealPlace:
         return self._engine
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
-        settings: dict[str, Any] = {"port": self.port, "ready_within": 20.0, "drain_within": 5.0, "lock_wait": 0.0, **changed}
+        settings: dict[str, Any] = {
+            "port": self.port,
+            "ready_within": 20.0,
+            "drain_within": 5.0,
+            "lock_wait": 0.0,
+            **changed,
+        }
         env = Docker(replicas=replicas, **settings)
-        return DockerTarget(self._engine, App(name=self.app), "local", env, lambda: self._parts, lambda: None, require_free)
+        return DockerTarget(
+            self._engine,
+            App(name=self.app),
+            "local",
+            env,
+            lambda: self._parts,
+            lambda: None,
+            require_free,
+        )
 
     def release(self, code: str, script: Script | None = None) -> Release:
         # One that drops what it works on when it is stopped shows whether it was stopped too early.
-        image = built(self._engine, self._parts, f"{self.app}:{code}", code, script or Script(), check=0.1, stop="SIGKILL")
+        image = built(
+            self._engine,
+            self._parts,
+            f"{self.app}:{code}",
+            code,
+            script or Script(),
+            check=0.1,
+            stop="SIGKILL",
+        )
         return release(code, config=image)
 
     def answers(self, **changed: object) -> set[str]:
@@ -93,7 +119,9 @@ class RealPlace:
 
 
 @pytest.fixture
-def place(engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]) -> Iterator[RealPlace]:
+def place(
+    engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
+) -> Iterator[RealPlace]:
     """An environment of the test's own."""
     place = RealPlace(engine, prefix, parts_image, free_port)
     yield place
@@ -104,7 +132,9 @@ class TestDockerTarget(DockerTargetContract):
     """The target keeps its contracts on a real engine."""
 
     @pytest.fixture
-    def docker(self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]) -> Iterator[DockerPlace]:
+    def docker(
+        self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
+    ) -> Iterator[DockerPlace]:
         """An environment of the test's own."""
         docker = RealPlace(engine, prefix, parts_image, free_port)
         yield docker
@@ -140,7 +170,8 @@ def asking(place: RealPlace) -> Iterator[list[str]]:
 def test_no_request_is_lost_in_rollouts_and_their_undoing(place: RealPlace) -> None:
     """Forwards, back, and forwards again, every request is answered by one of the two releases."""
     target = place.target()
-    a, b = place.release("a"), place.release("b")
+    a = place.release("a")
+    b = place.release("b")
     target.shift(a)
     with asking(place) as answers:
         target.shift(b)
@@ -159,7 +190,11 @@ def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlac
     target.shift(place.release("a"))
     b = place.release("b")
     got: list[int] = []
-    slow = threading.Thread(target=lambda: got.append(requests.get(f"http://127.0.0.1:{place.port}/slow", timeout=60).status_code))
+    slow = threading.Thread(
+        target=lambda: got.append(
+            requests.get(f"http://127.0.0.1:{place.port}/slow", timeout=60).status_code
+        )
+    )
     slow.start()
     _wait_for_a_request(place)
     target.shift(b)
@@ -172,7 +207,14 @@ def _wait_for_a_request(place: RealPlace) -> None:
     """Returns when a replica works on something."""
     from deploy.targets.docker.proxy import Door
 
-    door = Door(place.engine, next(found.id for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door")))
+    door = Door(
+        place.engine,
+        next(
+            found.id
+            for found in place.engine.containers({APP: place.app})
+            if found.name.endswith("-door")
+        ),
+    )
     deadline = time.monotonic() + 10
     while not any(slot.in_flight for slot in door.slots().values()):
         assert time.monotonic() < deadline, "no request came through"
@@ -185,10 +227,19 @@ def test_a_door_that_crashes_is_started_again_by_the_engine(place: RealPlace) ->
     target.shift(place.release("a"))
     target.shift(b := place.release("b"))
     target.settle(b)
-    door = next(found for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door"))
+    door = next(
+        found for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door")
+    )
     with suppress(Exception):
         place.engine.execute(door.id, ("sh", "-c", "kill -TERM 1"))
     deadline = time.monotonic() + 15
     while place.answers() != {"b"}:
         assert time.monotonic() < deadline, "the door did not come back"
-    assert next(found.restarts for found in place.engine.containers({APP: place.app}) if found.id == door.id) == 1
+    assert (
+        next(
+            found.restarts
+            for found in place.engine.containers({APP: place.app})
+            if found.id == door.id
+        )
+        == 1
+    )

@@ -38,12 +38,31 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         lacking("certificates cannot be made", "install openssl")
     folder = tmp_path_factory.mktemp("company")
-    (folder / "of-host").write_text(f"subjectAltName=DNS:{HOST}\nbasicConstraints=critical,CA:FALSE\n", encoding="ascii")
+    (folder / "of-host").write_text(
+        f"subjectAltName=DNS:{HOST}\nbasicConstraints=critical,CA:FALSE\n", encoding="ascii"
+    )
     key = ["-newkey", "rsa:2048", "-nodes", "-subj"]
-    usage = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
+    usage = [
+        "-addext",
+        "basicConstraints=critical,CA:TRUE",
+        "-addext",
+        "keyUsage=critical,keyCertSign",
+    ]
     signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "of-host"]
     for command in (
-        ["req", "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem", *key, "/CN=company", *usage],
+        [
+            "req",
+            "-x509",
+            "-days",
+            "2",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+            *key,
+            "/CN=company",
+            *usage,
+        ],
         ["req", "-keyout", "host.key", "-out", "host.csr", *key, "/CN=host"],
         ["x509", "-req", "-days", "2", "-in", "host.csr", "-out", "host.pem", *signed],
     ):
@@ -91,7 +110,9 @@ def controller(company: Path, heads: list[bytes]) -> Iterator[int]:
         with context.wrap_socket(connection, server_side=True) as secure:
             if head := secure.recv(65536):
                 heads.append(head)
-                secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n3")
+                secure.sendall(
+                    b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n3"
+                )
 
     with serving(answer) as port:
         yield port
@@ -107,7 +128,9 @@ def test_the_certificate_of_a_company_is_good_where_the_machine_names_its_author
     assert insecure(HOST, ADDRESS, controller) == ""
 
 
-def test_authorities_may_be_in_a_folder(controller: int, company: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authorities_may_be_in_a_folder(
+    controller: int, company: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each by its hash, as OpenSSL has it."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
     assert insecure(HOST, ADDRESS, controller) != ""
@@ -117,37 +140,57 @@ def test_authorities_may_be_in_a_folder(controller: int, company: Path, tmp_path
     assert insecure(HOST, ADDRESS, controller) == ""
 
 
-def test_a_certificate_of_another_host_is_not_good(company: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_of_another_host_is_not_good(
+    company: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such as the one that a controller shows until the host's own is there."""
     monkeypatch.setenv("SSL_CERT_FILE", str(company / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(company / "host.pem", company / "host.key")
-    with serving(lambda connection: context.wrap_socket(connection, server_side=True).close()) as port:
+    with serving(
+        lambda connection: context.wrap_socket(connection, server_side=True).close()
+    ) as port:
         assert "other.example" in insecure("other.example", ADDRESS, port)
 
 
-@pytest.mark.parametrize("answer", [lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), lambda _: None])
+@pytest.mark.parametrize(
+    "answer",
+    [lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), lambda _: None],
+)
 def test_whoever_speaks_no_tls_is_not_secure(answer: Callable[[socket.socket], object]) -> None:
     """Or breaks off."""
     with serving(answer) as port:
         assert insecure(HOST, ADDRESS, port) != ""
 
 
-def test_authorities_that_cannot_be_read_are_told(controller: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_authorities_that_cannot_be_read_are_told(
+    controller: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That is no fault of the front door's."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
-    assert insecure(HOST, ADDRESS, controller) == f"{tmp_path}/absent.pem cannot be used (No such file or directory)"
+    assert (
+        insecure(HOST, ADDRESS, controller)
+        == f"{tmp_path}/absent.pem cannot be used (No such file or directory)"
+    )
     (tmp_path / "absent.pem").write_text("nothing", encoding="ascii")
     assert "absent.pem cannot be used" in insecure(HOST, ADDRESS, controller)
 
 
-def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(controller: int, company: Path, heads: list[bytes]) -> None:
+def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(
+    controller: int, company: Path, heads: list[bytes]
+) -> None:
     """It is asked for by name in the handshake and in the request, and its certificate is checked for that name."""
-    proof = golden.Proof((Golden(name="one", request=Request(path="/score"), expect=Expect(contains="3")),), {})
-    url, authority = f"https://{ADDRESS}:{controller}", str(company / "ca.pem")
+    proof = golden.Proof(
+        (Golden(name="one", request=Request(path="/score"), expect=Expect(contains="3")),), {}
+    )
+    url = f"https://{ADDRESS}:{controller}"
+    authority = str(company / "ca.pem")
     assert golden.play(proof, Entrance(url, {"Host": HOST}, authority, server_name=HOST)).passed
     assert heads[0].startswith(b"GET /score HTTP/1.1\r\n")
     assert b"\r\nHost: shop.example\r\n" in heads[0]
-    for wrong in (Entrance(url, {"Host": HOST}, server_name=HOST), Entrance(url, {"Host": HOST}, authority, server_name="other.example")):
+    for wrong in (
+        Entrance(url, {"Host": HOST}, server_name=HOST),
+        Entrance(url, {"Host": HOST}, authority, server_name="other.example"),
+    ):
         (case,) = golden.play(proof, wrong).cases
         assert case.problem == "no answer: SSLError"

@@ -17,7 +17,12 @@ from kubernetes import config
 from kubernetes.client import ApiClient, ApiException
 from kubernetes.config import ConfigException
 from kubernetes.dynamic import DynamicClient
-from kubernetes.dynamic.exceptions import BadRequestError, DynamicApiError, ResourceNotFoundError, UnprocessibleEntityError
+from kubernetes.dynamic.exceptions import (
+    BadRequestError,
+    DynamicApiError,
+    ResourceNotFoundError,
+    UnprocessibleEntityError,
+)
 from urllib3.exceptions import HTTPError
 
 from deploy.clients.kubernetes.protocol import MANAGER, Object
@@ -78,8 +83,11 @@ def namespace(server: DynamicClient) -> Iterator[str]:
 def applied(server: DynamicClient, namespace: str, item: Object) -> Object:
     """What an object would be on the cluster after a server-side apply that is not carried out."""
     resource = server.resources.get(api_version=item["apiVersion"], kind=item["kind"])
-    name, body = item["metadata"]["name"], _here(item, namespace)
-    answer = resource.server_side_apply(body=body, name=name, namespace=namespace, field_manager=MANAGER, dry_run="All")
+    name = item["metadata"]["name"]
+    body = _here(item, namespace)
+    answer = resource.server_side_apply(
+        body=body, name=name, namespace=namespace, field_manager=MANAGER, dry_run="All"
+    )
     found: Object = answer.to_dict()
     return found
 
@@ -100,20 +108,26 @@ def served(server: DynamicClient, item: Object) -> bool:
 def require_served(server: DynamicClient, item: Object) -> None:
     """Skips on a cluster that is older than a kind; the schemas of current ones are checked without a cluster."""
     if not served(server, item):
-        pytest.skip(f"this cluster does not serve {item['kind']} in {item['apiVersion']}; a newer one does")
+        pytest.skip(
+            f"this cluster does not serve {item['kind']} in {item['apiVersion']}; a newer one does"
+        )
 
 
 def sent(part: Any, whole: Any) -> bool:
     """Whether everything that was sent is in what the cluster would have; it adds defaults, and items are in their order."""
     if isinstance(part, dict):
-        return isinstance(whole, dict) and all(key in whole and sent(value, whole[key]) for key, value in part.items())
+        return isinstance(whole, dict) and all(
+            key in whole and sent(value, whole[key]) for key, value in part.items()
+        )
     if isinstance(part, list):
         return isinstance(whole, list) and len(part) == len(whole) and all(map(sent, part, whole))
     return bool(part == whole)
 
 
 @pytest.mark.parametrize(
-    "item", [item for file in FILES for item in documents(file.read_text(encoding="utf-8"))], ids=lambda item: item["kind"]
+    "item",
+    [item for file in FILES for item in documents(file.read_text(encoding="utf-8"))],
+    ids=lambda item: item["kind"],
 )
 def test_a_manifest_is_taken_as_it_is(server: DynamicClient, namespace: str, item: Object) -> None:
     """Nothing of it is dropped on the way."""
@@ -129,7 +143,9 @@ def test_a_rendering_is_taken(server: DynamicClient, namespace: str, item: Objec
 
 
 @pytest.mark.parametrize("app", ["a" * 43, "3d", "my_app.v2"])
-def test_the_longest_and_the_oddest_names_are_taken(server: DynamicClient, namespace: str, app: str) -> None:
+def test_the_longest_and_the_oddest_names_are_taken(
+    server: DynamicClient, namespace: str, app: str
+) -> None:
     """Whatever the settings let pass fits the cluster's own limits."""
     settings = rendering().app.model_copy(update={"name": app})
     made = rendering(app=settings, name="b.c_d9")
@@ -147,7 +163,9 @@ def test_the_longest_and_the_oddest_names_are_taken(server: DynamicClient, names
         ("spec__progressDeadlineSeconds", 0),
     ],
 )
-def test_a_wrong_manifest_is_refused(server: DynamicClient, namespace: str, tmp_path: Path, place: str, value: Any) -> None:
+def test_a_wrong_manifest_is_refused(
+    server: DynamicClient, namespace: str, tmp_path: Path, place: str, value: Any
+) -> None:
     """The server does check what is only tried."""
     folder = edited(tmp_path, "deployment.yaml", **{place: value})
     item = yaml.safe_load((folder / "deployment.yaml").read_text(encoding="utf-8"))
@@ -159,13 +177,17 @@ def test_a_wrong_manifest_is_refused(server: DynamicClient, namespace: str, tmp_
 def test_kubectl_takes_the_folder(server: DynamicClient, namespace: str, kubectl: str) -> None:
     """`kubectl apply -f deploy/manifests/`, but for kinds that are younger than the cluster."""
     taken = {file: documents(file.read_text(encoding="utf-8")) for file in FILES}
-    files = [str(file) for file, items in taken.items() if all(served(server, item) for item in items)]
+    files = [
+        str(file) for file, items in taken.items() if all(served(server, item) for item in items)
+    ]
     assert _dry_run(kubectl, namespace, *(word for file in files for word in ("-f", file))) == len(
         [item for file in files for item in taken[Path(file)]]
     )
 
 
-def test_kubectl_takes_what_is_rendered(server: DynamicClient, namespace: str, kubectl: str) -> None:
+def test_kubectl_takes_what_is_rendered(
+    server: DynamicClient, namespace: str, kubectl: str
+) -> None:
     """`invoke render | kubectl apply -f -`."""
     objects = [_here(item, namespace) for item in rendered() if served(server, item)]
     assert _dry_run(kubectl, namespace, "-f", "-", stdin=as_yaml(objects)) == len(objects)
@@ -192,9 +214,16 @@ def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -
         "2026-01-01",
         "é\u2028\x85",
     ]
-    item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "words"}, "data": {f"k{n}": word for n, word in enumerate(words)}}
+    item = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "words"},
+        "data": {f"k{n}": word for n, word in enumerate(words)},
+    }
     command = [kubectl, "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"]
-    done = subprocess.run(command, input=as_yaml([item]), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, input=as_yaml([item]), capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == item["data"]
 
@@ -202,6 +231,8 @@ def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -
 def _dry_run(kubectl: str, namespace: str, *words: str, stdin: str = "") -> int:
     """How many objects kubectl would apply."""
     command = [kubectl, "apply", "--dry-run=server", "--namespace", namespace, *words]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return len(done.stdout.splitlines())

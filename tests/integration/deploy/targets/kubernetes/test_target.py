@@ -39,7 +39,10 @@ class Images:
     """Makes images of replicas, and has a registry hold them."""
 
     def __init__(self, engine: DockerEngine, parts: str, host: str, blobs: Blobs) -> None:
-        self._engine, self._parts, self._registry, self._blobs = engine, parts, HttpRegistry(host), blobs
+        self._engine = engine
+        self._parts = parts
+        self._registry = HttpRegistry(host)
+        self._blobs = blobs
         self._made: dict[str, Release] = {}
 
     def release(self, code: str, script: Script) -> Release:
@@ -54,12 +57,24 @@ class Images:
         built(self._engine, self._parts, tag, code, script, check=0.5)
         config, layers = export(self._engine.save(tag), self._blobs, tag)
         self._engine._api.remove_image(tag, force=True)
-        app = image.described("replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._blobs)
+        app = image.described(
+            "replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._blobs
+        )
         for item in (config, *layers):
             if not self._registry.has("test-cluster", item.digest):
-                self._registry.upload("test-cluster", item.digest, item.size, partial(self._blobs.open, item.digest), lambda _: None)
-        self._registry.put_manifest("test-cluster", app.manifest.digest, self._blobs.read(app.manifest.digest))
-        joined = Image(app=app, layer=recorded().image.layer, manifest=app.manifest, config=config.digest)
+                self._registry.upload(
+                    "test-cluster",
+                    item.digest,
+                    item.size,
+                    partial(self._blobs.open, item.digest),
+                    lambda _: None,
+                )
+        self._registry.put_manifest(
+            "test-cluster", app.manifest.digest, self._blobs.read(app.manifest.digest)
+        )
+        joined = Image(
+            app=app, layer=recorded().image.layer, manifest=app.manifest, config=config.digest
+        )
         return Release(image=joined, repository=f"{self._registry.host}/test-cluster")
 
 
@@ -67,12 +82,22 @@ class RealPlace:
     """An environment in a namespace of its own."""
 
     def __init__(self, cluster: KubeCluster, images: Images, **settings: Any) -> None:
-        self.cluster, self._images = cluster, images
-        self._settings = {"namespace": cluster.namespace, "resources": {"cpu": "10m", "memory": "64Mi"}, "service": "NodePort", **settings}
+        self.cluster = cluster
+        self._images = images
+        self._settings = {
+            "namespace": cluster.namespace,
+            "resources": {"cpu": "10m", "memory": "64Mi"},
+            "service": "NodePort",
+            **settings,
+        }
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         env = Kubernetes(**environment(replicas=replicas, **{**self._settings, **changed}))
-        return Deployer(self.cluster, Rendering.of(App(name="replica"), "local", env, Path()), lambda _: 100_000_000)
+        return Deployer(
+            self.cluster,
+            Rendering.of(App(name="replica"), "local", env, Path()),
+            lambda _: 100_000_000,
+        )
 
     def release(self, code: str, script: Script | None = None) -> Release:
         return self._images.release(code, script or Script())
@@ -93,7 +118,9 @@ class RealPlace:
 
 
 @pytest.fixture(scope="module")
-def images(engine: DockerEngine, registry_host: str, tmp_path_factory: pytest.TempPathFactory) -> Images:
+def images(
+    engine: DockerEngine, registry_host: str, tmp_path_factory: pytest.TempPathFactory
+) -> Images:
     """Makes what replicas run."""
     from deploy.machine import services as parts
     from deploy.settings.reading import Settings

@@ -30,9 +30,14 @@ esac
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Puts a docker command line of one's choice on the path, in front of all others."""
 
-    def write(version: str = "echo 20.10.24+dfsg1", buildx: str = "exit 1", build: str = "echo done") -> None:
+    def write(
+        version: str = "echo 20.10.24+dfsg1", buildx: str = "exit 1", build: str = "echo done"
+    ) -> None:
         program = tmp_path / "docker"
-        program.write_text(SCRIPT.format(version=version, buildx=buildx, build=build, folder=tmp_path), encoding="utf-8")
+        program.write_text(
+            SCRIPT.format(version=version, buildx=buildx, build=build, folder=tmp_path),
+            encoding="utf-8",
+        )
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
@@ -42,7 +47,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 def built(said: Callable[[str], None] = lambda _: None) -> None:
     """Builds something."""
     with (Path(__file__)).open("rb") as context:
-        buildkit.build(context, dockerfile="Dockerfile", args={"BASE": "debian@sha256:1", "EMPTY": ""}, tag="one/two:three", said=said)
+        buildkit.build(
+            context,
+            dockerfile="Dockerfile",
+            args={"BASE": "debian@sha256:1", "EMPTY": ""},
+            tag="one/two:three",
+            said=said,
+        )
 
 
 @pytest.mark.parametrize(
@@ -60,14 +71,18 @@ def built(said: Callable[[str], None] = lambda _: None) -> None:
         ("echo nonsense", "exit 1", None),
     ],
 )
-def test_buildkit_is_where_the_client_brings_it_along(install: Install, version: str, buildx: str, words: list[str] | None) -> None:
+def test_buildkit_is_where_the_client_brings_it_along(
+    install: Install, version: str, buildx: str, words: list[str] | None
+) -> None:
     """As a part of the client in some versions, as a plug-in in others; the engine need not run to know."""
     install(version, buildx)
     found = buildkit.command()
     assert (found[1:] if found else None) == words
 
 
-def test_without_a_docker_command_line_there_is_no_buildkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_docker_command_line_there_is_no_buildkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asking for it then says what to install or to set."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert buildkit.command() is None
@@ -78,7 +93,9 @@ def test_without_a_docker_command_line_there_is_no_buildkit(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("buildx", ["exit 1", "echo v0.13.1"])
-def test_a_build_gets_exactly_the_context_and_the_arguments(install: Install, tmp_path: Path, buildx: str) -> None:
+def test_a_build_gets_exactly_the_context_and_the_arguments(
+    install: Install, tmp_path: Path, buildx: str
+) -> None:
     """The context comes over standard input; only the plug-in knows of provenance."""
     install(buildx=buildx)
     built()
@@ -88,7 +105,10 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(install: Install, tm
     assert words[-1] == "-"
     assert words[words.index("-t") + 1] == "one/two:three"
     assert words[words.index("-f") + 1] == "Dockerfile"
-    assert [after for word, after in pairwise(words) if word == "--build-arg"] == ["BASE=debian@sha256:1", "EMPTY="]
+    assert [after for word, after in pairwise(words) if word == "--build-arg"] == [
+        "BASE=debian@sha256:1",
+        "EMPTY=",
+    ]
     assert ("--provenance=false" in words) == (buildx != "exit 1")
 
 

@@ -76,7 +76,8 @@ def test_an_engine_that_is_gone_answers_nothing() -> None:
 
 def test_a_pulled_image_is_held_under_its_reference() -> None:
     """What the registry of the fake holds can be pulled by reference, and comes to be the same image."""
-    engine, other = FakeEngine(), FakeEngine()
+    engine = FakeEngine()
+    other = FakeEngine()
     made = other.hold_image("app", b"layer")
     engine.registry["registry.example/app@sha256:1"] = other.held[made]
     engine.pull("registry.example/app@sha256:1", ("user", "password"), lambda _: None)

@@ -79,7 +79,10 @@ def test_errors_of_this_project_pass() -> None:
     ("said", "kind"),
     [
         ("unauthorized: authentication required", RegistryDenied),
-        ('Get "https://registry.example/v2/team/app/manifests/1": no basic auth credentials', RegistryDenied),
+        (
+            'Get "https://registry.example/v2/team/app/manifests/1": no basic auth credentials',
+            RegistryDenied,
+        ),
         (
             "pull access denied for registry.example/team/app, repository does not exist or may require 'docker login'",
             RegistryDenied,
@@ -88,26 +91,55 @@ def test_errors_of_this_project_pass() -> None:
             f"failed to resolve reference: {REFERENCE}: pull access denied, server message: insufficient_scope: authorization failed",
             RegistryDenied,
         ),
-        (f"manifest for {REFERENCE} not found: manifest unknown: manifest unknown", RegistryNotFound),
-        ("repository registry.example/team/app not found: name unknown: repository name not known", RegistryNotFound),
+        (
+            f"manifest for {REFERENCE} not found: manifest unknown: manifest unknown",
+            RegistryNotFound,
+        ),
+        (
+            "repository registry.example/team/app not found: name unknown: repository name not known",
+            RegistryNotFound,
+        ),
         ("unknown blob", RegistryNotFound),
         ("toomanyrequests: You have reached your pull rate limit", RegistryRefused),
         ("received unexpected HTTP status: 503 Service Unavailable", RegistryRefused),
-        ('Get "https://registry.example/v2/": dial tcp 10.0.0.1:443: connect: connection refused', RegistryUnreachable),
-        ('Get "https://registry.example/v2/": dial tcp: lookup registry.example: no such host', RegistryUnreachable),
-        ("download failed after attempts=6: read tcp 10.0.0.1:57564: read: connection reset by peer", RegistryUnreachable),
-        ('Get "https://registry.example/v2/": net/http: TLS handshake timeout', RegistryUnreachable),
-        ('Get "https://registry.example/v2/": x509: certificate signed by unknown authority', RegistryUnreachable),
+        (
+            'Get "https://registry.example/v2/": dial tcp 10.0.0.1:443: connect: connection refused',
+            RegistryUnreachable,
+        ),
+        (
+            'Get "https://registry.example/v2/": dial tcp: lookup registry.example: no such host',
+            RegistryUnreachable,
+        ),
+        (
+            "download failed after attempts=6: read tcp 10.0.0.1:57564: read: connection reset by peer",
+            RegistryUnreachable,
+        ),
+        (
+            'Get "https://registry.example/v2/": net/http: TLS handshake timeout',
+            RegistryUnreachable,
+        ),
+        (
+            'Get "https://registry.example/v2/": x509: certificate signed by unknown authority',
+            RegistryUnreachable,
+        ),
         ("filesystem layer verification failed for digest sha256:00", BlobCorrupt),
         ("manifest verification failed for digest sha256:00", BlobCorrupt),
-        ("commit failed: unexpected commit digest sha256:00, expected sha256:01: failed precondition", BlobCorrupt),
+        (
+            "commit failed: unexpected commit digest sha256:00, expected sha256:01: failed precondition",
+            BlobCorrupt,
+        ),
         ("commit failed: failed size validation: 1000 != 1002: failed precondition", BlobCorrupt),
-        ("unexpected status from HEAD request to https://registry.example/v2/team/app/manifests/sha256:00: 403 Forbidden", RegistryDenied),
+        (
+            "unexpected status from HEAD request to https://registry.example/v2/team/app/manifests/sha256:00: 403 Forbidden",
+            RegistryDenied,
+        ),
         ("failed to register layer: write /model/model.onnx: no space left on device", DiskFull),
         ("invalid reference format", EngineFailed),
     ],
 )
-def test_a_pull_that_fails_is_told_by_what_the_engine_says(said: str, kind: type[ReleaseError]) -> None:
+def test_a_pull_that_fails_is_told_by_what_the_engine_says(
+    said: str, kind: type[ReleaseError]
+) -> None:
     """The registry's refusals are the same errors, whether the suite meets them or the engine does."""
     error = pull_failed(said, REFERENCE, None)
     assert type(error) is kind
@@ -119,14 +151,21 @@ def test_a_pull_that_fails_is_told_by_what_the_engine_says(said: str, kind: type
 def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
     """An application may be called by a word that registries use."""
     reference = f"registry.example/{name}@sha256:{'0' * 64}"
-    assert type(pull_failed(f"manifest for {reference} not found: manifest unknown", reference, None)) is RegistryNotFound
+    assert (
+        type(pull_failed(f"manifest for {reference} not found: manifest unknown", reference, None))
+        is RegistryNotFound
+    )
     said = f'Get "https://registry.example/v2/{name}/manifests/sha256:00": toomanyrequests: wait'
     assert type(pull_failed(said, reference, None)) is RegistryRefused
 
 
 def test_credentials_that_the_engine_repeats_are_hidden() -> None:
     """A registry may put the header that it got into its refusal."""
-    error = pull_failed("unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame", REFERENCE, ("ada", "open-sesame"))
+    error = pull_failed(
+        "unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame",
+        REFERENCE,
+        ("ada", "open-sesame"),
+    )
     assert "unauthorized: refused with Basic …, ada, …" in error.detail
 
 
@@ -139,7 +178,11 @@ def test_credentials_that_the_engine_repeats_are_hidden() -> None:
 )
 def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) -> None:
     """Whether the engine itself says so, or a program that runs in the build."""
-    lines = [*(f"line {number}" for number in range(30)), line, "The command returned a non-zero code: 1"]
+    lines = [
+        *(f"line {number}" for number in range(30)),
+        line,
+        "The command returned a non-zero code: 1",
+    ]
     error = build_failed("Dockerfile", lines)
     assert type(error) is DiskFull
     assert line in error.detail
@@ -155,7 +198,9 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
         ("invalid mount", EngineFailed),
     ],
 )
-def test_a_refusal_with_a_cure_of_its_own_is_told_apart(said: str, kind: type[ReleaseError]) -> None:
+def test_a_refusal_with_a_cure_of_its_own_is_told_apart(
+    said: str, kind: type[ReleaseError]
+) -> None:
     """A full disk and a taken port are not to be looked for in the engine's log."""
     error = failed(said, "replica-1", "the engine could not start the image")
     assert type(error) is kind

@@ -43,7 +43,10 @@ def chain(error: BaseException) -> str:
 
 def test_it_is_named_for_people(tmp_path: Path) -> None:
     """By context and server, without credentials that the server's URL may hold."""
-    made = access(tmp_path, kubeconfig("red", current="red", server="https://ada:sesame@api.example:6443/cluster/"))
+    made = access(
+        tmp_path,
+        kubeconfig("red", current="red", server="https://ada:sesame@api.example:6443/cluster/"),
+    )
     assert made.name == "red at https://api.example:6443/cluster"
     assert made.entrance("/path").url == "https://api.example:6443/cluster/path"
 
@@ -52,7 +55,13 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
     """And not shown."""
     made = entrance(tmp_path, kubeconfig("red", current="red"))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}-red"}
-    assert (made.authority, made.certificate, made.proxy, made.server_name, made.unverified) == ("", None, "", "", False)
+    assert (made.authority, made.certificate, made.proxy, made.server_name, made.unverified) == (
+        "",
+        None,
+        "",
+        "",
+        False,
+    )
     assert TOKEN not in repr(made)
 
 
@@ -65,12 +74,17 @@ def test_the_token_is_that_of_the_context_that_is_named(tmp_path: Path) -> None:
 
 def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
     """From the kubeconfig itself or from files beside it; others cannot read what is written of it."""
-    content = kubeconfig("red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"})
+    content = kubeconfig(
+        "red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"}
+    )
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
     key = written(tmp_path / "my.key", "key")
     made = entrance(tmp_path, content)
     assert made.certificate is not None
-    assert [Path(made.certificate[0]).read_text(encoding="utf-8"), made.certificate[1]] == ["hi", key]
+    assert [Path(made.certificate[0]).read_text(encoding="utf-8"), made.certificate[1]] == [
+        "hi",
+        key,
+    ]
     assert Path(made.certificate[0]).stat().st_mode & 0o077 == 0
     assert Path(made.authority).read_text(encoding="utf-8") == "CA"
     assert dict(made.headers) == {}
@@ -85,20 +99,31 @@ def test_what_else_leads_to_the_server(tmp_path: Path) -> None:
         "insecure-skip-tls-verify": True,
     }
     made = entrance(tmp_path, content)
-    assert (made.server_name, made.proxy, made.unverified) == ("kubernetes", f"http://ada:{TOKEN}@proxy.example:3128", True)
+    assert (made.server_name, made.proxy, made.unverified) == (
+        "kubernetes",
+        f"http://ada:{TOKEN}@proxy.example:3128",
+        True,
+    )
     assert TOKEN not in repr(made)
     session = made.session()
     assert session.verify is False
     assert session.proxies["https"] == made.proxy
 
 
-def test_a_proxy_of_the_environment_is_for_others_than_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It cannot reach a cluster that runs here; what NO_PROXY names is not sent there either."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "internal.example")
     proxied = {
         server: entrance(tmp_path, kubeconfig("red", current="red", server=server)).proxy
-        for server in ("https://api.example", "https://127.0.0.1:6443", "https://localhost:6443", "https://api.internal.example")
+        for server in (
+            "https://api.example",
+            "https://127.0.0.1:6443",
+            "https://localhost:6443",
+            "https://api.internal.example",
+        )
     }
     assert list(proxied.values()) == ["http://proxy.example:3128", "", "", ""]
     content = kubeconfig("red", current="red", server="https://127.0.0.1:6443")
@@ -111,14 +136,20 @@ def test_a_proxy_of_the_environment_is_for_others_than_this_machine(tmp_path: Pa
 
 def test_a_login_program_gives_a_token(tmp_path: Path) -> None:
     """It is told by its environment what is asked of it."""
-    command = program(tmp_path / "kubelogin", 'test -n "$KUBERNETES_EXEC_INFO" || exit 1', *credentials(token="$1"))
+    command = program(
+        tmp_path / "kubelogin",
+        'test -n "$KUBERNETES_EXEC_INFO" || exit 1',
+        *credentials(token="$1"),
+    )
     made = entrance(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}"}
 
 
 def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
     """With its key."""
-    command = program(tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key"))
+    command = program(
+        tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
+    )
     made = entrance(tmp_path, kubeconfig("red", current="red", **login(command)))
     assert made.certificate is not None
     assert [Path(path).read_text(encoding="utf-8") for path in made.certificate] == ["cert", "key"]
@@ -127,14 +158,18 @@ def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
 def test_credentials_of_a_login_program_can_be_had_again(tmp_path: Path) -> None:
     """It is run anew, and what it gives then is sent."""
     count = tmp_path / "count"
-    command = program(tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})"))
+    command = program(
+        tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})")
+    )
     made = access(tmp_path, kubeconfig("red", current="red", **login(command)))
     first = made.entrance("/path").headers["Authorization"]
     made.renew()
     assert (first, made.entrance("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
 
 
-def test_a_login_program_that_is_not_installed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_login_program_that_is_not_installed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """It is named, and nothing is printed by the way."""
     handlers = list(logging.getLogger().handlers)
     with pytest.raises(ClusterLogin) as caught:
@@ -158,7 +193,9 @@ def test_a_login_program_that_is_not_installed(tmp_path: Path, capfd: pytest.Cap
         (credentials(clientCertificateData=TOKEN), ""),
     ],
 )
-def test_a_login_program_that_fails(tmp_path: Path, lines: tuple[str, ...], detail: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_login_program_that_fails(
+    tmp_path: Path, lines: tuple[str, ...], detail: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What it wrote to stderr is shown, and never what it wrote to stdout."""
     command = program(tmp_path / "kubelogin", *lines)
     with pytest.raises(ClusterLogin) as caught:

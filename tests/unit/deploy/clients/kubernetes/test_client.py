@@ -25,7 +25,9 @@ from tests.contracts.cluster import deployment, settings
 from tests.fakes.wire import FakeWire, Outcome, Waiting, gone, holding, review, status
 
 FORBIDDEN = status(403, "Forbidden", "no")
-NO_NAMESPACE = status(404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces")
+NO_NAMESPACE = status(
+    404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces"
+)
 
 
 def cluster(*outcomes: Outcome) -> tuple[KubeCluster, FakeWire]:
@@ -41,12 +43,22 @@ def absent(name: str = "one") -> Answer:
 
 def stored(item: Object, **metadata: Any) -> Answer:
     """An object as the server has it: with what it adds."""
-    return holding(**item | {"metadata": item["metadata"] | {"uid": "1", "resourceVersion": "7"} | metadata, "immutable": False})
+    return holding(
+        **item
+        | {
+            "metadata": item["metadata"] | {"uid": "1", "resourceVersion": "7"} | metadata,
+            "immutable": False,
+        }
+    )
 
 
 def page(*names: str, more: str = "") -> Answer:
     """A part of a list."""
-    return holding(kind="ConfigMapList", metadata={"continue": more}, items=[{"metadata": {"name": name}} for name in names])
+    return holding(
+        kind="ConfigMapList",
+        metadata={"continue": more},
+        items=[{"metadata": {"name": name}} for name in names],
+    )
 
 
 # --- what is asked
@@ -66,7 +78,13 @@ def test_an_object_is_removed_with_what_it_owns() -> None:
     """In the background: nobody waits for that."""
     server, wire = cluster(holding(kind="Status"))
     server.delete("ConfigMap", "one")
-    assert wire.asked == [Call("DELETE", "/api/v1/namespaces/shop/configmaps/one", (("propagationPolicy", "Background"),))]
+    assert wire.asked == [
+        Call(
+            "DELETE",
+            "/api/v1/namespaces/shop/configmaps/one",
+            (("propagationPolicy", "Background"),),
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +95,9 @@ def test_an_object_is_removed_with_what_it_owns() -> None:
     ],
     ids=["apply", "delete"],
 )
-def test_what_must_hold_is_made_sure_of_each_time(write: Callable[[KubeCluster, Callable[[], None]], object]) -> None:
+def test_what_must_hold_is_made_sure_of_each_time(
+    write: Callable[[KubeCluster, Callable[[], None]], object],
+) -> None:
     """Also when the server was away, and gets the same again."""
     server, wire = cluster(gone(), stored(deployment("web")))
     asked: list[int] = []
@@ -102,9 +122,19 @@ def test_a_permission_is_asked_for_as_the_server_wants_it() -> None:
     server, wire = cluster(review(allowed=True), review(allowed=False))
     assert server.may("patch", "Deployment")
     assert not server.may("get", "Pod", "log")
-    attributes = [call.body["spec"]["resourceAttributes"] for call in wire.asked if isinstance(call.body, dict)]
+    attributes = [
+        call.body["spec"]["resourceAttributes"]
+        for call in wire.asked
+        if isinstance(call.body, dict)
+    ]
     assert attributes == [
-        {"namespace": "shop", "verb": "patch", "group": "apps", "resource": "deployments", "subresource": ""},
+        {
+            "namespace": "shop",
+            "verb": "patch",
+            "group": "apps",
+            "resource": "deployments",
+            "subresource": "",
+        },
         {"namespace": "shop", "verb": "get", "group": "", "resource": "pods", "subresource": "log"},
     ]
 
@@ -123,7 +153,9 @@ def test_the_way_in_leads_through_the_api_server() -> None:
 
 def test_a_kind_is_served_if_the_group_lists_it() -> None:
     """A group that is known without it, or not known, does not serve it."""
-    group = holding(kind="APIResourceList", resources=[{"name": "deployments"}, {"name": "deployments/status"}])
+    group = holding(
+        kind="APIResourceList", resources=[{"name": "deployments"}, {"name": "deployments/status"}]
+    )
     server, wire = cluster(group, Answer(404, "404 page not found"))
     for _ in range(2):
         assert server.serves("Deployment")
@@ -133,10 +165,14 @@ def test_a_kind_is_served_if_the_group_lists_it() -> None:
     assert [call.path for call in wire.asked] == ["/apis/apps/v1", "/apis/policy/v1"]
 
 
-@pytest.mark.parametrize("failure", [gone(passing=False), status(401), Answer(200, "<html>welcome</html>")])
+@pytest.mark.parametrize(
+    "failure", [gone(passing=False), status(401), Answer(200, "<html>welcome</html>")]
+)
 def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> None:
     """That there was no answer says nothing of what is served."""
-    server, wire = cluster(failure, holding(kind="APIResourceList", resources=[{"name": "deployments"}]))
+    server, wire = cluster(
+        failure, holding(kind="APIResourceList", resources=[{"name": "deployments"}])
+    )
     with pytest.raises(ClusterError):
         server.serves("Deployment")
     assert server.serves("Deployment")
@@ -157,7 +193,9 @@ def test_a_namespace_that_lacks_it_is_asked_whether_it_takes_objects() -> None:
     """In one that is new, or on an old cluster; nothing is made there."""
     server, wire = cluster(absent("kube-root-ca.crt"), stored(settings("kube-root-ca.crt")))
     server.require()
-    assert [(call.method, call.path) for call in wire.asked[1:]] == [("POST", "/api/v1/namespaces/shop/configmaps")]
+    assert [(call.method, call.path) for call in wire.asked[1:]] == [
+        ("POST", "/api/v1/namespaces/shop/configmaps")
+    ]
     assert dict(wire.asked[1].query) == {"dryRun": "All"}
 
 
@@ -198,7 +236,9 @@ def test_no_other_refusal_makes_a_namespace_missing(refusal: Answer) -> None:
         ([Answer(200, "<html>welcome</html>")], ClusterRefused),
     ],
 )
-def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(outcomes: list[Outcome], error: type[ClusterError]) -> None:
+def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(
+    outcomes: list[Outcome], error: type[ClusterError]
+) -> None:
     """But why they cannot, and nothing more is tried."""
     server, wire = cluster(*outcomes)
     with pytest.raises(error):
@@ -214,12 +254,16 @@ def test_a_list_is_read_to_its_end() -> None:
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
     queries = [dict(call.query) for call in wire.asked]
     assert [query.get("continue") for query in queries] == [None, "go on", "and on"]
-    assert all(query["labelSelector"] == "app=web,side=a" and int(query["limit"]) > 0 for query in queries)
+    assert all(
+        query["labelSelector"] == "app=web,side=a" and int(query["limit"]) > 0 for query in queries
+    )
 
 
 def test_a_list_that_has_become_too_old_is_read_anew() -> None:
     """No object is there twice, and none is missing."""
-    server, wire = cluster(page("a", more="go on"), status(410, "Expired"), page("a", more="go on"), page("b"))
+    server, wire = cluster(
+        page("a", more="go on"), status(410, "Expired"), page("a", more="go on"), page("b")
+    )
     assert [item["metadata"]["name"] for item in server.list("ConfigMap", {})] == ["a", "b"]
     assert ["continue" in dict(call.query) for call in wire.asked] == [False, True, False, True]
 
@@ -227,8 +271,16 @@ def test_a_list_that_has_become_too_old_is_read_anew() -> None:
 def test_events_are_ordered_by_when_they_were_seen_last() -> None:
     """Whichever of their times is filled in."""
     events: list[dict[str, Any]] = [
-        {"metadata": {"name": "d"}, "lastTimestamp": "2026-01-01T12:00:03Z", "eventTime": "2026-01-01T11:00:00.000000Z"},
-        {"metadata": {"name": "b"}, "lastTimestamp": None, "eventTime": "2026-01-01T12:00:01.500000Z"},
+        {
+            "metadata": {"name": "d"},
+            "lastTimestamp": "2026-01-01T12:00:03Z",
+            "eventTime": "2026-01-01T11:00:00.000000Z",
+        },
+        {
+            "metadata": {"name": "b"},
+            "lastTimestamp": None,
+            "eventTime": "2026-01-01T12:00:01.500000Z",
+        },
         {
             "metadata": {"name": "c"},
             "eventTime": "2026-01-01T11:00:00.000000Z",
@@ -238,26 +290,58 @@ def test_events_are_ordered_by_when_they_were_seen_last() -> None:
         {"metadata": {"name": "0"}},
     ]
     server, wire = cluster(holding(kind="EventList", metadata={}, items=events))
-    assert [event["metadata"]["name"] for event in server.events("web-1")] == ["0", "a", "b", "c", "d"]
+    assert [event["metadata"]["name"] for event in server.events("web-1")] == [
+        "0",
+        "a",
+        "b",
+        "c",
+        "d",
+    ]
     assert dict(wire.asked[0].query)["fieldSelector"] == "involvedObject.name=web-1"
 
 
 def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
     """Some say fractions of it, others none."""
     events: list[dict[str, Any]] = [
-        {"metadata": {"name": "pulling", "resourceVersion": "100"}, "lastTimestamp": "2026-01-01T12:00:01Z"},
-        {"metadata": {"name": "failed", "resourceVersion": "101"}, "lastTimestamp": "2026-01-01T12:00:01Z"},
-        {"metadata": {"name": "scheduled", "resourceVersion": "99"}, "eventTime": "2026-01-01T12:00:01.500000Z"},
-        {"metadata": {"name": "odd", "resourceVersion": "x"}, "lastTimestamp": "2026-01-01T12:00:02Z"},
+        {
+            "metadata": {"name": "pulling", "resourceVersion": "100"},
+            "lastTimestamp": "2026-01-01T12:00:01Z",
+        },
+        {
+            "metadata": {"name": "failed", "resourceVersion": "101"},
+            "lastTimestamp": "2026-01-01T12:00:01Z",
+        },
+        {
+            "metadata": {"name": "scheduled", "resourceVersion": "99"},
+            "eventTime": "2026-01-01T12:00:01.500000Z",
+        },
+        {
+            "metadata": {"name": "odd", "resourceVersion": "x"},
+            "lastTimestamp": "2026-01-01T12:00:02Z",
+        },
     ]
     server, _ = cluster(holding(kind="EventList", metadata={}, items=events))
-    assert [event["metadata"]["name"] for event in server.events("web-1")] == ["scheduled", "pulling", "failed", "odd"]
+    assert [event["metadata"]["name"] for event in server.events("web-1")] == [
+        "scheduled",
+        "pulling",
+        "failed",
+        "odd",
+    ]
 
 
 def pod(restarts: int | None) -> Answer:
     """A pod whose container was started again so often; None: it has no status yet."""
-    statuses = None if restarts is None else [{"name": "other", "restartCount": 9}, {"name": "app", "restartCount": restarts}]
-    return holding(kind="Pod", metadata={"name": "web-1"}, spec={"containers": [{"name": "app"}]}, status={"containerStatuses": statuses})
+    statuses = (
+        None
+        if restarts is None
+        else [{"name": "other", "restartCount": 9}, {"name": "app", "restartCount": restarts}]
+    )
+    return holding(
+        kind="Pod",
+        metadata={"name": "web-1"},
+        spec={"containers": [{"name": "app"}]},
+        status={"containerStatuses": statuses},
+    )
 
 
 def test_a_log_is_that_of_the_application() -> None:
@@ -287,7 +371,9 @@ def test_a_log_that_is_not_there_is_empty() -> None:
     assert cluster(pod(1), Answer(200, ""), status(400, "BadRequest"))[0].log("web-1", 5) == ""
 
 
-def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """It is told why there is none, as something else is about to be told with it."""
     waiting = Waiting()
     wire = FakeWire([pod(0), status(500, message="dial tcp: lookup node-1: no such host")])
@@ -307,7 +393,10 @@ def test_what_this_account_may_not_is_told_with_the_rule() -> None:
     with pytest.raises(ClusterForbidden) as caught:
         server.apply(deployment("web"))
     assert caught.value.what == "this account may not patch deployments.apps in namespace shop"
-    assert [json.loads(json.dumps(call.body))["spec"]["resourceAttributes"]["verb"] for call in wire.asked[1:]] == ["create", "patch"]
+    assert [
+        json.loads(json.dumps(call.body))["spec"]["resourceAttributes"]["verb"]
+        for call in wire.asked[1:]
+    ] == ["create", "patch"]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +424,10 @@ def test_a_log_that_one_may_not_read_is_a_permission_of_its_own() -> None:
     with pytest.raises(ClusterForbidden) as caught:
         server.log("web-1", 5)
     assert "get pods/log" in caught.value.what
-    assert json.loads(json.dumps(wire.asked[-1].body))["spec"]["resourceAttributes"]["subresource"] == "log"
+    assert (
+        json.loads(json.dumps(wire.asked[-1].body))["spec"]["resourceAttributes"]["subresource"]
+        == "log"
+    )
 
 
 def test_what_a_quota_forbids_is_refused_with_the_servers_words() -> None:
@@ -365,8 +457,18 @@ def test_a_missing_namespace_is_told_by_every_write(ask: str) -> None:
 
 def test_other_errors_come_as_they_are() -> None:
     """Each as its own type."""
-    conflict = status(409, "Conflict", causes=[{"reason": "FieldManagerConflict", "field": ".data.key", "message": 'conflict with "a"'}])
-    for answer, error in ((conflict, FieldConflict), (status(401), ClusterLogin), (status(422, "Invalid"), ClusterRefused)):
+    conflict = status(
+        409,
+        "Conflict",
+        causes=[
+            {"reason": "FieldManagerConflict", "field": ".data.key", "message": 'conflict with "a"'}
+        ],
+    )
+    for answer, error in (
+        (conflict, FieldConflict),
+        (status(401), ClusterLogin),
+        (status(422, "Invalid"), ClusterRefused),
+    ):
         with pytest.raises(error):
             cluster(answer)[0].apply(settings("one"))
     with pytest.raises(ClusterUnreachable):
@@ -379,7 +481,12 @@ def test_other_errors_come_as_they_are() -> None:
 def test_a_page_of_something_else_is_no_cluster(text: str) -> None:
     """A good status alone does not make an API server."""
     server, _ = cluster(Answer(200, text))
-    for ask in (server.version, lambda: server.serves("Pod"), lambda: server.find("Pod", "one"), lambda: server.list("Pod", {})):
+    for ask in (
+        server.version,
+        lambda: server.serves("Pod"),
+        lambda: server.find("Pod", "one"),
+        lambda: server.list("Pod", {}),
+    ):
         with pytest.raises(ClusterRefused) as caught:
             ask()
         assert "no Kubernetes API server" in caught.value.what
@@ -393,7 +500,9 @@ LOST = [gone(), status(503), status(504, "Timeout")]
 @pytest.mark.parametrize("failure", LOST)
 def test_an_object_that_was_made_before_the_answer_was_lost_is_ours(failure: Outcome) -> None:
     """What is there is what was sent, with what the server adds."""
-    server, wire = cluster(failure, status(409, "AlreadyExists"), stored(settings("one", {"a": "b"}, key="value")))
+    server, wire = cluster(
+        failure, status(409, "AlreadyExists"), stored(settings("one", {"a": "b"}, key="value"))
+    )
     assert server.create(settings("one", {"a": "b"}, key="value"))
     assert [call.method for call in wire.asked] == ["POST", "POST", "GET"]
 
@@ -416,8 +525,17 @@ def test_an_object_that_was_there_before_is_not_looked_at() -> None:
 def test_an_object_that_was_replaced_before_the_answer_was_lost_is_ours() -> None:
     """Though its version is another one than was sent."""
     sent = settings("one", key="new")
-    sent["metadata"] |= {"resourceVersion": "6", "uid": "1", "managedFields": [], "creationTimestamp": "2026-01-01T12:00:00Z"}
-    server, _ = cluster(gone(), status(409, "Conflict"), stored(settings("one", key="new"), resourceVersion="7", managedFields=[{}]))
+    sent["metadata"] |= {
+        "resourceVersion": "6",
+        "uid": "1",
+        "managedFields": [],
+        "creationTimestamp": "2026-01-01T12:00:00Z",
+    }
+    server, _ = cluster(
+        gone(),
+        status(409, "Conflict"),
+        stored(settings("one", key="new"), resourceVersion="7", managedFields=[{}]),
+    )
     assert server.replace(sent)
     server, _ = cluster(gone(), status(409, "Conflict"), stored(settings("one", key="theirs")))
     assert not server.replace(sent)
@@ -434,16 +552,29 @@ def test_lists_are_the_same_only_as_a_whole() -> None:
         ([{"name": "b"}, {"name": "a"}], False),
         ({"name": "a"}, False),
     ):
-        server, _ = cluster(gone(), status(409, "AlreadyExists"), stored(sent | {"finalizers": there}))
+        server, _ = cluster(
+            gone(), status(409, "AlreadyExists"), stored(sent | {"finalizers": there})
+        )
         assert server.create(sent) is ours
 
 
 def test_what_is_empty_is_dropped_by_the_server() -> None:
     """It was sent, and is not there, and that is the same."""
-    sent = settings("one") | {"finalizers": [], "immutable": None, "message": "", "spec": {"paused": False, "replicas": 0}}
-    server, _ = cluster(gone(), status(409, "AlreadyExists"), holding(kind="ConfigMap", apiVersion="v1", metadata={"name": "one"}))
+    sent = settings("one") | {
+        "finalizers": [],
+        "immutable": None,
+        "message": "",
+        "spec": {"paused": False, "replicas": 0},
+    }
+    server, _ = cluster(
+        gone(),
+        status(409, "AlreadyExists"),
+        holding(kind="ConfigMap", apiVersion="v1", metadata={"name": "one"}),
+    )
     assert server.create(sent)
-    server, _ = cluster(gone(), status(409, "AlreadyExists"), stored(settings("one") | {"finalizers": ["a"]}))
+    server, _ = cluster(
+        gone(), status(409, "AlreadyExists"), stored(settings("one") | {"finalizers": ["a"]})
+    )
     assert not server.create(sent)
 
 

@@ -41,21 +41,29 @@ def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> Non
     error = refusal(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
     assert isinstance(error, ClusterForbidden)
     assert error.what == "this account may not patch deployments.apps in namespace shop"
-    assert yaml.safe_load(error.detail) == [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"]}]
+    assert yaml.safe_load(error.detail) == [
+        {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["patch"]}
+    ]
     assert 'User "ann"' in error.detail
     assert "deploy/manifests/rbac.yaml" in error.next
 
 
 def test_a_permission_for_a_part_of_the_core() -> None:
     """The core is the empty group, and a part has its own rule."""
-    error = refusal(status(403), Subject(("get", "list"), "", "pods/log", "shop"), CLUSTER, ("get", "list"))
+    error = refusal(
+        status(403), Subject(("get", "list"), "", "pods/log", "shop"), CLUSTER, ("get", "list")
+    )
     assert error.what == "this account may not get or list pods/log in namespace shop"
-    assert yaml.safe_load(error.detail) == [{"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get", "list"]}]
+    assert yaml.safe_load(error.detail) == [
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get", "list"]}
+    ]
 
 
 def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
     """The server's own words say which."""
-    error = refusal(status(403, "Forbidden", "exceeded quota: small, requested: pods=1"), DEPLOYMENT, CLUSTER)
+    error = refusal(
+        status(403, "Forbidden", "exceeded quota: small, requested: pods=1"), DEPLOYMENT, CLUSTER
+    )
     assert isinstance(error, ClusterRefused)
     assert "exceeded quota: small" in error.detail
     assert "deployments.apps web, namespace shop" in error.on
@@ -64,7 +72,11 @@ def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
 
 def test_a_missing_namespace() -> None:
     """It is told how to make it."""
-    error = refusal(status(404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces"), DEPLOYMENT, CLUSTER)
+    error = refusal(
+        status(404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces"),
+        DEPLOYMENT,
+        CLUSTER,
+    )
     assert isinstance(error, NamespaceMissing)
     assert "kubectl create namespace shop" in error.next
 
@@ -72,13 +84,24 @@ def test_a_missing_namespace() -> None:
 def test_a_conflict_names_every_field_and_its_owner() -> None:
     """One line a field; who wants it can take it over."""
     causes = [
-        {"reason": "FieldManagerConflict", "field": ".spec.replicas", "message": 'conflict with "autoscaler" using apps/v1'},
-        {"reason": "FieldManagerConflict", "field": ".spec.paused", "message": 'conflict with "kubectl" using apps/v1'},
+        {
+            "reason": "FieldManagerConflict",
+            "field": ".spec.replicas",
+            "message": 'conflict with "autoscaler" using apps/v1',
+        },
+        {
+            "reason": "FieldManagerConflict",
+            "field": ".spec.paused",
+            "message": 'conflict with "kubectl" using apps/v1',
+        },
     ]
     error = refusal(status(409, "Conflict", causes=causes), DEPLOYMENT, CLUSTER)
     assert isinstance(error, FieldConflict)
     assert dict(error.owners) == {"spec.replicas": "autoscaler", "spec.paused": "kubectl"}
-    assert [line.strip() for line in error.detail.splitlines()] == ["spec.replicas: autoscaler", "spec.paused: kubectl"]
+    assert [line.strip() for line in error.detail.splitlines()] == [
+        "spec.replicas: autoscaler",
+        "spec.paused: kubectl",
+    ]
     assert "autoscaler and kubectl" in error.what
     assert "--force-conflicts" in error.next
 
@@ -87,17 +110,38 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
     ("answer", "what", "detail"),
     [
         (
-            status(422, "Invalid", "much", causes=[{"field": "spec.selector", "message": "is immutable"}, {"field": "spec.x"}]),
+            status(
+                422,
+                "Invalid",
+                "much",
+                causes=[{"field": "spec.selector", "message": "is immutable"}, {"field": "spec.x"}],
+            ),
             "refused",
             "  spec.selector: is immutable",
         ),
-        (status(400, "BadRequest", "cannot be handled\nas a Pod"), "refused", "  cannot be handled as a Pod"),
+        (
+            status(400, "BadRequest", "cannot be handled\nas a Pod"),
+            "refused",
+            "  cannot be handled as a Pod",
+        ),
         (Answer(413, "too large"), "refused", "  too large"),
         (Answer(302), "refused", ""),
-        (status(409, "Conflict", "the object has been modified"), "refused", "  the object has been modified"),
-        (status(404, "NotFound", 'configmaps "one" not found', name="one", kind="configmaps"), "refused", '  configmaps "one" not found'),
+        (
+            status(409, "Conflict", "the object has been modified"),
+            "refused",
+            "  the object has been modified",
+        ),
+        (
+            status(404, "NotFound", 'configmaps "one" not found', name="one", kind="configmaps"),
+            "refused",
+            '  configmaps "one" not found',
+        ),
         (Answer(404, "404 page not found"), "does not know this kind", "  404 page not found"),
-        (status(500, "InternalError", "failed calling webhook"), "went on failing", "  failed calling webhook"),
+        (
+            status(500, "InternalError", "failed calling webhook"),
+            "went on failing",
+            "  failed calling webhook",
+        ),
         (status(429, "TooManyRequests"), "went on failing", ""),
     ],
 )
@@ -125,7 +169,7 @@ def caused(outer: BaseException, inner: BaseException) -> BaseException:
         try:
             raise inner
         except type(inner):
-            raise outer  # noqa: B904  as libraries do it
+            raise outer  # noqa: B904 - as libraries do it
     except type(outer) as error:
         return error
 
@@ -147,17 +191,58 @@ def told(error: BaseException) -> tuple[ClusterError, bool]:
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (caused(urllib3.exceptions.HTTPError("words"), ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
-        (caused(urllib3.exceptions.HTTPError("words"), socket.gaierror(-2, "Name or service not known")), "Name or service not known"),
         (
-            caused(urllib3.exceptions.ProtocolError("words"), ConnectionResetError(104, "Connection reset by peer")),
+            caused(
+                urllib3.exceptions.HTTPError("words"),
+                ConnectionRefusedError(111, "Connection refused"),
+            ),
+            "Connection refused",
+        ),
+        (
+            caused(
+                urllib3.exceptions.HTTPError("words"),
+                socket.gaierror(-2, "Name or service not known"),
+            ),
+            "Name or service not known",
+        ),
+        (
+            caused(
+                urllib3.exceptions.ProtocolError("words"),
+                ConnectionResetError(104, "Connection reset by peer"),
+            ),
             "Connection reset by peer",
         ),
-        (urllib3.exceptions.ProtocolError("Connection aborted.", ConnectionResetError(104, "reset")), "reset"),
-        (urllib3.exceptions.ReadTimeoutError(urllib3.HTTPConnectionPool("api.example"), "/", "words"), "timed out"),
-        (caused(OSError(5, "Input/output error"), ConnectionRefusedError(111, "Connection refused")), "Connection refused"),
-        (caused(urllib3.exceptions.HTTPError("words"), TimeoutError(110, "Connection timed out")), "timed out"),
-        (caused(urllib3.exceptions.SSLError("words"), ssl.SSLEOFError(8, "EOF occurred in violation of protocol")), "EOF occurred"),
+        (
+            urllib3.exceptions.ProtocolError(
+                "Connection aborted.", ConnectionResetError(104, "reset")
+            ),
+            "reset",
+        ),
+        (
+            urllib3.exceptions.ReadTimeoutError(
+                urllib3.HTTPConnectionPool("api.example"), "/", "words"
+            ),
+            "timed out",
+        ),
+        (
+            caused(
+                OSError(5, "Input/output error"), ConnectionRefusedError(111, "Connection refused")
+            ),
+            "Connection refused",
+        ),
+        (
+            caused(
+                urllib3.exceptions.HTTPError("words"), TimeoutError(110, "Connection timed out")
+            ),
+            "timed out",
+        ),
+        (
+            caused(
+                urllib3.exceptions.SSLError("words"),
+                ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+            ),
+            "EOF occurred",
+        ),
         (urllib3.exceptions.ProtocolError("secret words"), "ProtocolError"),
     ],
 )
@@ -182,7 +267,12 @@ def test_a_certificate_that_is_not_trusted() -> None:
 
 @pytest.mark.parametrize(
     "reason",
-    ["SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV1_ALERT_UNKNOWN_CA", "TLSV13_ALERT_CERTIFICATE_REQUIRED", "TLSV1_ALERT_ACCESS_DENIED"],
+    [
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    ],
 )
 def test_a_client_certificate_that_is_turned_down_is_a_login(reason: str) -> None:
     """An expired one most often."""
@@ -192,7 +282,9 @@ def test_a_client_certificate_that_is_turned_down_is_a_login(reason: str) -> Non
     assert not passing
 
 
-@pytest.mark.parametrize("reason", ["WRONG_VERSION_NUMBER", "TLSV1_ALERT_PROTOCOL_VERSION", "CERTIFICATE_VERIFY_FAILED"])
+@pytest.mark.parametrize(
+    "reason", ["WRONG_VERSION_NUMBER", "TLSV1_ALERT_PROTOCOL_VERSION", "CERTIFICATE_VERIFY_FAILED"]
+)
 def test_other_failures_of_tls_are_no_login(reason: str) -> None:
     """Something at that address speaks otherwise."""
     found, passing = told(urllib3.exceptions.SSLError(openssl(reason)))

@@ -34,10 +34,17 @@ def test_the_current_context_is_meant_unless_another_is_named(tmp_path: Path) ->
     path = written(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
     assert context_of(path).name == "blue"
     red = context_of(path, "red")
-    assert (red.name, red.files, red.cluster["server"], red.user["token"]) == ("red", path, "https://api.example", f"{TOKEN}-red")
+    assert (red.name, red.files, red.cluster["server"], red.user["token"]) == (
+        "red",
+        path,
+        "https://api.example",
+        f"{TOKEN}-red",
+    )
 
 
-def test_the_place_is_found_as_kubectl_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_is_found_as_kubectl_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is named, else KUBECONFIG, else the file in the home folder, with or without a tilde."""
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
@@ -45,17 +52,29 @@ def test_the_place_is_found_as_kubectl_finds_it(tmp_path: Path, monkeypatch: pyt
     written(home / ".kube" / "config", kubeconfig("home", current="home"))
     assert context_of().name == "home"
     assert context_of("~/.kube/config").name == "home"
-    monkeypatch.setenv("KUBECONFIG", written(tmp_path / "named", kubeconfig("named", current="named")))
+    monkeypatch.setenv(
+        "KUBECONFIG", written(tmp_path / "named", kubeconfig("named", current="named"))
+    )
     assert context_of().name == "named"
-    assert context_of(written(tmp_path / "other", kubeconfig("other", current="other"))).name == "other"
+    assert (
+        context_of(written(tmp_path / "other", kubeconfig("other", current="other"))).name
+        == "other"
+    )
 
 
-def test_of_several_files_the_first_that_says_something_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_files_the_first_that_says_something_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also for the current context; files that are not there are passed over."""
     first = written(tmp_path / "first", kubeconfig("red", server="https://first.example"))
-    second = written(tmp_path / "second", kubeconfig("red", "blue", current="red", server="https://second.example"))
+    second = written(
+        tmp_path / "second",
+        kubeconfig("red", "blue", current="red", server="https://second.example"),
+    )
     third = written(tmp_path / "third", kubeconfig("blue", current="blue"))
-    monkeypatch.setenv("KUBECONFIG", os.pathsep.join((first, str(tmp_path / "absent"), "", second, third)))
+    monkeypatch.setenv(
+        "KUBECONFIG", os.pathsep.join((first, str(tmp_path / "absent"), "", second, third))
+    )
     assert (context_of().name, context_of().cluster["server"]) == ("red", "https://first.example")
     assert context_of("", "blue").cluster["server"] == "https://second.example"
     assert context_of().files == os.pathsep.join((first, second, third))
@@ -76,14 +95,19 @@ def test_a_kubeconfig_without_a_current_context(tmp_path: Path) -> None:
     """Is told apart, with its contexts or that it has none."""
     error = refused(written(tmp_path / "config", kubeconfig("red")))
     assert (error.what, error.detail.strip()) == ("the kubeconfig has no current context", "red")
-    assert "no contexts" in refused(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
+    assert (
+        "no contexts"
+        in refused(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
+    )
 
 
 def test_no_kubeconfig_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told where it was looked for."""
     assert refused(str(tmp_path / "absent")).on == str(tmp_path / "absent")
     assert refused().on.endswith("/.kube/config")
-    monkeypatch.setenv("KUBECONFIG", os.pathsep.join((str(tmp_path / "one"), str(tmp_path / "two"))))
+    monkeypatch.setenv(
+        "KUBECONFIG", os.pathsep.join((str(tmp_path / "one"), str(tmp_path / "two")))
+    )
     assert refused().on == f"{tmp_path / 'one'}, {tmp_path / 'two'}"
 
 
@@ -138,28 +162,52 @@ def test_a_file_that_is_no_text_or_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "change", "what"),
     [
-        ("contexts", {"cluster": "other", "user": "red"}, "speaks of a cluster other that it does not describe"),
+        (
+            "contexts",
+            {"cluster": "other", "user": "red"},
+            "speaks of a cluster other that it does not describe",
+        ),
         ("contexts", {"user": "red"}, "speaks of a cluster None"),
-        ("contexts", {"cluster": "red", "user": "other"}, "speaks of a user other that it does not describe"),
+        (
+            "contexts",
+            {"cluster": "red", "user": "other"},
+            "speaks of a user other that it does not describe",
+        ),
         ("clusters", {}, "the cluster of its context red has no server"),
         ("clusters", {"server": 1}, "the cluster of its context red has no server"),
-        ("clusters", {"server": "https://x", "certificate-authority": "ca.crt"}, "its cluster red names a file that cannot be read"),
-        ("users", {"client-certificate": "/absent/my.crt"}, "its user red names a file that cannot be read, /absent/my.crt"),
+        (
+            "clusters",
+            {"server": "https://x", "certificate-authority": "ca.crt"},
+            "its cluster red names a file that cannot be read",
+        ),
+        (
+            "users",
+            {"client-certificate": "/absent/my.crt"},
+            "its user red names a file that cannot be read, /absent/my.crt",
+        ),
         ("users", {"tokenFile": "token"}, "its user red names a file that cannot be read"),
     ],
 )
-def test_a_context_that_speaks_of_what_is_not_there(tmp_path: Path, entry: str, change: dict[str, Any], what: str) -> None:
+def test_a_context_that_speaks_of_what_is_not_there(
+    tmp_path: Path, entry: str, change: dict[str, Any], what: str
+) -> None:
     """It is told what; a context whose user is missing would ask as nobody."""
     content = kubeconfig("red", current="red")
     content[entry][0][entry.removesuffix("s")] = change
     assert what in refused(written(tmp_path / "config", content)).what
 
 
-def test_files_are_named_from_where_the_kubeconfig_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_named_from_where_the_kubeconfig_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not looked for if their content is in the kubeconfig itself."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    content = kubeconfig("red", current="red", **{"client-key": "absent", "client-key-data": "aGk=", "client-certificate": "my.crt"})
+    content = kubeconfig(
+        "red",
+        current="red",
+        **{"client-key": "absent", "client-key-data": "aGk=", "client-certificate": "my.crt"},
+    )
     monkeypatch.chdir(tmp_path)
     written(folder / "config", content)
     assert str(folder / "my.crt") in refused("folder/config").what
@@ -177,11 +225,17 @@ def test_a_context_may_ask_as_nobody_if_it_says_so(tmp_path: Path) -> None:
 
 def test_a_login_program_is_known(tmp_path: Path) -> None:
     """By the command that the user names."""
-    found = context_of(written(tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))))
+    found = context_of(
+        written(
+            tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))
+        )
+    )
     assert found.program == "kubelogin"
     assert context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).program is None
 
 
 def test_a_context_does_not_show_its_credentials(tmp_path: Path) -> None:
     """Not even to a debugger."""
-    assert TOKEN not in repr(context_of(written(tmp_path / "config", kubeconfig("red", current="red"))))
+    assert TOKEN not in repr(
+        context_of(written(tmp_path / "config", kubeconfig("red", current="red")))
+    )

@@ -53,32 +53,74 @@ def image(code: str) -> str:
     return f"registry.example/app@sha256:{code}"
 
 
-def web(code: str = "a", replicas: int | None = 2, *, container: Object | None = None, pod: Object | None = None, **spec: Any) -> Object:
+def web(
+    code: str = "a",
+    replicas: int | None = 2,
+    *,
+    container: Object | None = None,
+    pod: Object | None = None,
+    **spec: Any,
+) -> Object:
     """A Deployment whose replicas are asked whether they are ready."""
-    one = {"name": "app", "image": image(code), "ports": [{"name": "http", "containerPort": 8080}], "readinessProbe": PROBE}
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [one | (container or {})], **(pod or {})}}
-    wanted = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template, **spec}
+    one = {
+        "name": "app",
+        "image": image(code),
+        "ports": [{"name": "http", "containerPort": 8080}],
+        "readinessProbe": PROBE,
+    }
+    template = {
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [one | (container or {})], **(pod or {})},
+    }
+    wanted = {
+        "replicas": replicas,
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": template,
+        **spec,
+    }
     notes = {"annotations": {"release": code}}
-    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", **notes}, "spec": wanted}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", **notes},
+        "spec": wanted,
+    }
 
 
 def surging(surge: int | str, away: int | str) -> Object:
     """A strategy."""
-    return {"strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": away}}}
+    return {
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": surge, "maxUnavailable": away},
+        }
+    }
 
 
 def door(**spec: Any) -> Object:
     """A Service in front of it."""
-    wanted = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}], **spec}
+    wanted = {
+        "selector": {"app": "web"},
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+        **spec,
+    }
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": wanted}
 
 
 def daemons(code: str = "a") -> Object:
     """A DaemonSet whose pods only have to be there."""
-    template = {"metadata": {"labels": {"app": "warm"}}, "spec": {"containers": [{"name": "app", "image": image(code)}]}}
+    template = {
+        "metadata": {"labels": {"app": "warm"}},
+        "spec": {"containers": [{"name": "app", "image": image(code)}]},
+    }
     template["spec"]["containers"][0]["command"] = ["sleep", "infinity"]  # type: ignore[index]
     spec = {"selector": {"matchLabels": {"app": "warm"}}, "template": template}
-    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "warm"}, "spec": spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "warm"},
+        "spec": spec,
+    }
 
 
 def pods(cluster: FakeCluster, app: str = "web") -> list[Object]:
@@ -89,7 +131,9 @@ def pods(cluster: FakeCluster, app: str = "web") -> list[Object]:
 def codes(cluster: FakeCluster) -> list[str]:
     """What the pods run that were not asked to go."""
     return sorted(
-        pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods(cluster) if "deletionTimestamp" not in pod["metadata"]
+        pod["spec"]["containers"][0]["image"].rpartition(":")[2]
+        for pod in pods(cluster)
+        if "deletionTimestamp" not in pod["metadata"]
     )
 
 
@@ -129,14 +173,23 @@ def rolled(cluster: FakeCluster) -> bool:
     """Whether the Deployment says that its rollout is over."""
     item = live(cluster)
     current = item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"]
-    counts = [item["status"].get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")] if current else []
+    counts = (
+        [
+            item["status"].get(name, 0)
+            for name in ("replicas", "updatedReplicas", "availableReplicas")
+        ]
+        if current
+        else []
+    )
     return counts == [item["spec"]["replicas"]] * 3
 
 
 def warmed(cluster: FakeCluster, generation: int) -> bool:
     """Whether that generation of the DaemonSet has a ready pod on three nodes."""
     status = live(cluster, "DaemonSet", "warm")["status"]
-    counts = [status.get(name) for name in ("observedGeneration", "updatedNumberScheduled", "numberReady")]
+    counts = [
+        status.get(name) for name in ("observedGeneration", "updatedNumberScheduled", "numberReady")
+    ]
     return counts == [generation, 3, 3]
 
 
@@ -156,7 +209,12 @@ def test_a_pod_comes_up_step_by_step(cluster: FakeCluster) -> None:
     for _ in range(15):
         for pod in pods(cluster):
             state = next(iter(container(pod)["state"]), "")
-            now = (pod["status"]["phase"], conditions(pod).get("PodScheduled", ""), state, conditions(pod).get("Ready", ""))
+            now = (
+                pod["status"]["phase"],
+                conditions(pod).get("PodScheduled", ""),
+                state,
+                conditions(pod).get("Ready", ""),
+            )
             seen += [now] if now not in seen else []
         cluster.step()
     assert seen == [
@@ -169,24 +227,47 @@ def test_a_pod_comes_up_step_by_step(cluster: FakeCluster) -> None:
     assert pod["status"]["podIP"] != pod["status"]["hostIP"]
     assert container(pod)["state"]["running"]["startedAt"] >= pod["status"]["startTime"]
     assert cluster.log(pod["metadata"]["name"], 1) == "listening\n"
-    assert sorted(reasons(cluster, pod["metadata"]["name"])) == ["Created", "Pulled", "Pulling", "Scheduled", "Started", "Unhealthy"]
+    assert sorted(reasons(cluster, pod["metadata"]["name"])) == [
+        "Created",
+        "Pulled",
+        "Pulling",
+        "Scheduled",
+        "Started",
+        "Unhealthy",
+    ]
 
 
 @pytest.mark.parametrize(
     ("script", "states", "events"),
     [
-        (PodScript(unpullable="not found"), ["ContainerCreating", "ErrImagePull", "ImagePullBackOff"], {"Pulling", "Failed", "BackOff"}),
-        (PodScript(misconfigured='secret "key" not found'), ["ContainerCreating", "CreateContainerConfigError"], {"Pulled", "Failed"}),
-        (Script(exits=3), ["ContainerCreating", "CrashLoopBackOff"], {"Pulled", "Started", "BackOff"}),
+        (
+            PodScript(unpullable="not found"),
+            ["ContainerCreating", "ErrImagePull", "ImagePullBackOff"],
+            {"Pulling", "Failed", "BackOff"},
+        ),
+        (
+            PodScript(misconfigured='secret "key" not found'),
+            ["ContainerCreating", "CreateContainerConfigError"],
+            {"Pulled", "Failed"},
+        ),
+        (
+            Script(exits=3),
+            ["ContainerCreating", "CrashLoopBackOff"],
+            {"Pulled", "Started", "BackOff"},
+        ),
     ],
 )
-def test_a_pod_that_cannot_start_says_what_it_waits_for(cluster: FakeCluster, script: Script, states: list[str], events: set[str]) -> None:
+def test_a_pod_that_cannot_start_says_what_it_waits_for(
+    cluster: FakeCluster, script: Script, states: list[str], events: set[str]
+) -> None:
     """As the reason of a waiting container, and in its events."""
     cluster.scripts["sha256:a"] = script
     cluster.apply(web(replicas=1))
     seen: list[str] = []
     for _ in range(30):
-        found = [container(pod)["state"].get("waiting", {}).get("reason", "") for pod in pods(cluster)]
+        found = [
+            container(pod)["state"].get("waiting", {}).get("reason", "") for pod in pods(cluster)
+        ]
         seen += [reason for reason in found if reason and reason not in seen]
         cluster.step()
     assert seen == states
@@ -202,7 +283,9 @@ def test_a_crash_is_remembered_and_tried_again_less_and_less_often(cluster: Fake
     for _ in range(400):
         for pod in pods(cluster):
             count = container(pod).get("restartCount", 0)
-            starts += [(count, cluster.seconds())] if count not in [known for known, _ in starts] else []
+            starts += (
+                [(count, cluster.seconds())] if count not in [known for known, _ in starts] else []
+            )
         cluster.step()
     (pod,) = pods(cluster)
     times = [time for _, time in starts]
@@ -226,10 +309,14 @@ def test_a_pod_for_which_there_is_no_room_waits_for_it(cluster: FakeCluster) -> 
 
 def test_an_image_may_make_its_pods_unschedulable(cluster: FakeCluster) -> None:
     """With what the scheduler says of it."""
-    cluster.scripts["sha256:a"] = PodScript(unschedulable="0/1 nodes are available: 1 Insufficient memory.")
+    cluster.scripts["sha256:a"] = PodScript(
+        unschedulable="0/1 nodes are available: 1 Insufficient memory."
+    )
     cluster.apply(web(replicas=1))
     cluster.step(5)
-    assert conditions(pods(cluster)[0], "message") == {"PodScheduled": "0/1 nodes are available: 1 Insufficient memory."}
+    assert conditions(pods(cluster)[0], "message") == {
+        "PodScheduled": "0/1 nodes are available: 1 Insufficient memory."
+    }
     del cluster.scripts["sha256:a"]
     until(cluster, lambda: ready(cluster) == 1)
 
@@ -239,7 +326,10 @@ def test_a_start_is_waited_for_as_long_as_its_probe_allows(cluster: FakeCluster)
     cluster.scripts["sha256:a"] = NEVER
     cluster.apply(web(replicas=1, container={"startupProbe": {**PROBE, "failureThreshold": 4}}))
     cluster.step(40)
-    assert (container(pods(cluster)[0])["restartCount"], container(pods(cluster)[0])["started"]) == (0, False)
+    assert (
+        container(pods(cluster)[0])["restartCount"],
+        container(pods(cluster)[0])["started"],
+    ) == (0, False)
     cluster.step(20)
     assert container(pods(cluster)[0])["lastState"]["terminated"]["exitCode"] == 137
     assert "Killing" in reasons(cluster, pods(cluster)[0]["metadata"]["name"])
@@ -272,9 +362,18 @@ def test_a_crash_and_a_loss_are_mended(cluster: FakeCluster) -> None:
 
 def test_a_container_that_only_sleeps_is_not_its_image(cluster: FakeCluster) -> None:
     """It stays, whatever the image's own program would do; the image must still be there."""
-    cluster.world.scripts |= {"sha256:a": Script(exits=1), "sha256:b": PodScript(unpullable="not found")}
+    cluster.world.scripts |= {
+        "sha256:a": Script(exits=1),
+        "sha256:b": PodScript(unpullable="not found"),
+    }
     cluster.apply(daemons("a"))
-    until(cluster, lambda: all(conditions(pod).get("Ready") == "True" for pod in pods(cluster, "warm")) and bool(pods(cluster, "warm")))
+    until(
+        cluster,
+        lambda: (
+            all(conditions(pod).get("Ready") == "True" for pod in pods(cluster, "warm"))
+            and bool(pods(cluster, "warm"))
+        ),
+    )
     cluster.delete("DaemonSet", "warm")
     cluster.apply(daemons("b"))
     cluster.step(10)
@@ -283,8 +382,15 @@ def test_a_container_that_only_sleeps_is_not_its_image(cluster: FakeCluster) -> 
 
 def test_first_containers_end_before_the_others_begin(cluster: FakeCluster) -> None:
     """A pod waits for them, and they count as ready when they have ended well."""
-    cluster.apply(web(replicas=1, pod={"initContainers": [{"name": "first", "image": image("first")}]}))
-    waits = until(cluster, lambda: bool(pods(cluster)) and container(pods(cluster)[0])["state"].get("waiting", {}) != {})
+    cluster.apply(
+        web(replicas=1, pod={"initContainers": [{"name": "first", "image": image("first")}]})
+    )
+    waits = until(
+        cluster,
+        lambda: (
+            bool(pods(cluster)) and container(pods(cluster)[0])["state"].get("waiting", {}) != {}
+        ),
+    )
     assert container(pods(cluster)[0])["state"] == {"waiting": {"reason": "PodInitializing"}}
     assert until(cluster, lambda: ready(cluster) == 1) > waits
     (first,) = pods(cluster)[0]["status"]["initContainerStatuses"]
@@ -295,7 +401,9 @@ def test_the_scheduler_s_events_have_times_of_another_kind(cluster: FakeCluster)
     """They are counted by nobody, and have a time only where others have none."""
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
-    events = {event["reason"]: event for event in cluster.events(pods(cluster)[0]["metadata"]["name"])}
+    events = {
+        event["reason"]: event for event in cluster.events(pods(cluster)[0]["metadata"]["name"])
+    }
     assert events["Scheduled"]["lastTimestamp"] is None
     assert events["Scheduled"]["eventTime"]
     assert (events["Started"]["count"], events["Started"]["eventTime"]) == (1, None)
@@ -331,17 +439,24 @@ def test_what_a_deployment_made_goes_with_it(cluster: FakeCluster) -> None:
 # --- Deployments
 
 
-@pytest.mark.parametrize(("surge", "away"), [(1, 0), (0, 1), ("25%", "25%"), (3, 0), ("100%", 0), (2, 2)])
-def test_a_rolling_update_keeps_to_its_bounds(cluster: FakeCluster, surge: int | str, away: int | str) -> None:
+@pytest.mark.parametrize(
+    ("surge", "away"), [(1, 0), (0, 1), ("25%", "25%"), (3, 0), ("100%", 0), (2, 2)]
+)
+def test_a_rolling_update_keeps_to_its_bounds(
+    cluster: FakeCluster, surge: int | str, away: int | str
+) -> None:
     """At no time are there more pods, or fewer that work, than the strategy allows."""
-    most, least = {1: 5, 3: 7, 2: 6, "25%": 5, "100%": 8}.get(surge, 4), {1: 3, "25%": 3, 2: 2}.get(away, 4)
+    most = {1: 5, 3: 7, 2: 6, "25%": 5, "100%": 8}.get(surge, 4)
+    least = {1: 3, "25%": 3, 2: 2}.get(away, 4)
     cluster.apply(web(replicas=4, **surging(surge, away)))
     until(cluster, lambda: rolled(cluster))
     cluster.apply(web("b", replicas=4, **surging(surge, away)))
-    fewest, highest = 4, 0
+    fewest = 4
+    highest = 0
     while not rolled(cluster):
         cluster.step()
-        fewest, highest = min(fewest, ready(cluster)), max(highest, len(codes(cluster)))
+        fewest = min(fewest, ready(cluster))
+        highest = max(highest, len(codes(cluster)))
     assert codes(cluster) == ["b"] * 4
     assert (fewest, highest) == (least, most)
 
@@ -407,7 +522,10 @@ def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) ->
     for code in ("a", "b", "a"):
         cluster.apply(web(code))
         until(cluster, lambda: rolled(cluster))
-    notes = {item["metadata"]["annotations"]["release"]: item["metadata"]["annotations"] for item in cluster.objects.all("ReplicaSet")}
+    notes = {
+        item["metadata"]["annotations"]["release"]: item["metadata"]["annotations"]
+        for item in cluster.objects.all("ReplicaSet")
+    }
     revision = "deployment.kubernetes.io/revision"
     assert {release: found[revision] for release, found in notes.items()} == {"a": "3", "b": "2"}
     assert notes["a"][f"{revision}-history"] == "1"
@@ -416,7 +534,9 @@ def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) ->
     again["metadata"]["annotations"]["release"] = "a again"
     cluster.apply(again)
     cluster.step()
-    assert {item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")} == {"a again", "b"}
+    assert {
+        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+    } == {"a again", "b"}
 
 
 def test_the_end_of_the_last_rollout_is_told_until_the_next_one_moves(cluster: FakeCluster) -> None:
@@ -428,9 +548,14 @@ def test_the_end_of_the_last_rollout_is_told_until_the_next_one_moves(cluster: F
     assert live(cluster)["status"]["observedGeneration"] < live(cluster)["metadata"]["generation"]
     cluster.step()
     status = live(cluster)["status"]
-    assert (status["observedGeneration"], status.get("updatedReplicas", 0)) == (live(cluster)["metadata"]["generation"], 0)
+    assert (status["observedGeneration"], status.get("updatedReplicas", 0)) == (
+        live(cluster)["metadata"]["generation"],
+        0,
+    )
     assert conditions(live(cluster), "reason")["Progressing"] == "NewReplicaSetAvailable"
-    until(cluster, lambda: conditions(live(cluster), "reason")["Progressing"] == "ReplicaSetUpdated")
+    until(
+        cluster, lambda: conditions(live(cluster), "reason")["Progressing"] == "ReplicaSetUpdated"
+    )
 
 
 def test_only_so_many_old_revisions_are_kept(cluster: FakeCluster) -> None:
@@ -439,7 +564,9 @@ def test_only_so_many_old_revisions_are_kept(cluster: FakeCluster) -> None:
         cluster.apply(web(code, revisionHistoryLimit=2))
         until(cluster, lambda: rolled(cluster))
     cluster.step()
-    kept = {item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")}
+    kept = {
+        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+    }
     assert kept == {"c", "d", "e"}
 
 
@@ -465,7 +592,9 @@ def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
     cluster.apply(web("b", replicas=4, **surging("50%", 0)))
     cluster.step(5)
     assert codes(cluster) == [*"aaaabb"]
-    cluster.other({"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 8}}, "autoscaler")
+    cluster.other(
+        {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 8}}, "autoscaler"
+    )
     cluster.step(10)
     assert codes(cluster) == [*"aaaaaaaabbbb"]
     cluster.scripts["sha256:b"] = Script()
@@ -496,7 +625,11 @@ def test_pods_beyond_the_quota_are_not_made(cluster: FakeCluster) -> None:
     cluster.step(5)
     assert conditions(live(cluster), "reason")["ReplicaFailure"] == "FailedCreate"
     assert "exceeded quota" in conditions(live(cluster), "message")["ReplicaFailure"]
-    new = next(item for item in cluster.objects.all("ReplicaSet") if item["metadata"]["annotations"]["release"] == "b")
+    new = next(
+        item
+        for item in cluster.objects.all("ReplicaSet")
+        if item["metadata"]["annotations"]["release"] == "b"
+    )
     assert "FailedCreate" in reasons(cluster, new["metadata"]["name"])
     cluster.world.quota = None
     until(cluster, lambda: rolled(cluster))
@@ -527,7 +660,9 @@ def test_a_number_of_replicas_that_is_given_up_is_one(cluster: FakeCluster) -> N
     cluster.apply(web(replicas=3))
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 1
     cluster.apply(web(replicas=3))
-    cluster.other({"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 3}}, "autoscaler")
+    cluster.other(
+        {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 3}}, "autoscaler"
+    )
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 3
 
 
@@ -542,7 +677,11 @@ def test_every_node_has_a_pod_of_a_daemonset(cluster: FakeCluster) -> None:
     first = cluster.apply(daemons())["status"]
     assert (first["desiredNumberScheduled"], first.get("observedGeneration")) == (0, None)
     until(cluster, lambda: warmed(cluster, 1))
-    assert sorted(pod["spec"]["nodeName"] for pod in pods(cluster, "warm")) == ["node-1", "node-2", "node-3"]
+    assert sorted(pod["spec"]["nodeName"] for pod in pods(cluster, "warm")) == [
+        "node-1",
+        "node-2",
+        "node-3",
+    ]
     cluster.apply(daemons("b"))
     until(cluster, lambda: warmed(cluster, 2))
     assert {pod["spec"]["containers"][0]["image"] for pod in pods(cluster, "warm")} == {image("b")}
@@ -576,12 +715,16 @@ def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluste
     (subset,) = live(cluster, "Endpoints")["subsets"]
     assert (len(subset["addresses"]), len(subset["notReadyAddresses"])) == (2, 1)
     assert subset["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
-    assert subset["addresses"][0]["targetRef"]["name"] in {pod["metadata"]["name"] for pod in pods(cluster)}
+    assert subset["addresses"][0]["targetRef"]["name"] in {
+        pod["metadata"]["name"] for pod in pods(cluster)
+    }
     cluster.scripts["sha256:c"] = Script()
     cluster.apply(web("c", **surging(1, 0)))
     until(cluster, lambda: rolled(cluster))
     assert cluster.answers("web") == {"sha256:c"}
-    assert {text for pod in pods(cluster) for text in cluster.answers(pod["metadata"]["name"], "Pod")} == {"sha256:c"}
+    assert {
+        text for pod in pods(cluster) for text in cluster.answers(pod["metadata"]["name"], "Pod")
+    } == {"sha256:c"}
     cluster.apply(door(selector={"app": "nobody"}))
     cluster.step()
     assert cluster.answers("web") == set()
@@ -598,11 +741,22 @@ def test_a_service_has_the_ways_in_of_its_type(cluster: FakeCluster) -> None:
     assert live(cluster, "Service")["status"] == {"loadBalancer": {}}
     cluster.world.addresses["web"] = "203.0.113.9"
     cluster.step()
-    assert live(cluster, "Service")["status"] == {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    assert live(cluster, "Service")["status"] == {
+        "loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}
+    }
     cluster.world.addresses["web"] = "lb.example"
-    cluster.apply({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "web"}, "spec": {"rules": []}})
+    cluster.apply(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": "web"},
+            "spec": {"rules": []},
+        }
+    )
     cluster.step()
-    assert live(cluster, "Ingress")["status"] == {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}
+    assert live(cluster, "Ingress")["status"] == {
+        "loadBalancer": {"ingress": [{"hostname": "lb.example"}]}
+    }
     assert "nodePort" not in cluster.apply(door())["spec"]["ports"][0]
 
 
@@ -672,24 +826,36 @@ def test_who_owns_a_field_can_be_read(cluster: FakeCluster) -> None:
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Apply")}
     item = {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}
     cluster.other(item, "autoscaler")
-    assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Apply"), ("autoscaler", "Apply")}
+    assert owners(cluster, "f:spec", "f:replicas") == {
+        ("twinship", "Apply"),
+        ("autoscaler", "Apply"),
+    }
     cluster.other(changed(item, 3, "spec", "replicas"), "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {("autoscaler", "Apply")}
     found = cluster.find("Deployment", "web") or {}
-    assert cluster.replace(changed(found | {"metadata": live(cluster)["metadata"]}, 4, "spec", "replicas"))
+    assert cluster.replace(
+        changed(found | {"metadata": live(cluster)["metadata"]}, 4, "spec", "replicas")
+    )
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Update")}
 
 
 def test_a_list_s_item_stays_as_long_as_somebody_else_owns_it(cluster: FakeCluster) -> None:
     """One that nobody else made goes whole, with what others have changed in it."""
-    one, two = {"name": "A", "value": "1"}, {"name": "B", "value": "1"}
+    one = {"name": "A", "value": "1"}
+    two = {"name": "B", "value": "1"}
     cluster.apply(web(container={"env": [one, two]}))
     theirs = {"containers": [{"name": "app", "env": [two]}]}
-    cluster.other({"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": theirs}}}, "mesh")
+    cluster.other(
+        {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": theirs}}},
+        "mesh",
+    )
     assert cluster.replace(web(container={"env": [{"name": "A", "value": "2"}, two]}))
     assert cluster.apply(web())["spec"]["template"]["spec"]["containers"][0]["env"] == [two]
     entries = live(cluster)["metadata"]["managedFields"]
-    assert [(entry["manager"], entry["operation"]) for entry in entries] == [("mesh", "Apply"), ("twinship", "Apply")]
+    assert [(entry["manager"], entry["operation"]) for entry in entries] == [
+        ("mesh", "Apply"),
+        ("twinship", "Apply"),
+    ]
 
 
 def test_what_is_empty_without_a_field_goes_with_it(cluster: FakeCluster) -> None:
@@ -750,7 +916,12 @@ def test_a_look_shows_what_was_and_lets_a_step_pass(cluster: FakeCluster) -> Non
     cluster.apply(door())
     assert cluster.list("Pod", {}) == []
     assert len(cluster.list("Pod", {})) == 2
-    assert cluster.asked == [("patch", "Deployment", "web"), ("patch", "Service", "web"), ("list", "Pod", ""), ("list", "Pod", "")]
+    assert cluster.asked == [
+        ("patch", "Deployment", "web"),
+        ("patch", "Service", "web"),
+        ("list", "Pod", ""),
+        ("list", "Pod", ""),
+    ]
 
 
 def test_to_sleep_is_to_let_the_cluster_s_time_pass(cluster: FakeCluster) -> None:

@@ -7,7 +7,13 @@ import yaml
 
 from deploy.clients.http import Entrance, NoAnswer, Question, Reply
 from deploy.clients.kubernetes.client import KubeCluster
-from deploy.errors import ClusterError, ClusterForbidden, ClusterLogin, ClusterRefused, ClusterUnreachable
+from deploy.errors import (
+    ClusterError,
+    ClusterForbidden,
+    ClusterLogin,
+    ClusterRefused,
+    ClusterUnreachable,
+)
 from tests.fakes.ways import Led
 from tests.fakes.wire import NAME, FakeWire, Outcome, Waiting, gone, holding, review, status
 
@@ -34,7 +40,14 @@ class Place:
         self.cluster.version()
         self.entrance = self.cluster.entrance("Pod", "web-1", 8080)
 
-    def asks(self, led: Led, method: str = "GET", *, insist: bool = True, entrance: Entrance | None = None) -> Reply:
+    def asks(
+        self,
+        led: Led,
+        method: str = "GET",
+        *,
+        insist: bool = True,
+        entrance: Entrance | None = None,
+    ) -> Reply:
         """What is answered there."""
         gateway = (entrance or self.entrance).gateway
         assert gateway
@@ -58,9 +71,10 @@ class Place:
     ],
 )
 @pytest.mark.parametrize("insist", [True, False])
-def test_the_answer_of_an_application_is_believed_at_once(reply: Reply, insist: bool) -> None:  # noqa: FBT001  a parameter of the test
+def test_the_answer_of_an_application_is_believed_at_once(reply: Reply, insist: bool) -> None:
     """Its failures, too: they are what a proof is to find."""
-    place, led = Place(), Led([reply])
+    place = Place()
+    led = Led([reply])
     assert place.asks(led, insist=insist) == reply
     assert (len(led.asked), place.waiting.waits) == (1, [])
 
@@ -68,7 +82,8 @@ def test_the_answer_of_an_application_is_believed_at_once(reply: Reply, insist: 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
 def test_an_api_server_that_fails_is_waited_for(code: int) -> None:
     """Then the application is asked again, and its answer counts alone."""
-    place, led = Place(), Led([own(code), own(code), RIGHT])
+    place = Place()
+    led = Led([own(code), own(code), RIGHT])
     assert place.asks(led) == RIGHT
     assert (len(led.asked), len(place.waiting.waits)) == (3, 2)
 
@@ -84,7 +99,9 @@ def test_an_api_server_may_say_when_to_ask_again() -> None:
 def test_an_api_server_that_goes_on_failing_is_no_wrong_answer() -> None:
     """After a minute and a half it is told what it said."""
     place = Place()
-    with pytest.raises(ClusterRefused, match="the API server failed, and went on failing") as caught:
+    with pytest.raises(
+        ClusterRefused, match="the API server failed, and went on failing"
+    ) as caught:
         place.asks(Led([own(500, "InternalError", "etcd is away")]))
     assert place.waiting.now == pytest.approx(90)
     assert "pods/proxy web-1" in caught.value.on
@@ -93,7 +110,8 @@ def test_an_api_server_that_goes_on_failing_is_no_wrong_answer() -> None:
 
 def test_an_application_that_nobody_reaches_has_given_no_right_answer() -> None:
     """In the end it is not there; this is waited for once, not with every question, until it is reached again."""
-    place, missing = Place(), own(503, "ServiceUnavailable", "connection refused")
+    place = Place()
+    missing = own(503, "ServiceUnavailable", "connection refused")
     assert place.asks(Led([missing])) == missing
     assert place.waiting.now == pytest.approx(90)
     led = Led([missing, RIGHT])
@@ -106,16 +124,22 @@ def test_an_application_that_nobody_reaches_has_given_no_right_answer() -> None:
 # --- an account that is not let in
 
 
-@pytest.mark.parametrize(("method", "verb"), [("GET", "get"), ("POST", "create"), ("PUT", "update")])
+@pytest.mark.parametrize(
+    ("method", "verb"), [("GET", "get"), ("POST", "create"), ("PUT", "update")]
+)
 @pytest.mark.parametrize(("kind", "plural"), [("Pod", "pods"), ("Service", "services")])
-def test_an_account_without_the_right_is_told_the_rule(method: str, verb: str, kind: str, plural: str) -> None:
+def test_an_account_without_the_right_is_told_the_rule(
+    method: str, verb: str, kind: str, plural: str
+) -> None:
     """At once, as for any other right."""
     place = Place(review(allowed=False))
     entrance = place.cluster.entrance(kind, "web", 80)
     with pytest.raises(ClusterForbidden) as caught:
         place.asks(Led([own(403, "Forbidden", "no")]), method, entrance=entrance)
     assert caught.value.what == f"this account may not {verb} {plural}/proxy in namespace shop"
-    assert yaml.safe_load(caught.value.detail) == [{"apiGroups": [""], "resources": [f"{plural}/proxy"], "verbs": [verb]}]
+    assert yaml.safe_load(caught.value.detail) == [
+        {"apiGroups": [""], "resources": [f"{plural}/proxy"], "verbs": [verb]}
+    ]
     assert (caught.value.on, place.waiting.waits) == (NAME, [])
 
 
@@ -145,9 +169,13 @@ def test_a_policy_that_forbids_it_is_no_missing_right() -> None:
 
 def test_credentials_that_have_expired_are_renewed() -> None:
     """It is asked again with the new ones; where these are refused, too, that is told."""
-    place, led = Place(), Led([own(401, "Unauthorized"), RIGHT])
+    place = Place()
+    led = Led([own(401, "Unauthorized"), RIGHT])
     assert place.asks(led) == RIGHT
-    assert [entrance.headers["Authorization"] for entrance, _ in led.asked] == ["Bearer 0", "Bearer 1"]
+    assert [entrance.headers["Authorization"] for entrance, _ in led.asked] == [
+        "Bearer 0",
+        "Bearer 1",
+    ]
     with pytest.raises(ClusterLogin):
         Place().asks(Led([own(401, "Unauthorized")]))
 
@@ -157,7 +185,8 @@ def test_credentials_that_have_expired_are_renewed() -> None:
 
 def test_an_api_server_that_is_away_is_waited_for() -> None:
     """It is asked whether it is back, and only then the application again."""
-    place, led = Place(gone(), gone(), VERSION), Led(["ConnectionError", RIGHT])
+    place = Place(gone(), gone(), VERSION)
+    led = Led(["ConnectionError", RIGHT])
     assert place.asks(led) == RIGHT
     assert len(led.asked) == 2
     assert [call.path for call in place.wire.asked] == ["/version"] * 4
@@ -165,7 +194,8 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
 
 def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
     """That it is away is told."""
-    place, led = Place(gone()), Led(["ConnectionError"])
+    place = Place(gone())
+    led = Led(["ConnectionError"])
     with pytest.raises(ClusterUnreachable):
         place.asks(led)
     assert place.waiting.now == pytest.approx(90)
@@ -175,7 +205,8 @@ def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
 @pytest.mark.parametrize("answer", [VERSION, status(404, "NotFound")])
 def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> None:
     """The API server is there, whatever it says: what stays silent then is behind it, and nobody waits for that."""
-    place, led = Place(answer), Led(["ReadTimeout"])
+    place = Place(answer)
+    led = Led(["ReadTimeout"])
     with pytest.raises(NoAnswer, match="ReadTimeout"):
         place.asks(led)
     assert (len(led.asked), place.waiting.waits) == (2, [])
@@ -187,7 +218,8 @@ def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> N
 @pytest.mark.parametrize("code", [429, 500, 501, 503])
 def test_what_is_not_insisted_on_is_asked_once(code: int) -> None:
     """Whoever asks can do without an answer now."""
-    place, led = Place(), Led([own(code)])
+    place = Place()
+    led = Led([own(code)])
     assert place.asks(led, insist=False) == own(code)
     with pytest.raises(NoAnswer):
         place.asks(Led(["ConnectionError"]), insist=False)

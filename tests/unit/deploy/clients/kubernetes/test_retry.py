@@ -20,7 +20,8 @@ MAKE = Call("POST", "/api/v1/namespaces/shop/configmaps")
 
 def patient(*outcomes: Outcome, **seconds: float) -> tuple[Patient, FakeWire, Waiting]:
     """A server that is met with patience, the way there, and the time that it took."""
-    wire, waiting = FakeWire(list(outcomes)), Waiting()
+    wire = FakeWire(list(outcomes))
+    waiting = Waiting()
     return Patient(wire, waiting.patience(**seconds)), wire, waiting
 
 
@@ -126,7 +127,9 @@ def test_what_will_not_pass_is_told_at_once() -> None:
 
 def test_who_waits_is_told_what_for() -> None:
     """With the cluster, the reason and the time."""
-    server, _, _ = patient(gone(), status(503, "ServiceUnavailable", "etcd is away"), holding(a="b"))
+    server, _, _ = patient(
+        gone(), status(503, "ServiceUnavailable", "etcd is away"), holding(a="b")
+    )
     notes = Noted()
     with progress.shown_on(notes):
         server.ask(GET, "version")
@@ -232,7 +235,17 @@ def test_a_race_that_the_server_lost_is_run_again() -> None:
 
 def test_a_race_that_somebody_won_is_told_at_once() -> None:
     """A field's owner, an object's maker and a newer version stay."""
-    owned = status(409, "Conflict", causes=[{"reason": "FieldManagerConflict", "field": ".data.key", "message": 'conflict with "other"'}])
+    owned = status(
+        409,
+        "Conflict",
+        causes=[
+            {
+                "reason": "FieldManagerConflict",
+                "field": ".data.key",
+                "message": 'conflict with "other"',
+            }
+        ],
+    )
     for call, answer in (
         (WRITE, owned),
         (MAKE, status(409, "AlreadyExists")),

@@ -12,18 +12,34 @@ from tests.fakes.wire import holding, status
 def test_a_body_that_is_no_object_holds_nothing(text: str) -> None:
     """It is an answer all the same."""
     answer = Answer(404, text)
-    assert (dict(answer.body), answer.reason, answer.message, dict(answer.details), answer.causes) == ({}, "", "", {}, [])
+    assert (
+        dict(answer.body),
+        answer.reason,
+        answer.message,
+        dict(answer.details),
+        answer.causes,
+    ) == ({}, "", "", {}, [])
     assert (answer.lacks_namespace, answer.conflicts) == (False, {})
 
 
 def test_only_what_was_done_is_good() -> None:
     """A redirect is not followed, and not good."""
-    assert [code for code in (100, 200, 201, 202, 302, 400, 404, 500) if Answer(code).good] == [200, 201, 202]
+    assert [code for code in (100, 200, 201, 202, 302, 400, 404, 500) if Answer(code).good] == [
+        200,
+        201,
+        202,
+    ]
 
 
 def test_a_status_tells_codes_and_words() -> None:
     """Words come on one line, however many they had."""
-    answer = status(422, "Invalid", "Deployment is invalid:\n  * one\n  * two", kind="Deployment", causes=[{"field": "spec"}, "odd"])
+    answer = status(
+        422,
+        "Invalid",
+        "Deployment is invalid:\n  * one\n  * two",
+        kind="Deployment",
+        causes=[{"field": "spec"}, "odd"],
+    )
     assert (answer.reason, answer.message) == ("Invalid", "Deployment is invalid: * one * two")
     assert answer.causes == [{"field": "spec"}]
     assert len(status(400, message="x" * 10_000).message) < 1000
@@ -57,6 +73,10 @@ def test_a_conflict_names_field_and_owner(message: str, owner: str) -> None:
     """Causes of other kinds are no conflicts."""
     causes = [
         {"reason": "FieldManagerConflict", "field": ".spec.replicas", "message": message},
-        {"reason": "FieldValueInvalid", "field": ".spec.paused", "message": 'conflict with "nobody"'},
+        {
+            "reason": "FieldValueInvalid",
+            "field": ".spec.paused",
+            "message": 'conflict with "nobody"',
+        },
     ]
     assert status(409, "Conflict", causes=causes).conflicts == {"spec.replicas": owner}

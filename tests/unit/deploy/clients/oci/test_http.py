@@ -28,7 +28,9 @@ def test_two_clients_do_not_wait_in_step() -> None:
     assert all(1 <= wait <= 2 for wait in waits)
 
 
-@pytest.mark.parametrize(("said", "waited"), [("1", 1.0), ("42", 42.0), ("60", 60.0), ("61", 60.0), ("999999999", 60.0)])
+@pytest.mark.parametrize(
+    ("said", "waited"), [("1", 1.0), ("42", 42.0), ("60", 60.0), ("61", 60.0), ("999999999", 60.0)]
+)
 def test_a_server_that_says_how_long_is_obeyed_up_to_a_minute(said: str, waited: float) -> None:
     """No chance is added to what it says."""
     assert paused(1, said) == waited

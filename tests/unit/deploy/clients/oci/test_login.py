@@ -42,7 +42,9 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     return write
 
 
-def test_without_a_configuration_there_is_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_configuration_there_is_no_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Anonymous access is tried then."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "absent"))
     assert configured(HOST) is None
@@ -57,19 +59,25 @@ def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
 
 def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
     """It is told the host, and answers with a login."""
-    helper("""echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """)
+    helper(
+        """echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """
+    )
     configure({"credHelpers": {HOST: "test"}})
     assert configured(HOST) == Login("ada", f"{HOST}-secret")
 
 
-def test_a_credential_helper_without_that_login_gives_none(configure: Configure, helper: Callable[[str], None]) -> None:
+def test_a_credential_helper_without_that_login_gives_none(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
     """Not to have one is no failure."""
     helper("echo 'credentials not found in native keychain'; exit 1")
     configure({"credsStore": "test"})
     assert configured(HOST) is None
 
 
-def test_a_credential_helper_that_fails_is_told(configure: Configure, helper: Callable[[str], None]) -> None:
+def test_a_credential_helper_that_fails_is_told(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
     """Anonymous access would be refused later with a worse reason."""
     helper("echo 'the keychain is locked'; exit 2")
     configure({"credHelpers": {HOST: "test"}})

@@ -10,14 +10,16 @@ import requests
 
 from deploy.clients.oci.responses import MOST, is_full, settle, token, told, whole
 
-ENOSPC, EIO = 28, 5
+ENOSPC = 28
+EIO = 5
 
 
 class Raw:
     """Bytes that arrive in pieces, and how many were taken; as urllib3 gives them."""
 
     def __init__(self, *pieces: bytes, endless: bool = False) -> None:
-        self._pieces, self._endless = list(pieces), endless
+        self._pieces = list(pieces)
+        self._endless = endless
         self.taken = 0
         self.closed = False
 
@@ -36,13 +38,16 @@ class Raw:
 def answer(raw: Raw, status: int = 500) -> requests.Response:
     """An answer whose body has not been read."""
     made = requests.Response()
-    made.status_code, made.raw = status, cast("Any", raw)
+    made.status_code = status
+    made.raw = cast("Any", raw)
     return made
 
 
 def said(document: object, status: int = 500) -> requests.Response:
     """An answer with a JSON body that has arrived."""
-    made = answer(Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status)
+    made = answer(
+        Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status
+    )
     settle(made, 10)
     return made
 
@@ -103,12 +108,30 @@ def test_an_answer_that_breaks_is_empty_and_closed() -> None:
 
 def test_the_registrys_own_words_are_shown() -> None:
     """A line an error, with what it adds; not more than fits on a screen."""
-    two = {"errors": [{"code": "DENIED", "message": "no"}, {"code": "UNKNOWN", "message": "unknown error", "detail": {"Err": 28}}]}
+    two = {
+        "errors": [
+            {"code": "DENIED", "message": "no"},
+            {"code": "UNKNOWN", "message": "unknown error", "detail": {"Err": 28}},
+        ]
+    }
     assert told(said(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
     assert len(told(said(refusal("x" * 10_000)))) == 500
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"7", b"{}", b'{"errors": 7}', b'{"errors": [7, null]}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"null",
+        b"7",
+        b"{}",
+        b'{"errors": 7}',
+        b'{"errors": [7, null]}',
+        b"[" * 100_000,
+    ],
+)
 def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
     """Whatever a server or a proxy puts there, it is no crash."""
     assert told(said(body)) == ""
@@ -119,15 +142,31 @@ def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("status", "detail", "full"),
     [
-        (500, {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": ENOSPC}}, True),
-        (500, {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": EIO}}, False),
+        (
+            500,
+            {
+                "DriverName": "filesystem",
+                "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": ENOSPC},
+            },
+            True,
+        ),
+        (
+            500,
+            {
+                "DriverName": "filesystem",
+                "Enclosed": {"Op": "write", "Path": "/var/lib/registry/x", "Err": EIO},
+            },
+            False,
+        ),
         (500, {"DriverName": "filesystem", "Enclosed": "no space"}, False),
         (500, {"Enclosed": None}, False),
         (500, ["no space left"], False),
         (507, None, True),
     ],
 )
-def test_a_registry_without_space_is_known_by_its_codes(status: int, detail: object, full: bool) -> None:  # noqa: FBT001  both
+def test_a_registry_without_space_is_known_by_its_codes(
+    status: int, detail: object, full: bool
+) -> None:
     """By its status, or by the number that the system gave its driver; not by words."""
     assert is_full(said(refusal(detail), status)) is full
 

@@ -83,24 +83,35 @@ def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, lock_out: Callable[[Path], None]) -> None:
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+    tmp_path: Path, lock_out: Callable[[Path], None]
+) -> None:
     """No right to look is an error that says where; it is not an answer."""
     store = opened("store", tmp_path)
     store.create("models/a/1/manifest.json", b"{}")
     again = opened("store", tmp_path)
     lock_out(tmp_path / "store")
-    for ask in (lambda: again.read("models/a/1/manifest.json", 10), lambda: again.stream("models/a/1/manifest.json")):
+    for ask in (
+        lambda: again.read("models/a/1/manifest.json", 10),
+        lambda: again.stream("models/a/1/manifest.json"),
+    ):
         with pytest.raises(StoreUnreachable, match="refused the login or the permission") as caught:
             ask()
         assert str(tmp_path / "store") in caught.value.on
 
 
-def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one(tmp_path: Path, lock_out: Callable[[Path], None]) -> None:
+def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one(
+    tmp_path: Path, lock_out: Callable[[Path], None]
+) -> None:
     """Not even whether the folder exists can be known, so nothing is said about what is in it."""
     opened("locked/store", tmp_path).create("models/a/1/manifest.json", b"{}")
     again = opened("locked/store", tmp_path)
     lock_out(tmp_path / "locked")
-    for ask in (lambda: again.size("a"), lambda: again.folders("models"), lambda: again.create("a", b"")):
+    for ask in (
+        lambda: again.size("a"),
+        lambda: again.folders("models"),
+        lambda: again.create("a", b""),
+    ):
         with pytest.raises(StoreUnreachable) as caught:
             ask()
         assert str(tmp_path / "locked" / "store") in caught.value.on
@@ -116,7 +127,9 @@ def reachable() -> Iterator[Path]:
     os.umask(before)
 
 
-def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(reachable: Path, lock_out: Callable[[Path], None]) -> None:
+def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(
+    reachable: Path, lock_out: Callable[[Path], None]
+) -> None:
     """The library passes on as text what the system refused; its cure is the same as for a refused login."""
     store = opened("store", reachable)
     store.create("a", b"{}")
@@ -126,8 +139,17 @@ def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(reachable: P
     assert "os error" in caught.value.detail
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("/dev/full")])
-def test_what_is_no_file_is_refused_before_it_is_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to("/dev/full"),
+    ],
+)
+def test_what_is_no_file_is_refused_before_it_is_opened(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     """A pipe would be waited for without end, and a device read for ever, by whoever releases next."""
     store = opened("store", tmp_path)
     store.create("models/first", b"")
@@ -180,7 +202,9 @@ def test_a_disk_that_is_full_before_the_folder_is_made_is_named_as_such(tmp_path
 
 
 @pytest.mark.parametrize("location", ["ftp://host/models", "nonsense://x", "s3://"])
-def test_a_url_of_another_kind_is_refused_with_the_page_to_read(location: str, tmp_path: Path) -> None:
+def test_a_url_of_another_kind_is_refused_with_the_page_to_read(
+    location: str, tmp_path: Path
+) -> None:
     """A location that is no folder and no object store is a mistake in the settings."""
     with pytest.raises(SettingsInvalid) as caught:
         opened(location, tmp_path)

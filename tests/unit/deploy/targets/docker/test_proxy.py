@@ -11,14 +11,25 @@ from hypothesis import strategies as st
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed
 from deploy.targets.docker import proxy as door
-from deploy.targets.docker.proxy import COMMAND, CONFIG, STATE, Admission, Door, address, configuration, opened
+from deploy.targets.docker.proxy import (
+    COMMAND,
+    CONFIG,
+    STATE,
+    Admission,
+    Door,
+    address,
+    configuration,
+    opened,
+)
 from tests.fakes.engine import FakeEngine, Script
 
 SUBNET = "172.30.0.0/24"
 SLOTS = st.frozensets(st.integers(1, 12))
 
 
-def text(slots: int = 4, ready: str = "/readyz", admitted: frozenset[int] = frozenset(), **changed: Any) -> str:
+def text(
+    slots: int = 4, ready: str = "/readyz", admitted: frozenset[int] = frozenset(), **changed: Any
+) -> str:
     """A configuration that differs from the usual one in what is given."""
     values: dict[str, Any] = {"port": 8080, "in_flight": 16, "answer_within": 60.0, **changed}
     return configuration(SUBNET, slots, ready=ready, admitted=admitted, **values)
@@ -27,8 +38,23 @@ def text(slots: int = 4, ready: str = "/readyz", admitted: frozenset[int] = froz
 @pytest.fixture
 def engine() -> FakeEngine:
     """An engine with a proxy that was never started, and two replicas' images."""
-    engine = FakeEngine({"parts": Script(), "app": Script(), "slow": Script(ready_after=1), "broken": Script(ready_after=None)})
-    engine.create(Spec(name="door", image="parts", labels={}, command=COMMAND, volumes={"state": (STATE, False)}))
+    engine = FakeEngine(
+        {
+            "parts": Script(),
+            "app": Script(),
+            "slow": Script(ready_after=1),
+            "broken": Script(ready_after=None),
+        }
+    )
+    engine.create(
+        Spec(
+            name="door",
+            image="parts",
+            labels={},
+            command=COMMAND,
+            volumes={"state": (STATE, False)},
+        )
+    )
     return engine
 
 
@@ -57,13 +83,22 @@ class Hasty(FakeEngine):
             return 1, "socat: no such file\n"
         code, said = super().execute(container, command)
         if "show stat" in command[-1] and self.lengths:
-            said, self.lengths = said[: self.lengths[0]], self.lengths[1:]
+            said = said[: self.lengths[0]]
+            self.lengths = self.lengths[1:]
         return code, said
 
 
 def put(engine: FakeEngine, image: str, slot: int) -> str:
     """Starts a container at the address of a slot."""
-    made = engine.create(Spec(name=f"slot-{slot}-{image}", image=image, labels={}, network="net", ip=address(SUBNET, slot)))
+    made = engine.create(
+        Spec(
+            name=f"slot-{slot}-{image}",
+            image=image,
+            labels={},
+            network="net",
+            ip=address(SUBNET, slot),
+        )
+    )
     engine.start(made.id)
     return made.id
 
@@ -78,7 +113,14 @@ def test_every_slot_has_an_address_of_its_own() -> None:
 
 def test_the_configuration_says_what_the_settings_say() -> None:
     """Port, health check, the limit of requests at once, the patience and the slots come from the settings."""
-    made = text(slots=2, port=9000, ready="/healthy", in_flight=7, answer_within=2.5, admitted=frozenset({2}))
+    made = text(
+        slots=2,
+        port=9000,
+        ready="/healthy",
+        in_flight=7,
+        answer_within=2.5,
+        admitted=frozenset({2}),
+    )
     lines = [line.strip() for line in made.splitlines()]
     assert "server slot-1 172.30.0.11:9000 disabled" in lines
     assert "server slot-2 172.30.0.12:9000" in lines
@@ -90,7 +132,9 @@ def test_the_configuration_says_what_the_settings_say() -> None:
 
 def test_a_health_check_asks_as_a_client_would() -> None:
     """HTTP/1.1 with a host: an application that refuses requests without one would never be ready."""
-    assert "    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost\n" in text(ready="/readyz")
+    assert "    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost\n" in text(
+        ready="/readyz"
+    )
 
 
 @given(SLOTS)
@@ -111,7 +155,16 @@ def test_a_slot_that_opens_is_no_other_configuration(running: Door) -> None:
     assert running.has(text(admitted=frozenset({1, 2})))
 
 
-@pytest.mark.parametrize("other", [text(slots=5), text(port=9000), text(ready="/other"), text(in_flight=17), text(answer_within=61.0)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        text(slots=5),
+        text(port=9000),
+        text(ready="/other"),
+        text(in_flight=17),
+        text(answer_within=61.0),
+    ],
+)
 def test_any_other_change_is_another_configuration(running: Door, other: str) -> None:
     """The running proxy is told apart from one that the settings now ask for."""
     assert not running.has(other)
@@ -125,7 +178,9 @@ def test_a_proxy_takes_a_new_configuration_while_it_runs(running: Door, engine: 
     assert engine.happened == ["door created", "door started", "door opened"]
 
 
-def test_a_configuration_that_the_proxy_does_not_take_is_an_error(running: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_that_the_proxy_does_not_take_is_an_error(
+    running: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It goes on with the one it has, and that is said."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     with pytest.raises(EngineFailed, match="did not take its new configuration"):
@@ -145,7 +200,9 @@ def test_a_configuration_that_the_proxy_does_not_take_does_not_stay(
 
 
 @pytest.mark.parametrize("admission", ["ready", "drain", "maint"])
-def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(running: Door, admission: Admission) -> None:
+def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(
+    running: Door, admission: Admission
+) -> None:
     """It says so without an exit code; nobody must believe that the slot is as it was to be."""
     with pytest.raises(EngineFailed, match="slot 5") as caught:
         running.admit(5, admission)
@@ -155,18 +212,33 @@ def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(running: Door, admiss
 def test_a_proxy_that_is_about_to_start_is_waited_for() -> None:
     """Whatever it is asked or told, it may have been restarted just now."""
     engine = Hasty({"parts": Script()})
-    engine.create(Spec(name="door", image="parts", labels={}, command=COMMAND, volumes={"state": (STATE, False)}))
+    engine.create(
+        Spec(
+            name="door",
+            image="parts",
+            labels={},
+            command=COMMAND,
+            volumes={"state": (STATE, False)},
+        )
+    )
     engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
     engine.start("door")
     asked = Door(engine, "door")
-    for ask in (asked.slots, asked.wait, lambda: asked.has(text()), lambda: asked.admit(1, "drain")):
+    for ask in (
+        asked.slots,
+        asked.wait,
+        lambda: asked.has(text()),
+        lambda: asked.admit(1, "drain"),
+    ):
         engine.silent = 2
         ask()
         assert engine.silent == 0
     assert engine.proxy("door").servers["slot-1"].state == "drain"
 
 
-def test_a_closed_slot_takes_no_requests_and_is_not_checked(running: Door, engine: FakeEngine) -> None:
+def test_a_closed_slot_takes_no_requests_and_is_not_checked(
+    running: Door, engine: FakeEngine
+) -> None:
     """A slot that nobody opened says nothing of who is there."""
     put(engine, "app", 1)
     slot = running.slots()[1]
@@ -186,7 +258,9 @@ def test_a_slot_is_checked_before_it_is_opened(running: Door, engine: FakeEngine
     assert engine.proxy("door").open_to() == [address(SUBNET, 1)]
 
 
-def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(running: Door, engine: FakeEngine) -> None:
+def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
+    running: Door, engine: FakeEngine
+) -> None:
     """A replica in a slot that served before is ready when it was asked itself, not before."""
     tenant = put(engine, "app", 1)
     running.admit(1, "drain")
@@ -199,7 +273,9 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(running: Door
     assert [running.slots()[1].healthy for _ in range(5)] == [False] * 5
 
 
-def test_a_replica_that_is_not_ready_is_not_healthy_until_it_is(running: Door, engine: FakeEngine) -> None:
+def test_a_replica_that_is_not_ready_is_not_healthy_until_it_is(
+    running: Door, engine: FakeEngine
+) -> None:
     """The health check decides, as often as it is made."""
     put(engine, "slow", 2)
     running.admit(2, "drain")
@@ -214,7 +290,9 @@ def test_requests_under_way_are_counted(running: Door, engine: FakeEngine) -> No
     assert running.slots()[2].in_flight == 0
 
 
-def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Asking a proxy whose process has no socket is said with where its log is."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     engine.create(Spec(name="other", image="parts", labels={}))
@@ -225,7 +303,9 @@ def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(engine: FakeEngi
     assert "docker logs" in caught.value.next
 
 
-def test_a_proxy_that_does_not_start_is_an_error_with_its_log(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_does_not_start_is_an_error_with_its_log(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Waiting ends, and shows why."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     engine.put_file("door", f"{STATE}/{CONFIG}", b"nonsense")
@@ -238,7 +318,15 @@ def test_a_proxy_that_does_not_start_is_an_error_with_its_log(engine: FakeEngine
 def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
     """A slot that is not told of is not taken for one that does not exist."""
     engine = Hasty({"parts": Script()})
-    engine.create(Spec(name="door", image="parts", labels={}, command=COMMAND, volumes={"state": (STATE, False)}))
+    engine.create(
+        Spec(
+            name="door",
+            image="parts",
+            labels={},
+            command=COMMAND,
+            volumes={"state": (STATE, False)},
+        )
+    )
     engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
     engine.start("door")
     engine.lengths = (0, 60, 150)

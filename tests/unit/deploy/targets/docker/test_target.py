@@ -52,10 +52,23 @@ class FakePlace:
         return self.fake
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
-        settings: dict[str, Any] = {"ready_within": 0.3, "drain_within": 0.3, "lock_wait": 0.0, **changed}
+        settings: dict[str, Any] = {
+            "ready_within": 0.3,
+            "drain_within": 0.3,
+            "lock_wait": 0.0,
+            **changed,
+        }
         login = settings.pop("login", lambda: None)
         app = App(name=self.app, **settings.pop("served", {}))
-        return DockerTarget(self.fake, app, "local", Docker(replicas=replicas, **settings), lambda: self.parts, login, self.free)
+        return DockerTarget(
+            self.fake,
+            app,
+            "local",
+            Docker(replicas=replicas, **settings),
+            lambda: self.parts,
+            login,
+            self.free,
+        )
 
     def release(self, code: str, script: Script | None = None) -> Release:
         held = self.fake.script(f"image {code}", script or Script(on_signal={"SIGTERM": 0}))
@@ -68,7 +81,10 @@ class FakePlace:
         proxy = self.fake.proxy(DOOR)
         proxy.check()
         serving = {made.spec.ip: made for made in self.fake.made.values() if made.running}
-        return {self.codes[serving[found].spec.image] if found in serving else "nobody" for found in proxy.open_to()}
+        return {
+            self.codes[serving[found].spec.image] if found in serving else "nobody"
+            for found in proxy.open_to()
+        }
 
     def lose(self, replica: str) -> None:
         self.fake.stop(replica, 0)
@@ -90,10 +106,19 @@ class FakePlace:
     def free(self, address: str, port: int) -> None:
         """What the machine says of an address and a port."""
         if address not in ("127.0.0.1", "0.0.0.0"):
-            raise SettingsInvalid("nothing can listen there", on=f"{address}:{port}", next="name another")
-        published = {port for made in self.fake.made.values() if made.running for _, port in made.spec.ports.values()}
+            raise SettingsInvalid(
+                "nothing can listen there", on=f"{address}:{port}", next="name another"
+            )
+        published = {
+            port
+            for made in self.fake.made.values()
+            if made.running
+            for _, port in made.spec.ports.values()
+        }
         if port in self.fake.listening | published:
-            raise PortTaken("another program listens on the port", on=f"{address}:{port}", next="stop it")
+            raise PortTaken(
+                "another program listens on the port", on=f"{address}:{port}", next="stop it"
+            )
 
 
 class TestDockerTarget(DockerTargetContract):
@@ -121,7 +146,11 @@ def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: Fak
     proxy.asked.clear()
     target.shift(place.release("b", Script(ready_after=2)))
     opened = {"1": "ready", "2": "ready"}
-    for slot, state in (re.findall(r"slot-(\d+) state (\w+)", told)[0] for told in proxy.asked if told.startswith("set")):
+    for slot, state in (
+        re.findall(r"slot-(\d+) state (\w+)", told)[0]
+        for told in proxy.asked
+        if told.startswith("set")
+    ):
         opened[slot] = state
         assert list(opened.values()).count("ready") >= 2
     assert opened == {"1": "drain", "2": "drain", "3": "ready", "4": "ready"}
@@ -138,8 +167,15 @@ def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
     happened: list[str] = place.fake.happened
     happened.clear()
     target.settle(b)
-    assert happened == [f"twinship-classifier-local-{slot} {what}" for slot in (1, 2) for what in ("stopped", "removed")]
-    assert [told.rsplit(maxsplit=1)[1] for told in proxy.asked if "slot-1 " in told] == ["drain", "maint"]
+    assert happened == [
+        f"twinship-classifier-local-{slot} {what}"
+        for slot in (1, 2)
+        for what in ("stopped", "removed")
+    ]
+    assert [told.rsplit(maxsplit=1)[1] for told in proxy.asked if "slot-1 " in told] == [
+        "drain",
+        "maint",
+    ]
 
 
 def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
@@ -147,14 +183,17 @@ def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
     target = place.target(drain_within=20.0)
     target.shift(place.release("a"))
     proxy = place.fake.proxy(DOOR)
-    proxy.busy, proxy.ends = {address("172.30.0.0/24", 1): 30}, 2
+    proxy.busy = {address("172.30.0.0/24", 1): 30}
+    proxy.ends = 2
     target.shift(b := place.release("b"))
     assert list(proxy.busy.values()) == [0]
     target.settle(b)
     assert target.serves(b)
 
 
-def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(place: FakePlace) -> None:
+def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(
+    place: FakePlace,
+) -> None:
     """A client that never leaves cannot keep a release from being replaced."""
     target = place.target(drain_within=0.1)
     target.shift(place.release("a"))
@@ -172,7 +211,9 @@ def test_replicas_that_are_not_proven_ready_are_not_kept_alive(place: FakePlace)
     assert [made.restart for made in place.fake.made.values() if made.spec.name != DOOR] == [False]
 
 
-def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(place: FakePlace) -> None:
+def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(
+    place: FakePlace,
+) -> None:
     """Nobody waits for a dead replica until the time is up."""
     target = place.target(ready_within=3600.0)
     with pytest.raises(RolloutFailed, match="exit code 137"):
@@ -195,7 +236,11 @@ def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
     """Who only looks, or goes back to what is there, needs none."""
 
     def missing() -> NoReturn:
-        raise SettingsInvalid("the environment variable REGISTRY_PASSWORD is not set", on="the registry's login", next="set it")
+        raise SettingsInvalid(
+            "the environment variable REGISTRY_PASSWORD is not set",
+            on="the registry's login",
+            next="set it",
+        )
 
     target = place.target(login=missing)
     with target.locked():
@@ -258,7 +303,10 @@ def test_a_lock_says_which_process_of_which_machine_holds_it(place: FakePlace) -
     """Another deployer of that machine can tell by it whether the holder has ended."""
     with place.target().locked():
         (lock,) = locks(place)
-    assert (lock.labels["dev.twinship.owner"], lock.labels["dev.twinship.machine"]) == (str(Owner.current()), machine())
+    assert (lock.labels["dev.twinship.owner"], lock.labels["dev.twinship.machine"]) == (
+        str(Owner.current()),
+        machine(),
+    )
 
 
 def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) -> None:
@@ -281,7 +329,11 @@ def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place:
 
     def lost() -> NoReturn:
         place.fake.gone = True
-        raise UndoFailed("the engine went away; and the previous release could not be put back", on="replica-1", next="start it")
+        raise UndoFailed(
+            "the engine went away; and the previous release could not be put back",
+            on="replica-1",
+            next="start it",
+        )
 
     with pytest.raises(UndoFailed, match="could not be put back"), place.target().locked():
         lost()
@@ -293,7 +345,9 @@ def test_an_engine_that_ends_after_a_rollout_is_told(place: FakePlace) -> None:
         place.fake.gone = True
 
 
-def test_taking_a_release_back_writes_no_file(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taking_a_release_back_writes_no_file(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The door's file has said all along what shall serve, so that a full disk does not keep the old release from serving again."""
 
     def full(_container: str, path: str, _data: bytes) -> NoReturn:
@@ -361,9 +415,12 @@ def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: Fa
 
 
 @pytest.mark.parametrize("served", [{"ready": "/other"}, {"port": 9999}], ids=["ready", "port"])
-def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told(place: FakePlace, served: dict[str, Any]) -> None:
+def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told(
+    place: FakePlace, served: dict[str, Any]
+) -> None:
     """Where replicas listen, and at which path they say that they are ready, is the door's to know."""
-    target, changed = place.target(), place.target(served=served)
+    target = place.target()
+    changed = place.target(served=served)
     target.shift(a := place.release("a"))
     assert target.serves(a)
     assert not changed.serves(a)
@@ -385,7 +442,9 @@ def test_there_is_a_slot_for_every_replica_beside_what_was_left(place: FakePlace
 
 
 @pytest.mark.parametrize(("many", "few"), [(20, 1), (20, 3)])
-def test_a_release_with_far_fewer_replicas_finds_free_slots(place: FakePlace, many: int, few: int) -> None:
+def test_a_release_with_far_fewer_replicas_finds_free_slots(
+    place: FakePlace, many: int, few: int
+) -> None:
     """Those of the release before are all taken still."""
     place.target(replicas=many).shift(place.release("a"))
     target = place.target(replicas=few)
@@ -463,7 +522,9 @@ def test_a_door_that_crashes_in_mid_rollout_leads_to_the_new_release(ask: int) -
     until(lambda: place.target().serves(b), "all its replicas are healthy")
 
 
-def test_looking_at_a_door_that_does_not_answer_is_no_error(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_at_a_door_that_does_not_answer_is_no_error(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The release does not count as serving, and its replicas not as healthy, for nobody comes to them."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     target = place.target()

@@ -39,13 +39,17 @@ class Sides:
     """
 
     def __init__(self, before: int = 0, failing: float = 0.0, rate: float = 10.0) -> None:
-        self.now, self._before, self._failing, self._rate = 0.0, before, failing, rate
+        self.now = 0.0
+        self._before = before
+        self._failing = failing
+        self._rate = rate
         self.clock = Clock(now=lambda: self.now, sleep=self._pass)
         self.texts: dict[str, Callable[[], str]] = {}
         self.word: tuple[float, Any] | None = None
         self.proved: list[float] = []
         self.wrong_at = float("inf")
-        self.new, self.old = ["new-1"], ["old-1"]
+        self.new = ["new-1"]
+        self.old = ["old-1"]
 
     def _pass(self, seconds: float) -> None:
         self.now += seconds
@@ -55,7 +59,9 @@ class Sides:
         if entrance.url in self.texts:
             return self.texts[entrance.url]()
         answers = self._rate * self.now
-        failed, before = (answers * self._failing, 0) if entrance.url.startswith("new") else (0.0, self._before)
+        failed, before = (
+            (answers * self._failing, 0) if entrance.url.startswith("new") else (0.0, self._before)
+        )
         return metrics(answers - failed, failed + before)
 
     def _prove(self, _entrance: Entrance) -> None:
@@ -92,7 +98,8 @@ def test_a_canary_as_good_as_the_stable_side_is_held_to_the_end() -> None:
 
 def test_a_canary_that_has_answered_enough_is_held_no_longer() -> None:
     """If a number was named; the time is the limit all the same."""
-    enough, few = Sides(), Sides(rate=1)
+    enough = Sides()
+    few = Sides(rate=1)
     enough.hold(requests=100)
     few.hold(requests=100)
     assert 10 <= enough.now < 12
@@ -102,7 +109,9 @@ def test_a_canary_that_has_answered_enough_is_held_no_longer() -> None:
 def test_a_canary_that_fails_more_often_is_given_up() -> None:
     """A share of failures above what is allowed ends the hold early."""
     sides = Sides(failing=0.2)
-    with pytest.raises(CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%") as caught:
+    with pytest.raises(
+        CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"
+    ) as caught:
         sides.hold()
     assert sides.now < 30
     assert caught.value.on == "canary: 20 answers, 4 failed; stable: 20 answers, 0 failed"
@@ -158,7 +167,8 @@ def test_failures_of_the_stable_side_excuse_the_canary() -> None:
 @pytest.mark.parametrize("text", ["", "# nothing here\n", 'other_total{status="500"} 7\n'])
 def test_a_stable_side_without_metrics_has_no_failures(text: str) -> None:
     """Then it is the limit alone that counts."""
-    bad, good = Sides(failing=0.2), Sides(failing=0.005)
+    bad = Sides(failing=0.2)
+    good = Sides(failing=0.005)
     for sides in (bad, good):
         sides.texts["old-1"] = lambda: text
     with pytest.raises(CanaryAborted, match=r"the stable side 0\.0%"):
@@ -167,11 +177,20 @@ def test_a_stable_side_without_metrics_has_no_failures(text: str) -> None:
     assert good.now >= 30
 
 
-NOTHING = ["", "<html>404</html>", "\0\0\0", "app_requests_total{", 'app_requests_total{status="500"} many\n', metrics(0)]
+NOTHING = [
+    "",
+    "<html>404</html>",
+    "\0\0\0",
+    "app_requests_total{",
+    'app_requests_total{status="500"} many\n',
+    metrics(0),
+]
 
 
 @pytest.mark.parametrize("text", NOTHING)
-def test_a_canary_that_tells_nothing_is_held_by_time(text: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_canary_that_tells_nothing_is_held_by_time(
+    text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Golden cases are all that is known of it, and that is said once, with what to do about it."""
     sides = Sides()
     sides.texts["new-1"] = lambda: text
@@ -179,7 +198,10 @@ def test_a_canary_that_tells_nothing_is_held_by_time(text: str, caplog: pytest.L
     assert sides.now >= 30
     assert sides.proved
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert "the canary tells of no answers (counter app_requests_total with label status at /metrics)" in warning
+    assert (
+        "the canary tells of no answers (counter app_requests_total with label status at /metrics)"
+        in warning
+    )
     assert "`metrics`, `counter` and `status`" in warning
 
 
@@ -194,7 +216,8 @@ def test_a_canary_that_tells_something_is_not_warned_of(caplog: pytest.LogCaptur
 @pytest.mark.parametrize("text", NOTHING)
 def test_a_canary_whose_answers_are_to_be_counted_has_to_tell_of_them(text: str) -> None:
     """Nobody knows otherwise whether there were any; it is told when the time is over, as it may tell of them late."""
-    sides, late = Sides(), Sides()
+    sides = Sides()
+    late = Sides()
     sides.texts["new-1"] = lambda: text
     with pytest.raises(CanaryAborted, match="told of no answers") as caught:
         sides.hold(requests=10)
@@ -214,7 +237,9 @@ def test_somebody_may_promote_a_canary_that_tells_nothing() -> None:
     assert sides.now < 9
 
 
-def test_nobody_is_asked_for_metrics_that_are_switched_off(caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_is_asked_for_metrics_that_are_switched_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """An application may have none, and whoever says so needs no warning."""
     sides = Sides(failing=1.0)
     sides.texts |= dict.fromkeys(("new-1", "old-1"), lambda: pytest.fail("it was asked"))

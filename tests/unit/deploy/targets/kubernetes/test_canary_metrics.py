@@ -17,24 +17,44 @@ from tests.fakes.ways import Replica, Way, trickle, way
 
 def metrics(good: float, failed: float = 0.0) -> str:
     """What a replica tells of so many answers."""
-    return f'app_requests_total{{status="200"}} {good}\napp_requests_total{{status="500"}} {failed}\n'
+    return (
+        f'app_requests_total{{status="200"}} {good}\napp_requests_total{{status="500"}} {failed}\n'
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         (metrics(90, 10), Count(100, 10)),
-        ('app_requests_total{status="200"} 1e3\napp_requests_total{status="503"} 1.5e1 1700000000000\n', Count(1015, 15)),
+        (
+            'app_requests_total{status="200"} 1e3\napp_requests_total{status="503"} 1.5e1 1700000000000\n',
+            Count(1015, 15),
+        ),
         ('app_requests_total{status="2xx"} 7\napp_requests_total{status="5XX"} 3\n', Count(10, 3)),
-        ('# HELP app_requests_total {status="500"} 9\n# TYPE app_requests_total counter\n', Count()),
+        (
+            '# HELP app_requests_total {status="500"} 9\n# TYPE app_requests_total counter\n',
+            Count(),
+        ),
         ('app_requests_total{path="/a}b{",status="500",} 2\n', Count(2, 2)),
         ('app_requests_total{path="a,status=\\"500\\"",status="200"} 2\n', Count(2)),
         ('app_requests_total{ path="x" , status="500" }\t2\n', Count(2, 2)),
-        ('other_app_requests_total{status="500"} 2\napp_requests_total_x{status="500"} 2\n', Count()),
-        ('app_requests_total{code="500"} 2\napp_requests_total 7\napp_requests_total{} 7\n', Count()),
+        (
+            'other_app_requests_total{status="500"} 2\napp_requests_total_x{status="500"} 2\n',
+            Count(),
+        ),
+        (
+            'app_requests_total{code="500"} 2\napp_requests_total 7\napp_requests_total{} 7\n',
+            Count(),
+        ),
         ('app_requests_total{not_status="500"} 2\n', Count()),
-        ('app_requests_total{status="500"} NaN\napp_requests_total{status="500"} +Inf\napp_requests_total{status="500"} -3\n', Count()),
-        ('app_requests_total{status="500"} 1e999\napp_requests_total{status="500"} nonsense\n', Count()),
+        (
+            'app_requests_total{status="500"} NaN\napp_requests_total{status="500"} +Inf\napp_requests_total{status="500"} -3\n',
+            Count(),
+        ),
+        (
+            'app_requests_total{status="500"} 1e999\napp_requests_total{status="500"} nonsense\n',
+            Count(),
+        ),
         ('app_requests_total{status="500"}\n5\n', Count()),
         ('app_requests_total{status="0"} 5\napp_requests_total{status="5000"} 5\n', Count()),
         ("", Count()),
@@ -47,10 +67,14 @@ def test_answers_are_counted_by_their_status(text: str, expected: Count) -> None
 
 def test_the_counter_and_its_label_may_be_called_otherwise() -> None:
     """Each application has names of its own."""
-    assert counted('http_total{code="500"} 4\nhttp_total{code="200"} 4\n', "http_total", "code") == Count(8, 4)
+    assert counted(
+        'http_total{code="500"} 4\nhttp_total{code="200"} 4\n', "http_total", "code"
+    ) == Count(8, 4)
 
 
-@pytest.mark.parametrize("line", ["app_requests_total{", 'app_requests_total{a="', 'app_requests_total{a="\\', "{", '"'])
+@pytest.mark.parametrize(
+    "line", ["app_requests_total{", 'app_requests_total{a="', 'app_requests_total{a="\\', "{", '"']
+)
 def test_broken_text_of_any_size_is_read_in_no_time(line: str) -> None:
     """Whoever writes it: the hold must not end in a pattern that never ends."""
     text = f"{line * 2000}\n" * 50 + f"{line}\n" * 100_000 + metrics(1)
@@ -66,7 +90,9 @@ def test_the_metrics_of_a_replica_are_read() -> None:
     assert read(replica, "/metrics?x=1") == metrics(7, 1)
     assert replica.replica
     assert [request.url for request in replica.replica.asked] == ["http://replica/metrics?x=1"]
-    assert read(way(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics") == metrics(7)
+    assert read(
+        way(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics"
+    ) == metrics(7)
     assert read(way(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
     assert read(way(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
 
@@ -97,7 +123,9 @@ def test_a_trickle_of_metrics_is_not_waited_for() -> None:
     assert now[0] < 10
 
 
-def test_more_than_anybody_should_tell_is_cut_off_after_a_whole_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_anybody_should_tell_is_cut_off_after_a_whole_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Half a number would be another number."""
     text = metrics(12345, 67890)
     monkeypatch.setattr(module, "_MOST_BYTES", len(text) - 4)
@@ -120,7 +148,9 @@ class Barred:
 
     def lead(self, _ask: object, question: Question) -> Reply:
         self.insisted.append(question.insist)
-        raise ClusterForbidden("this account may not get pods/proxy", on="shop", next="add the rule")
+        raise ClusterForbidden(
+            "this account may not get pods/proxy", on="shop", next="add the rule"
+        )
 
 
 def test_metrics_that_this_account_may_not_read_are_not_taken_for_none() -> None:

@@ -32,13 +32,22 @@ class Place:
         insecure: why no TLS connection can be made.
     """
 
-    def __init__(self, reach: tuple[str, ...] = (), known: tuple[str, ...] = (), **settings: Any) -> None:
+    def __init__(
+        self, reach: tuple[str, ...] = (), known: tuple[str, ...] = (), **settings: Any
+    ) -> None:
         self.insecure: dict[tuple[str, str], str] = {}
-        self.cluster, self._reach = FakeCluster(), reach
+        self.cluster = FakeCluster()
+        self._reach = reach
         self.rendering = rendering(**settings)
         self.tried: list[str] = []
-        named = lambda host, address: host in known and address == ADDRESS  # noqa: E731  two arguments of one call
-        self.front = Front(self.cluster, self.rendering, self._reaches, named, lambda *where: self.insecure.get(where, ""))
+        named = lambda host, address: host in known and address == ADDRESS  # noqa: E731 - two arguments of one call
+        self.front = Front(
+            self.cluster,
+            self.rendering,
+            self._reaches,
+            named,
+            lambda *where: self.insecure.get(where, ""),
+        )
         for item in (self.rendering.service("main", both=False), self.rendering.ingress()):
             if item:
                 self.cluster.apply(item)
@@ -66,7 +75,11 @@ class Place:
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What was told of the choice."""
-    return [record.message.removeprefix("door   ") for record in caplog.records if record.message.startswith("door")]
+    return [
+        record.message.removeprefix("door   ")
+        for record in caplog.records
+        if record.message.startswith("door")
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -107,11 +120,15 @@ def test_a_host_from_which_the_dns_does_not_lead_to_the_ingress_is_named_in_the_
 def test_such_a_host_has_its_certificate_checked_all_the_same() -> None:
     """It is asked for by its name, and has to show the certificate of that."""
     place = Place((ADDRESS,), host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert place.front.entrance(list) == Entrance(f"https://{ADDRESS}", {"Host": HOST}, server_name=HOST)
+    assert place.front.entrance(list) == Entrance(
+        f"https://{ADDRESS}", {"Host": HOST}, server_name=HOST
+    )
 
 
 @pytest.mark.parametrize("known", [(), (HOST,)])
-def test_a_host_without_a_good_certificate_is_passed_over(known: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_host_without_a_good_certificate_is_passed_over(
+    known: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     """It may be on its way: then there is another way, and the reason is told."""
     place = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
     place.insecure[HOST, ADDRESS] = "self-signed certificate"
@@ -137,10 +154,14 @@ def test_the_certificate_of_a_host_is_checked_with_the_authorities_that_the_mach
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
     secure = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
     assert secure.front.entrance(list).authority == "/etc/company.pem"
-    assert Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.entrance(list).authority == ""
+    assert (
+        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.entrance(list).authority == ""
+    )
 
 
-def test_the_authorities_are_those_of_requests_or_else_of_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_authorities_are_those_of_requests_or_else_of_openssl(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """By the variables of these; one that is empty names none."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/openssl.pem")
     assert authority() == "/etc/openssl.pem"
@@ -158,7 +179,9 @@ def test_the_authorities_are_those_of_requests_or_else_of_openssl(monkeypatch: p
         (ADDRESS, f"the Ingress's address {ADDRESS} cannot be reached from here"),
     ],
 )
-def test_an_ingress_that_leads_nowhere_is_passed_over(address: str, why: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_ingress_that_leads_nowhere_is_passed_over(
+    address: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """And that is told."""
     place = Place(known=(HOST,), host=HOST).gives(ip=address)
     assert place.url() == PROXY
@@ -176,25 +199,36 @@ def test_an_ingress_that_is_not_served_is_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "url"), [({"ip": ADDRESS}, f"http://{ADDRESS}"), ({"hostname": "lb.example"}, "http://lb.example")], ids=["address", "name"]
+    ("given", "url"),
+    [({"ip": ADDRESS}, f"http://{ADDRESS}"), ({"hostname": "lb.example"}, "http://lb.example")],
+    ids=["address", "name"],
 )
 def test_the_load_balancer_is_asked_at_its_address(given: dict[str, str], url: str) -> None:
     """Or by its name, as the cloud gives it."""
-    assert Place((ADDRESS, "lb.example"), service="LoadBalancer").gives(**given).url("192.0.2.1") == url
+    assert (
+        Place((ADDRESS, "lb.example"), service="LoadBalancer").gives(**given).url("192.0.2.1")
+        == url
+    )
 
 
 def test_an_address_of_the_new_kind_is_put_into_brackets() -> None:
     """As URLs want it (RFC 3986, section 3.2.2)."""
     place = Place(("2001:db8::7",), service="LoadBalancer")
-    (place.cluster.objects.get("Service", NAME) or {})["status"] = {"loadBalancer": {"ingress": [{"ip": "2001:db8::7"}]}}
+    (place.cluster.objects.get("Service", NAME) or {})["status"] = {
+        "loadBalancer": {"ingress": [{"ip": "2001:db8::7"}]}
+    }
     assert place.url() == "http://[2001:db8::7]"
 
 
-def test_a_load_balancer_that_is_not_there_yet_has_a_port_on_each_node_already(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_load_balancer_that_is_not_there_yet_has_a_port_on_each_node_already(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Which may be reached from here."""
     place = Place(("192.0.2.2",), service="LoadBalancer")
     assert place.url("192.0.2.1", "192.0.2.2") == f"http://192.0.2.2:{place.node_port}"
-    assert said(caplog) == [f"node port {place.node_port} of 192.0.2.2 (the load balancer has no address)"]
+    assert said(caplog) == [
+        f"node port {place.node_port} of 192.0.2.2 (the load balancer has no address)"
+    ]
 
 
 def test_a_load_balancer_out_of_reach_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
@@ -218,7 +252,10 @@ def test_the_port_of_a_node_is_asked_where_replicas_run() -> None:
 def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     """A Service may have others beside it."""
     own = templates.read(templates.OWN)
-    ports = [{"name": "admin", "port": 9000, "targetPort": 9000}, {"name": "http", "port": 8000, "targetPort": "http"}]
+    ports = [
+        {"name": "admin", "port": 9000, "targetPort": 9000},
+        {"name": "http", "port": 8000, "targetPort": "http"},
+    ]
     own["Service"]["spec"]["ports"] = ports
     place = Place(("192.0.2.1",), service="NodePort")
     made = type(place.rendering)(place.rendering.app, "staging", place.rendering.env, own)
@@ -237,7 +274,9 @@ def test_before_a_replica_runs_no_node_is_asked(caplog: pytest.LogCaptureFixture
     assert said(caplog) == ["the API server's proxy to the Service (no node runs a replica yet)"]
 
 
-def test_whoever_has_access_to_the_api_server_has_a_way_in(caplog: pytest.LogCaptureFixture) -> None:
+def test_whoever_has_access_to_the_api_server_has_a_way_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """It needs nothing else; nodes are not looked for where the Service has no port on them."""
 
     def hosts() -> list[str]:
@@ -262,13 +301,18 @@ def test_a_choice_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     place.gives(ip=ADDRESS)
     for _ in range(3):
         place.url()
-    assert [line.partition(" (")[0] for line in said(caplog)] == ["the API server's proxy to the Service", f"load balancer {ADDRESS}"]
+    assert [line.partition(" (")[0] for line in said(caplog)] == [
+        "the API server's proxy to the Service",
+        f"load balancer {ADDRESS}",
+    ]
 
 
 # --- what can be reached
 
 
-def test_a_host_is_reached_if_somebody_accepts_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_is_reached_if_somebody_accepts_a_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Whatever is wrong otherwise: refused, silent, unknown, or not a name at all."""
     asked: list[Any] = []
 
@@ -283,16 +327,25 @@ def test_a_host_is_reached_if_somebody_accepts_a_connection(monkeypatch: pytest.
     assert asked[0] == (("shop.example", 80), 2.0)
 
 
-def test_the_dns_leads_to_an_address_that_is_among_those_of_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dns_leads_to_an_address_that_is_among_those_of_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A load balancer may have a name itself, and both more addresses than one; what is not known leads nowhere."""
-    addresses = {HOST: (ADDRESS, "2001:db8::7"), "lb.example": ("203.0.113.8", ADDRESS), ADDRESS: (ADDRESS,), "192.0.2.9": ("192.0.2.9",)}
+    addresses = {
+        HOST: (ADDRESS, "2001:db8::7"),
+        "lb.example": ("203.0.113.8", ADDRESS),
+        ADDRESS: (ADDRESS,),
+        "192.0.2.9": ("192.0.2.9",),
+    }
 
     def look_up(host: str, _port: None) -> Any:
         if host == "..":
             raise UnicodeError
         if host not in addresses:
             raise socket.gaierror
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses[host]]
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses[host]
+        ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert leads(HOST, ADDRESS)

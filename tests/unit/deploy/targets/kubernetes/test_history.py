@@ -16,7 +16,8 @@ from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.releases import attempt, release, rollout
 
 NAME = "shop-history"
-A, B = release("a"), release("b")
+A = release("a")
+B = release("b")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -51,9 +52,15 @@ def ids(journal: Journal) -> list[int]:
     return [item.attempt.id for item in journal.read()]
 
 
-def test_what_was_written_is_read_by_whoever_comes_next(cluster: FakeCluster, journal: Journal) -> None:
+def test_what_was_written_is_read_by_whoever_comes_next(
+    cluster: FakeCluster, journal: Journal
+) -> None:
     """Beginnings and ends, whole."""
-    past = (rollout(1, A), rollout(2, B, "undone", why="a replica ended"), rollout(3, B, "unfinished"))
+    past = (
+        rollout(1, A),
+        rollout(2, B, "undone", why="a replica ended"),
+        rollout(3, B, "unfinished"),
+    )
     written(journal, *past)
     assert Journal(cluster, NAME, {}).read() == past
     assert (cluster.objects.get("ConfigMap", NAME) or {})["metadata"]["labels"] == {"app": "shop"}
@@ -67,7 +74,9 @@ def test_an_empty_journal_is_no_error(cluster: FakeCluster, journal: Journal) ->
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", "null", "[]", '{"attempt": 7}'])
-def test_an_entry_that_was_spoilt_is_passed_over(cluster: FakeCluster, journal: Journal, spoilt: str) -> None:
+def test_an_entry_that_was_spoilt_is_passed_over(
+    cluster: FakeCluster, journal: Journal, spoilt: str
+) -> None:
     """The others are read, and it is known that one is missing."""
     written(journal, rollout(1, A), rollout(2, B), rollout(3, A))
     assert journal.recall()[1] is False
@@ -96,7 +105,10 @@ def test_attempts_are_in_their_order(cluster: FakeCluster, journal: Journal) -> 
 def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: Journal) -> None:
     """With the beginning of the next one."""
     journal.begin(attempt(6, B), rollout(5, A))
-    assert [(item.attempt.id, item.outcome) for item in journal.read()] == [(5, "succeeded"), (6, "unfinished")]
+    assert [(item.attempt.id, item.outcome) for item in journal.read()] == [
+        (5, "succeeded"),
+        (6, "unfinished"),
+    ]
 
 
 # --- the way back
@@ -104,7 +116,9 @@ def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: Jo
 WAY = Before(side="twin", objects={"Deployment": {"kind": "Deployment", "spec": {"replicas": 2}}})
 
 
-def test_what_served_before_is_known_until_the_attempt_has_ended(cluster: FakeCluster, journal: Journal) -> None:
+def test_what_served_before_is_known_until_the_attempt_has_ended(
+    cluster: FakeCluster, journal: Journal
+) -> None:
     """To whoever comes next; it is no entry."""
     assert journal.before() is None
     journal.begin(attempt(1, A), before=WAY)
@@ -122,7 +136,9 @@ def test_the_way_back_is_that_of_the_last_attempt(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", '{"side": "elsewhere", "objects": {}}'])
-def test_a_way_back_that_was_spoilt_is_none(cluster: FakeCluster, journal: Journal, spoilt: str) -> None:
+def test_a_way_back_that_was_spoilt_is_none(
+    cluster: FakeCluster, journal: Journal, spoilt: str
+) -> None:
     """Nobody stumbles over it."""
     journal.begin(attempt(1, A), before=WAY)
     data(cluster)["before"] = spoilt
@@ -140,7 +156,11 @@ def test_the_oldest_entries_go_when_there_are_too_many(journal: Journal) -> None
 
 def test_what_serves_is_never_forgotten(journal: Journal) -> None:
     """However many attempts have failed since: going back would else take it away."""
-    past = [rollout(1, B), rollout(2, A), *(rollout(number, B, "undone") for number in range(3, KEPT + 9))]
+    past = [
+        rollout(1, B),
+        rollout(2, A),
+        *(rollout(number, B, "undone") for number in range(3, KEPT + 9)),
+    ]
     journal.begin(attempt(KEPT + 9, B), *past)
     assert ids(journal)[0] == 2
     assert len(ids(journal)) == KEPT
@@ -148,11 +168,15 @@ def test_what_serves_is_never_forgotten(journal: Journal) -> None:
     assert ids(journal)[0] == 2
 
 
-def test_entries_go_before_the_object_is_too_big_for_the_api_server(cluster: FakeCluster, journal: Journal) -> None:
+def test_entries_go_before_the_object_is_too_big_for_the_api_server(
+    cluster: FakeCluster, journal: Journal
+) -> None:
     """A cluster may say a lot about why a replica does not start."""
     for number in range(1, 60):
         journal.begin(item := attempt(number, A))
-        journal.end(item, Ending(outcome="succeeded" if number == 3 else "undone", at=NOW, why="é" * 10_000))
+        journal.end(
+            item, Ending(outcome="succeeded" if number == 3 else "undone", at=NOW, why="é" * 10_000)
+        )
     assert sum(len(text.encode()) for text in data(cluster).values()) < 1_000_000
     assert ids(journal)[0] == 3
     assert ids(journal)[-1] == 59
@@ -162,7 +186,9 @@ def test_entries_go_before_the_object_is_too_big_for_the_api_server(cluster: Fak
 # --- writing beside others
 
 
-def test_a_write_that_was_overtaken_is_made_again(cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_was_overtaken_is_made_again(
+    cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On what the other one wrote."""
     written(journal, rollout(1, A))
     replace = cluster.replace
@@ -178,7 +204,9 @@ def test_a_write_that_was_overtaken_is_made_again(cluster: FakeCluster, journal:
     assert journal.decided("x")
 
 
-def test_a_journal_that_somebody_keeps_changing_is_told(cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_somebody_keeps_changing_is_told(
+    cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After some tries."""
     written(journal, rollout(1, A))
     monkeypatch.setattr(cluster, "replace", lambda _: False)
@@ -206,8 +234,18 @@ def test_a_word_about_an_earlier_attempt_does_not_count(journal: Journal) -> Non
     assert journal.decided(A.image.digest) is None
 
 
-@pytest.mark.parametrize("spoilt", ["", "{", '{"image": "x", "verb": "Abort", "by": "grace"}', '{"image": "x", "verb": "stop", "by": "g"}'])
-def test_a_word_that_is_none_decides_nothing(cluster: FakeCluster, journal: Journal, spoilt: str) -> None:
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        "",
+        "{",
+        '{"image": "x", "verb": "Abort", "by": "grace"}',
+        '{"image": "x", "verb": "stop", "by": "g"}',
+    ],
+)
+def test_a_word_that_is_none_decides_nothing(
+    cluster: FakeCluster, journal: Journal, spoilt: str
+) -> None:
     """Least of all that a canary takes over."""
     journal.decide(Decision(image="x", verb="abort", by="grace"))
     data(cluster)["decision"] = spoilt

@@ -20,8 +20,18 @@ from tests.fakes.places import FakePlace, writes
 STRATEGIES: dict[str, dict[str, Any]] = {
     "rolling": {"strategy": "rolling", "host": "shop.example"},
     "blue-green": {"strategy": "blue-green"},
-    "blue-green, standby": {"strategy": "blue-green", "standby": True, "warm_up": True, "autoscale": {"at_most": 4}},
-    "canary": {"strategy": "canary", "canary": {"seconds": 3, "metrics": ""}, "warm_up": True, "autoscale": {"at_most": 4}},
+    "blue-green, standby": {
+        "strategy": "blue-green",
+        "standby": True,
+        "warm_up": True,
+        "autoscale": {"at_most": 4},
+    },
+    "canary": {
+        "strategy": "canary",
+        "canary": {"seconds": 3, "metrics": ""},
+        "warm_up": True,
+        "autoscale": {"at_most": 4},
+    },
 }
 Run = Callable[[FakePlace, Release, Callable[[str], bool]], None]
 
@@ -66,7 +76,9 @@ def expected(settings: dict[str, Any], *codes: str) -> dict[str, Any]:
     return place.end()
 
 
-def test_the_same_release_run_again_ends_as_if_nobody_had_been_killed(settings: dict[str, Any]) -> None:
+def test_the_same_release_run_again_ends_as_if_nobody_had_been_killed(
+    settings: dict[str, Any],
+) -> None:
     """Whatever the killed deployer was about to write, what served answered on, and nothing is left of it."""
     end = expected(settings, "a", "b")
     for place in killed(settings, first=True):
@@ -95,7 +107,9 @@ def test_what_served_before_can_be_released_again(settings: dict[str, Any]) -> N
         assert place.deployer().serves(place.release("a"))
 
 
-def test_a_first_release_run_again_ends_as_if_nobody_had_been_killed(settings: dict[str, Any]) -> None:
+def test_a_first_release_run_again_ends_as_if_nobody_had_been_killed(
+    settings: dict[str, Any],
+) -> None:
     """Before it there was nothing to fall back on."""
     end = expected(settings, "b")
     for place in killed(settings, first=False):
@@ -110,7 +124,9 @@ def missed(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> No
         releases(place, wanted, dies)
 
 
-def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(settings: dict[str, Any]) -> None:
+def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(
+    settings: dict[str, Any],
+) -> None:
     """A wrong release may serve until somebody comes; then it does not any more."""
     for place in killed(settings, first=True, run=missed):
         place.apply(place.release("c"))
@@ -134,7 +150,8 @@ def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
     place.cluster.step(10)
     assert place.answers() == {"a", "b"}
     assert place.deployer().canary() == place.release("b").image.digest
-    canary, began = place.pods("b"), place.cluster.seconds()
+    canary = place.pods("b")
+    began = place.cluster.seconds()
     place.apply(place.release("b"))
     assert place.cluster.seconds() - began > 60
     assert canary < place.pods("b")

@@ -30,11 +30,20 @@ def lease(cluster: FakeCluster, clock: Clock | None = None) -> Lease:
     return Lease(cluster, NAME, {"app": "shop"}, "staging", clock or cluster.clock)
 
 
-def held_by(cluster: FakeCluster, holder: str, near: bool = False, **spec: Any) -> dict[str, Any]:  # noqa: FBT001, FBT002  a flag of the test's
+def held_by(cluster: FakeCluster, holder: str, near: bool = False, **spec: Any) -> dict[str, Any]:  # noqa: FBT002 - a flag of the test's
     """Has somebody else hold it; the object as it is held."""
     notes = {"twinship.dev/machine": machine()} if near else {}
-    since = {"acquireTime": "2026-01-01T11:00:00.000000Z", "renewTime": "2026-01-01T11:00:00.000000Z"}
-    cluster.create({"kind": "Lease", "metadata": {"name": NAME, "annotations": notes}, "spec": {"holderIdentity": holder, **since, **spec}})
+    since = {
+        "acquireTime": "2026-01-01T11:00:00.000000Z",
+        "renewTime": "2026-01-01T11:00:00.000000Z",
+    }
+    cluster.create(
+        {
+            "kind": "Lease",
+            "metadata": {"name": NAME, "annotations": notes},
+            "spec": {"holderIdentity": holder, **since, **spec},
+        }
+    )
     return found(cluster)
 
 
@@ -112,7 +121,9 @@ def test_a_dead_process_of_this_machine_holds_nothing(cluster: FakeCluster) -> N
 
 
 @pytest.mark.parametrize("here", ["", "the machine of old"])
-def test_a_machine_of_the_same_name_is_another_one(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, here: str) -> None:
+def test_a_machine_of_the_same_name_is_another_one(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, here: str
+) -> None:
     """A process that is not found here may run in another container, or on another machine called `ubuntu`."""
     held_by(cluster, str(Owner("grace", socket.gethostname(), 0, "")), near=True)
     monkeypatch.setattr(module, "machine", lambda: here)
@@ -120,9 +131,13 @@ def test_a_machine_of_the_same_name_is_another_one(cluster: FakeCluster, monkeyp
         pytest.fail("it is held")
 
 
-def test_a_machine_that_cannot_be_told_is_never_this_one(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_cannot_be_told_is_never_this_one(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two of which nothing is known are not the same."""
-    held_by(cluster, str(Owner("grace", socket.gethostname(), 0, "")))["metadata"]["annotations"] = {"twinship.dev/machine": ""}
+    held_by(cluster, str(Owner("grace", socket.gethostname(), 0, "")))["metadata"][
+        "annotations"
+    ] = {"twinship.dev/machine": ""}
     monkeypatch.setattr(module, "machine", lambda: "")
     with pytest.raises(RolloutLocked, match="grace on"), lease(cluster, renewing(cluster)).held(5):
         pytest.fail("it is held")
@@ -137,10 +152,15 @@ def test_a_dead_holder_elsewhere_loses_it_by_expiry(cluster: FakeCluster, wait: 
 
 
 @pytest.mark.parametrize("wait", [0, 20])
-def test_a_living_holder_elsewhere_is_told_when_it_was_seen_alive(cluster: FakeCluster, wait: float) -> None:
+def test_a_living_holder_elsewhere_is_told_when_it_was_seen_alive(
+    cluster: FakeCluster, wait: float
+) -> None:
     """Then there is nothing to wait for but the allowed time."""
     held_by(cluster, FAR)
-    with pytest.raises(RolloutLocked, match=r"grace on elsewhere\.example"), lease(cluster, renewing(cluster)).held(wait):
+    with (
+        pytest.raises(RolloutLocked, match=r"grace on elsewhere\.example"),
+        lease(cluster, renewing(cluster)).held(wait),
+    ):
         pytest.fail("it is held")
     assert wait <= cluster.seconds() < wait + 3
 
@@ -178,7 +198,9 @@ def test_the_clocks_of_other_machines_do_not_matter(cluster: FakeCluster, off: t
         ({"holderIdentity": "a/b/c/d"}, "a/b/c/d, since "),
     ],
 )
-def test_a_lease_that_others_wrote_is_respected(cluster: FakeCluster, spec: dict[str, Any], shown: str) -> None:
+def test_a_lease_that_others_wrote_is_respected(
+    cluster: FakeCluster, spec: dict[str, Any], shown: str
+) -> None:
     """Whatever it holds: it is told as it is, and expires like any other."""
     held_by(cluster, FAR, **spec)
     with pytest.raises(RolloutLocked) as caught, lease(cluster, renewing(cluster)).held(0):
@@ -196,7 +218,9 @@ def test_a_lease_without_a_holder_is_free(cluster: FakeCluster, spec: Any) -> No
         assert found(cluster)["spec"]["holderIdentity"] == str(Owner.current())
 
 
-def test_of_two_who_come_for_a_free_lease_one_gets_it(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_who_come_for_a_free_lease_one_gets_it(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other one is told who was faster."""
     held_by(cluster, "")
     replace = cluster.replace
@@ -208,14 +232,20 @@ def test_of_two_who_come_for_a_free_lease_one_gets_it(cluster: FakeCluster, monk
         return replace(item)
 
     monkeypatch.setattr(cluster, "replace", faster)
-    with pytest.raises(RolloutLocked, match="grace on elsewhere"), lease(cluster, renewing(cluster)).held(0):
+    with (
+        pytest.raises(RolloutLocked, match="grace on elsewhere"),
+        lease(cluster, renewing(cluster)).held(0),
+    ):
         pytest.fail("it is held")
 
 
-def test_a_lease_that_vanishes_meanwhile_is_made_anew(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_vanishes_meanwhile_is_made_anew(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Somebody removed it between two questions."""
     held_by(cluster, FAR)
-    create, tries = cluster.create, [0]
+    create = cluster.create
+    tries = [0]
 
     def late(item: dict[str, Any]) -> bool:
         tries[0] += 1

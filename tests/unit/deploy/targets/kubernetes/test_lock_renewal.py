@@ -63,7 +63,9 @@ def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lease) -> None:
     assert after["renewTime"] > before["renewTime"]
 
 
-def test_a_lease_that_could_not_be_renewed_is_made_sure_of(cluster: FakeCluster, mine: Lease) -> None:
+def test_a_lease_that_could_not_be_renewed_is_made_sure_of(
+    cluster: FakeCluster, mine: Lease
+) -> None:
     """While the API server was away nobody could take it; if nobody has since, it is one's own still."""
     cluster.objects.later(SECONDS * 5)
     mine.require()
@@ -73,10 +75,16 @@ def test_a_lease_that_could_not_be_renewed_is_made_sure_of(cluster: FakeCluster,
 
 
 @pytest.mark.parametrize("others", [False, True], ids=["nobody", "somebody"])
-def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, others: bool) -> None:  # noqa: FBT001  a flag of the test's
+def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, others: bool) -> None:
     """Its own clock stood still, that of whoever waited for the lease did not."""
     slept = [1000.0]
-    mine = Lease(cluster, NAME, {"app": "shop"}, "staging", Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]))
+    mine = Lease(
+        cluster,
+        NAME,
+        {"app": "shop"},
+        "staging",
+        Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]),
+    )
     mine._take(0)
     cluster.asked.clear()
     mine.require()
@@ -102,7 +110,9 @@ def removed(cluster: FakeCluster) -> None:
 
 
 @pytest.mark.parametrize("lost", [taken, removed])
-def test_a_lease_that_is_lost_stays_lost(cluster: FakeCluster, mine: Lease, lost: Callable[[FakeCluster], None]) -> None:
+def test_a_lease_that_is_lost_stays_lost(
+    cluster: FakeCluster, mine: Lease, lost: Callable[[FakeCluster], None]
+) -> None:
     """It is told once it is known, and nothing is written over what others have."""
     lost(cluster)
     cluster.objects.later(SECONDS)
@@ -113,7 +123,9 @@ def test_a_lease_that_is_lost_stays_lost(cluster: FakeCluster, mine: Lease, lost
     assert not found(cluster) or found(cluster)["spec"]["holderIdentity"] == FAR
 
 
-def test_a_race_for_renewing_is_lost_without_harm(cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_for_renewing_is_lost_without_harm(
+    cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is not taken for renewed, and is the next time."""
     cluster.objects.later(SECONDS)
     monkeypatch.setattr(cluster, "replace", lambda _: False)
@@ -123,7 +135,9 @@ def test_a_race_for_renewing_is_lost_without_harm(cluster: FakeCluster, mine: Le
     mine.require()
 
 
-def test_renewing_counts_from_the_question(cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_renewing_counts_from_the_question(
+    cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An answer that comes late may tell of what others have seen long before."""
     replace = cluster.replace
 
@@ -137,7 +151,9 @@ def test_renewing_counts_from_the_question(cluster: FakeCluster, mine: Lease, mo
     assert mine._is_doubtful()
 
 
-def test_an_api_server_that_is_away_does_not_end_the_keeper(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_server_that_is_away_does_not_end_the_keeper(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It tries again, and gives it back in the end."""
     monkeypatch.setattr(module, "_RENEWED_EVERY", 0.001)
     answers: list[Exception | None] = [GONE, GONE, None]
@@ -150,7 +166,9 @@ def test_an_api_server_that_is_away_does_not_end_the_keeper(cluster: FakeCluster
     assert found(cluster)["spec"]["holderIdentity"] == ""
 
 
-def test_a_lease_that_cannot_be_given_back_expires(cluster: FakeCluster, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lease_that_cannot_be_given_back_expires(
+    cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     """That is said, and is no error: the work is done."""
     with lease(cluster).held(0):
         cluster.broken["update", "Lease"] = [GONE]

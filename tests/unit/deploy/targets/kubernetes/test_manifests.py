@@ -17,8 +17,16 @@ from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import WHOLE, container_of, everything, pod_of, rendering
 
 A = release("a")
-TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(templates.OWN.glob("*.yaml"))}
-STRATEGIES: list[dict[str, Any]] = [{}, WHOLE, {"service": "NodePort"}, {"host": "a.example"}, {"autoscale": {"at_most": 2}}]
+TEXTS = {
+    path.name: path.read_text(encoding="utf-8") for path in sorted(templates.OWN.glob("*.yaml"))
+}
+STRATEGIES: list[dict[str, Any]] = [
+    {},
+    WHOLE,
+    {"service": "NodePort"},
+    {"host": "a.example"},
+    {"autoscale": {"at_most": 2}},
+]
 
 
 def as_they_are() -> list[Object]:
@@ -33,7 +41,9 @@ def rendered(keys: dict[str, Any]) -> list[Object]:
 
 def rules() -> list[Object]:
     """The rules of the deployer's Role."""
-    found: list[Object] = next(item for item in yaml.safe_load_all(TEXTS["rbac.yaml"]) if item["kind"] == "Role")["rules"]
+    found: list[Object] = next(
+        item for item in yaml.safe_load_all(TEXTS["rbac.yaml"]) if item["kind"] == "Role"
+    )["rules"]
     return found
 
 
@@ -53,8 +63,16 @@ def test_every_rendering_is_valid(keys: dict[str, Any]) -> None:
     ("place", "value", "problem"),
     [
         ("spec__template__spec__containers__0__livenesProbe", {}, "livenesProbe: Extra inputs"),
-        ("spec__template__spec__containers__0__ports__0__containerPort", "80", "containerPort: Input should be a valid integer"),
-        ("spec__template__spec__automountServiceAccountToken", "no", "automountServiceAccountToken: Input should be a valid boolean"),
+        (
+            "spec__template__spec__containers__0__ports__0__containerPort",
+            "80",
+            "containerPort: Input should be a valid integer",
+        ),
+        (
+            "spec__template__spec__automountServiceAccountToken",
+            "no",
+            "automountServiceAccountToken: Input should be a valid boolean",
+        ),
         ("spec__selector", None, "spec.selector: Input should be"),
         ("spec__template__spec__containers__0", {"image": "x"}, "name: Field required"),
         ("spec__min_ready_seconds", 3, "key of Python's"),
@@ -79,7 +97,14 @@ def test_manifests_and_renderings_are_of_the_kinds_that_are_spoken() -> None:
             assert item["apiVersion"] == KINDS[item["kind"]].api_version
 
 
-@pytest.mark.parametrize("item", [item for item in [*as_they_are(), *rendered(WHOLE)] if item["kind"] in ("Deployment", "DaemonSet")])
+@pytest.mark.parametrize(
+    "item",
+    [
+        item
+        for item in [*as_they_are(), *rendered(WHOLE)]
+        if item["kind"] in ("Deployment", "DaemonSet")
+    ],
+)
 def test_pods_fit_a_restricted_namespace(item: Object) -> None:
     """As the manifests are, and as they are rendered: the strictest of the Pod Security Standards."""
     assert breaches(pod_of(item)) == []
@@ -93,7 +118,11 @@ def test_pods_fit_a_restricted_namespace(item: Object) -> None:
         ("securityContext__runAsNonRoot", False, "app: runAsNonRoot"),
         ("securityContext__runAsUser", 0, "app: runAsUser"),
         ("securityContext__seccompProfile__type", "Unconfined", "app: seccompProfile"),
-        ("containers__0__securityContext__allowPrivilegeEscalation", True, "app: allowPrivilegeEscalation"),
+        (
+            "containers__0__securityContext__allowPrivilegeEscalation",
+            True,
+            "app: allowPrivilegeEscalation",
+        ),
         ("containers__0__securityContext__privileged", True, "app: privileged"),
         ("containers__0__securityContext__capabilities__drop", ["NET_RAW"], "app: capabilities"),
         ("containers__0__securityContext__capabilities__add", ["SYS_ADMIN"], "app: capabilities"),
@@ -113,10 +142,13 @@ def test_a_pod_that_may_more_than_restricted_is_seen(place: str, value: Any, bre
     assert breaches(pod) == [breach]
 
 
-@pytest.mark.parametrize("item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")])
+@pytest.mark.parametrize(
+    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+)
 def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
     """Nothing of the image can be written, no token lies in it, and what it takes is asked for and limited."""
-    pod, container = pod_of(item), container_of(item)
+    pod = pod_of(item)
+    container = container_of(item)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -125,7 +157,9 @@ def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
         assert amounts.keys() == {"cpu", "memory"}
 
 
-@pytest.mark.parametrize("item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")])
+@pytest.mark.parametrize(
+    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+)
 def test_pods_run_on_nodes_for_which_images_are_made(item: Object) -> None:
     """A cluster may have others: of the same processors, but not of Linux."""
     assert pod_of(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
@@ -157,26 +191,54 @@ def test_images_name_their_user_by_number(dockerfile: str) -> None:
 
 def test_a_deployer_is_given_nothing_wholesale() -> None:
     """No wildcard, nothing outside of one namespace, no secret, and no way to give itself more."""
-    assert {item["kind"] for item in yaml.safe_load_all(TEXTS["rbac.yaml"])} == {"ServiceAccount", "Role", "RoleBinding"}
+    assert {item["kind"] for item in yaml.safe_load_all(TEXTS["rbac.yaml"])} == {
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+    }
     for rule in rules():
         assert rule.keys() == {"apiGroups", "resources", "verbs"}
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
     named = {resource for rule in rules() for resource in rule["resources"]}
-    assert not named & {"secrets", "roles", "rolebindings", "serviceaccounts/token", "pods/exec", "pods/attach", "namespaces", "nodes"}
-    assert not {verb for rule in rules() for verb in rule["verbs"]} & {"impersonate", "escalate", "bind", "deletecollection"}
+    assert not named & {
+        "secrets",
+        "roles",
+        "rolebindings",
+        "serviceaccounts/token",
+        "pods/exec",
+        "pods/attach",
+        "namespaces",
+        "nodes",
+    }
+    assert not {verb for rule in rules() for verb in rule["verbs"]} & {
+        "impersonate",
+        "escalate",
+        "bind",
+        "deletecollection",
+    }
 
 
 def test_a_deployer_may_touch_only_what_a_release_consists_of() -> None:
     """Every rule is about a kind that the suite speaks of, in its group, and names each resource once."""
     spoken = {(kind.group, kind.plural) for kind in KINDS.values()}
-    named = [(group, resource) for rule in rules() for group in rule["apiGroups"] for resource in rule["resources"]]
+    named = [
+        (group, resource)
+        for rule in rules()
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    ]
     assert {(group, resource.partition("/")[0]) for group, resource in named} <= spoken
     assert len(named) == len(set(named))
 
 
 def test_a_deployer_may_apply_whatever_is_rendered() -> None:
     """Server-side apply asks for `create` and `patch`."""
-    allowed = {(group, resource): rule["verbs"] for rule in rules() for group in rule["apiGroups"] for resource in rule["resources"]}
+    allowed = {
+        (group, resource): rule["verbs"]
+        for rule in rules()
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
     for item in rendered(WHOLE):
         kind = KINDS[item["kind"]]
         assert {"create", "patch"} <= set(allowed[kind.group, kind.plural])

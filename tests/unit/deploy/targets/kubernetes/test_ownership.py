@@ -29,7 +29,13 @@ OURS: dict[str, Any] = {
                             ".": {},
                             "f:name": {},
                             "f:command": {},
-                            "f:ports": {'k:{"containerPort":8080,"protocol":"TCP"}': {".": {}, "f:containerPort": {}, "f:name": {}}},
+                            "f:ports": {
+                                'k:{"containerPort":8080,"protocol":"TCP"}': {
+                                    ".": {},
+                                    "f:containerPort": {},
+                                    "f:name": {},
+                                }
+                            },
                         }
                     },
                     "f:volumes": {'k:{"name":"tmp"}': {".": {}, "f:emptyDir": {}, "f:name": {}}},
@@ -48,9 +54,22 @@ ITEM: dict[str, Any] = {
         "resourceVersion": "7",
         "labels": {"app": "shop", "team": "vision"},
         "managedFields": [
-            {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
-            {"manager": "twinship", "operation": "Update", "fieldsV1": {"f:spec": {"f:paused": {}}}},
-            {"manager": "twinship", "operation": "Apply", "subresource": "status", "fieldsV1": {"f:status": {}}},
+            {
+                "manager": "kubectl",
+                "operation": "Update",
+                "fieldsV1": {"f:spec": {"f:replicas": {}}},
+            },
+            {
+                "manager": "twinship",
+                "operation": "Update",
+                "fieldsV1": {"f:spec": {"f:paused": {}}},
+            },
+            {
+                "manager": "twinship",
+                "operation": "Apply",
+                "subresource": "status",
+                "fieldsV1": {"f:status": {}},
+            },
             OURS,
         ],
     },
@@ -67,7 +86,10 @@ ITEM: dict[str, Any] = {
                         "name": "app",
                         "image": "y",
                         "command": ["sleep", "1"],
-                        "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}, {"containerPort": 9, "protocol": "TCP"}],
+                        "ports": [
+                            {"name": "http", "containerPort": 8080, "protocol": "TCP"},
+                            {"containerPort": 9, "protocol": "TCP"},
+                        ],
                     },
                 ],
                 "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
@@ -90,7 +112,11 @@ def test_what_we_applied_is_found_in_an_object() -> None:
             "template": {
                 "spec": {
                     "containers": [
-                        {"name": "app", "command": ["sleep", "1"], "ports": [{"containerPort": 8080, "protocol": "TCP", "name": "http"}]}
+                        {
+                            "name": "app",
+                            "command": ["sleep", "1"],
+                            "ports": [{"containerPort": 8080, "protocol": "TCP", "name": "http"}],
+                        }
                     ],
                     "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Mi"}}],
                 }
@@ -103,7 +129,9 @@ def test_values_of_a_set_are_found_by_themselves() -> None:
     """As finalizers are."""
     item = deepcopy(ITEM)
     item["metadata"] |= {"finalizers": ["ours", "theirs"]}
-    item["metadata"]["managedFields"] = [{**OURS, "fieldsV1": {"f:metadata": {"f:finalizers": {".": {}, 'v:"ours"': {}}}}}]
+    item["metadata"]["managedFields"] = [
+        {**OURS, "fieldsV1": {"f:metadata": {"f:finalizers": {".": {}, 'v:"ours"': {}}}}}
+    ]
     assert applied(item)["metadata"]["finalizers"] == ["ours"]
 
 
@@ -111,7 +139,11 @@ def test_values_of_a_set_are_found_by_themselves() -> None:
 def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
     """Only its name is told."""
     item = {**ITEM, "metadata": {"name": "shop", "managedFields": entries}}
-    assert applied(item) == {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop"}}
+    assert applied(item) == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "shop"},
+    }
 
 
 def test_a_field_that_is_gone_is_passed_over() -> None:
@@ -130,11 +162,22 @@ def test_a_field_may_have_several_owners() -> None:
 @pytest.mark.parametrize("strategy", ["rolling", "canary"])
 def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> None:
     """Every object that a release makes is found whole, whatever the API server has filled in."""
-    place = FakePlace(strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"})
+    place = FakePlace(
+        strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"}
+    )
     made = place.changes().rendered("main", release("a"), attempt(1, release("a")))
-    assert {item["kind"] for item in made} >= {"Deployment", "Service", "Ingress", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    assert {item["kind"] for item in made} >= {
+        "Deployment",
+        "Service",
+        "Ingress",
+        "HorizontalPodAutoscaler",
+        "PodDisruptionBudget",
+    }
     cluster = FakeCluster()
     for item in made:
         live = cluster.apply(item)
-        assert applied(live) == {**item, "metadata": item["metadata"] | {"namespace": live["metadata"]["namespace"]}}
+        assert applied(live) == {
+            **item,
+            "metadata": item["metadata"] | {"namespace": live["metadata"]["namespace"]},
+        }
         assert cluster.apply(applied(live)) == live

@@ -16,7 +16,9 @@ RUNS = {"running": {"startedAt": "2026-01-01T12:00:00Z"}}
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 
 
-def pod(status: Any = None, containers: Any = (), conditions: Any = (SCHEDULED,), **metadata: Any) -> Pod:
+def pod(
+    status: Any = None, containers: Any = (), conditions: Any = (SCHEDULED,), **metadata: Any
+) -> Pod:
     """A pod of that status."""
     body = {"containerStatuses": list(containers), "conditions": list(conditions), **(status or {})}
     return Pod({"metadata": {"name": "shop-1", **metadata}, "status": body})
@@ -36,15 +38,37 @@ def waits(reason: str, message: str = "") -> dict[str, Any]:
     ("found", "stage"),
     [
         (pod(conditions=()), ""),
-        (pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]), ""),
+        (
+            pod(
+                conditions=[{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+            ),
+            "",
+        ),
         (pod(), "scheduled"),
         (pod(containers=[{"state": waits("ContainerCreating")}]), "scheduled"),
         (pod(containers=[{"state": RUNS, "started": False}]), "started"),
         (pod(containers=[{"state": RUNS}, {"state": waits("ContainerCreating")}]), "scheduled"),
         (pod(containers=[{"state": RUNS, "started": True}]), "loaded"),
-        (pod(containers=[{"state": RUNS, "started": True}], conditions=[{"type": "Ready", "status": "True"}]), "ready"),
-        (pod({"initContainerStatuses": [{"state": ended(0), "ready": True}]}, [{"state": RUNS, "started": True}]), "loaded"),
-        (pod({"initContainerStatuses": [{"state": RUNS}]}, [{"state": waits("PodInitializing")}]), "scheduled"),
+        (
+            pod(
+                containers=[{"state": RUNS, "started": True}],
+                conditions=[{"type": "Ready", "status": "True"}],
+            ),
+            "ready",
+        ),
+        (
+            pod(
+                {"initContainerStatuses": [{"state": ended(0), "ready": True}]},
+                [{"state": RUNS, "started": True}],
+            ),
+            "loaded",
+        ),
+        (
+            pod(
+                {"initContainerStatuses": [{"state": RUNS}]}, [{"state": waits("PodInitializing")}]
+            ),
+            "scheduled",
+        ),
     ],
 )
 def test_how_far_a_pod_has_come(found: Pod, stage: str) -> None:
@@ -57,14 +81,32 @@ def test_how_far_a_pod_has_come(found: Pod, stage: str) -> None:
     [
         ({"state": waits("ContainerCreating")}, ""),
         ({"state": waits("ErrImagePull", "connection reset")}, ""),
-        ({"state": waits("ImagePullBackOff", "Back-off")}, "a replica cannot start: ImagePullBackOff, Back-off"),
+        (
+            {"state": waits("ImagePullBackOff", "Back-off")},
+            "a replica cannot start: ImagePullBackOff, Back-off",
+        ),
         ({"state": waits("InvalidImageName")}, "a replica cannot start: InvalidImageName"),
-        ({"state": waits("CreateContainerConfigError", "no secret")}, "a replica cannot start: CreateContainerConfigError, no secret"),
+        (
+            {"state": waits("CreateContainerConfigError", "no secret")},
+            "a replica cannot start: CreateContainerConfigError, no secret",
+        ),
         ({"state": ended(3)}, "a replica ended with exit code 3 before it was ready"),
-        ({"state": ended(137, "OOMKilled")}, "a replica ended with exit code 137 (OOMKilled) before it was ready"),
-        ({"state": ended(0, "Completed")}, "a replica ended with exit code 0 (Completed) before it was ready"),
-        ({"state": waits("CrashLoopBackOff"), "lastState": ended(3)}, "a replica ended with exit code 3 before it was ready"),
-        ({"state": RUNS, "lastState": ended(3)}, "a replica ended with exit code 3 before it was ready"),
+        (
+            {"state": ended(137, "OOMKilled")},
+            "a replica ended with exit code 137 (OOMKilled) before it was ready",
+        ),
+        (
+            {"state": ended(0, "Completed")},
+            "a replica ended with exit code 0 (Completed) before it was ready",
+        ),
+        (
+            {"state": waits("CrashLoopBackOff"), "lastState": ended(3)},
+            "a replica ended with exit code 3 before it was ready",
+        ),
+        (
+            {"state": RUNS, "lastState": ended(3)},
+            "a replica ended with exit code 3 before it was ready",
+        ),
         ({"state": RUNS, "lastState": ended(3), "ready": True}, ""),
         ({"state": RUNS, "lastState": {}, "ready": False}, ""),
         ({"state": None, "lastState": None}, ""),
@@ -78,21 +120,57 @@ def test_what_waiting_does_not_help(state: dict[str, Any], problem: str) -> None
 @pytest.mark.parametrize(
     ("before", "now", "is_new"),
     [
-        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, False),
+        (
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            False,
+        ),
         ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": ended(3)}, False),
-        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, False),
-        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": waits("ErrImagePull"), "lastState": ended(3)}, False),
-        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 1, "state": ended(3), "lastState": ended(3)}, True),
-        ({"restartCount": 1, "state": RUNS, "lastState": ended(3)}, {"restartCount": 2, "state": RUNS, "lastState": ended(3)}, True),
-        ({"restartCount": 0, "state": RUNS}, {"restartCount": 1, "state": RUNS, "lastState": ended(3)}, True),
-        ({"restartCount": 0, "state": ended(3)}, {"restartCount": 0, "state": waits("CrashLoopBackOff"), "lastState": ended(3)}, True),
+        (
+            {"restartCount": 0, "state": ended(3)},
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            False,
+        ),
+        (
+            {"restartCount": 0, "state": ended(3)},
+            {"restartCount": 0, "state": waits("ErrImagePull"), "lastState": ended(3)},
+            False,
+        ),
+        (
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            {"restartCount": 1, "state": ended(3), "lastState": ended(3)},
+            True,
+        ),
+        (
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            {"restartCount": 2, "state": RUNS, "lastState": ended(3)},
+            True,
+        ),
+        (
+            {"restartCount": 0, "state": RUNS},
+            {"restartCount": 1, "state": RUNS, "lastState": ended(3)},
+            True,
+        ),
+        (
+            {"restartCount": 0, "state": ended(3)},
+            {"restartCount": 0, "state": waits("CrashLoopBackOff"), "lastState": ended(3)},
+            True,
+        ),
     ],
 )
-def test_an_end_of_before_says_nothing(before: dict[str, Any], now: dict[str, Any], is_new: bool) -> None:  # noqa: FBT001  of the table
+def test_an_end_of_before_says_nothing(
+    before: dict[str, Any], now: dict[str, Any], is_new: bool
+) -> None:
     """But one that came since, or a container that is not started again for a while."""
-    known = pod(containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **before}]).ends
-    found = pod(containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **now}])
-    assert found.problem_since(known) == ("a replica ended with exit code 3 before it was ready" if is_new else "")
+    known = pod(
+        containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **before}]
+    ).ends
+    found = pod(
+        containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **now}]
+    )
+    assert found.problem_since(known) == (
+        "a replica ended with exit code 3 before it was ready" if is_new else ""
+    )
     assert found.problem == "a replica ended with exit code 3 before it was ready"
 
 
@@ -104,12 +182,22 @@ def test_a_container_that_cannot_start_never_could() -> None:
 
 def test_a_container_that_only_begins_a_pod_may_fail_but_not_end_well() -> None:
     """The first is a problem, the second what is expected."""
-    assert pod({"initContainerStatuses": [{"state": ended(0, "Completed"), "ready": True}]}).problem == ""
-    assert pod({"initContainerStatuses": [{"state": ended(1), "ready": False}]}).problem.startswith("a replica ended with exit code 1")
+    assert (
+        pod({"initContainerStatuses": [{"state": ended(0, "Completed"), "ready": True}]}).problem
+        == ""
+    )
+    assert pod({"initContainerStatuses": [{"state": ended(1), "ready": False}]}).problem.startswith(
+        "a replica ended with exit code 1"
+    )
 
 
 @pytest.mark.parametrize(
-    "found", [pod(deletionTimestamp="2026-01-01T12:00:00Z"), pod({"phase": "Failed", "reason": "Evicted"}), pod({"phase": "Succeeded"})]
+    "found",
+    [
+        pod(deletionTimestamp="2026-01-01T12:00:00Z"),
+        pod({"phase": "Failed", "reason": "Evicted"}),
+        pod({"phase": "Succeeded"}),
+    ],
 )
 def test_a_pod_that_goes_takes_no_requests(found: Pod) -> None:
     """Though it may say that it is ready: it was asked to go, was evicted, or has ended."""
@@ -135,7 +223,10 @@ def test_a_node_takes_notice_of_its_pods() -> None:
 def test_a_pod_without_a_node_says_why() -> None:
     """In the scheduler's words, if it has any."""
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    assert pod(conditions=[{**unscheduled, "message": "0/3 nodes: Insufficient cpu"}]).waits_for_room == "0/3 nodes: Insufficient cpu"
+    assert (
+        pod(conditions=[{**unscheduled, "message": "0/3 nodes: Insufficient cpu"}]).waits_for_room
+        == "0/3 nodes: Insufficient cpu"
+    )
     assert pod(conditions=[unscheduled]).waits_for_room == "no node fits"
     assert pod().waits_for_room == ""
     assert pod(conditions=[]).waits_for_room == ""
@@ -143,16 +234,26 @@ def test_a_pod_without_a_node_says_why() -> None:
 
 def test_starts_of_all_containers_count() -> None:
     """Those that only begin a pod, too."""
-    assert pod({"initContainerStatuses": [{"restartCount": 1}]}, [{"restartCount": 2}, {}]).restarts == 3
+    assert (
+        pod({"initContainerStatuses": [{"restartCount": 1}]}, [{"restartCount": 2}, {}]).restarts
+        == 3
+    )
     assert pod().restarts == 0
 
 
 def test_what_a_pod_is() -> None:
     """Its image, side and making, from what it carries."""
     found = pod(labels={SIDE: "twin"}, annotations={IMAGE: DIGEST, TEMPLATE: "77"})
-    found.item["spec"] = {"containers": [{"image": "mesh.example/proxy:1"}, {"image": f"shop.example/app@{DIGEST}"}]}
+    found.item["spec"] = {
+        "containers": [{"image": "mesh.example/proxy:1"}, {"image": f"shop.example/app@{DIGEST}"}]
+    }
     found.item["status"]["hostIP"] = "192.0.2.1"
-    assert (found.image, found.side, found.template, found.host) == (DIGEST, "twin", "77", "192.0.2.1")
+    assert (found.image, found.side, found.template, found.host) == (
+        DIGEST,
+        "twin",
+        "77",
+        "192.0.2.1",
+    )
 
 
 def test_what_a_pod_runs_counts_more_than_what_is_noted() -> None:
@@ -168,12 +269,23 @@ def test_what_a_pod_runs_counts_more_than_what_is_noted() -> None:
 def test_a_pod_that_was_only_just_made_says_nothing_yet() -> None:
     """It has no status, and that is no error."""
     found = Pod({"metadata": {"name": "shop-1"}})
-    assert (found.stage, found.problem, found.host, found.image, found.waits_for_room) == ("", "", "", "", "")
+    assert (found.stage, found.problem, found.host, found.image, found.waits_for_room) == (
+        "",
+        "",
+        "",
+        "",
+        "",
+    )
     assert (found.ready, found.ending, found.restarts) == (False, False, 0)
 
 
 @pytest.mark.parametrize(
-    ("image", "expected"), [(f"shop.example:5000/app@{DIGEST}", DIGEST), ("shop.example/app:1", "shop.example/app:1"), ("", "")]
+    ("image", "expected"),
+    [
+        (f"shop.example:5000/app@{DIGEST}", DIGEST),
+        ("shop.example/app:1", "shop.example/app:1"),
+        ("", ""),
+    ],
 )
 def test_the_digest_of_a_container(image: str, expected: str) -> None:
     """What its image's name ends with."""
@@ -193,5 +305,7 @@ def test_the_end_of_a_log_is_told() -> None:
     """Or that there is none, or why it cannot be read."""
     cluster = FakeCluster()
     assert written(cluster, pod()) == "    (nothing)"
-    cluster.broken["get", "Pod/log"] = [ClusterForbidden("this account may not get pods/log", on="shop", next="add the rule")]
+    cluster.broken["get", "Pod/log"] = [
+        ClusterForbidden("this account may not get pods/log", on="shop", next="add the rule")
+    ]
     assert written(cluster, pod()) == "    (cannot be read: this account may not get pods/log)"

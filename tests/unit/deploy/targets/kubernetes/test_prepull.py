@@ -34,7 +34,9 @@ def nodes(place: FakePlace, release: Release) -> set[str]:
     return {node for node, image in place.cluster.kubelet.pulled if image == release.reference}
 
 
-def test_every_node_has_the_image_in_the_end(place: FakePlace, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_node_has_the_image_in_the_end(
+    place: FakePlace, caplog: pytest.LogCaptureFixture
+) -> None:
     """And nothing else is left of it."""
     a = place.release("a", PodScript(pulled_in=30))
     with caplog.at_level(logging.INFO):
@@ -46,7 +48,9 @@ def test_every_node_has_the_image_in_the_end(place: FakePlace, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize(
-    ("script", "seconds"), [(PodScript(unpullable="manifest unknown"), 30.0), (PodScript(pulled_in=100_000), 65.0)], ids=["refused", "slow"]
+    ("script", "seconds"),
+    [(PodScript(unpullable="manifest unknown"), 30.0), (PodScript(pulled_in=100_000), 65.0)],
+    ids=["refused", "slow"],
 )
 def test_a_node_that_does_not_manage_holds_up_nothing(
     place: FakePlace, script: PodScript, seconds: float, caplog: pytest.LogCaptureFixture
@@ -59,7 +63,9 @@ def test_a_node_that_does_not_manage_holds_up_nothing(
     assert place.found("DaemonSet", WARM) == {}
 
 
-def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(place: FakePlace, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
+    place: FakePlace, caplog: pytest.LogCaptureFixture
+) -> None:
     """They are waited for as if it were not there."""
     a = place.release("a", PodScript(pulled_in=100))
     place.cluster.world.unpullable["node-2"] = "no matching manifest for windows/amd64"
@@ -70,9 +76,15 @@ def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(place: FakePlace, ca
 
 
 @pytest.mark.parametrize("lacking", [{"away": {"node-2"}}, {"room": 2}], ids=["away", "full"])
-@pytest.mark.parametrize(("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"])
+@pytest.mark.parametrize(
+    ("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"]
+)
 def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
-    place: FakePlace, pulled_in: int, seconds: tuple[int, int], lacking: dict[str, Any], caplog: pytest.LogCaptureFixture
+    place: FakePlace,
+    pulled_in: int,
+    seconds: tuple[int, int],
+    lacking: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Nothing is heard of it, or it has no room; the others are waited for as long as they may take."""
     a = place.release("a", PodScript(pulled_in=pulled_in))
@@ -85,7 +97,8 @@ def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
 
 def test_what_a_killed_warm_up_left_does_not_count(place: FakePlace) -> None:
     """Its pods run, but another image; pods that go do not count either."""
-    a, b = place.release("a"), place.release("b", PodScript(pulled_in=30))
+    a = place.release("a")
+    b = place.release("b", PodScript(pulled_in=30))
     place.cluster.apply(place.rendering().warm_up(a))
     place.cluster.step(20)
     place.cluster.world.lingers = 10_000
@@ -102,7 +115,8 @@ def test_a_cluster_without_nodes_is_warm(place: FakePlace) -> None:
 
 def test_nothing_is_changed_without_the_lease(place: FakePlace) -> None:
     """Neither in the beginning nor in the end."""
-    lease, asked = Held(place.cluster), [0]
+    lease = Held(place.cluster)
+    asked = [0]
     daemons = place.rendering().warm_up(place.release("a", PodScript(pulled_in=30)))
 
     def require() -> None:

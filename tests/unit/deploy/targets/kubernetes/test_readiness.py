@@ -66,12 +66,20 @@ def test_it_is_asked_between_two_looks_whether_to_go_on(place: FakePlace) -> Non
         watch(place, place.release("a")).until_ready(stop)
 
 
-def test_it_tells_how_far_each_replica_is(place: FakePlace, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_tells_how_far_each_replica_is(
+    place: FakePlace, caplog: pytest.LogCaptureFixture
+) -> None:
     """A line for each stage, with the bytes of the pull and the times between."""
     with caplog.at_level(logging.INFO):
-        watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20)), count=1).until_ready()
+        watch(
+            place, place.release("a", PodScript(pulled_in=20, ready_after=20)), count=1
+        ).until_ready()
     (name,) = place.pods()
-    said = [record.message.removeprefix(f"pod    {name} ") for record in caplog.records if name in record.message]
+    said = [
+        record.message.removeprefix(f"pod    {name} ")
+        for record in caplog.records
+        if name in record.message
+    ]
     assert said[0] == "scheduled, pulling up to 230 MB"
     assert said[1].startswith("started: started after ")
     assert said[-1].startswith("ready: started after ")
@@ -83,7 +91,9 @@ def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
     noted = Noted()
     with progress.shown_on(noted):
         watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20))).until_ready()
-    assert any(text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.notes)
+    assert any(
+        text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.notes
+    )
     assert any(text.endswith(" loading the model") for text in noted.notes)
 
 
@@ -92,7 +102,9 @@ def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
 
 def test_a_replica_that_cannot_start_ends_it_early(place: FakePlace) -> None:
     """With its last events and the end of its log."""
-    place.cluster.scripts[(a := place.release("a")).image.digest] = PodScript(exits=3, says="\n".join(map(str, range(40))))
+    place.cluster.scripts[(a := place.release("a")).image.digest] = PodScript(
+        exits=3, says="\n".join(map(str, range(40)))
+    )
     with pytest.raises(RolloutFailed, match="exit code 3 before it was ready") as caught:
         watch(place, a).until_ready()
     assert caught.value.on.removeprefix("pod ") in place.pods()
@@ -134,7 +146,9 @@ def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakePlace) -> Non
     assert caught.value.on == f"pod {second}"
 
 
-def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(place: FakePlace) -> None:
+def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(
+    place: FakePlace,
+) -> None:
     """The node says that it has given it up for a while."""
     watch(place, a := place.release("a")).until_ready()
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
@@ -160,7 +174,12 @@ def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakePlace) -> N
     watched = watch(place, a, count=1, ready_within=5.0, within=90.0)
     (name,) = {pod.name for pod in watched.until_ready()}
     conditions = place.found("Pod", name)["status"]["conditions"]
-    pod = Pod({"metadata": {"name": name}, "status": {"conditions": [one for one in conditions if one["type"] != "Ready"]}})
+    pod = Pod(
+        {
+            "metadata": {"name": name},
+            "status": {"conditions": [one for one in conditions if one["type"] != "Ready"]},
+        }
+    )
     place.cluster.objects.later(30)
     assert not watched._is_late(pod)
     del watched.times[name]["ready"]
@@ -208,11 +227,20 @@ def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
 
 def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
     """It is there until somebody clears it away; a quota is not to be had by waiting."""
-    world, labels = place.cluster.world, place.changes()._sides.labels("main")
-    world.quota, world.away = 1, {"node-9"}
+    world = place.cluster.world
+    labels = place.changes()._sides.labels("main")
+    world.quota = 1
+    world.away = {"node-9"}
     evicted = {"phase": "Failed", "reason": "Evicted"}
     spec = {"nodeName": "node-9", "containers": []}
-    place.cluster.objects.add({"kind": "Pod", "metadata": {"name": "evicted", "labels": labels}, "spec": spec, "status": evicted})
+    place.cluster.objects.add(
+        {
+            "kind": "Pod",
+            "metadata": {"name": "evicted", "labels": labels},
+            "spec": spec,
+            "status": evicted,
+        }
+    )
     with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
         watch(place, place.release("a")).until_ready()
     assert place.cluster.seconds() < 20
@@ -221,23 +249,36 @@ def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
 def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -> None:
     """Somebody has raised the quota since, perhaps; the controller has not looked yet."""
     watched = watch(place, place.release("a"))
-    refused = {"conditions": [{"type": "ReplicaFailure", "status": "True"}], "observedGeneration": 1}
+    refused = {
+        "conditions": [{"type": "ReplicaFailure", "status": "True"}],
+        "observedGeneration": 1,
+    }
     watched._since = {}
     for generation in (1, 2, 1):
-        watched._fail_early({"metadata": {"generation": generation}, "spec": {}, "status": refused}, [], makes_room=False)
+        watched._fail_early(
+            {"metadata": {"generation": generation}, "spec": {}, "status": refused},
+            [],
+            makes_room=False,
+        )
         place.cluster.objects.later(11)
     with pytest.raises(RolloutFailed):
-        watched._fail_early({"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], makes_room=False)
+        watched._fail_early(
+            {"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], makes_room=False
+        )
 
 
-def test_a_deployment_that_somebody_paused_ends_it(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deployment_that_somebody_paused_ends_it(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No replica is made anew, and what to do is said; one that runs already is all that is wanted."""
     watch(place, a := place.release("a")).until_ready()
     place.found("Deployment")["spec"]["paused"] = True
     watch(place, a).until_ready()
     monkeypatch.setattr(place.cluster, "_controllers", ())
     watched = watch(place, place.release("b"))
-    place.found("Deployment")["status"]["observedGeneration"] = place.found("Deployment")["metadata"]["generation"]
+    place.found("Deployment")["status"]["observedGeneration"] = place.found("Deployment")[
+        "metadata"
+    ]["generation"]
     with pytest.raises(RolloutFailed, match="the Deployment is paused") as caught:
         watched.until_ready()
     assert f"kubectl rollout resume deployment/{NAME}" in caught.value.next
@@ -263,7 +304,9 @@ def test_the_deadline_begins_anew_with_each_replica_that_is_ready(place: FakePla
     assert place.cluster.seconds() - began > 30
 
 
-def test_success_is_never_told_after_the_deadline(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_success_is_never_told_after_the_deadline(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even if all replicas turn out to be ready when it is noticed that it has passed."""
     watched = watch(place, place.release("a"))
     sleep: Any = watched.clock.sleep
@@ -284,7 +327,11 @@ def test_what_is_told_of_the_last_change_but_one_is_not_believed() -> None:
     item = {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": counts}
     assert _complete(item)
     assert not _complete({**item, "metadata": {"generation": 2}})
-    assert not any(_complete({**item, "status": counts | {name: 1}}) for name in counts if name != "observedGeneration")
+    assert not any(
+        _complete({**item, "status": counts | {name: 1}})
+        for name in counts
+        if name != "observedGeneration"
+    )
 
 
 def test_a_deployment_that_is_gone_is_never_complete(place: FakePlace) -> None:

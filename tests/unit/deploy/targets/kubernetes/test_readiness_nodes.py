@@ -21,7 +21,9 @@ def place() -> FakePlace:
 def test_a_replica_without_a_node_ends_it_after_a_while(place: FakePlace) -> None:
     """In the scheduler's words."""
     place.cluster.world.room = 1
-    with pytest.raises(RolloutFailed, match="no node can take a replica: 0/1 nodes are available: 1 Too many pods") as caught:
+    with pytest.raises(
+        RolloutFailed, match="no node can take a replica: 0/1 nodes are available: 1 Too many pods"
+    ) as caught:
         watch(place, place.release("a")).until_ready()
     assert "FailedScheduling" in caught.value.detail
     assert 30 < place.cluster.seconds() < 45
@@ -38,7 +40,8 @@ def test_a_node_that_old_replicas_leave_is_waited_for() -> None:
     """For as long as they were given, which may be longer than a replica may take to come up."""
     place = FakePlace(drain_within=90.0)
     watch(place, place.release("a")).until_ready()
-    place.cluster.world.room, place.cluster.world.lingers = 3, 200
+    place.cluster.world.room = 3
+    place.cluster.world.lingers = 200
     began = place.cluster.seconds()
     watch(place, place.release("b"), within=20.0).until_ready()
     assert place.cluster.seconds() - began > 40
@@ -48,7 +51,8 @@ def test_a_node_that_an_old_replica_does_not_leave_is_not_waited_for() -> None:
     """It has had its time: nothing is heard of its node, perhaps."""
     place = FakePlace(drain_within=5.0)
     watch(place, place.release("a")).until_ready()
-    place.cluster.world.room, place.cluster.world.lingers = 3, 100_000
+    place.cluster.world.room = 3
+    place.cluster.world.lingers = 100_000
     began = place.cluster.seconds()
     with pytest.raises(RolloutFailed, match="no node can take a replica"):
         watch(place, place.release("b"), within=300.0).until_ready()
@@ -75,7 +79,9 @@ def grown(place: FakePlace, reason: str, after: float) -> Callable[[], None]:
 
     def told() -> None:
         for name in place.pods():
-            place.cluster.objects.event(place.found("Pod", name), reason, "pod triggered scale-up: [{pool 1->2 (max: 5)}]")
+            place.cluster.objects.event(
+                place.found("Pod", name), reason, "pod triggered scale-up: [{pool 1->2 (max: 5)}]"
+            )
         each()
 
     return told

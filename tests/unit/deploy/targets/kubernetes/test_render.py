@@ -15,11 +15,21 @@ from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import SettingsInvalid
 from deploy.records import Attempt
 from deploy.settings.reading import App
-from deploy.targets.kubernetes.render import CAUSE, IMAGE, RELEASE, SIDE, SIDES, Rendering, Side, as_yaml
+from deploy.targets.kubernetes.render import (
+    CAUSE,
+    IMAGE,
+    RELEASE,
+    SIDE,
+    SIDES,
+    Rendering,
+    Side,
+    as_yaml,
+)
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import APP, WHOLE, container_of, edited, everything, pod_of, rendering
 
-A, B = release("a"), release("b")
+A = release("a")
+B = release("b")
 
 
 def deployment(made: Rendering, side: Side = "main", replicas: int | None = 2) -> Object:
@@ -38,14 +48,22 @@ def selected(selector: dict[str, str], labels: dict[str, str]) -> bool:
 def test_objects_are_named_for_application_and_environment() -> None:
     """The two sides and the warm-up are told apart."""
     made = rendering()
-    assert (made.name, made.named("main"), made.named("twin")) == ("classifier-staging", "classifier-staging", "classifier-staging-twin")
+    assert (made.name, made.named("main"), made.named("twin")) == (
+        "classifier-staging",
+        "classifier-staging",
+        "classifier-staging-twin",
+    )
     assert made.warm_up(A)["metadata"]["name"] == made.warm_up_name == "classifier-staging-warm-up"
     assert deployment(made, "twin")["metadata"]["name"] == "classifier-staging-twin"
 
 
 @pytest.mark.parametrize(
     ("app", "environment", "name"),
-    [("my_app", "eu.west", "my-app-eu-west"), ("3d", "staging", "app-3d-staging"), ("a" * 41, "b" * 8, f"{'a' * 41}-{'b' * 8}")],
+    [
+        ("my_app", "eu.west", "my-app-eu-west"),
+        ("3d", "staging", "app-3d-staging"),
+        ("a" * 41, "b" * 8, f"{'a' * 41}-{'b' * 8}"),
+    ],
 )
 def test_names_become_dns_labels(app: str, environment: str, name: str) -> None:
     """A Service's name has to be one: letters, digits and hyphens, with a letter first."""
@@ -86,7 +104,8 @@ def test_the_image_is_named_by_digest_and_told_on_the_pods() -> None:
 def test_a_side_selects_its_own_pods_of_any_release() -> None:
     """A selector cannot be changed later, and two Deployments must not take each other's pods."""
     made = rendering()
-    main, twin = deployment(made), deployment(made, "twin")
+    main = deployment(made)
+    twin = deployment(made, "twin")
     later = made.deployment(B, "main", 2, None, 600)
     own = main["spec"]["selector"]["matchLabels"]
     assert own == later["spec"]["selector"]["matchLabels"]
@@ -155,8 +174,15 @@ def test_settings_are_set_in_the_container() -> None:
     item = deployment(rendering(resources={"cpu": "1500m", "memory": "2Gi", "cpu_limit": "4"}))
     found = container_of(item)
     assert found["ports"] == [{"name": "http", "containerPort": 9000, "protocol": "TCP"}]
-    assert found["startupProbe"]["httpGet"] == found["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "http"}
-    assert found["resources"] == {"requests": {"cpu": "1500m", "memory": "2Gi"}, "limits": {"cpu": "4", "memory": "2Gi"}}
+    assert (
+        found["startupProbe"]["httpGet"]
+        == found["readinessProbe"]["httpGet"]
+        == {"path": "/ready", "port": "http"}
+    )
+    assert found["resources"] == {
+        "requests": {"cpu": "1500m", "memory": "2Gi"},
+        "limits": {"cpu": "4", "memory": "2Gi"},
+    }
 
 
 def test_liveness_asks_only_for_a_connection() -> None:
@@ -165,11 +191,24 @@ def test_liveness_asks_only_for_a_connection() -> None:
     assert "httpGet" not in container_of(deployment(rendering()))["livenessProbe"]
 
 
-@pytest.mark.parametrize(("within", "every", "tries"), [(60.0, 1, 125), (0.4, 1, 6), (61.5, 5, 30), (90.0, 0, 23)])
-def test_a_replica_may_take_its_time_to_start(tmp_path: Path, within: float, every: int, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("within", "every", "tries"), [(60.0, 1, 125), (0.4, 1, 6), (61.5, 5, 30), (90.0, 0, 23)]
+)
+def test_a_replica_may_take_its_time_to_start(
+    tmp_path: Path, within: float, every: int, tries: int
+) -> None:
     """Twice `ready_within` and some more, so that it is the rollout that gives up, and says why."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers__0__startupProbe__periodSeconds=every)
-    assert container_of(deployment(rendering(folder, ready_within=within)))["startupProbe"]["failureThreshold"] == tries
+    folder = edited(
+        tmp_path,
+        "deployment.yaml",
+        spec__template__spec__containers__0__startupProbe__periodSeconds=every,
+    )
+    assert (
+        container_of(deployment(rendering(folder, ready_within=within)))["startupProbe"][
+            "failureThreshold"
+        ]
+        == tries
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,10 +223,17 @@ def test_a_replica_may_take_its_time_to_start(tmp_path: Path, within: float, eve
         ({}, 0),
     ],
 )
-def test_requests_under_way_have_their_time_after_the_pause(tmp_path: Path, hook: Object, pause: int) -> None:
+def test_requests_under_way_have_their_time_after_the_pause(
+    tmp_path: Path, hook: Object, pause: int
+) -> None:
     """`drain_within` seconds, whole ones, on top of the pause before the replica is told to stop."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers__0__lifecycle__preStop=hook)
-    assert pod_of(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"] == 21 + pause
+    folder = edited(
+        tmp_path, "deployment.yaml", spec__template__spec__containers__0__lifecycle__preStop=hook
+    )
+    assert (
+        pod_of(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"]
+        == 21 + pause
+    )
 
 
 def test_the_deadline_is_set() -> None:
@@ -197,7 +243,8 @@ def test_the_deadline_is_set() -> None:
 
 def test_a_pull_secret_is_named_where_there_is_one() -> None:
     """For the replicas and for the warm-up, which pull the same image."""
-    with_secret, without = rendering(pull_secret="login"), rendering()
+    with_secret = rendering(pull_secret="login")
+    without = rendering()
     for made in (deployment(with_secret), with_secret.warm_up(A)):
         assert pod_of(made)["imagePullSecrets"] == [{"name": "login"}]
     for made in (deployment(without), without.warm_up(A)):
@@ -210,10 +257,15 @@ def test_a_pull_secret_is_named_where_there_is_one() -> None:
 def test_the_service_leads_to_the_stable_side_or_to_both() -> None:
     """Its annotation says which is stable, also while a canary has its share."""
     made = rendering()
-    pods = {side: deployment(made, side)["spec"]["template"]["metadata"]["labels"] for side in SIDES}
+    pods = {
+        side: deployment(made, side)["spec"]["template"]["metadata"]["labels"] for side in SIDES
+    }
     for side in SIDES:
-        one, both = made.service(side, both=False), made.service(side, both=True)
-        assert [found for found in SIDES if selected(one["spec"]["selector"], pods[found])] == [side]
+        one = made.service(side, both=False)
+        both = made.service(side, both=True)
+        assert [found for found in SIDES if selected(one["spec"]["selector"], pods[found])] == [
+            side
+        ]
         assert all(selected(both["spec"]["selector"], pods[found]) for found in SIDES)
         assert one["metadata"]["annotations"][SIDE] == both["metadata"]["annotations"][SIDE] == side
 
@@ -233,7 +285,10 @@ def test_the_service_is_of_the_type_and_dns_label_of_the_settings() -> None:
     assert plain["spec"]["type"] == "ClusterIP"
     assert list(plain["metadata"]["annotations"]) == [SIDE]
     assert balanced["spec"]["type"] == "LoadBalancer"
-    assert balanced["metadata"]["annotations"]["service.beta.kubernetes.io/azure-dns-label-name"] == "cat"
+    assert (
+        balanced["metadata"]["annotations"]["service.beta.kubernetes.io/azure-dns-label-name"]
+        == "cat"
+    )
 
 
 def test_an_ingress_is_made_for_a_host() -> None:
@@ -242,7 +297,10 @@ def test_an_ingress_is_made_for_a_host() -> None:
     assert found is not None
     assert found["spec"].keys() == {"rules"}
     assert found["spec"]["rules"][0]["host"] == "a.example"
-    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"] == {"name": "classifier-staging", "port": {"name": "http"}}
+    assert found["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"] == {
+        "name": "classifier-staging",
+        "port": {"name": "http"},
+    }
     whole = rendering(host="a.example", ingress_class="nginx", tls_secret="cert").ingress()
     assert whole is not None
     assert whole["spec"]["ingressClassName"] == "nginx"
@@ -258,7 +316,10 @@ def test_an_autoscaler_is_made_of_its_table(side: Side) -> None:
     assert found is not None
     assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (3, 9)
     assert found["spec"]["scaleTargetRef"]["name"] == deployment(made, side)["metadata"]["name"]
-    assert found["spec"]["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 60}
+    assert found["spec"]["metrics"][0]["resource"]["target"] == {
+        "type": "Utilization",
+        "averageUtilization": 60,
+    }
     assert rendering().autoscaler(side) is None
 
 
@@ -268,7 +329,11 @@ def test_a_drained_node_takes_one_replica_at_a_time() -> None:
     spec = made.disruption()["spec"]
     assert spec["maxUnavailable"] == 1
     assert all(
-        selected(spec["selector"]["matchLabels"], deployment(made, side)["spec"]["template"]["metadata"]["labels"]) for side in SIDES
+        selected(
+            spec["selector"]["matchLabels"],
+            deployment(made, side)["spec"]["template"]["metadata"]["labels"],
+        )
+        for side in SIDES
     )
 
 
@@ -291,13 +356,18 @@ def test_the_warm_up_pulls_the_image_and_gets_no_requests() -> None:
     assert selected(item["spec"]["selector"]["matchLabels"], labels)
     assert not selected(made.labels, labels)
     assert not selected(
-        item["spec"]["selector"]["matchLabels"], rendering(name="other").warm_up(A)["spec"]["template"]["metadata"]["labels"]
+        item["spec"]["selector"]["matchLabels"],
+        rendering(name="other").warm_up(A)["spec"]["template"]["metadata"]["labels"],
     )
 
 
 def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
     """The same nodes and taints; but pods that replicas keep away from keep nothing away from it."""
-    nodes: dict[str, Any] = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": []}]}}
+    nodes: dict[str, Any] = {
+        "requiredDuringSchedulingIgnoredDuringExecution": {
+            "nodeSelectorTerms": [{"matchExpressions": []}]
+        }
+    }
     taints = [{"key": "gpu", "operator": "Exists"}]
     folder = edited(
         tmp_path,
@@ -308,7 +378,11 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
         spec__template__spec__imagePullSecrets=[{"name": "mine"}],
     )
     pod = pod_of(rendering(folder).warm_up(A))
-    assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == ({"pool": "gpu"}, taints, {"nodeAffinity": nodes})
+    assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (
+        {"pool": "gpu"},
+        taints,
+        {"nodeAffinity": nodes},
+    )
     assert pod["imagePullSecrets"] == [{"name": "mine"}]
     assert "affinity" not in pod_of(rendering().warm_up(A))
 
@@ -333,7 +407,10 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
     found = container_of(item)
     assert item["metadata"]["annotations"].keys() == {"team", RELEASE, CAUSE}
     assert item["spec"]["strategy"] == {"type": "Recreate"}
-    assert item["spec"]["template"]["metadata"]["labels"].items() >= {("team", "vision"), (SIDE, "main")}
+    assert item["spec"]["template"]["metadata"]["labels"].items() >= {
+        ("team", "vision"),
+        (SIDE, "main"),
+    }
     assert pod_of(item)["priorityClassName"] == "high"
     assert found["env"] == [{"name": "APP_THREADS", "value": "4"}]
     assert found["resources"]["limits"] == {"nvidia.com/gpu": "1", "cpu": "2", "memory": "512Mi"}
@@ -345,7 +422,11 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
 
 def test_the_container_of_the_application_is_the_one_named_app(tmp_path: Path) -> None:
     """Wherever it stands; the others are not touched."""
-    beside = {"name": "proxy", "image": "registry.example/proxy:1", "readinessProbe": {"httpGet": {"path": "/up", "port": 1}}}
+    beside = {
+        "name": "proxy",
+        "image": "registry.example/proxy:1",
+        "readinessProbe": {"httpGet": {"path": "/up", "port": 1}},
+    }
     ours = container_of(deployment(rendering()))
     folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[beside, ours])
     assert pod_of(deployment(rendering(folder)))["containers"] == [beside, ours]
@@ -361,14 +442,23 @@ def test_the_only_container_may_have_any_name(tmp_path: Path) -> None:
 def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
     """Probes, spreading and the pause are proposals; a bare Deployment is rendered as well."""
     bare = [{"name": "app", "image": "x"}]
-    folder = edited(tmp_path, "deployment.yaml", spec={"template": {"spec": {"containers": bare}}}, metadata=None)
+    folder = edited(
+        tmp_path,
+        "deployment.yaml",
+        spec={"template": {"spec": {"containers": bare}}},
+        metadata=None,
+    )
     edited(tmp_path, "service.yaml", spec={"ports": [{"port": 80}]}, metadata={})
     edited(tmp_path, "disruption.yaml", spec=None)
     edited(tmp_path, "autoscaler.yaml", spec={"metrics": None})
     made = rendering(folder, autoscale={"at_most": 3})
     item = deployment(made)
     assert container_of(item).keys() == {"name", "image", "ports", "resources"}
-    assert pod_of(item).keys() == {"containers", "serviceAccountName", "terminationGracePeriodSeconds"}
+    assert pod_of(item).keys() == {
+        "containers",
+        "serviceAccountName",
+        "terminationGracePeriodSeconds",
+    }
     assert selected(made.labels, item["spec"]["selector"]["matchLabels"])
     assert made.service("main", both=False)["metadata"]["name"] == "classifier-staging"
     assert made.disruption()["spec"] == {"selector": {"matchLabels": made.labels}}
@@ -379,7 +469,9 @@ def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
 
 def test_an_account_of_ones_own_is_kept(tmp_path: Path) -> None:
     """One that the folder does not make has a reason, such as a cloud identity."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__serviceAccountName="cloud-identity")
+    folder = edited(
+        tmp_path, "deployment.yaml", spec__template__spec__serviceAccountName="cloud-identity"
+    )
     assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "cloud-identity"
     edited(tmp_path, "account.yaml", metadata__name="cloud-identity")
     assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "classifier-staging"
@@ -387,17 +479,32 @@ def test_an_account_of_ones_own_is_kept(tmp_path: Path) -> None:
 
 def test_pull_secrets_of_ones_own_stay_beside_that_of_the_settings(tmp_path: Path) -> None:
     """Another container may need another login; none is named twice."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__imagePullSecrets=[{"name": "mine"}])
+    folder = edited(
+        tmp_path, "deployment.yaml", spec__template__spec__imagePullSecrets=[{"name": "mine"}]
+    )
     assert pod_of(deployment(rendering(folder)))["imagePullSecrets"] == [{"name": "mine"}]
-    assert pod_of(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [{"name": "mine"}]
-    assert pod_of(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [{"name": "mine"}, {"name": "login"}]
+    assert pod_of(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [
+        {"name": "mine"}
+    ]
+    assert pod_of(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [
+        {"name": "mine"},
+        {"name": "login"},
+    ]
 
 
 def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
     """Only what leads to the folder's own service follows its name."""
-    backends: list[dict[str, Any]] = [{"service": {"name": "app", "port": {"number": 80}}}, {"service": {"name": "shop"}}, {"resource": {}}]
+    backends: list[dict[str, Any]] = [
+        {"service": {"name": "app", "port": {"number": 80}}},
+        {"service": {"name": "shop"}},
+        {"resource": {}},
+    ]
     paths = [{"path": "/", "pathType": "Prefix", "backend": backend} for backend in backends]
-    rules = [{"host": "x", "http": {"paths": paths}}, {"host": "www.example", "http": {"paths": paths}}, {"host": "bare.example"}]
+    rules = [
+        {"host": "x", "http": {"paths": paths}},
+        {"host": "www.example", "http": {"paths": paths}},
+        {"host": "bare.example"},
+    ]
     folder = edited(tmp_path, "ingress.yaml", spec={"rules": rules, "defaultBackend": backends[0]})
     found = rendering(folder, host="a.example").ingress()
     assert found is not None
@@ -411,8 +518,14 @@ def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
 
 def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
     """The settings speak of CPU alone."""
-    cpu = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}}}
-    memory = {"type": "Resource", "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 90}}}
+    cpu = {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}},
+    }
+    memory = {
+        "type": "Resource",
+        "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 90}},
+    }
     queue = {"type": "External", "external": {"metric": {"name": "queue"}}}
     folder = edited(tmp_path, "autoscaler.yaml", spec__metrics=[queue, memory, cpu])
     found = rendering(folder, autoscale={"at_most": 3, "cpu": 50}).autoscaler("main")
@@ -424,9 +537,17 @@ def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
 
 def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
     """The one named http is the front door, else the first."""
-    folder = edited(tmp_path, "service.yaml", spec__ports=[{"name": "metrics", "port": 9100}, {"name": "http", "port": 8000}])
+    folder = edited(
+        tmp_path,
+        "service.yaml",
+        spec__ports=[{"name": "metrics", "port": 9100}, {"name": "http", "port": 8000}],
+    )
     assert rendering(folder).port == 8000
-    edited(tmp_path, "service.yaml", spec__ports=[{"name": "web", "port": 81}, {"name": "metrics", "port": 9100}])
+    edited(
+        tmp_path,
+        "service.yaml",
+        spec__ports=[{"name": "web", "port": 81}, {"name": "metrics", "port": 9100}],
+    )
     assert rendering(folder).port == 81
 
 
@@ -434,7 +555,11 @@ def test_a_service_of_ones_own_can_still_lead_to_both_sides(tmp_path: Path) -> N
     """Whatever side its manifest names."""
     folder = edited(tmp_path, "service.yaml", spec__selector={"team": "vision", SIDE: "twin"})
     made = rendering(folder)
-    assert made.service("main", both=False)["spec"]["selector"] == {"team": "vision", **made.labels, SIDE: "main"}
+    assert made.service("main", both=False)["spec"]["selector"] == {
+        "team": "vision",
+        **made.labels,
+        SIDE: "main",
+    }
     assert made.service("main", both=True)["spec"]["selector"] == {"team": "vision", **made.labels}
 
 
@@ -443,7 +568,9 @@ def test_anchors_of_yaml_share_nothing_once_they_are_read(tmp_path: Path) -> Non
     folder = edited(tmp_path)
     text = (folder / "deployment.yaml").read_text(encoding="utf-8")
     labels = "app.kubernetes.io/name: app\n      app.kubernetes.io/instance: example\n      twinship.dev/side: main\n"
-    anchored = text.replace(f"matchLabels:\n      {labels}", f"matchLabels: &labels\n      {labels}", 1)
+    anchored = text.replace(
+        f"matchLabels:\n      {labels}", f"matchLabels: &labels\n      {labels}", 1
+    )
     indented = labels.replace("\n      ", "\n        ")
     anchored = anchored.replace(f"labels:\n        {indented}", "labels: *labels\n", 1)
     assert anchored.count("labels") > text.count("&labels") + 1
@@ -470,11 +597,31 @@ def test_yaml_is_what_was_rendered() -> None:
 def test_what_occurs_twice_is_written_twice() -> None:
     """Not every reader of manifests knows references."""
     shared = {"team": "vision"}
-    assert as_yaml([{"one": shared, "two": shared}]) == "---\none:\n  team: vision\ntwo:\n  team: vision\n"
+    assert (
+        as_yaml([{"one": shared, "two": shared}])
+        == "---\none:\n  team: vision\ntwo:\n  team: vision\n"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["1e3", "0o14", "12e45678", "y", "N", "0x1f", "+1", ".5", "1_000", "12:30", "2026-01-01", "yes", "null", "~", ""]
+    "text",
+    [
+        "1e3",
+        "0o14",
+        "12e45678",
+        "y",
+        "N",
+        "0x1f",
+        "+1",
+        ".5",
+        "1_000",
+        "12:30",
+        "2026-01-01",
+        "yes",
+        "null",
+        "~",
+        "",
+    ],
 )
 def test_text_that_some_reader_takes_for_something_else_is_quoted(text: str) -> None:
     """A label of digits and an `e` is a number to kubectl, and no label."""

@@ -27,7 +27,10 @@ def before(place: FakePlace) -> Before:
 
 def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) -> None:
     """Of all that a release may change; what is not there is not in it."""
-    place.cluster.other({"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}}, "kubectl")
+    place.cluster.other(
+        {"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}},
+        "kubectl",
+    )
     kept = before(place).objects
     assert set(kept) == {"Deployment", "Service", "Ingress"}
     assert kept["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
@@ -49,9 +52,12 @@ def test_it_leads_to_one_release(place: FakePlace, b: Release) -> None:
 
 def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> None:
     """Somebody else has chosen the image, or has cleared the account of who owns what."""
-    a, container = place.release("a"), {"name": "app", "image": "elsewhere.example/other:latest"}
+    a = place.release("a")
+    container = {"name": "app", "image": "elsewhere.example/other:latest"}
     template = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set")
+    place.cluster.other(
+        {"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set"
+    )
     assert not before(place).runs(a)
     del place.found("Deployment")["metadata"]["managedFields"]
     assert not before(place).runs(a)

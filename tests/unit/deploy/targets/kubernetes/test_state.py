@@ -28,7 +28,11 @@ def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
     """Has the Service lead there."""
     place.cluster.delete("Service", NAME)
     place.cluster.create(
-        {"kind": "Service", "metadata": {"name": NAME, "annotations": annotations or {}}, "spec": {"selector": selector, "ports": []}}
+        {
+            "kind": "Service",
+            "metadata": {"name": NAME, "annotations": annotations or {}},
+            "spec": {"selector": selector, "ports": []},
+        }
     )
 
 
@@ -54,7 +58,9 @@ def test_requests_go_where_the_selector_leads_them(
     assert sides.serving() == expected
 
 
-def test_without_a_service_the_side_that_has_replicas_is_to_serve(place: FakePlace, sides: Sides) -> None:
+def test_without_a_service_the_side_that_has_replicas_is_to_serve(
+    place: FakePlace, sides: Sides
+) -> None:
     """The first one, in an empty environment."""
     assert sides.serving() == Serving("main")
     place.changes().roll("twin", place.release("a"), 1)
@@ -71,12 +77,18 @@ def test_sides_know_each_other() -> None:
 def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: Sides) -> None:
     """What it runs, how many, and by which attempt."""
     assert sides.side("main") is None
-    a, changes = place.release("a"), place.changes()
+    a = place.release("a")
+    changes = place.changes()
     changes.attempt = attempt(7, a)
     changes.roll("main", a, 2)
     side = sides.side("main")
     assert side
-    assert (side.name, side.image, side.replicas, side.attempt) == ("main", a.image.digest, 2, attempt(7, a))
+    assert (side.name, side.image, side.replicas, side.attempt) == (
+        "main",
+        a.image.digest,
+        2,
+        attempt(7, a),
+    )
     assert side.settings == changes.settings(a)
     assert side.template == sides.pods("main")[0].template != ""
     assert sides.image("main") == a.image.digest
@@ -103,9 +115,13 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides:
     """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
     place.changes().roll("main", a := place.release("a"), 2)
     assert _side(sides).replicas_are_ours
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl")
+    place.cluster.other(
+        {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl"
+    )
     assert not _side(sides).replicas_are_ours
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl")
+    place.cluster.other(
+        {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl"
+    )
     assert not _side(sides).replicas_are_ours
     place.changes().roll("main", a, 3)
     assert not _side(sides).replicas_are_ours
@@ -138,13 +154,20 @@ def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: Sides
     place.cluster.step()
     assert sides.reached() == place.pods()
     assert sides.leads_to("main")
-    place.cluster.other({"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}}, "kubectl")
+    place.cluster.other(
+        {"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}},
+        "kubectl",
+    )
     place.cluster.step()
     assert not sides.leads_to("main")
 
 
-@pytest.mark.parametrize("subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]])
-def test_addresses_of_something_else_are_nobodys(place: FakePlace, sides: Sides, subsets: Any) -> None:
+@pytest.mark.parametrize(
+    "subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]]
+)
+def test_addresses_of_something_else_are_nobodys(
+    place: FakePlace, sides: Sides, subsets: Any
+) -> None:
     """Endpoints may have been written by hand."""
     place.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
     assert sides.reached() <= {""}

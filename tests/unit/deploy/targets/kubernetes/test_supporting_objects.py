@@ -17,7 +17,11 @@ from tests.fakes.renderings import WHOLE
 
 AROUND = ("Service", "Ingress", "HorizontalPodAutoscaler")
 SPARSE: dict[str, Any] = {"service": "NodePort"}
-OTHER: dict[str, Any] = {"host": "other.example", "ingress_class": "nginx", "autoscale": {"at_most": 9}}
+OTHER: dict[str, Any] = {
+    "host": "other.example",
+    "ingress_class": "nginx",
+    "autoscale": {"at_most": 9},
+}
 
 
 @pytest.fixture
@@ -33,7 +37,11 @@ def specs(place: FakePlace) -> dict[str, Object]:
 
 def written(place: FakePlace) -> list[str]:
     """The kinds of what was written since the last look."""
-    done = [kind for verb, kind, _ in place.cluster.asked if verb in ("patch", "create", "update", "delete")]
+    done = [
+        kind
+        for verb, kind, _ in place.cluster.asked
+        if verb in ("patch", "create", "update", "delete")
+    ]
     place.cluster.asked.clear()
     return done
 
@@ -65,7 +73,9 @@ def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
         place.changes(named=first).around.change(name)
         place.changes(named=first).roll(name, a, 1)
     place.cluster.asked.clear()
-    with pytest.raises(ClusterRefused, match=f"environment {first[1]} of application {first[0]}") as error:
+    with pytest.raises(
+        ClusterRefused, match=f"environment {first[1]} of application {first[0]}"
+    ) as error:
         place.changes(named=second).around.require_own()
     assert error.value.on == taken
     assert {asked[0] for asked in place.cluster.asked} == {"get"}
@@ -73,7 +83,14 @@ def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
 
 def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
     """Whose fields are whose, the API server tells."""
-    place.cluster.create({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME}, "spec": {"ports": [{"port": 80}]}})
+    place.cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": NAME},
+            "spec": {"ports": [{"port": 80}]},
+        }
+    )
     place.changes().around.require_own()
     place.changes().around.point(Serving("main"))
     assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
@@ -113,7 +130,9 @@ def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE)])
-def test_what_there_is_is_not_changed_before_the_switch(place: FakePlace, before: dict[str, Any], after: dict[str, Any]) -> None:
+def test_what_there_is_is_not_changed_before_the_switch(
+    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
+) -> None:
     """It answers requests with what was proven; then it is as the settings say, and what they do not ask for is there until the end."""
     place.changes(**before).around.change("main")
     was = specs(place)
@@ -130,10 +149,13 @@ def test_what_there_is_is_not_changed_before_the_switch(place: FakePlace, before
 
 
 @pytest.mark.parametrize(
-    ("serving", "selected"), [(Serving("main"), "main"), (Serving("twin"), "twin"), (Serving("twin", both=True), None)]
+    ("serving", "selected"),
+    [(Serving("main"), "main"), (Serving("twin"), "twin"), (Serving("twin", both=True), None)],
 )
 @pytest.mark.parametrize("there", [True, False])
-def test_the_service_is_led_to_a_side_or_to_both(place: FakePlace, there: bool, serving: Serving, selected: str | None) -> None:  # noqa: FBT001  a parameter
+def test_the_service_is_led_to_a_side_or_to_both(
+    place: FakePlace, there: bool, serving: Serving, selected: str | None
+) -> None:
     """Which of them is stable is noted."""
     if there:
         place.changes().around.change("main")
@@ -152,7 +174,9 @@ def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
     assert written(place) == []
 
 
-@pytest.mark.parametrize(("before", "after"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])])
+@pytest.mark.parametrize(
+    ("before", "after"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])]
+)
 def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     place: FakePlace, before: list[str], after: list[str]
 ) -> None:
@@ -163,14 +187,20 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     selector = place.found("Service")["spec"]["selector"]
     assert (selector.get("one"), selector.get("two"), SIDE in selector) == ("yes", None, False)
     changes.around.change("twin")
-    assert [label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]] == after
+    assert [
+        label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]
+    ] == after
 
 
 # --- back
 
 
-@pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)])
-def test_they_are_put_back_as_they_were(place: FakePlace, before: dict[str, Any], after: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)]
+)
+def test_they_are_put_back_as_they_were(
+    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
+) -> None:
     """Whatever was changed, made or removed."""
     place.changes(**before).around.change("main")
     around = place.changes(**after).around
@@ -212,7 +242,13 @@ def test_what_led_to_both_sides_leads_to_one_again(place: FakePlace) -> None:
 
 def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
     """A release may have set fields of it; that does not make it ours to remove."""
-    place.cluster.create({"kind": "Ingress", "metadata": {"name": NAME}, "spec": {"defaultBackend": {"service": {"name": "x"}}}})
+    place.cluster.create(
+        {
+            "kind": "Ingress",
+            "metadata": {"name": NAME},
+            "spec": {"defaultBackend": {"service": {"name": "x"}}},
+        }
+    )
     kept = place.changes(host="shop.example").around.kept()
     around = place.changes(host="shop.example").around
     around.change("main")

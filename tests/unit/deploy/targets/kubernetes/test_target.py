@@ -70,16 +70,22 @@ def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
     place.cluster.world.nodes.append("node-2")
     place.apply(place.release("b"))
     place.reachable |= {"192.0.2.1", "192.0.2.2"}
-    assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {"192.0.2.1"}
+    assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {
+        "192.0.2.1"
+    }
     assert place.deployer().url.startswith("http://192.0.2.2:3")
 
 
 # --- the lease
 
 
-def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
-    target, required, kinds = place.deployer(warm_up=True), set(), set()
+    target = place.deployer(warm_up=True)
+    required = set()
+    kinds = set()
 
     def sent(write: Callable[..., Any]) -> Callable[..., Any]:
         def asked(item: Any, *name: str, require: Callable[[], None], **how: Any) -> Any:
@@ -94,7 +100,12 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(place: FakePlace
     place.apply(place.release("a"), target)
     place.apply(place.release("b"), target)
     assert required == {target._lease.require}
-    assert {("apply", "Service"), ("apply", "Deployment"), ("apply", "DaemonSet"), ("delete", "DaemonSet")} <= kinds
+    assert {
+        ("apply", "Service"),
+        ("apply", "Deployment"),
+        ("apply", "DaemonSet"),
+        ("delete", "DaemonSet"),
+    } <= kinds
 
 
 # --- what serves
@@ -121,7 +132,9 @@ def test_a_release_whose_service_is_gone_does_not_serve(place: FakePlace, a: Rel
     assert place.answers() == {"a"}
 
 
-def test_a_release_whose_image_was_changed_by_hand_does_not_serve(place: FakePlace, a: Release) -> None:
+def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
+    place: FakePlace, a: Release
+) -> None:
     """What counts is what the pods are made to run, not what is noted beside it."""
     place.apply(a)
     template = place.found("Deployment")["spec"]["template"]
@@ -169,7 +182,8 @@ def standby() -> FakePlace:
 
 def test_the_release_before_stands_by(standby: FakePlace) -> None:
     """Its replicas get no requests, and the environment is as it should be."""
-    a, b = standby.release("a"), standby.release("b")
+    a = standby.release("a")
+    b = standby.release("b")
     assert states(standby.deployer()) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
     assert standby.answers() == {"b"}
     assert standby.deployer().serves(b)
@@ -177,7 +191,8 @@ def test_the_release_before_stands_by(standby: FakePlace) -> None:
 
 def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
     """Only the Service is led elsewhere; what served until then stands by in turn."""
-    before, versions = standby.pods(), {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
+    before = standby.pods()
+    versions = {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
     standby.apply(standby.release("a"), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods() == before
@@ -188,7 +203,10 @@ def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
 def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakePlace) -> None:
     """There are never more than two."""
     standby.apply(standby.release("c"))
-    assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {"b", "c"}
+    assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {
+        "b",
+        "c",
+    }
 
 
 def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePlace) -> None:
@@ -201,7 +219,8 @@ def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePl
 
 def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> None:
     """Though it had served well before: it has just shown that it does not any more."""
-    a, b = standby.release("a"), standby.release("b")
+    a = standby.release("a")
+    b = standby.release("b")
     standby.misses("/services/", a)
     with pytest.raises(GoldenMiss):
         standby.apply(a, trigger="rollback")
@@ -244,7 +263,9 @@ def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
 
 
 @pytest.mark.parametrize("after", STRATEGIES, ids=lambda settings: settings["strategy"])
-def test_a_strategy_may_change_from_release_to_release(place: FakePlace, after: dict[str, Any], a: Release, b: Release) -> None:
+def test_a_strategy_may_change_from_release_to_release(
+    place: FakePlace, after: dict[str, Any], a: Release, b: Release
+) -> None:
     """Forth and back, on whichever side the release before was."""
     place.apply(a)
     place.apply(b)

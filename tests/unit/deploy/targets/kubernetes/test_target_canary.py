@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from deploy.errors import CanaryAborted, ClusterForbidden, ClusterUnreachable, GoldenMiss, RolloutFailed
+from deploy.errors import (
+    CanaryAborted,
+    ClusterForbidden,
+    ClusterUnreachable,
+    GoldenMiss,
+    RolloutFailed,
+)
 from deploy.targets.kubernetes.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
@@ -44,7 +50,9 @@ def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatc
     place = canary()
     counted(place, 0.2)
     seen = observed(place, monkeypatch)
-    with pytest.raises(CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"):
+    with pytest.raises(
+        CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"
+    ):
         place.apply(place.release("b"))
     is_undone(place)
     assert all("a" in answers for answers in seen)
@@ -64,7 +72,8 @@ def test_a_canary_that_dies_is_given_up() -> None:
 def test_a_canary_that_is_lost_is_waited_for() -> None:
     """A node that is drained says nothing about a release."""
     place = canary(metrics="")
-    b, began = place.release("b"), place.cluster.seconds()
+    b = place.release("b")
+    began = place.cluster.seconds()
     lost: list[str] = []
 
     def problem() -> str:
@@ -102,11 +111,14 @@ def test_a_canary_that_was_started_again_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
-def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There are never more of them than there shall be in the end."""
     place = canary(replicas=count)
     counted(place, 0)
-    step, most = place.cluster.step, [0]
+    step = place.cluster.step
+    most = [0]
 
     def watched(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
@@ -123,7 +135,8 @@ def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(count: i
 def test_a_word_ends_the_hold(verb: Any) -> None:
     """Whoever says it is named."""
     place = canary(seconds=3600, metrics="")
-    b, began = place.release("b"), place.cluster.seconds()
+    b = place.release("b")
+    began = place.cluster.seconds()
     calls: list[str] = []
 
     def problem() -> str:
@@ -155,14 +168,18 @@ def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
     """Golden cases are played again and again while it is held."""
     place = canary(metrics="")
     b = place.release("b")
-    place.play.problem = lambda: "expected 3, got 8" if place.deployer().canary() == b.image.digest else ""
+    place.play.problem = lambda: (
+        "expected 3, got 8" if place.deployer().canary() == b.image.digest else ""
+    )
     with pytest.raises(GoldenMiss):
         place.apply(b)
     is_undone(place)
 
 
 @pytest.mark.parametrize("error", [ClusterForbidden, ClusterUnreachable])
-def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_for_that_reason(error: Any) -> None:
+def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_for_that_reason(
+    error: Any,
+) -> None:
     """Nothing is known of it; but it is not said that it answered wrongly."""
     place = canary(metrics="")
     b = place.release("b")
@@ -188,7 +205,10 @@ def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:
 
     def problem() -> str:
         if place.deployer().canary() == b.image.digest:
-            place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 5}}, "kubectl")
+            place.cluster.other(
+                {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 5}},
+                "kubectl",
+            )
         return ""
 
     place.play.problem = problem

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.errors import ClusterForbidden, GoldenMiss, NamespaceMissing, RolloutFailed, RolloutLocked
+from deploy.errors import (
+    ClusterForbidden,
+    GoldenMiss,
+    NamespaceMissing,
+    RolloutFailed,
+    RolloutLocked,
+)
 from deploy.records import Ending, Release
 from deploy.targets.kubernetes.render import CAUSE, RELEASE, SIDE
 from tests.fakes.kubernetes.api_server import PodScript
@@ -17,7 +23,9 @@ from tests.fakes.releases import attempt, rollout
 def test_the_cluster_tells_which_release_was_put_back() -> None:
     """What `kubectl rollout history` shows of a release that was put back is that release, not the one that failed."""
     place = FakePlace()
-    target, first, second = place.target(), place.release("a"), place.release("b")
+    target = place.target()
+    first = place.release("a")
+    second = place.release("b")
     done = rollout(1, first)
     assert done.ending
     target.begin(done.attempt)
@@ -43,15 +51,21 @@ def test_what_serves_is_known_without_a_history(place: FakePlace, a: Release, b:
     with pytest.raises(GoldenMiss):
         place.apply(c)
     assert place.answers() == {"b"}
-    assert [(item.attempt.id, item.outcome) for item in place.deployer().history()] == [(2, "succeeded"), (3, "undone")]
+    assert [(item.attempt.id, item.outcome) for item in place.deployer().history()] == [
+        (2, "succeeded"),
+        (3, "undone"),
+    ]
 
 
-def test_an_entry_that_was_spoilt_is_told_by_what_serves(place: FakePlace, a: Release, b: Release) -> None:
+def test_an_entry_that_was_spoilt_is_told_by_what_serves(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """The release before does not come back for it."""
     place.apply(a)
     place.apply(b)
     entries = place.found("ConfigMap", f"{NAME}-history")["data"]
-    kept, entries["000002"] = entries["000002"], "{"
+    kept = entries["000002"]
+    entries["000002"] = "{"
     assert [item.attempt.release for item in place.deployer().history()] == [a, b]
     entries |= {"000001": "{", "000002": kept}
     assert [item.attempt.release for item in place.deployer().history()] == [b]
@@ -73,7 +87,9 @@ def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
     assert place.deployer().history() == ()
 
 
-def test_a_release_that_is_put_back_keeps_its_own_mark(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_release_that_is_put_back_keeps_its_own_mark(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """An attempt that failed leaves no trace on what serves."""
     place.apply(a)
     place.misses("/services/", b)
@@ -121,7 +137,9 @@ def test_the_times_are_those_of_one_rollout(place: FakePlace, a: Release, b: Rel
 # --- warm-up
 
 
-def test_nodes_have_the_image_before_the_rollout_needs_it(place: FakePlace, a: Release, b: Release) -> None:
+def test_nodes_have_the_image_before_the_rollout_needs_it(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """The pull is over when the first replica is made, and nothing of the warm-up is left."""
     place.apply(a)
     place.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
@@ -147,12 +165,17 @@ def test_what_stands_by_needs_no_warm_up() -> None:
 def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Release) -> None:
     """It is told who is at work."""
     place.apply(a)
-    first, second = place.deployer(), place.deployer(lock_wait=0.0)
+    first = place.deployer()
+    second = place.deployer(lock_wait=0.0)
     with first.locked():
         place.cluster.asked.clear()
         with pytest.raises(RolloutLocked, match=r"another deployer is at work: .* since"):
             place.apply(b, second)
-    changed = [asked for asked in place.cluster.asked if asked[0] in ("patch", "update", "delete") and asked[1] != "Lease"]
+    changed = [
+        asked
+        for asked in place.cluster.asked
+        if asked[0] in ("patch", "update", "delete") and asked[1] != "Lease"
+    ]
     assert changed == []
 
 
@@ -171,10 +194,13 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
     assert place.answers() == {"a"}
 
 
-def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(place: FakePlace, a: Release, b: Release) -> None:
+def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """For whoever takes it back; then a target that is used again looks anew."""
     place.apply(a)
-    begun, target = attempt(2, b), place.deployer()
+    begun = attempt(2, b)
+    target = place.deployer()
     with target.locked():
         target.begin(begun)
     before = target._before
@@ -195,8 +221,12 @@ def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Releas
         place.apply(a)
 
 
-@pytest.mark.parametrize("denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")])
-def test_a_missing_permission_is_told_and_the_old_release_serves(denied: tuple[str, str], place: FakePlace, a: Release, b: Release) -> None:
+@pytest.mark.parametrize(
+    "denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")]
+)
+def test_a_missing_permission_is_told_and_the_old_release_serves(
+    denied: tuple[str, str], place: FakePlace, a: Release, b: Release
+) -> None:
     """As what it is, whatever else could not be done for it."""
     place.apply(a)
     place.cluster.denied.add(denied)

@@ -46,7 +46,9 @@ def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> N
         assert place.deployer().serves(wanted)
 
 
-def test_the_settings_choose_the_number_where_nobody_else_does(place: FakePlace, b: Release) -> None:
+def test_the_settings_choose_the_number_where_nobody_else_does(
+    place: FakePlace, b: Release
+) -> None:
     """Also if it was another one before."""
     place.apply(b, place.deployer(replicas=3))
     assert states(place.deployer()) == replicas(b, "serving", 3)
@@ -67,11 +69,14 @@ def test_the_number_that_an_autoscaler_chose_stays(place: FakePlace, b: Release)
         assert place.found(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
 
 
-def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An autoscaler goes on working while a release is rolled out; nobody takes its field away."""
     place = FakePlace(autoscale={"at_most": 6})
     place.apply(place.release("a"))
-    target, b = place.deployer(), place.release("b")
+    target = place.deployer()
+    b = place.release("b")
     put = target._changes._put
 
     def raced(*arguments: Any) -> None:
@@ -111,19 +116,27 @@ def test_a_standby_that_is_too_small_is_no_instant_way_back() -> None:
 # --- fields of others
 
 
-def test_a_field_that_somebody_took_over_is_reported_with_its_owner(place: FakePlace, b: Release) -> None:
+def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
+    place: FakePlace, b: Release
+) -> None:
     """Nothing is taken from them, and what served before serves on, whole."""
     taken = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
     for name in (NAME, f"{NAME}-twin"):
         if place.found("Deployment", name):
-            place.cluster.other({"kind": "Deployment", "metadata": {"name": name}, **taken}, "kubectl-edit")
+            place.cluster.other(
+                {"kind": "Deployment", "metadata": {"name": name}, **taken}, "kubectl-edit"
+            )
     place.cluster.step(40)
     place.settings["strategy"] = "rolling"
     with pytest.raises(FieldConflict) as caught:
         place.apply(b)
-    assert caught.value.owners == {"spec.template.spec.terminationGracePeriodSeconds": "kubectl-edit"}
+    assert caught.value.owners == {
+        "spec.template.spec.terminationGracePeriodSeconds": "kubectl-edit"
+    }
     assert place.answers() == {"a"}
-    assert place.found("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
+    assert (
+        place.found("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
+    )
     assert place.deployer().history()[-1].outcome == "undone"
 
 
@@ -149,7 +162,9 @@ def test_names_that_another_environment_has_are_told_before_anything_is_changed(
     place = FakePlace()
     b = place.release("b")
     place.changes(named=("classifier", "local-twin")).roll("main", b, 1)
-    with pytest.raises(ClusterRefused, match="taken by environment local-twin of application classifier"):
+    with pytest.raises(
+        ClusterRefused, match="taken by environment local-twin of application classifier"
+    ):
         place.apply(b)
     assert place.deployer().history() == ()
     assert place.found("Service") == {}
@@ -158,17 +173,25 @@ def test_names_that_another_environment_has_are_told_before_anything_is_changed(
 # --- what is there beside the replicas
 
 
-def test_a_kind_that_is_not_served_is_left_out(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_kind_that_is_not_served_is_left_out(
+    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+) -> None:
     """With one line for each, however often it would have been needed."""
     place.cluster.unserved |= {HPA, "PodDisruptionBudget", "Ingress"}
     with caplog.at_level(logging.INFO):
         place.apply(b, place.deployer(autoscale={"at_most": 4}, host="shop.example"))
     said = [record.message for record in caplog.records if "left out" in record.message]
-    assert sorted(line.split()[2] for line in said) == ["HorizontalPodAutoscaler,", "Ingress,", "PodDisruptionBudget,"]
+    assert sorted(line.split()[2] for line in said) == [
+        "HorizontalPodAutoscaler,",
+        "Ingress,",
+        "PodDisruptionBudget,",
+    ]
     assert place.deployer(autoscale={"at_most": 4}, host="shop.example").serves(b)
 
 
-def test_nothing_is_said_of_kinds_that_are_not_asked_for(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_said_of_kinds_that_are_not_asked_for(
+    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+) -> None:
     """A cluster may lack what the settings do not need."""
     place.cluster.unserved |= {HPA, "Ingress"}
     with caplog.at_level(logging.INFO):
@@ -176,8 +199,13 @@ def test_nothing_is_said_of_kinds_that_are_not_asked_for(place: FakePlace, b: Re
     assert "left out" not in caplog.text
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("Ingress", {"host": "shop.example"}), (HPA, {"autoscale": {"at_most": 4}})])
-def test_what_the_settings_no_longer_ask_for_goes(kind: str, settings: dict[str, Any], place: FakePlace, b: Release) -> None:
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("Ingress", {"host": "shop.example"}), (HPA, {"autoscale": {"at_most": 4}})],
+)
+def test_what_the_settings_no_longer_ask_for_goes(
+    kind: str, settings: dict[str, Any], place: FakePlace, b: Release
+) -> None:
     """With the next release; replicas are as many as the settings say again."""
     place.apply(b, place.deployer(lambda _: False, **settings))
     assert place.found(kind)
@@ -187,18 +215,27 @@ def test_what_the_settings_no_longer_ask_for_goes(kind: str, settings: dict[str,
 
 
 @pytest.mark.parametrize("kind", ["Ingress", HPA, "DaemonSet"])
-def test_what_a_person_made_under_the_same_name_stays(kind: str, place: FakePlace, b: Release) -> None:
+def test_what_a_person_made_under_the_same_name_stays(
+    kind: str, place: FakePlace, b: Release
+) -> None:
     """As `kubectl autoscale` does it, for example."""
     name = f"{NAME}-warm-up" if kind == "DaemonSet" else NAME
     labels = {"app": "x"}
-    spec: dict[str, Any] = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {"containers": []}}}
+    spec: dict[str, Any] = {
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": []}},
+    }
     place.cluster.other({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
-    place.cluster.create({"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}})
+    place.cluster.create(
+        {"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}}
+    )
     place.apply(b)
     assert place.found(kind, name)
 
 
-def test_what_kubectl_put_back_is_taken_back_by_the_next_release(place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
+    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+) -> None:
     """`kubectl rollout undo` makes another release run behind the history; that must not end all releases."""
     caplog.set_level(logging.INFO)
     name = serving(place)
@@ -206,11 +243,22 @@ def test_what_kubectl_put_back_is_taken_back_by_the_next_release(place: FakePlac
     assert before is not None
     place.apply(b)
     name = serving(place)
-    container = {"name": "app", "image": before["spec"]["template"]["spec"]["containers"][0]["image"]}
+    container = {
+        "name": "app",
+        "image": before["spec"]["template"]["spec"]["containers"][0]["image"],
+    }
     notes = {"twinship.dev/image": "sha256:other", "kubernetes.io/change-cause": "undone by hand"}
-    template = {"metadata": {"annotations": {"twinship.dev/image": notes["twinship.dev/image"]}}, "spec": {"containers": [container]}}
+    template = {
+        "metadata": {"annotations": {"twinship.dev/image": notes["twinship.dev/image"]}},
+        "spec": {"containers": [container]},
+    }
     place.cluster.other(
-        {"kind": "Deployment", "metadata": {"name": name, "annotations": notes}, "spec": {"template": template}}, "kubectl-rollout"
+        {
+            "kind": "Deployment",
+            "metadata": {"name": name, "annotations": notes},
+            "spec": {"template": template},
+        },
+        "kubectl-rollout",
     )
     place.cluster.step(20)
     assert not place.deployer().serves(b)

@@ -18,7 +18,12 @@ from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import MANIFESTS, NAME, STRATEGIES, FakePlace, observed
 from tests.unit.deploy.targets.kubernetes.test_interruption import at_write
 
-WHOLE: dict[str, Any] = {"service": "LoadBalancer", "host": "shop.example", "tls_secret": "tls", "autoscale": {"at_most": 4}}
+WHOLE: dict[str, Any] = {
+    "service": "LoadBalancer",
+    "host": "shop.example",
+    "tls_secret": "tls",
+    "autoscale": {"at_most": 4},
+}
 CHANGES: dict[str, dict[str, Any]] = {
     "another type of Service": {**WHOLE, "service": "ClusterIP"},
     "another secret": {**WHOLE, "tls_secret": "typo"},
@@ -43,7 +48,9 @@ def place(place: FakePlace) -> FakePlace:
     return place
 
 
-def deployer(place: FakePlace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False) -> KubernetesTarget:
+def deployer(
+    place: FakePlace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False
+) -> KubernetesTarget:
     """A deployer with other settings, who may be killed."""
     return place.deployer(dies, **settings)
 
@@ -71,7 +78,9 @@ def before(place: FakePlace) -> Before:
 # --- forth and back
 
 
-def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start(place: FakePlace, changed: dict[str, Any]) -> None:
+def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start(
+    place: FakePlace, changed: dict[str, Any]
+) -> None:
     """An address that a cloud gave would not come back."""
     was = {kind: deepcopy(place.found(kind)) for kind in KINDS}
     with pytest.raises(RolloutFailed):
@@ -80,9 +89,12 @@ def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start
     assert place.answers() == {"a"}
 
 
-def test_what_a_release_has_changed_is_undone_with_it(place: FakePlace, changed: dict[str, Any]) -> None:
+def test_what_a_release_has_changed_is_undone_with_it(
+    place: FakePlace, changed: dict[str, Any]
+) -> None:
     """To the last field; the release before serves with the settings that it had."""
-    was, way = around(place), before(place)
+    was = around(place)
+    way = before(place)
     place.misses("/", b := place.release("b"))
     with pytest.raises(GoldenMiss):
         place.apply(b, deployer(place, changed))
@@ -146,7 +158,8 @@ def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels
     """On the way there and on the way back; some replicas lack what the others carry."""
     place.apply(place.release("a"), place.deployer(manifests=labelled(*old)))
     place.release("a", PodScript(ready_after=5))
-    wanted, way = place.release(code, PodScript(ready_after=5)), before(place)
+    wanted = place.release(code, PodScript(ready_after=5))
+    way = before(place)
     seen = observed(place, monkeypatch)
     place.play.problem = lambda: _missed(place)
     with pytest.raises(GoldenMiss):
@@ -166,12 +179,20 @@ def _missed(place: FakePlace) -> str:
 # --- checkouts that know nothing of it
 
 
-def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(place: FakePlace) -> None:
+def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
+    place: FakePlace,
+) -> None:
     """It puts back what was there, not what it would make."""
-    was, way = around(place), before(place)
+    was = around(place)
+    way = before(place)
     with pytest.raises(Killed):
-        place.apply(place.release("b"), deployer(place, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in place.answers()))
-    assert rollout.abort(place.deployer(service="NodePort", replicas=5), "grace").outcome == "undone"
+        place.apply(
+            place.release("b"),
+            deployer(place, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in place.answers()),
+        )
+    assert (
+        rollout.abort(place.deployer(service="NodePort", replicas=5), "grace").outcome == "undone"
+    )
     assert around(place) == was
     assert before(place) == way
 
@@ -182,7 +203,11 @@ def test_to_hold_the_lease_changes_nothing(place: FakePlace) -> None:
     place.cluster.asked.clear()
     with target.locked():
         pass
-    written = {kind for verb, kind, _ in place.cluster.asked if verb in ("patch", "create", "update", "delete")}
+    written = {
+        kind
+        for verb, kind, _ in place.cluster.asked
+        if verb in ("patch", "create", "update", "delete")
+    }
     assert written == {"Lease"}
 
 
@@ -201,7 +226,9 @@ def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
 # --- killed on the way
 
 
-def killed(strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodScript) -> Iterator[tuple[FakePlace, Before]]:
+def killed(
+    strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodScript
+) -> Iterator[tuple[FakePlace, Before]]:
     """Places where a deployer was killed who released `b` with other settings, before each of its writes, and the way back."""
     for number in range(100):
         place = FakePlace(**strategy)
@@ -219,7 +246,9 @@ def killed(strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodS
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda settings: settings["strategy"])
 @pytest.mark.parametrize("script", [PodScript(), PodScript(exits=137)], ids=["wrong", "crashing"])
-def test_a_release_that_was_killed_and_is_run_again_knows_the_way_back(strategy: dict[str, Any], script: PodScript) -> None:
+def test_a_release_that_was_killed_and_is_run_again_knows_the_way_back(
+    strategy: dict[str, Any], script: PodScript
+) -> None:
     """What is there by then is half of it; what served comes back with the settings that it had, and nothing else."""
     changed = {"resources": {"memory": "16Mi"}}
     for place, way in killed(strategy, changed, script):
@@ -234,7 +263,9 @@ def test_a_release_that_was_killed_and_is_run_again_knows_the_way_back(strategy:
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda settings: settings["strategy"])
 def test_an_attempt_that_was_killed_can_be_given_up_from_anywhere(strategy: dict[str, Any]) -> None:
     """With all that it has changed by then."""
-    for place, way in killed(strategy, {**WHOLE, "service": "ClusterIP", "host": "other.example"}, PodScript()):
+    for place, way in killed(
+        strategy, {**WHOLE, "service": "ClusterIP", "host": "other.example"}, PodScript()
+    ):
         if place.deployer().history()[-1].ending is None:
             rollout.abort(place.deployer(replicas=7), "grace")
         assert before(place) == way

@@ -47,7 +47,10 @@ def test_the_suites_own_folder_is_right() -> None:
 
 def test_no_manifest_of_the_suite_is_forgotten() -> None:
     """Each file is rendered, but for the one that the deployer's own account is made of."""
-    assert {path.name for path in templates.OWN.iterdir()} == {*templates.FILES.values(), "rbac.yaml"}
+    assert {path.name for path in templates.OWN.iterdir()} == {
+        *templates.FILES.values(),
+        "rbac.yaml",
+    }
 
 
 @pytest.mark.parametrize("file", templates.FILES.values())
@@ -80,17 +83,39 @@ def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("old", "new", "line", "problem"),
     [
-        ("  type: ClusterIP", "  type: ClusterIP: no", "type: ClusterIP", "mapping values are not allowed here"),
+        (
+            "  type: ClusterIP",
+            "  type: ClusterIP: no",
+            "type: ClusterIP",
+            "mapping values are not allowed here",
+        ),
         ("  type: ClusterIP", "\ttype: ClusterIP", "type: ClusterIP", "cannot start any token"),
         ("  type: ClusterIP", "  type: 'ClusterIP", "", "unexpected end of stream"),
-        ("  type: ClusterIP", "  type: ClusterIP\n  type: NodePort", "selector:", "the key 'type' is written twice"),
+        (
+            "  type: ClusterIP",
+            "  type: ClusterIP\n  type: NodePort",
+            "selector:",
+            "the key 'type' is written twice",
+        ),
         ("  type: ClusterIP", "  [type]: ClusterIP", "type: ClusterIP", "found unhashable key"),
-        ("  type: ClusterIP", "  type: *unknown", "type: ClusterIP", "found undefined alias 'unknown'"),
+        (
+            "  type: ClusterIP",
+            "  type: *unknown",
+            "type: ClusterIP",
+            "found undefined alias 'unknown'",
+        ),
         ("  type: ClusterIP", "---\nkind: Pod", "type: ClusterIP", "but found another document"),
-        ("  type: ClusterIP", "  type: !!python/name:os.system", "type: ClusterIP", "could not determine a constructor"),
+        (
+            "  type: ClusterIP",
+            "  type: !!python/name:os.system",
+            "type: ClusterIP",
+            "could not determine a constructor",
+        ),
     ],
 )
-def test_a_file_that_is_not_yaml_is_said_with_the_line(tmp_path: Path, old: str, new: str, line: str, problem: str) -> None:
+def test_a_file_that_is_not_yaml_is_said_with_the_line(
+    tmp_path: Path, old: str, new: str, line: str, problem: str
+) -> None:
     """The parser's own words, and where it stopped; a key that is written twice would silently win."""
     found, what = broken(tmp_path, "service.yaml", old, new)
     assert problem in what
@@ -123,36 +148,101 @@ def test_a_file_that_holds_no_object_is_refused(tmp_path: Path, text: str) -> No
     folder = edited(tmp_path)
     (folder / "service.yaml").write_text(text, encoding="utf-8")
     error = refused(folder)
-    assert (error.what, error.on) == ("a manifest is broken: a manifest must be a mapping", f"{folder / 'service.yaml'}:1")
+    assert (error.what, error.on) == (
+        "a manifest is broken: a manifest must be a mapping",
+        f"{folder / 'service.yaml'}:1",
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "old", "new", "problem"),
     [
         ("deployment.yaml", "kind: Deployment", "kind: StatefulSet", "kind must be Deployment"),
-        ("autoscaler.yaml", "apiVersion: autoscaling/v2", "apiVersion: autoscaling/v1", "apiVersion must be autoscaling/v2"),
-        ("service.yaml", "  selector:", "  selector: all\n  other:", "spec.selector must be a mapping"),
-        ("service.yaml", "  - name: http", "  - http\n    - name: http", "spec.ports[0] must be a mapping"),
+        (
+            "autoscaler.yaml",
+            "apiVersion: autoscaling/v2",
+            "apiVersion: autoscaling/v1",
+            "apiVersion must be autoscaling/v2",
+        ),
+        (
+            "service.yaml",
+            "  selector:",
+            "  selector: all\n  other:",
+            "spec.selector must be a mapping",
+        ),
+        (
+            "service.yaml",
+            "  - name: http",
+            "  - http\n    - name: http",
+            "spec.ports[0] must be a mapping",
+        ),
         ("service.yaml", "port: 80", 'port: "80"', "spec.ports[0].port must be a whole number"),
         ("service.yaml", "port: 80", "port: true", "spec.ports[0].port must be a whole number"),
-        ("disruption.yaml", "  selector:", "  selector: []\n  other:", "spec.selector must be a mapping"),
-        ("deployment.yaml", "labels:", "labels: [a]\n  other:", "metadata.labels must be a mapping"),
-        ("deployment.yaml", "      containers:", "      containers: {}\n      other:", "spec.template.spec.containers must be a list"),
-        ("deployment.yaml", "periodSeconds: 1", "periodSeconds: soon", "startupProbe.periodSeconds must be a whole number"),
-        ("deployment.yaml", 'command: [sleep, "5"]', "command: [sleep, 5]", "preStop.exec.command[1] must be text"),
+        (
+            "disruption.yaml",
+            "  selector:",
+            "  selector: []\n  other:",
+            "spec.selector must be a mapping",
+        ),
+        (
+            "deployment.yaml",
+            "labels:",
+            "labels: [a]\n  other:",
+            "metadata.labels must be a mapping",
+        ),
+        (
+            "deployment.yaml",
+            "      containers:",
+            "      containers: {}\n      other:",
+            "spec.template.spec.containers must be a list",
+        ),
+        (
+            "deployment.yaml",
+            "periodSeconds: 1",
+            "periodSeconds: soon",
+            "startupProbe.periodSeconds must be a whole number",
+        ),
+        (
+            "deployment.yaml",
+            'command: [sleep, "5"]',
+            "command: [sleep, 5]",
+            "preStop.exec.command[1] must be text",
+        ),
         (
             "deployment.yaml",
             "          resources:",
             "          resources: small\n          other:",
             "containers[0].resources must be a mapping",
         ),
-        ("ingress.yaml", "        paths:", "        paths: /\n        other:", "spec.rules[0].http.paths must be a list"),
-        ("ingress.yaml", "              service:", "              service: app\n              other:", "backend.service must be a mapping"),
-        ("autoscaler.yaml", "      resource:", "      resource: cpu\n      other:", "spec.metrics[0].resource must be a mapping"),
-        ("warm-up.yaml", "  template:", "  template: []\n  other:", "spec.template must be a mapping"),
+        (
+            "ingress.yaml",
+            "        paths:",
+            "        paths: /\n        other:",
+            "spec.rules[0].http.paths must be a list",
+        ),
+        (
+            "ingress.yaml",
+            "              service:",
+            "              service: app\n              other:",
+            "backend.service must be a mapping",
+        ),
+        (
+            "autoscaler.yaml",
+            "      resource:",
+            "      resource: cpu\n      other:",
+            "spec.metrics[0].resource must be a mapping",
+        ),
+        (
+            "warm-up.yaml",
+            "  template:",
+            "  template: []\n  other:",
+            "spec.template must be a mapping",
+        ),
     ],
 )
-def test_what_is_not_as_it_must_be_is_said_with_its_place_and_line(tmp_path: Path, file: str, old: str, new: str, problem: str) -> None:
+def test_what_is_not_as_it_must_be_is_said_with_its_place_and_line(
+    tmp_path: Path, file: str, old: str, new: str, problem: str
+) -> None:
     """Everything that a rendering looks at has its form, so that the first to complain is not the cluster."""
     line, what = broken(tmp_path, file, old, new)
     assert what.endswith(problem)
@@ -162,15 +252,35 @@ def test_what_is_not_as_it_must_be_is_said_with_its_place_and_line(tmp_path: Pat
 @pytest.mark.parametrize(
     ("file", "place", "value", "line", "problem"),
     [
-        ("deployment.yaml", "spec__template__spec__containers", [], "containers:", "spec.template.spec.containers is missing"),
-        ("deployment.yaml", "spec__template", {"metadata": {}}, "template:", "spec.template.spec is missing"),
+        (
+            "deployment.yaml",
+            "spec__template__spec__containers",
+            [],
+            "containers:",
+            "spec.template.spec.containers is missing",
+        ),
+        (
+            "deployment.yaml",
+            "spec__template",
+            {"metadata": {}},
+            "template:",
+            "spec.template.spec is missing",
+        ),
         ("service.yaml", "spec__ports", None, "ports:", "spec.ports is missing"),
-        ("service.yaml", "spec__ports", [{"name": "http"}], "- name: http", "spec.ports[0].port is missing"),
+        (
+            "service.yaml",
+            "spec__ports",
+            [{"name": "http"}],
+            "- name: http",
+            "spec.ports[0].port is missing",
+        ),
         ("ingress.yaml", "spec__rules", [], "rules:", "spec.rules is missing"),
         ("warm-up.yaml", "spec", {}, "spec:", "spec is missing"),
     ],
 )
-def test_what_cannot_be_made_up_must_be_there(tmp_path: Path, file: str, place: str, value: Any, line: str, problem: str) -> None:
+def test_what_cannot_be_made_up_must_be_there(
+    tmp_path: Path, file: str, place: str, value: Any, line: str, problem: str
+) -> None:
     """A container, a port and a rule are a user's to write; the nearest line above is named."""
     folder = edited(tmp_path, file, **{place: value})
     lines = (folder / file).read_text(encoding="utf-8").splitlines()
@@ -181,17 +291,34 @@ def test_what_cannot_be_made_up_must_be_there(tmp_path: Path, file: str, place: 
 
 def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: Path) -> None:
     """One that is named app; neither none nor two."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "a"}, {"name": "b"}])
+    folder = edited(
+        tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "a"}, {"name": "b"}]
+    )
     assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "app"}, {"name": "app"}])
+    edited(
+        tmp_path,
+        "deployment.yaml",
+        spec__template__spec__containers=[{"name": "app"}, {"name": "app"}],
+    )
     assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "a"}, {"name": "app"}])
-    assert templates.container(templates.pod(templates.read(folder)["Deployment"])) == {"name": "app"}
+    edited(
+        tmp_path,
+        "deployment.yaml",
+        spec__template__spec__containers=[{"name": "a"}, {"name": "app"}],
+    )
+    assert templates.container(templates.pod(templates.read(folder)["Deployment"])) == {
+        "name": "app"
+    }
 
 
 def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
     """That is what an emptied block of YAML says."""
-    folder = edited(tmp_path, "deployment.yaml", metadata__annotations=None, spec__template__spec__nodeSelector=None)
+    folder = edited(
+        tmp_path,
+        "deployment.yaml",
+        metadata__annotations=None,
+        spec__template__spec__nodeSelector=None,
+    )
     found = templates.read(folder)["Deployment"]
     assert "annotations" not in found["metadata"]
     assert "nodeSelector" not in templates.pod(found)
@@ -201,7 +328,10 @@ def test_dates_and_words_are_text(tmp_path: Path) -> None:
     """A date in an annotation is what kubectl makes of it: text."""
     folder = edited(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
-    (folder / "service.yaml").write_text(text.replace("metadata:", "metadata:\n  annotations: {since: 2026-01-01}", 1), encoding="utf-8")
+    (folder / "service.yaml").write_text(
+        text.replace("metadata:", "metadata:\n  annotations: {since: 2026-01-01}", 1),
+        encoding="utf-8",
+    )
     assert templates.read(folder)["Service"]["metadata"]["annotations"] == {"since": "2026-01-01"}
 
 
@@ -209,7 +339,9 @@ def test_keys_of_two_mappings_may_be_the_same(tmp_path: Path) -> None:
     """Only within one mapping a name is unique; `<<` takes over a mapping, and what stands beside it wins."""
     folder = edited(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
-    merged = text.replace("  labels:\n", "  annotations: &more {a: b, c: d}\n  labels:\n    <<: *more\n    c: e\n", 1)
+    merged = text.replace(
+        "  labels:\n", "  annotations: &more {a: b, c: d}\n  labels:\n    <<: *more\n    c: e\n", 1
+    )
     (folder / "service.yaml").write_text(merged, encoding="utf-8")
     found = templates.read(folder)["Service"]["metadata"]
     assert found["labels"].items() >= {("a", "b"), ("c", "e"), ("app.kubernetes.io/name", "app")}

@@ -45,18 +45,44 @@ def is_undone(place: FakePlace, error: Exception) -> None:
 
 
 BROKEN: dict[str, tuple[PodScript, str, str]] = {
-    "not pulled": (PodScript(unpullable="manifest unknown"), "cannot start: ImagePullBackOff", "manifest unknown"),
-    "no config": (PodScript(misconfigured='secret "key" not found'), "CreateContainerConfigError", 'secret "key" not found'),
-    "no node": (PodScript(unschedulable="0/3 nodes: Insufficient cpu"), "no node can take a replica: 0/3 nodes", "FailedScheduling"),
-    "crashes": (PodScript(exits=3, says="no licence"), "ended with exit code 3 before it was ready", "no licence"),
-    "crashes later": (PodScript(ready_after=9, dies_after=0, says="no more room"), "ended with exit code 1", "no more room"),
-    "never ready": (PodScript(ready_after=None, says="waiting for Godot"), "not ready within 20 s of its start", "waiting for Godot"),
+    "not pulled": (
+        PodScript(unpullable="manifest unknown"),
+        "cannot start: ImagePullBackOff",
+        "manifest unknown",
+    ),
+    "no config": (
+        PodScript(misconfigured='secret "key" not found'),
+        "CreateContainerConfigError",
+        'secret "key" not found',
+    ),
+    "no node": (
+        PodScript(unschedulable="0/3 nodes: Insufficient cpu"),
+        "no node can take a replica: 0/3 nodes",
+        "FailedScheduling",
+    ),
+    "crashes": (
+        PodScript(exits=3, says="no licence"),
+        "ended with exit code 3 before it was ready",
+        "no licence",
+    ),
+    "crashes later": (
+        PodScript(ready_after=9, dies_after=0, says="no more room"),
+        "ended with exit code 1",
+        "no more room",
+    ),
+    "never ready": (
+        PodScript(ready_after=None, says="waiting for Godot"),
+        "not ready within 20 s of its start",
+        "waiting for Godot",
+    ),
     "slow pull": (PodScript(pulled_in=100_000), "not ready within 1 min 00 s", "Pulling"),
 }
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_does_not_start_is_undone(place: FakePlace, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+def test_what_does_not_start_is_undone(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
     """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
     script, what, detail = BROKEN[broken]
     seen = observed(place, monkeypatch)
@@ -88,9 +114,12 @@ def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakePl
     is_undone(place, caught.value)
 
 
-def test_a_release_that_answers_wrongly_gets_no_request(warm: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_that_answers_wrongly_gets_no_request(
+    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Golden cases are missed before the switch, and the side that serves is not touched."""
-    before, pods = deepcopy(warm.found("Deployment")), warm.pods()
+    before = deepcopy(warm.found("Deployment"))
+    pods = warm.pods()
     warm.misses("/pods/", b := warm.release("b"))
     seen = observed(warm, monkeypatch)
     with pytest.raises(GoldenMiss) as caught:
@@ -101,9 +130,12 @@ def test_a_release_that_answers_wrongly_gets_no_request(warm: FakePlace, monkeyp
     assert warm.pods() == pods
 
 
-def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(warm: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
+    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is left of the old release has the requests at once; the rest comes when it comes."""
-    a, b = warm.release("a"), warm.release("b")
+    a = warm.release("a")
+    b = warm.release("b")
     seen: list[float] = []
 
     def problem() -> str:
@@ -129,9 +161,12 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(warm
     assert states(warm.deployer()) == replicas(a, "serving")
 
 
-def test_an_old_replica_that_was_started_again_may_come_back(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_replica_that_was_started_again_may_come_back(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its ends of before say nothing of what is put back; it is waited for."""
-    a, b = place.release("a"), place.release("b", PodScript(exits=3))
+    a = place.release("a")
+    b = place.release("b", PodScript(exits=3))
     crashed: list[str] = []
     step = place.cluster.step
 
@@ -155,12 +190,15 @@ def test_an_old_replica_that_was_started_again_may_come_back(place: FakePlace, m
 def template(place: FakePlace) -> Any:
     """What the replicas that serve are made of."""
     side = place.found("Service")["spec"]["selector"][SIDE]
-    return deepcopy(place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"])
+    return deepcopy(
+        place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
+    )
 
 
 def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace) -> None:
     """It may have been the settings that did not work; the old replicas are not made anew with them."""
-    before, pods = template(place), place.pods()
+    before = template(place)
+    pods = place.pods()
     changed = place.deployer(resources={"memory": "16Mi"})
     with pytest.raises(RolloutFailed):
         place.apply(place.release("b", PodScript(exits=137)), changed)
@@ -180,9 +218,12 @@ def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
     assert place.deployer().serves(place.release("a"))
 
 
-def test_new_settings_alone_are_rolled_out(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_alone_are_rolled_out(
+    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
-    before, memory = place.pods(), {"memory": "1Gi"}
+    before = place.pods()
+    memory = {"memory": "1Gi"}
     seen = observed(place, monkeypatch)
     assert not place.deployer(resources=memory).serves(place.release("a"))
     place.apply(place.release("a"), place.deployer(resources=memory))
@@ -209,7 +250,9 @@ def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.Mo
     assert place.deployer(resources={"memory": "1Gi"}).serves(a)
 
 
-def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
     place = FakePlace()
     place.apply(a := place.release("a"))
@@ -218,7 +261,11 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(monkeypatch: py
     changes._put("main", changes._deployment("main", a, 2, None))
     target = place.deployer(resources={"memory": "1Gi"})
     pods = target._sides.pods("main")
-    while len(pods) != 2 or not all(pod.ready for pod in pods) or len({pod.template for pod in pods}) != 2:
+    while (
+        len(pods) != 2
+        or not all(pod.ready for pod in pods)
+        or len({pod.template for pod in pods}) != 2
+    ):
         place.cluster.step()
         pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
     monkeypatch.setattr(place.cluster, "_controllers", ())
@@ -245,7 +292,10 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
     place.play.problem = breaks
     with pytest.raises(UndoFailed) as caught:
         place.apply(b)
-    assert "missed 1 of 1 golden cases; and the previous release could not be put back: no" in caught.value.what
+    assert (
+        "missed 1 of 1 golden cases; and the previous release could not be put back: no"
+        in caught.value.what
+    )
     assert place.deployer().history()[-1].outcome == "unfinished"
     place.play.problem = lambda: ""
     place.cluster.broken.clear()
@@ -254,9 +304,12 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
-def test_where_nothing_has_changed_there_is_nothing_to_put_back(place: FakePlace, kind: str) -> None:
+def test_where_nothing_has_changed_there_is_nothing_to_put_back(
+    place: FakePlace, kind: str
+) -> None:
     """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
-    before, service = template(place), deepcopy(place.found("Service"))
+    before = template(place)
+    service = deepcopy(place.found("Service"))
     place.cluster.denied.add(("patch", kind))
     with pytest.raises(ClusterForbidden) as caught:
         place.apply(place.release("b"))

@@ -28,7 +28,9 @@ def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> N
     assert isinstance(lease, Held)
 
     def written() -> int:
-        return sum(asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked)
+        return sum(
+            asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked
+        )
 
     changes.around.surround(Serving("main"))
     changes.roll("main", a, 2)
@@ -61,7 +63,9 @@ def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakePlace, a: Rel
         ({"replicas": 3, "autoscale": {"at_most": 6}}, None, 3),
     ],
 )
-def test_how_many_replicas_shall_serve(place: FakePlace, a: Release, settings: dict[str, Any], chosen: int | None, count: int) -> None:
+def test_how_many_replicas_shall_serve(
+    place: FakePlace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
+) -> None:
     """As the settings say, unless somebody else chose; an autoscaler within its bounds."""
     place.changes().roll("main", a, 2)
     if chosen:
@@ -69,7 +73,9 @@ def test_how_many_replicas_shall_serve(place: FakePlace, a: Release, settings: d
     assert place.changes(**settings).count() == count
 
 
-def test_a_side_without_replicas_says_nothing_about_their_number(place: FakePlace, a: Release) -> None:
+def test_a_side_without_replicas_says_nothing_about_their_number(
+    place: FakePlace, a: Release
+) -> None:
     """It is the settings that say it."""
     assert place.changes(replicas=3).count() == 3
     changes = place.changes()
@@ -81,7 +87,11 @@ def test_a_side_without_replicas_says_nothing_about_their_number(place: FakePlac
 
 def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: Release) -> None:
     """In whatever object; not by who asked, nor by the side."""
-    same = {place.changes().settings(a), place.changes(lock_wait=9.0).settings(a), place.changes(strategy="canary").settings(a)}
+    same = {
+        place.changes().settings(a),
+        place.changes(lock_wait=9.0).settings(a),
+        place.changes(strategy="canary").settings(a),
+    }
     assert len(same) == 1
     others: list[dict[str, Any]] = [
         {"replicas": 3},
@@ -90,7 +100,16 @@ def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: 
         {"resources": {"cpu": "1"}},
         {"autoscale": {"at_most": 3}},
     ]
-    assert len({place.changes().settings(b), *same, *(place.changes(**changed).settings(a) for changed in others)}) == 7
+    assert (
+        len(
+            {
+                place.changes().settings(b),
+                *same,
+                *(place.changes(**changed).settings(a) for changed in others),
+            }
+        )
+        == 7
+    )
 
 
 def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> None:
@@ -98,21 +117,36 @@ def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> No
     changes = place.changes(**WHOLE)
     changes.roll("main", a, 2)
     made = {item["kind"]: item for item in changes.rendered("main", a, attempt(7, a))}
-    assert made.keys() == {"ServiceAccount", "Service", "Ingress", "PodDisruptionBudget", "HorizontalPodAutoscaler", "Deployment"}
+    assert made.keys() == {
+        "ServiceAccount",
+        "Service",
+        "Ingress",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+        "Deployment",
+    }
     assert '"id":7,' in made["Deployment"]["metadata"]["annotations"][RELEASE]
     assert made["Deployment"]["metadata"]["annotations"][CAUSE].startswith("release 7: ")
 
 
-@pytest.mark.parametrize(("settings", "count"), [({}, 2), ({"replicas": 3}, 3), ({"autoscale": {"at_most": 6}}, 4)])
-def test_a_number_that_others_chose_can_be_taken_back(place: FakePlace, a: Release, settings: dict[str, Any], count: int) -> None:
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, 2), ({"replicas": 3}, 3), ({"autoscale": {"at_most": 6}}, 4)]
+)
+def test_a_number_that_others_chose_can_be_taken_back(
+    place: FakePlace, a: Release, settings: dict[str, Any], count: int
+) -> None:
     """By applying what is rendered; an autoscaler's is its own."""
     place.changes().roll("main", a, 2)
     place.scale(4)
     rendered = place.changes(**settings).rendered("main", a, None)
-    assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [count]
+    assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [
+        count
+    ]
 
 
-def test_a_number_that_others_chose_is_told(place: FakePlace, a: Release, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_number_that_others_chose_is_told(
+    place: FakePlace, a: Release, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whoever changes the settings must not wonder."""
     caplog.set_level(logging.INFO)
     place.changes().roll("main", a, 2)

@@ -120,7 +120,9 @@ def test_a_number_that_others_own_is_left_to_them_where_requests_are_answered(
     assert place.found("Deployment")["spec"]["replicas"] == 4
 
 
-def test_a_number_that_others_own_counts_for_nothing_where_none_are(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_number_that_others_own_counts_for_nothing_where_none_are(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """The side is made anew."""
     changes = place.changes()
     changes.around.point(Serving("main"))
@@ -135,7 +137,14 @@ def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: 
     """With its owner, and nothing changed; also if they own the number as well."""
     changes = place.changes()
     changes.roll("main", a, 2)
-    place.cluster.other({"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 4, "revisionHistoryLimit": 3}}, "grace")
+    place.cluster.other(
+        {
+            "kind": "Deployment",
+            "metadata": {"name": NAME},
+            "spec": {"replicas": 4, "revisionHistoryLimit": 3},
+        },
+        "grace",
+    )
     before = deepcopy(place.found("Deployment")["spec"])
     with pytest.raises(FieldConflict) as caught:
         changes.roll("main", b, 2)
@@ -146,7 +155,9 @@ def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: 
 # --- the switch
 
 
-def test_requests_go_to_a_side_alone_when_it_is_done(place: FakePlace, a: Release, b: Release) -> None:
+def test_requests_go_to_a_side_alone_when_it_is_done(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """And nodes have had the time to hear of it."""
     changes = place.changes(autoscale={"at_most": 4})
     changes.roll("main", a, 2)
@@ -156,10 +167,14 @@ def test_requests_go_to_a_side_alone_when_it_is_done(place: FakePlace, a: Releas
         changes.switch(name, release)  # type: ignore[arg-type]
         assert place.answers() == {code}
         assert place.cluster.seconds() - began >= 2
-        assert place.found("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == place.rendering().named(name)  # type: ignore[arg-type]
+        assert place.found("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"][
+            "name"
+        ] == place.rendering().named(name)  # type: ignore[arg-type]
 
 
-def test_a_switch_is_not_done_while_others_get_requests(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_switch_is_not_done_while_others_get_requests(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """Nor while a replica gets none."""
     changes = place.changes()
     changes.roll("main", a, 2)
@@ -187,12 +202,15 @@ def test_a_service_that_does_not_find_its_replicas_is_told(place: FakePlace, a: 
 # --- going
 
 
-def test_a_side_that_is_emptied_keeps_its_revisions(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_side_that_is_emptied_keeps_its_revisions(
+    place: FakePlace, a: Release, b: Release
+) -> None:
     """It is what it was, without replicas: nothing that came in between makes a revision of it."""
     changes = place.changes()
     changes.roll("main", a, 2)
     changes.roll("main", b, 2)
-    sets, template = _sets(place), deepcopy(place.found("Deployment")["spec"]["template"])
+    sets = _sets(place)
+    template = deepcopy(place.found("Deployment")["spec"]["template"])
     place.changes(resources={"memory": "1Gi"}).empty(side(changes))
     assert place.pods() == set()
     assert place.found("Deployment")["spec"]["replicas"] == 0
