@@ -9,20 +9,20 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from deploy.cli import output as console
+from deploy.cli import output
 
 if TYPE_CHECKING:
-    from deploy.context import Site
+    from deploy.context import ReleaseContext
 
 # An application in a folder of its own is released from there; everywhere else it is the one beside this file.
 HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
 RECORDS = ".twinship/records"
 
 
-def _site(env: str = "") -> Site:
-    from deploy.context import Site
+def _site(env: str = "") -> ReleaseContext:
+    from deploy.context import ReleaseContext
 
-    return Site(HERE, env)
+    return ReleaseContext(HERE, env)
 
 
 @task(
@@ -31,30 +31,30 @@ def _site(env: str = "") -> Site:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what a release needs on this machine and what is missing; change nothing."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.doctor(_site(env), json=json)
+    commands.doctor(_site(env), json=json)
 
 
 @task(help={"env": "environment of pipeline.toml, by default `local` or the first"})
-@console.task_body
+@output.task_body
 def up(_: Context, env: str = "") -> None:
     """Install and start what a release needs on this machine."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.up(_site(env))
+    commands.up(_site(env))
 
 
 @task(help={"purge": "also forget the history and the local registry's images"})
-@console.task_body
+@output.task_body
 def down(_: Context, purge: bool = False) -> None:
     """Stop what `up` and releases started on this machine."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.down(_site(), purge=purge)
+    commands.down(_site(), purge=purge)
 
 
 @task(
@@ -64,30 +64,30 @@ def down(_: Context, purge: bool = False) -> None:
     },
     optional=["sample"],
 )
-@console.task_body
+@output.task_body
 def publish(_: Context, directory: str = "", sample: str = "") -> None:
     """Make a model a version of the store, and the latest one."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.publish(_site(), directory, sample)
+    commands.publish(_site(), directory, sample)
 
 
 @task(name="list", help={"json": "print JSON"})
-@console.task_body
+@output.task_body
 def list_(_: Context, json: bool = False) -> None:
     """List the published versions of the model."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.list_models(_site(), json=json)
+    commands.list_models(_site(), json=json)
 
 
 @task(help={"version": "a published version, or `latest`"})
-@console.task_body
+@output.task_body
 def show(_: Context, version: str = "latest") -> None:
     """Print the manifest of a published version."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.show_model(_site(), version)
+    commands.show_model(_site(), version)
 
 
 @task(
@@ -97,12 +97,12 @@ def show(_: Context, version: str = "latest") -> None:
         "records": "folder to write model.json to",
     }
 )
-@console.task_body
+@output.task_body
 def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) -> None:
     """Bring a model into the cache, as the layer in which it is shipped."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.fetch(_site(env), model, HERE / records)
+    commands.fetch(_site(env), model, HERE / records)
 
 
 @task(
@@ -111,12 +111,12 @@ def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) ->
         "records": "folder to write app.json to",
     }
 )
-@console.task_body
+@output.task_body
 def build(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Build the app image, if no machine has built these files before."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.build(_site(env), HERE / records)
+    commands.build(_site(env), HERE / records)
 
 
 @task(
@@ -125,12 +125,12 @@ def build(_: Context, env: str = "", records: str = RECORDS) -> None:
         "records": "folder with app.json and model.json; image.json is written there",
     }
 )
-@console.task_body
+@output.task_body
 def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Join app and model, run the image, play its golden cases."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.smoke(_site(env), HERE / records)
+    commands.smoke(_site(env), HERE / records)
 
 
 @task(
@@ -139,12 +139,12 @@ def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
         "records": "folder with image.json; release.json is written there",
     }
 )
-@console.task_body
+@output.task_body
 def push(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Push the joined image to the environment's registry."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.push(_site(env), HERE / records)
+    commands.push(_site(env), HERE / records)
 
 
 @task(
@@ -154,12 +154,12 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False) -> None:
     """Make the pushed release serve, prove it, take it back if it fails."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.deploy(_site(env), HERE / records, json=json)
+    commands.deploy(_site(env), HERE / records, json=json)
 
 
 @task(
@@ -168,12 +168,12 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
     """Play the golden cases through the front door."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.verify(_site(env), json=json)
+    commands.verify(_site(env), json=json)
 
 
 @task(
@@ -184,14 +184,14 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def release(
     _: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
     """Bring the newest code and the newest model to the front door."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.release(_site(env), model, dry_run=dry_run, json=json)
+    commands.release(_site(env), model, dry_run=dry_run, json=json)
 
 
 @task(
@@ -202,12 +202,12 @@ def release(
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool = False) -> None:
     """Go back to an earlier release, or to its model or code alone."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.rollback(_site(env), to, only, json=json)
+    commands.rollback(_site(env), to, only, json=json)
 
 
 @task(
@@ -217,12 +217,12 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
     """Ship what serves in one environment to another: the same digest, never rebuilt."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.promote(_site(to), _site(from_), json=json)
+    commands.promote(_site(to), _site(from_), json=json)
 
 
 @task(
@@ -232,12 +232,12 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
         "json": "print JSON",
     },
 )
-@console.task_body
+@output.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     """Let the canary that is held take over now."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.promote_canary(_site(env), json=json)
+    commands.promote_canary(_site(env), json=json)
 
 
 @task(
@@ -246,12 +246,12 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
     """Give up the canary that is held; the previous release serves on."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.abort(_site(env), json=json)
+    commands.abort(_site(env), json=json)
 
 
 @task(
@@ -260,12 +260,12 @@ def abort(_: Context, env: str = "", json: bool = False) -> None:
         "records": "folder with release.json; without it, what should serve there is rendered",
     }
 )
-@console.task_body
+@output.task_body
 def render(_: Context, env: str = "", records: str = "") -> None:
     """Print the Kubernetes objects of an environment as YAML."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.render(_site(env), records)
+    commands.render(_site(env), records)
 
 
 @task(
@@ -274,12 +274,12 @@ def render(_: Context, env: str = "", records: str = "") -> None:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
     """List what was released: who, when, commit, model, digest, outcome."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.history(_site(env), json=json)
+    commands.history(_site(env), json=json)
 
 
 @task(
@@ -288,12 +288,12 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
         "json": "print JSON",
     }
 )
-@console.task_body
+@output.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
     """Tell what serves now, and how its replicas are."""
-    from deploy.cli import commands as desk
+    from deploy.cli import commands
 
-    desk.status(_site(env), json=json)
+    commands.status(_site(env), json=json)
 
 
 namespace = Collection(

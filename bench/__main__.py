@@ -161,7 +161,7 @@ def require_room(folder: Path, scale: Scale) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(
-            f"the benchmark needs {progress.size(needed)} of disk, {folder} has {progress.size(free)}; set TMPDIR, or use --quick"
+            f"the benchmark needs {progress.format_size(needed)} of disk, {folder} has {progress.format_size(free)}; set TMPDIR, or use --quick"
         )
 
 
@@ -338,7 +338,7 @@ def machine() -> Machine:
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
         engine=f"Docker {host.connect().version}",
-        docker=f"{docker('--version').strip()}, {'BuildKit' if buildkit.command() else 'classic builder'}",
+        docker=f"{docker('--version').strip()}, {'BuildKit' if buildkit.find_command() else 'classic builder'}",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from bench.figures import Aim, Case, Measured, Rolled, Spread
-from deploy.progress import size
+from deploy.progress import format_size
 
 _JUDGED_MODEL = "model-250000000"
 UNCHANGED_SECONDS = 2.0
@@ -36,7 +36,7 @@ def _judged(measured: Measured) -> Iterator[Aim]:
             yield _model(case)
     if measured.transfer:
         ratio = median(measured.transfer.ratios)
-        promise = f"pushing {size(measured.transfer.size)} takes at most {TIMES_A_PUT} times one plain streamed PUT"
+        promise = f"pushing {format_size(measured.transfer.size)} takes at most {TIMES_A_PUT} times one plain streamed PUT"
         yield Aim(promise=promise, found=f"{ratio:.2f} times", met=ratio <= TIMES_A_PUT)
     if measured.cases:
         yield _memory(measured.cases)
@@ -60,7 +60,7 @@ def _unchanged(case: Case) -> Iterator[Aim]:
     )
     stored = max(run.stored for run in case.suite)
     received = max(run.received for run in case.suite)
-    found = f"{size(stored)}, and {size(received)} of questions"
+    found = f"{format_size(stored)}, and {format_size(received)} of questions"
     yield Aim(
         promise="nothing changed: 0 bytes uploaded",
         found=found,
@@ -71,7 +71,7 @@ def _unchanged(case: Case) -> Iterator[Aim]:
 def _code(case: Case) -> Iterator[Aim]:
     read = max(case.weights_read, default=None)
     found = (
-        f"{size(read)} of {size(case.model)}"
+        f"{format_size(read)} of {format_size(case.model)}"
         if read is not None
         else "not seen: `TMPDIR` is in memory"
     )
@@ -84,7 +84,7 @@ def _code(case: Case) -> Iterator[Aim]:
     received = max(run.received for run in case.suite)
     yield Aim(
         promise="code changed: no byte of the model is sent",
-        found=f"{size(received)} in all",
+        found=f"{format_size(received)} in all",
         met=received < case.model / 10,
     )
 
@@ -100,8 +100,8 @@ def _model(case: Case) -> Aim:
 def _memory(cases: tuple[Case, ...]) -> Aim:
     largest = max(cases, key=lambda case: case.model).model
     peak = max(run.peak for case in cases for run in case.suite)
-    promise = f"memory of the suite stays below {size(SUITE_MEMORY)}, with models of up to {size(largest)}"
-    return Aim(promise=promise, found=size(peak), met=peak < SUITE_MEMORY)
+    promise = f"memory of the suite stays below {format_size(SUITE_MEMORY)}, with models of up to {format_size(largest)}"
+    return Aim(promise=promise, found=format_size(peak), met=peak < SUITE_MEMORY)
 
 
 def _rolled(rolled: Rolled) -> Iterator[Aim]:

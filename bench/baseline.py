@@ -54,7 +54,7 @@ class Baseline:
         # Another label than the suite's, so that neither finds the other's layers in the build cache.
         mark(self.folder / "Dockerfile", self.ground.label)
 
-    def lay_model(self, found: manifest.Manifest) -> None:
+    def lay_model(self, found: manifest.ModelManifest) -> None:
         """Brings a model of the ground's store into the context, in the form that the suite ships."""
         target = self.folder / "model"
         shutil.rmtree(target, ignore_errors=True)

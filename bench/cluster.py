@@ -16,7 +16,7 @@ from bench.figures import Arrival, Clustered
 from bench.ground import Ground
 from bench.load import Load
 from bench.rollouts import Deployer, Step
-from deploy.clients.kubernetes.client import KubeCluster, connected
+from deploy.clients.kubernetes.client import KubeCluster, connect
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Plan:
 @contextmanager
 def served(made: Ground, kubeconfig: str) -> Iterator[Deployer]:
     """A ground's application, on the cluster of a kubeconfig, with the first model; all of it is gone afterwards."""
-    cluster = connected(kubeconfig, "", NAMESPACE)
+    cluster = connect(kubeconfig, "", NAMESPACE)
     variables = made.variables | {
         f"{_KEY}REGISTRY": made.registry,
         f"{_KEY}KUBECONFIG": kubeconfig,
@@ -73,7 +73,7 @@ def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
     """Takes ten rollouts under load, then some with nobody asking, whose replicas are timed."""
     with served(made, kubeconfig) as deployer:
         host, port = _way_in(
-            connected(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}"
+            connect(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}"
         )
         load = Load(
             host,

@@ -18,12 +18,11 @@ from pathlib import Path
 
 from bench import meters
 from bench.application import Application, free_port
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.clients.stores import object_store as store
 from deploy.image import wheels
-from deploy.machine import host
-from deploy.machine import services as parts
+from deploy.machine import host, services
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.settings.reading import Settings
@@ -91,11 +90,11 @@ class Ground:
     @property
     def base(self) -> str:
         """The image that the application's image is built from."""
-        return parts.base(self.engine, self.settings.image)
+        return services.ensure_base_image(self.engine, self.settings.image)
 
-    def published(self, version: str = model.LATEST) -> manifest.Manifest:
+    def published(self, version: str = model.LATEST) -> manifest.ModelManifest:
         """The manifest of a version of the model in the ground's store."""
-        return model.described_in(self._store, self.settings.model.name, version)
+        return model.read_manifest(self._store, self.settings.model.name, version)
 
     def file(self, entry: manifest.ModelFile) -> Path:
         """Where the store keeps a file of a model."""
@@ -103,17 +102,17 @@ class Ground:
             self.application.folder / self.settings.model.store / "blobs" / "sha256" / entry.sha256
         )
 
-    def layer(self, found: manifest.Manifest) -> Path:
+    def layer(self, found: manifest.ModelManifest) -> Path:
         """Where the cache keeps the layer of a model that was released."""
-        blobs = Blobs(self.application.home)
-        known = model.cached_layer(found.model, blobs, self.settings.model.mount)
+        cache = Cache(self.application.home)
+        known = model.find_cached_layer(found.model, cache, self.settings.model.mount)
         if known is None:
             raise LookupError(f"{found.model} was never fetched")
-        return blobs.path(known.digest)
+        return cache.path(known.digest)
 
     @property
     def _store(self) -> store.Store:
-        return store.opened(self.settings.model.store, self.application.folder)
+        return store.open_store(self.settings.model.store, self.application.folder)
 
     def tally(self) -> Tally:
         """What the registry holds and has moved until now."""
@@ -163,8 +162,8 @@ def ground(folder: Path, packages: Path) -> Iterator[Ground]:
         address, container = _registry(engine, application, label)
         yield Ground(application, engine, label, address, container)
     finally:
-        engine.forget({LABEL: "yes", APP: application.name})
-        engine.forget({BENCH: label})
+        engine.remove_labelled({LABEL: "yes", APP: application.name})
+        engine.remove_labelled({BENCH: label})
         _remove_images(label)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -173,7 +172,9 @@ def packages_of(folder: Path, application: Path) -> Path:
     """Downloads an application's locked packages once, into a cache for all grounds."""
     settings = Settings.read(application, {})
     if settings.image.wheels:
-        wheels.download(settings.image.wheels, application, host.connect().machine, Blobs(folder))
+        wheels.download(
+            settings.image.wheels, application, host.connect().architecture, Cache(folder)
+        )
     return folder
 
 
@@ -201,7 +202,7 @@ def _registry(engine: Engine, application: Application, label: str) -> tuple[str
     made = engine.create(
         Spec(
             name=name,
-            image=parts.image(engine, settings.image),
+            image=services.ensure_services_image(engine, settings.image),
             labels=labels,
             command=("docker-registry", "serve", "/etc/docker/registry/config.yml"),
             network="bridge",

@@ -14,7 +14,7 @@ from bench.baseline import Baseline
 from bench.figures import Case, Run
 from bench.ground import Ground
 from deploy.model import manifest
-from deploy.progress import seconds
+from deploy.progress import format_seconds
 from sample import standin
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,9 @@ def _pair(turn: int, mine: Callable[[], Run], other: Callable[[], Run]) -> tuple
         ours = mine()
         theirs = other()
     log.info(
-        "    suite %s, docker build and push %s", seconds(ours.seconds), seconds(theirs.seconds)
+        "    suite %s, docker build and push %s",
+        format_seconds(ours.seconds),
+        format_seconds(theirs.seconds),
     )
     return ours, theirs
 
@@ -163,7 +165,7 @@ def firsts(pairs: Sequence[tuple[Run, Run]], size: int) -> Case:
     return _case("first", "first release", size, pairs)
 
 
-def weight(found: manifest.Manifest) -> int:
+def weight(found: manifest.ModelManifest) -> int:
     """The bytes of a model's files."""
     return sum(entry.size for entry in found.files)
 

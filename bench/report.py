@@ -19,7 +19,7 @@ from bench.figures import (
     Spread,
     Taken,
 )
-from deploy.progress import size
+from deploy.progress import format_size
 
 RELEASES = "releases.png"
 STAGES = "stages.png"
@@ -86,7 +86,7 @@ def _machine(machine: Machine) -> Iterator[str]:
         (
             ("system", machine.system),
             ("processor", f"{machine.cores} cores, {machine.processor}"),
-            ("memory", size(machine.memory)),
+            ("memory", format_size(machine.memory)),
             ("Python", machine.python),
             ("container engine", machine.engine),
             ("docker command line", machine.docker),
@@ -131,8 +131,8 @@ def _times(case: Case) -> tuple[str, ...]:
         _seconds(run.pushed for run in case.suite),
         _seconds(run.seconds for run in case.suite),
         _seconds(run.seconds for run in case.docker),
-        size(median(run.received for run in case.suite)),
-        size(median(run.received for run in case.docker)),
+        format_size(median(run.received for run in case.suite)),
+        format_size(median(run.received for run in case.docker)),
     )
 
 
@@ -143,8 +143,12 @@ def _costs(case: Case) -> tuple[str, ...]:
 def _cost(runs: tuple[Run, ...]) -> tuple[str, ...]:
     used = [run.engine_cpu for run in runs if run.engine_cpu is not None]
     held = [run.engine_peak for run in runs if run.engine_peak is not None]
-    engine = f"{median(used):.1f} s, {size(max(held))}" if used and held else "not seen"
-    return size(max(run.peak for run in runs)), f"{median(run.cpu for run in runs):.1f} s", engine
+    engine = f"{median(used):.1f} s, {format_size(max(held))}" if used and held else "not seen"
+    return (
+        format_size(max(run.peak for run in runs)),
+        f"{median(run.cpu for run in runs):.1f} s",
+        engine,
+    )
 
 
 def _others(measured: Measured) -> Iterator[str]:
@@ -159,7 +163,7 @@ def _others(measured: Measured) -> Iterator[str]:
             strict=True,
         )
         yield from _table(
-            (size(transfer.size), "seconds", "MB a second"),
+            (format_size(transfer.size), "seconds", "MB a second"),
             ((who, taken, f"{rate:.0f}") for who, taken, rate in rows),
         )
     if measured.listing:

@@ -26,7 +26,7 @@ from bench.figures import Burst, Served
 from bench.ground import BENCH, Ground
 from bench.load import Load, summed
 from deploy.clients.docker.protocol import Spec
-from deploy.targets.docker.proxy import Door
+from deploy.targets.docker.proxy import Proxy
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def _servers(ground: Ground) -> Iterator[tuple[Server, ...]]:
     """The front door as it is, and beside it containers of the image that serves there."""
     image = ground.replicas()[0].image
     replicas = ground.settings.environment("local").replicas
-    door = Door(ground.engine, ground.door().id)
+    door = Proxy(ground.engine, ground.door().id)
     slots = [number for number, slot in door.slots().items() if slot.admitted]
     labels = {BENCH: ground.label, "dev.twinship.bench.kind": "server"}
     ports = {name: free_port() for name in ("one replica, no proxy", *_COMMANDS)}
@@ -161,10 +161,10 @@ def _servers(ground: Ground) -> Iterator[tuple[Server, ...]]:
         )
     finally:
         _admit(door, slots, len(slots))
-        ground.engine.forget(labels)
+        ground.engine.remove_labelled(labels)
 
 
-def _admit(door: Door, slots: Sequence[int], count: int) -> None:
+def _admit(door: Proxy, slots: Sequence[int], count: int) -> None:
     """Lets requests into that many of the slots."""
     for index, slot in enumerate(slots):
         door.admit(slot, "ready" if index < count else "drain")

@@ -24,7 +24,7 @@ from typing import BinaryIO, Self
 from urllib.parse import quote, unquote
 
 from deploy.errors import BlobCorrupt, DiskFull
-from deploy.machine.process import Owner, has_ended, machine
+from deploy.machine.process import ProcessId, has_ended, machine_id
 
 CHUNK = 1 << 20
 _STALE_SECONDS = 24 * 3600.0
@@ -36,12 +36,12 @@ class BlobWriter:
     Leaving the `with` block without `keep` removes it.
     """
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
         self._hash = hashlib.sha256()
-        with room_for(blobs.root):
+        with translate_full_disk(cache.root):
             self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
-                dir=blobs.temporary, prefix=_mark(), delete=False
+                dir=cache.temporary, prefix=_mark(), delete=False
             )
         self.size = 0
 
@@ -51,7 +51,7 @@ class BlobWriter:
         Raises:
             DiskFull: the cache's file system has no room.
         """
-        with room_for(self._blobs.root):
+        with translate_full_disk(self._cache.root):
             self._file.write(data)
         self._hash.update(data)
         self.size += len(data)
@@ -62,22 +62,22 @@ class BlobWriter:
         """The digest of what has been written so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
-    def keep(self) -> str:
+    def commit(self) -> str:
         """Puts the bytes into the cache under their digest, which it returns.
 
         Raises:
             DiskFull: the cache's file system has no room.
         """
-        self.place(self._blobs.path(self.digest))
+        self.target(self._cache.path(self.digest))
         return self.digest
 
-    def place(self, target: Path) -> None:
+    def target(self, target: Path) -> None:
         """Gives the bytes their final name, at once or not at all; nothing can be written after it.
 
         Raises:
             DiskFull: the cache's file system has no room.
         """
-        with room_for(self._blobs.root):
+        with translate_full_disk(self._cache.root):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -97,7 +97,7 @@ class BlobWriter:
         Path(self._file.name).unlink(missing_ok=True)
 
 
-class Blobs:
+class Cache:
     """The cache below one folder, which is made if it is missing.
 
     Args:
@@ -107,7 +107,7 @@ class Blobs:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.temporary = root / "tmp"
-        with room_for(root):
+        with translate_full_disk(root):
             for folder in (root / "blobs" / "sha256", root / "notes", self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -159,7 +159,7 @@ class Blobs:
         """Keeps small bytes and returns their digest."""
         with self.writer() as writer:
             writer.write(data)
-            return writer.keep()
+            return writer.commit()
 
     def writer(self) -> BlobWriter:
         """A new blob, to be used as a context."""
@@ -172,7 +172,7 @@ class Blobs:
         Raises:
             DiskFull: the cache's file system has no room.
         """
-        with room_for(self.root):
+        with translate_full_disk(self.root):
             made = tempfile.TemporaryDirectory(
                 dir=self.temporary, prefix=_mark(), ignore_cleanup_errors=True
             )
@@ -183,16 +183,16 @@ class Blobs:
         """Forgets bytes that turned out not to be what they are called."""
         self.path(digest).unlink(missing_ok=True)
 
-    def note(self, kind: str, name: str, text: str) -> None:
+    def write_note(self, kind: str, name: str, text: str) -> None:
         """Keeps a small record, replacing the one of that name at once or not at all."""
         target = self._note(kind, name)
         with self.writer() as writer:
             writer.write(text.encode())
-            with room_for(self.root):
+            with translate_full_disk(self.root):
                 target.parent.mkdir(exist_ok=True)
-            writer.place(target)
+            writer.target(target)
 
-    def noted(self, kind: str, name: str) -> str | None:
+    def read_note(self, kind: str, name: str) -> str | None:
         """The record of that name, if one was kept."""
         try:
             return self._note(kind, name).read_text(encoding="utf-8")
@@ -221,9 +221,7 @@ class Blobs:
 
 def _mark() -> str:
     """How the names begin of what this process has under way."""
-    return (
-        f"{quote(str(replace(Owner.current(), person='')), safe='')}@{quote(machine(), safe='')}@"
-    )
+    return f"{quote(str(replace(ProcessId.current(), person='')), safe='')}@{quote(machine_id(), safe='')}@"
 
 
 def _is_left(path: Path) -> bool:
@@ -233,7 +231,7 @@ def _is_left(path: Path) -> bool:
 
 
 @contextmanager
-def room_for(place: Path) -> Iterator[None]:
+def translate_full_disk(place: Path) -> Iterator[None]:
     """Turns "no space left" into an error that says where.
 
     Raises:

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deploy.cache import Blobs
-from deploy.clients.docker.container import Trials, trial
+from deploy.cache import Cache
+from deploy.clients.docker.container import StartContainer, throwaway_container
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.oci.client import HttpRegistry, Registry
@@ -25,9 +25,8 @@ from deploy.clients.stores import object_store as store
 from deploy.clock import REAL, Clock
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
-from deploy.machine import services as parts
-from deploy.machine import setup as platform
-from deploy.machine.host import HERE, Host, is_loopback
+from deploy.machine import services, setup
+from deploy.machine.host import THIS_MACHINE, Host, is_loopback
 from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import Model
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Site:
+class ReleaseContext:
     """An application as it stands in a folder, and an environment that it is released to.
 
     Args:
@@ -53,30 +52,30 @@ class Site:
         SettingsInvalid: the configuration has problems, or no such environment.
     """
 
-    def __init__(self, directory: Path, environment: str, here: Host = HERE) -> None:
+    def __init__(self, directory: Path, environment: str, here: Host = THIS_MACHINE) -> None:
         self.directory = directory
         self.settings = Settings.read(directory, os.environ)
         self.environment = environment or self.settings.default_environment
         self.env = self.settings.environment(self.environment)
         self.here = here
-        self.trials: Trials = trial
+        self.trials: StartContainer = throwaway_container
         self.play: golden.Play = golden.play
         self.clock: Clock = REAL
 
     @cached_property
-    def blobs(self) -> Blobs:
+    def cache(self) -> Cache:
         """This machine's cache."""
-        return Blobs(platform.home())
+        return Cache(setup.cache_folder())
 
     @cached_property
     def store(self) -> store.Store:
         """The model store."""
-        return store.opened(self.settings.model.store, self.directory)
+        return store.open_store(self.settings.model.store, self.directory)
 
     @cached_property
     def engine(self) -> Engine:
         """The container engine, with all that a release needs beside it."""
-        return platform.up(self.settings, self.environment, self.here)
+        return setup.up(self.settings, self.environment, self.here)
 
     @property
     def repository(self) -> str:
@@ -106,9 +105,9 @@ class Site:
             SettingsInvalid: a named variable is not set.
             RegistryDenied: the Docker configuration cannot be read.
         """
-        from deploy.clients.oci.login import configured
+        from deploy.clients.oci.login import find_login
 
-        return self._named_login() or configured(self.env.registry)
+        return self._named_login() or find_login(self.env.registry)
 
     def _named_login(self) -> Login | None:
         named = self.env.username and self.env.password
@@ -159,7 +158,7 @@ class Site:
             self.settings.app,
             self.environment,
             env,
-            parts=lambda: parts.image(engine, self.settings.image, self.here),
+            parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
             free=self.here.require_free if engine.local else lambda _address, _port: None,
         )
@@ -183,7 +182,7 @@ class Site:
 
         rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
         self.cluster.require()
-        size = cache(lambda item: registry.size(item, self.registry, self.blobs))
+        size = cache(lambda item: registry.pull_size(item, self.registry, self.cache))
         return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
 
     @cached_property

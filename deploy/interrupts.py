@@ -28,14 +28,14 @@ def stop(number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def heard() -> Iterator[None]:
+def handle_sigterm() -> Iterator[None]:
     """Has SIGTERM end a `with` block as Ctrl-C does: with an exception, on whose way out things are put right."""
     with _handled(stop, signal.SIGTERM):
         yield
 
 
 @contextmanager
-def held(doing: str) -> Iterator[None]:
+def defer_signals(doing: str) -> Iterator[None]:
     """Has both signals come too late while a `with` block lasts; the same one again goes through at once.
 
     The one need not insist on the other: a runner that asks with both has asked once.
@@ -49,7 +49,7 @@ def held(doing: str) -> Iterator[None]:
         if number in asked:
             stop(number, frame)
         asked.add(number)
-        progress.note(f"{doing}; {_CALLED[signal.Signals(number)]} again stops at once")
+        progress.report(f"{doing}; {_CALLED[signal.Signals(number)]} again stops at once")
 
     with _handled(wait, *_CALLED):
         yield

@@ -10,24 +10,24 @@ import time
 
 from deploy import progress, smoke, source
 from deploy.clients.docker import buildkit
-from deploy.context import Site
+from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
 from deploy.image import join as image
 from deploy.image import registry
-from deploy.image.export import export
+from deploy.image.export import export_image
 from deploy.image.wheels import download
 from deploy.machine import process as owner
-from deploy.machine import services as parts
+from deploy.machine import services
 from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
 from deploy.rollout import apply as rollout
-from deploy.rollout.history import Only, to_go_back_to
+from deploy.rollout.history import Only, choose_rollback
 
 log = logging.getLogger(__name__)
 
 
-class Released(Record):
+class ReleaseResult(Record):
     """What a release came to: the rollout that serves, its proof, and whether anything had to change."""
 
     rollout: Rollout
@@ -38,32 +38,32 @@ class Released(Record):
 # --- stages
 
 
-def fetch(site: Site, version: str) -> ModelLayer:
+def fetch(site: ReleaseContext, version: str) -> ModelLayer:
     """Resolves a model version and makes sure that its layer is at hand: in the registry, or else in the cache."""
     return _fetched(site, site.resolve(version))
 
 
-def _fetched(site: Site, wanted: Model) -> ModelLayer:
-    found = known_layer(site, wanted)
+def _fetched(site: ReleaseContext, wanted: Model) -> ModelLayer:
+    found = find_layer(site, wanted)
     if found:
-        log.info("model  %s, %s, nothing to fetch", wanted, progress.size(found.size))
+        log.info("model  %s, %s, nothing to fetch", wanted, progress.format_size(found.size))
         return found
     started = time.monotonic()
-    fetched = model.fetch(wanted, site.store, site.blobs, site.settings.model.mount)
+    fetched = model.fetch(wanted, site.store, site.cache, site.settings.model.mount)
     log.info(
         "model  %s, %s, fetched in %s",
         wanted,
-        progress.size(fetched.size),
-        progress.seconds(time.monotonic() - started),
+        progress.format_size(fetched.size),
+        progress.format_seconds(time.monotonic() - started),
     )
     return fetched
 
 
-def known_layer(site: Site, wanted: Model) -> ModelLayer | None:
+def find_layer(site: ReleaseContext, wanted: Model) -> ModelLayer | None:
     """The model's layer, if its bytes are in the cache or the registry."""
     mount = site.settings.model.mount
-    cached = model.cached_layer(wanted, site.blobs, mount)
-    if cached and site.blobs.has(cached.digest, cached.size):
+    cached = model.find_cached_layer(wanted, site.cache, mount)
+    if cached and site.cache.has(cached.digest, cached.size):
         return cached
     found = (
         registry.find_layer(wanted, mount, site.repository, site.registry)
@@ -71,52 +71,54 @@ def known_layer(site: Site, wanted: Model) -> ModelLayer | None:
         else None
     )
     if found:
-        model.remember(found, site.blobs, mount)
+        model.remember(found, site.cache, mount)
     return found
 
 
-def build(site: Site) -> AppImage:
+def build(site: ReleaseContext) -> AppImage:
     """The app image of the files as they are now; it is built only if no machine has built it before."""
     inputs = source.inputs(site.directory, site.settings)
-    found = known_app(site, inputs)
+    found = find_app(site, inputs)
     if found:
         log.info("code   %s, nothing to build", found.commit)
         return found
     started = time.monotonic()
-    why = image.why_build(site.settings.app.name, inputs, site.blobs)
+    why = image.why_build(site.settings.app.name, inputs, site.cache)
     log.info("code   %s, building: %s", inputs.commit, why)
     built = _built(site, inputs)
-    image.remember(built, inputs, site.blobs)
-    log.info("code   %s, built in %s", built.commit, progress.seconds(time.monotonic() - started))
+    image.remember(built, inputs, site.cache)
+    log.info(
+        "code   %s, built in %s", built.commit, progress.format_seconds(time.monotonic() - started)
+    )
     return built
 
 
-def known_app(site: Site, inputs: source.Inputs) -> AppImage | None:
+def find_app(site: ReleaseContext, inputs: source.Inputs) -> AppImage | None:
     """The app image of these inputs, if all of it is in the cache or in the registry."""
-    cached = image.built(site.settings.app.name, inputs, site.blobs)
+    cached = image.find_built(site.settings.app.name, inputs, site.cache)
     if cached:
-        config, layers, _ = image.parts(site.blobs.read(cached.manifest.digest))
-        if all(site.blobs.has(item.digest, item.size) for item in (config, *layers)):
+        config, layers, _ = image.parse_manifest(site.cache.read(cached.manifest.digest))
+        if all(site.cache.has(item.digest, item.size) for item in (config, *layers)):
             return cached
     if not site.registry_is_up:
         return None
     found = registry.find_app(
-        site.settings.app.name, inputs.key, site.repository, site.registry, site.blobs
+        site.settings.app.name, inputs.key, site.repository, site.registry, site.cache
     )
     if found:
-        image.remember(found, inputs, site.blobs)
+        image.remember(found, inputs, site.cache)
     return found
 
 
-def _built(site: Site, inputs: source.Inputs) -> AppImage:
+def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
     settings = site.settings
     engine = site.engine
-    base = parts.base(engine, settings.image, site.here)
+    base = services.ensure_base_image(engine, settings.image, site.here)
     wheels = settings.image.wheels
-    packages = download(wheels, site.directory, engine.machine, site.blobs) if wheels else ()
+    packages = download(wheels, site.directory, engine.architecture, site.cache) if wheels else ()
     tag = f"twinship/{settings.app.name}:app-{inputs.key}"
     modern = settings.image.builder == "buildkit" or (
-        settings.image.builder == "auto" and buildkit.command() is not None
+        settings.image.builder == "auto" and buildkit.find_command() is not None
     )
     builder = buildkit.build if modern else engine.build
     with source.context(inputs, packages) as context:
@@ -125,35 +127,37 @@ def _built(site: Site, inputs: source.Inputs) -> AppImage:
             dockerfile=settings.image.dockerfile,
             args={"BASE": base},
             tag=tag,
-            said=progress.note,
+            said=progress.report,
         )
-    config, layers = export(engine.save(tag), site.blobs, tag)
-    return image.described(settings.app.name, inputs.key, inputs.commit, config, layers, site.blobs)
+    config, layers = export_image(engine.save(tag), site.cache, tag)
+    return image.create_app_image(
+        settings.app.name, inputs.key, inputs.commit, config, layers, site.cache
+    )
 
 
-def join(site: Site, app: AppImage, layer: ModelLayer) -> Image:
+def join(site: ReleaseContext, app: AppImage, layer: ModelLayer) -> Image:
     """Joins the two halves; nothing but JSON moves."""
-    if not site.blobs.has(app.manifest.digest, app.manifest.size):
-        registry.bring_app(app, site.repository, site.registry, site.blobs)
-    joined = image.join(app, layer, site.settings.model.mount, site.blobs)
+    if not site.cache.has(app.manifest.digest, app.manifest.size):
+        registry.fetch_app(app, site.repository, site.registry, site.cache)
+    joined = image.join(app, layer, site.settings.model.mount, site.cache)
     log.info("image  %s", joined.digest[:19])
     return joined
 
 
-def check(site: Site, joined: Image) -> Verdict:
+def check(site: ReleaseContext, joined: Image) -> Verdict:
     """Runs exactly the joined image on the engine and plays its golden cases."""
     started = time.monotonic()
     app = site.settings.app
     held = smoke.load(
         joined,
         site.engine,
-        site.blobs,
-        lambda item: registry.bring(item, site.repository, site.registry, site.blobs),
+        site.cache,
+        lambda item: registry.fetch_blob(item, site.repository, site.registry, site.cache),
     ).id
     verdict = smoke.check(
         joined,
         held,
-        proof(site, joined),
+        golden_set(site, joined),
         site.trials,
         port=app.port,
         ready=app.ready,
@@ -162,25 +166,25 @@ def check(site: Site, joined: Image) -> Verdict:
     )
     log.info(
         "smoke  %s passed in %s",
-        progress.count(len(verdict.cases), "golden case"),
-        progress.seconds(time.monotonic() - started),
+        progress.format_count(len(verdict.cases), "golden case"),
+        progress.format_seconds(time.monotonic() - started),
     )
     return verdict
 
 
-def push(site: Site, joined: Image) -> Release:
+def push(site: ReleaseContext, joined: Image) -> Release:
     """Makes sure that the environment's registry holds the image."""
     site.start_registry()
     mount = site.settings.model.mount
     pushed = registry.push(
-        joined, site.repository, site.registry, site.blobs, mount=mount, elsewhere=site.elsewhere
+        joined, site.repository, site.registry, site.cache, mount=mount, elsewhere=site.elsewhere
     )
     log.info("push   %s@%s", pushed.repository, joined.digest[:19])
     return pushed
 
 
 def deploy(
-    site: Site,
+    site: ReleaseContext,
     release: Release,
     trigger: rollout.Trigger = "release",
     *,
@@ -192,10 +196,10 @@ def deploy(
     done = rollout.apply(
         release,
         site.target,
-        proof(site, release.image),
+        golden_set(site, release.image),
         trigger=trigger,
-        by=owner.person(),
-        run=owner.run(),
+        by=owner.current_user(),
+        run=owner.ci_run_url(),
         hold=hold,
         decided_on=decided_on,
         play=site.play,
@@ -204,42 +208,44 @@ def deploy(
         "serves %s, release %d, in %s",
         site.target.url,
         done.attempt.id,
-        progress.seconds(time.monotonic() - started),
+        progress.format_seconds(time.monotonic() - started),
     )
     return done
 
 
-def verify(site: Site) -> Verdict:
+def verify(site: ReleaseContext) -> Verdict:
     """Plays the golden cases of what should serve now through the front door.
 
     Raises:
         ReleaseUnknown: nothing was released here.
     """
-    return rollout.verify(site.view, proof(site, serving(site).attempt.release.image), site.play)
+    return rollout.verify(
+        site.view, golden_set(site, current_rollout(site).attempt.release.image), site.play
+    )
 
 
-def proof(site: Site, joined: Image) -> golden.Proof:
+def golden_set(site: ReleaseContext, joined: Image) -> golden.GoldenSet:
     """The golden cases of an image's model."""
-    return registry.proof(joined.layer, site.repository, site.registry, site.blobs)
+    return registry.read_golden_set(joined.layer, site.repository, site.registry, site.cache)
 
 
 # --- whole stories
 
 
-def release(site: Site, version: str = model.LATEST) -> Released:
+def release(site: ReleaseContext, version: str = model.LATEST) -> ReleaseResult:
     """Brings the newest code and a model to the front door; what is there already is not done again."""
     site.target, site.engine  # noqa: B018 - all that cluster and machine must have is found, or told missing, before anything else
     layer = fetch(site, version)
     joined = join(site, build(site), layer)
-    already = served_already(site, Release(image=joined, repository=site.images))
+    already = find_serving(site, Release(image=joined, repository=site.images))
     if already:
         return already
     check(site, joined)
     done = deploy(site, push(site, joined))
-    return Released(rollout=done, verdict=verify(site), changed=True)
+    return ReleaseResult(rollout=done, verdict=verify(site), changed=True)
 
 
-def served_already(site: Site, wanted: Release) -> Released | None:
+def find_serving(site: ReleaseContext, wanted: Release) -> ReleaseResult | None:
     """The rollout of exactly that release, proven again, if it serves as it should."""
     history = site.target.history()
     now = rollout.current(history)
@@ -251,12 +257,12 @@ def served_already(site: Site, wanted: Release) -> Released | None:
         or not site.target.serves(wanted)
     ):
         return None
-    verdict = rollout.verify(site.target, proof(site, wanted.image), site.play)
+    verdict = rollout.verify(site.target, golden_set(site, wanted.image), site.play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
-    return Released(rollout=now, verdict=verdict, changed=False)
+    return ReleaseResult(rollout=now, verdict=verdict, changed=False)
 
 
-def rollback(site: Site, number: int | None, only: Only | None) -> Released:
+def rollback(site: ReleaseContext, number: int | None, only: Only | None) -> ReleaseResult:
     """Goes back to an earlier release, or to its model or its code alone.
 
     Args:
@@ -271,7 +277,7 @@ def rollback(site: Site, number: int | None, only: Only | None) -> Released:
     """
     history = site.target.history()
     site.start_registry()
-    chosen = to_go_back_to(history, number, only).attempt.release
+    chosen = choose_rollback(history, number, only).attempt.release
     target = chosen if only is None else _mixed(site, history, chosen, only)
     if _is_gone(site, target):
         raise RegistryNotFound(
@@ -280,13 +286,13 @@ def rollback(site: Site, number: int | None, only: Only | None) -> Released:
             next="choose another release, or release that commit again",
         )
     done = deploy(site, target, "rollback", decided_on=history)
-    return Released(rollout=done, verdict=verify(site), changed=True)
+    return ReleaseResult(rollout=done, verdict=verify(site), changed=True)
 
 
-def _is_gone(site: Site, release: Release) -> bool:
+def _is_gone(site: ReleaseContext, release: Release) -> bool:
     """Whether the registry says that it has a release no more; where it says nothing, the image may still be where it shall serve."""
     try:
-        return not registry.holds(release, site.registry)
+        return not registry.has_release(release, site.registry)
     except RegistryNotFound:
         return True
     except RegistryError as error:
@@ -296,7 +302,9 @@ def _is_gone(site: Site, release: Release) -> bool:
         return False
 
 
-def _mixed(site: Site, history: tuple[Rollout, ...], chosen: Release, only: Only) -> Release:
+def _mixed(
+    site: ReleaseContext, history: tuple[Rollout, ...], chosen: Release, only: Only
+) -> Release:
     """The present release with one half of an earlier one; a pair that never served is tried out and pushed first."""
     served = [item.attempt.release for item in reversed(history) if item.succeeded]
     app = chosen.image.app if only == "code" else served[0].image.app
@@ -309,7 +317,7 @@ def _mixed(site: Site, history: tuple[Rollout, ...], chosen: Release, only: Only
     return push(site, joined)
 
 
-def serving(site: Site) -> Rollout:
+def current_rollout(site: ReleaseContext) -> Rollout:
     """The rollout whose release should be serving.
 
     Raises:

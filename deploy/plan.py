@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from deploy import pipeline, progress, source
-from deploy.context import Site
+from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
 from deploy.image import join as image
 from deploy.image import registry
-from deploy.machine import setup as platform
+from deploy.machine import setup
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
@@ -26,7 +26,7 @@ class Step(Record):
     moves: int | None = None
 
 
-def plan(site: Site, version: str = model.LATEST) -> tuple[Step, ...]:
+def make_plan(site: ReleaseContext, version: str = model.LATEST) -> tuple[Step, ...]:
     """The stages of a release of the newest code and that model version, as things are now.
 
     Raises:
@@ -35,32 +35,32 @@ def plan(site: Site, version: str = model.LATEST) -> tuple[Step, ...]:
     return tuple(_steps(site, version))
 
 
-def _steps(site: Site, version: str) -> Iterator[Step]:
+def _steps(site: ReleaseContext, version: str) -> Iterator[Step]:
     # A cluster that cannot be asked is told before a store and a registry are.
     now = _now(site)
     yield from _platform(site)
     wanted = _wanted(site, version)
-    layer = pipeline.known_layer(site, wanted) if wanted else None
+    layer = pipeline.find_layer(site, wanted) if wanted else None
     yield _fetch(site, wanted, layer)
     inputs = source.inputs(site.directory, site.settings)
-    app = pipeline.known_app(site, inputs)
+    app = pipeline.find_app(site, inputs)
     why = (
         f"{app.commit} is built already"
         if app
-        else image.why_build(site.settings.app.name, inputs, site.blobs)
+        else image.why_build(site.settings.app.name, inputs, site.cache)
     )
     yield Step(stage="build", runs=app is None, why=why)
     joined = pipeline.join(site, app, layer) if app and layer else None
     yield from _release(site, now, joined)
 
 
-def _platform(site: Site) -> Iterator[Step]:
-    for check in platform.doctor(site.settings, site.environment, site.here, site.directory):
+def _platform(site: ReleaseContext) -> Iterator[Step]:
+    for check in setup.doctor(site.settings, site.environment, site.here, site.directory):
         if not check.ok:
             yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
 
 
-def _wanted(site: Site, version: str) -> Model | None:
+def _wanted(site: ReleaseContext, version: str) -> Model | None:
     try:
         return model.resolve(site.settings.model.name, version, site.store)
     except ModelUnknown:
@@ -69,7 +69,7 @@ def _wanted(site: Site, version: str) -> Model | None:
         return None
 
 
-def _fetch(site: Site, wanted: Model | None, layer: ModelLayer | None) -> Step:
+def _fetch(site: ReleaseContext, wanted: Model | None, layer: ModelLayer | None) -> Step:
     if wanted is None:
         return Step(
             stage="fetch",
@@ -78,15 +78,15 @@ def _fetch(site: Site, wanted: Model | None, layer: ModelLayer | None) -> Step:
         )
     if layer:
         return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
-    described = model.described_in(site.store, wanted.name, wanted.version)
+    described = model.read_manifest(site.store, wanted.name, wanted.version)
     return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=_size(described))
 
 
-def _size(described: manifest.Manifest) -> int:
+def _size(described: manifest.ModelManifest) -> int:
     return sum(file.size for file in described.files)
 
 
-def _release(site: Site, now: Rollout | None, joined: Image | None) -> Iterator[Step]:
+def _release(site: ReleaseContext, now: Rollout | None, joined: Image | None) -> Iterator[Step]:
     """The stages after the join; what cannot be known before the build says so."""
     wanted = Release(image=joined, repository=site.images) if joined else None
     if now and now.attempt.release == wanted and site.view.serves(wanted):
@@ -110,22 +110,22 @@ def _release(site: Site, now: Rollout | None, joined: Image | None) -> Iterator[
     )
 
 
-def _push(site: Site, joined: Image | None) -> Step:
+def _push(site: ReleaseContext, joined: Image | None) -> Step:
     if joined is None:
         return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
     if not site.registry_is_up:
         return Step(stage="push", runs=True, why="the registry is not up yet")
-    lacking = registry.missing(site.blobs.read(joined.digest), site.repository, site.registry)
+    lacking = registry.find_missing(site.cache.read(joined.digest), site.repository, site.registry)
     moves = sum(item.size for item in lacking)
     why = (
-        f"the registry lacks {progress.count(len(lacking), 'blob')}"
+        f"the registry lacks {progress.format_count(len(lacking), 'blob')}"
         if lacking
         else "the registry has all of it"
     )
     return Step(stage="push", runs=bool(lacking), why=why, moves=moves)
 
 
-def _now(site: Site) -> Rollout | None:
+def _now(site: ReleaseContext) -> Rollout | None:
     with suppress(PlatformError):
         return rollout.current(site.view.history())
     return None

@@ -23,7 +23,7 @@ class Display(Protocol):
     def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Shows bytes going by; `total` is their number, 0 if unknown."""
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Shows one line about what is being done right now; it may be overwritten by the next."""
 
 
@@ -35,7 +35,7 @@ class Quiet:
         """Drops the counts."""
         yield lambda _: None
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Drops the line."""
 
 
@@ -57,13 +57,17 @@ class Lines:
             done += count
             if time.monotonic() - shown > _EVERY:
                 shown = time.monotonic()
-                self._print(f"{label}: {size(done)}{f' of {size(total)}' if total else ''}")
+                self._print(
+                    f"{label}: {format_size(done)}{f' of {format_size(total)}' if total else ''}"
+                )
 
         yield advance
         if done:
-            self._print(f"{label}: {size(done)} in {seconds(time.monotonic() - started)}")
+            self._print(
+                f"{label}: {format_size(done)} in {format_seconds(time.monotonic() - started)}"
+            )
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Prints the line if none was printed for a while."""
         if time.monotonic() - self._noted > _EVERY:
             self._noted = time.monotonic()
@@ -98,7 +102,7 @@ class Bars:
             task = bars.add_task(label, total=total or None)
             yield lambda count: bars.advance(task, count)
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Writes the line over the one before, cut to what the terminal shows on one."""
         shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
         print(
@@ -121,7 +125,7 @@ _display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: 
 
 
 @contextmanager
-def shown_on(display: Display) -> Iterator[None]:
+def use_display(display: Display) -> Iterator[None]:
     """Lets everything inside report to that display."""
     token = _display.set(display)
     try:
@@ -135,12 +139,12 @@ def track(label: str, total: int = 0) -> AbstractContextManager[Advance]:
     return _display.get().track(label, total)
 
 
-def note(text: str) -> None:
+def report(text: str) -> None:
     """Reports what is being done right now."""
-    _display.get().note(text)
+    _display.get().report(text)
 
 
-def size(count: float) -> str:
+def format_size(count: float) -> str:
     """A number of bytes for people: `18.5 MB`."""
     for unit in ("B", "kB", "MB"):
         if abs(count) < 1000:
@@ -149,12 +153,12 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """So many of a thing, for people: `1 blob`, `3 blobs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def seconds(duration: float) -> str:
+def format_seconds(duration: float) -> str:
     """A duration for people: `0.4 s`, `12 s`, `3 min 05 s`."""
     if duration < 10:
         return f"{duration:.1f} s"

@@ -6,18 +6,18 @@ import logging
 from typing import Literal
 
 from deploy import pipeline
-from deploy.context import Site
+from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
 from deploy.image import registry
 from deploy.machine import process as owner
-from deploy.pipeline import Released
+from deploy.pipeline import ReleaseResult
 from deploy.records import Rollout
 from deploy.rollout import apply as rollout
 
 log = logging.getLogger(__name__)
 
 
-def promote(site: Site, source: Site) -> Released:
+def promote(site: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
     """Ships what serves in another environment: the same digest, copied where the registries differ, and never built again.
 
     Args:
@@ -30,7 +30,7 @@ def promote(site: Site, source: Site) -> Released:
         RolloutLocked: somebody else is at work here, or has released here since this was decided.
     """
     before = site.target.history()
-    proven = pipeline.serving(source).attempt.release
+    proven = pipeline.current_rollout(source).attempt.release
     source.start_registry()
     site.start_registry()
     log.info(
@@ -41,16 +41,16 @@ def promote(site: Site, source: Site) -> Released:
     )
     mount = site.settings.model.mount
     copied = registry.copy(
-        proven, source.registry, site.repository, site.registry, site.blobs, mount=mount
+        proven, source.registry, site.repository, site.registry, site.cache, mount=mount
     )
-    already = pipeline.served_already(site, copied)
+    already = pipeline.find_serving(site, copied)
     if already:
         return already
     done = pipeline.deploy(site, copied, "promote", decided_on=before)
-    return Released(rollout=done, verdict=pipeline.verify(site), changed=True)
+    return ReleaseResult(rollout=done, verdict=pipeline.verify(site), changed=True)
 
 
-def promote_canary(site: Site) -> Rollout:
+def promote_canary(site: ReleaseContext) -> Rollout:
     """Has the canary that is held take over now: its deployer is told, or its work is done here if it is gone.
 
     Raises:
@@ -76,7 +76,7 @@ def promote_canary(site: Site) -> Rollout:
     return pipeline.deploy(site, begun.attempt.release, begun.attempt.trigger, hold=False)
 
 
-def abort(site: Site) -> Rollout:
+def abort(site: ReleaseContext) -> Rollout:
     """Gives the canary that is held up: its deployer is told, or the previous release is put back here if it is gone.
 
     Raises:
@@ -89,10 +89,10 @@ def abort(site: Site) -> Rollout:
             on=begun.attempt.url,
             next="`invoke rollback` takes it back",
         )
-    return begun if begun.ending else rollout.abort(site.on_cluster, owner.person())
+    return begun if begun.ending else rollout.abort(site.on_cluster, owner.current_user())
 
 
-def _decided(site: Site, verb: Literal["promote", "abort"]) -> Rollout:
+def _decided(site: ReleaseContext, verb: Literal["promote", "abort"]) -> Rollout:
     """Leaves word about the canary, and waits until its deployer is done or gone; returns the attempt as it is then."""
     target = site.on_cluster
     held = target.canary()
@@ -106,9 +106,9 @@ def _decided(site: Site, verb: Literal["promote", "abort"]) -> Rollout:
             on=f"environment {site.environment}",
             next="`invoke status` shows what serves",
         )
-    target.decide(verb, owner.person())
+    target.decide(verb, owner.current_user())
     try:
-        with target.locked():
+        with target.lock():
             return next(item for item in target.history() if item.attempt.id == begun.attempt.id)
     except RolloutLocked as busy:
         raise RolloutLocked(

@@ -39,7 +39,7 @@ class Record(BaseModel):
         return cls.model_validate_json(text)
 
     @classmethod
-    def recalled(cls, text: str | None) -> Self | None:
+    def from_cache(cls, text: str | None) -> Self | None:
         """Reads a record that a cache may hold; None if it holds none, or one that is damaged or of another version."""
         try:
             return cls.from_json(text) if text is not None else None

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from deploy import progress
-from deploy.cache import CHUNK, Blobs
-from deploy.clients.docker.container import Trial, Trials
-from deploy.clients.docker.protocol import Engine, held
-from deploy.clients.http import Entrance
+from deploy.cache import CHUNK, Cache
+from deploy.clients.docker.container import StartContainer, ThrowawayContainer
+from deploy.clients.docker.protocol import Engine, find_image_id
+from deploy.clients.http import Endpoint
 from deploy.errors import EngineFailed, SmokeFailed
 from deploy.image import join as image
 from deploy.model import golden
-from deploy.model.manifest import Expect, Golden, Request
+from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Descriptor, Image, Verdict
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _POLL = 0.05
 
 
-class Loaded(NamedTuple):
+class LoadedImage(NamedTuple):
     """An image on an engine: the id by which that holds it, and the bytes of the layers that were sent for it."""
 
     id: str
@@ -33,26 +33,26 @@ class Loaded(NamedTuple):
 
 
 def load(
-    joined: Image, engine: Engine, blobs: Blobs, bring: Callable[[Descriptor], None]
-) -> Loaded:
+    joined: Image, engine: Engine, cache: Cache, bring: Callable[[Descriptor], None]
+) -> LoadedImage:
     """Makes the engine hold an image, giving it only the layers that it lacks.
 
     Args:
         joined: the image; its manifest and config are in the cache.
         engine: where to.
-        blobs: the cache.
+        cache: the cache.
         bring: fetches a layer that is not in the cache.
 
     Raises:
         EngineFailed: the engine does not take the image.
     """
-    if found := held(engine, joined):
-        return Loaded(found, 0)
-    ids = image.diff_ids(blobs.read(joined.config))
-    _, layers, _ = image.parts(blobs.read(joined.digest))
+    if found := find_image_id(engine, joined):
+        return LoadedImage(found, 0)
+    ids = image.diff_ids(cache.read(joined.config))
+    _, layers, _ = image.parse_manifest(cache.read(joined.digest))
     shared = max((_shared(ids, chain) for chain in engine.chains()), default=0)
     try:
-        loaded = _load(layers, shared, engine, blobs, bring, joined)
+        loaded = _load(layers, shared, engine, cache, bring, joined)
     except EngineFailed:
         if shared == 0:
             raise
@@ -60,37 +60,37 @@ def load(
         # An engine that keeps images as OCI content lists whole ones only: it may hold a layer that was packed in another way.
         if shared == 0 or loaded.id == joined.config or ids in engine.chains():
             return loaded
-    return _load(layers, 0, engine, blobs, bring, joined)
+    return _load(layers, 0, engine, cache, bring, joined)
 
 
 def _load(
     layers: tuple[Descriptor, ...],
     shared: int,
     engine: Engine,
-    blobs: Blobs,
+    cache: Cache,
     bring: Callable[[Descriptor], None],
     joined: Image,
-) -> Loaded:
+) -> LoadedImage:
     sent = layers[shared:]
     for item in sent:
         bring(item)
     total = sum(item.size for item in sent)
     with progress.track("loading into the engine", total) as advance:
-        engine.load(_archive(layers, sent, blobs, joined, advance))
-    found = held(engine, joined)
+        engine.load(_archive(layers, sent, cache, joined, advance))
+    found = find_image_id(engine, joined)
     if found is None:
         raise EngineFailed(
             "the engine took the image under another identity",
             on=joined.digest,
             next="run again; `invoke doctor` checks the engine",
         )
-    return Loaded(found, total)
+    return LoadedImage(found, total)
 
 
 def _archive(
     layers: tuple[Descriptor, ...],
     sent: tuple[Descriptor, ...],
-    blobs: Blobs,
+    cache: Cache,
     joined: Image,
     advance: Callable[[int], None],
 ) -> Iterator[bytes]:
@@ -99,11 +99,11 @@ def _archive(
     It is an OCI layout, for engines that keep images as OCI content, and `docker save`'s own form, for all others.
     Sources: OCI image spec 1.1, image-layout.md; Docker image spec 1.2.
     """
-    for name, data in _documents(layers, blobs, joined).items():
+    for name, data in _documents(layers, cache, joined).items():
         yield _header(name, len(data)) + data + bytes(-len(data) % 512)
     for item in {item.digest: item for item in sent}.values():
         yield _header(_path(item.digest), item.size)
-        with blobs.open(item.digest) as file:
+        with cache.open(item.digest) as file:
             while chunk := file.read(CHUNK):
                 advance(len(chunk))
                 yield chunk
@@ -111,7 +111,7 @@ def _archive(
     yield bytes(tarfile.RECORDSIZE)
 
 
-def _documents(layers: tuple[Descriptor, ...], blobs: Blobs, joined: Image) -> dict[str, bytes]:
+def _documents(layers: tuple[Descriptor, ...], cache: Cache, joined: Image) -> dict[str, bytes]:
     """What describes an image, in both forms, by its path in the tar."""
     tag = f"twinship/{joined.app.name}:{joined.digest.removeprefix('sha256:')[:12]}"
     named = {
@@ -133,8 +133,8 @@ def _documents(layers: tuple[Descriptor, ...], blobs: Blobs, joined: Image) -> d
         "oci-layout": json.dumps({"imageLayoutVersion": "1.0.0"}).encode(),
         "index.json": json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode(),
         "manifest.json": json.dumps([saved]).encode(),
-        _path(joined.digest): blobs.read(joined.digest),
-        _path(joined.config): blobs.read(joined.config),
+        _path(joined.digest): cache.read(joined.digest),
+        _path(joined.config): cache.read(joined.config),
     }
 
 
@@ -161,8 +161,8 @@ def _shared(ids: tuple[str, ...], chain: tuple[str, ...]) -> int:
 def check(
     joined: Image,
     held_as: str,
-    proof: golden.Proof,
-    trials: Trials,
+    proof: golden.GoldenSet,
+    trials: StartContainer,
     *,
     port: int,
     ready: str,
@@ -186,7 +186,7 @@ def check(
     """
     with trials(held_as, port) as running:
         _wait(running, ready, within, play, on=str(joined.layer.model))
-        verdict = play(proof, Entrance(running.url))
+        verdict = play(proof, Endpoint(running.url))
         if not verdict.passed:
             raise SmokeFailed(
                 f"the image missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -197,11 +197,16 @@ def check(
     return verdict
 
 
-def _wait(running: Trial, ready: str, within: float, play: golden.Play, on: str) -> None:
-    asked = golden.Proof((Golden(name="ready", request=Request(path=ready), expect=Expect()),), {})
+def _wait(
+    running: ThrowawayContainer, ready: str, within: float, play: golden.Play, on: str
+) -> None:
+    asked = golden.GoldenSet(
+        (GoldenCase(name="ready", request=GoldenRequest(path=ready), expect=ExpectedResponse()),),
+        {},
+    )
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        if play(asked, Entrance(running.url)).passed:
+        if play(asked, Endpoint(running.url)).passed:
             return
         if not running.alive():
             raise SmokeFailed(
@@ -210,10 +215,10 @@ def _wait(running: Trial, ready: str, within: float, play: golden.Play, on: str)
                 next="nothing was pushed; the log shows why",
                 detail=_indented(running.log()),
             )
-        progress.note(f"waiting for {ready}")
+        progress.report(f"waiting for {ready}")
         time.sleep(_POLL)
     raise SmokeFailed(
-        f"the container was not ready within {progress.seconds(within)}",
+        f"the container was not ready within {progress.format_seconds(within)}",
         on=on,
         next="nothing was pushed; see the log",
         detail=_indented(running.log()),

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from deploy.cache import room_for
+from deploy.cache import translate_full_disk
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
 from deploy.settings.reading import Settings
@@ -141,7 +141,10 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
         DiskFull: there is no room for it.
     """
     packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - handed to the caller, who closes it
-    with room_for(Path(tempfile.gettempdir())), tarfile.open(fileobj=packed, mode="w") as archive:
+    with (
+        translate_full_disk(Path(tempfile.gettempdir())),
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         files = {path: inputs.directory / path for path in inputs.files}
         files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
         for name, path in sorted(files.items()):

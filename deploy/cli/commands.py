@@ -10,14 +10,13 @@ from typing import Any, TypeVar, cast
 from pydantic import ValidationError
 
 from deploy import pipeline, progress, promotion
-from deploy.cache import room_for
-from deploy.cli import output as console
-from deploy.cli import tables as views
-from deploy.context import Site
+from deploy.cache import translate_full_disk
+from deploy.cli import output, tables
+from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, SettingsInvalid
-from deploy.machine import setup as platform
+from deploy.machine import setup
 from deploy.model import fetch as model
-from deploy.plan import plan
+from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
 from deploy.rollout.apply import current
 from deploy.rollout.history import Only
@@ -29,19 +28,19 @@ _Record = TypeVar("_Record", bound=Record)
 _WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push"}
 
 
-def doctor(site: Site, *, json: bool) -> None:
+def doctor(site: ReleaseContext, *, json: bool) -> None:
     """Prints what a release needs here, and what is missing."""
-    checks = platform.doctor(site.settings, site.environment, site.here, site.directory)
+    checks = setup.doctor(site.settings, site.environment, site.here, site.directory)
     if json:
-        console.as_json(
+        output.as_json(
             [
                 {"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure}
                 for check in checks
             ]
         )
         return
-    console.result(
-        console.table(
+    output.result(
+        output.table(
             (
                 [check.part, "ok" if check.ok else "missing", check.found or check.cure]
                 for check in checks
@@ -51,23 +50,23 @@ def doctor(site: Site, *, json: bool) -> None:
     )
 
 
-def up(site: Site) -> None:
+def up(site: ReleaseContext) -> None:
     """Starts what a release needs here."""
-    engine = platform.up(site.settings, site.environment, site.here)
-    console.result(f"ready: Docker {engine.version}, registry {site.env.registry}")
+    engine = setup.up(site.settings, site.environment, site.here)
+    output.result(f"ready: Docker {engine.version}, registry {site.env.registry}")
 
 
-def down(site: Site, *, purge: bool) -> None:
+def down(site: ReleaseContext, *, purge: bool) -> None:
     """Stops what was started here."""
-    stopped = platform.down(site.settings, purge=purge, here=site.here)
-    console.result(
+    stopped = setup.down(site.settings, purge=purge, here=site.here)
+    output.result(
         f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}"
         if stopped
         else "nothing was running"
     )
 
 
-def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FBT001 - what Invoke makes of `--sample` alone
+def publish(site: ReleaseContext, directory: str, sample: str | bool) -> None:  # noqa: FBT001 - what Invoke makes of `--sample` alone
     """Publishes a directory or a version of the sample; a bare `--sample` arrives as True and means the first."""
     version = "1" if sample is True else sample
     if bool(directory) == bool(version):
@@ -79,91 +78,93 @@ def publish(site: Site, directory: str, sample: str | bool) -> None:  # noqa: FB
     published = (
         site.publish_sample(version) if version else model.publish(Path(directory), site.store)
     )
-    console.result(f"{published} {published.digest}")
+    output.result(f"{published} {published.digest}")
 
 
-def list_models(site: Site, *, json: bool) -> None:
+def list_models(site: ReleaseContext, *, json: bool) -> None:
     """Prints the published versions."""
     latest = model.latest(site.settings.model.name, site.store)
     found = model.versions(site.settings.model.name, site.store)
     if json:
-        console.as_json([{**item.model_dump(), "latest": item.version == latest} for item in found])
+        output.as_json([{**item.model_dump(), "latest": item.version == latest} for item in found])
         return
     rows = (
         [item.name, item.version, "latest" if item.version == latest else "", item.digest]
         for item in found
     )
-    console.result(console.table(rows, ("model", "version", "", "digest")))
+    output.result(output.table(rows, ("model", "version", "", "digest")))
 
 
-def show_model(site: Site, version: str) -> None:
+def show_model(site: ReleaseContext, version: str) -> None:
     """Prints a manifest."""
-    console.as_json(
-        jsonlib.loads(model.described_in(site.store, site.settings.model.name, version).text)
+    output.as_json(
+        jsonlib.loads(model.read_manifest(site.store, site.settings.model.name, version).text)
     )
 
 
-def fetch(site: Site, named: str, records: Path) -> None:
+def fetch(site: ReleaseContext, named: str, records: Path) -> None:
     """Runs the stage and keeps its record."""
     layer = pipeline.fetch(site, _version(site, named))
     _keep(records, "model", layer)
-    console.result(f"{layer.model} {layer.digest}")
+    output.result(f"{layer.model} {layer.digest}")
 
 
-def build(site: Site, records: Path) -> None:
+def build(site: ReleaseContext, records: Path) -> None:
     """Runs the stage and keeps its record."""
     app = pipeline.build(site)
     _keep(records, "app", app)
-    console.result(f"{app.name} {app.commit} {app.manifest.digest}")
+    output.result(f"{app.name} {app.commit} {app.manifest.digest}")
 
 
-def smoke(site: Site, records: Path) -> None:
+def smoke(site: ReleaseContext, records: Path) -> None:
     """Joins, runs the stage and keeps the image's record."""
     joined = pipeline.join(
         site, _kept(records, "app", AppImage), _kept(records, "model", ModelLayer)
     )
     verdict = pipeline.check(site, joined)
     _keep(records, "image", joined)
-    console.result(f"{joined.digest} passed {progress.count(len(verdict.cases), 'golden case')}")
+    output.result(
+        f"{joined.digest} passed {progress.format_count(len(verdict.cases), 'golden case')}"
+    )
 
 
-def push(site: Site, records: Path) -> None:
+def push(site: ReleaseContext, records: Path) -> None:
     """Runs the stage and keeps its record."""
     release = pipeline.push(site, _kept(records, "image", Image))
     _keep(records, "release", release)
-    console.result(release.reference)
+    output.result(release.reference)
 
 
-def deploy(site: Site, records: Path, *, json: bool) -> None:
+def deploy(site: ReleaseContext, records: Path, *, json: bool) -> None:
     """Runs the stage and keeps its record."""
     done = pipeline.deploy(site, _pushed(site, records))
     _keep(records, "rollout", done)
-    console.as_json(views.rollout(done)) if json else console.result(
+    output.as_json(tables.rollout(done)) if json else output.result(
         f"{done.attempt.url} release {done.attempt.id}"
     )
 
 
-def verify(site: Site, *, json: bool) -> None:
+def verify(site: ReleaseContext, *, json: bool) -> None:
     """Runs the stage."""
     verdict = pipeline.verify(site)
-    console.as_json(views.verdict(verdict)) if json else console.result(views.prediction(verdict))
+    output.as_json(tables.verdict(verdict)) if json else output.result(tables.prediction(verdict))
 
 
-def release(site: Site, named: str, *, dry_run: bool, json: bool) -> None:
+def release(site: ReleaseContext, named: str, *, dry_run: bool, json: bool) -> None:
     """Runs all stages, or tells what they would do."""
     version = _version(site, named)
     if dry_run:
-        steps = plan(site, version)
-        text = console.table(views.step_rows(steps), views.STEPS)
-        console.as_json([step.model_dump() for step in steps]) if json else console.result(text)
+        steps = make_plan(site, version)
+        text = output.table(tables.step_rows(steps), tables.STEPS)
+        output.as_json([step.model_dump() for step in steps]) if json else output.result(text)
         return
     done = pipeline.release(site, version)
-    console.as_json(views.released(done)) if json else console.result(
-        views.prediction(done.verdict)
+    output.as_json(tables.released(done)) if json else output.result(
+        tables.prediction(done.verdict)
     )
 
 
-def rollback(site: Site, number: int, only: str, *, json: bool) -> None:
+def rollback(site: ReleaseContext, number: int, only: str, *, json: bool) -> None:
     """Rolls back and proves what serves then."""
     if only not in ("", "model", "code"):
         raise SettingsInvalid(
@@ -172,12 +173,12 @@ def rollback(site: Site, number: int, only: str, *, json: bool) -> None:
             next="leave it out to take back both",
         )
     done = pipeline.rollback(site, number or None, cast("Only", only) or None)
-    console.as_json(views.released(done)) if json else console.result(
-        views.prediction(done.verdict)
+    output.as_json(tables.released(done)) if json else output.result(
+        tables.prediction(done.verdict)
     )
 
 
-def promote(site: Site, source: Site, *, json: bool) -> None:
+def promote(site: ReleaseContext, source: ReleaseContext, *, json: bool) -> None:
     """Ships what serves elsewhere and proves it here."""
     if site.environment == source.environment:
         raise SettingsInvalid(
@@ -186,28 +187,28 @@ def promote(site: Site, source: Site, *, json: bool) -> None:
             next="give two environments: --from A --to B",
         )
     done = promotion.promote(site, source)
-    console.as_json(views.released(done)) if json else console.result(
-        views.prediction(done.verdict)
+    output.as_json(tables.released(done)) if json else output.result(
+        tables.prediction(done.verdict)
     )
 
 
-def promote_canary(site: Site, *, json: bool) -> None:
+def promote_canary(site: ReleaseContext, *, json: bool) -> None:
     """Ends the hold of a canary in its favour."""
     _told_of_canary(promotion.promote_canary(site), json=json)
 
 
-def abort(site: Site, *, json: bool) -> None:
+def abort(site: ReleaseContext, *, json: bool) -> None:
     """Ends the hold of a canary against it."""
     _told_of_canary(promotion.abort(site), json=json)
 
 
 def _told_of_canary(done: Rollout, *, json: bool) -> None:
-    console.as_json(views.rollout(done)) if json else console.result(
+    output.as_json(tables.rollout(done)) if json else output.result(
         f"{done.attempt.url} release {done.attempt.id} {done.outcome}"
     )
 
 
-def render(site: Site, records: str) -> None:
+def render(site: ReleaseContext, records: str) -> None:
     """Prints the objects of the environment as YAML: of the pushed release in that folder of records, else of the one that should serve."""
     target = site.on_cluster
     history = target.history()
@@ -223,27 +224,27 @@ def render(site: Site, records: str) -> None:
             on=f"environment {site.environment}",
             next="release to it, or give `--records` with the release.json of `invoke push`",
         )
-    console.result(as_yaml(target.rendered(wanted, attempt)))
+    output.result(as_yaml(target.rendered(wanted, attempt)))
 
 
-def history(site: Site, *, json: bool) -> None:
+def history(site: ReleaseContext, *, json: bool) -> None:
     """Prints all attempts, newest first."""
     found = site.view.history()
     if json:
-        console.as_json([views.rollout(item) for item in reversed(found)])
+        output.as_json([tables.rollout(item) for item in reversed(found)])
         return
-    console.result(
-        console.table(views.history_rows(found), views.HISTORY)
+    output.result(
+        output.table(tables.history_rows(found), tables.HISTORY)
         if found
         else "nothing was released here yet"
     )
 
 
-def status(site: Site, *, json: bool) -> None:
+def status(site: ReleaseContext, *, json: bool) -> None:
     """Prints what serves."""
-    found = views.status(site.view)
+    found = tables.status(site.view)
     if json:
-        console.as_json(found)
+        output.as_json(found)
         return
     held = isinstance(site.env, Kubernetes) and site.env.strategy == "canary"
     ends = (
@@ -251,7 +252,7 @@ def status(site: Site, *, json: bool) -> None:
         if held
         else "wait; if its deployer is gone, `invoke release` goes on"
     )
-    console.result(_told(found, ends))
+    output.result(_told(found, ends))
 
 
 def _told(found: dict[str, Any], ends: str) -> str:
@@ -260,7 +261,7 @@ def _told(found: dict[str, Any], ends: str) -> str:
         return f"{found['environment']}: nothing was released here yet"
     lines = [
         f"{found['url']}  {'serving' if found['healthy'] else 'not as it should be'}",
-        f"release {now['id']} by {now['by']} at {views.when(datetime.fromisoformat(now['at']))}: {_of(now)}",
+        f"release {now['id']} by {now['by']} at {tables.when(datetime.fromisoformat(now['at']))}: {_of(now)}",
         *(
             f"  {replica['name']}  {replica['state']}  {replica['image'][:19]}"
             for replica in found["replicas"]
@@ -286,10 +287,10 @@ def _told(found: dict[str, Any], ends: str) -> str:
 
 def _of(release: dict[str, Any]) -> str:
     """What a release consists of."""
-    return f"commit {views.short(release['commit'])}, model {release['model']}, {release['digest'][:19]}"
+    return f"commit {tables.short(release['commit'])}, model {release['model']}, {release['digest'][:19]}"
 
 
-def _version(site: Site, named: str) -> str:
+def _version(site: ReleaseContext, named: str) -> str:
     """The version that NAME@VERSION asks for; the name must be the one that this application serves."""
     name, _, version = named.partition("@")
     if name and name != site.settings.model.name:
@@ -304,12 +305,12 @@ def _version(site: Site, named: str) -> str:
 
 
 def _keep(records: Path, name: str, record: Record) -> None:
-    with room_for(records):
+    with translate_full_disk(records):
         records.mkdir(parents=True, exist_ok=True)
         (records / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
 
 
-def _pushed(site: Site, records: Path) -> Release:
+def _pushed(site: ReleaseContext, records: Path) -> Release:
     """The release that was pushed, which must be one of this application."""
     found = _kept(records, "release", Release)
     name = site.settings.app.name

@@ -38,7 +38,7 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
 
         with _reporting():
             try:
-                with interrupts.heard():
+                with interrupts.handle_sigterm():
                     return body(*args, **kwargs)
             except ReleaseError as error:
                 complain(error)
@@ -137,7 +137,7 @@ def _reporting() -> Iterator[None]:
     logger.propagate = False
     display = progress.Bars() if sys.stderr.isatty() else progress.Lines(sys.stderr)
     try:
-        with progress.shown_on(display):
+        with progress.use_display(display):
             yield
     finally:
         logger.removeHandler(handler)

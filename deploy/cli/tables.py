@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from deploy.pipeline import Released
+from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
-from deploy.progress import size
+from deploy.progress import format_size
 from deploy.records import Commit, Release, Rollout, Verdict
 from deploy.rollout.apply import Target, current
 
@@ -53,7 +53,7 @@ def verdict(value: Verdict) -> dict[str, Any]:
     }
 
 
-def released(value: Released) -> dict[str, Any]:
+def released(value: ReleaseResult) -> dict[str, Any]:
     """What a release came to."""
     return {**rollout(value.rollout), "changed": value.changed, "golden": verdict(value.verdict)}
 
@@ -126,7 +126,7 @@ def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
             step.stage,
             "run" if step.runs else "skip",
             step.why,
-            size(step.moves) if step.moves else "",
+            format_size(step.moves) if step.moves else "",
         ]
         for step in steps
     ]

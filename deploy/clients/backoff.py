@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 
-def seconds(attempt: int, retry_after: str, *, asked: float, chosen: float) -> float:
+def delay(attempt: int, retry_after: str, *, asked: float, chosen: float) -> float:
     """As long as the server asks, else longer each time, and never in step with others who wait for it.
 
     Args:

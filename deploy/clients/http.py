@@ -7,39 +7,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from deploy.clients import http_adapter as connections
+from deploy.clients import http_adapter
 
 if TYPE_CHECKING:
     import requests
 
 
 @dataclass(frozen=True)
-class Question:
+class Request:
     """A request to an application.
 
     Attributes:
-        path: with its query; it is appended to the URL of the entrance.
+        path: with its query; it is appended to the URL of the endpoint.
         within: for how many seconds the whole answer is waited for.
         at_most: how many bytes of the answer are read.
         method: of HTTP.
-        headers: beside those that the entrance asks for.
+        headers: beside those that the endpoint asks for.
         body: its bytes, if it has any.
         follow: whether redirects are followed.
         insist: whether a gateway that fails is waited for.
     """
 
     path: str
-    within: float
-    at_most: int
+    timeout: float
+    max_bytes: int
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
-    follow: bool = False
-    insist: bool = True
+    follow_redirects: bool = False
+    retry_gateway: bool = True
 
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """An answer: the status of HTTP, the first bytes of the content, the seconds that it took, and the header Retry-After."""
 
     status: int
@@ -48,7 +48,7 @@ class Reply:
     retry_after: str = ""
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """A question without an answer.
 
     Args:
@@ -64,11 +64,11 @@ class NoAnswer(Exception):
 class Gateway(Protocol):
     """What stands before an application, and may fail in its own name."""
 
-    def lead(self, ask: Callable[[Entrance, Question], Reply], question: Question) -> Reply:
+    def forward(self, ask: Callable[[Endpoint, Request], Response], question: Request) -> Response:
         """The application's answer.
 
         Args:
-            ask: asks once, at the entrance as it is then.
+            ask: asks once, at the endpoint as it is then.
             question: what is asked; whether it insists says how long the gateway is waited for.
 
         Raises:
@@ -78,7 +78,7 @@ class Gateway(Protocol):
 
 
 @dataclass(frozen=True)
-class Entrance:
+class Endpoint:
     """A URL, and what a gateway before the application asks for.
 
     Attributes:
@@ -112,23 +112,23 @@ class Entrance:
         opened.cert = self.certificate
         opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
         if self.server_name:
-            opened.mount("https://", connections.adapter(server_hostname=self.server_name))
+            opened.mount("https://", http_adapter.adapter(server_hostname=self.server_name))
         return opened
 
 
-class Visit:
-    """Asks at an entrance, over connections that are kept from one question to the next.
+class HttpClient:
+    """Asks at an endpoint, over connections that are kept from one question to the next.
 
     Args:
-        entrance: where.
+        endpoint: where.
         now: tells the seconds.
     """
 
-    def __init__(self, entrance: Entrance, now: Callable[[], float] = time.perf_counter) -> None:
-        self._entrance = entrance
-        self._gateway = entrance.gateway
+    def __init__(self, endpoint: Endpoint, now: Callable[[], float] = time.perf_counter) -> None:
+        self._endpoint = endpoint
+        self._gateway = endpoint.gateway
         self._now = now
-        self._session = entrance.session()
+        self._session = endpoint.session()
 
     def __enter__(self) -> Self:
         return self
@@ -136,7 +136,7 @@ class Visit:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def ask(self, question: Question) -> Reply:
+    def send(self, question: Request) -> Response:
         """The application's answer, whatever it is.
 
         Raises:
@@ -144,38 +144,38 @@ class Visit:
             ClusterError: what stands before the application fails, or does not let one pass.
         """
         return (
-            self._gateway.lead(self._once, question)
+            self._gateway.forward(self._once, question)
             if self._gateway
-            else self._once(self._entrance, question)
+            else self._once(self._endpoint, question)
         )
 
-    def _once(self, entrance: Entrance, question: Question) -> Reply:
+    def _once(self, endpoint: Endpoint, question: Request) -> Response:
         import requests
         import urllib3
 
-        if entrance != self._entrance:
+        if endpoint != self._endpoint:
             # Credentials have been renewed, and those of the old connections may not be good any more.
             self._session.close()
-            self._entrance = entrance
-            self._session = entrance.session()
+            self._endpoint = endpoint
+            self._session = endpoint.session()
         started = self._now()
         try:
             return self._read(question, started)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoAnswer(type(error).__name__, self._now() - started) from error
+            raise NoResponse(type(error).__name__, self._now() - started) from error
 
-    def _read(self, question: Question, started: float) -> Reply:
+    def _read(self, question: Request, started: float) -> Response:
         how: dict[str, Any] = {
-            "timeout": question.within,
+            "timeout": question.timeout,
             "stream": True,
-            "allow_redirects": question.follow,
+            "allow_redirects": question.follow_redirects,
         }
-        url = self._entrance.url + question.path
+        url = self._endpoint.url + question.path
         with self._session.request(
             question.method, url, headers=question.headers, data=question.body, **how
         ) as answer:
-            content = self._content(answer.raw, question.at_most, started + question.within)
-            return Reply(
+            content = self._content(answer.raw, question.max_bytes, started + question.timeout)
+            return Response(
                 answer.status_code,
                 content,
                 self._now() - started,

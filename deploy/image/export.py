@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
 from deploy import progress
-from deploy.cache import CHUNK, Blobs
+from deploy.cache import CHUNK, Cache
 from deploy.errors import EngineFailed
 from deploy.image.join import CONFIG_TYPE, GZIP_LAYER_TYPE, diff_ids
 from deploy.records import Descriptor
@@ -28,14 +28,14 @@ _LEVEL = 3
 _MAX_JSON = 4 << 20
 
 
-def export(
-    archive: Iterator[bytes], blobs: Blobs, on: str
+def export_image(
+    archive: Iterator[bytes], cache: Cache, on: str
 ) -> tuple[Descriptor, tuple[Descriptor, ...]]:
     """Keeps an image's config and layers in the cache.
 
     Args:
         archive: what the engine streams.
-        blobs: the cache.
+        cache: the cache.
         on: the image's name, for errors.
 
     Returns:
@@ -49,11 +49,11 @@ def export(
     layers: dict[str, str] = {}
     with progress.track("exporting the app image") as advance:
         try:
-            _scan(archive, blobs, documents, layers, advance)
+            _scan(archive, cache, documents, layers, advance)
             listed = json.loads(documents["manifest.json"])[0]
             config = documents[listed["Config"]]
             ids = [
-                _found(posixpath.normpath(path), layers, documents, blobs)
+                _found(posixpath.normpath(path), layers, documents, cache)
                 for path in listed["Layers"]
             ]
             promised = diff_ids(config)
@@ -77,13 +77,13 @@ def export(
             on=on,
             next="run again",
         )
-    described = Descriptor(media_type=CONFIG_TYPE, digest=blobs.put(config), size=len(config))
-    return described, tuple(_noted(digest, blobs) for digest in ids)
+    described = Descriptor(media_type=CONFIG_TYPE, digest=cache.put(config), size=len(config))
+    return described, tuple(_noted(digest, cache) for digest in ids)
 
 
 def _scan(
     archive: Iterator[bytes],
-    blobs: Blobs,
+    cache: Cache,
     documents: dict[str, bytes],
     layers: dict[str, str],
     advance: Callable[[int], None],
@@ -105,72 +105,72 @@ def _scan(
             if start[:1] in (b"{", b"[") and member.size <= _MAX_JSON:
                 documents[name] = start + content.read()
             elif member.size > 2 or start:
-                layers[name] = _layer(start, content, blobs)
+                layers[name] = _layer(start, content, cache)
     layers.update({name: layers[target] for name, target in links.items() if target in layers})
 
 
-def _found(path: str, layers: dict[str, str], documents: dict[str, bytes], blobs: Blobs) -> str:
+def _found(path: str, layers: dict[str, str], documents: dict[str, bytes], cache: Cache) -> str:
     """The diff id of the layer at a path; a small layer whose first file is named like the start of JSON was taken for a document."""
     return (
         layers[path]
         if path in layers
-        else _layer(documents[path][:2], io.BytesIO(documents[path][2:]), blobs)
+        else _layer(documents[path][:2], io.BytesIO(documents[path][2:]), cache)
     )
 
 
-def _layer(start: bytes, content: IO[bytes], blobs: Blobs) -> str:
+def _layer(start: bytes, content: IO[bytes], cache: Cache) -> str:
     """Keeps one layer, compressed; returns its diff id."""
-    with blobs.writer() as raw:
+    with cache.writer() as raw:
         raw.write(start)
         while chunk := content.read(CHUNK):
             raw.write(chunk)
         if start == _GZIP:
-            return _unpacked(raw.keep(), blobs)
-        if _known(raw.digest, blobs):
+            return _unpacked(raw.commit(), cache)
+        if _known(raw.digest, cache):
             return raw.digest
-        digest = raw.keep()
+        digest = raw.commit()
     try:
-        _compress(digest, blobs)
+        _compress(digest, cache)
     finally:
-        blobs.drop(digest)
+        cache.drop(digest)
     return digest
 
 
-def _compress(digest: str, blobs: Blobs) -> None:
-    with blobs.open(digest) as source, blobs.writer() as target:
+def _compress(digest: str, cache: Cache) -> None:
+    with cache.open(digest) as source, cache.writer() as target:
         with gzip.GzipFile(
             filename="", mode="wb", compresslevel=_LEVEL, fileobj=cast("IO[bytes]", target), mtime=0
         ) as packed:
             shutil.copyfileobj(source, packed, CHUNK)
-        _note(digest, target.keep(), target.size, blobs)
+        _note(digest, target.commit(), target.size, cache)
 
 
-def _unpacked(digest: str, blobs: Blobs) -> str:
+def _unpacked(digest: str, cache: Cache) -> str:
     """The diff id of a layer that came compressed, and is kept as it came."""
     seen = hashlib.sha256()
-    with blobs.open(digest) as source, gzip.open(source) as content:
+    with cache.open(digest) as source, gzip.open(source) as content:
         while chunk := content.read(CHUNK):
             seen.update(chunk)
     diff_id = f"sha256:{seen.hexdigest()}"
-    _note(diff_id, digest, blobs.path(digest).stat().st_size, blobs)
+    _note(diff_id, digest, cache.path(digest).stat().st_size, cache)
     return diff_id
 
 
-def _note(diff_id: str, digest: str, size: int, blobs: Blobs) -> None:
-    blobs.note(
+def _note(diff_id: str, digest: str, size: int, cache: Cache) -> None:
+    cache.write_note(
         "packed",
         diff_id,
         Descriptor(media_type=GZIP_LAYER_TYPE, digest=digest, size=size).to_json(),
     )
 
 
-def _known(diff_id: str, blobs: Blobs) -> bool:
-    found = Descriptor.recalled(blobs.noted("packed", diff_id))
-    return found is not None and blobs.has(found.digest, found.size)
+def _known(diff_id: str, cache: Cache) -> bool:
+    found = Descriptor.from_cache(cache.read_note("packed", diff_id))
+    return found is not None and cache.has(found.digest, found.size)
 
 
-def _noted(diff_id: str, blobs: Blobs) -> Descriptor:
-    text = blobs.noted("packed", diff_id)
+def _noted(diff_id: str, cache: Cache) -> Descriptor:
+    text = cache.read_note("packed", diff_id)
     assert text is not None, "every layer of the stream was noted when it was read"  # noqa: S101 - an invariant of this module
     return Descriptor.from_json(text)
 

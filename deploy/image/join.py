@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
 from deploy.image import layer
 from deploy.records import AppImage, Commit, Descriptor, Image, ModelLayer, Record
@@ -28,34 +28,36 @@ MOUNT = "dev.twinship.model.mount"
 MARKER = "twinship.model=here"
 
 
-class Built(Record):
+class BuildRecord(Record):
     """An app image and the inputs it was built from, as this machine remembers them."""
 
     image: AppImage
     inputs: dict[str, str]
 
 
-def built(name: str, inputs: Inputs, blobs: Blobs) -> AppImage | None:
+def find_built(name: str, inputs: Inputs, cache: Cache) -> AppImage | None:
     """The app image that this machine made for that application from exactly these inputs, if its manifest is still here."""
-    known = Built.recalled(blobs.noted(_notes(name), inputs.key))
+    known = BuildRecord.from_cache(cache.read_note(_notes(name), inputs.key))
     return (
         known.image
-        if known and blobs.has(known.image.manifest.digest, known.image.manifest.size)
+        if known and cache.has(known.image.manifest.digest, known.image.manifest.size)
         else None
     )
 
 
-def why_build(name: str, inputs: Inputs, blobs: Blobs) -> str:
+def why_build(name: str, inputs: Inputs, cache: Cache) -> str:
     """Why these inputs need a build, in a few words."""
-    last = Built.recalled(blobs.latest_note(_notes(name)))
+    last = BuildRecord.from_cache(cache.latest_note(_notes(name)))
     if last is None:
         return f"this machine has not built {name} yet"
     return inputs.changed_since(last.inputs) or "the cache has lost the image"
 
 
-def remember(image: AppImage, inputs: Inputs, blobs: Blobs) -> None:
+def remember(image: AppImage, inputs: Inputs, cache: Cache) -> None:
     """Keeps what was made from which inputs."""
-    blobs.note(_notes(image.name), inputs.key, Built(image=image, inputs=inputs.listed).to_json())
+    cache.write_note(
+        _notes(image.name), inputs.key, BuildRecord(image=image, inputs=inputs.listed).to_json()
+    )
 
 
 def _notes(name: str) -> str:
@@ -63,13 +65,13 @@ def _notes(name: str) -> str:
     return f"apps-{name}"
 
 
-def described(
+def create_app_image(
     name: str,
     key: str,
     commit: Commit,
     config: Descriptor,
     layers: tuple[Descriptor, ...],
-    blobs: Blobs,
+    cache: Cache,
 ) -> AppImage:
     """An app image from its parts, which are in the cache; writes its manifest there."""
     annotations = {REVISION: commit.full, KEY: key}
@@ -77,38 +79,38 @@ def described(
         name=name,
         key=key,
         commit=commit,
-        manifest=_put(_manifest(config, layers, annotations), MANIFEST_TYPE, blobs),
+        manifest=_put(_manifest(config, layers, annotations), MANIFEST_TYPE, cache),
     )
 
 
-def join(app: AppImage, model: ModelLayer, mount: str, blobs: Blobs) -> Image:
+def join(app: AppImage, model: ModelLayer, mount: str, cache: Cache) -> Image:
     """Joins an app image and a model into one image; only JSON is read and written.
 
     Args:
         app: its manifest and config are in the cache.
         model: the model's layer; its bytes need not be here.
         mount: the folder that the layer puts the model into.
-        blobs: the cache.
+        cache: the cache.
 
     Raises:
         BlobCorrupt: the app image's manifest or config is not in the cache, or damaged.
     """
-    manifest = json.loads(blobs.read(app.manifest.digest))
-    config = json.loads(blobs.read(manifest["config"]["digest"]))
+    manifest = json.loads(cache.read(app.manifest.digest))
+    config = json.loads(cache.read(manifest["config"]["digest"]))
     depth, entry = _place(config)
     described = Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
     labels = _labels(app, model)
     config = _joined_config(config, app, model, labels, depth, entry)
     layers = [_descriptor(value) for value in manifest["layers"]]
     layers.insert(depth, described)
-    config_blob = _put(config, CONFIG_TYPE, blobs)
+    config_blob = _put(config, CONFIG_TYPE, cache)
     joined = _put(
-        _manifest(config_blob, tuple(layers), labels | {MOUNT: mount}), MANIFEST_TYPE, blobs
+        _manifest(config_blob, tuple(layers), labels | {MOUNT: mount}), MANIFEST_TYPE, cache
     )
     return Image(app=app, layer=model, manifest=joined, config=config_blob.digest)
 
 
-def model_only(model: ModelLayer, mount: str, blobs: Blobs) -> Descriptor:
+def create_model_image(model: ModelLayer, mount: str, cache: Cache) -> Descriptor:
     """An image of nothing but the model, under which a registry remembers its layer; writes its JSON to the cache."""
     config = {
         "architecture": "amd64",
@@ -119,11 +121,11 @@ def model_only(model: ModelLayer, mount: str, blobs: Blobs) -> Descriptor:
     described = Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
     annotations = _model_labels(model) | {MOUNT: mount}
     return _put(
-        _manifest(_put(config, CONFIG_TYPE, blobs), (described,), annotations), MANIFEST_TYPE, blobs
+        _manifest(_put(config, CONFIG_TYPE, cache), (described,), annotations), MANIFEST_TYPE, cache
     )
 
 
-def parts(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str, str]]:
+def parse_manifest(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str, str]]:
     """A manifest's config, layers and annotations.
 
     Raises:
@@ -240,6 +242,6 @@ def _descriptor(value: Mapping[str, Any]) -> Descriptor:
     return Descriptor(media_type=value["mediaType"], digest=value["digest"], size=value["size"])
 
 
-def _put(value: Mapping[str, Any], media_type: str, blobs: Blobs) -> Descriptor:
+def _put(value: Mapping[str, Any], media_type: str, cache: Cache) -> Descriptor:
     data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return Descriptor(media_type=media_type, digest=blobs.put(data), size=len(data))
+    return Descriptor(media_type=media_type, digest=cache.put(data), size=len(data))

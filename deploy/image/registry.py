@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from deploy import progress
-from deploy.cache import CHUNK, Blobs
+from deploy.cache import CHUNK, Cache
 from deploy.clients.oci.client import Registry
 from deploy.errors import BlobCorrupt, RegistryError, RegistryNotFound, RegistryRefused
 from deploy.image import join as image
@@ -35,7 +35,7 @@ def push(
     joined: Image,
     repository: str,
     registry: Registry,
-    blobs: Blobs,
+    cache: Cache,
     *,
     mount: str,
     elsewhere: tuple[str, ...] = (),
@@ -46,7 +46,7 @@ def push(
         joined: the image; its manifest and config are in the cache, and its layers there or in the registry.
         repository: the path below the registry's host.
         registry: where to.
-        blobs: the cache.
+        cache: the cache.
         mount: the folder that the model is put into.
         elsewhere: other repositories of this registry that may hold some of the blobs.
 
@@ -56,36 +56,36 @@ def push(
     """
     wanted = [
         (name, content)
-        for name, content in _tagged(joined, mount, blobs)
+        for name, content in _tagged(joined, mount, cache)
         if registry.manifest(repository, name) != content
     ]
     lacking = {
         item.digest: item
         for _, content in wanted
-        for item in missing(content, repository, registry)
+        for item in find_missing(content, repository, registry)
     }
-    _send(tuple(lacking.values()), repository, registry, blobs, elsewhere)
+    _send(tuple(lacking.values()), repository, registry, cache, elsewhere)
     for name, content in wanted:
         registry.put_manifest(repository, name, content)
     return Release(image=joined, repository=f"{registry.host}/{repository}")
 
 
-def _tagged(joined: Image, mount: str, blobs: Blobs) -> tuple[tuple[str, bytes], ...]:
+def _tagged(joined: Image, mount: str, cache: Cache) -> tuple[tuple[str, bytes], ...]:
     """The manifests that are kept of an image, each under the tag by which it is found again."""
-    model = image.model_only(joined.layer, mount, blobs)
+    model = image.create_model_image(joined.layer, mount, cache)
     return (
-        (app_tag(joined.app.key), blobs.read(joined.app.manifest.digest)),
-        (model_tag(joined.layer.model), blobs.read(model.digest)),
+        (app_tag(joined.app.key), cache.read(joined.app.manifest.digest)),
+        (model_tag(joined.layer.model), cache.read(model.digest)),
         (
             f"release-{joined.digest.removeprefix('sha256:')[:_TAG_LENGTH]}",
-            blobs.read(joined.digest),
+            cache.read(joined.digest),
         ),
     )
 
 
-def missing(manifest: bytes, repository: str, registry: Registry) -> tuple[Descriptor, ...]:
+def find_missing(manifest: bytes, repository: str, registry: Registry) -> tuple[Descriptor, ...]:
     """The blobs of a manifest that the repository lacks."""
-    config, layers, _ = image.parts(manifest)
+    config, layers, _ = image.parse_manifest(manifest)
     unique = tuple({item.digest: item for item in (*layers, config)}.values())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         there = list(pool.map(lambda item: registry.has(repository, item.digest), unique))
@@ -96,7 +96,7 @@ def _send(
     lacking: tuple[Descriptor, ...],
     repository: str,
     registry: Registry,
-    blobs: Blobs,
+    cache: Cache,
     elsewhere: tuple[str, ...],
 ) -> None:
     left = [
@@ -110,7 +110,7 @@ def _send(
     with progress.track("pushing", total) as advance, ThreadPoolExecutor(_AT_ONCE) as pool:
 
         def send(item: Descriptor) -> None:
-            if not blobs.has(item.digest, item.size):
+            if not cache.has(item.digest, item.size):
                 raise BlobCorrupt(
                     "neither the registry nor the cache holds a layer",
                     on=item.digest,
@@ -118,29 +118,29 @@ def _send(
                 )
             try:
                 registry.upload(
-                    repository, item.digest, item.size, lambda: blobs.open(item.digest), advance
+                    repository, item.digest, item.size, lambda: cache.open(item.digest), advance
                 )
             except RegistryRefused:
-                _drop_if_damaged(item, blobs)
+                _drop_if_damaged(item, cache)
                 raise
 
         list(pool.map(send, left))
     log.info(
         "push   %s in %s that the registry lacked",
-        progress.size(total),
-        progress.count(len(left), "blob"),
+        progress.format_size(total),
+        progress.format_count(len(left), "blob"),
     )
 
 
-def _drop_if_damaged(item: Descriptor, blobs: Blobs) -> None:
+def _drop_if_damaged(item: Descriptor, cache: Cache) -> None:
     """Looks whether a refused layer is damaged here: kept, it would be refused again and again."""
     seen = hashlib.sha256()
-    with blobs.open(item.digest) as file:
+    with cache.open(item.digest) as file:
         while chunk := file.read(CHUNK):
             seen.update(chunk)
     actual = f"sha256:{seen.hexdigest()}"
     if actual != item.digest:
-        blobs.drop(item.digest)
+        cache.drop(item.digest)
         raise BlobCorrupt(
             "a cached layer has other bytes than its name says; it was dropped",
             on=item.digest,
@@ -160,20 +160,20 @@ def model_tag(model: Model) -> str:
 
 
 def find_app(
-    name: str, key: str, repository: str, registry: Registry, blobs: Blobs
+    name: str, key: str, repository: str, registry: Registry, cache: Cache
 ) -> AppImage | None:
     """The app image made from the inputs of that key, on whatever machine; its JSON is brought into the cache."""
     manifest = registry.manifest(repository, app_tag(key))
     if manifest is None:
         return None
-    config, _, annotations = image.parts(manifest)
+    config, _, annotations = image.parse_manifest(manifest)
     if annotations.get(image.KEY) != key:
         return None
-    bring(config, repository, registry, blobs)
+    fetch_blob(config, repository, registry, cache)
     full = annotations.get(image.REVISION, "")
     commit = Commit(revision=full.removesuffix("-dirty"), dirty=full.endswith("-dirty"))
     described = Descriptor(
-        media_type=image.MANIFEST_TYPE, digest=blobs.put(manifest), size=len(manifest)
+        media_type=image.MANIFEST_TYPE, digest=cache.put(manifest), size=len(manifest)
     )
     return AppImage(name=name, key=key, commit=commit, manifest=described)
 
@@ -183,7 +183,7 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
     manifest = registry.manifest(repository, model_tag(model))
     if manifest is None:
         return None
-    _, layers, annotations = image.parts(manifest)
+    _, layers, annotations = image.parse_manifest(manifest)
     if (
         not layers
         or annotations.get(f"{image.MODEL}.digest") != model.digest
@@ -193,18 +193,18 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
     return ModelLayer(model=model, digest=layers[0].digest, size=layers[0].size)
 
 
-def holds(release: Release, registry: Registry) -> bool:
+def has_release(release: Release, registry: Registry) -> bool:
     """Whether the registry still has the release's manifest."""
     return registry.manifest(_path(release), release.image.digest) is not None
 
 
-def size(release: Release, registry: Registry, blobs: Blobs) -> int:
+def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
     """The bytes that a node pulls at most for a release; its model's alone where the registry cannot tell, or does not answer."""
     digest = release.image.digest
     try:
-        cached = blobs.has(digest, release.image.manifest.size)
-        manifest = blobs.read(digest) if cached else registry.manifest(_path(release), digest)
-        layers = image.parts(manifest)[1] if manifest else ()
+        cached = cache.has(digest, release.image.manifest.size)
+        manifest = cache.read(digest) if cached else registry.manifest(_path(release), digest)
+        layers = image.parse_manifest(manifest)[1] if manifest else ()
     except RegistryError as error:
         # Taking a release back must not need the registry: its image may be on the nodes still.
         log.info("the size of %s is taken to be its model's: %s", digest[:19], error.what)
@@ -217,7 +217,7 @@ def copy(
     source: Registry,
     repository: str,
     registry: Registry,
-    blobs: Blobs,
+    cache: Cache,
     *,
     mount: str,
 ) -> Release:
@@ -228,7 +228,7 @@ def copy(
         source: that registry.
         repository: where to, below the other registry's host.
         registry: where to.
-        blobs: the cache; what has to go from registry to registry passes through it.
+        cache: the cache; what has to go from registry to registry passes through it.
         mount: the folder that the model is put into.
 
     Raises:
@@ -246,23 +246,23 @@ def copy(
         )
     if release.repository == f"{registry.host}/{repository}":
         return release
-    blobs.put(manifest)
-    bring_app(joined.app, path, source, blobs)
-    bring(image.parts(manifest)[0], path, source, blobs)
+    cache.put(manifest)
+    fetch_app(joined.app, path, source, cache)
+    fetch_blob(image.parse_manifest(manifest)[0], path, source, cache)
     beside = (path,) if source.host == registry.host else ()
-    for item in missing(manifest, repository, registry):
+    for item in find_missing(manifest, repository, registry):
         if not any(registry.mount(repository, item.digest, other) for other in beside):
-            bring(item, path, source, blobs)
-    return push(joined, repository, registry, blobs, mount=mount, elsewhere=beside)
+            fetch_blob(item, path, source, cache)
+    return push(joined, repository, registry, cache, mount=mount, elsewhere=beside)
 
 
-def bring_app(app: AppImage, repository: str, registry: Registry, blobs: Blobs) -> None:
+def fetch_app(app: AppImage, repository: str, registry: Registry, cache: Cache) -> None:
     """Brings an app image's manifest and config into the cache, for a join.
 
     Raises:
         BlobCorrupt: neither place has them.
     """
-    if not blobs.has(app.manifest.digest, app.manifest.size):
+    if not cache.has(app.manifest.digest, app.manifest.size):
         manifest = registry.manifest(repository, app.manifest.digest)
         if manifest is None:
             raise BlobCorrupt(
@@ -270,23 +270,23 @@ def bring_app(app: AppImage, repository: str, registry: Registry, blobs: Blobs) 
                 on=app.manifest.digest,
                 next="release that commit again",
             )
-        blobs.put(manifest)
-    config, _, _ = image.parts(blobs.read(app.manifest.digest))
-    bring(config, repository, registry, blobs)
+        cache.put(manifest)
+    config, _, _ = image.parse_manifest(cache.read(app.manifest.digest))
+    fetch_blob(config, repository, registry, cache)
 
 
-def bring(item: Descriptor, repository: str, registry: Registry, blobs: Blobs) -> None:
+def fetch_blob(item: Descriptor, repository: str, registry: Registry, cache: Cache) -> None:
     """Brings a blob into the cache, checked.
 
     Raises:
         BlobCorrupt: the registry's bytes are not those.
         RegistryNotFound: it does not have them.
     """
-    if blobs.has(item.digest, item.size):
+    if cache.has(item.digest, item.size):
         return
     with (
         registry.blob(repository, item.digest) as source,
-        blobs.writer() as writer,
+        cache.writer() as writer,
         progress.track("pulling", item.size) as advance,
     ):
         while writer.size <= item.size and (chunk := source.read(CHUNK)):
@@ -298,21 +298,23 @@ def bring(item: Descriptor, repository: str, registry: Registry, blobs: Blobs) -
                 next="the registry's storage is damaged or it lies; push the release again, or use another registry",
                 detail=f"  expected {item.digest}\n  actual   {writer.digest}",
             )
-        writer.keep()
+        writer.commit()
 
 
-def proof(model: ModelLayer, repository: str, registry: Registry, blobs: Blobs) -> golden.Proof:
+def read_golden_set(
+    model: ModelLayer, repository: str, registry: Registry, cache: Cache
+) -> golden.GoldenSet:
     """A model's golden cases, from the cache or from the head of its layer in the registry."""
-    with _opened(model, repository, registry, blobs) as stream:
-        return golden.proof(model.model, stream)
+    with _opened(model, repository, registry, cache) as stream:
+        return golden.read_golden_set(model.model, stream)
 
 
 @contextmanager
 def _opened(
-    model: ModelLayer, repository: str, registry: Registry, blobs: Blobs
+    model: ModelLayer, repository: str, registry: Registry, cache: Cache
 ) -> Iterator[IO[bytes]]:
-    here = blobs.has(model.digest, model.size)
-    stream = blobs.open(model.digest) if here else registry.blob(repository, model.digest)
+    here = cache.has(model.digest, model.size)
+    stream = cache.open(model.digest) if here else registry.blob(repository, model.digest)
     try:
         yield stream
     finally:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from deploy import progress
-from deploy.cache import Blobs, room_for
+from deploy.cache import Cache, translate_full_disk
 from deploy.errors import DiskFull, WheelsUnavailable
 from deploy.settings.reading import Wheels
 
@@ -26,14 +26,14 @@ _GLIBC = range(36, 16, -1)
 _TAIL = 8
 
 
-def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tuple[Path, ...]:
+def download(wanted: Wheels, directory: Path, machine: str, cache: Cache) -> tuple[Path, ...]:
     """The wheels that a lock file names, for Debian on that machine; downloaded once, every one checked by its hash.
 
     Args:
         wanted: the lock file and the Python version of the image.
         directory: the application's folder.
         machine: the image's processor architecture, in OCI's terms.
-        blobs: the cache, below which the wheels are kept.
+        cache: the cache, below which the wheels are kept.
 
     Raises:
         WheelsUnavailable: pip could not get one; its last lines are in the detail.
@@ -43,11 +43,11 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
     name = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()[
         :24
     ]
-    folder = blobs.root / "wheels" / name
+    folder = cache.root / "wheels" / name
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         log.info("downloading the locked dependencies of %s", wanted.requirements)
-        with blobs.folder() as temporary:
+        with cache.folder() as temporary:
             target = temporary / "wheels"
             _pip(lock, target, wanted.python, machine)
             _keep(target, folder)
@@ -56,7 +56,7 @@ def download(wanted: Wheels, directory: Path, machine: str, blobs: Blobs) -> tup
 
 def _keep(target: Path, folder: Path) -> None:
     """Gives the wheels their final place at once; somebody else may have done so meanwhile."""
-    with room_for(folder):
+    with translate_full_disk(folder):
         try:
             target.replace(folder)
         except OSError:
@@ -96,7 +96,7 @@ def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
         try:
             for line in process.stdout:
                 lines.append(line.rstrip())
-                progress.note(line.strip().partition(" from ")[0])
+                progress.report(line.strip().partition(" from ")[0])
         except BaseException:
             # SIGTERM is for this process alone, and pip may say nothing more for minutes.
             process.terminate()

@@ -59,7 +59,7 @@ def install(package: str, program: str) -> None:
     Raises:
         PartMissing: this is no Debian, nobody may install here, or the installation failed.
     """
-    if found(program):
+    if find_program(program):
         return
     root = administrator()
     if not is_debian() or root is None:
@@ -91,7 +91,7 @@ def _is_known(package: str) -> bool:
     )
 
 
-def found(program: str) -> str | None:
+def find_program(program: str) -> str | None:
     """Where a program is, also in the folders that only root has on its PATH."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
@@ -113,7 +113,7 @@ def run(command: list[str], doing: str) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
         for line in process.stdout:
             lines = [*lines[-_TAIL:], line.rstrip()]
-            progress.note(f"{doing}: {line.strip()}")
+            progress.report(f"{doing}: {line.strip()}")
     if process.returncode != 0:
         detail = "\n".join(f"  {line}" for line in lines[-_TAIL:])
         raise PartMissing(
@@ -157,7 +157,7 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
                 next="see its log",
                 detail=_tail(log),
             )
-        progress.note("waiting for the container engine")
+        progress.report("waiting for the container engine")
         time.sleep(0.2)
         if daemon and daemon.poll() is not None:
             # One that was killed a moment ago can still be in the way of the next.
@@ -170,7 +170,7 @@ def _daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603
-            [*root, found("dockerd") or "dockerd"],
+            [*root, find_program("dockerd") or "dockerd"],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
@@ -197,7 +197,7 @@ def stop_engine(pid: Path) -> bool:
     for _ in range(100):
         if _has_ended(number):
             break
-        progress.note("waiting for the container engine to stop")
+        progress.report("waiting for the container engine to stop")
         time.sleep(0.1)
     return True
 

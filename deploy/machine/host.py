@@ -16,11 +16,11 @@ from typing import Protocol
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.http import Patience
+from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import EngineDenied, PortTaken, RegistryError, SettingsInvalid
 from deploy.machine import debian
 
-_GLANCE = Patience(connect=5.0, read=10.0)
+_GLANCE = RetryPolicy(connect=5.0, read=10.0)
 
 
 class System(Protocol):
@@ -32,7 +32,7 @@ class System(Protocol):
     def administrator(self) -> list[str] | None:
         """What to put before a command to run it as root, or None."""
 
-    def found(self, program: str) -> str | None:
+    def find_program(self, program: str) -> str | None:
         """Where a program is."""
 
     def install(self, package: str, program: str) -> None:
@@ -79,12 +79,12 @@ def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
     Raises:
         ClusterError: there is no such context, or its login failed.
     """
-    from deploy.clients.kubernetes.client import connected
+    from deploy.clients.kubernetes.client import connect
 
-    return connected(kubeconfig, context, namespace)
+    return connect(kubeconfig, context, namespace)
 
 
-def registry_answers(host: str, patience: Patience = _GLANCE) -> bool:
+def registry_answers(host: str, patience: RetryPolicy = _GLANCE) -> bool:
     """Whether an OCI registry listens there; who takes a connection and says nothing is none."""
     with suppress(RegistryError):
         HttpRegistry(host, patience=patience).ping()
@@ -146,4 +146,4 @@ class Host:
     cluster: Callable[[str, str, str], Cluster] = cluster
 
 
-HERE = Host()
+THIS_MACHINE = Host()

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 
 @dataclass(frozen=True)
-class Owner:
+class ProcessId:
     """A process. `started` tells it from a later one of the same number (clock ticks since boot, where the system says)."""
 
     person: str
@@ -24,7 +24,7 @@ class Owner:
     @classmethod
     def current(cls) -> Self:
         """The process that asks."""
-        return cls(person(), socket.gethostname(), os.getpid(), _started(os.getpid()))
+        return cls(current_user(), socket.gethostname(), os.getpid(), _started(os.getpid()))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -38,7 +38,7 @@ class Owner:
         return f"{self.person}/{self.host}/{self.process}/{self.started}"
 
     @property
-    def shown(self) -> str:
+    def display(self) -> str:
         """For people."""
         return f"{self.person} on {self.host} (process {self.process})"
 
@@ -56,7 +56,7 @@ class Owner:
         return self.process > 0 and _started(self.process) == self.started
 
 
-def machine() -> str:
+def machine_id() -> str:
     """What tells this machine, as long as it runs, and this container from all others, whatever they are called; empty where unknown."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}"
@@ -71,10 +71,10 @@ def has_ended(owner: str, on: str) -> bool:
         owner: what it wrote down of itself.
         on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
     """
-    return bool(on) and on == machine() and not Owner.parse(owner).alive
+    return bool(on) and on == machine_id() and not ProcessId.parse(owner).alive
 
 
-def person() -> str:
+def current_user() -> str:
     """Who runs this: the CI system's actor, else the user's name."""
     for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):
         if os.environ.get(variable):
@@ -85,7 +85,7 @@ def person() -> str:
         return str(os.getuid())
 
 
-def run() -> str:
+def ci_run_url() -> str:
     """The address of the CI run that this is part of: GitHub Actions, Azure Pipelines or GitLab; empty elsewhere.
 
     Source: the lists of predefined variables in the documentation of the three.

@@ -16,19 +16,19 @@ from pathlib import Path
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import BaseUnavailable, PartMissing, PlatformError, ReleaseError
-from deploy.machine.host import HERE, Host
+from deploy.machine.host import THIS_MACHINE, Host
 from deploy.settings.reading import ImageBuild
 
 log = logging.getLogger(__name__)
 
-PART = "dev.twinship.part"
+LABEL = "dev.twinship.part"
 REGISTRY = "twinship-registry"
 _FILES = Path(__file__).parent
 _REGISTRY_WITHIN = 20.0
 _REGISTRY_PORT = 5000
 
 
-def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
+def ensure_base_image(engine: Engine, build: ImageBuild, here: Host = THIS_MACHINE) -> str:
     """The base image: by its digest where it can be pulled, else, for Debian's own, one of the same content made from packages.
 
     Returns:
@@ -37,7 +37,7 @@ def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
     Raises:
         BaseUnavailable: neither works here.
     """
-    found = held(engine, build)
+    found = find_base_image(engine, build)
     if found:
         return found
     refused = _pulled(engine, build.base)
@@ -64,7 +64,7 @@ def base(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
         ) from error
 
 
-def held(engine: Engine, build: ImageBuild) -> str:
+def find_base_image(engine: Engine, build: ImageBuild) -> str:
     """The base image that the engine holds, the real one or what stands in for it; empty if it holds neither."""
     return next(
         (name for name in (build.base, _stand_in(build)) if name and engine.image_id(name)), ""
@@ -88,13 +88,13 @@ def _made(engine: Engine, build: ImageBuild, here: Host) -> str:
 def _pulled(engine: Engine, reference: str) -> ReleaseError | None:
     log.info("pulling %s", reference.partition("@")[0])
     try:
-        engine.pull(reference, None, progress.note)
+        engine.pull(reference, None, progress.report)
     except ReleaseError as error:
         return error
     return None
 
 
-def image(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
+def ensure_services_image(engine: Engine, build: ImageBuild, here: Host = THIS_MACHINE) -> str:
     """The image of the proxy and the local registry; it is built if the engine lacks it, whatever the application is based on.
 
     Raises:
@@ -118,14 +118,16 @@ def image(engine: Engine, build: ImageBuild, here: Host = HERE) -> str:
         engine.build(
             context,
             dockerfile="Dockerfile",
-            args={"BASE": base(engine, own, here)},
+            args={"BASE": ensure_base_image(engine, own, here)},
             tag=tag,
-            said=progress.note,
+            said=progress.report,
         )
     return tag
 
 
-def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) -> None:
+def ensure_registry(
+    engine: Engine, build: ImageBuild, host: str, here: Host = THIS_MACHINE
+) -> None:
     """Makes sure that a registry answers at a loopback address; one that is there already is used.
 
     Raises:
@@ -137,12 +139,14 @@ def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) ->
     port = int(host.rpartition(":")[2])
     name = REGISTRY if port == _REGISTRY_PORT else f"{REGISTRY}-{port}"
     existing = [
-        container for container in engine.containers({PART: "registry"}) if container.name == name
+        container for container in engine.containers({LABEL: "registry"}) if container.name == name
     ]
     if not existing:
         here.require_free("127.0.0.1", port)
         log.info("starting a local registry on %s", host)
-        existing = [_created_registry(engine, image(engine, build, here), name, port)]
+        existing = [
+            _created_registry(engine, ensure_services_image(engine, build, here), name, port)
+        ]
     engine.start(existing[0].id)
     engine.keep_running(existing[0].id)
     deadline = time.monotonic() + _REGISTRY_WITHIN
@@ -158,7 +162,7 @@ def registry(engine: Engine, build: ImageBuild, host: str, here: Host = HERE) ->
 
 
 def _created_registry(engine: Engine, parts: str, name: str, port: int) -> Container:
-    labels = {PART: "registry"}
+    labels = {LABEL: "registry"}
     engine.volume(name, labels)
     return engine.create(
         Spec(

@@ -16,8 +16,8 @@ from pathlib import Path
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Engine
 from deploy.errors import ClusterError, DiskFull, EngineDenied, EngineUnavailable, PlatformError
-from deploy.machine import services as parts
-from deploy.machine.host import HERE, Host, is_loopback
+from deploy.machine import services
+from deploy.machine.host import THIS_MACHINE, Host, is_loopback
 from deploy.settings.environments import Docker, Environment, Kubernetes
 from deploy.settings.reading import ImageBuild, Settings
 
@@ -40,7 +40,7 @@ class Check:
         return not self.cure
 
 
-def home() -> Path:
+def cache_folder() -> Path:
     """Where this user's cache is: TWINSHIP_HOME, else the place that the XDG base directory specification names."""
     named = os.environ.get("TWINSHIP_HOME")
     return (
@@ -50,7 +50,7 @@ def home() -> Path:
     )
 
 
-def engine(here: Host = HERE) -> Engine:
+def ensure_engine(here: Host = THIS_MACHINE) -> Engine:
     """The container engine; it is installed and started if it is missing and this is Debian.
 
     Raises:
@@ -68,7 +68,7 @@ def engine(here: Host = HERE) -> Engine:
 
 
 def _started_engine(reason: EngineUnavailable, here: Host) -> Engine:
-    if here.system.found("dockerd") is None:
+    if here.system.find_program("dockerd") is None:
         if not here.system.is_debian():
             raise reason
         log.info("no container engine here: installing Debian's docker.io")
@@ -76,9 +76,9 @@ def _started_engine(reason: EngineUnavailable, here: Host) -> Engine:
     if not _answers(here):
         log.info("starting the container engine")
         here.system.start_engine(
-            home() / "dockerd.log", _pid_file(), lambda: _answers(here), _ENGINE_WITHIN
+            cache_folder() / "dockerd.log", _pid_file(), lambda: _answers(here), _ENGINE_WITHIN
         )
-    return engine(here)
+    return ensure_engine(here)
 
 
 def _answers(here: Host) -> bool:
@@ -97,7 +97,7 @@ def _change_group(here: Host) -> None:
     changed = "TWINSHIP_GROUP_CHANGED"
     if (
         changed in os.environ
-        or here.system.found("sg") is None
+        or here.system.find_program("sg") is None
         or not here.system.join_engine_group()
     ):
         return
@@ -107,27 +107,27 @@ def _change_group(here: Host) -> None:
 
 
 def _pid_file() -> Path:
-    folder = home()
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return folder / "dockerd.pid"
 
 
-def up(settings: Settings, environment: str, here: Host = HERE) -> Engine:
+def up(settings: Settings, environment: str, here: Host = THIS_MACHINE) -> Engine:
     """Makes sure of all that a release to that environment needs on this machine; what is there is left as it is.
 
     Raises:
         ReleaseError: something is missing and cannot be had; the text says how to get it.
     """
     env = settings.environment(environment)
-    found = engine(here)
+    found = ensure_engine(here)
     if isinstance(env, Docker):
-        parts.image(found, settings.image, here)
+        services.ensure_services_image(found, settings.image, here)
     if is_loopback(env.registry):
-        parts.registry(found, settings.image, env.registry, here)
+        services.ensure_registry(found, settings.image, env.registry, here)
     return found
 
 
-def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
+def down(settings: Settings, *, purge: bool, here: Host = THIS_MACHINE) -> list[str]:
     """Stops what `up` and this application's releases started here; what other applications still use stays.
 
     Args:
@@ -153,7 +153,7 @@ def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
         ]
         if not any(container.running for container in others):
             # Applications that are stopped have their images in the registry still.
-            stopped += _stopped(found, {parts.PART: "registry"}, purge=purge and not others)
+            stopped += _stopped(found, {services.LABEL: "registry"}, purge=purge and not others)
     if any(container.running for container in others):
         log.info("the registry and the engine stay: other applications are released here")
     elif here.system.stop_engine(_pid_file()):
@@ -164,7 +164,7 @@ def down(settings: Settings, *, purge: bool, here: Host = HERE) -> list[str]:
 def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str]:
     """Stops containers, which keeps the front door and with it the history; or removes them with all they hold."""
     if purge:
-        return engine.forget(labels)
+        return engine.remove_labelled(labels)
     running = [container for container in engine.containers(labels) if container.running]
     for container in running:
         # Where there is no space to note that, it is stopped all the same, though only until the engine starts again.
@@ -175,7 +175,7 @@ def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str
 
 
 def doctor(
-    settings: Settings, environment: str, here: Host = HERE, directory: Path = Path()
+    settings: Settings, environment: str, here: Host = THIS_MACHINE, directory: Path = Path()
 ) -> tuple[Check, ...]:
     """What a release to that environment needs on this machine, and whether it is there; changes nothing.
 
@@ -213,12 +213,16 @@ def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -
     yield _registry_check(env.registry, here)
     if isinstance(env, Kubernetes):
         yield _cluster_check(env, here, directory)
-    free = shutil.disk_usage(home().parent if home().parent.exists() else Path.home()).free
-    yield Check("disk", f"{progress.size(free)} free", "" if free > 3e9 else "free at least 3 GB")
+    free = shutil.disk_usage(
+        cache_folder().parent if cache_folder().parent.exists() else Path.home()
+    ).free
+    yield Check(
+        "disk", f"{progress.format_size(free)} free", "" if free > 3e9 else "free at least 3 GB"
+    )
 
 
 def _image_checks(found: Engine, build: ImageBuild) -> Iterator[Check]:
-    here = parts.held(found, build)
+    here = services.find_base_image(found, build)
     made = ", or makes it from Debian's packages" if build.debian else ""
     yield Check(
         "base image", here.partition("@")[0], "" if here else f"`invoke build` pulls it{made}"

@@ -21,12 +21,12 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from deploy import progress
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.stores.object_store import Store
 from deploy.errors import FileTampered, FormatMismatch, ManifestInvalid, ModelUnknown, VersionExists
 from deploy.image import layer
 from deploy.model import manifest
-from deploy.model.manifest import Manifest, ModelFile
+from deploy.model.manifest import ModelFile, ModelManifest
 from deploy.records import VERSION, Model, ModelLayer, Record, Version
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def publish(directory: Path, store: Store) -> Model:
     return new.model
 
 
-def _described(directory: Path) -> Manifest:
+def _described(directory: Path) -> ModelManifest:
     """The manifest that a directory amounts to: what its author said, and what can be measured."""
     source = directory / manifest.AUTHORS_FILE
     try:
@@ -89,11 +89,11 @@ def _described(directory: Path) -> Manifest:
             on=str(source),
             next="docs/03-models.md shows how to write one",
         ) from error
-    described = manifest.described(text, on=str(source))
+    described = manifest.parse_description(text, on=str(source))
     files = tuple(_measured(directory, path) for path in sorted(_files(directory)))
     values = described.model_dump(by_alias=True, exclude_unset=True)
-    new = manifest.checked(
-        Manifest,
+    new = manifest.validate(
+        ModelManifest,
         {**values, "schema": 1, "files": [file.model_dump() for file in files]},
         str(source),
     )
@@ -118,12 +118,12 @@ def _files(directory: Path) -> Iterator[str]:
 def _measured(directory: Path, path: str) -> ModelFile:
     with (directory / path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return manifest.checked(
+        return manifest.validate(
             ModelFile, {"path": path, "size": file.tell(), "sha256": digest}, str(directory / path)
         )
 
 
-def _refuse_other(store: Store, name: str, new: Manifest) -> None:
+def _refuse_other(store: Store, name: str, new: ModelManifest) -> None:
     there = store.read(name, manifest.MAX_BYTES)
     if there is not None and there != new.text:
         raise VersionExists(
@@ -181,7 +181,7 @@ def versions(name: str, store: Store) -> tuple[Model, ...]:
     )
     found = ((path, store.read(path, manifest.MAX_BYTES)) for path in paths)
     return tuple(
-        manifest.published(text, on=f"{store.where}/{path}").model
+        manifest.parse_manifest(text, on=f"{store.where}/{path}").model
         for path, text in found
         if text is not None
     )
@@ -210,10 +210,10 @@ def resolve(name: str, version: str, store: Store) -> Model:
         ModelUnknown: no such model or version.
         ManifestInvalid: its manifest breaks the format, or is that of another version.
     """
-    return described_in(store, name, version).model
+    return read_manifest(store, name, version).model
 
 
-def described_in(store: Store, name: str, version: str) -> Manifest:
+def read_manifest(store: Store, name: str, version: str) -> ModelManifest:
     """The manifest of a published version.
 
     Raises:
@@ -232,7 +232,7 @@ def described_in(store: Store, name: str, version: str) -> Manifest:
             on=store.where,
             next=f"publish it, or choose a version that is there: {known}",
         )
-    found = manifest.published(text, on=f"{store.where}/{where}")
+    found = manifest.parse_manifest(text, on=f"{store.where}/{where}")
     if (found.name, found.version) != (name, number):
         raise ManifestInvalid(
             f"the manifest calls itself {found.model}",
@@ -242,23 +242,23 @@ def described_in(store: Store, name: str, version: str) -> Manifest:
     return found
 
 
-def fetch(model: Model, store: Store, blobs: Blobs, mount: str) -> ModelLayer:
+def fetch(model: Model, store: Store, cache: Cache, mount: str) -> ModelLayer:
     """Brings a model into the cache, as the layer in which it will be pushed: one pass, memory constant in its size.
 
     Args:
         model: a resolved version.
         store: where it is published.
-        blobs: the cache.
+        cache: the cache.
         mount: the folder in the container that the model is put into, absolute.
 
     Raises:
         ManifestInvalid, FileTampered, FormatMismatch: what the store holds is not what was published.
         StoreUnreachable, DiskFull: as they say. Nothing half-done stays in the cache.
     """
-    cached = cached_layer(model, blobs, mount)
-    if cached and blobs.has(cached.digest, cached.size):
+    cached = find_cached_layer(model, cache, mount)
+    if cached and cache.has(cached.digest, cached.size):
         return cached
-    found = described_in(store, model.name, model.version)
+    found = read_manifest(store, model.name, model.version)
     if found.model != model:
         raise FileTampered(
             f"the manifest of {model} has changed since it was resolved",
@@ -267,21 +267,21 @@ def fetch(model: Model, store: Store, blobs: Blobs, mount: str) -> ModelLayer:
             detail=f"  expected {model.digest}\n  actual   {found.model.digest}",
         )
     total = sum(file.size for file in found.files)
-    with blobs.writer() as writer, progress.track(f"fetching {model}", total) as advance:
+    with cache.writer() as writer, progress.track(f"fetching {model}", total) as advance:
         layer.write(_entries(found, store, PurePosixPath(mount.strip("/")), advance), writer)
-        fetched = ModelLayer(model=model, digest=writer.keep(), size=writer.size)
-    blobs.note("layers", _noted(model, mount), fetched.to_json())
+        fetched = ModelLayer(model=model, digest=writer.commit(), size=writer.size)
+    cache.write_note("layers", _noted(model, mount), fetched.to_json())
     return fetched
 
 
-def cached_layer(model: Model, blobs: Blobs, mount: str) -> ModelLayer | None:
+def find_cached_layer(model: Model, cache: Cache, mount: str) -> ModelLayer | None:
     """What this machine knows of a model's layer, whether or not its bytes are here."""
-    return ModelLayer.recalled(blobs.noted("layers", _noted(model, mount)))
+    return ModelLayer.from_cache(cache.read_note("layers", _noted(model, mount)))
 
 
-def remember(layer: ModelLayer, blobs: Blobs, mount: str) -> None:
+def remember(layer: ModelLayer, cache: Cache, mount: str) -> None:
     """Keeps what was learned of a model's layer elsewhere."""
-    blobs.note("layers", _noted(layer.model, mount), layer.to_json())
+    cache.write_note("layers", _noted(layer.model, mount), layer.to_json())
 
 
 def _noted(model: Model, mount: str) -> str:
@@ -289,7 +289,7 @@ def _noted(model: Model, mount: str) -> str:
 
 
 def _entries(
-    found: Manifest, store: Store, root: PurePosixPath, advance: Callable[[int], None]
+    found: ModelManifest, store: Store, root: PurePosixPath, advance: Callable[[int], None]
 ) -> Iterator[layer.Entry]:
     yield layer.Entry(root / manifest.PUBLISHED_FILE, len(found.text), [found.text])
     for file in found.ordered:
@@ -297,7 +297,7 @@ def _entries(
 
 
 def _verified(
-    found: Manifest, file: ModelFile, store: Store, advance: Callable[[int], None]
+    found: ModelManifest, file: ModelFile, store: Store, advance: Callable[[int], None]
 ) -> Iterator[bytes]:
     """A file's bytes as they arrive; their end is an error unless all were the promised ones."""
     on = f"{store.where}: {file.path} of {found.model}"
@@ -331,7 +331,7 @@ def _verified(
     _refuse_other_format(found, file.path, start)
 
 
-def _refuse_other_format(found: Manifest, path: str, start: bytes) -> None:
+def _refuse_other_format(found: ModelManifest, path: str, start: bytes) -> None:
     """Refuses weights that cannot be of their format by their first bytes: a pickle runs code when it is loaded."""
     title, signature, expected = _FORMATS[found.format]
     if path != found.weights or signature.match(start):

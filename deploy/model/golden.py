@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Any
 
-from deploy.clients.http import Entrance, NoAnswer, Question, Visit
+from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
 from deploy.model import manifest
-from deploy.model.manifest import Expected, Golden, ModelFile
+from deploy.model.manifest import ExpectedValue, GoldenCase, ModelFile
 from deploy.records import Case, Model, Verdict
 
 MAX_ANSWER = 1 << 20
@@ -38,17 +38,17 @@ NOTHING = _Nothing()
 
 
 @dataclass(frozen=True)
-class Proof:
+class GoldenSet:
     """The golden cases of one model, with the bodies of their requests by file path."""
 
-    cases: tuple[Golden, ...]
+    cases: tuple[GoldenCase, ...]
     bodies: Mapping[str, bytes]
 
 
-Play = Callable[[Proof, Entrance], Verdict]
+Play = Callable[[GoldenSet, Endpoint], Verdict]
 
 
-def proof(model: Model, stream: IO[bytes]) -> Proof:
+def read_golden_set(model: Model, stream: IO[bytes]) -> GoldenSet:
     """Reads a model's golden cases from its layer; no more of the stream is read than that takes.
 
     Raises:
@@ -64,10 +64,10 @@ def proof(model: Model, stream: IO[bytes]) -> Proof:
         ) from error
 
 
-def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> Proof:
+def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> GoldenSet:
     path, content = next(files)
     text = content.read(manifest.MAX_BYTES + 1)
-    found = manifest.published(text, on=str(path))
+    found = manifest.parse_manifest(text, on=str(path))
     if found.model != model:
         raise ManifestInvalid(
             f"the layer holds {found.model} ({found.model.digest}), not {model} ({model.digest})",
@@ -82,7 +82,7 @@ def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> Pr
         name = str(file).removeprefix(f"{path.parent}/")
         if name in listed:
             bodies[name] = _body(listed[name], content, model)
-    return Proof(found.golden, bodies)
+    return GoldenSet(found.golden, bodies)
 
 
 def _body(listed: ModelFile, content: IO[bytes], model: Model) -> bytes:
@@ -97,33 +97,33 @@ def _body(listed: ModelFile, content: IO[bytes], model: Model) -> bytes:
     return data
 
 
-def play(proof: Proof, entrance: Entrance) -> Verdict:
+def play(proof: GoldenSet, endpoint: Endpoint) -> Verdict:
     """Sends every golden case to a server and compares the answers; a wrong or missing one is part of the verdict.
 
     Args:
         proof: the cases.
-        entrance: where they are sent.
+        endpoint: where they are sent.
 
     Raises:
         ClusterError: the application was not reached, for a reason of the cluster's.
     """
-    with Visit(entrance) as visit:
+    with HttpClient(endpoint) as visit:
         return Verdict(
-            url=entrance.url,
+            url=endpoint.url,
             cases=tuple(_played(visit, case, proof.bodies) for case in proof.cases),
         )
 
 
-def _played(visit: Visit, case: Golden, bodies: Mapping[str, bytes]) -> Case:
+def _played(visit: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> Case:
     request = case.request
     expect = case.expect
     body = bodies[request.body] if request.body else None
     patience = expect.within_ms / 1000 + GRACE_SECONDS
     try:
-        reply = visit.ask(
-            Question(request.path, patience, MAX_ANSWER, request.method, request.headers, body)
+        reply = visit.send(
+            Request(request.path, patience, MAX_ANSWER, request.method, request.headers, body)
         )
-    except NoAnswer as silence:
+    except NoResponse as silence:
         return _case(case, silence.seconds, "", f"no answer: {silence}")
     answer, problem = _judged(case, reply.status, reply.content)
     if not problem and reply.seconds * 1000 > expect.within_ms:
@@ -131,13 +131,13 @@ def _played(visit: Visit, case: Golden, bodies: Mapping[str, bytes]) -> Case:
     return _case(case, reply.seconds, answer, problem)
 
 
-def _case(case: Golden, seconds: float, answer: str, problem: str) -> Case:
+def _case(case: GoldenCase, seconds: float, answer: str, problem: str) -> Case:
     return Case(
         name=case.name, milliseconds=round(seconds * 1000, 1), answer=answer, problem=problem
     )
 
 
-def _judged(case: Golden, status: int, content: bytes) -> tuple[str, str]:
+def _judged(case: GoldenCase, status: int, content: bytes) -> tuple[str, str]:
     """The answer in short, and what is wrong with it (empty if nothing is)."""
     shown = content[:_ANSWER_SHOWN].decode("utf-8", "replace")
     if status != case.expect.status:
@@ -155,7 +155,7 @@ def _judged(case: Golden, status: int, content: bytes) -> tuple[str, str]:
     return _short(", ".join(str(value) for _, value in values)), "; ".join(problems)
 
 
-def _difference(expected: Expected, value: object) -> str:
+def _difference(expected: ExpectedValue, value: object) -> str:
     if expected.near is None:
         hit = value == expected.equals and type(value) is type(expected.equals)
         promised = repr(expected.equals)

@@ -40,10 +40,10 @@ class ModelFile(Record):
     @field_validator("path")
     @classmethod
     def _stays_inside(cls, value: str) -> str:
-        return plain_path(value)
+        return require_plain_path(value)
 
 
-class Request(Record):
+class GoldenRequest(Record):
     """The HTTP request of a golden case; `body` names a file of the model."""
 
     method: Literal["GET", "POST", "PUT"] = "GET"
@@ -55,7 +55,7 @@ class Request(Record):
     body: FilePath | None = None
 
 
-class Expected(Record):
+class ExpectedValue(Record):
     """What one place of the JSON answer must hold: `at` is a JSON pointer (RFC 6901); equal, or near within a tolerance."""
 
     at: Annotated[str, Field(pattern=r"^(/.*)?$")]
@@ -64,7 +64,7 @@ class Expected(Record):
     tolerance: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Expected:
+    def _says_one_thing(self) -> ExpectedValue:
         if len({"equals", "near"} & self.model_fields_set) != 1 or (
             "near" in self.model_fields_set and self.near is None
         ):
@@ -72,21 +72,21 @@ class Expected(Record):
         return self
 
 
-class Expect(Record):
+class ExpectedResponse(Record):
     """The answer that a golden case promises: status, latency budget in milliseconds, a piece of its text, places of its JSON."""
 
     status: Annotated[int, Field(ge=100, le=599)] = 200
     within_ms: Annotated[float, Field(gt=0)] = 5000.0
     contains: str = ""
-    json_: Annotated[tuple[Expected, ...], Field(alias="json")] = ()
+    json_: Annotated[tuple[ExpectedValue, ...], Field(alias="json")] = ()
 
 
-class Golden(Record):
+class GoldenCase(Record):
     """A golden case: a request and the answer that proves the model."""
 
     name: Name
-    request: Request
-    expect: Expect
+    request: GoldenRequest
+    expect: ExpectedResponse
 
 
 class Interface(Record):
@@ -101,14 +101,14 @@ class Interface(Record):
     labels: FilePath | None = None
 
 
-class Described(Record):
+class ModelDescription(Record):
     """What the author says of a model version."""
 
     name: Name
     version: Version
     format: Literal["onnx", "safetensors", "gguf"]
     interface: Interface
-    golden: Annotated[tuple[Golden, ...], Field(min_length=1)]
+    golden: Annotated[tuple[GoldenCase, ...], Field(min_length=1)]
     metadata: dict[str, Any] = Field(default={})
 
     @field_validator("version")
@@ -121,14 +121,14 @@ class Described(Record):
         return value
 
 
-class Manifest(Described):
+class ModelManifest(ModelDescription):
     """A published model version: what the author said, and every file by size and sha256."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Manifest:
+    def _is_whole(self) -> ModelManifest:
         paths = [file.path for file in self.files]
         doubled = (
             {path for path in paths if paths.count(path) > 1}
@@ -149,7 +149,7 @@ class Manifest(Described):
         return self
 
     @model_validator(mode="after")
-    def _can_be_played(self) -> Manifest:
+    def _can_be_played(self) -> ModelManifest:
         # All are held in memory while the cases are played.
         if sum(file.size for file in self.files if file.path in self._bodies) > MAX_BODIES:
             raise ValueError(
@@ -158,7 +158,7 @@ class Manifest(Described):
         return self
 
     @model_validator(mode="after")
-    def _can_be_written(self) -> Manifest:
+    def _can_be_written(self) -> ModelManifest:
         try:
             self.text  # noqa: B018 - free values may be infinite, half a character, or nested without end
         except (ValueError, RecursionError) as error:
@@ -202,7 +202,7 @@ class Manifest(Described):
         return {case.request.body for case in self.golden}
 
 
-def described(text: bytes, *, on: str) -> Described:
+def parse_description(text: bytes, *, on: str) -> ModelDescription:
     """Reads an author's model.toml; -1 in a shape stands for a free dimension, because TOML has no null.
 
     Raises:
@@ -215,10 +215,10 @@ def described(text: bytes, *, on: str) -> Described:
         raise ManifestInvalid(
             f"the model's description is not TOML: {error}", on=on, next="mend that line"
         ) from None
-    return checked(Described, values, on)
+    return validate(ModelDescription, values, on)
 
 
-def published(text: bytes, *, on: str) -> Manifest:
+def parse_manifest(text: bytes, *, on: str) -> ModelManifest:
     """Reads a stored manifest.json.
 
     Raises:
@@ -232,8 +232,8 @@ def published(text: bytes, *, on: str) -> Manifest:
             on=on,
             next="publish the version again under a new number",
         ) from None
-    manifest = checked(
-        Manifest,
+    manifest = validate(
+        ModelManifest,
         values,
         on,
         next="find out who wrote it; publish the model again under a new version",
@@ -247,7 +247,7 @@ def published(text: bytes, *, on: str) -> Manifest:
     return manifest
 
 
-def plain_path(path: str) -> str:
+def require_plain_path(path: str) -> str:
     """The path itself, if it is relative and stays where it starts.
 
     Raises:
@@ -297,7 +297,7 @@ def _free_dimensions(described: object) -> None:
             _free_dimensions(part)
 
 
-def checked(
+def validate(
     kind: type[_T],
     values: object,
     on: str,

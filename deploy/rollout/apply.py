@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from deploy import interrupts
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.errors import (
     GoldenMiss,
     ReleaseError,
@@ -29,7 +29,7 @@ from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
 log = logging.getLogger(__name__)
 
 Trigger = Literal["release", "rollback", "promote"]
-Prove = Callable[[Entrance], None]
+Prove = Callable[[Endpoint], None]
 
 
 class Replica(Record):
@@ -50,10 +50,10 @@ class Target(Protocol):
         """The address of the front door, for people."""
 
     @property
-    def entrance(self) -> Entrance:
+    def endpoint(self) -> Endpoint:
         """How the front door is asked from here."""
 
-    def locked(self) -> AbstractContextManager[None]:
+    def lock(self) -> AbstractContextManager[None]:
         """Keeps other deployers out, for as long as this process lives at the most.
 
         Raises:
@@ -80,7 +80,7 @@ class Target(Protocol):
 
         Args:
             release: what shall serve.
-            prove: plays the golden cases at an entrance of the new replicas before all requests go there, where the target has
+            prove: plays the golden cases at an endpoint of the new replicas before all requests go there, where the target has
                 one; None where the release has proven itself before.
 
         Raises:
@@ -100,7 +100,7 @@ def current(history: tuple[Rollout, ...]) -> Rollout | None:
 def apply(  # noqa: PLR0913 - the history tells three of them, and tests choose two
     release: Release,
     target: Target,
-    proof: golden.Proof,
+    proof: golden.GoldenSet,
     *,
     trigger: Trigger,
     by: str,
@@ -129,7 +129,7 @@ def apply(  # noqa: PLR0913 - the history tells three of them, and tests choose 
         UndoFailed: nor could the previous one be put back.
         RolloutLocked: another deployer is at work, has taken over from this one, or has released since this was decided.
     """
-    with target.locked():
+    with target.lock():
         history = target.history()
         previous = current(history)
         if decided_on is not None:
@@ -149,11 +149,11 @@ def apply(  # noqa: PLR0913 - the history tells three of them, and tests choose 
         target.begin(attempt)
         with _undoing(attempt, target, previous, clock):
             target.shift(
-                release, (lambda entrance: _prove(entrance, proof, release, play)) if hold else None
+                release, (lambda endpoint: _prove(endpoint, proof, release, play)) if hold else None
             )
-            _prove(target.entrance, proof, release, play)
+            _prove(target.endpoint, proof, release, play)
         ending = Ending(outcome="succeeded", at=clock())
-        with interrupts.held("the release is proven, and all but done"):
+        with interrupts.defer_signals("the release is proven, and all but done"):
             with _undoing(attempt, target, previous, clock):
                 target.end(attempt, ending)
             _settle(attempt, target)
@@ -181,7 +181,7 @@ def _undoing(
         # Whoever has the lock now finds what is left here, and clears it.
         raise
     except BaseException as error:
-        with interrupts.held("putting the previous release back"):
+        with interrupts.defer_signals("putting the previous release back"):
             target.end(attempt, _undone(_why(error), target, previous, clock))
         raise
 
@@ -213,18 +213,20 @@ def _clear_unfinished(target: Target, previous: Rollout | None, release: Release
         target.settle(back, release)
 
 
-def _prove(entrance: Entrance, proof: golden.Proof, release: Release, play: golden.Play) -> None:
-    verdict = play(proof, entrance)
+def _prove(
+    endpoint: Endpoint, proof: golden.GoldenSet, release: Release, play: golden.Play
+) -> None:
+    verdict = play(proof, endpoint)
     if not verdict.passed:
         raise GoldenMiss(
             f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
-            on=f"{entrance.url}, {release.image.app.commit} with {release.image.layer.model}",
+            on=f"{endpoint.url}, {release.image.app.commit} with {release.image.layer.model}",
             next="the previous release serves again; mend the code or the model",
             detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
         )
     log.info(
         "proven at %s: %s",
-        entrance.url,
+        endpoint.url,
         "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases),
     )
 
@@ -273,7 +275,7 @@ def abort(
         UndoFailed: the previous release could not be put back.
         RolloutLocked: its deployer is still at work.
     """
-    with target.locked():
+    with target.lock():
         history = target.history()
         if not history or history[-1].ending:
             raise ReleaseUnknown(
@@ -285,13 +287,13 @@ def abort(
         return Rollout(attempt=attempt, ending=ending)
 
 
-def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play) -> Verdict:
+def verify(target: Target, proof: golden.GoldenSet, play: golden.Play = golden.play) -> Verdict:
     """Plays the golden cases through the front door, changing nothing.
 
     Raises:
         VerifyFailed: an answer is wrong or missing.
     """
-    verdict = play(proof, target.entrance)
+    verdict = play(proof, target.endpoint)
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
@@ -302,7 +304,7 @@ def verify(target: Target, proof: golden.Proof, play: golden.Play = golden.play)
     return verdict
 
 
-def failed(what: str, on: str, log_end: str) -> RolloutFailed:
+def replica_error(what: str, on: str, log_end: str) -> RolloutFailed:
     """The error of a replica that will not serve, with the end of its log."""
     lines = "\n".join(f"    {line}" for line in log_end.rstrip().splitlines()) or "    (nothing)"
     return RolloutFailed(

@@ -11,7 +11,7 @@ from deploy.rollout.apply import current
 Only = Literal["model", "code"]
 
 
-def to_go_back_to(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
+def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
     """The attempt that a rollback returns to.
 
     Args:

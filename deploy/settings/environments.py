@@ -42,7 +42,7 @@ _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
-class Section(BaseModel):
+class Table(BaseModel):
     """A table of the file: frozen, and refusing keys that nobody reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -65,7 +65,7 @@ def _of_a_machine(address: str) -> str:
     return address
 
 
-class Environment(Section):
+class Environment(Table):
     """A place where releases serve: what every target is told.
 
     `registry` is the host (and port) of the OCI registry; `username` and `password` *name* environment variables, and
@@ -100,7 +100,7 @@ class Docker(Environment):
         return f"http://{host}:{self.port}"
 
 
-class Resources(Section):
+class Resources(Table):
     """What one replica is given: `cpu` is asked for, `memory` is asked for and is also the limit; quantities of Kubernetes."""
 
     cpu: Quantity = "250m"
@@ -119,14 +119,14 @@ def _amount(quantity: str) -> float:
     return float(number) * _UNITS.get(quantity.removeprefix(number), 1.0)
 
 
-class Autoscale(Section):
+class Autoscale(Table):
     """Between how many replicas the cluster may choose, and at which use of the asked-for CPU (percent) it adds one."""
 
     at_most: Annotated[int, Field(ge=1, le=1000)]
     cpu: Annotated[int, Field(ge=1, le=100)] = 80
 
 
-class Canary(Section):
+class Canary(Table):
     """How a canary is tried: its share by number of replicas, and how long it is held.
 
     It ends after `seconds`, or as soon as it has answered `requests` (0: only time counts). It is given up when its share of
@@ -191,7 +191,7 @@ class Kubernetes(Environment):
         return self
 
 
-def kind(table: object) -> str:
+def target_of(table: object) -> str:
     """Which target a table is about: `docker` where it does not say."""
     return str(
         table.get("target", "docker")
@@ -200,18 +200,19 @@ def kind(table: object) -> str:
     )
 
 
-Place = Annotated[
-    Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")], Discriminator(kind)
+AnyEnvironment = Annotated[
+    Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")],
+    Discriminator(target_of),
 ]
 KINDS: Mapping[str, type[Environment]] = {"docker": Docker, "kubernetes": Kubernetes}
-_NESTED: Mapping[str, type[Section]] = {
+_NESTED: Mapping[str, type[Table]] = {
     "canary": Canary,
     "resources": Resources,
     "autoscale": Autoscale,
 }
 
 
-def keys(target: str, *nested: str) -> list[str]:
+def known_keys(target: str, *nested: str) -> list[str]:
     """The keys that a table of that target knows, or a table inside it."""
     section: Any = _NESTED.get(nested[0]) if nested else KINDS.get(target)
     return list(section.model_fields) if section else []

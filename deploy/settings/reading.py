@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
 from deploy.settings import environments
-from deploy.settings.environments import KINDS, Place, Port, Section
+from deploy.settings.environments import KINDS, AnyEnvironment, Port, Table
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
@@ -31,7 +31,7 @@ _DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
 Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
 
 
-class App(Section):
+class App(Table):
     """The application: its name, and the files its image is made of.
 
     `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
@@ -43,7 +43,7 @@ class App(Section):
     ready: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./~?=&%+-]*$")] = "/readyz"
 
 
-class ModelSource(Section):
+class ModelSource(Table):
     """The model stream: where versions are published, and which model this application serves.
 
     `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
@@ -56,14 +56,14 @@ class ModelSource(Section):
     sample: str = ""
 
 
-class Wheels(Section):
+class Wheels(Table):
     """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
 
     requirements: str
     python: Annotated[str, Field(pattern=r"^3\.\d+$")]
 
 
-class ImageBuild(Section):
+class ImageBuild(Table):
     """How the app image is built.
 
     `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
@@ -91,17 +91,17 @@ class ImageBuild(Section):
         return self if self.debian else ImageBuild(base=DEBIAN)
 
 
-class Settings(Section):
+class Settings(Table):
     """The whole configuration of one application."""
 
     app: App
     model: ModelSource
     image: ImageBuild
-    environments: Mapping[Name, Place]
+    environments: Mapping[Name, AnyEnvironment]
 
     @field_validator("environments")
     @classmethod
-    def _has_one(cls, value: Mapping[str, Place]) -> Mapping[str, Place]:
+    def _has_one(cls, value: Mapping[str, AnyEnvironment]) -> Mapping[str, AnyEnvironment]:
         if not value:
             raise ValueError("at least one environment is needed, for example [environments.local]")
         return value
@@ -111,7 +111,7 @@ class Settings(Section):
         """The environment that is meant where none is named: `local`, else the first."""
         return "local" if "local" in self.environments else next(iter(self.environments))
 
-    def environment(self, name: str) -> Place:
+    def environment(self, name: str) -> AnyEnvironment:
         """The environment of that name.
 
         Raises:
@@ -247,11 +247,11 @@ def _nearest(path: tuple[str, ...], values: Mapping[str, Any]) -> str:
 
 
 def _keys_at(path: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
-    tables: dict[str, type[Section]] = {"app": App, "model": ModelSource, "image": ImageBuild}
+    tables: dict[str, type[Table]] = {"app": App, "model": ModelSource, "image": ImageBuild}
     if not path:
         return list(Settings.model_fields)
     if path[:2] == ("image", "wheels"):
         return list(Wheels.model_fields)
     if path[0] == "environments":
-        return environments.keys(environments.kind(_found(values, path[:2])), *path[2:])
+        return environments.known_keys(environments.target_of(_found(values, path[:2])), *path[2:])
     return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -374,7 +374,7 @@ class ClusterContract:
             ("Service", "web-2", 80),
             ("Pod", "web", 80),
         ]
-        urls = [cluster.entrance(*thing).url for thing in things]
+        urls = [cluster.endpoint(*thing).url for thing in things]
         assert len(set(urls)) == len(things)
         assert not any(url.endswith("/") for url in urls)
-        assert cluster.entrance("Service", "web", 80).url == urls[0]
+        assert cluster.endpoint("Service", "web", 80).url == urls[0]

@@ -9,11 +9,11 @@ import pytest
 
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
-from deploy.machine.process import Owner, machine
+from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.apply import Target
 from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import STATE
+from deploy.targets.docker.proxy import STATE_FOLDER
 from tests.contracts.engine import until
 from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt
@@ -72,7 +72,7 @@ class DockerTargetContract(WarmTargetContract):
         docker.target().shift(a)
         docker.target().settle(a)
         docker.engine.stop(self.door(docker).id, 1)
-        with docker.target().locked():
+        with docker.target().lock():
             pass
         until(lambda: docker.answers() == {"a"}, "the release serves")
         until(lambda: docker.target().serves(a), "all its replicas are healthy")
@@ -86,7 +86,7 @@ class DockerTargetContract(WarmTargetContract):
         target.settle(a)
         target.shift(b)
         docker.engine.stop(self.door(docker).id, 1)
-        with docker.target().locked():
+        with docker.target().lock():
             pass
         until(lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves")
         assert docker.answers() == {"a"}
@@ -114,7 +114,7 @@ class DockerTargetContract(WarmTargetContract):
         target.shift(b)
         target.settle(b, a)
         docker.engine.stop(self.door(docker).id, 1)
-        with docker.target(replicas=1).locked():
+        with docker.target(replicas=1).lock():
             pass
         until(lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves")
         assert docker.answers() == {"b"}
@@ -127,8 +127,8 @@ class DockerTargetContract(WarmTargetContract):
         target.shift(a)
         door = self.door(docker).id
         docker.engine.stop(door, 1)
-        docker.engine.put_file(door, f"{STATE}/haproxy.cfg", b"global\n    stats so")
-        with docker.target().locked():
+        docker.engine.put_file(door, f"{STATE_FOLDER}/haproxy.cfg", b"global\n    stats so")
+        with docker.target().lock():
             pass
         until(lambda: docker.answers() == {"a"}, "the release serves")
 
@@ -139,7 +139,7 @@ class DockerTargetContract(WarmTargetContract):
         target.settle(a)
         target.begin(attempt(1, a))
         docker.engine.remove(self.door(docker).id)
-        with docker.target().locked():
+        with docker.target().lock():
             pass
         until(lambda: docker.target().serves(a), "the release serves")
         assert [rollout.attempt.id for rollout in docker.target().history()] == [1]
@@ -153,7 +153,7 @@ class DockerTargetContract(WarmTargetContract):
         before = {replica.name for replica in target.replicas()}
         port = docker.other_port()
         moved = docker.target(port=port)
-        with moved.locked():
+        with moved.lock():
             pass
         until(lambda: docker.answers(port=port) == {"a"}, "the release serves on the other port")
         assert {replica.name for replica in moved.replicas()} == before
@@ -165,10 +165,10 @@ class DockerTargetContract(WarmTargetContract):
         """Nothing is given up before the new port is known to be free."""
         docker.target().shift(a)
         moved = docker.target(port=docker.taken_port())
-        with pytest.raises(PortTaken), moved.locked():
+        with pytest.raises(PortTaken), moved.lock():
             pytest.fail("it was moved to a port that another program listens on")
         assert docker.answers() == {"a"}
-        with docker.target(lock_wait=0.0).locked():
+        with docker.target(lock_wait=0.0).lock():
             assert docker.target().serves(a)
 
     def test_a_release_behind_a_door_on_another_port_does_not_serve(
@@ -181,7 +181,7 @@ class DockerTargetContract(WarmTargetContract):
         until(lambda: target.serves(a), "the release serves")
         moved = docker.target(port=docker.other_port())
         assert not moved.serves(a)
-        with moved.locked():
+        with moved.lock():
             until(lambda: moved.serves(a), "the release serves on the other port")
         assert not target.serves(a)
 
@@ -194,7 +194,7 @@ class DockerTargetContract(WarmTargetContract):
         door = self.door(docker)
         docker.renew()
         target = docker.target(in_flight=7)
-        with target.locked():
+        with target.lock():
             target.shift(b)
             target.settle(b)
         assert docker.answers() == {"b"}
@@ -210,7 +210,7 @@ class DockerTargetContract(WarmTargetContract):
         door = self.door(docker)
         docker.engine.stop(door.id, 1)
         docker.renew()
-        with docker.target().locked():
+        with docker.target().lock():
             pass
         until(lambda: docker.answers() == {"a"}, "the release serves")
         assert self.door(docker).id != door.id
@@ -229,7 +229,7 @@ class DockerTargetContract(WarmTargetContract):
         other = docker.target(**changed)
         assert target.serves(a)
         assert not other.serves(a)
-        with other.locked():
+        with other.lock():
             until(lambda: other.serves(a), "the release serves as the settings say")
         assert not target.serves(a)
         assert self.door(docker) == door
@@ -240,10 +240,10 @@ class DockerTargetContract(WarmTargetContract):
         """The same port on an address where nothing can listen is found out before the old door goes."""
         docker.target().shift(a)
         moved = docker.target(address="192.0.2.1")
-        with pytest.raises(SettingsInvalid), moved.locked():
+        with pytest.raises(SettingsInvalid), moved.lock():
             pytest.fail("it was moved to an address that this machine does not have")
         assert docker.answers() == {"a"}
-        with docker.target(lock_wait=0.0).locked():
+        with docker.target(lock_wait=0.0).lock():
             assert docker.target().serves(a)
 
     def test_a_first_release_to_a_port_that_is_taken_changes_nothing(
@@ -251,7 +251,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """Not even a door is left that nobody can enter."""
         moved = docker.target(port=docker.taken_port())
-        with pytest.raises(PortTaken), moved.locked():
+        with pytest.raises(PortTaken), moved.lock():
             pytest.fail("it was opened on a port that another program listens on")
         assert docker.engine.containers({APP: docker.app}) == []
 
@@ -261,11 +261,11 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """What a killed engine left unfinished is passed over; what else was written down is still known."""
         target = docker.target()
-        with target.locked():
+        with target.lock():
             target.begin(attempt(1, a))
             door = self.door(docker).id
-            docker.engine.put_file(door, f"{STATE}/000001-end.json", data)
-            docker.engine.put_file(door, f"{STATE}/000002-begin.json", data)
+            docker.engine.put_file(door, f"{STATE_FOLDER}/000001-end.json", data)
+            docker.engine.put_file(door, f"{STATE_FOLDER}/000002-begin.json", data)
         assert [(rollout.attempt.id, rollout.outcome) for rollout in target.history()] == [
             (1, "unfinished")
         ]
@@ -288,7 +288,9 @@ class DockerTargetContract(WarmTargetContract):
     def leave_lock(self, docker: DockerPlace, on: str) -> str:
         """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""
         door = self.door(docker)
-        owner = Owner(Owner.current().person, Owner.current().host, PROCESS_THAT_NEVER_WAS, "1")
+        owner = ProcessId(
+            ProcessId.current().person, ProcessId.current().host, PROCESS_THAT_NEVER_WAS, "1"
+        )
         labels = {
             **door.labels,
             "dev.twinship.role": "lock",
@@ -308,10 +310,10 @@ class DockerTargetContract(WarmTargetContract):
         """A lock that outlived its holder, or was made but never held, keeps nobody out."""
         target = docker.target(lock_wait=30.0)
         target.shift(a)
-        left = self.leave_lock(docker, machine())
+        left = self.leave_lock(docker, machine_id())
         if started:
             docker.engine.start(left)
-        with target.locked():
+        with target.lock():
             assert [
                 found.id
                 for found in docker.engine.containers({APP: docker.app})
@@ -326,7 +328,7 @@ class DockerTargetContract(WarmTargetContract):
         docker.target().shift(a)
         left = self.leave_lock(docker, on)
         docker.engine.start(left)
-        with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).locked():
+        with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).lock():
             pytest.fail("two deployers at once")
         assert [
             found.running

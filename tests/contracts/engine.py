@@ -470,19 +470,19 @@ class EngineContract:
         self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
     ) -> None:
         """The second who wants to hold a name gets None, and can see whom to wait for."""
-        held = engine.hold(spec("lock", labelled={"owner": "ada"}, command=("cat",)))
+        held = engine.start_tied(spec("lock", labelled={"owner": "ada"}, command=("cat",)))
         assert held is not None
-        assert engine.hold(spec("lock", labelled={"owner": "bob"}, command=("cat",))) is None
+        assert engine.start_tied(spec("lock", labelled={"owner": "bob"}, command=("cat",))) is None
         assert [found.labels["owner"] for found in engine.containers(labels)] == ["ada"]
-        engine.release(held)
+        engine.end_tied(held)
 
     def test_what_is_released_can_be_held_again_at_once(
         self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
     ) -> None:
         """A lock that was given back leaves nothing behind."""
-        engine.release(engine.hold(spec("lock", command=("cat",))))
+        engine.end_tied(engine.start_tied(spec("lock", command=("cat",))))
         assert engine.containers(labels) == []
-        engine.release(engine.hold(spec("lock", command=("cat",))))
+        engine.end_tied(engine.start_tied(spec("lock", command=("cat",))))
 
     # --- clearing up
 
@@ -495,10 +495,10 @@ class EngineContract:
         engine.network(f"{prefix}-network", mine)
         engine.start(engine.create(spec("mine", labelled={"kind": "mine"})).id)
         other = engine.create(spec("other"))
-        assert sorted(engine.forget(mine)) == [
+        assert sorted(engine.remove_labelled(mine)) == [
             f"{prefix}-mine",
             f"{prefix}-network",
             f"{prefix}-volume",
         ]
         assert [found.id for found in engine.containers(labels)] == [other.id]
-        assert engine.forget(mine) == []
+        assert engine.remove_labelled(mine) == []

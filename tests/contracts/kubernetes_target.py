@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Attempt, Ending, Release
 from deploy.rollout.apply import Prove
-from deploy.targets.kubernetes.ownership import applied
+from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.contracts.target import Place, Places, states
 from tests.fakes.releases import attempt
@@ -21,8 +21,8 @@ class Deployer(KubernetesTarget):
     _held = False
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        with super().locked():
+    def lock(self) -> Iterator[None]:
+        with super().lock():
             self._held = True
             try:
                 yield
@@ -34,7 +34,7 @@ class Deployer(KubernetesTarget):
         if self._held:
             yield
         else:
-            with self.locked():
+            with self.lock():
                 yield
 
     def shift(self, release: Release, prove: Prove | None = None) -> None:
@@ -77,7 +77,7 @@ def around(place: Place) -> dict[str, list[Object]]:
     cluster = cast("OnCluster", place).cluster
     ours = {"app.kubernetes.io/instance": "local"}
     return {
-        kind: [applied(item) for item in cluster.list(kind, ours)]
+        kind: [applied_fields(item) for item in cluster.list(kind, ours)]
         for kind in ("Service", "Ingress", "Deployment")
     }
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from deploy.errors import RolloutFailed, RolloutLocked
-from deploy.machine.process import person
+from deploy.machine.process import current_user
 from deploy.records import Ending, Release
 from deploy.rollout.apply import Target
 from tests.fakes.engine import Script
@@ -227,7 +227,7 @@ class TargetContract(Places):
         second = attempt(2, b, "rollback")
         ending = Ending(outcome="undone", at=first.at + timedelta(seconds=9), why="a replica ended")
         target = place.target()
-        with target.locked():
+        with target.lock():
             target.begin(first)
             target.end(first, ending)
             target.begin(second)
@@ -239,7 +239,7 @@ class TargetContract(Places):
     def test_attempts_are_remembered_in_their_order(self, place: Place, a: Release) -> None:
         """Also after more than nine of them."""
         target = place.target()
-        with target.locked():
+        with target.lock():
             for number in (1, 2, 9, 10, 11):
                 target.begin(attempt(number, a))
         assert [rollout.attempt.id for rollout in place.target().history()] == [1, 2, 9, 10, 11]
@@ -250,16 +250,16 @@ class TargetContract(Places):
         """The second is told who is at work, and changes nothing."""
         one = place.target(lock_wait=0.0)
         two = place.target(lock_wait=0.0)
-        with one.locked(), pytest.raises(RolloutLocked) as caught, two.locked():
+        with one.lock(), pytest.raises(RolloutLocked) as caught, two.lock():
             pytest.fail("two deployers at once")
-        assert person() in caught.value.what
+        assert current_user() in caught.value.what
 
     def test_the_environment_is_free_again_after_a_deployer_has_failed(self, place: Place) -> None:
         """However a rollout ends, the next one can begin at once."""
         target = place.target(lock_wait=0.0)
-        with pytest.raises(KeyboardInterrupt), target.locked():
+        with pytest.raises(KeyboardInterrupt), target.lock():
             raise KeyboardInterrupt
-        with place.target(lock_wait=0.0).locked():
+        with place.target(lock_wait=0.0).lock():
             pass
 
 

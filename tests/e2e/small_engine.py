@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.application import ROOT
 from deploy.clients.docker.client import DockerEngine
-from deploy.machine import services as parts
+from deploy.machine import services
 from deploy.settings.reading import Settings
 from tests.e2e.rights import lacking, myself, root, small_disk
 
@@ -173,7 +173,7 @@ def _place(folder: Path) -> Iterator[int]:
 
 def _copy_parts(running: SmallEngine) -> None:
     """Gives it the image of the proxy and the registry that this machine's engine has; on its own network it could not make one."""
-    tag = parts.image(DockerEngine(), Settings.read(ROOT, {}).image)
+    tag = services.ensure_services_image(DockerEngine(), Settings.read(ROOT, {}).image)
     with subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saved:
         subprocess.run(
             ["docker", "-H", running.host, "load", "-q"],

@@ -8,7 +8,7 @@ import pytest
 
 from bench.application import Application
 from bench.load import Load
-from deploy.machine.process import Owner
+from deploy.machine.process import ProcessId
 from tests.e2e.cluster import Namespace
 
 # The number of no process.
@@ -103,4 +103,4 @@ def _assert_clean(
         == 2
     )
     holder = cluster.lease(f"{application.name}-staging-deployer")
-    assert not holder or Owner.parse(holder).process == left
+    assert not holder or ProcessId.parse(holder).process == left

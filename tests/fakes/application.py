@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploy.context import Site
+from deploy.context import ReleaseContext
 from deploy.model import fetch as model
 from deploy.records import Model
 from deploy.settings.reading import DEBIAN
@@ -14,7 +14,7 @@ from tests.fakes.machine import MemoryMachine
 from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import MemoryStore
-from tests.fakes.trials import MemoryTrials
+from tests.fakes.trials import MemoryContainers
 
 PIPELINE = """\
 [app]
@@ -92,13 +92,13 @@ class Application:
         self.engine.hold_image(DEBIAN, b"debian")
         self.cluster = FakeCluster()
         self.clock = self.cluster.clock
-        self.machine = MemoryMachine(self.engine)
-        self.machine.clusters[""] = self.cluster
-        self.machine.registries |= {"registry.example", "far.example"}
+        self.architecture = MemoryMachine(self.engine)
+        self.architecture.clusters[""] = self.cluster
+        self.architecture.registries |= {"registry.example", "far.example"}
         self.registry = MemoryRegistry()
         self.far = MemoryRegistry("far.example")
         self.store = MemoryStore()
-        self.trials = MemoryTrials()
+        self.trials = MemoryContainers()
         self.play = FakePlayer()
         self.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=""))
         self.write("Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY app /app\n")
@@ -110,9 +110,9 @@ class Application:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def site(self, environment: str = "") -> Site:
+    def context(self, environment: str = "") -> ReleaseContext:
         """The application as a new run sees it, and one of its environments: without a name the one that is worked with now."""
-        site = Site(self.folder, environment or self.environment, self.machine.host)
+        site = ReleaseContext(self.folder, environment or self.environment, self.architecture.host)
         site.registry = self.far if site.env.registry == self.far.host else self.registry
         site.store = self.store
         site.trials = self.trials
@@ -141,7 +141,7 @@ class Application:
             self.engine.loaded,
             self.engine.happened,
             self.cluster.asked,
-            self.machine.happened,
+            self.architecture.happened,
             *(
                 noted
                 for registry in (self.registry, self.far)
@@ -179,6 +179,6 @@ class Application:
                 self.written,
                 pushed,
                 sorted(self.store.held),
-                self.machine.happened,
+                self.architecture.happened,
             )
         )

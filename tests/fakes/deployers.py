@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clock import Clock
-from deploy.machine.process import Owner
-from deploy.targets.kubernetes.render import SIDE
+from deploy.machine.process import ProcessId
+from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.application import Application
 from tests.fakes.kubernetes.api_server import FakeCluster
 
@@ -79,7 +79,7 @@ class Deployer(threading.Thread, Generic[T]):
 def is_held(application: Application) -> bool:
     """Whether a canary is held in `staging`: requests go to both of its sides."""
     service = application.cluster.objects.get("Service", "classifier-staging")
-    return service is not None and SIDE not in service["spec"]["selector"]
+    return service is not None and TRACK_LABEL not in service["spec"]["selector"]
 
 
 class Killed(BaseException):
@@ -111,11 +111,11 @@ def mortal(
     application: Application, environment: str, dies: Callable[[str], bool]
 ) -> Iterator[None]:
     """Within this, a deployer is killed at that moment; after it everybody can see that it is dead."""
-    application.machine.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
+    application.architecture.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
     try:
         yield
     finally:
-        application.machine.clusters[""] = application.cluster
+        application.architecture.clusters[""] = application.cluster
         lease = application.cluster.objects.get("Lease", f"classifier-{environment}-deployer")
         if lease and lease["spec"]["holderIdentity"]:
-            lease["spec"]["holderIdentity"] = str(Owner("grace", socket.gethostname(), 0, ""))
+            lease["spec"]["holderIdentity"] = str(ProcessId("grace", socket.gethostname(), 0, ""))

@@ -15,6 +15,6 @@ class Noted(Quiet):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """Keeps it."""
         self.notes.append(text)

@@ -307,7 +307,7 @@ class FakeEngine(FakeImages):
         self.volumes.setdefault(name, {})
         self.volume_labels.setdefault(name, dict(labels))
 
-    def forget(self, labels: Mapping[str, str]) -> list[str]:
+    def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         names = [container.name for container in self.containers(labels)]
         for name in names:
             del self.made[name]
@@ -318,7 +318,7 @@ class FakeEngine(FakeImages):
                 names.append(name)
         return names
 
-    def hold(self, spec: Spec) -> Any:
+    def start_tied(self, spec: Spec) -> Any:
         self._asked()
         if spec.name in self.made:
             return None
@@ -326,7 +326,7 @@ class FakeEngine(FakeImages):
         self.start(made.id)
         return made.id
 
-    def release(self, held: Any) -> None:
+    def end_tied(self, held: Any) -> None:
         self.remove(held)
 
     def holder_dies(self, name: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.image import join as image
 from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
 
@@ -50,27 +50,27 @@ def history() -> tuple[dict[str, Any], ...]:
     )
 
 
-def packed(data: bytes, blobs: Blobs) -> Descriptor:
+def packed(data: bytes, cache: Cache) -> Descriptor:
     """A layer as it is kept, in bytes that no compressor's version changes."""
     compressed = b"\x1f\x8b" + data
     return Descriptor(
-        media_type=image.GZIP_LAYER_TYPE, digest=blobs.put(compressed), size=len(compressed)
+        media_type=image.GZIP_LAYER_TYPE, digest=cache.put(compressed), size=len(compressed)
     )
 
 
 def app(
-    blobs: Blobs, code: bytes = CODE, described: dict[str, Any] | None = None, key: str = "k1"
+    cache: Cache, code: bytes = CODE, described: dict[str, Any] | None = None, key: str = "k1"
 ) -> AppImage:
     """An app image of base, libraries and code, in the cache."""
     layers = (BASE, LIBRARIES, code)
     data = json.dumps(described or config(*layers, history=history())).encode()
-    kept = Descriptor(media_type=image.CONFIG_TYPE, digest=blobs.put(data), size=len(data))
-    return image.described(
-        "classifier", key, COMMIT, kept, tuple(packed(layer, blobs) for layer in layers), blobs
+    kept = Descriptor(media_type=image.CONFIG_TYPE, digest=cache.put(data), size=len(data))
+    return image.create_app_image(
+        "classifier", key, COMMIT, kept, tuple(packed(layer, cache) for layer in layers), cache
     )
 
 
-def model(blobs: Blobs, weights: bytes = WEIGHTS, version: str = "1") -> ModelLayer:
+def model(cache: Cache, weights: bytes = WEIGHTS, version: str = "1") -> ModelLayer:
     """A model's layer, in the cache."""
     named = Model(name="imagenet", version=version, digest=digest(weights + b" manifest"))
-    return ModelLayer(model=named, digest=blobs.put(weights), size=len(weights))
+    return ModelLayer(model=named, digest=cache.put(weights), size=len(weights))

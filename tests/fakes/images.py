@@ -59,7 +59,7 @@ class FakeImages:
 
     version = "0.0"
     local = True
-    machine = "amd64"
+    architecture = "amd64"
 
     def __init__(self) -> None:
         self.gone = False

@@ -9,7 +9,7 @@ from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.machine.host import Host
-from deploy.machine.services import PART
+from deploy.machine.services import LABEL
 from tests.fakes.engine import FakeEngine
 
 
@@ -59,7 +59,7 @@ class MemoryMachine:
         return self.engine
 
     def registry_answers(self, host: str) -> bool:
-        started = self.engine.containers({PART: "registry"}) if self.running else []
+        started = self.engine.containers({LABEL: "registry"}) if self.running else []
         ports = {
             port
             for found in started
@@ -90,7 +90,7 @@ class MemoryMachine:
     def administrator(self) -> list[str] | None:
         return [] if self.root else None
 
-    def found(self, program: str) -> str | None:
+    def find_program(self, program: str) -> str | None:
         return f"/usr/bin/{program}" if program in self.programs else None
 
     def install(self, package: str, program: str) -> None:

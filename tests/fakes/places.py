@@ -8,20 +8,19 @@ from typing import Any, cast
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Release, Rollout
 from deploy.rollout import apply as rollout
 from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.endpoint import Front
-from deploy.targets.kubernetes.lock import Lease
-from deploy.targets.kubernetes.render import SIDE, Rendering
-from deploy.targets.kubernetes.render import Side as Name
-from deploy.targets.kubernetes.state import Side, Sides
+from deploy.targets.kubernetes.endpoint import EndpointFinder
+from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.render import TRACK_LABEL, Rendering, Track
+from deploy.targets.kubernetes.state import ClusterState, DeploymentState
 from deploy.targets.kubernetes.target import KubernetesTarget
-from deploy.targets.kubernetes.writer import Changes
+from deploy.targets.kubernetes.writer import Writer
 from tests.contracts.kubernetes_target import Deployer, environment
 from tests.fakes.deployers import Mortal
 from tests.fakes.engine import Script
@@ -30,7 +29,7 @@ from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release
 
 NAME = "classifier-local"
-MANIFESTS = templates.read(templates.OWN)
+MANIFESTS = templates.read_templates(templates.OWN)
 SIZE = 100_000_000
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "rolling"},
@@ -39,7 +38,7 @@ STRATEGIES: list[dict[str, Any]] = [
 ]
 
 
-class Held(Lease):
+class Held(Lock):
     """A lease that nobody else wants; `asked` counts how often that was made sure of."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -68,7 +67,7 @@ class FakePlace:
         self.settings = settings
         self.play = FakePlayer()
         self.reachable: set[str] = set()
-        self.metrics: Callable[[Entrance, str], str] = lambda _entrance, _path: ""
+        self.metrics: Callable[[Endpoint, str], str] = lambda _endpoint, _path: ""
 
     def rendering(
         self, *, replicas: int = 2, manifests: Mapping[str, Object] = MANIFESTS, **changed: Any
@@ -104,29 +103,29 @@ class FakePlace:
             self._read,
         )
 
-    def front(self, rendering: Rendering) -> Front:
+    def front(self, rendering: Rendering) -> EndpointFinder:
         """The environment's front door."""
-        return Front(
+        return EndpointFinder(
             self.cluster,
             rendering,
             lambda host, _port: host in self.reachable,
             lambda host, _at: host in self.reachable,
         )
 
-    def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Changes:
+    def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Writer:
         """What changes the environment, or another of that application and name, with a lease that is held."""
         rendering = replace(self.rendering(**changed), app=App(name=named[0]), environment=named[1])
-        return Changes(
+        return Writer(
             self.cluster,
             rendering,
-            Sides(self.cluster, rendering),
+            ClusterState(self.cluster, rendering),
             Held(self.cluster),
             lambda _: SIZE,
             self.cluster.clock,
         )
 
-    def _read(self, entrance: Entrance, path: str) -> str:
-        return self.metrics(entrance, path)
+    def _read(self, endpoint: Endpoint, path: str) -> str:
+        return self.metrics(endpoint, path)
 
     def release(self, code: str, script: Script | None = None) -> Release:
         """A release whose replicas answer with that text, and behave like that script."""
@@ -194,7 +193,7 @@ class FakePlace:
                 else (0, "")
                 for item in sides
             ],
-            "led to": self.found("Service")["spec"]["selector"].get(SIDE),
+            "led to": self.found("Service")["spec"]["selector"].get(TRACK_LABEL),
             "scaled": self.found("HorizontalPodAutoscaler")
             .get("spec", {})
             .get("scaleTargetRef", {})
@@ -210,9 +209,9 @@ def _image(item: Object) -> str:
     return str(item["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def side(changes: Changes, name: Name = "main") -> Side:
+def side(changes: Writer, name: Track = "main") -> DeploymentState:
     """A side as it is now."""
-    found = changes._sides.side(name)
+    found = changes._sides.deployment(name)
     assert found
     return found
 

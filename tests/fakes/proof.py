@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from deploy.clients.http import Entrance
-from deploy.model.golden import Proof
-from deploy.model.manifest import Expect, Golden, Request
+from deploy.clients.http import Endpoint
+from deploy.model.golden import GoldenSet
+from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Case, Verdict
 
-PROOF = Proof((Golden(name="three", request=Request(path="/score"), expect=Expect()),), {})
+PROOF = GoldenSet(
+    (GoldenCase(name="three", request=GoldenRequest(path="/score"), expect=ExpectedResponse()),), {}
+)
 
 
 def verdict(url: str, *problems: str, answer: str = "3, 99.1") -> Verdict:
@@ -33,8 +35,8 @@ class FakePlayer:
         self.wrong: dict[str, str] = {}
         self.played: list[tuple[str, tuple[str, ...]]] = []
 
-    def __call__(self, proof: Proof, entrance: Entrance) -> Verdict:
-        url = entrance.url
+    def __call__(self, proof: GoldenSet, endpoint: Endpoint) -> Verdict:
+        url = endpoint.url
         self.played.append((url, tuple(case.name for case in proof.cases)))
         return verdict(url, self.wrong.get(url, "") or self.problem())
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from deploy.clients.oci.bodies import Advance
-from deploy.clients.oci.upload import Opener
+from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import RegistryNotFound, RegistryRefused
 
 
@@ -66,7 +66,7 @@ class MemoryRegistry:
         return True
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
     ) -> None:
         with opened() as file:
             data = file.read()

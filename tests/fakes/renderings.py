@@ -13,7 +13,7 @@ from deploy.records import Attempt, Release
 from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.render import SIDES, Rendering
+from deploy.targets.kubernetes.render import TRACKS, Rendering
 
 APP = App(name="classifier", port=9000, ready="/ready")
 
@@ -46,14 +46,14 @@ def rendering(
 
 def everything(made: Rendering, release: Release, attempt: Attempt | None = None) -> list[Object]:
     """All that an environment can consist of: both sides, the service before and after a canary, the warm-up."""
-    sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in SIDES]
-    services = [made.service(side, both=both) for side in SIDES for both in (False, True)]
+    sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in TRACKS]
+    services = [made.service(side, both=both) for side in TRACKS for both in (False, True)]
     items = [
         made.account(),
         *sides,
         *services,
         made.ingress(),
-        *map(made.autoscaler, SIDES),
+        *map(made.autoscaler, TRACKS),
         made.disruption(),
         made.warm_up(release),
     ]

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout.apply import Prove, Replica, failed
+from deploy.rollout.apply import Prove, Replica, replica_error
 
 COUNT = 2
 
@@ -27,7 +27,7 @@ class MemoryTarget:
 
     environment = "local"
     url = "http://127.0.0.1:8080"
-    entrance = Entrance(url)
+    endpoint = Endpoint(url)
 
     def __init__(self) -> None:
         self.standing: list[tuple[str, str]] = []
@@ -36,14 +36,14 @@ class MemoryTarget:
         self.busy = False
         self._pressed = ""
         self._failing: dict[str, BaseException] = {}
-        self.beside: Entrance | None = None
+        self.beside: Endpoint | None = None
         self._begun: dict[int, Attempt] = {}
         self._ended: dict[int, Ending] = {}
 
     def breaks(self, release: Release, *errors: BaseException) -> None:
         """Has shifts to a release end like that."""
         self.broken[release.image.digest] = list(errors) or [
-            failed("a replica ended", "replica", "out of memory")
+            replica_error("a replica ended", "replica", "out of memory")
         ]
 
     def presses(self, moment: str) -> None:
@@ -55,7 +55,7 @@ class MemoryTarget:
         self._failing[moment] = error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         if self.busy:
             raise RolloutLocked(
                 "another deployer is at work: ada", on="environment local", next="wait"

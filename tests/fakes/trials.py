@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.clients.docker.container import Trial
+from deploy.clients.docker.container import ThrowawayContainer
 
 URL = "http://127.0.0.1:32768"
 
 
-class MemoryTrials:
+class MemoryContainers:
     """Remembers which images were tried.
 
     Attributes:
@@ -25,6 +25,6 @@ class MemoryTrials:
         self.log = "listening"
 
     @contextmanager
-    def __call__(self, image: str, port: int) -> Iterator[Trial]:
+    def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
         self.tried.append(image)
-        yield Trial(url=URL, alive=lambda: self.alive, log=lambda: self.log)
+        yield ThrowawayContainer(url=URL, alive=lambda: self.alive, log=lambda: self.log)

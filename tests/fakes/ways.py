@@ -11,7 +11,7 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter
 
-from deploy.clients.http import Entrance, NoAnswer, Question, Reply
+from deploy.clients.http import Endpoint, NoResponse, Request, Response
 
 
 class Trickle(io.RawIOBase):
@@ -84,7 +84,7 @@ def _answer(request: Any, body: Any, status: int, headers: dict[str, str]) -> re
 
 
 @dataclass(frozen=True)
-class Way(Entrance):
+class Way(Endpoint):
     """The way to a replica in memory."""
 
     replica: Replica | None = None
@@ -107,16 +107,16 @@ class Led:
 
     Attributes:
         outcomes: replies, or the kinds of failures by which there was none.
-        asked: the entrances at which it was asked, with what.
+        asked: the endpoints at which it was asked, with what.
     """
 
-    outcomes: list[Reply | str]
-    asked: list[tuple[Entrance, Question]] = field(default_factory=list)
+    outcomes: list[Response | str]
+    asked: list[tuple[Endpoint, Request]] = field(default_factory=list)
 
-    def __call__(self, entrance: Entrance, question: Question) -> Reply:
+    def __call__(self, endpoint: Endpoint, question: Request) -> Response:
         assert len(self.asked) < 1000, "this asks without end"
-        self.asked.append((entrance, question))
+        self.asked.append((endpoint, question))
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, str):
-            raise NoAnswer(outcome, 1.0)
+            raise NoResponse(outcome, 1.0)
         return outcome

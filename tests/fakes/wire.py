@@ -6,21 +6,21 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.clients.http import Entrance
-from deploy.clients.kubernetes.retry import Patience
-from deploy.clients.kubernetes.transport import Answer, Call, Lost
+from deploy.clients.http import Endpoint
+from deploy.clients.kubernetes.retry import RetryPolicy
+from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, NoApiResponse
 from deploy.errors import ClusterUnreachable
 
-Outcome = Answer | Lost
+Outcome = ApiResponse | NoApiResponse
 NAME = "shop at https://api.example"
 
 
-def holding(**body: Any) -> Answer:
+def response_with(**body: Any) -> ApiResponse:
     """A good answer with an object."""
-    return Answer(200, json.dumps(body))
+    return ApiResponse(200, json.dumps(body))
 
 
-def status(code: int, reason: str = "", message: str = "", **details: Any) -> Answer:
+def status(code: int, reason: str = "", message: str = "", **details: Any) -> ApiResponse:
     """An answer that is not good, as API servers give them."""
     body = {
         "kind": "Status",
@@ -30,12 +30,12 @@ def status(code: int, reason: str = "", message: str = "", **details: Any) -> An
         "message": message,
         "details": details,
     }
-    return Answer(code, json.dumps(body))
+    return ApiResponse(code, json.dumps(body))
 
 
-def gone(*, passing: bool = True) -> Lost:
+def no_response(*, passing: bool = True) -> NoApiResponse:
     """No answer."""
-    return Lost(
+    return NoApiResponse(
         ClusterUnreachable(
             "the API server gives no answer (Connection refused)",
             on=NAME,
@@ -45,13 +45,13 @@ def gone(*, passing: bool = True) -> Lost:
     )
 
 
-def review(*, allowed: bool) -> Answer:
+def review(*, allowed: bool) -> ApiResponse:
     """The answer to the question whether something may be done."""
-    return holding(kind="SelfSubjectAccessReview", status={"allowed": allowed})
+    return response_with(kind="SelfSubjectAccessReview", status={"allowed": allowed})
 
 
 @dataclass
-class FakeWire:
+class FakeTransport:
     """A way to an API server.
 
     Attributes:
@@ -63,24 +63,24 @@ class FakeWire:
 
     outcomes: list[Outcome]
     name: str = NAME
-    asked: list[Call] = field(default_factory=list)
+    asked: list[ApiRequest] = field(default_factory=list)
     within: list[tuple[float, float]] = field(default_factory=list)
     renewed: int = 0
 
-    def send(self, call: Call, within: tuple[float, float]) -> Answer:
+    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
         assert len(self.asked) < 1000, "this asks without end"
         self.asked.append(call)
         self.within.append(within)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
-        if isinstance(outcome, Lost):
+        if isinstance(outcome, NoApiResponse):
             raise outcome
         return outcome
 
     def renew(self) -> None:
         self.renewed += 1
 
-    def entrance(self, path: str) -> Entrance:
-        return Entrance(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewed}"})
+    def endpoint(self, path: str) -> Endpoint:
+        return Endpoint(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewed}"})
 
 
 @dataclass
@@ -95,6 +95,6 @@ class Waiting:
         self.waits.append(seconds)
         self.now += seconds
 
-    def patience(self, **seconds: float) -> Patience:
+    def patience(self, **seconds: float) -> RetryPolicy:
         """A patience with this clock."""
-        return Patience(clock=lambda: self.now, wait=self.wait, **seconds)
+        return RetryPolicy(clock=lambda: self.now, wait=self.wait, **seconds)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 RUNBOOK = ROOT / "docs" / "06-runbook.md"
-TABLES: dict[str, type[environments.Section]] = {
+TABLES: dict[str, type[environments.Table]] = {
     "[app]": settings.App,
     "[model]": settings.ModelSource,
     "[image]": settings.ImageBuild,
@@ -86,7 +86,7 @@ def _default(field: FieldInfo) -> str:
 def _is_table(field: FieldInfo) -> bool:
     """Whether a key holds a table of its own."""
     kinds = get_args(field.annotation) or (field.annotation,)
-    return any(isinstance(kind, type) and issubclass(kind, environments.Section) for kind in kinds)
+    return any(isinstance(kind, type) and issubclass(kind, environments.Table) for kind in kinds)
 
 
 def _commands(page: Path) -> list[list[str]]:
@@ -152,7 +152,7 @@ def test_every_setting_is_described(heading: str) -> None:
     shared = {
         name
         for parent in section.__mro__[1:]
-        if issubclass(parent, environments.Section)
+        if issubclass(parent, environments.Table)
         for name in parent.model_fields
     }
     fields = {

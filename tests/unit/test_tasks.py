@@ -17,7 +17,7 @@ import pytest
 from invoke.program import Program
 
 import tasks
-from deploy.cli import commands as desk
+from deploy.cli import commands
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
@@ -76,7 +76,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
     """The application that the tasks work on, with one published model."""
     application = Application(tmp_path)
     application.publish("1")
-    monkeypatch.setattr(tasks, "_site", lambda env="": application.site(env or "local"))
+    monkeypatch.setattr(tasks, "_site", lambda env="": application.context(env or "local"))
     return application
 
 
@@ -119,17 +119,17 @@ def test_every_task_and_every_option_is_explained() -> None:
 
 
 def test_tasks_hold_no_logic() -> None:
-    """One call each, to be found at the desk, which works for any front end."""
+    """Each calls one command, which works for any front end."""
     for name, found in listed().items():
         body = inspect.getsource(inspect.unwrap(found.body)).split('"""', 2)[2].strip().splitlines()
         assert (body[0].strip(), body[1].strip(), len(body)) == (
-            "from deploy.cli import commands as desk",
+            "from deploy.cli import commands",
             "",
             3,
         ), name
         called = body[2].strip().partition("(")[0]
-        assert called.startswith("desk."), name
-        assert hasattr(desk, called.removeprefix("desk.")), name
+        assert called.startswith("commands."), name
+        assert hasattr(commands, called.removeprefix("commands.")), name
 
 
 @pytest.mark.parametrize("words", [["--list"], ["--help", "release"], ["--help", "promote"]])

@@ -8,13 +8,13 @@ import subprocess
 from collections.abc import Callable, Mapping
 from typing import IO
 
-from deploy.clients.docker.errors import build_failed
+from deploy.clients.docker.errors import build_error
 
 _INTEGRATED_SINCE = (18, 9)
 _SEPARATE_SINCE = (23, 0)
 
 
-def command() -> list[str] | None:
+def find_command() -> list[str] | None:
     """How to build with BuildKit here, or None if the command line cannot."""
     docker = shutil.which("docker")
     if docker is None:
@@ -40,9 +40,9 @@ def build(
     Raises:
         BuildFailed: it did not build, or BuildKit is not here.
     """
-    program = command()
+    program = find_command()
     if program is None:
-        raise build_failed(
+        raise build_error(
             dockerfile,
             [
                 'the docker command line has no BuildKit; install docker-buildx or set builder = "classic" in [image]'
@@ -77,7 +77,7 @@ def build(
             lines.append(output.rstrip())
             said(output.strip())
     if process.returncode != 0:
-        raise build_failed(dockerfile, lines)
+        raise build_error(dockerfile, lines)
 
 
 def _said(*words: str) -> str:

@@ -12,7 +12,13 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from deploy.clients.docker.errors import asking, build_failed, connecting, failed, pull_failed
+from deploy.clients.docker.errors import (
+    build_error,
+    engine_error,
+    pull_error,
+    translate_connection_errors,
+    translate_errors,
+)
 from deploy.clients.docker.protocol import Container, Spec
 
 # "unless-stopped" would not do: an engine that has crashed stops what still runs when it is back, and takes that for its user's wish.
@@ -33,7 +39,7 @@ class DockerEngine:
     def __init__(self) -> None:
         import docker
 
-        with connecting(str(_where().get("base_url", "the default socket"))):
+        with translate_connection_errors(str(_where().get("base_url", "the default socket"))):
             self._api: Any = docker.APIClient(**_where(), version="auto", timeout=_TIMEOUT)
             self._api.ping()
 
@@ -48,7 +54,7 @@ class DockerEngine:
         )
 
     @property
-    def machine(self) -> str:
+    def architecture(self) -> str:
         return str(self._api.version(api_version=False)["Arch"])
 
     # --- images
@@ -56,7 +62,7 @@ class DockerEngine:
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
         from docker.errors import ImageNotFound
 
-        with asking(image):
+        with translate_errors(image):
             try:
                 return tuple(self._api.inspect_image(image)["RootFS"].get("Layers") or ())
             except ImageNotFound:
@@ -65,14 +71,14 @@ class DockerEngine:
     def image_id(self, image: str) -> str | None:
         from docker.errors import ImageNotFound
 
-        with asking(image):
+        with translate_errors(image):
             try:
                 return str(self._api.inspect_image(image)["Id"])
             except ImageNotFound:
                 return None
 
     def chains(self) -> Iterable[tuple[str, ...]]:
-        with asking("images"):
+        with translate_errors("images"):
             found = {image["Id"] for image in self._api.images(all=False)}
         return [layers for image in found if (layers := self.diff_ids(image))]
 
@@ -86,7 +92,7 @@ class DockerEngine:
         said: Callable[[str], None],
     ) -> str:
         lines: list[str] = []
-        with asking(dockerfile):
+        with translate_errors(dockerfile):
             for event in self._api.build(
                 fileobj=context,
                 custom_context=True,
@@ -102,23 +108,23 @@ class DockerEngine:
                         lines.append(line)
                         said(line)
                 if "error" in event:
-                    raise build_failed(dockerfile, [*lines, str(event["error"])])
+                    raise build_error(dockerfile, [*lines, str(event["error"])])
         built = self.image_id(tag)
         if built is None:
-            raise build_failed(dockerfile, lines)
+            raise build_error(dockerfile, lines)
         return built
 
     def save(self, image: str) -> Iterator[bytes]:
-        with asking(image):
+        with translate_errors(image):
             yield from self._api.get_image(image, chunk_size=_CHUNK)
 
     def load(self, archive: Iterable[bytes]) -> None:
-        with asking("image"):
+        with translate_errors("image"):
             for event in self._api.load_image(iter(archive)):
                 said = str(event.get("error", event.get("stream", "")))
                 # Docker 28 and later take an image that they cannot unpack, and only say so.
                 if "error" in event or said.startswith("Error unpacking image"):
-                    raise failed(said.strip(), "image")
+                    raise engine_error(said.strip(), "image")
 
     def pull(
         self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
@@ -127,13 +133,13 @@ class DockerEngine:
 
         repository, _, digest = reference.partition("@")
         auth = {"username": login[0], "password": login[1]} if login else None
-        with asking(reference):
+        with translate_errors(reference):
             try:
                 for event in self._api.pull(
                     repository, tag=digest or None, stream=True, decode=True, auth_config=auth
                 ):
                     if "error" in event:
-                        raise pull_failed(str(event["error"]), reference, login)
+                        raise pull_error(str(event["error"]), reference, login)
                     said(
                         " ".join(
                             str(event[key])
@@ -142,10 +148,10 @@ class DockerEngine:
                         )
                     )
             except APIError as error:
-                raise pull_failed(str(error.explanation or error), reference, login) from error
+                raise pull_error(str(error.explanation or error), reference, login) from error
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
-        with asking(name):
+        with translate_errors(name):
             repository, _, tag = name.partition(":")
             # As an iterator: a file would be sent with a length, while the SDK announces chunks.
             chunks = iter(lambda: archive.read(_CHUNK), b"")
@@ -155,7 +161,7 @@ class DockerEngine:
 
     def tag(self, image: str, name: str) -> None:
         repository, _, tag = name.rpartition(":")
-        with asking(image):
+        with translate_errors(image):
             self._api.tag(image, repository, tag)
 
     # --- containers
@@ -165,7 +171,7 @@ class DockerEngine:
 
         wanted = [f"{key}={value}" for key, value in labels.items()]
         found = []
-        with asking("containers"):
+        with translate_errors("containers"):
             for listed in self._api.containers(all=True, filters={"label": wanted}):
                 try:
                     found.append(_container(self._api.inspect_container(listed["Id"])))
@@ -174,7 +180,7 @@ class DockerEngine:
         return sorted(found, key=lambda container: container.name)
 
     def create(self, spec: Spec) -> Container:
-        with asking(spec.name):
+        with translate_errors(spec.name):
             made = self._api.create_container(**self._made_of(spec))
             return _container(self._api.inspect_container(made["Id"]))
 
@@ -213,13 +219,13 @@ class DockerEngine:
         }
 
     def start(self, container: str) -> None:
-        with asking(container):
+        with translate_errors(container):
             self._api.start(container)
 
     def stop(self, container: str, grace: int) -> None:
         from docker.errors import NotFound
 
-        with asking(container):
+        with translate_errors(container):
             try:
                 self._api.stop(container, timeout=grace)
             except NotFound:
@@ -228,7 +234,7 @@ class DockerEngine:
     def remove(self, container: str) -> None:
         from docker.errors import APIError, NotFound
 
-        with asking(container):
+        with translate_errors(container):
             try:
                 self._api.remove_container(container, force=True, v=False)
             except NotFound:
@@ -244,7 +250,7 @@ class DockerEngine:
         self._restart(container, _NEVER)
 
     def _restart(self, container: str, policy: str) -> None:
-        with asking(container):
+        with translate_errors(container):
             # The engine writes every update to its disk, which may be full just when an old replica is to serve again.
             if (
                 self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"]
@@ -255,14 +261,14 @@ class DockerEngine:
     def logs(self, container: str, lines: int) -> str:
         from docker.errors import NotFound
 
-        with asking(container):
+        with translate_errors(container):
             try:
                 return bytes(self._api.logs(container, tail=lines)).decode("utf-8", "replace")
             except NotFound:
                 return ""
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
-        with asking(container):
+        with translate_errors(container):
             made = self._api.exec_create(container, list(command))
             output = bytes(self._api.exec_start(made["Id"]))
             return int(self._api.exec_inspect(made["Id"])["ExitCode"] or 0), output.decode(
@@ -273,7 +279,7 @@ class DockerEngine:
         # From inside: a container that gets a signal of any kind from the engine is not started again when it ends.
         code, said = self.execute(container, ("sh", "-c", f"kill -{name.removeprefix('SIG')} 1"))
         if code != 0:
-            raise failed(said.strip(), container, f"{name} could not be sent")
+            raise engine_error(said.strip(), container, f"{name} could not be sent")
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         packed = io.BytesIO()
@@ -282,13 +288,13 @@ class DockerEngine:
             member.size = len(data)
             member.mode = 0o644
             archive.addfile(member, io.BytesIO(data))
-        with asking(f"{container}:{path}"):
+        with translate_errors(f"{container}:{path}"):
             self._api.put_archive(container, posixpath.dirname(path), packed.getvalue())
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         from docker.errors import NotFound
 
-        with asking(f"{container}:{folder}"):
+        with translate_errors(f"{container}:{folder}"):
             try:
                 stream, _ = self._api.get_archive(container, folder)
             except NotFound:
@@ -306,7 +312,7 @@ class DockerEngine:
     def network(self, name: str, labels: Mapping[str, str]) -> str:
         from docker.types import IPAMConfig, IPAMPool
 
-        with asking(f"network {name}"):
+        with translate_errors(f"network {name}"):
             probe = f"{name}-probe"
             for found in self._api.networks(names=[name]):
                 if found["Name"] == name:
@@ -325,16 +331,16 @@ class DockerEngine:
             return subnet
 
     def volume(self, name: str, labels: Mapping[str, str]) -> None:
-        with asking(f"volume {name}"):
+        with translate_errors(f"volume {name}"):
             self._api.create_volume(name, labels=dict(labels))
 
-    def forget(self, labels: Mapping[str, str]) -> list[str]:
+    def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         names = []
         wanted = {"label": [f"{key}={value}" for key, value in labels.items()]}
         for container in self.containers(labels):
             self.remove(container.id)
             names.append(container.name)
-        with asking("networks and volumes"):
+        with translate_errors("networks and volumes"):
             for network in self._api.networks(filters=wanted):
                 self._api.remove_network(network["Id"])
                 names.append(network["Name"])
@@ -345,10 +351,10 @@ class DockerEngine:
 
     # --- a lock that dies with its holder
 
-    def hold(self, spec: Spec) -> Any:  # noqa: ANN401 - the SDK's socket
+    def start_tied(self, spec: Spec) -> Any:  # noqa: ANN401 - the SDK's socket
         from docker.errors import APIError
 
-        with asking(spec.name):
+        with translate_errors(spec.name):
             try:
                 # Nobody has to wait for it, least of all an engine that was killed and ends what is left before it begins.
                 made_of = self._made_of(spec, auto_remove=True) | {"stop_signal": "SIGKILL"}
@@ -362,7 +368,7 @@ class DockerEngine:
             self._api.start(made["Id"])
             return made["Id"], socket
 
-    def release(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
+    def end_tied(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
         from docker.errors import NotFound
 
         container, socket = held
@@ -370,7 +376,7 @@ class DockerEngine:
         getattr(socket, "_response", socket).close()
         socket.close()
         self.remove(container)
-        with asking(container):
+        with translate_errors(container):
             try:
                 # The engine removes it by itself as well: whichever does, its name is free when this returns.
                 self._api.wait(container, timeout=_TIMEOUT, condition="removed")

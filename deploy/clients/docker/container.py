@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
-from deploy.clients.docker.errors import breaks, failed, gone
-from deploy.machine.process import Owner, has_ended, machine
+from deploy.clients.docker.errors import connection_errors, engine_ended_error, engine_error
+from deploy.machine.process import ProcessId, has_ended, machine_id
 
 LABEL = "dev.twinship.trial"
 MACHINE = "dev.twinship.machine"
 
-Trials = Callable[[str, int], "AbstractContextManager[Trial]"]
+StartContainer = Callable[[str, int], "AbstractContextManager[ThrowawayContainer]"]
 
 
 @dataclass(frozen=True)
-class Trial:
+class ThrowawayContainer:
     """A running trial: where it answers, whether its process still lives, and the end of its log."""
 
     url: str
@@ -29,7 +29,7 @@ class Trial:
 
 
 @contextmanager
-def trial(image: str, port: int) -> Iterator[Trial]:
+def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
     """Runs an image as it will run when released: read-only, without capabilities, reachable on the loopback address.
 
     Args:
@@ -46,7 +46,7 @@ def trial(image: str, port: int) -> Iterator[Trial]:
 
     testcontainers_config.ryuk_disabled = True
     testcontainers_config.tc_host_override = "localhost"
-    labels = {LABEL: str(Owner.current()), MACHINE: machine()}
+    labels = {LABEL: str(ProcessId.current()), MACHINE: machine_id()}
     hardened = {
         "read_only": True,
         "cap_drop": ["ALL"],
@@ -60,17 +60,17 @@ def trial(image: str, port: int) -> Iterator[Trial]:
         _sweep(container.get_docker_client().client)
         with container as running:
             wrapped = running.get_wrapped_container()
-            yield Trial(
+            yield ThrowawayContainer(
                 url=f"http://127.0.0.1:{_published(wrapped, port)}",
                 alive=lambda: _alive(wrapped),
                 log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
     except docker.errors.APIError as error:
-        raise failed(
+        raise engine_error(
             str(error.explanation or error), image, "the engine could not start the image"
         ) from error
-    except breaks() as error:
-        raise gone(image) from error
+    except connection_errors() as error:
+        raise engine_ended_error(image) from error
 
 
 def _published(container: object, port: int) -> int:

@@ -76,7 +76,7 @@ _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
 )
 
 
-def build_failed(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
+def build_error(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
     """The error of a build, with the end of what the builder said."""
     tail = "\n".join(f"  {line}" for line in list(lines)[-_TAIL:])
     if _FULL in tail.lower():
@@ -89,7 +89,7 @@ def build_failed(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
     )
 
 
-def pull_failed(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
+def pull_error(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
     """The error of a pull, from what the engine says of it, without the credentials that a registry may have repeated."""
     for secret in (base64.b64encode(":".join(login).encode()).decode(), login[1]) if login else ():
         message = message.replace(secret, "…") if secret else message
@@ -99,7 +99,7 @@ def pull_failed(message: str, reference: str, login: tuple[str, str] | None) -> 
     for kind, words, what, advice in _PULLS if _FULL not in said else ():
         if any(word in said for word in words):
             return kind(what, on=reference, next=advice, detail=f"  {message}")
-    return failed(message, reference)
+    return engine_error(message, reference)
 
 
 def _disk_full(detail: str, on: str) -> DiskFull:
@@ -111,7 +111,7 @@ def _disk_full(detail: str, on: str) -> DiskFull:
     )
 
 
-def failed(
+def engine_error(
     message: str, on: str, what: str = "the container engine refused what it was asked"
 ) -> ReleaseError:
     """The error of any other request, from what the engine says of it."""
@@ -134,7 +134,7 @@ def failed(
 
 
 @contextmanager
-def connecting(on: str) -> Iterator[None]:
+def translate_connection_errors(on: str) -> Iterator[None]:
     """Tells an engine that is not there from one that this user may not use."""
     import docker.errors
     import requests
@@ -165,7 +165,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def asking(on: str) -> Iterator[None]:
+def translate_errors(on: str) -> Iterator[None]:
     """Turns the SDK's errors into this project's; a container's id is told as `docker ps` shows it."""
     import docker.errors
 
@@ -173,12 +173,12 @@ def asking(on: str) -> Iterator[None]:
     try:
         yield
     except docker.errors.APIError as error:
-        raise failed(str(error.explanation or error), on) from error
-    except breaks() as error:
-        raise gone(on) from error
+        raise engine_error(str(error.explanation or error), on) from error
+    except connection_errors() as error:
+        raise engine_ended_error(on) from error
 
 
-def breaks() -> tuple[type[Exception], ...]:
+def connection_errors() -> tuple[type[Exception], ...]:
     """What the SDK, and the libraries below it, raise when the engine ends in the middle of an answer."""
     import http.client
 
@@ -195,7 +195,7 @@ def breaks() -> tuple[type[Exception], ...]:
     )
 
 
-def gone(on: str) -> EngineUnavailable:
+def engine_ended_error(on: str) -> EngineUnavailable:
     """The error of an engine that was there and is not any more."""
     return EngineUnavailable(
         "the container engine stopped answering",

@@ -73,7 +73,7 @@ class Engine(Protocol):
         """Whether the engine shares this machine's network, so that a loopback port here is one there."""
 
     @property
-    def machine(self) -> str:
+    def architecture(self) -> str:
         """The processor architecture in the terms of OCI."""
 
     def image_id(self, image: str) -> str | None:
@@ -155,17 +155,17 @@ class Engine(Protocol):
     def volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Makes sure of a volume."""
 
-    def forget(self, labels: Mapping[str, str]) -> list[str]:
+    def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         """Removes containers, networks and volumes that carry all these labels; returns their names."""
 
-    def hold(self, spec: Spec) -> Any:  # noqa: ANN401 - whatever must stay referenced for the hold to last
+    def start_tied(self, spec: Spec) -> Any:  # noqa: ANN401 - whatever must stay referenced for the hold to last
         """Starts a container that ends when this process does; None if its name is taken."""
 
-    def release(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
+    def end_tied(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
         """Lets such a container end now."""
 
 
-def held(engine: Engine, image: Image) -> str | None:
+def find_image_id(engine: Engine, image: Image) -> str | None:
     """The id by which an engine holds an image, or None if it does not.
 
     It is the digest of the image's config, or that of its manifest on an engine that keeps images as OCI content.

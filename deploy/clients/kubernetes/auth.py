@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
-from deploy.clients.http import Entrance
-from deploy.clients.kubernetes.errors import LOG_IN, lost
-from deploy.clients.kubernetes.kubeconfig import Context, chosen, malformed
+from deploy.clients.http import Endpoint
+from deploy.clients.kubernetes.errors import LOG_IN, no_response_error
+from deploy.clients.kubernetes.kubeconfig import Context, choose_context, malformed_error
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
-from deploy.clients.kubernetes.transport import Answer, Call, Lost
+from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown
 
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
 
-class Access:
+class ApiServerAccess:
     """An API server and the credentials for it.
 
     Args:
@@ -42,7 +42,7 @@ class Access:
     def renew(self) -> None:
         from kubernetes.client import ApiClient
 
-        context = chosen(*self._wanted)
+        context = choose_context(*self._wanted)
         self._configuration = _configuration(context)
         self.name = (
             f"{context.name if context else IN_CLUSTER} at {_shown(self._configuration.host)}"
@@ -50,7 +50,7 @@ class Access:
         self._client = ApiClient(self._configuration)
         self._client.user_agent = "twinship"
 
-    def send(self, call: Call, within: tuple[float, float]) -> Answer:
+    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
         import urllib3
         from kubernetes.client.exceptions import ApiException
 
@@ -71,21 +71,21 @@ class Access:
             data = response.read()  # type: ignore[no-untyped-call]  # the library has no types here
         except ValueError as error:
             # Without a cause: what cannot be sent may be the token.
-            raise Lost(*lost(error, self.name)) from None
+            raise NoApiResponse(*no_response_error(error, self.name)) from None
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise Lost(*lost(error, self.name)) from error
-        return Answer(
+            raise NoApiResponse(*no_response_error(error, self.name)) from error
+        return ApiResponse(
             response.status,
             (data or b"").decode("utf-8", "replace"),
             response.headers.get("Retry-After", ""),
         )
 
-    def entrance(self, path: str) -> Entrance:
+    def endpoint(self, path: str) -> Endpoint:
         from kubernetes.client.rest import should_bypass_proxies
 
         settings: Any = self._configuration
         direct = not settings.proxy or should_bypass_proxies(settings.host, settings.no_proxy or "")
-        return Entrance(
+        return Endpoint(
             f"{_shown(settings.host)}{path}",
             self._authorization(),
             settings.ssl_ca_cert or "",
@@ -155,7 +155,7 @@ def _unusable(context: Context, why: str) -> ClusterError:
             on=f"context {context.name}",
             next=LOG_IN,
         )
-    return malformed(
+    return malformed_error(
         context.files, f"the entries of its context {context.name} cannot be loaded ({why})"
     )
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from deploy.clients.http import Entrance
-from deploy.clients.kubernetes.auth import Access
-from deploy.clients.kubernetes.errors import Subject, no_server, refusal
+from deploy.clients.http import Endpoint
+from deploy.clients.kubernetes.auth import ApiServerAccess
+from deploy.clients.kubernetes.errors import Subject, not_an_api_server_error, refusal_error
 from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.kubernetes.proxy import Proxy
-from deploy.clients.kubernetes.retry import Patience, Patient
-from deploy.clients.kubernetes.transport import Answer, Call, Wire
+from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
+from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 from deploy.errors import ClusterError
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _REFUSALS = tuple(range(400, 600))
 _SERVERS = frozenset({"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"})
 
 
-def connected(kubeconfig: str, context: str, namespace: str) -> KubeCluster:
+def connect(kubeconfig: str, context: str, namespace: str) -> KubeCluster:
     """A namespace of the cluster that a kubeconfig's context leads to; nothing is asked of it yet.
 
     Args:
@@ -43,7 +43,7 @@ def connected(kubeconfig: str, context: str, namespace: str) -> KubeCluster:
         ClusterUnknown: there is no kubeconfig or context, or it cannot be used.
         ClusterLogin: the context's login program is missing or gave no credentials.
     """
-    return KubeCluster(Access(kubeconfig, context), namespace)
+    return KubeCluster(ApiServerAccess(kubeconfig, context), namespace)
 
 
 class KubeCluster:
@@ -55,10 +55,12 @@ class KubeCluster:
         patience: how long the API server is waited for.
     """
 
-    def __init__(self, wire: Wire, namespace: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self, wire: Transport, namespace: str, patience: RetryPolicy | None = None
+    ) -> None:
         self.namespace = namespace
         self._wire = wire
-        self._server = Patient(wire, patience or Patience())
+        self._server = RetryingClient(wire, patience or RetryPolicy())
         self._served: dict[str, frozenset[str]] = {}
 
     @property
@@ -72,7 +74,7 @@ class KubeCluster:
         if self.find("ConfigMap", ROOT_CA) is None:
             # Older clusters do not put it there, and others only soon: a write that is not carried out tells for sure.
             item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ROOT_CA}}
-            call = Call("POST", self._path("ConfigMap"), (("dryRun", "All"),), item)
+            call = ApiRequest("POST", self._path("ConfigMap"), (("dryRun", "All"),), item)
             # What else it may be refused for is no matter of the namespace's.
             self._asked(call, ("create",), "ConfigMap", but=_REFUSALS)
 
@@ -86,12 +88,14 @@ class KubeCluster:
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
     ) -> Object:
         query = (("fieldManager", MANAGER), ("force", str(force).lower()))
-        call = Call("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
+        call = ApiRequest("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
         return self._object(self._asked(call, ("create", "patch"), *_named(item)))
 
     def find(self, kind: str, name: str) -> Object | None:
-        answer = self._asked(Call("GET", self._path(kind, name)), ("get",), kind, name, but=(404,))
-        return self._object(answer) if answer.good else None
+        answer = self._asked(
+            ApiRequest("GET", self._path(kind, name)), ("get",), kind, name, but=(404,)
+        )
+        return self._object(answer) if answer.is_success else None
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Objects:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
@@ -102,16 +106,16 @@ class KubeCluster:
 
     def create(self, item: Object) -> bool:
         kind, name = _named(item)
-        call = Call("POST", self._path(kind), (("fieldManager", MANAGER),), item)
+        call = ApiRequest("POST", self._path(kind), (("fieldManager", MANAGER),), item)
         return self._won(self._asked(call, ("create",), kind, name, but=(409,)), item)
 
     def replace(self, item: Object) -> bool:
         kind, name = _named(item)
-        call = Call("PUT", self._path(kind, name), (("fieldManager", MANAGER),), item)
+        call = ApiRequest("PUT", self._path(kind, name), (("fieldManager", MANAGER),), item)
         return self._won(self._asked(call, ("update",), kind, name, but=(404, 409)), item)
 
     def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
-        call = Call(
+        call = ApiRequest(
             "DELETE",
             self._path(kind, name),
             (("propagationPolicy", "Background"),),
@@ -143,13 +147,13 @@ class KubeCluster:
         known = KINDS[kind]
         return self._may(verb, known.group, known.plural, part)
 
-    def entrance(self, kind: str, name: str, port: int) -> Entrance:
+    def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
         path = self._path(kind, f"{name}:{port}", "proxy")
         subject = Subject(
             (), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name
         )
         return replace(
-            self._wire.entrance(path),
+            self._wire.endpoint(path),
             gateway=Proxy(self._wire, self._server, path, subject, self._good),
         )
 
@@ -157,44 +161,44 @@ class KubeCluster:
 
     def _asked(
         self,
-        call: Call,
+        call: ApiRequest,
         verbs: tuple[str, ...],
         kind: str,
         name: str = "",
         part: str = "",
         but: tuple[int, ...] = (),
-    ) -> Answer:
+    ) -> ApiResponse:
         """A good answer, or one of those other statuses."""
         known = KINDS[kind]
         subject = Subject(
             verbs, known.group, "/".join(filter(None, (known.plural, part))), self.namespace, name
         )
-        answer = self._server.ask(
+        answer = self._server.send(
             call, f"{verbs} {subject.resource}", _LOG_WITHIN if part == "log" else None
         )
         if answer.status in but and not answer.lacks_namespace:
             return answer
         return self._good(answer, subject)
 
-    def _good(self, answer: Answer, subject: Subject) -> Answer:
-        if answer.good:
+    def _good(self, answer: ApiResponse, subject: Subject) -> ApiResponse:
+        if answer.is_success:
             return answer
-        raise refusal(
+        raise refusal_error(
             answer, subject, self.name, self._lacking(subject) if answer.status == 403 else ()
         )
 
     def _plain(
         self, method: str, path: str, body: object = None, but: tuple[int, ...] = ()
-    ) -> Answer:
+    ) -> ApiResponse:
         """As `_asked`, of what every account may ask."""
-        answer = self._server.ask(Call(method, path, body=body), path)
-        if answer.good or answer.status in but:
+        answer = self._server.send(ApiRequest(method, path, body=body), path)
+        if answer.is_success or answer.status in but:
             return answer
-        raise refusal(answer, Subject((), "", path, self.namespace), self.name)
+        raise refusal_error(answer, Subject((), "", path, self.namespace), self.name)
 
-    def _object(self, answer: Answer) -> Object:
+    def _object(self, answer: ApiResponse) -> Object:
         if not answer.body:
-            raise no_server(self.name)
+            raise not_an_api_server_error(self.name)
         return dict(answer.body)
 
     def _all(self, kind: str, key: str, selector: str) -> Objects:
@@ -203,14 +207,14 @@ class KubeCluster:
         token = ""
         while True:
             query = [(key, selector), ("limit", str(_PAGE)), ("continue", token)]
-            call = Call("GET", self._path(kind), tuple(pair for pair in query if pair[1]))
+            call = ApiRequest("GET", self._path(kind), tuple(pair for pair in query if pair[1]))
             answer = self._asked(call, ("list",), kind, but=(404, 410) if token else (404,))
             if answer.status == 410:
                 # The rest has become too old to be read on.
                 found = []
                 token = ""
                 continue
-            page = self._object(answer) if answer.good else {}
+            page = self._object(answer) if answer.is_success else {}
             found += [
                 {"apiVersion": KINDS[kind].api_version, "kind": kind, **item}
                 for item in page.get("items") or ()
@@ -222,19 +226,19 @@ class KubeCluster:
     def _plurals(self, api_version: str) -> frozenset[str]:
         """The collections of a group in that version; none if it is not known."""
         answer = self._plain("GET", _root(api_version), but=(404,))
-        found = self._object(answer).get("resources") or () if answer.good else ()
+        found = self._object(answer).get("resources") or () if answer.is_success else ()
         return frozenset(str(one.get("name")) for one in found)
 
     def _written(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
         query = (("container", container), ("tailLines", str(lines)), *more)
-        call = Call("GET", self._path("Pod", pod, "log"), query)
+        call = ApiRequest("GET", self._path("Pod", pod, "log"), query)
         answer = self._asked(call, ("get",), "Pod", pod, "log", but=(400, 404, 500, 502, 503, 504))
         if answer.status >= 500:
             # The node is asked for it, and may be away; what is told with the log matters more.
             log.warning(
                 "the log of pod %s cannot be read: %s", pod, answer.message or answer.status
             )
-        return answer.text if answer.good else ""
+        return answer.text if answer.is_success else ""
 
     # --- permissions
 
@@ -266,10 +270,10 @@ class KubeCluster:
 
     # --- writes whose answer was lost
 
-    def _won(self, answer: Answer, item: Object) -> bool:
+    def _won(self, answer: ApiResponse, item: Object) -> bool:
         """Whether an object is as it was sent: the server said so, or did not, and it was us who came first."""
-        if answer.good or not answer.repeated:
-            return answer.good
+        if answer.is_success or not answer.retried:
+            return answer.is_success
         metadata = {key: value for key, value in item["metadata"].items() if key not in _SERVERS}
         return _within({**item, "metadata": metadata}, self.find(*_named(item)))
 

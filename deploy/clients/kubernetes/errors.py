@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deploy.clients.kubernetes.transport import Answer, shown
+from deploy.clients.kubernetes.transport import ApiResponse, one_line
 from deploy.errors import (
     ClusterError,
     ClusterForbidden,
@@ -51,8 +51,8 @@ class Subject:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
 
-def refusal(
-    answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str] = ()
+def refusal_error(
+    answer: ApiResponse, subject: Subject, cluster: str, lacking: Sequence[str] = ()
 ) -> ClusterError:
     """The error of an answer that was not good.
 
@@ -84,7 +84,7 @@ def refusal(
 
 
 def _forbidden(
-    answer: Answer, subject: Subject, cluster: str, lacking: Sequence[str]
+    answer: ApiResponse, subject: Subject, cluster: str, lacking: Sequence[str]
 ) -> ClusterForbidden:
     verbs = ", ".join(f'"{verb}"' for verb in lacking)
     lines = [f"# {answer.message}"] if answer.message else []
@@ -107,7 +107,7 @@ def _conflict(owners: dict[str, str], on: str) -> FieldConflict:
     return error
 
 
-def _refused(answer: Answer, on: str) -> ClusterRefused:
+def _refused(answer: ApiResponse, on: str) -> ClusterRefused:
     status = f"{answer.status} {answer.reason}".strip()
     if answer.status == 404 and "name" not in answer.details:
         what = f"the API server does not know this kind of object ({status})"
@@ -119,23 +119,23 @@ def _refused(answer: Answer, on: str) -> ClusterRefused:
         what = f"the API server refused it ({status})"
         cure = "mend what it names: a manifest, a quota, or a policy of the namespace"
     told = [
-        f"  {cause.get('field', '')}: {shown(cause['message'])}"
+        f"  {cause.get('field', '')}: {one_line(cause['message'])}"
         for cause in answer.causes
         if cause.get("message")
     ]
-    message = answer.message or shown(answer.text)
+    message = answer.message or one_line(answer.text)
     return ClusterRefused(
         what, on=on, next=cure, detail="\n".join(told) or (f"  {message}" if message else "")
     )
 
 
-def no_server(cluster: str) -> ClusterRefused:
+def not_an_api_server_error(cluster: str) -> ClusterRefused:
     """The error of a good answer that no API server gives."""
     cure = "check the server's address in the kubeconfig, and the proxies before it"
     return ClusterRefused("what answers is no Kubernetes API server", on=cluster, next=cure)
 
 
-def lost(error: BaseException, cluster: str) -> tuple[ClusterError, bool]:
+def no_response_error(error: BaseException, cluster: str) -> tuple[ClusterError, bool]:
     """The error of a call without an answer, and whether asking again may help."""
     chain = list(_chain(error))
     for one in chain:

@@ -40,7 +40,7 @@ class Context:
         return str(login.get("command", "")) if isinstance(login, dict) else None
 
 
-def chosen(kubeconfig: str, context: str) -> Context | None:
+def choose_context(kubeconfig: str, context: str) -> Context | None:
     """The context that is meant; None means the account of the pod that this runs in.
 
     Args:
@@ -60,7 +60,7 @@ def chosen(kubeconfig: str, context: str) -> Context | None:
     return _Book.read(files).context(context) if files else None
 
 
-def malformed(where: Path | str, why: str) -> ClusterUnknown:
+def malformed_error(where: Path | str, why: str) -> ClusterUnknown:
     """The error of a kubeconfig that is not one."""
     return ClusterUnknown(
         f"the kubeconfig cannot be used: {why}",
@@ -139,7 +139,7 @@ class _Book:
         cluster = self._spoken_of("cluster", said, name)
         user = self._spoken_of("user", said, name)
         if not isinstance(cluster.get("server"), str):
-            raise malformed(self.shown, f"the cluster of its context {name} has no server")
+            raise malformed_error(self.shown, f"the cluster of its context {name} has no server")
         return Context(os.pathsep.join(map(str, self.files)), name, cluster, user)
 
     def _spoken_of(self, what: str, said: Mapping[str, Any], context: str) -> Mapping[str, Any]:
@@ -149,12 +149,12 @@ class _Book:
             return {}
         entry = self.entries[f"{what}s"].get(str(name))
         if entry is None:
-            raise malformed(
+            raise malformed_error(
                 self.shown,
                 f"its context {context} speaks of a {what} {name} that it does not describe",
             )
         for path in entry.missing():
-            raise malformed(
+            raise malformed_error(
                 self.shown, f"its {what} {name} names a file that cannot be read, {path}"
             )
         return entry.content
@@ -172,9 +172,11 @@ def _content(path: Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError):
         # Without a cause: the parser quotes the file.
-        raise malformed(path, "it is no YAML") from None
+        raise malformed_error(path, "it is no YAML") from None
     if not isinstance(content, dict):
-        raise malformed(path, "it is empty" if content is None else "it has not the form of one")
+        raise malformed_error(
+            path, "it is empty" if content is None else "it has not the form of one"
+        )
     return content
 
 
@@ -188,5 +190,5 @@ def _named(
             or not isinstance(entry.get("name"), str)
             or not isinstance(entry.get(inner) or {}, dict)
         ):
-            raise malformed(path, f"its {kind} have not the form of such")
+            raise malformed_error(path, f"its {kind} have not the form of such")
         yield entry["name"], _Entry(entry.get(inner) or {}, path.absolute().parent)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 
 Object = dict[str, Any]
 Objects = list[Object]
@@ -129,7 +129,7 @@ class Cluster(Protocol):
     def may(self, verb: str, kind: str, part: str = "") -> bool:
         """Whether this account may do that to objects of that kind, or to a part (subresource) of them."""
 
-    def entrance(self, kind: str, name: str, port: int) -> Entrance:
+    def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
         """The way to a port of a Pod or Service through the API server; it needs nothing but access to that.
 
         Questions there wait for an API server that is away, as all operations do, and raise what these do.

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from deploy.clients.http import Entrance, NoAnswer, Question, Reply
+from deploy.clients.http import Endpoint, NoResponse, Request, Response
 from deploy.clients.kubernetes.errors import Subject
-from deploy.clients.kubernetes.retry import Patient
-from deploy.clients.kubernetes.transport import Answer, Call, Wire
+from deploy.clients.kubernetes.retry import RetryingClient
+from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update"}
 
-Ask = Callable[[Entrance, Question], Reply]
+Ask = Callable[[Endpoint, Request], Response]
 
 
 class Proxy:
@@ -31,11 +31,11 @@ class Proxy:
 
     def __init__(
         self,
-        wire: Wire,
-        server: Patient,
+        wire: Transport,
+        server: RetryingClient,
         path: str,
         subject: Subject,
-        good: Callable[[Answer, Subject], Answer],
+        good: Callable[[ApiResponse, Subject], ApiResponse],
     ) -> None:
         self._wire = wire
         self._server = server
@@ -44,28 +44,28 @@ class Proxy:
         self._good = good
         self._unreachable = False
 
-    def lead(self, ask: Ask, question: Question) -> Reply:
+    def forward(self, ask: Ask, question: Request) -> Response:
         try:
             return self._led(ask, question)
-        except NoAnswer:
-            if not question.insist:
+        except NoResponse:
+            if not question.retry_gateway:
                 raise
         # Once the API server is known to answer, a second silence is the application's.
-        self._server.ask(Call("GET", "/version"), "/version")
+        self._server.send(ApiRequest("GET", "/version"), "/version")
         return self._led(ask, question)
 
-    def _led(self, ask: Ask, question: Question) -> Reply:
+    def _led(self, ask: Ask, question: Request) -> Response:
         subject = replace(self._subject, verbs=(_VERBS[question.method],))
-        replies: list[Reply] = []
+        replies: list[Response] = []
 
-        def send(_call: Call, _within: tuple[float, float]) -> Answer:
-            replies.append(ask(self._wire.entrance(self._path), question))
+        def send(_call: ApiRequest, _within: tuple[float, float]) -> ApiResponse:
+            replies.append(ask(self._wire.endpoint(self._path), question))
             return _own(replies[-1])
 
         # What could not be reached for so long is not waited for again with every question.
-        insist = question.insist and not self._unreachable
-        call = Call(question.method, self._path)
-        answer = self._server.ask(
+        insist = question.retry_gateway and not self._unreachable
+        call = ApiRequest(question.method, self._path)
+        answer = self._server.send(
             call, f"{subject.verbs} {subject.resource}", None if insist else 0.0, send
         )
         # By 503 it says that nobody answers there, which in the end is the application's matter.
@@ -79,10 +79,12 @@ def _fails(status: int) -> bool:
     return status == 429 or status >= 500
 
 
-def _own(reply: Reply) -> Answer:
+def _own(reply: Response) -> ApiResponse:
     """What the API server says in its own name; a good answer where the application spoke."""
     if reply.status in (401, 403) or _fails(reply.status):
-        answer = Answer(reply.status, reply.content.decode("utf-8", "replace"), reply.retry_after)
+        answer = ApiResponse(
+            reply.status, reply.content.decode("utf-8", "replace"), reply.retry_after
+        )
         if (answer.body.get("kind"), answer.body.get("apiVersion")) == ("Status", "v1"):
             return answer
-    return Answer(200)
+    return ApiResponse(200)

@@ -8,14 +8,20 @@ from dataclasses import dataclass, replace
 
 from deploy import progress
 from deploy.clients import backoff
-from deploy.clients.kubernetes.transport import Answer, Call, Lost, Send, Wire
+from deploy.clients.kubernetes.transport import (
+    ApiRequest,
+    ApiResponse,
+    NoApiResponse,
+    Send,
+    Transport,
+)
 
 _AWAY = frozenset({429, 500, 502, 503, 504})
 _UNKNOWN = frozenset({401, 403})
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long an API server is waited for, in seconds.
 
     Attributes:
@@ -26,18 +32,18 @@ class Patience:
         wait: lets seconds pass.
     """
 
-    stranger: float = 5.0
-    known: float = 90.0
+    first_contact: float = 5.0
+    outage: float = 90.0
     settling: float = 10.0
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
 
     def pause(self, attempt: int, retry_after: str) -> float:
         """Seconds before another try: up to half a minute where the server asks for it, else longer each time."""
-        return backoff.seconds(attempt, retry_after, asked=30.0, chosen=5.0)
+        return backoff.delay(attempt, retry_after, asked=30.0, chosen=5.0)
 
 
-class Patient:
+class RetryingClient:
     """An API server that is asked until it answers.
 
     Args:
@@ -45,15 +51,15 @@ class Patient:
         patience: how long it is waited for.
     """
 
-    def __init__(self, wire: Wire, patience: Patience) -> None:
+    def __init__(self, wire: Transport, patience: RetryPolicy) -> None:
         self._wire = wire
         self._patience = patience
         self._met = False
         self._allowed: set[str] = set()
 
-    def ask(
-        self, call: Call, about: str, at_most: float | None = None, send: Send | None = None
-    ) -> Answer:
+    def send(
+        self, call: ApiRequest, about: str, at_most: float | None = None, send: Send | None = None
+    ) -> ApiResponse:
         """What the server answers, good or not, once that is worth believing.
 
         Args:
@@ -71,7 +77,12 @@ class Patient:
         began = None
         while True:
             outcome = self._once(call, send or self._wire.send)
-            if isinstance(outcome, Answer) and outcome.status == 401 and self._met and not renewed:
+            if (
+                isinstance(outcome, ApiResponse)
+                and outcome.status == 401
+                and self._met
+                and not renewed
+            ):
                 self._wire.renew()
                 renewed = True
                 continue
@@ -83,61 +94,71 @@ class Patient:
             self._wait(outcome, attempt, now - began, left)
             attempt += 1
 
-    def _once(self, call: Call, send: Send) -> Answer | Lost:
+    def _once(self, call: ApiRequest, send: Send) -> ApiResponse | NoApiResponse:
         call.require()
         # Admission webhooks may take half a minute.
         within = (
-            (5.0, 35.0) if self._met else (self._patience.stranger, 2 * self._patience.stranger)
+            (5.0, 35.0)
+            if self._met
+            else (self._patience.first_contact, 2 * self._patience.first_contact)
         )
         try:
             return send(call, within)
-        except Lost as lost:
+        except NoApiResponse as lost:
             return lost
 
     def _worth(
-        self, outcome: Answer | Lost, call: Call, about: str, at_most: float | None
+        self,
+        outcome: ApiResponse | NoApiResponse,
+        call: ApiRequest,
+        about: str,
+        at_most: float | None,
     ) -> float:
         """For how many seconds such an outcome is not believed."""
-        away = self._patience.known if self._met else self._patience.stranger
-        if isinstance(outcome, Lost):
-            return away if outcome.passing else 0.0
+        away = self._patience.outage if self._met else self._patience.first_contact
+        if isinstance(outcome, NoApiResponse):
+            return away if outcome.transient else 0.0
         if outcome.status in _AWAY:
             limits = [
                 away,
-                *([self._patience.stranger] if _stumbled(outcome, call) else []),
+                *([self._patience.first_contact] if _stumbled(outcome, call) else []),
                 *([] if at_most is None else [at_most]),
             ]
             return min(limits)
         refused = outcome.status in _UNKNOWN and about in self._allowed
         return self._patience.settling if refused or _raced(outcome, call) else 0.0
 
-    def _believed(self, outcome: Answer | Lost, about: str, *, repeated: bool) -> Answer:
-        if isinstance(outcome, Lost):
+    def _believed(
+        self, outcome: ApiResponse | NoApiResponse, about: str, *, repeated: bool
+    ) -> ApiResponse:
+        if isinstance(outcome, NoApiResponse):
             raise outcome.error from outcome.__cause__
         self._met = self._met or outcome.status not in _AWAY
-        if outcome.good:
+        if outcome.is_success:
             self._allowed.add(about)
-        return replace(outcome, repeated=repeated)
+        return replace(outcome, retried=repeated)
 
-    def _wait(self, outcome: Answer | Lost, attempt: int, waited: float, left: float) -> None:
-        if isinstance(outcome, Lost):
+    def _wait(
+        self, outcome: ApiResponse | NoApiResponse, attempt: int, waited: float, left: float
+    ) -> None:
+        if isinstance(outcome, NoApiResponse):
             why = outcome.error.what
             retry_after = ""
         else:
             why = f"it answers {outcome.status} {outcome.message or outcome.reason}".strip()
             retry_after = outcome.retry_after
-        progress.note(
-            f"waiting for {self._wire.name}: {why} ({progress.seconds(waited)} so far, {progress.seconds(left)} left)"
+        progress.report(
+            f"waiting for {self._wire.name}: {why} ({progress.format_seconds(waited)} so far, {progress.format_seconds(left)} left)"
         )
         self._patience.wait(min(left, self._patience.pause(attempt, retry_after)))
 
 
-def _stumbled(answer: Answer, call: Call) -> bool:
+def _stumbled(answer: ApiResponse, call: ApiRequest) -> bool:
     """Whether it is most likely the object that was sent: older servers answer so where a field of it cannot be merged."""
     return call.method == "PATCH" and answer.status == 500 and not answer.reason
 
 
-def _raced(answer: Answer, call: Call) -> bool:
+def _raced(answer: ApiResponse, call: ApiRequest) -> bool:
     """Whether the server lost a race with another writer, and wants the same to be asked again."""
     if answer.status != 409:
         return False

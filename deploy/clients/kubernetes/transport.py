@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.errors import ClusterError
 
 JSON = "application/json"
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiRequest:
     """A request: `body` is JSON, sent as the type `content`; `require` is called each time before that, and may end it."""
 
     method: str
@@ -28,7 +28,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """What the API server said.
 
     Attributes:
@@ -41,10 +41,10 @@ class Answer:
     status: int
     text: str = ""
     retry_after: str = ""
-    repeated: bool = False
+    retried: bool = False
 
     @property
-    def good(self) -> bool:
+    def is_success(self) -> bool:
         """Whether it was done."""
         return 200 <= self.status < 300
 
@@ -65,7 +65,7 @@ class Answer:
     @property
     def message(self) -> str:
         """What a Status tells people, on one line."""
-        return shown(self.body.get("message"))
+        return one_line(self.body.get("message"))
 
     @property
     def details(self) -> Mapping[str, Any]:
@@ -96,17 +96,17 @@ class Answer:
         }
 
 
-Send = Callable[[Call, tuple[float, float]], Answer]
+Send = Callable[[ApiRequest, tuple[float, float]], ApiResponse]
 """Asks once, as `Wire.send` does."""
 
 
-class Wire(Protocol):
+class Transport(Protocol):
     """The way to an API server, with the credentials for it."""
 
     name: str
     """The cluster, for people: its context and server."""
 
-    def send(self, call: Call, within: tuple[float, float]) -> Answer:
+    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
         """Asks once; `within` has the seconds for a connection and for the next bytes.
 
         Raises:
@@ -116,11 +116,11 @@ class Wire(Protocol):
     def renew(self) -> None:
         """Loads the credentials again."""
 
-    def entrance(self, path: str) -> Entrance:
+    def endpoint(self, path: str) -> Endpoint:
         """The way to a path of the API server, with what it asks for as of now."""
 
 
-class Lost(Exception):
+class NoApiResponse(Exception):
     """A call without an answer.
 
     Args:
@@ -131,7 +131,7 @@ class Lost(Exception):
     def __init__(self, error: ClusterError, passing: bool) -> None:  # noqa: FBT001 - told apart by the two types
         super().__init__(error.what)
         self.error = error
-        self.passing = passing
+        self.transient = passing
 
 
 def _owner(message: str) -> str:
@@ -140,6 +140,6 @@ def _owner(message: str) -> str:
     return found.group(1) if found else "another field manager"
 
 
-def shown(text: object) -> str:
+def one_line(text: object) -> str:
     """Words of the server, on one line."""
     return " ".join(str(text or "").split())[:600]

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 Advance = Callable[[int], None]
 
 
-class Part(io.RawIOBase):
+class FileChunk(io.RawIOBase):
     """A stretch of a file as a request body of known length that reports what was sent."""
 
     def __init__(self, file: BinaryIO, start: int, length: int, advance: Advance) -> None:
@@ -42,7 +42,7 @@ class Part(io.RawIOBase):
         return data
 
 
-class Arriving(io.RawIOBase):
+class ResponseStream(io.RawIOBase):
     """An answer's bytes as they arrive.
 
     Args:

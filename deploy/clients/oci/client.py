@@ -12,8 +12,8 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.download import Download
-from deploy.clients.oci.http import OK, Conversation, Login, Patience
-from deploy.clients.oci.upload import Blob, Opener, Upload
+from deploy.clients.oci.http import OK, Login, RegistryHttp, RetryPolicy
+from deploy.clients.oci.upload import BlobSource, OpenBlob, Upload
 from deploy.errors import (
     BlobCorrupt,
     RegistryDenied,
@@ -45,7 +45,7 @@ class Registry(Protocol):
         """Takes a blob over from another repository of this registry; False if that cannot be done."""
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
     ) -> None:
         """Sends a blob, going on where a broken connection left off if the registry can."""
 
@@ -75,15 +75,15 @@ class HttpRegistry:
         login: Callable[[], Login | None] = lambda: None,
         *,
         part: int = _PART,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
     ) -> None:
         self.host = host
         self._part = part
-        self._http = Conversation(host, login, patience or Patience())
+        self._http = RegistryHttp(host, login, patience or RetryPolicy())
 
     def has(self, repository: str, digest: str) -> bool:
         return (
-            self._http.ask(
+            self._http.send(
                 "HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)
             ).status_code
             == OK
@@ -93,7 +93,7 @@ class HttpRegistry:
         path = f"/v2/{repository}/blobs/uploads/"
         params = {"mount": digest, "from": source}
         try:
-            answer = self._http.ask(
+            answer = self._http.send(
                 "POST",
                 path,
                 repository,
@@ -107,40 +107,36 @@ class HttpRegistry:
         if answer.status_code == _ACCEPTED:
             # The registry has begun an upload instead. Not everybody may cancel one, and it expires by itself.
             with suppress(RegistryError):
-                self._http.once(
+                self._http.send_once(
                     "DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204)
                 )
         return answer.status_code == _CREATED
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
     ) -> None:
         stored = Upload(
-            self._http, Blob(repository, digest, size, opened), self._part, advance
+            self._http, BlobSource(repository, digest, size, opened), self._part, advance
         ).send()
         self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
     def blob(self, repository: str, digest: str) -> IO[bytes]:
         path = f"/v2/{repository}/blobs/{digest}"
-        answer = self._http.ask("GET", path, repository, stream=True)
-        return cast(
-            "IO[bytes]", Download(self._http, path, repository, self._http.arriving(answer))
-        )
+        answer = self._http.send("GET", path, repository, stream=True)
+        return cast("IO[bytes]", Download(self._http, path, repository, self._http.stream(answer)))
 
     def manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
 
         def read() -> bytes | None:
-            with self._http.once(
+            with self._http.send_once(
                 "GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)
             ) as answer:
                 return (
-                    self._http.whole(answer, _MAX_MANIFEST + 1)
-                    if answer.status_code == OK
-                    else None
+                    self._http.read(answer, _MAX_MANIFEST + 1) if answer.status_code == OK else None
                 )
 
-        data = self._http.patiently(read)
+        data = self._http.retry(read)
         if data is None:
             return None
         if len(data) > _MAX_MANIFEST:
@@ -160,7 +156,7 @@ class HttpRegistry:
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         path = f"/v2/{repository}/manifests/{reference}"
-        answer = self._http.ask(
+        answer = self._http.send(
             "PUT",
             path,
             repository,
@@ -176,7 +172,7 @@ class HttpRegistry:
         Raises:
             RegistryUnreachable: nothing there speaks the registry's API.
         """
-        answer = self._http.once("GET", "/v2/", expect=(OK, 401, 403))
+        answer = self._http.send_once("GET", "/v2/", expect=(OK, 401, 403))
         if (
             "docker-distribution-api-version" not in answer.headers
             and answer.status_code == OK

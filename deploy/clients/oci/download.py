@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 
-from deploy.clients.oci.bodies import Arriving
-from deploy.clients.oci.http import ATTEMPTS, OK, Conversation
+from deploy.clients.oci.bodies import ResponseStream
+from deploy.clients.oci.http import ATTEMPTS, OK, RegistryHttp
 from deploy.errors import RegistryUnreachable
 
 _PARTIAL = 206
@@ -25,7 +25,9 @@ class Download(io.RawIOBase):
         arriving: its bytes from the start.
     """
 
-    def __init__(self, http: Conversation, path: str, repository: str, arriving: Arriving) -> None:
+    def __init__(
+        self, http: RegistryHttp, path: str, repository: str, arriving: ResponseStream
+    ) -> None:
         self._http = http
         self._path = path
         self._repository = repository
@@ -66,9 +68,9 @@ class Download(io.RawIOBase):
         self._http.pause(self._failures, error)
         self._arriving.close()
         headers = {"Range": f"bytes={self._offset}-"}
-        answer = self._http.ask(
+        answer = self._http.send(
             "GET", self._path, self._repository, headers=headers, stream=True, expect=(OK, _PARTIAL)
         )
-        self._arriving = self._http.arriving(answer)
+        self._arriving = self._http.stream(answer)
         # A registry that gives no parts begins anew.
         self._again = self._offset if answer.status_code == OK else 0

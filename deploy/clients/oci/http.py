@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
-from deploy.clients import backoff
-from deploy.clients import http_adapter as connections
-from deploy.clients.oci.bodies import Arriving, Part
-from deploy.clients.oci.responses import is_full, settle, token, told, whole
+from deploy.clients import backoff, http_adapter
+from deploy.clients.oci.bodies import FileChunk, ResponseStream
+from deploy.clients.oci.responses import error_text, is_full, load_body, parse_token, read_body
 from deploy.errors import (
     RegistryDenied,
     RegistryError,
@@ -37,7 +36,7 @@ _BLOCK = 1 << 20
 # After 416 an upload goes on from where the registry says it is.
 _TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Login:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a registry is waited for, in seconds: for a connection, for its next bytes, and between two attempts."""
 
     connect: float = 10.0
@@ -61,10 +60,10 @@ class Patience:
 
     def pause(self, attempt: int, retry_after: str) -> None:
         """Waits before another try: up to a minute where the registry asks for it, else longer each time."""
-        self.wait(backoff.seconds(attempt, retry_after, asked=60.0, chosen=8.0))
+        self.wait(backoff.delay(attempt, retry_after, asked=60.0, chosen=8.0))
 
 
-class Conversation:
+class RegistryHttp:
     """Requests to one host, with its login and its patience.
 
     Args:
@@ -73,7 +72,7 @@ class Conversation:
         patience: how long it is waited for.
     """
 
-    def __init__(self, host: str, login: Callable[[], Login | None], patience: Patience) -> None:
+    def __init__(self, host: str, login: Callable[[], Login | None], patience: RetryPolicy) -> None:
         self.host = host
         self.patience = patience
         self._ask_login = login
@@ -83,10 +82,16 @@ class Conversation:
         self._authorization: dict[str, str] = {}
         self._open: requests.Session | None = None
 
-    def ask(self, method: str, url: str, repository: str = "", **options: Any) -> requests.Response:  # noqa: ANN401 - requests' own options
-        return self.patiently(lambda: self.once(method, url, repository, **options))
+    def send(
+        self,
+        method: str,
+        url: str,
+        repository: str = "",
+        **options: Any,  # noqa: ANN401 - requests' own options
+    ) -> requests.Response:
+        return self.retry(lambda: self.send_once(method, url, repository, **options))
 
-    def patiently(self, ask: Callable[[], Answer]) -> Answer:
+    def retry(self, ask: Callable[[], Result]) -> Result:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return ask()
@@ -98,10 +103,10 @@ class Conversation:
 
     def pause(self, attempt: int, error: RegistryError) -> None:
         """Waits before another try, and says why."""
-        progress.note(f"{error.what}: asking again")
+        progress.report(f"{error.what}: asking again")
         self.patience.pause(attempt, error.retry_after)
 
-    def once(
+    def send_once(
         self,
         method: str,
         url: str,
@@ -128,10 +133,10 @@ class Conversation:
                     **options,
                 )
                 if not stream:
-                    settle(answer, self.patience.read)
+                    load_body(answer, self.patience.read)
             if answer.status_code != 401 or last or not self._log_in(answer, scope):
                 break
-            if isinstance(options.get("data"), Part):
+            if isinstance(options.get("data"), FileChunk):
                 options["data"].rewind()
         if answer.status_code in expect:
             return answer
@@ -148,15 +153,15 @@ class Conversation:
             )
         return urljoin(answer.url, told)
 
-    def arriving(self, answer: requests.Response) -> Arriving:
+    def stream(self, answer: requests.Response) -> ResponseStream:
         """An answer's body as it was sent; what breaks while it is read is this project's error, as before."""
         answer.raw.decode_content = False
-        return Arriving(answer.raw, lambda: self._reaching(answer.url))
+        return ResponseStream(answer.raw, lambda: self._reaching(answer.url))
 
-    def whole(self, answer: requests.Response, most: int) -> bytes:
+    def read(self, answer: requests.Response, most: int) -> bytes:
         """A streamed answer's body, as far as `most` bytes."""
         with self._reaching(answer.url):
-            return whole(answer.raw, most, self.patience.read)
+            return read_body(answer.raw, most, self.patience.read)
 
     @property
     def _session(self) -> requests.Session:
@@ -168,13 +173,13 @@ class Conversation:
             self._open.trust_env = not self._loopback
             self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, connections.adapter(at_most=8, blocksize=_BLOCK))
+                self._open.mount(scheme, http_adapter.adapter(at_most=8, blocksize=_BLOCK))
         return self._open
 
     def _settled(self, answer: requests.Response, **_: object) -> None:
         """Takes the bodies that nobody streams before requests does: those of refusals, and of redirections on the way."""
         if answer.is_redirect or not answer.ok:
-            settle(answer, self.patience.read)
+            load_body(answer, self.patience.read)
 
     @contextmanager
     def _reaching(self, url: str) -> Iterator[None]:
@@ -202,7 +207,7 @@ class Conversation:
         status = answer.status_code
         what = f"the registry answered {status} {answer.reason} to {method}"
         on = _shown(url)
-        detail = self._hidden(told(answer))
+        detail = self._hidden(error_text(answer))
         if status in (401, 403):
             advice = "log in with `docker login`, or name the variables that hold user and password in the environment's settings"
             return RegistryDenied(what, on=on, next=advice, detail=detail)
@@ -286,10 +291,10 @@ class Conversation:
                 timeout=(self.patience.connect, self.patience.read),
                 stream=True,
             )
-            settle(answer, self.patience.read)
+            load_body(answer, self.patience.read)
         if answer.status_code != OK:
             raise self._refusal(answer, "GET", realm)
-        given = token(answer)
+        given = parse_token(answer)
         if given is None:
             raise RegistryDenied(
                 "the registry's login service gave no token",

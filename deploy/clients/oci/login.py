@@ -6,7 +6,7 @@ from deploy.clients.oci.http import Login
 from deploy.errors import RegistryDenied
 
 
-def configured(host: str) -> Login | None:
+def find_login(host: str) -> Login | None:
     """The login for a registry, or None if the Docker configuration has none.
 
     Raises:

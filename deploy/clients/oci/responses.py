@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import requests
 
-MOST = 1 << 20
+MAX_BYTES = 1 << 20
 _SHOWN = 500
 
 
-def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401 - urllib3 is imported lazily
+def read_body(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401 - urllib3 is imported lazily
     """A body as far as `most` bytes.
 
     Args:
@@ -38,19 +38,19 @@ def whole(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401 - urllib
     return content
 
 
-def settle(answer: requests.Response, within: float) -> None:
+def load_body(answer: requests.Response, within: float) -> None:
     """Takes an answer's body, or the start of one that is too long to mean anything; requests alone would read on without end."""
     if isinstance(answer._content, bytes):  # noqa: SLF001 - requests has no limit of its own
         return
     answer._content = b""  # noqa: SLF001 - as above
     try:
-        answer._content = whole(answer.raw, MOST, within)  # noqa: SLF001 - as above
+        answer._content = read_body(answer.raw, MAX_BYTES, within)  # noqa: SLF001 - as above
     finally:
         # A connection on which the body ended is in the pool again, and stays there.
         answer.close()
 
 
-def told(answer: requests.Response) -> str:
+def error_text(answer: requests.Response) -> str:
     """The codes and messages of the registry's own error body."""
     return "\n".join(
         f"  {error.get('code', '')}: {error.get('message', '')}{_detail(error)}"
@@ -82,7 +82,7 @@ def _errors(answer: requests.Response) -> list[dict[str, Any]]:
         return []
 
 
-def token(answer: requests.Response) -> str | None:
+def parse_token(answer: requests.Response) -> str | None:
     """What a login service gave, if it is a token."""
     try:
         found = answer.json()

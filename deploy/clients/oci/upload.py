@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from deploy.clients.oci.bodies import Advance, Part
-from deploy.clients.oci.http import ATTEMPTS, OK, Conversation
+from deploy.clients.oci.bodies import Advance, FileChunk
+from deploy.clients.oci.http import ATTEMPTS, OK, RegistryHttp
 from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound
 
 if TYPE_CHECKING:
@@ -21,17 +21,17 @@ _CREATED = 201
 _ACCEPTED = 202
 _NO_CONTENT = 204
 
-Opener = Callable[[], BinaryIO]
+OpenBlob = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True)
-class Blob:
+class BlobSource:
     """What is sent where: `opened` gives its bytes from the start, each time anew."""
 
     repository: str
     digest: str
     size: int
-    opened: Opener
+    open: OpenBlob
 
 
 class Upload:
@@ -44,7 +44,7 @@ class Upload:
         advance: is told how many bytes were sent; a negative number takes back what did not arrive.
     """
 
-    def __init__(self, http: Conversation, blob: Blob, part: int, advance: Advance) -> None:
+    def __init__(self, http: RegistryHttp, blob: BlobSource, part: int, advance: Advance) -> None:
         self._http = http
         self._blob = blob
         self._part = part
@@ -81,12 +81,12 @@ class Upload:
                 self._go_on_after(error)
 
     def _begin(self) -> None:
-        self._location = self._http.location(self._http.patiently(self._asked_to_begin))
+        self._location = self._http.location(self._http.retry(self._asked_to_begin))
         self._offset = 0
 
     def _asked_to_begin(self) -> requests.Response:
         repository = self._blob.repository
-        return self._http.once(
+        return self._http.send_once(
             "POST", f"/v2/{repository}/blobs/uploads/", repository, expect=(_ACCEPTED,)
         )
 
@@ -96,10 +96,10 @@ class Upload:
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{self._offset}-{self._offset + length - 1}",
         }
-        with self._blob.opened() as file:
-            part = Part(file, self._offset, length, self._advance)
+        with self._blob.open() as file:
+            part = FileChunk(file, self._offset, length, self._advance)
             try:
-                answer = self._http.once(
+                answer = self._http.send_once(
                     "PATCH",
                     self._location,
                     self._blob.repository,
@@ -120,9 +120,9 @@ class Upload:
             self._furthest = offset
             self._failures = 0
 
-    def _finish(self, body: Part | None) -> str:
+    def _finish(self, body: FileChunk | None) -> str:
         """Names the digest of what was sent, and sends the last bytes with it."""
-        answer = self._http.once(
+        answer = self._http.send_once(
             "PUT",
             self._location,
             self._blob.repository,
@@ -151,7 +151,7 @@ class Upload:
 
     def _held(self) -> int | None:
         """How many bytes of the upload the registry has, or None if it will not say."""
-        answer = self._http.ask(
+        answer = self._http.send(
             "GET", self._location, self._blob.repository, expect=(_NO_CONTENT, 400, 404, 405, 416)
         )
         found = re.match(r"^(?:bytes=)?0-(\d+)$", answer.headers.get("Range", ""))
@@ -165,15 +165,15 @@ class Upload:
         """Whether the blob arrived, though its last answer did not."""
         path = f"/v2/{self._blob.repository}/blobs/{self._blob.digest}"
         return (
-            self._http.ask("HEAD", path, self._blob.repository, expect=(OK, 404)).status_code == OK
+            self._http.send("HEAD", path, self._blob.repository, expect=(OK, 404)).status_code == OK
         )
 
     def _at_once(self) -> str:
-        return self._http.patiently(self._sent_at_once)
+        return self._http.retry(self._sent_at_once)
 
     def _sent_at_once(self) -> str:
-        with self._blob.opened() as file:
-            body = Part(file, 0, self._blob.size, self._advance)
+        with self._blob.open() as file:
+            body = FileChunk(file, 0, self._blob.size, self._advance)
             try:
                 self._location = self._http.location(self._asked_to_begin())
                 return self._finish(body)

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from deploy.cache import CHUNK, room_for
+from deploy.cache import CHUNK, translate_full_disk
 from deploy.errors import SettingsInvalid, StoreUnreachable
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Store(Protocol):
         """The names of the folders directly below a prefix, sorted."""
 
 
-def opened(location: str, base: Path) -> Store:
+def open_store(location: str, base: Path) -> Store:
     """The store at a location.
 
     Args:
@@ -108,7 +108,7 @@ class ObjectStore:
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
-        with room_for(self._folder or Path()), _asking(self.where):
+        with translate_full_disk(self._folder or Path()), _asking(self.where):
             return self._connect()
 
     @property
@@ -222,7 +222,7 @@ def _asking(on: str) -> Iterator[None]:
         if _is(errno.EACCES, error):
             raise _denied(error, on) from error
         if _is(errno.ENOSPC, error):
-            with room_for(Path(on)):
+            with translate_full_disk(Path(on)):
                 raise OSError(errno.ENOSPC, str(error)) from error
         raise StoreUnreachable(
             "the model store did not do what it was asked",

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.errors import EngineUnavailable, RolloutLocked
-from deploy.machine.process import Owner, has_ended, machine
-from deploy.targets.docker.names import Premises
+from deploy.machine.process import ProcessId, has_ended, machine_id
+from deploy.targets.docker.names import DockerState
 
 _OWNER = "dev.twinship.owner"
 _MACHINE = "dev.twinship.machine"
@@ -28,13 +28,13 @@ class Lock:
         image: gives the image of the container.
     """
 
-    def __init__(self, premises: Premises, image: Callable[[], str]) -> None:
+    def __init__(self, premises: DockerState, image: Callable[[], str]) -> None:
         self._premises = premises
         self._engine = premises.engine
         self._image = image
 
     @contextmanager
-    def held(self, wait: float) -> Iterator[None]:
+    def acquire(self, wait: float) -> Iterator[None]:
         """Holds the lock for the time of a `with` block.
 
         Args:
@@ -49,14 +49,14 @@ class Lock:
         except BaseException:
             # An engine that is gone has ended the lock as well, and cannot say so; what went wrong before is what has to be told.
             with suppress(EngineUnavailable):
-                self._engine.release(held)
+                self._engine.end_tied(held)
             raise
-        self._engine.release(held)
+        self._engine.end_tied(held)
 
     def _taken(self, wait: float) -> object:
         deadline = time.monotonic() + wait
         while True:
-            held = self._engine.hold(self._spec())
+            held = self._engine.start_tied(self._spec())
             if held is not None:
                 return held
             holder = self._holder()
@@ -66,13 +66,13 @@ class Lock:
                     on=f"environment {self._premises.environment}",
                     next="wait until it is done, then run again; nothing was changed",
                 )
-            progress.note(f"waiting for {holder}")
+            progress.report(f"waiting for {holder}")
             time.sleep(_POLL)
 
     def _spec(self) -> Spec:
         mine = {
-            _OWNER: str(Owner.current()),
-            _MACHINE: machine(),
+            _OWNER: str(ProcessId.current()),
+            _MACHINE: machine_id(),
             _SINCE: datetime.now(UTC).isoformat(),
         }
         labels = self._premises.role("lock") | mine
@@ -88,7 +88,7 @@ class Lock:
                 container.labels[_OWNER], container.labels.get(_MACHINE, "")
             ):
                 self._engine.remove(container.id)
-            return f"{Owner.parse(container.labels[_OWNER]).shown}, since {since.astimezone():%H:%M:%S}"
+            return f"{ProcessId.parse(container.labels[_OWNER]).display}, since {since.astimezone():%H:%M:%S}"
         return ""
 
 

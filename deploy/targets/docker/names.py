@@ -12,7 +12,7 @@ _ENVIRONMENT = "dev.twinship.environment"
 _ROLE = "dev.twinship.role"
 
 
-class Premises:
+class DockerState:
     """An application's containers, network and volume in one environment.
 
     Args:
@@ -35,7 +35,7 @@ class Premises:
         """Every replica, running or not."""
         return self.engine.containers(self.role("replica"))
 
-    def door(self) -> Container | None:
+    def proxy(self) -> Container | None:
         """The front door, running or not, whatever image it was made from."""
         return next(iter(self.engine.containers(self.role("door"))), None)
 
@@ -44,6 +44,6 @@ class Premises:
         return self.engine.network(self.name, self.labels)
 
 
-def slot(replica: Container) -> int:
+def slot_of(replica: Container) -> int:
     """The slot behind the door that a replica is in."""
     return int(replica.labels[SLOT])

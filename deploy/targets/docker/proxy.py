@@ -23,8 +23,8 @@ from deploy.errors import EngineFailed
 
 CONFIG = "haproxy.cfg"
 PORT = 8080
-STATE = "/state"
-COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE}/{CONFIG}")
+STATE_FOLDER = "/state"
+COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE_FOLDER}/{CONFIG}")
 _SOCKET = "/tmp/admin.sock"  # noqa: S108 - a path in the container
 _BUFFER = 65536
 # What a buffer holds of a body, beside its head and the room for changing that.
@@ -51,13 +51,13 @@ class Slot:
     in_flight: int
 
 
-def address(subnet: str, slot: int | None) -> str:
+def slot_address(subnet: str, slot: int | None) -> str:
     """The fixed address of a slot, or of the door itself."""
     network = ipaddress.ip_network(subnet)
     return str(network[_FIRST + slot if slot is not None else _ADDRESS])
 
 
-def configuration(
+def render_configuration(
     subnet: str,
     slots: int,
     *,
@@ -80,7 +80,7 @@ def configuration(
     """
     patience = f"{round(answer_within * 1000)}ms"
     servers = "\n".join(
-        f"    server slot-{slot} {address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}"
+        f"    server slot-{slot} {slot_address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}"
         for slot in range(1, slots + 1)
     )
     body = f"""\
@@ -130,7 +130,7 @@ global
 {body}"""
 
 
-def opened(text: str) -> frozenset[int] | None:
+def read_admitted(text: str) -> frozenset[int] | None:
     """The slots that a configuration opens when the door starts, or None if it is not one, whole and unchanged."""
     head, _, body = text.partition("\n\n")
     if f"description {_mark(body)}" not in head:
@@ -151,7 +151,7 @@ def _marked(text: str) -> str:
     )
 
 
-class Door:
+class Proxy:
     """The running proxy in a container.
 
     Args:
@@ -177,8 +177,8 @@ class Door:
         Raises:
             EngineFailed: the proxy does not take it; it goes on with the one that it has, also when it is restarted.
         """
-        path = f"{STATE}/{CONFIG}"
-        before = (self._engine.files(self.container, STATE) or {}).get(CONFIG, b"")
+        path = f"{STATE_FOLDER}/{CONFIG}"
+        before = (self._engine.files(self.container, STATE_FOLDER) or {}).get(CONFIG, b"")
         self._engine.put_file(self.container, path, text.encode())
         self._engine.signal(self.container, "SIGUSR2")
         try:

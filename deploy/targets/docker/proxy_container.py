@@ -7,23 +7,23 @@ from collections.abc import Callable
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
-from deploy.targets.docker.names import Premises, slot
+from deploy.targets.docker.names import DockerState, slot_of
 from deploy.targets.docker.proxy import (
     COMMAND,
     CONFIG,
     PORT,
-    STATE,
-    Door,
-    address,
-    configuration,
-    opened,
+    STATE_FOLDER,
+    Proxy,
+    read_admitted,
+    render_configuration,
+    slot_address,
 )
 
 _PLACE = "dev.twinship.place"
 _SLOTS = 12
 
 
-class Doorkeeper:
+class ProxyContainer:
     """Who makes an environment's front door, mends it, and tells it what the settings say.
 
     Args:
@@ -36,7 +36,7 @@ class Doorkeeper:
 
     def __init__(
         self,
-        premises: Premises,
+        premises: DockerState,
         app: App,
         env: Docker,
         parts: Callable[[], str],
@@ -50,7 +50,7 @@ class Doorkeeper:
         self._free = free
         self._listens = f"{env.address}:{env.port}"
 
-    def opened(self, room: int = 0) -> Door:
+    def ensure(self, room: int = 0) -> Proxy:
         """The running door, made or mended if need be.
 
         One that runs where it should is kept with the image that it was made from: another one cannot take over its port, and every request
@@ -65,8 +65,8 @@ class Doorkeeper:
             self._write(found.id, self._configuration(self._needed(room), self._remembered(found)))
             self._engine.start(found.id)
             self._engine.keep_running(found.id)
-            Door(self._engine, found.id).wait()
-        door = Door(self._engine, found.id)
+            Proxy(self._engine, found.id).wait()
+        door = Proxy(self._engine, found.id)
         due = self._due(door, room)
         if due:
             door.configure(
@@ -76,22 +76,22 @@ class Doorkeeper:
             )
         return door
 
-    def running(self) -> Door | None:
+    def running(self) -> Proxy | None:
         """The door, if its container runs."""
-        found = self._premises.door()
-        return Door(self._engine, found.id) if found and found.running else None
+        found = self._premises.proxy()
+        return Proxy(self._engine, found.id) if found and found.running else None
 
-    def is_as_set(self) -> bool:
+    def matches_settings(self) -> bool:
         """Whether the door is open where the settings have it, and works as they say."""
-        found = self._premises.door()
+        found = self._premises.proxy()
         return (
             found is not None
             and found.running
             and self._is_here(found)
-            and not self._due(Door(self._engine, found.id))
+            and not self._due(Proxy(self._engine, found.id))
         )
 
-    def remember(self, door: Door, admitted: frozenset[int]) -> None:
+    def save_admitted(self, door: Proxy, admitted: frozenset[int]) -> None:
         """From now on the door opens those slots when it is restarted."""
         self._write(door.container, self._configuration(len(door.slots()), admitted))
 
@@ -100,7 +100,7 @@ class Doorkeeper:
     def _in_place(self) -> Container:
         """The door's container, made anew if it is not where it should be, or was stopped and is of another image than the one of now."""
         place = f"{self._listens} {self._parts()}"
-        found = self._premises.door()
+        found = self._premises.proxy()
         if found and (
             found.labels.get(_PLACE) == place or (found.running and self._is_here(found))
         ):
@@ -127,16 +127,16 @@ class Doorkeeper:
                 labels=premises.role("door") | {_PLACE: place},
                 command=COMMAND,
                 network=premises.name,
-                ip=address(premises.subnet(), None),
+                ip=slot_address(premises.subnet(), None),
                 ports={PORT: (self._env.address, self._env.port)},
-                volumes={premises.name: (STATE, False)},
+                volumes={premises.name: (STATE_FOLDER, False)},
                 restart=True,
             )
         )
 
     # --- what it works by
 
-    def _due(self, door: Door, room: int = 0) -> int:
+    def _due(self, door: Proxy, room: int = 0) -> int:
         """With how many slots the door has yet to be configured; 0 if it works as it should. What it has more than needed, it keeps."""
         needed = self._needed(room)
         if door.has(self._configuration(needed)):
@@ -148,11 +148,11 @@ class Doorkeeper:
         return max(
             _SLOTS,
             4 * self._env.replicas,
-            room + max(map(slot, self._premises.replicas()), default=0),
+            room + max(map(slot_of, self._premises.replicas()), default=0),
         )
 
     def _configuration(self, slots: int, admitted: frozenset[int] = frozenset()) -> str:
-        return configuration(
+        return render_configuration(
             self._premises.subnet(),
             slots,
             port=self._app.port,
@@ -164,18 +164,18 @@ class Doorkeeper:
 
     def _remembered(self, door: Container) -> frozenset[int]:
         """The slots of the release that was settled last; where the door's file is lost, those of all that runs."""
-        files = self._engine.files(door.id, STATE) or {}
-        found = opened(files.get(CONFIG, b"").decode("utf-8", "replace"))
+        files = self._engine.files(door.id, STATE_FOLDER) or {}
+        found = read_admitted(files.get(CONFIG, b"").decode("utf-8", "replace"))
         return (
-            frozenset(slot(replica) for replica in self._premises.replicas() if replica.running)
+            frozenset(slot_of(replica) for replica in self._premises.replicas() if replica.running)
             if found is None
             else found
         )
 
     def _write(self, door: str, text: str) -> None:
         # A file that is right is left alone: a full disk, or a crash, might leave half of a new one.
-        if (self._engine.files(door, STATE) or {}).get(CONFIG) != text.encode():
-            self._engine.put_file(door, f"{STATE}/{CONFIG}", text.encode())
+        if (self._engine.files(door, STATE_FOLDER) or {}).get(CONFIG) != text.encode():
+            self._engine.put_file(door, f"{STATE_FOLDER}/{CONFIG}", text.encode())
 
 
 def _listens(door: Container) -> str:

@@ -15,17 +15,17 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from deploy import progress
-from deploy.clients.docker.protocol import Container, Engine, Spec, held
-from deploy.clients.http import Entrance
+from deploy.clients.docker.protocol import Container, Engine, Spec, find_image_id
+from deploy.clients.http import Endpoint
 from deploy.errors import EngineFailed
 from deploy.records import Attempt, Ending, Record, Release, Rollout
-from deploy.rollout.apply import Prove, Replica, failed
+from deploy.rollout.apply import Prove, Replica, replica_error
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker.lock import Lock
-from deploy.targets.docker.names import IMAGE, SLOT, Premises, slot
-from deploy.targets.docker.proxy import STATE, Door, Slot, address
-from deploy.targets.docker.proxy_container import Doorkeeper
+from deploy.targets.docker.names import IMAGE, SLOT, DockerState, slot_of
+from deploy.targets.docker.proxy import STATE_FOLDER, Proxy, Slot, slot_address
+from deploy.targets.docker.proxy_container import ProxyContainer
 
 _Record = TypeVar("_Record", bound=Record)
 
@@ -61,24 +61,24 @@ class DockerTarget:
         self._login = login
         self.environment = name
         self.url = env.url
-        self.entrance = Entrance(env.url)
-        self._premises = Premises(engine, app.name, name)
+        self.endpoint = Endpoint(env.url)
+        self._premises = DockerState(engine, app.name, name)
         self._lock = Lock(self._premises, parts)
-        self._keeper = Doorkeeper(self._premises, app, env, parts, free)
+        self._keeper = ProxyContainer(self._premises, app, env, parts, free)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Holds the lock, with the door open."""
-        with self._lock.held(self._env.lock_wait):
-            self._keeper.opened()
+        with self._lock.acquire(self._env.lock_wait):
+            self._keeper.ensure()
             yield
 
     # --- memory
 
     def history(self) -> tuple[Rollout, ...]:
         """Reads the journal: one file for each beginning, one for each end."""
-        door = self._premises.door()
-        files = (self._engine.files(door.id, STATE) or {}) if door else {}
+        door = self._premises.proxy()
+        files = (self._engine.files(door.id, STATE_FOLDER) or {}) if door else {}
         endings = {
             name[:6]: _parsed(Ending, data)
             for name, data in files.items()
@@ -104,7 +104,9 @@ class DockerTarget:
         self._write(f"{attempt.id:06}-end.json", ending.to_json())
 
     def _write(self, name: str, text: str) -> None:
-        self._engine.put_file(self._keeper.opened().container, f"{STATE}/{name}", text.encode())
+        self._engine.put_file(
+            self._keeper.ensure().container, f"{STATE_FOLDER}/{name}", text.encode()
+        )
 
     # --- what runs
 
@@ -113,7 +115,7 @@ class DockerTarget:
         slots = self._slots()
         found = []
         for container in self._premises.replicas():
-            seen = slots.get(slot(container))
+            seen = slots.get(slot_of(container))
             state = "stopped" if not container.running else "starting"
             if container.running and seen and seen.healthy:
                 state = "serving" if seen.admitted else "standing by"
@@ -135,7 +137,7 @@ class DockerTarget:
         return (
             whole
             and {item.image for item in found} == {release.image.digest}
-            and self._keeper.is_as_set()
+            and self._keeper.matches_settings()
         )
 
     # --- moving
@@ -157,7 +159,7 @@ class DockerTarget:
             for container in self._premises.replicas()
             if container.id not in {item.id for item in mine}
         ]
-        door = self._keeper.opened(room=max(0, self._env.replicas - len(mine)))
+        door = self._keeper.ensure(room=max(0, self._env.replicas - len(mine)))
         for container in mine[self._env.replicas :]:
             self._retire(door, container)
         new: list[Container] = []
@@ -165,29 +167,29 @@ class DockerTarget:
             new.append(mine[index] if index < len(mine) else self._started(door, release))
             self._admitted(door, new[-1])
             if index < len(old):
-                door.admit(slot(old[index]), "drain")
+                door.admit(slot_of(old[index]), "drain")
         self._hand_over(door, old, new)
 
     def settle(self, *keep: Release) -> None:
         """Retires every replica that is not of those releases; from now on a door that is restarted opens to the first of them."""
-        door = self._keeper.opened()
+        door = self._keeper.ensure()
         self._remember(door, keep[0].image.digest if keep else "")
         for container in self._premises.replicas():
             if container.labels[IMAGE] not in {release.image.digest for release in keep}:
                 self._retire(door, container)
 
-    def _remember(self, door: Door, image: str) -> None:
+    def _remember(self, door: Proxy, image: str) -> None:
         """Has the door open the slots of an image when it is restarted; one that was restarted meanwhile opens them now."""
         mine = [
             container for container in self._premises.replicas() if container.labels[IMAGE] == image
         ]
         # In this order: a door that is restarted between the two opens them by itself.
-        self._keeper.remember(door, frozenset(map(slot, mine)))
+        self._keeper.save_admitted(door, frozenset(map(slot_of, mine)))
         self._let_in(door, mine)
 
     def _ensure_image(self, release: Release) -> None:
-        if held(self._engine, release.image) is None:
-            self._engine.pull(release.reference, self._login(), progress.note)
+        if find_image_id(self._engine, release.image) is None:
+            self._engine.pull(release.reference, self._login(), progress.report)
 
     def _revived(self, container: Container) -> bool:
         """Whether a replica found here can be kept; one that died is removed."""
@@ -196,27 +198,27 @@ class DockerTarget:
         self._engine.remove(container.id)
         return False
 
-    def _started(self, door: Door, release: Release) -> Container:
+    def _started(self, door: Proxy, release: Release) -> Container:
         """A new replica in a free slot that gets no requests yet."""
         premises = self._premises
-        taken = {slot(container) for container in premises.replicas()}
+        taken = {slot_of(container) for container in premises.replicas()}
         number = next(number for number in range(1, len(taken) + 2) if number not in taken)
         door.admit(number, "drain")
         spec = Spec(
             name=f"{premises.name}-{number}",
-            image=held(self._engine, release.image) or release.reference,
+            image=find_image_id(self._engine, release.image) or release.reference,
             labels=premises.role("replica") | {SLOT: str(number), IMAGE: release.image.digest},
             network=premises.name,
-            ip=address(premises.subnet(), number),
+            ip=slot_address(premises.subnet(), number),
             grace=int(self._env.drain_within),
         )
         container = self._engine.create(spec)
         self._engine.start(container.id)
         return container
 
-    def _admitted(self, door: Door, container: Container) -> None:
+    def _admitted(self, door: Proxy, container: Container) -> None:
         """Lets requests in once the replica is ready, and from then on has the engine keep it alive."""
-        number = slot(container)
+        number = slot_of(container)
         deadline = time.monotonic() + self._env.ready_within
         if not door.slots()[number].healthy:
             door.admit(number, "drain")
@@ -227,24 +229,24 @@ class DockerTarget:
             now = self._now(container)
             if now is None or not now.running:
                 code = f" with exit code {now.exit_code}" if now else ""
-                raise failed(
+                raise replica_error(
                     f"a replica ended{code} before it was ready",
                     container.name,
                     self._engine.logs(container.id, _LINES),
                 )
             if time.monotonic() > deadline:
-                within = progress.seconds(self._env.ready_within)
-                raise failed(
+                within = progress.format_seconds(self._env.ready_within)
+                raise replica_error(
                     f"a replica was not ready within {within}",
                     container.name,
                     self._engine.logs(container.id, _LINES),
                 )
-            progress.note(f"waiting for {container.name} to be ready")
+            progress.report(f"waiting for {container.name} to be ready")
             time.sleep(_POLL)
         self._engine.keep_running(container.id)
         door.admit(number, "ready")
 
-    def _hand_over(self, door: Door, old: list[Container], new: list[Container]) -> None:
+    def _hand_over(self, door: Proxy, old: list[Container], new: list[Container]) -> None:
         """Lets no more requests into the old replicas, once all the new ones take them, and waits until theirs are done.
 
         A door that was restarted meanwhile has closed the new ones, and opened the old ones again.
@@ -252,37 +254,37 @@ class DockerTarget:
         while True:
             self._let_in(door, new)
             for container in old:
-                door.admit(slot(container), "drain")
+                door.admit(slot_of(container), "drain")
             self._drained(door, old)
             if not self._kept_out(door, new):
                 return
 
-    def _let_in(self, door: Door, containers: list[Container]) -> None:
+    def _let_in(self, door: Proxy, containers: list[Container]) -> None:
         """Lets requests into those replicas that get none."""
         for container in self._kept_out(door, containers):
             self._admitted(door, container)
 
-    def _kept_out(self, door: Door, containers: list[Container]) -> list[Container]:
+    def _kept_out(self, door: Proxy, containers: list[Container]) -> list[Container]:
         slots = door.slots()
-        return [container for container in containers if not slots[slot(container)].admitted]
+        return [container for container in containers if not slots[slot_of(container)].admitted]
 
-    def _drained(self, door: Door, containers: list[Container]) -> None:
+    def _drained(self, door: Proxy, containers: list[Container]) -> None:
         """Waits until no request is under way in those replicas, or for as long as the settings allow."""
         deadline = time.monotonic() + self._env.drain_within
         while time.monotonic() < deadline:
             now = door.slots()
-            left = sum(now[slot(container)].in_flight for container in containers)
+            left = sum(now[slot_of(container)].in_flight for container in containers)
             if not left:
                 return
-            progress.note(f"waiting for {left} requests to finish")
+            progress.report(f"waiting for {left} requests to finish")
             time.sleep(_POLL)
 
-    def _retire(self, door: Door, container: Container) -> None:
-        door.admit(slot(container), "drain")
+    def _retire(self, door: Proxy, container: Container) -> None:
+        door.admit(slot_of(container), "drain")
         self._drained(door, [container])
         self._engine.stop(container.id, int(self._env.drain_within))
         self._engine.remove(container.id)
-        door.admit(slot(container), "maint")
+        door.admit(slot_of(container), "maint")
 
     def _now(self, container: Container) -> Container | None:
         return next(

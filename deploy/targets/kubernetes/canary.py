@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from deploy import progress
-from deploy.clients.http import Entrance, NoAnswer, Question, Visit
+from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
 from deploy.clock import REAL, Clock
 from deploy.errors import CanaryAborted
 from deploy.settings.environments import Canary
@@ -23,7 +23,7 @@ from deploy.targets.kubernetes.history import Decision
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[Entrance, str], str]
+ReadMetrics = Callable[[Endpoint, str], str]
 _POLL = 1.0
 _PROVED_EVERY = 10.0
 # Fewer answers say little, unless so many of them failed that it is no chance.
@@ -39,18 +39,18 @@ _SAMPLE = re.compile(
 
 
 @dataclass(frozen=True)
-class Count:
+class ResponseCount:
     """Answers, and how many of them had a status of 5xx."""
 
     answers: float = 0.0
     failures: float = 0.0
 
-    def __add__(self, other: Count) -> Count:
-        return Count(self.answers + other.answers, self.failures + other.failures)
+    def __add__(self, other: ResponseCount) -> ResponseCount:
+        return ResponseCount(self.answers + other.answers, self.failures + other.failures)
 
-    def since(self, before: Count) -> Count:
+    def since(self, before: ResponseCount) -> ResponseCount:
         """What has come since an earlier count; all of it, if the replica began anew."""
-        grown = Count(self.answers - before.answers, self.failures - before.failures)
+        grown = ResponseCount(self.answers - before.answers, self.failures - before.failures)
         return self if min(grown.answers, grown.failures) < 0 else grown
 
     @property
@@ -62,18 +62,18 @@ class Count:
         return f"{self.answers:.0f} answers, {self.failures:.0f} failed"
 
 
-def read(entrance: Entrance, path: str, clock: Clock = REAL) -> str:
+def read_metrics(endpoint: Endpoint, path: str, clock: Clock = REAL) -> str:
     """A replica's metrics; empty if it does not give any now.
 
     Raises:
         ClusterError: this account may not ask for them.
     """
     # Without those of now the hold goes on: nobody is waited for.
-    question = Question(path, _READ_WITHIN, _MOST_BYTES, follow=True, insist=False)
+    question = Request(path, _READ_WITHIN, _MOST_BYTES, follow_redirects=True, retry_gateway=False)
     try:
-        with Visit(entrance, clock.now) as visit:
-            reply = visit.ask(question)
-    except NoAnswer:
+        with HttpClient(endpoint, clock.now) as visit:
+            reply = visit.send(question)
+    except NoResponse:
         return ""
     return _lines(reply.content) if reply.status < 400 else ""
 
@@ -84,7 +84,7 @@ def _lines(content: bytes) -> str:
     return whole.decode("utf-8", "replace")
 
 
-def counted(text: str, counter: str, status: str) -> Count:
+def parse_metrics(text: str, counter: str, status: str) -> ResponseCount:
     """The answers that metrics tell of.
 
     Args:
@@ -93,24 +93,24 @@ def counted(text: str, counter: str, status: str) -> Count:
         status: the label of it that has the status.
     """
     label = re.compile(rf'(?:^|,)\s*{re.escape(status)}="([1-5](?:\d\d|xx))"', re.IGNORECASE)
-    found = Count()
+    found = ResponseCount()
     for sample in _SAMPLE.finditer(text):
         code = label.search(sample["labels"]) if sample["name"] == counter else None
         if code:
             value = _number(sample["value"])
-            found += Count(value, value if code[1].startswith("5") else 0.0)
+            found += ResponseCount(value, value if code[1].startswith("5") else 0.0)
     return found
 
 
 @dataclass
-class Tally:
+class ResponseTotals:
     """What the replicas of one side have answered since the hold began."""
 
-    total: Count = Count()
-    _last: dict[str, Count] = field(default_factory=dict)
+    total: ResponseCount = ResponseCount()
+    _last: dict[str, ResponseCount] = field(default_factory=dict)
     _first: frozenset[str] | None = None
 
-    def add(self, counts: Mapping[str, Count | None]) -> Count:
+    def add(self, counts: Mapping[str, ResponseCount | None]) -> ResponseCount:
         """Counts on; a replica that came later counts from its own start.
 
         Args:
@@ -120,35 +120,35 @@ class Tally:
         for name, now in counts.items():
             if now is not None:
                 self.total += now.since(
-                    self._last.get(name, now if name in self._first else Count())
+                    self._last.get(name, now if name in self._first else ResponseCount())
                 )
                 self._last[name] = now
         return self.total
 
 
 @dataclass
-class Hold:
+class CanaryHold:
     """A canary that is under way.
 
     Args:
         settings: how long, and what is compared.
-        canaries: gives the entrances of the canary's replicas, by name; raises RolloutFailed if one of them died.
+        canaries: gives the endpoints of the canary's replicas, by name; raises RolloutFailed if one of them died.
         stables: gives those of the side that serves.
         prove: plays the golden cases.
         decided: gives the word that somebody left, if any.
-        read: gives a replica's metrics.
+        read_metrics: gives a replica's metrics.
         clock: tells the time.
     """
 
     settings: Canary
-    canaries: Callable[[], dict[str, Entrance]]
-    stables: Callable[[], dict[str, Entrance]]
-    prove: Callable[[Entrance], None]
+    canaries: Callable[[], dict[str, Endpoint]]
+    stables: Callable[[], dict[str, Endpoint]]
+    prove: Callable[[Endpoint], None]
     decided: Callable[[], Decision | None]
-    read: Read = read
+    read_metrics: ReadMetrics = read_metrics
     clock: Clock = REAL
-    _new: Tally = field(default_factory=Tally)
-    _old: Tally = field(default_factory=Tally)
+    _new: ResponseTotals = field(default_factory=ResponseTotals)
+    _old: ResponseTotals = field(default_factory=ResponseTotals)
     _polled: bool = False
     _told: bool = False
 
@@ -177,28 +177,32 @@ class Hold:
                 self.settings.requests and new.answers >= self.settings.requests
             ):
                 self._require_evidence()
-                log.info("canary held for %s: %s; stable: %s", progress.seconds(passed), new, old)
+                log.info(
+                    "canary held for %s: %s; stable: %s", progress.format_seconds(passed), new, old
+                )
                 return
-            progress.note(
-                f"canary {progress.seconds(passed)} of {progress.seconds(self.settings.seconds)}: {new}; stable: {old}"
+            progress.report(
+                f"canary {progress.format_seconds(passed)} of {progress.format_seconds(self.settings.seconds)}: {new}; stable: {old}"
             )
             if self.clock.now() - proved >= _PROVED_EVERY:
                 self.prove(next(iter(canaries.values())))
                 proved = self.clock.now()
             self.clock.sleep(_POLL)
 
-    def _counts(self, replicas: Mapping[str, Entrance]) -> dict[str, Count | None]:
+    def _counts(self, replicas: Mapping[str, Endpoint]) -> dict[str, ResponseCount | None]:
         """What replicas say that they have answered."""
         texts = {
-            name: self.read(entrance, self.settings.metrics) if self.settings.metrics else ""
-            for name, entrance in replicas.items()
+            name: self.read_metrics(endpoint, self.settings.metrics)
+            if self.settings.metrics
+            else ""
+            for name, endpoint in replicas.items()
         }
         return {
-            name: counted(text, self.settings.counter, self.settings.status) if text else None
+            name: parse_metrics(text, self.settings.counter, self.settings.status) if text else None
             for name, text in texts.items()
         }
 
-    def _listen(self, counts: Mapping[str, Count | None]) -> None:
+    def _listen(self, counts: Mapping[str, ResponseCount | None]) -> None:
         """Says at the first poll that nothing can be compared, if so: golden cases were answered before, and would be counted."""
         self._told = self._told or any(count and count.answers for count in counts.values())
         if self.settings.metrics and not self._told and not self._polled:
@@ -223,7 +227,7 @@ class Hold:
                 next=cure,
             )
 
-    def _compare(self, new: Count, old: Count) -> None:
+    def _compare(self, new: ResponseCount, old: ResponseCount) -> None:
         enough = new.failures >= _TOO_MANY or new.answers >= min(
             _FEWEST, self.settings.requests or _FEWEST
         )
@@ -234,7 +238,7 @@ class Hold:
                 next="the previous release serves again; the logs of the application show why",
             )
 
-    def _obey(self, decision: Decision, new: Count) -> None:
+    def _obey(self, decision: Decision, new: ResponseCount) -> None:
         if decision.verb == "abort":
             raise CanaryAborted(
                 f"{decision.by} gave the canary up",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.targets.kubernetes.render import Rendering
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 _PATIENCE = 2.0
 
 
-def reachable(host: str, port: int) -> bool:
+def is_reachable(host: str, port: int) -> bool:
     """Whether somebody accepts a connection there."""
     try:
         with socket.create_connection((host, port), timeout=_PATIENCE):
@@ -32,17 +32,17 @@ def reachable(host: str, port: int) -> bool:
         return False
 
 
-def leads(host: str, address: str) -> bool:
+def resolves_to(host: str, address: str) -> bool:
     """Whether the DNS leads from a host name to an address, which may be a name itself."""
     return bool(_addresses(host) & _addresses(address))
 
 
-def insecure(host: str, address: str, port: int = 443) -> str:
+def tls_problem(host: str, address: str, port: int = 443) -> str:
     """Why no TLS connection to that host can be made at an address; empty if one can."""
     import certifi
     import urllib3.util
 
-    trusted = Path(authority() or certifi.where())
+    trusted = Path(ca_bundle() or certifi.where())
     # As golden cases have it: urllib3 may ask more of a certificate than Python does.
     context = urllib3.util.create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     try:
@@ -65,7 +65,7 @@ def _why(error: Exception) -> str:
     return str(next(filter(None, said), type(error).__name__))
 
 
-def authority() -> str:
+def ca_bundle() -> str:
     """The CA bundle that this machine names for the certificates of servers; empty if it names none."""
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or ""
 
@@ -77,7 +77,7 @@ def _addresses(host: str) -> frozenset[str]:
         return frozenset()
 
 
-class Front:
+class EndpointFinder:
     """The front door of one environment.
 
     Args:
@@ -92,34 +92,34 @@ class Front:
         self,
         cluster: Cluster,
         rendering: Rendering,
-        reach: Callable[[str, int], bool] = reachable,
-        leads: Callable[[str, str], bool] = leads,
-        insecure: Callable[[str, str], str] = insecure,
+        reach: Callable[[str, int], bool] = is_reachable,
+        resolves_to: Callable[[str, str], bool] = resolves_to,
+        tls_problem: Callable[[str, str], str] = tls_problem,
     ) -> None:
         self._cluster = cluster
         self._reach = reach
-        self._leads = leads
-        self._insecure = insecure
+        self._leads = resolves_to
+        self._insecure = tls_problem
         self._name = rendering.name
         self._env = rendering.env
         self._port = rendering.port
         self._said = ""
 
-    def entrance(self, hosts: Callable[[], list[str]]) -> Entrance:
+    def endpoint(self, hosts: Callable[[], list[str]]) -> Endpoint:
         """The best way in now.
 
         Args:
             hosts: gives the addresses of nodes that run replicas.
         """
         passed: list[str] = []
-        for words, entrance in self._ways(hosts):
-            if entrance is None:
+        for words, endpoint in self._ways(hosts):
+            if endpoint is None:
                 passed.append(words)
                 continue
             self._say(words, passed)
-            return entrance
+            return endpoint
         self._say("the API server's proxy to the Service", passed)
-        return self._cluster.entrance("Service", self._name, self._port)
+        return self._cluster.endpoint("Service", self._name, self._port)
 
     def _say(self, words: str, passed: list[str]) -> None:
         """Says which way was chosen and why none before it, once for each choice."""
@@ -128,7 +128,7 @@ class Front:
             log.info("door   %s", said)
         self._said = said
 
-    def _ways(self, hosts: Callable[[], list[str]]) -> Iterator[tuple[str, Entrance | None]]:
+    def _ways(self, hosts: Callable[[], list[str]]) -> Iterator[tuple[str, Endpoint | None]]:
         """Each way that the settings ask for, or why it cannot be taken."""
         service = self._cluster.find("Service", self._name) or {}
         if self._env.host:
@@ -144,7 +144,7 @@ class Front:
         if port:
             yield self._node(hosts(), port)
 
-    def _ingress(self) -> tuple[str, Entrance | None]:
+    def _ingress(self) -> tuple[str, Endpoint | None]:
         address = (
             _address(self._cluster.find("Ingress", self._name) or {})
             if self._cluster.serves("Ingress")
@@ -159,31 +159,31 @@ class Front:
         why = self._insecure(host, address) if secure else ""
         if why:
             return f"no secure connection to {host} can be made at {address}: {why}", None
-        scheme, trusted = ("https", authority()) if secure else ("http", "")
+        scheme, trusted = ("https", ca_bundle()) if secure else ("http", "")
         if self._leads(host, address):
-            return f"Ingress {host}", Entrance(f"{scheme}://{host}", authority=trusted)
+            return f"Ingress {host}", Endpoint(f"{scheme}://{host}", authority=trusted)
         # Whoever answers where the DNS leads, if it leads anywhere, is not known to be this cluster.
         words = f"Ingress {host} at {address}, where the DNS does not lead"
-        return words, Entrance(
+        return words, Endpoint(
             f"{scheme}://{_shown(address)}",
             {"Host": host},
             trusted,
             server_name=host if secure else "",
         )
 
-    def _balancer(self, service: Object) -> tuple[str, Entrance | None]:
+    def _balancer(self, service: Object) -> tuple[str, Endpoint | None]:
         address = _address(service)
         if not address:
             return "the load balancer has no address", None
         if not self._reach(address, self._port):
             return f"the load balancer's address {address} cannot be reached from here", None
         port = "" if self._port == 80 else f":{self._port}"
-        return f"load balancer {address}", Entrance(f"http://{_shown(address)}{port}")
+        return f"load balancer {address}", Endpoint(f"http://{_shown(address)}{port}")
 
-    def _node(self, hosts: list[str], port: int) -> tuple[str, Entrance | None]:
+    def _node(self, hosts: list[str], port: int) -> tuple[str, Endpoint | None]:
         for host in hosts:
             if self._reach(host, port):
-                return f"node port {port} of {host}", Entrance(f"http://{_shown(host)}:{port}")
+                return f"node port {port} of {host}", Endpoint(f"http://{_shown(host)}:{port}")
         return (
             f"node port {port} cannot be reached from here"
             if hosts

@@ -15,9 +15,9 @@ from typing import Literal
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.records import Attempt, Ending, Record, Rollout
-from deploy.targets.kubernetes.snapshot import Before
+from deploy.targets.kubernetes.snapshot import Snapshot
 
-Verb = Literal["promote", "abort"]
+CanaryVerb = Literal["promote", "abort"]
 KEPT = 200
 MOST_BYTES = 800_000
 _TRIES = 10
@@ -29,11 +29,11 @@ class Decision(Record):
     """What somebody wants to become of the canary of an image."""
 
     image: str
-    verb: Verb
+    verb: CanaryVerb
     by: str
 
 
-class Journal:
+class History:
     """The attempts of one environment.
 
     Args:
@@ -54,10 +54,10 @@ class Journal:
     def recall(self) -> tuple[tuple[Rollout, ...], bool]:
         """The same, and whether something is missing: the whole journal, or an entry that cannot be read."""
         data = self._data()
-        entries = [Rollout.recalled(data[key]) for key in _keys(data)]
+        entries = [Rollout.from_cache(data[key]) for key in _keys(data)]
         return tuple(found for found in entries if found), not entries or None in entries
 
-    def begin(self, attempt: Attempt, *lost: Rollout, before: Before | None = None) -> None:
+    def begin(self, attempt: Attempt, *lost: Rollout, before: Snapshot | None = None) -> None:
         """Writes down that an attempt begins; what was decided of an earlier one no longer counts.
 
         Args:
@@ -85,17 +85,17 @@ class Journal:
 
         self._change(change)
 
-    def before(self) -> Before | None:
+    def snapshot(self) -> Snapshot | None:
         """What served before the attempt that has not ended; None if there is none, or nothing did."""
-        return Before.recalled(self._data().get(_BEFORE))
+        return Snapshot.from_cache(self._data().get(_BEFORE))
 
     def decide(self, decision: Decision) -> None:
         """Leaves word for the deployer that holds a canary."""
         self._change(lambda data: data.update({_DECISION: decision.model_dump_json()}))
 
-    def decided(self, image: str) -> Decision | None:
+    def decision(self, image: str) -> Decision | None:
         """The word that was left about the canary of an image."""
-        found = Decision.recalled(self._data().get(_DECISION))
+        found = Decision.from_cache(self._data().get(_DECISION))
         return found if found and found.image == image else None
 
     def _data(self) -> dict[str, str]:
@@ -139,7 +139,7 @@ def _forget(data: dict[str, str]) -> None:
         (
             key
             for key in reversed(old)
-            if (found := Rollout.recalled(data[key])) and found.succeeded
+            if (found := Rollout.from_cache(data[key])) and found.succeeded
         ),
         "",
     )

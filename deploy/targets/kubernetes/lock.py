@@ -18,7 +18,7 @@ from deploy import progress
 from deploy.clients.kubernetes.protocol import KINDS, Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import ClusterError, RolloutLocked
-from deploy.machine.process import Owner, machine
+from deploy.machine.process import ProcessId, machine_id
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class _Seen:
     since: float
 
 
-class Lease:
+class Lock:
     """The right to change one environment.
 
     Args:
@@ -63,14 +63,14 @@ class Lease:
         self._labels = labels
         self._environment = environment
         self._clock = clock
-        self._me = str(Owner.current())
-        self._machine = machine()
+        self._me = str(ProcessId.current())
+        self._machine = machine_id()
         self._renewing = threading.Lock()
         self._renewed = float("-inf")
         self._lost = False
 
     @contextmanager
-    def held(self, wait: float) -> Iterator[None]:
+    def acquire(self, wait: float) -> Iterator[None]:
         """Holds the lease for the time of a `with` block.
 
         Args:
@@ -136,7 +136,7 @@ class Lease:
 
     def _is_free(self, found: Object, seen: _Seen) -> bool:
         """Whether nobody has it, or its holder has died."""
-        died = self._is_near(found) and not Owner.parse(_identity(found)).alive
+        died = self._is_near(found) and not ProcessId.parse(_identity(found)).alive
         return not _identity(found) or died or self._clock.now() - seen.since >= SECONDS
 
     def _is_near(self, found: Object) -> bool:
@@ -154,7 +154,7 @@ class Lease:
                 on=f"environment {self._environment}, Lease {self._name}",
                 next="wait until it is done, then run again; nothing was changed",
             )
-        progress.note(f"waiting for {_shown(found)}")
+        progress.report(f"waiting for {_shown(found)}")
         self._clock.sleep(_POLL)
 
     # --- keeping it
@@ -214,8 +214,8 @@ def _identity(lease: Object) -> str:
 def _shown(lease: Object) -> str:
     """The holder and since when, for people; whoever else than a deployer of ours took it is named as they named themselves."""
     identity = _identity(lease)
-    owner = Owner.parse(identity)
-    name = owner.shown if str(owner) == identity else identity or "somebody"
+    owner = ProcessId.parse(identity)
+    name = owner.display if str(owner) == identity else identity or "somebody"
     try:
         since = datetime.fromisoformat(str((lease.get("spec") or {}).get("acquireTime")))
     except ValueError:

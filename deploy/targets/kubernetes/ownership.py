@@ -12,7 +12,7 @@ from typing import Any
 from deploy.clients.kubernetes.protocol import MANAGER, Object
 
 
-def applied(item: Object) -> Object:
+def applied_fields(item: Object) -> Object:
     """What we applied of an object, as it is now: applied once more it changes nothing, and applied later it puts back this."""
     ours: Mapping[str, Any] = next(
         (entry["fieldsV1"] for entry in _entries(item) if _ours(entry)), {}

@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterError
-from deploy.targets.kubernetes.render import IMAGE, SIDE
+from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
 
 TEMPLATE = "twinship.dev/template"
 """On pods: what they were made of, in short; two pods of one image may differ in all else."""
@@ -32,7 +32,7 @@ _HOPELESS = frozenset(
 _LINES = 15
 
 
-def digest(container: Object) -> str:
+def image_digest(container: Object) -> str:
     """The digest of the image that a container runs; the whole name of one without."""
     return str(container.get("image", "")).rpartition("@")[2]
 
@@ -52,7 +52,8 @@ class Pod:
     def image(self) -> str:
         """The digest of the image that it was made to run; of several containers the noted one counts, if it is there."""
         runs = [
-            digest(container) for container in self.item.get("spec", {}).get("containers") or []
+            image_digest(container)
+            for container in self.item.get("spec", {}).get("containers") or []
         ]
         noted = self._annotations.get(IMAGE, "")
         return noted if noted in runs else next(iter(runs), "")
@@ -63,9 +64,9 @@ class Pod:
         return str(self._annotations.get(TEMPLATE, ""))
 
     @property
-    def side(self) -> str:
+    def track(self) -> str:
         """Which of the two Deployments it belongs to."""
-        return str((self.item["metadata"].get("labels") or {}).get(SIDE, ""))
+        return str((self.item["metadata"].get("labels") or {}).get(TRACK_LABEL, ""))
 
     @property
     def leaving(self) -> bool:
@@ -196,7 +197,7 @@ def _after(message: object) -> str:
     return f", {message}" if message else ""
 
 
-def told(events: list[Object], lines: int = 6) -> str:
+def event_lines(events: list[Object], lines: int = 6) -> str:
     """The last events about a thing, a line each, for people."""
     shown = [
         f"    {event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}"
@@ -205,7 +206,7 @@ def told(events: list[Object], lines: int = 6) -> str:
     return "\n".join(shown)
 
 
-def written(cluster: Cluster, pod: Pod) -> str:
+def log_tail(cluster: Cluster, pod: Pod) -> str:
     """The end of what a pod wrote, for people; what went wrong with it is told even where its log may not be read."""
     try:
         lines = cluster.log(pod.name, _LINES).rstrip().splitlines()

@@ -11,7 +11,7 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import ClusterError, RolloutLocked
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.pods import Pod, digest
+from deploy.targets.kubernetes.pods import Pod, image_digest
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ _POLL = 0.5
 _BEGUN_WITHIN = 30.0
 
 
-def warm(
+def prepull(
     cluster: Cluster,
     daemons: Object,
     within: float,
@@ -59,8 +59,8 @@ def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) ->
     if is_current and started >= wanted:
         log.info(
             "warm   %s pulled the image, in %s",
-            progress.count(started, "node"),
-            progress.seconds(passed),
+            progress.format_count(started, "node"),
+            progress.format_seconds(passed),
         )
         return True
     if passed > within or (is_current and _awaited(pods, wanted, passed) <= 0):
@@ -68,10 +68,10 @@ def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) ->
             "warm   %d of %d nodes have the image after %s; going on",
             started,
             wanted,
-            progress.seconds(passed),
+            progress.format_seconds(passed),
         )
         return True
-    progress.note(f"{started} of {wanted} nodes have the image")
+    progress.report(f"{started} of {wanted} nodes have the image")
     return False
 
 
@@ -92,5 +92,5 @@ def _has_image(pod: Pod) -> bool:
 def _pods(cluster: Cluster, daemons: Object) -> list[Pod]:
     """Those of this image; others may be left of a warm-up that was killed."""
     found = map(Pod, cluster.list("Pod", daemons["spec"]["selector"]["matchLabels"]))
-    image = digest(templates.container(templates.pod(daemons)))
+    image = image_digest(templates.container(templates.pod(daemons)))
     return [pod for pod in found if pod.image == image and not pod.ending]

@@ -16,7 +16,7 @@ from deploy import progress
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
-from deploy.targets.kubernetes.pods import STAGES, Pod, told, written
+from deploy.targets.kubernetes.pods import STAGES, Pod, event_lines, log_tail
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _NODE_WITHIN = 900.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ExpectedPods:
     """What is waited for.
 
     Attributes:
@@ -51,7 +51,7 @@ class Wanted:
 
 
 @dataclass
-class Watch:
+class ReadinessWait:
     """A rollout that is under way.
 
     Args:
@@ -64,7 +64,7 @@ class Watch:
     """
 
     cluster: Cluster
-    wanted: Wanted
+    wanted: ExpectedPods
     clock: Clock = REAL
     times: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -120,8 +120,8 @@ class Watch:
                     self._moved = self.clock.now()
         waiting = [pod for pod in pods if not pod.ready]
         if waiting:
-            at = progress.seconds(self._passed())
-            progress.note(
+            at = progress.format_seconds(self._passed())
+            progress.report(
                 f"{len(pods) - len(waiting)} of {len(pods)} ready, {at}: {self._doing(waiting[0])}"
             )
 
@@ -133,13 +133,13 @@ class Watch:
 
     def _said(self, pod: Pod, seen: Mapping[str, float]) -> str:
         if pod.stage == "scheduled":
-            return f"scheduled, pulling up to {progress.size(self.wanted.size)}"
+            return f"scheduled, pulling up to {progress.format_size(self.wanted.size)}"
         if len(set(seen.values())) == 1:
             # It was all of that before anybody looked.
             return pod.stage
         steps = itertools.pairwise(STAGES)
         took = ", ".join(
-            f"{after} after {progress.seconds(seen[after] - seen[before])}"
+            f"{after} after {progress.format_seconds(seen[after] - seen[before])}"
             for before, after in steps
             if after in seen
         )
@@ -167,7 +167,7 @@ class Watch:
                 raise self._failed(problem, pod)
             if self._is_late(pod):
                 raise self._failed(
-                    f"a replica was not ready within {progress.seconds(self.wanted.ready_within)} of its start",
+                    f"a replica was not ready within {progress.format_seconds(self.wanted.ready_within)} of its start",
                     pod,
                 )
             if pod.waits_for_room:
@@ -221,11 +221,11 @@ class Watch:
         self._moved = self.clock.now()
 
     def _too_late(self, pods: list[Pod]) -> None:
-        within = progress.seconds(self.wanted.within)
+        within = progress.format_seconds(self.wanted.within)
         waiting = next((pod for pod in pods if not pod.ready), None)
         if waiting:
             raise self._failed(f"a replica was not ready within {within}", waiting)
-        events = told(self.cluster.events(self.wanted.deployment))
+        events = event_lines(self.cluster.events(self.wanted.deployment))
         raise self._stuck(
             f"the rollout was not complete within {within}",
             "`kubectl describe` on it shows what it waits for",
@@ -238,12 +238,12 @@ class Watch:
         )
 
     def _failed(self, what: str, pod: Pod) -> RolloutFailed:
-        events = told(self.cluster.events(pod.name)) or "    (none)"
+        events = event_lines(self.cluster.events(pod.name)) or "    (none)"
         return RolloutFailed(
             what,
             on=f"pod {pod.name}",
             next="events and log show why",
-            detail=f"  its events end with:\n{events}\n  its log ends with:\n{written(self.cluster, pod)}",
+            detail=f"  its events end with:\n{events}\n  its log ends with:\n{log_tail(self.cluster, pod)}",
         )
 
 

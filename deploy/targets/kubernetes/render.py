@@ -20,13 +20,13 @@ from deploy.records import Attempt, Release
 from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.templates import at
+from deploy.targets.kubernetes.templates import ensure_mapping
 
-Side = Literal["main", "twin"]
-SIDES: tuple[Side, Side] = ("main", "twin")
+Track = Literal["main", "twin"]
+TRACKS: tuple[Track, Track] = ("main", "twin")
 """The two Deployments of an environment: beside the one that serves, the other tries out a release, or keeps the last one warm."""
 
-SIDE = "twinship.dev/side"
+TRACK_LABEL = "twinship.dev/side"
 IMAGE = "twinship.dev/image"
 RELEASE = "twinship.dev/release"
 WARM_UP = "twinship.dev/warm-up"
@@ -74,7 +74,7 @@ class Rendering:
             app,
             environment,
             env,
-            templates.read(directory / env.manifests if env.manifests else templates.OWN),
+            templates.read_templates(directory / env.manifests if env.manifests else templates.OWN),
         )
 
     # --- names
@@ -85,7 +85,7 @@ class Rendering:
         name = re.sub(r"[._]", "-", f"{self.app.name}-{self.environment}")
         return name if name[0].isalpha() else f"app-{name}"
 
-    def named(self, side: Side) -> str:
+    def named(self, side: Track) -> str:
         """What the Deployment of a side is called."""
         return self.name if side == "main" else f"{self.name}-twin"
 
@@ -114,7 +114,7 @@ class Rendering:
     def deployment(
         self,
         release: Release,
-        side: Side,
+        side: Track,
         replicas: int | None,
         attempt: Attempt | None,
         deadline: int,
@@ -129,26 +129,26 @@ class Rendering:
             deadline: seconds after which the cluster calls the rollout failed.
         """
         item = self._made("Deployment", self.named(side))
-        found_by = self.labels | {SIDE: side}
-        at(item, "metadata", "labels").update(found_by)
+        found_by = self.labels | {TRACK_LABEL: side}
+        ensure_mapping(item, "metadata", "labels").update(found_by)
         if attempt:
-            at(item, "metadata", "annotations").update(
+            ensure_mapping(item, "metadata", "annotations").update(
                 {RELEASE: attempt.model_dump_json(), CAUSE: _cause(attempt)}
             )
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
             del item["spec"]["replicas"]
-        at(item, "spec", "selector", "matchLabels").update(found_by)
-        names = at(item, "spec", "template", "metadata")
-        at(names, "labels").update(
+        ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
+        names = ensure_mapping(item, "spec", "template", "metadata")
+        ensure_mapping(names, "labels").update(
             found_by | {IMAGE: release.image.digest.removeprefix("sha256:")[:32]}
         )
-        at(names, "annotations").update({IMAGE: release.image.digest})
+        ensure_mapping(names, "annotations").update({IMAGE: release.image.digest})
         self._fill_pod(templates.pod(item), found_by)
         self._fill_container(templates.container(templates.pod(item)), release)
         return item
 
-    def service(self, side: Side, *, both: bool) -> Object:
+    def service(self, side: Track, *, both: bool) -> Object:
         """The front door.
 
         Args:
@@ -156,13 +156,13 @@ class Rendering:
             both: let the other side have its share of the requests, too.
         """
         item = self._made("Service", self.name)
-        at(item, "metadata", "annotations").update(
-            {SIDE: side} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
+        ensure_mapping(item, "metadata", "annotations").update(
+            {TRACK_LABEL: side} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
         )
         item["spec"]["type"] = self.env.service
-        at(item, "spec", "selector").update(self.labels | {SIDE: side})
+        ensure_mapping(item, "spec", "selector").update(self.labels | {TRACK_LABEL: side})
         if both:
-            del item["spec"]["selector"][SIDE]
+            del item["spec"]["selector"][TRACK_LABEL]
         return item
 
     def ingress(self) -> Object | None:
@@ -181,15 +181,15 @@ class Rendering:
             spec["tls"] = [{"hosts": [self.env.host], "secretName": self.env.tls_secret}]
         return item
 
-    def autoscaler(self, side: Side) -> Object | None:
+    def autoscaler(self, side: Track) -> Object | None:
         """What chooses the number of replicas of the stable side; None where the environment fixes it."""
         if not self.env.autoscale:
             return None
         item = self._made("HorizontalPodAutoscaler", self.name)
-        at(item, "spec").update(
+        ensure_mapping(item, "spec").update(
             {"minReplicas": self.env.replicas, "maxReplicas": self.env.autoscale.at_most}
         )
-        at(item, "spec", "scaleTargetRef").update(
+        ensure_mapping(item, "spec", "scaleTargetRef").update(
             {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.named(side)}
         )
         for metric in item["spec"].get("metrics", []):
@@ -203,7 +203,7 @@ class Rendering:
     def disruption(self) -> Object:
         """How many replicas of both sides may be taken away at once when nodes are drained."""
         item = self._made("PodDisruptionBudget", self.name)
-        at(item, "spec", "selector", "matchLabels").update(self.labels)
+        ensure_mapping(item, "spec", "selector", "matchLabels").update(self.labels)
         return item
 
     def account(self) -> Object:
@@ -215,8 +215,8 @@ class Rendering:
         item = self._made("DaemonSet", self.warm_up_name)
         replica = templates.pod(self._copy("Deployment"))
         found_by = {"app.kubernetes.io/name": self.app.name, WARM_UP: self.environment}
-        at(item, "spec", "selector", "matchLabels").update(found_by)
-        at(item, "spec", "template", "metadata", "labels").update(found_by)
+        ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
+        ensure_mapping(item, "spec", "template", "metadata", "labels").update(found_by)
         pod = templates.pod(item)
         pod.update(
             {
@@ -241,7 +241,7 @@ class Rendering:
         item = self._copy(kind)
         ours = {"name": name, "namespace": self.env.namespace}
         item["metadata"] = ours | item.get("metadata", {}) | ours
-        at(item, "metadata", "labels").update(self.labels | {MANAGED_BY: "twinship"})
+        ensure_mapping(item, "metadata", "labels").update(self.labels | {MANAGED_BY: "twinship"})
         return item
 
     def _placeholder(self, kind: str) -> object:
@@ -255,7 +255,7 @@ class Rendering:
             templates.container(pod)
         )
         for spread in pod.get("topologySpreadConstraints", []):
-            at(spread, "labelSelector", "matchLabels").update(found_by)
+            ensure_mapping(spread, "labelSelector", "matchLabels").update(found_by)
         self._fill_secret(pod)
 
     def _fill_secret(self, pod: Object) -> None:
@@ -268,8 +268,10 @@ class Rendering:
         container["image"] = release.reference
         _port(container)["containerPort"] = self.app.port
         given = self.env.resources
-        at(container, "resources", "requests").update({"cpu": given.cpu, "memory": given.memory})
-        at(container, "resources", "limits").update(
+        ensure_mapping(container, "resources", "requests").update(
+            {"cpu": given.cpu, "memory": given.memory}
+        )
+        ensure_mapping(container, "resources", "limits").update(
             {"cpu": given.cpu_limit, "memory": given.memory}
         )
         for probe in (container.get("startupProbe", {}), container.get("readinessProbe", {})):
@@ -317,4 +319,4 @@ def _cause(attempt: Attempt) -> str:
 
 def as_yaml(objects: Sequence[Object]) -> str:
     """The objects as one stream of YAML documents, keys in the order in which they are written in the manifests."""
-    return templates.written(objects)
+    return templates.to_yaml(objects)

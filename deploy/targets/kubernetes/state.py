@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from deploy.clients.kubernetes.protocol import MANAGER, Cluster, Object
 from deploy.records import Attempt
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.ownership import applied, owners
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod, digest
-from deploy.targets.kubernetes.render import RELEASE, SIDE, SIDES, Rendering
-from deploy.targets.kubernetes.render import Side as Name
+from deploy.targets.kubernetes.ownership import applied_fields, owners
+from deploy.targets.kubernetes.pods import TEMPLATE, Pod, image_digest
+from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL, TRACKS, Rendering, Track
 
 SETTINGS = "twinship.dev/settings"
 WANTED = "twinship.dev/replicas"
@@ -22,33 +21,33 @@ WANTED = "twinship.dev/replicas"
 
 
 @dataclass(frozen=True)
-class Serving:
+class TrafficSplit:
     """Where the Service sends requests: to one side, or while a canary is held to both, with that one stable."""
 
-    side: Name
+    track: Track
     both: bool = False
 
     @property
-    def other(self) -> Name:
+    def other_track(self) -> Track:
         """The side that is not the stable one."""
-        return SIDES[1 - SIDES.index(self.side)]
+        return TRACKS[1 - TRACKS.index(self.track)]
 
     def sends_to(self, side: str) -> bool:
         """Whether that side gets requests."""
-        return self.both or side == self.side
+        return self.both or side == self.track
 
 
 @dataclass(frozen=True)
-class Side:
+class DeploymentState:
     """A Deployment as it is now."""
 
-    name: Name
+    name: Track
     item: Object
 
     @property
     def image(self) -> str:
         """The digest that its pods are made to run."""
-        return digest(templates.container(templates.pod(self.item)))
+        return image_digest(templates.container(templates.pod(self.item)))
 
     @property
     def template(self) -> str:
@@ -77,19 +76,19 @@ class Side:
     @property
     def attempt(self) -> Attempt | None:
         """The attempt that it was last rolled out by; None for one that is missing or spoilt."""
-        return Attempt.recalled(self._annotations.get(RELEASE))
+        return Attempt.from_cache(self._annotations.get(RELEASE))
 
     @property
     def applied(self) -> Object:
         """What we applied of it."""
-        return applied(self.item)
+        return applied_fields(self.item)
 
     @property
     def _annotations(self) -> dict[str, str]:
         return dict(self.item["metadata"].get("annotations") or {})
 
 
-class Sides:
+class ClusterState:
     """Reads the two sides.
 
     Args:
@@ -101,39 +100,39 @@ class Sides:
         self._cluster = cluster
         self._rendering = rendering
 
-    def labels(self, side: Name) -> dict[str, str]:
+    def labels(self, side: Track) -> dict[str, str]:
         """The labels of a side's pods."""
-        return self._rendering.labels | {SIDE: side}
+        return self._rendering.labels | {TRACK_LABEL: side}
 
-    def serving(self) -> Serving:
+    def serving(self) -> TrafficSplit:
         """Where the Service sends requests; where there is none it is to lead to the side that has replicas."""
         service = self._cluster.find("Service", self._rendering.name)
         if service is None:
-            return Serving(next((name for name in SIDES if self.image(name)), SIDES[0]))
-        led = (service["spec"].get("selector") or {}).get(SIDE)
+            return TrafficSplit(next((name for name in TRACKS if self.image(name)), TRACKS[0]))
+        led = (service["spec"].get("selector") or {}).get(TRACK_LABEL)
         # What is noted beside it counts only while a canary is held: requests go where the selector leads them.
-        noted = (service["metadata"].get("annotations") or {}).get(SIDE)
-        return Serving(
-            next((name for wanted in (led, noted) for name in SIDES if name == wanted), SIDES[0]),
+        noted = (service["metadata"].get("annotations") or {}).get(TRACK_LABEL)
+        return TrafficSplit(
+            next((name for wanted in (led, noted) for name in TRACKS if name == wanted), TRACKS[0]),
             both=led is None,
         )
 
-    def side(self, side: Name) -> Side | None:
+    def deployment(self, side: Track) -> DeploymentState | None:
         """A side, if it has ever been used."""
         found = self._cluster.find("Deployment", self._rendering.named(side))
-        return Side(side, found) if found else None
+        return DeploymentState(side, found) if found else None
 
-    def image(self, side: Name) -> str:
+    def image(self, side: Track) -> str:
         """The digest that a side's pods are made to run; empty for a side that has none."""
-        found = self.side(side)
+        found = self.deployment(side)
         return found.image if found and found.replicas else ""
 
-    def pods(self, side: Name | None = None) -> list[Pod]:
+    def pods(self, side: Track | None = None) -> list[Pod]:
         """The pods of a side, or of both, that were not asked to go."""
         labels = self.labels(side) if side else self._rendering.labels
         return [pod for pod in map(Pod, self._cluster.list("Pod", labels)) if not pod.ending]
 
-    def leads_to(self, side: Name) -> bool:
+    def leads_to(self, side: Track) -> bool:
         """Whether requests to the Service go to all pods of a side."""
         return {pod.name for pod in self.pods(side)} <= self.reached()
 

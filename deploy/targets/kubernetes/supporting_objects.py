@@ -11,11 +11,10 @@ from types import MappingProxyType
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
-from deploy.targets.kubernetes.lock import Lease
-from deploy.targets.kubernetes.ownership import applied
-from deploy.targets.kubernetes.render import MANAGED_BY, SIDE, SIDES, Rendering
-from deploy.targets.kubernetes.render import Side as Name
-from deploy.targets.kubernetes.state import Serving
+from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.ownership import applied_fields
+from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.state import TrafficSplit
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +22,7 @@ _OPTIONAL = ("Ingress", "HorizontalPodAutoscaler")
 _KEPT = ("Service", *_OPTIONAL)
 
 
-class Surroundings:
+class SupportingObjects:
     """Writes the objects of one environment that are not its replicas.
 
     Args:
@@ -32,7 +31,7 @@ class Surroundings:
         lease: must be held.
     """
 
-    def __init__(self, cluster: Cluster, rendering: Rendering, lease: Lease) -> None:
+    def __init__(self, cluster: Cluster, rendering: Rendering, lease: Lock) -> None:
         self._cluster = cluster
         self._rendering = rendering
         self._name = rendering.name
@@ -45,7 +44,7 @@ class Surroundings:
         Raises:
             ClusterRefused: another application, or another environment of this one, has objects of the same names.
         """
-        deployments = (("Deployment", self._rendering.named(name)) for name in SIDES)
+        deployments = (("Deployment", self._rendering.named(name)) for name in TRACKS)
         for kind, name in (("Service", self._name), *deployments):
             found = self._cluster.find(kind, name)
             labels = (found or {}).get("metadata", {}).get("labels") or {}
@@ -63,14 +62,16 @@ class Surroundings:
 
     # --- forward
 
-    def surround(self, serving: Serving) -> None:
+    def apply(self, serving: TrafficSplit) -> None:
         """Makes sure of the account, which new replicas need, and makes what is not there yet."""
         self._apply(self._rendering.account())
-        for kind, item in self._wanted(serving.side).items():
+        for kind, item in self._wanted(serving.track).items():
             if item and not self._cluster.find(kind, self._name):
                 self._ensure(item)
 
-    def point(self, serving: Serving, towards: Mapping[str, Object] = MappingProxyType({})) -> None:
+    def point(
+        self, serving: TrafficSplit, towards: Mapping[str, Object] = MappingProxyType({})
+    ) -> None:
         """Has the Service send requests there, and changes nothing else of it.
 
         Replicas are found by the labels that it has in common with the Service that there shall be in the end:
@@ -81,16 +82,16 @@ class Surroundings:
             towards: what is about to be put back, if that is where this leads.
         """
         now = self._applied("Service")
-        wanted = self._service_as(towards, serving.side)
+        wanted = self._service_as(towards, serving.track)
         item = (
             _led(now, serving, wanted)
             if "spec" in now
-            else self._rendering.service(serving.side, both=serving.both)
+            else self._rendering.service(serving.track, both=serving.both)
         )
         if item != now:
             self._apply(item)
 
-    def change(self, name: Name) -> None:
+    def change(self, name: Track) -> None:
         """Makes them all as the settings and manifests say, with a side that serves alone."""
         for item in (*self._wanted(name).values(), self._rendering.disruption()):
             if item:
@@ -98,17 +99,17 @@ class Surroundings:
 
     def finish(self) -> None:
         """Removes what the settings no longer ask for."""
-        for kind, item in self._wanted(SIDES[0]).items():
+        for kind, item in self._wanted(TRACKS[0]).items():
             if item is None:
                 self._remove(kind, self._name)
 
     # --- back
 
-    def kept(self) -> dict[str, Object]:
+    def snapshot(self) -> dict[str, Object]:
         """What we applied of those that a release may change or remove, by kind; nothing for one that is not there."""
         return {kind: item for kind in _KEPT if (item := self._applied(kind))}
 
-    def put_back(self, kept: Mapping[str, Object], name: Name) -> None:
+    def put_back(self, kept: Mapping[str, Object], name: Track) -> None:
         """Makes them what they were, with a side that serves alone; what was not there goes."""
         back = {**kept, "Service": self._service_as(kept, name)}
         for kind in _KEPT:
@@ -118,17 +119,17 @@ class Surroundings:
                 # What admission would not have again may well be what nobody has touched.
                 self._apply(back[kind])
 
-    def _service_as(self, kept: Mapping[str, Object], name: Name) -> Object:
+    def _service_as(self, kept: Mapping[str, Object], name: Track) -> Object:
         was = kept.get("Service", {})
         return (
-            _led(was, Serving(name), was)
+            _led(was, TrafficSplit(name), was)
             if "spec" in was
             else self._rendering.service(name, both=False)
         )
 
     # --- one of them
 
-    def _wanted(self, name: Name) -> dict[str, Object | None]:
+    def _wanted(self, name: Track) -> dict[str, Object | None]:
         """What the settings ask for, by kind, of those that a release may change or remove."""
         rendering = self._rendering
         return dict(
@@ -146,7 +147,7 @@ class Surroundings:
     def _applied(self, kind: str) -> Object:
         """What we applied of one; empty if it is not there."""
         found = self._cluster.find(kind, self._name)
-        return applied(found) if found else {}
+        return applied_fields(found) if found else {}
 
     def _ensure(self, item: Object) -> None:
         kind = item["kind"]
@@ -167,16 +168,16 @@ class Surroundings:
             self._cluster.delete(kind, name, require=self._lease.require)
 
 
-def _led(item: Object, serving: Serving, wanted: Object) -> Object:
+def _led(item: Object, serving: TrafficSplit, wanted: Object) -> Object:
     """A Service that leads to a side, or to both, by the labels that it has in common with the one that there shall be."""
     shall = wanted["spec"].get("selector", {})
     selector = {
         key: value
         for key, value in item["spec"].get("selector", shall).items()
-        if shall.get(key) == value and key != SIDE
+        if shall.get(key) == value and key != TRACK_LABEL
     }
-    selector |= {} if serving.both else {SIDE: serving.side}
-    notes = {**item["metadata"].get("annotations", {}), SIDE: serving.side}
+    selector |= {} if serving.both else {TRACK_LABEL: serving.track}
+    notes = {**item["metadata"].get("annotations", {}), TRACK_LABEL: serving.track}
     return {
         **item,
         "metadata": {**item["metadata"], "annotations": notes},

@@ -8,23 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.apply import Prove, Replica
 from deploy.targets.kubernetes import canary
-from deploy.targets.kubernetes.endpoint import Front
-from deploy.targets.kubernetes.history import Decision, Journal, Verb
-from deploy.targets.kubernetes.lock import Lease
-from deploy.targets.kubernetes.pods import Pod, written
-from deploy.targets.kubernetes.prepull import warm
-from deploy.targets.kubernetes.render import MANAGED_BY, SIDES, Rendering
-from deploy.targets.kubernetes.render import Side as Name
-from deploy.targets.kubernetes.snapshot import Before
-from deploy.targets.kubernetes.state import Serving, Side, Sides
-from deploy.targets.kubernetes.writer import Changes
+from deploy.targets.kubernetes.endpoint import EndpointFinder
+from deploy.targets.kubernetes.history import CanaryVerb, Decision, History
+from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.pods import Pod, log_tail
+from deploy.targets.kubernetes.prepull import prepull
+from deploy.targets.kubernetes.render import MANAGED_BY, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.snapshot import Snapshot
+from deploy.targets.kubernetes.state import ClusterState, DeploymentState, TrafficSplit
+from deploy.targets.kubernetes.writer import Writer
 
 
 class KubernetesTarget:
@@ -44,9 +43,9 @@ class KubernetesTarget:
         cluster: Cluster,
         rendering: Rendering,
         size: Callable[[Release], int],
-        front: Front | None = None,
+        front: EndpointFinder | None = None,
         clock: Clock = REAL,
-        read: canary.Read = canary.read,
+        read: canary.ReadMetrics = canary.read_metrics,
     ) -> None:
         self._cluster = cluster
         self._rendering = rendering
@@ -56,23 +55,23 @@ class KubernetesTarget:
         self.environment = rendering.environment
         name = rendering.name
         labels = rendering.labels | {MANAGED_BY: "twinship"}
-        self._sides = Sides(cluster, rendering)
-        self._journal = Journal(cluster, f"{name}-history", labels)
-        self._lease = Lease(cluster, f"{name}-deployer", labels, self.environment, clock)
-        self._changes = Changes(cluster, rendering, self._sides, self._lease, size, clock)
-        self._front = front or Front(cluster, rendering)
+        self._sides = ClusterState(cluster, rendering)
+        self._journal = History(cluster, f"{name}-history", labels)
+        self._lease = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
+        self._changes = Writer(cluster, rendering, self._sides, self._lease, size, clock)
+        self._front = front or EndpointFinder(cluster, rendering)
         self._begun: Attempt | None = None
-        self._before: Before | None = None
+        self._before: Snapshot | None = None
 
     @property
     def url(self) -> str:
         """The front door, for people."""
-        return self.entrance.url
+        return self.endpoint.url
 
     @property
-    def entrance(self) -> Entrance:
+    def endpoint(self) -> Endpoint:
         """The best way in from here."""
-        return self._front.entrance(self._hosts)
+        return self._front.endpoint(self._hosts)
 
     @property
     def times(self) -> dict[str, dict[str, float]]:
@@ -86,17 +85,17 @@ class KubernetesTarget:
             {
                 pod.host
                 for pod in self._sides.pods()
-                if pod.ready and pod.host and serving.sends_to(pod.side)
+                if pod.ready and pod.host and serving.sends_to(pod.track)
             }
         )
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Holds the environment's lease; nothing that serves is touched yet, whatever settings and manifests say."""
-        with self._lease.held(self._env.lock_wait):
+        with self._lease.acquire(self._env.lock_wait):
             self._changes.around.require_own()
             self._begun = None
-            self._before = self._journal.before()
+            self._before = self._journal.snapshot()
             self._changes.around.clear_warm_up()
             yield
 
@@ -111,7 +110,7 @@ class KubernetesTarget:
     def _forgotten(self) -> tuple[Rollout, ...]:
         """The attempt by which a side serves, if the journal does not have it any more."""
         # Looked at before the journal is read: whatever is rolled out from now on is written there first.
-        side = self._sides.side(self._sides.serving().side)
+        side = self._sides.deployment(self._sides.serving().track)
         attempt = side.attempt if side else None
         known = {item.attempt.id for item in self._journal.read()}
         if (
@@ -156,7 +155,7 @@ class KubernetesTarget:
         def state(pod: Pod) -> str:
             if not pod.ready:
                 return "failing" if pod.problem else "starting"
-            return "serving" if serving.sends_to(pod.side) else "standing by"
+            return "serving" if serving.sends_to(pod.track) else "standing by"
 
         return tuple(
             Replica(name=pod.name, image=pod.image, state=state(pod)) for pod in self._sides.pods()
@@ -165,15 +164,15 @@ class KubernetesTarget:
     def serves(self, release: Release) -> bool:
         """Whether the Service sends requests to that release alone, and it is as the settings and manifests say."""
         serving = self._sides.serving()
-        if serving.both or not self._stands(serving.side, release):
+        if serving.both or not self._stands(serving.track, release):
             return False
-        beside = self._sides.side(serving.other)
+        beside = self._sides.deployment(serving.other_track)
         alone = beside is None or not beside.replicas or self._may_stand_by(beside)
-        return alone and self._sides.leads_to(serving.side)
+        return alone and self._sides.leads_to(serving.track)
 
-    def _stands(self, name: Name, release: Release) -> bool:
+    def _stands(self, name: Track, release: Release) -> bool:
         """Whether a side has as many replicas as shall serve, all ready, of that release and of the present settings."""
-        side = self._sides.side(name)
+        side = self._sides.deployment(name)
         if (
             side is None
             or side.image != release.image.digest
@@ -182,7 +181,7 @@ class KubernetesTarget:
             return False
         return self._is_whole(side) and side.replicas == self._changes.count()
 
-    def _is_whole(self, side: Side) -> bool:
+    def _is_whole(self, side: DeploymentState) -> bool:
         """Whether a side has all its replicas, ready, and none that were made of something else."""
         pods = self._sides.pods(side.name)
         return len(pods) == side.replicas > 0 and all(
@@ -200,7 +199,7 @@ class KubernetesTarget:
             self._go_back(before, serving, release)
             return
         self._changes.say_count()
-        self._changes.around.surround(serving)
+        self._changes.around.apply(serving)
         standing = self._proven(serving, release, prove)
         if standing:
             if prove:
@@ -219,81 +218,83 @@ class KubernetesTarget:
             (item.attempt for item in sorted(known, key=lambda item: item.succeeded)[-1:]), None
         )
 
-    def _as_it_was(self, serving: Serving, release: Release) -> Before | None:
+    def _as_it_was(self, serving: TrafficSplit, release: Release) -> Snapshot | None:
         """The way back to a release, with all that it was made of: it served when the attempt began, or is stable beside a canary."""
         before = self._before or (self._changes.before(serving) if serving.both else None)
-        return before if before and before.runs(release) else None
+        return before if before and before.is_running(release) else None
 
-    def _go_back(self, before: Before, serving: Serving, release: Release) -> None:
+    def _go_back(self, before: Snapshot, serving: TrafficSplit, release: Release) -> None:
         """Puts back what served; if it never went, it has the requests at once."""
-        back = Serving(before.side)
-        old = (pod for pod in self._sides.pods(before.side) if pod.image == release.image.digest)
+        back = TrafficSplit(before.track)
+        old = (pod for pod in self._sides.pods(before.track) if pod.image == release.image.digest)
         if serving == back or any(pod.ready for pod in old):
             self._changes.around.point(back, before.objects)
         self._changes.restore(before, release)
         self._changes.put_back(before, release)
 
-    def _proven(self, serving: Serving, release: Release, prove: Prove | None) -> Name | None:
+    def _proven(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> Track | None:
         """The side that has the release up already and needs no more proof than what the front door asks for."""
-        if self._stands(serving.side, release):
-            return serving.side
-        beside = self._sides.side(serving.other)
+        if self._stands(serving.track, release):
+            return serving.track
+        beside = self._sides.deployment(serving.other_track)
         known = beside is not None and (
             prove is None or (self._may_stand_by(beside) and not serving.both)
         )
-        return serving.other if known and self._stands(serving.other, release) else None
+        return serving.other_track if known and self._stands(serving.other_track, release) else None
 
-    def _bring(self, serving: Serving, release: Release, prove: Prove | None) -> None:
+    def _bring(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
         """Brings a release up: in the place of what serves, or beside it."""
         if prove and self._env.warm_up:
             within = self._changes.within(release)
             require = self._lease.require
-            warm(self._cluster, self._rendering.warm_up(release), within, self._clock, require)
-        if self._env.strategy == "rolling" or self._sides.image(serving.side) in (
+            prepull(self._cluster, self._rendering.warm_up(release), within, self._clock, require)
+        if self._env.strategy == "rolling" or self._sides.image(serving.track) in (
             "",
             release.image.digest,
         ):
-            self._changes.roll(serving.side, release, self._changes.count())
-            self._changes.switch(serving.side, release)
+            self._changes.roll(serving.track, release, self._changes.count())
+            self._changes.switch(serving.track, release)
         else:
             self._beside(serving, release, prove)
 
-    def _beside(self, serving: Serving, release: Release, prove: Prove | None) -> None:
+    def _beside(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
         """Brings a release up on the other side, proves it there, holds it as a canary if that is the strategy, and switches."""
         held = self._env.strategy == "canary" and prove is not None
         pods = self._changes.roll(
-            serving.other, release, self._canaries() if held else self._changes.count()
+            serving.other_track, release, self._canaries() if held else self._changes.count()
         )
         if prove:
             for pod in pods:
                 prove(self._to(pod))
         if held and prove:
-            self._changes.around.point(Serving(serving.side, both=True))
+            self._changes.around.point(TrafficSplit(serving.track, both=True))
             self._hold(serving, release, prove)
-            self._changes.roll(serving.other, release, self._changes.count())
-        self._changes.switch(serving.other, release)
+            self._changes.roll(serving.other_track, release, self._changes.count())
+        self._changes.switch(serving.other_track, release)
 
     def settle(self, *keep: Release) -> None:
         """Takes away the replicas of a side that shall not stay; the one that serves stays as long as anything shall."""
         serving = self._sides.serving()
-        for name in SIDES:
-            side = self._sides.side(name)
+        for name in TRACKS:
+            side = self._sides.deployment(name)
             stays = (
                 bool(keep)
-                if name == serving.side
+                if name == serving.track
                 else bool(side and self._stays_beside(side, serving, keep))
             )
             if side and side.replicas and not stays:
                 self._changes.empty(side)
 
-    def _stays_beside(self, side: Side, serving: Serving, keep: Collection[Release]) -> bool:
+    def _stays_beside(
+        self, side: DeploymentState, serving: TrafficSplit, keep: Collection[Release]
+    ) -> bool:
         """Whether a side that does not serve stays: for what it runs, or because it may stand by and was not given up just now."""
         begun = self._begun.release.image.digest if self._begun else ""
         if side.image in {release.image.digest for release in keep}:
-            return side.image != self._sides.image(serving.side) or self._may_stand_by(side)
+            return side.image != self._sides.image(serving.track) or self._may_stand_by(side)
         return bool(keep) and side.image != begun and self._may_stand_by(side)
 
-    def _may_stand_by(self, side: Side) -> bool:
+    def _may_stand_by(self, side: DeploymentState) -> bool:
         """Whether a side that gets no requests is kept for an instant way back: what it runs has served, and proven itself."""
         if self._env.strategy != "blue-green" or not self._env.standby:
             return False
@@ -306,58 +307,58 @@ class KubernetesTarget:
 
     def rendered(self, release: Release, attempt: Attempt | None) -> list[Object]:
         """The objects of a release on the side that serves, as they are applied; kinds that the cluster lacks are among them."""
-        return self._changes.rendered(self._sides.serving().side, release, attempt)
+        return self._changes.rendered(self._sides.serving().track, release, attempt)
 
     # --- canaries
 
     def canary(self) -> str:
         """The digest of the image that is held as a canary; empty if none is."""
         serving = self._sides.serving()
-        return self._sides.image(serving.other) if serving.both else ""
+        return self._sides.image(serving.other_track) if serving.both else ""
 
     def may_take_over(self, release: Release) -> bool:
         """Whether the canary of a release was made of the present settings and manifests: what takes over is what was tried out."""
-        side = self._sides.side(self._sides.serving().other)
+        side = self._sides.deployment(self._sides.serving().other_track)
         return side is not None and side.settings == self._changes.settings(release)
 
-    def decide(self, verb: Verb, by: str) -> None:
+    def decide(self, verb: CanaryVerb, by: str) -> None:
         """Leaves word for the deployer that holds the canary: `promote` or `abort`."""
         self._journal.decide(Decision(image=self.canary(), verb=verb, by=by))
 
-    def _hold(self, serving: Serving, release: Release, prove: Prove) -> None:
-        canary.Hold(
+    def _hold(self, serving: TrafficSplit, release: Release, prove: Prove) -> None:
+        canary.CanaryHold(
             self._env.canary,
             canaries=lambda: self._living(serving, release),
             stables=lambda: {
-                pod.name: self._to(pod) for pod in self._sides.pods(serving.side) if pod.ready
+                pod.name: self._to(pod) for pod in self._sides.pods(serving.track) if pod.ready
             },
             prove=prove,
-            decided=lambda: self._journal.decided(release.image.digest),
-            read=self._read,
+            decided=lambda: self._journal.decision(release.image.digest),
+            read_metrics=self._read,
             clock=self._clock,
         ).run()
 
-    def _living(self, serving: Serving, release: Release) -> dict[str, Entrance]:
+    def _living(self, serving: TrafficSplit, release: Release) -> dict[str, Endpoint]:
         """The ways to the canary's replicas, none of which may have died; where none is ready any more, they are waited for."""
         self._lease.require()
-        pods = self._sides.pods(serving.other)
+        pods = self._sides.pods(serving.other_track)
         dead = next((pod for pod in pods if pod.problem or pod.restarts), None)
         if dead:
             raise RolloutFailed(
                 "a replica of the canary died",
                 on=f"pod {dead.name}",
                 next="the log shows why",
-                detail=written(self._cluster, dead),
+                detail=log_tail(self._cluster, dead),
             )
         ready = [pod for pod in pods if pod.ready]
         return {
             pod.name: self._to(pod)
-            for pod in ready or self._changes.roll(serving.other, release, self._canaries())
+            for pod in ready or self._changes.roll(serving.other_track, release, self._canaries())
         }
 
     def _canaries(self) -> int:
         """How many replicas a canary has."""
         return min(self._env.canary.replicas, self._changes.count())
 
-    def _to(self, pod: Pod) -> Entrance:
-        return self._cluster.entrance("Pod", pod.name, self._rendering.app.port)
+    def _to(self, pod: Pod) -> Endpoint:
+        return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)

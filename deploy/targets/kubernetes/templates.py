@@ -116,7 +116,7 @@ def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def written(objects: Sequence[Object]) -> str:
+def to_yaml(objects: Sequence[Object]) -> str:
     """The objects as one stream of YAML documents, keys in their order."""
     return yaml.dump_all(
         objects,
@@ -128,16 +128,16 @@ def written(objects: Sequence[Object]) -> str:
     )
 
 
-def read(folder: Path) -> dict[str, Object]:
+def read_templates(folder: Path) -> dict[str, Object]:
     """The objects of a folder, by kind.
 
     Raises:
         SettingsInvalid: a file is missing, is not YAML, or is not the one object that its name promises; with its line.
     """
-    return {kind: _Manifest(folder / name).read(kind) for kind, name in FILES.items()}
+    return {kind: _TemplateFile(folder / name).read(kind) for kind, name in FILES.items()}
 
 
-def at(item: Object, *place: str) -> Object:
+def ensure_mapping(item: Object, *place: str) -> Object:
     """The mapping at a place, made if there is none."""
     for key in place:
         item = item.setdefault(key, {})
@@ -146,7 +146,7 @@ def at(item: Object, *place: str) -> Object:
 
 def pod(item: Object) -> Object:
     """What a Deployment or a DaemonSet makes its pods of."""
-    return at(item, "spec", "template", "spec")
+    return ensure_mapping(item, "spec", "template", "spec")
 
 
 def container(item: Object) -> Object:
@@ -155,7 +155,7 @@ def container(item: Object) -> Object:
     return next((found for found in containers if found.get("name") == "app"), containers[0])
 
 
-class _Manifest:
+class _TemplateFile:
     """One file, and where in it things stand."""
 
     def __init__(self, path: Path) -> None:

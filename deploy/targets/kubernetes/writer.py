@@ -12,15 +12,20 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
-from deploy.targets.kubernetes.lock import Lease
+from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import TEMPLATE, Pod
-from deploy.targets.kubernetes.readiness import Wanted, Watch
-from deploy.targets.kubernetes.render import CAUSE, SIDES, Rendering
-from deploy.targets.kubernetes.render import Side as Name
-from deploy.targets.kubernetes.snapshot import Before
-from deploy.targets.kubernetes.state import SETTINGS, WANTED, Serving, Side, Sides
-from deploy.targets.kubernetes.supporting_objects import Surroundings
-from deploy.targets.kubernetes.templates import at
+from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
+from deploy.targets.kubernetes.render import CAUSE, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.snapshot import Snapshot
+from deploy.targets.kubernetes.state import (
+    SETTINGS,
+    WANTED,
+    ClusterState,
+    DeploymentState,
+    TrafficSplit,
+)
+from deploy.targets.kubernetes.supporting_objects import SupportingObjects
+from deploy.targets.kubernetes.templates import ensure_mapping
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ _ROUTES = 2.0
 _REPLICAS = "spec.replicas"
 
 
-class Changes:
+class Writer:
     """Writes the objects of one environment.
 
     Args:
@@ -53,8 +58,8 @@ class Changes:
         self,
         cluster: Cluster,
         rendering: Rendering,
-        sides: Sides,
-        lease: Lease,
+        sides: ClusterState,
+        lease: Lock,
         size: Callable[[Release], int],
         clock: Clock = REAL,
     ) -> None:
@@ -65,7 +70,7 @@ class Changes:
         self._lease = lease
         self._size = size
         self._clock = clock
-        self.around = Surroundings(cluster, rendering, lease)
+        self.around = SupportingObjects(cluster, rendering, lease)
         self.attempt: Attempt | None = None
         self.times: dict[str, dict[str, float]] = {}
 
@@ -73,7 +78,7 @@ class Changes:
 
     def count(self) -> int:
         """How many replicas shall serve: as the settings say, unless an autoscaler or a person decides."""
-        now = self._sides.side(self._sides.serving().side)
+        now = self._sides.deployment(self._sides.serving().track)
         if now is None or not now.replicas:
             return self._env.replicas
         if self._env.autoscale:
@@ -93,7 +98,7 @@ class Changes:
     def settings(self, release: Release) -> str:
         """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
         rendering = self._rendering
-        first = SIDES[0]
+        first = TRACKS[0]
         made = [
             rendering.deployment(release, first, self._env.replicas, None, 0),
             rendering.service(first, both=False),
@@ -104,7 +109,7 @@ class Changes:
         ]
         return _short(made)
 
-    def rendered(self, name: Name, release: Release, attempt: Attempt | None) -> list[Object]:
+    def rendered(self, name: Track, release: Release, attempt: Attempt | None) -> list[Object]:
         """All objects of an environment that serves a release from a side, in the order in which they are applied.
 
         The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
@@ -121,12 +126,14 @@ class Changes:
         )
         return [item for item in made if item]
 
-    def before(self, serving: Serving) -> Before | None:
+    def before(self, serving: TrafficSplit) -> Snapshot | None:
         """What serves now, as it was applied; None if nothing does."""
-        side = self._sides.side(serving.side)
+        side = self._sides.deployment(serving.track)
         if side is None or not side.replicas:
             return None
-        return Before(side=side.name, objects={"Deployment": side.applied, **self.around.kept()})
+        return Snapshot(
+            track=side.name, objects={"Deployment": side.applied, **self.around.snapshot()}
+        )
 
     def within(self, release: Release) -> float:
         """Seconds that one replica may take: to find a node, to pull its image, to become ready."""
@@ -134,7 +141,7 @@ class Changes:
 
     # --- replicas
 
-    def roll(self, name: Name, release: Release, count: int) -> list[Pod]:
+    def roll(self, name: Track, release: Release, count: int) -> list[Pod]:
         """Brings a side to that many replicas of a release, and waits until all are ready.
 
         Raises:
@@ -145,21 +152,21 @@ class Changes:
         self._put(name, item)
         return self._ready(name, item, release)
 
-    def restore(self, before: Before, release: Release) -> list[Pod]:
+    def restore(self, before: Snapshot, release: Release) -> list[Pod]:
         """Brings a side back to what it was, whatever settings and manifests say by now, and waits until all replicas are ready.
 
         Raises:
             RolloutFailed: one cannot become ready any more, or did not in time.
             FieldConflict: somebody else owns what was set.
         """
-        now = self._sides.side(before.side)
+        now = self._sides.deployment(before.track)
         if now is None or now.applied != before.deployment:
             # What admission would not have again may well be what nobody has touched.
-            self._put(before.side, before.deployment)
-        return self._ready(before.side, before.deployment, release)
+            self._put(before.track, before.deployment)
+        return self._ready(before.track, before.deployment, release)
 
-    def _ready(self, name: Name, item: Object, release: Release) -> list[Pod]:
-        wanted = Wanted(
+    def _ready(self, name: Track, item: Object, release: Release) -> list[Pod]:
+        wanted = ExpectedPods(
             deployment=self._rendering.named(name),
             labels=self._sides.labels(name),
             template=item["spec"]["template"]["metadata"].get("annotations", {}).get(TEMPLATE, ""),
@@ -167,7 +174,7 @@ class Changes:
             ready_within=self._env.ready_within,
             within=self.within(release),
         )
-        watch = Watch(self._cluster, wanted, self._clock)
+        watch = ReadinessWait(self._cluster, wanted, self._clock)
         try:
             return watch.until_ready(self._lease.require)
         finally:
@@ -177,7 +184,7 @@ class Changes:
     def _apply(self, item: Object) -> None:
         self._cluster.apply(item, require=self._lease.require)
 
-    def _put(self, name: Name, item: Object) -> None:
+    def _put(self, name: Track, item: Object) -> None:
         """Applies a Deployment, but for a number of replicas that others have chosen since.
 
         Which release it is, is ours to say: what `kubectl rollout undo` or a patched image has changed of that is taken back.
@@ -194,7 +201,7 @@ class Changes:
                 item = self._left_to(conflict.owners[_REPLICAS], name, item)
             self._cluster.apply(item, force=bool(taken), require=self._lease.require)
 
-    def _left_to(self, owner: str, name: Name, item: Object) -> Object:
+    def _left_to(self, owner: str, name: Track, item: Object) -> Object:
         """A Deployment to be applied where somebody else owns the number of its replicas."""
         if self._sides.serving().sends_to(name):
             log.info("the number of replicas is left to %s", owner)
@@ -206,7 +213,7 @@ class Changes:
         self._delete(name)
         return item
 
-    def switch(self, name: Name, release: Release) -> None:
+    def switch(self, name: Track, release: Release) -> None:
         """Has the Service send requests to a side alone, with all around it as the settings say, and waits until every node does.
 
         Raises:
@@ -215,29 +222,29 @@ class Changes:
         self.around.change(name)
         self._until_reached(name, release)
 
-    def put_back(self, before: Before, release: Release) -> None:
+    def put_back(self, before: Snapshot, release: Release) -> None:
         """The same, with all around it as it was before.
 
         Raises:
             RolloutFailed: the Service does not lead to the side's replicas.
         """
-        self.around.put_back(before.objects, before.side)
-        self._until_reached(before.side, release)
+        self.around.put_back(before.objects, before.track)
+        self._until_reached(before.track, release)
 
-    def _until_reached(self, name: Name, release: Release) -> None:
+    def _until_reached(self, name: Track, release: Release) -> None:
         if not self._wait(
             lambda: self._reached(name, release),
             _REACHED_WITHIN,
             "waiting for the Service to see its replicas",
         ):
             raise RolloutFailed(
-                f"the Service did not lead to all replicas of the release, and to them alone, within {progress.seconds(_REACHED_WITHIN)}",
+                f"the Service did not lead to all replicas of the release, and to them alone, within {progress.format_seconds(_REACHED_WITHIN)}",
                 on=f"Service {self._rendering.name}",
                 next="`kubectl describe` on it shows where it leads; its selector and port are in the manifests",
             )
         self._clock.sleep(_ROUTES)
 
-    def _reached(self, name: Name, release: Release) -> bool:
+    def _reached(self, name: Track, release: Release) -> bool:
         ready = {
             pod.name
             for pod in self._sides.pods(name)
@@ -245,7 +252,7 @@ class Changes:
         }
         return bool(ready) and self._sides.reached() == ready
 
-    def empty(self, side: Side) -> None:
+    def empty(self, side: DeploymentState) -> None:
         """Takes a side's replicas away; its Deployment stays with its revisions, unless somebody else owns their number."""
         made = side.applied
         try:
@@ -258,18 +265,18 @@ class Changes:
             "waiting for the old replicas to take their leave",
         )
 
-    def _delete(self, name: Name) -> None:
+    def _delete(self, name: Track) -> None:
         self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
 
     def _deployment(
-        self, name: Name, release: Release, count: int, attempt: Attempt | None
+        self, name: Track, release: Release, count: int, attempt: Attempt | None
     ) -> Object:
         item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
-        at(item, "metadata", "annotations").update(
+        ensure_mapping(item, "metadata", "annotations").update(
             {SETTINGS: self.settings(release), WANTED: str(self._env.replicas)}
         )
         template = item["spec"]["template"]
-        at(template, "metadata", "annotations")[TEMPLATE] = _short(template)
+        ensure_mapping(template, "metadata", "annotations")[TEMPLATE] = _short(template)
         return item
 
     def _wait(self, done: Callable[[], bool], within: float, note: str) -> bool:
@@ -277,7 +284,7 @@ class Changes:
         while not done():
             if self._clock.now() >= deadline:
                 return False
-            progress.note(note)
+            progress.report(note)
             self._clock.sleep(_POLL)
         return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
 from deploy.clients.kubernetes.protocol import Objects as Items
 from deploy.clock import Clock
@@ -235,8 +235,8 @@ class FakeCluster:
     def may(self, verb: str, kind: str, part: str = "") -> bool:
         return (verb, f"{kind}/{part}" if part else kind) not in self.denied
 
-    def entrance(self, kind: str, name: str, port: int) -> Entrance:
-        return Entrance(url=f"http://fake/{kind.lower()}s/{name}:{port}")
+    def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
+        return Endpoint(url=f"http://fake/{kind.lower()}s/{name}:{port}")
 
     # --- the API server
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deploy.records import Release
-from deploy.targets.kubernetes.readiness import Wanted, Watch
+from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
 from tests.fakes.places import NAME, FakePlace
 
 TEMPLATE = "7777"
 
 
-def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -> Watch:
+def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -> ReadinessWait:
     """A rollout of a release that has just begun."""
     rendering = place.rendering()
     item = rendering.deployment(release, "main", count, None, 600)
@@ -21,14 +21,14 @@ def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -
     place.cluster.apply(item)
     within = {"ready_within": 20.0, "within": 60.0, **limits}
     labels = place.changes()._sides.labels("main")
-    wanted = Wanted(
+    wanted = ExpectedPods(
         deployment=NAME,
         labels=labels,
         template=f"{TEMPLATE}{release.image.app.key}",
         size=230_000_000,
         **within,
     )
-    return Watch(place.cluster, wanted, place.cluster.clock)
+    return ReadinessWait(place.cluster, wanted, place.cluster.clock)
 
 
 def meanwhile(place: FakePlace, act: Callable[[], object], after: float) -> Callable[[], None]:

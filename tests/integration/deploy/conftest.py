@@ -11,7 +11,7 @@ import pytest
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.errors import ReleaseError
-from deploy.machine import services as parts
+from deploy.machine import services
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 def parts_image(engine: DockerEngine) -> str:
     """The image with the proxy and the registry, and with a shell and socat for everything else."""
     try:
-        return parts.image(engine, Settings.read(ROOT, {}).image)
+        return services.ensure_services_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(str(error), "`invoke up` makes it")
 
@@ -32,7 +32,7 @@ def prefix(engine: DockerEngine) -> Iterator[str]:
     """A name for all that a test makes; what is left of it goes when the test is over."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
-    engine.forget({"dev.twinship.test": name})
+    engine.remove_labelled({"dev.twinship.test": name})
     for image in engine._api.images():
         for tag in image["RepoTags"] or ():
             if tag.startswith(f"{name}:"):

@@ -9,27 +9,27 @@ import pytest
 
 from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.container import LABEL, trial
+from deploy.clients.docker.container import LABEL, throwaway_container
 from deploy.errors import ReleaseError, SmokeFailed
 from deploy.image import join as image
-from deploy.machine import services as parts
-from deploy.machine.process import Owner
-from deploy.model.golden import Proof
-from deploy.model.manifest import Expect, Golden, Request
+from deploy.machine import services
+from deploy.machine.process import ProcessId
+from deploy.model.golden import GoldenSet
+from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import AppImage, Verdict
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
-from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, cache
+from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, local_cache
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
-PROOF = Proof(
+PROOF = GoldenSet(
     (
-        Golden(
+        GoldenCase(
             name="cat",
-            request=Request(path="/animal"),
-            expect=Expect.model_validate({"json": [{"at": "/animal", "equals": "cat"}]}),
+            request=GoldenRequest(path="/animal"),
+            expect=ExpectedResponse.model_validate({"json": [{"at": "/animal", "equals": "cat"}]}),
         ),
     ),
     {},
@@ -40,10 +40,10 @@ PROOF = Proof(
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     """A tiny application."""
     try:
-        base = parts.base(engine, Settings.read(ROOT, {}).image)
+        base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, cache(tmp_path_factory.mktemp("smoke")))
+    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("smoke")))
     yield made
     made.remove()
 
@@ -56,14 +56,16 @@ def app(tiny: Tiny) -> AppImage:
 
 def check(tiny: Tiny, app: AppImage, mode: str, within: float = 20.0) -> Verdict:
     """Tries the application with a model that has it behave in a way."""
-    joined = image.join(app, tiny.model(mode), MOUNT, tiny.blobs)
-    held = smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None).id
+    joined = image.join(app, tiny.model(mode), MOUNT, tiny.cache)
+    held = smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
     try:
-        return smoke.check(joined, held, PROOF, trial, port=PORT, ready="/readyz", within=within)
+        return smoke.check(
+            joined, held, PROOF, throwaway_container, port=PORT, ready="/readyz", within=within
+        )
     finally:
         assert not [
             found
-            for found in tiny.engine.containers({LABEL: str(Owner.current())})
+            for found in tiny.engine.containers({LABEL: str(ProcessId.current())})
             if found.image == held
         ]
 

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 from deploy.image import join as image
 from deploy.image import layer
-from deploy.image.export import export
+from deploy.image.export import export_image
 from deploy.records import AppImage, Commit, Model, ModelLayer
 from tests.fakes.halves import digest
 
@@ -78,12 +78,12 @@ class Tiny:
     Args:
         engine: builds and runs.
         base: the image to build from.
-        blobs: the cache.
+        cache: the cache.
     """
 
     engine: DockerEngine
     base: str
-    blobs: Blobs
+    cache: Cache
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
 
     def app(self, builder: Builder | None = None, stamp: str = "first") -> AppImage:
@@ -103,18 +103,18 @@ class Tiny:
                 tag=tag,
                 said=lambda _: None,
             )
-        config, layers = export(self.engine.save(tag), self.blobs, tag)
+        config, layers = export_image(self.engine.save(tag), self.cache, tag)
         commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)
-        return image.described(
-            self.name, f"{self.name}-{stamp}", commit, config, layers, self.blobs
+        return image.create_app_image(
+            self.name, f"{self.name}-{stamp}", commit, config, layers, self.cache
         )
 
     def model(self, mode: str = "right") -> ModelLayer:
         """A model that has the application behave in that way, in the cache."""
         data = mode.encode()
-        with self.blobs.writer() as writer:
+        with self.cache.writer() as writer:
             layer.write([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
-            kept = writer.keep()
+            kept = writer.commit()
         return ModelLayer(
             model=Model(name="tiny", version=mode, digest=digest(data)),
             digest=kept,
@@ -149,7 +149,7 @@ class Tiny:
 
     def remove(self) -> None:
         """Takes all of it off the engine."""
-        self.engine.forget({LABEL: self.name})
+        self.engine.remove_labelled({LABEL: self.name})
         api = self.engine._api
         tags = [
             tag
@@ -173,6 +173,6 @@ def _packed(files: dict[str, str]) -> IO[bytes]:
     return packed
 
 
-def cache(folder: Path) -> Blobs:
+def local_cache(folder: Path) -> Cache:
     """An empty cache below a folder."""
-    return Blobs(folder / "cache")
+    return Cache(folder / "cache")

@@ -22,7 +22,7 @@ def application(tmp_path: Path) -> Application:
 @pytest.fixture
 def released(application: Application) -> Application:
     """The same, released once to its local environment, and with a clean record of what was asked for."""
-    pipeline.release(application.site())
+    pipeline.release(application.context())
     application.forget()
     return application
 
@@ -30,7 +30,7 @@ def released(application: Application) -> Application:
 @pytest.fixture
 def staged(application: Application) -> Application:
     """The same, released once to `staging` on the cluster, and with a clean record of what was asked for."""
-    pipeline.release(application.site("staging"))
+    pipeline.release(application.context("staging"))
     application.forget()
     return application
 
@@ -53,6 +53,6 @@ def trying(staged: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
 def orphaned(trying: Application) -> Application:
     """A canary whose deployer was killed while it held it."""
     with mortal(trying, "staging", lambda _: is_held(trying)), pytest.raises(Killed):
-        pipeline.release(trying.site())
+        pipeline.release(trying.context())
     trying.forget()
     return trying

@@ -23,7 +23,7 @@ def test_what_is_brought_to_its_end_is_not_interrupted(
     """Whoever asked for it is told what is waited for."""
     done: list[str] = []
     noted = Noted()
-    with progress.shown_on(noted), interrupts.held("writing it down"):
+    with progress.use_display(noted), interrupts.defer_signals("writing it down"):
         signal.raise_signal(number)
         done.append("written")
     assert done == ["written"]
@@ -36,7 +36,7 @@ def test_whoever_insists_is_obeyed(
 ) -> None:
     """A block that hangs can be left."""
     done: list[str] = []
-    with pytest.raises(error) as caught, interrupts.held("waiting"):  # noqa: PT012 - one story
+    with pytest.raises(error) as caught, interrupts.defer_signals("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(number)
         signal.raise_signal(number)
         done.append("never")
@@ -47,7 +47,7 @@ def test_whoever_insists_is_obeyed(
 def test_both_signals_together_are_one_request() -> None:
     """A runner that sends one after the other does not insist; whoever sends one of them again does."""
     done: list[str] = []
-    with pytest.raises(KeyboardInterrupt), interrupts.held("waiting"):  # noqa: PT012 - one story
+    with pytest.raises(KeyboardInterrupt), interrupts.defer_signals("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
         done.append("waited")
@@ -59,7 +59,7 @@ def test_both_signals_together_are_one_request() -> None:
 def test_sigterm_ends_a_block_that_hears_it() -> None:
     """With an exception, on whose way out all is put right."""
     done: list[str] = []
-    with pytest.raises(Terminated), interrupts.heard():  # noqa: PT012 - one story
+    with pytest.raises(Terminated), interrupts.handle_sigterm():  # noqa: PT012 - one story
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
@@ -70,9 +70,13 @@ def test_sigterm_ends_a_block_that_hears_it() -> None:
 def test_afterwards_both_signals_are_what_they_were() -> None:
     """Also where nobody sent one, and where the block failed."""
     before = [signal.getsignal(number) for number, *_ in BOTH]
-    with interrupts.heard(), interrupts.held("nothing"):
+    with interrupts.handle_sigterm(), interrupts.defer_signals("nothing"):
         pass
-    with pytest.raises(ValueError, match="failed"), interrupts.heard(), interrupts.held("failing"):
+    with (
+        pytest.raises(ValueError, match="failed"),
+        interrupts.handle_sigterm(),
+        interrupts.defer_signals("failing"),
+    ):
         raise ValueError("failed")
     assert [signal.getsignal(number) for number, *_ in BOTH] == before
 
@@ -82,7 +86,7 @@ def test_another_thread_has_nothing_to_hold() -> None:
     done: list[str] = []
 
     def work() -> None:
-        with interrupts.heard(), interrupts.held("working"):
+        with interrupts.handle_sigterm(), interrupts.defer_signals("working"):
             done.append("worked")
 
     thread = threading.Thread(target=work)

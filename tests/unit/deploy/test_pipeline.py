@@ -29,7 +29,7 @@ from deploy.errors import (
     SmokeFailed,
     VerifyFailed,
 )
-from deploy.machine.setup import home
+from deploy.machine.setup import cache_folder
 from deploy.rollout.history import Only
 from deploy.targets.kubernetes.render import RELEASE
 from tests.fakes.application import Application
@@ -61,7 +61,7 @@ def sent(application: Application) -> int:
 
 def test_a_first_release_goes_all_the_way(application: Application) -> None:
     """Code is built, joined with the model, tried, pushed, served, and proven at the front door."""
-    done = pipeline.release(application.site())
+    done = pipeline.release(application.context())
     image = done.rollout.attempt.release.image
     assert (done.changed, done.rollout.outcome, done.verdict.passed) == (True, "succeeded", True)
     assert image.digest in application.registry.manifests[REPOSITORY]
@@ -70,13 +70,13 @@ def test_a_first_release_goes_all_the_way(application: Application) -> None:
     ] == [f"twinship/classifier:app-{image.app.key}"]
     assert application.trials.tried == [image.config]
     assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, DOOR, DOOR]
-    assert application.site().target.serves(done.rollout.attempt.release)
+    assert application.context().target.serves(done.rollout.attempt.release)
 
 
 def test_a_release_of_nothing_new_moves_nothing(released: Application) -> None:
     """Nothing is built, tried, sent or restarted; what serves is asked once more."""
     before = released.state()
-    done = pipeline.release(released.site())
+    done = pipeline.release(released.context())
     assert (done.changed, done.rollout.attempt.id) == (False, 1)
     assert released.state() == before
     assert (
@@ -93,7 +93,7 @@ def test_settings_that_were_half_rolled_out_are_not_there_already(
 ) -> None:
     """Though the replicas have them: what stands around them changes last, and its deployer was killed before."""
     configure(monkeypatch, "staging", host="shop.example", ingress_class="one")
-    pipeline.release(staged.site("staging"))
+    pipeline.release(staged.context("staging"))
     configure(monkeypatch, "staging", ingress_class="two")
 
     def ingress_class() -> str:
@@ -108,9 +108,9 @@ def test_settings_that_were_half_rolled_out_are_not_there_already(
         return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
 
     with mortal(staged, "staging", rolled), pytest.raises(Killed):
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     assert ingress_class() == "one"
-    assert pipeline.release(staged.site("staging")).changed
+    assert pipeline.release(staged.context("staging")).changed
     assert ingress_class() == "two"
 
 
@@ -118,13 +118,13 @@ def test_a_release_of_nothing_new_that_answers_wrongly_is_said(released: Applica
     """That nothing changed does not mean that all is well."""
     released.play.wrong[DOOR] = "expected 3, got 8"
     with pytest.raises(VerifyFailed):
-        pipeline.release(released.site())
+        pipeline.release(released.context())
 
 
 def test_a_new_model_moves_no_code(released: Application) -> None:
     """Nothing is built, and of the layers only the model's is sent and loaded."""
     released.publish("2", size=50_000)
-    done = pipeline.release(released.site())
+    done = pipeline.release(released.context())
     layer = done.rollout.attempt.release.image.layer
     assert layer.model.version == "2"
     assert released.engine.built == []
@@ -136,7 +136,7 @@ def test_a_new_model_moves_no_code(released: Application) -> None:
 def test_new_code_moves_no_model(released: Application) -> None:
     """The model's bytes are neither read from the store nor sent."""
     released.write("app/main.py", "print('two')\n")
-    done = pipeline.release(released.site())
+    done = pipeline.release(released.context())
     layer = done.rollout.attempt.release.image.layer
     assert done.changed
     assert released.store.streamed == []
@@ -148,9 +148,9 @@ def test_what_another_machine_built_and_pushed_is_not_made_again(
     released: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With an empty cache, code and model are found in the registry, and the same image comes of them."""
-    before = pipeline.serving(released.site()).attempt.release.image.digest
+    before = pipeline.current_rollout(released.context()).attempt.release.image.digest
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    site = released.site()
+    site = released.context()
     joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
     assert joined.digest == before
     assert released.engine.built == []
@@ -159,7 +159,7 @@ def test_what_another_machine_built_and_pushed_is_not_made_again(
 
 def test_stages_one_by_one_come_to_the_same_image(released: Application) -> None:
     """A CI system that runs them as steps of its own releases what a laptop does."""
-    site = released.site()
+    site = released.context()
     joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "1"))
     assert pipeline.check(site, joined).passed
     done = pipeline.deploy(site, pipeline.push(site, joined))
@@ -173,33 +173,33 @@ def test_a_model_that_is_not_published_stops_before_anything_is_built(
 ) -> None:
     """Nothing was changed by then."""
     with pytest.raises(ModelUnknown):
-        pipeline.release(application.site(), "7")
+        pipeline.release(application.context(), "7")
     assert application.registry.put == []
     assert [tag for tag, _ in application.engine.built if "app-" in tag] == []
 
 
 def test_an_image_that_fails_its_trial_is_not_pushed(released: Application) -> None:
     """The registry and what serves are left alone."""
-    before = released.site().target.replicas()
+    before = released.context().target.replicas()
     released.write("app/main.py", "print('wrong')\n")
     released.play.wrong[TRIAL] = "expected 3, got 8"
     released.trials.alive = False
     with pytest.raises(SmokeFailed):
-        pipeline.release(released.site())
+        pipeline.release(released.context())
     assert released.registry.put == []
-    assert released.site().target.replicas() == before
-    assert len(released.site().target.history()) == 1
+    assert released.context().target.replicas() == before
+    assert len(released.context().target.history()) == 1
 
 
 def test_a_miss_at_the_front_door_puts_the_previous_release_back(released: Application) -> None:
     """Though the image passed its trial."""
-    before = released.site().target.replicas()
+    before = released.context().target.replicas()
     released.publish("2")
     released.play.wrong[DOOR] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(released.site())
-    assert released.site().target.replicas() == before
-    assert [rollout.outcome for rollout in released.site().target.history()] == [
+        pipeline.release(released.context())
+    assert released.context().target.replicas() == before
+    assert [rollout.outcome for rollout in released.context().target.history()] == [
         "succeeded",
         "undone",
     ]
@@ -209,30 +209,30 @@ def test_a_release_whose_replicas_crash_is_taken_back_and_can_be_mended(
     released: Application,
 ) -> None:
     """The next release starts from what served before."""
-    site = released.site()
+    site = released.context()
     released.write("app/main.py", "crash()\n")
     joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
     released.scripted(joined.config, Script(exits=1, says="Traceback"))
     with pytest.raises(RolloutFailed) as caught:
-        pipeline.release(released.site())
+        pipeline.release(released.context())
     assert "Traceback" in caught.value.detail
     released.write("app/main.py", "print('mended')\n")
-    assert pipeline.release(released.site()).rollout.attempt.id == 3
+    assert pipeline.release(released.context()).rollout.attempt.id == 3
 
 
 def test_what_serves_no_more_is_released_again(released: Application) -> None:
     """The same image, where a replica was lost, is rolled out anew."""
-    released.engine.stop(released.site().target.replicas()[0].name, 0)
-    done = pipeline.release(released.site())
+    released.engine.stop(released.context().target.replicas()[0].name, 0)
+    done = pipeline.release(released.context())
     assert (done.changed, done.rollout.attempt.id) == (True, 2)
-    assert released.site().target.serves(done.rollout.attempt.release)
+    assert released.context().target.serves(done.rollout.attempt.release)
 
 
 def test_another_environment_of_the_same_registry_takes_blobs_over(released: Application) -> None:
     """Nothing but JSON is sent twice to one registry."""
-    site = released.site()
-    joined = pipeline.serving(site).attempt.release.image
-    pushed = pipeline.push(released.site("other"), joined)
+    site = released.context()
+    joined = pipeline.current_rollout(site).attempt.release.image
+    pushed = pipeline.push(released.context("other"), joined)
     assert pushed.reference == f"registry.example/elsewhere/classifier@{joined.digest}"
     assert released.registry.sent == []
     assert len(released.registry.mounted) >= 3
@@ -245,11 +245,11 @@ def test_another_environment_of_the_same_registry_takes_blobs_over(released: App
 def grown(application: Application, request: pytest.FixtureRequest) -> Application:
     """Released three times, to an engine or a cluster: code one with model 1, code two with model 1, code two with model 2."""
     application.environment = request.param
-    pipeline.release(application.site())
+    pipeline.release(application.context())
     application.write("app/main.py", "print('two')\n")
-    pipeline.release(application.site())
+    pipeline.release(application.context())
     application.publish("2")
-    pipeline.release(application.site())
+    pipeline.release(application.context())
     application.forget()
     return application
 
@@ -258,7 +258,7 @@ def halves(application: Application) -> list[tuple[str, str]]:
     """The code and the model of every release in the history, the code as a letter."""
     keys: dict[str, str] = {}
     found = []
-    for rollout in application.site().target.history():
+    for rollout in application.context().target.history():
         image = rollout.attempt.release.image
         keys.setdefault(image.app.key, "abcd"[len(keys)])
         found.append((keys[image.app.key], image.layer.model.version))
@@ -280,14 +280,14 @@ def test_a_rollback_takes_back_what_it_is_asked_to(
     grown: Application, number: int | None, only: Only | None, expected: tuple[str, str], tried: int
 ) -> None:
     """The model, the code, or both; a pair that never served is tried out first, and nothing is built or read from the store."""
-    done = pipeline.rollback(grown.site(), number, only)
+    done = pipeline.rollback(grown.context(), number, only)
     assert halves(grown) == [("a", "1"), ("b", "1"), ("b", "2"), expected]
     assert (done.rollout.attempt.trigger, done.rollout.attempt.id, done.changed) == (
         "rollback",
         4,
         True,
     )
-    assert grown.site().target.serves(done.rollout.attempt.release)
+    assert grown.context().target.serves(done.rollout.attempt.release)
     assert len(grown.trials.tried) == tried
     assert (grown.engine.built, grown.store.streamed) == ([], [])
 
@@ -297,27 +297,27 @@ def test_a_rollback_needs_nothing_but_the_registry(
 ) -> None:
     """Another machine with an empty cache can go back, to a pair that never served as well."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    pipeline.rollback(grown.site(), None, "code")
+    pipeline.rollback(grown.context(), None, "code")
     assert halves(grown)[-1] == ("a", "2")
-    assert not (home() / "wheels").exists()
+    assert not (cache_folder() / "wheels").exists()
 
 
 def test_a_rollback_on_a_cluster_needs_no_engine(grown: Application) -> None:
     """Whoever has access can go back, from any machine."""
-    grown.machine.running = grown.environment != "staging"
-    grown.machine.programs.clear()
-    pipeline.rollback(grown.site(), None, "model")
+    grown.architecture.running = grown.environment != "staging"
+    grown.architecture.programs.clear()
+    pipeline.rollback(grown.context(), None, "model")
     assert halves(grown)[-1] == ("b", "1")
-    assert grown.machine.happened == []
+    assert grown.architecture.happened == []
 
 
 def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application) -> None:
     """It is found before anything is drained."""
-    first = grown.site().target.history()[0].attempt.release
+    first = grown.context().target.history()[0].attempt.release
     grown.registry.manifests[REPOSITORY].pop(first.image.digest)
     before = grown.state()
     with pytest.raises(RegistryNotFound) as caught:
-        pipeline.rollback(grown.site(), 1, None)
+        pipeline.rollback(grown.context(), 1, None)
     assert caught.value.on == first.reference
     assert grown.state() == before
 
@@ -342,9 +342,9 @@ def test_a_rollback_to_what_served_does_without_a_registry_that_is_away(
 ) -> None:
     """The image may still be where it shall serve; it is said that nobody could be asked."""
     grown.registry = Away()
-    done = pipeline.rollback(grown.site(), None, only)
+    done = pipeline.rollback(grown.context(), None, only)
     assert halves(grown)[-1] == expected
-    assert grown.site().target.serves(done.rollout.attempt.release)
+    assert grown.context().target.serves(done.rollout.attempt.release)
     assert "the registry cannot be asked" in caplog.text
 
 
@@ -352,7 +352,7 @@ def test_a_pair_that_never_served_needs_the_registry(grown: Application) -> None
     """It has to be pushed before it can serve."""
     grown.registry = Away()
     with pytest.raises(RegistryUnreachable):
-        pipeline.rollback(grown.site(), None, "code")
+        pipeline.rollback(grown.context(), None, "code")
     assert len(halves(grown)) == 3
 
 
@@ -364,16 +364,16 @@ def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(
 
     def released() -> None:
         grown.write("app/main.py", "print('three')\n")
-        pipeline.release(grown.site())
+        pipeline.release(grown.context())
 
-    site = grown.site()
+    site = grown.context()
     site.registry = Meanwhile(grown.registry, released)
     with pytest.raises(RolloutLocked, match="release 4") as caught:
         pipeline.rollback(site, None, only)
     assert "run again" in caught.value.next
     assert halves(grown)[3:] == [("c", "2")]
-    assert grown.site().target.serves(pipeline.serving(grown.site()).attempt.release)
-    pipeline.rollback(grown.site(), None, only)
+    assert grown.context().target.serves(pipeline.current_rollout(grown.context()).attempt.release)
+    pipeline.rollback(grown.context(), None, only)
     assert len(halves(grown)) == 5
 
 
@@ -381,10 +381,10 @@ def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: App
     """Old code may not know a new model."""
     grown.play.wrong[TRIAL] = "expected 3, got 8"
     grown.trials.alive = False
-    serving = pipeline.serving(grown.site())
+    serving = pipeline.current_rollout(grown.context())
     with pytest.raises(SmokeFailed):
-        pipeline.rollback(grown.site(), None, "code")
-    assert pipeline.serving(grown.site()) == serving
+        pipeline.rollback(grown.context(), None, "code")
+    assert pipeline.current_rollout(grown.context()) == serving
 
 
 def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(
@@ -392,8 +392,8 @@ def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(
 ) -> None:
     """Both say what to do first."""
     for ask in (
-        lambda: pipeline.verify(application.site()),
-        lambda: pipeline.rollback(application.site(), None, None),
+        lambda: pipeline.verify(application.context()),
+        lambda: pipeline.rollback(application.context(), None, None),
     ):
         with pytest.raises(ReleaseUnknown) as caught:
             ask()
@@ -405,7 +405,7 @@ def test_a_release_without_its_model_in_the_cache_is_proven_from_the_registry(
 ) -> None:
     """The golden cases are at the head of the model's layer, wherever that is."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    assert pipeline.verify(released.site()).passed
+    assert pipeline.verify(released.context()).passed
     assert released.play.played == [(DOOR, ("three",))]
 
 
@@ -414,7 +414,7 @@ def test_a_release_without_its_model_in_the_cache_is_proven_from_the_registry(
 
 def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> None:
     """Nothing is left on the engine on which it was tried, and the front door is the one that the cluster has."""
-    done = pipeline.release(application.site("staging"))
+    done = pipeline.release(application.context("staging"))
     image = done.rollout.attempt.release.image
     assert (done.changed, done.rollout.outcome, done.rollout.attempt.url) == (
         True,
@@ -429,7 +429,7 @@ def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> No
 
 def test_a_release_of_nothing_new_to_a_cluster_writes_nothing(staged: Application) -> None:
     """Not even a lock is taken."""
-    done = pipeline.release(staged.site("staging"))
+    done = pipeline.release(staged.context("staging"))
     assert (done.changed, done.rollout.attempt.id, staged.written) == (False, 1, [])
     assert (staged.registry.sent, staged.trials.tried, [url for url, _ in staged.play.played]) == (
         [],
@@ -443,20 +443,20 @@ def test_new_settings_of_a_cluster_are_rolled_out(
 ) -> None:
     """Though the image is the same."""
     configure(monkeypatch, "staging", resources__memory="1Gi")
-    done = pipeline.release(staged.site("staging"))
+    done = pipeline.release(staged.context("staging"))
     assert (done.changed, done.rollout.attempt.id) == (True, 2)
-    assert not pipeline.release(staged.site("staging")).changed
+    assert not pipeline.release(staged.context("staging")).changed
 
 
 def test_pods_that_crash_are_taken_back(staged: Application) -> None:
     """With the end of their log, and what served before serves on."""
-    site = staged.site("staging")
+    site = staged.context("staging")
     before = staged.cluster.answers("classifier-staging")
     staged.write("app/main.py", "crash()\n")
     joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
     staged.cluster.scripts[joined.digest] = PodScript(exits=1, says="Traceback")
     with pytest.raises(RolloutFailed) as caught:
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     assert "Traceback" in caught.value.detail
     assert staged.cluster.answers("classifier-staging") == before
     assert [item.outcome for item in site.view.history()] == ["succeeded", "undone"]
@@ -470,7 +470,7 @@ def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(
     staged.publish("2")
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     assert staged.cluster.answers("classifier-staging") == before
 
 
@@ -481,7 +481,7 @@ def test_taking_back_needs_no_registry(
     before = staged.cluster.answers("classifier-staging")
     staged.publish("2")
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    first = pipeline.serving(staged.site("staging")).attempt.release.image.digest
+    first = pipeline.current_rollout(staged.context("staging")).attempt.release.image.digest
     ask = staged.registry.manifest
 
     def lost(repository: str, reference: str) -> bytes | None:
@@ -492,16 +492,16 @@ def test_taking_back_needs_no_registry(
     monkeypatch.setattr(staged.registry, "manifest", lost)
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     assert staged.cluster.answers("classifier-staging") == before
 
 
 def test_a_cluster_is_looked_at_without_an_engine(staged: Application) -> None:
     """History, replicas and golden cases; nothing is started for them, and nothing written."""
-    staged.machine.running = False
-    assert pipeline.verify(staged.site("staging")).passed
-    assert pipeline.serving(staged.site("staging")).attempt.id == 1
-    assert (staged.machine.happened, staged.written) == ([], [])
+    staged.architecture.running = False
+    assert pipeline.verify(staged.context("staging")).passed
+    assert pipeline.current_rollout(staged.context("staging")).attempt.id == 1
+    assert (staged.architecture.happened, staged.written) == ([], [])
 
 
 @pytest.mark.parametrize(("environment", "replaced"), [("local", False), ("staging", True)])
@@ -512,18 +512,20 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
     replaced: bool,
 ) -> None:
     """Though nothing else is new: a node that pulls tomorrow shall not ask the old one. An engine has the image already."""
-    pipeline.release(application.site(environment))
-    before = {replica.name for replica in application.site(environment).view.replicas()}
+    pipeline.release(application.context(environment))
+    before = {replica.name for replica in application.context(environment).view.replicas()}
     configure(monkeypatch, environment, registry="far.example")
-    done = pipeline.release(application.site(environment))
+    done = pipeline.release(application.context(environment))
     assert done.changed
     assert done.rollout.attempt.release.repository == "far.example/classifier"
     assert done.rollout.attempt.release.image.digest in application.far.manifests["classifier"]
     assert (
-        before.isdisjoint(replica.name for replica in application.site(environment).view.replicas())
+        before.isdisjoint(
+            replica.name for replica in application.context(environment).view.replicas()
+        )
         is replaced
     )
-    assert not pipeline.release(application.site(environment)).changed
+    assert not pipeline.release(application.context(environment)).changed
 
 
 def at_write(number: int) -> Callable[[str], bool]:
@@ -549,17 +551,17 @@ def test_the_next_deployer_makes_up_for_a_killed_one(
         proven = staged.cluster.answers("classifier-staging")
         staged.publish(str(writes + 2))
         with mortal(staged, "staging", at_write(writes)), suppress(Killed):
-            pipeline.release(staged.site("staging"))
+            pipeline.release(staged.context("staging"))
             break
         assert staged.cluster.answers("classifier-staging")
         assert len(staged.cluster.answers("classifier-staging") - proven) <= 1
-        done = pipeline.release(staged.site("staging")).rollout.attempt.release.image
+        done = pipeline.release(staged.context("staging")).rollout.attempt.release.image
         assert done.layer.model.version == str(writes + 2)
-        assert [replica.image for replica in staged.site("staging").view.replicas()] == [
+        assert [replica.image for replica in staged.context("staging").view.replicas()] == [
             done.digest
         ] * 2
         assert staged.cluster.answers("classifier-staging") == {done.digest}
-        assert not pipeline.release(staged.site("staging")).changed
+        assert not pipeline.release(staged.context("staging")).changed
     assert writes > 8
 
 
@@ -568,7 +570,7 @@ def test_the_next_deployer_makes_up_for_a_killed_one(
 
 def no_context(application: Application) -> None:
     """No kubeconfig knows the cluster."""
-    application.machine.clusters.clear()
+    application.architecture.clusters.clear()
 
 
 def no_answer(application: Application) -> None:
@@ -595,21 +597,21 @@ def no_namespace(application: Application) -> None:
     application.cluster.missing = True
 
 
-def release_there(application: Application) -> pipeline.Released:
+def release_there(application: Application) -> pipeline.ReleaseResult:
     """A new model and new code, from a machine whose engine is not started yet."""
-    application.machine.running = False
-    return pipeline.release(application.site("staging"))
+    application.architecture.running = False
+    return pipeline.release(application.context("staging"))
 
 
-def promote_there(application: Application) -> pipeline.Released:
+def promote_there(application: Application) -> pipeline.ReleaseResult:
     """What serves here, to a registry that does not have it."""
-    return promotion.promote(application.site("production"), application.site("local"))
+    return promotion.promote(application.context("production"), application.context("local"))
 
 
-def roll_back_there(application: Application) -> pipeline.Released:
+def roll_back_there(application: Application) -> pipeline.ReleaseResult:
     """From a machine whose engine, and with it the registry, is not started yet."""
-    application.machine.running = False
-    return pipeline.rollback(application.site("staging"), None, None)
+    application.architecture.running = False
+    return pipeline.rollback(application.context("staging"), None, None)
 
 
 @pytest.mark.parametrize("ask", [release_there, promote_there, roll_back_there])
@@ -626,7 +628,7 @@ def roll_back_there(application: Application) -> pipeline.Released:
 def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
     released: Application,
     monkeypatch: pytest.MonkeyPatch,
-    ask: Callable[[Application], pipeline.Released],
+    ask: Callable[[Application], pipeline.ReleaseResult],
     spoil: Callable[[Application], None],
     error: type[ClusterError],
 ) -> None:
@@ -644,8 +646,8 @@ def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
 
 def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Application) -> None:
     """And none for a release to an engine."""
-    pipeline.release(released.site("local"))
-    assert released.machine.reached == []
-    pipeline.release(released.site("staging"))
+    pipeline.release(released.context("local"))
+    assert released.architecture.reached == []
+    pipeline.release(released.context("staging"))
     assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
     assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)

@@ -8,14 +8,14 @@ import pytest
 
 from deploy import pipeline
 from deploy.errors import ClusterUnknown, ModelUnknown, NamespaceMissing, SourceUnreadable
-from deploy.plan import Step, plan
+from deploy.plan import Step, make_plan
 from deploy.settings.reading import DEBIAN
 from tests.fakes.application import PIPELINE, Application
 
 
 def steps(application: Application, version: str = "latest") -> dict[str, Step]:
     """The plan's steps by stage."""
-    return {step.stage: step for step in plan(application.site(), version)}
+    return {step.stage: step for step in make_plan(application.context(), version)}
 
 
 def runs(application: Application) -> list[str]:
@@ -62,7 +62,7 @@ def test_new_code_is_built_and_told_by_its_file(released: Application) -> None:
 def test_what_the_registry_lacks_is_counted(released: Application) -> None:
     """Where the image is known already, what a push would move is known as well."""
     released.publish("2", size=40_000)
-    site = released.site()
+    site = released.context()
     layer = pipeline.fetch(site, "latest")
     step = steps(released)["push"]
     assert step.runs
@@ -75,7 +75,7 @@ def test_what_the_registry_lacks_is_counted(released: Application) -> None:
 
 def test_what_serves_no_more_is_released_again(released: Application) -> None:
     """The image is the same, but a replica is gone."""
-    released.engine.stop(released.site().view.replicas()[0].name, 0)
+    released.engine.stop(released.context().view.replicas()[0].name, 0)
     found = steps(released)
     assert found["deploy"].runs
     assert found["deploy"].why == "release 1 is not as the settings and manifests say"
@@ -84,8 +84,8 @@ def test_what_serves_no_more_is_released_again(released: Application) -> None:
 
 def test_a_machine_without_an_engine_is_told_what_up_would_do(application: Application) -> None:
     """The rest of the plan is made all the same."""
-    application.machine.running = False
-    found = plan(application.site())
+    application.architecture.running = False
+    found = make_plan(application.context())
     assert (found[0].stage, found[0].runs) == ("up", True)
     assert found[0].why.startswith("container engine is missing")
     assert [step.stage for step in found if step.stage != "up"] == [
@@ -101,7 +101,7 @@ def test_a_registry_that_is_not_up_yet_is_not_asked(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One on this machine will be started by the release."""
-    site = application.site()
+    site = application.context()
     pipeline.build(site)
     pipeline.fetch(site, "latest")
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY", "127.0.0.1:5000")
@@ -121,14 +121,14 @@ def test_an_empty_store_will_get_the_sample(application: Application) -> None:
 def test_a_model_that_is_not_published_is_no_plan(application: Application) -> None:
     """What would stop a release stops its plan."""
     with pytest.raises(ModelUnknown):
-        plan(application.site(), "7")
+        make_plan(application.context(), "7")
 
 
 def test_code_that_cannot_be_read_is_no_plan(application: Application) -> None:
     """Nor can a release be made of files that are not there."""
     (application.folder / "Dockerfile").unlink()
     with pytest.raises(SourceUnreadable):
-        plan(application.site())
+        make_plan(application.context())
 
 
 def nothing(_: Application) -> None:
@@ -147,12 +147,12 @@ def new_code(application: Application) -> None:
 
 def no_engine(application: Application) -> None:
     """Stops the engine."""
-    application.machine.running = False
+    application.architecture.running = False
 
 
 def lost_replica(application: Application) -> None:
     """Ends a replica."""
-    application.engine.stop(application.site().view.replicas()[0].name, 0)
+    application.engine.stop(application.context().view.replicas()[0].name, 0)
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_replica])
@@ -163,7 +163,7 @@ def test_planning_changes_nothing(
     change(released)
     released.trials.tried.clear()
     before = released.state()
-    plan(released.site())
+    make_plan(released.context())
     assert released.state() == before
     assert released.trials.tried == []
 
@@ -175,7 +175,7 @@ def test_planning_a_first_release_changes_nothing(
     """Not on a machine to which nothing was released, either."""
     change(application)
     before = application.state()
-    plan(application.site())
+    make_plan(application.context())
     assert application.state() == before
 
 
@@ -225,7 +225,7 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
     application: Application, monkeypatch: pytest.MonkeyPatch, environment: str
 ) -> None:
     """As the release will do it."""
-    pipeline.release(application.site(environment))
+    pipeline.release(application.context(environment))
     application.environment = environment
     monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__{environment.upper()}__REGISTRY", "far.example")
     assert [stage for stage in runs(application) if stage in ("push", "deploy")] == [
@@ -236,16 +236,16 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
 
 def test_a_cluster_that_cannot_be_asked_is_no_plan(on_cluster: Application) -> None:
     """What serves there is what the plan goes by, so that it is asked before a store is looked into."""
-    on_cluster.machine.clusters.clear()
+    on_cluster.architecture.clusters.clear()
     with pytest.raises(ClusterUnknown):
-        plan(on_cluster.site(), "7")
+        make_plan(on_cluster.context(), "7")
 
 
 def test_a_namespace_that_is_missing_is_no_plan(on_cluster: Application) -> None:
     """A release there could not start, and `up` does not make one."""
     on_cluster.cluster.missing = True
     with pytest.raises(NamespaceMissing):
-        plan(on_cluster.site(), "7")
+        make_plan(on_cluster.context(), "7")
 
 
 def test_a_cluster_is_planned_for_by_its_own_kubeconfig(
@@ -253,16 +253,16 @@ def test_a_cluster_is_planned_for_by_its_own_kubeconfig(
 ) -> None:
     """Which is found from the application's folder, whoever asks."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
-    on_cluster.machine.reached.clear()
-    plan(on_cluster.site())
-    assert {kubeconfig for kubeconfig, _, _ in on_cluster.machine.reached} == {
+    on_cluster.architecture.reached.clear()
+    make_plan(on_cluster.context())
+    assert {kubeconfig for kubeconfig, _, _ in on_cluster.architecture.reached} == {
         str(on_cluster.folder / "keys/shop.yaml")
     }
 
 
 def lost_pod(application: Application) -> None:
     """Ends a replica on the cluster."""
-    application.cluster.lose(application.site().view.replicas()[0].name)
+    application.cluster.lose(application.context().view.replicas()[0].name)
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_pod])
@@ -272,6 +272,6 @@ def test_planning_for_a_cluster_changes_nothing(
     """It is asked, and nothing is written; not even a lock is taken."""
     change(on_cluster)
     before = on_cluster.state()
-    plan(on_cluster.site())
+    make_plan(on_cluster.context())
     assert on_cluster.state() == before
     assert on_cluster.written == []

@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from deploy import progress
-from deploy.progress import Bars, Display, Lines, Quiet, seconds, size
+from deploy.progress import Bars, Display, Lines, Quiet, format_seconds, format_size
 from tests.fakes.display import Noted
 
 
@@ -31,7 +31,7 @@ from tests.fakes.display import Noted
 )
 def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
     """With one digit after the point where it says something."""
-    assert size(count) == shown
+    assert format_size(count) == shown
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
 )
 def test_durations_are_told_as_people_do(duration: float, shown: str) -> None:
     """The longer, the coarser."""
-    assert seconds(duration) == shown
+    assert format_seconds(duration) == shown
 
 
 class Clock:
@@ -105,7 +105,7 @@ def test_notes_are_told_when_nothing_was_for_a_while(clock: Clock) -> None:
     lines = Lines(stream)
     for _ in range(12):
         clock.now += 1
-        lines.note(f"waiting at {clock.now:.0f}")
+        lines.report(f"waiting at {clock.now:.0f}")
     assert stream.getvalue().splitlines() == ["    waiting at 1006", "    waiting at 1012"]
 
 
@@ -135,8 +135,8 @@ def test_a_note_on_a_terminal_takes_the_place_of_the_last(
     """It stays on one line, whatever its length and the terminal's; what a build prints to move the cursor does not move this one."""
     with contextlib.closing(Terminal(columns)) as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
-        Bars().note("x" * 300)
-        Bars().note("two\tlines\n\x1b[2Aof\x07 a build")
+        Bars().report("x" * 300)
+        Bars().report("two\tlines\n\x1b[2Aof\x07 a build")
         shown = terminal.getvalue()
     assert shown.startswith("\r\x1b[K")
     assert shown.endswith("\r")
@@ -150,7 +150,7 @@ def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(
     """Eighty columns."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    Bars().note("x" * 300)
+    Bars().report("x" * 300)
     assert stream.getvalue().count("x") == 75
 
 
@@ -167,18 +167,18 @@ def test_stages_report_to_the_display_of_whoever_runs_them() -> None:
     """The innermost counts, also after an error; outside of all, nothing is shown."""
     outer = Noted()
     inner = Noted()
-    with progress.shown_on(outer):
-        progress.note("one")
-        with pytest.raises(KeyError), progress.shown_on(inner):
+    with progress.use_display(outer):
+        progress.report("one")
+        with pytest.raises(KeyError), progress.use_display(inner):
             raise KeyError
-        progress.note("two")
-    progress.note("three")
+        progress.report("two")
+    progress.report("three")
     assert (outer.notes, inner.notes) == (["one", "two"], [])
 
 
 @pytest.mark.parametrize("display", [Quiet(), Lines(io.StringIO()), Bars()])
 def test_every_display_hands_counts_on(display: Display) -> None:
     """A stage need not know which it has."""
-    with progress.shown_on(display), progress.track("pushing", 10) as advance:
+    with progress.use_display(display), progress.track("pushing", 10) as advance:
         advance(10)
         advance(-10)

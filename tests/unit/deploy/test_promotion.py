@@ -17,9 +17,9 @@ from deploy.errors import (
     RolloutLocked,
     SettingsInvalid,
 )
-from deploy.machine.process import Owner
+from deploy.machine.process import ProcessId
 from deploy.records import Rollout
-from deploy.targets.kubernetes.render import SIDE
+from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.application import Application
 from tests.fakes.deployers import Deployer, is_held
 from tests.fakes.registry import Meanwhile
@@ -38,14 +38,14 @@ def configure(monkeypatch: pytest.MonkeyPatch, environment: str, **keys: object)
 
 def promoted(
     application: Application, to: str = "production", source: str = "staging"
-) -> pipeline.Released:
+) -> pipeline.ReleaseResult:
     """Ships what serves in one environment to another."""
-    return promotion.promote(application.site(to), application.site(source))
+    return promotion.promote(application.context(to), application.context(source))
 
 
 def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
     """To the other environment's own registry; nothing is built, tried or fetched."""
-    first = pipeline.serving(staged.site("staging")).attempt.release
+    first = pipeline.current_rollout(staged.context("staging")).attempt.release
     done = promoted(staged)
     release = done.rollout.attempt.release
     assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (
@@ -71,12 +71,12 @@ def test_a_promotion_needs_two_registries_and_a_cluster_only(
     staged: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """No engine, no source, and nothing in the cache."""
-    staged.machine.running = False
-    staged.machine.programs.clear()
+    staged.architecture.running = False
+    staged.architecture.programs.clear()
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     (staged.folder / "Dockerfile").unlink()
     assert promoted(staged).changed
-    assert staged.machine.happened == []
+    assert staged.architecture.happened == []
 
 
 def test_promoting_again_changes_nothing(staged: Application) -> None:
@@ -122,7 +122,7 @@ def test_what_the_registry_lost_is_not_promoted(
     """Not even to an environment that shares the repository: its nodes could not pull it."""
     if shared:
         configure(monkeypatch, "production", registry="registry.example", repository="classifier")
-    release = pipeline.serving(staged.site("staging")).attempt.release
+    release = pipeline.current_rollout(staged.context("staging")).attempt.release
     staged.registry.manifests[REPOSITORY].pop(release.image.digest)
     with pytest.raises(RegistryNotFound) as caught:
         promoted(staged)
@@ -132,11 +132,11 @@ def test_what_the_registry_lost_is_not_promoted(
 
 def test_what_was_proven_last_is_promoted(staged: Application) -> None:
     """Not what was tried after it and taken back."""
-    first = pipeline.serving(staged.site("staging")).attempt.release.image
+    first = pipeline.current_rollout(staged.context("staging")).attempt.release.image
     staged.publish("2")
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     assert promoted(staged).rollout.attempt.release.image == first
 
 
@@ -145,16 +145,16 @@ def test_a_promotion_that_fails_its_proof_is_taken_back(staged: Application) -> 
     promoted(staged)
     before = staged.cluster.answers("classifier-production")
     staged.publish("2")
-    pipeline.release(staged.site("staging"))
+    pipeline.release(staged.context("staging"))
     staged.play.wrong[PRODUCTION] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         promoted(staged)
     assert staged.cluster.answers("classifier-production") == before
-    assert [item.outcome for item in staged.site("production").view.history()] == [
+    assert [item.outcome for item in staged.context("production").view.history()] == [
         "succeeded",
         "undone",
     ]
-    assert pipeline.serving(staged.site("staging")).attempt.id == 2
+    assert pipeline.current_rollout(staged.context("staging")).attempt.id == 2
 
 
 def test_a_promotion_does_not_take_back_what_came_after_it_was_decided(staged: Application) -> None:
@@ -162,14 +162,14 @@ def test_a_promotion_does_not_take_back_what_came_after_it_was_decided(staged: A
 
     def newer() -> None:
         staged.publish("2")
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
         promoted(staged)
 
-    source = staged.site("staging")
+    source = staged.context("staging")
     source.registry = Meanwhile(staged.registry, newer)
     with pytest.raises(RolloutLocked, match="release 1"):
-        promotion.promote(staged.site("production"), source)
-    history = staged.site("production").view.history()
+        promotion.promote(staged.context("production"), source)
+    history = staged.context("production").view.history()
     assert [item.attempt.release.image.layer.model.version for item in history] == ["2"]
 
 
@@ -177,10 +177,12 @@ def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
     """As any other release."""
     first = promoted(staged).rollout.attempt.release
     staged.publish("2")
-    pipeline.release(staged.site("staging"))
+    pipeline.release(staged.context("staging"))
     promoted(staged)
-    assert pipeline.rollback(staged.site("production"), None, None).rollout.attempt.release == first
-    assert [item.attempt.trigger for item in staged.site("production").view.history()] == [
+    assert (
+        pipeline.rollback(staged.context("production"), None, None).rollout.attempt.release == first
+    )
+    assert [item.attempt.trigger for item in staged.context("production").view.history()] == [
         "promote",
         "promote",
         "rollback",
@@ -189,7 +191,7 @@ def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
 
 def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Application) -> None:
     """From the engine's environment, whose registry they share."""
-    first = pipeline.serving(released.site("local")).attempt.release
+    first = pipeline.current_rollout(released.context("local")).attempt.release
     done = promoted(released, "staging", "local")
     assert done.rollout.attempt.release == first
     assert released.cluster.answers("classifier-staging") == {first.image.digest}
@@ -200,8 +202,8 @@ def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application
     """To look at a release of the cluster where it can be debugged."""
     done = promoted(staged, "local", "staging")
     assert (done.verdict.url, done.rollout.attempt.trigger) == (DOOR, "promote")
-    assert staged.site("local").view.serves(
-        pipeline.serving(staged.site("staging")).attempt.release
+    assert staged.context("local").view.serves(
+        pipeline.current_rollout(staged.context("staging")).attempt.release
     )
 
 
@@ -209,13 +211,13 @@ def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) ->
     """Who is at work in the other environment is told, and that environment is left as it is."""
     promoted(staged)
     staged.publish("2")
-    pipeline.release(staged.site("staging"))
+    pipeline.release(staged.context("staging"))
     lease = staged.cluster.objects.get("Lease", "classifier-production-deployer")
     assert lease
-    lease["spec"]["holderIdentity"] = str(Owner("grace", "elsewhere", 7, "1"))
+    lease["spec"]["holderIdentity"] = str(ProcessId("grace", "elsewhere", 7, "1"))
     with pytest.raises(RolloutLocked, match=r"grace on elsewhere \(process 7\)"):
         promoted(staged)
-    assert len(staged.site("production").view.history()) == 1
+    assert len(staged.context("production").view.history()) == 1
 
 
 def test_a_release_from_a_ci_run_is_remembered_with_its_address(
@@ -225,18 +227,21 @@ def test_a_release_from_a_ci_run_is_remembered_with_its_address(
     monkeypatch.setenv("CI_PIPELINE_URL", "https://ci.example/pipelines/7")
     promoted(staged)
     assert (
-        pipeline.serving(staged.site("production")).attempt.run == "https://ci.example/pipelines/7"
+        pipeline.current_rollout(staged.context("production")).attempt.run
+        == "https://ci.example/pipelines/7"
     )
-    assert pipeline.serving(staged.site("staging")).attempt.run == ""
+    assert pipeline.current_rollout(staged.context("staging")).attempt.run == ""
 
 
 # --- canaries
 
 
-def wait(application: Application, monkeypatch: pytest.MonkeyPatch) -> Deployer[pipeline.Released]:
+def wait(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> Deployer[pipeline.ReleaseResult]:
     """A deployer that holds a canary, and for whom others wait."""
     configure(monkeypatch, "staging", lock_wait=60)
-    deployer = Deployer(application, lambda: pipeline.release(application.site()))
+    deployer = Deployer(application, lambda: pipeline.release(application.context()))
     deployer.until(lambda: is_held(application))
     return deployer
 
@@ -245,7 +250,7 @@ def serving(application: Application) -> list[str]:
     """The versions of the models that answer."""
     known = {
         item.attempt.release.image.digest: item.attempt.release.image.layer.model.version
-        for item in application.site().view.history()
+        for item in application.context().view.history()
     }
     return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
 
@@ -256,8 +261,8 @@ def test_a_canary_is_promoted_by_its_deployer(
     """It is told so by whoever asks, who hears what came of it; the history has one attempt."""
     deployer = wait(trying, monkeypatch)
     assert serving(trying) == ["1", "2"]
-    done = promotion.promote_canary(trying.site())
-    assert deployer.outcome().rollout == done == trying.site().view.history()[-1]
+    done = promotion.promote_canary(trying.context())
+    assert deployer.outcome().rollout == done == trying.context().view.history()[-1]
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "succeeded", ["2"])
 
 
@@ -267,7 +272,7 @@ def test_a_canary_is_given_up_by_its_deployer(
     """Which fails with the name of who wanted that; the previous release serves alone."""
     deployer = wait(trying, monkeypatch)
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
-    done = promotion.abort(trying.site())
+    done = promotion.abort(trying.context())
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "undone", ["1"])
     with pytest.raises(CanaryAborted, match="ada gave the canary up"):
         deployer.outcome()
@@ -280,7 +285,7 @@ def test_whoever_cannot_wait_is_told_that_the_deployer_knows(
     deployer = wait(trying, monkeypatch)
     configure(monkeypatch, "staging", lock_wait=0)
     with pytest.raises(RolloutLocked, match="it was told to promote") as caught:
-        promotion.promote_canary(trying.site())
+        promotion.promote_canary(trying.context())
     assert "invoke status" in caught.value.next
     assert deployer.outcome().rollout.succeeded
     assert serving(trying) == ["2"]
@@ -291,11 +296,11 @@ def test_a_canary_that_fails_while_it_takes_over_is_no_success(
 ) -> None:
     """Whoever promoted it hears why it was taken back."""
     deployer = wait(trying, monkeypatch)
-    trying.cluster.world.room = len(trying.site().view.replicas())
+    trying.cluster.world.room = len(trying.context().view.replicas())
     with pytest.raises(
         CanaryAborted, match="the canary was taken back: no node can take a replica"
     ):
-        promotion.promote_canary(trying.site())
+        promotion.promote_canary(trying.context())
     with pytest.raises(RolloutFailed):
         deployer.outcome()
     assert serving(trying) == ["1"]
@@ -309,13 +314,13 @@ def test_a_canary_that_has_taken_over_is_not_given_up(
     deployer = wait(trying, monkeypatch)
 
     def grows() -> bool:
-        return sum(replica.image == held for replica in trying.site().view.replicas()) == 2
+        return sum(replica.image == held for replica in trying.context().view.replicas()) == 2
 
-    held = trying.site().on_cluster.canary()
+    held = trying.context().on_cluster.canary()
     deployer.until(grows)
     assert is_held(trying)
     with pytest.raises(ReleaseUnknown, match="taken over already") as caught:
-        promotion.abort(trying.site())
+        promotion.abort(trying.context())
     assert "rollback" in caught.value.next
     assert deployer.outcome().rollout.succeeded
 
@@ -323,14 +328,14 @@ def test_a_canary_that_has_taken_over_is_not_given_up(
 def test_a_canary_without_a_deployer_is_promoted_by_whoever_asks(orphaned: Application) -> None:
     """It is not held again, nor tried; the front door proves it."""
     assert serving(orphaned) == ["1", "2"]
-    done = promotion.promote_canary(orphaned.site())
+    done = promotion.promote_canary(orphaned.context())
     assert (done.attempt.id, done.outcome, done.attempt.trigger, serving(orphaned)) == (
         3,
         "succeeded",
         "release",
         ["2"],
     )
-    assert [item.outcome for item in orphaned.site().view.history()] == [
+    assert [item.outcome for item in orphaned.context().view.history()] == [
         "succeeded",
         "unfinished",
         "succeeded",
@@ -342,17 +347,17 @@ def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(
     orphaned: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From any machine with access to the cluster alone."""
-    orphaned.machine.running = False
+    orphaned.architecture.running = False
     orphaned.registry.manifests.clear()
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
-    done = promotion.abort(orphaned.site())
+    done = promotion.abort(orphaned.context())
     assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
         2,
         "undone",
         "given up by ada",
     )
     assert serving(orphaned) == ["1"]
-    assert {replica.state for replica in orphaned.site().view.replicas()} == {"serving"}
+    assert {replica.state for replica in orphaned.context().view.replicas()} == {"serving"}
 
 
 def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(
@@ -361,7 +366,7 @@ def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(
     """To promote it is not to trust it."""
     orphaned.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        promotion.promote_canary(orphaned.site())
+        promotion.promote_canary(orphaned.context())
     assert serving(orphaned) == ["1"]
 
 
@@ -372,10 +377,10 @@ def test_a_canary_is_not_promoted_with_settings_that_it_was_not_tried_with(
     with monkeypatch.context() as stale:
         configure(stale, "staging", service="NodePort")
         with pytest.raises(SettingsInvalid, match="other settings or manifests") as caught:
-            promotion.promote_canary(orphaned.site())
+            promotion.promote_canary(orphaned.context())
     assert "nothing was changed" in caught.value.next
     assert serving(orphaned) == ["1", "2"]
-    assert promotion.promote_canary(orphaned.site()).succeeded
+    assert promotion.promote_canary(orphaned.context()).succeeded
 
 
 def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(
@@ -384,9 +389,9 @@ def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(
     """Requests go back to what was proven before a third model is tried."""
     configure(monkeypatch, "staging", canary__seconds=3)
     orphaned.publish("3")
-    pipeline.release(orphaned.site())
+    pipeline.release(orphaned.context())
     assert serving(orphaned) == ["3"]
-    assert [item.outcome for item in orphaned.site().view.history()] == [
+    assert [item.outcome for item in orphaned.context().view.history()] == [
         "succeeded",
         "unfinished",
         "succeeded",
@@ -401,10 +406,10 @@ def test_where_no_canary_is_held_none_can_be_decided_on(application: Application
     """Neither before a first release nor when one serves; nothing is written."""
     for releases in range(2):
         with pytest.raises(ReleaseUnknown, match="no canary is held"):
-            ask(application.site("staging"))
+            ask(application.context("staging"))
         assert application.written == []
         if not releases:
-            pipeline.release(application.site("staging"))
+            pipeline.release(application.context("staging"))
             application.forget()
 
 
@@ -415,18 +420,18 @@ def test_what_stands_by_is_no_canary(
     """Though somebody has sent requests to both sides by hand: its attempt has ended long ago."""
     configure(monkeypatch, "staging", strategy="blue-green")
     staged.publish("2")
-    pipeline.release(staged.site("staging"))
+    pipeline.release(staged.context("staging"))
     service = staged.cluster.objects.get("Service", "classifier-staging")
     assert service
-    del service["spec"]["selector"][SIDE]
-    assert staged.site("staging").on_cluster.canary()
+    del service["spec"]["selector"][TRACK_LABEL]
+    assert staged.context("staging").on_cluster.canary()
     with pytest.raises(ReleaseUnknown, match="no canary is held"):
-        ask(staged.site("staging"))
+        ask(staged.context("staging"))
 
 
 @pytest.mark.parametrize("ask", [promotion.promote_canary, promotion.abort])
 def test_there_are_no_canaries_on_one_machine(released: Application, ask: Ask) -> None:
     """The setting to change is named."""
     with pytest.raises(SettingsInvalid) as caught:
-        ask(released.site("local"))
+        ask(released.context("local"))
     assert caught.value.on == "[environments.local] target"

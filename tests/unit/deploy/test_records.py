@@ -132,9 +132,9 @@ def test_a_model_has_a_plain_name_a_plain_version_and_a_whole_digest(
 def test_what_a_cache_forgot_or_damaged_is_not_recalled() -> None:
     """A record that is missing, cut off, or of another version of the suite is made anew, not stumbled over."""
     text = MODEL.to_json()
-    assert Model.recalled(text) == MODEL
+    assert Model.from_cache(text) == MODEL
     assert [
-        Model.recalled(damaged)
+        Model.from_cache(damaged)
         for damaged in (None, "", text[:-3], "{}", text.replace("name", "title"))
     ] == [None] * 5
 
@@ -181,7 +181,7 @@ def test_an_attempt_that_was_written_down_before_runs_were_is_still_read() -> No
     """A history outlives the versions of the suite."""
     fields = ATTEMPT.model_dump(mode="json")
     del fields["run"]
-    assert Attempt.recalled(json.dumps(fields)) == ATTEMPT
+    assert Attempt.from_cache(json.dumps(fields)) == ATTEMPT
     assert (
         Attempt.from_json(ATTEMPT.model_copy(update={"run": "https://ci.example/7"}).to_json()).run
         == "https://ci.example/7"

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from deploy import smoke
-from deploy.cache import Blobs
-from deploy.clients.docker.container import Trial
+from deploy.cache import Cache
+from deploy.clients.docker.container import ThrowawayContainer
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import EngineFailed, SmokeFailed
 from deploy.image import join as image
@@ -55,7 +55,7 @@ def laid_out(files: Mapping[str, bytes]) -> Found:
         listed["size"],
         image.MANIFEST_TYPE,
     )
-    config, layers, _ = image.parts(manifest)
+    config, layers, _ = image.parse_manifest(manifest)
     tag = listed["annotations"]["io.containerd.image.name"]
     assert tag.endswith(f":{listed['annotations']['org.opencontainers.image.ref.name']}")
     return Found(
@@ -161,15 +161,15 @@ def nothing(item: Descriptor) -> None:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
-def joined(blobs: Blobs) -> Image:
+def joined(cache: Cache) -> Image:
     """An image of base, libraries, weights and code."""
-    return image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+    return image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
 
 
 # --- loading
@@ -189,72 +189,72 @@ def joined(blobs: Blobs) -> Image:
     ],
 )
 def test_only_layers_that_the_engine_lacks_are_sent(
-    blobs: Blobs, joined: Image, held: tuple[Held, ...], sent: list[bytes], reads: Reader
+    cache: Cache, joined: Image, held: tuple[Held, ...], sent: list[bytes], reads: Reader
 ) -> None:
     """It finds the others by the chain of all layers below them; a layer above another one is another to it."""
     engine = LoadingEngine(*held, reads=reads)
-    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert engine.loaded == [sent]
-    assert engine.images[told.id] == image.diff_ids(blobs.read(joined.config))
+    assert engine.images[told.id] == image.diff_ids(cache.read(joined.config))
     assert told.sent == sum(len(data) + (0 if data == WEIGHTS else 2) for data in sent)
 
 
-def test_an_image_is_known_by_what_the_engine_keeps(blobs: Blobs, joined: Image) -> None:
+def test_an_image_is_known_by_what_the_engine_keeps(cache: Cache, joined: Image) -> None:
     """By its config where that is layers, and by its manifest where it is OCI content."""
     for reads, known in ((saved, joined.config), (laid_out, joined.digest)):
         assert (
-            smoke.load(joined, as_engine(LoadingEngine(reads=reads)), blobs, lambda _: None).id
+            smoke.load(joined, as_engine(LoadingEngine(reads=reads)), cache, lambda _: None).id
             == known
         )
 
 
 @READERS
 def test_an_image_that_the_engine_holds_is_not_sent(
-    blobs: Blobs, joined: Image, reads: Reader
+    cache: Cache, joined: Image, reads: Reader
 ) -> None:
     """Not even its config."""
     engine = LoadingEngine(reads=reads)
-    first = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
-    assert smoke.load(joined, as_engine(engine), blobs, nothing) == (first.id, 0)
+    first = smoke.load(joined, as_engine(engine), cache, lambda _: None)
+    assert smoke.load(joined, as_engine(engine), cache, nothing) == (first.id, 0)
     assert len(engine.loaded) == 1
 
 
-def test_only_what_is_sent_is_brought_to_the_cache(blobs: Blobs, joined: Image) -> None:
+def test_only_what_is_sent_is_brought_to_the_cache(cache: Cache, joined: Image) -> None:
     """A layer that the engine holds already may be far away."""
-    _, layers, _ = image.parts(blobs.read(joined.digest))
-    data = {layer.digest: blobs.read(layer.digest) for layer in layers}
+    _, layers, _ = image.parse_manifest(cache.read(joined.digest))
+    data = {layer.digest: cache.read(layer.digest) for layer in layers}
     for layer in layers:
-        blobs.drop(layer.digest)
+        cache.drop(layer.digest)
     brought: list[str] = []
 
     def bring(item: Descriptor) -> None:
         brought.append(item.digest)
-        blobs.put(data[item.digest])
+        cache.put(data[item.digest])
 
-    smoke.load(joined, as_engine(LoadingEngine((BASE, LIBRARIES, b"old weights"))), blobs, bring)
+    smoke.load(joined, as_engine(LoadingEngine((BASE, LIBRARIES, b"old weights"))), cache, bring)
     assert brought == [layer.digest for layer in layers[2:]]
 
 
-def test_an_engine_that_takes_no_gaps_gets_the_whole_image(blobs: Blobs, joined: Image) -> None:
+def test_an_engine_that_takes_no_gaps_gets_the_whole_image(cache: Cache, joined: Image) -> None:
     """One that keeps images as OCI content may lack layers of an image that it holds; all bytes are told as sent."""
     engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, takes=False)
-    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
     assert told.sent == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
 
 
 def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another_way(
-    blobs: Blobs, joined: Image
+    cache: Cache, joined: Image
 ) -> None:
     """Else it would run, but be on no list of images."""
     engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, packs=True)
-    told = smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
     assert told.id == joined.digest
-    assert image.diff_ids(blobs.read(joined.config)) in list(engine.chains())
+    assert image.diff_ids(cache.read(joined.config)) in list(engine.chains())
 
 
-def test_an_engine_that_takes_nothing_is_told(blobs: Blobs, joined: Image) -> None:
+def test_an_engine_that_takes_nothing_is_told(cache: Cache, joined: Image) -> None:
     """The whole image is not sent twice."""
 
     class Refusing(LoadingEngine):
@@ -266,26 +266,26 @@ def test_an_engine_that_takes_nothing_is_told(blobs: Blobs, joined: Image) -> No
 
     engine = Refusing()
     with pytest.raises(EngineFailed, match="refused"):
-        smoke.load(joined, as_engine(Refusing(renames=True)), blobs, lambda _: None)
+        smoke.load(joined, as_engine(Refusing(renames=True)), cache, lambda _: None)
     with pytest.raises(EngineFailed, match="refused"):
-        smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+        smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert len(engine.loaded) == 1
 
 
-def test_an_engine_that_makes_another_image_of_it_is_told(blobs: Blobs, joined: Image) -> None:
+def test_an_engine_that_makes_another_image_of_it_is_told(cache: Cache, joined: Image) -> None:
     """What is tried must be exactly what was joined."""
     with pytest.raises(EngineFailed, match="another identity") as caught:
-        smoke.load(joined, as_engine(LoadingEngine(renames=True)), blobs, lambda _: None)
+        smoke.load(joined, as_engine(LoadingEngine(renames=True)), cache, lambda _: None)
     assert caught.value.on == joined.digest
 
 
 @READERS
 def test_a_loaded_image_has_a_name_that_people_recognise(
-    blobs: Blobs, joined: Image, reads: Reader
+    cache: Cache, joined: Image, reads: Reader
 ) -> None:
     """The application and the start of the digest."""
     engine = LoadingEngine(reads=reads)
-    smoke.load(joined, as_engine(engine), blobs, lambda _: None)
+    smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert engine.tags == [f"twinship/classifier:{joined.digest.removeprefix('sha256:')[:12]}"]
 
 
@@ -310,11 +310,11 @@ class FakeTrials:
         self.running = 0
 
     @contextmanager
-    def __call__(self, image: str, port: int) -> Iterator[Trial]:
+    def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
         self.tried.append((image, port))
         self.running += 1
         try:
-            yield Trial(url="http://trial", alive=self.lives, log=lambda: self.text)
+            yield ThrowawayContainer(url="http://trial", alive=self.lives, log=lambda: self.text)
         finally:
             self.running -= 1
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.kubernetes.auth import Access
+from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.errors import ClusterError
 from tests.integration.conftest import lacking
@@ -21,7 +21,7 @@ Kubectl = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def access() -> Access:
+def access() -> ApiServerAccess:
     """The way to a cluster."""
     if not os.environ.get("KUBECONFIG"):
         lacking(
@@ -29,7 +29,7 @@ def access() -> Access:
             "set KUBECONFIG to the path of a kubeconfig for a cluster that tests may use",
         )
     try:
-        found = Access("", "")
+        found = ApiServerAccess("", "")
         KubeCluster(found, "default").version()
     except ClusterError as error:
         lacking(str(error), error.next)
@@ -37,7 +37,7 @@ def access() -> Access:
 
 
 @pytest.fixture(scope="session")
-def kubectl(access: Access) -> Kubectl:
+def kubectl(access: ApiServerAccess) -> Kubectl:
     """Runs Kubernetes' own command line, as the administrator; its output."""
     found = shutil.which("kubectl")
     if found is None:
@@ -77,6 +77,6 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
 
 
 @pytest.fixture
-def real(access: Access, namespace: str) -> KubeCluster:
+def real(access: ApiServerAccess, namespace: str) -> KubeCluster:
     """A client of it."""
     return KubeCluster(access, namespace)

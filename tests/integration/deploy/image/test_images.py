@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 
 from deploy import smoke
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.protocol import held
+from deploy.clients.docker.protocol import find_image_id
 from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.upload import Opener
+from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
 from deploy.image import join as image
 from deploy.image import registry
-from deploy.machine import services as parts
+from deploy.machine import services
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
-from tests.integration.deploy.tiny import MOUNT, Builder, Tiny, cache
+from tests.integration.deploy.tiny import MOUNT, Builder, Tiny, local_cache
 
 pytestmark = pytest.mark.integration
 
@@ -39,7 +39,7 @@ class Counting(HttpRegistry):
         self.sent: dict[str, int] = {}
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
     ) -> None:
         def counted(count: int) -> None:
             self.sent[digest] = self.sent.get(digest, 0) + count
@@ -49,24 +49,24 @@ class Counting(HttpRegistry):
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return cache(tmp_path)
+    return local_cache(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def base(engine: DockerEngine) -> str:
     """The image that applications are built from."""
     try:
-        return parts.base(engine, Settings.read(ROOT, {}).image)
+        return services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
 
 
 @pytest.fixture
-def tiny(engine: DockerEngine, base: str, blobs: Blobs) -> Iterator[Tiny]:
+def tiny(engine: DockerEngine, base: str, cache: Cache) -> Iterator[Tiny]:
     """A tiny application."""
-    made = Tiny(engine, base, blobs)
+    made = Tiny(engine, base, cache)
     yield made
     made.remove()
 
@@ -90,18 +90,18 @@ def builder(
     """Each of the two builders of an engine."""
     if request.param == "classic":
         return engine.build
-    if buildkit.command() is None:
+    if buildkit.find_command() is None:
         # A distribution's own client may have BuildKit where a newer one, first on the path, has it as a plug-in only.
         monkeypatch.setenv("PATH", "/usr/bin", prepend=":")
-    if buildkit.command() is None:
+    if buildkit.find_command() is None:
         lacking("the docker command line has no BuildKit", "install docker-buildx")
     return buildkit.build
 
 
-def push(made: Image, repository: str, remote: HttpRegistry, blobs: Blobs, *elsewhere: str) -> str:
+def push(made: Image, repository: str, remote: HttpRegistry, cache: Cache, *elsewhere: str) -> str:
     """Pushes an image; returns what is deployed of it."""
     return registry.push(
-        made, repository, remote, blobs, mount=MOUNT, elsewhere=elsewhere
+        made, repository, remote, cache, mount=MOUNT, elsewhere=elsewhere
     ).reference
 
 
@@ -112,24 +112,24 @@ def pull(reference: str, tiny: Tiny) -> None:
 
 
 def test_an_image_runs_as_it_was_joined(
-    tiny: Tiny, builder: Builder, remote: Counting, repository: str, blobs: Blobs
+    tiny: Tiny, builder: Builder, remote: Counting, repository: str, cache: Cache
 ) -> None:
     """Whichever builder made the application: pulled by its digest it is the joined image, with the model below the code."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, blobs)
-    reference = push(made, repository, remote, blobs)
+    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
+    reference = push(made, repository, remote, cache)
     assert reference == f"{remote.host}/{repository}@{made.digest}"
     pull(reference, tiny)
-    assert tiny.engine.image_id(reference) == held(tiny.engine, made)
-    ids = image.diff_ids(blobs.read(made.config))
+    assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, made)
+    ids = image.diff_ids(cache.read(made.config))
     assert tiny.engine.diff_ids(reference) == ids
     assert ids.index(made.layer.digest) == len(ids) - 2
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"
 
 
-def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, blobs: Blobs) -> None:
+def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, cache: Cache) -> None:
     """User, command, folder and environment come through, whichever builder wrote them."""
-    made = image.join(tiny.app(builder), tiny.model(), MOUNT, blobs)
-    run = json.loads(blobs.read(made.config))["config"]
+    made = image.join(tiny.app(builder), tiny.model(), MOUNT, cache)
+    run = json.loads(cache.read(made.config))["config"]
     assert (run["User"], run["Cmd"], run["WorkingDir"]) == (
         "10001:10001",
         ["perl", "serve.pl"],
@@ -140,62 +140,62 @@ def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, blobs: Bl
 
 
 def test_an_image_is_loaded_without_the_layers_of_its_build(
-    tiny: Tiny, builder: Builder, blobs: Blobs
+    tiny: Tiny, builder: Builder, cache: Cache
 ) -> None:
     """The engine that built the application gets model and code, and runs exactly the joined image."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, blobs)
+    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
 
     def bring(item: Descriptor) -> None:
-        assert blobs.has(item.digest, item.size)
+        assert cache.has(item.digest, item.size)
 
-    _, layers, _ = image.parts(blobs.read(made.digest))
-    loaded = smoke.load(made, tiny.engine, blobs, bring)
+    _, layers, _ = image.parse_manifest(cache.read(made.digest))
+    loaded = smoke.load(made, tiny.engine, cache, bring)
     assert loaded.sent == sum(item.size for item in layers[-2:])
-    assert smoke.load(made, tiny.engine, blobs, bring) == (loaded.id, 0)
+    assert smoke.load(made, tiny.engine, cache, bring) == (loaded.id, 0)
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"
 
 
-def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, blobs: Blobs) -> None:
+def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, cache: Cache) -> None:
     """The layers of the second build are those of the first, by their digests."""
     first = tiny.app()
     second = tiny.app()
     assert (
-        image.parts(blobs.read(first.manifest.digest))[1]
-        == image.parts(blobs.read(second.manifest.digest))[1]
+        image.parse_manifest(cache.read(first.manifest.digest))[1]
+        == image.parse_manifest(cache.read(second.manifest.digest))[1]
     )
 
 
-def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, blobs: Blobs) -> None:
+def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, cache: Cache) -> None:
     """Each blob goes over once, whole; the second push sends nothing, and into another repository neither."""
-    made = image.join(tiny.app(), tiny.model(), MOUNT, blobs)
-    push(made, repository, remote, blobs)
-    assert all(blobs.has(digest, count) for digest, count in remote.sent.items())
-    _, layers, _ = image.parts(blobs.read(made.digest))
+    made = image.join(tiny.app(), tiny.model(), MOUNT, cache)
+    push(made, repository, remote, cache)
+    assert all(cache.has(digest, count) for digest, count in remote.sent.items())
+    _, layers, _ = image.parse_manifest(cache.read(made.digest))
     assert {item.digest for item in layers} <= remote.sent.keys()
     remote.sent.clear()
-    push(made, repository, remote, blobs)
-    push(made, f"{repository}-production", remote, blobs, repository)
+    push(made, repository, remote, cache)
+    push(made, f"{repository}-production", remote, cache, repository)
     assert not remote.sent
-    assert remote.manifest(f"{repository}-production", made.digest) == blobs.read(made.digest)
+    assert remote.manifest(f"{repository}-production", made.digest) == cache.read(made.digest)
 
 
 def test_new_code_moves_no_byte_of_the_model_and_the_reverse(
-    tiny: Tiny, remote: Counting, repository: str, blobs: Blobs
+    tiny: Tiny, remote: Counting, repository: str, cache: Cache
 ) -> None:
     """Neither to the registry, nor to the engine that pulls."""
     app = tiny.app()
     model = tiny.model("once")
-    push(image.join(app, model, MOUNT, blobs), repository, remote, blobs)
+    push(image.join(app, model, MOUNT, cache), repository, remote, cache)
     remote.sent.clear()
-    newer = image.join(tiny.app(stamp="second"), model, MOUNT, blobs)
-    blobs.drop(model.digest)
-    reference = push(newer, repository, remote, blobs)
-    layers = {item.digest for item in image.parts(blobs.read(newer.digest))[1]}
+    newer = image.join(tiny.app(stamp="second"), model, MOUNT, cache)
+    cache.drop(model.digest)
+    reference = push(newer, repository, remote, cache)
+    layers = {item.digest for item in image.parse_manifest(cache.read(newer.digest))[1]}
     assert len(layers & remote.sent.keys()) == 1
     assert model.digest not in remote.sent
     remote.sent.clear()
     other = tiny.model("right")
-    push(image.join(app, other, MOUNT, blobs), repository, remote, blobs)
+    push(image.join(app, other, MOUNT, cache), repository, remote, cache)
     assert max(remote.sent.items(), key=lambda item: item[1])[0] == other.digest
     assert sum(remote.sent.values()) < other.size + 8000
     pull(reference, tiny)
@@ -203,14 +203,14 @@ def test_new_code_moves_no_byte_of_the_model_and_the_reverse(
 
 
 def test_another_machine_finds_both_halves_in_the_registry(
-    tiny: Tiny, remote: Counting, repository: str, blobs: Blobs, tmp_path: Path
+    tiny: Tiny, remote: Counting, repository: str, cache: Cache, tmp_path: Path
 ) -> None:
     """It joins them to the same image without building anything, and brings what its engine lacks."""
     app = tiny.app()
     model = tiny.model("once")
-    made = image.join(app, model, MOUNT, blobs)
-    push(made, repository, remote, blobs)
-    other = cache(tmp_path / "other")
+    made = image.join(app, model, MOUNT, cache)
+    push(made, repository, remote, cache)
+    other = local_cache(tmp_path / "other")
     assert registry.find_app(tiny.name, app.key, repository, remote, other) == app
     assert registry.find_layer(model.model, MOUNT, repository, remote) == model
     assert image.join(app, model, MOUNT, other) == made
@@ -218,7 +218,7 @@ def test_another_machine_finds_both_halves_in_the_registry(
 
     def bring(item: Descriptor) -> None:
         brought.append(item.digest)
-        registry.bring(item, repository, remote, other)
+        registry.fetch_blob(item, repository, remote, other)
 
     loaded = smoke.load(made, tiny.engine, other, bring)
     assert brought[0] == model.digest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.image import join as image
 from deploy.image import registry
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from deploy import progress
 from deploy.image import registry
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.records import Image
 
@@ -48,35 +48,35 @@ class Display(progress.Quiet):
 
 root, host, repository, joined, moment = sys.argv[1:]
 with progress.shown_on(Display()):
-    registry.push(Image.from_json(joined), repository, HttpRegistry(host), Blobs(Path(root)), mount="/model")
+    registry.push(Image.from_json(joined), repository, HttpRegistry(host), Cache(Path(root)), mount="/model")
 """
 
 
 @pytest.fixture(scope="module")
-def blobs(tmp_path_factory: pytest.TempPathFactory) -> Blobs:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """A cache."""
-    return Blobs(tmp_path_factory.mktemp("killed"))
+    return Cache(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture(scope="module")
-def joined(blobs: Blobs) -> Image:
+def joined(cache: Cache) -> Image:
     """An image with a large model."""
     block = hashlib.shake_256(b"weights").digest(1 << 20)
-    with blobs.writer() as writer:
+    with cache.writer() as writer:
         for number in range(MEBIBYTES):
             writer.write(number.to_bytes(8, "big") + block[8:])
-        kept = writer.keep()
-    model = ModelLayer(model=halves.model(blobs).model, digest=kept, size=writer.size)
-    return image.join(halves.app(blobs), model, halves.MOUNT, blobs)
+        kept = writer.commit()
+    model = ModelLayer(model=halves.model(cache).model, digest=kept, size=writer.size)
+    return image.join(halves.app(cache), model, halves.MOUNT, cache)
 
 
 @pytest.mark.parametrize("moment", [10, 100, 190])
 def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
-    registry_host: str, blobs: Blobs, joined: Image, moment: int
+    registry_host: str, cache: Cache, joined: Image, moment: int
 ) -> None:
     """Whenever it was killed: at the first part of the layer, between parts, or at the last."""
     repository = f"test/{secrets.token_hex(8)}"
-    words = [str(blobs.root), registry_host, repository, joined.to_json(), str(moment << 20)]
+    words = [str(cache.root), registry_host, repository, joined.to_json(), str(moment << 20)]
     with subprocess.Popen(
         [sys.executable, "-c", PUSH, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -91,8 +91,8 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     assert [remote.manifest(repository, tag) for tag in tags] == [None, None, None]
     assert not remote.has(repository, joined.layer.digest)
 
-    registry.push(joined, repository, remote, blobs, mount=halves.MOUNT)
-    assert remote.manifest(repository, joined.digest) == blobs.read(joined.digest)
+    registry.push(joined, repository, remote, cache, mount=halves.MOUNT)
+    assert remote.manifest(repository, joined.digest) == cache.read(joined.digest)
     with remote.blob(repository, joined.layer.digest) as stored:
         seen = hashlib.sha256()
         while chunk := stored.read(1 << 20):

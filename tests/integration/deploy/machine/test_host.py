@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.oci.http import Patience
+from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import PortTaken, SettingsInvalid
 from deploy.machine.host import registry_answers, require_free
 from tests.integration.conftest import lacking
@@ -77,7 +77,7 @@ def test_who_takes_a_connection_and_says_nothing_is_no_registry() -> None:
     """It is not waited for as long as for a registry at work."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert not registry_answers(
-            f"127.0.0.1:{silent.getsockname()[1]}", Patience(connect=0.1, read=0.05)
+            f"127.0.0.1:{silent.getsockname()[1]}", RetryPolicy(connect=0.1, read=0.05)
         )
 
 

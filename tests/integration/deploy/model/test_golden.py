@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.model import golden
-from deploy.model.manifest import Expect, Expected, Golden, Request
+from deploy.model.manifest import ExpectedResponse, ExpectedValue, GoldenCase, GoldenRequest
 from deploy.records import Case
 
 pytestmark = pytest.mark.integration
@@ -88,18 +88,20 @@ def sends(data: bytes) -> Answer:
     return lambda connection, _: connection.sendall(data)
 
 
-def case(*, request: dict[str, Any] | None = None, **expect: Any) -> Golden:
+def case(*, request: dict[str, Any] | None = None, **expect: Any) -> GoldenCase:
     """A golden case that promises JSON with 1 at /a, unless it says otherwise."""
-    return Golden(
+    return GoldenCase(
         name="one",
-        request=Request(**({"path": "/score"} | (request or {}))),
-        expect=Expect(**({"json": (Expected(at="/a", equals=1),)} | expect)),
+        request=GoldenRequest(**({"path": "/score"} | (request or {}))),
+        expect=ExpectedResponse(**({"json": (ExpectedValue(at="/a", equals=1),)} | expect)),
     )
 
 
-def played(url: str, asked: Golden | None = None, bodies: dict[str, bytes] | None = None) -> Case:
+def played(
+    url: str, asked: GoldenCase | None = None, bodies: dict[str, bytes] | None = None
+) -> Case:
     """How one case went."""
-    verdict = golden.play(golden.Proof((asked or case(),), bodies or {}), Entrance(url))
+    verdict = golden.play(golden.GoldenSet((asked or case(),), bodies or {}), Endpoint(url))
     assert verdict.url == url
     return verdict.cases[0]
 
@@ -129,7 +131,7 @@ def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> 
         case(status=404).model_copy(update={"name": "two"}),
         case().model_copy(update={"name": "three"}),
     )
-    verdict = golden.play(golden.Proof(cases, {}), Entrance(url))
+    verdict = golden.play(golden.GoldenSet(cases, {}), Endpoint(url))
     assert [(item.name, item.problem == "") for item in verdict.cases] == [
         ("one", True),
         ("two", False),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from deploy import pipeline
-from deploy.cli import commands as desk
+from deploy.cli import commands
 from deploy.errors import GoldenMiss, InputMissing, ModelUnknown, SettingsInvalid
 from tests.fakes.application import Application
 
@@ -39,11 +39,11 @@ def test_stages_hand_records_on_as_files(
 ) -> None:
     """Each in a process of its own, on a CI runner; each prints one line."""
     stages: tuple[Callable[[], None], ...] = (
-        lambda: desk.fetch(application.site(), "", records),
-        lambda: desk.build(application.site(), records),
-        lambda: desk.smoke(application.site(), records),
-        lambda: desk.push(application.site(), records),
-        lambda: desk.deploy(application.site(), records, json=False),
+        lambda: commands.fetch(application.context(), "", records),
+        lambda: commands.build(application.context(), records),
+        lambda: commands.smoke(application.context(), records),
+        lambda: commands.push(application.context(), records),
+        lambda: commands.deploy(application.context(), records, json=False),
     )
     for stage in stages:
         stage()
@@ -55,18 +55,18 @@ def test_stages_hand_records_on_as_files(
         "release.json",
         "rollout.json",
     ]
-    assert pipeline.verify(application.site()).passed
+    assert pipeline.verify(application.context()).passed
 
 
 def test_results_name_what_came_of_a_stage(
     application: Application, records: Path, capsys: Output
 ) -> None:
     """The digest, by which everything after it goes."""
-    site = application.site()
-    desk.fetch(site, "digits@1", records)
-    desk.build(site, records)
-    desk.smoke(site, records)
-    desk.push(site, records)
+    site = application.context()
+    commands.fetch(site, "digits@1", records)
+    commands.build(site, records)
+    commands.smoke(site, records)
+    commands.push(site, records)
     lines = capsys.readouterr().out.splitlines()
     model, app, image, release = (
         json.loads((records / f"{name}.json").read_text())
@@ -113,18 +113,18 @@ def test_a_file_that_is_not_the_record_is_refused(
 
 def test_records_of_another_application_are_refused(staged: Application, records: Path) -> None:
     """One application's images do not serve under the name of another; neither are they printed as if they did."""
-    site = staged.site("staging")
-    desk.fetch(site, "", records)
-    desk.build(site, records)
-    desk.smoke(site, records)
-    desk.push(site, records)
+    site = staged.context("staging")
+    commands.fetch(site, "", records)
+    commands.build(site, records)
+    commands.smoke(site, records)
+    commands.push(site, records)
     path = records / "release.json"
     theirs = json.loads(path.read_text(encoding="utf-8"))
     theirs["image"]["app"]["name"] = "other"
     path.write_text(json.dumps(theirs), encoding="utf-8")
     uses: list[Callable[[], None]] = [
-        lambda: desk.deploy(site, records, json=True),
-        lambda: desk.render(site, str(records)),
+        lambda: commands.deploy(site, records, json=True),
+        lambda: commands.render(site, str(records)),
     ]
     for use in uses:
         with pytest.raises(InputMissing, match="records of another application: other") as caught:
@@ -136,9 +136,9 @@ def test_records_of_another_application_are_refused(staged: Application, records
 def run_stage(stage: str, application: Application, records: Path) -> None:
     """One stage by its name."""
     if stage == "deploy":
-        desk.deploy(application.site(), records, json=True)
+        commands.deploy(application.context(), records, json=True)
     else:
-        {"smoke": desk.smoke, "push": desk.push}[stage](application.site(), records)
+        {"smoke": commands.smoke, "push": commands.push}[stage](application.context(), records)
 
 
 # --- whole stories
@@ -148,13 +148,13 @@ def test_a_release_ends_with_where_it_serves_and_a_prediction(
     application: Application, capsys: Output
 ) -> None:
     """One line that a person can read and a script can cut."""
-    desk.release(application.site(), "", dry_run=False, json=False)
+    commands.release(application.context(), "", dry_run=False, json=False)
     assert capsys.readouterr().out == "http://127.0.0.1:8080  three → 3, 99.1 (12 ms)\n"
 
 
 def test_a_release_as_json_tells_the_whole_story(application: Application, capsys: Output) -> None:
     """What serves, and how the golden cases went."""
-    desk.release(application.site(), "digits", dry_run=False, json=True)
+    commands.release(application.context(), "digits", dry_run=False, json=True)
     told = shown(capsys)
     assert (told["outcome"], told["model"], told["changed"], told["golden"]["passed"]) == (
         "succeeded",
@@ -169,9 +169,9 @@ def test_a_dry_run_prints_a_plan_and_changes_nothing(
 ) -> None:
     """For people as a table, for scripts with the same content."""
     before = application.state()
-    desk.release(application.site(), "", dry_run=True, json=False)
+    commands.release(application.context(), "", dry_run=True, json=False)
     table = capsys.readouterr().out.splitlines()
-    desk.release(application.site(), "", dry_run=True, json=True)
+    commands.release(application.context(), "", dry_run=True, json=True)
     steps = shown(capsys)
     assert [line.split()[0] for line in table] == ["stage", *(step["stage"] for step in steps)]
     assert [step["stage"] for step in steps if step["stage"] != "up"] == [
@@ -193,25 +193,25 @@ def test_a_model_is_named_with_or_without_its_version(
 ) -> None:
     """Without one the latest is meant."""
     application.publish("2")
-    desk.release(application.site(), named, dry_run=False, json=True)
+    commands.release(application.context(), named, dry_run=False, json=True)
     assert shown(capsys)["model"] == f"digits@{version}"
 
 
 def test_another_model_than_the_applications_is_refused(application: Application) -> None:
     """An application serves one; the settings say which."""
     with pytest.raises(SettingsInvalid, match="serves 'digits', not 'imagenet'"):
-        desk.release(application.site(), "imagenet@1", dry_run=False, json=False)
+        commands.release(application.context(), "imagenet@1", dry_run=False, json=False)
 
 
 def test_a_rollback_prints_what_serves_then(released: Application, capsys: Output) -> None:
     """As a release does."""
     released.publish("2")
-    desk.release(released.site(), "", dry_run=False, json=False)
+    commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    desk.rollback(released.site(), 0, "model", json=True)
+    commands.rollback(released.context(), 0, "model", json=True)
     told = shown(capsys)
     assert (told["trigger"], told["model"], told["id"]) == ("rollback", "digits@1", 3)
-    desk.rollback(released.site(), 2, "", json=False)
+    commands.rollback(released.context(), 2, "", json=False)
     assert capsys.readouterr().out.startswith("http://127.0.0.1:8080  three")
 
 
@@ -219,7 +219,7 @@ def test_only_halves_that_there_are_can_be_taken_back(released: Application) -> 
     """What was meant is asked, before anything changes."""
     before = released.state()
     with pytest.raises(SettingsInvalid, match="model or code, not 'wheels'"):
-        desk.rollback(released.site(), 0, "wheels", json=False)
+        commands.rollback(released.context(), 0, "wheels", json=False)
     assert released.state() == before
 
 
@@ -230,12 +230,12 @@ def test_a_promotion_ends_with_where_it_serves_and_a_prediction(
     staged: Application, capsys: Output
 ) -> None:
     """As a release does; for scripts with the whole story."""
-    desk.promote(staged.site("production"), staged.site("staging"), json=False)
+    commands.promote(staged.context("production"), staged.context("staging"), json=False)
     assert (
         capsys.readouterr().out
         == "http://fake/services/classifier-production:80  three → 3, 99.1 (12 ms)\n"
     )
-    desk.promote(staged.site("production"), staged.site("staging"), json=True)
+    commands.promote(staged.context("production"), staged.context("staging"), json=True)
     told = shown(capsys)
     assert (told["trigger"], told["environment"], told["changed"], told["golden"]["passed"]) == (
         "promote",
@@ -248,24 +248,24 @@ def test_a_promotion_ends_with_where_it_serves_and_a_prediction(
 def test_a_release_is_not_promoted_to_where_it_serves(staged: Application) -> None:
     """That is told before anything is asked."""
     with pytest.raises(SettingsInvalid, match="to where it serves"):
-        desk.promote(staged.site("staging"), staged.site("staging"), json=False)
+        commands.promote(staged.context("staging"), staged.context("staging"), json=False)
     assert staged.cluster.asked == []
 
 
 @pytest.mark.parametrize(
-    ("decide", "told"), [(desk.promote_canary, "3 succeeded"), (desk.abort, "2 undone")]
+    ("decide", "told"), [(commands.promote_canary, "3 succeeded"), (commands.abort, "2 undone")]
 )
 def test_what_becomes_of_a_canary_is_one_line(
     orphaned: Application, decide: Callable[..., None], told: str, capsys: Output
 ) -> None:
     """With the attempt's number."""
-    decide(orphaned.site(), json=False)
+    decide(orphaned.context(), json=False)
     assert capsys.readouterr().out == f"http://fake/services/classifier-staging:80 release {told}\n"
 
 
 @pytest.mark.parametrize(
     ("decide", "outcome", "why"),
-    [(desk.promote_canary, "succeeded", ""), (desk.abort, "undone", "given up by ada")],
+    [(commands.promote_canary, "succeeded", ""), (commands.abort, "undone", "given up by ada")],
 )
 def test_what_becomes_of_a_canary_is_told_to_scripts(
     orphaned: Application,
@@ -277,14 +277,14 @@ def test_what_becomes_of_a_canary_is_told_to_scripts(
 ) -> None:
     """As the history has it."""
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
-    decide(orphaned.site(), json=True)
+    decide(orphaned.context(), json=True)
     found = shown(capsys)
     assert (found["model"], found["outcome"], found["why"]) == ("digits@2", outcome, why)
 
 
 def test_status_names_a_canary_and_how_it_is_ended(orphaned: Application, capsys: Output) -> None:
     """Not as something that is broken."""
-    desk.status(orphaned.site(), json=False)
+    commands.status(orphaned.context(), json=False)
     told = capsys.readouterr().out
     assert "release 2 by" in told
     assert re.search(r"is under way beside it: commit [\w-]+, model digits@2", told)
@@ -304,9 +304,9 @@ def image_of(objects: dict[str, Any]) -> str:
 
 def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> None:
     """All objects of the environment as they are applied, with the attempt that brought the release; nothing is changed."""
-    desk.render(staged.site("staging"), "")
+    commands.render(staged.context("staging"), "")
     objects = rendered(capsys)
-    now = pipeline.serving(staged.site("staging")).attempt
+    now = pipeline.current_rollout(staged.context("staging")).attempt
     assert objects.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"}
     assert image_of(objects) == now.release.reference
     assert (
@@ -318,13 +318,13 @@ def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> N
 
 def test_what_was_taken_back_is_not_rendered(staged: Application, capsys: Output) -> None:
     """Whoever applies what is printed must not bring it back."""
-    first = pipeline.serving(staged.site("staging")).attempt.release
+    first = pipeline.current_rollout(staged.context("staging")).attempt.release
     staged.publish("2")
     staged.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(staged.site("staging"))
+        pipeline.release(staged.context("staging"))
     capsys.readouterr()
-    desk.render(staged.site("staging"), "")
+    commands.render(staged.context("staging"), "")
     assert image_of(rendered(capsys)) == first.reference
 
 
@@ -334,12 +334,12 @@ def test_where_nothing_ever_served_the_last_attempt_is_rendered(
     """To see what the cluster would not take."""
     application.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        pipeline.release(application.site("staging"))
+        pipeline.release(application.context("staging"))
     capsys.readouterr()
-    desk.render(application.site("staging"), "")
+    commands.render(application.context("staging"), "")
     assert (
         image_of(rendered(capsys))
-        == application.site("staging").view.history()[0].attempt.release.reference
+        == application.context("staging").view.history()[0].attempt.release.reference
     )
 
 
@@ -349,13 +349,13 @@ def test_a_pushed_release_is_rendered_from_its_record(
 ) -> None:
     """Before anything was released; the folder is found from the application's."""
     records = application.folder / "ci"
-    site = application.site("staging")
-    desk.fetch(site, "", records)
-    desk.build(site, records)
-    desk.smoke(site, records)
-    desk.push(site, records)
+    site = application.context("staging")
+    commands.fetch(site, "", records)
+    commands.build(site, records)
+    commands.smoke(site, records)
+    commands.push(site, records)
     reference = capsys.readouterr().out.splitlines()[-1]
-    desk.render(site, str(records) if absolute else "ci")
+    commands.render(site, str(records) if absolute else "ci")
     objects = rendered(capsys)
     assert image_of(objects) == reference
     assert "twinship.dev/release" not in objects["Deployment"]["metadata"].get("annotations", {})
@@ -366,12 +366,12 @@ def test_without_a_release_there_is_nothing_to_render(
 ) -> None:
     """Neither for an environment without history, nor from a folder without a record, nor for an engine."""
     with pytest.raises(InputMissing, match="no release to render") as caught:
-        desk.render(application.site("staging"), "")
+        commands.render(application.context("staging"), "")
     assert caught.value.on == "environment staging"
     with pytest.raises(InputMissing, match="input is missing"):
-        desk.render(application.site("staging"), "nowhere")
+        commands.render(application.context("staging"), "nowhere")
     with pytest.raises(SettingsInvalid, match="environment on a cluster"):
-        desk.render(released.site("local"), "")
+        commands.render(released.context("local"), "")
 
 
 # --- looking
@@ -380,33 +380,33 @@ def test_without_a_release_there_is_nothing_to_render(
 def test_history_is_told_to_people_and_scripts(released: Application, capsys: Output) -> None:
     """Newest first; the one that serves is marked."""
     released.publish("2")
-    desk.release(released.site(), "", dry_run=False, json=False)
+    commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    desk.history(released.site(), json=True)
+    commands.history(released.context(), json=True)
     assert [(told["id"], told["model"], told["outcome"]) for told in shown(capsys)] == [
         (2, "digits@2", "succeeded"),
         (1, "digits@1", "succeeded"),
     ]
-    desk.history(released.site(), json=False)
+    commands.history(released.context(), json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "2*", "1"]
 
 
 def test_an_empty_history_is_told(application: Application, capsys: Output) -> None:
     """To scripts as an empty list."""
-    desk.history(application.site(), json=True)
+    commands.history(application.context(), json=True)
     assert shown(capsys) == []
-    desk.history(application.site(), json=False)
+    commands.history(application.context(), json=False)
     assert capsys.readouterr().out == "nothing was released here yet\n"
 
 
 def test_status_tells_what_serves(released: Application, capsys: Output) -> None:
     """The release, its replicas, and that all is well."""
-    desk.status(released.site(), json=False)
+    commands.status(released.context(), json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "http://127.0.0.1:8080  serving"
     assert "model digits@1" in lines[1]
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    desk.status(released.site(), json=True)
+    commands.status(released.context(), json=True)
     assert shown(capsys)["healthy"] is True
 
 
@@ -417,9 +417,9 @@ def test_status_tells_what_is_not_as_it_should_be_and_the_cure(
     released.publish("2")
     released.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
     with pytest.raises(Exception, match="golden"):
-        desk.release(released.site(), "", dry_run=False, json=False)
-    released.engine.stop(released.site().view.replicas()[0].name, 0)
-    desk.status(released.site(), json=False)
+        commands.release(released.context(), "", dry_run=False, json=False)
+    released.engine.stop(released.context().view.replicas()[0].name, 0)
+    commands.status(released.context(), json=False)
     told = capsys.readouterr().out
     assert "not as it should be" in told
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in told
@@ -435,9 +435,9 @@ def test_status_tells_a_release_as_the_history_does(
     """The same commit, and the same time, as clocks here show it."""
     monkeypatch.setenv("TZ", "Asia/Kathmandu")
     time.tzset()
-    desk.history(released.site(), json=False)
+    commands.history(released.context(), json=False)
     row = capsys.readouterr().out.splitlines()[1].split()
-    desk.status(released.site(), json=False)
+    commands.status(released.context(), json=False)
     told = capsys.readouterr().out.splitlines()[1]
     monkeypatch.undo()
     time.tzset()
@@ -446,31 +446,31 @@ def test_status_tells_a_release_as_the_history_does(
 
 def test_status_of_an_empty_environment_is_told(application: Application, capsys: Output) -> None:
     """To scripts with nothing that serves."""
-    desk.status(application.site(), json=False)
+    commands.status(application.context(), json=False)
     assert capsys.readouterr().out == "local: nothing was released here yet\n"
-    desk.status(application.site(), json=True)
+    commands.status(application.context(), json=True)
     assert shown(capsys)["serving"] is None
 
 
 def test_a_cluster_is_told_as_an_engine_is(staged: Application, capsys: Output) -> None:
     """The same lines for people, the same keys for scripts."""
-    desk.status(staged.site("staging"), json=False)
+    commands.status(staged.context("staging"), json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "http://fake/services/classifier-staging:80  serving"
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
-    desk.history(staged.site("staging"), json=False)
+    commands.history(staged.context("staging"), json=False)
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["id", "1*"]
-    desk.status(staged.site("staging"), json=True)
+    commands.status(staged.context("staging"), json=True)
     on_cluster = shown(capsys)
-    desk.status(staged.site("local"), json=True)
+    commands.status(staged.context("local"), json=True)
     assert on_cluster.keys() == shown(capsys).keys()
 
 
 def test_verifying_prints_the_answers(released: Application, capsys: Output) -> None:
     """One for people, all for scripts."""
-    desk.verify(released.site(), json=False)
+    commands.verify(released.context(), json=False)
     assert capsys.readouterr().out == "http://127.0.0.1:8080  three → 3, 99.1 (12 ms)\n"
-    desk.verify(released.site(), json=True)
+    commands.verify(released.context(), json=True)
     assert shown(capsys)["passed"] is True
 
 
@@ -480,12 +480,12 @@ def test_verifying_prints_the_answers(released: Application, capsys: Output) -> 
 def test_published_versions_are_listed(application: Application, capsys: Output) -> None:
     """The latest is marked."""
     application.publish("2")
-    desk.list_models(application.site(), json=True)
+    commands.list_models(application.context(), json=True)
     assert [(told["version"], told["latest"]) for told in shown(capsys)] == [
         ("1", False),
         ("2", True),
     ]
-    desk.list_models(application.site(), json=False)
+    commands.list_models(application.context(), json=False)
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]][1] == [
         "digits",
         "2",
@@ -495,16 +495,16 @@ def test_published_versions_are_listed(application: Application, capsys: Output)
 
 def test_a_manifest_is_shown_as_it_is_published(application: Application, capsys: Output) -> None:
     """That of the latest version, or of the one asked for."""
-    desk.show_model(application.site(), "latest")
+    commands.show_model(application.context(), "latest")
     assert (told := shown(capsys))["version"] == "1"
     assert told["files"]
     with pytest.raises(ModelUnknown):
-        desk.show_model(application.site(), "7")
+        commands.show_model(application.context(), "7")
 
 
 def test_a_folder_is_published(application: Application, capsys: Output) -> None:
     """Again is no error; the identity is printed."""
-    desk.publish(application.site(), str(application.folder / "models" / "1"), "")
+    commands.publish(application.context(), str(application.folder / "models" / "1"), "")
     name, digest = capsys.readouterr().out.split()
     assert (name, digest[:7]) == ("digits@1", "sha256:")
 
@@ -515,7 +515,7 @@ def test_publishing_needs_one_thing_to_publish(
 ) -> None:
     """A folder or the sample, not both and not neither."""
     with pytest.raises(SettingsInvalid, match="say what to publish"):
-        desk.publish(application.site(), directory, sample)
+        commands.publish(application.context(), directory, sample)
 
 
 # --- the machine
@@ -525,13 +525,13 @@ def test_the_doctor_prints_what_is_missing_with_its_cure(
     application: Application, capsys: Output
 ) -> None:
     """A line a part, for scripts with the same content."""
-    application.machine.running = False
-    desk.doctor(application.site(), json=False)
+    application.architecture.running = False
+    commands.doctor(application.context(), json=False)
     lines = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "missing" in lines["container engine"]
     assert "invoke up" in lines["container engine"]
     assert lines["registry"].split()[1:] == ["ok", "registry.example"]
-    desk.doctor(application.site(), json=True)
+    commands.doctor(application.context(), json=True)
     told = {check["part"]: check for check in shown(capsys)}
     assert (told["container engine"]["ok"], told["registry"]["ok"]) == (False, True)
 
@@ -542,18 +542,20 @@ def test_the_doctor_looks_at_the_cluster_of_an_environment(
     """By a kubeconfig that is found from the application's folder, and only at that of the environment it is asked about."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
     for environment, expected in (("staging", True), ("local", False)):
-        desk.doctor(application.site(environment), json=True)
+        commands.doctor(application.context(environment), json=True)
         found = {check["part"]: check["found"] for check in shown(capsys)}
         assert ("cluster" in found) is expected
-    assert application.machine.reached == [(str(application.folder / "keys/shop.yaml"), "", "shop")]
+    assert application.architecture.reached == [
+        (str(application.folder / "keys/shop.yaml"), "", "shop")
+    ]
 
 
 def test_up_and_down_say_what_they_did(application: Application, capsys: Output) -> None:
     """And down says it when there was nothing to do."""
-    desk.up(application.site())
+    commands.up(application.context())
     assert capsys.readouterr().out == "ready: Docker 0.0, registry registry.example\n"
-    pipeline.release(application.site())
-    desk.down(application.site(), purge=False)
+    pipeline.release(application.context())
+    commands.down(application.context(), purge=False)
     assert capsys.readouterr().out.startswith("stopped: twinship-classifier-local-1, ")
-    desk.down(application.site(), purge=False)
+    commands.down(application.context(), purge=False)
     assert capsys.readouterr().out == "nothing was running\n"

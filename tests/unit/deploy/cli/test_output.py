@@ -15,7 +15,7 @@ import pytest
 from invoke.exceptions import Exit
 
 from deploy import progress
-from deploy.cli import output as console
+from deploy.cli import output
 from deploy.errors import DiskFull, GoldenMiss, ReleaseError
 from deploy.interrupts import Terminated
 
@@ -46,13 +46,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 def run(raised: BaseException | None = None) -> str:
     """A task that logs, and then ends in that error or gives a result."""
 
-    @console.task_body
+    @output.task_body
     def body() -> str:
         log.info("code   1234, nothing to build")
         log.warning("no git repository here")
         if raised:
             raise raised
-        console.result("http://door  three → 3")
+        output.result("http://door  three → 3")
         return "done"
 
     return body()
@@ -87,7 +87,7 @@ def test_an_error_is_told_with_all_it_says_and_its_exit_code(
 
 def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Nor one for lines that show nothing."""
-    console.complain(ReleaseError("it stopped", on="", next="run again"))
+    output.complain(ReleaseError("it stopped", on="", next="run again"))
     assert capsys.readouterr().err == "error: it stopped\n next: run again   (exit code 1)\n"
 
 
@@ -104,7 +104,7 @@ def test_interruptions_end_a_task_without_a_traceback(error: BaseException, code
 STOPPED = """
 import signal, sys
 from invoke.exceptions import Exit
-from deploy.cli import output as console
+from deploy.cli import output
 from deploy.rollout.apply import apply
 from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release, rollout
@@ -121,7 +121,7 @@ A, B = release("a"), release("b")
 target = Waiting()
 target.served(rollout(1, A))
 
-@console.task_body
+@output.task_body
 def task():
     try:
         apply(B, target, PROOF, trigger="release", by="ada", play=FakePlayer())
@@ -206,7 +206,7 @@ def test_a_task_leaves_the_log_as_it_was() -> None:
 
 def test_json_is_one_document_as_people_write(capsys: pytest.CaptureFixture[str]) -> None:
     """Letters of every language stay as they are."""
-    console.as_json({"name": "Zoë", "cases": [1, None]})
+    output.as_json({"name": "Zoë", "cases": [1, None]})
     out = capsys.readouterr().out
     assert json.loads(out) == {"name": "Zoë", "cases": [1, None]}
     assert "Zoë" in out
@@ -214,21 +214,21 @@ def test_json_is_one_document_as_people_write(capsys: pytest.CaptureFixture[str]
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     """Without spaces at the end of lines, which copying would take along."""
-    shown = console.table([["1*", "undone", ""], ["10", "succeeded", "x"]], ("id", "outcome", ""))
+    shown = output.table([["1*", "undone", ""], ["10", "succeeded", "x"]], ("id", "outcome", ""))
     assert shown.splitlines() == ["id  outcome", "1*  undone", "10  succeeded  x"]
 
 
 def test_a_table_without_rows_is_its_header() -> None:
     """Nothing published is no error."""
-    assert console.table([], ("model", "version")) == "model  version"
+    assert output.table([], ("model", "version")) == "model  version"
 
 
 def test_colours_are_for_terminals(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not for those who asked for none."""
-    assert console.paint("!", "33", stream=terminal) == "\x1b[33m!\x1b[0m"
-    assert console.paint("!", "33", stream=io.StringIO()) == "!"
+    assert output.paint("!", "33", stream=terminal) == "\x1b[33m!\x1b[0m"
+    assert output.paint("!", "33", stream=io.StringIO()) == "!"
     monkeypatch.setenv("NO_COLOR", "1")
-    assert console.paint("!", "33", stream=terminal) == "!"
+    assert output.paint("!", "33", stream=terminal) == "!"
 
 
 def test_on_a_terminal_a_line_takes_the_place_of_a_note(
@@ -237,11 +237,11 @@ def test_on_a_terminal_a_line_takes_the_place_of_a_note(
     """What is being done right now is overwritten by what was done."""
     monkeypatch.setattr("sys.stderr", terminal)
 
-    @console.task_body
+    @output.task_body
     def body() -> None:
-        progress.note("waiting for /readyz")
+        progress.report("waiting for /readyz")
         log.info("smoke  2 golden cases passed")
-        console.complain(ERROR)
+        output.complain(ERROR)
 
     body()
     shown = terminal.getvalue()

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from deploy.cli import tables as views
-from deploy.pipeline import Released
+from deploy.cli import tables
+from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from tests.fakes.proof import verdict
 from tests.fakes.releases import release, rollout
@@ -27,7 +27,7 @@ def target() -> MemoryTarget:
 
 def test_a_rollout_tells_the_whole_story_flat() -> None:
     """Who, when, what, where and how it ended, with whole digests, as JSON can hold it."""
-    shown = views.rollout(rollout(2, B, "undone", "rollback", "a replica ended"))
+    shown = tables.rollout(rollout(2, B, "undone", "rollback", "a replica ended"))
     image = B.image
     assert json.loads(json.dumps(shown)) == {
         "id": 2,
@@ -51,19 +51,19 @@ def test_a_rollout_tells_the_whole_story_flat() -> None:
 
 def test_a_rollout_tells_the_ci_run_that_asked_for_it() -> None:
     """And that it was a promotion."""
-    shown = views.rollout(rollout(2, B, trigger="promote", run="https://ci.example/7"))
+    shown = tables.rollout(rollout(2, B, trigger="promote", run="https://ci.example/7"))
     assert (shown["trigger"], shown["run"]) == ("promote", "https://ci.example/7")
 
 
 def test_a_rollout_without_an_end_says_so() -> None:
     """It is running, or its deployer was killed."""
-    shown = views.rollout(rollout(1, A, "unfinished"))
+    shown = tables.rollout(rollout(1, A, "unfinished"))
     assert (shown["outcome"], shown["ended"], shown["why"]) == ("unfinished", None, "")
 
 
 def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> None:
     """The last attempt is told beside the one that serves."""
-    shown = views.status(target)
+    shown = tables.status(target)
     assert (shown["serving"]["id"], shown["last"]["id"], shown["healthy"]) == (1, 2, True)
     assert [(replica["image"], replica["state"]) for replica in shown["replicas"]] == [
         (A.image.digest, "serving")
@@ -73,13 +73,13 @@ def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> N
 def test_status_tells_a_release_that_does_not_serve_as_it_should(target: MemoryTarget) -> None:
     """A replica less is not healthy."""
     target.standing.pop()
-    assert views.status(target)["healthy"] is False
+    assert tables.status(target)["healthy"] is False
 
 
 def test_status_of_an_empty_environment_is_told_with_the_same_keys(target: MemoryTarget) -> None:
     """A script need not ask which there are."""
-    empty = views.status(MemoryTarget())
-    assert empty.keys() == views.status(target).keys()
+    empty = tables.status(MemoryTarget())
+    assert empty.keys() == tables.status(target).keys()
     assert (empty["serving"], empty["last"], empty["healthy"], empty["replicas"]) == (
         None,
         None,
@@ -90,10 +90,10 @@ def test_status_of_an_empty_environment_is_told_with_the_same_keys(target: Memor
 
 def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarget) -> None:
     """Every row has the header's columns, and an end that is no success says why."""
-    rows = views.history_rows(target.history())
+    rows = tables.history_rows(target.history())
     assert [row[0] for row in rows] == ["2", "1*"]
     assert [row[-1] for row in rows] == ["undone: it missed a golden case", "succeeded"]
-    assert all(len(row) == len(views.HISTORY) for row in rows)
+    assert all(len(row) == len(tables.HISTORY) for row in rows)
     assert rows[1][2:7] == [
         "ada",
         "release",
@@ -105,13 +105,15 @@ def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarg
 
 def test_a_prediction_is_one_line_with_the_url() -> None:
     """It proves that something serves, and where."""
-    assert views.prediction(verdict("http://door")) == "http://door  three → 3, 99.1 (12 ms)"
+    assert tables.prediction(verdict("http://door")) == "http://door  three → 3, 99.1 (12 ms)"
 
 
 def test_what_a_release_came_to_holds_its_proof() -> None:
     """The rollout, whether anything changed, and the golden cases as they were answered."""
-    shown = views.released(
-        Released(rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True)
+    shown = tables.released(
+        ReleaseResult(
+            rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True
+        )
     )
     assert (shown["id"], shown["changed"], shown["golden"]["passed"]) == (1, True, False)
     assert shown["golden"]["cases"][0]["problem"] == "expected 3"
@@ -123,11 +125,11 @@ def test_a_step_of_a_plan_is_a_row() -> None:
         Step(stage="push", runs=True, why="new", moves=18_500_000),
         Step(stage="build", runs=False, why="built", moves=0),
     )
-    assert views.step_rows(steps) == [
+    assert tables.step_rows(steps) == [
         ["push", "run", "new", "18.5 MB"],
         ["build", "skip", "built", ""],
     ]
-    assert all(len(row) == len(views.STEPS) for row in views.step_rows(steps))
+    assert all(len(row) == len(tables.STEPS) for row in tables.step_rows(steps))
 
 
 @pytest.mark.parametrize(
@@ -142,4 +144,4 @@ def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(
     commit: str, shown: str
 ) -> None:
     """A person would look for it in vain otherwise."""
-    assert views.short(commit) == shown
+    assert tables.short(commit) == shown

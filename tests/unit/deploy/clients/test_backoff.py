@@ -9,7 +9,7 @@ from deploy.clients import backoff
 
 def waited(attempt: int, retry_after: str = "") -> float:
     """How long, where a server may ask for half a minute and eight seconds are waited at most without that."""
-    return backoff.seconds(attempt, retry_after, asked=30.0, chosen=8.0)
+    return backoff.delay(attempt, retry_after, asked=30.0, chosen=8.0)
 
 
 def test_each_wait_is_longer_than_the_one_before_up_to_a_limit() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from deploy.clients.http import Entrance, NoAnswer, Question, Reply, Visit
+from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request, Response
 from tests.fakes.ways import Replica, Way, trickle, way
 
 SECRET = "Bearer 5e1f"
@@ -17,16 +17,16 @@ URL = "https://cluster.example"
 
 
 def test_credentials_are_not_shown() -> None:
-    """Neither those of the server nor those of a proxy, wherever an entrance is printed."""
-    entrance = Entrance(URL, {"Authorization": SECRET}, proxy="http://ada:5e1f@proxy.example")
-    assert "5e1f" not in repr(entrance)
-    assert "5e1f" not in str(entrance)
-    assert URL in repr(entrance)
+    """Neither those of the server nor those of a proxy, wherever an endpoint is printed."""
+    endpoint = Endpoint(URL, {"Authorization": SECRET}, proxy="http://ada:5e1f@proxy.example")
+    assert "5e1f" not in repr(endpoint)
+    assert "5e1f" not in str(endpoint)
+    assert URL in repr(endpoint)
 
 
 def test_headers_are_sent_with_every_request() -> None:
     """Beside those that requests send anyway."""
-    with Entrance(URL, {"Authorization": SECRET}).session() as session:
+    with Endpoint(URL, {"Authorization": SECRET}).session() as session:
         assert session.headers["Authorization"] == SECRET
         assert "User-Agent" in session.headers
 
@@ -41,22 +41,22 @@ def test_headers_are_sent_with_every_request() -> None:
 )
 def test_a_server_is_known_by_its_certificate(told: dict[str, Any], verified: object) -> None:
     """By the usual authorities, by one of one's own, or by none if that is said."""
-    with Entrance(URL, **told).session() as session:
+    with Endpoint(URL, **told).session() as session:
         assert session.verify == verified
 
 
 def test_a_client_certificate_is_shown_to_the_server() -> None:
     """With its key."""
-    with Entrance(URL, certificate=("/etc/me.crt", "/etc/me.key")).session() as session:
+    with Endpoint(URL, certificate=("/etc/me.crt", "/etc/me.key")).session() as session:
         assert session.cert == ("/etc/me.crt", "/etc/me.key")
 
 
 @pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
 def test_nothing_of_the_machine_is_taken(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not its proxies and not its certificates: only what the entrance says."""
+    """Not its proxies and not its certificates: only what the endpoint says."""
     monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere.example")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/elsewhere.crt")
-    with Entrance(URL, proxy=proxy).session() as session:
+    with Endpoint(URL, proxy=proxy).session() as session:
         settings = session.merge_environment_settings(URL, {}, None, None, None)
     assert settings["proxies"].get("https", "") == proxy
     assert settings["verify"] is True
@@ -65,7 +65,7 @@ def test_nothing_of_the_machine_is_taken(proxy: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
 def test_a_server_may_have_another_name_than_its_address(proxy: str) -> None:
     """It is asked for by that name and its certificate checked for it, behind a proxy, too."""
-    with Entrance("https://192.0.2.1", server_name="cluster.example").session() as session:
+    with Endpoint("https://192.0.2.1", server_name="cluster.example").session() as session:
         adapter: Any = session.get_adapter("https://192.0.2.1")
         pools = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
         assert pools.connection_pool_kw["server_hostname"] == "cluster.example"
@@ -73,22 +73,24 @@ def test_a_server_may_have_another_name_than_its_address(proxy: str) -> None:
 
 def test_a_server_is_called_by_its_address_if_nothing_else_is_said() -> None:
     """As everywhere."""
-    with Entrance(URL).session() as session:
+    with Endpoint(URL).session() as session:
         adapter: Any = session.get_adapter(URL)
         assert "server_hostname" not in adapter.poolmanager.connection_pool_kw
 
 
 # --- asking
 
-ASKED = Question("/score?a=b", 5.0, 100)
+ASKED = Request("/score?a=b", 5.0, 100)
 
 
 def test_a_question_is_sent_as_it_is() -> None:
-    """To the path below the entrance, with the headers of both."""
+    """To the path below the endpoint, with the headers of both."""
     replica = Replica(b"3", 201, {"Retry-After": "7"})
-    question = Question("/score?a=b", 5.0, 100, "PUT", {"Content-Type": "image/png"}, b"\x89PNG")
-    with Visit(Way("http://replica/below", {"Authorization": SECRET}, replica=replica)) as visit:
-        reply = visit.ask(question)
+    question = Request("/score?a=b", 5.0, 100, "PUT", {"Content-Type": "image/png"}, b"\x89PNG")
+    with HttpClient(
+        Way("http://replica/below", {"Authorization": SECRET}, replica=replica)
+    ) as visit:
+        reply = visit.send(question)
     (sent,) = replica.asked
     assert (sent.method, sent.url, sent.body) == (
         "PUT",
@@ -102,8 +104,8 @@ def test_a_question_is_sent_as_it_is() -> None:
 
 def test_no_more_of_an_answer_is_read_than_is_wanted() -> None:
     """Whatever it is."""
-    with Visit(way(b"x" * 1000)) as visit:
-        assert visit.ask(ASKED).content == b"x" * 100
+    with HttpClient(way(b"x" * 1000)) as visit:
+        assert visit.send(ASKED).content == b"x" * 100
 
 
 @pytest.mark.parametrize(
@@ -119,10 +121,10 @@ def test_no_answer_is_told_by_its_kind(body: Any, kind: str) -> None:
     """With the time that it took, and the failure behind it."""
     ticks = iter((10.0, 12.5, 15.0))
     with (
-        Visit(way(body), lambda: next(ticks)) as visit,
-        pytest.raises(NoAnswer, match=f"^{kind}$") as caught,
+        HttpClient(way(body), lambda: next(ticks)) as visit,
+        pytest.raises(NoResponse, match=f"^{kind}$") as caught,
     ):
-        visit.ask(ASKED)
+        visit.send(ASKED)
     assert caught.value.seconds == 2.5
     assert caught.value.__cause__ is not None
 
@@ -131,27 +133,27 @@ def test_a_trickle_is_given_up() -> None:
     """Though each byte comes in time."""
     now = [0.0]
     with (
-        Visit(way(trickle(now)), lambda: now[0]) as visit,
-        pytest.raises(NoAnswer, match="TimeoutError"),
+        HttpClient(way(trickle(now)), lambda: now[0]) as visit,
+        pytest.raises(NoResponse, match="TimeoutError"),
     ):
-        visit.ask(ASKED)
+        visit.send(ASKED)
     assert 5 < now[0] < 10
 
 
 def test_redirects_are_followed_where_that_is_said() -> None:
     """Otherwise they are an answer like any other."""
-    with Visit(Way("http://replica", replica=Replica(b"3", 200, {}, at="/there"))) as visit:
-        assert visit.ask(ASKED).status == 307
-        assert visit.ask(replace(ASKED, follow=True)).content == b"3"
+    with HttpClient(Way("http://replica", replica=Replica(b"3", 200, {}, at="/there"))) as visit:
+        assert visit.send(ASKED).status == 307
+        assert visit.send(replace(ASKED, follow_redirects=True)).content == b"3"
 
 
 class Renewing:
     """A gateway that asks twice, with other credentials the second time."""
 
-    def __init__(self, again: Entrance) -> None:
+    def __init__(self, again: Endpoint) -> None:
         self._again = again
 
-    def lead(self, ask: Callable[[Entrance, Question], Reply], question: Question) -> Reply:
+    def forward(self, ask: Callable[[Endpoint, Request], Response], question: Request) -> Response:
         ask(self._again, question)
         return ask(replace(self._again, headers={"Authorization": "Bearer new"}), question)
 
@@ -160,10 +162,10 @@ def test_a_gateway_is_asked_with_the_credentials_that_it_wants_then() -> None:
     """Connections are kept as long as these are the same, and left when the visit ends."""
     replica = Replica(b"3", 200, {})
     plain = Way("http://replica", {"Authorization": SECRET}, replica=replica)
-    with Visit(replace(plain, gateway=Renewing(plain))) as visit:
-        visit.ask(ASKED)
+    with HttpClient(replace(plain, gateway=Renewing(plain))) as visit:
+        visit.send(ASKED)
         assert replica.closed == 1
-        visit.ask(ASKED)
+        visit.send(ASKED)
     assert [request.headers["Authorization"] for request in replica.asked] == [
         SECRET,
         "Bearer new",
@@ -173,7 +175,7 @@ def test_a_gateway_is_asked_with_the_credentials_that_it_wants_then() -> None:
 
 def test_the_gateway_makes_no_difference_to_where_an_entrance_is() -> None:
     """It is not shown, either."""
-    plain = Entrance(URL)
-    behind = Entrance(URL, gateway=Renewing(plain))
+    plain = Endpoint(URL)
+    behind = Endpoint(URL, gateway=Renewing(plain))
     assert behind == plain
     assert repr(behind) == repr(plain)

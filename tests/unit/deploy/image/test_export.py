@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.errors import EngineFailed, EngineUnavailable
 from deploy.image import join as image
-from deploy.image.export import export
+from deploy.image.export import export_image
 from deploy.records import Descriptor
 from tests.fakes.halves import config, digest
 
@@ -101,43 +101,43 @@ def new_shape(kept: Iterable[bytes], *layers: bytes) -> list[Member]:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
-def unpacked(item: Descriptor, blobs: Blobs) -> bytes:
+def unpacked(item: Descriptor, cache: Cache) -> bytes:
     """A layer's bytes, from its compressed form in the cache."""
-    data = blobs.read(item.digest)
+    data = cache.read(item.digest)
     assert (item.media_type, item.size) == (image.GZIP_LAYER_TYPE, len(data))
     return gzip.decompress(data)
 
 
-def test_the_old_shape_gives_config_and_layers(blobs: Blobs) -> None:
+def test_the_old_shape_gives_config_and_layers(cache: Cache) -> None:
     """From the lowest layer up, each compressed."""
-    about, layers = export(stream(*old_shape(ONE, TWO)), blobs, "one:two")
-    assert blobs.read(about.digest) == described(ONE, TWO)
+    about, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    assert cache.read(about.digest) == described(ONE, TWO)
     assert (about.media_type, about.size) == (image.CONFIG_TYPE, len(described(ONE, TWO)))
-    assert [unpacked(item, blobs) for item in layers] == [ONE, TWO]
+    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_the_oci_layout_gives_config_and_layers(blobs: Blobs) -> None:
+def test_the_oci_layout_gives_config_and_layers(cache: Cache) -> None:
     """Also with layers that are not compressed."""
-    about, layers = export(stream(*new_shape((ONE, TWO), ONE, TWO)), blobs, "one:two")
-    assert blobs.read(about.digest) == described(ONE, TWO)
-    assert [unpacked(item, blobs) for item in layers] == [ONE, TWO]
+    about, layers = export_image(stream(*new_shape((ONE, TWO), ONE, TWO)), cache, "one:two")
+    assert cache.read(about.digest) == described(ONE, TWO)
+    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_layers_that_come_compressed_are_kept_as_they_come(blobs: Blobs) -> None:
+def test_layers_that_come_compressed_are_kept_as_they_come(cache: Cache) -> None:
     """Their digests stay, whatever compressed them."""
     kept = [gzip.compress(ONE, 9), gzip.compress(TWO, 1)]
-    _, layers = export(stream(*new_shape(kept, ONE, TWO)), blobs, "one:two")
+    _, layers = export_image(stream(*new_shape(kept, ONE, TWO)), cache, "one:two")
     assert [item.digest for item in layers] == [digest(data) for data in kept]
-    assert [unpacked(item, blobs) for item in layers] == [ONE, TWO]
+    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
-def test_a_layer_that_is_a_link_is_the_one_it_leads_to(blobs: Blobs, position: str) -> None:
+def test_a_layer_that_is_a_link_is_the_one_it_leads_to(cache: Cache, position: str) -> None:
     """Old engines write the same layer once, and may name it before it comes."""
     link: list[Member] = [("1/layer.tar", "../0/layer.tar")]
     real: list[Member] = [("0/layer.tar", ONE)]
@@ -146,77 +146,79 @@ def test_a_layer_that_is_a_link_is_the_one_it_leads_to(blobs: Blobs, position: s
         ("c.json", about),
         ("manifest.json", listed("c.json", "0/layer.tar", "1/layer.tar")),
     ]
-    _, layers = export(
-        stream(*(link + real if position == "before" else real + link), *end), blobs, "one:two"
+    _, layers = export_image(
+        stream(*(link + real if position == "before" else real + link), *end), cache, "one:two"
     )
     assert layers[0] == layers[1]
-    assert unpacked(layers[0], blobs) == ONE
+    assert unpacked(layers[0], cache) == ONE
 
 
-def test_the_list_may_come_first(blobs: Blobs) -> None:
+def test_the_list_may_come_first(cache: Cache) -> None:
     """The order of the stream does not matter."""
     members = new_shape((ONE, TWO), ONE, TWO)
-    _, layers = export(stream(*reversed(members)), blobs, "one:two")
-    assert [unpacked(item, blobs) for item in layers] == [ONE, TWO]
+    _, layers = export_image(stream(*reversed(members)), cache, "one:two")
+    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_paths_may_be_spelt_in_more_than_one_way(blobs: Blobs) -> None:
+def test_paths_may_be_spelt_in_more_than_one_way(cache: Cache) -> None:
     """A leading dot means nothing."""
     members: list[Member] = [
         ("./a/layer.tar", ONE),
         ("c.json", described(ONE)),
         ("manifest.json", listed("c.json", "a//layer.tar")),
     ]
-    _, layers = export(stream(*members), blobs, "one:two")
-    assert unpacked(layers[0], blobs) == ONE
+    _, layers = export_image(stream(*members), cache, "one:two")
+    assert unpacked(layers[0], cache) == ONE
 
 
 @pytest.mark.parametrize("name", ["{arch}/page.js", "[id]/page.js"])
-def test_a_small_layer_that_starts_like_json_is_a_layer(blobs: Blobs, name: str) -> None:
+def test_a_small_layer_that_starts_like_json_is_a_layer(cache: Cache, name: str) -> None:
     """The name of its first file decides how it starts."""
     odd = layer(name)
-    _, layers = export(stream(*old_shape(ONE, odd)), blobs, "one:two")
-    assert [unpacked(item, blobs) for item in layers] == [ONE, odd]
+    _, layers = export_image(stream(*old_shape(ONE, odd)), cache, "one:two")
+    assert [unpacked(item, cache) for item in layers] == [ONE, odd]
 
 
-def test_the_same_layer_gives_the_same_bytes_in_every_cache(blobs: Blobs, tmp_path: Path) -> None:
+def test_the_same_layer_gives_the_same_bytes_in_every_cache(cache: Cache, tmp_path: Path) -> None:
     """No time enters the compressed form."""
-    other = Blobs(tmp_path / "other")
-    about, layers = export(stream(*old_shape(ONE, TWO)), blobs, "x")
-    assert export(stream(*old_shape(ONE, TWO)), other, "x") == (about, layers)
-    assert [blobs.read(item.digest)[4:8] for item in layers] == [bytes(4), bytes(4)]
+    other = Cache(tmp_path / "other")
+    about, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "x")
+    assert export_image(stream(*old_shape(ONE, TWO)), other, "x") == (about, layers)
+    assert [cache.read(item.digest)[4:8] for item in layers] == [bytes(4), bytes(4)]
 
 
-def test_a_layer_that_was_exported_before_is_not_compressed_again(blobs: Blobs) -> None:
+def test_a_layer_that_was_exported_before_is_not_compressed_again(cache: Cache) -> None:
     """Also if it came in the other shape, or in another image; one that the cache has lost is."""
-    _, before = export(stream(*old_shape(ONE, TWO)), blobs, "one:two")
-    stamps = [blobs.path(item.digest).stat().st_mtime_ns for item in before]
+    _, before = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    stamps = [cache.path(item.digest).stat().st_mtime_ns for item in before]
     three = layer("three")
-    _, after = export(stream(*new_shape((ONE, TWO, three), ONE, TWO, three)), blobs, "one:two")
+    _, after = export_image(
+        stream(*new_shape((ONE, TWO, three), ONE, TWO, three)), cache, "one:two"
+    )
     assert after[:2] == before
-    assert [blobs.path(item.digest).stat().st_mtime_ns for item in before] == stamps
-    blobs.drop(before[0].digest)
-    _, again = export(stream(*old_shape(ONE, TWO)), blobs, "one:two")
-    assert unpacked(again[0], blobs) == ONE
+    assert [cache.path(item.digest).stat().st_mtime_ns for item in before] == stamps
+    cache.drop(before[0].digest)
+    _, again = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    assert unpacked(again[0], cache) == ONE
 
 
-def test_a_layer_that_came_compressed_is_recognised_when_it_comes_plain(blobs: Blobs) -> None:
+def test_a_layer_that_came_compressed_is_recognised_when_it_comes_plain(cache: Cache) -> None:
     """So that two engines do not make two layers of one."""
     kept = gzip.compress(ONE, 9)
-    export(stream(*new_shape([kept], ONE)), blobs, "one:two")
-    _, layers = export(stream(*old_shape(ONE)), blobs, "one:two")
+    export_image(stream(*new_shape([kept], ONE)), cache, "one:two")
+    _, layers = export_image(stream(*old_shape(ONE)), cache, "one:two")
     assert [item.digest for item in layers] == [digest(kept)]
 
 
-def test_nothing_is_left_of_the_uncompressed_layers(blobs: Blobs) -> None:
+def test_nothing_is_left_of_the_uncompressed_layers(cache: Cache) -> None:
     """The cache holds each layer once."""
-    export(stream(*old_shape(ONE, TWO)), blobs, "one:two")
-    assert not blobs.path(digest(ONE)).exists()
-    assert not blobs.path(digest(TWO)).exists()
-    assert not list(blobs.temporary.iterdir())
+    export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    assert not cache.path(digest(ONE)).exists()
+    assert not cache.path(digest(TWO)).exists()
+    assert not list(cache.temporary.iterdir())
 
 
-def test_memory_does_not_grow_with_a_layer(blobs: Blobs) -> None:
+def test_memory_does_not_grow_with_a_layer(cache: Cache) -> None:
     """A layer of 40 MB passes through in a few."""
     size = 40 << 20
     block = bytes(1 << 20)
@@ -238,7 +240,7 @@ def test_memory_does_not_grow_with_a_layer(blobs: Blobs) -> None:
 
     tracemalloc.start()
     try:
-        _, layers = export(large(), blobs, "one:two")
+        _, layers = export_image(large(), cache, "one:two")
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()
@@ -310,26 +312,26 @@ def damaged() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", damaged())
-def test_a_damaged_stream_is_told(blobs: Blobs, kind: str) -> None:
+def test_a_damaged_stream_is_told(cache: Cache, kind: str) -> None:
     """As a failure of the engine, on that image, and no half layer is left under a name."""
     data = damaged()[kind]
     with pytest.raises(EngineFailed) as caught:
-        export(iter([data] if data else []), blobs, "one:two")
+        export_image(iter([data] if data else []), cache, "one:two")
     assert caught.value.on == "one:two"
     assert caught.value.exit_code == 75
-    assert not list(blobs.temporary.iterdir())
+    assert not list(cache.temporary.iterdir())
 
 
-def test_after_a_damaged_stream_a_sound_one_is_exported(blobs: Blobs) -> None:
+def test_after_a_damaged_stream_a_sound_one_is_exported(cache: Cache) -> None:
     """Nothing that was learned from the first is believed."""
     for data in damaged().values():
         with pytest.raises(EngineFailed):
-            export(iter([data]), blobs, "one:two")
-    _, layers = export(stream(*old_shape(ONE, TWO)), blobs, "one:two")
-    assert [unpacked(item, blobs) for item in layers] == [ONE, TWO]
+            export_image(iter([data]), cache, "one:two")
+    _, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_an_engine_that_stops_in_mid_stream_is_told_as_such(blobs: Blobs) -> None:
+def test_an_engine_that_stops_in_mid_stream_is_told_as_such(cache: Cache) -> None:
     """Its own error comes through."""
 
     def broken() -> Iterator[bytes]:
@@ -339,5 +341,5 @@ def test_an_engine_that_stops_in_mid_stream_is_told_as_such(blobs: Blobs) -> Non
         )
 
     with pytest.raises(EngineUnavailable):
-        export(broken(), blobs, "one:two")
-    assert not list(blobs.temporary.iterdir())
+        export_image(broken(), cache, "one:two")
+    assert not list(cache.temporary.iterdir())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
 from deploy.image import join as image
 from deploy.records import Commit, Image
@@ -21,18 +21,18 @@ GOLDEN = "sha256:e0f998837959396a2c46eaf0b0d68cf01a95935852d90dd6fb771c79fa9ace9
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 def joined(
-    blobs: Blobs, described: dict[str, Any] | None = None
+    cache: Cache, described: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifest and config of a join."""
-    made = image.join(halves.app(blobs, described=described), halves.model(blobs), MOUNT, blobs)
-    manifest = json.loads(blobs.read(made.digest))
-    config = json.loads(blobs.read(made.config))
+    made = image.join(halves.app(cache, described=described), halves.model(cache), MOUNT, cache)
+    manifest = json.loads(cache.read(made.digest))
+    config = json.loads(cache.read(made.config))
     assert manifest["config"]["digest"] == made.config
     return manifest, config
 
@@ -53,54 +53,54 @@ def marked(created_by: str) -> dict[str, Any]:
 # --- the digest
 
 
-def test_the_digest_of_a_join_never_changes(blobs: Blobs) -> None:
+def test_the_digest_of_a_join_never_changes(cache: Cache) -> None:
     """The same halves give this digest on any machine and with any later version of this code, or every release would move again."""
-    made = image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+    made = image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
     assert made.digest == GOLDEN
 
 
-def test_the_same_halves_give_the_same_image_in_another_cache(blobs: Blobs, tmp_path: Path) -> None:
+def test_the_same_halves_give_the_same_image_in_another_cache(cache: Cache, tmp_path: Path) -> None:
     """Neither the place nor the time enters it."""
-    other = Blobs(tmp_path / "other")
+    other = Cache(tmp_path / "other")
     first, second = (
-        image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (blobs, other)
+        image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (cache, other)
     )
     assert first == second
-    assert blobs.read(first.digest) == other.read(second.digest)
+    assert cache.read(first.digest) == other.read(second.digest)
 
 
-def test_each_half_decides_over_the_digest(blobs: Blobs) -> None:
+def test_each_half_decides_over_the_digest(cache: Cache) -> None:
     """Other code, another model, another version of the same bytes, or another mount is another image."""
-    app = halves.app(blobs)
-    model = halves.model(blobs)
+    app = halves.app(cache)
+    model = halves.model(cache)
     made = {
-        image.join(app, model, MOUNT, blobs).digest,
-        image.join(halves.app(blobs, b"other code"), model, MOUNT, blobs).digest,
-        image.join(app, halves.model(blobs, b"other weights"), MOUNT, blobs).digest,
-        image.join(app, halves.model(blobs, version="2"), MOUNT, blobs).digest,
-        image.join(app, model, "/elsewhere", blobs).digest,
+        image.join(app, model, MOUNT, cache).digest,
+        image.join(halves.app(cache, b"other code"), model, MOUNT, cache).digest,
+        image.join(app, halves.model(cache, b"other weights"), MOUNT, cache).digest,
+        image.join(app, halves.model(cache, version="2"), MOUNT, cache).digest,
+        image.join(app, model, "/elsewhere", cache).digest,
     }
     assert len(made) == 5
 
 
-def test_the_model_need_not_be_here(blobs: Blobs) -> None:
+def test_the_model_need_not_be_here(cache: Cache) -> None:
     """Only JSON is read, so a model that the registry holds is joined without its bytes."""
-    app = halves.app(blobs)
-    model = halves.model(blobs)
-    blobs.drop(model.digest)
-    assert image.join(app, model, MOUNT, blobs).layer == model
+    app = halves.app(cache)
+    model = halves.model(cache)
+    cache.drop(model.digest)
+    assert image.join(app, model, MOUNT, cache).layer == model
 
 
-def test_an_app_image_that_the_cache_has_lost_is_told(blobs: Blobs) -> None:
+def test_an_app_image_that_the_cache_has_lost_is_told(cache: Cache) -> None:
     """The manifest is needed, and the config."""
-    app = halves.app(blobs)
-    model = halves.model(blobs)
-    blobs.drop(json.loads(blobs.read(app.manifest.digest))["config"]["digest"])
+    app = halves.app(cache)
+    model = halves.model(cache)
+    cache.drop(json.loads(cache.read(app.manifest.digest))["config"]["digest"])
     with pytest.raises(BlobCorrupt):
-        image.join(app, model, MOUNT, blobs)
-    blobs.drop(app.manifest.digest)
+        image.join(app, model, MOUNT, cache)
+    cache.drop(app.manifest.digest)
     with pytest.raises(BlobCorrupt):
-        image.join(app, model, MOUNT, blobs)
+        image.join(app, model, MOUNT, cache)
 
 
 # --- where the model goes
@@ -115,9 +115,9 @@ def test_an_app_image_that_the_cache_has_lost_is_told(blobs: Blobs) -> None:
         "LABEL twinship.model='here' other=label",
     ],
 )
-def test_the_model_goes_where_the_dockerfile_says(blobs: Blobs, created_by: str) -> None:
+def test_the_model_goes_where_the_dockerfile_says(cache: Cache, created_by: str) -> None:
     """Below the code, however the builder writes the label: classic, BuildKit, with quotes, among others."""
-    manifest, config = joined(blobs, marked(created_by))
+    manifest, config = joined(cache, marked(created_by))
     ids = [digest(layer) for layer in (BASE, LIBRARIES, WEIGHTS, CODE)]
     assert config["rootfs"]["diff_ids"] == ids
     assert [layer["digest"] == digest(WEIGHTS) for layer in manifest["layers"]] == [
@@ -133,10 +133,10 @@ def test_the_model_goes_where_the_dockerfile_says(blobs: Blobs, created_by: str)
     ]
 
 
-def test_without_the_marker_the_model_goes_on_top(blobs: Blobs) -> None:
+def test_without_the_marker_the_model_goes_on_top(cache: Cache) -> None:
     """Also when nothing is known of how the image was made."""
     for history in (({"created_by": "COPY all"},) * 3, ()):
-        manifest, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, history=history))
+        manifest, config = joined(cache, halves.config(BASE, LIBRARIES, CODE, history=history))
         assert config["rootfs"]["diff_ids"][-1] == digest(WEIGHTS)
         assert manifest["layers"][-1]["digest"] == digest(WEIGHTS)
         assert [entry["created_by"] for entry in config["history"]][
@@ -144,18 +144,18 @@ def test_without_the_marker_the_model_goes_on_top(blobs: Blobs) -> None:
         ] == "twinship join imagenet@1"
 
 
-def test_a_config_without_history_is_joined(blobs: Blobs) -> None:
+def test_a_config_without_history_is_joined(cache: Cache) -> None:
     """Some builders leave it out, or write null."""
     without = halves.config(BASE, LIBRARIES, CODE)
     del without["history"]
     for described in (without, without | {"history": None}):
-        _, config = joined(blobs, described)
+        _, config = joined(cache, described)
         assert config["rootfs"]["diff_ids"][-1] == digest(WEIGHTS)
 
 
-def test_the_history_has_an_entry_for_every_layer(blobs: Blobs) -> None:
+def test_the_history_has_an_entry_for_every_layer(cache: Cache) -> None:
     """As the specification asks, so that tools can tell which step made which layer."""
-    _, config = joined(blobs)
+    _, config = joined(cache)
     filled = [entry for entry in config["history"] if not entry.get("empty_layer")]
     assert len(filled) == len(config["rootfs"]["diff_ids"]) == 4
     assert [entry["created_by"] for entry in filled] == [
@@ -166,11 +166,11 @@ def test_the_history_has_an_entry_for_every_layer(blobs: Blobs) -> None:
     ]
 
 
-def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: Blobs) -> None:
+def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(cache: Cache) -> None:
     """Weights do not compress; what was compressed before is not touched."""
-    app = halves.app(blobs)
-    before = json.loads(blobs.read(app.manifest.digest))["layers"]
-    manifest, _ = joined(blobs)
+    app = halves.app(cache)
+    before = json.loads(cache.read(app.manifest.digest))["layers"]
+    manifest, _ = joined(cache)
     model = manifest["layers"].pop(2)
     assert manifest["layers"] == before
     assert model == {
@@ -183,7 +183,7 @@ def test_the_model_is_a_plain_tar_and_the_other_layers_stay_as_they_were(blobs: 
 # --- what the image says of itself
 
 
-def test_the_config_of_the_app_image_is_kept(blobs: Blobs) -> None:
+def test_the_config_of_the_app_image_is_kept(cache: Cache) -> None:
     """All that decides how it runs, and what says when and by whom it was made."""
     run = {
         "User": "10001",
@@ -200,7 +200,7 @@ def test_the_config_of_the_app_image_is_kept(blobs: Blobs) -> None:
         "architecture": "arm64",
     }
     _, config = joined(
-        blobs, halves.config(BASE, LIBRARIES, CODE, history=halves.history(), **values)
+        cache, halves.config(BASE, LIBRARIES, CODE, history=halves.history(), **values)
     )
     assert {key: config["config"][key] for key in run if key != "Env"} == {
         key: value for key, value in run.items() if key != "Env"
@@ -212,7 +212,7 @@ def test_the_config_of_the_app_image_is_kept(blobs: Blobs) -> None:
     assert config["history"][4]["created"] == "2026-01-02T03:04:05Z"
 
 
-def test_what_only_the_builder_knew_is_left_behind(blobs: Blobs) -> None:
+def test_what_only_the_builder_knew_is_left_behind(cache: Cache) -> None:
     """The container of the last build step is not part of the image."""
     described = halves.config(
         BASE,
@@ -222,14 +222,14 @@ def test_what_only_the_builder_knew_is_left_behind(blobs: Blobs) -> None:
         container_config={"Hostname": "builder"},
         docker_version="20",
     )
-    _, config = joined(blobs, described)
+    _, config = joined(cache, described)
     assert not {"container", "container_config", "docker_version"} & config.keys()
 
 
-def test_a_container_can_know_what_it_is(blobs: Blobs) -> None:
+def test_a_container_can_know_what_it_is(cache: Cache) -> None:
     """Commit, app image and model are in its environment, after the app's own variables."""
-    app = halves.app(blobs)
-    _, config = joined(blobs)
+    app = halves.app(cache)
+    _, config = joined(cache)
     assert config["config"]["Env"] == [
         "PATH=/bin",
         f"TWINSHIP_COMMIT={'5' * 40}",
@@ -240,10 +240,10 @@ def test_a_container_can_know_what_it_is(blobs: Blobs) -> None:
     ]
 
 
-def test_labels_and_annotations_name_both_halves(blobs: Blobs) -> None:
+def test_labels_and_annotations_name_both_halves(cache: Cache) -> None:
     """The labels of the app image stay; tools that know the standard names find them."""
-    app = halves.app(blobs)
-    manifest, config = joined(blobs)
+    app = halves.app(cache)
+    manifest, config = joined(cache)
     said = {
         "org.opencontainers.image.title": "classifier",
         "org.opencontainers.image.version": "555555555555-1",
@@ -257,19 +257,19 @@ def test_labels_and_annotations_name_both_halves(blobs: Blobs) -> None:
     assert manifest["annotations"] == {**said, "dev.twinship.model.mount": MOUNT}
 
 
-def test_an_image_without_labels_or_environment_gets_them(blobs: Blobs) -> None:
+def test_an_image_without_labels_or_environment_gets_them(cache: Cache) -> None:
     """Builders write null for nothing."""
     for run in ({"Labels": None, "Env": None}, {}, None):
-        _, config = joined(blobs, halves.config(BASE, LIBRARIES, CODE, config=run))
+        _, config = joined(cache, halves.config(BASE, LIBRARIES, CODE, config=run))
         assert config["config"]["Labels"]["dev.twinship.model.name"] == "imagenet"
         assert len(config["config"]["Env"]) == 5
 
 
-def test_an_uncommitted_change_shows(blobs: Blobs) -> None:
+def test_an_uncommitted_change_shows(cache: Cache) -> None:
     """In the revision, wherever it is written."""
-    app = halves.app(blobs).model_copy(update={"commit": Commit(revision="5" * 40, dirty=True)})
-    made = image.join(app, halves.model(blobs), MOUNT, blobs)
-    config = json.loads(blobs.read(made.config))
+    app = halves.app(cache).model_copy(update={"commit": Commit(revision="5" * 40, dirty=True)})
+    made = image.join(app, halves.model(cache), MOUNT, cache)
+    config = json.loads(cache.read(made.config))
     assert config["config"]["Labels"]["org.opencontainers.image.revision"] == f"{'5' * 40}-dirty"
     assert f"TWINSHIP_COMMIT={'5' * 40}-dirty" in config["config"]["Env"]
 
@@ -277,20 +277,20 @@ def test_an_uncommitted_change_shows(blobs: Blobs) -> None:
 # --- the model alone
 
 
-def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(blobs: Blobs) -> None:
+def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(cache: Cache) -> None:
     """It is the same on any machine, needs no bytes of the model, and differs by model and by mount."""
-    model = halves.model(blobs)
-    blobs.drop(model.digest)
-    made = image.model_only(model, MOUNT, blobs)
-    config, layers, annotations = image.parts(blobs.read(made.digest))
+    model = halves.model(cache)
+    cache.drop(model.digest)
+    made = image.create_model_image(model, MOUNT, cache)
+    config, layers, annotations = image.parse_manifest(cache.read(made.digest))
     assert [layer.digest for layer in layers] == [model.digest]
-    assert image.diff_ids(blobs.read(config.digest)) == (model.digest,)
+    assert image.diff_ids(cache.read(config.digest)) == (model.digest,)
     assert annotations["dev.twinship.model.digest"] == model.model.digest
     assert annotations["dev.twinship.model.mount"] == MOUNT
-    assert image.model_only(model, MOUNT, blobs) == made
+    assert image.create_model_image(model, MOUNT, cache) == made
     others = {
-        image.model_only(model, "/other", blobs).digest,
-        image.model_only(halves.model(blobs, version="2"), MOUNT, blobs).digest,
+        image.create_model_image(model, "/other", cache).digest,
+        image.create_model_image(halves.model(cache, version="2"), MOUNT, cache).digest,
     }
     assert len(others | {made.digest}) == 3
 
@@ -313,7 +313,7 @@ def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(blobs: Blo
 def test_what_is_no_manifest_is_told(text: bytes) -> None:
     """A registry, or something in its place, may answer anything; what it was is shown."""
     with pytest.raises(BlobCorrupt) as caught:
-        image.parts(text)
+        image.parse_manifest(text)
     assert repr(text[:60]) in caught.value.on
 
 
@@ -328,40 +328,40 @@ def inputs(tmp_path: Path) -> Inputs:
     )
 
 
-def test_what_was_built_from_the_same_inputs_is_found(blobs: Blobs, inputs: Inputs) -> None:
+def test_what_was_built_from_the_same_inputs_is_found(cache: Cache, inputs: Inputs) -> None:
     """Until the cache loses the image."""
-    assert image.built(NAME, inputs, blobs) is None
-    assert image.why_build(NAME, inputs, blobs) == "this machine has not built classifier yet"
-    app = halves.app(blobs, key=inputs.key)
-    image.remember(app, inputs, blobs)
-    assert image.built(NAME, inputs, blobs) == app
-    blobs.drop(app.manifest.digest)
-    assert image.built(NAME, inputs, blobs) is None
-    assert image.why_build(NAME, inputs, blobs) == "the cache has lost the image"
+    assert image.find_built(NAME, inputs, cache) is None
+    assert image.why_build(NAME, inputs, cache) == "this machine has not built classifier yet"
+    app = halves.app(cache, key=inputs.key)
+    image.remember(app, inputs, cache)
+    assert image.find_built(NAME, inputs, cache) == app
+    cache.drop(app.manifest.digest)
+    assert image.find_built(NAME, inputs, cache) is None
+    assert image.why_build(NAME, inputs, cache) == "the cache has lost the image"
 
 
 def test_why_a_build_is_needed_is_said_of_the_last_one(
-    blobs: Blobs, inputs: Inputs, tmp_path: Path
+    cache: Cache, inputs: Inputs, tmp_path: Path
 ) -> None:
     """The file that changed since then is named."""
-    image.remember(halves.app(blobs), inputs, blobs)
+    image.remember(halves.app(cache), inputs, cache)
     now = Inputs(
         directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit
     )
-    assert image.built(NAME, now, blobs) is None
-    assert image.why_build(NAME, now, blobs) == "app/a.py changed"
+    assert image.find_built(NAME, now, cache) is None
+    assert image.why_build(NAME, now, cache) == "app/a.py changed"
 
 
 def test_what_was_built_for_another_application_does_not_count(
-    blobs: Blobs, inputs: Inputs
+    cache: Cache, inputs: Inputs
 ) -> None:
     """Several are built on one machine, some from the same files; each image bears its own application's name."""
-    image.remember(halves.app(blobs, key=inputs.key), inputs, blobs)
-    assert image.built("other", inputs, blobs) is None
-    assert image.why_build("other", inputs, blobs) == "this machine has not built other yet"
+    image.remember(halves.app(cache, key=inputs.key), inputs, cache)
+    assert image.find_built("other", inputs, cache) is None
+    assert image.why_build("other", inputs, cache) == "this machine has not built other yet"
 
 
-def test_a_joined_image_is_the_same_as_json_and_back(blobs: Blobs) -> None:
+def test_a_joined_image_is_the_same_as_json_and_back(cache: Cache) -> None:
     """So that one CI step can hand it to the next."""
-    made = image.join(halves.app(blobs), halves.model(blobs), MOUNT, blobs)
+    made = image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
     assert Image.from_json(made.to_json()) == made

@@ -13,9 +13,9 @@ from typing import IO
 import pytest
 
 from deploy import progress
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.oci.bodies import Advance
-from deploy.clients.oci.upload import Opener
+from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import (
     BlobCorrupt,
     ManifestInvalid,
@@ -34,9 +34,9 @@ REPOSITORY = "team/classifier"
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
@@ -45,102 +45,102 @@ def remote() -> MemoryRegistry:
     return MemoryRegistry()
 
 
-def joined(blobs: Blobs, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
+def joined(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
     """An image whose halves are in the cache."""
     return image.join(
-        halves.app(blobs, code, key=code.hex()), halves.model(blobs, weights), MOUNT, blobs
+        halves.app(cache, code, key=code.hex()), halves.model(cache, weights), MOUNT, cache
     )
 
 
 def push(
-    made: Image, remote: MemoryRegistry, blobs: Blobs, *elsewhere: str, repository: str = REPOSITORY
+    made: Image, remote: MemoryRegistry, cache: Cache, *elsewhere: str, repository: str = REPOSITORY
 ) -> Release:
     """Pushes an image."""
-    return registry.push(made, repository, remote, blobs, mount=MOUNT, elsewhere=elsewhere)
+    return registry.push(made, repository, remote, cache, mount=MOUNT, elsewhere=elsewhere)
 
 
 def named(manifest: bytes) -> set[str]:
     """The digests that a manifest names."""
-    config, layers, _ = image.parts(manifest)
+    config, layers, _ = image.parse_manifest(manifest)
     return {config.digest, *(layer.digest for layer in layers)}
 
 
 # --- what is sent
 
 
-def test_a_first_push_leaves_the_image_by_its_digest(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_first_push_leaves_the_image_by_its_digest(remote: MemoryRegistry, cache: Cache) -> None:
     """With all that it names, and what is deployed is repository and digest."""
-    made = joined(blobs)
-    release = push(made, remote, blobs)
+    made = joined(cache)
+    release = push(made, remote, cache)
     assert release.reference == f"registry.example/{REPOSITORY}@{made.digest}"
-    assert remote.manifest(REPOSITORY, made.digest) == blobs.read(made.digest)
-    assert named(blobs.read(made.digest)) <= remote.blobs[REPOSITORY].keys()
-    assert registry.holds(release, remote)
+    assert remote.manifest(REPOSITORY, made.digest) == cache.read(made.digest)
+    assert named(cache.read(made.digest)) <= remote.blobs[REPOSITORY].keys()
+    assert registry.has_release(release, remote)
 
 
-def test_no_blob_is_sent_twice(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_no_blob_is_sent_twice(remote: MemoryRegistry, cache: Cache) -> None:
     """Not within a push, though three manifests name the same layers, and not by the next push."""
-    made = joined(blobs)
-    push(made, remote, blobs)
+    made = joined(cache)
+    push(made, remote, cache)
     assert len(remote.sent) == len(set(remote.sent))
     remote.sent.clear()
     remote.put.clear()
-    assert push(made, remote, blobs).image == made
+    assert push(made, remote, cache).image == made
     assert not remote.sent
     assert not remote.put
 
 
-def test_new_code_sends_no_byte_of_the_model(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_new_code_sends_no_byte_of_the_model(remote: MemoryRegistry, cache: Cache) -> None:
     """Not even the cache need hold the model."""
-    push(joined(blobs), remote, blobs)
+    push(joined(cache), remote, cache)
     remote.sent.clear()
-    made = joined(blobs, code=b"new code")
-    blobs.drop(made.layer.digest)
-    push(made, remote, blobs)
+    made = joined(cache, code=b"new code")
+    cache.drop(made.layer.digest)
+    push(made, remote, cache)
     sent = {name for _, name in remote.sent}
-    _, layers, _ = image.parts(blobs.read(made.digest))
+    _, layers, _ = image.parse_manifest(cache.read(made.digest))
     assert sent == {
         layers[-1].digest,
         made.config,
-        image.parts(blobs.read(made.app.manifest.digest))[0].digest,
+        image.parse_manifest(cache.read(made.app.manifest.digest))[0].digest,
     }
 
 
-def test_a_new_model_sends_its_layer_and_json_alone(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_new_model_sends_its_layer_and_json_alone(remote: MemoryRegistry, cache: Cache) -> None:
     """No layer of the app image moves."""
-    push(joined(blobs), remote, blobs)
+    push(joined(cache), remote, cache)
     remote.sent.clear()
-    made = joined(blobs, weights=b"new weights")
-    push(made, remote, blobs)
-    alone = image.model_only(made.layer, MOUNT, blobs)
+    made = joined(cache, weights=b"new weights")
+    push(made, remote, cache)
+    alone = image.create_model_image(made.layer, MOUNT, cache)
     assert {name for _, name in remote.sent} == {
         digest(b"new weights"),
         made.config,
-        image.parts(blobs.read(alone.digest))[0].digest,
+        image.parse_manifest(cache.read(alone.digest))[0].digest,
     }
 
 
-def test_what_another_repository_holds_is_mounted(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_what_another_repository_holds_is_mounted(remote: MemoryRegistry, cache: Cache) -> None:
     """From the first that has it; nothing is sent."""
-    made = joined(blobs)
-    push(made, remote, blobs, repository="team/staging")
+    made = joined(cache)
+    push(made, remote, cache, repository="team/staging")
     remote.sent.clear()
-    push(made, remote, blobs, "team/empty", "team/staging")
+    push(made, remote, cache, "team/empty", "team/staging")
     assert not remote.sent
-    assert {name for _, name in remote.mounted} >= named(blobs.read(made.digest))
+    assert {name for _, name in remote.mounted} >= named(cache.read(made.digest))
     assert remote.manifest(REPOSITORY, made.digest) is not None
 
 
-def test_what_is_there_is_not_mounted(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_what_is_there_is_not_mounted(remote: MemoryRegistry, cache: Cache) -> None:
     """Another repository is asked only for what this one lacks."""
-    push(joined(blobs), remote, blobs, repository="team/staging")
-    push(joined(blobs), remote, blobs)
-    push(joined(blobs, code=b"new code"), remote, blobs, "team/staging")
+    push(joined(cache), remote, cache, repository="team/staging")
+    push(joined(cache), remote, cache)
+    push(joined(cache, code=b"new code"), remote, cache, "team/staging")
     assert not remote.mounted
 
 
 def test_the_progress_of_a_push_is_in_bytes_that_are_sent(
-    remote: MemoryRegistry, blobs: Blobs
+    remote: MemoryRegistry, cache: Cache
 ) -> None:
     """The total is told before, and reached."""
     seen: list[tuple[str, int, list[int]]] = []
@@ -152,8 +152,8 @@ def test_the_progress_of_a_push_is_in_bytes_that_are_sent(
             seen.append((label, total, counts))
             yield counts.append
 
-    with progress.shown_on(Display()):
-        push(joined(blobs), remote, blobs)
+    with progress.use_display(Display()):
+        push(joined(cache), remote, cache)
     ((label, total, counts),) = seen
     assert label == "pushing"
     assert total == sum(counts) == sum(map(len, remote.blobs[REPOSITORY].values()))
@@ -170,7 +170,7 @@ class Failing(MemoryRegistry):
         self.failing = set(digests)
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
     ) -> None:
         if digest in self.failing:
             raise RegistryUnreachable("the registry gave no answer", on=self.host, next="run again")
@@ -178,70 +178,70 @@ class Failing(MemoryRegistry):
 
 
 def test_a_push_that_fails_leaves_no_manifest_and_the_next_sends_only_the_rest(
-    blobs: Blobs,
+    cache: Cache,
 ) -> None:
     """What arrived before is kept."""
-    made = joined(blobs)
+    made = joined(cache)
     remote = Failing(made.layer.digest)
     with pytest.raises(RegistryUnreachable):
-        push(made, remote, blobs)
+        push(made, remote, cache)
     assert not remote.put
     before = set(remote.sent)
     remote.failing.clear()
-    push(made, remote, blobs)
+    push(made, remote, cache)
     assert len(remote.sent) == len(set(remote.sent)) > len(before)
     assert remote.manifest(REPOSITORY, made.digest) is not None
 
 
-def test_a_layer_that_is_nowhere_is_told(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_layer_that_is_nowhere_is_told(remote: MemoryRegistry, cache: Cache) -> None:
     """The error says how it is made anew; nothing can be pulled."""
-    made = joined(blobs)
-    blobs.drop(made.layer.digest)
+    made = joined(cache)
+    cache.drop(made.layer.digest)
     with pytest.raises(BlobCorrupt) as caught:
-        push(made, remote, blobs)
+        push(made, remote, cache)
     assert caught.value.on == made.layer.digest
     assert "invoke release" in caught.value.next
     assert not remote.put
 
 
 def test_a_layer_that_is_damaged_here_is_dropped_when_the_registry_refuses_it(
-    remote: MemoryRegistry, blobs: Blobs
+    remote: MemoryRegistry, cache: Cache
 ) -> None:
     """Else every further run would send it and be refused again."""
-    made = joined(blobs)
-    blobs.path(made.layer.digest).write_bytes(WEIGHTS[::-1])
+    made = joined(cache)
+    cache.path(made.layer.digest).write_bytes(WEIGHTS[::-1])
     with pytest.raises(BlobCorrupt) as caught:
-        push(made, remote, blobs)
+        push(made, remote, cache)
     assert digest(WEIGHTS[::-1]) in caught.value.detail
-    assert not blobs.has(made.layer.digest, len(WEIGHTS))
+    assert not cache.has(made.layer.digest, len(WEIGHTS))
     assert not remote.put
 
 
-def test_a_layer_that_is_refused_though_it_is_sound_is_kept(blobs: Blobs) -> None:
+def test_a_layer_that_is_refused_though_it_is_sound_is_kept(cache: Cache) -> None:
     """It was not its fault."""
 
     class Full(MemoryRegistry):
         def upload(
-            self, repository: str, digest: str, size: int, opened: Opener, advance: Advance
+            self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
         ) -> None:
             raise RegistryRefused("the registry answered 507", on=self.host, next="run again")
 
-    made = joined(blobs)
+    made = joined(cache)
     with pytest.raises(RegistryRefused):
-        push(made, Full(), blobs)
-    assert blobs.has(made.layer.digest, len(WEIGHTS))
+        push(made, Full(), cache)
+    assert cache.has(made.layer.digest, len(WEIGHTS))
 
 
 # --- what is found again
 
 
 def test_an_app_image_is_found_by_its_inputs_on_another_machine(
-    remote: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """With all that a join needs, and nothing else is brought."""
-    made = joined(blobs)
-    push(made, remote, blobs)
-    other = Blobs(tmp_path / "other")
+    made = joined(cache)
+    push(made, remote, cache)
+    other = Cache(tmp_path / "other")
     found = registry.find_app("classifier", made.app.key, REPOSITORY, remote, other)
     assert found == made.app
     assert image.join(found, made.layer, MOUNT, other) == made
@@ -249,48 +249,48 @@ def test_an_app_image_is_found_by_its_inputs_on_another_machine(
 
 
 def test_an_app_image_of_changed_files_is_found_as_such(
-    remote: MemoryRegistry, blobs: Blobs
+    remote: MemoryRegistry, cache: Cache
 ) -> None:
     """The mark of uncommitted files travels with it."""
-    app = halves.app(blobs)
+    app = halves.app(cache)
     dirty = app.commit.model_copy(update={"dirty": True})
-    parts = image.parts(blobs.read(app.manifest.digest))
-    app = image.described("classifier", "k2", dirty, parts[0], parts[1], blobs)
-    push(image.join(app, halves.model(blobs), MOUNT, blobs), remote, blobs)
-    assert registry.find_app("classifier", "k2", REPOSITORY, remote, blobs) == app
+    parts = image.parse_manifest(cache.read(app.manifest.digest))
+    app = image.create_app_image("classifier", "k2", dirty, parts[0], parts[1], cache)
+    push(image.join(app, halves.model(cache), MOUNT, cache), remote, cache)
+    assert registry.find_app("classifier", "k2", REPOSITORY, remote, cache) == app
 
 
-def test_an_app_image_that_nobody_pushed_is_not_found(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_an_app_image_that_nobody_pushed_is_not_found(remote: MemoryRegistry, cache: Cache) -> None:
     """Nor one that somebody else has put under that tag."""
-    assert registry.find_app("classifier", "k1", REPOSITORY, remote, blobs) is None
-    made = joined(blobs)
-    push(made, remote, blobs)
-    remote.manifests[REPOSITORY]["app-k1"] = blobs.read(made.app.manifest.digest)
-    assert registry.find_app("classifier", "k1", REPOSITORY, remote, blobs) is None
+    assert registry.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
+    made = joined(cache)
+    push(made, remote, cache)
+    remote.manifests[REPOSITORY]["app-k1"] = cache.read(made.app.manifest.digest)
+    assert registry.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
 
 
-def test_a_models_layer_is_found_by_the_model(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_models_layer_is_found_by_the_model(remote: MemoryRegistry, cache: Cache) -> None:
     """Its bytes stay where they are."""
-    made = joined(blobs)
+    made = joined(cache)
     assert registry.find_layer(made.layer.model, MOUNT, REPOSITORY, remote) is None
-    push(made, remote, blobs)
+    push(made, remote, cache)
     assert registry.find_layer(made.layer.model, MOUNT, REPOSITORY, remote) == made.layer
 
 
-def test_a_layer_for_another_mount_is_not_this_one(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_layer_for_another_mount_is_not_this_one(remote: MemoryRegistry, cache: Cache) -> None:
     """The same model elsewhere in the image is another layer."""
-    made = joined(blobs)
-    push(made, remote, blobs)
+    made = joined(cache)
+    push(made, remote, cache)
     assert registry.find_layer(made.layer.model, "/elsewhere", REPOSITORY, remote) is None
 
 
 def test_a_layer_that_somebody_else_put_under_the_tag_is_not_found(
-    remote: MemoryRegistry, blobs: Blobs
+    remote: MemoryRegistry, cache: Cache
 ) -> None:
     """A manifest of another model, or without layers, is not taken."""
-    made = joined(blobs)
-    other = joined(blobs, weights=b"other")
-    push(made, remote, blobs)
+    made = joined(cache)
+    other = joined(cache, weights=b"other")
+    push(made, remote, cache)
     tag = registry.model_tag(other.layer.model)
     remote.manifests[REPOSITORY][tag] = remote.manifests[REPOSITORY][
         registry.model_tag(made.layer.model)
@@ -303,24 +303,24 @@ def test_a_layer_that_somebody_else_put_under_the_tag_is_not_found(
     assert registry.find_layer(made.layer.model, MOUNT, REPOSITORY, remote) is None
 
 
-def test_something_else_under_a_tag_is_told(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_something_else_under_a_tag_is_told(remote: MemoryRegistry, cache: Cache) -> None:
     """A web page is no manifest."""
-    made = joined(blobs)
+    made = joined(cache)
     remote.manifests[REPOSITORY] = {
         f"app-{made.app.key}": b"<html>",
         registry.model_tag(made.layer.model): b"<html>",
     }
     with pytest.raises(BlobCorrupt):
-        registry.find_app("classifier", made.app.key, REPOSITORY, remote, blobs)
+        registry.find_app("classifier", made.app.key, REPOSITORY, remote, cache)
     with pytest.raises(BlobCorrupt):
         registry.find_layer(made.layer.model, MOUNT, REPOSITORY, remote)
 
 
-def test_a_release_that_was_cleaned_up_is_not_held(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_release_that_was_cleaned_up_is_not_held(remote: MemoryRegistry, cache: Cache) -> None:
     """So that a rollback can say so before it begins."""
-    release = push(joined(blobs), remote, blobs)
+    release = push(joined(cache), remote, cache)
     remote.manifests[REPOSITORY].clear()
-    assert not registry.holds(release, remote)
+    assert not registry.has_release(release, remote)
 
 
 class Away(MemoryRegistry):
@@ -332,18 +332,18 @@ class Away(MemoryRegistry):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_release_is_as_large_as_its_layers(
-    remote: MemoryRegistry, blobs: Blobs, tmp_path: Path, cached: bool
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path, cached: bool
 ) -> None:
     """As they are sent over the wire; the cache is asked before the registry."""
-    release = push(joined(blobs), remote, blobs)
+    release = push(joined(cache), remote, cache)
     sent = [
         remote.blobs[REPOSITORY][layer.digest]
-        for layer in image.parts(blobs.read(release.image.digest))[1]
+        for layer in image.parse_manifest(cache.read(release.image.digest))[1]
     ]
     found = (
-        registry.size(release, Away(), blobs)
+        registry.pull_size(release, Away(), cache)
         if cached
-        else registry.size(release, remote, Blobs(tmp_path / "other"))
+        else registry.pull_size(release, remote, Cache(tmp_path / "other"))
     )
     assert found == sum(map(len, sent)) > len(WEIGHTS)
 
@@ -368,13 +368,13 @@ def away(remote: MemoryRegistry, release: Release) -> MemoryRegistry:
 @pytest.mark.parametrize("broken", [cleaned_up, lying, away])
 def test_the_size_of_a_release_never_stops_anything(
     remote: MemoryRegistry,
-    blobs: Blobs,
+    cache: Cache,
     tmp_path: Path,
     broken: Callable[[MemoryRegistry, Release], MemoryRegistry],
 ) -> None:
     """It is asked for to tell how long a pull may take, also when a release is taken back; the model's size is known anyway."""
-    release = push(joined(blobs), remote, blobs)
-    assert registry.size(release, broken(remote, release), Blobs(tmp_path / "other")) == len(
+    release = push(joined(cache), remote, cache)
+    assert registry.pull_size(release, broken(remote, release), Cache(tmp_path / "other")) == len(
         WEIGHTS
     )
 
@@ -410,19 +410,19 @@ def copied(
     release: Release,
     near: MemoryRegistry,
     far: MemoryRegistry,
-    blobs: Blobs,
+    cache: Cache,
     repository: str = "live/classifier",
 ) -> Release:
     """Copies a release."""
-    return registry.copy(release, near, repository, far, blobs, mount=MOUNT)
+    return registry.copy(release, near, repository, far, cache, mount=MOUNT)
 
 
 def test_a_copy_is_the_same_image_byte_for_byte(
-    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    near: Counting, far: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """On a machine that has never seen it, under the same digest, with all that it names."""
-    release = push(joined(blobs), near, blobs)
-    copy = copied(release, near, far, Blobs(tmp_path / "other"))
+    release = push(joined(cache), near, cache)
+    copy = copied(release, near, far, Cache(tmp_path / "other"))
     assert (copy.image, copy.repository) == (release.image, "far.example/live/classifier")
     manifest = near.manifests[REPOSITORY][release.image.digest]
     assert far.manifests["live/classifier"][release.image.digest] == manifest
@@ -432,14 +432,14 @@ def test_a_copy_is_the_same_image_byte_for_byte(
 
 
 def test_both_halves_of_a_copy_are_found_where_it_is(
-    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    near: Counting, far: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """So that a release there builds and fetches nothing that was promoted before."""
-    made = joined(blobs)
-    copied(push(made, near, blobs), near, far, Blobs(tmp_path / "other"))
+    made = joined(cache)
+    copied(push(made, near, cache), near, far, Cache(tmp_path / "other"))
     assert (
         registry.find_app(
-            "classifier", made.app.key, "live/classifier", far, Blobs(tmp_path / "third")
+            "classifier", made.app.key, "live/classifier", far, Cache(tmp_path / "third")
         )
         == made.app
     )
@@ -447,50 +447,50 @@ def test_both_halves_of_a_copy_are_found_where_it_is(
 
 
 def test_what_was_copied_is_not_copied_again(
-    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    near: Counting, far: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """Nothing is sent, and from an empty cache nothing but JSON is read."""
-    release = push(joined(blobs), near, blobs)
-    copied(release, near, far, Blobs(tmp_path / "other"))
+    release = push(joined(cache), near, cache)
+    copied(release, near, far, Cache(tmp_path / "other"))
     for noted in (far.sent, far.put, near.read):
         noted.clear()
-    assert copied(release, near, far, Blobs(tmp_path / "third")).image == release.image
+    assert copied(release, near, far, Cache(tmp_path / "third")).image == release.image
     configs = {
         release.image.config,
-        image.parts(blobs.read(release.image.app.manifest.digest))[0].digest,
+        image.parse_manifest(cache.read(release.image.app.manifest.digest))[0].digest,
     }
     assert (far.sent, far.put, set(near.read)) == ([], [], configs)
 
 
 def test_a_new_model_is_copied_alone(
-    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    near: Counting, far: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """No layer of the code is read or sent, even by a machine that has none of them."""
-    copied(push(joined(blobs), near, blobs), near, far, Blobs(tmp_path / "other"))
-    made = joined(blobs, weights=b"new weights")
-    release = push(made, near, blobs)
+    copied(push(joined(cache), near, cache), near, far, Cache(tmp_path / "other"))
+    made = joined(cache, weights=b"new weights")
+    release = push(made, near, cache)
     far.sent.clear()
     near.read.clear()
-    copied(release, near, far, Blobs(tmp_path / "third"))
-    layers = {layer.digest for layer in image.parts(blobs.read(made.digest))[1]}
+    copied(release, near, far, Cache(tmp_path / "third"))
+    layers = {layer.digest for layer in image.parse_manifest(cache.read(made.digest))[1]}
     assert layers & {name for _, name in far.sent} == layers & set(near.read) == {made.layer.digest}
 
 
 def test_what_the_cache_holds_is_not_read_from_the_registry(
-    near: Counting, far: MemoryRegistry, blobs: Blobs
+    near: Counting, far: MemoryRegistry, cache: Cache
 ) -> None:
     """On the machine that made it."""
-    copied(push(joined(blobs), near, blobs), near, far, blobs)
+    copied(push(joined(cache), near, cache), near, far, cache)
     assert near.read == []
 
 
 def test_a_copy_within_a_registry_moves_nothing(
-    near: Counting, blobs: Blobs, tmp_path: Path
+    near: Counting, cache: Cache, tmp_path: Path
 ) -> None:
     """Its other repository takes the blobs over."""
-    release = push(joined(blobs), near, blobs)
+    release = push(joined(cache), near, cache)
     near.sent.clear()
-    copy = copied(release, near, near, Blobs(tmp_path / "other"))
+    copy = copied(release, near, near, Cache(tmp_path / "other"))
     assert copy.reference == f"registry.example/live/classifier@{release.image.digest}"
     assert near.sent == []
     assert {name for _, name in near.mounted} >= named(
@@ -500,35 +500,35 @@ def test_a_copy_within_a_registry_moves_nothing(
 
 
 def test_what_is_where_it_shall_be_is_only_looked_at(
-    near: Counting, blobs: Blobs, tmp_path: Path
+    near: Counting, cache: Cache, tmp_path: Path
 ) -> None:
     """Environments may share a repository."""
-    release = push(joined(blobs), near, blobs)
+    release = push(joined(cache), near, cache)
     for noted in (near.sent, near.put):
         noted.clear()
-    assert copied(release, near, near, Blobs(tmp_path / "other"), REPOSITORY) == release
+    assert copied(release, near, near, Cache(tmp_path / "other"), REPOSITORY) == release
     assert (near.sent, near.mounted, near.put, near.read) == ([], [], [], [])
 
 
 @pytest.mark.parametrize("repository", [REPOSITORY, "live/classifier"])
 def test_a_release_that_was_cleaned_up_cannot_be_copied(
-    near: Counting, blobs: Blobs, repository: str
+    near: Counting, cache: Cache, repository: str
 ) -> None:
     """Not even to where it was: what the registry does not have cannot serve elsewhere."""
-    release = push(joined(blobs), near, blobs)
+    release = push(joined(cache), near, cache)
     near.manifests[REPOSITORY].pop(release.image.digest)
     with pytest.raises(RegistryNotFound) as caught:
-        copied(release, near, near, blobs, repository)
+        copied(release, near, near, cache, repository)
     assert caught.value.on == release.reference
     assert near.manifests["live/classifier"] == {}
 
 
 def test_a_copy_that_breaks_off_leaves_no_manifest_and_the_next_sends_only_the_rest(
-    near: Counting, blobs: Blobs, tmp_path: Path
+    near: Counting, cache: Cache, tmp_path: Path
 ) -> None:
     """What arrived before is kept."""
-    release = push(joined(blobs), near, blobs)
-    other = Blobs(tmp_path / "other")
+    release = push(joined(cache), near, cache)
+    other = Cache(tmp_path / "other")
     far = Failing(release.image.layer.digest)
     far.host = "far.example"
     with pytest.raises(RegistryUnreachable):
@@ -543,50 +543,50 @@ def test_a_copy_that_breaks_off_leaves_no_manifest_and_the_next_sends_only_the_r
 
 
 def test_a_blob_that_is_damaged_where_it_is_copied_from_is_not_passed_on(
-    near: Counting, far: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    near: Counting, far: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """Nor anything that names it."""
-    release = push(joined(blobs), near, blobs)
+    release = push(joined(cache), near, cache)
     near.blobs[REPOSITORY][release.image.layer.digest] = WEIGHTS[::-1]
     with pytest.raises(BlobCorrupt):
-        copied(release, near, far, Blobs(tmp_path / "other"))
+        copied(release, near, far, Cache(tmp_path / "other"))
     assert (far.sent, far.put) == ([], [])
 
 
 # --- what is brought
 
 
-def test_a_blob_is_brought_once(remote: MemoryRegistry, blobs: Blobs, tmp_path: Path) -> None:
+def test_a_blob_is_brought_once(remote: MemoryRegistry, cache: Cache, tmp_path: Path) -> None:
     """And checked."""
-    made = joined(blobs)
-    push(made, remote, blobs)
-    other = Blobs(tmp_path / "other")
+    made = joined(cache)
+    push(made, remote, cache)
+    other = Cache(tmp_path / "other")
     item = Descriptor(media_type="", digest=made.layer.digest, size=made.layer.size)
-    registry.bring(item, REPOSITORY, remote, other)
+    registry.fetch_blob(item, REPOSITORY, remote, other)
     assert other.read(item.digest) == WEIGHTS
     remote.blobs.clear()
-    registry.bring(item, REPOSITORY, remote, other)
+    registry.fetch_blob(item, REPOSITORY, remote, other)
 
 
 @pytest.mark.parametrize("lie", [b"", WEIGHTS[::-1], WEIGHTS[:-1], WEIGHTS + b"x", bytes(5 << 20)])
 def test_other_bytes_than_were_asked_for_are_refused(
-    remote: MemoryRegistry, blobs: Blobs, lie: bytes
+    remote: MemoryRegistry, cache: Cache, lie: bytes
 ) -> None:
     """Both digests are shown, and nothing is kept."""
     remote.blobs[REPOSITORY][digest(WEIGHTS)] = lie
     with pytest.raises(BlobCorrupt) as caught:
-        registry.bring(
+        registry.fetch_blob(
             Descriptor(media_type="", digest=digest(WEIGHTS), size=len(WEIGHTS)),
             REPOSITORY,
             remote,
-            blobs,
+            cache,
         )
     assert digest(WEIGHTS) in caught.value.detail
-    assert not blobs.path(digest(WEIGHTS)).exists()
-    assert not list(blobs.temporary.iterdir())
+    assert not cache.path(digest(WEIGHTS)).exists()
+    assert not list(cache.temporary.iterdir())
 
 
-def test_a_lie_of_any_length_is_not_read_to_its_end(blobs: Blobs) -> None:
+def test_a_lie_of_any_length_is_not_read_to_its_end(cache: Cache) -> None:
     """Reading ends with the block in which it is too long."""
 
     class Endless(io.RawIOBase):
@@ -602,52 +602,52 @@ def test_a_lie_of_any_length_is_not_read_to_its_end(blobs: Blobs) -> None:
             return Endless()  # type: ignore[return-value]  # as much of a file as is asked for
 
     with pytest.raises(BlobCorrupt):
-        registry.bring(
+        registry.fetch_blob(
             Descriptor(media_type="", digest=digest(WEIGHTS), size=2 << 20),
             REPOSITORY,
             Lying(),
-            blobs,
+            cache,
         )
 
 
-def test_a_blob_that_the_registry_lacks_is_told(remote: MemoryRegistry, blobs: Blobs) -> None:
+def test_a_blob_that_the_registry_lacks_is_told(remote: MemoryRegistry, cache: Cache) -> None:
     """Nothing is left in the cache."""
     with pytest.raises(RegistryNotFound):
-        registry.bring(
-            Descriptor(media_type="", digest=digest(WEIGHTS), size=7), REPOSITORY, remote, blobs
+        registry.fetch_blob(
+            Descriptor(media_type="", digest=digest(WEIGHTS), size=7), REPOSITORY, remote, cache
         )
-    assert not list(blobs.temporary.iterdir())
+    assert not list(cache.temporary.iterdir())
 
 
 def test_an_app_image_is_brought_for_a_join(
-    remote: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """From the registry by its digest, or not at all."""
-    made = joined(blobs)
-    push(made, remote, blobs)
-    other = Blobs(tmp_path / "other")
-    registry.bring_app(made.app, REPOSITORY, remote, other)
+    made = joined(cache)
+    push(made, remote, cache)
+    other = Cache(tmp_path / "other")
+    registry.fetch_app(made.app, REPOSITORY, remote, other)
     assert image.join(made.app, made.layer, MOUNT, other) == made
     remote.manifests.clear()
     with pytest.raises(BlobCorrupt, match="app image"):
-        registry.bring_app(made.app, REPOSITORY, remote, Blobs(tmp_path / "third"))
+        registry.fetch_app(made.app, REPOSITORY, remote, Cache(tmp_path / "third"))
 
 
 # --- the proof of a model
 
 
 def test_golden_cases_are_read_from_the_cache_or_the_registry(
-    remote: MemoryRegistry, blobs: Blobs, tmp_path: Path
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
     """What is in neither is told."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("nothing"))
-    layer = halves.model(blobs, packed.getvalue())
+    layer = halves.model(cache, packed.getvalue())
     remote.blobs[REPOSITORY][layer.digest] = packed.getvalue()
-    for cache in (blobs, Blobs(tmp_path / "other")):
+    for each in (cache, Cache(tmp_path / "other")):
         with pytest.raises(ManifestInvalid):
-            registry.proof(layer, REPOSITORY, remote, cache)
+            registry.read_golden_set(layer, REPOSITORY, remote, each)
     remote.blobs.clear()
     with pytest.raises(RegistryNotFound):
-        registry.proof(layer, REPOSITORY, remote, Blobs(tmp_path / "third"))
+        registry.read_golden_set(layer, REPOSITORY, remote, Cache(tmp_path / "third"))

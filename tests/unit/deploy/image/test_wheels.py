@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy import progress
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.errors import DiskFull, WheelsUnavailable
 from deploy.image import wheels
 from deploy.settings.reading import Wheels
@@ -66,9 +66,9 @@ def application(tmp_path: Path, index: Path) -> Path:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 def names(paths: tuple[Path, ...]) -> list[str]:
@@ -78,50 +78,50 @@ def names(paths: tuple[Path, ...]) -> list[str]:
 
 @pytest.mark.parametrize(("machine", "native"), [("amd64", INTEL), ("arm64", ARM)])
 def test_wheels_are_for_the_image_and_not_for_this_machine(
-    application: Path, blobs: Blobs, machine: str, native: str
+    application: Path, cache: Cache, machine: str, native: str
 ) -> None:
     """Its processor, its Python and its C library decide."""
-    assert names(wheels.download(WANTED, application, machine, blobs)) == [native, PLAIN]
+    assert names(wheels.download(WANTED, application, machine, cache)) == [native, PLAIN]
 
 
-def test_wheels_are_downloaded_once(application: Path, index: Path, blobs: Blobs) -> None:
+def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache) -> None:
     """As long as the lock, the Python and the processor are the same."""
-    first = wheels.download(WANTED, application, "amd64", blobs)
+    first = wheels.download(WANTED, application, "amd64", cache)
     for path in index.iterdir():
         path.unlink()
-    assert wheels.download(WANTED, application, "amd64", blobs) == first
+    assert wheels.download(WANTED, application, "amd64", cache) == first
     for wanted, machine in (
         (WANTED, "arm64"),
         (Wheels(requirements="requirements.txt", python="3.12"), "amd64"),
     ):
         with pytest.raises(WheelsUnavailable):
-            wheels.download(wanted, application, machine, blobs)
+            wheels.download(wanted, application, machine, cache)
     (application / "requirements.txt").write_text(
         "plain-thing==2.0 --hash=sha256:00\n", encoding="utf-8"
     )
     with pytest.raises(WheelsUnavailable):
-        wheels.download(WANTED, application, "amd64", blobs)
+        wheels.download(WANTED, application, "amd64", cache)
 
 
 def test_a_package_with_another_hash_is_refused(
-    application: Path, index: Path, blobs: Blobs
+    application: Path, index: Path, cache: Cache
 ) -> None:
     """The error shows what pip said, names the lock, and leaves nothing that would be taken for complete."""
     with zipfile.ZipFile(index / PLAIN, "a") as archive:
         archive.writestr("plain_thing.py", "print('changed')")
     for _ in range(2):
         with pytest.raises(WheelsUnavailable) as caught:
-            wheels.download(WANTED, application, "amd64", blobs)
+            wheels.download(WANTED, application, "amd64", cache)
         assert "DO NOT MATCH" in caught.value.detail
         assert caught.value.on == str(application / "requirements.txt")
-    assert not list(blobs.temporary.iterdir())
+    assert not list(cache.temporary.iterdir())
 
 
-def test_a_lock_without_hashes_is_refused(application: Path, blobs: Blobs) -> None:
+def test_a_lock_without_hashes_is_refused(application: Path, cache: Cache) -> None:
     """What is not pinned by hash could be anything."""
     (application / "requirements.txt").write_text("plain-thing==1.0\n", encoding="utf-8")
     with pytest.raises(WheelsUnavailable) as caught:
-        wheels.download(WANTED, application, "amd64", blobs)
+        wheels.download(WANTED, application, "amd64", cache)
     assert "hash" in caught.value.detail.lower()
 
 
@@ -139,12 +139,12 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
 class Pressed(progress.Quiet):
     """Whoever looks presses Ctrl-C at the first line."""
 
-    def note(self, text: str) -> None:
+    def report(self, text: str) -> None:
         raise KeyboardInterrupt
 
 
 def test_a_download_ends_with_the_process_that_wants_it(
-    application: Path, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    application: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What tells this process to stop need not have told pip."""
     program = tmp_path / "python"
@@ -154,15 +154,15 @@ def test_a_download_ends_with_the_process_that_wants_it(
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    with progress.shown_on(Pressed()), pytest.raises(KeyboardInterrupt):
-        wheels.download(WANTED, application, "amd64", blobs)
+    with progress.use_display(Pressed()), pytest.raises(KeyboardInterrupt):
+        wheels.download(WANTED, application, "amd64", cache)
     with pytest.raises(ProcessLookupError):
         os.kill(int(number.read_text(encoding="utf-8")), 0)
-    assert not list(blobs.temporary.iterdir())
+    assert not list(cache.temporary.iterdir())
 
 
 def test_a_full_disk_is_not_taken_for_a_missing_network(
-    application: Path, blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    application: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The download ends as it does for any other reason; its words tell, and the places that it writes to are named."""
     program = tmp_path / "python"
@@ -173,6 +173,6 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(DiskFull) as caught:
-        wheels.download(WANTED, application, "amd64", blobs)
-    assert str(blobs.temporary) in caught.value.on
-    assert not list((blobs.root / "wheels").iterdir())
+        wheels.download(WANTED, application, "amd64", cache)
+    assert str(cache.temporary) in caught.value.on
+    assert not list((cache.root / "wheels").iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import ClusterUnknown, PortTaken, SettingsInvalid
-from deploy.machine.host import HERE, is_loopback, require_free
+from deploy.machine.host import THIS_MACHINE, is_loopback, require_free
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -94,7 +94,7 @@ def kubeconfig(tmp_path: Path) -> str:
 @pytest.mark.parametrize("context", ["", "shop"])
 def test_a_cluster_is_known_before_it_is_asked(kubeconfig: str, context: str) -> None:
     """By the current context where none is named, in the namespace of the environment."""
-    found = HERE.cluster(kubeconfig, context, "live")
+    found = THIS_MACHINE.cluster(kubeconfig, context, "live")
     assert (found.namespace, found.name) == ("live", "shop at https://api.example:6443")
 
 
@@ -102,4 +102,4 @@ def test_a_cluster_that_nobody_knows_is_said(kubeconfig: str) -> None:
     """Whether the kubeconfig or its context is missing."""
     for path, context in ((kubeconfig, "elsewhere"), (f"{kubeconfig}.absent", "")):
         with pytest.raises(ClusterUnknown):
-            HERE.cluster(path, context, "live")
+            THIS_MACHINE.cluster(path, context, "live")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.machine.process import Owner, has_ended, machine, person, run
+from deploy.machine.process import ProcessId, ci_run_url, current_user, has_ended, machine_id
 
 VARIABLES = ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN")
 GITHUB = {
@@ -41,27 +41,27 @@ def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_process_that_asks_is_alive() -> None:
     """And is shown with its person, machine and number."""
-    owner = Owner.current()
+    owner = ProcessId.current()
     assert owner.alive
-    assert owner.shown == f"ada on {socket.gethostname()} (process {os.getpid()})"
+    assert owner.display == f"ada on {socket.gethostname()} (process {os.getpid()})"
 
 
 def test_an_owner_is_read_back_as_it_was_written() -> None:
     """So that a label or a file can hold it."""
-    assert Owner.parse(str(Owner.current())) == Owner.current()
+    assert ProcessId.parse(str(ProcessId.current())) == ProcessId.current()
 
 
 def test_a_process_that_ended_is_not_alive() -> None:
     """Nobody has its number."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    assert not Owner("ada", socket.gethostname(), process.pid, "1").alive
+    assert not ProcessId("ada", socket.gethostname(), process.pid, "1").alive
 
 
 def test_a_later_process_of_the_same_number_is_another() -> None:
     """The moment of its start tells them apart."""
-    owner = Owner.current()
-    assert not Owner(owner.person, owner.host, owner.process, f"{owner.started}0").alive
+    owner = ProcessId.current()
+    assert not ProcessId(owner.person, owner.host, owner.process, f"{owner.started}0").alive
 
 
 def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,15 +70,15 @@ def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*_: int) -> None:
         raise PermissionError
 
-    owner = Owner.current()
+    owner = ProcessId.current()
     monkeypatch.setattr(os, "kill", refuse)
     assert owner.alive
-    assert not Owner(owner.person, owner.host, owner.process, "1").alive
+    assert not ProcessId(owner.person, owner.host, owner.process, "1").alive
 
 
 def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
     """It cannot be looked at from here."""
-    assert Owner("ada", "another-machine", 4_000_000, "1").alive
+    assert ProcessId("ada", "another-machine", 4_000_000, "1").alive
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
 def test_what_is_no_owner_cannot_be_alive(text: str) -> None:
     """A label that somebody else wrote stops nobody, if it says nothing of another machine."""
     text = text.replace("host", socket.gethostname())
-    assert not Owner.parse(text).alive
+    assert not ProcessId.parse(text).alive
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
@@ -97,13 +97,13 @@ def test_on_a_ci_runner_it_is_who_asked_for_the_run(
 ) -> None:
     """The runner's own user says nothing; a name with a slash does not break what is written."""
     monkeypatch.setenv(variable, "team/ada")
-    assert person() == "team-ada"
-    assert Owner.parse(str(Owner.current())) == Owner.current()
+    assert current_user() == "team-ada"
+    assert ProcessId.parse(str(ProcessId.current())) == ProcessId.current()
 
 
 def test_elsewhere_it_is_the_user() -> None:
     """The name of the login."""
-    assert person() == "ada"
+    assert current_user() == "ada"
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> N
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
-    assert person() == "4000000000"
+    assert current_user() == "4000000000"
 
 
 @pytest.mark.parametrize(("told", "expected"), RUNS)
@@ -121,7 +121,7 @@ def test_a_ci_run_is_known_by_its_address(
     """On GitHub Actions, Azure Pipelines and GitLab, each in its own words."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
-    assert run() == expected
+    assert ci_run_url() == expected
 
 
 @pytest.mark.parametrize(("told", "expected"), RUNS)
@@ -132,14 +132,14 @@ def test_the_address_of_a_ci_run_holds_no_login(
     """A server that is named with one is remembered without it."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value.replace("https://", f"https://{login}"))
-    assert run() == expected
+    assert ci_run_url() == expected
 
 
 def test_the_usual_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is GitHub's own."""
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/classifier")
     monkeypatch.setenv("GITHUB_RUN_ID", "7")
-    assert run() == "https://github.com/team/classifier/actions/runs/7"
+    assert ci_run_url() == "https://github.com/team/classifier/actions/runs/7"
 
 
 @pytest.mark.parametrize("told", [{}, {"GITHUB_RUN_ID": "7"}, {"BUILD_BUILDID": "7"}])
@@ -149,15 +149,15 @@ def test_elsewhere_there_is_no_ci_run(
     """Half an address is none."""
     for variable, value in told.items():
         monkeypatch.setenv(variable, value)
-    assert run() == ""
+    assert ci_run_url() == ""
 
 
 def test_that_a_process_ended_is_known_of_this_machine_alone() -> None:
     """Another one may have the same name, and a process of that number."""
-    alive = Owner.current()
-    dead = Owner(alive.person, alive.host, alive.process, f"{alive.started}0")
-    assert has_ended(str(dead), machine())
-    assert not has_ended(str(alive), machine())
+    alive = ProcessId.current()
+    dead = ProcessId(alive.person, alive.host, alive.process, f"{alive.started}0")
+    assert has_ended(str(dead), machine_id())
+    assert not has_ended(str(alive), machine_id())
     assert not has_ended(str(dead), "another machine")
 
 
@@ -165,16 +165,20 @@ def test_where_machines_cannot_be_told_apart_nothing_is_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nobody is the same as nobody."""
-    monkeypatch.setattr("deploy.machine.process.machine", lambda: "")
-    assert not has_ended(str(Owner("ada", socket.gethostname(), 0, "")), "")
+    monkeypatch.setattr("deploy.machine.process.machine_id", lambda: "")
+    assert not has_ended(str(ProcessId("ada", socket.gethostname(), 0, "")), "")
 
 
 def test_a_machine_is_known_by_more_than_its_name() -> None:
     """By the same for every process of it; other machines and containers of that name were started otherwise."""
-    asked = [sys.executable, "-c", "from deploy.machine.process import machine; print(machine())"]
+    asked = [
+        sys.executable,
+        "-c",
+        "from deploy.machine.process import machine_id; print(machine_id())",
+    ]
     root = Path(__file__).parents[4]
     assert (
         subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout
-        == f"{machine()}\n"
+        == f"{machine_id()}\n"
     )
-    assert socket.gethostname() not in machine().split()
+    assert socket.gethostname() not in machine_id().split()

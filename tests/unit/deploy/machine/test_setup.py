@@ -14,8 +14,7 @@ from deploy.errors import (
     PartMissing,
     PortTaken,
 )
-from deploy.machine import services as parts
-from deploy.machine import setup as platform
+from deploy.machine import services, setup
 from deploy.settings.reading import DEBIAN, Settings
 from tests.fakes.application import PIPELINE, Application
 from tests.fakes.engine import FakeEngine
@@ -53,20 +52,20 @@ def with_engine() -> MemoryMachine:
 def test_an_engine_that_answers_is_used_as_it_is() -> None:
     """Nothing is installed or started."""
     machine = with_engine()
-    assert platform.engine(machine.host) is machine.engine
+    assert setup.ensure_engine(machine.host) is machine.engine
     assert machine.happened == []
 
 
 def test_on_a_fresh_debian_the_engine_is_installed_and_started(machine: MemoryMachine) -> None:
     """Debian's own package, and then its daemon."""
-    assert platform.engine(machine.host) is machine.engine
+    assert setup.ensure_engine(machine.host) is machine.engine
     assert machine.happened == ["install docker.io", "start the engine"]
 
 
 def test_an_engine_that_is_installed_is_only_started(machine: MemoryMachine) -> None:
     """A machine after a reboot, for example."""
     machine.programs.add("dockerd")
-    platform.engine(machine.host)
+    setup.ensure_engine(machine.host)
     assert machine.happened == ["start the engine"]
 
 
@@ -74,7 +73,7 @@ def test_where_nothing_can_be_installed_the_missing_engine_is_named(machine: Mem
     """On another system than Debian, the error of the engine stands, with its cure."""
     machine.debian = False
     with pytest.raises(EngineUnavailable):
-        platform.engine(machine.host)
+        setup.ensure_engine(machine.host)
     assert machine.happened == []
 
 
@@ -82,7 +81,7 @@ def test_without_the_administrator_the_command_to_install_is_named(machine: Memo
     """Whoever may not install is told what to ask for."""
     machine.root = False
     with pytest.raises(PartMissing) as caught:
-        platform.engine(machine.host)
+        setup.ensure_engine(machine.host)
     assert "apt-get install docker.io" in caught.value.next
 
 
@@ -92,7 +91,7 @@ def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(
     """Who sets DOCKER_HOST means that engine and no other."""
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2376")
     with pytest.raises(EngineUnavailable):
-        platform.engine(machine.host)
+        setup.ensure_engine(machine.host)
     assert machine.happened == []
 
 
@@ -111,7 +110,7 @@ def test_a_user_who_can_be_made_a_member_goes_on_as_one(denied: MemoryMachine) -
     """The same command is run again in the engine's group, once."""
     for _ in range(2):
         with pytest.raises(EngineDenied):
-            platform.engine(denied.host)
+            setup.ensure_engine(denied.host)
     assert denied.happened == ["join the group", "start again as a member"]
 
 
@@ -119,7 +118,7 @@ def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) ->
     """Nothing is installed or started: the engine is there."""
     denied.root = False
     with pytest.raises(EngineDenied):
-        platform.engine(denied.host)
+        setup.ensure_engine(denied.host)
     assert denied.happened == []
 
 
@@ -128,7 +127,7 @@ def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) ->
 
 def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Settings) -> None:
     """The engine, the image of the proxy, and a registry where the environment's is on this machine."""
-    platform.up(settings, "here", machine.host)
+    setup.up(settings, "here", machine.host)
     assert machine.registry_answers("127.0.0.1:5000")
     assert any(name.startswith("twinship/parts:") for name in machine.engine.names)
     assert machine.happened == [
@@ -141,10 +140,10 @@ def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Set
 
 def test_up_may_be_repeated(machine: MemoryMachine, settings: Settings) -> None:
     """What is there is left as it is."""
-    platform.up(settings, "here", machine.host)
+    setup.up(settings, "here", machine.host)
     before = machine.engine.state()
     happened = list(machine.happened)
-    platform.up(settings, "here", machine.host)
+    setup.up(settings, "here", machine.host)
     assert (machine.engine.state(), machine.happened) == (before, happened)
 
 
@@ -152,16 +151,16 @@ def test_up_starts_no_registry_for_an_environment_elsewhere(
     machine: MemoryMachine, settings: Settings
 ) -> None:
     """A registry in the network is nobody's to start here."""
-    platform.up(settings, "local", machine.host)
+    setup.up(settings, "local", machine.host)
     assert machine.engine.containers({}) == []
 
 
 def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Settings) -> None:
     """Only the engine, on which images are built and tried, and a registry of this machine."""
-    platform.up(settings, "staging", machine.host)
+    setup.up(settings, "staging", machine.host)
     assert machine.happened == ["install docker.io", "start the engine"]
     staging = {**settings.environment("staging").model_dump(), "registry": "127.0.0.1:5000"}
-    platform.up(
+    setup.up(
         Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}}),
         "staging",
         machine.host,
@@ -174,33 +173,33 @@ def test_a_registrys_port_that_is_taken_is_said(settings: Settings) -> None:
     machine = with_engine()
     machine.listening.add(5000)
     with pytest.raises(PortTaken):
-        platform.up(settings, "here", machine.host)
+        setup.up(settings, "here", machine.host)
     assert machine.engine.containers({}) == []
 
 
 def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Settings) -> None:
     """It is the same container, on the same volume."""
     machine = with_engine()
-    platform.up(settings, "here", machine.host)
-    before = machine.engine.containers({parts.PART: "registry"})
-    machine.engine.keep_stopped(parts.REGISTRY)
-    machine.engine.stop(parts.REGISTRY, 1)
-    platform.up(settings, "here", machine.host)
-    assert machine.engine.containers({parts.PART: "registry"})[0].id == before[0].id
+    setup.up(settings, "here", machine.host)
+    before = machine.engine.containers({services.LABEL: "registry"})
+    machine.engine.keep_stopped(services.REGISTRY)
+    machine.engine.stop(services.REGISTRY, 1)
+    setup.up(settings, "here", machine.host)
+    assert machine.engine.containers({services.LABEL: "registry"})[0].id == before[0].id
     assert machine.registry_answers("127.0.0.1:5000")
-    assert machine.engine.made[parts.REGISTRY].restart
+    assert machine.engine.made[services.REGISTRY].restart
 
 
 def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting ends, and its container is named."""
-    monkeypatch.setattr(parts, "_REGISTRY_WITHIN", 0.0)
+    monkeypatch.setattr(services, "_REGISTRY_WITHIN", 0.0)
     machine = with_engine()
     monkeypatch.setattr(machine, "registry_answers", lambda _host: False)
     with pytest.raises(PartMissing, match="did not come up") as caught:
-        platform.up(settings, "here", machine.host)
-    assert parts.REGISTRY in caught.value.next
+        setup.up(settings, "here", machine.host)
+    assert services.REGISTRY in caught.value.next
 
 
 def released(tmp_path: Path) -> Application:
@@ -209,31 +208,31 @@ def released(tmp_path: Path) -> Application:
 
     application = Application(tmp_path)
     application.publish("1")
-    pipeline.release(application.site())
-    platform.up(application.site().settings, "local", application.machine.host)
-    machine = application.machine
-    parts.registry(
-        application.engine, application.site().settings.image, "127.0.0.1:5000", machine.host
+    pipeline.release(application.context())
+    setup.up(application.context().settings, "local", application.architecture.host)
+    machine = application.architecture
+    services.ensure_registry(
+        application.engine, application.context().settings.image, "127.0.0.1:5000", machine.host
     )
-    (platform.home() / "dockerd.pid").write_text("1", encoding="utf-8")
+    (setup.cache_folder() / "dockerd.pid").write_text("1", encoding="utf-8")
     return application
 
 
 def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     """Containers, the registry and the engine are stopped; volumes stay, and with them what was released."""
     application = released(tmp_path)
-    settings = application.site().settings
-    stopped = platform.down(settings, purge=False, here=application.machine.host)
+    settings = application.context().settings
+    stopped = setup.down(settings, purge=False, here=application.architecture.host)
     assert {
         "twinship-classifier-local-1",
         "twinship-classifier-local-door",
-        parts.REGISTRY,
+        services.REGISTRY,
         "dockerd",
     } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
-    application.machine.running = True
-    assert [rollout.attempt.id for rollout in application.site().view.history()] == [1]
-    assert application.engine.volumes.keys() >= {"twinship-classifier-local", parts.REGISTRY}
+    application.architecture.running = True
+    assert [rollout.attempt.id for rollout in application.context().view.history()] == [1]
+    assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
 
 
 def test_what_is_down_stays_down(tmp_path: Path) -> None:
@@ -242,14 +241,14 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
 
     application = released(tmp_path)
     assert all(made.restart for made in application.engine.made.values())
-    platform.down(application.site().settings, purge=False, here=application.machine.host)
+    setup.down(application.context().settings, purge=False, here=application.architecture.host)
     assert not any(made.restart for made in application.engine.made.values())
-    application.machine.running = True
-    pipeline.release(application.site())
+    application.architecture.running = True
+    pipeline.release(application.context())
     assert all(
         made.restart and made.running
         for name, made in application.engine.made.items()
-        if name != parts.REGISTRY
+        if name != services.REGISTRY
     )
 
 
@@ -263,14 +262,14 @@ def test_a_full_disk_does_not_keep_anything_from_being_stopped(
 
     application = released(tmp_path)
     monkeypatch.setattr(application.engine, "keep_stopped", full)
-    platform.down(application.site().settings, purge=False, here=application.machine.host)
+    setup.down(application.context().settings, purge=False, here=application.architecture.host)
     assert not any(found.running for found in application.engine.containers({}))
 
 
 def test_purging_forgets_the_history_and_the_registry(tmp_path: Path) -> None:
     """Containers, networks and volumes are gone; images, which other tools may use, stay."""
     application = released(tmp_path)
-    platform.down(application.site().settings, purge=True, here=application.machine.host)
+    setup.down(application.context().settings, purge=True, here=application.architecture.host)
     assert application.engine.containers({}) == []
     assert (application.engine.volumes, application.engine.networks) == ({}, {})
     assert application.engine.names
@@ -282,28 +281,28 @@ def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool)
     from deploy import pipeline
 
     application = released(tmp_path)
-    settings = application.site().settings
+    settings = application.context().settings
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    assert platform.down(other, purge=purge, here=application.machine.host) == []
-    assert application.machine.running
-    assert not pipeline.release(application.site()).changed
-    assert application.machine.registry_answers("127.0.0.1:5000")
+    assert setup.down(other, purge=purge, here=application.architecture.host) == []
+    assert application.architecture.running
+    assert not pipeline.release(application.context()).changed
+    assert application.architecture.registry_answers("127.0.0.1:5000")
 
 
 def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: Path) -> None:
     """Its releases are in the registry still: that stops with the last application, but keeps what it holds."""
     application = released(tmp_path)
-    settings = application.site().settings
-    platform.down(settings, purge=False, here=application.machine.host)
-    application.machine.running = True
+    settings = application.context().settings
+    setup.down(settings, purge=False, here=application.architecture.host)
+    application.architecture.running = True
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    platform.down(other, purge=True, here=application.machine.host)
-    assert application.engine.volumes.keys() >= {"twinship-classifier-local", parts.REGISTRY}
+    setup.down(other, purge=True, here=application.architecture.host)
+    assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
 
 
 def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: Settings) -> None:
     """No engine is no error."""
-    assert platform.down(settings, purge=True, here=machine.host) == []
+    assert setup.down(settings, purge=True, here=machine.host) == []
 
 
 # --- the doctor
@@ -311,16 +310,14 @@ def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: 
 
 def found(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
     """The doctor's cures by part."""
-    return {
-        check.part: check.cure for check in platform.doctor(settings, environment, machine.host)
-    }
+    return {check.part: check.cure for check in setup.doctor(settings, environment, machine.host)}
 
 
 def test_the_doctor_finds_nothing_missing_where_all_is_there(settings: Settings) -> None:
     """Engine, base image and registry are told with what was found."""
     machine = with_engine()
     machine.registries.add("127.0.0.1:5000")
-    checks = {check.part: check for check in platform.doctor(settings, "here", machine.host)}
+    checks = {check.part: check for check in setup.doctor(settings, "here", machine.host)}
     assert all(check.ok for check in checks.values() if check.part != "disk")
     assert checks["container engine"].found == "Docker 0.0"
     assert checks["base image"].found == "debian:trixie-slim"
@@ -362,13 +359,13 @@ def test_the_doctor_does_not_offer_to_start_a_registry_elsewhere(settings: Setti
 
 def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) -> None:
     """Neither on a fresh machine nor on one where only a registry is missing."""
-    platform.doctor(settings, "here", machine.host)
+    setup.doctor(settings, "here", machine.host)
     other = with_engine()
     before = other.engine.state()
-    platform.doctor(settings, "here", other.host)
+    setup.doctor(settings, "here", other.host)
     assert machine.happened == other.happened == []
     assert other.engine.state() == before
-    assert not platform.home().exists()
+    assert not setup.cache_folder().exists()
 
 
 @pytest.fixture
@@ -377,13 +374,13 @@ def cluster() -> FakeCluster:
     return FakeCluster()
 
 
-def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> platform.Check:
+def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> setup.Check:
     """What the doctor finds on a machine that knows this cluster, or none."""
     machine = with_engine()
     machine.clusters |= {"": cluster} if cluster else {}
     (found,) = (
         check
-        for check in platform.doctor(settings, "staging", machine.host)
+        for check in setup.doctor(settings, "staging", machine.host)
         if check.part == "cluster"
     )
     return found
@@ -474,7 +471,7 @@ def test_the_doctor_reaches_a_cluster_as_a_release_does(settings: Settings, tmp_
         {**settings.model_dump(), "environments": {"staging": staging}}
     )
     machine = with_engine()
-    platform.doctor(changed, "staging", machine.host, tmp_path)
+    setup.doctor(changed, "staging", machine.host, tmp_path)
     assert machine.reached == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
 
 
@@ -492,9 +489,9 @@ def test_the_cache_is_where_it_was_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """TWINSHIP_HOME first, then the place for caches, then the one below the home folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "named"))
-    assert platform.home() == tmp_path / "named"
+    assert setup.cache_folder() == tmp_path / "named"
     monkeypatch.delenv("TWINSHIP_HOME")
-    assert platform.home() == tmp_path / "caches" / "twinship"
+    assert setup.cache_folder() == tmp_path / "caches" / "twinship"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert platform.home() == tmp_path / ".cache" / "twinship"
+    assert setup.cache_folder() == tmp_path / ".cache" / "twinship"

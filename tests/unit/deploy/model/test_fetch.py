@@ -21,8 +21,8 @@ from typing import BinaryIO
 import pytest
 
 from deploy import progress
-from deploy.cache import Blobs
-from deploy.clients.stores.object_store import opened
+from deploy.cache import Cache
+from deploy.clients.stores.object_store import open_store
 from deploy.errors import (
     DiskFull,
     FileTampered,
@@ -84,9 +84,9 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 def blob(data: bytes) -> str:
@@ -94,10 +94,10 @@ def blob(data: bytes) -> str:
     return f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"
 
 
-def kept(blobs: Blobs) -> list[str]:
+def kept(cache: Cache) -> list[str]:
     """Every file of the cache."""
     return sorted(
-        str(path.relative_to(blobs.root)) for path in blobs.root.rglob("*") if path.is_file()
+        str(path.relative_to(cache.root)) for path in cache.root.rglob("*") if path.is_file()
     )
 
 
@@ -207,7 +207,7 @@ class TestPublish:
 
     @pytest.mark.parametrize("same", [True, False])
     def test_two_who_publish_at_once_make_one_version(
-        self, write: Write, blobs: Blobs, same: bool
+        self, write: Write, cache: Cache, same: bool
     ) -> None:
         """Both find the version free; with the same bytes both succeed, with others one does, and that one's is whole."""
         both = threading.Barrier(2)
@@ -237,7 +237,7 @@ class TestPublish:
         assert (len(published), len(refused)) == ((2, 0) if same else (1, 1))
         assert model.versions("tiny", store) == (published[0],)
         assert (
-            model.fetch(model.resolve("tiny", "latest", store), store, blobs, MOUNT).model
+            model.fetch(model.resolve("tiny", "latest", store), store, cache, MOUNT).model
             == published[0]
         )
 
@@ -381,7 +381,7 @@ class TestPublish:
     ) -> None:
         """Whoever waits sees each file go by, byte by byte."""
         seen = Seen()
-        with progress.shown_on(seen):
+        with progress.use_display(seen):
             model.publish(write(), store)
         assert seen.counts == {
             "publishing golden/one.json": (13, 13),
@@ -410,7 +410,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import ObjectStore, opened
+from deploy.clients.stores.object_store import ObjectStore, open_store
 
 moment, place = sys.argv[3].split()
 count = 0
@@ -442,7 +442,7 @@ def deadly(method):
 
 for name in ("upload", "create", "replace"):
     setattr(ObjectStore, name, deadly(getattr(ObjectStore, name)))
-model.publish(Path(sys.argv[1]), opened(sys.argv[2], Path()))
+model.publish(Path(sys.argv[1]), open_store(sys.argv[2], Path()))
 """
 
 
@@ -462,27 +462,27 @@ model.publish(Path(sys.argv[1]), opened(sys.argv[2], Path()))
     ],
 )
 def test_a_publisher_killed_at_any_moment_leaves_a_store_that_works(
-    write: Write, tmp_path: Path, blobs: Blobs, moment: str
+    write: Write, tmp_path: Path, cache: Cache, moment: str
 ) -> None:
     """The version before is still the latest and whole, the new one is there in full or not at all, and publishing again completes it."""
     folder = tmp_path / "store"
-    first = model.publish(write("1"), opened(str(folder), tmp_path))
+    first = model.publish(write("1"), open_store(str(folder), tmp_path))
     second = write("2", weights=WEIGHTS * 4000, labels=b"two\n")
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(second), str(folder), moment], cwd=PROJECT, check=False
     )
     assert process.returncode == -signal.SIGKILL
-    store = opened(str(folder), tmp_path)
+    store = open_store(str(folder), tmp_path)
     is_there = moment in ("4 after", "5 before", "5 after")
     is_latest = moment == "5 after"
     found = model.versions("tiny", store)
     assert [item.version for item in found] == (["1", "2"] if is_there else ["1"])
     assert model.resolve("tiny", "latest", store).version == ("2" if is_latest else "1")
-    assert [model.fetch(item, store, blobs, MOUNT).model for item in found] == list(found)
+    assert [model.fetch(item, store, cache, MOUNT).model for item in found] == list(found)
     again = model.publish(second, store)
     assert model.versions("tiny", store) == (first, again)
     assert model.resolve("tiny", "latest", store) == again
-    assert model.fetch(again, store, blobs, MOUNT).model == again
+    assert model.fetch(again, store, cache, MOUNT).model == again
 
 
 class TestResolve:
@@ -496,7 +496,7 @@ class TestResolve:
         self, write: Write, tmp_path: Path, version: str
     ) -> None:
         """Whatever was asked for, the answer is a list to choose from; no version is a path out of the store."""
-        store = opened("store", tmp_path)
+        store = open_store("store", tmp_path)
         model.publish(write("1"), store)
         model.publish(write("2"), store)
         (tmp_path / "store" / "models" / "tiny" / "latest.json").unlink()
@@ -569,7 +569,7 @@ class TestResolve:
         tracemalloc.start()
         try:
             with pytest.raises(ManifestInvalid, match="more than 1048576 bytes"):
-                model.resolve("tiny", "1", opened("store", tmp_path))
+                model.resolve("tiny", "1", open_store("store", tmp_path))
             assert tracemalloc.get_traced_memory()[1] < 16_000_000
         finally:
             tracemalloc.stop()
@@ -597,12 +597,12 @@ class TestFetch:
     """From a store to a layer in the cache."""
 
     def test_the_layer_holds_the_manifest_then_the_golden_requests_then_the_rest(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """What is fetched is what was published, in the order in which it is read."""
         published = model.publish(write(), store)
-        fetched = model.fetch(published, store, blobs, MOUNT)
-        data = blobs.read(fetched.digest)
+        fetched = model.fetch(published, store, cache, MOUNT)
+        data = cache.read(fetched.digest)
         assert (fetched.model, fetched.size) == (published, len(data))
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             files = [(item.name, archive.extractfile(item)) for item in archive if item.isreg()]
@@ -614,75 +614,75 @@ class TestFetch:
             ]
 
     def test_the_layer_depends_on_the_model_and_the_mount_alone(
-        self, write: Write, blobs: Blobs, tmp_path: Path
+        self, write: Write, cache: Cache, tmp_path: Path
     ) -> None:
         """Every store, every cache and every size of pieces gives the same digest; another mount gives another."""
         digests = set()
         for number, chunk in enumerate((1, 700, 1 << 20)):
             store = MemoryStore(chunk)
             published = model.publish(write(), store)
-            digests.add(model.fetch(published, store, Blobs(tmp_path / str(number)), MOUNT).digest)
+            digests.add(model.fetch(published, store, Cache(tmp_path / str(number)), MOUNT).digest)
         assert len(digests) == 1
-        assert model.fetch(published, store, blobs, "/opt/model").digest not in digests
-        assert model.fetch(published, store, blobs, MOUNT).digest in digests
+        assert model.fetch(published, store, cache, "/opt/model").digest not in digests
+        assert model.fetch(published, store, cache, MOUNT).digest in digests
 
     def test_mounts_that_look_alike_are_kept_apart(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """What is remembered of one mount is never used for another."""
         published = model.publish(write(), store)
         assert (
-            model.fetch(published, store, blobs, "/a/b").digest
-            != model.fetch(published, store, blobs, "/a-b").digest
+            model.fetch(published, store, cache, "/a/b").digest
+            != model.fetch(published, store, cache, "/a-b").digest
         )
 
     def test_what_is_in_the_cache_is_not_fetched_again(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A second fetch asks the store for nothing, not even whether it is there."""
         published = model.publish(write(), store)
-        fetched = model.fetch(published, store, blobs, MOUNT)
+        fetched = model.fetch(published, store, cache, MOUNT)
         store.held.clear()
         store.streamed.clear()
-        assert model.fetch(published, store, Blobs(blobs.root), MOUNT) == fetched
+        assert model.fetch(published, store, Cache(cache.root), MOUNT) == fetched
         assert store.streamed == []
 
     def test_a_layer_that_the_cache_lost_or_cut_off_is_fetched_again(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A cache that somebody cleaned by half is made whole."""
         published = model.publish(write(), store)
-        fetched = model.fetch(published, store, blobs, MOUNT)
-        os.truncate(blobs.path(fetched.digest), 100)
-        assert model.fetch(published, store, blobs, MOUNT) == fetched
-        blobs.drop(fetched.digest)
-        assert model.fetch(published, store, blobs, MOUNT) == fetched
-        assert blobs.has(fetched.digest, fetched.size)
+        fetched = model.fetch(published, store, cache, MOUNT)
+        os.truncate(cache.path(fetched.digest), 100)
+        assert model.fetch(published, store, cache, MOUNT) == fetched
+        cache.drop(fetched.digest)
+        assert model.fetch(published, store, cache, MOUNT) == fetched
+        assert cache.has(fetched.digest, fetched.size)
 
     def test_a_damaged_memory_of_a_layer_is_made_anew(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A note that was cut off, or written by another version of the suite, costs a fetch and no error."""
         published = model.publish(write(), store)
-        fetched = model.fetch(published, store, blobs, MOUNT)
-        (note,) = (blobs.root / "notes" / "layers").iterdir()
+        fetched = model.fetch(published, store, cache, MOUNT)
+        (note,) = (cache.root / "notes" / "layers").iterdir()
         for damage in ("", "{", '{"digest": "x"}'):
             note.write_text(damage)
-            assert model.cached_layer(published, blobs, MOUNT) is None
-            assert model.fetch(published, store, blobs, MOUNT) == fetched
-        assert model.cached_layer(published, blobs, MOUNT) == fetched
+            assert model.find_cached_layer(published, cache, MOUNT) is None
+            assert model.fetch(published, store, cache, MOUNT) == fetched
+        assert model.find_cached_layer(published, cache, MOUNT) == fetched
 
     def test_what_was_learned_elsewhere_is_remembered_without_its_bytes(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A layer that only the registry holds is known here, and fetched if its bytes are asked for."""
         published = model.publish(write(), store)
-        learned = model.fetch(published, store, Blobs(blobs.root / "other"), MOUNT)
-        model.remember(learned, blobs, MOUNT)
-        assert model.cached_layer(published, blobs, MOUNT) == learned
-        assert not blobs.has(learned.digest, learned.size)
-        assert model.fetch(published, store, blobs, MOUNT) == learned
-        assert blobs.has(learned.digest, learned.size)
+        learned = model.fetch(published, store, Cache(cache.root / "other"), MOUNT)
+        model.remember(learned, cache, MOUNT)
+        assert model.find_cached_layer(published, cache, MOUNT) == learned
+        assert not cache.has(learned.digest, learned.size)
+        assert model.fetch(published, store, cache, MOUNT) == learned
+        assert cache.has(learned.digest, learned.size)
 
     @pytest.mark.parametrize(
         ("damage", "actual"),
@@ -702,7 +702,7 @@ class TestFetch:
         self,
         write: Write,
         store: MemoryStore,
-        blobs: Blobs,
+        cache: Cache,
         damage: Callable[[bytes], bytes],
         actual: str,
     ) -> None:
@@ -710,17 +710,17 @@ class TestFetch:
         published = model.publish(write(), store)
         store.held[blob(WEIGHTS)] = damage(WEIGHTS)
         with pytest.raises(FileTampered, match="not the one that was published") as caught:
-            model.fetch(published, store, blobs, MOUNT)
+            model.fetch(published, store, cache, MOUNT)
         assert caught.value.on == "memory: model.onnx of tiny@1"
         assert (
             f"expected 2050 bytes, sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"
             in caught.value.detail
         )
         assert f"actual   {actual}, sha256:" in caught.value.detail
-        assert kept(blobs) == []
+        assert kept(cache) == []
 
     def test_a_file_longer_than_promised_is_not_read_to_its_end(
-        self, write: Write, blobs: Blobs
+        self, write: Write, cache: Cache
     ) -> None:
         """A store that never stops sending does not fill the disk."""
         given = 0
@@ -738,23 +738,23 @@ class TestFetch:
         store = Endless()
         published = model.publish(write(), store)
         with pytest.raises(FileTampered, match="not the one"):
-            model.fetch(published, store, blobs, MOUNT)
+            model.fetch(published, store, cache, MOUNT)
         assert given == 3
-        assert kept(blobs) == []
+        assert kept(cache) == []
 
     def test_a_missing_file_is_refused_by_name(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A blob that somebody deleted is named by the file that it was."""
         published = model.publish(write(), store)
         del store.held[blob(b"one\n")]
         with pytest.raises(FileTampered, match="missing") as caught:
-            model.fetch(published, store, blobs, MOUNT)
+            model.fetch(published, store, cache, MOUNT)
         assert caught.value.on == "memory: labels.txt of tiny@1"
-        assert kept(blobs) == []
+        assert kept(cache) == []
 
     def test_a_manifest_that_lies_about_a_size_is_refused(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """Size and sha256 must both be those of the bytes."""
         published = model.publish(write(), store)
@@ -765,8 +765,8 @@ class TestFetch:
                 lambda values, size=size: values["files"][2].update(size=size),  # type: ignore[misc]
             )
             with pytest.raises(FileTampered, match="not the one"):
-                model.fetch(lying, store, blobs, MOUNT)
-        assert kept(blobs) == []
+                model.fetch(lying, store, cache, MOUNT)
+        assert kept(cache) == []
 
     @pytest.mark.parametrize(
         "path",
@@ -780,7 +780,7 @@ class TestFetch:
         ],
     )
     def test_a_manifest_whose_paths_leave_the_folder_is_refused(
-        self, write: Write, store: MemoryStore, blobs: Blobs, path: str
+        self, write: Write, store: MemoryStore, cache: Cache, path: str
     ) -> None:
         """Nothing that a store says is written anywhere but into the model's own folder."""
         published = model.publish(write(), store)
@@ -790,15 +790,15 @@ class TestFetch:
             lambda values: values["files"].append({"path": path, "sha256": "0" * 64, "size": 1}),  # type: ignore[attr-defined]
         )
         with pytest.raises(ManifestInvalid):
-            model.fetch(hostile, store, blobs, MOUNT)
-        assert kept(blobs) == []
+            model.fetch(hostile, store, cache, MOUNT)
+        assert kept(cache) == []
 
     @pytest.mark.parametrize(
         ("weights", "kind"),
         [(b"\x80\x04\x95", "a pickle"), (b"PK\x03\x04x", "a zip archive"), (b"", "something else")],
     )
     def test_weights_of_another_format_are_refused_though_they_are_the_published_ones(
-        self, write: Write, store: MemoryStore, blobs: Blobs, weights: bytes, kind: str
+        self, write: Write, store: MemoryStore, cache: Cache, weights: bytes, kind: str
     ) -> None:
         """Whoever wrote the manifest by other means gets no pickle into an image."""
         honest = model.publish(write(), store)
@@ -806,29 +806,29 @@ class TestFetch:
         fields = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
         published = forged(store, honest, lambda values: values["files"][2].update(fields))  # type: ignore[index]
         with pytest.raises(FormatMismatch, match=f"the file is {kind}"):
-            model.fetch(published, store, blobs, MOUNT)
-        assert kept(blobs) == []
+            model.fetch(published, store, cache, MOUNT)
+        assert kept(cache) == []
 
     def test_a_manifest_that_changed_since_it_was_resolved_is_refused(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """What was decided on is what is fetched, or nothing."""
         published = model.publish(write(), store)
         other = forged(store, published, lambda values: values.update(metadata={"note": "changed"}))
         with pytest.raises(FileTampered, match="has changed since it was resolved") as caught:
-            model.fetch(published, store, blobs, MOUNT)
+            model.fetch(published, store, cache, MOUNT)
         assert published.digest in caught.value.detail
         assert other.digest in caught.value.detail
-        assert kept(blobs) == []
+        assert kept(cache) == []
 
     def test_an_unknown_version_is_refused(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """A version that was deleted after it was resolved is named."""
         published = model.publish(write(), store)
         del store.held["models/tiny/1/manifest.json"]
         with pytest.raises(ModelUnknown):
-            model.fetch(published, store, blobs, MOUNT)
+            model.fetch(published, store, cache, MOUNT)
 
     @pytest.mark.parametrize(
         "error",
@@ -839,7 +839,7 @@ class TestFetch:
         ],
     )
     def test_a_fetch_that_breaks_leaves_nothing_and_can_be_run_again(
-        self, write: Write, blobs: Blobs, error: BaseException
+        self, write: Write, cache: Cache, error: BaseException
     ) -> None:
         """Whatever stops it in the middle, nothing half-done stays, and the next run does all."""
 
@@ -858,24 +858,24 @@ class TestFetch:
         store = Broken()
         published = model.publish(write(), store)
         with pytest.raises(type(error)):
-            model.fetch(published, store, blobs, MOUNT)
-        assert kept(blobs) == []
+            model.fetch(published, store, cache, MOUNT)
+        assert kept(cache) == []
         store.works = True
-        assert model.fetch(published, store, blobs, MOUNT).model == published
+        assert model.fetch(published, store, cache, MOUNT).model == published
 
     def test_what_serves_is_not_removed_by_a_fetch_that_fails(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """The layer of another version stays when a new one is refused."""
-        first = model.fetch(model.publish(write("1"), store), store, blobs, MOUNT)
+        first = model.fetch(model.publish(write("1"), store), store, cache, MOUNT)
         second = model.publish(write("2", labels=b"two\n"), store)
         store.held[blob(b"two\n")] = b"bad\n"
         with pytest.raises(ModelError):
-            model.fetch(second, store, blobs, MOUNT)
-        assert blobs.has(first.digest, first.size)
-        assert model.cached_layer(first.model, blobs, MOUNT) == first
+            model.fetch(second, store, cache, MOUNT)
+        assert cache.has(first.digest, first.size)
+        assert model.find_cached_layer(first.model, cache, MOUNT) == first
 
-    def test_memory_does_not_grow_with_the_model(self, write: Write, blobs: Blobs) -> None:
+    def test_memory_does_not_grow_with_the_model(self, write: Write, cache: Cache) -> None:
         """64 MB pass through in the memory of a few pieces, from the store to the cache."""
         piece = 1 << 20
         count = 64
@@ -903,7 +903,7 @@ class TestFetch:
         )
         tracemalloc.start()
         try:
-            fetched = model.fetch(published, store, blobs, MOUNT)
+            fetched = model.fetch(published, store, cache, MOUNT)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -911,26 +911,26 @@ class TestFetch:
         assert peak < 6 * piece
 
     def test_bytes_are_counted_as_they_arrive(
-        self, write: Write, store: MemoryStore, blobs: Blobs
+        self, write: Write, store: MemoryStore, cache: Cache
     ) -> None:
         """Whoever waits sees how far a fetch is; in the end all that was announced has gone by."""
         seen = Seen()
         published = model.publish(write(), store)
-        with progress.shown_on(seen):
-            model.fetch(published, store, blobs, MOUNT)
+        with progress.use_display(seen):
+            model.fetch(published, store, cache, MOUNT)
         assert seen.counts == {"fetching tiny@1": (2067, 2067)}
 
 
-def test_the_digits_model_goes_through_a_folder(tmp_path: Path, blobs: Blobs) -> None:
+def test_the_digits_model_goes_through_a_folder(tmp_path: Path, cache: Cache) -> None:
     """A real model is published to a folder and fetched from it."""
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     published = model.publish(DIGITS, store)
-    fetched = model.fetch(model.resolve("digits", "latest", store), store, blobs, MOUNT)
+    fetched = model.fetch(model.resolve("digits", "latest", store), store, cache, MOUNT)
     assert fetched.model == published
-    shape = model.described_in(store, "digits", "latest").interface.model_dump()["input"]["shape"]
+    shape = model.read_manifest(store, "digits", "latest").interface.model_dump()["input"]["shape"]
     assert shape == [None, 1, 8, 8]
     assert (
-        manifest.published(
+        manifest.parse_manifest(
             (tmp_path / "store" / "models" / "digits" / "1" / "manifest.json").read_bytes(), on="x"
         ).model
         == published

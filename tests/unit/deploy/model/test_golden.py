@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
 from deploy.model import golden, manifest
-from deploy.model.manifest import Expect, Expected, Golden, Manifest, Request
+from deploy.model.manifest import (
+    ExpectedResponse,
+    ExpectedValue,
+    GoldenCase,
+    GoldenRequest,
+    ModelManifest,
+)
 from deploy.records import Model
 
 RFC_6901 = {
@@ -94,17 +100,19 @@ def test_every_place_has_a_pointer(document: dict[str, Any]) -> None:
         assert golden.value_at(document, pointer) == value
 
 
-def judged(content: bytes, *expected: Expected, status: int = 200) -> tuple[str, str]:
+def judged(content: bytes, *expected: ExpectedValue, status: int = 200) -> tuple[str, str]:
     """The answer in short and the problem, for an answer that should have status 200 and those places."""
-    case = Golden(
-        name="a", request=Request(path="/"), expect=Expect.model_validate({"json": expected})
+    case = GoldenCase(
+        name="a",
+        request=GoldenRequest(path="/"),
+        expect=ExpectedResponse.model_validate({"json": expected}),
     )
     return golden._judged(case, status, content)
 
 
 def problem(answer: object, **expected: Any) -> str:
     """What is wrong with an answer that should hold that at /a."""
-    return judged(json.dumps({"a": answer}).encode(), Expected(at="/a", **expected))[1]
+    return judged(json.dumps({"a": answer}).encode(), ExpectedValue(at="/a", **expected))[1]
 
 
 @pytest.mark.parametrize("value", ["espresso", "", 1, 1.5, True, False, None])
@@ -134,9 +142,10 @@ def test_another_value_or_type_is_a_miss(promised: object, answer: object) -> No
 
 def test_a_missing_place_is_a_miss_even_for_null() -> None:
     """Null was promised, and is not what a missing member is."""
-    assert judged(b"{}", Expected(at="/a", equals=None))[1] == "/a: expected None, got nothing"
+    assert judged(b"{}", ExpectedValue(at="/a", equals=None))[1] == "/a: expected None, got nothing"
     assert (
-        judged(b"{}", Expected(at="/a", near=1.0))[1] == "/a: expected 1.0 within 0.0, got nothing"
+        judged(b"{}", ExpectedValue(at="/a", near=1.0))[1]
+        == "/a: expected 1.0 within 0.0, got nothing"
     )
 
 
@@ -179,9 +188,9 @@ def test_every_place_is_compared_and_every_miss_is_said() -> None:
     """One case can promise several places; the answer shows what was found at each."""
     answer, wrong = judged(
         b'{"a": "x", "b": 2, "c": "z"}',
-        Expected(at="/a", equals="x"),
-        Expected(at="/b", near=1.0),
-        Expected(at="/c", equals="y"),
+        ExpectedValue(at="/a", equals="x"),
+        ExpectedValue(at="/b", near=1.0),
+        ExpectedValue(at="/c", equals="y"),
     )
     assert answer == "x, 2, z"
     assert wrong == "/b: expected 1.0 within 0.0, got 2; /c: expected 'y', got 'z'"
@@ -189,7 +198,7 @@ def test_every_place_is_compared_and_every_miss_is_said() -> None:
 
 def test_another_status_is_a_miss_whatever_the_body_says() -> None:
     """The status is a promise of its own, and its body shows why it was broken."""
-    assert judged(b'{"a": 1}', Expected(at="/a", equals=1), status=500) == (
+    assert judged(b'{"a": 1}', ExpectedValue(at="/a", equals=1), status=500) == (
         '{"a": 1}',
         'expected status 200, got 500: {"a": 1}',
     )
@@ -206,7 +215,9 @@ def test_an_answer_without_promised_places_need_not_be_json() -> None:
 )
 def test_an_answer_of_another_form_must_hold_the_promised_text(content: str, problem: str) -> None:
     """An application that answers in plain text or HTML has something to promise, too."""
-    case = Golden(name="a", request=Request(path="/"), expect=Expect(contains="seven"))
+    case = GoldenCase(
+        name="a", request=GoldenRequest(path="/"), expect=ExpectedResponse(contains="seven")
+    )
     assert golden._judged(case, 200, content.encode()) == (content, problem)
 
 
@@ -215,17 +226,19 @@ def test_an_answer_of_another_form_must_hold_the_promised_text(content: str, pro
 )
 def test_an_answer_that_is_no_json_is_a_miss(content: bytes) -> None:
     """Whatever comes back, playing a case ends with a verdict."""
-    assert judged(content, Expected(at="/a", equals=1))[1].startswith("expected JSON, got: ")
+    assert judged(content, ExpectedValue(at="/a", equals=1))[1].startswith("expected JSON, got: ")
 
 
 def test_a_long_value_is_shown_in_short() -> None:
     """A verdict fits on a screen, whatever a server sends."""
-    answer, wrong = judged(json.dumps({"a": "x" * 500_000}).encode(), Expected(at="/a", equals="y"))
+    answer, wrong = judged(
+        json.dumps({"a": "x" * 500_000}).encode(), ExpectedValue(at="/a", equals="y")
+    )
     assert max(len(answer), len(wrong)) < 300
     assert len(judged(b"x" * 500_000, status=404)[1]) < 300
 
 
-def published(body: bytes = b'{"input": []}') -> Manifest:
+def published(body: bytes = b'{"input": []}') -> ModelManifest:
     """A manifest whose golden request comes after the weights by name."""
     files = [
         {"path": path, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -244,7 +257,7 @@ def published(body: bytes = b'{"input": []}') -> Manifest:
         "output": {},
         "preprocessing": {},
     }
-    return Manifest.model_validate(
+    return ModelManifest.model_validate(
         {
             "schema": 1,
             "name": "m",
@@ -257,7 +270,9 @@ def published(body: bytes = b'{"input": []}') -> Manifest:
     )
 
 
-def shipped(found: Manifest, root: str = "model", body: bytes = b'{"input": []}') -> io.BytesIO:
+def shipped(
+    found: ModelManifest, root: str = "model", body: bytes = b'{"input": []}'
+) -> io.BytesIO:
     """The layer of a manifest's model."""
     contents = {"a.onnx": WEIGHTS, "labels.txt": b"one\n", "requests/z.json": body}
 
@@ -281,7 +296,7 @@ def test_the_proof_is_read_from_the_head_of_the_layer(root: str) -> None:
     """Cases and requests are had without the weights, wherever in the image the model is."""
     found = published()
     stream = shipped(found, root)
-    proof = golden.proof(found.model, stream)
+    proof = golden.read_golden_set(found.model, stream)
     assert proof.cases == found.golden
     assert proof.bodies == {"requests/z.json": b'{"input": []}'}
     assert stream.tell() < 50_000
@@ -292,7 +307,7 @@ def test_a_layer_of_another_model_is_refused() -> None:
     found = published()
     other = Model(name="m", version="1", digest="sha256:" + "0" * 64)
     with pytest.raises(ManifestInvalid, match="the layer holds m@1") as caught:
-        golden.proof(other, shipped(found))
+        golden.read_golden_set(other, shipped(found))
     assert found.model.digest in caught.value.what
     assert other.digest in caught.value.what
 
@@ -307,7 +322,7 @@ def test_a_layer_with_another_request_than_described_is_refused(body: bytes) -> 
     found = published()
     stream = shipped(found, body=body)
     with pytest.raises(ManifestInvalid, match="not the one that its manifest describes") as caught:
-        golden.proof(found.model, stream)
+        golden.read_golden_set(found.model, stream)
     assert caught.value.on == "m@1, requests/z.json"
     assert stream.tell() < 50_000
 
@@ -321,14 +336,14 @@ def test_a_layer_without_a_golden_request_is_refused() -> None:
     )
     sink.seek(0)
     with pytest.raises(ManifestInvalid, match="ends before its golden cases"):
-        golden.proof(found.model, sink)
+        golden.read_golden_set(found.model, sink)
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 1000, bytes(10240)])
 def test_what_is_no_layer_is_refused(data: bytes) -> None:
     """Damaged bytes from a registry are an error that says what to do."""
     with pytest.raises(ManifestInvalid) as caught:
-        golden.proof(published().model, io.BytesIO(data))
+        golden.read_golden_set(published().model, io.BytesIO(data))
     assert "fetch the model again" in caught.value.next
 
 
@@ -341,4 +356,4 @@ def test_a_layer_that_breaks_off_is_refused(share: int) -> None:
         request = archive.getmember("model/requests/z.json")
     cut = (request.offset_data + request.size - 1) * share // 9
     with pytest.raises(ManifestInvalid):
-        golden.proof(found.model, io.BytesIO(whole[:cut]))
+        golden.read_golden_set(found.model, io.BytesIO(whole[:cut]))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import ManifestInvalid
 from deploy.model import manifest
-from deploy.model.manifest import Manifest, ModelFile
+from deploy.model.manifest import ModelFile, ModelManifest
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits"
 SHA = "0" * 64
@@ -92,7 +92,7 @@ def changed(change: Callable[[Any], object]) -> bytes:
 def refused(data: bytes) -> ManifestInvalid:
     """The error for a stored manifest of those bytes."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.published(data, on="store/models/digits/1/manifest.json")
+        manifest.parse_manifest(data, on="store/models/digits/1/manifest.json")
     assert caught.value.on == "store/models/digits/1/manifest.json"
     return caught.value
 
@@ -111,7 +111,7 @@ def expecting(**fields: Any) -> bytes:
 
 def test_a_published_manifest_is_read_as_it_was_written() -> None:
     """Reading and writing give the same bytes, over which the digest is taken."""
-    found = manifest.published(text(VALUES), on="x")
+    found = manifest.parse_manifest(text(VALUES), on="x")
     assert found.text == text(VALUES)
     assert found.model.digest == f"sha256:{hashlib.sha256(text(VALUES)).hexdigest()}"
     assert str(found.model) == "digits@1"
@@ -121,7 +121,7 @@ def test_a_published_manifest_is_read_as_it_was_written() -> None:
 def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
     """The application's own part of the description reaches it untouched."""
     data = changed(lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}]))
-    assert json.loads(manifest.published(data, on="x").text)["interface"]["windows"] == [
+    assert json.loads(manifest.parse_manifest(data, on="x").text)["interface"]["windows"] == [
         1,
         2.5,
         None,
@@ -170,7 +170,7 @@ def test_what_is_no_manifest_at_all_is_refused(bad: bytes) -> None:
 def test_no_bytes_crash_the_reader(data: bytes) -> None:
     """Any bytes are a manifest or an error of ours."""
     with pytest.raises(ManifestInvalid):
-        manifest.published(data, on="x")
+        manifest.parse_manifest(data, on="x")
 
 
 JSON = st.recursive(
@@ -199,7 +199,7 @@ def test_no_values_crash_the_reader(key: str, value: object) -> None:
         json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     )
     try:
-        found = manifest.published(data, on="x")
+        found = manifest.parse_manifest(data, on="x")
     except ManifestInvalid:
         return
     assert found.text == data
@@ -216,7 +216,7 @@ def test_values_that_json_has_no_form_for_are_refused(value: bytes) -> None:
 def test_a_manifest_larger_than_a_megabyte_is_refused_unparsed() -> None:
     """Large data belongs in files; a parser never sees it."""
     largest = changed(lambda values: values["metadata"].update(notes="x" * 900_000))
-    assert manifest.published(largest, on="x").name == "digits"
+    assert manifest.parse_manifest(largest, on="x").name == "digits"
     assert "more than 1048576 bytes" in refused(b"[" * (manifest.MAX_BYTES + 1)).what
 
 
@@ -345,7 +345,7 @@ def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
 )
 def test_a_plain_path_is_taken(path: str) -> None:
     """Names are otherwise free."""
-    files = manifest.published(
+    files = manifest.parse_manifest(
         changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})),
         on="x",
     ).files
@@ -365,7 +365,7 @@ def test_whoever_reads_a_stored_manifest_is_not_told_to_mend_it() -> None:
     """A version never changes; an author's description does."""
     assert "publish the model again under a new version" in refused(with_file("/etc/passwd")).next
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.described(
+        manifest.parse_description(
             TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml"
         )
     assert "mend them" in caught.value.next
@@ -402,9 +402,9 @@ def with_bodies(*sizes: int) -> bytes:
 def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
     """All their bodies together count; the model's other files may have any size."""
     half = manifest.MAX_BODIES // 2
-    assert manifest.published(with_bodies(half, half), on="m").golden
+    assert manifest.parse_manifest(with_bodies(half, half), on="m").golden
     assert "golden cases have more than" in refused(with_bodies(half, half + 1)).detail
-    assert manifest.published(
+    assert manifest.parse_manifest(
         changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
     ).golden
 
@@ -443,7 +443,9 @@ def test_a_place_expects_exactly_one_thing(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("value", ["x", "", 1, 1.0, True, False, None])
 def test_an_expected_value_keeps_its_type(value: object) -> None:
     """True is not 1, 1 is not 1.0, and null can be promised."""
-    found = manifest.published(expecting(at="", equals=value), on="x").golden[0].expect.json_[0]
+    found = (
+        manifest.parse_manifest(expecting(at="", equals=value), on="x").golden[0].expect.json_[0]
+    )
     assert (found.equals, type(found.equals), found.near) == (value, type(value), None)
 
 
@@ -454,7 +456,7 @@ def test_golden_requests_come_first_in_the_layer() -> None:
             0, {"path": "a-large-one.bin", "sha256": SHA, "size": 1}
         )
     )
-    assert [file.path for file in manifest.published(data, on="x").ordered] == [
+    assert [file.path for file in manifest.parse_manifest(data, on="x").ordered] == [
         "golden/one.json",
         "a-large-one.bin",
         "labels.txt",
@@ -464,7 +466,7 @@ def test_golden_requests_come_first_in_the_layer() -> None:
 
 def test_an_authors_description_is_read() -> None:
     """The digits model of these tests is described as the documentation says."""
-    found = manifest.described((DIGITS / "model.toml").read_bytes(), on="x")
+    found = manifest.parse_description((DIGITS / "model.toml").read_bytes(), on="x")
     assert (found.name, found.version, [case.name for case in found.golden]) == (
         "digits",
         "1",
@@ -474,7 +476,7 @@ def test_an_authors_description_is_read() -> None:
 
 def test_minus_one_stands_for_a_free_dimension() -> None:
     """TOML has no null; only in shapes does -1 mean one."""
-    interface = manifest.described(TOML.encode(), on="x").interface.model_dump()
+    interface = manifest.parse_description(TOML.encode(), on="x").interface.model_dump()
     assert interface["input"] == {"shape": [None, 8, 8]}
     assert interface["output"] == {"shape": [None, 10]}
     assert interface["preprocessing"] == {"mean": [-1]}
@@ -486,7 +488,7 @@ def test_an_interface_may_be_arranged_in_any_way() -> None:
         "input = { shape = [-1, 8, 8] }",
         'inputs = [{ name = "a", shape = [-1] }, { name = "b", shape = [-1, 2] }]',
     )
-    interface = manifest.described(
+    interface = manifest.parse_description(
         other.replace('labels = "labels.txt"', "").encode(), on="x"
     ).interface
     assert interface.labels is None
@@ -498,7 +500,7 @@ def test_an_interface_may_be_arranged_in_any_way() -> None:
 
 def test_what_the_author_left_out_has_defaults() -> None:
     """A golden case needs a path and no more."""
-    case = manifest.described(
+    case = manifest.parse_description(
         TOML.replace("expect = { status = 204 }", "expect = {}").encode(), on="x"
     ).golden[0]
     assert (case.request.method, case.request.body, case.expect.status, case.expect.within_ms) == (
@@ -525,7 +527,7 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
     """The rules are the same before publishing as after."""
     assert old in TOML
     with pytest.raises(ManifestInvalid):
-        manifest.described(TOML.replace(old, new).encode(), on="model.toml")
+        manifest.parse_description(TOML.replace(old, new).encode(), on="model.toml")
 
 
 @pytest.mark.parametrize(
@@ -541,19 +543,21 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
 def test_what_is_no_toml_is_refused(bad: bytes) -> None:
     """Another format, another encoding, no end of brackets, or of digits: each is an error that names the file."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.described(bad, on="model.toml")
+        manifest.parse_description(bad, on="model.toml")
     assert caught.value.on == "model.toml"
 
 
 def test_a_published_form_is_made_of_the_authors() -> None:
     """What was left out stays out, dates become text, and the published form reads back as the same model."""
-    author = manifest.described((TOML + "[metadata]\ntrained = 2026-01-02\n").encode(), on="x")
+    author = manifest.parse_description(
+        (TOML + "[metadata]\ntrained = 2026-01-02\n").encode(), on="x"
+    )
     files = [{"path": name, "size": 1, "sha256": SHA} for name in ("labels.txt", "model.onnx")]
-    made = Manifest.model_validate(
+    made = ModelManifest.model_validate(
         {**author.model_dump(by_alias=True, exclude_unset=True), "schema": 1, "files": files}
     )
     assert json.loads(made.text)["metadata"] == {"trained": "2026-01-02"}
     assert json.loads(made.text)["golden"] == [
         {"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}
     ]
-    assert manifest.published(made.text, on="x").model == made.model
+    assert manifest.parse_manifest(made.text, on="x").model == made.model

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.errors import (
     DiskFull,
     EngineUnavailable,
@@ -20,7 +20,7 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
-from deploy.rollout.apply import abort, apply, current, failed, verify
+from deploy.rollout.apply import abort, apply, current, replica_error, verify
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
@@ -102,8 +102,8 @@ def test_a_first_release_that_fails_leaves_nothing(target: MemoryTarget) -> None
 def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
     """The attempt stays without an end, so that the next run knows that it has something to finish."""
     target.served(rollout(1, A))
-    target.breaks(B, failed("a replica ended", "replica-3", "out of memory"))
-    target.breaks(A, failed("a replica was not ready", "replica-4", "no disk"))
+    target.breaks(B, replica_error("a replica ended", "replica-3", "out of memory"))
+    target.breaks(A, replica_error("a replica was not ready", "replica-4", "no disk"))
     with pytest.raises(UndoFailed) as caught:
         applied(target, B)
     assert "a replica ended" in caught.value.what
@@ -332,7 +332,7 @@ def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
 
 # --- proving before requests go there
 
-BESIDE = Entrance("http://beside")
+BESIDE = Endpoint("http://beside")
 
 
 def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) -> None:
@@ -500,8 +500,8 @@ def test_what_should_serve_is_what_was_proven_last(
 def test_the_end_of_a_log_is_shown_as_such() -> None:
     """Lines are indented under what they belong to; a replica that wrote nothing is said to have written nothing."""
     assert (
-        failed("a replica ended", "replica-1", "one\ntwo\n").detail
+        replica_error("a replica ended", "replica-1", "one\ntwo\n").detail
         == "  its log ends with:\n    one\n    two"
     )
-    assert isinstance(failed("a replica ended", "replica-1", ""), ReleaseError)
-    assert failed("a replica ended", "replica-1", "").detail.endswith("(nothing)")
+    assert isinstance(replica_error("a replica ended", "replica-1", ""), ReleaseError)
+    assert replica_error("a replica ended", "replica-1", "").detail.endswith("(nothing)")

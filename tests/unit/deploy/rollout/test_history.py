@@ -6,7 +6,7 @@ import pytest
 
 from deploy.errors import ReleaseUnknown
 from deploy.records import Rollout
-from deploy.rollout.history import Only, to_go_back_to
+from deploy.rollout.history import Only, choose_rollback
 from tests.fakes.releases import release, rollout
 
 
@@ -51,7 +51,7 @@ def test_a_rollback_goes_to_the_last_that_was_different(
     steps: tuple[str, ...], only: Only | None, expected: int
 ) -> None:
     """In what shall be taken back, among what was proven; and twice is two steps back, not there and back again."""
-    assert to_go_back_to(past(*steps), None, only).attempt.id == expected
+    assert choose_rollback(past(*steps), None, only).attempt.id == expected
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_where_nothing_was_different_there_is_nothing_to_go_back_to(
 ) -> None:
     """It is said for which half."""
     with pytest.raises(ReleaseUnknown, match=f"no earlier {only or 'release'} to go back to"):
-        to_go_back_to(past(*steps), None, only)
+        choose_rollback(past(*steps), None, only)
 
 
 @pytest.mark.parametrize("only", [None, "model", "code"])
 def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> None:
     """By its number in the history, also to one that was taken back by a rollback before."""
     history = past("a1", "b2", "a1<", "c3")
-    assert [to_go_back_to(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [
+    assert [choose_rollback(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [
         1,
         2,
         3,
@@ -90,7 +90,7 @@ def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> No
 def test_a_release_that_never_served_cannot_be_gone_back_to(number: int) -> None:
     """Those that did are listed."""
     with pytest.raises(ReleaseUnknown, match=f"release {number} never served here") as caught:
-        to_go_back_to(past("a1", "b2!", "c3?", "d4"), number, None)
+        choose_rollback(past("a1", "b2!", "c3?", "d4"), number, None)
     assert caught.value.next.endswith("1, 4")
 
 
@@ -101,5 +101,5 @@ def test_where_nothing_was_released_there_is_nothing_to_go_back_to(
 ) -> None:
     """The way to a first release is named."""
     with pytest.raises(ReleaseUnknown, match="nothing has been released here yet") as caught:
-        to_go_back_to(past(*steps), number, None)
+        choose_rollback(past(*steps), number, None)
     assert "invoke release" in caught.value.next

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine, Spec
 from deploy.clients.oci.client import MANIFEST, HttpRegistry
 from deploy.errors import EngineDenied, EngineFailed, EngineUnavailable
-from deploy.image.export import export
+from deploy.image.export import export_image
 from tests.contracts.engine import EngineContract, Runs, packed, until
 from tests.fakes.engine import Script
 
@@ -35,7 +35,7 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 
 name, image, label = sys.argv[1:]
-held = DockerEngine().hold(Spec(name=name, image=image, labels={"dev.twinship.test": label}, command=("cat",)))
+held = DockerEngine().start_tied(Spec(name=name, image=image, labels={"dev.twinship.test": label}, command=("cat",)))
 print("held" if held else "taken", flush=True)
 time.sleep(600)
 """
@@ -93,7 +93,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
     engine.build(
         context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
     )
-    config, layers = export(engine.save(f"{prefix}:small"), blobs := Blobs(tmp_path), prefix)
+    config, layers = export_image(engine.save(f"{prefix}:small"), cache := Cache(tmp_path), prefix)
     engine._api.remove_image(f"{prefix}:small")
     remote = HttpRegistry(registry_host)
     for item in (config, *layers):
@@ -101,7 +101,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
             prefix,
             item.digest,
             item.size,
-            lambda item=item: blobs.open(item.digest),  # type: ignore[misc]
+            lambda item=item: cache.open(item.digest),  # type: ignore[misc]
             lambda _: None,
         )
     listed = [
@@ -122,7 +122,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
         assert any(digest in line for line in said)
     finally:
         engine._api.remove_image(reference, force=True)
-        remote._http.ask("DELETE", f"/v2/{prefix}/manifests/{digest}", prefix, expect=(202, 405))
+        remote._http.send("DELETE", f"/v2/{prefix}/manifests/{digest}", prefix, expect=(202, 405))
 
 
 @pytest.fixture
@@ -147,19 +147,22 @@ def test_what_a_killed_process_held_is_free_within_seconds(
         labels={"dev.twinship.test": prefix},
         command=("cat",),
     )
-    assert engine.hold(spec) is None
+    assert engine.start_tied(spec) is None
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     taken: list[object] = []
-    until(lambda: taken.append(engine.hold(spec)) or taken[-1] is not None, "the name is free")  # type: ignore[func-returns-value]
-    engine.release(taken[-1])
+    until(
+        lambda: taken.append(engine.start_tied(spec)) or taken[-1] is not None,
+        "the name is free",  # type: ignore[func-returns-value]
+    )
+    engine.end_tied(taken[-1])
 
 
 def test_what_is_held_needs_no_time_to_end(
     engine: DockerEngine, prefix: str, parts_image: str
 ) -> None:
     """An engine that was killed in mid-rollout ends the lock before it starts what serves; a first process obeys one signal alone."""
-    held = engine.hold(
+    held = engine.start_tied(
         Spec(
             name=f"{prefix}-lock",
             image=parts_image,
@@ -168,7 +171,7 @@ def test_what_is_held_needs_no_time_to_end(
         )
     )
     assert engine._api.inspect_container(f"{prefix}-lock")["Config"]["StopSignal"] == "SIGKILL"
-    engine.release(held)
+    engine.end_tied(held)
 
 
 def test_a_network_that_a_killed_process_only_asked_with_goes(
@@ -213,7 +216,7 @@ def test_containers_cannot_write_or_gain_rights(
 def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
     """Version, architecture, and whether its ports are this machine's."""
     assert engine.version[0].isdigit()
-    assert engine.machine in ("amd64", "arm64")
+    assert engine.architecture in ("amd64", "arm64")
     assert engine.local
 
 
@@ -279,7 +282,7 @@ def test_an_engine_that_stops_answering_is_said(
         lambda: engine.start("a"),
         lambda: engine.put_file("a", "/b/c", b""),
         lambda: engine.network("a", {}),
-        lambda: engine.hold(Spec(name="a", image="b", labels={})),
+        lambda: engine.start_tied(Spec(name="a", image="b", labels={})),
         lambda: b"".join(engine.save("a")),
     ):
         with pytest.raises(EngineUnavailable):

@@ -13,17 +13,17 @@ import pytest
 
 from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.container import LABEL, MACHINE, trial
+from deploy.clients.docker.container import LABEL, MACHINE, throwaway_container
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed, ReleaseError
 from deploy.image import join as image
-from deploy.machine import services as parts
-from deploy.machine.process import Owner, machine
+from deploy.machine import services
+from deploy.machine.process import ProcessId, machine_id
 from deploy.settings.reading import Settings
 from tests.fakes.halves import digest
 from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import LABEL as OURS
-from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, cache
+from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, local_cache
 
 pytestmark = pytest.mark.integration
 
@@ -34,10 +34,10 @@ ROOT = Path(__file__).parents[5]
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     """A tiny application."""
     try:
-        base = parts.base(engine, Settings.read(ROOT, {}).image)
+        base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, cache(tmp_path_factory.mktemp("trial")))
+    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("trial")))
     yield made
     made.remove()
 
@@ -45,15 +45,15 @@ def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def serving(tiny: Tiny) -> str:
     """An image that serves, by its id."""
-    joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.blobs)
-    return smoke.load(joined, tiny.engine, tiny.blobs, lambda _: None).id
+    joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.cache)
+    return smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
     """What the engine knows of this process's trials of an image."""
     found = [
         container
-        for container in engine.containers({LABEL: str(Owner.current())})
+        for container in engine.containers({LABEL: str(ProcessId.current())})
         if container.image == image
     ]
     return [engine._api.inspect_container(container.id) for container in found]
@@ -61,7 +61,7 @@ def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
 
 def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> None:
     """Read-only, without capabilities or new privileges, on the loopback address alone, with a small /tmp."""
-    with trial(serving, PORT) as running:
+    with throwaway_container(serving, PORT) as running:
         (found,) = ours(engine, serving)
         host = found["HostConfig"]
         assert host["ReadonlyRootfs"]
@@ -79,7 +79,7 @@ def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: s
     """Whatever is raised while it runs."""
 
     def tried() -> None:
-        with trial(serving, PORT):
+        with throwaway_container(serving, PORT):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -89,7 +89,7 @@ def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: s
 
 def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEngine) -> None:
     """The engine's reason is shown."""
-    with pytest.raises(EngineFailed) as caught, trial(digest(b"nothing"), PORT):
+    with pytest.raises(EngineFailed) as caught, throwaway_container(digest(b"nothing"), PORT):
         pass
     assert caught.value.on == digest(b"nothing")
 
@@ -100,11 +100,11 @@ def test_what_killed_processes_left_is_removed_by_the_next_trial(
     """And not what others are trying right now, here or on another machine, whatever that is called."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    dead = str(Owner("ada", socket.gethostname(), process.pid, "1"))
+    dead = str(ProcessId("ada", socket.gethostname(), process.pid, "1"))
     left = {
-        "dead": (dead, machine()),
+        "dead": (dead, machine_id()),
         "elsewhere": (dead, "another machine"),
-        "mine": (str(Owner.current()), machine()),
+        "mine": (str(ProcessId.current()), machine_id()),
     }
     made = {
         name: engine.create(
@@ -117,10 +117,10 @@ def test_what_killed_processes_left_is_removed_by_the_next_trial(
         for name, (owner, on) in left.items()
     }
     try:
-        with trial(serving, PORT):
+        with throwaway_container(serving, PORT):
             found = {container.id for container in engine.containers({OURS: tiny.name})}
             on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
-        assert on == [machine()] * 2
+        assert on == [machine_id()] * 2
         assert found == {made["elsewhere"].id, made["mine"].id}
     finally:
         for container in made.values():

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 import pytest
 from urllib3.exceptions import InsecureRequestWarning
 
-from deploy.clients.kubernetes.auth import Access
-from deploy.clients.kubernetes.client import KubeCluster, connected
-from deploy.clients.kubernetes.retry import Patience
-from deploy.clients.kubernetes.transport import Call, Lost
+from deploy.clients.kubernetes.auth import ApiServerAccess
+from deploy.clients.kubernetes.client import KubeCluster, connect
+from deploy.clients.kubernetes.retry import RetryPolicy
+from deploy.clients.kubernetes.transport import ApiRequest, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown, ClusterUnreachable
 from tests.e2e.rights import root
 from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
@@ -38,17 +38,21 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[5]
 
 
-def refused(kubeconfig: str, context: str = "", patience: Patience | None = None) -> ClusterError:
+def refused(
+    kubeconfig: str, context: str = "", patience: RetryPolicy | None = None
+) -> ClusterError:
     """Why an API server cannot be asked."""
     with pytest.raises(ClusterError) as caught:
-        KubeCluster(Access(kubeconfig, context), "default", patience or Patience()).version()
+        KubeCluster(
+            ApiServerAccess(kubeconfig, context), "default", patience or RetryPolicy()
+        ).version()
     return caught.value
 
 
 # --- a real cluster
 
 
-def test_a_context_that_is_not_there(access: Access) -> None:
+def test_a_context_that_is_not_there(access: ApiServerAccess) -> None:
     """Is told before anything is asked, with those that are."""
     error = refused("", "test-absent")
     assert isinstance(error, ClusterUnknown)
@@ -78,16 +82,16 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
         cluster["server"] = way.url
         assert "certificate is not trusted" in refused(written(tmp_path / "without", content)).what
         cluster["tls-server-name"] = parts.hostname
-        made = connected(written(tmp_path / "with", content), "", "default")
+        made = connect(written(tmp_path / "with", content), "", "default")
         assert made.version()
-        entrance = made.entrance("Service", "absent", 80)
-        with entrance.session() as session:
-            assert session.get(entrance.url).status_code == 404
+        endpoint = made.endpoint("Service", "absent", 80)
+        with endpoint.session() as session:
+            assert session.get(endpoint.url).status_code == 404
         del cluster["tls-server-name"]
         del cluster["certificate-authority-data"]
         cluster["insecure-skip-tls-verify"] = True
         with pytest.warns(InsecureRequestWarning):
-            assert connected(written(tmp_path / "blind", content), "", "default").version()
+            assert connect(written(tmp_path / "blind", content), "", "default").version()
 
 
 def test_a_token_that_nobody_knows_is_a_login(
@@ -102,8 +106,8 @@ def test_a_token_that_nobody_knows_is_a_login(
 IN_A_POD = """
 mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && cd /run/secrets/kubernetes.io/serviceaccount &&
 cp "$1" token && cp "$2" ca.crt && cd "$3" && exec "$4" -c "
-from deploy.clients.kubernetes.client import connected
-cluster = connected('', '', 'default')
+from deploy.clients.kubernetes.client import connect
+cluster = connect('', '', 'default')
 print(cluster.name, cluster.version())
 "
 """
@@ -185,20 +189,20 @@ def said(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **head
 def asked(
     tmp_path: Path,
     server: str,
-    call: Call | None = None,
+    call: ApiRequest | None = None,
     within: tuple[float, float] = (2.0, 2.0),
     **user: Any,
 ) -> Any:
     """What such a server answers, asked once."""
     content = kubeconfig("red", current="red", server=server, **user)
-    return Access(written(tmp_path / "config", content), "").send(
-        call or Call("GET", "/version"), within
+    return ApiServerAccess(written(tmp_path / "config", content), "").send(
+        call or ApiRequest("GET", "/version"), within
     )
 
 
-def lost(tmp_path: Path, server: str, **options: Any) -> Lost:
+def lost(tmp_path: Path, server: str, **options: Any) -> NoApiResponse:
     """Why such a server gives no answer."""
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(NoApiResponse) as caught:
         asked(tmp_path, server, **options)
     return caught.value
 
@@ -213,7 +217,7 @@ def test_a_request_says_who_asks_and_what(tmp_path: Path) -> None:
         said(request, 201, b'{"kind": "ConfigMap"}', Retry_After="7")
 
     with answering(handler) as port:
-        call = Call(
+        call = ApiRequest(
             "PATCH",
             "/api/v1/x",
             (("labelSelector", "a=b,c=d/e"),),
@@ -265,9 +269,9 @@ def test_a_login_program_is_run_again_when_its_credentials_have_expired(tmp_path
             "red", current="red", server=f"http://127.0.0.1:{port}", **login(command)
         )
         cluster = KubeCluster(
-            Access(written(tmp_path / "config", content), ""),
+            ApiServerAccess(written(tmp_path / "config", content), ""),
             "default",
-            Patience(wait=lambda _: None),
+            RetryPolicy(wait=lambda _: None),
         )
         assert cluster.version()
         path.write_text("second", encoding="utf-8")
@@ -288,7 +292,7 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
         error = refused(
             written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
-            patience=Patience(stranger=0.3),
+            patience=RetryPolicy(first_contact=0.3),
         )
     assert isinstance(error, ClusterUnreachable)
     assert "Connection refused" in error.what
@@ -297,7 +301,7 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
 
 def test_a_server_without_an_address(tmp_path: Path) -> None:
     """No such name, or no URL at all."""
-    assert lost(tmp_path, "https://absent.invalid").passing
+    assert lost(tmp_path, "https://absent.invalid").transient
     for server in ("not a url", "https://", "ftp://absent.invalid", "https://[::1"):
         try:
             found = lost(tmp_path, server)
@@ -323,7 +327,7 @@ def test_a_server_that_breaks_off(tmp_path: Path) -> None:
         with answering(handler) as port:
             found = lost(tmp_path, f"http://127.0.0.1:{port}")
         assert isinstance(found.error, ClusterUnreachable)
-        assert found.passing
+        assert found.transient
 
 
 def test_a_server_that_says_nothing(tmp_path: Path) -> None:
@@ -337,7 +341,7 @@ def test_a_server_that_says_nothing(tmp_path: Path) -> None:
         found = lost(tmp_path, f"http://127.0.0.1:{port}", within=(1.0, 0.05))
         done.set()
     assert "timed out" in found.error.what
-    assert found.passing
+    assert found.transient
 
 
 def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
@@ -345,7 +349,7 @@ def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
     with answering(lambda request: said(request, 200)) as port:
         found = lost(tmp_path, f"https://127.0.0.1:{port}")
     assert "no secure connection" in found.error.what
-    assert not found.passing
+    assert not found.transient
 
 
 @pytest.fixture(scope="module")

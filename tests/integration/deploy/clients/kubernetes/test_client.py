@@ -16,11 +16,11 @@ import requests
 import yaml
 
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.http import Entrance
-from deploy.clients.kubernetes.auth import Access
+from deploy.clients.http import Endpoint
+from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.clients.kubernetes.protocol import ROOT_CA, Cluster, Object
-from deploy.clients.kubernetes.retry import Patience
+from deploy.clients.kubernetes.retry import RetryPolicy
 from deploy.errors import (
     ClusterForbidden,
     ClusterRefused,
@@ -29,7 +29,7 @@ from deploy.errors import (
     NamespaceMissing,
 )
 from deploy.model import golden
-from deploy.model.manifest import Expect, Golden, Request
+from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Case
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
 from tests.fakes.kubeconfig import written
@@ -81,7 +81,7 @@ class TestKubernetes(ClusterContract):
 # --- refusals
 
 
-def test_a_missing_namespace_is_told(access: Access) -> None:
+def test_a_missing_namespace_is_told(access: ApiServerAccess) -> None:
     """By what writes there, and to whoever asks for it; to look for something there finds nothing."""
     cluster = KubeCluster(access, "test-absent")
     with pytest.raises(NamespaceMissing):
@@ -105,10 +105,10 @@ def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
     assert "spec.template.metadata.labels: " in caught.value.detail
 
 
-def test_an_object_of_another_form_is_refused(access: Access, namespace: str) -> None:
+def test_an_object_of_another_form_is_refused(access: ApiServerAccess, namespace: str) -> None:
     """One that cannot even be read; old servers fail over it as if they were ill."""
     with pytest.raises(ClusterRefused) as caught:
-        KubeCluster(access, namespace, Patience(stranger=2.0)).apply(
+        KubeCluster(access, namespace, RetryPolicy(first_contact=2.0)).apply(
             settings("one") | {"data": "words"}
         )
     assert caught.value.detail
@@ -154,7 +154,8 @@ def powerless(
     """A client with an account that no role names."""
     kubectl("create", "serviceaccount", ACCOUNT, "-n", namespace)
     return KubeCluster(
-        Access(as_user(administrator, tmp_path, token=token(kubectl, namespace)), ""), namespace
+        ApiServerAccess(as_user(administrator, tmp_path, token=token(kubectl, namespace)), ""),
+        namespace,
     )
 
 
@@ -256,20 +257,26 @@ def way(administrator: dict[str, Any]) -> Iterator[Forwarder]:
 
 
 def through(
-    way: Forwarder, administrator: dict[str, Any], namespace: str, folder: Path, patience: Patience
+    way: Forwarder,
+    administrator: dict[str, Any],
+    namespace: str,
+    folder: Path,
+    patience: RetryPolicy,
 ) -> KubeCluster:
     """A client that goes that way."""
     content = copy.deepcopy(administrator)
     server = urlsplit(content["clusters"][0]["cluster"]["server"]).hostname
     content["clusters"][0]["cluster"] |= {"server": way.url, "tls-server-name": server}
-    return KubeCluster(Access(written(folder / "through", content), ""), namespace, patience)
+    return KubeCluster(
+        ApiServerAccess(written(folder / "through", content), ""), namespace, patience
+    )
 
 
 def test_an_api_server_that_is_started_again_is_waited_for(
     way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """Every kind of call gets its answer in the end, and each write is carried out once."""
-    cluster = through(way, administrator, namespace, tmp_path, Patience(wait=lambda _: way.up()))
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
     for ask, answer in (
         (lambda: bool(cluster.version()), True),
         (lambda: cluster.create(settings("one", key="value")), True),
@@ -293,7 +300,7 @@ def test_a_write_whose_answer_was_lost_is_known_to_be_ours(
 ) -> None:
     """The server refuses the second attempt: the first one was carried out."""
     waits: list[float] = []
-    cluster = through(way, administrator, namespace, tmp_path, Patience(wait=waits.append))
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=waits.append))
     cluster.version()
     way.lose_an_answer()
     assert cluster.create(settings("one", key="value"))
@@ -317,7 +324,7 @@ def test_somebody_elses_write_is_not_taken_for_ours(
         real.create(settings("one", key="theirs"))
         way.up()
 
-    cluster = through(way, administrator, namespace, tmp_path, Patience(wait=overtaken))
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=overtaken))
     cluster.version()
     way.down()
     assert not cluster.create(settings("one", key="ours"))
@@ -328,7 +335,7 @@ def test_an_api_server_that_stays_away_is_given_up(
     way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """With its name, and why it cannot be reached."""
-    cluster = through(way, administrator, namespace, tmp_path, Patience(known=0.2))
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
     cluster.version()
     way.down()
     with pytest.raises(ClusterUnreachable) as caught:
@@ -420,7 +427,7 @@ def test_a_pod_that_has_not_started_has_no_log_but_events(real: KubeCluster) -> 
 def test_pods_and_services_can_be_asked_through_the_api_server(
     real: KubeCluster, shell: str
 ) -> None:
-    """With what the entrance says, and nothing else."""
+    """With what the endpoint says, and nothing else."""
     pod = a_pod("web", shell, *responder("hello"))
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
     service["spec"] = {
@@ -429,12 +436,12 @@ def test_pods_and_services_can_be_asked_through_the_api_server(
     }
     real.apply(pod)
     real.apply(service)
-    for entrance in (real.entrance("Pod", "web", 8080), real.entrance("Service", "front", 80)):
-        with entrance.session() as session:
+    for endpoint in (real.endpoint("Pod", "web", 8080), real.endpoint("Service", "front", 80)):
+        with endpoint.session() as session:
             until(
-                partial(_answers, session, f"{entrance.url}/any?path=1"), f"{entrance.url} answers"
+                partial(_answers, session, f"{endpoint.url}/any?path=1"), f"{endpoint.url} answers"
             )
-            assert session.get(f"{entrance.url}/any").text == "hello"
+            assert session.get(f"{endpoint.url}/any").text == "hello"
 
 
 def _answers(session: requests.Session, url: str) -> bool:
@@ -445,75 +452,77 @@ def _answers(session: requests.Session, url: str) -> bool:
 
 
 @pytest.fixture
-def replica(real: KubeCluster, shell: str) -> Entrance:
+def replica(real: KubeCluster, shell: str) -> Endpoint:
     """The way to a pod that says hello."""
     real.apply(a_pod("web", shell, *responder("hello")))
-    entrance = real.entrance("Pod", "web", 8080)
-    until(lambda: not played(entrance).problem, "the pod answers")
-    return entrance
+    endpoint = real.endpoint("Pod", "web", 8080)
+    until(lambda: not played(endpoint).problem, "the pod answers")
+    return endpoint
 
 
-def played(entrance: Entrance, request: Request | None = None) -> Case:
+def played(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
     """How a golden case went that promises hello."""
-    case = Golden(
-        name="one", request=request or Request(path="/any"), expect=Expect(contains="hello")
+    case = GoldenCase(
+        name="one",
+        request=request or GoldenRequest(path="/any"),
+        expect=ExpectedResponse(contains="hello"),
     )
-    return golden.play(golden.Proof((case,), {}), entrance).cases[0]
+    return golden.play(golden.GoldenSet((case,), {}), endpoint).cases[0]
 
 
 def test_golden_cases_are_played_again_when_the_api_server_is_back(
-    replica: Entrance, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+    replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """That it was away, or lost an answer, is no wrong answer."""
-    cluster = through(way, administrator, namespace, tmp_path, Patience(wait=lambda _: way.up()))
-    entrance = cluster.entrance("Pod", "web", 8080)
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
+    endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
     way.down()
-    assert played(entrance).problem == ""
+    assert played(endpoint).problem == ""
     way.lose_an_answer()
-    assert played(entrance).problem == ""
+    assert played(endpoint).problem == ""
 
 
 def test_golden_cases_are_not_missed_because_an_api_server_stays_away(
-    replica: Entrance, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+    replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """The reason is named."""
-    cluster = through(way, administrator, namespace, tmp_path, Patience(known=0.2))
-    entrance = cluster.entrance("Pod", "web", 8080)
+    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
+    endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
     way.down()
     with pytest.raises(ClusterUnreachable):
-        played(entrance)
+        played(endpoint)
 
 
 def test_golden_cases_that_an_account_may_not_play_are_not_missed(
-    replica: Entrance, powerless: KubeCluster, kubectl: Kubectl, namespace: str
+    replica: Endpoint, powerless: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
     """The rule is told, and is all that it takes."""
-    asked = Request(path="/any", method="PUT")
+    asked = GoldenRequest(path="/any", method="PUT")
     with pytest.raises(ClusterForbidden) as caught:
-        played(powerless.entrance("Pod", "web", 8080), asked)
+        played(powerless.endpoint("Pod", "web", 8080), asked)
     assert caught.value.what == f"this account may not update pods/proxy in namespace {namespace}"
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
     until(lambda: powerless.may("update", "Pod", "proxy"), "the role is known")
-    assert played(powerless.entrance("Pod", "web", 8080), asked).problem == ""
+    assert played(powerless.endpoint("Pod", "web", 8080), asked).problem == ""
 
 
 def test_what_an_application_says_itself_is_its_answer(
-    real: KubeCluster, access: Access, namespace: str, shell: str
+    real: KubeCluster, access: ApiServerAccess, namespace: str, shell: str
 ) -> None:
     """Whatever the status; where nobody answers at all the API server says so, and is believed in the end."""
     waits: list[float] = []
-    patient = KubeCluster(access, namespace, Patience(known=0.2, wait=waits.append))
+    patient = KubeCluster(access, namespace, RetryPolicy(outage=0.2, wait=waits.append))
     patient.version()
     real.apply(a_pod("web", shell, *responder("closed", 403)))
-    entrance = patient.entrance("Pod", "web", 8080)
+    endpoint = patient.endpoint("Pod", "web", 8080)
     until(
-        lambda: played(entrance).problem == "expected status 200, got 403: closed",
+        lambda: played(endpoint).problem == "expected status 200, got 403: closed",
         "the pod answers",
     )
     waits.clear()
-    assert played(entrance).problem == "expected status 200, got 403: closed"
+    assert played(endpoint).problem == "expected status 200, got 403: closed"
     assert waits == []
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
     service["spec"] = {
@@ -521,6 +530,6 @@ def test_what_an_application_says_itself_is_its_answer(
         "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}],
     }
     real.apply(service)
-    entrance = patient.entrance("Service", "front", 80)
-    until(lambda: "no endpoints available" in played(entrance).problem, "the Service is known")
+    endpoint = patient.endpoint("Service", "front", 80)
+    until(lambda: "no endpoints available" in played(endpoint).problem, "the Service is known")
     assert waits

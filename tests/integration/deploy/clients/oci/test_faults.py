@@ -17,7 +17,7 @@ import pytest
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.http import ATTEMPTS, Login, Patience
+from deploy.clients.oci.http import ATTEMPTS, Login, RetryPolicy
 from deploy.errors import (
     BlobCorrupt,
     RegistryDenied,
@@ -77,7 +77,7 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
             host or server.host,
             lambda: login,
             part=PART,
-            patience=Patience(connect=2.0, read=read, wait=waits.append),
+            patience=RetryPolicy(connect=2.0, read=read, wait=waits.append),
         )
 
     return made
@@ -781,7 +781,7 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
     small_registry: str, waits: list[float]
 ) -> None:
     """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
-    client = HttpRegistry(small_registry, part=1 << 20, patience=Patience(wait=waits.append))
+    client = HttpRegistry(small_registry, part=1 << 20, patience=RetryPolicy(wait=waits.append))
     send(client, REPOSITORY, CONFIG, SMALL)
     whole = manifest(CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", whole)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Blobs
-from deploy.clients.stores.object_store import Store, opened
+from deploy.cache import Cache
+from deploy.clients.stores.object_store import Store, open_store
 from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
 from deploy.model import fetch as model
 from deploy.model import manifest
@@ -115,30 +115,30 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
 @pytest.fixture
 def store(bucket: type[Bucket], tmp_path: Path) -> Store:
     """The store, as the settings would name it."""
-    return opened("s3://bucket/prefix", tmp_path)
+    return open_store("s3://bucket/prefix", tmp_path)
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
+def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
-    return Blobs(tmp_path / "cache")
+    return Cache(tmp_path / "cache")
 
 
 def weights(bucket: type[Bucket]) -> str:
     """The name under which the store has the weights."""
-    found = manifest.published(bucket.held[MANIFEST], on=MANIFEST)
+    found = manifest.parse_manifest(bucket.held[MANIFEST], on=MANIFEST)
     return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
 
 
-def kept(blobs: Blobs) -> list[Path]:
+def kept(cache: Cache) -> list[Path]:
     """Every file of the cache."""
-    return [path for path in blobs.root.rglob("*") if path.is_file()]
+    return [path for path in cache.root.rglob("*") if path.is_file()]
 
 
-def test_a_store_that_is_in_order_gives_what_was_published(store: Store, blobs: Blobs) -> None:
+def test_a_store_that_is_in_order_gives_what_was_published(store: Store, cache: Cache) -> None:
     """As long as nothing happens in the place of its bytes."""
     found = model.resolve("digits", "latest", store)
-    assert model.fetch(found, store, blobs, "/model").model == found
+    assert model.fetch(found, store, cache, "/model").model == found
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "models/digits/latest.json"])
@@ -153,37 +153,37 @@ def test_a_manifest_of_100_mb_is_not_read_whole(
 
 
 def test_weights_that_go_on_and_on_are_not_read_to_their_end(
-    bucket: type[Bucket], store: Store, blobs: Blobs
+    bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """What is longer than was published is not what was published."""
     bucket.instead[weights(bucket)] = huge
     with pytest.raises(FileTampered, match="not the one that was published"):
-        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
+        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
     assert 0 < bucket.sent < MUCH
-    assert not kept(blobs)
+    assert not kept(cache)
 
 
 def test_a_tampered_byte_is_found_in_an_object_store_too(
-    bucket: type[Bucket], store: Store, blobs: Blobs
+    bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """Expected and actual are shown."""
     name = weights(bucket)
     bucket.held[name] = damaged = bucket.held[name][:-1] + b"X"
     with pytest.raises(FileTampered) as caught:
-        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
+        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
     assert name.rpartition("/")[2] in caught.value.detail
     assert hashlib.sha256(damaged).hexdigest() in caught.value.detail
-    assert not kept(blobs)
+    assert not kept(cache)
 
 
 def test_a_file_that_is_gone_is_told_from_a_store_that_is(
-    bucket: type[Bucket], store: Store, blobs: Blobs
+    bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """A 404 for a file that a manifest names is a damaged version."""
     del bucket.held[weights(bucket)]
     with pytest.raises(FileTampered, match="missing"):
-        model.fetch(model.resolve("digits", "1", store), store, blobs, "/model")
-    assert not kept(blobs)
+        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
+    assert not kept(cache)
 
 
 @pytest.mark.parametrize(
@@ -203,21 +203,21 @@ def test_a_refusal_for_good_is_told_at_once(
 
 
 def test_a_failure_without_end_is_given_up(
-    bucket: type[Bucket], store: Store, blobs: Blobs
+    bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """After several tries; nothing half-done stays."""
     found = model.resolve("digits", "1", store)
     bucket.instead[weights(bucket)] = refused(500)
     with pytest.raises(StoreUnreachable) as caught:
-        model.fetch(found, store, blobs, "/model")
+        model.fetch(found, store, cache, "/model")
     assert "run again" in caught.value.next
     assert bucket.asked.count(weights(bucket)) > 3
-    assert not kept(blobs)
+    assert not kept(cache)
 
 
 @pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
 def test_a_failure_that_passes_is_not_noticed(
-    bucket: type[Bucket], store: Store, blobs: Blobs, act: Callable[[Bucket], None]
+    bucket: type[Bucket], store: Store, cache: Cache, act: Callable[[Bucket], None]
 ) -> None:
     """A burst of errors that ends in time costs waits only."""
     name = weights(bucket)
@@ -227,4 +227,4 @@ def test_a_failure_that_passes_is_not_noticed(
 
     bucket.instead[name] = twice
     found = model.resolve("digits", "1", store)
-    assert model.fetch(found, store, blobs, "/model").model == found
+    assert model.fetch(found, store, cache, "/model").model == found

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Blobs
-from deploy.clients.stores.object_store import Store, opened
+from deploy.cache import Cache
+from deploy.clients.stores.object_store import Store, open_store
 from deploy.errors import VersionExists
 from deploy.model import fetch as model
 from tests.contracts.store import StoreContract
@@ -23,10 +23,10 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import opened
+from deploy.clients.stores.object_store import open_store
 from deploy.errors import ReleaseError
 
-store = opened(sys.argv[2], Path())
+store = open_store(sys.argv[2], Path())
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -42,7 +42,7 @@ class TestFolder(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         """An empty store."""
-        return opened("store", tmp_path)
+        return open_store("store", tmp_path)
 
 
 def at_once(folder: Path, *directories: Path) -> list[int]:
@@ -72,10 +72,10 @@ def at_once(folder: Path, *directories: Path) -> list[int]:
 def test_the_same_model_is_published_by_many_processes_at_once(tmp_path: Path) -> None:
     """All succeed, and what is there is that model, whole."""
     assert at_once(tmp_path / "store", *[DIGITS] * 4) == [0] * 4
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     found = model.resolve("digits", "latest", store)
     assert model.versions("digits", store) == (found,)
-    assert model.fetch(found, store, Blobs(tmp_path / "cache"), "/model").model == found
+    assert model.fetch(found, store, Cache(tmp_path / "cache"), "/model").model == found
 
 
 def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> Non
     shutil.copytree(DIGITS, other)
     (other / "labels.txt").write_text("\n".join("abcdefghij"), encoding="utf-8")
     assert sorted(at_once(tmp_path / "store", DIGITS, other)) == [0, VersionExists.exit_code]
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     found = model.resolve("digits", "latest", store)
     assert model.versions("digits", store) == (found,)
-    assert model.fetch(found, store, Blobs(tmp_path / "cache"), "/model").model == found
+    assert model.fetch(found, store, Cache(tmp_path / "cache"), "/model").model == found

@@ -12,7 +12,14 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed
 from deploy.targets.docker import proxy as module
-from deploy.targets.docker.proxy import COMMAND, CONFIG, STATE, Door, address, configuration
+from deploy.targets.docker.proxy import (
+    COMMAND,
+    CONFIG,
+    STATE_FOLDER,
+    Proxy,
+    render_configuration,
+    slot_address,
+)
 from tests.contracts.engine import until
 from tests.integration.deploy.responder import responder
 
@@ -32,7 +39,7 @@ def text(subnet: str) -> Callable[..., str]:
     """Makes configurations for that network."""
 
     def made(slots: int = 3, ready: str = "/readyz", admitted: frozenset[int] = frozenset()) -> str:
-        return configuration(
+        return render_configuration(
             subnet,
             slots,
             port=8080,
@@ -48,24 +55,24 @@ def text(subnet: str) -> Callable[..., str]:
 @pytest.fixture
 def door(
     engine: DockerEngine, prefix: str, parts_image: str, subnet: str, text: Callable[..., str]
-) -> Door:
+) -> Proxy:
     """A running proxy with three closed slots."""
     labels = {"dev.twinship.test": prefix}
     engine.volume(prefix, labels)
-    volumes = {prefix: (STATE, False)}
+    volumes = {prefix: (STATE_FOLDER, False)}
     spec = Spec(
         name=f"{prefix}-door",
         image=parts_image,
         labels=labels,
         command=COMMAND,
         network=prefix,
-        ip=address(subnet, None),
+        ip=slot_address(subnet, None),
         volumes=volumes,
     )
     made = engine.create(spec)
-    engine.put_file(made.id, f"{STATE}/{CONFIG}", text().encode())
+    engine.put_file(made.id, f"{STATE_FOLDER}/{CONFIG}", text().encode())
     engine.start(made.id)
-    door = Door(engine, made.id)
+    door = Proxy(engine, made.id)
     door.wait()
     return door
 
@@ -83,7 +90,7 @@ def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> S
             labels=labels,
             command=command,
             network=prefix,
-            ip=address(subnet, slot),
+            ip=slot_address(subnet, slot),
             grace=1,
         )
         made = engine.create(spec)
@@ -94,25 +101,27 @@ def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> S
 
 
 def test_the_proxy_finds_no_fault_with_the_configuration(
-    door: Door, engine: DockerEngine, text: Callable[..., str]
+    door: Proxy, engine: DockerEngine, text: Callable[..., str]
 ) -> None:
     """Neither errors nor warnings, with slots open and closed."""
     for made in (text(), text(slots=50, admitted=frozenset({1, 7})), text(ready="/healthz?full=1")):
-        engine.put_file(door.container, f"{STATE}/checked.cfg", made.encode())
-        assert engine.execute(door.container, ("haproxy", "-c", "-f", f"{STATE}/checked.cfg")) == (
+        engine.put_file(door.container, f"{STATE_FOLDER}/checked.cfg", made.encode())
+        assert engine.execute(
+            door.container, ("haproxy", "-c", "-f", f"{STATE_FOLDER}/checked.cfg")
+        ) == (
             0,
             "",
         )
 
 
-def test_the_running_proxy_tells_its_configuration(door: Door, text: Callable[..., str]) -> None:
+def test_the_running_proxy_tells_its_configuration(door: Proxy, text: Callable[..., str]) -> None:
     """It is told from another, whichever slots are open."""
     assert door.has(text(admitted=frozenset({1})))
     assert not door.has(text(slots=4))
 
 
 def test_a_reload_takes_a_new_configuration(
-    door: Door, start: Start, text: Callable[..., str]
+    door: Proxy, start: Start, text: Callable[..., str]
 ) -> None:
     """The proxy has more slots afterwards, and opens those that the new file opens."""
     start(1)
@@ -123,7 +132,7 @@ def test_a_reload_takes_a_new_configuration(
 
 
 def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
-    door: Door,
+    door: Proxy,
     start: Start,
     engine: DockerEngine,
     text: Callable[..., str],
@@ -139,19 +148,19 @@ def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
         door.configure(unknown)
     door.admit(1, "ready")
     assert (door.slots()[1].admitted, door.slots()[1].healthy) == (True, True)
-    assert (engine.files(door.container, STATE) or {})[CONFIG] == text().encode()
+    assert (engine.files(door.container, STATE_FOLDER) or {})[CONFIG] == text().encode()
     door.configure(text(slots=5))
     assert sorted(door.slots()) == [1, 2, 3, 4, 5]
 
 
-def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(door: Door) -> None:
+def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(door: Proxy) -> None:
     """It says so without an exit code; nobody must believe that the slot is as it was to be."""
     with pytest.raises(EngineFailed, match="slot 4"):
         door.admit(4, "drain")
 
 
 def test_a_proxy_that_crashes_is_waited_for(
-    door: Door, engine: DockerEngine, text: Callable[..., str]
+    door: Proxy, engine: DockerEngine, text: Callable[..., str]
 ) -> None:
     """Until the engine has started it again, whatever it is asked."""
     engine.keep_running(door.container)
@@ -162,7 +171,7 @@ def test_a_proxy_that_crashes_is_waited_for(
     assert (door.slots()[1].admitted, door.slots()[1].checked) == (False, True)
 
 
-def test_a_replica_is_checked_while_it_takes_no_requests(door: Door, start: Start) -> None:
+def test_a_replica_is_checked_while_it_takes_no_requests(door: Proxy, start: Start) -> None:
     """Drained it is found healthy, opened it is admitted, closed it is neither."""
     door.admit(1, "drain")
     assert not door.slots()[1].healthy
@@ -180,7 +189,7 @@ def test_a_replica_is_checked_while_it_takes_no_requests(door: Door, start: Star
 
 
 def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
-    door: Door, start: Start, engine: DockerEngine
+    door: Proxy, start: Start, engine: DockerEngine
 ) -> None:
     """A replica that is never ready, in a slot that served before, is never found healthy."""
     door.admit(1, "drain")
@@ -197,7 +206,7 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
 
 
 def test_a_replica_that_dies_is_found_unhealthy(
-    door: Door, start: Start, engine: DockerEngine
+    door: Proxy, start: Start, engine: DockerEngine
 ) -> None:
     """The proxy routes around it by itself."""
     door.admit(2, "drain")

@@ -115,7 +115,7 @@ class RealPlace:
         """Removes all of it."""
         for other in self._others:
             other.close()
-        self._engine.forget({APP: self.app})
+        self._engine.remove_labelled({APP: self.app})
 
 
 @pytest.fixture
@@ -205,9 +205,9 @@ def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlac
 
 def _wait_for_a_request(place: RealPlace) -> None:
     """Returns when a replica works on something."""
-    from deploy.targets.docker.proxy import Door
+    from deploy.targets.docker.proxy import Proxy
 
-    door = Door(
+    door = Proxy(
         place.engine,
         next(
             found.id

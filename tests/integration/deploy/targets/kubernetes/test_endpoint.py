@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.model import golden
-from deploy.model.manifest import Expect, Golden, Request
-from deploy.targets.kubernetes.endpoint import insecure
+from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
+from deploy.targets.kubernetes.endpoint import tls_problem
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
@@ -123,9 +123,9 @@ def test_the_certificate_of_a_company_is_good_where_the_machine_names_its_author
     controller: int, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a file; otherwise nobody knows it."""
-    assert "certificate" in insecure(HOST, ADDRESS, controller)
+    assert "certificate" in tls_problem(HOST, ADDRESS, controller)
     monkeypatch.setenv(variable, str(company / "ca.pem"))
-    assert insecure(HOST, ADDRESS, controller) == ""
+    assert tls_problem(HOST, ADDRESS, controller) == ""
 
 
 def test_authorities_may_be_in_a_folder(
@@ -133,11 +133,11 @@ def test_authorities_may_be_in_a_folder(
 ) -> None:
     """Each by its hash, as OpenSSL has it."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
-    assert insecure(HOST, ADDRESS, controller) != ""
+    assert tls_problem(HOST, ADDRESS, controller) != ""
     command = ["openssl", "x509", "-hash", "-noout", "-in", str(company / "ca.pem")]
     name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     shutil.copy(company / "ca.pem", tmp_path / f"{name}.0")
-    assert insecure(HOST, ADDRESS, controller) == ""
+    assert tls_problem(HOST, ADDRESS, controller) == ""
 
 
 def test_a_certificate_of_another_host_is_not_good(
@@ -150,7 +150,7 @@ def test_a_certificate_of_another_host_is_not_good(
     with serving(
         lambda connection: context.wrap_socket(connection, server_side=True).close()
     ) as port:
-        assert "other.example" in insecure("other.example", ADDRESS, port)
+        assert "other.example" in tls_problem("other.example", ADDRESS, port)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_certificate_of_another_host_is_not_good(
 def test_whoever_speaks_no_tls_is_not_secure(answer: Callable[[socket.socket], object]) -> None:
     """Or breaks off."""
     with serving(answer) as port:
-        assert insecure(HOST, ADDRESS, port) != ""
+        assert tls_problem(HOST, ADDRESS, port) != ""
 
 
 def test_authorities_that_cannot_be_read_are_told(
@@ -169,28 +169,35 @@ def test_authorities_that_cannot_be_read_are_told(
     """That is no fault of the front door's."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     assert (
-        insecure(HOST, ADDRESS, controller)
+        tls_problem(HOST, ADDRESS, controller)
         == f"{tmp_path}/absent.pem cannot be used (No such file or directory)"
     )
     (tmp_path / "absent.pem").write_text("nothing", encoding="ascii")
-    assert "absent.pem cannot be used" in insecure(HOST, ADDRESS, controller)
+    assert "absent.pem cannot be used" in tls_problem(HOST, ADDRESS, controller)
 
 
 def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(
     controller: int, company: Path, heads: list[bytes]
 ) -> None:
     """It is asked for by name in the handshake and in the request, and its certificate is checked for that name."""
-    proof = golden.Proof(
-        (Golden(name="one", request=Request(path="/score"), expect=Expect(contains="3")),), {}
+    proof = golden.GoldenSet(
+        (
+            GoldenCase(
+                name="one",
+                request=GoldenRequest(path="/score"),
+                expect=ExpectedResponse(contains="3"),
+            ),
+        ),
+        {},
     )
     url = f"https://{ADDRESS}:{controller}"
     authority = str(company / "ca.pem")
-    assert golden.play(proof, Entrance(url, {"Host": HOST}, authority, server_name=HOST)).passed
+    assert golden.play(proof, Endpoint(url, {"Host": HOST}, authority, server_name=HOST)).passed
     assert heads[0].startswith(b"GET /score HTTP/1.1\r\n")
     assert b"\r\nHost: shop.example\r\n" in heads[0]
     for wrong in (
-        Entrance(url, {"Host": HOST}, server_name=HOST),
-        Entrance(url, {"Host": HOST}, authority, server_name="other.example"),
+        Endpoint(url, {"Host": HOST}, server_name=HOST),
+        Endpoint(url, {"Host": HOST}, authority, server_name="other.example"),
     ):
         (case,) = golden.play(proof, wrong).cases
         assert case.problem == "no answer: SSLError"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import requests
 
-from deploy.cache import Blobs
+from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.kubernetes.client import KubeCluster, connected
+from deploy.clients.kubernetes.client import KubeCluster, connect
 from deploy.clients.oci.client import HttpRegistry
 from deploy.image import join as image
-from deploy.image.export import export
+from deploy.image.export import export_image
 from deploy.records import Commit, Image, Release
 from deploy.rollout.apply import Target
 from deploy.settings.environments import Kubernetes
@@ -38,11 +38,11 @@ TRIES = 12
 class Images:
     """Makes images of replicas, and has a registry hold them."""
 
-    def __init__(self, engine: DockerEngine, parts: str, host: str, blobs: Blobs) -> None:
+    def __init__(self, engine: DockerEngine, parts: str, host: str, cache: Cache) -> None:
         self._engine = engine
         self._parts = parts
         self._registry = HttpRegistry(host)
-        self._blobs = blobs
+        self._cache = cache
         self._made: dict[str, Release] = {}
 
     def release(self, code: str, script: Script) -> Release:
@@ -55,10 +55,10 @@ class Images:
     def _pushed(self, code: str, script: Script) -> Release:
         tag = f"test-cluster:{secrets.token_hex(4)}"
         built(self._engine, self._parts, tag, code, script, check=0.5)
-        config, layers = export(self._engine.save(tag), self._blobs, tag)
+        config, layers = export_image(self._engine.save(tag), self._cache, tag)
         self._engine._api.remove_image(tag, force=True)
-        app = image.described(
-            "replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._blobs
+        app = image.create_app_image(
+            "replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._cache
         )
         for item in (config, *layers):
             if not self._registry.has("test-cluster", item.digest):
@@ -66,11 +66,11 @@ class Images:
                     "test-cluster",
                     item.digest,
                     item.size,
-                    partial(self._blobs.open, item.digest),
+                    partial(self._cache.open, item.digest),
                     lambda _: None,
                 )
         self._registry.put_manifest(
-            "test-cluster", app.manifest.digest, self._blobs.read(app.manifest.digest)
+            "test-cluster", app.manifest.digest, self._cache.read(app.manifest.digest)
         )
         joined = Image(
             app=app, layer=recorded().image.layer, manifest=app.manifest, config=config.digest
@@ -122,11 +122,13 @@ def images(
     engine: DockerEngine, registry_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Images:
     """Makes what replicas run."""
-    from deploy.machine import services as parts
+    from deploy.machine import services
     from deploy.settings.reading import Settings
 
-    made = parts.image(engine, Settings.read(Path(__file__).parents[5], {}).image)
-    return Images(engine, made, registry_host, Blobs(tmp_path_factory.mktemp("blobs")))
+    made = services.ensure_services_image(
+        engine, Settings.read(Path(__file__).parents[5], {}).image
+    )
+    return Images(engine, made, registry_host, Cache(tmp_path_factory.mktemp("blobs")))
 
 
 @pytest.fixture
@@ -147,7 +149,7 @@ def namespace() -> Iterator[str]:
 @pytest.fixture
 def make(namespace: str, images: Images) -> Callable[..., RealPlace]:
     """Makes an environment there."""
-    return lambda **settings: RealPlace(connected("", "", namespace), images, **settings)
+    return lambda **settings: RealPlace(connect("", "", namespace), images, **settings)
 
 
 class TestRolling(TargetContract):

@@ -76,7 +76,7 @@ def test_buildkit_is_where_the_client_brings_it_along(
 ) -> None:
     """As a part of the client in some versions, as a plug-in in others; the engine need not run to know."""
     install(version, buildx)
-    found = buildkit.command()
+    found = buildkit.find_command()
     assert (found[1:] if found else None) == words
 
 
@@ -85,7 +85,7 @@ def test_without_a_docker_command_line_there_is_no_buildkit(
 ) -> None:
     """Asking for it then says what to install or to set."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert buildkit.command() is None
+    assert buildkit.find_command() is None
     with pytest.raises(BuildFailed) as caught:
         built()
     assert "docker-buildx" in caught.value.detail

@@ -54,9 +54,9 @@ def test_a_held_container_ends_with_its_holder() -> None:
     """When the process that holds a name is killed, the name is free."""
     engine = FakeEngine({"parts": Script()})
     spec = Spec(name="lock", image="parts", labels={})
-    assert engine.hold(spec) is not None
+    assert engine.start_tied(spec) is not None
     engine.holder_dies("lock")
-    assert engine.hold(spec) is not None
+    assert engine.start_tied(spec) is not None
 
 
 def test_an_engine_that_is_gone_answers_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 import requests
 import urllib3.exceptions
 
-from deploy.clients.docker.errors import asking, build_failed, failed, pull_failed
+from deploy.clients.docker.errors import build_error, engine_error, pull_error, translate_errors
 from deploy.errors import (
     BlobCorrupt,
     BuildFailed,
@@ -41,7 +41,7 @@ REFERENCE = f"registry.example/team/app@sha256:{'0' * 64}"
 )
 def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: Exception) -> None:
     """Whichever library notices it first."""
-    with pytest.raises(EngineUnavailable) as caught, asking("replica-1"):
+    with pytest.raises(EngineUnavailable) as caught, translate_errors("replica-1"):
         raise broken
     assert caught.value.on == "replica-1"
 
@@ -57,21 +57,21 @@ def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: E
 )
 def test_a_container_is_told_by_an_id_that_can_be_found(asked: str, told: str) -> None:
     """As `docker ps` shows it; digests of images stay whole."""
-    with pytest.raises(EngineUnavailable) as caught, asking(asked):
+    with pytest.raises(EngineUnavailable) as caught, translate_errors(asked):
         raise ConnectionResetError("gone")
     assert caught.value.on == told
 
 
 def test_a_refusal_of_the_engine_keeps_its_words() -> None:
     """What the engine says is shown."""
-    with pytest.raises(EngineFailed, match="refused") as caught, asking("replica-1"):
+    with pytest.raises(EngineFailed, match="refused") as caught, translate_errors("replica-1"):
         raise docker.errors.APIError("500 error", explanation="invalid mount")
     assert "invalid mount" in caught.value.detail
 
 
 def test_errors_of_this_project_pass() -> None:
     """They were told already."""
-    with pytest.raises(ModelUnknown), asking("replica-1"):
+    with pytest.raises(ModelUnknown), translate_errors("replica-1"):
         raise ModelUnknown("none", on="store", next="publish it")
 
 
@@ -141,7 +141,7 @@ def test_a_pull_that_fails_is_told_by_what_the_engine_says(
     said: str, kind: type[ReleaseError]
 ) -> None:
     """The registry's refusals are the same errors, whether the suite meets them or the engine does."""
-    error = pull_failed(said, REFERENCE, None)
+    error = pull_error(said, REFERENCE, None)
     assert type(error) is kind
     assert error.on == REFERENCE
     assert said in error.detail
@@ -152,16 +152,16 @@ def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
     """An application may be called by a word that registries use."""
     reference = f"registry.example/{name}@sha256:{'0' * 64}"
     assert (
-        type(pull_failed(f"manifest for {reference} not found: manifest unknown", reference, None))
+        type(pull_error(f"manifest for {reference} not found: manifest unknown", reference, None))
         is RegistryNotFound
     )
     said = f'Get "https://registry.example/v2/{name}/manifests/sha256:00": toomanyrequests: wait'
-    assert type(pull_failed(said, reference, None)) is RegistryRefused
+    assert type(pull_error(said, reference, None)) is RegistryRefused
 
 
 def test_credentials_that_the_engine_repeats_are_hidden() -> None:
     """A registry may put the header that it got into its refusal."""
-    error = pull_failed(
+    error = pull_error(
         "unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame",
         REFERENCE,
         ("ada", "open-sesame"),
@@ -183,10 +183,10 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
         line,
         "The command returned a non-zero code: 1",
     ]
-    error = build_failed("Dockerfile", lines)
+    error = build_error("Dockerfile", lines)
     assert type(error) is DiskFull
     assert line in error.detail
-    assert type(build_failed("Dockerfile", [*lines[:-2], lines[-1]])) is BuildFailed
+    assert type(build_error("Dockerfile", [*lines[:-2], lines[-1]])) is BuildFailed
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_refusal_with_a_cure_of_its_own_is_told_apart(
     said: str, kind: type[ReleaseError]
 ) -> None:
     """A full disk and a taken port are not to be looked for in the engine's log."""
-    error = failed(said, "replica-1", "the engine could not start the image")
+    error = engine_error(said, "replica-1", "the engine could not start the image")
     assert type(error) is kind
     assert (error.on, error.detail) == ("replica-1", f"  {said}")
     assert (error.what == "the engine could not start the image") == (kind is EngineFailed)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.http import Entrance
-from deploy.clients.kubernetes.auth import Access
+from deploy.clients.http import Endpoint
+from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.errors import ClusterLogin, ClusterUnknown
 from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
 
@@ -21,14 +21,14 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def access(tmp_path: Path, content: object) -> Access:
+def access(tmp_path: Path, content: object) -> ApiServerAccess:
     """The way that the current context of such a kubeconfig leads."""
-    return Access(written(tmp_path / "config", content), "")
+    return ApiServerAccess(written(tmp_path / "config", content), "")
 
 
-def entrance(tmp_path: Path, content: object) -> Entrance:
+def endpoint(tmp_path: Path, content: object) -> Endpoint:
     """What the API server asks for at a path."""
-    return access(tmp_path, content).entrance("/path")
+    return access(tmp_path, content).endpoint("/path")
 
 
 def chain(error: BaseException) -> str:
@@ -48,12 +48,12 @@ def test_it_is_named_for_people(tmp_path: Path) -> None:
         kubeconfig("red", current="red", server="https://ada:sesame@api.example:6443/cluster/"),
     )
     assert made.name == "red at https://api.example:6443/cluster"
-    assert made.entrance("/path").url == "https://api.example:6443/cluster/path"
+    assert made.endpoint("/path").url == "https://api.example:6443/cluster/path"
 
 
 def test_a_token_is_sent(tmp_path: Path) -> None:
     """And not shown."""
-    made = entrance(tmp_path, kubeconfig("red", current="red"))
+    made = endpoint(tmp_path, kubeconfig("red", current="red"))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}-red"}
     assert (made.authority, made.certificate, made.proxy, made.server_name, made.unverified) == (
         "",
@@ -67,9 +67,11 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
 
 def test_the_token_is_that_of_the_context_that_is_named(tmp_path: Path) -> None:
     """Not of the current one."""
-    made = Access(written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue")
+    made = ApiServerAccess(
+        written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
+    )
     assert made.name == "blue at https://api.example"
-    assert dict(made.entrance("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
+    assert dict(made.endpoint("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
 
 
 def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
     )
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
     key = written(tmp_path / "my.key", "key")
-    made = entrance(tmp_path, content)
+    made = endpoint(tmp_path, content)
     assert made.certificate is not None
     assert [Path(made.certificate[0]).read_text(encoding="utf-8"), made.certificate[1]] == [
         "hi",
@@ -98,7 +100,7 @@ def test_what_else_leads_to_the_server(tmp_path: Path) -> None:
         "proxy-url": f"http://ada:{TOKEN}@proxy.example:3128",
         "insecure-skip-tls-verify": True,
     }
-    made = entrance(tmp_path, content)
+    made = endpoint(tmp_path, content)
     assert (made.server_name, made.proxy, made.unverified) == (
         "kubernetes",
         f"http://ada:{TOKEN}@proxy.example:3128",
@@ -117,7 +119,7 @@ def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "internal.example")
     proxied = {
-        server: entrance(tmp_path, kubeconfig("red", current="red", server=server)).proxy
+        server: endpoint(tmp_path, kubeconfig("red", current="red", server=server)).proxy
         for server in (
             "https://api.example",
             "https://127.0.0.1:6443",
@@ -128,7 +130,7 @@ def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
     assert list(proxied.values()) == ["http://proxy.example:3128", "", "", ""]
     content = kubeconfig("red", current="red", server="https://127.0.0.1:6443")
     content["clusters"][0]["cluster"]["proxy-url"] = "socks5://bastion.example:1080"
-    assert entrance(tmp_path, content).proxy == "socks5://bastion.example:1080"
+    assert endpoint(tmp_path, content).proxy == "socks5://bastion.example:1080"
 
 
 # --- login programs
@@ -141,7 +143,7 @@ def test_a_login_program_gives_a_token(tmp_path: Path) -> None:
         'test -n "$KUBERNETES_EXEC_INFO" || exit 1',
         *credentials(token="$1"),
     )
-    made = entrance(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
+    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -150,7 +152,7 @@ def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
     command = program(
         tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
     )
-    made = entrance(tmp_path, kubeconfig("red", current="red", **login(command)))
+    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
     assert made.certificate is not None
     assert [Path(path).read_text(encoding="utf-8") for path in made.certificate] == ["cert", "key"]
 
@@ -162,9 +164,9 @@ def test_credentials_of_a_login_program_can_be_had_again(tmp_path: Path) -> None
         tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})")
     )
     made = access(tmp_path, kubeconfig("red", current="red", **login(command)))
-    first = made.entrance("/path").headers["Authorization"]
+    first = made.endpoint("/path").headers["Authorization"]
     made.renew()
-    assert (first, made.entrance("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
+    assert (first, made.endpoint("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
 
 
 def test_a_login_program_that_is_not_installed(
@@ -243,7 +245,7 @@ def test_a_login_that_cannot_be_renewed_is_no_broken_kubeconfig(tmp_path: Path) 
 def test_where_no_pod_is_there_is_no_account_of_one() -> None:
     """It is told what to do instead."""
     with pytest.raises(ClusterUnknown) as caught:
-        Access("in-cluster", "")
+        ApiServerAccess("in-cluster", "")
     assert caught.value.on == "in-cluster"
 
 

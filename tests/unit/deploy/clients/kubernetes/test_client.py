@@ -11,7 +11,7 @@ import pytest
 
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.clients.kubernetes.protocol import Object
-from deploy.clients.kubernetes.transport import Answer, Call
+from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import (
     ClusterError,
     ClusterForbidden,
@@ -22,7 +22,15 @@ from deploy.errors import (
     NamespaceMissing,
 )
 from tests.contracts.cluster import deployment, settings
-from tests.fakes.wire import FakeWire, Outcome, Waiting, gone, holding, review, status
+from tests.fakes.wire import (
+    FakeTransport,
+    Outcome,
+    Waiting,
+    no_response,
+    response_with,
+    review,
+    status,
+)
 
 FORBIDDEN = status(403, "Forbidden", "no")
 NO_NAMESPACE = status(
@@ -30,20 +38,20 @@ NO_NAMESPACE = status(
 )
 
 
-def cluster(*outcomes: Outcome) -> tuple[KubeCluster, FakeWire]:
+def cluster(*outcomes: Outcome) -> tuple[KubeCluster, FakeTransport]:
     """The namespace `shop` of a cluster that says that, and the way there."""
-    wire = FakeWire(list(outcomes))
+    wire = FakeTransport(list(outcomes))
     return KubeCluster(wire, "shop", Waiting().patience()), wire
 
 
-def absent(name: str = "one") -> Answer:
+def absent(name: str = "one") -> ApiResponse:
     """An object is not there."""
     return status(404, "NotFound", f'configmaps "{name}" not found', name=name, kind="configmaps")
 
 
-def stored(item: Object, **metadata: Any) -> Answer:
+def stored(item: Object, **metadata: Any) -> ApiResponse:
     """An object as the server has it: with what it adds."""
-    return holding(
+    return response_with(
         **item
         | {
             "metadata": item["metadata"] | {"uid": "1", "resourceVersion": "7"} | metadata,
@@ -52,9 +60,9 @@ def stored(item: Object, **metadata: Any) -> Answer:
     )
 
 
-def page(*names: str, more: str = "") -> Answer:
+def page(*names: str, more: str = "") -> ApiResponse:
     """A part of a list."""
-    return holding(
+    return response_with(
         kind="ConfigMapList",
         metadata={"continue": more},
         items=[{"metadata": {"name": name}} for name in names],
@@ -76,10 +84,10 @@ def test_an_object_is_applied_under_our_name() -> None:
 
 def test_an_object_is_removed_with_what_it_owns() -> None:
     """In the background: nobody waits for that."""
-    server, wire = cluster(holding(kind="Status"))
+    server, wire = cluster(response_with(kind="Status"))
     server.delete("ConfigMap", "one")
     assert wire.asked == [
-        Call(
+        ApiRequest(
             "DELETE",
             "/api/v1/namespaces/shop/configmaps/one",
             (("propagationPolicy", "Background"),),
@@ -99,7 +107,7 @@ def test_what_must_hold_is_made_sure_of_each_time(
     write: Callable[[KubeCluster, Callable[[], None]], object],
 ) -> None:
     """Also when the server was away, and gets the same again."""
-    server, wire = cluster(gone(), stored(deployment("web")))
+    server, wire = cluster(no_response(), stored(deployment("web")))
     asked: list[int] = []
     write(server, lambda: asked.append(len(wire.asked)))
     assert asked == [0, 1]
@@ -141,11 +149,11 @@ def test_a_permission_is_asked_for_as_the_server_wants_it() -> None:
 
 def test_the_way_in_leads_through_the_api_server() -> None:
     """To the port of a pod or service, with what lets one in there."""
-    server, _ = cluster(holding())
-    made = server.entrance("Service", "web", 80)
+    server, _ = cluster(response_with())
+    made = server.endpoint("Service", "web", 80)
     assert made.url == "https://api.example/api/v1/namespaces/shop/services/web:80/proxy"
     assert made.headers
-    assert server.entrance("Pod", "web-1", 8080).url.endswith("/pods/web-1:8080/proxy")
+    assert server.endpoint("Pod", "web-1", 8080).url.endswith("/pods/web-1:8080/proxy")
 
 
 # --- what is read
@@ -153,10 +161,10 @@ def test_the_way_in_leads_through_the_api_server() -> None:
 
 def test_a_kind_is_served_if_the_group_lists_it() -> None:
     """A group that is known without it, or not known, does not serve it."""
-    group = holding(
+    group = response_with(
         kind="APIResourceList", resources=[{"name": "deployments"}, {"name": "deployments/status"}]
     )
-    server, wire = cluster(group, Answer(404, "404 page not found"))
+    server, wire = cluster(group, ApiResponse(404, "404 page not found"))
     for _ in range(2):
         assert server.serves("Deployment")
         assert not server.serves("ReplicaSet")
@@ -166,12 +174,12 @@ def test_a_kind_is_served_if_the_group_lists_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [gone(passing=False), status(401), Answer(200, "<html>welcome</html>")]
+    "failure", [no_response(passing=False), status(401), ApiResponse(200, "<html>welcome</html>")]
 )
 def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> None:
     """That there was no answer says nothing of what is served."""
     server, wire = cluster(
-        failure, holding(kind="APIResourceList", resources=[{"name": "deployments"}])
+        failure, response_with(kind="APIResourceList", resources=[{"name": "deployments"}])
     )
     with pytest.raises(ClusterError):
         server.serves("Deployment")
@@ -186,7 +194,7 @@ def test_a_namespace_is_known_by_what_the_cluster_puts_into_it() -> None:
     """One question, which whoever may read the history may ask."""
     server, wire = cluster(stored(settings("kube-root-ca.crt")))
     server.require()
-    assert wire.asked == [Call("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")]
+    assert wire.asked == [ApiRequest("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")]
 
 
 def test_a_namespace_that_lacks_it_is_asked_whether_it_takes_objects() -> None:
@@ -221,7 +229,7 @@ def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
         status(500, "InternalError"),
     ],
 )
-def test_no_other_refusal_makes_a_namespace_missing(refusal: Answer) -> None:
+def test_no_other_refusal_makes_a_namespace_missing(refusal: ApiResponse) -> None:
     """Whether it matters to a release is told when one is made."""
     server, _ = cluster(absent("kube-root-ca.crt"), refusal)
     server.require()
@@ -230,10 +238,10 @@ def test_no_other_refusal_makes_a_namespace_missing(refusal: Answer) -> None:
 @pytest.mark.parametrize(
     ("outcomes", "error"),
     [
-        ([gone(passing=False)], ClusterUnreachable),
+        ([no_response(passing=False)], ClusterUnreachable),
         ([status(401)], ClusterLogin),
         ([FORBIDDEN, review(allowed=False)], ClusterForbidden),
-        ([Answer(200, "<html>welcome</html>")], ClusterRefused),
+        ([ApiResponse(200, "<html>welcome</html>")], ClusterRefused),
     ],
 )
 def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(
@@ -289,7 +297,7 @@ def test_events_are_ordered_by_when_they_were_seen_last() -> None:
         {"metadata": {"name": "a", "creationTimestamp": "2026-01-01T12:00:00Z"}},
         {"metadata": {"name": "0"}},
     ]
-    server, wire = cluster(holding(kind="EventList", metadata={}, items=events))
+    server, wire = cluster(response_with(kind="EventList", metadata={}, items=events))
     assert [event["metadata"]["name"] for event in server.events("web-1")] == [
         "0",
         "a",
@@ -320,7 +328,7 @@ def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
             "lastTimestamp": "2026-01-01T12:00:02Z",
         },
     ]
-    server, _ = cluster(holding(kind="EventList", metadata={}, items=events))
+    server, _ = cluster(response_with(kind="EventList", metadata={}, items=events))
     assert [event["metadata"]["name"] for event in server.events("web-1")] == [
         "scheduled",
         "pulling",
@@ -329,14 +337,14 @@ def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
     ]
 
 
-def pod(restarts: int | None) -> Answer:
+def pod(restarts: int | None) -> ApiResponse:
     """A pod whose container was started again so often; None: it has no status yet."""
     statuses = (
         None
         if restarts is None
         else [{"name": "other", "restartCount": 9}, {"name": "app", "restartCount": restarts}]
     )
-    return holding(
+    return response_with(
         kind="Pod",
         metadata={"name": "web-1"},
         spec={"containers": [{"name": "app"}]},
@@ -346,7 +354,7 @@ def pod(restarts: int | None) -> Answer:
 
 def test_a_log_is_that_of_the_application() -> None:
     """As many lines of its end as are wanted."""
-    server, wire = cluster(pod(0), Answer(200, "one\ntwo\n"))
+    server, wire = cluster(pod(0), ApiResponse(200, "one\ntwo\n"))
     assert server.log("web-1", 2) == "one\ntwo\n"
     assert wire.asked[1].path == "/api/v1/namespaces/shop/pods/web-1/log"
     assert dict(wire.asked[1].query) == {"container": "app", "tailLines": "2"}
@@ -354,12 +362,15 @@ def test_a_log_is_that_of_the_application() -> None:
 
 def test_a_container_that_wrote_nothing_yet_has_the_log_of_its_last_run() -> None:
     """Or if it waits to be started again; only if there was a run before."""
-    for present in (Answer(200, " \n"), status(400, "BadRequest", "container is waiting to start")):
-        server, wire = cluster(pod(2), present, Answer(200, "crashed\n"))
+    for present in (
+        ApiResponse(200, " \n"),
+        status(400, "BadRequest", "container is waiting to start"),
+    ):
+        server, wire = cluster(pod(2), present, ApiResponse(200, "crashed\n"))
         assert server.log("web-1", 5) == "crashed\n"
         assert [dict(call.query).get("previous") for call in wire.asked] == [None, None, "true"]
         for restarts in (0, None):
-            server, wire = cluster(pod(restarts), present, Answer(200, "crashed\n"))
+            server, wire = cluster(pod(restarts), present, ApiResponse(200, "crashed\n"))
             assert server.log("web-1", 5).strip() == ""
             assert len(wire.asked) == 2
 
@@ -368,7 +379,7 @@ def test_a_log_that_is_not_there_is_empty() -> None:
     """No pod, no container yet, or the last run's is gone."""
     assert cluster(absent("web-1"))[0].log("web-1", 5) == ""
     assert cluster(pod(0), status(404, "NotFound"))[0].log("web-1", 5) == ""
-    assert cluster(pod(1), Answer(200, ""), status(400, "BadRequest"))[0].log("web-1", 5) == ""
+    assert cluster(pod(1), ApiResponse(200, ""), status(400, "BadRequest"))[0].log("web-1", 5) == ""
 
 
 def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(
@@ -376,7 +387,7 @@ def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(
 ) -> None:
     """It is told why there is none, as something else is about to be told with it."""
     waiting = Waiting()
-    wire = FakeWire([pod(0), status(500, message="dial tcp: lookup node-1: no such host")])
+    wire = FakeTransport([pod(0), status(500, message="dial tcp: lookup node-1: no such host")])
     with caplog.at_level(logging.WARNING):
         assert KubeCluster(wire, "shop", waiting.patience()).log("web-1", 5) == ""
     assert "web-1" in caplog.text
@@ -472,7 +483,7 @@ def test_other_errors_come_as_they_are() -> None:
         with pytest.raises(error):
             cluster(answer)[0].apply(settings("one"))
     with pytest.raises(ClusterUnreachable):
-        cluster(gone())[0].find("ConfigMap", "one")
+        cluster(no_response())[0].find("ConfigMap", "one")
     with pytest.raises(ClusterLogin):
         cluster(status(401))[0].version()
 
@@ -480,7 +491,7 @@ def test_other_errors_come_as_they_are() -> None:
 @pytest.mark.parametrize("text", ["<html>welcome</html>", "", "ok"])
 def test_a_page_of_something_else_is_no_cluster(text: str) -> None:
     """A good status alone does not make an API server."""
-    server, _ = cluster(Answer(200, text))
+    server, _ = cluster(ApiResponse(200, text))
     for ask in (
         server.version,
         lambda: server.serves("Pod"),
@@ -494,7 +505,7 @@ def test_a_page_of_something_else_is_no_cluster(text: str) -> None:
 
 # --- writes whose answer was lost
 
-LOST = [gone(), status(503), status(504, "Timeout")]
+LOST = [no_response(), status(503), status(504, "Timeout")]
 
 
 @pytest.mark.parametrize("failure", LOST)
@@ -532,14 +543,16 @@ def test_an_object_that_was_replaced_before_the_answer_was_lost_is_ours() -> Non
         "creationTimestamp": "2026-01-01T12:00:00Z",
     }
     server, _ = cluster(
-        gone(),
+        no_response(),
         status(409, "Conflict"),
         stored(settings("one", key="new"), resourceVersion="7", managedFields=[{}]),
     )
     assert server.replace(sent)
-    server, _ = cluster(gone(), status(409, "Conflict"), stored(settings("one", key="theirs")))
+    server, _ = cluster(
+        no_response(), status(409, "Conflict"), stored(settings("one", key="theirs"))
+    )
     assert not server.replace(sent)
-    server, _ = cluster(gone(), absent(), absent())
+    server, _ = cluster(no_response(), absent(), absent())
     assert not server.replace(sent)
 
 
@@ -553,7 +566,7 @@ def test_lists_are_the_same_only_as_a_whole() -> None:
         ({"name": "a"}, False),
     ):
         server, _ = cluster(
-            gone(), status(409, "AlreadyExists"), stored(sent | {"finalizers": there})
+            no_response(), status(409, "AlreadyExists"), stored(sent | {"finalizers": there})
         )
         assert server.create(sent) is ours
 
@@ -567,19 +580,19 @@ def test_what_is_empty_is_dropped_by_the_server() -> None:
         "spec": {"paused": False, "replicas": 0},
     }
     server, _ = cluster(
-        gone(),
+        no_response(),
         status(409, "AlreadyExists"),
-        holding(kind="ConfigMap", apiVersion="v1", metadata={"name": "one"}),
+        response_with(kind="ConfigMap", apiVersion="v1", metadata={"name": "one"}),
     )
     assert server.create(sent)
     server, _ = cluster(
-        gone(), status(409, "AlreadyExists"), stored(settings("one") | {"finalizers": ["a"]})
+        no_response(), status(409, "AlreadyExists"), stored(settings("one") | {"finalizers": ["a"]})
     )
     assert not server.create(sent)
 
 
 def test_a_removal_whose_answer_was_lost_is_done() -> None:
     """The second attempt finds nothing, which is no error."""
-    server, wire = cluster(gone(), absent())
+    server, wire = cluster(no_response(), absent())
     server.delete("ConfigMap", "one")
     assert len(wire.asked) == 2

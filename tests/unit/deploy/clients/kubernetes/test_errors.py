@@ -9,8 +9,13 @@ import pytest
 import urllib3
 import yaml
 
-from deploy.clients.kubernetes.errors import Subject, lost, no_server, refusal
-from deploy.clients.kubernetes.transport import Answer
+from deploy.clients.kubernetes.errors import (
+    Subject,
+    no_response_error,
+    not_an_api_server_error,
+    refusal_error,
+)
+from deploy.clients.kubernetes.transport import ApiResponse
 from deploy.errors import (
     ClusterError,
     ClusterForbidden,
@@ -28,7 +33,7 @@ DEPLOYMENT = Subject(("create", "patch"), "apps", "deployments", "shop", "web")
 
 def test_credentials_that_are_not_accepted() -> None:
     """It is told how to log in again."""
-    error = refusal(status(401, "Unauthorized"), DEPLOYMENT, CLUSTER)
+    error = refusal_error(status(401, "Unauthorized"), DEPLOYMENT, CLUSTER)
     assert isinstance(error, ClusterLogin)
     assert error.on == CLUSTER
     assert "az aks get-credentials" in error.next
@@ -38,7 +43,7 @@ def test_credentials_that_are_not_accepted() -> None:
 def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> None:
     """The detail is YAML, and holds exactly that rule."""
     message = 'deployments.apps "web" is forbidden: User "ann" cannot patch resource "deployments"'
-    error = refusal(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
+    error = refusal_error(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
     assert isinstance(error, ClusterForbidden)
     assert error.what == "this account may not patch deployments.apps in namespace shop"
     assert yaml.safe_load(error.detail) == [
@@ -50,7 +55,7 @@ def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> Non
 
 def test_a_permission_for_a_part_of_the_core() -> None:
     """The core is the empty group, and a part has its own rule."""
-    error = refusal(
+    error = refusal_error(
         status(403), Subject(("get", "list"), "", "pods/log", "shop"), CLUSTER, ("get", "list")
     )
     assert error.what == "this account may not get or list pods/log in namespace shop"
@@ -61,7 +66,7 @@ def test_a_permission_for_a_part_of_the_core() -> None:
 
 def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
     """The server's own words say which."""
-    error = refusal(
+    error = refusal_error(
         status(403, "Forbidden", "exceeded quota: small, requested: pods=1"), DEPLOYMENT, CLUSTER
     )
     assert isinstance(error, ClusterRefused)
@@ -72,7 +77,7 @@ def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
 
 def test_a_missing_namespace() -> None:
     """It is told how to make it."""
-    error = refusal(
+    error = refusal_error(
         status(404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces"),
         DEPLOYMENT,
         CLUSTER,
@@ -95,7 +100,7 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
             "message": 'conflict with "kubectl" using apps/v1',
         },
     ]
-    error = refusal(status(409, "Conflict", causes=causes), DEPLOYMENT, CLUSTER)
+    error = refusal_error(status(409, "Conflict", causes=causes), DEPLOYMENT, CLUSTER)
     assert isinstance(error, FieldConflict)
     assert dict(error.owners) == {"spec.replicas": "autoscaler", "spec.paused": "kubectl"}
     assert [line.strip() for line in error.detail.splitlines()] == [
@@ -124,8 +129,8 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
             "refused",
             "  cannot be handled as a Pod",
         ),
-        (Answer(413, "too large"), "refused", "  too large"),
-        (Answer(302), "refused", ""),
+        (ApiResponse(413, "too large"), "refused", "  too large"),
+        (ApiResponse(302), "refused", ""),
         (
             status(409, "Conflict", "the object has been modified"),
             "refused",
@@ -136,7 +141,7 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
             "refused",
             '  configmaps "one" not found',
         ),
-        (Answer(404, "404 page not found"), "does not know this kind", "  404 page not found"),
+        (ApiResponse(404, "404 page not found"), "does not know this kind", "  404 page not found"),
         (
             status(500, "InternalError", "failed calling webhook"),
             "went on failing",
@@ -145,9 +150,11 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
         (status(429, "TooManyRequests"), "went on failing", ""),
     ],
 )
-def test_other_refusals_say_what_the_server_said(answer: Answer, what: str, detail: str) -> None:
+def test_other_refusals_say_what_the_server_said(
+    answer: ApiResponse, what: str, detail: str
+) -> None:
     """Single reasons where it gives them, else its message, else its words."""
-    error = refusal(answer, DEPLOYMENT, CLUSTER)
+    error = refusal_error(answer, DEPLOYMENT, CLUSTER)
     assert isinstance(error, ClusterRefused)
     assert what in error.what
     assert str(answer.status) in error.what
@@ -157,7 +164,7 @@ def test_other_refusals_say_what_the_server_said(answer: Answer, what: str, deta
 
 def test_what_is_no_api_server_is_told_as_such() -> None:
     """Something else answers at that address."""
-    assert CLUSTER in no_server(CLUSTER).on
+    assert CLUSTER in not_an_api_server_error(CLUSTER).on
 
 
 # --- no answer
@@ -183,7 +190,7 @@ def openssl(reason: str) -> ssl.SSLError:
 
 def told(error: BaseException) -> tuple[ClusterError, bool]:
     """What is told of such an error, and whether it may pass."""
-    found, passing = lost(error, CLUSTER)
+    found, passing = no_response_error(error, CLUSTER)
     assert found.on == CLUSTER
     return found, passing
 

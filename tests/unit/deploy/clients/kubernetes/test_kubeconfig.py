@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.kubernetes.kubeconfig import Context, chosen
+from deploy.clients.kubernetes.kubeconfig import Context, choose_context
 from deploy.errors import ClusterUnknown
 from tests.fakes.kubeconfig import TOKEN, kubeconfig, login, written
 
 
 def context_of(kubeconfig: str = "", context: str = "") -> Context:
     """The context that is meant, of a kubeconfig."""
-    found = chosen(kubeconfig, context)
+    found = choose_context(kubeconfig, context)
     assert found is not None
     return found
 
@@ -23,7 +23,7 @@ def context_of(kubeconfig: str = "", context: str = "") -> Context:
 def refused(kubeconfig: str = "", context: str = "") -> ClusterUnknown:
     """Why there is none; never with what the files hold."""
     with pytest.raises(ClusterUnknown) as caught:
-        chosen(kubeconfig, context)
+        choose_context(kubeconfig, context)
     shown = f"{caught.value} {caught.value.next} {caught.value.__cause__} {caught.value.__suppress_context__ or caught.value.__context__}"
     assert TOKEN not in shown
     return caught.value
@@ -113,16 +113,16 @@ def test_no_kubeconfig_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_in_a_pod_its_own_account_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If it is asked for, or nothing is said of a kubeconfig: a wrong path there must not lead to another cluster."""
-    assert chosen("in-cluster", "") is None
+    assert choose_context("in-cluster", "") is None
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert chosen("", "") is None
+    assert choose_context("", "") is None
     refused("", "red")
     refused(str(tmp_path / "absent"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     refused()
     monkeypatch.setenv("KUBECONFIG", written(tmp_path / "config", kubeconfig("red", current="red")))
     assert context_of().name == "red"
-    assert chosen("in-cluster", "") is None
+    assert choose_context("in-cluster", "") is None
 
 
 def test_a_pods_account_has_no_contexts() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from deploy.clients.http import Entrance, NoAnswer, Question, Reply
+from deploy.clients.http import Endpoint, NoResponse, Request, Response
 from deploy.clients.kubernetes.client import KubeCluster
 from deploy.errors import (
     ClusterError,
@@ -15,15 +15,24 @@ from deploy.errors import (
     ClusterUnreachable,
 )
 from tests.fakes.ways import Led
-from tests.fakes.wire import NAME, FakeWire, Outcome, Waiting, gone, holding, review, status
+from tests.fakes.wire import (
+    NAME,
+    FakeTransport,
+    Outcome,
+    Waiting,
+    no_response,
+    response_with,
+    review,
+    status,
+)
 
-RIGHT = Reply(200, b"3")
-VERSION = holding(gitVersion="v1.33.1")
+RIGHT = Response(200, b"3")
+VERSION = response_with(gitVersion="v1.33.1")
 
 
-def own(code: int, reason: str = "", message: str = "") -> Reply:
+def own(code: int, reason: str = "", message: str = "") -> Response:
     """What the API server says in its own name."""
-    return Reply(code, status(code, reason, message).text.encode())
+    return Response(code, status(code, reason, message).text.encode())
 
 
 class Place:
@@ -35,10 +44,10 @@ class Place:
 
     def __init__(self, *outcomes: Outcome) -> None:
         self.waiting = Waiting()
-        self.wire = FakeWire([VERSION, *outcomes])
+        self.wire = FakeTransport([VERSION, *outcomes])
         self.cluster = KubeCluster(self.wire, "shop", self.waiting.patience())
         self.cluster.version()
-        self.entrance = self.cluster.entrance("Pod", "web-1", 8080)
+        self.endpoint = self.cluster.endpoint("Pod", "web-1", 8080)
 
     def asks(
         self,
@@ -46,32 +55,32 @@ class Place:
         method: str = "GET",
         *,
         insist: bool = True,
-        entrance: Entrance | None = None,
-    ) -> Reply:
+        endpoint: Endpoint | None = None,
+    ) -> Response:
         """What is answered there."""
-        gateway = (entrance or self.entrance).gateway
+        gateway = (endpoint or self.endpoint).gateway
         assert gateway
-        return gateway.lead(led, Question("/score", 5.0, 100, method, insist=insist))
+        return gateway.forward(led, Request("/score", 5.0, 100, method, retry_gateway=insist))
 
 
 @pytest.mark.parametrize(
     "reply",
     [
         RIGHT,
-        Reply(401, b"who is that?"),
-        Reply(403, b'{"kind": "Forbidden"}'),
-        Reply(404, status(404, "NotFound").text.encode()),
-        Reply(429, b'{"kind": "Status"}'),
-        Reply(500, b'{"kind": "Status", "apiVersion": "metrics/v1"}'),
-        Reply(503, b"<html>"),
-        Reply(503, b"[" * 100_000),
-        Reply(503, b'["Status", "v1"]'),
-        Reply(503, b"\xff\xfe"),
-        Reply(200, status(500).text.encode()),
+        Response(401, b"who is that?"),
+        Response(403, b'{"kind": "Forbidden"}'),
+        Response(404, status(404, "NotFound").text.encode()),
+        Response(429, b'{"kind": "Status"}'),
+        Response(500, b'{"kind": "Status", "apiVersion": "metrics/v1"}'),
+        Response(503, b"<html>"),
+        Response(503, b"[" * 100_000),
+        Response(503, b'["Status", "v1"]'),
+        Response(503, b"\xff\xfe"),
+        Response(200, status(500).text.encode()),
     ],
 )
 @pytest.mark.parametrize("insist", [True, False])
-def test_the_answer_of_an_application_is_believed_at_once(reply: Reply, insist: bool) -> None:
+def test_the_answer_of_an_application_is_believed_at_once(reply: Response, insist: bool) -> None:
     """Its failures, too: they are what a proof is to find."""
     place = Place()
     led = Led([reply])
@@ -92,7 +101,7 @@ def test_an_api_server_may_say_when_to_ask_again() -> None:
     """As one with too much to do does."""
     place = Place()
     busy = own(429, "TooManyRequests")
-    assert place.asks(Led([Reply(429, busy.content, retry_after="7"), RIGHT])) == RIGHT
+    assert place.asks(Led([Response(429, busy.content, retry_after="7"), RIGHT])) == RIGHT
     assert place.waiting.waits == [7.0]
 
 
@@ -133,9 +142,9 @@ def test_an_account_without_the_right_is_told_the_rule(
 ) -> None:
     """At once, as for any other right."""
     place = Place(review(allowed=False))
-    entrance = place.cluster.entrance(kind, "web", 80)
+    endpoint = place.cluster.endpoint(kind, "web", 80)
     with pytest.raises(ClusterForbidden) as caught:
-        place.asks(Led([own(403, "Forbidden", "no")]), method, entrance=entrance)
+        place.asks(Led([own(403, "Forbidden", "no")]), method, endpoint=endpoint)
     assert caught.value.what == f"this account may not {verb} {plural}/proxy in namespace shop"
     assert yaml.safe_load(caught.value.detail) == [
         {"apiGroups": [""], "resources": [f"{plural}/proxy"], "verbs": [verb]}
@@ -172,7 +181,7 @@ def test_credentials_that_have_expired_are_renewed() -> None:
     place = Place()
     led = Led([own(401, "Unauthorized"), RIGHT])
     assert place.asks(led) == RIGHT
-    assert [entrance.headers["Authorization"] for entrance, _ in led.asked] == [
+    assert [endpoint.headers["Authorization"] for endpoint, _ in led.asked] == [
         "Bearer 0",
         "Bearer 1",
     ]
@@ -185,7 +194,7 @@ def test_credentials_that_have_expired_are_renewed() -> None:
 
 def test_an_api_server_that_is_away_is_waited_for() -> None:
     """It is asked whether it is back, and only then the application again."""
-    place = Place(gone(), gone(), VERSION)
+    place = Place(no_response(), no_response(), VERSION)
     led = Led(["ConnectionError", RIGHT])
     assert place.asks(led) == RIGHT
     assert len(led.asked) == 2
@@ -194,7 +203,7 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
 
 def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
     """That it is away is told."""
-    place = Place(gone())
+    place = Place(no_response())
     led = Led(["ConnectionError"])
     with pytest.raises(ClusterUnreachable):
         place.asks(led)
@@ -207,7 +216,7 @@ def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> N
     """The API server is there, whatever it says: what stays silent then is behind it, and nobody waits for that."""
     place = Place(answer)
     led = Led(["ReadTimeout"])
-    with pytest.raises(NoAnswer, match="ReadTimeout"):
+    with pytest.raises(NoResponse, match="ReadTimeout"):
         place.asks(led)
     assert (len(led.asked), place.waiting.waits) == (2, [])
 
@@ -221,7 +230,7 @@ def test_what_is_not_insisted_on_is_asked_once(code: int) -> None:
     place = Place()
     led = Led([own(code)])
     assert place.asks(led, insist=False) == own(code)
-    with pytest.raises(NoAnswer):
+    with pytest.raises(NoResponse):
         place.asks(Led(["ConnectionError"]), insist=False)
     assert (len(led.asked), len(place.wire.asked), place.waiting.waits) == (1, 1, [])
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.clients.kubernetes.transport import Answer
-from tests.fakes.wire import holding, status
+from deploy.clients.kubernetes.transport import ApiResponse
+from tests.fakes.wire import response_with, status
 
 
 @pytest.mark.parametrize("text", ["", "404 page not found", "[1]", "null", '{"kind": ', "<html>"])
 def test_a_body_that_is_no_object_holds_nothing(text: str) -> None:
     """It is an answer all the same."""
-    answer = Answer(404, text)
+    answer = ApiResponse(404, text)
     assert (
         dict(answer.body),
         answer.reason,
@@ -24,7 +24,9 @@ def test_a_body_that_is_no_object_holds_nothing(text: str) -> None:
 
 def test_only_what_was_done_is_good() -> None:
     """A redirect is not followed, and not good."""
-    assert [code for code in (100, 200, 201, 202, 302, 400, 404, 500) if Answer(code).good] == [
+    assert [
+        code for code in (100, 200, 201, 202, 302, 400, 404, 500) if ApiResponse(code).is_success
+    ] == [
         200,
         201,
         202,
@@ -47,7 +49,7 @@ def test_a_status_tells_codes_and_words() -> None:
 
 def test_an_object_of_odd_form_does_not_stop_anything() -> None:
     """Somebody's proxy may have written it."""
-    odd = holding(details=["a"], causes=3, reason=None, message=None)
+    odd = response_with(details=["a"], causes=3, reason=None, message=None)
     assert (odd.reason, odd.message, dict(odd.details), odd.causes) == ("", "", {}, [])
     assert status(409, causes="x").causes == []
 

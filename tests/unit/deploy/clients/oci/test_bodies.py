@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from deploy.clients.oci.bodies import Arriving, Part
+from deploy.clients.oci.bodies import FileChunk, ResponseStream
 
 
-def part(counts: list[int], start: int = 2, length: int = 5) -> Part:
+def part(counts: list[int], start: int = 2, length: int = 5) -> FileChunk:
     """A part of ten letters."""
-    return Part(io.BytesIO(b"abcdefghij"), start, length, counts.append)
+    return FileChunk(io.BytesIO(b"abcdefghij"), start, length, counts.append)
 
 
 def test_a_part_gives_its_stretch_of_the_file_and_no_more() -> None:
@@ -68,7 +68,7 @@ def reaching() -> Iterator[None]:
 def test_what_breaks_while_it_arrives_is_told_in_other_terms() -> None:
     """And closing closes what is below."""
     raw = Breaking(b"ab")
-    arriving = Arriving(raw, reaching)
+    arriving = ResponseStream(raw, reaching)
     assert arriving.read(5) == b"a"
     with pytest.raises(BrokenOffError):
         arriving.read(5)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.clients.oci.http import Login, Patience
+from deploy.clients.oci.http import Login, RetryPolicy
 
 
 def paused(attempt: int, retry_after: str = "") -> float:
     """How long is waited before an attempt."""
     waits: list[float] = []
-    Patience(wait=waits.append).pause(attempt, retry_after)
+    RetryPolicy(wait=waits.append).pause(attempt, retry_after)
     return waits[0]
 
 

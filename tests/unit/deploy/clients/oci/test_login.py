@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.oci.http import Login
-from deploy.clients.oci.login import configured
+from deploy.clients.oci.login import find_login
 from deploy.errors import RegistryDenied
 
 HOST = "registry.example:5000"
@@ -47,14 +47,14 @@ def test_without_a_configuration_there_is_no_login(
 ) -> None:
     """Anonymous access is tried then."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "absent"))
-    assert configured(HOST) is None
+    assert find_login(HOST) is None
 
 
 def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
     """Passwords may hold a colon; other hosts have no login."""
     configure({"auths": {HOST: {"auth": base64.b64encode(b"ada:open:sesame").decode()}}})
-    assert configured(HOST) == Login("ada", "open:sesame")
-    assert configured("other.example") is None
+    assert find_login(HOST) == Login("ada", "open:sesame")
+    assert find_login("other.example") is None
 
 
 def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
@@ -63,7 +63,7 @@ def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[st
         """echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """
     )
     configure({"credHelpers": {HOST: "test"}})
-    assert configured(HOST) == Login("ada", f"{HOST}-secret")
+    assert find_login(HOST) == Login("ada", f"{HOST}-secret")
 
 
 def test_a_credential_helper_without_that_login_gives_none(
@@ -72,7 +72,7 @@ def test_a_credential_helper_without_that_login_gives_none(
     """Not to have one is no failure."""
     helper("echo 'credentials not found in native keychain'; exit 1")
     configure({"credsStore": "test"})
-    assert configured(HOST) is None
+    assert find_login(HOST) is None
 
 
 def test_a_credential_helper_that_fails_is_told(
@@ -82,7 +82,7 @@ def test_a_credential_helper_that_fails_is_told(
     helper("echo 'the keychain is locked'; exit 2")
     configure({"credHelpers": {HOST: "test"}})
     with pytest.raises(RegistryDenied) as caught:
-        configured(HOST)
+        find_login(HOST)
     assert caught.value.on == HOST
     assert "docker login" in caught.value.next
 
@@ -92,4 +92,4 @@ def test_a_credential_helper_that_is_missing_is_told(configure: Configure) -> No
     """The configuration names a program that is not installed."""
     configure({"credHelpers": {HOST: "not-installed"}})
     with pytest.raises(RegistryDenied):
-        configured(HOST)
+        find_login(HOST)

@@ -8,7 +8,14 @@ from typing import Any, cast
 import pytest
 import requests
 
-from deploy.clients.oci.responses import MOST, is_full, settle, token, told, whole
+from deploy.clients.oci.responses import (
+    MAX_BYTES,
+    error_text,
+    is_full,
+    load_body,
+    parse_token,
+    read_body,
+)
 
 ENOSPC = 28
 EIO = 5
@@ -48,7 +55,7 @@ def said(document: object, status: int = 500) -> requests.Response:
     made = answer(
         Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status
     )
-    settle(made, 10)
+    load_body(made, 10)
     return made
 
 
@@ -59,35 +66,35 @@ def refusal(detail: object) -> dict[str, object]:
 
 def test_a_body_is_read_to_its_end() -> None:
     """However it comes in pieces."""
-    assert whole(Raw(b"a", b"bc", b"d"), 100, 10) == b"abcd"
+    assert read_body(Raw(b"a", b"bc", b"d"), 100, 10) == b"abcd"
 
 
 def test_a_body_is_read_no_further_than_wanted() -> None:
     """What comes after that stays where it is."""
     raw = Raw(bytes(1000), endless=True)
-    assert len(whole(raw, 2500, 10)) == raw.taken == 2500
+    assert len(read_body(raw, 2500, 10)) == raw.taken == 2500
 
 
 def test_a_body_that_trickles_is_given_up() -> None:
     """Each piece comes in time, and all of them together do not."""
     with pytest.raises(TimeoutError):
-        whole(Raw(b"a", endless=True), MOST, -1)
+        read_body(Raw(b"a", endless=True), MAX_BYTES, -1)
 
 
 def test_an_answer_without_end_is_settled_by_its_start() -> None:
     """Its connection is closed, because more would come."""
     raw = Raw(bytes(100_000), endless=True)
     endless = answer(raw)
-    settle(endless, 10)
-    assert len(endless.content) == raw.taken == MOST
+    load_body(endless, 10)
+    assert len(endless.content) == raw.taken == MAX_BYTES
     assert raw.closed
 
 
 def test_an_answer_is_settled_once() -> None:
     """What was read stays, though nothing more can be read."""
     once = answer(Raw(b"abc"))
-    settle(once, 10)
-    settle(once, 10)
+    load_body(once, 10)
+    load_body(once, 10)
     assert once.content == b"abc"
 
 
@@ -101,7 +108,7 @@ def test_an_answer_that_breaks_is_empty_and_closed() -> None:
     raw = Breaking()
     broken = answer(raw)
     with pytest.raises(ConnectionResetError):
-        settle(broken, 10)
+        load_body(broken, 10)
     assert broken.content == b""
     assert raw.closed
 
@@ -114,8 +121,8 @@ def test_the_registrys_own_words_are_shown() -> None:
             {"code": "UNKNOWN", "message": "unknown error", "detail": {"Err": 28}},
         ]
     }
-    assert told(said(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
-    assert len(told(said(refusal("x" * 10_000)))) == 500
+    assert error_text(said(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
+    assert len(error_text(said(refusal("x" * 10_000)))) == 500
 
 
 @pytest.mark.parametrize(
@@ -134,9 +141,9 @@ def test_the_registrys_own_words_are_shown() -> None:
 )
 def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
     """Whatever a server or a proxy puts there, it is no crash."""
-    assert told(said(body)) == ""
+    assert error_text(said(body)) == ""
     assert not is_full(said(body))
-    assert token(said(body)) is None
+    assert parse_token(said(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -183,4 +190,4 @@ def test_a_registry_without_space_is_known_by_its_codes(
 )
 def test_a_token_is_understood_in_both_spellings(document: object, given: str | None) -> None:
     """The specification has one, some services the other."""
-    assert token(said(document, 200)) == given
+    assert parse_token(said(document, 200)) == given

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from deploy.clients.stores.object_store import ObjectStore, Store, opened
+from deploy.clients.stores.object_store import ObjectStore, Store, open_store
 from deploy.errors import DiskFull, SettingsInvalid, StoreUnreachable
 from tests.contracts.store import LARGE, StoreContract
 from tests.fakes import disk
@@ -35,7 +35,7 @@ class TestFolder(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         """An empty store."""
-        return opened("store", tmp_path)
+        return open_store("store", tmp_path)
 
 
 @pytest.fixture
@@ -69,15 +69,15 @@ class FillsTheDisk(io.BytesIO):
 
 def test_a_folder_is_relative_to_the_application_or_absolute(tmp_path: Path) -> None:
     """A relative location is below the application's folder, wherever the suite is run from."""
-    opened("models", tmp_path / "app").create("a", b"")
-    opened(str(tmp_path / "elsewhere"), tmp_path / "app").create("a", b"")
+    open_store("models", tmp_path / "app").create("a", b"")
+    open_store(str(tmp_path / "elsewhere"), tmp_path / "app").create("a", b"")
     assert (tmp_path / "app" / "models" / "a").is_file()
     assert (tmp_path / "elsewhere" / "a").is_file()
 
 
 def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
     """A store that nothing was published to leaves no trace of having been asked."""
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     assert store.size("a") is None
     assert store.folders("models") == []
     assert not list(tmp_path.iterdir())
@@ -87,9 +87,9 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
     """No right to look is an error that says where; it is not an answer."""
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     store.create("models/a/1/manifest.json", b"{}")
-    again = opened("store", tmp_path)
+    again = open_store("store", tmp_path)
     lock_out(tmp_path / "store")
     for ask in (
         lambda: again.read("models/a/1/manifest.json", 10),
@@ -104,8 +104,8 @@ def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
     """Not even whether the folder exists can be known, so nothing is said about what is in it."""
-    opened("locked/store", tmp_path).create("models/a/1/manifest.json", b"{}")
-    again = opened("locked/store", tmp_path)
+    open_store("locked/store", tmp_path).create("models/a/1/manifest.json", b"{}")
+    again = open_store("locked/store", tmp_path)
     lock_out(tmp_path / "locked")
     for ask in (
         lambda: again.size("a"),
@@ -131,7 +131,7 @@ def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(
     reachable: Path, lock_out: Callable[[Path], None]
 ) -> None:
     """The library passes on as text what the system refused; its cure is the same as for a refused login."""
-    store = opened("store", reachable)
+    store = open_store("store", reachable)
     store.create("a", b"{}")
     lock_out(reachable / "store" / "a")
     with pytest.raises(StoreUnreachable, match="refused the login or the permission") as caught:
@@ -151,7 +151,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     """A pipe would be waited for without end, and a device read for ever, by whoever releases next."""
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     store.create("models/first", b"")
     make(tmp_path / "store" / "models" / "second")
     for ask in (lambda: store.read("models/second", 10), lambda: store.stream("models/second")):
@@ -164,25 +164,25 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
 def test_a_folder_that_no_system_could_name_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
     """It is told as one, and not by a program's own words."""
     with pytest.raises(SettingsInvalid, match="null byte"):
-        opened("store\0", tmp_path)
+        open_store("store\0", tmp_path)
 
 
 def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
     """Publishing to a path that is a file fails as a store, not as a program."""
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(StoreUnreachable):
-        opened("store", tmp_path).create("a", b"")
+        open_store("store", tmp_path).create("a", b"")
 
 
 def test_a_name_that_no_file_system_takes_is_an_error_of_the_store(tmp_path: Path) -> None:
     """A location that cannot be asked at all is not an absent one."""
     with pytest.raises(StoreUnreachable):
-        opened("x" * 300, tmp_path).size("a")
+        open_store("x" * 300, tmp_path).size("a")
 
 
 def test_a_full_disk_is_named_as_such_and_leaves_no_name(tmp_path: Path) -> None:
     """A folder that runs out of space in the middle of a file says so, and the file is not there in part."""
-    store = opened("store", tmp_path)
+    store = open_store("store", tmp_path)
     store.create("models/first", b"")
     with pytest.raises(DiskFull) as caught:
         store.upload("blobs/sha256/aa", FillsTheDisk(LARGE, tmp_path / "store"))
@@ -207,6 +207,6 @@ def test_a_url_of_another_kind_is_refused_with_the_page_to_read(
 ) -> None:
     """A location that is no folder and no object store is a mistake in the settings."""
     with pytest.raises(SettingsInvalid) as caught:
-        opened(location, tmp_path)
+        open_store(location, tmp_path)
     assert caught.value.on == location
     assert "docs/03-models.md" in caught.value.next

@@ -14,12 +14,12 @@ from deploy.targets.docker import proxy as door
 from deploy.targets.docker.proxy import (
     COMMAND,
     CONFIG,
-    STATE,
+    STATE_FOLDER,
     Admission,
-    Door,
-    address,
-    configuration,
-    opened,
+    Proxy,
+    read_admitted,
+    render_configuration,
+    slot_address,
 )
 from tests.fakes.engine import FakeEngine, Script
 
@@ -32,7 +32,7 @@ def text(
 ) -> str:
     """A configuration that differs from the usual one in what is given."""
     values: dict[str, Any] = {"port": 8080, "in_flight": 16, "answer_within": 60.0, **changed}
-    return configuration(SUBNET, slots, ready=ready, admitted=admitted, **values)
+    return render_configuration(SUBNET, slots, ready=ready, admitted=admitted, **values)
 
 
 @pytest.fixture
@@ -52,18 +52,18 @@ def engine() -> FakeEngine:
             image="parts",
             labels={},
             command=COMMAND,
-            volumes={"state": (STATE, False)},
+            volumes={"state": (STATE_FOLDER, False)},
         )
     )
     return engine
 
 
 @pytest.fixture
-def running(engine: FakeEngine) -> Door:
+def running(engine: FakeEngine) -> Proxy:
     """The proxy, running, with four closed slots."""
-    engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
+    engine.put_file("door", f"{STATE_FOLDER}/{CONFIG}", text().encode())
     engine.start("door")
-    return Door(engine, "door")
+    return Proxy(engine, "door")
 
 
 class Hasty(FakeEngine):
@@ -96,7 +96,7 @@ def put(engine: FakeEngine, image: str, slot: int) -> str:
             image=image,
             labels={},
             network="net",
-            ip=address(SUBNET, slot),
+            ip=slot_address(SUBNET, slot),
         )
     )
     engine.start(made.id)
@@ -105,7 +105,7 @@ def put(engine: FakeEngine, image: str, slot: int) -> str:
 
 def test_every_slot_has_an_address_of_its_own() -> None:
     """Neither the door nor another slot nor the network's gateway has it."""
-    found = [address(SUBNET, None), *(address(SUBNET, slot) for slot in range(1, 201))]
+    found = [slot_address(SUBNET, None), *(slot_address(SUBNET, slot) for slot in range(1, 201))]
     assert len(set(found)) == 201
     assert "172.30.0.1" not in found
     assert all(one.startswith("172.30.0.") for one in found)
@@ -140,17 +140,17 @@ def test_a_health_check_asks_as_a_client_would() -> None:
 @given(SLOTS)
 def test_the_slots_that_a_configuration_opens_can_be_read_back(admitted: frozenset[int]) -> None:
     """What is written before a restart is what is opened after it."""
-    assert opened(text(slots=12, admitted=admitted)) == admitted
+    assert read_admitted(text(slots=12, admitted=admitted)) == admitted
 
 
 @given(SLOTS, st.integers(0, 3000))
 def test_a_configuration_that_was_cut_off_opens_nothing(admitted: frozenset[int], end: int) -> None:
     """A file that a killed engine left unfinished is not taken for one that closes the slots it lacks."""
     whole = text(slots=12, admitted=admitted)
-    assert opened(whole[:end]) == (admitted if end >= len(whole) else None)
+    assert read_admitted(whole[:end]) == (admitted if end >= len(whole) else None)
 
 
-def test_a_slot_that_opens_is_no_other_configuration(running: Door) -> None:
+def test_a_slot_that_opens_is_no_other_configuration(running: Proxy) -> None:
     """Which slots are open changes with every rollout, and is told to the running proxy without a reload."""
     assert running.has(text(admitted=frozenset({1, 2})))
 
@@ -165,12 +165,14 @@ def test_a_slot_that_opens_is_no_other_configuration(running: Door) -> None:
         text(answer_within=61.0),
     ],
 )
-def test_any_other_change_is_another_configuration(running: Door, other: str) -> None:
+def test_any_other_change_is_another_configuration(running: Proxy, other: str) -> None:
     """The running proxy is told apart from one that the settings now ask for."""
     assert not running.has(other)
 
 
-def test_a_proxy_takes_a_new_configuration_while_it_runs(running: Door, engine: FakeEngine) -> None:
+def test_a_proxy_takes_a_new_configuration_while_it_runs(
+    running: Proxy, engine: FakeEngine
+) -> None:
     """It is signalled, not restarted, and from then on has the new slots."""
     running.configure(text(slots=6, admitted=frozenset({1})))
     assert running.has(text(slots=6))
@@ -179,7 +181,7 @@ def test_a_proxy_takes_a_new_configuration_while_it_runs(running: Door, engine: 
 
 
 def test_a_configuration_that_the_proxy_does_not_take_is_an_error(
-    running: Door, monkeypatch: pytest.MonkeyPatch
+    running: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on with the one it has, and that is said."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
@@ -189,19 +191,19 @@ def test_a_configuration_that_the_proxy_does_not_take_is_an_error(
 
 
 def test_a_configuration_that_the_proxy_does_not_take_does_not_stay(
-    running: Door, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+    running: Proxy, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy of an older image may not know all its words; when it is restarted, it finds those that it knows."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     with pytest.raises(EngineFailed) as caught:
         running.configure("nonsense\n    description 0\n")
     assert "invoke down" in caught.value.next
-    assert engine.files("door", STATE) == {CONFIG: text().encode()}
+    assert engine.files("door", STATE_FOLDER) == {CONFIG: text().encode()}
 
 
 @pytest.mark.parametrize("admission", ["ready", "drain", "maint"])
 def test_a_slot_that_the_proxy_does_not_have_cannot_be_set(
-    running: Door, admission: Admission
+    running: Proxy, admission: Admission
 ) -> None:
     """It says so without an exit code; nobody must believe that the slot is as it was to be."""
     with pytest.raises(EngineFailed, match="slot 5") as caught:
@@ -218,12 +220,12 @@ def test_a_proxy_that_is_about_to_start_is_waited_for() -> None:
             image="parts",
             labels={},
             command=COMMAND,
-            volumes={"state": (STATE, False)},
+            volumes={"state": (STATE_FOLDER, False)},
         )
     )
-    engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
+    engine.put_file("door", f"{STATE_FOLDER}/{CONFIG}", text().encode())
     engine.start("door")
-    asked = Door(engine, "door")
+    asked = Proxy(engine, "door")
     for ask in (
         asked.slots,
         asked.wait,
@@ -237,7 +239,7 @@ def test_a_proxy_that_is_about_to_start_is_waited_for() -> None:
 
 
 def test_a_closed_slot_takes_no_requests_and_is_not_checked(
-    running: Door, engine: FakeEngine
+    running: Proxy, engine: FakeEngine
 ) -> None:
     """A slot that nobody opened says nothing of who is there."""
     put(engine, "app", 1)
@@ -246,7 +248,7 @@ def test_a_closed_slot_takes_no_requests_and_is_not_checked(
     assert not running.slots()[1].healthy
 
 
-def test_a_slot_is_checked_before_it_is_opened(running: Door, engine: FakeEngine) -> None:
+def test_a_slot_is_checked_before_it_is_opened(running: Proxy, engine: FakeEngine) -> None:
     """Drained, it gets no requests but is asked for its health."""
     put(engine, "app", 1)
     running.admit(1, "drain")
@@ -255,11 +257,11 @@ def test_a_slot_is_checked_before_it_is_opened(running: Door, engine: FakeEngine
     assert (slot.admitted, slot.checked, slot.healthy) == (False, True, True)
     running.admit(1, "ready")
     assert running.slots()[1].admitted
-    assert engine.proxy("door").open_to() == [address(SUBNET, 1)]
+    assert engine.proxy("door").open_to() == [slot_address(SUBNET, 1)]
 
 
 def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
-    running: Door, engine: FakeEngine
+    running: Proxy, engine: FakeEngine
 ) -> None:
     """A replica in a slot that served before is ready when it was asked itself, not before."""
     tenant = put(engine, "app", 1)
@@ -274,7 +276,7 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
 
 
 def test_a_replica_that_is_not_ready_is_not_healthy_until_it_is(
-    running: Door, engine: FakeEngine
+    running: Proxy, engine: FakeEngine
 ) -> None:
     """The health check decides, as often as it is made."""
     put(engine, "slow", 2)
@@ -282,10 +284,10 @@ def test_a_replica_that_is_not_ready_is_not_healthy_until_it_is(
     assert [running.slots()[2].healthy for _ in range(3)] == [False, False, True]
 
 
-def test_requests_under_way_are_counted(running: Door, engine: FakeEngine) -> None:
+def test_requests_under_way_are_counted(running: Proxy, engine: FakeEngine) -> None:
     """Those that a replica works on and those that wait for it."""
     put(engine, "app", 1)
-    engine.proxy("door").busy[address(SUBNET, 1)] = 3
+    engine.proxy("door").busy[slot_address(SUBNET, 1)] = 3
     assert running.slots()[1].in_flight == 3
     assert running.slots()[2].in_flight == 0
 
@@ -298,7 +300,7 @@ def test_a_proxy_that_does_not_answer_is_an_error_with_its_name(
     engine.create(Spec(name="other", image="parts", labels={}))
     engine.start("other")
     with pytest.raises(EngineFailed) as caught:
-        Door(engine, "other").slots()
+        Proxy(engine, "other").slots()
     assert caught.value.on == "other"
     assert "docker logs" in caught.value.next
 
@@ -308,10 +310,10 @@ def test_a_proxy_that_does_not_start_is_an_error_with_its_log(
 ) -> None:
     """Waiting ends, and shows why."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
-    engine.put_file("door", f"{STATE}/{CONFIG}", b"nonsense")
+    engine.put_file("door", f"{STATE_FOLDER}/{CONFIG}", b"nonsense")
     engine.start("door")
     with pytest.raises(EngineFailed, match="did not start") as caught:
-        Door(engine, "door").wait()
+        Proxy(engine, "door").wait()
     assert "config: cannot be used" in caught.value.detail
 
 
@@ -324,11 +326,11 @@ def test_an_answer_that_was_cut_short_is_asked_for_again() -> None:
             image="parts",
             labels={},
             command=COMMAND,
-            volumes={"state": (STATE, False)},
+            volumes={"state": (STATE_FOLDER, False)},
         )
     )
-    engine.put_file("door", f"{STATE}/{CONFIG}", text().encode())
+    engine.put_file("door", f"{STATE_FOLDER}/{CONFIG}", text().encode())
     engine.start("door")
     engine.lengths = (0, 60, 150)
-    assert sorted(Door(engine, "door").slots()) == [1, 2, 3, 4]
+    assert sorted(Proxy(engine, "door").slots()) == [1, 2, 3, 4]
     assert not engine.lengths

@@ -18,14 +18,14 @@ from deploy.errors import (
     SettingsInvalid,
     UndoFailed,
 )
-from deploy.machine.process import Owner, machine
+from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.apply import Target
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker import proxy as door
 from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import address
+from deploy.targets.docker.proxy import slot_address
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import until
@@ -183,7 +183,7 @@ def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
     target = place.target(drain_within=20.0)
     target.shift(place.release("a"))
     proxy = place.fake.proxy(DOOR)
-    proxy.busy = {address("172.30.0.0/24", 1): 30}
+    proxy.busy = {slot_address("172.30.0.0/24", 1): 30}
     proxy.ends = 2
     target.shift(b := place.release("b"))
     assert list(proxy.busy.values()) == [0]
@@ -197,7 +197,7 @@ def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(
     """A client that never leaves cannot keep a release from being replaced."""
     target = place.target(drain_within=0.1)
     target.shift(place.release("a"))
-    place.fake.proxy(DOOR).busy[address("172.30.0.0/24", 1)] = 1
+    place.fake.proxy(DOOR).busy[slot_address("172.30.0.0/24", 1)] = 1
     target.shift(b := place.release("b"))
     target.settle(b)
     assert target.serves(b)
@@ -243,7 +243,7 @@ def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
         )
 
     target = place.target(login=missing)
-    with target.locked():
+    with target.lock():
         target.shift(a := place.release("a"))
         target.settle(a)
     assert target.serves(a)
@@ -284,7 +284,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
         login=lambda: None,
         free=lambda _address, _port: None,
     )
-    with target.locked(), other.locked():
+    with target.lock(), other.lock():
         other.settle()
         assert other.replicas() == ()
         assert target.serves(a)
@@ -292,7 +292,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
 
 def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
     """Whoever has to wait can go and ask."""
-    with place.target().locked(), pytest.raises(RolloutLocked) as caught, place.target().locked():
+    with place.target().lock(), pytest.raises(RolloutLocked) as caught, place.target().lock():
         pytest.fail("two deployers at once")
     assert "process" in caught.value.what
     assert "since" in caught.value.what
@@ -301,21 +301,21 @@ def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
 
 def test_a_lock_says_which_process_of_which_machine_holds_it(place: FakePlace) -> None:
     """Another deployer of that machine can tell by it whether the holder has ended."""
-    with place.target().locked():
+    with place.target().lock():
         (lock,) = locks(place)
     assert (lock.labels["dev.twinship.owner"], lock.labels["dev.twinship.machine"]) == (
-        str(Owner.current()),
-        machine(),
+        str(ProcessId.current()),
+        machine_id(),
     )
 
 
 def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) -> None:
     """The lock ends with its holder's process."""
     holder = place.target()
-    waiting = holder.locked()
+    waiting = holder.lock()
     waiting.__enter__()
     place.fake.holder_dies("twinship-classifier-local-lock")
-    with place.target(lock_wait=0.0).locked():
+    with place.target(lock_wait=0.0).lock():
         assert [container.name for container in locks(place)] == ["twinship-classifier-local-lock"]
 
 
@@ -335,13 +335,13 @@ def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place:
             next="start it",
         )
 
-    with pytest.raises(UndoFailed, match="could not be put back"), place.target().locked():
+    with pytest.raises(UndoFailed, match="could not be put back"), place.target().lock():
         lost()
 
 
 def test_an_engine_that_ends_after_a_rollout_is_told(place: FakePlace) -> None:
     """Whoever cannot give the lock back has not come to the end."""
-    with pytest.raises(EngineUnavailable), place.target().locked():
+    with pytest.raises(EngineUnavailable), place.target().lock():
         place.fake.gone = True
 
 
@@ -370,7 +370,7 @@ def test_a_door_that_was_stopped_for_good_is_kept_running_again(place: FakePlace
     target.settle(a)
     place.fake.keep_stopped(DOOR)
     place.fake.stop(DOOR, 0)
-    with target.locked():
+    with target.lock():
         assert place.fake.made[DOOR].restart
 
 
@@ -409,7 +409,7 @@ def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: Fa
     place.renew()
     place.fake.listening.add(8080)
     before = place.fake.made[DOOR].id
-    with pytest.raises(PortTaken), place.target().locked():
+    with pytest.raises(PortTaken), place.target().lock():
         pytest.fail("it was opened on a port that another program listens on")
     assert place.fake.made[DOOR].id == before
 
@@ -424,7 +424,7 @@ def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told
     target.shift(a := place.release("a"))
     assert target.serves(a)
     assert not changed.serves(a)
-    with changed.locked():
+    with changed.lock():
         until(lambda: changed.serves(a), "the release serves as the settings say")
 
 
@@ -448,7 +448,7 @@ def test_a_release_with_far_fewer_replicas_finds_free_slots(
     """Those of the release before are all taken still."""
     place.target(replicas=many).shift(place.release("a"))
     target = place.target(replicas=few)
-    with target.locked():
+    with target.lock():
         target.shift(b := place.release("b"))
         target.settle(b)
     assert target.serves(b)
@@ -461,7 +461,7 @@ def test_a_door_keeps_the_slots_that_it_has_more_than_needed(place: FakePlace) -
     proxy = place.fake.proxy(DOOR)
     servers = proxy.servers
     target = place.target(replicas=1)
-    with target.locked():
+    with target.lock():
         target.shift(b := place.release("b"))
         target.settle(b)
     assert target.serves(b)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.clock import Clock
 from deploy.errors import CanaryAborted, GoldenMiss
 from deploy.settings.environments import Canary
-from deploy.targets.kubernetes.canary import Count, Hold, Tally
+from deploy.targets.kubernetes.canary import CanaryHold, ResponseCount, ResponseTotals
 from deploy.targets.kubernetes.history import Decision
 
 
@@ -54,17 +54,17 @@ class Sides:
     def _pass(self, seconds: float) -> None:
         self.now += seconds
 
-    def read(self, entrance: Entrance, _path: str) -> str:
+    def read(self, endpoint: Endpoint, _path: str) -> str:
         """The metrics of a replica."""
-        if entrance.url in self.texts:
-            return self.texts[entrance.url]()
+        if endpoint.url in self.texts:
+            return self.texts[endpoint.url]()
         answers = self._rate * self.now
         failed, before = (
-            (answers * self._failing, 0) if entrance.url.startswith("new") else (0.0, self._before)
+            (answers * self._failing, 0) if endpoint.url.startswith("new") else (0.0, self._before)
         )
         return metrics(answers - failed, failed + before)
 
-    def _prove(self, _entrance: Entrance) -> None:
+    def _prove(self, _endpoint: Endpoint) -> None:
         self.proved.append(self.now)
         if self.now >= self.wrong_at:
             raise GoldenMiss("wrong", on="it", next="mend it")
@@ -75,13 +75,13 @@ class Sides:
 
     def hold(self, **settings: Any) -> None:
         """Holds a canary beside a stable side."""
-        Hold(
+        CanaryHold(
             Canary(**{"seconds": 30, **settings}),
-            canaries=lambda: {name: Entrance(name) for name in self.new},
-            stables=lambda: {name: Entrance(name) for name in self.old},
+            canaries=lambda: {name: Endpoint(name) for name in self.new},
+            stables=lambda: {name: Endpoint(name) for name in self.old},
             prove=self._prove,
             decided=self._decided,
-            read=self.read,
+            read_metrics=self.read,
             clock=self.clock,
         ).run()
 
@@ -274,43 +274,45 @@ def test_as_many_answers_as_the_settings_name_are_enough_to_compare() -> None:
 
 def test_a_counter_that_became_smaller_began_anew() -> None:
     """A replica was started again; what it had answered before is not lost, and not taken off."""
-    tally = Tally()
+    tally = ResponseTotals()
     for answers, expected in ((100, 0), (150, 50), (20, 70), (30, 80)):
-        assert tally.add({"old-1": Count(answers)}) == Count(expected)
+        assert tally.add({"old-1": ResponseCount(answers)}) == ResponseCount(expected)
 
 
 def test_failures_that_became_fewer_show_it_too() -> None:
     """Though there are more answers by now."""
-    tally = Tally()
-    tally.add({"old-1": Count(100, 50)})
-    assert tally.add({"old-1": Count(120, 1)}) == Count(120, 1)
+    tally = ResponseTotals()
+    tally.add({"old-1": ResponseCount(100, 50)})
+    assert tally.add({"old-1": ResponseCount(120, 1)}) == ResponseCount(120, 1)
 
 
 def test_a_replica_that_came_later_counts_from_its_start() -> None:
     """And one that has gone keeps what it answered."""
-    tally = Tally()
-    tally.add({"old-1": Count(100, 10)})
-    assert tally.add({"old-1": Count(110, 10), "old-2": Count(7, 7)}) == Count(17, 7)
-    assert tally.add({"old-2": Count(8, 7)}) == Count(18, 7)
+    tally = ResponseTotals()
+    tally.add({"old-1": ResponseCount(100, 10)})
+    assert tally.add(
+        {"old-1": ResponseCount(110, 10), "old-2": ResponseCount(7, 7)}
+    ) == ResponseCount(17, 7)
+    assert tally.add({"old-2": ResponseCount(8, 7)}) == ResponseCount(18, 7)
 
 
 def test_a_replica_that_is_silent_at_first_counts_from_its_first_word() -> None:
     """It was there before, so all that it had done by then is from before; silence later changes nothing."""
-    tally = Tally()
+    tally = ResponseTotals()
     tally.add({"old-1": None})
-    assert tally.add({"old-1": Count(1000, 500)}) == Count()
-    assert tally.add({"old-1": None}) == Count()
-    assert tally.add({"old-1": Count(1010, 500)}) == Count(10, 0)
+    assert tally.add({"old-1": ResponseCount(1000, 500)}) == ResponseCount()
+    assert tally.add({"old-1": None}) == ResponseCount()
+    assert tally.add({"old-1": ResponseCount(1010, 500)}) == ResponseCount(10, 0)
 
 
 def test_a_side_that_had_no_replica_at_first_counts_all_that_come() -> None:
     """They were all started since."""
-    tally = Tally()
+    tally = ResponseTotals()
     tally.add({})
-    assert tally.add({"new-1": Count(7, 1)}) == Count(7, 1)
+    assert tally.add({"new-1": ResponseCount(7, 1)}) == ResponseCount(7, 1)
 
 
 def test_nothing_answered_is_no_failure() -> None:
     """A share needs something to be a share of."""
-    assert Count().share == 0
-    assert Count(10, 5).share == 0.5
+    assert ResponseCount().share == 0
+    assert ResponseCount(10, 5).share == 0.5

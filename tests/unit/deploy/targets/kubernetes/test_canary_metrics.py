@@ -7,11 +7,11 @@ import gzip
 import pytest
 import requests
 
-from deploy.clients.http import Entrance, Question, Reply
+from deploy.clients.http import Endpoint, Request, Response
 from deploy.clock import Clock
 from deploy.errors import ClusterForbidden
 from deploy.targets.kubernetes import canary as module
-from deploy.targets.kubernetes.canary import Count, counted, read
+from deploy.targets.kubernetes.canary import ResponseCount, parse_metrics, read_metrics
 from tests.fakes.ways import Replica, Way, trickle, way
 
 
@@ -25,51 +25,57 @@ def metrics(good: float, failed: float = 0.0) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (metrics(90, 10), Count(100, 10)),
+        (metrics(90, 10), ResponseCount(100, 10)),
         (
             'app_requests_total{status="200"} 1e3\napp_requests_total{status="503"} 1.5e1 1700000000000\n',
-            Count(1015, 15),
+            ResponseCount(1015, 15),
         ),
-        ('app_requests_total{status="2xx"} 7\napp_requests_total{status="5XX"} 3\n', Count(10, 3)),
+        (
+            'app_requests_total{status="2xx"} 7\napp_requests_total{status="5XX"} 3\n',
+            ResponseCount(10, 3),
+        ),
         (
             '# HELP app_requests_total {status="500"} 9\n# TYPE app_requests_total counter\n',
-            Count(),
+            ResponseCount(),
         ),
-        ('app_requests_total{path="/a}b{",status="500",} 2\n', Count(2, 2)),
-        ('app_requests_total{path="a,status=\\"500\\"",status="200"} 2\n', Count(2)),
-        ('app_requests_total{ path="x" , status="500" }\t2\n', Count(2, 2)),
+        ('app_requests_total{path="/a}b{",status="500",} 2\n', ResponseCount(2, 2)),
+        ('app_requests_total{path="a,status=\\"500\\"",status="200"} 2\n', ResponseCount(2)),
+        ('app_requests_total{ path="x" , status="500" }\t2\n', ResponseCount(2, 2)),
         (
             'other_app_requests_total{status="500"} 2\napp_requests_total_x{status="500"} 2\n',
-            Count(),
+            ResponseCount(),
         ),
         (
             'app_requests_total{code="500"} 2\napp_requests_total 7\napp_requests_total{} 7\n',
-            Count(),
+            ResponseCount(),
         ),
-        ('app_requests_total{not_status="500"} 2\n', Count()),
+        ('app_requests_total{not_status="500"} 2\n', ResponseCount()),
         (
             'app_requests_total{status="500"} NaN\napp_requests_total{status="500"} +Inf\napp_requests_total{status="500"} -3\n',
-            Count(),
+            ResponseCount(),
         ),
         (
             'app_requests_total{status="500"} 1e999\napp_requests_total{status="500"} nonsense\n',
-            Count(),
+            ResponseCount(),
         ),
-        ('app_requests_total{status="500"}\n5\n', Count()),
-        ('app_requests_total{status="0"} 5\napp_requests_total{status="5000"} 5\n', Count()),
-        ("", Count()),
+        ('app_requests_total{status="500"}\n5\n', ResponseCount()),
+        (
+            'app_requests_total{status="0"} 5\napp_requests_total{status="5000"} 5\n',
+            ResponseCount(),
+        ),
+        ("", ResponseCount()),
     ],
 )
-def test_answers_are_counted_by_their_status(text: str, expected: Count) -> None:
+def test_answers_are_counted_by_their_status(text: str, expected: ResponseCount) -> None:
     """As Prometheus reads it; what is no number, or no count, counts for nothing."""
-    assert counted(text, "app_requests_total", "status") == expected
+    assert parse_metrics(text, "app_requests_total", "status") == expected
 
 
 def test_the_counter_and_its_label_may_be_called_otherwise() -> None:
     """Each application has names of its own."""
-    assert counted(
+    assert parse_metrics(
         'http_total{code="500"} 4\nhttp_total{code="200"} 4\n', "http_total", "code"
-    ) == Count(8, 4)
+    ) == ResponseCount(8, 4)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_the_counter_and_its_label_may_be_called_otherwise() -> None:
 def test_broken_text_of_any_size_is_read_in_no_time(line: str) -> None:
     """Whoever writes it: the hold must not end in a pattern that never ends."""
     text = f"{line * 2000}\n" * 50 + f"{line}\n" * 100_000 + metrics(1)
-    assert counted(text, "app_requests_total", "status") == Count(1)
+    assert parse_metrics(text, "app_requests_total", "status") == ResponseCount(1)
 
 
 # --- from a replica
@@ -87,14 +93,14 @@ def test_broken_text_of_any_size_is_read_in_no_time(line: str) -> None:
 def test_the_metrics_of_a_replica_are_read() -> None:
     """From the path that the settings name; compressed, or without an end to the last line, too."""
     replica = way(metrics(7, 1).encode())
-    assert read(replica, "/metrics?x=1") == metrics(7, 1)
+    assert read_metrics(replica, "/metrics?x=1") == metrics(7, 1)
     assert replica.replica
     assert [request.url for request in replica.replica.asked] == ["http://replica/metrics?x=1"]
-    assert read(
+    assert read_metrics(
         way(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics"
     ) == metrics(7)
-    assert read(way(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
-    assert read(way(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
+    assert read_metrics(way(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
+    assert read_metrics(way(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
 
 
 @pytest.mark.parametrize(
@@ -113,13 +119,13 @@ def test_the_metrics_of_a_replica_are_read() -> None:
 )
 def test_a_replica_that_gives_no_metrics_now_is_silent(replica: Way) -> None:
     """Whatever is wrong with it: that must not end a release that works."""
-    assert read(replica, "/metrics") == ""
+    assert read_metrics(replica, "/metrics") == ""
 
 
 def test_a_trickle_of_metrics_is_not_waited_for() -> None:
     """Though each byte comes in time."""
     now = [0.0]
-    assert read(way(trickle(now)), "/metrics", Clock(now=lambda: now[0])) == ""
+    assert read_metrics(way(trickle(now)), "/metrics", Clock(now=lambda: now[0])) == ""
     assert now[0] < 10
 
 
@@ -129,15 +135,15 @@ def test_more_than_anybody_should_tell_is_cut_off_after_a_whole_line(
     """Half a number would be another number."""
     text = metrics(12345, 67890)
     monkeypatch.setattr(module, "_MOST_BYTES", len(text) - 4)
-    assert read(way(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
+    assert read_metrics(way(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
     monkeypatch.setattr(module, "_MOST_BYTES", 10)
-    assert read(way(text.encode()), "/metrics") == ""
+    assert read_metrics(way(text.encode()), "/metrics") == ""
 
 
 def test_metrics_may_be_kept_elsewhere_on_the_same_server() -> None:
     """Some applications lead from `/metrics` to `/metrics/`."""
     replica = Replica(metrics(7).encode(), 200, {}, at="/metrics/")
-    assert read(Way("http://replica", replica=replica), "/metrics") == metrics(7)
+    assert read_metrics(Way("http://replica", replica=replica), "/metrics") == metrics(7)
 
 
 class Barred:
@@ -146,8 +152,8 @@ class Barred:
     def __init__(self) -> None:
         self.insisted: list[bool] = []
 
-    def lead(self, _ask: object, question: Question) -> Reply:
-        self.insisted.append(question.insist)
+    def forward(self, _ask: object, question: Request) -> Response:
+        self.insisted.append(question.retry_gateway)
         raise ClusterForbidden(
             "this account may not get pods/proxy", on="shop", next="add the rule"
         )
@@ -157,5 +163,5 @@ def test_metrics_that_this_account_may_not_read_are_not_taken_for_none() -> None
     """The rule is missing, not the metrics; and for those of one second nobody waits."""
     barred = Barred()
     with pytest.raises(ClusterForbidden):
-        read(Entrance("http://replica", gateway=barred), "/metrics")
+        read_metrics(Endpoint("http://replica", gateway=barred), "/metrics")
     assert barred.insisted == [False]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.http import Entrance
+from deploy.clients.http import Endpoint
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.endpoint import Front, authority, leads, reachable
+from deploy.targets.kubernetes.endpoint import EndpointFinder, ca_bundle, is_reachable, resolves_to
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.renderings import rendering
 
@@ -41,7 +41,7 @@ class Place:
         self.rendering = rendering(**settings)
         self.tried: list[str] = []
         named = lambda host, address: host in known and address == ADDRESS  # noqa: E731 - two arguments of one call
-        self.front = Front(
+        self.front = EndpointFinder(
             self.cluster,
             self.rendering,
             self._reaches,
@@ -64,7 +64,7 @@ class Place:
 
     def url(self, *hosts: str) -> str:
         """Where it is asked, with replicas on those nodes."""
-        return self.front.entrance(lambda: list(hosts)).url
+        return self.front.endpoint(lambda: list(hosts)).url
 
     @property
     def node_port(self) -> int:
@@ -113,14 +113,14 @@ def test_a_host_from_which_the_dns_does_not_lead_to_the_ingress_is_named_in_the_
 ) -> None:
     """It may still lead to another cluster: the controller's own address is asked."""
     place = Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS)
-    assert place.front.entrance(list) == Entrance(f"http://{ADDRESS}", {"Host": HOST})
+    assert place.front.endpoint(list) == Endpoint(f"http://{ADDRESS}", {"Host": HOST})
     assert said(caplog) == [f"Ingress {HOST} at {ADDRESS}, where the DNS does not lead"]
 
 
 def test_such_a_host_has_its_certificate_checked_all_the_same() -> None:
     """It is asked for by its name, and has to show the certificate of that."""
     place = Place((ADDRESS,), host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert place.front.entrance(list) == Entrance(
+    assert place.front.endpoint(list) == Endpoint(
         f"https://{ADDRESS}", {"Host": HOST}, server_name=HOST
     )
 
@@ -143,7 +143,7 @@ def test_without_a_certificate_none_is_asked_for() -> None:
     """Nor an authority for it."""
     place = Place((ADDRESS,), (HOST,), host=HOST).gives(ip=ADDRESS)
     place.insecure[HOST, ADDRESS] = "wrong version number"
-    assert place.front.entrance(list) == Entrance(f"http://{HOST}")
+    assert place.front.endpoint(list) == Endpoint(f"http://{HOST}")
 
 
 @pytest.mark.parametrize("known", [(), (HOST,)])
@@ -153,9 +153,9 @@ def test_the_certificate_of_a_host_is_checked_with_the_authorities_that_the_mach
     """A company may have one of its own."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
     secure = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert secure.front.entrance(list).authority == "/etc/company.pem"
+    assert secure.front.endpoint(list).authority == "/etc/company.pem"
     assert (
-        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.entrance(list).authority == ""
+        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.endpoint(list).authority == ""
     )
 
 
@@ -164,12 +164,12 @@ def test_the_authorities_are_those_of_requests_or_else_of_openssl(
 ) -> None:
     """By the variables of these; one that is empty names none."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/openssl.pem")
-    assert authority() == "/etc/openssl.pem"
+    assert ca_bundle() == "/etc/openssl.pem"
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/requests.pem")
-    assert authority() == "/etc/requests.pem"
+    assert ca_bundle() == "/etc/requests.pem"
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
     monkeypatch.delenv("SSL_CERT_FILE")
-    assert authority() == ""
+    assert ca_bundle() == ""
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_the_port_of_a_node_is_asked_where_replicas_run() -> None:
 
 def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     """A Service may have others beside it."""
-    own = templates.read(templates.OWN)
+    own = templates.read_templates(templates.OWN)
     ports = [
         {"name": "admin", "port": 9000, "targetPort": 9000},
         {"name": "http", "port": 8000, "targetPort": "http"},
@@ -261,10 +261,10 @@ def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     made = type(place.rendering)(place.rendering.app, "staging", place.rendering.env, own)
     service = place.cluster.apply(made.service("main", both=False))
     expected = next(port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
-    front = Front(place.cluster, made, lambda *_: True)
-    assert front.entrance(lambda: ["192.0.2.1"]).url == f"http://192.0.2.1:{expected}"
-    front = Front(place.cluster, made, lambda *_: False)
-    assert front.entrance(lambda: ["192.0.2.1"]).url == f"http://fake/services/{NAME}:8000"
+    front = EndpointFinder(place.cluster, made, lambda *_: True)
+    assert front.endpoint(lambda: ["192.0.2.1"]).url == f"http://192.0.2.1:{expected}"
+    front = EndpointFinder(place.cluster, made, lambda *_: False)
+    assert front.endpoint(lambda: ["192.0.2.1"]).url == f"http://fake/services/{NAME}:8000"
 
 
 def test_before_a_replica_runs_no_node_is_asked(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +282,7 @@ def test_whoever_has_access_to_the_api_server_has_a_way_in(
     def hosts() -> list[str]:
         pytest.fail("nobody asked for nodes")
 
-    assert Place().front.entrance(hosts).url == PROXY
+    assert Place().front.endpoint(hosts).url == PROXY
     assert said(caplog) == ["the API server's proxy to the Service"]
 
 
@@ -323,7 +323,13 @@ def test_a_host_is_reached_if_somebody_accepts_a_connection(
         return socket.socket()
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    assert [reachable("shop.example", 80) for _ in range(5)] == [True, False, False, False, False]
+    assert [is_reachable("shop.example", 80) for _ in range(5)] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
     assert asked[0] == (("shop.example", 80), 2.0)
 
 
@@ -348,8 +354,8 @@ def test_the_dns_leads_to_an_address_that_is_among_those_of_the_name(
         ]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    assert leads(HOST, ADDRESS)
-    assert leads(HOST, "lb.example")
-    assert not any(leads(HOST, address) for address in ("192.0.2.9", "absent.example", ".."))
-    assert not any(leads(host, ADDRESS) for host in ("192.0.2.9", "absent.example", ".."))
-    assert not leads("absent.example", "absent.example")
+    assert resolves_to(HOST, ADDRESS)
+    assert resolves_to(HOST, "lb.example")
+    assert not any(resolves_to(HOST, address) for address in ("192.0.2.9", "absent.example", ".."))
+    assert not any(resolves_to(host, ADDRESS) for host in ("192.0.2.9", "absent.example", ".."))
+    assert not resolves_to("absent.example", "absent.example")

@@ -10,8 +10,8 @@ import pytest
 from deploy.errors import ClusterRefused
 from deploy.records import Ending, Rollout
 from deploy.targets.kubernetes import history as module
-from deploy.targets.kubernetes.history import KEPT, Decision, Journal
-from deploy.targets.kubernetes.snapshot import Before
+from deploy.targets.kubernetes.history import KEPT, Decision, History
+from deploy.targets.kubernetes.snapshot import Snapshot
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.releases import attempt, release, rollout
 
@@ -28,9 +28,9 @@ def cluster() -> FakeCluster:
 
 
 @pytest.fixture
-def journal(cluster: FakeCluster) -> Journal:
+def journal(cluster: FakeCluster) -> History:
     """An empty journal there."""
-    return Journal(cluster, NAME, {"app": "shop"})
+    return History(cluster, NAME, {"app": "shop"})
 
 
 def data(cluster: FakeCluster) -> dict[str, str]:
@@ -39,7 +39,7 @@ def data(cluster: FakeCluster) -> dict[str, str]:
     return found
 
 
-def written(journal: Journal, *rollouts: Rollout) -> None:
+def written(journal: History, *rollouts: Rollout) -> None:
     """Writes attempts and their ends."""
     for item in rollouts:
         journal.begin(item.attempt)
@@ -47,13 +47,13 @@ def written(journal: Journal, *rollouts: Rollout) -> None:
             journal.end(item.attempt, item.ending)
 
 
-def ids(journal: Journal) -> list[int]:
+def ids(journal: History) -> list[int]:
     """The numbers of the attempts that are remembered."""
     return [item.attempt.id for item in journal.read()]
 
 
 def test_what_was_written_is_read_by_whoever_comes_next(
-    cluster: FakeCluster, journal: Journal
+    cluster: FakeCluster, journal: History
 ) -> None:
     """Beginnings and ends, whole."""
     past = (
@@ -62,11 +62,11 @@ def test_what_was_written_is_read_by_whoever_comes_next(
         rollout(3, B, "unfinished"),
     )
     written(journal, *past)
-    assert Journal(cluster, NAME, {}).read() == past
+    assert History(cluster, NAME, {}).read() == past
     assert (cluster.objects.get("ConfigMap", NAME) or {})["metadata"]["labels"] == {"app": "shop"}
 
 
-def test_an_empty_journal_is_no_error(cluster: FakeCluster, journal: Journal) -> None:
+def test_an_empty_journal_is_no_error(cluster: FakeCluster, journal: History) -> None:
     """Nor is one without anything in it; something is missing there."""
     assert journal.recall() == ((), True)
     cluster.create({"kind": "ConfigMap", "metadata": {"name": NAME}})
@@ -75,7 +75,7 @@ def test_an_empty_journal_is_no_error(cluster: FakeCluster, journal: Journal) ->
 
 @pytest.mark.parametrize("spoilt", ["", "{", "null", "[]", '{"attempt": 7}'])
 def test_an_entry_that_was_spoilt_is_passed_over(
-    cluster: FakeCluster, journal: Journal, spoilt: str
+    cluster: FakeCluster, journal: History, spoilt: str
 ) -> None:
     """The others are read, and it is known that one is missing."""
     written(journal, rollout(1, A), rollout(2, B), rollout(3, A))
@@ -85,7 +85,7 @@ def test_an_entry_that_was_spoilt_is_passed_over(
     assert journal.recall()[1] is True
 
 
-def test_what_others_keep_beside_the_entries_stays(cluster: FakeCluster, journal: Journal) -> None:
+def test_what_others_keep_beside_the_entries_stays(cluster: FakeCluster, journal: History) -> None:
     """It is not read, and not lost."""
     written(journal, rollout(1, A))
     data(cluster)["README"] = "ours"
@@ -94,7 +94,7 @@ def test_what_others_keep_beside_the_entries_stays(cluster: FakeCluster, journal
     assert data(cluster)["README"] == "ours"
 
 
-def test_attempts_are_in_their_order(cluster: FakeCluster, journal: Journal) -> None:
+def test_attempts_are_in_their_order(cluster: FakeCluster, journal: History) -> None:
     """Also when their numbers have different lengths, as of a key that was written by hand."""
     for number in (1, 9, 10, 999_999, 1_000_000):
         journal.begin(attempt(number, A))
@@ -102,7 +102,7 @@ def test_attempts_are_in_their_order(cluster: FakeCluster, journal: Journal) -> 
     assert ids(journal) == [1, 7, 9, 10, 999_999, 1_000_000]
 
 
-def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: Journal) -> None:
+def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: History) -> None:
     """With the beginning of the next one."""
     journal.begin(attempt(6, B), rollout(5, A))
     assert [(item.attempt.id, item.outcome) for item in journal.read()] == [
@@ -113,48 +113,50 @@ def test_attempts_that_are_known_from_elsewhere_are_remembered_again(journal: Jo
 
 # --- the way back
 
-WAY = Before(side="twin", objects={"Deployment": {"kind": "Deployment", "spec": {"replicas": 2}}})
+WAY = Snapshot(
+    track="twin", objects={"Deployment": {"kind": "Deployment", "spec": {"replicas": 2}}}
+)
 
 
 def test_what_served_before_is_known_until_the_attempt_has_ended(
-    cluster: FakeCluster, journal: Journal
+    cluster: FakeCluster, journal: History
 ) -> None:
     """To whoever comes next; it is no entry."""
-    assert journal.before() is None
+    assert journal.snapshot() is None
     journal.begin(attempt(1, A), before=WAY)
-    assert Journal(cluster, NAME, {}).before() == WAY
+    assert History(cluster, NAME, {}).snapshot() == WAY
     assert (ids(journal), journal.recall()[1]) == ([1], False)
     journal.end(attempt(1, A), Ending(outcome="undone", at=NOW))
-    assert journal.before() is None
+    assert journal.snapshot() is None
 
 
-def test_the_way_back_is_that_of_the_last_attempt(journal: Journal) -> None:
+def test_the_way_back_is_that_of_the_last_attempt(journal: History) -> None:
     """Which may have none."""
     journal.begin(attempt(1, A), before=WAY)
     journal.begin(attempt(2, B))
-    assert journal.before() is None
+    assert journal.snapshot() is None
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", '{"side": "elsewhere", "objects": {}}'])
 def test_a_way_back_that_was_spoilt_is_none(
-    cluster: FakeCluster, journal: Journal, spoilt: str
+    cluster: FakeCluster, journal: History, spoilt: str
 ) -> None:
     """Nobody stumbles over it."""
     journal.begin(attempt(1, A), before=WAY)
     data(cluster)["before"] = spoilt
-    assert journal.before() is None
+    assert journal.snapshot() is None
 
 
 # --- limits
 
 
-def test_the_oldest_entries_go_when_there_are_too_many(journal: Journal) -> None:
+def test_the_oldest_entries_go_when_there_are_too_many(journal: History) -> None:
     """As many as there are too many."""
     journal.begin(attempt(KEPT + 7, A), *(rollout(number, A) for number in range(1, KEPT + 7)))
     assert ids(journal) == list(range(8, KEPT + 8))
 
 
-def test_what_serves_is_never_forgotten(journal: Journal) -> None:
+def test_what_serves_is_never_forgotten(journal: History) -> None:
     """However many attempts have failed since: going back would else take it away."""
     past = [
         rollout(1, B),
@@ -169,7 +171,7 @@ def test_what_serves_is_never_forgotten(journal: Journal) -> None:
 
 
 def test_entries_go_before_the_object_is_too_big_for_the_api_server(
-    cluster: FakeCluster, journal: Journal
+    cluster: FakeCluster, journal: History
 ) -> None:
     """A cluster may say a lot about why a replica does not start."""
     for number in range(1, 60):
@@ -187,7 +189,7 @@ def test_entries_go_before_the_object_is_too_big_for_the_api_server(
 
 
 def test_a_write_that_was_overtaken_is_made_again(
-    cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, journal: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On what the other one wrote."""
     written(journal, rollout(1, A))
@@ -195,17 +197,17 @@ def test_a_write_that_was_overtaken_is_made_again(
 
     def overtaken(item: dict[str, Any]) -> bool:
         monkeypatch.setattr(cluster, "replace", replace)
-        Journal(cluster, NAME, {}).decide(Decision(image="x", verb="abort", by="grace"))
+        History(cluster, NAME, {}).decide(Decision(image="x", verb="abort", by="grace"))
         return replace(item)
 
     monkeypatch.setattr(cluster, "replace", overtaken)
     journal.end(attempt(1, A), Ending(outcome="succeeded", at=NOW))
     assert [item.outcome for item in journal.read()] == ["succeeded"]
-    assert journal.decided("x")
+    assert journal.decision("x")
 
 
 def test_a_journal_that_somebody_keeps_changing_is_told(
-    cluster: FakeCluster, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, journal: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After some tries."""
     written(journal, rollout(1, A))
@@ -218,20 +220,20 @@ def test_a_journal_that_somebody_keeps_changing_is_told(
 # --- words about canaries
 
 
-def test_a_word_is_found_by_the_image_that_it_is_about(journal: Journal) -> None:
+def test_a_word_is_found_by_the_image_that_it_is_about(journal: History) -> None:
     """And by no other."""
-    assert journal.decided(A.image.digest) is None
+    assert journal.decision(A.image.digest) is None
     said = Decision(image=A.image.digest, verb="promote", by="grace")
     journal.decide(said)
-    assert journal.decided(A.image.digest) == said
-    assert journal.decided(B.image.digest) is None
+    assert journal.decision(A.image.digest) == said
+    assert journal.decision(B.image.digest) is None
 
 
-def test_a_word_about_an_earlier_attempt_does_not_count(journal: Journal) -> None:
+def test_a_word_about_an_earlier_attempt_does_not_count(journal: History) -> None:
     """Though it was about the same image."""
     journal.decide(Decision(image=A.image.digest, verb="promote", by="grace"))
     journal.begin(attempt(1, A))
-    assert journal.decided(A.image.digest) is None
+    assert journal.decision(A.image.digest) is None
 
 
 @pytest.mark.parametrize(
@@ -244,9 +246,9 @@ def test_a_word_about_an_earlier_attempt_does_not_count(journal: Journal) -> Non
     ],
 )
 def test_a_word_that_is_none_decides_nothing(
-    cluster: FakeCluster, journal: Journal, spoilt: str
+    cluster: FakeCluster, journal: History, spoilt: str
 ) -> None:
     """Least of all that a canary takes over."""
     journal.decide(Decision(image="x", verb="abort", by="grace"))
     data(cluster)["decision"] = spoilt
-    assert journal.decided("x") is None
+    assert journal.decision("x") is None

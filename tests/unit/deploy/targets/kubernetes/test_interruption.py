@@ -12,7 +12,7 @@ import pytest
 from deploy.errors import GoldenMiss, RolloutLocked
 from deploy.records import Release
 from deploy.rollout import apply as rollout
-from deploy.targets.kubernetes.render import SIDE
+from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import FakePlace, writes
@@ -136,7 +136,7 @@ def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(
 
 def is_held(place: FakePlace) -> bool:
     """Whether requests go to a canary, too."""
-    return SIDE not in place.found("Service")["spec"]["selector"]
+    return TRACK_LABEL not in place.found("Service")["spec"]["selector"]
 
 
 def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:

@@ -11,7 +11,7 @@ import pytest
 from deploy.clock import Clock
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.targets.kubernetes import lock as module
-from deploy.targets.kubernetes.lock import SECONDS, Lease
+from deploy.targets.kubernetes.lock import SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 NAME = "shop-deployer"
@@ -25,9 +25,9 @@ def cluster() -> FakeCluster:
     return FakeCluster()
 
 
-def lease(cluster: FakeCluster) -> Lease:
+def lease(cluster: FakeCluster) -> Lock:
     """The right of this process to change an environment."""
-    return Lease(cluster, NAME, {"app": "shop"}, "staging", cluster.clock)
+    return Lock(cluster, NAME, {"app": "shop"}, "staging", cluster.clock)
 
 
 def found(cluster: FakeCluster) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def found(cluster: FakeCluster) -> dict[str, Any]:
 
 
 @pytest.fixture
-def mine(cluster: FakeCluster) -> Lease:
+def mine(cluster: FakeCluster) -> Lock:
     """A lease that has just been taken, and that nothing renews but what a test does."""
     taken = lease(cluster)
     taken._take(0)
     return taken
 
 
-def test_it_may_be_relied_on_for_a_while(cluster: FakeCluster, mine: Lease) -> None:
+def test_it_may_be_relied_on_for_a_while(cluster: FakeCluster, mine: Lock) -> None:
     """Without asking the API server each time."""
     cluster.asked.clear()
     cluster.objects.later(SECONDS / 2)
@@ -51,7 +51,7 @@ def test_it_may_be_relied_on_for_a_while(cluster: FakeCluster, mine: Lease) -> N
     assert cluster.asked == []
 
 
-def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lease) -> None:
+def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lock) -> None:
     """Since when it is held stays as it was."""
     before = dict(found(cluster)["spec"])
     for _ in range(6):
@@ -64,7 +64,7 @@ def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lease) -> None:
 
 
 def test_a_lease_that_could_not_be_renewed_is_made_sure_of(
-    cluster: FakeCluster, mine: Lease
+    cluster: FakeCluster, mine: Lock
 ) -> None:
     """While the API server was away nobody could take it; if nobody has since, it is one's own still."""
     cluster.objects.later(SECONDS * 5)
@@ -78,7 +78,7 @@ def test_a_lease_that_could_not_be_renewed_is_made_sure_of(
 def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, others: bool) -> None:
     """Its own clock stood still, that of whoever waited for the lease did not."""
     slept = [1000.0]
-    mine = Lease(
+    mine = Lock(
         cluster,
         NAME,
         {"app": "shop"},
@@ -111,7 +111,7 @@ def removed(cluster: FakeCluster) -> None:
 
 @pytest.mark.parametrize("lost", [taken, removed])
 def test_a_lease_that_is_lost_stays_lost(
-    cluster: FakeCluster, mine: Lease, lost: Callable[[FakeCluster], None]
+    cluster: FakeCluster, mine: Lock, lost: Callable[[FakeCluster], None]
 ) -> None:
     """It is told once it is known, and nothing is written over what others have."""
     lost(cluster)
@@ -124,7 +124,7 @@ def test_a_lease_that_is_lost_stays_lost(
 
 
 def test_a_race_for_renewing_is_lost_without_harm(
-    cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, mine: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not taken for renewed, and is the next time."""
     cluster.objects.later(SECONDS)
@@ -136,7 +136,7 @@ def test_a_race_for_renewing_is_lost_without_harm(
 
 
 def test_renewing_counts_from_the_question(
-    cluster: FakeCluster, mine: Lease, monkeypatch: pytest.MonkeyPatch
+    cluster: FakeCluster, mine: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer that comes late may tell of what others have seen long before."""
     replace = cluster.replace
@@ -158,7 +158,7 @@ def test_an_api_server_that_is_away_does_not_end_the_keeper(
     monkeypatch.setattr(module, "_RENEWED_EVERY", 0.001)
     answers: list[Exception | None] = [GONE, GONE, None]
     cluster.broken["update", "Lease"] = answers
-    with lease(cluster).held(0):
+    with lease(cluster).acquire(0):
         for _ in range(1000):
             if answers:
                 Event().wait(0.002)
@@ -170,6 +170,6 @@ def test_a_lease_that_cannot_be_given_back_expires(
     cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That is said, and is no error: the work is done."""
-    with lease(cluster).held(0):
+    with lease(cluster).acquire(0):
         cluster.broken["update", "Lease"] = [GONE]
     assert "the lease could not be given back, it expires in 30 s: no answer" in caplog.text

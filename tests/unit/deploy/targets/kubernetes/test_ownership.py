@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.targets.kubernetes.ownership import applied, owners
+from deploy.targets.kubernetes.ownership import applied_fields, owners
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.places import FakePlace
 from tests.fakes.releases import attempt, release
@@ -102,7 +102,7 @@ ITEM: dict[str, Any] = {
 
 def test_what_we_applied_is_found_in_an_object() -> None:
     """Fields, items of lists by their keys, and values that are one; nothing that others or the API server added."""
-    assert applied(ITEM) == {
+    assert applied_fields(ITEM) == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "shop", "namespace": "models", "labels": {"app": "shop"}},
@@ -132,14 +132,14 @@ def test_values_of_a_set_are_found_by_themselves() -> None:
     item["metadata"]["managedFields"] = [
         {**OURS, "fieldsV1": {"f:metadata": {"f:finalizers": {".": {}, 'v:"ours"': {}}}}}
     ]
-    assert applied(item)["metadata"]["finalizers"] == ["ours"]
+    assert applied_fields(item)["metadata"]["finalizers"] == ["ours"]
 
 
 @pytest.mark.parametrize("entries", [None, [], [{**OURS, "manager": "kubectl"}]])
 def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
     """Only its name is told."""
     item = {**ITEM, "metadata": {"name": "shop", "managedFields": entries}}
-    assert applied(item) == {
+    assert applied_fields(item) == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": "shop"},
@@ -149,7 +149,7 @@ def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
 def test_a_field_that_is_gone_is_passed_over() -> None:
     """The account may be older than the object, for a moment."""
     item = {**deepcopy(ITEM), "spec": {"replicas": 2}}
-    assert applied(item)["spec"] == {"replicas": 2}
+    assert applied_fields(item)["spec"] == {"replicas": 2}
 
 
 def test_a_field_may_have_several_owners() -> None:
@@ -176,8 +176,8 @@ def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> No
     cluster = FakeCluster()
     for item in made:
         live = cluster.apply(item)
-        assert applied(live) == {
+        assert applied_fields(live) == {
             **item,
             "metadata": item["metadata"] | {"namespace": live["metadata"]["namespace"]},
         }
-        assert cluster.apply(applied(live)) == live
+        assert cluster.apply(applied_fields(live)) == live

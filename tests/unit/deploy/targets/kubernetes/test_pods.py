@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from deploy.errors import ClusterForbidden
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod, digest, told, written
-from deploy.targets.kubernetes.render import IMAGE, SIDE
+from deploy.targets.kubernetes.pods import TEMPLATE, Pod, event_lines, image_digest, log_tail
+from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 DIGEST = f"sha256:{'7' * 64}"
@@ -243,12 +243,12 @@ def test_starts_of_all_containers_count() -> None:
 
 def test_what_a_pod_is() -> None:
     """Its image, side and making, from what it carries."""
-    found = pod(labels={SIDE: "twin"}, annotations={IMAGE: DIGEST, TEMPLATE: "77"})
+    found = pod(labels={TRACK_LABEL: "twin"}, annotations={IMAGE: DIGEST, TEMPLATE: "77"})
     found.item["spec"] = {
         "containers": [{"image": "mesh.example/proxy:1"}, {"image": f"shop.example/app@{DIGEST}"}]
     }
     found.item["status"]["hostIP"] = "192.0.2.1"
-    assert (found.image, found.side, found.template, found.host) == (
+    assert (found.image, found.track, found.template, found.host) == (
         DIGEST,
         "twin",
         "77",
@@ -263,7 +263,7 @@ def test_what_a_pod_runs_counts_more_than_what_is_noted() -> None:
     assert found.image == "shop.example/app:latest"
     bare = pod(annotations=None, labels=None)
     bare.item["spec"] = {"containers": [{"image": f"shop.example/app@{DIGEST}"}]}
-    assert (bare.image, bare.side, bare.template) == (DIGEST, "", "")
+    assert (bare.image, bare.track, bare.template) == (DIGEST, "", "")
 
 
 def test_a_pod_that_was_only_just_made_says_nothing_yet() -> None:
@@ -289,23 +289,23 @@ def test_a_pod_that_was_only_just_made_says_nothing_yet() -> None:
 )
 def test_the_digest_of_a_container(image: str, expected: str) -> None:
     """What its image's name ends with."""
-    assert digest({"image": image}) == expected
+    assert image_digest({"image": image}) == expected
 
 
 def test_events_are_told_a_line_each() -> None:
     """The last ones; whatever is in their messages."""
     events = [{"reason": f"Event{number}", "message": "one\n  two"} for number in range(9)] + [{}]
-    lines = told(events).splitlines()
+    lines = event_lines(events).splitlines()
     assert lines[0] == "    Event4: one two"
     assert len(lines) == 6
-    assert told([]) == ""
+    assert event_lines([]) == ""
 
 
 def test_the_end_of_a_log_is_told() -> None:
     """Or that there is none, or why it cannot be read."""
     cluster = FakeCluster()
-    assert written(cluster, pod()) == "    (nothing)"
+    assert log_tail(cluster, pod()) == "    (nothing)"
     cluster.broken["get", "Pod/log"] = [
         ClusterForbidden("this account may not get pods/log", on="shop", next="add the rule")
     ]
-    assert written(cluster, pod()) == "    (cannot be read: this account may not get pods/log)"
+    assert log_tail(cluster, pod()) == "    (cannot be read: this account may not get pods/log)"

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.records import Release
-from deploy.targets.kubernetes.prepull import warm
+from deploy.targets.kubernetes.prepull import prepull
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, FakePlace, Held
 
@@ -26,7 +26,7 @@ def place() -> FakePlace:
 
 def warmed(place: FakePlace, release: Release, within: float = 60.0) -> None:
     """Warms up for a release."""
-    warm(place.cluster, place.rendering().warm_up(release), within, place.cluster.clock)
+    prepull(place.cluster, place.rendering().warm_up(release), within, place.cluster.clock)
 
 
 def nodes(place: FakePlace, release: Release) -> set[str]:
@@ -126,7 +126,7 @@ def test_nothing_is_changed_without_the_lease(place: FakePlace) -> None:
         lease.require()
 
     with pytest.raises(RolloutLocked):
-        warm(place.cluster, daemons, 60.0, place.cluster.clock, require)
+        prepull(place.cluster, daemons, 60.0, place.cluster.clock, require)
     assert lease.asked == 3
     assert place.found("DaemonSet", WARM)
 
@@ -137,6 +137,6 @@ def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(place:
     place.cluster.broken["delete", "DaemonSet"] = [gone]
     warmed(place, place.release("a"))
     assert place.found("DaemonSet", WARM)
-    with place.deployer().locked():
+    with place.deployer().lock():
         pass
     assert place.found("DaemonSet", WARM) == {}

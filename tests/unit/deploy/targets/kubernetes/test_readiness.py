@@ -89,7 +89,7 @@ def test_it_tells_how_far_each_replica_is(
 def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
     """How many are ready, and what one of the others is doing."""
     noted = Noted()
-    with progress.shown_on(noted):
+    with progress.use_display(noted):
         watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20))).until_ready()
     assert any(
         text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.notes

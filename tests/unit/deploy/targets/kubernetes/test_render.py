@@ -19,10 +19,10 @@ from deploy.targets.kubernetes.render import (
     CAUSE,
     IMAGE,
     RELEASE,
-    SIDE,
-    SIDES,
+    TRACK_LABEL,
+    TRACKS,
     Rendering,
-    Side,
+    Track,
     as_yaml,
 )
 from tests.fakes.releases import attempt, release
@@ -32,7 +32,7 @@ A = release("a")
 B = release("b")
 
 
-def deployment(made: Rendering, side: Side = "main", replicas: int | None = 2) -> Object:
+def deployment(made: Rendering, side: Track = "main", replicas: int | None = 2) -> Object:
     """A Deployment of release A."""
     return made.deployment(A, side, replicas, None, 600)
 
@@ -111,13 +111,13 @@ def test_a_side_selects_its_own_pods_of_any_release() -> None:
     assert own == later["spec"]["selector"]["matchLabels"]
     assert selected(own, later["spec"]["template"]["metadata"]["labels"])
     assert not selected(own, twin["spec"]["template"]["metadata"]["labels"])
-    assert main["metadata"]["labels"][SIDE] == "main"
+    assert main["metadata"]["labels"][TRACK_LABEL] == "main"
     assert selected(made.labels, twin["spec"]["template"]["metadata"]["labels"])
 
 
 def test_spreading_counts_the_pods_of_the_same_side() -> None:
     """Replicas that stand by must not push those that serve onto one node."""
-    for side in SIDES:
+    for side in TRACKS:
         item = deployment(rendering(), side)
         spread = pod_of(item)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
         assert spread == item["spec"]["selector"]["matchLabels"]
@@ -258,16 +258,20 @@ def test_the_service_leads_to_the_stable_side_or_to_both() -> None:
     """Its annotation says which is stable, also while a canary has its share."""
     made = rendering()
     pods = {
-        side: deployment(made, side)["spec"]["template"]["metadata"]["labels"] for side in SIDES
+        side: deployment(made, side)["spec"]["template"]["metadata"]["labels"] for side in TRACKS
     }
-    for side in SIDES:
+    for side in TRACKS:
         one = made.service(side, both=False)
         both = made.service(side, both=True)
-        assert [found for found in SIDES if selected(one["spec"]["selector"], pods[found])] == [
+        assert [found for found in TRACKS if selected(one["spec"]["selector"], pods[found])] == [
             side
         ]
-        assert all(selected(both["spec"]["selector"], pods[found]) for found in SIDES)
-        assert one["metadata"]["annotations"][SIDE] == both["metadata"]["annotations"][SIDE] == side
+        assert all(selected(both["spec"]["selector"], pods[found]) for found in TRACKS)
+        assert (
+            one["metadata"]["annotations"][TRACK_LABEL]
+            == both["metadata"]["annotations"][TRACK_LABEL]
+            == side
+        )
 
 
 def test_the_service_finds_the_container_by_the_name_of_its_port() -> None:
@@ -283,7 +287,7 @@ def test_the_service_is_of_the_type_and_dns_label_of_the_settings() -> None:
     plain = rendering().service("main", both=False)
     balanced = rendering(service="LoadBalancer", dns_label="cat").service("main", both=False)
     assert plain["spec"]["type"] == "ClusterIP"
-    assert list(plain["metadata"]["annotations"]) == [SIDE]
+    assert list(plain["metadata"]["annotations"]) == [TRACK_LABEL]
     assert balanced["spec"]["type"] == "LoadBalancer"
     assert (
         balanced["metadata"]["annotations"]["service.beta.kubernetes.io/azure-dns-label-name"]
@@ -308,8 +312,8 @@ def test_an_ingress_is_made_for_a_host() -> None:
     assert rendering().ingress() is None
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_an_autoscaler_is_made_of_its_table(side: Side) -> None:
+@pytest.mark.parametrize("side", TRACKS)
+def test_an_autoscaler_is_made_of_its_table(side: Track) -> None:
     """It scales the side that is stable, between `replicas` and `at_most`."""
     made = rendering(replicas=3, autoscale={"at_most": 9, "cpu": 60})
     found = made.autoscaler(side)
@@ -333,7 +337,7 @@ def test_a_drained_node_takes_one_replica_at_a_time() -> None:
             spec["selector"]["matchLabels"],
             deployment(made, side)["spec"]["template"]["metadata"]["labels"],
         )
-        for side in SIDES
+        for side in TRACKS
     )
 
 
@@ -409,7 +413,7 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
     assert item["spec"]["strategy"] == {"type": "Recreate"}
     assert item["spec"]["template"]["metadata"]["labels"].items() >= {
         ("team", "vision"),
-        (SIDE, "main"),
+        (TRACK_LABEL, "main"),
     }
     assert pod_of(item)["priorityClassName"] == "high"
     assert found["env"] == [{"name": "APP_THREADS", "value": "4"}]
@@ -553,12 +557,14 @@ def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
 
 def test_a_service_of_ones_own_can_still_lead_to_both_sides(tmp_path: Path) -> None:
     """Whatever side its manifest names."""
-    folder = edited(tmp_path, "service.yaml", spec__selector={"team": "vision", SIDE: "twin"})
+    folder = edited(
+        tmp_path, "service.yaml", spec__selector={"team": "vision", TRACK_LABEL: "twin"}
+    )
     made = rendering(folder)
     assert made.service("main", both=False)["spec"]["selector"] == {
         "team": "vision",
         **made.labels,
-        SIDE: "main",
+        TRACK_LABEL: "main",
     }
     assert made.service("main", both=True)["spec"]["selector"] == {"team": "vision", **made.labels}
 

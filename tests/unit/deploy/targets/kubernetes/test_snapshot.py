@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.records import Release
-from deploy.targets.kubernetes.snapshot import Before
-from deploy.targets.kubernetes.state import Serving
+from deploy.targets.kubernetes.snapshot import Snapshot
+from deploy.targets.kubernetes.state import TrafficSplit
 from tests.fakes.places import NAME, FakePlace
 
 
@@ -18,9 +18,9 @@ def place() -> FakePlace:
     return place
 
 
-def before(place: FakePlace) -> Before:
+def before(place: FakePlace) -> Snapshot:
     """The way back to what serves now."""
-    found = place.changes().before(Serving("main"))
+    found = place.changes().before(TrafficSplit("main"))
     assert found
     return found
 
@@ -41,13 +41,13 @@ def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) 
 def test_it_is_the_same_when_somebody_else_reads_it(place: FakePlace) -> None:
     """As JSON and back."""
     kept = before(place)
-    assert Before.from_json(kept.to_json()) == kept
+    assert Snapshot.from_json(kept.to_json()) == kept
 
 
 def test_it_leads_to_one_release(place: FakePlace, b: Release) -> None:
     """To what its pods were made to run."""
-    assert before(place).runs(place.release("a"))
-    assert not before(place).runs(b)
+    assert before(place).is_running(place.release("a"))
+    assert not before(place).is_running(b)
 
 
 def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> None:
@@ -58,6 +58,6 @@ def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> N
     place.cluster.other(
         {"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set"
     )
-    assert not before(place).runs(a)
+    assert not before(place).is_running(a)
     del place.found("Deployment")["metadata"]["managedFields"]
-    assert not before(place).runs(a)
+    assert not before(place).is_running(a)

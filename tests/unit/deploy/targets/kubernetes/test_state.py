@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from deploy.targets.kubernetes.render import RELEASE, SIDE
-from deploy.targets.kubernetes.state import WANTED, Serving, Side, Sides
+from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL
+from deploy.targets.kubernetes.state import WANTED, ClusterState, DeploymentState, TrafficSplit
 from tests.fakes.places import NAME, FakePlace
 from tests.fakes.releases import attempt
 
@@ -19,9 +19,9 @@ def place() -> FakePlace:
 
 
 @pytest.fixture
-def sides(place: FakePlace) -> Sides:
+def sides(place: FakePlace) -> ClusterState:
     """Its two sides."""
-    return Sides(place.cluster, place.rendering())
+    return ClusterState(place.cluster, place.rendering())
 
 
 def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
@@ -39,19 +39,23 @@ def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
 @pytest.mark.parametrize(
     ("selector", "annotations", "expected"),
     [
-        ({SIDE: "main"}, {SIDE: "main"}, Serving("main")),
-        ({SIDE: "twin"}, {SIDE: "twin"}, Serving("twin")),
-        ({SIDE: "twin"}, {}, Serving("twin")),
-        ({SIDE: "twin"}, {SIDE: "main"}, Serving("twin")),
-        ({SIDE: "nowhere"}, {SIDE: "twin"}, Serving("twin")),
-        ({SIDE: "nowhere"}, {}, Serving("main")),
-        ({"app": "x"}, {SIDE: "twin"}, Serving("twin", both=True)),
-        ({"app": "x"}, {SIDE: "nonsense"}, Serving("main", both=True)),
-        (None, {}, Serving("main", both=True)),
+        ({TRACK_LABEL: "main"}, {TRACK_LABEL: "main"}, TrafficSplit("main")),
+        ({TRACK_LABEL: "twin"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin")),
+        ({TRACK_LABEL: "twin"}, {}, TrafficSplit("twin")),
+        ({TRACK_LABEL: "twin"}, {TRACK_LABEL: "main"}, TrafficSplit("twin")),
+        ({TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin")),
+        ({TRACK_LABEL: "nowhere"}, {}, TrafficSplit("main")),
+        ({"app": "x"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin", both=True)),
+        ({"app": "x"}, {TRACK_LABEL: "nonsense"}, TrafficSplit("main", both=True)),
+        (None, {}, TrafficSplit("main", both=True)),
     ],
 )
 def test_requests_go_where_the_selector_leads_them(
-    place: FakePlace, sides: Sides, selector: Any, annotations: dict[str, str], expected: Serving
+    place: FakePlace,
+    sides: ClusterState,
+    selector: Any,
+    annotations: dict[str, str],
+    expected: TrafficSplit,
 ) -> None:
     """What is noted beside it says which side is stable, while it leads to both."""
     led(place, selector, annotations)
@@ -59,29 +63,32 @@ def test_requests_go_where_the_selector_leads_them(
 
 
 def test_without_a_service_the_side_that_has_replicas_is_to_serve(
-    place: FakePlace, sides: Sides
+    place: FakePlace, sides: ClusterState
 ) -> None:
     """The first one, in an empty environment."""
-    assert sides.serving() == Serving("main")
+    assert sides.serving() == TrafficSplit("main")
     place.changes().roll("twin", place.release("a"), 1)
-    assert sides.serving() == Serving("twin")
+    assert sides.serving() == TrafficSplit("twin")
 
 
 def test_sides_know_each_other() -> None:
     """And which of them get requests."""
-    assert (Serving("main").other, Serving("twin").other) == ("twin", "main")
-    assert [Serving("main").sends_to(side) for side in ("main", "twin")] == [True, False]
-    assert [Serving("main", both=True).sends_to(side) for side in ("main", "twin")] == [True, True]
+    assert (TrafficSplit("main").other_track, TrafficSplit("twin").other_track) == ("twin", "main")
+    assert [TrafficSplit("main").sends_to(side) for side in ("main", "twin")] == [True, False]
+    assert [TrafficSplit("main", both=True).sends_to(side) for side in ("main", "twin")] == [
+        True,
+        True,
+    ]
 
 
-def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: Sides) -> None:
+def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: ClusterState) -> None:
     """What it runs, how many, and by which attempt."""
-    assert sides.side("main") is None
+    assert sides.deployment("main") is None
     a = place.release("a")
     changes = place.changes()
     changes.attempt = attempt(7, a)
     changes.roll("main", a, 2)
-    side = sides.side("main")
+    side = sides.deployment("main")
     assert side
     assert (side.name, side.image, side.replicas, side.attempt) == (
         "main",
@@ -95,7 +102,7 @@ def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: Sides) -> N
     assert sides.image("twin") == ""
 
 
-def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: Sides) -> None:
+def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: ClusterState) -> None:
     """Though its Deployment still knows what it had."""
     changes = place.changes()
     changes.roll("main", a := place.release("a"), 2)
@@ -108,10 +115,12 @@ def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: Sides) ->
 def test_an_attempt_that_was_spoilt_is_none(spoilt: str | None) -> None:
     """Nobody stumbles over it."""
     notes = None if spoilt is None else {RELEASE: spoilt}
-    assert Side("main", {"metadata": {"annotations": notes}, "spec": {}}).attempt is None
+    assert DeploymentState("main", {"metadata": {"annotations": notes}, "spec": {}}).attempt is None
 
 
-def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides: Sides) -> None:
+def test_a_number_is_ours_until_somebody_else_has_a_say(
+    place: FakePlace, sides: ClusterState
+) -> None:
     """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
     place.changes().roll("main", a := place.release("a"), 2)
     assert _side(sides).replicas_are_ours
@@ -126,13 +135,13 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(place: FakePlace, sides:
     place.changes().roll("main", a, 3)
     assert not _side(sides).replicas_are_ours
     place.changes().roll("twin", a, 3)
-    twin = sides.side("twin")
+    twin = sides.deployment("twin")
     assert twin
     assert twin.item["metadata"]["annotations"][WANTED] == "2"
     assert not twin.replicas_are_ours
 
 
-def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: Sides) -> None:
+def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: ClusterState) -> None:
     """Though they may take a while."""
     place.cluster.world.lingers = 1000
     changes = place.changes()
@@ -144,13 +153,13 @@ def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: Sides) -> No
     assert len(place.cluster.objects.all("Pod")) == 3
 
 
-def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: Sides) -> None:
+def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: ClusterState) -> None:
     """Those that are ready, and no others."""
     changes = place.changes()
     changes.roll("main", place.release("a"), 2)
     assert sides.reached() == set()
     assert not sides.leads_to("main")
-    changes.around.point(Serving("main"))
+    changes.around.point(TrafficSplit("main"))
     place.cluster.step()
     assert sides.reached() == place.pods()
     assert sides.leads_to("main")
@@ -166,14 +175,14 @@ def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: Sides
     "subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]]
 )
 def test_addresses_of_something_else_are_nobodys(
-    place: FakePlace, sides: Sides, subsets: Any
+    place: FakePlace, sides: ClusterState, subsets: Any
 ) -> None:
     """Endpoints may have been written by hand."""
     place.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
     assert sides.reached() <= {""}
 
 
-def _side(sides: Sides) -> Side:
-    found = sides.side("main")
+def _side(sides: ClusterState) -> DeploymentState:
+    found = sides.deployment("main")
     assert found
     return found

@@ -10,8 +10,8 @@ import pytest
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import ClusterRefused
 from deploy.records import Release
-from deploy.targets.kubernetes.render import MANAGED_BY, SIDE, SIDES
-from deploy.targets.kubernetes.state import Serving
+from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS
+from deploy.targets.kubernetes.state import TrafficSplit
 from tests.fakes.places import MANIFESTS, NAME, FakePlace
 from tests.fakes.renderings import WHOLE
 
@@ -69,7 +69,7 @@ def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
     place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
 ) -> None:
     """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
-    for name in SIDES:
+    for name in TRACKS:
         place.changes(named=first).around.change(name)
         place.changes(named=first).roll(name, a, 1)
     place.cluster.asked.clear()
@@ -92,7 +92,7 @@ def test_what_a_person_made_under_the_same_name_is_no_other_application(place: F
         }
     )
     place.changes().around.require_own()
-    place.changes().around.point(Serving("main"))
+    place.changes().around.point(TrafficSplit("main"))
     assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
 
 
@@ -112,7 +112,7 @@ def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
 
     def made() -> list[str]:
         around = place.changes(**WHOLE).around
-        around.surround(Serving("main"))
+        around.apply(TrafficSplit("main"))
         around.change("main")
         return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
 
@@ -123,9 +123,9 @@ def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
 
 def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
     """Addresses take their time to come."""
-    place.changes(**WHOLE).around.surround(Serving("twin"))
+    place.changes(**WHOLE).around.apply(TrafficSplit("twin"))
     assert set(specs(place)) == set(AROUND)
-    assert place.found("Service")["spec"]["selector"][SIDE] == "twin"
+    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
     assert place.found("ServiceAccount")
 
 
@@ -137,32 +137,36 @@ def test_what_there_is_is_not_changed_before_the_switch(
     place.changes(**before).around.change("main")
     was = specs(place)
     around = place.changes(**after).around
-    around.surround(Serving("main"))
-    around.point(Serving("main"))
+    around.apply(TrafficSplit("main"))
+    around.point(TrafficSplit("main"))
     assert specs(place) == was
     around.change("main")
     assert set(specs(place)) == set(was)
     around.finish()
     fresh = FakePlace(strategy="blue-green")
     fresh.changes(**after).around.change("main")
-    assert around.kept() == fresh.changes(**after).around.kept()
+    assert around.snapshot() == fresh.changes(**after).around.snapshot()
 
 
 @pytest.mark.parametrize(
     ("serving", "selected"),
-    [(Serving("main"), "main"), (Serving("twin"), "twin"), (Serving("twin", both=True), None)],
+    [
+        (TrafficSplit("main"), "main"),
+        (TrafficSplit("twin"), "twin"),
+        (TrafficSplit("twin", both=True), None),
+    ],
 )
 @pytest.mark.parametrize("there", [True, False])
 def test_the_service_is_led_to_a_side_or_to_both(
-    place: FakePlace, there: bool, serving: Serving, selected: str | None
+    place: FakePlace, there: bool, serving: TrafficSplit, selected: str | None
 ) -> None:
     """Which of them is stable is noted."""
     if there:
         place.changes().around.change("main")
     place.changes().around.point(serving)
     service = place.found("Service")
-    assert service["spec"]["selector"].get(SIDE) == selected
-    assert service["metadata"]["annotations"][SIDE] == serving.side
+    assert service["spec"]["selector"].get(TRACK_LABEL) == selected
+    assert service["metadata"]["annotations"][TRACK_LABEL] == serving.track
     assert place.changes()._sides.serving() == serving
 
 
@@ -170,7 +174,7 @@ def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
     """Whatever else the settings want of it by now."""
     place.changes().around.change("main")
     written(place)
-    place.changes(service="LoadBalancer").around.point(Serving("main"))
+    place.changes(service="LoadBalancer").around.point(TrafficSplit("main"))
     assert written(place) == []
 
 
@@ -183,9 +187,13 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     """Those of before lack a label that was added, those to come one that was removed."""
     place.changes(manifests=labelled(*before)).around.change("main")
     changes = place.changes(manifests=labelled(*after))
-    changes.around.point(Serving("main", both=True))
+    changes.around.point(TrafficSplit("main", both=True))
     selector = place.found("Service")["spec"]["selector"]
-    assert (selector.get("one"), selector.get("two"), SIDE in selector) == ("yes", None, False)
+    assert (selector.get("one"), selector.get("two"), TRACK_LABEL in selector) == (
+        "yes",
+        None,
+        False,
+    )
     changes.around.change("twin")
     assert [
         label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]
@@ -204,21 +212,21 @@ def test_they_are_put_back_as_they_were(
     """Whatever was changed, made or removed."""
     place.changes(**before).around.change("main")
     around = place.changes(**after).around
-    kept = around.kept()
-    around.surround(Serving("main"))
+    kept = around.snapshot()
+    around.apply(TrafficSplit("main"))
     around.change("twin")
     around.finish()
-    assert around.kept() != kept
+    assert around.snapshot() != kept
     around.put_back(kept, "main")
-    assert around.kept() == kept
-    assert place.found("Service")["spec"]["selector"][SIDE] == "main"
+    assert around.snapshot() == kept
+    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "main"
 
 
 def test_what_is_as_it_was_is_not_written_again(place: FakePlace) -> None:
     """Admission might not have it any more."""
     changes = place.changes(**WHOLE)
     changes.around.change("main")
-    kept = changes.around.kept()
+    kept = changes.around.snapshot()
     written(place)
     place.changes(**OTHER).around.put_back(kept, "main")
     assert written(place) == []
@@ -228,16 +236,16 @@ def test_a_service_that_was_missing_is_there_afterwards(place: FakePlace) -> Non
     """Nothing serves without one."""
     changes = place.changes()
     changes.around.put_back({}, "twin")
-    assert place.found("Service")["spec"]["selector"][SIDE] == "twin"
+    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
 
 
 def test_what_led_to_both_sides_leads_to_one_again(place: FakePlace) -> None:
     """A canary that was held when the way back was noted is not held any more."""
     changes = place.changes()
-    changes.around.point(Serving("twin", both=True))
-    kept = changes.around.kept()
+    changes.around.point(TrafficSplit("twin", both=True))
+    kept = changes.around.snapshot()
     changes.around.put_back(kept, "twin")
-    assert place.changes()._sides.serving() == Serving("twin")
+    assert place.changes()._sides.serving() == TrafficSplit("twin")
 
 
 def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
@@ -249,7 +257,7 @@ def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
             "spec": {"defaultBackend": {"service": {"name": "x"}}},
         }
     )
-    kept = place.changes(host="shop.example").around.kept()
+    kept = place.changes(host="shop.example").around.snapshot()
     around = place.changes(host="shop.example").around
     around.change("main")
     assert place.found("Ingress")["spec"]["rules"]

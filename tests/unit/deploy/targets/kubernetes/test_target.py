@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import GoldenMiss
 from deploy.records import Release
 from deploy.targets.kubernetes.render import CAUSE
-from deploy.targets.kubernetes.state import Serving
+from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import AroundContract
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
@@ -252,7 +252,7 @@ def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace
 
 def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
     """Though it served well once: it has not proven itself this time, and is asked first."""
-    standby.changes().around.point(Serving("twin", both=True))
+    standby.changes().around.point(TrafficSplit("twin", both=True))
     standby.play.played.clear()
     standby.apply(standby.release("a"), trigger="rollback")
     assert [url for url, _ in standby.play.played if "/pods/" in url]
@@ -284,7 +284,7 @@ def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str,
     place.apply(place.release("a"))
     changes = place.changes()
     changes.roll("twin", b := place.release("b"), 1)
-    changes.around.point(Serving("main", both=True))
+    changes.around.point(TrafficSplit("main", both=True))
     place.apply(b, place.deployer(**after))
     assert place.answers() == {"b"}
     assert states(place.deployer(**after)) == replicas(b, "serving")

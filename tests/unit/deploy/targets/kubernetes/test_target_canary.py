@@ -29,8 +29,8 @@ def is_undone(place: FakePlace) -> None:
 def counted(place: FakePlace, failing: float) -> None:
     """Has replicas tell of ten answers a second, a share of which fails where they are of `b`."""
 
-    def metrics(entrance: Any, _path: str) -> str:
-        name = entrance.url.rpartition("/")[2].partition(":")[0]
+    def metrics(endpoint: Any, _path: str) -> str:
+        name = endpoint.url.rpartition("/")[2].partition(":")[0]
         total = 10 * place.cluster.seconds()
         failed = total * failing if name in place.pods("b") else 0
         return f'app_requests_total{{status="200"}} {total - failed}\napp_requests_total{{status="500"}} {failed}\n'
@@ -96,8 +96,8 @@ def test_a_canary_that_was_started_again_is_given_up() -> None:
     place = canary()
     b = place.release("b")
 
-    def metrics(entrance: Any, _path: str) -> str:
-        name = entrance.url.rpartition("/")[2].partition(":")[0]
+    def metrics(endpoint: Any, _path: str) -> str:
+        name = endpoint.url.rpartition("/")[2].partition(":")[0]
         if name in place.pods("b") and not Pod(place.found("Pod", name)).restarts:
             place.cluster.crash(name)
             place.cluster.step(20)

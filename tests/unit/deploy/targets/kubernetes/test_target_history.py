@@ -12,7 +12,7 @@ from deploy.errors import (
     RolloutLocked,
 )
 from deploy.records import Ending, Release
-from deploy.targets.kubernetes.render import CAUSE, RELEASE, SIDE
+from deploy.targets.kubernetes.render import CAUSE, RELEASE, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, FakePlace
 from tests.fakes.releases import attempt, rollout
@@ -101,14 +101,14 @@ def test_a_release_that_is_put_back_keeps_its_own_mark(
             assert '"id":1,' in item["metadata"]["annotations"][RELEASE]
 
 
-@pytest.mark.parametrize("spoilt", [{}, {SIDE: "nowhere"}, {SIDE: "main"}])
+@pytest.mark.parametrize("spoilt", [{}, {TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "main"}])
 def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict[str, str]) -> None:
     """What is noted beside it is not worth an outage."""
     place = FakePlace(strategy="blue-green")
     place.apply(place.release("a"))
     place.apply(place.release("b"))
     place.found("Service")["metadata"]["annotations"] = spoilt
-    with place.deployer().locked():
+    with place.deployer().lock():
         place.cluster.step()
     assert place.answers() == {"b"}
     assert place.deployer().serves(place.release("b"))
@@ -167,7 +167,7 @@ def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Rele
     place.apply(a)
     first = place.deployer()
     second = place.deployer(lock_wait=0.0)
-    with first.locked():
+    with first.lock():
         place.cluster.asked.clear()
         with pytest.raises(RolloutLocked, match=r"another deployer is at work: .* since"):
             place.apply(b, second)
@@ -184,7 +184,7 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
     place.apply(a)
     lease = place.found("Lease", f"{NAME}-deployer")
     target = place.deployer()
-    with target.locked():
+    with target.lock():
         lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
         place.cluster.objects.later(25)
         place.cluster.asked.clear()
@@ -201,16 +201,16 @@ def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
     place.apply(a)
     begun = attempt(2, b)
     target = place.deployer()
-    with target.locked():
+    with target.lock():
         target.begin(begun)
     before = target._before
     assert before
-    assert before.runs(a)
+    assert before.is_running(a)
     other = place.deployer()
-    with other.locked():
+    with other.lock():
         assert (other._before, other._begun) == (before, None)
         other.end(begun, Ending(outcome="undone", at=begun.at))
-    with target.locked():
+    with target.lock():
         assert (target._before, target._begun) == (None, None)
 
 

@@ -11,7 +11,7 @@ import pytest
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import GoldenMiss, ReleaseError, RolloutFailed, UndoFailed
 from deploy.rollout import apply as rollout
-from deploy.targets.kubernetes.snapshot import Before
+from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
@@ -67,7 +67,7 @@ def around(place: FakePlace) -> dict[str, Object]:
     return found
 
 
-def before(place: FakePlace) -> Before:
+def before(place: FakePlace) -> Snapshot:
     """All that would be put back now."""
     changes = place.changes()
     found = changes.before(changes._sides.serving())
@@ -121,7 +121,7 @@ def test_a_release_that_works_changes_all_of_it(place: FakePlace, changed: dict[
     place.apply(place.release("a"), deployer(place, changed))
     fresh = FakePlace(**place.settings)
     fresh.apply(fresh.release("a"), deployer(fresh, changed))
-    kept = [place.changes().around.kept(), fresh.changes().around.kept()]
+    kept = [place.changes().around.snapshot(), fresh.changes().around.snapshot()]
     assert kept[0] == kept[1]
     assert deployer(place, changed).serves(place.release("a"))
 
@@ -201,7 +201,7 @@ def test_to_hold_the_lease_changes_nothing(place: FakePlace) -> None:
     """Who waits for a deployer only wants to hear what came of it."""
     target = place.deployer(service="NodePort")
     place.cluster.asked.clear()
-    with target.locked():
+    with target.lock():
         pass
     written = {
         kind
@@ -228,7 +228,7 @@ def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
 
 def killed(
     strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodScript
-) -> Iterator[tuple[FakePlace, Before]]:
+) -> Iterator[tuple[FakePlace, Snapshot]]:
     """Places where a deployer was killed who released `b` with other settings, before each of its writes, and the way back."""
     for number in range(100):
         place = FakePlace(**strategy)

@@ -16,7 +16,7 @@ from tests.fakes.renderings import edited, rendering
 def refused(folder: Path) -> SettingsInvalid:
     """The error for a folder of manifests."""
     with pytest.raises(SettingsInvalid) as caught:
-        templates.read(folder)
+        templates.read_templates(folder)
     return caught.value
 
 
@@ -40,7 +40,7 @@ def line_of(file: str, text: str) -> int:
 
 def test_the_suites_own_folder_is_right() -> None:
     """One object of each kind, in the version that is spoken."""
-    found = templates.read(templates.OWN)
+    found = templates.read_templates(templates.OWN)
     assert found.keys() == templates.FILES.keys()
     assert all(item["apiVersion"] == KINDS[kind].api_version for kind, item in found.items())
 
@@ -306,7 +306,7 @@ def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: 
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "a"}, {"name": "app"}],
     )
-    assert templates.container(templates.pod(templates.read(folder)["Deployment"])) == {
+    assert templates.container(templates.pod(templates.read_templates(folder)["Deployment"])) == {
         "name": "app"
     }
 
@@ -319,7 +319,7 @@ def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
         metadata__annotations=None,
         spec__template__spec__nodeSelector=None,
     )
-    found = templates.read(folder)["Deployment"]
+    found = templates.read_templates(folder)["Deployment"]
     assert "annotations" not in found["metadata"]
     assert "nodeSelector" not in templates.pod(found)
 
@@ -332,7 +332,9 @@ def test_dates_and_words_are_text(tmp_path: Path) -> None:
         text.replace("metadata:", "metadata:\n  annotations: {since: 2026-01-01}", 1),
         encoding="utf-8",
     )
-    assert templates.read(folder)["Service"]["metadata"]["annotations"] == {"since": "2026-01-01"}
+    assert templates.read_templates(folder)["Service"]["metadata"]["annotations"] == {
+        "since": "2026-01-01"
+    }
 
 
 def test_keys_of_two_mappings_may_be_the_same(tmp_path: Path) -> None:
@@ -343,6 +345,6 @@ def test_keys_of_two_mappings_may_be_the_same(tmp_path: Path) -> None:
         "  labels:\n", "  annotations: &more {a: b, c: d}\n  labels:\n    <<: *more\n    c: e\n", 1
     )
     (folder / "service.yaml").write_text(merged, encoding="utf-8")
-    found = templates.read(folder)["Service"]["metadata"]
+    found = templates.read_templates(folder)["Service"]["metadata"]
     assert found["labels"].items() >= {("a", "b"), ("c", "e"), ("app.kubernetes.io/name", "app")}
     assert found["annotations"] == {"a": "b", "c": "d"}

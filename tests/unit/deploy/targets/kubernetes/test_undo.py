@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import ClusterForbidden, ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
 from deploy.records import Release
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.render import SIDE
+from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
@@ -189,7 +189,7 @@ def test_an_old_replica_that_was_started_again_may_come_back(
 
 def template(place: FakePlace) -> Any:
     """What the replicas that serve are made of."""
-    side = place.found("Service")["spec"]["selector"][SIDE]
+    side = place.found("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
         place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
     )
@@ -269,7 +269,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
         place.cluster.step()
         pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
     monkeypatch.setattr(place.cluster, "_controllers", ())
-    side = target._sides.side("main")
+    side = target._sides.deployment("main")
     assert side
     assert side.image == pods[0].image == pods[1].image
     assert not target._is_whole(side)

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.records import Release
 from deploy.targets.kubernetes.render import CAUSE, RELEASE
-from deploy.targets.kubernetes.state import Serving
+from deploy.targets.kubernetes.state import TrafficSplit
 from tests.fakes.places import SIZE, FakePlace, Held, side
 from tests.fakes.releases import attempt
 from tests.fakes.renderings import WHOLE
@@ -32,7 +32,7 @@ def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> N
             asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked
         )
 
-    changes.around.surround(Serving("main"))
+    changes.around.apply(TrafficSplit("main"))
     changes.roll("main", a, 2)
     changes.switch("main", a)
     changes.empty(side(changes))

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Release
-from deploy.targets.kubernetes.state import WANTED, Serving
+from deploy.targets.kubernetes.state import WANTED, TrafficSplit
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, FakePlace, side
 from tests.fakes.releases import attempt
@@ -53,7 +53,7 @@ def test_a_side_is_restored_to_what_it_was(place: FakePlace, a: Release, b: Rele
     changes = place.changes()
     changes.attempt = attempt(1, a)
     changes.roll("main", a, 2)
-    before = changes.before(Serving("main"))
+    before = changes.before(TrafficSplit("main"))
     assert before
     changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
     changed.attempt = attempt(2, b)
@@ -67,7 +67,7 @@ def test_a_side_that_is_what_it_was_is_not_written_again(place: FakePlace, a: Re
     """Admission might not have it any more; its replicas are waited for all the same."""
     changes = place.changes()
     changes.roll("main", a, 2)
-    before = changes.before(Serving("main"))
+    before = changes.before(TrafficSplit("main"))
     assert before
     place.cluster.denied.add(("patch", "Deployment"))
     place.cluster.lose(min(place.pods()))
@@ -78,10 +78,10 @@ def test_a_side_that_is_what_it_was_is_not_written_again(place: FakePlace, a: Re
 def test_where_nothing_serves_there_is_nothing_to_go_back_to(place: FakePlace, a: Release) -> None:
     """Whether there never was anything, or it was taken away."""
     changes = place.changes()
-    assert changes.before(Serving("main")) is None
+    assert changes.before(TrafficSplit("main")) is None
     changes.roll("main", a, 2)
     changes.empty(side(changes))
-    assert changes.before(Serving("main")) is None
+    assert changes.before(TrafficSplit("main")) is None
 
 
 def test_replicas_that_fail_are_no_replicas(place: FakePlace, a: Release) -> None:
@@ -125,7 +125,7 @@ def test_a_number_that_others_own_counts_for_nothing_where_none_are(
 ) -> None:
     """The side is made anew."""
     changes = place.changes()
-    changes.around.point(Serving("main"))
+    changes.around.point(TrafficSplit("main"))
     changes.roll("twin", a, 2)
     place.scale(4, TWIN)
     changes.roll("twin", b, 3)
@@ -179,10 +179,10 @@ def test_a_switch_is_not_done_while_others_get_requests(
     changes = place.changes()
     changes.roll("main", a, 2)
     changes.roll("twin", b, 1)
-    changes.around.point(Serving("main", both=True))
+    changes.around.point(TrafficSplit("main", both=True))
     place.cluster.step()
     assert not changes._reached("main", a)
-    changes.around.point(Serving("main"))
+    changes.around.point(TrafficSplit("main"))
     place.cluster.step()
     assert changes._reached("main", a)
     assert not changes._reached("main", b)
