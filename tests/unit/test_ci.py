@@ -20,8 +20,8 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # The order in which Azure's single file has them.
 IN_ORDER = ("ci", "release", "model", "promote")
 AZURE = ROOT / "azure-pipelines.yml"
-CLUSTER = ROOT / ".github" / "cluster.sh"
-KUBECONFIG = ROOT / ".github" / "kubeconfig.sh"
+CLUSTER = ROOT / "ci" / "cluster.sh"
+KUBECONFIG = ROOT / "ci" / "kubeconfig.sh"
 # Programs that write down how they were called, and answer as Docker and kind do where nothing was made yet.
 DOCKER = """case "$1" in
   ps) printf '%s' "$RUNNING" ;;
@@ -183,7 +183,7 @@ def test_clean_checkout() -> None:
 
 def _script(path: Path, folder: Path, programs: dict[str, str], **variables: str) -> tuple[str, list[str]]:
     """What a script of a checkout in that folder prints, and how it called those programs."""
-    checkout, calls = folder / "checkout" / ".github", folder / "calls"
+    checkout, calls = folder / "checkout" / "ci", folder / "calls"
     checkout.mkdir(parents=True)
     (folder / "bin").mkdir()
     shutil.copy(path, checkout)
@@ -203,7 +203,7 @@ def test_real_parts_include_a_cluster(job: str) -> None:
     azure = next(found["steps"] for jobs in _under(_loaded(AZURE), "jobs") for found in jobs if found.get("job") == job)
 
     for steps in (github, [step.get("script", "") for step in azure]):
-        assert ".github/cluster.sh" in steps[-2]
+        assert "ci/cluster.sh" in steps[-2]
         assert steps[-1] == f"./run nox -s {job}"
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes a Kubernetes cluster of one node on this machine, by kind (0.27 or later) and Docker, and prints the path of its kubeconfig:
-#   export KUBECONFIG=$(.github/cluster.sh)
+#   export KUBECONFIG=$(ci/cluster.sh)
 # Its node pulls from the registry on 127.0.0.1:5000, as releases expect. It may be run again. `kind delete cluster --name twinship` ends it.
 # Source: kind's documentation, "Local Registry".
 set -eu
