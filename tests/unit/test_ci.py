@@ -35,6 +35,10 @@ each_file = pytest.mark.parametrize(
 )
 
 
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
 def _values(content: Any, *keys: str) -> Iterator[Any]:
     """Yield everything that a document has under one of those keys, in its order."""
     if isinstance(content, dict):
@@ -74,7 +78,7 @@ def _nox_lines() -> list[str]:
 
 
 def _noxfile() -> ast.Module:
-    return ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    return ast.parse(_text(ROOT / "noxfile.py"))
 
 
 def _assigned(name: str) -> Any:
@@ -121,6 +125,41 @@ def test_sessions_exist(line: str) -> None:
     assert line.split()[3] in _sessions()
 
 
+@pytest.mark.parametrize("part", ["azure/login@", "az acr login", "ci/kubeconfig.sh)"])
+def test_the_login_of_github_exists_once(part: str) -> None:
+    """Only one file of GitHub Actions has a login, and it has it once."""
+    files = [*github.WORKFLOWS, *github.ACTIONS]
+    found = {file.parent.name: count for file in files if (count := _text(file).count(part))}
+
+    assert found == {"login": 1}
+
+
+def test_every_release_of_github_logs_in_alike() -> None:
+    """The workflows that release give the login the same inputs, between checkout and release."""
+    found = [github.load(github.workflow(name))["jobs"][name]["steps"] for name in RELEASING]
+    logins = [steps[1] for steps in found]
+
+    assert logins[0]["uses"] == "./.github/actions/login"
+    assert all(step == logins[0] for step in logins)
+
+
+@pytest.mark.parametrize("name", RELEASING)
+def test_github_without_variables_needs_no_login(name: str) -> None:
+    """A step that calls Azure runs only where a variable of the repository says so."""
+    steps = github.jobs(github.workflow(name))[name]
+    conditions = [step.get("if") for step in steps[1:4]]
+
+    assert conditions == ["vars.AZURE_CLIENT_ID != ''", "vars.AZURE_REGISTRY != ''", None]
+
+
+@pytest.mark.parametrize("action", github.ACTIONS, ids=lambda path: path.parent.name)
+def test_actions_are_kept_current(action: Path) -> None:
+    """Dependabot renews the pinned actions in the actions of this project, too."""
+    updates = github.load(ROOT / ".github" / "dependabot.yml")["updates"]
+
+    assert f"/{action.parent.relative_to(ROOT)}" in updates[0]["directories"]
+
+
 @pytest.mark.parametrize("job", ["integration", "e2e"])
 def test_real_parts_include_a_cluster(job: str) -> None:
     """A job that needs real parts starts a cluster before its Nox command."""
@@ -149,8 +188,7 @@ def test_only_releases_may_write(workflow: Path) -> None:
 @each_file
 def test_actions_are_pinned_by_commit(file: Path) -> None:
     """An action of another repository is named by a full commit; a comment gives its version."""
-    lines = file.read_text(encoding="utf-8").splitlines()
-    uses = [line.strip().removeprefix("- ") for line in lines if "uses:" in line]
+    uses = [line.strip().removeprefix("- ") for line in _text(file).splitlines() if "uses:" in line]
 
     assert uses
     assert [line for line in uses if not PINNED.match(line) and "uses: ./" not in line] == []
