@@ -23,6 +23,8 @@ SCRIPTS = ("run", "script", "inlineScript")
 # The order in which Azure's single file has the workflows.
 ORDER = ("ci", "release", "model", "promote")
 RELEASING = ("release", "model", "promote")
+# What both systems run to log in.
+LOGIN = ("az acr login", "ci/kubeconfig.sh)")
 PINNED = re.compile(r"uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+(\.\d+)*$")
 
 Steps = list[dict[str, Any]]
@@ -125,7 +127,7 @@ def test_sessions_exist(line: str) -> None:
     assert line.split()[3] in _sessions()
 
 
-@pytest.mark.parametrize("part", ["azure/login@", "az acr login", "ci/kubeconfig.sh)"])
+@pytest.mark.parametrize("part", [*LOGIN, "azure/login@"])
 def test_the_login_of_github_exists_once(part: str) -> None:
     """Only one file of GitHub Actions has a login, and it has it once."""
     files = [*github.WORKFLOWS, *github.ACTIONS]
@@ -150,6 +152,29 @@ def test_github_without_variables_needs_no_login(name: str) -> None:
     conditions = [step.get("if") for step in steps[1:4]]
 
     assert conditions == ["vars.AZURE_CLIENT_ID != ''", "vars.AZURE_REGISTRY != ''", None]
+
+
+@pytest.mark.parametrize("part", [*LOGIN, "AzureCLI@", "DownloadSecureFile@"])
+def test_the_login_of_azure_exists_once(part: str) -> None:
+    """Only one file of Azure Pipelines has a login, and it has it once."""
+    files = [azure.PIPELINE, *azure.TEMPLATES]
+    found = {file.stem: count for file in files if (count := _text(file).count(part))}
+
+    assert found == {"login": 1}
+
+
+@pytest.mark.parametrize("name", RELEASING)
+def test_azure_logs_in_as_its_parameters_say(name: str) -> None:
+    """The login stands between checkout and release; each parameter adds its own steps."""
+    job = azure.jobs()[name]
+    with_both = azure.jobs(connection="azure", kubeconfig="clusters")[name]
+    added = with_both[1 : 1 + len(with_both) - len(job)]
+
+    assert with_both == [job[0], *added, *job[1:]]
+    assert [step.get("task") for step in added] == ["AzureCLI@2", "DownloadSecureFile@1", None]
+    assert added[0]["inputs"]["azureSubscription"] == "azure"
+    assert added[1]["inputs"]["secureFile"] == "clusters"
+    assert _commands(job)[0].startswith("./run nox")
 
 
 @pytest.mark.parametrize("action", github.ACTIONS, ids=lambda path: path.parent.name)
