@@ -1,4 +1,4 @@
-"""The scripts of CI: `.ci/run`, and those of `ci/` that both systems call."""
+"""The scripts of CI: `.ci/run`, those of `ci/` that both systems call, and those of the login."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.ci import azure, github
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "ci" / "cluster.sh"
@@ -23,6 +25,10 @@ KIND = """case "$*" in
   "get nodes"*) echo twinship-control-plane ;;
   "get kubeconfig"*) echo "kind: Config" ;;
 esac"""
+
+# What `az acr login` prints.
+TOKEN = "a.registry.token"
+USER = "00000000-0000-0000-0000-000000000000"
 
 
 def _add_program(folder: Path, name: str, body: str) -> None:
@@ -39,7 +45,7 @@ def _run(
     programs: dict[str, str],
     **variables: str,
 ) -> tuple[str, list[str]]:
-    """Run a script in a checkout, and return its output and its calls of those programs."""
+    """Run a script of `ci/` in a checkout; return its output and its calls of those programs."""
     copy = folder / "checkout" / "ci" / script.name
     copy.parent.mkdir(parents=True)
     shutil.copy(script, copy)
@@ -130,3 +136,50 @@ def test_access_to_clusters_of_azure_uses_the_login_of_the_job(tmp_path: Path) -
 def test_without_a_cluster_there_is_no_kubeconfig(tmp_path: Path) -> None:
     """Where nothing names a cluster, no path is printed."""
     assert _run(KUBECONFIG, tmp_path, {}) == ("", [])
+
+
+def _log_in(script: str, folder: Path, **variables: str) -> str:
+    """Run a script of a login with an `az` that has a token, and return its output."""
+    checkout = folder / "checkout" / "ci"
+    checkout.mkdir(parents=True)
+    shutil.copy(KUBECONFIG, checkout)
+    _add_program(folder, "az", f"echo {TOKEN}")
+    environment = {
+        "PATH": f"{folder}:/usr/bin:/bin",
+        "CALLS": str(folder / "calls"),
+        **variables,
+        "AZURE_REGISTRY": "shop",
+    }
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", script],
+        cwd=checkout.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    call = "az acr login --name shop --expose-token --output tsv --query accessToken"
+    assert (folder / "calls").read_text(encoding="utf-8") == f"{call}\n"
+    return done.stdout
+
+
+def test_github_masks_the_password_of_the_registry(tmp_path: Path) -> None:
+    """The password is masked before later steps get it."""
+    step = github.jobs(github.workflow("release"))["release"][2]
+    file = tmp_path / "environment"
+    output = _log_in(step["run"], tmp_path, GITHUB_ENV=str(file), **step["env"])
+
+    assert output == f"::add-mask::{TOKEN}\n"
+    variables = f"REGISTRY_USERNAME={USER}\nREGISTRY_PASSWORD={TOKEN}\n"
+    assert file.read_text(encoding="utf-8") == variables
+
+
+def test_azure_masks_the_password_of_the_registry(tmp_path: Path) -> None:
+    """The password becomes a secret variable, which Azure Pipelines masks."""
+    task = azure.jobs(connection="azure")["release"][1]
+    output = _log_in(task["inputs"]["inlineScript"], tmp_path, **task["env"])
+
+    assert output.splitlines() == [
+        f"##vso[task.setvariable variable=REGISTRY_USERNAME]{USER}",
+        f"##vso[task.setvariable variable=REGISTRY_PASSWORD;issecret=true]{TOKEN}",
+    ]
