@@ -125,10 +125,10 @@ def test_access_to_clusters_of_azure_uses_the_login_of_the_job(tmp_path: Path) -
     output, calls = _run(KUBECONFIG, tmp_path, programs, AKS_CLUSTERS="tests/one shops/two")
 
     file = output.rstrip("\n")
-    get = "az aks get-credentials --only-show-errors"
+    get = f"az aks get-credentials --only-show-errors --file {file}"
     assert calls == [
-        f"{get} --resource-group tests --name one --file {file}",
-        f"{get} --resource-group shops --name two --file {file}",
+        f"{get} --resource-group tests --name one",
+        f"{get} --resource-group shops --name two",
         f"kubelogin convert-kubeconfig --login azurecli --kubeconfig {file}",
     ]
 
