@@ -85,7 +85,7 @@ def _mapping(value: dict[str, Any], parameters: Parameters, folder: Path) -> dic
 
 
 def _items(item: Any, parameters: Parameters, folder: Path) -> list[Any]:
-    """Return what stands in a list in place of an item: itself, a branch, or a template's steps."""
+    """Return what replaces an item of a list: itself, a branch, or the steps of a template."""
     if not isinstance(item, dict):
         return [_expand(item, parameters, folder)]
     if "template" in item:

@@ -1,6 +1,6 @@
 """The jobs of GitHub Actions, read from the workflow files.
 
-Composite actions of this project are expanded: their steps stand where a workflow uses them.
+Composite actions of this project are expanded: their steps replace the step that uses them.
 Source: GitHub's documentation, "Workflow syntax" and "Metadata syntax reference".
 """
 

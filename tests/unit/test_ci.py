@@ -165,7 +165,7 @@ def test_the_login_of_azure_exists_once(part: str) -> None:
 
 @pytest.mark.parametrize("name", RELEASING)
 def test_azure_logs_in_as_its_parameters_say(name: str) -> None:
-    """The login stands between checkout and release; each parameter adds its own steps."""
+    """The login is between checkout and release, and each parameter adds its own steps."""
     job = azure.jobs()[name]
     with_both = azure.jobs(connection="azure", kubeconfig="clusters")[name]
     added = with_both[1 : 1 + len(with_both) - len(job)]
