@@ -33,8 +33,8 @@ for node in $(kind get nodes --name "$name"); do
     echo "[host.\"http://$registry:5000\"]" |
         docker exec -i "$node" cp /dev/stdin "$hosts/hosts.toml"
 done
-network=$(docker inspect --format '{{json .NetworkSettings.Networks.kind}}' "$registry")
-if [ "$network" = null ]; then
+format='{{json .NetworkSettings.Networks.kind}}'
+if [ "$(docker inspect --format "$format" "$registry")" = null ]; then
     docker network connect kind "$registry"
 fi
 echo "$kubeconfig"
