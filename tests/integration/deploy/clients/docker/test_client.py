@@ -151,10 +151,12 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     taken: list[object] = []
-    until(
-        lambda: taken.append(engine.start_tied(spec)) or taken[-1] is not None,
-        "the name is free",  # type: ignore[func-returns-value]
-    )
+
+    def is_taken() -> bool:
+        taken.append(engine.start_tied(spec))
+        return taken[-1] is not None
+
+    until(is_taken, "the name is free")
     engine.end_tied(taken[-1])
 
 
