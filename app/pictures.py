@@ -17,8 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - its import makes the format known
 
-from app import segments
-
 if TYPE_CHECKING:
     from app.interface import Input, Preprocessing
 
@@ -34,11 +32,18 @@ _FILTERS = {
 # A JPEG may be decoded at half, quarter or eighth size; this many times the size wanted must stay, so that resizing has the last word.
 _SPARE = 2
 
+# A JPEG as programs write it has about ten scans, a picture one profile and one piece of Exif. Pillow
+# goes over all pixels for each scan, unpacks each profile, and joins each piece to all before it.
+_JPEG = b"\xff\xd8"
+_SCAN = b"\xff\xda"
+_PARTS = {b"iCCP": "colour profiles", b"Exif\x00\x00": "pieces of Exif"}
+_MOST_PARTS = 100
+
 # Pillow loads its decoders on the first use: the first request must not pay for that.
 Image.preinit()
 
-# Decoders warn of sizes below our own limit too; that limit is the one that counts.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Pillow warns of odd metadata, which may be thousands of lines a picture, and of sizes below our limit.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PictureError(ValueError):
@@ -76,10 +81,9 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
         PictureError: It is of no known format, or its head is damaged.
         TooLargeError: It has more pixels than allowed.
     """
+    _check_parts(raw)
     try:
-        picture = Image.open(io.BytesIO(segments.essential(raw)), formats=FORMATS)
-    except segments.TooManyError as error:
-        raise PictureError(f"a picture of {error}") from error
+        picture = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"more than the {most_pixels} pixels that are left for it") from error
     except UnidentifiedImageError as error:
@@ -89,6 +93,14 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
     if picture.width * picture.height > most_pixels:
         raise TooLargeError(f"{picture.width}x{picture.height} are more than the {most_pixels} pixels that are left for it")
     return picture
+
+
+def _check_parts(raw: bytes) -> None:
+    """Refuse a file of so many parts that only a decoder would be kept busy by them."""
+    marks = _PARTS | {_SCAN: "scans"} if raw.startswith(_JPEG) else _PARTS
+    for mark, what in marks.items():
+        if raw.count(mark) > _MOST_PARTS:
+            raise PictureError(f"a picture of more than {_MOST_PARTS} {what}")
 
 
 def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDArray[Any]:
@@ -114,7 +126,7 @@ def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDAr
 
 def _crop(picture: Image.Image, tensor: Input, share: float) -> Image.Image:
     wanted = _SPARE * max(tensor.width, tensor.height) / (share * min(picture.size))
-    if picture.format == "JPEG" and wanted < 1:
+    if wanted < 1:
         picture.draft(None, (int(picture.width * wanted) + 1, int(picture.height * wanted) + 1))
     side = max(1, round(share * min(picture.size)))
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
