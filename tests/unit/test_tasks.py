@@ -22,7 +22,7 @@ from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
 ROOT = Path(tasks.__file__).parent
-HEAVY = {"azure", "docker", "flask", "kubernetes", "numpy", "obstore", "onnx", "pydantic", "requests", "rich", "testcontainers"}
+HEAVY = {"azure", "docker", "kubernetes", "numpy", "obstore", "onnx", "pydantic", "requests", "rich", "starlette", "testcontainers"}
 NAMES = {
     "abort",
     "build",

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
-from app import create_app
+from app import application
+from app.service import Service
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from flask import Flask
-    from flask.testing import FlaskClient
+    from starlette.types import ASGIApp
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
@@ -103,23 +104,29 @@ def settings(whole_model: Path) -> Settings:
 
 
 @pytest.fixture
-def application(settings: Settings) -> Flask:
+def service(settings: Settings) -> Service:
+    """The whole model, loaded, with all that serves it."""
+    return application.load(settings)
+
+
+@pytest.fixture
+def app(service: Service) -> ASGIApp:
     """An application over the whole model."""
-    return create_app(settings)
+    return application.create_app(service)
 
 
 @pytest.fixture
-def client(application: Flask) -> FlaskClient:
-    """A client of the application that meets errors as a caller does."""
-    return application.test_client()
+def client(app: ASGIApp) -> TestClient:
+    """A client of the application."""
+    return TestClient(app)
 
 
 @pytest.fixture
-def score(client: FlaskClient) -> Callable[[object], Any]:
+def score(client: TestClient) -> Callable[[object], Any]:
     """Post a body to /score and return the response; what is not bytes is sent as JSON."""
 
     def post(body: object) -> Any:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return client.post("/score", data=raw, content_type="application/json")
+        return client.post("/score", content=raw, headers={"Content-Type": "application/json"})
 
     return post
