@@ -13,9 +13,11 @@ import statistics
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,8 @@ _COMMANDS = {
     "gunicorn, one sync worker": ("gunicorn", "--chdir", "/bench", "-w", "1", "-b", f"0.0.0.0:{_PLAIN_PORT}", "plain:app"),
     "Flask's development server": ("flask", "--app", "/bench/plain.py", "run", "--host", "0.0.0.0", "--port", f"{_PLAIN_PORT}"),  # noqa: S104  in a container
 }
+# What these servers need and the image does not have. All of it works as plain Python, from a zip file.
+_PACKAGES = ("blinker", "flask", "gunicorn", "itsdangerous", "jinja2", "markupsafe", "werkzeug")
 _WITHIN = 60.0
 _WARM_UP = 2
 
@@ -132,7 +136,7 @@ def _admit(door: Door, slots: Sequence[int], count: int) -> None:
 
 
 def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: int) -> None:
-    command = _COMMANDS.get(name, ())
+    command = ("env", "PYTHONPATH=/bench/packages.zip", "python", "-m", *_COMMANDS[name]) if name in _COMMANDS else ()
     unique = f"twinship-bench-{ground.label}-{port}"
     ground.engine.volume(unique, labels)
     inside = _PLAIN_PORT if command else _APP_PORT
@@ -147,7 +151,22 @@ def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: 
     )
     made = ground.engine.create(spec)
     ground.engine.put_file(made.id, "/bench/plain.py", _PLAIN.read_bytes())
+    ground.engine.put_file(made.id, "/bench/packages.zip", _packages())
     ground.engine.start(made.id)
+
+
+def _packages() -> bytes:
+    """Return a zip file of the packages of the usual servers, as they are installed here."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as packed:
+        files = [path for name in _PACKAGES for path in metadata.files(name) or []]
+        wanted = [path for path in files if path.suffix == ".py" or path.name == "METADATA"]
+        # A package without `__init__.py` is only found if its folder is an entry.
+        for folder in {path.parent for path in wanted}:
+            packed.mkdir(str(folder))
+        for path in wanted:
+            packed.write(path.locate(), str(path))
+    return target.getvalue()
 
 
 def _wait(port: int) -> None:
