@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-# The runtime reports its use to its maker from a thread of its own, unless it is told not to before it is imported. A service in
-# somebody else's network must not call out, and a second thread would not survive the fork.
+# The runtime reports its use to its maker unless this is set before it is imported. A service must not
+# call out of the network that it runs in.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime  # type: ignore[import-untyped]  # it carries no types
 
@@ -23,6 +23,8 @@ _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _TOP = 3
 # Larger batches gain little on a CPU, while the memory a session keeps grows with the largest it has seen.
 _LARGEST_BATCH = 8
+# More threads for one picture gain little, and cost memory.
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A model that is loaded, checked and warmed up; may be called from many threads and across a fork."""
+    """A model that is loaded, checked and warmed up; may be called from many threads."""
 
     bundle: Bundle
     session: onnxruntime.InferenceSession
@@ -83,10 +85,12 @@ def load(bundle: Bundle) -> Classifier:
 
 def _session(bundle: Bundle) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # One thread a call, the caller's own: requests run side by side already, and a session without a pool survives a fork.
-    options.intra_op_num_threads = 1
+    # A single request uses every core that is free. Threads that wait for work must sleep: by default they
+    # spin, which takes the cores from other requests and from other replicas.
+    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     options.inter_op_num_threads = 1
-    # Only fatal words of the runtime go to stderr: errors are raised as well, and are said there by us in one line.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Errors are raised as well, and reported in one line; only fatal ones are logged by the runtime.
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:

@@ -34,13 +34,6 @@ def test_guesses_are_three_in_order(whole_model: Path) -> None:
     assert all(0 <= percent <= 100 and round(percent, 2) == percent for percent in percents)
 
 
-def test_loading_starts_no_thread(whole_model: Path) -> None:
-    """A thread of the runtime would not survive the fork of the server."""
-    before = len(list(Path("/proc/self/task").iterdir()))
-    classifier.load(bundle.read(whole_model))
-    assert len(list(Path("/proc/self/task").iterdir())) == before
-
-
 def test_runtime_does_not_report_its_use() -> None:
     """The runtime's telemetry is switched off wherever this application runs."""
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
