@@ -46,8 +46,8 @@ def create_app(service: Service, lifespan: Lifespan | None = None) -> ASGIApp:
     app = Starlette(
         routes=routes.routes(service),
         exception_handlers={
-            RequestError: problems.refused,
-            HTTPException: problems.unserved,
+            RequestError: problems.report_refusal,
+            HTTPException: problems.report_http_error,
         },
         lifespan=lifespan,
     )

@@ -1,4 +1,4 @@
-"""Reads the body of a request: bounded in bytes and in time, alone and together with all others."""
+"""The bodies of requests, each bounded in bytes and in time, and all of them in bytes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The model as it lies in the image: a manifest and the files it lists, all of it checked before use.
+"""The model as it lies in the image: a manifest and the files that it lists, checked before use.
 
-The manifest comes from outside and is not trusted: its size is bounded, its paths stay below the directory, and every file has the
-size and the sha256 that the manifest says. Knows nothing of ONNX.
+The manifest comes from outside and is not trusted: its size is bounded, its paths stay below the
+directory, and every file has the size and the sha256 that the manifest says. Knows nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read(directory: Path) -> Bundle:
     """Read the model below a directory and check each of its files.
 
     Raises:
-        ModelError: The manifest or a file of the model is not as it should be.
+        ModelError: The manifest or a file of the model is wrong.
     """
     raw = _manifest(directory)
     try:
@@ -140,7 +140,7 @@ def _entries(node: Node) -> dict[str, Entry]:
 def _path(node: Node) -> str:
     text = node.text()
     plain = text.isprintable() and "\\" not in text and len(text) <= _LONGEST_PATH
-    # Rebuilding the path drops ".", "//" and a trailing "/": only the one spelling that stays as it is may pass.
+    # Rebuilding the path drops ".", "//" and a trailing "/". Only a path that stays equal may pass.
     if not plain or text.startswith("/") or ".." in text.split("/") or str(PurePosixPath(text)) != text or text in (".", MANIFEST):
         node.refuse("a plain relative path inside the model")
     return text
@@ -154,7 +154,8 @@ def _sha256(node: Node) -> str:
 
 
 def _nothing_else(directory: Path, entries: dict[str, Entry]) -> None:
-    # A model may name further files to load. What the manifest does not list was not checked and must not be there.
+    # A model may name further files to load. None may be there that the manifest does not list,
+    # since only listed files are checked.
     for parent, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path = Path(parent, name)

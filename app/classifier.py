@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-# The runtime reports its use to its maker unless this is set before it is imported. A service must not
-# call out of the network that it runs in.
+# The runtime reports its use to its maker unless this is set before it is imported. A service must
+# not call out of the network that it runs in.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime  # type: ignore[import-untyped]  # it carries no types
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _TOP = 3
-# Larger batches gain little on a CPU, while the memory a session keeps grows with the largest it has seen.
+# Larger batches gain little on a CPU, and a session keeps the memory of its largest.
 _LARGEST_BATCH = 8
 # More threads for one picture gain little, and cost memory.
 _MOST_THREADS = 4
@@ -68,7 +68,7 @@ def load(bundle: Bundle) -> Classifier:
     """Open the model, hold it to its interface and run it once on a blank picture.
 
     Raises:
-        ModelError: The file is no ONNX model, or takes or gives something else than the manifest says.
+        ModelError: The file is no ONNX model, or differs from what the manifest says.
     """
     classifier = Classifier(bundle, _session(bundle))
     _check_input(bundle, classifier.session)
@@ -85,12 +85,12 @@ def load(bundle: Bundle) -> Classifier:
 
 def _session(bundle: Bundle) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # A single request uses every core that is free. Threads that wait for work must sleep: by default they
-    # spin, which takes the cores from other requests and from other replicas.
+    # A single request uses every core that is free. Threads that wait for work must sleep: by
+    # default they spin, which takes the cores from other requests and from other replicas.
     options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Errors are raised as well, and reported in one line; only fatal ones are logged by the runtime.
+    # Errors are raised as well, and reported in one line. The runtime logs fatal ones only.
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:

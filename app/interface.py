@@ -1,4 +1,4 @@
-"""What a model takes and gives, as its manifest tells it. Owns the words of the manifest's ``interface``."""
+"""What a model takes and gives: the part `interface` of its manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RGB = 3
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The tensor that the model takes: pictures of one size, ``batch`` of them (None: any number)."""
+    """The tensor that a model takes: `batch` pictures of one size (None: any number)."""
 
     name: str
     dtype: str
@@ -36,7 +36,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The tensor that the model gives: a number for each class, made a probability by ``activation``."""
+    """The tensor that a model gives: a number a class, made a probability by `activation`."""
 
     name: str
     classes: int
@@ -45,7 +45,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes numbers: flattened, cropped, resized, then (x * scale - mean) / std in each channel."""
+    """How a picture becomes numbers.
+
+    It is flattened, cropped and resized; then each channel becomes (x * scale - mean) / std.
+    """
 
     colour: str
     background: tuple[int, int, int]
@@ -58,7 +61,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The whole of it; ``model`` and ``labels`` are paths of files in the bundle."""
+    """The whole interface; `model` and `labels` are paths of files in the bundle."""
 
     model: str
     labels: str
@@ -68,7 +71,7 @@ class Interface:
 
 
 def read(node: Node) -> Interface:
-    """Read the manifest's ``interface``.
+    """Read the manifest's `interface`.
 
     Raises:
         DocumentError: A key is missing, unknown or holds what this application cannot serve.
@@ -157,7 +160,7 @@ def _arithmetic(members: dict[str, Node], tensor: Input) -> tuple[float, tuple[f
 
 def _numbers(node: Node, channels: int) -> tuple[float, ...]:
     numbers = tuple(item.number() for item in node.items())
-    # A three-channel neutral value for a grey model is what a manifest with all keys spelt out holds.
+    # A manifest that has all keys may hold the neutral value of three channels for a grey model.
     if len(numbers) == _RGB and channels == 1 and len(set(numbers)) == 1:
         return numbers[:1]
     if len(numbers) != channels:

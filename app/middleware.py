@@ -1,4 +1,4 @@
-"""What is done to every answer: it names the model, is counted and logged, and no fault goes past it."""
+"""What every answer gets: the name of the model, a count, a line in the log, an end to faults."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Middleware:
                     raise
                 # What happened is for the log: its text could name paths and versions.
                 log.exception("unforeseen error")
-                await problems.unforeseen()(scope, receive, answer.send)
+                await problems.report_fault()(scope, receive, answer.send)
 
 
 class _Answer:
@@ -68,7 +68,7 @@ class _Answer:
         seconds = time.perf_counter() - self._begin
         served = "endpoint" in self._scope
         path = self._scope["path"] if served else None
-        self._service.telemetry.answered(path, self._scope["method"], status, seconds)
+        self._service.telemetry.count_answer(path, self._scope["method"], status, seconds)
         if self._service.settings.access_log:
             self._log(status, seconds)
 

@@ -1,7 +1,7 @@
 """Pictures, from the text in a request to the numbers that a model takes.
 
-Everything here reads bytes that a stranger sent: formats are few, sizes are looked at before anything is decoded, and whatever a
-decoder says against a picture is the picture's fault. Knows nothing of HTTP or ONNX.
+The bytes come from a stranger: formats are few, sizes are checked before anything is decoded, and
+an error of a decoder is the picture's fault. Knows nothing of HTTP or ONNX.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - its import makes the format known
+from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - registers the format
 
 if TYPE_CHECKING:
     from app.interface import Input, Preprocessing
@@ -29,11 +29,12 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# A JPEG may be decoded at half, quarter or eighth size; this many times the size wanted must stay, so that resizing has the last word.
+# A JPEG may be decoded at half, quarter or eighth size. It stays this many times larger than
+# wanted, so that the model's own filter does the rest.
 _SPARE = 2
 
-# A JPEG as programs write it has about ten scans, a picture one profile and one piece of Exif. Pillow
-# goes over all pixels for each scan, unpacks each profile, and joins each piece to all before it.
+# A JPEG as programs write it has about ten scans, a picture one profile and one piece of Exif.
+# Pillow goes over all pixels for each scan, unpacks each profile, and joins the pieces one by one.
 _JPEG = b"\xff\xd8"
 _SCAN = b"\xff\xda"
 _PARTS = {b"iCCP": "colour profiles", b"Exif\x00\x00": "pieces of Exif"}
@@ -42,7 +43,7 @@ _MOST_PARTS = 100
 # Pillow loads its decoders on the first use: the first request must not pay for that.
 Image.preinit()
 
-# Pillow warns of odd metadata, which may be thousands of lines a picture, and of sizes below our limit.
+# Pillow warns of odd metadata, up to thousands of lines a picture, and of sizes below our limit.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -55,7 +56,9 @@ class TooLargeError(PictureError):
 
 
 def unwrap(text: str) -> bytes:
-    """Return the bytes of a base64 text, which may be a Python bytes literal or a data URL and may hold white space.
+    """Return the bytes of a base64 text.
+
+    It may be a Python bytes literal or a data URL, and may hold white space.
 
     Raises:
         PictureError: It is not base64, or empty.
@@ -91,7 +94,8 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
     except Exception as error:  # Decoders raise whatever comes to them on damaged bytes.
         raise PictureError(f"a damaged picture: {_reason(error)}") from error
     if picture.width * picture.height > most_pixels:
-        raise TooLargeError(f"{picture.width}x{picture.height} are more than the {most_pixels} pixels that are left for it")
+        size = f"{picture.width}x{picture.height}"
+        raise TooLargeError(f"{size} are more than the {most_pixels} pixels that are left for it")
     return picture
 
 
@@ -106,15 +110,16 @@ def _check_parts(raw: bytes) -> None:
 def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDArray[Any]:
     """Decode a picture and make it what the model takes, without the batch dimension.
 
-    The order is: centre crop, flatten on the background, convert, resize, arithmetic. Cropping first saves memory and changes no
-    pixel, because flattening and conversion treat each pixel alone. The picture is used up.
+    The order is: centre crop, flatten on the background, convert, resize, arithmetic. To crop first
+    saves memory and changes no pixel, because flattening and conversion treat each pixel alone. The
+    picture is closed.
 
     Raises:
         PictureError: The picture is truncated or damaged.
     """
     try:
         square = _crop(picture, tensor, how.crop)
-        # Decoded pixels are the most memory that a request takes: none is kept for longer than it is needed.
+        # Decoded pixels are most of the memory that a request takes: none is kept without need.
         picture.close()
         flat = _converted(_flatten(square, how.background), "L" if how.colour == "L" else "RGB")
         del square

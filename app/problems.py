@@ -60,7 +60,7 @@ class Problem(JSONResponse):
         super().__init__(problem, status)
 
 
-def refused(_: Request, error: Exception) -> Problem:
+def report_refusal(_: Request, error: Exception) -> Problem:
     """Return the answer to a request that cannot be served."""
     assert isinstance(error, RequestError)  # noqa: S101 - registered for it alone
     problem = Problem(error.status, error.detail, error.field)
@@ -71,7 +71,7 @@ def refused(_: Request, error: Exception) -> Problem:
     return problem
 
 
-def unserved(_: Request, error: Exception) -> Problem:
+def report_http_error(_: Request, error: Exception) -> Problem:
     """Return the answer to a request that no path takes."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     problem = Problem(error.status_code, _DETAILS.get(error.status_code, error.detail))
@@ -79,7 +79,7 @@ def unserved(_: Request, error: Exception) -> Problem:
     return problem
 
 
-def unforeseen() -> Problem:
+def report_fault() -> Problem:
     """Return the answer to a request that met a fault of the application."""
     detail = "The request could not be served; the log of the application says why."
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)

@@ -36,7 +36,7 @@ def routes(service: Service) -> list[Route]:
 
 
 def _get(view: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
-    """Return an endpoint that runs in the event loop, since none of the views waits for anything."""
+    """Return an endpoint that runs in the event loop, as no view waits for anything."""
 
     async def endpoint(_: Request) -> Response:
         return view()
@@ -72,5 +72,5 @@ async def _score(service: Service, request: Request) -> Response:
         except (FullError, GoneError):
             detail = "Too many requests wait to be scored."
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=1) from None
-    service.telemetry.scored(len(scores.guesses), scores.milliseconds)
+    service.telemetry.count_pictures(len(scores.guesses), scores.milliseconds)
     return JSONResponse(scoring.answer(scores))

@@ -1,7 +1,6 @@
-"""Uvicorn as it runs the application: one process, one event loop, and a stop that loses no request.
+"""Uvicorn as it runs the application: one process, one event loop, a stop that loses no request.
 
-Clients that send or read slowly take no thread. How many connections they may open, and for how long,
-is the business of the proxy in front.
+Clients that send or read slowly take no thread. A limit on their connections is left to the proxy.
 """
 
 from __future__ import annotations
@@ -71,6 +70,6 @@ async def _stop(asked: asyncio.Event, service: Service, server: uvicorn.Server) 
     # Answers now close their connections. An idle one may be about to carry a request.
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LAST_REQUEST_SECONDS
-    while server.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110 - Uvicorn has no event for it
+    while server.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110 - no event
         await asyncio.sleep(_POLL_SECONDS)
     server.should_exit = True

@@ -13,12 +13,12 @@ _MOST_DIGITS = 12
 
 
 class SettingsError(ValueError):
-    """One or more variables of the environment hold what they must not; the text has one clause for each."""
+    """Variables of the environment that are out of their bounds, one clause for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one replica is told from outside; every field has a default that serves.
+    """The settings of one replica; every field has a default that serves.
 
     Attributes:
         model_dir: Directory of the published model, with `manifest.json` in it.
@@ -88,7 +88,7 @@ class Settings:
 
 
 class _Reader:
-    """Takes typed values from an environment and keeps the faults, so that all are reported at once."""
+    """A source of typed values that keeps its faults, so that all are reported at once."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -101,7 +101,7 @@ class _Reader:
         text = self._environment.get(name)
         if not text:
             return default
-        # The length is looked at first because int() refuses thousands of digits with another error.
+        # The length is checked first because int() refuses thousands of digits with another error.
         if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and least <= int(text) <= most:
             return int(text)
         self.faults.append(f"{name}: expected a whole number from {least} to {most}, found {text[:40]!r}")

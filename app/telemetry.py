@@ -60,13 +60,13 @@ class Telemetry:
         )
         model.labels(bundle.name, bundle.version, bundle.digest).set(1)
 
-    def answered(self, path: str | None, method: str, status: int, seconds: float) -> None:
-        """Count one request; what no path serves has None for it."""
+    def count_answer(self, path: str | None, method: str, status: int, seconds: float) -> None:
+        """Count one request; `path` is None if none serves it."""
         known = path or "other"
         self.requests.labels(known, method if method in _METHODS else "other", status).inc()
         self.seconds.labels(known).observe(seconds)
 
-    def scored(self, pictures: int, milliseconds: float) -> None:
+    def count_pictures(self, pictures: int, milliseconds: float) -> None:
         """Count the pictures of one request."""
         self.pictures.inc(pictures)
         self.scoring.observe(milliseconds / 1000)

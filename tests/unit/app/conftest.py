@@ -1,4 +1,4 @@
-"""What the tests of the application share: the digits model in published form, an application over it, and pictures."""
+"""What tests of the application share: the published digits model, an app over it, and pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Mutation = Callable[[dict[str, Any]], object]
 
 
 def publish(author: Path, published: Path) -> Path:
-    """Turn an author's directory into its published form: the same files, with a manifest in the place of model.toml."""
+    """Publish an author's directory: the same files, and a manifest in place of model.toml."""
     shutil.copytree(author, published, ignore=shutil.ignore_patterns("model.toml"))
     document = tomllib.loads((author / "model.toml").read_text("utf-8"))
     for tensor in (document["interface"]["input"], document["interface"]["output"]):
@@ -81,7 +81,7 @@ def alter(model_dir: Path) -> Callable[[Mutation], Path]:
 
 @pytest.fixture
 def relist(model_dir: Path, alter: Callable[[Mutation], Path]) -> Callable[[], Path]:
-    """Have the manifest list the files as they are now, so that only their content can be at fault."""
+    """List the files in the manifest as they are now, so that only their content is wrong."""
     return lambda: alter(lambda document: document.update(files=listing(model_dir)))
 
 

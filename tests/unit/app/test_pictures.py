@@ -237,7 +237,7 @@ def test_grey_model_gets_one_channel() -> None:
 
 
 def test_large_jpeg_is_decoded_small_and_comes_out_alike() -> None:
-    """Reading a photograph at a fraction of its size changes what the model sees by no more than a few levels."""
+    """To read a photograph at a fraction of its size changes its pixels by a few levels."""
     tensor = replace(TENSOR, height=32, width=32)
     how = replace(PLAIN, interpolation="bicubic", crop=0.875)
     photo = Image.radial_gradient("L").convert("RGB").resize((1600, 1200))

@@ -61,10 +61,10 @@ def test_root_says_healthy(client: TestClient) -> None:
 
 
 def test_version_tells_code_and_model(client: TestClient) -> None:
-    """What is known is told, what is not says so."""
-    told = client.get("/version").json()
-    assert (told["commit"], told["model"]["name"], told["model"]["version"]) == ("c0ffee", "digits", "1")
-    assert told["image"] == {"app": "unknown", "model": "unknown"}
+    """What is not known says so."""
+    found = client.get("/version").json()
+    assert (found["commit"], found["model"]["name"], found["model"]["version"]) == ("c0ffee", "digits", "1")
+    assert found["image"] == {"app": "unknown", "model": "unknown"}
 
 
 def test_readiness_ends_with_a_stop(service: Service, client: TestClient) -> None:
@@ -113,7 +113,7 @@ def test_encoded_body_is_a_problem(client: TestClient) -> None:
 
 
 def test_parameters_of_the_media_type_are_allowed(client: TestClient, picture: Callable[..., str]) -> None:
-    """A charset beside the media type does not matter."""
+    """A charset after the media type does not matter."""
     body = json.dumps({"input": [picture()]}).encode()
     headers = {"Content-Type": "Application/JSON; charset=utf-8"}
     assert client.post("/score", content=body, headers=headers).status_code == 200
@@ -130,7 +130,7 @@ def test_body_at_the_limit_is_read(score: Score, settings: Settings) -> None:
 
 
 def test_bodies_that_take_too_much_memory_may_come_again(settings: Settings, picture: Callable[..., str]) -> None:
-    """Where other bodies fill the room, the client learns when to try again; the room of its own is free at once."""
+    """Where other bodies fill the room, the client learns when to try again."""
     service = application.load(replace(settings, max_held_bytes=100_000))
     client = TestClient(application.create_app(service))
     headers = {"Content-Type": "application/json"}

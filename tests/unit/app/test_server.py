@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "tests" / "models" / "digits"
 PATIENCE = 30
 BODY = (DIGITS / "golden" / "three.json").read_bytes()
-SCORE = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+SCORE = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY)
 READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -166,7 +167,7 @@ def test_stop_finishes_the_request_in_flight(whole_model: Path, tmp_path: Path) 
 
 
 def test_stop_answers_the_next_request_of_every_kept_connection(whole_model: Path, tmp_path: Path) -> None:
-    """None that is kept is dropped, since its client may be sending already; it is closed by the answer."""
+    """No kept connection is dropped, as its client may be sending; the answer closes it."""
     with Server(whole_model, tmp_path) as server, server.connect() as first, server.connect() as second:
         for kept in (first, second):
             kept.sendall(READY)
@@ -181,7 +182,7 @@ def test_stop_answers_the_next_request_of_every_kept_connection(whole_model: Pat
 
 
 def test_draining_replica_is_not_ready_and_still_accepts(whole_model: Path, tmp_path: Path) -> None:
-    """For as long as the settings say, a new connection learns that the replica is not ready, and gets its score."""
+    """For as long as the settings say, a new connection learns of the stop and gets its score."""
     with Server(whole_model, tmp_path, APP_DRAIN_SECONDS="2") as server:
         assert b" 200 " in server.ask(READY)
         begin = time.monotonic()
@@ -237,7 +238,7 @@ def test_clients_that_take_no_answers_keep_nobody_waiting(whole_model: Path, tmp
 
 
 def test_clients_that_break_off_take_no_places(whole_model: Path, tmp_path: Path, picture: Callable[..., str]) -> None:
-    """Where all that wait to be scored have gone, one that asks is scored in their place."""
+    """Where all that wait to be scored have gone, another is scored in their place."""
     large = json.dumps({"input": [picture((4900, 4900))]}).encode()
     ask = SCORE.replace(b"%d" % len(BODY), b"%d" % len(large)) + large
     with Server(whole_model, tmp_path, APP_SLOTS="1", APP_MAX_WAITING="2") as server:
@@ -261,8 +262,7 @@ def test_server_outlives_a_lack_of_files(whole_model: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n"])
 def test_damaged_chunks_are_no_server_error(whole_model: Path, tmp_path: Path, chunks: bytes) -> None:
     """A chunked body that breaks its own rules is the client's fault."""
-    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     with Server(whole_model, tmp_path, APP_READ_SECONDS="1") as server, server.connect() as connection:
-        connection.sendall(head + chunks)
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
         assert answer(connection).startswith(b"HTTP/1.1 4")
         assert b" 200 " in server.ask(READY)

@@ -51,7 +51,7 @@ async def has_begun(gate: Gate) -> None:
 
 
 def test_only_so_many_wait(gate: Gate) -> None:
-    """Work that finds no place is refused at once; the work that waits is done, and its place is free again."""
+    """Work that finds no place is refused at once; the place of finished work is free again."""
 
     async def story() -> None:
         workers = Workers(threads=1, places=1)
