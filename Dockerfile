@@ -47,7 +47,7 @@ WORKDIR /srv
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 USER 10001:10001
-CMD ["gunicorn", "--config", "app/gunicorn.conf.py"]
+CMD ["python", "-m", "app"]
 COPY --from=dependencies /opt/venv /opt/venv
 # The model is joined in here: below the code, so that new code leaves the model's bytes where they are.
 LABEL twinship.model=here

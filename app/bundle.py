@@ -1,7 +1,7 @@
-"""The model as it lies in the image: a manifest and the files it lists, all of it checked before use.
+"""The model as it lies in the image: a manifest and the files that it lists, checked before use.
 
-The manifest comes from outside and is not trusted: its size is bounded, its paths stay below the directory, and every file has the
-size and the sha256 that the manifest says. Knows nothing of ONNX.
+The manifest comes from outside and is not trusted: its size is bounded, its paths stay below the
+directory, and every file has the size and the sha256 that the manifest says. Knows nothing of ONNX.
 """
 
 from __future__ import annotations
@@ -69,11 +69,13 @@ def read(directory: Path) -> Bundle:
     """Read the model below a directory and check each of its files.
 
     Raises:
-        ModelError: The manifest or a file of the model is not as it should be.
+        ModelError: The manifest or a file of the model is wrong.
     """
     raw = _manifest(directory)
     try:
-        members = parse(raw).exactly({"schema", "name", "version", "format", "files", "interface"}, {"golden", "metadata"})
+        members = parse(raw).exactly(
+            {"schema", "name", "version", "format", "files", "interface"}, {"golden", "metadata"}
+        )
         members["schema"].whole(1, 1)
         members["format"].choice("onnx")
         name, version = members["name"].text(), members["version"].text()
@@ -83,7 +85,9 @@ def read(directory: Path) -> Bundle:
             if path not in entries:
                 members["interface"].members()[key].refuse("a path in files")
     except DocumentError as error:
-        raise ModelError(f"{directory / MANIFEST}: {error.at or 'document'}", error.expected, error.found) from error
+        raise ModelError(
+            f"{directory / MANIFEST}: {error.at or 'document'}", error.expected, error.found
+        ) from error
     _nothing_else(directory, entries)
     for entry in entries.values():
         _check(directory, entry)
@@ -119,7 +123,11 @@ def _regular(path: Path) -> int:
     except OSError as error:
         raise ModelError(str(path), "a file", error.strerror or str(error)) from error
     if not stat.S_ISREG(status.st_mode):
-        raise ModelError(str(path), "a regular file", "a link" if stat.S_ISLNK(status.st_mode) else "something else")
+        raise ModelError(
+            str(path),
+            "a regular file",
+            "a link" if stat.S_ISLNK(status.st_mode) else "something else",
+        )
     return status.st_size
 
 
@@ -140,8 +148,14 @@ def _entries(node: Node) -> dict[str, Entry]:
 def _path(node: Node) -> str:
     text = node.text()
     plain = text.isprintable() and "\\" not in text and len(text) <= _LONGEST_PATH
-    # Rebuilding the path drops ".", "//" and a trailing "/": only the one spelling that stays as it is may pass.
-    if not plain or text.startswith("/") or ".." in text.split("/") or str(PurePosixPath(text)) != text or text in (".", MANIFEST):
+    # Rebuilding the path drops ".", "//" and a trailing "/". Only a path that stays equal may pass.
+    if (
+        not plain
+        or text.startswith("/")
+        or ".." in text.split("/")
+        or str(PurePosixPath(text)) != text
+        or text in (".", MANIFEST)
+    ):
         node.refuse("a plain relative path inside the model")
     return text
 
@@ -154,7 +168,8 @@ def _sha256(node: Node) -> str:
 
 
 def _nothing_else(directory: Path, entries: dict[str, Entry]) -> None:
-    # A model may name further files to load. What the manifest does not list was not checked and must not be there.
+    # A model may name further files to load. None may be there that the manifest does not list,
+    # since only listed files are checked.
     for parent, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path = Path(parent, name)
@@ -181,7 +196,9 @@ def _check(directory: Path, entry: Entry) -> None:
 
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
     if path.stat().st_size > _LABELS_BYTES:
-        raise ModelError(str(path), f"at most {_LABELS_BYTES} bytes", f"{path.stat().st_size} bytes")
+        raise ModelError(
+            str(path), f"at most {_LABELS_BYTES} bytes", f"{path.stat().st_size} bytes"
+        )
     try:
         labels = tuple(_content(path).decode("utf-8").splitlines())
     except UnicodeDecodeError as error:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-# The runtime reports its use to its maker from a thread of its own, unless it is told not to before it is imported. A service in
-# somebody else's network must not call out, and a second thread would not survive the fork.
+# The runtime reports its use to its maker unless this is set before it is imported. A service must
+# not call out of the network that it runs in.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime  # type: ignore[import-untyped]  # it carries no types
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _TOP = 3
-# Larger batches gain little on a CPU, while the memory a session keeps grows with the largest it has seen.
+# Larger batches gain little on a CPU, and a session keeps the memory of its largest.
 _LARGEST_BATCH = 8
+# More threads for one picture gain little, and cost memory.
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Guess:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A model that is loaded, checked and warmed up; may be called from many threads and across a fork."""
+    """A model that is loaded, checked and warmed up; may be called from many threads."""
 
     bundle: Bundle
     session: onnxruntime.InferenceSession
@@ -43,7 +45,10 @@ class Classifier:
     def classify(self, pictures: list[npt.NDArray[Any]]) -> list[list[Guess]]:
         """Return the best three guesses for each prepared picture, the likeliest first."""
         size = self.bundle.interface.input.batch or _LARGEST_BATCH
-        batches = (np.ascontiguousarray(np.stack(pictures[at : at + size])) for at in range(0, len(pictures), size))
+        batches = (
+            np.ascontiguousarray(np.stack(pictures[at : at + size]))
+            for at in range(0, len(pictures), size)
+        )
         return [self._best(row) for batch in batches for row in self._run(batch)]
 
     def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -59,14 +64,16 @@ class Classifier:
 
     def _best(self, row: npt.NDArray[np.float32]) -> list[Guess]:
         order = np.argsort(-row, kind="stable")[:_TOP]
-        return [Guess(self.bundle.labels[index], round(100 * float(row[index]), 2)) for index in order]
+        return [
+            Guess(self.bundle.labels[index], round(100 * float(row[index]), 2)) for index in order
+        ]
 
 
 def load(bundle: Bundle) -> Classifier:
     """Open the model, hold it to its interface and run it once on a blank picture.
 
     Raises:
-        ModelError: The file is no ONNX model, or takes or gives something else than the manifest says.
+        ModelError: The file is no ONNX model, or differs from what the manifest says.
     """
     classifier = Classifier(bundle, _session(bundle))
     _check_input(bundle, classifier.session)
@@ -83,14 +90,18 @@ def load(bundle: Bundle) -> Classifier:
 
 def _session(bundle: Bundle) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # One thread a call, the caller's own: requests run side by side already, and a session without a pool survives a fork.
-    options.intra_op_num_threads = 1
+    # A single request uses every core that is free. Threads that wait for work must sleep: by
+    # default they spin, which takes the cores from other requests and from other replicas.
+    options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     options.inter_op_num_threads = 1
-    # Only fatal words of the runtime go to stderr: errors are raised as well, and are said there by us in one line.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Errors are raised as well, and reported in one line. The runtime logs fatal ones only.
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:
-        return onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            bundle.model, options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # The runtime's own errors have no common base but Exception.
         raise ModelError(str(bundle.model), "an ONNX model", _line(error)) from error
 
@@ -99,8 +110,15 @@ def _check_input(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
     tensor: Input = bundle.interface.input
     names = [actual.name for actual in session.get_inputs()]
     if names != [tensor.name]:
-        raise ModelError(f"{bundle.model}: inputs", f"only {tensor.name}", ", ".join(names) or "none")
-    _check_tensor(f"{bundle.model}: input {tensor.name}", _TYPES[tensor.dtype], tensor.shape, session.get_inputs()[0])
+        raise ModelError(
+            f"{bundle.model}: inputs", f"only {tensor.name}", ", ".join(names) or "none"
+        )
+    _check_tensor(
+        f"{bundle.model}: input {tensor.name}",
+        _TYPES[tensor.dtype],
+        tensor.shape,
+        session.get_inputs()[0],
+    )
 
 
 def _check_output(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
@@ -109,14 +127,22 @@ def _check_output(bundle: Bundle, session: onnxruntime.InferenceSession) -> None
     if tensor.name not in outputs:
         raise ModelError(f"{bundle.model}: outputs", tensor.name, ", ".join(outputs) or "none")
     shape = (bundle.interface.input.batch, tensor.classes)
-    _check_tensor(f"{bundle.model}: output {tensor.name}", _TYPES["float32"], shape, outputs[tensor.name])
+    _check_tensor(
+        f"{bundle.model}: output {tensor.name}", _TYPES["float32"], shape, outputs[tensor.name]
+    )
 
 
-def _check_tensor(what: str, kind: str, shape: tuple[int | None, ...], actual: onnxruntime.NodeArg) -> None:
+def _check_tensor(
+    what: str, kind: str, shape: tuple[int | None, ...], actual: onnxruntime.NodeArg
+) -> None:
     if actual.type != kind:
         raise ModelError(what, kind, actual.type)
     # A dimension that the model leaves open is a name or None there, and takes any size.
-    fixed = [(said, real) for said, real in zip(shape, actual.shape, strict=False) if isinstance(real, int)]
+    fixed = [
+        (said, real)
+        for said, real in zip(shape, actual.shape, strict=False)
+        if isinstance(real, int)
+    ]
     if len(shape) != len(actual.shape) or any(said != real for said, real in fixed):
         raise ModelError(what, f"shape {list(shape)}", f"shape {actual.shape}")
 

@@ -1,17 +1,18 @@
-"""Reads JSON that a stranger wrote: strictly, and with the path of whatever is wrong.
+"""JSON from outside, read strictly, with the path of each value that is wrong.
 
-Both the manifest of a model and the body of a request go through here. Imports nothing of this package.
+The manifest of a model and the body of a request are read here. Imports nothing of this package.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import NoReturn
 
 _SHOWN = 60
-# In memory a value takes tens of times what it takes as text; what is read here has few, and some of them long. Between any two
-# stands a comma, or one is inside the other, which the interpreter's stack bounds.
+# In memory a value takes tens of times what it takes as text. Between any two values is a comma,
+# or one is inside the other, which the interpreter's stack bounds.
 _MOST_VALUES = 100_000
 
 
@@ -19,7 +20,7 @@ class DocumentError(ValueError):
     """A document does not hold what is asked of it.
 
     Attributes:
-        at: Path of the value in the document, such as ``input/1``; empty for the document itself.
+        at: Path of the value in the document, such as `input/1`; empty for the document itself.
         expected: What should stand there.
         found: What stands there instead, shortened.
     """
@@ -40,7 +41,7 @@ class Node:
 
     def refuse(self, expected: str, found: str | None = None) -> NoReturn:
         """Raise the DocumentError that says what was expected here."""
-        raise DocumentError(self.at, expected, shown(self.value) if found is None else found)
+        raise DocumentError(self.at, expected, describe(self.value) if found is None else found)
 
     def child(self, key: str | int, value: object) -> Node:
         """Give a value below this one its path."""
@@ -53,7 +54,7 @@ class Node:
         return {key: self.child(key, value) for key, value in self.value.items()}
 
     def exactly(self, required: set[str], optional: set[str] | None = None) -> dict[str, Node]:
-        """Return the members of an object that has all required keys and none beyond the optional ones."""
+        """Return the members of an object that has all required keys, and no unknown one."""
         members = self.members()
         for key in sorted(required - members.keys()):
             self.child(key, None).refuse("a value", "nothing")
@@ -95,7 +96,7 @@ class Node:
             self.refuse("a number that fits a float")
 
 
-def shown(value: object) -> str:
+def describe(value: object) -> str:
     """Describe a value in a few words for an error: short, in one line, in ASCII."""
     if value is None:
         return "null"
@@ -113,21 +114,26 @@ def shown(value: object) -> str:
 def parse(raw: bytes | str, at: str = "") -> Node:
     """Parse JSON (RFC 8259), refusing what parsers disagree on.
 
-    Refused beyond bad syntax: text that is not UTF-8, a key that occurs twice in an object, NaN and the infinities, numbers of
-    thousands of digits, nesting deeper than the interpreter's stack, a hundred thousand values (or as many commas in texts).
+    Refused beyond bad syntax: text that is not UTF-8, a key that occurs twice in an object, NaN and
+    the infinities, numbers of thousands of digits, nesting deeper than the interpreter's stack, a
+    hundred thousand values (or as many commas in texts).
 
     Raises:
-        DocumentError: The text is refused; ``at`` is the path given.
+        DocumentError: The text is refused; `at` is the path given.
     """
     try:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
-        if _many(text):
-            raise _RefusedError(f"more than {_MOST_VALUES} values")  # noqa: TRY301 - as the parser's hooks refuse
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        if _has_many_values(text):
+            raise _RefusedError(f"more than {_MOST_VALUES} values")  # noqa: TRY301 - like the hooks
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except UnicodeDecodeError as error:
         raise DocumentError(at, "UTF-8", f"another byte at {error.start}") from error
     except json.JSONDecodeError as error:
-        raise DocumentError(at, "JSON", f"a fault at line {error.lineno} column {error.colno}: {error.msg}") from error
+        raise DocumentError(
+            at, "JSON", f"a fault at line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
     except RecursionError as error:
         raise DocumentError(at, "JSON", "deep nesting") from error
     except _RefusedError as error:
@@ -137,8 +143,8 @@ def parse(raw: bytes | str, at: str = "") -> Node:
     return Node(value, at)
 
 
-def _many(text: str) -> bool:
-    # Looking for the next comma is several times faster than counting where there are few in megabytes.
+def _has_many_values(text: str) -> bool:
+    # To look for the next comma is several times faster than to count a few in megabytes.
     at = -1
     for _ in range(_MOST_VALUES + 1):
         at = text.find(",", at + 1)
@@ -155,9 +161,9 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) == len(pairs):
         return members
-    seen: set[str] = set()
-    twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add() is called for its effect
-    raise _RefusedError(f"the key {shown(twice)} twice")
+    count = Counter(key for key, _ in pairs)
+    twice = next(key for key in count if count[key] > 1)
+    raise _RefusedError(f"the key {describe(twice)} twice")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""What a model takes and gives, as its manifest tells it. Owns the words of the manifest's ``interface``."""
+"""What a model takes and gives: the part `interface` of its manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RGB = 3
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The tensor that the model takes: pictures of one size, ``batch`` of them (None: any number)."""
+    """The tensor that a model takes: `batch` pictures of one size (None: any number)."""
 
     name: str
     dtype: str
@@ -36,7 +36,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """The tensor that the model gives: a number for each class, made a probability by ``activation``."""
+    """The tensor that a model gives: a number a class, made a probability by `activation`."""
 
     name: str
     classes: int
@@ -45,7 +45,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes numbers: flattened, cropped, resized, then (x * scale - mean) / std in each channel."""
+    """How a picture becomes numbers.
+
+    It is flattened, cropped and resized; then each channel becomes (x * scale - mean) / std.
+    """
 
     colour: str
     background: tuple[int, int, int]
@@ -58,7 +61,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The whole of it; ``model`` and ``labels`` are paths of files in the bundle."""
+    """The whole interface; `model` and `labels` are paths of files in the bundle."""
 
     model: str
     labels: str
@@ -68,7 +71,7 @@ class Interface:
 
 
 def read(node: Node) -> Interface:
-    """Read the manifest's ``interface``.
+    """Read the manifest's `interface`.
 
     Raises:
         DocumentError: A key is missing, unknown or holds what this application cannot serve.
@@ -77,7 +80,13 @@ def read(node: Node) -> Interface:
     members["task"].choice("image-classification")
     tensor = _input(members["input"])
     preprocessing = _preprocessing(members["preprocessing"], tensor)
-    return Interface(members["model"].text(), members["labels"].text(), tensor, _output(members["output"]), preprocessing)
+    return Interface(
+        members["model"].text(),
+        members["labels"].text(),
+        tensor,
+        _output(members["output"]),
+        preprocessing,
+    )
 
 
 def _input(node: Node) -> Input:
@@ -113,11 +122,17 @@ def _output(node: Node) -> Output:
     if len(shape) != len(("pictures", "classes")):
         members["shape"].refuse("two dimensions, pictures and classes")
     _batch(shape[0])
-    return Output(members["name"].text(), shape[1].whole(1, _MOST_CLASSES), members["activation"].choice("none", "softmax"))
+    return Output(
+        members["name"].text(),
+        shape[1].whole(1, _MOST_CLASSES),
+        members["activation"].choice("none", "softmax"),
+    )
 
 
 def _preprocessing(node: Node, tensor: Input) -> Preprocessing:
-    members = node.exactly({"color", "background", "crop", "interpolation"}, {"scale", "mean", "std"})
+    members = node.exactly(
+        {"color", "background", "crop", "interpolation"}, {"scale", "mean", "std"}
+    )
     colour = members["color"].choice(*_COLOURS)
     if _COLOURS[colour] != tensor.channels:
         members["color"].refuse(f"a colour of as many channels as the input, {tensor.channels}")
@@ -143,10 +158,18 @@ def _background(node: Node) -> tuple[int, int, int]:
     return (levels[0], levels[1], levels[2])
 
 
-def _arithmetic(members: dict[str, Node], tensor: Input) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+def _arithmetic(
+    members: dict[str, Node], tensor: Input
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     scale = members["scale"].number() if "scale" in members else 1.0
-    mean = _numbers(members["mean"], tensor.channels) if "mean" in members else (0.0,) * tensor.channels
-    std = _numbers(members["std"], tensor.channels) if "std" in members else (1.0,) * tensor.channels
+    mean = (
+        _numbers(members["mean"], tensor.channels)
+        if "mean" in members
+        else (0.0,) * tensor.channels
+    )
+    std = (
+        _numbers(members["std"], tensor.channels) if "std" in members else (1.0,) * tensor.channels
+    )
     if 0.0 in std:
         members["std"].refuse("numbers other than 0")
     if tensor.dtype == "uint8" and (scale != 1.0 or any(mean) or set(std) != {1.0}):
@@ -157,7 +180,7 @@ def _arithmetic(members: dict[str, Node], tensor: Input) -> tuple[float, tuple[f
 
 def _numbers(node: Node, channels: int) -> tuple[float, ...]:
     numbers = tuple(item.number() for item in node.items())
-    # A three-channel neutral value for a grey model is what a manifest with all keys spelt out holds.
+    # A manifest that has all keys may hold the neutral value of three channels for a grey model.
     if len(numbers) == _RGB and channels == 1 and len(set(numbers)) == 1:
         return numbers[:1]
     if len(numbers) != channels:

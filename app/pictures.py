@@ -1,7 +1,7 @@
 """Pictures, from the text in a request to the numbers that a model takes.
 
-Everything here reads bytes that a stranger sent: formats are few, sizes are looked at before anything is decoded, and whatever a
-decoder says against a picture is the picture's fault. Knows nothing of HTTP or ONNX.
+The bytes come from a stranger: formats are few, sizes are checked before anything is decoded, and
+an error of a decoder is the picture's fault. Knows nothing of HTTP or ONNX.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - its import makes the format known
-
-from app import segments
+from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - registers the format
 
 if TYPE_CHECKING:
     from app.interface import Input, Preprocessing
@@ -31,14 +29,22 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# A JPEG may be decoded at half, quarter or eighth size; this many times the size wanted must stay, so that resizing has the last word.
+# A JPEG may be decoded at half, quarter or eighth size. It stays this many times larger than
+# wanted, so that the model's own filter does the rest.
 _SPARE = 2
+
+# A JPEG as programs write it has about ten scans, a picture one profile and one piece of Exif.
+# Pillow goes over all pixels for each scan, unpacks each profile, and joins the pieces one by one.
+_JPEG = b"\xff\xd8"
+_SCAN = b"\xff\xda"
+_PARTS = {b"iCCP": "colour profiles", b"Exif\x00\x00": "pieces of Exif"}
+_MOST_PARTS = 100
 
 # Pillow loads its decoders on the first use: the first request must not pay for that.
 Image.preinit()
 
-# Decoders warn of sizes below our own limit too; that limit is the one that counts.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Pillow warns of odd metadata, up to thousands of lines a picture, and of sizes below our limit.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class PictureError(ValueError):
@@ -50,7 +56,9 @@ class TooLargeError(PictureError):
 
 
 def unwrap(text: str) -> bytes:
-    """Return the bytes of a base64 text, which may be a Python bytes literal or a data URL and may hold white space.
+    """Return the bytes of a base64 text.
+
+    It may be a Python bytes literal or a data URL, and may hold white space.
 
     Raises:
         PictureError: It is not base64, or empty.
@@ -76,10 +84,9 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
         PictureError: It is of no known format, or its head is damaged.
         TooLargeError: It has more pixels than allowed.
     """
+    _check_parts(raw)
     try:
-        picture = Image.open(io.BytesIO(segments.essential(raw)), formats=FORMATS)
-    except segments.TooManyError as error:
-        raise PictureError(f"a picture of {error}") from error
+        picture = Image.open(io.BytesIO(raw), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"more than the {most_pixels} pixels that are left for it") from error
     except UnidentifiedImageError as error:
@@ -87,22 +94,32 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
     except Exception as error:  # Decoders raise whatever comes to them on damaged bytes.
         raise PictureError(f"a damaged picture: {_reason(error)}") from error
     if picture.width * picture.height > most_pixels:
-        raise TooLargeError(f"{picture.width}x{picture.height} are more than the {most_pixels} pixels that are left for it")
+        size = f"{picture.width}x{picture.height}"
+        raise TooLargeError(f"{size} are more than the {most_pixels} pixels that are left for it")
     return picture
+
+
+def _check_parts(raw: bytes) -> None:
+    """Refuse a file of so many parts that only a decoder would be kept busy by them."""
+    marks = _PARTS | {_SCAN: "scans"} if raw.startswith(_JPEG) else _PARTS
+    for mark, what in marks.items():
+        if raw.count(mark) > _MOST_PARTS:
+            raise PictureError(f"a picture of more than {_MOST_PARTS} {what}")
 
 
 def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDArray[Any]:
     """Decode a picture and make it what the model takes, without the batch dimension.
 
-    The order is: centre crop, flatten on the background, convert, resize, arithmetic. Cropping first saves memory and changes no
-    pixel, because flattening and conversion treat each pixel alone. The picture is used up.
+    The order is: centre crop, flatten on the background, convert, resize, arithmetic. To crop first
+    saves memory and changes no pixel, because flattening and conversion treat each pixel alone. The
+    picture is closed.
 
     Raises:
         PictureError: The picture is truncated or damaged.
     """
     try:
         square = _crop(picture, tensor, how.crop)
-        # Decoded pixels are the most memory that a request takes: none is kept for longer than it is needed.
+        # Decoded pixels are most of the memory that a request takes: none is kept without need.
         picture.close()
         flat = _converted(_flatten(square, how.background), "L" if how.colour == "L" else "RGB")
         del square
@@ -114,7 +131,7 @@ def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDAr
 
 def _crop(picture: Image.Image, tensor: Input, share: float) -> Image.Image:
     wanted = _SPARE * max(tensor.width, tensor.height) / (share * min(picture.size))
-    if picture.format == "JPEG" and wanted < 1:
+    if wanted < 1:
         picture.draft(None, (int(picture.width * wanted) + 1, int(picture.height * wanted) + 1))
     side = max(1, round(share * min(picture.size)))
     left, top = (picture.width - side) // 2, (picture.height - side) // 2

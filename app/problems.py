@@ -1,15 +1,13 @@
-"""Errors as answers: every one is an ``application/problem+json`` document (RFC 9457)."""
+"""Errors as answers: each is an `application/problem+json` document (RFC 9457)."""
 
 from __future__ import annotations
 
-import json
-import logging
 from http import HTTPStatus
+from typing import Any
 
-from flask import Flask, Response
-from werkzeug.exceptions import HTTPException
-
-_log = logging.getLogger("app")
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
 _DETAILS = {
     404: "Nothing is served at this path; /openapi.json lists what is.",
@@ -22,52 +20,66 @@ class RequestError(Exception):
 
     Attributes:
         status: HTTP status of the answer.
-        detail: What is wrong, in a sentence for the caller.
-        field: Path of the wrong value in the body, such as ``input/1``; None where the body is not at fault.
-        retry_after: Seconds after which the same request may be served; None where it would fare no better.
+        detail: What is wrong, in a sentence for the client.
+        field: Path of the wrong value in the body, such as `input/1`; None where the body is not
+            at fault.
+        retry_after: Seconds after which the same request may be served; None where it would fare
+            no better.
+        unread: Whether the body was not read to its end, so that no request can follow it on the
+            same connection.
     """
 
-    def __init__(self, status: HTTPStatus, detail: str, field: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        field: str | None = None,
+        *,
+        retry_after: int | None = None,
+        unread: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.field = field
         self.retry_after = retry_after
+        self.unread = unread
 
 
-def answer(status: int, detail: str, field: str | None = None) -> Response:
-    """Make the answer that reports one problem."""
-    phrase = HTTPStatus(status).phrase
-    problem: dict[str, object] = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
-    if field is not None:
-        problem["field"] = field
-    return Response(json.dumps(problem) + "\n", status, content_type="application/problem+json")
+class Problem(JSONResponse):
+    """The answer that reports one problem."""
+
+    media_type = "application/problem+json"
+
+    def __init__(self, status: int, detail: str, field: str | None = None) -> None:
+        phrase = HTTPStatus(status).phrase
+        problem: dict[str, Any] = {"type": "about:blank", "title": phrase}
+        problem |= {"status": status, "detail": detail}
+        if field is not None:
+            problem["field"] = field
+        super().__init__(problem, status)
 
 
-def register(app: Flask) -> None:
-    """Have every error of the application answered as a problem."""
-    app.register_error_handler(RequestError, _refused)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(Exception, _unforeseen)
-
-
-def _refused(error: RequestError) -> Response:
-    response = answer(error.status, error.detail, error.field)
+def report_refusal(_: Request, error: Exception) -> Problem:
+    """Return the answer to a request that cannot be served."""
+    assert isinstance(error, RequestError)  # noqa: S101 - registered for it alone
+    problem = Problem(error.status, error.detail, error.field)
     if error.retry_after is not None:
-        response.headers["Retry-After"] = str(error.retry_after)
-    return response
+        problem.headers["Retry-After"] = str(error.retry_after)
+    if error.unread:
+        problem.headers["Connection"] = "close"
+    return problem
 
 
-def _http(error: HTTPException) -> Response:
-    status = error.code or 500
-    response = answer(status, _DETAILS.get(status) or error.description or HTTPStatus(status).phrase)
-    for name, value in error.get_headers():
-        if name.lower() != "content-type":
-            response.headers[name] = value
-    return response
+def report_http_error(_: Request, error: Exception) -> Problem:
+    """Return the answer to a request that no path takes."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    problem = Problem(error.status_code, _DETAILS.get(error.status_code, error.detail))
+    problem.headers.update(error.headers or {})
+    return problem
 
 
-def _unforeseen(error: Exception) -> Response:
-    # What happened is for the log only: its text could tell a caller of paths and versions.
-    _log.error("unforeseen error", exc_info=error)
-    return answer(500, "The request could not be served; the log of the application says why.")
+def report_fault() -> Problem:
+    """Return the answer to a request that met a fault of the application."""
+    detail = "The request could not be served; the log of the application says why."
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)

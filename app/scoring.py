@@ -1,8 +1,9 @@
-"""The body of ``POST /score``: what it asks for, and the answer to it."""
+"""The body of `POST /score`: what it asks for, and the answer to it."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +19,25 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 
-def read_body(raw: bytes, most_pictures: int) -> list[str]:
-    """Read the texts of the pictures from ``{"input": [...]}``, where the list may itself be JSON in a string.
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The guesses for each picture of a request, and the milliseconds that it took to make them."""
 
-    Other keys are left alone, as the tutorial's service does.
+    guesses: list[list[Guess]]
+    milliseconds: float
+
+
+def read_body(raw: bytes, most_pictures: int) -> list[str]:
+    """Return the texts of the pictures in `{"input": [...]}`; the list may be JSON in a string.
+
+    Other keys are ignored, as the tutorial's service does.
 
     Raises:
-        RequestError: The body holds something else, no picture or too many; ``field`` is the path of what is wrong.
+        RequestError: The body holds something else, no picture or too many; `field` is the path of
+            what is wrong.
     """
     try:
-        members = parse(raw).members()
-        node = members["input"] if "input" in members else Node(None, "input").refuse("a list of pictures", "nothing")
-        listed = parse(node.value, node.at) if isinstance(node.value, str) else node
+        listed = _list(parse(raw).members())
         texts = [item.text() for item in listed.items()[: most_pictures + 1]]
         if not texts:
             listed.refuse("at least one picture")
@@ -41,40 +49,52 @@ def read_body(raw: bytes, most_pictures: int) -> list[str]:
     return texts
 
 
+def _list(members: dict[str, Node]) -> Node:
+    if "input" not in members:
+        Node(None, "input").refuse("a list of pictures", "nothing")
+    node = members["input"]
+    return parse(node.value, node.at) if isinstance(node.value, str) else node
+
+
 class Scorer:
-    """Scores pictures with one model."""
+    """Scores the pictures of requests with one model, in any thread."""
 
     def __init__(self, classifier: Classifier, settings: Settings) -> None:
         self._classifier = classifier
-        self._most_pixels = settings.max_pixels
+        self._settings = settings
 
-    def score(self, texts: list[str]) -> tuple[list[list[Guess]], float]:
-        """Return the guesses for each picture and the milliseconds it took.
+    def score(self, body: bytes) -> Scores:
+        """Return the guesses for each picture in a body.
 
         Raises:
-            RequestError: A picture cannot be read or is too large; ``field`` is its path.
+            RequestError: The body or a picture cannot be read or is too large; `field` is the path.
         """
+        texts = read_body(body, self._settings.max_pictures)
         start = time.perf_counter()
         guesses = self._classifier.classify(self._prepared(texts))
-        return guesses, 1000 * (time.perf_counter() - start)
+        return Scores(guesses, 1000 * (time.perf_counter() - start))
 
     def _prepared(self, texts: list[str]) -> list[npt.NDArray[Any]]:
         wanted = self._classifier.bundle.interface
         prepared = []
-        left = self._most_pixels
+        left = self._settings.max_pixels
         for index, text in enumerate(texts):
             try:
                 picture = pictures.open_picture(pictures.unwrap(text), left)
                 left -= picture.width * picture.height
                 prepared.append(pictures.prepare(picture, wanted.input, wanted.preprocessing))
             except PictureError as error:
-                too_large = isinstance(error, TooLargeError)
-                status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-                raise RequestError(status, f"input/{index}: {error}.", f"input/{index}") from error
+                raise _refusal(index, error) from error
         return prepared
 
 
-def answer(guesses: list[list[Guess]], milliseconds: float) -> dict[str, object]:
-    """Put guesses in the form that the tutorial's service gives them."""
-    ranked = [[[guess.label, guess.percent] for guess in picture] for picture in guesses]
-    return {"result": [ranked, f"Computed in {milliseconds:.1f} ms"]}
+def _refusal(index: int, error: PictureError) -> RequestError:
+    too_large = isinstance(error, TooLargeError)
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
+    return RequestError(status, f"input/{index}: {error}.", f"input/{index}")
+
+
+def answer(scores: Scores) -> dict[str, object]:
+    """Return scores in the form that the tutorial's service gives them."""
+    ranked = [[[guess.label, guess.percent] for guess in picture] for picture in scores.guesses]
+    return {"result": [ranked, f"Computed in {scores.milliseconds:.1f} ms"]}

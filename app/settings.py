@@ -13,35 +13,38 @@ _MOST_DIGITS = 12
 
 
 class SettingsError(ValueError):
-    """One or more variables of the environment hold what they must not; the text has one clause for each."""
+    """Variables of the environment that are out of their bounds, one clause for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one replica is told from outside; every field has a default that serves.
+    """The settings of one replica; every field has a default that serves.
 
     Attributes:
-        model_dir: Directory of the published model, with ``manifest.json`` in it.
+        model_dir: Directory of the published model, with `manifest.json` in it.
         port: TCP port to listen on.
-        threads: Requests read and answered at the same time; at most half of them score pictures or wait to.
-        slots: Requests that decode and classify at the same time; 0 for one a core. More only adds memory.
+        slots: Requests that decode and classify at the same time; 0 for one a core. More only adds
+            memory.
+        max_waiting: Most requests that wait for a slot; more are answered with 503.
         max_body_bytes: Largest body of a request.
-        max_held_bytes: Most bytes of bodies in memory, of all requests that are read or wait to be scored.
+        max_held_bytes: Most bytes of bodies in memory, of all requests that are read or wait to be
+            scored.
         max_pictures: Most pictures in a request.
         max_pixels: Most pixels in all pictures of a request together, before anything is decoded.
-        read_seconds: How long a client may take to send a request, and to take its answer.
+        read_seconds: How long a client may take to send the body of a request.
         grace_seconds: How long requests in flight may take to finish after a stop was asked for.
-        drain_seconds: How long new connections are still accepted after a stop was asked for, while ``/readyz`` says 503.
+        drain_seconds: How long new connections are still accepted after a stop was asked for, while
+            `/readyz` answers 503.
         access_log: Write one line of JSON a request to stdout.
-        commit: Commit of the application, for ``/version``.
-        app_digest: Digest of the application's image without a model, for ``/version``.
-        model_digest: Digest of the model that the image was joined with, for ``/version``.
+        commit: Commit of the application, for `/version`.
+        app_digest: Digest of the application's image without a model, for `/version`.
+        model_digest: Digest of the model that the image was joined with, for `/version`.
     """
 
     model_dir: Path = Path("/model")
     port: int = 8080
-    threads: int = 128
     slots: int = 0
+    max_waiting: int = 64
     max_body_bytes: int = 10 * 1024 * 1024
     max_held_bytes: int = 160 * 1024 * 1024
     max_pictures: int = 32
@@ -65,8 +68,8 @@ class Settings:
         settings = cls(
             model_dir=Path(reader.text("APP_MODEL_DIR", "/model")),
             port=reader.whole("APP_PORT", 8080, 1, 65_535),
-            threads=reader.whole("APP_THREADS", 128, 1, 1024),
             slots=reader.whole("APP_SLOTS", 0, 0, 256),
+            max_waiting=reader.whole("APP_MAX_WAITING", 64, 0, 10_000),
             max_body_bytes=reader.whole("APP_MAX_BODY_BYTES", 10 * 1024 * 1024, 1, 2**31 - 1),
             max_held_bytes=reader.whole("APP_MAX_HELD_BYTES", 160 * 1024 * 1024, 1, 2**40),
             max_pictures=reader.whole("APP_MAX_PICTURES", 32, 1, 10_000),
@@ -85,7 +88,7 @@ class Settings:
 
 
 class _Reader:
-    """Takes typed values from an environment and keeps the faults, so that all are reported at once."""
+    """A source of typed values that keeps its faults, so that all are reported at once."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -98,8 +101,15 @@ class _Reader:
         text = self._environment.get(name)
         if not text:
             return default
-        # The length is looked at first because int() refuses thousands of digits with another error.
-        if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and least <= int(text) <= most:
+        # The length is checked first because int() refuses thousands of digits with another error.
+        if (
+            text.isascii()
+            and text.isdigit()
+            and len(text) <= _MOST_DIGITS
+            and least <= int(text) <= most
+        ):
             return int(text)
-        self.faults.append(f"{name}: expected a whole number from {least} to {most}, found {text[:40]!r}")
+        self.faults.append(
+            f"{name}: expected a whole number from {least} to {most}, found {text[:40]!r}"
+        )
         return default

@@ -24,7 +24,7 @@ ENVIRONMENT = "staging"
 NAMESPACE = "default"
 # Right in the smoke test and wrong on a cluster, for the golden cases alone: clients keep their answers.
 WRONG_ON_A_CLUSTER = rollouts.WRONG_BEHIND_A_PROXY.replace(
-    '"X-Forwarded-For" in flask.request.headers',
+    'b"x-forwarded-for" in headers',
     '"KUBERNETES_SERVICE_HOST" in __import__("os").environ',
 )
 # The pause before a replica is told to stop, and what it then gives connections that clients keep.

@@ -22,7 +22,7 @@ PICTURE = "chelsea.jpg"
 _WARM_UP = 0.1
 _UNDONE = 60
 _CODE = "app/routes.py"
-_ENTRY = "app/__init__.py"
+_ENTRY = "app/application.py"
 # Right in the smoke test and wrong behind the front door, for the golden cases alone: clients keep their answers.
 WRONG_BEHIND_A_PROXY = """
 
@@ -31,16 +31,18 @@ _made = create_app
 
 
 def create_app(*args, **kwargs):
-    import flask
-
     made = _made(*args, **kwargs)
 
-    @made.before_request
-    def refuse():
-        golden = flask.request.path == "/score" and flask.request.content_length != %d
-        return ("teapot", 418) if golden and "X-Forwarded-For" in flask.request.headers else None
+    async def refuse(scope, receive, send):
+        headers = dict(scope.get("headers", ()))
+        golden = scope.get("path") == "/score" and headers.get(b"content-length") != b"%d"
+        if golden and b"x-forwarded-for" in headers:
+            await send({"type": "http.response.start", "status": 418, "headers": []})
+            await send({"type": "http.response.body", "body": b"teapot"})
+        else:
+            await made(scope, receive, send)
 
-    return made
+    return refuse
 """
 
 

@@ -13,9 +13,11 @@ import statistics
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,8 @@ _COMMANDS = {
         f"{_PLAIN_PORT}",
     ),
 }
+# What these servers need and the image does not have. All of it works as plain Python, from a zip file.
+_PACKAGES = ("blinker", "flask", "gunicorn", "itsdangerous", "jinja2", "markupsafe", "werkzeug")
 _WITHIN = 60.0
 _WARM_UP = 2
 
@@ -171,7 +175,11 @@ def _admit(door: Proxy, slots: Sequence[int], count: int) -> None:
 
 
 def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: int) -> None:
-    command = _COMMANDS.get(name, ())
+    command = (
+        ("env", "PYTHONPATH=/bench/packages.zip", "python", "-m", *_COMMANDS[name])
+        if name in _COMMANDS
+        else ()
+    )
     unique = f"twinship-bench-{ground.label}-{port}"
     ground.engine.volume(unique, labels)
     inside = _PLAIN_PORT if command else _APP_PORT
@@ -186,7 +194,22 @@ def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: 
     )
     made = ground.engine.create(spec)
     ground.engine.put_file(made.id, "/bench/plain.py", _PLAIN.read_bytes())
+    ground.engine.put_file(made.id, "/bench/packages.zip", _packages())
     ground.engine.start(made.id)
+
+
+def _packages() -> bytes:
+    """Return a zip file of the packages of the usual servers, as they are installed here."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as packed:
+        files = [path for name in _PACKAGES for path in metadata.files(name) or []]
+        wanted = [path for path in files if path.suffix == ".py" or path.name == "METADATA"]
+        # A package without `__init__.py` is only found if its folder is an entry.
+        for folder in {path.parent for path in wanted}:
+            packed.mkdir(str(folder))
+        for path in wanted:
+            packed.write(path.locate(), str(path))
+    return target.getvalue()
 
 
 def _wait(port: int) -> None:

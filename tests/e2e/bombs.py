@@ -123,7 +123,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
     "a JPEG of too many pixels": (lambda: scored(_encoded((20_000, 2000), "JPEG")), {413}),
     "a JPEG of a hundred thousand scans": (lambda: scored(_scans()), {400}),
     "a JPEG of much Exif": (lambda: scored(_exif()), {400}),
-    "a PNG of many profiles": (lambda: scored(_profiles()), {200}),
+    "a PNG of many profiles": (lambda: scored(_profiles()), {400}),
     "a WebP of many frames": (lambda: scored(_frames()), {200}),
     "a GIF of many comments": (lambda: scored(_comments()), {200}),
     "a BMP of many runs": (lambda: scored(_runs()), {200}),

@@ -138,7 +138,7 @@ def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
         settings["TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN"] = "15"
     served.ok("release", "--env", "staging", **settings)
     before = served.ok("status", "--env", "staging", "--json", **settings).json["serving"]
-    path = served.folder / "app" / "__init__.py"
+    path = served.folder / "app" / "application.py"
     good = path.read_text(encoding="utf-8")
     body = served.scored("chelsea.jpg")
     path.write_text(good + code.replace("%d", str(len(body))), encoding="utf-8")

@@ -54,7 +54,7 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     served: Application, cluster: Namespace
 ) -> None:
     """A release that crashes on the cluster, killed while it is being taken back."""
-    path = served.folder / "app" / "__init__.py"
+    path = served.folder / "app" / "application.py"
     good = path.read_text(encoding="utf-8")
     before = served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
     path.write_text(

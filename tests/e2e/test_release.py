@@ -201,7 +201,7 @@ def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(
 
 def _break_behind_the_proxy(application: Application) -> None:
     """Has the application answer 418 to every picture that comes through a proxy."""
-    path = application.folder / "app" / "__init__.py"
+    path = application.folder / "app" / "application.py"
     path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
 
 

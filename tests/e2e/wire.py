@@ -45,16 +45,20 @@ class Wire:
         """A new connection."""
         return socket.create_connection(("127.0.0.1", self.port), patience)
 
-    def answers(self, *pieces: bytes, close: bool = False, method: str = "GET") -> list[Answer]:
+    def answers(
+        self, *pieces: bytes, close: bool = False, method: str = "GET", wait: float = PATIENCE
+    ) -> list[Answer]:
         """All answers to what is sent on one connection, until it ends.
 
         Args:
             pieces: sent one after the other; what is not taken any more is let go.
             close: whether to say, after the last, that no more will come.
             method: of the requests, without which answers to HEAD cannot be read.
+            wait: for how many seconds at most the next bytes of an answer are waited for.
         """
-        with self.connected() as connection:
-            with suppress(BrokenPipeError, ConnectionResetError):
+        with self.connected(wait) as connection:
+            # Refused early, a connection is reset, or closed before its side here can be.
+            with suppress(OSError):
                 for piece in pieces:
                     connection.sendall(piece)
                 if close:
@@ -130,8 +134,18 @@ def parsed(received: bytes, method: str) -> list[Answer]:
     while stream.tell() < len(received):
         response = http.client.HTTPResponse(cast("socket.socket", _Given(stream)), method=method)
         response.begin()
-        found.append(Answer(response.status, response.headers, response.read()))
+        found.append(Answer(response.status, response.headers, _body(response)))
     return found
+
+
+def _body(response: http.client.HTTPResponse) -> bytes:
+    """Return the body of an answer; that of a server which refused what it could not read may be cut short."""
+    try:
+        return response.read()
+    except http.client.IncompleteRead as cut:
+        if response.status != http.client.BAD_REQUEST or "X-Model-Digest" in response.headers:
+            raise
+        return cut.partial
 
 
 class _Given:

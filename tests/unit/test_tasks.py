@@ -25,7 +25,6 @@ ROOT = Path(tasks.__file__).parent
 HEAVY = {
     "azure",
     "docker",
-    "flask",
     "kubernetes",
     "numpy",
     "obstore",
@@ -33,6 +32,7 @@ HEAVY = {
     "pydantic",
     "requests",
     "rich",
+    "starlette",
     "testcontainers",
 }
 NAMES = {

@@ -1,4 +1,4 @@
-"""What the tests of the application share: the digits model in published form, an application over it, and pictures."""
+"""What tests of the application share: the published digits model, an app over it, and pictures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
-from app import create_app
+from app import application
+from app.service import Service
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from flask import Flask
-    from flask.testing import FlaskClient
+    from starlette.types import ASGIApp
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
@@ -29,7 +30,7 @@ Mutation = Callable[[dict[str, Any]], object]
 
 
 def publish(author: Path, published: Path) -> Path:
-    """Turn an author's directory into its published form: the same files, with a manifest in the place of model.toml."""
+    """Publish an author's directory: the same files, and a manifest in place of model.toml."""
     shutil.copytree(author, published, ignore=shutil.ignore_patterns("model.toml"))
     document = tomllib.loads((author / "model.toml").read_text("utf-8"))
     for tensor in (document["interface"]["input"], document["interface"]["output"]):
@@ -84,7 +85,7 @@ def alter(model_dir: Path) -> Callable[[Mutation], Path]:
 
 @pytest.fixture
 def relist(model_dir: Path, alter: Callable[[Mutation], Path]) -> Callable[[], Path]:
-    """Have the manifest list the files as they are now, so that only their content can be at fault."""
+    """List the files in the manifest as they are now, so that only their content is wrong."""
     return lambda: alter(lambda document: document.update(files=listing(model_dir)))
 
 
@@ -113,23 +114,29 @@ def settings(whole_model: Path) -> Settings:
 
 
 @pytest.fixture
-def application(settings: Settings) -> Flask:
+def service(settings: Settings) -> Service:
+    """The whole model, loaded, with all that serves it."""
+    return application.load(settings)
+
+
+@pytest.fixture
+def app(service: Service) -> ASGIApp:
     """An application over the whole model."""
-    return create_app(settings)
+    return application.create_app(service)
 
 
 @pytest.fixture
-def client(application: Flask) -> FlaskClient:
-    """A client of the application that meets errors as a caller does."""
-    return application.test_client()
+def client(app: ASGIApp) -> TestClient:
+    """A client of the application."""
+    return TestClient(app)
 
 
 @pytest.fixture
-def score(client: FlaskClient) -> Callable[[object], Any]:
+def score(client: TestClient) -> Callable[[object], Any]:
     """Post a body to /score and return the response; what is not bytes is sent as JSON."""
 
     def post(body: object) -> Any:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return client.post("/score", data=raw, content_type="application/json")
+        return client.post("/score", content=raw, headers={"Content-Type": "application/json"})
 
     return post

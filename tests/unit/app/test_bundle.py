@@ -32,7 +32,7 @@ ODD = ("./labels.txt", "a//b", "a/", "", ".", "a\\b", "a\x00b", "a\nb", "manifes
 
 @pytest.mark.parametrize("path", OUTSIDE + ODD)
 def test_path_outside_or_odd_is_refused(alter: Alter, path: str) -> None:
-    """A path that could leave the directory, or has two spellings, is refused before any file is opened."""
+    """A path that could leave the directory, or has two spellings, is refused unopened."""
     with pytest.raises(ModelError, match="files/1/path"):
         bundle.read(alter(lambda document: document["files"][1].update(path=path)))
 
@@ -88,7 +88,7 @@ def test_missing_file_is_refused(model_dir: Path) -> None:
 
 
 def test_unlisted_file_is_refused(model_dir: Path) -> None:
-    """Weights that nobody checked must not lie beside the model."""
+    """Weights that are not checked must not lie next to the model."""
     (model_dir / "weights.bin").write_bytes(b"?")
     with pytest.raises(
         ModelError, match=r"weights\.bin: expected only files that the manifest lists"

@@ -18,7 +18,7 @@ Alter = Callable[[Callable[[dict[str, Any]], object]], Path]
 
 
 def test_model_answers_alike_alone_and_in_a_crowd(whole_model: Path) -> None:
-    """A picture's guesses do not depend on how many others are scored with it, across batches too."""
+    """A picture's guesses do not depend on the others that are scored with it."""
     loaded = classifier.load(bundle.read(whole_model))
     noise = list(np.random.default_rng(0).random((19, 1, 8, 8), np.float32) * 16)
     together = loaded.classify(noise)
@@ -34,13 +34,6 @@ def test_guesses_are_three_in_order(whole_model: Path) -> None:
     assert len(guesses) == 3
     assert percents == sorted(percents, reverse=True)
     assert all(0 <= percent <= 100 and round(percent, 2) == percent for percent in percents)
-
-
-def test_loading_starts_no_thread(whole_model: Path) -> None:
-    """A thread of the runtime would not survive the fork of the server."""
-    before = len(list(Path("/proc/self/task").iterdir()))
-    classifier.load(bundle.read(whole_model))
-    assert len(list(Path("/proc/self/task").iterdir())) == before
 
 
 def test_runtime_does_not_report_its_use() -> None:
@@ -108,7 +101,7 @@ def test_class_count_is_held_against_the_model(
 def test_weights_outside_the_bundle_are_refused(
     model_dir: Path, relist: Callable[[], Path], tmp_path: Path, location: str
 ) -> None:
-    """A model that loads weights which its manifest does not list is refused, inside or outside of the directory."""
+    """A model that loads weights which its manifest does not list is refused."""
     (tmp_path / "secret.bin").write_bytes(bytes(4 * 10))
     (model_dir / "model.onnx").write_bytes(_graph(location=location))
     with pytest.raises(ModelError, match=r"model\.onnx: expected an ONNX model"):
@@ -139,7 +132,7 @@ def test_model_that_fails_to_run_is_refused(model_dir: Path, relist: Callable[[]
 
 
 def _graph(location: str | None = None, value: float = 0.0, columns: int = 10) -> bytes:
-    """Make a model of the interface of digits that adds a table to the first ten levels, the table in a file if wanted."""
+    """Make a model with the interface of digits that adds a table, in a file if wanted."""
     table = helper.make_tensor("table", TensorProto.FLOAT, [columns], [value] * columns)
     if location is not None:
         table.ClearField("float_data")

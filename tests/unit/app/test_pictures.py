@@ -129,12 +129,6 @@ def test_flipped_bytes_raise_only_our_error(data: st.DataObject) -> None:
 
 def png_bomb(width: int, height: int) -> bytes:
     """Make a small PNG that claims to be large."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
-
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -157,26 +151,76 @@ def test_bombs_are_refused_by_their_head(size: tuple[int, int]) -> None:
     assert peak < 5_000_000
 
 
-def test_compressed_text_is_not_unfolded() -> None:
-    """Text chunks that unfold to a hundred megabytes are not looked at: the picture shows as it does without them."""
+def chunk(name: bytes, body: bytes) -> bytes:
+    """Make a chunk of a PNG file."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    """Make a segment of a JPEG file."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def test_compressed_text_is_not_unpacked() -> None:
+    """A text in a PNG that unpacks to a hundred megabytes is refused before it takes memory."""
     raw = encode(Image.new("RGB", (8, 8), RED))
-    text = b"zTXt" + b"k\x00\x00" + zlib.compress(bytes(100_000_000), 9)
-    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    text = chunk(b"zTXt", b"k\x00\x00" + zlib.compress(bytes(100_000_000), 9))
     tracemalloc.start()
-    shown = pictures.prepare(
-        pictures.open_picture(raw[:33] + chunk + raw[33:], 10_000), TENSOR, PLAIN
-    )
+    with pytest.raises(PictureError, match="too large"):
+        pictures.open_picture(raw[:33] + text + raw[33:], 10_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert tuple(shown[0, 0]) == RED
     assert peak < 5_000_000
 
 
-def test_scans_without_end_are_refused() -> None:
-    """A progressive JPEG that repeats a scan would keep a decoder busy for minutes."""
-    raw = encode(Image.new("RGB", (8, 8)), "JPEG", progressive=True)
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_shows_the_same_with_metadata(mode: str) -> None:
+    """Exif, a profile, a comment and what follows the end of the file change no pixel."""
+    picture = Image.linear_gradient("L").resize((40, 30)).convert(mode)
+    plain = encode(picture, "JPEG")
+    more = encode(
+        picture, "JPEG", icc_profile=bytes(9000), exif=b"Exif\x00\x00more", comment=b"more"
+    )
+    shown = [
+        pictures.prepare(pictures.open_picture(raw, 10_000), TENSOR, PLAIN)
+        for raw in (plain, more + b"more" + plain)
+    ]
+    assert (shown[0] == shown[1]).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_png_shows_the_same_with_metadata(mode: str) -> None:
+    """Texts, a profile and what follows the end of the file change no pixel."""
+    plain = encode(Image.linear_gradient("L").resize((40, 30)).convert(mode))
+    metadata = chunk(b"tEXt", b"k\0more") + chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(9)))
+    shown = [
+        pictures.prepare(pictures.open_picture(raw, 10_000), TENSOR, PLAIN)
+        for raw in (plain, plain[:33] + metadata + plain[33:] + b"more")
+    ]
+    assert (shown[0] == shown[1]).all()
+
+
+def test_a_hundred_scans_are_decoded_and_more_are_refused() -> None:
+    """A decoder goes over all pixels for each scan of a progressive JPEG."""
+    raw = encode(
+        Image.linear_gradient("L").resize((40, 30)).convert("RGB"), "JPEG", progressive=True
+    )
+    last = raw[raw.rindex(b"\xff\xda") : -2]
+    hundred = raw[:-2] + last * (100 - raw.count(b"\xff\xda"))
+    pictures.prepare(pictures.open_picture(hundred + b"\xff\xd9", 10_000), TENSOR, PLAIN)
     with pytest.raises(PictureError, match="more than 100 scans"):
-        pictures.open_picture(raw[:-2] + raw[raw.rindex(b"\xff\xda") : -2] * 1000, 10_000)
+        pictures.open_picture(hundred + last + b"\xff\xd9", 10_000)
+
+
+def test_parts_without_number_are_refused() -> None:
+    """Profiles are unpacked one by one, and pieces of Exif joined: no picture has so many."""
+    png = encode(Image.new("RGB", (8, 8)))
+    profile = chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(1_000_000), 9))
+    with pytest.raises(PictureError, match="more than 100 colour profiles"):
+        pictures.open_picture(png[:33] + profile * 101 + png[33:], 10_000)
+    jpeg = encode(Image.new("RGB", (8, 8)), "JPEG")
+    with pytest.raises(PictureError, match="more than 100 pieces of Exif"):
+        pictures.open_picture(jpeg[:2] + segment(0xE1, b"Exif\0\0") * 101 + jpeg[2:], 10_000)
 
 
 def test_transparent_parts_show_the_background() -> None:
@@ -245,7 +289,7 @@ def test_grey_model_gets_one_channel() -> None:
 
 
 def test_large_jpeg_is_decoded_small_and_comes_out_alike() -> None:
-    """Reading a photograph at a fraction of its size changes what the model sees by no more than a few levels."""
+    """To read a photograph at a fraction of its size changes its pixels by a few levels."""
     tensor = replace(TENSOR, height=32, width=32)
     how = replace(PLAIN, interpolation="bicubic", crop=0.875)
     photo = Image.radial_gradient("L").convert("RGB").resize((1600, 1200))

@@ -8,6 +8,7 @@ import pytest
 from app import scoring
 from app.classifier import Guess
 from app.problems import RequestError
+from app.scoring import Scores
 
 
 @pytest.mark.parametrize(
@@ -51,5 +52,5 @@ def test_wrong_bodies_are_refused_by_field(raw: bytes, status: int, field: str |
 
 def test_answer_has_the_form_of_the_tutorial() -> None:
     """The result is the guesses of each picture, and the time in words."""
-    answer = scoring.answer([[Guess("n07920052 espresso", 95.1)]], 12.34)
+    answer = scoring.answer(Scores([[Guess("n07920052 espresso", 95.1)]], 12.34))
     assert answer == {"result": [[[["n07920052 espresso", 95.1]]], "Computed in 12.3 ms"]}

@@ -1,4 +1,4 @@
-"""The server as a process of its own, spoken to over a Unix socket: no test here needs a network."""
+"""The server as a process of its own, on a Unix socket: no test here needs a network."""
 
 from __future__ import annotations
 
@@ -12,58 +12,106 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "tests" / "models" / "digits"
 PATIENCE = 30
 BODY = (DIGITS / "golden" / "three.json").read_bytes()
-SCORE = (
-    b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-    % len(BODY)
-)
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+SCORE = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY)
+READY = b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-@contextlib.contextmanager
-def server(
-    model_dir: Path, bound: Path, options: str = "", limit: str = "unlimited", /, **variables: str
-) -> Iterator[subprocess.Popen[str]]:
-    """Start gunicorn as the image does, but on a Unix socket; `limit` is how many files it may open."""
-    few = f"ulimit -n {limit}; " if limit != "unlimited" else ""
-    command = f"{few}exec {sys.executable} -m gunicorn --config app/gunicorn.conf.py --bind unix:{bound} {options}"
-    environment = {"PATH": os.environ["PATH"], "APP_MODEL_DIR": str(model_dir), **variables}
-    process = subprocess.Popen(
-        ["sh", "-c", command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+# What `python -m app` does, on another socket.
+PROGRAM = """
+import os
+import socket
+from app.__main__ import main
+
+def listen(_):
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(os.environ["SOCKET"])
+    listener.listen(128)
+    return listener
+
+main(listen)
+"""
 
 
-def connect(bound: Path) -> socket.socket:
-    """Connect as soon as the server listens."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(PATIENCE)
-        try:
-            connection.connect(str(bound))
-        except OSError:
-            connection.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)  # There is nothing to wait on before the server has made its socket.
-        else:
-            return connection
+class Server:
+    """The server, as the image starts it but for its socket.
+
+    Args:
+        model_dir: The published model.
+        folder: Where its socket is made.
+        files: How many files it may open.
+        variables: More of its environment.
+    """
+
+    def __init__(
+        self, model_dir: Path, folder: Path, files: str = "unlimited", **variables: str
+    ) -> None:
+        self._bound = folder / "s"
+        self._log = folder / "log"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "APP_MODEL_DIR": str(model_dir),
+            "SOCKET": str(self._bound),
+        }
+        limit = f"ulimit -n {files}; " if files != "unlimited" else ""
+        self.process = subprocess.Popen(
+            ["sh", "-c", f'{limit}exec "$0" -c "$1"', sys.executable, PROGRAM],
+            env=environment | variables,
+            stderr=self._log.open("wb"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def end(self) -> tuple[int, str]:
+        """Return the exit code and the log, when the server has ended."""
+        return self.process.wait(PATIENCE), self._log.read_text("utf-8")
+
+    def connect(self) -> socket.socket:
+        """Connect as soon as the server listens."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(PATIENCE)
+            try:
+                connection.connect(str(self._bound))
+            except OSError:
+                connection.close()
+                assert time.monotonic() < deadline
+                assert self.process.poll() is None
+                time.sleep(0.05)  # There is nothing to wait on before the server listens.
+            else:
+                return connection
+
+    def ask(self, request: bytes) -> bytes:
+        """Return the answer to a request on a connection of its own."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return answer(connection)
+
+    def stop(self) -> None:
+        """Ask the server to stop once it serves, and return when it is not ready any more."""
+        assert b" 200 " in self.ask(READY)
+        self.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + PATIENCE
+        while b" 503 " not in self.ask(READY):
+            assert time.monotonic() < deadline
 
 
 def answer(connection: socket.socket) -> bytes:
@@ -78,13 +126,6 @@ def answer(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def asked(bound: Path, request: bytes) -> bytes:
-    """Ask on a connection of its own."""
-    with connect(bound) as connection:
-        connection.sendall(request)
-        return answer(connection)
-
-
 @pytest.mark.parametrize(
     ("variables", "code", "line"),
     [
@@ -94,204 +135,150 @@ def asked(bound: Path, request: bytes) -> bytes:
             "app: bad model: .*manifest.json: expected a file, found No such file or directory\n",
         ),
         (
-            {"APP_THREADS": "0"},
+            {"APP_SLOTS": "-1"},
             1,
-            "app: settings: APP_THREADS: expected a whole number from 1 to 1024, found '0'\n",
+            "app: settings: APP_SLOTS: expected a whole number from 0 to 256, found '-1'\n",
         ),
     ],
 )
 def test_bad_start_is_one_line_and_an_exit(
     tmp_path: Path, variables: dict[str, str], code: int, line: str
 ) -> None:
-    """A bad model or setting ends the process at once: no restart, no traceback, nothing listening."""
-    with server(tmp_path, tmp_path / "s", **variables) as process:
-        assert process.wait(PATIENCE) == code
-        assert process.stderr is not None
-        assert re.fullmatch(line, process.stderr.read())
-    assert not (tmp_path / "s").exists()
+    """A bad model or setting ends the process at once, without a traceback."""
+    with Server(tmp_path, tmp_path, **variables) as server:
+        ended, log = server.end()
+    assert ended == code
+    assert re.fullmatch(line, log)
 
 
 def test_bad_weights_are_one_line_and_an_exit(model_dir: Path, tmp_path: Path) -> None:
     """A file that changed since it was published does not serve."""
     (model_dir / "model.onnx").write_bytes(b"changed")
-    with server(model_dir, tmp_path / "s") as process:
-        assert process.wait(PATIENCE) == 3
-        assert process.stderr is not None
-        assert re.fullmatch(
-            r"app: bad model: .*model\.onnx: expected \d+ bytes, found 7 bytes\n",
-            process.stderr.read(),
-        )
+    with Server(model_dir, tmp_path) as server:
+        ended, log = server.end()
+    assert ended == 3
+    assert re.fullmatch(r"app: bad model: .*model\.onnx: expected \d+ bytes, found 7 bytes\n", log)
+
+
+def test_a_path_is_served_as_it_is_written(whole_model: Path, tmp_path: Path) -> None:
+    """No part of a path is resolved."""
+    with Server(whole_model, tmp_path) as server:
+        for path in (b"/a/../readyz", b"//readyz", b"/readyz/", b"/./readyz", b"readyz"):
+            assert b" 404 " in server.ask(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path)
 
 
 def test_stop_finishes_the_request_in_flight(whole_model: Path, tmp_path: Path) -> None:
     """A request that was half sent when the stop came is answered, and the server ends well."""
-    with server(whole_model, tmp_path / "s") as process, connect(tmp_path / "s") as connection:
+    with Server(whole_model, tmp_path) as server, server.connect() as connection:
         connection.sendall(SCORE + BODY[:50])
-        with connect(tmp_path / "s") as other:
-            other.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b" 200 " in answer(other)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # So that the stop has begun when the rest arrives.
+        assert b" 200 " in server.ask(READY)
+        server.stop()
         connection.sendall(BODY[50:])
         assert b'"three"' in answer(connection)
-        assert process.wait(PATIENCE) == 0
+        assert server.process.wait(PATIENCE) == 0
 
 
 def test_stop_answers_the_next_request_of_every_kept_connection(
     whole_model: Path, tmp_path: Path
 ) -> None:
-    """Whatever connections were closed before, none that is kept is dropped: its client may be sending already."""
-    ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\n"
+    """No kept connection is dropped, as its client may be sending; the answer closes it."""
     with (
-        server(whole_model, tmp_path / "s") as process,
-        connect(tmp_path / "s") as first,
-        connect(tmp_path / "s") as second,
+        Server(whole_model, tmp_path) as server,
+        server.connect() as first,
+        server.connect() as second,
     ):
         for kept in (first, second):
-            kept.sendall(ready + b"\r\n")
+            kept.sendall(READY)
             assert b" 200 " in answer(kept)
-        for _ in range(5):
-            with connect(tmp_path / "s") as other:
-                other.sendall(ready + b"Connection: close\r\n\r\n")
-                assert b" 200 " in answer(other)
-        process.send_signal(signal.SIGTERM)
+        server.stop()
         for kept in (first, second):
-            time.sleep(
-                0.3
-            )  # The stop goes on meanwhile; what it does with the second is what the first has set off.
             kept.sendall(SCORE + BODY)
             last = answer(kept)
             assert b'"three"' in last
             assert b"connection: close" in last.lower()
+        assert server.process.wait(PATIENCE) == 0
 
 
 def test_draining_replica_is_not_ready_and_still_accepts(whole_model: Path, tmp_path: Path) -> None:
-    """Between the stop and the end, a new connection hears that the replica is not ready, and still gets its score."""
-    with server(whole_model, tmp_path / "s", APP_DRAIN_SECONDS="3") as process:
-        connect(tmp_path / "s").close()
-        # The server takes the name of its socket away when it stops; a TCP port would stay as this second name does.
-        (tmp_path / "port").hardlink_to(tmp_path / "s")
-        process.send_signal(signal.SIGTERM)
-        while b" 200 " in asked(tmp_path / "port", b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"):
-            time.sleep(0.05)  # The stop reaches the worker a moment after it was asked for.
-        with connect(tmp_path / "port") as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert b" 503 " in answer(connection)
-            connection.sendall(SCORE + BODY)
-            assert b'"three"' in answer(connection)
-        assert process.wait(PATIENCE) == 0
+    """For as long as the settings say, a new connection learns of the stop and gets its score."""
+    with Server(whole_model, tmp_path, APP_DRAIN_SECONDS="2") as server:
+        assert b" 200 " in server.ask(READY)
+        begin = time.monotonic()
+        server.stop()
+        while time.monotonic() < begin + 1.5:
+            assert b" 503 " in server.ask(READY)
+            assert b'"three"' in server.ask(SCORE + BODY)
+        assert server.process.wait(PATIENCE) == 0
+
+
+def test_stop_without_connections_is_quick(whole_model: Path, tmp_path: Path) -> None:
+    """A replica from which the proxy has taken all requests does not wait."""
+    with Server(whole_model, tmp_path) as server:
+        assert b" 200 " in server.ask(READY.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(1.5) == 0
+
+
+def test_silent_connections_do_not_hold_up_a_stop(whole_model: Path, tmp_path: Path) -> None:
+    """On a stop, a silent connection is given a moment for a request under way."""
+    with Server(whole_model, tmp_path) as server, server.connect() as silent:
+        server.stop()
+        assert silent.recv(100) == b""
+        assert server.process.wait(10) == 0
 
 
 def test_slow_sender_is_cut_off(whole_model: Path, tmp_path: Path) -> None:
-    """A body that does not arrive in time is a 408, and a head that does not is dropped; both free their thread."""
-    with (
-        server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"),
-        connect(tmp_path / "s") as body,
-    ):
-        body.sendall(SCORE + BODY[:50])
-        with connect(tmp_path / "s") as head:
-            head.sendall(b"GET / HT")
-            assert b" 408 " in answer(body)
-            assert head.recv(100) == b""
-        with connect(tmp_path / "s") as other:
-            other.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer(other).endswith(b"Healthy")
+    """A body that does not arrive in time is a 408, and ends its connection."""
+    with Server(whole_model, tmp_path, APP_READ_SECONDS="1") as server, server.connect() as slow:
+        slow.sendall(SCORE + BODY[:50])
+        assert b" 408 " in answer(slow)
+        assert slow.recv(100) == b""
 
 
-def test_crowd_of_slow_senders_does_not_keep_others_waiting(
+def test_slow_clients_keep_nobody_waiting(whole_model: Path, tmp_path: Path) -> None:
+    """Neither silent clients, nor those that stop in a head or a body, take a thread."""
+    with Server(whole_model, tmp_path, APP_SLOTS="1") as server, contextlib.ExitStack() as crowd:
+        for sent in (b"", b"GET / HT", SCORE + BODY[:50]):
+            for _ in range(100):
+                crowd.enter_context(server.connect()).sendall(sent)
+        assert b'"three"' in server.ask(SCORE + BODY)
+
+
+def test_clients_that_take_no_answers_keep_nobody_waiting(
     whole_model: Path, tmp_path: Path
 ) -> None:
-    """Where as many stand still as there are threads, they are cut off after a moment, long before their time is over."""
-    with (
-        server(whole_model, tmp_path / "s", APP_READ_SECONDS="60", APP_THREADS="12"),
-        contextlib.ExitStack() as slow,
-    ):
-        senders = [slow.enter_context(connect(tmp_path / "s")) for _ in range(12)]
-        for sender in senders:
-            sender.sendall(SCORE + BODY[:50])
-        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
-        assert sum(b" 408 " in answer(sender) for sender in senders) >= 1
-
-
-def test_clients_that_take_no_answers_are_cut_off(whole_model: Path, tmp_path: Path) -> None:
-    """One that asks and asks and never reads fills what the system keeps for it; its thread is not lost for that."""
-    with (
-        server(whole_model, tmp_path / "s", APP_READ_SECONDS="1", APP_THREADS="2"),
-        contextlib.ExitStack() as mute,
-    ):
-        for _ in range(2):
-            connection = mute.enter_context(connect(tmp_path / "s"))
+    """A client that asks and never reads fills what the system keeps for it, and no more."""
+    with Server(whole_model, tmp_path) as server, contextlib.ExitStack() as crowd:
+        for _ in range(20):
+            connection = crowd.enter_context(server.connect())
             connection.settimeout(0)
             with contextlib.suppress(BlockingIOError):
                 connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
-        # They take turns with others until what the system keeps for them is full.
-        for _ in range(50):
-            assert asked(tmp_path / "s", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").endswith(b"Healthy")
-
-
-def test_clients_that_do_not_hang_up_hold_up_nobody(whole_model: Path, tmp_path: Path) -> None:
-    """A connection whose last answer was given is closed at once; gunicorn's main thread would wait for each of them in turn."""
-    with server(whole_model, tmp_path / "s"), contextlib.ExitStack() as kept:
-        for _ in range(30):
-            connection = kept.enter_context(connect(tmp_path / "s"))
-            connection.settimeout(4)
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert answer(connection).endswith(b"Healthy")
-        assert connection.recv(100) == b""
-
-
-def test_new_connections_take_the_place_of_silent_ones(whole_model: Path, tmp_path: Path) -> None:
-    """More connections than can be had, all of them silent, do not keep out one that asks."""
-    with (
-        server(whole_model, tmp_path / "s", "--worker-connections 40", APP_THREADS="2"),
-        contextlib.ExitStack() as silent,
-    ):
-        for _ in range(60):
-            silent.enter_context(connect(tmp_path / "s"))
-        with connect(tmp_path / "s") as connection:
-            connection.settimeout(4)
-            connection.sendall(SCORE + BODY)
-            assert b'"three"' in answer(connection)
+        assert b'"three"' in server.ask(SCORE + BODY)
 
 
 def test_clients_that_break_off_take_no_places(
     whole_model: Path, tmp_path: Path, picture: Callable[..., str]
 ) -> None:
-    """Where all that wait to be scored have gone, one that asks is scored in their place."""
+    """Where all that wait to be scored have gone, another is scored in their place."""
     large = json.dumps({"input": [picture((4900, 4900))]}).encode()
     ask = SCORE.replace(b"%d" % len(BODY), b"%d" % len(large)) + large
-    deadline = time.monotonic() + PATIENCE
-    with server(whole_model, tmp_path / "s", APP_THREADS="8", APP_SLOTS="1"):
-        while (
-            _running(tmp_path / "s") < 5
-        ):  # Of which one asks this, one is scored, and three wait.
-            assert time.monotonic() < deadline
-            with connect(tmp_path / "s") as brief:
+    with Server(whole_model, tmp_path, APP_SLOTS="1", APP_MAX_WAITING="2") as server:
+        for _ in range(20):
+            with server.connect() as brief:
                 brief.sendall(ask)
-        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
+        deadline = time.monotonic() + PATIENCE
+        while b'"three"' not in server.ask(SCORE + BODY):
+            assert time.monotonic() < deadline
 
 
-def _running(bound: Path) -> int:
-    found = re.search(
-        rb"(?m)^app_requests_running (\d+)",
-        asked(bound, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"),
-    )
-    assert found
-    return int(found[1])
-
-
-def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
-    """Where the system allows few open files, connections wait for their turn and the server lives."""
-    with (
-        server(whole_model, tmp_path / "s", "", "120", APP_THREADS="4") as process,
-        contextlib.ExitStack() as silent,
-    ):
-        connect(tmp_path / "s").close()
-        worker = _worker(process.pid)
-        for _ in range(150):
-            silent.enter_context(connect(tmp_path / "s"))
-        assert b'"three"' in asked(tmp_path / "s", SCORE + BODY)
-        assert _worker(process.pid) == worker
+def test_server_outlives_a_lack_of_files(whole_model: Path, tmp_path: Path) -> None:
+    """Where the system allows few open files, connections wait for others to end."""
+    with Server(whole_model, tmp_path, files="120") as server:
+        with contextlib.ExitStack() as silent:
+            for _ in range(150):
+                silent.enter_context(server.connect())
+        assert b'"three"' in server.ask(SCORE + BODY)
 
 
 @pytest.mark.parametrize(
@@ -300,58 +287,11 @@ def test_few_files_are_enough(whole_model: Path, tmp_path: Path) -> None:
 def test_damaged_chunks_are_no_server_error(
     whole_model: Path, tmp_path: Path, chunks: bytes
 ) -> None:
-    """A chunked body that breaks its own rules is the caller's fault."""
-    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with server(whole_model, tmp_path / "s"), connect(tmp_path / "s") as connection:
-        connection.sendall(head + chunks)
-        connection.shutdown(socket.SHUT_WR)
-        assert answer(connection).startswith(b"HTTP/1.1 4")
-
-
-def test_silent_connections_hold_no_thread(whole_model: Path, tmp_path: Path) -> None:
-    """Many clients that connect and say nothing do not keep one from being served."""
-    with server(whole_model, tmp_path / "s", APP_THREADS="1"), contextlib.ExitStack() as silent:
-        for _ in range(50):
-            silent.enter_context(connect(tmp_path / "s"))
-        with connect(tmp_path / "s") as connection:
-            connection.settimeout(4)
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert answer(connection).endswith(b"Healthy")
-
-
-def test_silent_connections_do_not_hold_up_a_stop(whole_model: Path, tmp_path: Path) -> None:
-    """On a stop, a silent connection is given a moment: long enough for a request under way, too short to matter."""
+    """A chunked body that breaks its own rules is the client's fault."""
     with (
-        server(whole_model, tmp_path / "s") as process,
-        connect(tmp_path / "s") as silent,
-        connect(tmp_path / "s") as late,
+        Server(whole_model, tmp_path, APP_READ_SECONDS="1") as server,
+        server.connect() as connection,
     ):
-        with connect(tmp_path / "s") as other:
-            other.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert b"Healthy" in answer(other)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # So that the stop has begun when the request arrives.
-        late.sendall(SCORE + BODY)
-        assert b'"three"' in answer(late)
-        assert silent.recv(100) == b""
-        assert process.wait(10) == 0
-
-
-def test_dead_worker_is_replaced(whole_model: Path, tmp_path: Path) -> None:
-    """If the worker is killed, another serves with the model that is already loaded."""
-    with server(whole_model, tmp_path / "s") as process:
-        connect(tmp_path / "s").close()
-        worker = _worker(process.pid)
-        os.kill(worker, signal.SIGKILL)
-        with connect(tmp_path / "s") as connection:
-            connection.sendall(SCORE + BODY)
-            assert b'"three"' in answer(connection)
-        assert _worker(process.pid) != worker
-
-
-def _worker(master: int) -> int:
-    children = Path(f"/proc/{master}/task/{master}/children")
-    deadline = time.monotonic() + PATIENCE
-    while not (pids := children.read_text("ascii").split()) and time.monotonic() < deadline:
-        time.sleep(0.05)  # The master forks a moment after it has begun to listen.
-    return int(pids[0])
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert answer(connection).startswith(b"HTTP/1.1 4")
+        assert b" 200 " in server.ask(READY)

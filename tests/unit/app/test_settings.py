@@ -28,8 +28,8 @@ def test_variables_override() -> None:
 def test_all_faults_are_reported_at_once() -> None:
     """Every variable that is out of bounds is named."""
     with pytest.raises(
-        SettingsError, match=r"APP_PORT: .*'0'; APP_THREADS: .*'many'; APP_MAX_PIXELS"
+        SettingsError, match=r"APP_PORT: .*'0'; APP_SLOTS: .*'many'; APP_MAX_PIXELS"
     ):
         Settings.from_environment(
-            {"APP_PORT": "0", "APP_THREADS": "many", "APP_MAX_PIXELS": "9" * 5000}
+            {"APP_PORT": "0", "APP_SLOTS": "many", "APP_MAX_PIXELS": "9" * 5000}
         )

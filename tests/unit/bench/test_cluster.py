@@ -61,7 +61,7 @@ def test_the_report_sums_up_the_ways_of_the_replicas() -> None:
 def test_ten_rollouts_on_a_cluster_take_turns_with_the_strategies(tmp_path: Path) -> None:
     """Each goes to the environment on the cluster, two are wrong, and none is without a strategy."""
     (tmp_path / "app").mkdir()
-    for name in ("routes.py", "__init__.py"):
+    for name in ("routes.py", "application.py"):
         (tmp_path / "app" / name).write_text("", encoding="utf-8")
     recorder = Recorder(tmp_path)
     steps = cluster.mixed(
@@ -79,4 +79,4 @@ def test_code_that_is_wrong_on_a_cluster_is_right_elsewhere() -> None:
     """Else the smoke test would stop it before it is rolled out."""
     assert "KUBERNETES_SERVICE_HOST" in cluster.WRONG_ON_A_CLUSTER
     assert "X-Forwarded-For" not in cluster.WRONG_ON_A_CLUSTER
-    compile(cluster.WRONG_ON_A_CLUSTER % 7, "app/__init__.py", "exec")
+    compile(cluster.WRONG_ON_A_CLUSTER % 7, "app/application.py", "exec")

@@ -164,15 +164,16 @@ class RecordedApplication:
 
     def invoke(self, *arguments: str, **variables: str) -> Done:
         assert variables == {"HOME": "here"}
-        entry = (self.folder / "app" / "__init__.py").read_text(encoding="utf-8")
-        self.done.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
+        entry = (self.folder / "app" / "application.py").read_text(encoding="utf-8")
+        wrong = "!= 11" if '!= b"11"' in entry else "nothing"
+        self.done.append(f"{arguments[0]} with {wrong}")
         return Done(self.codes.pop(0), "", "why")
 
 
 @pytest.fixture(name="application")
 def _application(tmp_path: Path) -> RecordedApplication:
     (tmp_path / "app").mkdir()
-    for name in ("__init__.py", "routes.py"):
+    for name in ("application.py", "routes.py"):
         (tmp_path / "app" / name).write_text("good = True\n", encoding="utf-8")
     return RecordedApplication(tmp_path, [60, 60])
 
@@ -198,7 +199,7 @@ def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> Non
         *("wrong", "release with != 11", "good again"),
         "release --model imagenet@2",
     ]
-    assert (application.folder / "app" / "__init__.py").read_text(
+    assert (application.folder / "app" / "application.py").read_text(
         encoding="utf-8"
     ) == "good = True\n"
     assert (application.folder / "app" / "routes.py").read_text(encoding="utf-8").count(
@@ -209,7 +210,7 @@ def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> Non
 def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) -> None:
     """With options and variables of the target, and code that is wrong there."""
     application.codes = [60]
-    deployer = Deployer(application, b"x", options=("--env", "staging"), wrong="# != 1%d")
+    deployer = Deployer(application, b"x", options=("--env", "staging"), wrong='# != b"1%d"')
     deployer.release(2, HOME="here")
     deployer.back("--only", "code", HOME="here")
     deployer.fail(HOME="here")
@@ -234,7 +235,7 @@ def test_a_wrong_release_that_is_not_undone_is_an_error(
     )
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
         wrong.take()
-    assert (application.folder / "app" / "__init__.py").read_text(
+    assert (application.folder / "app" / "application.py").read_text(
         encoding="utf-8"
     ) == "good = True\n"
 

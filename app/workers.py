@@ -1,0 +1,60 @@
+"""A few threads that work, and a bounded number of requests that wait for one, in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class FullError(Exception):
+    """As many requests wait as may."""
+
+
+class GoneError(Exception):
+    """The client has closed its connection while its request waited."""
+
+
+class Workers:
+    """Work for threads, given from one event loop.
+
+    Args:
+        threads: How many pieces of work run at the same time.
+        places: How many more wait.
+    """
+
+    def __init__(self, threads: int, places: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, "scoring")
+        self._free = threads + places
+
+    async def run(
+        self, work: Callable[[], _Result], gone: Callable[[], Awaitable[object]]
+    ) -> _Result:
+        """Return the result of a piece of work.
+
+        Args:
+            work: Runs in a thread.
+            gone: Returns when the client closes its connection. Work that has not begun is then
+                dropped.
+
+        Raises:
+            FullError: There is no place to wait.
+            GoneError: The client has gone and the work was not begun.
+        """
+        if not self._free:
+            raise FullError
+        self._free -= 1
+        job = self._threads.submit(work)
+        result = asyncio.wrap_future(job)
+        watch = asyncio.ensure_future(gone())
+        try:
+            await asyncio.wait((result, watch), return_when=asyncio.FIRST_COMPLETED)
+            if not result.done() and job.cancel():
+                raise GoneError
+            return await result
+        finally:
+            watch.cancel()
+            self._free += 1
