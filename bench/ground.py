@@ -20,7 +20,7 @@ from bench import meters
 from bench.application import Application, free_port
 from deploy.cache import Cache
 from deploy.clients.docker.protocol import Container, Engine, Spec
-from deploy.clients.stores import object_store as store
+from deploy.clients.stores import protocol as store
 from deploy.image import wheels
 from deploy.machine import host, services
 from deploy.model import fetch as model

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from deploy.clients import http_adapter
-
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,25 @@ class Gateway(Protocol):
         """
 
 
+def adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
+    """Makes every connection with those options of urllib3, to the server itself and by way of a proxy.
+
+    Args:
+        at_most: how many connections to one host are kept.
+        options: what urllib3's connections take, such as `server_hostname` or `blocksize`.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Connecting(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base class's signature
+            super().init_poolmanager(*args, **(options | kwargs))
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's signature
+            return super().proxy_manager_for(proxy, **(options | kwargs))
+
+    return Connecting(pool_maxsize=at_most)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A URL, and what a gateway before the application asks for.
@@ -112,7 +130,7 @@ class Endpoint:
         opened.cert = self.certificate
         opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
         if self.server_name:
-            opened.mount("https://", http_adapter.adapter(server_hostname=self.server_name))
+            opened.mount("https://", adapter(server_hostname=self.server_name))
         return opened
 
 

@@ -19,7 +19,7 @@ from typing import IO
 
 from deploy import progress
 from deploy.cache import CHUNK, Cache
-from deploy.clients.oci.client import Registry
+from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, RegistryError, RegistryNotFound, RegistryRefused
 from deploy.image import join as image
 from deploy.model import golden

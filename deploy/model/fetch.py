@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from deploy import progress
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store
+from deploy.clients.stores.protocol import Store
 from deploy.errors import FileTampered, FormatMismatch, ManifestInvalid, ModelUnknown, VersionExists
 from deploy.image import layer
 from deploy.model import manifest

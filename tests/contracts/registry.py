@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from deploy.clients.oci.client import Registry
+from deploy.clients.oci.protocol import Registry
 from deploy.errors import RegistryNotFound, RegistryRefused
 from tests.fakes.registry import digest, manifest
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from deploy.clients.stores.object_store import Store
+from deploy.clients.stores.protocol import Store
 
 LARGE = bytes(range(256)) * 4096 * 12
 """12 MiB: more than any store takes in one part."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.download import Download
@@ -31,32 +31,6 @@ _PART = 64 << 20
 _MAX_MANIFEST = 4 << 20
 _CREATED = 201
 _ACCEPTED = 202
-
-
-class Registry(Protocol):
-    """What a release needs of a registry. A thing that is not there gives None or False; not being able to ask is an error."""
-
-    host: str
-
-    def has(self, repository: str, digest: str) -> bool:
-        """Whether the repository holds that blob."""
-
-    def mount(self, repository: str, digest: str, source: str) -> bool:
-        """Takes a blob over from another repository of this registry; False if that cannot be done."""
-
-    def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
-    ) -> None:
-        """Sends a blob, going on where a broken connection left off if the registry can."""
-
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
-        """A blob's bytes as they arrive, going on where a broken connection left off; closed by the caller, and not checked here."""
-
-    def manifest(self, repository: str, reference: str) -> bytes | None:
-        """A manifest by tag or digest, checked if by digest."""
-
-    def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
-        """Stores a manifest under a tag or its digest; the registry refuses it while a blob of it is missing."""
 
 
 class HttpRegistry:

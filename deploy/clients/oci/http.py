@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
-from deploy.clients import backoff, http_adapter
+from deploy.clients import backoff
+from deploy.clients.http import adapter
 from deploy.clients.oci.bodies import FileChunk, ResponseStream
 from deploy.clients.oci.responses import error_text, is_full, load_body, parse_token, read_body
 from deploy.errors import (
@@ -173,7 +174,7 @@ class RegistryHttp:
             self._open.trust_env = not self._loopback
             self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, http_adapter.adapter(at_most=8, blocksize=_BLOCK))
+                self._open.mount(scheme, adapter(at_most=8, blocksize=_BLOCK))
         return self._open
 
     def _settled(self, answer: requests.Response, **_: object) -> None:

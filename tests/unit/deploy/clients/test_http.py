@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request, Response
+from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request, Response, adapter
 from tests.fakes.ways import Replica, Way, trickle, way
 
 SECRET = "Bearer 5e1f"
@@ -66,16 +66,36 @@ def test_nothing_of_the_machine_is_taken(proxy: str, monkeypatch: pytest.MonkeyP
 def test_a_server_may_have_another_name_than_its_address(proxy: str) -> None:
     """It is asked for by that name and its certificate checked for it, behind a proxy, too."""
     with Endpoint("https://192.0.2.1", server_name="cluster.example").session() as session:
-        adapter: Any = session.get_adapter("https://192.0.2.1")
-        pools = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
+        mounted: Any = session.get_adapter("https://192.0.2.1")
+        pools = mounted.proxy_manager_for(proxy) if proxy else mounted.poolmanager
         assert pools.connection_pool_kw["server_hostname"] == "cluster.example"
 
 
 def test_a_server_is_called_by_its_address_if_nothing_else_is_said() -> None:
     """As everywhere."""
     with Endpoint(URL).session() as session:
-        adapter: Any = session.get_adapter(URL)
-        assert "server_hostname" not in adapter.poolmanager.connection_pool_kw
+        mounted: Any = session.get_adapter(URL)
+        assert "server_hostname" not in mounted.poolmanager.connection_pool_kw
+
+
+@pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
+def test_every_connection_is_made_with_the_options(proxy: str) -> None:
+    """To the server itself, and by way of a proxy."""
+    found: Any = adapter(at_most=3, blocksize=1 << 20)
+    pools = found.proxy_manager_for(proxy) if proxy else found.poolmanager
+    assert (pools.connection_pool_kw["blocksize"], pools.connection_pool_kw["maxsize"]) == (
+        1 << 20,
+        3,
+    )
+    pool = pools.connection_from_url("https://registry.example")
+    assert pool.conn_kw["blocksize"] == 1 << 20
+
+
+def test_connections_of_one_adapter_are_not_those_of_another() -> None:
+    """Each has the options that it was given, and no others."""
+    adapter(server_hostname="cluster.example")
+    found: Any = adapter(blocksize=1 << 20)
+    assert "server_hostname" not in found.poolmanager.connection_pool_kw
 
 
 # --- asking

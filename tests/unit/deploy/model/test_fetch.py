@@ -22,7 +22,7 @@ import pytest
 
 from deploy import progress
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import open_store
+from deploy.clients.stores.protocol import open_store
 from deploy.errors import (
     DiskFull,
     FileTampered,
@@ -410,7 +410,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import ObjectStore, open_store
+from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.protocol import open_store
 
 moment, place = sys.argv[3].split()
 count = 0

@@ -6,7 +6,8 @@ import secrets
 
 import pytest
 
-from deploy.clients.oci.client import HttpRegistry, Registry
+from deploy.clients.oci.client import HttpRegistry
+from deploy.clients.oci.protocol import Registry
 from tests.contracts.registry import RegistryContract, send
 from tests.fakes.registry import digest
 from tests.integration.deploy.clients.oci.forwarder import forwarded

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store, open_store
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
 from deploy.model import fetch as model
 from deploy.model import manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store, open_store
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import VersionExists
 from deploy.model import fetch as model
 from tests.contracts.store import StoreContract
@@ -23,7 +23,7 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import open_store
+from deploy.clients.stores.protocol import open_store
 from deploy.errors import ReleaseError
 
 store = open_store(sys.argv[2], Path())

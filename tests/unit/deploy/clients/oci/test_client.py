@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.clients.oci.client import Registry
+from deploy.clients.oci.protocol import Registry
 from tests.contracts.registry import RegistryContract
 from tests.fakes.registry import MemoryRegistry
 

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 import pytest
 
-from deploy.clients.stores.object_store import ObjectStore, Store, open_store
+from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import DiskFull, SettingsInvalid, StoreUnreachable
 from tests.contracts.store import LARGE, StoreContract
 from tests.fakes import disk
