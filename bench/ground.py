@@ -172,7 +172,7 @@ def packages_of(folder: Path, application: Path) -> Path:
     """Downloads an application's locked packages once, into a cache for all grounds."""
     settings = Settings.read(application, {})
     if settings.image.wheels:
-        wheels.download(
+        wheels.download_wheels(
             settings.image.wheels, application, host.connect().architecture, Cache(folder)
         )
     return folder
@@ -198,7 +198,7 @@ def _registry(engine: Engine, application: Application, label: str) -> tuple[str
     port = free_port()
     labels = {BENCH: label}
     name = f"twinship-bench-{label}"
-    engine.volume(name, labels)
+    engine.ensure_volume(name, labels)
     made = engine.create(
         Spec(
             name=name,

@@ -173,7 +173,7 @@ def _admit(door: Proxy, slots: Sequence[int], count: int) -> None:
 def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: int) -> None:
     command = _COMMANDS.get(name, ())
     unique = f"twinship-bench-{ground.label}-{port}"
-    ground.engine.volume(unique, labels)
+    ground.engine.ensure_volume(unique, labels)
     inside = _PLAIN_PORT if command else _APP_PORT
     spec = Spec(
         name=unique,

@@ -161,7 +161,7 @@ class ReleaseContext:
             env,
             parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free if engine.local else lambda _address, _port: None,
+            free=self.here.require_free if engine.is_local else lambda _address, _port: None,
         )
 
     @cached_property

@@ -48,7 +48,7 @@ class Inputs:
     python: str = ""
 
     @property
-    def listed(self) -> dict[str, str]:
+    def by_name(self) -> dict[str, str]:
         """The inputs by name, each with a value that changes when it does."""
         return {
             "the base image": self.base,
@@ -60,13 +60,13 @@ class Inputs:
     @property
     def key(self) -> str:
         """A name for exactly these inputs."""
-        return hashlib.sha256(json.dumps(self.listed, sort_keys=True).encode()).hexdigest()[
+        return hashlib.sha256(json.dumps(self.by_name, sort_keys=True).encode()).hexdigest()[
             :_KEY_LENGTH
         ]
 
-    def changed_since(self, before: Mapping[str, str]) -> str:
+    def describe_changes(self, before: Mapping[str, str]) -> str:
         """What differs from the inputs of an earlier build, in a few words; empty if nothing does."""
-        now = self.listed
+        now = self.by_name
         changes = [
             f"{name} changed" for name in now if name in before and now[name] != before[name]
         ]
@@ -78,7 +78,7 @@ class Inputs:
         return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
-def inputs(directory: Path, settings: Settings) -> Inputs:
+def read_inputs(directory: Path, settings: Settings) -> Inputs:
     """Reads what an app image would be made of now.
 
     Raises:
@@ -89,12 +89,12 @@ def inputs(directory: Path, settings: Settings) -> Inputs:
         directory=directory,
         files={path: _state(directory, path) for path in _paths(directory, patterns)},
         base=settings.image.base,
-        commit=commit(directory, patterns),
+        commit=read_commit(directory, patterns),
         python=settings.image.wheels.python if settings.image.wheels else "",
     )
 
 
-def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
+def read_commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
     """The revision that last changed any file that the patterns match, also one that is gone, and whether the files differ from it.
 
     Raises:
@@ -129,7 +129,7 @@ def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
     return Commit(revision=revision, dirty=bool(states))
 
 
-def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
+def pack_build_context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
     """The inputs as a build context: a tar with nothing else in it, the same bytes for the same inputs.
 
     Args:

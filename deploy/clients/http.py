@@ -76,7 +76,7 @@ class Gateway(Protocol):
         """
 
 
-def adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
+def make_adapter(*, at_most: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
     """Makes every connection with those options of urllib3, to the server itself and by way of a proxy.
 
     Args:
@@ -112,25 +112,25 @@ class Endpoint:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    authority: str = ""
-    certificate: tuple[str, str] | None = None
+    ca_bundle: str = ""
+    client_certificate: tuple[str, str] | None = None
     proxy: str = field(default="", repr=False)
     server_name: str = ""
     unverified: bool = False
     gateway: Gateway | None = field(default=None, repr=False, compare=False)
 
-    def session(self) -> requests.Session:
+    def open_session(self) -> requests.Session:
         """A session that is let in here; nothing of this machine's environment is sent along."""
         import requests
 
         opened = requests.Session()
         opened.trust_env = False
         opened.headers.update(self.headers)
-        opened.verify = not self.unverified and (self.authority or True)
-        opened.cert = self.certificate
+        opened.verify = not self.unverified and (self.ca_bundle or True)
+        opened.cert = self.client_certificate
         opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
         if self.server_name:
-            opened.mount("https://", adapter(server_hostname=self.server_name))
+            opened.mount("https://", make_adapter(server_hostname=self.server_name))
         return opened
 
 
@@ -146,7 +146,7 @@ class HttpClient:
         self._endpoint = endpoint
         self._gateway = endpoint.gateway
         self._now = now
-        self._session = endpoint.session()
+        self._session = endpoint.open_session()
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +175,7 @@ class HttpClient:
             # Credentials have been renewed, and those of the old connections may not be good any more.
             self._session.close()
             self._endpoint = endpoint
-            self._session = endpoint.session()
+            self._session = endpoint.open_session()
         started = self._now()
         try:
             return self._read(question, started)

@@ -26,7 +26,9 @@ _GLIBC = range(36, 16, -1)
 _TAIL = 8
 
 
-def download(wanted: Wheels, directory: Path, machine: str, cache: Cache) -> tuple[Path, ...]:
+def download_wheels(
+    wanted: Wheels, directory: Path, machine: str, cache: Cache
+) -> tuple[Path, ...]:
     """The wheels that a lock file names, for Debian on that machine; downloaded once, every one checked by its hash.
 
     Args:

@@ -179,7 +179,7 @@ class EngineContract:
     ) -> None:
         """A process that dies comes back without anybody's doing, and that it did is counted."""
         made = heeding("SIGTERM", 5)
-        engine.keep_running(made)
+        engine.enable_restart(made)
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
         until(lambda: now(made).restarts == 1 and now(made).running, "it is started again")
 
@@ -196,7 +196,7 @@ class EngineContract:
     ) -> None:
         """What was once kept running ends for good when its process does; until then it runs on."""
         made = heeding("SIGTERM", 5, restart=True)
-        engine.keep_stopped(made)
+        engine.disable_restart(made)
         assert now(made).running
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
         until(lambda: now(made).status == "exited", "it ends")
@@ -252,8 +252,8 @@ class EngineContract:
             lambda: engine.signal(made.id, "SIGUSR1"),
             lambda: engine.execute(f"{prefix}-never", ("true",)),
             lambda: engine.start(f"{prefix}-never"),
-            lambda: engine.keep_running(f"{prefix}-never"),
-            lambda: engine.keep_stopped(f"{prefix}-never"),
+            lambda: engine.enable_restart(f"{prefix}-never"),
+            lambda: engine.disable_restart(f"{prefix}-never"),
         ):
             with pytest.raises(EngineFailed):
                 act()
@@ -321,7 +321,7 @@ class EngineContract:
         assert layers is not None
         assert (layers[:-1], len(layers)) == (below, len(below) + 1)
         assert engine.image_id(f"{prefix}:built") == built
-        assert layers in engine.chains()
+        assert layers in engine.layer_chains()
         assert any("COPY hello" in line for line in said)
 
     def test_a_build_that_fails_shows_the_builders_last_lines(
@@ -381,7 +381,7 @@ class EngineContract:
         self, engine: Engine, prefix: str, labels: dict[str, str]
     ) -> None:
         """Asking for a network again gives the same one."""
-        assert engine.network(prefix, labels) == engine.network(prefix, labels)
+        assert engine.ensure_network(prefix, labels) == engine.ensure_network(prefix, labels)
 
     def test_an_address_is_given_once_at_a_time(
         self,
@@ -392,7 +392,7 @@ class EngineContract:
         now: Callable[[str], Container],
     ) -> None:
         """A fixed address is refused to a second container while the first runs, and free when that is gone."""
-        address = engine.network(prefix, labels).rpartition(".")[0] + ".77"
+        address = engine.ensure_network(prefix, labels).rpartition(".")[0] + ".77"
         one, two = (
             engine.create(spec(ending, network=prefix, ip=address)) for ending in ("one", "two")
         )
@@ -419,7 +419,7 @@ class EngineContract:
         self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
     ) -> None:
         """What was written before the start, while it ran and after it stopped is read at any time."""
-        engine.volume(prefix, labels)
+        engine.ensure_volume(prefix, labels)
         made = engine.create(spec(volumes={prefix: ("/state", False)}))
         engine.put_file(made.id, "/state/before", b"1")
         assert engine.files(made.id, "/state") == {"before": b"1"}
@@ -438,11 +438,11 @@ class EngineContract:
         self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
     ) -> None:
         """Asking for a volume again keeps what is in it, and a second container finds it there."""
-        engine.volume(prefix, labels)
+        engine.ensure_volume(prefix, labels)
         one = engine.create(spec(volumes={prefix: ("/state", False)}))
         engine.put_file(one.id, "/state/kept", b"1")
         engine.remove(one.id)
-        engine.volume(prefix, labels)
+        engine.ensure_volume(prefix, labels)
         two = engine.create(spec("two", volumes={prefix: ("/state", False)}))
         assert engine.files(two.id, "/state") == {"kept": b"1"}
 
@@ -450,7 +450,7 @@ class EngineContract:
         self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
     ) -> None:
         """A fresh volume has no files; a path that leads nowhere has None."""
-        engine.volume(prefix, labels)
+        engine.ensure_volume(prefix, labels)
         made = engine.create(spec(volumes={prefix: ("/state", False)}))
         assert engine.files(made.id, "/state") == {}
         assert engine.files(made.id, "/nowhere") is None
@@ -491,8 +491,8 @@ class EngineContract:
     ) -> None:
         """Containers, networks and volumes go, running or not; what carries other labels stays."""
         mine = labels | {"kind": "mine"}
-        engine.volume(f"{prefix}-volume", mine)
-        engine.network(f"{prefix}-network", mine)
+        engine.ensure_volume(f"{prefix}-volume", mine)
+        engine.ensure_network(f"{prefix}-network", mine)
         engine.start(engine.create(spec("mine", labelled={"kind": "mine"})).id)
         other = engine.create(spec("other"))
         assert sorted(engine.remove_labelled(mine)) == [

@@ -41,26 +41,26 @@ class RegistryContract:
 
     def test_what_was_never_pushed_is_not_there(self, registry: Registry, repository: str) -> None:
         """A blob or manifest that is not there is no error to ask for, and one to read."""
-        assert not registry.has(repository, digest(LAYER))
-        assert registry.manifest(repository, "latest") is None
-        assert registry.manifest(repository, digest(b"{}")) is None
+        assert not registry.has_blob(repository, digest(LAYER))
+        assert registry.get_manifest(repository, "latest") is None
+        assert registry.get_manifest(repository, digest(b"{}")) is None
         with pytest.raises(RegistryNotFound):
-            registry.blob(repository, digest(LAYER))
+            registry.download(repository, digest(LAYER))
 
     def test_an_uploaded_blob_comes_back_as_it_was(
         self, registry: Registry, repository: str
     ) -> None:
         """The same bytes can be read as often as one likes, and what was reported as sent is their number."""
         assert send(registry, repository, LAYER) == len(LAYER)
-        assert registry.has(repository, digest(LAYER))
+        assert registry.has_blob(repository, digest(LAYER))
         for _ in range(2):
-            with registry.blob(repository, digest(LAYER)) as blob:
+            with registry.download(repository, digest(LAYER)) as blob:
                 assert blob.read(10) + blob.read() == LAYER
 
     def test_a_blob_can_be_sent_again(self, registry: Registry, repository: str) -> None:
         """A second upload of the same bytes is no error."""
         send(registry, repository, LAYER, LAYER)
-        assert registry.has(repository, digest(LAYER))
+        assert registry.has_blob(repository, digest(LAYER))
 
     def test_bytes_of_another_digest_are_refused(self, registry: Registry, repository: str) -> None:
         """What is not what it is called is not kept, under either name."""
@@ -68,17 +68,17 @@ class RegistryContract:
             registry.upload(
                 repository, digest(LAYER), len(CONFIG), lambda: io.BytesIO(CONFIG), lambda _: None
             )
-        assert not registry.has(repository, digest(LAYER))
-        assert not registry.has(repository, digest(CONFIG))
+        assert not registry.has_blob(repository, digest(LAYER))
+        assert not registry.has_blob(repository, digest(CONFIG))
 
     def test_a_blob_belongs_to_its_repository(self, registry: Registry, repository: str) -> None:
         """Another repository does not show it until it is mounted there."""
         send(registry, repository, LAYER)
         other = f"{repository}-other"
-        assert not registry.has(other, digest(LAYER))
+        assert not registry.has_blob(other, digest(LAYER))
         assert registry.mount(other, digest(LAYER), repository)
-        assert registry.has(other, digest(LAYER))
-        with registry.blob(other, digest(LAYER)) as blob:
+        assert registry.has_blob(other, digest(LAYER))
+        with registry.download(other, digest(LAYER)) as blob:
             assert blob.read() == LAYER
 
     def test_what_a_repository_lacks_cannot_be_mounted_from_it(
@@ -88,7 +88,7 @@ class RegistryContract:
         send(registry, f"{repository}-other", CONFIG)
         assert not registry.mount(repository, digest(LAYER), f"{repository}-other")
         assert not registry.mount(repository, digest(LAYER), f"{repository}-absent")
-        assert not registry.has(repository, digest(LAYER))
+        assert not registry.has_blob(repository, digest(LAYER))
 
     def test_a_manifest_is_found_by_tag_and_by_digest(
         self, registry: Registry, repository: str
@@ -97,9 +97,9 @@ class RegistryContract:
         send(registry, repository, CONFIG, LAYER)
         data = manifest(CONFIG, LAYER)
         registry.put_manifest(repository, "one", data)
-        assert registry.manifest(repository, "one") == data
-        assert registry.manifest(repository, digest(data)) == data
-        assert registry.manifest(f"{repository}-other", "one") is None
+        assert registry.get_manifest(repository, "one") == data
+        assert registry.get_manifest(repository, digest(data)) == data
+        assert registry.get_manifest(f"{repository}-other", "one") is None
 
     def test_a_manifest_is_refused_while_a_blob_of_it_is_missing(
         self, registry: Registry, repository: str
@@ -109,11 +109,11 @@ class RegistryContract:
         for sent in (LAYER, CONFIG):
             with pytest.raises(RegistryRefused):
                 registry.put_manifest(repository, "one", data)
-            assert registry.manifest(repository, "one") is None
-            assert registry.manifest(repository, digest(data)) is None
+            assert registry.get_manifest(repository, "one") is None
+            assert registry.get_manifest(repository, digest(data)) is None
             send(registry, repository, sent)
         registry.put_manifest(repository, "one", data)
-        assert registry.manifest(repository, "one") == data
+        assert registry.get_manifest(repository, "one") == data
 
     def test_a_tag_leads_to_what_was_put_last(self, registry: Registry, repository: str) -> None:
         """A manifest that lost its tag is still there by its digest."""
@@ -122,8 +122,8 @@ class RegistryContract:
         second = manifest(CONFIG)
         for data in (first, second):
             registry.put_manifest(repository, "moving", data)
-        assert registry.manifest(repository, "moving") == second
-        assert registry.manifest(repository, digest(first)) == first
+        assert registry.get_manifest(repository, "moving") == second
+        assert registry.get_manifest(repository, digest(first)) == first
 
     def test_a_manifest_can_be_put_under_its_digest(
         self, registry: Registry, repository: str
@@ -132,4 +132,4 @@ class RegistryContract:
         send(registry, repository, CONFIG)
         data = manifest(CONFIG)
         registry.put_manifest(repository, digest(data), data)
-        assert registry.manifest(repository, digest(data)) == data
+        assert registry.get_manifest(repository, digest(data)) == data

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def fill(folder: Path) -> None:
+def fill_disk(folder: Path) -> None:
     """Lets every write to a file below the folder that this process has open now find no space left."""
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):

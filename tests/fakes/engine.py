@@ -35,7 +35,7 @@ class Script:
 
 
 @dataclass
-class Made:
+class FakeContainer:
     """A container of the engine, as it changes."""
 
     id: str
@@ -54,7 +54,7 @@ class Made:
         """Whether its process is alive."""
         return self.status == "running"
 
-    def shown(self) -> Container:
+    def as_container(self) -> Container:
         """What the engine says of it."""
         return Container(
             self.id,
@@ -81,40 +81,43 @@ class FakeEngine(FakeImages):
         super().__init__()
         self.scripts: dict[str, Script] = {}
         self.listening: set[int] = set()
-        self.made: dict[str, Made] = {}
+        self.all_containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, dict[str, bytes]] = {}
         self.networks: dict[str, Mapping[str, str]] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
-        self.happened: list[str] = []
+        self.events: list[str] = []
         self._count = 0
         for name, script in (scripts or {}).items():
             self.script(name, script)
 
     def script(self, name: str, script: Script) -> str:
         """Has the engine hold an image whose containers behave like that; its id."""
-        held = self.hold_image(name)
+        held = self.add_image(name)
         self.scripts[name] = self.scripts[held] = script
         return held
 
     def state(self) -> object:
         """All that the engine holds, to be compared with what it holds later."""
-        containers = {name: (made.shown(), made.restart) for name, made in self.made.items()}
+        containers = {
+            name: (made.as_container(), made.restart) for name, made in self.all_containers.items()
+        }
         return copy.deepcopy(
-            (containers, self.volumes, self.networks, self.names, sorted(self.held))
+            (containers, self.volumes, self.networks, self.names, sorted(self.images))
         )
 
     # --- what happens to containers
 
-    def _container(self, name: str) -> Made:
+    def _container(self, name: str) -> FakeContainer:
         self._asked()
         found = next(
-            (made for made in self.made.values() if name in (made.id, made.spec.name)), None
+            (made for made in self.all_containers.values() if name in (made.id, made.spec.name)),
+            None,
         )
         if found is None:
             raise EngineFailed("no such container", on=name, next="look what there is")
         return found
 
-    def _begin(self, made: Made) -> None:
+    def _begin(self, made: FakeContainer) -> None:
         """Starts its process."""
         made.status = "running"
         made.checks = 0
@@ -127,11 +130,11 @@ class FakeEngine(FakeImages):
                 made.log.append("[ALERT] config: cannot be used")
                 self._ended(made, 1, again=False)
                 return
-            self.happened.append(f"{made.spec.name} opened")
+            self.events.append(f"{made.spec.name} opened")
         if made.script.exits is not None:
             self._ended(made, made.script.exits, again=False)
 
-    def _ended(self, made: Made, code: int, *, again: bool = True) -> None:
+    def _ended(self, made: FakeContainer, code: int, *, again: bool = True) -> None:
         """Its process ends; the engine starts it again if it was told to, unless it would end at once for ever."""
         made.status = "exited"
         made.exit_code = code
@@ -140,14 +143,19 @@ class FakeEngine(FakeImages):
             made.restarts += 1
             self._begin(made)
 
-    def dies(self, name: str, code: int = 137) -> None:
+    def end_process(self, name: str, code: int = 137) -> None:
         """The process of a container ends by itself."""
         self._ended(self._container(name), code)
 
     def _probe(self, address: str) -> bool | None:
         """What a health check of that address finds."""
         made = next(
-            (made for made in self.made.values() if made.running and made.spec.ip == address), None
+            (
+                made
+                for made in self.all_containers.values()
+                if made.running and made.spec.ip == address
+            ),
+            None,
         )
         if made is None:
             return None
@@ -174,42 +182,42 @@ class FakeEngine(FakeImages):
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
         self._asked()
         found = (
-            made.shown()
-            for made in self.made.values()
+            made.as_container()
+            for made in self.all_containers.values()
             if labels.items() <= made.spec.labels.items()
         )
         return sorted(found, key=lambda container: container.name)
 
     def create(self, spec: Spec) -> Container:
         self._asked()
-        if spec.name in self.made:
+        if spec.name in self.all_containers:
             raise EngineFailed("the name is in use", on=spec.name, next="choose another")
         self._image(spec.image)
         self._count += 1
         script = self.scripts.get(spec.image, Script())
-        made = self.made[spec.name] = Made(
+        made = self.all_containers[spec.name] = FakeContainer(
             f"{self._count:064x}", spec, script, restart=spec.restart
         )
         for volume in spec.volumes:
             self.volumes.setdefault(volume, {})
-        self.happened.append(f"{spec.name} created")
-        return made.shown()
+        self.events.append(f"{spec.name} created")
+        return made.as_container()
 
     def start(self, container: str) -> None:
         made = self._container(container)
         if made.running:
             return
-        for other in (other for other in self.made.values() if other.running):
+        for other in (other for other in self.all_containers.values() if other.running):
             if made.spec.ip and other.spec.ip == made.spec.ip:
                 raise EngineFailed(
                     "the address is in use", on=made.spec.name, next="choose another"
                 )
             self._refuse_taken(made, {port for _, port in other.spec.ports.values()})
         self._refuse_taken(made, self.listening)
-        self.happened.append(f"{made.spec.name} started")
+        self.events.append(f"{made.spec.name} started")
         self._begin(made)
 
-    def _refuse_taken(self, made: Made, taken: set[int]) -> None:
+    def _refuse_taken(self, made: FakeContainer, taken: set[int]) -> None:
         if taken & {port for _, port in made.spec.ports.values()}:
             raise PortTaken(
                 "another program listens on the port", on=made.spec.name, next="stop it"
@@ -218,29 +226,40 @@ class FakeEngine(FakeImages):
     def stop(self, container: str, grace: int) -> None:
         self._asked()
         made = next(
-            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+            (
+                made
+                for made in self.all_containers.values()
+                if container in (made.id, made.spec.name)
+            ),
+            None,
         )
         if made and made.running:
-            self.happened.append(f"{made.spec.name} stopped")
+            self.events.append(f"{made.spec.name} stopped")
             self._ended(made, made.script.on_signal.get("SIGTERM", 137), again=False)
 
     def remove(self, container: str) -> None:
         self._asked()
         for name in [
-            made.spec.name for made in self.made.values() if container in (made.id, made.spec.name)
+            made.spec.name
+            for made in self.all_containers.values()
+            if container in (made.id, made.spec.name)
         ]:
-            self.happened.append(f"{name} removed")
-            del self.made[name]
+            self.events.append(f"{name} removed")
+            del self.all_containers[name]
 
-    def keep_running(self, container: str) -> None:
+    def enable_restart(self, container: str) -> None:
         self._container(container).restart = True
 
-    def keep_stopped(self, container: str) -> None:
+    def disable_restart(self, container: str) -> None:
         self._container(container).restart = False
 
     def logs(self, container: str, lines: int) -> str:
         self._asked()
-        found = [made.log for made in self.made.values() if container in (made.id, made.spec.name)]
+        found = [
+            made.log
+            for made in self.all_containers.values()
+            if container in (made.id, made.spec.name)
+        ]
         return "".join(f"{line}\n" for log in found for line in log[-lines:])
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
@@ -267,7 +286,7 @@ class FakeEngine(FakeImages):
             return
         self._signalled(made, name)
 
-    def _signalled(self, made: Made, name: str) -> None:
+    def _signalled(self, made: FakeContainer, name: str) -> None:
         if name in made.script.on_signal:
             self._ended(made, made.script.on_signal[name])
 
@@ -282,12 +301,17 @@ class FakeEngine(FakeImages):
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         self._asked()
         made = next(
-            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+            (
+                made
+                for made in self.all_containers.values()
+                if container in (made.id, made.spec.name)
+            ),
+            None,
         )
         found = self._volume_at(made, folder) if made else None
         return None if found is None else dict(found)
 
-    def _volume_at(self, made: Made, folder: str) -> dict[str, bytes] | None:
+    def _volume_at(self, made: FakeContainer, folder: str) -> dict[str, bytes] | None:
         return next(
             (
                 self.volumes[volume]
@@ -297,12 +321,12 @@ class FakeEngine(FakeImages):
             None,
         )
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
         self._asked()
         self.networks.setdefault(name, dict(labels))
         return f"172.30.{list(self.networks).index(name)}.0/24"
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         self._asked()
         self.volumes.setdefault(name, {})
         self.volume_labels.setdefault(name, dict(labels))
@@ -310,7 +334,7 @@ class FakeEngine(FakeImages):
     def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         names = [container.name for container in self.containers(labels)]
         for name in names:
-            del self.made[name]
+            del self.all_containers[name]
         for table in (self.networks, self.volume_labels):
             for name in [name for name, found in table.items() if labels.items() <= found.items()]:
                 del table[name]
@@ -320,7 +344,7 @@ class FakeEngine(FakeImages):
 
     def start_tied(self, spec: Spec) -> Any:
         self._asked()
-        if spec.name in self.made:
+        if spec.name in self.all_containers:
             return None
         made = self.create(spec)
         self.start(made.id)
@@ -329,6 +353,6 @@ class FakeEngine(FakeImages):
     def end_tied(self, held: Any) -> None:
         self.remove(held)
 
-    def holder_dies(self, name: str) -> None:
+    def kill_tied_process(self, name: str) -> None:
         """The process that holds a container is killed."""
         self.remove(name)

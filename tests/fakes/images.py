@@ -19,7 +19,7 @@ def digest(data: bytes) -> str:
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredImage:
     """An image that the engine holds: its config, and its layers by diff id."""
 
     config: bytes
@@ -36,7 +36,7 @@ class Held:
         return tuple(map(digest, self.layers))
 
 
-def image_of(layers: tuple[bytes, ...], said: str = "made in memory") -> Held:
+def make_image(layers: tuple[bytes, ...], said: str = "made in memory") -> StoredImage:
     """An image of those layers."""
     config: dict[str, Any] = {
         "architecture": "amd64",
@@ -45,7 +45,7 @@ def image_of(layers: tuple[bytes, ...], said: str = "made in memory") -> Held:
     }
     config["rootfs"] = {"type": "layers", "diff_ids": list(map(digest, layers))}
     config["history"] = [{"created_by": said} for _ in layers]
-    return Held(json.dumps(config).encode(), layers)
+    return StoredImage(json.dumps(config).encode(), layers)
 
 
 class FakeImages:
@@ -58,37 +58,37 @@ class FakeImages:
     """
 
     version = "0.0"
-    local = True
+    is_local = True
     architecture = "amd64"
 
     def __init__(self) -> None:
-        self.gone = False
-        self.full = False
-        self.registry: dict[str, Held] = {}
-        self.held: dict[str, Held] = {}
+        self.is_stopped = False
+        self.disk_full = False
+        self.registry: dict[str, StoredImage] = {}
+        self.images: dict[str, StoredImage] = {}
         self.names: dict[str, str] = {}
         self.pulled: list[tuple[str, tuple[str, str] | None]] = []
         self.built: list[tuple[str, dict[str, str]]] = []
         self.loaded: list[list[str]] = []
 
-    def hold_image(self, name: str, *layers: bytes) -> str:
+    def add_image(self, name: str, *layers: bytes) -> str:
         """Has the engine hold an image under a name; its id."""
-        return self._keep(image_of(layers or (f"layer of {name}".encode(),)), name)
+        return self._keep(make_image(layers or (f"layer of {name}".encode(),)), name)
 
-    def _keep(self, image: Held, name: str = "") -> str:
-        self.held[image.id] = image
+    def _keep(self, image: StoredImage, name: str = "") -> str:
+        self.images[image.id] = image
         if name:
             self.names[name] = image.id
         return image.id
 
     def _asked(self) -> None:
-        if self.gone:
+        if self.is_stopped:
             raise EngineUnavailable(
                 "the container engine stopped answering", on="memory", next="start it"
             )
 
-    def _image(self, name: str) -> Held:
-        found = self.held.get(self.names.get(name, name))
+    def _image(self, name: str) -> StoredImage:
+        found = self.images.get(self.names.get(name, name))
         if found is None:
             raise EngineFailed("no such image", on=name, next="pull it")
         return found
@@ -98,15 +98,15 @@ class FakeImages:
     def image_id(self, image: str) -> str | None:
         self._asked()
         found = self.names.get(image, image)
-        return found if found in self.held else None
+        return found if found in self.images else None
 
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
         found = self.image_id(image)
-        return self.held[found].diff_ids if found else None
+        return self.images[found].diff_ids if found else None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         self._asked()
-        return [image.diff_ids for image in self.held.values()]
+        return [image.diff_ids for image in self.images.values()]
 
     def tag(self, image: str, name: str) -> None:
         self._asked()
@@ -126,7 +126,7 @@ class FakeImages:
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         self._asked()
-        self._keep(image_of((archive.read(),), f"import {changes}"), name)
+        self._keep(make_image((archive.read(),), f"import {changes}"), name)
 
     def build(
         self,
@@ -149,9 +149,9 @@ class FakeImages:
         for step in _steps(files[dockerfile].decode(), args):
             said(" ".join(step))
             layers += self._layers_of(step, files, dockerfile)
-        if self.full:
+        if self.disk_full:
             raise DiskFull("the engine has no space left", on=dockerfile, next="free some")
-        return self._keep(image_of(layers, f"build {tag}"), tag)
+        return self._keep(make_image(layers, f"build {tag}"), tag)
 
     def _layers_of(
         self, step: list[str], files: Mapping[str, bytes], dockerfile: str
@@ -215,7 +215,7 @@ class FakeImages:
             )
             self.loaded.append([name for name in listed["Layers"] if name in files])
             for name in listed["RepoTags"] or [""]:
-                self._keep(Held(config, layers), name)
+                self._keep(StoredImage(config, layers), name)
 
     def _layer(self, chain: list[str], sent: bytes | None) -> bytes:
         """A layer as sent, else as an image has it that starts with the same chain."""
@@ -223,7 +223,7 @@ class FakeImages:
             sent = next(
                 (
                     image.layers[len(chain) - 1]
-                    for image in self.held.values()
+                    for image in self.images.values()
                     if image.diff_ids[: len(chain)] == tuple(chain)
                 ),
                 b"",

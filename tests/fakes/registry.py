@@ -51,11 +51,11 @@ class MemoryRegistry:
         self.host = host
         self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         self.manifests: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
-        self.sent: list[tuple[str, str]] = []
+        self.uploaded: list[tuple[str, str]] = []
         self.mounted: list[tuple[str, str]] = []
-        self.put: list[str] = []
+        self.stored_references: list[str] = []
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has_blob(self, repository: str, digest: str) -> bool:
         return digest in self.blobs[repository]
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
@@ -76,14 +76,14 @@ class MemoryRegistry:
                 "the digest is not that of the bytes", on=digest, next="send other bytes"
             )
         self.blobs[repository][digest] = data
-        self.sent.append((repository, digest))
+        self.uploaded.append((repository, digest))
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         if digest not in self.blobs[repository]:
             raise RegistryNotFound("no such blob", on=f"{repository}@{digest}", next="push it")
         return io.BytesIO(self.blobs[repository][digest])
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         return self.manifests[repository].get(reference)
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
@@ -101,7 +101,7 @@ class MemoryRegistry:
             )
         self.manifests[repository][self._digest(data)] = data
         self.manifests[repository][reference] = data
-        self.put.append(reference)
+        self.stored_references.append(reference)
 
     def _digest(self, data: bytes) -> str:
         return digest(data)

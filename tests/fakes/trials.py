@@ -20,11 +20,11 @@ class MemoryContainers:
     """
 
     def __init__(self) -> None:
-        self.tried: list[str] = []
+        self.images: list[str] = []
         self.alive = True
         self.log = "listening"
 
     @contextmanager
     def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
-        self.tried.append(image)
-        yield ThrowawayContainer(url=URL, alive=lambda: self.alive, log=lambda: self.log)
+        self.images.append(image)
+        yield ThrowawayContainer(url=URL, is_running=lambda: self.alive, read_log=lambda: self.log)

@@ -14,7 +14,7 @@ from requests.adapters import BaseAdapter
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
 
 
-class Trickle(io.RawIOBase):
+class TricklingBody(io.RawIOBase):
     """A body that comes byte by byte, each a second later; it may break off."""
 
     def __init__(self, now: list[float], breaks: BaseException | None = None) -> None:
@@ -32,12 +32,12 @@ class Trickle(io.RawIOBase):
         return 1
 
 
-def trickle(now: list[float], breaks: BaseException | None = None) -> io.BufferedReader:
+def trickling_body(now: list[float], breaks: BaseException | None = None) -> io.BufferedReader:
     """Such a body, as an answer has it."""
-    return io.BufferedReader(Trickle(now, breaks), 1)
+    return io.BufferedReader(TricklingBody(now, breaks), 1)
 
 
-class Replica(BaseAdapter):
+class FakeReplica(BaseAdapter):
     """Answers every request alike, or not at all.
 
     Args:
@@ -84,25 +84,25 @@ def _answer(request: Any, body: Any, status: int, headers: dict[str, str]) -> re
 
 
 @dataclass(frozen=True)
-class Way(Endpoint):
+class MemoryEndpoint(Endpoint):
     """The way to a replica in memory."""
 
-    replica: Replica | None = None
+    replica: FakeReplica | None = None
 
-    def session(self) -> requests.Session:
-        opened = super().session()
+    def open_session(self) -> requests.Session:
+        opened = super().open_session()
         opened.mount("http://", self.replica or pytest.fail("nobody is there"))
         return opened
 
 
-def way(body: Any, status: int = 200, **headers: str) -> Way:
+def endpoint_with(body: Any, status: int = 200, **headers: str) -> MemoryEndpoint:
     """The way to a replica that answers like that."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Way("http://replica", replica=Replica(body, status, sent))
+    return MemoryEndpoint("http://replica", replica=FakeReplica(body, status, sent))
 
 
 @dataclass
-class Led:
+class ScriptedSender:
     """What is led to by a gateway: each question has the next of those outcomes, and the last one stays.
 
     Attributes:

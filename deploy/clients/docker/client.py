@@ -48,7 +48,7 @@ class DockerEngine:
         return str(self._api.version(api_version=False)["Version"])
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         return str(self._api.base_url).startswith(
             ("http+docker://", "http://localhost", "http://127.")
         )
@@ -77,7 +77,7 @@ class DockerEngine:
             except ImageNotFound:
                 return None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         with translate_errors("images"):
             found = {image["Id"] for image in self._api.images(all=False)}
         return [layers for image in found if (layers := self.diff_ids(image))]
@@ -243,10 +243,10 @@ class DockerEngine:
                 if error.status_code != 409:
                     raise
 
-    def keep_running(self, container: str) -> None:
+    def enable_restart(self, container: str) -> None:
         self._restart(container, _ALWAYS)
 
-    def keep_stopped(self, container: str) -> None:
+    def disable_restart(self, container: str) -> None:
         self._restart(container, _NEVER)
 
     def _restart(self, container: str, policy: str) -> None:
@@ -309,7 +309,7 @@ class DockerEngine:
 
     # --- networks and volumes
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
         from docker.types import IPAMConfig, IPAMPool
 
         with translate_errors(f"network {name}"):
@@ -330,7 +330,7 @@ class DockerEngine:
             self._api.create_network(name, ipam=pool, labels=dict(labels), check_duplicate=True)
             return subnet
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with translate_errors(f"volume {name}"):
             self._api.create_volume(name, labels=dict(labels))
 

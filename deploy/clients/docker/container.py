@@ -24,8 +24,8 @@ class ThrowawayContainer:
     """A running trial: where it answers, whether its process still lives, and the end of its log."""
 
     url: str
-    alive: Callable[[], bool]
-    log: Callable[[], str]
+    is_running: Callable[[], bool]
+    read_log: Callable[[], str]
 
 
 @contextmanager
@@ -62,8 +62,8 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
             wrapped = running.get_wrapped_container()
             yield ThrowawayContainer(
                 url=f"http://127.0.0.1:{_published(wrapped, port)}",
-                alive=lambda: _alive(wrapped),
-                log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
+                is_running=lambda: _alive(wrapped),
+                read_log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
     except docker.errors.APIError as error:
         raise engine_error(

@@ -69,7 +69,7 @@ class Engine(Protocol):
         """The engine's version."""
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether the engine shares this machine's network, so that a loopback port here is one there."""
 
     @property
@@ -85,7 +85,7 @@ class Engine(Protocol):
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
         """The layers of an image by diff id, lowest first."""
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         """The layers of every image that the engine holds."""
 
     def build(
@@ -128,10 +128,10 @@ class Engine(Protocol):
     def remove(self, container: str) -> None:
         """Removes a container, killing it if it runs; one that is gone is no error."""
 
-    def keep_running(self, container: str) -> None:
+    def enable_restart(self, container: str) -> None:
         """Has the engine start the container again whenever it ends, and whenever the engine itself starts."""
 
-    def keep_stopped(self, container: str) -> None:
+    def disable_restart(self, container: str) -> None:
         """Has the engine not start the container again by itself."""
 
     def logs(self, container: str, lines: int) -> str:
@@ -149,10 +149,10 @@ class Engine(Protocol):
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         """The plain files of a folder of a container by name, or None if there is no such folder."""
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
         """Makes sure of a network in which containers may have fixed addresses; returns its subnet."""
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         """Makes sure of a volume."""
 
     def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:

@@ -55,7 +55,7 @@ class HttpRegistry:
         self._part = part
         self._http = RegistryHttp(host, login, patience or RetryPolicy())
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has_blob(self, repository: str, digest: str) -> bool:
         return (
             self._http.send(
                 "HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)
@@ -82,7 +82,7 @@ class HttpRegistry:
             # The registry has begun an upload instead. Not everybody may cancel one, and it expires by itself.
             with suppress(RegistryError):
                 self._http.send_once(
-                    "DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204)
+                    "DELETE", self._http.upload_url(answer), repository, expect=(OK, _ACCEPTED, 204)
                 )
         return answer.status_code == _CREATED
 
@@ -94,12 +94,14 @@ class HttpRegistry:
         ).send()
         self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         path = f"/v2/{repository}/blobs/{digest}"
         answer = self._http.send("GET", path, repository, stream=True)
-        return cast("IO[bytes]", Download(self._http, path, repository, self._http.stream(answer)))
+        return cast(
+            "IO[bytes]", Download(self._http, path, repository, self._http.stream_body(answer))
+        )
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
 
         def read() -> bytes | None:
@@ -107,7 +109,9 @@ class HttpRegistry:
                 "GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)
             ) as answer:
                 return (
-                    self._http.read(answer, _MAX_MANIFEST + 1) if answer.status_code == OK else None
+                    self._http.read_body(answer, _MAX_MANIFEST + 1)
+                    if answer.status_code == OK
+                    else None
                 )
 
         data = self._http.retry(read)

@@ -71,6 +71,6 @@ class Download(io.RawIOBase):
         answer = self._http.send(
             "GET", self._path, self._repository, headers=headers, stream=True, expect=(OK, _PARTIAL)
         )
-        self._arriving = self._http.stream(answer)
+        self._arriving = self._http.stream_body(answer)
         # A registry that gives no parts begins anew.
         self._again = self._offset if answer.status_code == OK else 0

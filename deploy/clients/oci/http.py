@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
 from deploy.clients import backoff
-from deploy.clients.http import adapter
+from deploy.clients.http import make_adapter
 from deploy.clients.oci.bodies import FileChunk, ResponseStream
 from deploy.clients.oci.responses import error_text, is_full, load_body, parse_token, read_body
 from deploy.errors import (
@@ -75,7 +75,7 @@ class RegistryHttp:
 
     def __init__(self, host: str, login: Callable[[], Login | None], patience: RetryPolicy) -> None:
         self.host = host
-        self.patience = patience
+        self.retry_policy = patience
         self._ask_login = login
         self._login: Login | None = None
         self._loopback = bool(re.match(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$", host))
@@ -105,7 +105,7 @@ class RegistryHttp:
     def pause(self, attempt: int, error: RegistryError) -> None:
         """Waits before another try, and says why."""
         progress.report(f"{error.what}: asking again")
-        self.patience.pause(attempt, error.retry_after)
+        self.retry_policy.pause(attempt, error.retry_after)
 
     def send_once(
         self,
@@ -128,13 +128,13 @@ class RegistryHttp:
                     method,
                     url,
                     headers=headers | self._authorized(url, scope),
-                    timeout=(self.patience.connect, self.patience.read),
+                    timeout=(self.retry_policy.connect, self.retry_policy.read),
                     allow_redirects=method in ("GET", "HEAD"),
                     stream=True,
                     **options,
                 )
                 if not stream:
-                    load_body(answer, self.patience.read)
+                    load_body(answer, self.retry_policy.read)
             if answer.status_code != 401 or last or not self._log_in(answer, scope):
                 break
             if isinstance(options.get("data"), FileChunk):
@@ -143,7 +143,7 @@ class RegistryHttp:
             return answer
         raise self._refusal(answer, method, url)
 
-    def location(self, answer: requests.Response) -> str:
+    def upload_url(self, answer: requests.Response) -> str:
         """Where an upload goes on; the registry may say it in full or relative to what was asked."""
         told = answer.headers.get("Location")
         if told is None:
@@ -154,15 +154,15 @@ class RegistryHttp:
             )
         return urljoin(answer.url, told)
 
-    def stream(self, answer: requests.Response) -> ResponseStream:
+    def stream_body(self, answer: requests.Response) -> ResponseStream:
         """An answer's body as it was sent; what breaks while it is read is this project's error, as before."""
         answer.raw.decode_content = False
         return ResponseStream(answer.raw, lambda: self._reaching(answer.url))
 
-    def read(self, answer: requests.Response, most: int) -> bytes:
+    def read_body(self, answer: requests.Response, most: int) -> bytes:
         """A streamed answer's body, as far as `most` bytes."""
         with self._reaching(answer.url):
-            return read_body(answer.raw, most, self.patience.read)
+            return read_body(answer.raw, most, self.retry_policy.read)
 
     @property
     def _session(self) -> requests.Session:
@@ -174,13 +174,13 @@ class RegistryHttp:
             self._open.trust_env = not self._loopback
             self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, adapter(at_most=8, blocksize=_BLOCK))
+                self._open.mount(scheme, make_adapter(at_most=8, blocksize=_BLOCK))
         return self._open
 
     def _settled(self, answer: requests.Response, **_: object) -> None:
         """Takes the bodies that nobody streams before requests does: those of refusals, and of redirections on the way."""
         if answer.is_redirect or not answer.ok:
-            load_body(answer, self.patience.read)
+            load_body(answer, self.retry_policy.read)
 
     @contextmanager
     def _reaching(self, url: str) -> Iterator[None]:
@@ -289,10 +289,10 @@ class RegistryHttp:
                 realm,
                 params=params,
                 auth=auth,
-                timeout=(self.patience.connect, self.patience.read),
+                timeout=(self.retry_policy.connect, self.retry_policy.read),
                 stream=True,
             )
-            load_body(answer, self.patience.read)
+            load_body(answer, self.retry_policy.read)
         if answer.status_code != OK:
             raise self._refusal(answer, "GET", realm)
         given = parse_token(answer)

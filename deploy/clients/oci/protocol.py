@@ -13,7 +13,7 @@ class Registry(Protocol):
 
     host: str
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has_blob(self, repository: str, digest: str) -> bool:
         """Whether the repository holds that blob."""
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
@@ -24,10 +24,10 @@ class Registry(Protocol):
     ) -> None:
         """Sends a blob, going on where a broken connection left off if the registry can."""
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         """A blob's bytes as they arrive, going on where a broken connection left off; closed by the caller, and not checked here."""
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         """A manifest by tag or digest, checked if by digest."""
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:

@@ -81,7 +81,7 @@ class Upload:
                 self._go_on_after(error)
 
     def _begin(self) -> None:
-        self._location = self._http.location(self._http.retry(self._asked_to_begin))
+        self._location = self._http.upload_url(self._http.retry(self._asked_to_begin))
         self._offset = 0
 
     def _asked_to_begin(self) -> requests.Response:
@@ -107,7 +107,7 @@ class Upload:
                     headers=headers,
                     expect=(_ACCEPTED, _CREATED, _NO_CONTENT),
                 )
-                self._location = self._http.location(answer)
+                self._location = self._http.upload_url(answer)
             except RegistryError:
                 self._advance(-part.sent)
                 raise
@@ -175,7 +175,7 @@ class Upload:
         with self._blob.open() as file:
             body = FileChunk(file, 0, self._blob.size, self._advance)
             try:
-                self._location = self._http.location(self._asked_to_begin())
+                self._location = self._http.upload_url(self._asked_to_begin())
                 return self._finish(body)
             except RegistryError:
                 self._advance(-body.sent)

@@ -39,23 +39,23 @@ class ObjectStore:
     ) -> None:
         self._connect = connect
         self._folder = folder
-        self.where = where
+        self.location = where
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
-        with translate_full_disk(self._folder or Path()), _asking(self.where):
+        with translate_full_disk(self._folder or Path()), _asking(self.location):
             return self._connect()
 
     @property
     def _absent(self) -> bool:
-        with _asking(self.where):
+        with _asking(self.location):
             return self._folder is not None and not self._folder.is_dir()
 
     def _refuse_special(self, name: str) -> None:
         """Refuses what is neither file nor folder: a pipe would be waited for without end."""
         if self._folder is None:
             return
-        with _asking(f"{self.where}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
+        with _asking(f"{self.location}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
             mode = (self._folder / name).stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise OSError(errno.EINVAL, "it is no file")
@@ -65,7 +65,7 @@ class ObjectStore:
 
         if self._absent:
             return None
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             try:
                 return int(obstore.head(self._store, name)["size"])
             except FileNotFoundError:
@@ -88,7 +88,7 @@ class ObjectStore:
         if self._absent:
             return None
         self._refuse_special(name)
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             try:
                 found = obstore.get(self._store, name)
             except FileNotFoundError:
@@ -96,7 +96,7 @@ class ObjectStore:
         return self._chunks(found, name)
 
     def _chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             if self._folder is not None:
                 yield from self._ranges(name, found.meta["size"])
                 return
@@ -116,7 +116,7 @@ class ObjectStore:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             try:
                 obstore.put(self._store, name, data, mode="create")
             except (AlreadyExistsError, PreconditionError):
@@ -126,13 +126,13 @@ class ObjectStore:
     def replace(self, name: str, data: bytes) -> None:
         import obstore
 
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             obstore.put(self._store, name, data)
 
     def upload(self, name: str, file: BinaryIO) -> None:
         import obstore
 
-        with _asking(f"{self.where}/{name}"):
+        with _asking(f"{self.location}/{name}"):
             obstore.put(self._store, name, file)
 
     def folders(self, prefix: str) -> list[str]:
@@ -140,7 +140,7 @@ class ObjectStore:
 
         if self._absent:
             return []
-        with _asking(f"{self.where}/{prefix}"):
+        with _asking(f"{self.location}/{prefix}"):
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(path.rsplit("/", 1)[-1] for path in found)
 

@@ -13,7 +13,7 @@ from deploy.errors import SettingsInvalid
 class Store(Protocol):
     """Named bytes. A name that is not there gives None or False; not being able to ask is an error."""
 
-    where: str
+    location: str
 
     def size(self, name: str) -> int | None:
         """The length in bytes, or None if there is no such name."""

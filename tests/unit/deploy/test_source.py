@@ -95,7 +95,7 @@ def repository(application: Path) -> Path:
 
 def read(folder: Path, *patterns: str, **build: Any) -> Inputs:
     """The inputs of an application."""
-    return source.inputs(folder, settings(*patterns, **build))
+    return source.read_inputs(folder, settings(*patterns, **build))
 
 
 # --- the revision
@@ -453,7 +453,7 @@ def test_what_changed_is_said_in_a_few_words(
 ) -> None:
     """The files first; a new revision only if nothing else is new; no more than three, in the same order each time."""
     now = replace(known, files=files, base=base, commit=commit or known.commit)
-    assert now.changed_since(known.listed) == said
+    assert now.describe_changes(known.by_name) == said
 
 
 # --- the build context
@@ -461,7 +461,7 @@ def test_what_changed_is_said_in_a_few_words(
 
 def packed(inputs: Inputs, *wheels: Path) -> bytes:
     """The build context."""
-    with source.context(inputs, wheels) as context:
+    with source.pack_build_context(inputs, wheels) as context:
         return context.read()
 
 

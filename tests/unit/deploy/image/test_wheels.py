@@ -81,26 +81,26 @@ def test_wheels_are_for_the_image_and_not_for_this_machine(
     application: Path, cache: Cache, machine: str, native: str
 ) -> None:
     """Its processor, its Python and its C library decide."""
-    assert names(wheels.download(WANTED, application, machine, cache)) == [native, PLAIN]
+    assert names(wheels.download_wheels(WANTED, application, machine, cache)) == [native, PLAIN]
 
 
 def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache) -> None:
     """As long as the lock, the Python and the processor are the same."""
-    first = wheels.download(WANTED, application, "amd64", cache)
+    first = wheels.download_wheels(WANTED, application, "amd64", cache)
     for path in index.iterdir():
         path.unlink()
-    assert wheels.download(WANTED, application, "amd64", cache) == first
+    assert wheels.download_wheels(WANTED, application, "amd64", cache) == first
     for wanted, machine in (
         (WANTED, "arm64"),
         (Wheels(requirements="requirements.txt", python="3.12"), "amd64"),
     ):
         with pytest.raises(WheelsUnavailable):
-            wheels.download(wanted, application, machine, cache)
+            wheels.download_wheels(wanted, application, machine, cache)
     (application / "requirements.txt").write_text(
         "plain-thing==2.0 --hash=sha256:00\n", encoding="utf-8"
     )
     with pytest.raises(WheelsUnavailable):
-        wheels.download(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, "amd64", cache)
 
 
 def test_a_package_with_another_hash_is_refused(
@@ -111,7 +111,7 @@ def test_a_package_with_another_hash_is_refused(
         archive.writestr("plain_thing.py", "print('changed')")
     for _ in range(2):
         with pytest.raises(WheelsUnavailable) as caught:
-            wheels.download(WANTED, application, "amd64", cache)
+            wheels.download_wheels(WANTED, application, "amd64", cache)
         assert "DO NOT MATCH" in caught.value.detail
         assert caught.value.on == str(application / "requirements.txt")
     assert not list(cache.temporary.iterdir())
@@ -121,7 +121,7 @@ def test_a_lock_without_hashes_is_refused(application: Path, cache: Cache) -> No
     """What is not pinned by hash could be anything."""
     (application / "requirements.txt").write_text("plain-thing==1.0\n", encoding="utf-8")
     with pytest.raises(WheelsUnavailable) as caught:
-        wheels.download(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, "amd64", cache)
     assert "hash" in caught.value.detail.lower()
 
 
@@ -155,7 +155,7 @@ def test_a_download_ends_with_the_process_that_wants_it(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     with progress.use_display(Pressed()), pytest.raises(KeyboardInterrupt):
-        wheels.download(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, "amd64", cache)
     with pytest.raises(ProcessLookupError):
         os.kill(int(number.read_text(encoding="utf-8")), 0)
     assert not list(cache.temporary.iterdir())
@@ -173,6 +173,6 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     with pytest.raises(DiskFull) as caught:
-        wheels.download(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, "amd64", cache)
     assert str(cache.temporary) in caught.value.on
     assert not list((cache.root / "wheels").iterdir())

@@ -181,7 +181,7 @@ def test_a_network_that_a_killed_process_only_asked_with_goes(
 ) -> None:
     """The engine was asked for a free subnet, and nobody was left to give it back."""
     engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
-    engine.network(prefix, {"dev.twinship.test": prefix})
+    engine.ensure_network(prefix, {"dev.twinship.test": prefix})
     listed = engine._api.networks(filters={"label": f"dev.twinship.test={prefix}"})
     assert [network["Name"] for network in listed] == [prefix]
 
@@ -219,7 +219,7 @@ def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
     """Version, architecture, and whether its ports are this machine's."""
     assert engine.version[0].isdigit()
     assert engine.architecture in ("amd64", "arm64")
-    assert engine.local
+    assert engine.is_local
 
 
 # --- an engine that is not as it should be
@@ -283,7 +283,7 @@ def test_an_engine_that_stops_answering_is_said(
         lambda: engine.diff_ids("a"),
         lambda: engine.start("a"),
         lambda: engine.put_file("a", "/b/c", b""),
-        lambda: engine.network("a", {}),
+        lambda: engine.ensure_network("a", {}),
         lambda: engine.start_tied(Spec(name="a", image="b", labels={})),
         lambda: b"".join(engine.save("a")),
     ):

@@ -71,7 +71,7 @@ def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> 
         published = found["NetworkSettings"]["Ports"][f"{PORT}/tcp"]
         assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
         assert running.url == f"http://127.0.0.1:{published[0]['HostPort']}"
-        assert running.alive()
+        assert running.is_running()
     assert not ours(engine, serving)
 
 

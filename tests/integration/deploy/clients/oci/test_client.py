@@ -48,7 +48,7 @@ def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
     host, _, port = registry_host.partition(":")
     with (
         forwarded((host, int(port))) as way,
-        HttpRegistry(way.url.removeprefix("https://")).blob(repository, digest(data)) as blob,
+        HttpRegistry(way.url.removeprefix("https://")).download(repository, digest(data)) as blob,
     ):
         start = blob.read(1 << 20)
         way.lose_an_answer()

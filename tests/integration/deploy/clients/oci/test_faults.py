@@ -117,7 +117,7 @@ def test_a_registry_that_is_down_is_told_after_retries(
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(RegistryUnreachable) as caught:
-        connect(host=host).has(REPOSITORY, digest(SMALL))
+        connect(host=host).has_blob(REPOSITORY, digest(SMALL))
     assert caught.value.exit_code == 50
     assert host in caught.value.on
     assert "refused" in caught.value.what
@@ -145,7 +145,7 @@ def test_a_registry_that_comes_back_is_not_noticed(
     """A burst of errors that ends in time costs waits only."""
     server.on("HEAD", "blobs", refused(502), times=2)
     server.on("HEAD", "blobs", cut_after(0), times=2)
-    assert not client.has(REPOSITORY, digest(SMALL))
+    assert not client.has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == 4
 
 
@@ -200,7 +200,7 @@ def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
         answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"),
     )
     with pytest.raises(BlobCorrupt, match="another manifest"):
-        client.manifest(REPOSITORY, digest(b"{}"))
+        client.get_manifest(REPOSITORY, digest(b"{}"))
 
 
 def test_a_registry_that_never_answers_is_given_up(
@@ -209,7 +209,7 @@ def test_a_registry_that_never_answers_is_given_up(
     """Every attempt ends when its time is over."""
     server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
     with pytest.raises(RegistryUnreachable):
-        connect(read=0.02).has(REPOSITORY, digest(SMALL))
+        connect(read=0.02).has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == ATTEMPTS - 1
 
 
@@ -270,7 +270,7 @@ def test_a_registry_that_says_how_long_to_wait_is_obeyed(
     """Its seconds count, up to a minute; a date or nonsense does not."""
     for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
         server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert waits[:2] == [7.0, 60.0]
     assert all(0 < wait <= 8 for wait in waits[2:])
 
@@ -285,7 +285,7 @@ def test_a_wrong_password_is_refused_after_one_attempt(
     """It is not tried over and over, which would lock accounts."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     with pytest.raises(RegistryDenied) as caught:
-        connect(Login("ada", "wrong")).has(REPOSITORY, digest(SMALL))
+        connect(Login("ada", "wrong")).has_blob(REPOSITORY, digest(SMALL))
     assert caught.value.exit_code == 51
     assert len([seen for seen in server.seen if seen.authorization]) == 1
     assert not waits
@@ -300,11 +300,11 @@ def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistrySe
         return ADA
 
     client = HttpRegistry(server.host, login)
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert not asked
     server.auth = "basic"
-    client.has(REPOSITORY, digest(SMALL))
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert asked == ["login"]
 
 
@@ -314,7 +314,7 @@ def test_without_a_login_a_closed_registry_is_told(
     """The error names the command that logs in."""
     server.auth = "basic"
     with pytest.raises(RegistryDenied) as caught:
-        client.has(REPOSITORY, digest(SMALL))
+        client.has_blob(REPOSITORY, digest(SMALL))
     assert "docker login" in caught.value.next
 
 
@@ -325,7 +325,7 @@ def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: 
     send(client, REPOSITORY, SMALL, CONFIG)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(3):
-        assert client.has(REPOSITORY, digest(SMALL))
+        assert client.has_blob(REPOSITORY, digest(SMALL))
     scopes = [seen.query["scope"] for seen in server.asked("GET", "/token")]
     assert scopes == [[f"repository:{REPOSITORY}:pull,push"], [f"repository:{REPOSITORY}:pull"]]
     assert {seen.query["service"][0] for seen in server.asked("GET", "/token")} == {"the registry"}
@@ -367,7 +367,7 @@ def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
     }
     server.on("HEAD", "blobs", refused(401, challenge), times=2)
     with pytest.raises(RegistryDenied):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
     assert len(server.asked("GET", "/token")) == 1
 
 
@@ -379,7 +379,7 @@ def test_a_login_service_that_gives_no_token_is_told(
     server.auth = "bearer"
     server.on("GET", "/token", answered(200, {}, said))
     with pytest.raises(RegistryDenied, match="no token"):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
 
 
 def test_credentials_are_sent_to_the_registry_alone(
@@ -400,7 +400,7 @@ def test_credentials_are_sent_to_the_registry_alone(
         server.uploads_at = storage.host
         client = connect(ADA)
         with pytest.raises(RegistryDenied):
-            client.blob(REPOSITORY, digest(SMALL))
+            client.download(REPOSITORY, digest(SMALL))
         with pytest.raises(RegistryDenied):
             send(client, REPOSITORY, SMALL)
         assert len(storage.seen) == 2
@@ -423,7 +423,7 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
         server.on("GET", "blobs", answered(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
         client = connect()
         send(client, REPOSITORY, SMALL)
-        with client.blob(REPOSITORY, digest(SMALL)) as blob:
+        with client.download(REPOSITORY, digest(SMALL)) as blob:
             assert blob.read() == SMALL
 
 
@@ -438,7 +438,7 @@ def test_a_mount_that_is_refused_cannot_be_done(
     server.on("POST", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
-    assert client.has(REPOSITORY, digest(SMALL))
+    assert client.has_blob(REPOSITORY, digest(SMALL))
 
 
 def test_a_mount_for_which_no_token_is_given_cannot_be_done(
@@ -450,7 +450,7 @@ def test_a_mount_for_which_no_token_is_given_cannot_be_done(
     client = connect(ADA)
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
-    assert client.has(REPOSITORY, digest(SMALL))
+    assert client.has_blob(REPOSITORY, digest(SMALL))
 
 
 @pytest.mark.parametrize("status", [204, 401, 403, 404, 405, 500])
@@ -687,7 +687,7 @@ def test_a_manifest_by_digest_is_compared_with_it(
     other = manifest(CONFIG)
     server.manifests[REPOSITORY, digest(honest)] = other
     with pytest.raises(BlobCorrupt) as caught:
-        client.manifest(REPOSITORY, digest(honest))
+        client.get_manifest(REPOSITORY, digest(honest))
     assert digest(honest) in caught.value.detail
     assert digest(other) in caught.value.detail
 
@@ -698,7 +698,7 @@ def test_a_manifest_of_any_size_is_not_read(
     """Beyond what registries allow, reading ends."""
     server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
-        client.manifest(REPOSITORY, "one")
+        client.get_manifest(REPOSITORY, "one")
 
 
 # --- a registry without space
@@ -790,10 +790,10 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
         with pytest.raises(RegistryRefused, match="no space left") as caught:
             send(client, REPOSITORY, data)
         assert "UNKNOWN" in caught.value.detail
-        assert not client.has(REPOSITORY, digest(data))
+        assert not client.has_blob(REPOSITORY, digest(data))
     assert len(waits) < ATTEMPTS, "it was waited for as for what passes"
-    assert client.manifest(REPOSITORY, digest(whole)) == whole
-    with client.blob(REPOSITORY, digest(SMALL)) as blob:
+    assert client.get_manifest(REPOSITORY, digest(whole)) == whole
+    with client.download(REPOSITORY, digest(SMALL)) as blob:
         assert blob.read() == SMALL
 
 
@@ -905,11 +905,11 @@ def test_a_login_service_without_end_is_not_read_on(
     act = Endless(200)
     server.on("GET", "/token", act)
     with pytest.raises(RegistryDenied, match="no token"):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
     assert act.sent < MUCH
 
 
-@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "manifest")])
+@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "get_manifest")])
 def test_an_answer_that_trickles_is_given_up(
     server: HttpRegistryServer, connect: Connect, text: str, ask: str
 ) -> None:
@@ -917,7 +917,7 @@ def test_an_answer_that_trickles_is_given_up(
     server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
     client = connect(read=0.1)
     with pytest.raises(RegistryUnreachable, match="no answer"):
-        client.ping() if ask == "ping" else client.manifest(REPOSITORY, "one")
+        client.ping() if ask == "ping" else client.get_manifest(REPOSITORY, "one")
 
 
 def test_a_connection_is_used_for_many_questions(
@@ -927,9 +927,9 @@ def test_a_connection_is_used_for_many_questions(
     send(client, REPOSITORY, CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(5):
-        assert client.has(REPOSITORY, digest(SMALL))
-        assert client.manifest(REPOSITORY, "one")
-        assert client.manifest(REPOSITORY, "two") is None
+        assert client.has_blob(REPOSITORY, digest(SMALL))
+        assert client.get_manifest(REPOSITORY, "one")
+        assert client.get_manifest(REPOSITORY, "two") is None
         client.ping()
     assert len({seen.connection for seen in server.seen}) == 1
 
@@ -945,12 +945,12 @@ def test_a_manifest_whose_answer_breaks_is_asked_for_again(
     data = manifest(CONFIG)
     client.put_manifest(REPOSITORY, "one", data)
     server.on("GET", "manifests", broken_off(data[:50], len(data)))
-    assert client.manifest(REPOSITORY, "one") == data
+    assert client.get_manifest(REPOSITORY, "one") == data
 
 
 def read(client: HttpRegistry, size: int = 1000) -> bytes:
     """A blob, read piece by piece."""
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         return b"".join(iter(lambda: blob.read(size), b""))
 
 
@@ -1002,7 +1002,7 @@ def test_a_blob_that_does_not_get_on_is_given_up(
         broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200),
         times=1000,
     )
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryUnreachable):
             blob.read(1)
@@ -1015,7 +1015,7 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
     """The attempts of one request are not repeated for each attempt of the download."""
     with HttpRegistryServer().serving() as server:
         server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
-        blob = connect(host=server.host).blob(REPOSITORY, digest(LARGE))
+        blob = connect(host=server.host).download(REPOSITORY, digest(LARGE))
         assert blob.read(5000) == LARGE[:5000]
     with pytest.raises(RegistryUnreachable):
         blob.read(1)
@@ -1027,7 +1027,7 @@ def test_a_blob_that_is_gone_in_the_middle_is_told(
 ) -> None:
     """Somebody has deleted it; that does not pass."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryNotFound):
             blob.read(1)
@@ -1042,8 +1042,8 @@ def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[Regis
         "POST": lambda: send(client, REPOSITORY, SMALL),
         "PUT": lambda: send(client, REPOSITORY, SMALL),
         "PATCH": lambda: send(client, REPOSITORY, LARGE),
-        "HEAD": lambda: client.has(REPOSITORY, digest(SMALL)),
-        "GET": lambda: client.blob(REPOSITORY, digest(SMALL)),
+        "HEAD": lambda: client.has_blob(REPOSITORY, digest(SMALL)),
+        "GET": lambda: client.download(REPOSITORY, digest(SMALL)),
     }
     for method, attempt in tries.items():
         for act in (
@@ -1070,7 +1070,7 @@ def test_no_error_and_no_log_holds_a_secret(
     server.auth = auth  # type: ignore[assignment]  # one of the two
     caplog.set_level(logging.DEBUG, "deploy")
     client = connect(ADA)
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     errors = list(provoked(server, client))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("deploy")]
     texts = [

@@ -88,7 +88,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     """A server that holds the digits model, and to which S3's variables lead."""
     published = MemoryStore()
     model.publish(DIGITS, published)
-    Bucket.held = published.held
+    Bucket.held = published.files
     Bucket.instead = {}
     Bucket.asked = []
     Bucket.sent = 0

@@ -55,19 +55,19 @@ def test_a_held_container_ends_with_its_holder() -> None:
     engine = FakeEngine({"parts": Script()})
     spec = Spec(name="lock", image="parts", labels={})
     assert engine.start_tied(spec) is not None
-    engine.holder_dies("lock")
+    engine.kill_tied_process("lock")
     assert engine.start_tied(spec) is not None
 
 
 def test_an_engine_that_is_gone_answers_nothing() -> None:
     """Every question to an engine that stopped is the same error, as with the real one."""
     engine = FakeEngine({"parts": Script()})
-    engine.gone = True
+    engine.is_stopped = True
     for ask in (
         lambda: engine.containers({}),
         lambda: engine.diff_ids("parts"),
         lambda: engine.create(Spec(name="a", image="parts", labels={})),
-        lambda: engine.network("a", {}),
+        lambda: engine.ensure_network("a", {}),
         lambda: engine.logs("a", 1),
     ):
         with pytest.raises(EngineUnavailable):
@@ -78,8 +78,8 @@ def test_a_pulled_image_is_held_under_its_reference() -> None:
     """What the registry of the fake holds can be pulled by reference, and comes to be the same image."""
     engine = FakeEngine()
     other = FakeEngine()
-    made = other.hold_image("app", b"layer")
-    engine.registry["registry.example/app@sha256:1"] = other.held[made]
+    made = other.add_image("app", b"layer")
+    engine.registry["registry.example/app@sha256:1"] = other.images[made]
     engine.pull("registry.example/app@sha256:1", ("user", "password"), lambda _: None)
     assert engine.image_id("registry.example/app@sha256:1") == made
     assert engine.pulled == [("registry.example/app@sha256:1", ("user", "password"))]

@@ -64,7 +64,7 @@ class FillsTheDisk(io.BytesIO):
         self._folder = folder
 
     def read(self, size: int | None = -1, /) -> bytes:
-        disk.fill(self._folder)
+        disk.fill_disk(self._folder)
         return super().read(size)
 
 
