@@ -14,7 +14,7 @@ from tests.fakes.machine import MemoryMachine
 from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import MemoryStore
-from tests.fakes.trials import MemoryContainers
+from tests.fakes.throwaway_containers import MemoryContainers
 
 PIPELINE = """\
 [app]

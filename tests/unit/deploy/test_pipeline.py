@@ -37,7 +37,7 @@ from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.registry import Meanwhile, MemoryRegistry
-from tests.fakes.trials import URL as TRIAL
+from tests.fakes.throwaway_containers import URL as CONTAINER_URL
 
 DOOR = "http://127.0.0.1:8080"
 STAGING = "http://fake/services/classifier-staging:80"
@@ -69,7 +69,7 @@ def test_a_first_release_goes_all_the_way(application: Application) -> None:
         tag for tag, _ in application.engine.built if tag.startswith("twinship/classifier:")
     ] == [f"twinship/classifier:app-{image.app.key}"]
     assert application.trials.images == [image.config]
-    assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, DOOR, DOOR]
+    assert [url for url, _ in application.play.played] == [CONTAINER_URL, CONTAINER_URL, DOOR, DOOR]
     assert application.context().target.serves(done.rollout.attempt.release)
 
 
@@ -182,7 +182,7 @@ def test_an_image_that_fails_its_trial_is_not_pushed(released: Application) -> N
     """The registry and what serves are left alone."""
     before = released.context().target.replicas()
     released.write("app/main.py", "print('wrong')\n")
-    released.play.wrong[TRIAL] = "expected 3, got 8"
+    released.play.wrong[CONTAINER_URL] = "expected 3, got 8"
     released.trials.alive = False
     with pytest.raises(SmokeFailed):
         pipeline.release(released.context())
@@ -379,7 +379,7 @@ def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(
 
 def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: Application) -> None:
     """Old code may not know a new model."""
-    grown.play.wrong[TRIAL] = "expected 3, got 8"
+    grown.play.wrong[CONTAINER_URL] = "expected 3, got 8"
     grown.trials.alive = False
     serving = pipeline.current_rollout(grown.context())
     with pytest.raises(SmokeFailed):
@@ -422,7 +422,12 @@ def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> No
         STAGING,
     )
     assert image.digest in application.registry.manifests[REPOSITORY]
-    assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, STAGING, STAGING]
+    assert [url for url, _ in application.play.played] == [
+        CONTAINER_URL,
+        CONTAINER_URL,
+        STAGING,
+        STAGING,
+    ]
     assert application.cluster.answers("classifier-staging") == {image.digest}
     assert application.engine.all_containers == {}
 

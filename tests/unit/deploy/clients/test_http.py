@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request, Response, make_adapter
-from tests.fakes.ways import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
+from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
 SECRET = "Bearer 5e1f"
 URL = "https://cluster.example"

@@ -14,7 +14,7 @@ from deploy.errors import (
     ClusterRefused,
     ClusterUnreachable,
 )
-from tests.fakes.ways import ScriptedSender
+from tests.fakes.endpoints import ScriptedSender
 from tests.fakes.wire import (
     NAME,
     FakeTransport,

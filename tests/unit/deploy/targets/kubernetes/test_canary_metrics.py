@@ -12,7 +12,7 @@ from deploy.clock import Clock
 from deploy.errors import ClusterForbidden
 from deploy.targets.kubernetes import canary as module
 from deploy.targets.kubernetes.canary import ResponseCount, parse_metrics, read_metrics
-from tests.fakes.ways import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
+from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
 
 def metrics(good: float, failed: float = 0.0) -> str:
