@@ -132,7 +132,7 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
     for folder in (mine, theirs):
         folder.mkdir()
         (folder / PLAIN).write_bytes(folder.name.encode())
-    wheels._keep(mine, theirs)
+    wheels.move_into_place(mine, theirs)
     assert (theirs / PLAIN).read_bytes() == b"theirs"
 
 
