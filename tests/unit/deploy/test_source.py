@@ -225,49 +225,6 @@ def test_a_shallow_clone_is_warned_of(
     assert "shallow" in caplog.text
 
 
-def test_git_is_asked_in_one_language(
-    application: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A refusal is known by its words, whatever language the user reads."""
-    program = tmp_path / "git"
-    program.write_text(
-        '#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n',
-        encoding="utf-8",
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    with pytest.raises(SourceUnreadable):
-        read(application)
-
-
-def test_a_repository_of_somebody_else_is_told(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Git refuses to read it, which is not the same as there being none; its advice is shown."""
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    with pytest.raises(SourceUnreadable) as caught:
-        read(repository)
-    assert "safe.directory" in caught.value.detail
-
-
-def test_a_damaged_repository_is_told(repository: Path) -> None:
-    """It is not taken for one without changes."""
-    (repository / ".git" / "index").write_bytes(b"nonsense")
-    with pytest.raises(SourceUnreadable) as caught:
-        read(repository)
-    assert caught.value.on == str(repository)
-
-
-def test_looking_does_not_lock_the_repository(repository: Path) -> None:
-    """Somebody else may be committing at the same moment."""
-    index = repository / ".git" / "index"
-    os.utime(repository / "app" / "main.py", (1, 1))
-    before = index.read_bytes()
-    assert not read(repository).commit.dirty
-    assert index.read_bytes() == before
-
-
 # --- the files
 
 

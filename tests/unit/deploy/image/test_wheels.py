@@ -1,18 +1,15 @@
-"""Locked packages are downloaded with the machine's own pip, by hash, once."""
+"""Locked packages are downloaded for the image's platform, once."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from deploy import progress
 from deploy.cache import Cache
-from deploy.errors import DiskFull, WheelsUnavailable
+from deploy.errors import WheelsUnavailable
 from deploy.image import wheels
 from deploy.settings.reading import Wheels
 
@@ -118,7 +115,7 @@ def test_a_package_with_another_hash_is_refused(
 
 
 def test_a_lock_without_hashes_is_refused(application: Path, cache: Cache) -> None:
-    """What is not pinned by hash could be anything."""
+    """A package without a hash could be anything."""
     (application / "requirements.txt").write_text("plain-thing==1.0\n", encoding="utf-8")
     with pytest.raises(WheelsUnavailable) as caught:
         wheels.download_wheels(WANTED, application, "amd64", cache)
@@ -134,45 +131,3 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
         (folder / PLAIN).write_bytes(folder.name.encode())
     wheels.move_into_place(mine, theirs)
     assert (theirs / PLAIN).read_bytes() == b"theirs"
-
-
-class Pressed(progress.Quiet):
-    """Whoever looks presses Ctrl-C at the first line."""
-
-    def report(self, text: str) -> None:
-        raise KeyboardInterrupt
-
-
-def test_a_download_ends_with_the_process_that_wants_it(
-    application: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What tells this process to stop need not have told pip."""
-    program = tmp_path / "python"
-    number = tmp_path / "number"
-    program.write_text(
-        f"#!/bin/sh\necho $$ >{number}\necho Collecting\nexec sleep 60\n", encoding="utf-8"
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    with progress.use_display(Pressed()), pytest.raises(KeyboardInterrupt):
-        wheels.download_wheels(WANTED, application, "amd64", cache)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(number.read_text(encoding="utf-8")), 0)
-    assert not list(cache.temporary.iterdir())
-
-
-def test_a_full_disk_is_not_taken_for_a_missing_network(
-    application: Path, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The download ends as it does for any other reason; its words tell, and the places that it writes to are named."""
-    program = tmp_path / "python"
-    program.write_text(
-        "#!/bin/sh\necho \"OSError: [Errno 28] No space left on device: 'a.whl'\"\necho and more\nexit 2\n",
-        encoding="utf-8",
-    )
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
-    with pytest.raises(DiskFull) as caught:
-        wheels.download_wheels(WANTED, application, "amd64", cache)
-    assert str(cache.temporary) in caught.value.on
-    assert not list((cache.root / "wheels").iterdir())
