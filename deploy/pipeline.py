@@ -129,7 +129,7 @@ def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
             dockerfile=settings.image.dockerfile,
             args={"BASE": base},
             tag=tag,
-            said=progress.report,
+            on_line=progress.report,
         )
     config, layers = export_image(engine.save(tag), site.cache, tag)
     return image.create_app_image(

@@ -120,7 +120,7 @@ def ensure_services_image(engine: Engine, build: ImageBuild, here: Host = THIS_M
             dockerfile="Dockerfile",
             args={"BASE": ensure_base_image(engine, own, here)},
             tag=tag,
-            said=progress.report,
+            on_line=progress.report,
         )
     return tag
 

@@ -313,7 +313,7 @@ class EngineContract:
             dockerfile="Dockerfile",
             args={"BASE": base},
             tag=f"{prefix}:built",
-            said=said.append,
+            on_line=said.append,
         )
         below = engine.diff_ids(base)
         layers = engine.diff_ids(f"{prefix}:built")
@@ -336,7 +336,7 @@ class EngineContract:
                 dockerfile="Dockerfile",
                 args={"BASE": base},
                 tag=f"{prefix}:built",
-                said=lambda _: None,
+                on_line=lambda _: None,
             )
         assert "absent" in caught.value.detail
         assert engine.image_id(f"{prefix}:built") is None
@@ -346,7 +346,7 @@ class EngineContract:
         """A small image of one layer; its name."""
         context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
         engine.build(
-            context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
+            context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", on_line=lambda _: None
         )
         return f"{prefix}:small"
 

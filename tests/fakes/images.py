@@ -113,7 +113,7 @@ class FakeImages:
         self.names[name] = self._image(image).id
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
     ) -> None:
         self._asked()
         self.pulled.append((reference, login))
@@ -121,7 +121,7 @@ class FakeImages:
             raise RegistryNotFound(
                 "the registry has no such image", on=reference, next="push it first"
             )
-        said("Pulling")
+        on_line("Pulling")
         self._keep(self.registry[reference], reference)
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
@@ -135,7 +135,7 @@ class FakeImages:
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> str:
         self._asked()
         with tarfile.open(fileobj=context) as archive:
@@ -147,7 +147,7 @@ class FakeImages:
         self.built.append((tag, dict(args)))
         layers: tuple[bytes, ...] = ()
         for step in _steps(files[dockerfile].decode(), args):
-            said(" ".join(step))
+            on_line(" ".join(step))
             layers += self._layers_of(step, files, dockerfile)
         if self.disk_full:
             raise DiskFull("the engine has no space left", on=dockerfile, next="free some")
@@ -204,7 +204,7 @@ class FakeImages:
                 }
         except tarfile.TarError as error:
             raise EngineFailed(
-                "the container engine refused what it was asked", on="image", next="see the message"
+                "the container engine refused the request", on="image", next="see the message"
             ) from error
         for listed in json.loads(files.get("manifest.json", b"[]")):
             config = files[listed["Config"]]

@@ -91,7 +91,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
     """By its digest in the registry, the engine gets an image of exactly the config or the manifest that was pushed."""
     context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
     engine.build(
-        context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
+        context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", on_line=lambda _: None
     )
     config, layers = export_image(engine.save(f"{prefix}:small"), cache := Cache(tmp_path), prefix)
     engine._api.remove_image(f"{prefix}:small")

@@ -52,7 +52,7 @@ def built(said: Callable[[str], None] = lambda _: None) -> None:
             dockerfile="Dockerfile",
             args={"BASE": "debian@sha256:1", "EMPTY": ""},
             tag="one/two:three",
-            said=said,
+            on_line=said,
         )
 
 
