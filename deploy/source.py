@@ -81,7 +81,8 @@ class Inputs:
         # A new revision is of interest only if no file changed with it.
         files = sorted(change for change in changes if not change.startswith("the revision"))
         listed = files or changes
-        return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+        more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+        return ", ".join(listed[:3]) + more
 
 
 def read_inputs(directory: Path, settings: Settings) -> Inputs:

@@ -61,7 +61,7 @@ class RetryPolicy:
 
     def pause(self, attempt: int, retry_after: str) -> None:
         """Waits before another try: up to a minute where the registry asks for it, else longer each time."""
-        self.wait(backoff.delay(attempt, retry_after, asked=60.0, chosen=8.0))
+        self.wait(backoff.delay(attempt, retry_after, retry_after_limit=60.0, backoff_limit=8.0))
 
 
 class RegistryHttp:
@@ -174,7 +174,7 @@ class RegistryHttp:
             self._open.trust_env = not self._loopback
             self._open.hooks["response"] = self._settled
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, make_adapter(at_most=8, blocksize=_BLOCK))
+                self._open.mount(scheme, make_adapter(max_connections=8, blocksize=_BLOCK))
         return self._open
 
     def _settled(self, answer: requests.Response, **_: object) -> None:

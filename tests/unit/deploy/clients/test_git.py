@@ -35,7 +35,7 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with one committed file."""
+    """Create a repository with one committed file."""
     folder = tmp_path / "repository"
     folder.mkdir()
     (folder / "main.py").write_text("print(1)", encoding="utf-8")
@@ -47,7 +47,7 @@ def repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program in place of git; a test writes its text."""
+    """Put a program in place of git; a test writes its text."""
     program = tmp_path / "git"
     program.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -18,7 +18,7 @@ Install = Callable[[str], None]
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Path:
-    """A lock file of one package, without a hash."""
+    """Write a lock file of one package, without a hash."""
     path = tmp_path / "requirements.txt"
     path.write_text("plain-thing==1.0\n", encoding="utf-8")
     return path
@@ -26,7 +26,7 @@ def lock(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A folder for wheels that does not exist yet."""
+    """Return a folder for wheels that does not exist yet."""
     return tmp_path / "temporary" / "wheels"
 
 

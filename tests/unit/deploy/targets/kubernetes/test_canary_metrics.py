@@ -95,7 +95,7 @@ def test_the_metrics_of_a_replica_are_read() -> None:
     replica = endpoint_with(metrics(7, 1).encode())
     assert read_metrics(replica, "/metrics?x=1") == metrics(7, 1)
     assert replica.replica
-    assert [request.url for request in replica.replica.asked] == ["http://replica/metrics?x=1"]
+    assert [request.url for request in replica.replica.requests] == ["http://replica/metrics?x=1"]
     assert read_metrics(
         endpoint_with(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics"
     ) == metrics(7)
