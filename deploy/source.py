@@ -67,7 +67,7 @@ class Inputs:
         return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
 
     def describe_changes(self, before: Mapping[str, str]) -> str:
-        """Return the differences from an earlier build in a few words, or nothing if there are none.
+        """Return the differences from an earlier build in a few words, or nothing.
 
         Args:
             before: `by_name` of the earlier build.

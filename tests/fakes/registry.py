@@ -66,9 +66,9 @@ class MemoryRegistry:
         return True
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
+        self, repository: str, digest: str, size: int, open_blob: OpenBlob, advance: Advance
     ) -> None:
-        with opened() as file:
+        with open_blob() as file:
             data = file.read()
         advance(len(data))
         if self._digest(data) != digest or len(data) != size:

@@ -69,7 +69,7 @@ _PULL_FAILURES: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...]
         RegistryRefused,
         ("toomanyrequests", "unexpected http status", "unexpected status"),
         "the registry refused the engine",
-        "run again later; see the registry's log if it stays so",
+        "run again later; if it fails again, see the registry's log",
     ),
     (
         RegistryNotFound,

@@ -1,4 +1,4 @@
-"""A registry of container images, as a protocol; `client.py` has the one over HTTP."""
+"""A registry of container images, as a protocol; `client.py` implements it over HTTP."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from deploy.clients.oci.upload import OpenBlob
 
 
 class Registry(Protocol):
-    """What a release needs of a registry. A thing that is not there gives None or False; not being able to ask is an error."""
+    """A registry. A missing object gives None or False; a failed request is an error."""
 
     host: str
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        """Whether the repository holds that blob."""
+        """Return whether the repository has that blob."""
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
-        """Takes a blob over from another repository of this registry; False if that cannot be done."""
+        """Copy a blob from another repository of this registry; return whether that worked."""
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
+        self, repository: str, digest: str, size: int, open_blob: OpenBlob, advance: Advance
     ) -> None:
-        """Sends a blob, going on where a broken connection left off if the registry can."""
+        """Upload a blob; resume after a broken connection if the registry supports that."""
 
     def download(self, repository: str, digest: str) -> IO[bytes]:
-        """A blob's bytes as they arrive, going on where a broken connection left off; closed by the caller, and not checked here."""
+        """Return a blob's bytes as a file; resume after a broken connection.
+
+        The caller closes the file and verifies the digest.
+        """
 
     def get_manifest(self, repository: str, reference: str) -> bytes | None:
-        """A manifest by tag or digest, checked if by digest."""
+        """Return an image manifest by tag, or by digest, which is verified."""
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
-        """Stores a manifest under a tag or its digest; the registry refuses it while a blob of it is missing."""
+        """Store an image manifest under a tag or its digest, after all its blobs."""

@@ -32,7 +32,7 @@ class TestRealRegistryInParts(RegistryContract):
     @pytest.fixture
     def registry(self, registry_host: str) -> Registry:
         """The registry on this machine, given small parts."""
-        return HttpRegistry(registry_host, part=PART)
+        return HttpRegistry(registry_host, chunk_size=PART)
 
     def test_a_blob_of_any_length_arrives(self, registry: Registry, repository: str) -> None:
         """The last part may be full, short, or a single byte."""

@@ -76,8 +76,8 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
         return HttpRegistry(
             host or server.host,
             lambda: login,
-            part=PART,
-            patience=RetryPolicy(connect=2.0, read=read, wait=waits.append),
+            chunk_size=PART,
+            retry_policy=RetryPolicy(connect=2.0, read=read, wait=waits.append),
         )
 
     return made
@@ -781,7 +781,9 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
     small_registry: str, waits: list[float]
 ) -> None:
     """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
-    client = HttpRegistry(small_registry, part=1 << 20, patience=RetryPolicy(wait=waits.append))
+    client = HttpRegistry(
+        small_registry, chunk_size=1 << 20, retry_policy=RetryPolicy(wait=waits.append)
+    )
     send(client, REPOSITORY, CONFIG, SMALL)
     whole = manifest(CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", whole)

@@ -14,7 +14,6 @@ from deploy.clients.oci.responses import (
     is_full,
     load_body,
     parse_token,
-    read_body,
 )
 
 ENOSPC = 28
@@ -62,23 +61,6 @@ def said(document: object, status: int = 500) -> requests.Response:
 def refusal(detail: object) -> dict[str, object]:
     """The body of a refusal."""
     return {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]}
-
-
-def test_a_body_is_read_to_its_end() -> None:
-    """However it comes in pieces."""
-    assert read_body(Raw(b"a", b"bc", b"d"), 100, 10) == b"abcd"
-
-
-def test_a_body_is_read_no_further_than_wanted() -> None:
-    """What comes after that stays where it is."""
-    raw = Raw(bytes(1000), endless=True)
-    assert len(read_body(raw, 2500, 10)) == raw.taken == 2500
-
-
-def test_a_body_that_trickles_is_given_up() -> None:
-    """Each piece comes in time, and all of them together do not."""
-    with pytest.raises(TimeoutError):
-        read_body(Raw(b"a", endless=True), MAX_BYTES, -1)
 
 
 def test_an_answer_without_end_is_settled_by_its_start() -> None:
