@@ -1,4 +1,4 @@
-"""A store of models, as a protocol, and the one at a location."""
+"""A store of models, as a protocol, and its opening by location."""
 
 from __future__ import annotations
 
@@ -11,42 +11,46 @@ from deploy.errors import SettingsInvalid
 
 
 class Store(Protocol):
-    """Named bytes. A name that is not there gives None or False; not being able to ask is an error."""
+    """A store of named bytes. A missing name gives None or False; a failed request is an error.
+
+    Attributes:
+        location: The path or URL, without credentials.
+    """
 
     location: str
 
     def size(self, name: str) -> int | None:
-        """The length in bytes, or None if there is no such name."""
+        """Return the size in bytes, or None if the name is missing."""
 
     def read(self, name: str, limit: int) -> bytes | None:
-        """At most `limit` + 1 bytes of small content, or None if there is no such name."""
+        """Return at most `limit` + 1 bytes of small content, or None if the name is missing."""
 
     def stream(self, name: str) -> Iterator[bytes] | None:
-        """The bytes as they arrive, or None if there is no such name."""
+        """Return an iterator over the bytes as they arrive, or None if the name is missing."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Stores small content under a new name; False, changing nothing, if the name is taken."""
+        """Store small content under a new name; return False, and change nothing, if it exists."""
 
     def replace(self, name: str, data: bytes) -> None:
-        """Stores small content, at once or not at all."""
+        """Store small content, completely or not at all."""
 
     def upload(self, name: str, file: BinaryIO) -> None:
-        """Stores a file's bytes, at once or not at all; memory does not grow with its size."""
+        """Store a file's bytes, completely or not at all; memory does not grow with its size."""
 
     def folders(self, prefix: str) -> list[str]:
-        """The names of the folders directly below a prefix, sorted."""
+        """Return the names of the folders directly below a prefix, sorted."""
 
 
 def open_store(location: str, base: Path) -> Store:
-    """The store at a location.
+    """Open the store at a location.
 
     Args:
-        location: a URL, or a folder's path, relative to `base`.
-        base: the folder of the application.
+        location: A URL, or the path of a folder, relative to `base`.
+        base: The folder of the application.
 
     Raises:
-        SettingsInvalid: the URL is of a kind that is not supported.
-        StoreUnreachable: the store cannot be opened.
+        SettingsInvalid: The path or the kind of the URL cannot be used.
+        StoreUnreachable: The store cannot be opened.
     """
     import obstore.store
     from obstore.exceptions import BaseError
@@ -58,13 +62,13 @@ def open_store(location: str, base: Path) -> Store:
             raise SettingsInvalid(
                 f"the model store's folder cannot be used: {error}",
                 on=repr(location),
-                next="mend `store` in [model]",
+                next="correct `store` in [model]",
             ) from error
         return ObjectStore(
             lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder
         )
     try:
-        found = obstore.store.from_url(location)
+        store = obstore.store.from_url(location)
     except (BaseError, ValueError) as error:
         raise SettingsInvalid(
             "the model store's URL cannot be used",
@@ -72,4 +76,4 @@ def open_store(location: str, base: Path) -> Store:
             next="see docs/03-models.md for the forms of a store",
             detail=first_line(error),
         ) from error
-    return ObjectStore(lambda: found, location)
+    return ObjectStore(lambda: store, location)

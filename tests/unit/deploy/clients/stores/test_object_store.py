@@ -158,7 +158,7 @@ def test_what_is_no_file_is_refused_before_it_is_opened(
     for ask in (lambda: store.read("models/second", 10), lambda: store.stream("models/second")):
         with pytest.raises(StoreUnreachable) as caught:
             ask()
-        assert "it is no file" in caught.value.detail
+        assert "it is not a file" in caught.value.detail
         assert caught.value.on.endswith("store/models/second")
 
 
