@@ -1,4 +1,4 @@
-"""A container engine in memory: the protocol of `deploy.clients.docker.protocol`, with containers that do as their images' scripts say."""
+"""A container engine in memory, whose containers follow the scripts of their images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Script:
 
 @dataclass
 class FakeContainer:
-    """A container of the engine, as it changes."""
+    """The changing state of a container."""
 
     id: str
     spec: Spec
@@ -51,11 +51,11 @@ class FakeContainer:
 
     @property
     def running(self) -> bool:
-        """Whether its process is alive."""
+        """Whether its process is running."""
         return self.status == "running"
 
     def as_container(self) -> Container:
-        """What the engine says of it."""
+        """Return its present state in the protocol's form."""
         return Container(
             self.id,
             self.spec.name,
@@ -91,13 +91,13 @@ class FakeEngine(FakeImages):
             self.script(name, script)
 
     def script(self, name: str, script: Script) -> str:
-        """Has the engine hold an image whose containers behave like that; its id."""
+        """Add an image whose containers follow a script; return its id."""
         held = self.add_image(name)
         self.scripts[name] = self.scripts[held] = script
         return held
 
     def state(self) -> object:
-        """All that the engine holds, to be compared with what it holds later."""
+        """Return everything that the engine has, for a comparison."""
         containers = {
             name: (made.as_container(), made.restart) for name, made in self.all_containers.items()
         }
@@ -118,7 +118,7 @@ class FakeEngine(FakeImages):
         return found
 
     def _begin(self, made: FakeContainer) -> None:
-        """Starts its process."""
+        """Start its process."""
         made.status = "running"
         made.checks = 0
         if made.script.says:
@@ -135,7 +135,7 @@ class FakeEngine(FakeImages):
             self._ended(made, made.script.exits, again=False)
 
     def _ended(self, made: FakeContainer, code: int, *, again: bool = True) -> None:
-        """Its process ends; the engine starts it again if it was told to, unless it would end at once for ever."""
+        """End its process; the engine restarts it if its policy says so."""
         made.status = "exited"
         made.exit_code = code
         made.proxy = None
@@ -144,11 +144,11 @@ class FakeEngine(FakeImages):
             self._begin(made)
 
     def end_process(self, name: str, code: int = 137) -> None:
-        """The process of a container ends by itself."""
+        """End the process of a container."""
         self._ended(self._container(name), code)
 
     def _probe(self, address: str) -> bool | None:
-        """What a health check of that address finds."""
+        """Return the result of a health check of an address; None if no container has it."""
         made = next(
             (
                 made
@@ -172,7 +172,7 @@ class FakeEngine(FakeImages):
         return passed
 
     def proxy(self, name: str) -> Proxy:
-        """The running proxy in a container."""
+        """Return the running proxy in a container."""
         found = self._container(name).proxy
         assert found is not None, f"{name} is not a running proxy"
         return found
@@ -354,5 +354,5 @@ class FakeEngine(FakeImages):
         self.remove(held)
 
     def kill_tied_process(self, name: str) -> None:
-        """The process that holds a container is killed."""
+        """Kill the process that a container is tied to."""
         self.remove(name)

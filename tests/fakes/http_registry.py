@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tests.fakes.registry import digest
 
 Act = Callable[["Exchange"], bool]
-"""Does something to an exchange; False lets it go on as if nothing had been."""
+"""Does something to an exchange; False lets the request pass."""
 
 
 @dataclass
@@ -41,14 +41,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came in."""
+    """A request that arrived."""
 
     method: str
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     connection: int
-    """The client's port, which is another for each connection."""
+    """The client's port, which differs for each connection."""
 
     @property
     def authorization(self) -> str:
@@ -58,7 +58,7 @@ class Seen:
 
 @dataclass
 class HttpRegistryServer:
-    """A registry.
+    """Return a registry.
 
     Attributes:
         auth: how clients must log in.
@@ -93,7 +93,7 @@ class HttpRegistryServer:
 
     @contextmanager
     def serving(self) -> Iterator[HttpRegistryServer]:
-        """Serves as long as the block lasts."""
+        """Serve during a `with` block."""
 
         class Handler(Exchange):
             registry = self
@@ -112,24 +112,24 @@ class HttpRegistryServer:
 
     @property
     def host(self) -> str:
-        """Its address."""
+        """The host and port."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def on(self, method: str, text: str, act: Act, times: int = 1) -> None:
-        """Has something happen to the next requests of that kind."""
+        """Let something happen to the next requests of that kind."""
         self.faults.append(Fault(method, text, act, times))
 
     def asked(self, method: str, text: str = "") -> list[Seen]:
-        """The requests of a method to paths with that text in them."""
+        """Return the requests of a method to paths that contain a text."""
         return [seen for seen in self.seen if seen.method == method and text in seen.path]
 
     def lose_uploads(self) -> None:
-        """Forgets the uploads that are going on."""
+        """Forget all unfinished uploads."""
         self.uploads.clear()
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request and its answer."""
+    """One request and its response."""
 
     registry: HttpRegistryServer
     protocol_version = "HTTP/1.1"
@@ -138,7 +138,7 @@ class Exchange(BaseHTTPRequestHandler):
     wbufsize = 1 << 16
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing."""
+        """Log nothing."""
 
     def handle_one_request(self) -> None:
         self.__dict__.pop("body", None)
@@ -147,7 +147,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     @cached_property
     def body(self) -> bytes:
-        """The request's body, read when it is first asked for."""
+        """The request's body, read at the first use."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     @cached_property
@@ -159,7 +159,7 @@ class Exchange(BaseHTTPRequestHandler):
     def answer(
         self, status: int, headers: Mapping[str, str] | None = None, data: bytes = b""
     ) -> None:
-        """Answers, and takes what is left of the request's body off the connection."""
+        """Send a response, after the rest of the request's body is read."""
         _ = self.body
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -171,7 +171,7 @@ class Exchange(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
-        """Answers with an error that repeats more than it should."""
+        """Send an error that repeats the credentials of the request."""
         said = {
             "errors": [
                 {
@@ -183,7 +183,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.answer(status, headers, json.dumps(said).encode())
 
     def cut(self) -> None:
-        """Resets the connection."""
+        """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()
@@ -212,7 +212,7 @@ class Exchange(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815 - the base class's names
 
     def _fails(self, path: str) -> bool:
-        """Lets the first fault that waits for such a request happen to it."""
+        """Apply the first fault for such a request; return whether that was the response."""
         for fault in self.registry.faults:
             if fault.times and fault.method == self.command and fault.text in path:
                 fault.times -= 1
@@ -323,12 +323,12 @@ class Exchange(BaseHTTPRequestHandler):
         self.answer(201, self._stored(digest(data)))
 
     def keep(self, upload: str, data: bytes) -> None:
-        """Adds bytes to an upload."""
+        """Add bytes to an upload."""
         self.registry.uploads[upload] += data
         self.registry.arrived += len(data)
 
     def _where(self, repository: str, upload: str) -> dict[str, str]:
-        """Where an upload goes on, with a secret in the query, as registries have it."""
+        """Return the headers of an unfinished upload; its URL has a secret in the query."""
         path = f"/v2/{repository}/blobs/uploads/{upload}?{urlencode({'secret': 's3cr3t-state'})}"
         held = len(self.registry.uploads[upload])
         base = (
@@ -367,7 +367,7 @@ class Exchange(BaseHTTPRequestHandler):
         return f'Bearer realm="http://{self.registry.host}/token",service="the registry",scope="{needed}"'
 
     def _may(self, needed: str) -> bool:
-        """Whether the request's credentials allow an action on a repository."""
+        """Return whether the request's credentials allow an action on a repository."""
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
         if self.registry.auth == "basic":
             return (kind, value) == ("Basic", self._pair())
@@ -383,7 +383,7 @@ class Exchange(BaseHTTPRequestHandler):
         return base64.b64encode(f"ada:{self.registry.password}".encode()).decode()
 
     def _grant(self, query: Mapping[str, list[str]]) -> None:
-        """Gives a token for what was asked, one scope a parameter, to a user with the right password."""
+        """Send a token for the requested scopes to a user with the right password."""
         if self.headers.get("Authorization") != f"Basic {self._pair()}":
             self.refuse(401, "UNAUTHORIZED")
             return
@@ -401,7 +401,7 @@ class Exchange(BaseHTTPRequestHandler):
 
 
 def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
-    """The request is answered with an error."""
+    """Return an act that refuses the request."""
 
     def act(exchange: Exchange) -> bool:
         exchange.refuse(status, "REFUSED", headers)
@@ -411,7 +411,7 @@ def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
 
 
 def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
-    """The request is answered with something of one's choice."""
+    """Return an act that sends a given response."""
 
     def act(exchange: Exchange) -> bool:
         exchange.answer(status, headers, data)
@@ -421,7 +421,7 @@ def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
 
 
 def cut_after(count: int) -> Act:
-    """The connection breaks when so many bytes of the body have arrived; an upload keeps those."""
+    """Return an act that breaks the connection after some bytes; an upload keeps them."""
 
     def act(exchange: Exchange) -> bool:
         data = exchange.rfile.read(min(count, int(exchange.headers.get("Content-Length", 0))))
@@ -435,20 +435,20 @@ def cut_after(count: int) -> Act:
 
 
 def then_cut(exchange: Exchange) -> bool:
-    """The request is carried out, and the connection breaks before the answer."""
+    """Execute the request, and break the connection before the response."""
     exchange.answer = lambda *_: exchange.cut()  # type: ignore[method-assign]
     return False
 
 
 def stalled(exchange: Exchange) -> bool:
-    """No answer comes as long as the registry lives."""
+    """Send no response until the registry stops."""
     exchange.registry.stopping.wait(30)
     exchange.cut()
     return True
 
 
 def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
-    """An answer ends before its promised length."""
+    """Return an act whose response ends before its announced length."""
 
     def act(exchange: Exchange) -> bool:
         exchange.answer(status, {"Content-Length": str(promised)}, data)
@@ -460,12 +460,12 @@ def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
 
 
 def passed(_: Exchange) -> bool:
-    """Nothing happens, yet."""
+    """Let the request pass."""
     return False
 
 
 def first(act: Callable[[], None]) -> Act:
-    """Something happens before the request, which then goes on."""
+    """Return an act that does something and lets the request pass."""
 
     def after(_: Exchange) -> bool:
         act()

@@ -1,4 +1,4 @@
-"""What an engine in memory knows of images: enough to build, save, load, pull and name them."""
+"""The images of an engine in memory: it builds, saves, loads, pulls and tags them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deploy.errors import BuildFailed, DiskFull, EngineFailed, EngineUnavailable
 
 
 def digest(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image that the engine holds: its config, and its layers by diff id."""
+    """An image of the engine: its config and its layers."""
 
     config: bytes
     layers: tuple[bytes, ...]
@@ -37,7 +37,7 @@ class StoredImage:
 
 
 def make_image(layers: tuple[bytes, ...], said: str = "made in memory") -> StoredImage:
-    """An image of those layers."""
+    """Return an image of these layers."""
     config: dict[str, Any] = {
         "architecture": "amd64",
         "os": "linux",
@@ -72,7 +72,7 @@ class FakeImages:
         self.loaded: list[list[str]] = []
 
     def add_image(self, name: str, *layers: bytes) -> str:
-        """Has the engine hold an image under a name; its id."""
+        """Add an image under a name; return its id."""
         return self._keep(make_image(layers or (f"layer of {name}".encode(),)), name)
 
     def _keep(self, image: StoredImage, name: str = "") -> str:
@@ -218,7 +218,7 @@ class FakeImages:
                 self._keep(StoredImage(config, layers), name)
 
     def _layer(self, chain: list[str], sent: bytes | None) -> bytes:
-        """A layer as sent, else as an image has it that starts with the same chain."""
+        """Return a layer as sent, or that of an image with the same lower layers."""
         if sent is None:
             sent = next(
                 (
@@ -234,7 +234,7 @@ class FakeImages:
 
 
 def _steps(dockerfile: str, args: Mapping[str, str]) -> Iterator[list[str]]:
-    """The instructions of a Dockerfile, each as its words, arguments filled in."""
+    """Yield the words of each instruction of a Dockerfile, with its arguments."""
     text = dockerfile.replace("\\\n", " ")
     for name, value in args.items():
         text = text.replace(f"${{{name}}}", value)

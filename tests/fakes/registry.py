@@ -1,4 +1,4 @@
-"""A registry in memory, and what makes its manifests and digests."""
+"""A registry in memory, and functions for image manifests and digests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deploy.errors import RegistryNotFound, RegistryRefused
 
 
 def digest(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def manifest(config: bytes, *layers: bytes) -> bytes:
-    """An image manifest of a config and layers."""
+    """Return an image manifest of a config and layers."""
     described = [
         {"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data)}
         for data in (config, *layers)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 class MemoryStore:
-    """Keeps names and bytes in a dictionary that tests may look into and tamper with; says what was streamed and uploaded.
+    """A model store that keeps its files in a dictionary, which tests can read and change.
 
     Args:
         chunk: how many bytes a stream gives at a time.

@@ -1,4 +1,4 @@
-"""Trials of images that are run nowhere."""
+"""Throwaway containers that do not run."""
 
 from __future__ import annotations
 

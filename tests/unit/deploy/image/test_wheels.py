@@ -25,7 +25,7 @@ OTHERS = (
 
 
 def wheel(folder: Path, name: str) -> str:
-    """Makes a wheel; returns its hash as a lock file has it."""
+    """Create a wheel; return its hash in the form of a lock file."""
     project, version = name.split("-")[:2]
     about = f"{project}-{version}.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
@@ -42,7 +42,7 @@ def wheel(folder: Path, name: str) -> str:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip is set up to take packages from, and no index."""
+    """Let pip use a folder of packages, and no index."""
     folder = tmp_path / "index"
     folder.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -52,7 +52,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def application(tmp_path: Path, index: Path) -> Path:
-    """A folder with a lock file of two packages, one of them made for several machines."""
+    """Create a folder with a lock file of two packages, one of them for several platforms."""
     folder = tmp_path / "application"
     folder.mkdir()
     hashes = " ".join(wheel(index, name) for name in (INTEL, ARM, *OTHERS))
@@ -64,12 +64,12 @@ def application(tmp_path: Path, index: Path) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
 def names(paths: tuple[Path, ...]) -> list[str]:
-    """The file names."""
+    """Return the file names."""
     return [path.name for path in paths]
 
 
@@ -77,12 +77,12 @@ def names(paths: tuple[Path, ...]) -> list[str]:
 def test_wheels_are_for_the_image_and_not_for_this_machine(
     application: Path, cache: Cache, machine: str, native: str
 ) -> None:
-    """Its processor, its Python and its C library decide."""
+    """The image's processor, Python and C library decide."""
     assert names(wheels.download_wheels(WANTED, application, machine, cache)) == [native, PLAIN]
 
 
 def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache) -> None:
-    """As long as the lock, the Python and the processor are the same."""
+    """They are downloaded again for another lock, Python or processor."""
     first = wheels.download_wheels(WANTED, application, "amd64", cache)
     for path in index.iterdir():
         path.unlink()
@@ -103,7 +103,7 @@ def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache
 def test_a_package_with_another_hash_is_refused(
     application: Path, index: Path, cache: Cache
 ) -> None:
-    """The error shows what pip said, names the lock, and leaves nothing that would be taken for complete."""
+    """The error has pip's message and the lock file, and the cache has no incomplete folder."""
     with zipfile.ZipFile(index / PLAIN, "a") as archive:
         archive.writestr("plain_thing.py", "print('changed')")
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_a_lock_without_hashes_is_refused(application: Path, cache: Cache) -> No
 
 
 def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> None:
-    """Two that download at once do not disturb each other."""
+    """Two downloads at once do not disturb each other."""
     mine = tmp_path / "mine"
     theirs = tmp_path / "theirs"
     for folder in (mine, theirs):

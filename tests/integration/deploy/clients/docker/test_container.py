@@ -1,4 +1,4 @@
-"""A trial runs an image as it will run when released, and nothing of it stays."""
+"""A throwaway container runs an image as in a release, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[5]
 
 @pytest.fixture(scope="module")
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
-    """A tiny application."""
+    """Create a tiny application."""
     try:
         base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
@@ -44,13 +44,13 @@ def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture(scope="module")
 def serving(tiny: Tiny) -> str:
-    """An image that serves, by its id."""
+    """Return the id of an image that serves."""
     joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.cache)
     return smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
-    """What the engine knows of this process's trials of an image."""
+    """Return the engine's data of this process's throwaway containers of an image."""
     found = [
         container
         for container in engine.containers({LABEL: str(ProcessId.current())})
@@ -60,7 +60,7 @@ def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
 
 
 def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> None:
-    """Read-only, without capabilities or new privileges, on the loopback address alone, with a small /tmp."""
+    """It is read-only, without capabilities, on the loopback address, with a small /tmp."""
     with throwaway_container(serving, PORT) as running:
         (found,) = ours(engine, serving)
         host = found["HostConfig"]
@@ -76,7 +76,7 @@ def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> 
 
 
 def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: str) -> None:
-    """Whatever is raised while it runs."""
+    """Any error can end the block."""
 
     def tried() -> None:
         with throwaway_container(serving, PORT):
@@ -88,7 +88,7 @@ def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: s
 
 
 def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEngine) -> None:
-    """The engine's reason is shown."""
+    """The detail has the engine's reason."""
     with pytest.raises(EngineFailed) as caught, throwaway_container(digest(b"nothing"), PORT):
         pass
     assert caught.value.on == digest(b"nothing")
@@ -97,7 +97,7 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
 def test_what_killed_processes_left_is_removed_by_the_next_trial(
     engine: DockerEngine, tiny: Tiny, serving: str
 ) -> None:
-    """And not what others are trying right now, here or on another machine, whatever that is called."""
+    """Containers of running processes stay, also those of other machines."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     dead = str(ProcessId("ada", socket.gethostname(), process.pid, "1"))

@@ -1,4 +1,4 @@
-"""What a push and a pull do when the registry, or the way to it, fails."""
+"""Pushes and pulls while the registry or the network fails."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ ADA = Login("ada", "open-sesame")
 
 @pytest.fixture
 def server() -> Iterator[HttpRegistryServer]:
-    """A registry that fails as it is told."""
+    """Start a registry that fails as a test wants."""
     with HttpRegistryServer().serving() as serving:
         yield serving
 
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that a client would have waited between attempts."""
+    """Return the list of pauses between attempts, in seconds."""
     return []
 
 
@@ -70,7 +70,7 @@ Connect = Callable[..., HttpRegistry]
 
 @pytest.fixture
 def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
-    """Makes a client that sends small parts and loses no time between attempts."""
+    """Return a function that creates a client with small chunks and without real pauses."""
 
     def made(login: Login | None = None, host: str = "", read: float = 10.0) -> HttpRegistry:
         return HttpRegistry(
@@ -85,23 +85,23 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
 
 @pytest.fixture
 def client(connect: Connect) -> HttpRegistry:
-    """Such a client, without a login."""
+    """Return a client without a login."""
     return connect()
 
 
 def starts(server: HttpRegistryServer) -> list[int]:
-    """Where the parts that were sent began, in order."""
+    """Return the start offsets of the chunks, in order."""
     return [int(seen.headers["Content-Range"].partition("-")[0]) for seen in server.asked("PATCH")]
 
 
 class TestFakeRegistry(RegistryContract):
-    """The failing registry keeps the contract as long as it is not told to fail."""
+    """The failing registry keeps the contract without a fault."""
 
     @pytest.fixture(params=["", "basic", "bearer"])
     def registry(
         self, request: pytest.FixtureRequest, server: HttpRegistryServer, connect: Connect
     ) -> HttpRegistry:
-        """A client of it, under each way to log in."""
+        """Return a client for each kind of login."""
         server.auth = request.param
         return connect(ADA if request.param else None)
 
@@ -112,7 +112,7 @@ class TestFakeRegistry(RegistryContract):
 def test_a_registry_that_is_down_is_told_after_retries(
     waits: list[float], connect: Connect
 ) -> None:
-    """Nobody listens: each attempt waits longer, and the error says where and what to do."""
+    """Each pause is longer, and the error has the host and the fix."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
@@ -142,7 +142,7 @@ def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(
 def test_a_registry_that_comes_back_is_not_noticed(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """A burst of errors that ends in time costs waits only."""
+    """A few errors cause only pauses."""
     server.on("HEAD", "blobs", refused(502), times=2)
     server.on("HEAD", "blobs", cut_after(0), times=2)
     assert not client.has_blob(REPOSITORY, digest(SMALL))
@@ -165,7 +165,7 @@ def test_a_registry_that_comes_back_is_not_noticed(
     ],
 )
 def test_something_else_on_the_port_is_no_registry(spoken: bytes) -> None:
-    """Whatever answers there is told from a registry, at once."""
+    """Another server is an error at once."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         host = f"127.0.0.1:{listening.getsockname()[1]}"
 
@@ -193,7 +193,7 @@ def test_a_registry_that_wants_a_login_is_a_registry(
 def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Asked for by digest, it is refused as what it is not."""
+    """By digest, it is refused as another manifest."""
     server.on(
         "GET",
         "manifests",
@@ -206,7 +206,7 @@ def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
 def test_a_registry_that_never_answers_is_given_up(
     server: HttpRegistryServer, connect: Connect, waits: list[float]
 ) -> None:
-    """Every attempt ends when its time is over."""
+    """Every attempt ends at its timeout."""
     server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
     with pytest.raises(RegistryUnreachable):
         connect(read=0.02).has_blob(REPOSITORY, digest(SMALL))
@@ -214,7 +214,7 @@ def test_a_registry_that_never_answers_is_given_up(
 
 
 def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: Connect) -> None:
-    """One answer that does not come in time does not end a push."""
+    """One late response does not end a push."""
     server.on("PATCH", "uploads", stalled, times=1)
     assert send(connect(read=0.1), REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
@@ -240,7 +240,7 @@ def test_a_refusal_for_good_is_told_at_once(
     kind: type[RegistryError],
     advice: str,
 ) -> None:
-    """Asking again would not help, so it is not done; the registry's own words are shown."""
+    """There is no retry, and the error has the registry's own message."""
     server.on("POST", "uploads", refused(status), times=ATTEMPTS)
     with pytest.raises(kind) as caught:
         send(client, REPOSITORY, SMALL)
@@ -256,7 +256,7 @@ def test_a_refusal_for_good_is_told_at_once(
 def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
-    """After the last attempt the error is of a kind of its own, not that nobody was there."""
+    """The last error is a refusal, not a missing registry."""
     server.on("PUT", "manifests", refused(status), times=ATTEMPTS)
     with pytest.raises(RegistryRefused, match=str(status)):
         client.put_manifest(REPOSITORY, "one", b"{}")
@@ -267,7 +267,7 @@ def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
 def test_a_registry_that_says_how_long_to_wait_is_obeyed(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Its seconds count, up to a minute; a date or nonsense does not."""
+    """Whole seconds count, up to a minute; other values do not."""
     for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
         server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
     client.has_blob(REPOSITORY, digest(SMALL))
@@ -282,7 +282,7 @@ def test_a_registry_that_says_how_long_to_wait_is_obeyed(
 def test_a_wrong_password_is_refused_after_one_attempt(
     server: HttpRegistryServer, connect: Connect, waits: list[float], auth: str
 ) -> None:
-    """It is not tried over and over, which would lock accounts."""
+    """More attempts could lock the account."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     with pytest.raises(RegistryDenied) as caught:
         connect(Login("ada", "wrong")).has_blob(REPOSITORY, digest(SMALL))
@@ -292,7 +292,7 @@ def test_a_wrong_password_is_refused_after_one_attempt(
 
 
 def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistryServer) -> None:
-    """One that lets everybody in needs none, however the login would be had."""
+    """A registry without a login never requests one."""
     asked: list[str] = []
 
     def login() -> Login:
@@ -311,7 +311,7 @@ def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistrySe
 def test_without_a_login_a_closed_registry_is_told(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The error names the command that logs in."""
+    """The error names the login command."""
     server.auth = "basic"
     with pytest.raises(RegistryDenied) as caught:
         client.has_blob(REPOSITORY, digest(SMALL))
@@ -319,7 +319,7 @@ def test_without_a_login_a_closed_registry_is_told(
 
 
 def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: Connect) -> None:
-    """Reading and writing each get a token of their own, which is used from then on."""
+    """Reading and writing have a token each, which later requests use."""
     server.auth = "bearer"
     client = connect(ADA)
     send(client, REPOSITORY, SMALL, CONFIG)
@@ -334,7 +334,7 @@ def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: 
 def test_a_mount_asks_for_a_token_for_both_repositories(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Each resource is a parameter of its own, as the token specification says."""
+    """Each repository is a parameter, as the token specification says."""
     server.auth = "bearer"
     client = connect(ADA)
     send(client, "team/source", SMALL)
@@ -348,7 +348,7 @@ def test_a_mount_asks_for_a_token_for_both_repositories(
 def test_a_token_that_expires_in_mid_upload_is_renewed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """The part on which it happened is sent again, and counted once."""
+    """The chunk is sent again, and counted once."""
     server.auth = "bearer"
     server.on("PATCH", "uploads", passed, times=2)
     server.on("PATCH", "uploads", first(server.tokens.clear))
@@ -360,7 +360,7 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(
 def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """The second refusal is the answer."""
+    """The second refusal is final."""
     server.auth = "bearer"
     challenge = {
         "WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'
@@ -375,7 +375,7 @@ def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
 def test_a_login_service_that_gives_no_token_is_told(
     server: HttpRegistryServer, connect: Connect, said: bytes
 ) -> None:
-    """Whatever else it says is no token."""
+    """Any other response has no token."""
     server.auth = "bearer"
     server.on("GET", "/token", answered(200, {}, said))
     with pytest.raises(RegistryDenied, match="no token"):
@@ -385,7 +385,7 @@ def test_a_login_service_that_gives_no_token_is_told(
 def test_credentials_are_sent_to_the_registry_alone(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Another host that holds the bytes, to which the registry leads, gets none, not even if it asks for them."""
+    """Another host to which the registry redirects gets none, even if it requests them."""
     with HttpRegistryServer(auth="basic").serving() as storage:
         server.auth = "basic"
         server.on(
@@ -410,7 +410,7 @@ def test_credentials_are_sent_to_the_registry_alone(
 def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Registries keep blobs elsewhere; uploads and downloads follow."""
+    """Registries keep blobs on other hosts; uploads and downloads follow."""
     with HttpRegistryServer().serving() as storage:
         upload = "0123"
         storage.uploads[upload] = bytearray()
@@ -434,7 +434,7 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
 def test_a_mount_that_is_refused_cannot_be_done(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
-    """Who may not read the other repository may still push to this one."""
+    """An account without access to the other repository can still push to this one."""
     server.on("POST", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
@@ -444,7 +444,7 @@ def test_a_mount_that_is_refused_cannot_be_done(
 def test_a_mount_for_which_no_token_is_given_cannot_be_done(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """A login service may refuse where the registry itself would only have said no."""
+    """A login service can refuse the token for a mount."""
     server.auth = "bearer"
     server.on("GET", "/token", refused(403))
     client = connect(ADA)
@@ -457,7 +457,7 @@ def test_a_mount_for_which_no_token_is_given_cannot_be_done(
 def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it_can_be(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
-    """Whether or not this user may cancel it, the mount is only one that could not be done."""
+    """The mount just did not work, whether the upload can be cancelled or not."""
     if status != 204:
         server.on("DELETE", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/absent")
@@ -473,7 +473,7 @@ def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it
 def test_an_upload_goes_on_where_the_registry_says(
     server: HttpRegistryServer, client: HttpRegistry, form: str
 ) -> None:
-    """It may say it in full or relative, and what is in its query is sent back."""
+    """The URL can be full or relative, and its query is sent back."""
     server.relative = form == "relative"
     for data in (SMALL, LARGE):
         send(client, REPOSITORY, data)
@@ -484,7 +484,7 @@ def test_an_upload_goes_on_where_the_registry_says(
 def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The missing header is an error of the registry's."""
+    """The missing header is an error of the registry."""
     server.on("POST", "uploads", answered(202, {}, b""))
     with pytest.raises(RegistryRefused, match="did not say where"):
         send(client, REPOSITORY, SMALL)
@@ -507,7 +507,7 @@ def test_a_broken_upload_goes_on_where_the_registry_stopped(
 def test_a_part_whose_answer_was_lost_is_not_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The registry is asked how far it is."""
+    """The client requests the offset from the registry."""
     server.on("PATCH", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
@@ -517,7 +517,7 @@ def test_a_part_whose_answer_was_lost_is_not_sent_again(
 def test_an_upload_that_is_out_of_step_is_set_right(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A registry that refuses a range is asked which it wants."""
+    """After a refused range the client requests the offset."""
 
     def lose_some() -> None:
         (held,) = server.uploads.values()
@@ -534,7 +534,7 @@ def test_an_upload_that_is_out_of_step_is_set_right(
 def test_an_upload_that_the_registry_lost_begins_anew(
     server: HttpRegistryServer, client: HttpRegistry, parts_before: int
 ) -> None:
-    """It is sent from the start, in parts as before, and counted once."""
+    """It is sent from the start, in chunks, and counted once."""
     server.on("PATCH", "uploads", passed, times=parts_before)
     server.on("PATCH", "uploads", first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
@@ -545,7 +545,7 @@ def test_an_upload_that_the_registry_lost_begins_anew(
 def test_an_upload_that_is_lost_before_its_end_begins_anew(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Even when all bytes had been sent."""
+    """This holds even after all bytes were sent."""
     server.on("PUT", "uploads", first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
@@ -554,7 +554,7 @@ def test_an_upload_that_is_lost_before_its_end_begins_anew(
 def test_an_upload_that_is_lost_each_time_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Getting as far as before is no progress."""
+    """Reaching the same offset again is not progress."""
     for _ in range(ATTEMPTS):
         server.on("PATCH", "uploads", passed, times=2)
         server.on("PATCH", "uploads", first(server.lose_uploads))
@@ -566,7 +566,7 @@ def test_an_upload_that_is_lost_each_time_is_given_up(
 def test_a_connection_that_breaks_on_every_part_still_gets_there(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """As long as there is progress, it is not given up."""
+    """The upload continues as long as there is progress."""
     server.on("PATCH", "uploads", cut_after(PART // 2), times=2 * ATTEMPTS)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
@@ -575,7 +575,7 @@ def test_a_connection_that_breaks_on_every_part_still_gets_there(
 def test_a_connection_that_lets_nothing_through_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """What was counted is taken back, but for what did arrive."""
+    """Only bytes that arrived stay counted."""
     server.on("PATCH", "uploads", passed, times=1)
     server.on("PATCH", "uploads", cut_after(0), times=ATTEMPTS)
     counts: list[int] = []
@@ -590,7 +590,7 @@ def test_a_connection_that_lets_nothing_through_is_given_up(
 def test_an_end_whose_answer_was_lost_is_no_failure(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The blob is there, so nothing is sent again."""
+    """The blob exists, so nothing is sent again."""
     server.on("PUT", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
@@ -600,7 +600,7 @@ def test_an_end_whose_answer_was_lost_is_no_failure(
 def test_a_registry_that_takes_no_parts_gets_all_at_once(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
-    """One refused part is enough to know."""
+    """One refused chunk is enough."""
     server.refuses_parts = status
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
@@ -611,7 +611,7 @@ def test_a_registry_that_takes_no_parts_gets_all_at_once(
 def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A missing permission is not taken for a registry without parts."""
+    """A missing permission does not mean a registry without chunks."""
     server.refuses_parts = 403
     with pytest.raises(RegistryDenied):
         send(client, REPOSITORY, LARGE)
@@ -621,7 +621,7 @@ def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
 def test_an_upload_at_once_that_breaks_is_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """And counted once."""
+    """Its bytes are counted once."""
     server.on("PUT", "uploads", cut_after(1000), times=2)
     server.on("PUT", "uploads", refused(503))
     assert send(client, REPOSITORY, SMALL) == len(SMALL)
@@ -631,7 +631,7 @@ def test_an_upload_at_once_that_breaks_is_sent_again(
 def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """An upload that is longer than what was to be sent cannot be gone on with."""
+    """An upload that is longer than the blob cannot continue."""
     server.on("PATCH", "uploads", passed)
     server.on("PATCH", "uploads", cut_after(10))
     server.on("GET", "uploads", answered(204, {"Range": "0-99999999999"}, b""))
@@ -642,7 +642,7 @@ def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
 def test_damaged_bytes_are_refused_and_sent_once(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Sending them again would not mend them."""
+    """Another upload would not fix them."""
     damaged = bytes(len(LARGE))
     with pytest.raises(RegistryRefused) as caught:
         client.upload(
@@ -660,7 +660,7 @@ def test_damaged_bytes_are_refused_and_sent_once(
 def test_a_registry_that_stored_other_bytes_is_told(
     server: HttpRegistryServer, client: HttpRegistry, data: bytes
 ) -> None:
-    """The digest that it says it stored is compared with the one that was sent."""
+    """The reported digest is compared with that of the blob."""
     server.lies = True
     with pytest.raises(BlobCorrupt) as caught:
         send(client, REPOSITORY, data)
@@ -671,7 +671,7 @@ def test_a_registry_that_stored_other_bytes_is_told(
 def test_a_registry_that_stored_another_manifest_is_told(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """As for blobs."""
+    """The digest is compared as for blobs."""
     send(client, REPOSITORY, CONFIG)
     server.lies = True
     with pytest.raises(BlobCorrupt):
@@ -681,7 +681,7 @@ def test_a_registry_that_stored_another_manifest_is_told(
 def test_a_manifest_by_digest_is_compared_with_it(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Expected and actual digest are shown."""
+    """The error has the expected and the actual digest."""
     send(client, REPOSITORY, CONFIG, SMALL)
     honest = manifest(CONFIG, SMALL)
     other = manifest(CONFIG)
@@ -695,7 +695,7 @@ def test_a_manifest_by_digest_is_compared_with_it(
 def test_a_manifest_of_any_size_is_not_read(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Beyond what registries allow, reading ends."""
+    """Reading ends at the limit of registries."""
     server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
         client.get_manifest(REPOSITORY, "one")
@@ -742,7 +742,7 @@ def test_a_registry_without_space_is_told_at_once(
     status: int,
     said: bytes,
 ) -> None:
-    """Waiting makes no room; what is to be done is not what is to be done for any other failure of a server."""
+    """A retry would not help, and the fix is another than for other failures."""
     server.on(method, text, answered(status, {}, said), times=1000)
     with pytest.raises(RegistryRefused, match="no space left") as caught:
         ask(client)
@@ -754,7 +754,7 @@ def test_a_registry_without_space_is_told_at_once(
 def small_registry(
     engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]
 ) -> str:
-    """The real registry with a disk of four megabytes, in a container of the test's own."""
+    """Start a real registry with a disk of four megabytes."""
     api = engine._api
     port = free_port()
     host = api.create_host_config(
@@ -780,7 +780,7 @@ def small_registry(
 def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
     small_registry: str, waits: list[float]
 ) -> None:
-    """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
+    """The error names the disk; old images stay, and no incomplete image appears."""
     client = HttpRegistry(
         small_registry, chunk_size=1 << 20, retry_policy=RetryPolicy(wait=waits.append)
     )
@@ -803,11 +803,11 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
 
 
 MUCH = 64 << 20
-"""More than is on its way in the buffers of two ends of a connection."""
+"""More than the buffers of both ends of a connection hold."""
 
 
 class Endless:
-    """An answer that goes on until nobody takes it any more, or for far too long; with pauses, as a trickle.
+    """A response without end; with pauses it is a slow one.
 
     Args:
         status: how it begins.
@@ -892,7 +892,7 @@ def test_an_answer_without_end_is_not_read_on(
     act: Endless,
     ask: Callable[[HttpRegistry], object],
 ) -> None:
-    """Whoever answers cannot fill the memory of whoever asks: a few megabytes are on their way when the connection is closed."""
+    """A server cannot fill the client's memory; the connection is closed after a few megabytes."""
     server.on(method, text, act, times=1000)
     with pytest.raises(RegistryError):
         ask(client)
@@ -902,7 +902,7 @@ def test_an_answer_without_end_is_not_read_on(
 def test_a_login_service_without_end_is_not_read_on(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Nor can the one that gives tokens."""
+    """The login service cannot do so either."""
     server.auth = "bearer"
     act = Endless(200)
     server.on("GET", "/token", act)
@@ -915,7 +915,7 @@ def test_a_login_service_without_end_is_not_read_on(
 def test_an_answer_that_trickles_is_given_up(
     server: HttpRegistryServer, connect: Connect, text: str, ask: str
 ) -> None:
-    """Every byte comes in time, and still it is no answer."""
+    """Every byte arrives in time, but the response does not."""
     server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
     client = connect(read=0.1)
     with pytest.raises(RegistryUnreachable, match="no answer"):
@@ -925,7 +925,7 @@ def test_an_answer_that_trickles_is_given_up(
 def test_a_connection_is_used_for_many_questions(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Taking answers with care must not cost a connection each."""
+    """Bounded reading does not cost a connection for each response."""
     send(client, REPOSITORY, CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(5):
@@ -942,7 +942,7 @@ def test_a_connection_is_used_for_many_questions(
 def test_a_manifest_whose_answer_breaks_is_asked_for_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A half manifest is none."""
+    """A part of a manifest is not used."""
     send(client, REPOSITORY, CONFIG)
     data = manifest(CONFIG)
     client.put_manifest(REPOSITORY, "one", data)
@@ -951,20 +951,20 @@ def test_a_manifest_whose_answer_breaks_is_asked_for_again(
 
 
 def read(client: HttpRegistry, size: int = 1000) -> bytes:
-    """A blob, read piece by piece."""
+    """Read a blob piece by piece."""
     with client.download(REPOSITORY, digest(LARGE)) as blob:
         return b"".join(iter(lambda: blob.read(size), b""))
 
 
 def ranges(server: HttpRegistryServer) -> list[str]:
-    """From where on a blob was asked for, in order."""
+    """Return the offsets of the requests for a blob, in order."""
     return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
 
 
 def test_a_blob_whose_answer_breaks_is_gone_on_with(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Nothing arrives twice, however often it breaks as long as it gets on."""
+    """No byte arrives twice, however often the connection breaks."""
     send(client, REPOSITORY, LARGE)
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     for number in range(5, 15):
@@ -981,7 +981,7 @@ def test_a_blob_whose_answer_breaks_is_gone_on_with(
 def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """What had arrived is passed over, also if that breaks once more."""
+    """The known bytes are skipped, also if the connection breaks again."""
     send(client, REPOSITORY, LARGE)
     server.gives_parts = False
     for end in (5000, 3000):
@@ -996,7 +996,7 @@ def test_a_blob_that_does_not_get_on_is_given_up(
     waits: list[float],
     parts: bool,
 ) -> None:
-    """It is told in this project's terms, wherever the stream is being read."""
+    """The error is one of this project, wherever the stream is read."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     server.on(
         "GET",
@@ -1027,7 +1027,7 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
 def test_a_blob_that_is_gone_in_the_middle_is_told(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Somebody has deleted it; that does not pass."""
+    """A deleted blob is not a transient failure."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
@@ -1039,7 +1039,7 @@ def test_a_blob_that_is_gone_in_the_middle_is_told(
 
 
 def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[RegistryError]:
-    """One error of each kind, from a registry that repeats the credentials in its own errors."""
+    """Yield an error of each kind, from a registry that repeats the credentials."""
     tries: Mapping[str, Callable[[], object]] = {
         "POST": lambda: send(client, REPOSITORY, SMALL),
         "PUT": lambda: send(client, REPOSITORY, SMALL),
@@ -1068,7 +1068,7 @@ def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[Regis
 def test_no_error_and_no_log_holds_a_secret(
     server: HttpRegistryServer, connect: Connect, caplog: pytest.LogCaptureFixture, auth: str
 ) -> None:
-    """Not the password, not a token, not what the registry puts into its addresses; even if the registry repeats them."""
+    """Passwords, tokens and the secrets in URLs are hidden, even if the registry repeats them."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     caplog.set_level(logging.DEBUG, "deploy")
     client = connect(ADA)

@@ -1,4 +1,4 @@
-"""The engine in memory, on which the tests of the targets stand."""
+"""The engine in memory that the tests of the targets use."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tests.fakes.engine import FakeEngine, Script
 
 
 class TestFakeEngine(EngineContract):
-    """The fake keeps the contract, so that tests on it mean something."""
+    """The fake keeps the contract of the real one."""
 
     @pytest.fixture
     def fake(self) -> FakeEngine:
-        """An engine without anything."""
+        """Return an empty engine."""
         return FakeEngine()
 
     @pytest.fixture
     def engine(self, fake: FakeEngine) -> Engine:
-        """The engine."""
+        """Return the engine."""
         return fake
 
     @pytest.fixture
     def prefix(self) -> str:
-        """Nothing else is there."""
+        """Return any prefix."""
         return "test"
 
     @pytest.fixture
     def port(self) -> int:
-        """Nobody listens anywhere."""
+        """Return any port."""
         return 8080
 
     @pytest.fixture
     def runs(self, fake: FakeEngine) -> Runs:
-        """An image of that script."""
+        """Return a function that adds an image for a script."""
 
         def made(script: Script) -> tuple[str, tuple[str, ...]]:
             name = f"image-{script}"
@@ -46,12 +46,12 @@ class TestFakeEngine(EngineContract):
 
     @pytest.fixture
     def missing(self) -> str:
-        """No registry holds anything."""
+        """Return a reference; the registry is empty."""
         return f"registry.example/a@sha256:{'0' * 64}"
 
 
 def test_a_held_container_ends_with_its_holder() -> None:
-    """When the process that holds a name is killed, the name is free."""
+    """The name is free when the process is killed."""
     engine = FakeEngine({"parts": Script()})
     spec = Spec(name="lock", image="parts", labels={})
     assert engine.start_tied(spec) is not None
@@ -60,7 +60,7 @@ def test_a_held_container_ends_with_its_holder() -> None:
 
 
 def test_an_engine_that_is_gone_answers_nothing() -> None:
-    """Every question to an engine that stopped is the same error, as with the real one."""
+    """Every call is the same error, as with a real engine."""
     engine = FakeEngine({"parts": Script()})
     engine.is_stopped = True
     for ask in (
@@ -75,7 +75,7 @@ def test_an_engine_that_is_gone_answers_nothing() -> None:
 
 
 def test_a_pulled_image_is_held_under_its_reference() -> None:
-    """What the registry of the fake holds can be pulled by reference, and comes to be the same image."""
+    """An image of the fake's registry can be pulled by reference."""
     engine = FakeEngine()
     other = FakeEngine()
     made = other.add_image("app", b"layer")

@@ -1,4 +1,4 @@
-"""What the libraries below the engine's client raise never leaves it."""
+"""Errors of the libraries become errors of this project."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REFERENCE = f"registry.example/team/app@sha256:{'0' * 64}"
     ids=lambda error: type(error).__name__,
 )
 def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: Exception) -> None:
-    """Whichever library notices it first."""
+    """Any of the libraries can notice it first."""
     with pytest.raises(EngineUnavailable) as caught, translate_errors("replica-1"):
         raise broken
     assert caught.value.on == "replica-1"
@@ -56,21 +56,21 @@ def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: E
     ],
 )
 def test_a_container_is_told_by_an_id_that_can_be_found(asked: str, told: str) -> None:
-    """As `docker ps` shows it; digests of images stay whole."""
+    """A container's id is that of `docker ps`; digests of images stay whole."""
     with pytest.raises(EngineUnavailable) as caught, translate_errors(asked):
         raise ConnectionResetError("gone")
     assert caught.value.on == told
 
 
 def test_a_refusal_of_the_engine_keeps_its_words() -> None:
-    """What the engine says is shown."""
+    """The detail has the engine's message."""
     with pytest.raises(EngineFailed, match="refused") as caught, translate_errors("replica-1"):
         raise docker.errors.APIError("500 error", explanation="invalid mount")
     assert "invalid mount" in caught.value.detail
 
 
 def test_errors_of_this_project_pass() -> None:
-    """They were told already."""
+    """They need no translation."""
     with pytest.raises(ModelUnknown), translate_errors("replica-1"):
         raise ModelUnknown("none", on="store", next="publish it")
 
@@ -140,7 +140,7 @@ def test_errors_of_this_project_pass() -> None:
 def test_a_pull_that_fails_is_told_by_what_the_engine_says(
     said: str, kind: type[ReleaseError]
 ) -> None:
-    """The registry's refusals are the same errors, whether the suite meets them or the engine does."""
+    """They are the same errors as those of the registry's client."""
     error = pull_error(said, REFERENCE, None)
     assert type(error) is kind
     assert error.on == REFERENCE
@@ -149,7 +149,7 @@ def test_a_pull_that_fails_is_told_by_what_the_engine_says(
 
 @pytest.mark.parametrize("name", ["denied", "timeout/unauthorized", "x509:"])
 def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
-    """An application may be called by a word that registries use."""
+    """A repository can have the name of a failure."""
     reference = f"registry.example/{name}@sha256:{'0' * 64}"
     assert (
         type(pull_error(f"manifest for {reference} not found: manifest unknown", reference, None))
@@ -160,7 +160,7 @@ def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
 
 
 def test_credentials_that_the_engine_repeats_are_hidden() -> None:
-    """A registry may put the header that it got into its refusal."""
+    """A registry can repeat the header of the request."""
     error = pull_error(
         "unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame",
         REFERENCE,
@@ -177,7 +177,7 @@ def test_credentials_that_the_engine_repeats_are_hidden() -> None:
     ],
 )
 def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) -> None:
-    """Whether the engine itself says so, or a program that runs in the build."""
+    """The engine reports it, or a program of the build."""
     lines = [
         *(f"line {number}" for number in range(30)),
         line,
@@ -201,7 +201,7 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
 def test_a_refusal_with_a_cure_of_its_own_is_told_apart(
     said: str, kind: type[ReleaseError]
 ) -> None:
-    """A full disk and a taken port are not to be looked for in the engine's log."""
+    """A full disk and a taken port have advice of their own."""
     error = engine_error(said, "replica-1", "the engine could not start the image")
     assert type(error) is kind
     assert (error.on, error.detail) == ("replica-1", f"  {said}")

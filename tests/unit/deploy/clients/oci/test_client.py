@@ -1,4 +1,4 @@
-"""The registry that other tests use instead of a real one."""
+"""The registry in memory that other tests use."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.fakes.registry import MemoryRegistry
 
 
 class TestMemoryRegistry(RegistryContract):
-    """The fake keeps the contract, so that tests on it mean something."""
+    """The fake keeps the contract of the real one."""
 
     @pytest.fixture
     def registry(self) -> Registry:
-        """An empty registry."""
+        """Return an empty registry."""
         return MemoryRegistry()

@@ -1,4 +1,4 @@
-"""Small answers of a registry: how much of them is read, and what is understood of them."""
+"""Small responses of a registry: how much of them is read, and what they mean."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EIO = 5
 
 
 class Raw:
-    """Bytes that arrive in pieces, and how many were taken; as urllib3 gives them."""
+    """A body of urllib3 that arrives in pieces, and the number of bytes that were read."""
 
     def __init__(self, *pieces: bytes, endless: bool = False) -> None:
         self._pieces = list(pieces)
@@ -38,11 +38,11 @@ class Raw:
         self.closed = True
 
     def release_conn(self) -> None:
-        """Gives the connection back."""
+        """Release the connection."""
 
 
 def answer(raw: Raw, status: int = 500) -> requests.Response:
-    """An answer whose body has not been read."""
+    """Return a response whose body has not been read."""
     made = requests.Response()
     made.status_code = status
     made.raw = cast("Any", raw)
@@ -50,7 +50,7 @@ def answer(raw: Raw, status: int = 500) -> requests.Response:
 
 
 def said(document: object, status: int = 500) -> requests.Response:
-    """An answer with a JSON body that has arrived."""
+    """Return a response with a JSON body that has arrived."""
     made = answer(
         Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status
     )
@@ -59,12 +59,12 @@ def said(document: object, status: int = 500) -> requests.Response:
 
 
 def refusal(detail: object) -> dict[str, object]:
-    """The body of a refusal."""
+    """Return the body of a refusal."""
     return {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]}
 
 
 def test_an_answer_without_end_is_settled_by_its_start() -> None:
-    """Its connection is closed, because more would come."""
+    """Its connection is closed, because more bytes would arrive."""
     raw = Raw(bytes(100_000), endless=True)
     endless = answer(raw)
     load_body(endless, 10)
@@ -73,7 +73,7 @@ def test_an_answer_without_end_is_settled_by_its_start() -> None:
 
 
 def test_an_answer_is_settled_once() -> None:
-    """What was read stays, though nothing more can be read."""
+    """The content stays, though no more bytes can be read."""
     once = answer(Raw(b"abc"))
     load_body(once, 10)
     load_body(once, 10)
@@ -81,7 +81,7 @@ def test_an_answer_is_settled_once() -> None:
 
 
 def test_an_answer_that_breaks_is_empty_and_closed() -> None:
-    """Nobody reads on from it."""
+    """No bytes can follow."""
 
     class Breaking(Raw):
         def read1(self, amount: int, *, decode_content: bool) -> bytes:
@@ -96,7 +96,7 @@ def test_an_answer_that_breaks_is_empty_and_closed() -> None:
 
 
 def test_the_registrys_own_words_are_shown() -> None:
-    """A line an error, with what it adds; not more than fits on a screen."""
+    """Each error is a line with its detail; a long text is cut."""
     two = {
         "errors": [
             {"code": "DENIED", "message": "no"},
@@ -122,7 +122,7 @@ def test_the_registrys_own_words_are_shown() -> None:
     ],
 )
 def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
-    """Whatever a server or a proxy puts there, it is no crash."""
+    """No content of a server or a proxy is a crash."""
     assert error_text(said(body)) == ""
     assert not is_full(said(body))
     assert parse_token(said(body)) is None
@@ -156,7 +156,7 @@ def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
 def test_a_registry_without_space_is_known_by_its_codes(
     status: int, detail: object, full: bool
 ) -> None:
-    """By its status, or by the number that the system gave its driver; not by words."""
+    """The status or the error number of the system decides, not the text."""
     assert is_full(said(refusal(detail), status)) is full
 
 
@@ -171,5 +171,5 @@ def test_a_registry_without_space_is_known_by_its_codes(
     ],
 )
 def test_a_token_is_understood_in_both_spellings(document: object, given: str | None) -> None:
-    """The specification has one, some services the other."""
+    """The specification has one name, some services the other."""
     assert parse_token(said(document, 200)) == given
