@@ -15,16 +15,17 @@ from deploy.errors import BuildFailed, EngineFailed, PortTaken, RegistryNotFound
 from tests.fakes.engine import Script
 
 Runs = Callable[[Script], tuple[str, tuple[str, ...]]]
-_PATIENCE = 60
-# What a script says once it heeds signals: those that come before are lost, as the first process of a container has no defaults.
+_TIMEOUT = 60
+# The output of a script that handles signals. Earlier signals are lost, because the first process
+# of a container has no default handlers.
 UP = "up"
 
 
 def until(reached: Callable[[], bool], what: str) -> None:
     """Wait until a condition is true."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     while not reached():
-        assert time.monotonic() < deadline, f"not within {_PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"not within {_TIMEOUT} s: {what}"
         time.sleep(0.05)
 
 
@@ -307,7 +308,7 @@ class EngineContract:
     def test_a_build_puts_layers_on_its_base(
         self, engine: Engine, prefix: str, labels: dict[str, str], runs: Runs
     ) -> None:
-        """The image exists under its tag, the builder's lines are reported, and its layers are known."""
+        """The image exists under its tag, and the builder's lines are reported."""
         base, _ = runs(Script())
         said: list[str] = []
         dockerfile = "ARG BASE\nFROM ${BASE}\nCOPY hello /hello\n"

@@ -19,12 +19,12 @@ from tests.fakes.kubernetes.proxy import Proxy, usable
 class Script:
     """How the containers of an image behave.
 
-    Args:
-        ready_after: how many health checks fail before one passes; None for all of them.
-        exits: the exit code with which it ends as soon as it is started, or None if it stays.
-        dies_after: the number of passed health checks after which it ends.
-        says: what it writes when it is started.
-        on_signal: exit codes by the names of signals that end it; others are ignored.
+    Attributes:
+        ready_after: The number of health checks that fail before one passes; None for all of them.
+        exits: The exit code of a process that ends at its start; None if it runs.
+        dies_after: The number of passed health checks after which it ends.
+        says: Its output at the start.
+        on_signal: Exit codes by the names of signals that end it; others are ignored.
     """
 
     ready_after: int | None = 0
@@ -71,10 +71,11 @@ class FakeEngine(FakeImages):
     """An engine in memory.
 
     Attributes:
-        scripts: how containers behave, by the name or id of their image.
-        listening: ports of the machine, by number, that other programs listen on.
-        made: the containers by name.
-        volumes: files by path, for every volume.
+        scripts: The scripts of containers, by the name or id of their image.
+        listening: The ports of the machine on which other programs listen.
+        all_containers: The containers, by name.
+        volumes: The files of each volume, by path.
+        events: The creations, starts, stops and removals of containers, in order.
     """
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
@@ -92,9 +93,10 @@ class FakeEngine(FakeImages):
 
     def script(self, name: str, script: Script) -> str:
         """Add an image whose containers follow a script; return its id."""
-        held = self.add_image(name)
-        self.scripts[name] = self.scripts[held] = script
-        return held
+        image = self.add_image(name)
+        self.scripts[name] = script
+        self.scripts[image] = script
+        return image
 
     def state(self) -> object:
         """Return everything that the engine has, for a comparison."""
@@ -108,13 +110,13 @@ class FakeEngine(FakeImages):
     # --- what happens to containers
 
     def _container(self, name: str) -> FakeContainer:
-        self._asked()
+        self._check_running()
         found = next(
             (made for made in self.all_containers.values() if name in (made.id, made.spec.name)),
             None,
         )
         if found is None:
-            raise EngineFailed("no such container", on=name, next="look what there is")
+            raise EngineFailed("no such container", on=name, next="list the containers")
         return found
 
     def _begin(self, made: FakeContainer) -> None:
@@ -128,13 +130,13 @@ class FakeEngine(FakeImages):
             made.proxy = Proxy(text, self._probe) if usable(text) else None
             if made.proxy is None:
                 made.log.append("[ALERT] config: cannot be used")
-                self._ended(made, 1, again=False)
+                self._end(made, 1, again=False)
                 return
             self.events.append(f"{made.spec.name} opened")
         if made.script.exits is not None:
-            self._ended(made, made.script.exits, again=False)
+            self._end(made, made.script.exits, again=False)
 
-    def _ended(self, made: FakeContainer, code: int, *, again: bool = True) -> None:
+    def _end(self, made: FakeContainer, code: int, *, again: bool = True) -> None:
         """End its process; the engine restarts it if its policy says so."""
         made.status = "exited"
         made.exit_code = code
@@ -145,7 +147,7 @@ class FakeEngine(FakeImages):
 
     def end_process(self, name: str, code: int = 137) -> None:
         """End the process of a container."""
-        self._ended(self._container(name), code)
+        self._end(self._container(name), code)
 
     def _probe(self, address: str) -> bool | None:
         """Return the result of a health check of an address; None if no container has it."""
@@ -167,7 +169,7 @@ class FakeEngine(FakeImages):
             and made.script.dies_after is not None
             and made.checks > (after or 0) + made.script.dies_after
         ):
-            self._ended(made, 1)
+            self._end(made, 1)
             return None
         return passed
 
@@ -180,7 +182,7 @@ class FakeEngine(FakeImages):
     # --- the protocol
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
-        self._asked()
+        self._check_running()
         found = (
             made.as_container()
             for made in self.all_containers.values()
@@ -189,7 +191,7 @@ class FakeEngine(FakeImages):
         return sorted(found, key=lambda container: container.name)
 
     def create(self, spec: Spec) -> Container:
-        self._asked()
+        self._check_running()
         if spec.name in self.all_containers:
             raise EngineFailed("the name is in use", on=spec.name, next="choose another")
         self._image(spec.image)
@@ -224,7 +226,7 @@ class FakeEngine(FakeImages):
             )
 
     def stop(self, container: str, grace: int) -> None:
-        self._asked()
+        self._check_running()
         made = next(
             (
                 made
@@ -235,10 +237,10 @@ class FakeEngine(FakeImages):
         )
         if made and made.running:
             self.events.append(f"{made.spec.name} stopped")
-            self._ended(made, made.script.on_signal.get("SIGTERM", 137), again=False)
+            self._end(made, made.script.on_signal.get("SIGTERM", 137), again=False)
 
     def remove(self, container: str) -> None:
-        self._asked()
+        self._check_running()
         for name in [
             made.spec.name
             for made in self.all_containers.values()
@@ -254,7 +256,7 @@ class FakeEngine(FakeImages):
         self._container(container).restart = False
 
     def logs(self, container: str, lines: int) -> str:
-        self._asked()
+        self._check_running()
         found = [
             made.log
             for made in self.all_containers.values()
@@ -266,11 +268,11 @@ class FakeEngine(FakeImages):
         made = self._container(container)
         if not made.running:
             raise EngineFailed("the container is not running", on=made.spec.name, next="start it")
-        told = re.fullmatch(r"echo '([^']*)' \| socat .*", command[-1])
-        if told:
-            return (0, made.proxy.said(told[1])) if made.proxy else (1, "socat: no such file\n")
+        sent = re.fullmatch(r"echo '([^']*)' \| socat .*", command[-1])
+        if sent:
+            return (0, made.proxy.said(sent[1])) if made.proxy else (1, "socat: no such file\n")
         if command[:2] == ("sh", "-c") and command[2] == "kill -TERM 1":
-            self._signalled(made, "SIGTERM")
+            self._send_signal(made, "SIGTERM")
             return 0, ""
         programs = {"echo": (0, " ".join(command[1:]) + "\n"), "false": (1, ""), "true": (0, "")}
         return programs.get(command[0], (127, f"{command[0]}: not found\n"))
@@ -284,11 +286,11 @@ class FakeEngine(FakeImages):
                 self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode()
             )
             return
-        self._signalled(made, name)
+        self._send_signal(made, name)
 
-    def _signalled(self, made: FakeContainer, name: str) -> None:
+    def _send_signal(self, made: FakeContainer, name: str) -> None:
         if name in made.script.on_signal:
-            self._ended(made, made.script.on_signal[name])
+            self._end(made, made.script.on_signal[name])
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         files = self._volume_at(self._container(container), posixpath.dirname(path))
@@ -299,7 +301,7 @@ class FakeEngine(FakeImages):
         files[posixpath.basename(path)] = data
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
-        self._asked()
+        self._check_running()
         made = next(
             (
                 made
@@ -322,12 +324,12 @@ class FakeEngine(FakeImages):
         )
 
     def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
-        self._asked()
+        self._check_running()
         self.networks.setdefault(name, dict(labels))
         return f"172.30.{list(self.networks).index(name)}.0/24"
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        self._asked()
+        self._check_running()
         self.volumes.setdefault(name, {})
         self.volume_labels.setdefault(name, dict(labels))
 
@@ -343,15 +345,15 @@ class FakeEngine(FakeImages):
         return names
 
     def start_tied(self, spec: Spec) -> Any:
-        self._asked()
+        self._check_running()
         if spec.name in self.all_containers:
             return None
         made = self.create(spec)
         self.start(made.id)
         return made.id
 
-    def end_tied(self, held: Any) -> None:
-        self.remove(held)
+    def end_tied(self, handle: Any) -> None:
+        self.remove(handle)
 
     def kill_tied_process(self, name: str) -> None:
         """Kill the process that a container is tied to."""

@@ -1,8 +1,8 @@
-"""A registry on a loopback port that can be told to fail, in a thread of this process.
+"""A registry on a loopback port that fails as a test wants, in a thread of this process.
 
-It speaks as much of the OCI distribution specification as a push and a pull need, is strict where registries are (bodies
-of known length, ranges in order, digests), and keeps what it was asked. What it repeats of a request in an error's text
-is what a careless registry would: the header with the credentials.
+It has the part of the OCI distribution specification that a push and a pull need, and is as strict
+as registries are: bodies of known length, ranges in order, digests. It keeps the requests. Its
+errors repeat the header with the credentials, as those of a careless registry do.
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ class Seen:
 
 @dataclass
 class HttpRegistryServer:
-    """Return a registry.
+    """A registry.
 
     Attributes:
-        auth: how clients must log in.
-        password: of the user `ada`.
-        tokens: the scopes that each token was given for.
-        denied: repositories that nobody may read or write, though logged in.
-        relative: whether it tells where uploads go on without its own address.
-        uploads_at: another server, which takes the uploads instead.
-        refuses_parts: the status for a PATCH, if it refuses those.
-        gives_parts: whether it sends the rest of a blob of which somebody has the start.
-        lies: whether it says that it stored something else.
-        seen: the requests, in order.
-        arrived: the bytes of blobs that it took, whether or not they came to be used.
+        auth: The kind of login that it requires.
+        password: The password of the user `ada`.
+        tokens: The scopes of each token.
+        denied: Repositories without access, also after a login.
+        relative: Whether the URLs of uploads have no host.
+        uploads_at: Another server that receives the uploads.
+        refuses_chunks: The status of a refused PATCH; 0 if chunks are accepted.
+        sends_ranges: Whether it sends a part of a blob on request.
+        lies: Whether it reports another digest than the stored one.
+        seen: The requests, in order.
+        arrived: The number of bytes of blobs that arrived, used or not.
     """
 
     auth: Literal["", "basic", "bearer"] = ""
@@ -79,8 +79,8 @@ class HttpRegistryServer:
     denied: frozenset[str] = frozenset()
     relative: bool = True
     uploads_at: str = ""
-    refuses_parts: int = 0
-    gives_parts: bool = True
+    refuses_chunks: int = 0
+    sends_ranges: bool = True
     lies: bool = False
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     registry: HttpRegistryServer
     protocol_version = "HTTP/1.1"
-    # Who tries TLS first is answered in HTTP, by which an engine sees that there is none.
+    # A client that tries TLS first gets a response in HTTP, which shows it that there is no TLS.
     default_request_version = "HTTP/1.1"
     wbufsize = 1 << 16
 
@@ -172,15 +172,9 @@ class Exchange(BaseHTTPRequestHandler):
 
     def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
         """Send an error that repeats the credentials of the request."""
-        said = {
-            "errors": [
-                {
-                    "code": code,
-                    "message": f"refused with {self.headers.get('Authorization', 'nobody')}",
-                }
-            ]
-        }
-        self.answer(status, headers, json.dumps(said).encode())
+        credentials = self.headers.get("Authorization", "no credentials")
+        document = {"errors": [{"code": code, "message": f"refused with {credentials}"}]}
+        self.answer(status, headers, json.dumps(document).encode())
 
     def cut(self) -> None:
         """Reset the connection."""
@@ -202,7 +196,7 @@ class Exchange(BaseHTTPRequestHandler):
             return
         if path == "/token":
             self._grant(query)
-        elif not self._let_in(path, query):
+        elif not self._check_access(path, query):
             return
         elif path == "/v2/":
             self.answer(200, {"Docker-Distribution-API-Version": "registry/2.0"}, b"{}")
@@ -237,7 +231,9 @@ class Exchange(BaseHTTPRequestHandler):
             self.refuse(404, "BLOB_UNKNOWN")
         else:
             start = (
-                int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.registry.gives_parts else 0
+                int(self.headers.get("Range", "bytes=0-")[6:-1])
+                if self.registry.sends_ranges
+                else 0
             )
             rest = data[start:]
             headers = (
@@ -276,42 +272,42 @@ class Exchange(BaseHTTPRequestHandler):
             self.refuse(404, "BLOB_UPLOAD_UNKNOWN")
         elif "secret" not in query:
             self.refuse(400, "BLOB_UPLOAD_INVALID")
-        elif self.command == "PATCH" and self.registry.refuses_parts:
-            self.refuse(self.registry.refuses_parts, "UNSUPPORTED")
+        elif self.command == "PATCH" and self.registry.refuses_chunks:
+            self.refuse(self.registry.refuses_chunks, "UNSUPPORTED")
         elif self.command in ("PATCH", "PUT") and "Content-Length" not in self.headers:
             self.refuse(411, "LENGTH_REQUIRED")
         else:
-            {"GET": self._tell, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[
+            {"GET": self._report, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[
                 self.command
             ](repository, upload, query)
 
     def _begin(self, repository: str, query: dict[str, list[str]]) -> None:
         wanted = query.get("mount", [""])[0]
         source = query.get("from", [""])[0]
-        there = self.registry.blobs.get((source, wanted))
-        if there is not None and self._may(f"repository:{source}:pull"):
-            self.registry.blobs[repository, wanted] = there
+        data = self.registry.blobs.get((source, wanted))
+        if data is not None and self._may(f"repository:{source}:pull"):
+            self.registry.blobs[repository, wanted] = data
             self.answer(201, self._stored(wanted))
             return
         upload = secrets.token_hex(8)
         self.registry.uploads[upload] = bytearray()
-        self.answer(202, self._where(repository, upload))
+        self.answer(202, self._upload_headers(repository, upload))
 
-    def _tell(self, repository: str, upload: str, _: object) -> None:
-        self.answer(204, self._where(repository, upload))
+    def _report(self, repository: str, upload: str, _: object) -> None:
+        self.answer(204, self._upload_headers(repository, upload))
 
     def _cancel(self, _: str, upload: str, __: object) -> None:
         del self.registry.uploads[upload]
         self.answer(204)
 
     def _take(self, repository: str, upload: str, _: object) -> None:
-        held = self.registry.uploads[upload]
+        stored = self.registry.uploads[upload]
         start = int(self.headers["Content-Range"].partition("-")[0])
-        if start != len(held):
-            self.refuse(416, "RANGE_INVALID", self._where(repository, upload))
+        if start != len(stored):
+            self.refuse(416, "RANGE_INVALID", self._upload_headers(repository, upload))
             return
         self.keep(upload, self.body)
-        self.answer(202, self._where(repository, upload))
+        self.answer(202, self._upload_headers(repository, upload))
 
     def _finish(self, repository: str, upload: str, query: dict[str, list[str]]) -> None:
         self.keep(upload, self.body)
@@ -327,10 +323,10 @@ class Exchange(BaseHTTPRequestHandler):
         self.registry.uploads[upload] += data
         self.registry.arrived += len(data)
 
-    def _where(self, repository: str, upload: str) -> dict[str, str]:
+    def _upload_headers(self, repository: str, upload: str) -> dict[str, str]:
         """Return the headers of an unfinished upload; its URL has a secret in the query."""
         path = f"/v2/{repository}/blobs/uploads/{upload}?{urlencode({'secret': 's3cr3t-state'})}"
-        held = len(self.registry.uploads[upload])
+        stored = len(self.registry.uploads[upload])
         base = (
             f"http://{self.registry.uploads_at}"
             if self.registry.uploads_at
@@ -338,14 +334,14 @@ class Exchange(BaseHTTPRequestHandler):
             if self.registry.relative
             else f"http://{self.registry.host}"
         )
-        return {"Location": base + path, "Range": f"0-{max(0, held - 1)}"}
+        return {"Location": base + path, "Range": f"0-{max(0, stored - 1)}"}
 
     def _stored(self, name: str) -> dict[str, str]:
         return {"Docker-Content-Digest": digest(b"something else") if self.registry.lies else name}
 
-    # --- logging in
+    # --- login
 
-    def _let_in(self, path: str, query: Mapping[str, list[str]]) -> bool:
+    def _check_access(self, path: str, query: Mapping[str, list[str]]) -> bool:
         found = re.match(r"^/v2/(.+)/(?:blobs|manifests)/", path)
         repository = found[1] if found else ""
         if repository in self.registry.denied:
@@ -364,7 +360,8 @@ class Exchange(BaseHTTPRequestHandler):
     def _challenge(self, needed: str) -> str:
         if self.registry.auth == "basic":
             return 'Basic realm="the registry"'
-        return f'Bearer realm="http://{self.registry.host}/token",service="the registry",scope="{needed}"'
+        realm = f"http://{self.registry.host}/token"
+        return f'Bearer realm="{realm}",service="the registry",scope="{needed}"'
 
     def _may(self, needed: str) -> bool:
         """Return whether the request's credentials allow an action on a repository."""
@@ -397,7 +394,7 @@ class Exchange(BaseHTTPRequestHandler):
         )
 
 
-# --- what can be told to happen
+# --- acts of faults
 
 
 def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:

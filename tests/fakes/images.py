@@ -36,7 +36,7 @@ class StoredImage:
         return tuple(map(digest, self.layers))
 
 
-def make_image(layers: tuple[bytes, ...], said: str = "made in memory") -> StoredImage:
+def make_image(layers: tuple[bytes, ...], created_by: str = "made in memory") -> StoredImage:
     """Return an image of these layers."""
     config: dict[str, Any] = {
         "architecture": "amd64",
@@ -44,7 +44,7 @@ def make_image(layers: tuple[bytes, ...], said: str = "made in memory") -> Store
         "config": {"Env": ["PATH=/bin"]},
     }
     config["rootfs"] = {"type": "layers", "diff_ids": list(map(digest, layers))}
-    config["history"] = [{"created_by": said} for _ in layers]
+    config["history"] = [{"created_by": created_by} for _ in layers]
     return StoredImage(json.dumps(config).encode(), layers)
 
 
@@ -52,9 +52,14 @@ class FakeImages:
     """The images of an engine.
 
     Attributes:
-        gone: whether the engine has stopped answering.
-        full: whether its disk is.
-        registry: images that can be pulled, by reference.
+        is_stopped: Whether the engine does not answer.
+        disk_full: Whether its disk has no space.
+        registry: The images that can be pulled, by reference.
+        images: The images of the engine, by id.
+        names: The ids of images, by name.
+        pulled: The pulled references and their logins, in order.
+        built: The tags and arguments of builds, in order.
+        loaded: The layers that each loaded archive had.
     """
 
     version = "0.0"
@@ -81,7 +86,7 @@ class FakeImages:
             self.names[name] = image.id
         return image.id
 
-    def _asked(self) -> None:
+    def _check_running(self) -> None:
         if self.is_stopped:
             raise EngineUnavailable(
                 "the container engine stopped answering", on="memory", next="start it"
@@ -96,7 +101,7 @@ class FakeImages:
     # --- the protocol
 
     def image_id(self, image: str) -> str | None:
-        self._asked()
+        self._check_running()
         found = self.names.get(image, image)
         return found if found in self.images else None
 
@@ -105,17 +110,17 @@ class FakeImages:
         return self.images[found].diff_ids if found else None
 
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
-        self._asked()
+        self._check_running()
         return [image.diff_ids for image in self.images.values()]
 
     def tag(self, image: str, name: str) -> None:
-        self._asked()
+        self._check_running()
         self.names[name] = self._image(image).id
 
     def pull(
         self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
     ) -> None:
-        self._asked()
+        self._check_running()
         self.pulled.append((reference, login))
         if reference not in self.registry:
             raise RegistryNotFound(
@@ -125,7 +130,7 @@ class FakeImages:
         self._keep(self.registry[reference], reference)
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
-        self._asked()
+        self._check_running()
         self._keep(make_image((archive.read(),), f"import {changes}"), name)
 
     def build(
@@ -137,7 +142,7 @@ class FakeImages:
         tag: str,
         on_line: Callable[[str], None],
     ) -> str:
-        self._asked()
+        self._check_running()
         with tarfile.open(fileobj=context) as archive:
             files = {
                 member.name: opened.read()
@@ -169,14 +174,14 @@ class FakeImages:
                 raise BuildFailed(
                     "the app image did not build",
                     on=dockerfile,
-                    next="mend it",
+                    next="fix it",
                     detail=f"  no {rest[0]}",
                 )
             return (b"".join([" ".join(step).encode(), *found]),)
         return (" ".join(step).encode(),) if word == "RUN" else ()
 
     def save(self, image: str) -> Iterator[bytes]:
-        self._asked()
+        self._check_running()
         found = self._image(image)
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -194,7 +199,7 @@ class FakeImages:
         yield packed.getvalue()
 
     def load(self, archive: Iterable[bytes]) -> None:
-        self._asked()
+        self._check_running()
         try:
             with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
                 files = {

@@ -37,14 +37,14 @@ def manifest(config: bytes, *layers: bytes) -> bytes:
 
 
 class MemoryRegistry:
-    """Keeps blobs and manifests by repository, and what it was asked for.
+    """A registry in memory.
 
     Attributes:
-        blobs: by repository and digest.
-        manifests: by repository and reference, which is a tag or a digest.
-        sent: the digests that were uploaded, in order, each with its repository.
-        mounted: the digests that were taken over from another repository.
-        put: the references under which manifests were stored.
+        blobs: The blobs, by repository and digest.
+        manifests: The image manifests, by repository and reference, a tag or a digest.
+        uploaded: The repositories and digests of uploads, in order.
+        mounted: The repositories and digests of mounts, in order.
+        stored_references: The references of stored image manifests, in order.
     """
 
     def __init__(self, host: str = "registry.example") -> None:
@@ -88,15 +88,15 @@ class MemoryRegistry:
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         document = json.loads(data)
-        lacking = [
+        missing = [
             item["digest"]
             for item in (document["config"], *document["layers"])
             if item["digest"] not in self.blobs[repository]
         ]
-        if lacking:
+        if missing:
             raise RegistryRefused(
-                f"the manifest names {len(lacking)} blobs that are not here",
-                on=lacking[0],
+                f"the manifest names {len(missing)} blobs that are missing",
+                on=missing[0],
                 next="send them first",
             )
         self.manifests[repository][self._digest(data)] = data
@@ -108,11 +108,11 @@ class MemoryRegistry:
 
 
 class Meanwhile:
-    """A registry during whose first answer something else happens.
+    """A registry that does something else before its first use.
 
     Args:
-        registry: what answers.
-        happens: what happens before it does.
+        registry: The registry.
+        happens: Called before the first use.
     """
 
     def __init__(self, registry: MemoryRegistry, happens: Callable[[], object]) -> None:

@@ -11,7 +11,12 @@ class MemoryStore:
     """A model store that keeps its files in a dictionary, which tests can read and change.
 
     Args:
-        chunk: how many bytes a stream gives at a time.
+        chunk: The bytes of each piece of a stream.
+
+    Attributes:
+        files: The bytes of each name.
+        streamed: The names that were streamed, in order.
+        uploaded: The names that were uploaded, in order.
     """
 
     def __init__(self, chunk: int = 1 << 20) -> None:

@@ -11,12 +11,12 @@ URL = "http://127.0.0.1:32768"
 
 
 class MemoryContainers:
-    """Remembers which images were tried.
+    """Throwaway containers that only record their images.
 
     Attributes:
-        tried: the images, in order.
-        alive: whether their processes live.
-        log: what they write.
+        images: The images, in order.
+        alive: Whether their processes are running.
+        log: Their output.
     """
 
     def __init__(self) -> None:

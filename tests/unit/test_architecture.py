@@ -1,7 +1,7 @@
 """The imports between the modules of the project.
 
-Only `deploy/clients/` and `deploy/machine/` touch the outside world. A module imports only from its own
-layer or a lower one. The suite does not import the application that it releases, nor the reverse.
+Only `deploy/clients/` and `deploy/machine/` touch the outside world. A module imports only from its
+own layer or a lower one. The suite and the application that it releases do not import each other.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ class Engine(Protocol):
 def find_image_id(engine: Engine, image: Image) -> str | None:
     """Return the id of a joined image on an engine, or None if the engine does not have it.
 
-    The id is the digest of the image's config. An engine that stores OCI content has the digest of the
-    image manifest instead.
+    The id is the digest of the image's config. An engine that stores OCI content has the digest of
+    the image manifest instead.
     """
     return next((found for found in (image.config, image.digest) if engine.image_id(found)), None)

@@ -77,7 +77,7 @@ class HttpRegistry:
             # This account may not read there, but it may still push here.
             return False
         if response.status_code == _ACCEPTED:
-            # The registry has started an upload instead. It expires if the account may not cancel it.
+            # The registry has started an upload instead. One that cannot be cancelled expires.
             with suppress(RegistryError):
                 self._http.send_once(
                     "DELETE",

@@ -60,7 +60,7 @@ def committed(folder: Path, message: str = "change") -> str:
 
 
 @pytest.fixture(autouse=True)
-def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give git an author, and no configuration of this machine."""
     for name in list(os.environ):
         if name.startswith("GIT_"):
@@ -298,8 +298,8 @@ def test_a_link_that_leads_out_is_told(application: Path, target: str) -> None:
 
 def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: Path) -> None:
     """A pattern through it does not either."""
-    write(tmp_path, elsewhere__secret_py="x")
-    (application / "app" / "away").symlink_to(tmp_path / "elsewhere")
+    write(tmp_path, other__secret_py="x")
+    (application / "app" / "away").symlink_to(tmp_path / "other")
     with pytest.raises(SourceUnreadable, match="outside"):
         read(application, "app/*/*.py")
 

@@ -27,6 +27,7 @@ OTHERS = (
 def wheel(folder: Path, name: str) -> str:
     """Create a wheel; return its hash in the form of a lock file."""
     project, version = name.split("-")[:2]
+    tag = name.split("-", 2)[2].removesuffix(".whl")
     about = f"{project}-{version}.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
         archive.writestr(
@@ -34,7 +35,7 @@ def wheel(folder: Path, name: str) -> str:
         )
         archive.writestr(
             f"{about}/WHEEL",
-            f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {name.split('-', 2)[2].removesuffix('.whl')}\n",
+            f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
         )
         archive.writestr(f"{about}/RECORD", "")
     return f"--hash=sha256:{hashlib.sha256((folder / name).read_bytes()).hexdigest()}"

@@ -28,15 +28,16 @@ from tests.fakes.engine import Script
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[5]
-NOBODY = 65534
+UNPRIVILEGED = 65534
 HOLDER = """
 import sys, time
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 
 name, image, label = sys.argv[1:]
-held = DockerEngine().start_tied(Spec(name=name, image=image, labels={"dev.twinship.test": label}, command=("cat",)))
-print("held" if held else "taken", flush=True)
+labels = {"dev.twinship.test": label}
+handle = DockerEngine().start_tied(Spec(name=name, image=image, labels=labels, command=("cat",)))
+print("started" if handle else "taken", flush=True)
 time.sleep(600)
 """
 
@@ -131,7 +132,7 @@ def holder(prefix: str, parts_image: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", HOLDER, f"{prefix}-lock", parts_image, prefix]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "started\n"
         yield process
         with suppress(ProcessLookupError):
             process.kill()
@@ -222,11 +223,16 @@ def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
     assert engine.is_local
 
 
-# --- an engine that is not as it should be
+# --- an engine that fails
 
 
 class Daemon:
-    """A socket that answers like an engine until `stop`; `loaded` is its output for a loaded image."""
+    """A socket that answers like an engine until `stop`.
+
+    Args:
+        path: The path of the socket.
+        loaded: Its output for a loaded image.
+    """
 
     def __init__(self, path: Path, loaded: bytes = b"") -> None:
         self._loaded = loaded
@@ -241,17 +247,18 @@ class Daemon:
             while True:
                 connection, _ = self._socket.accept()
                 with connection:
-                    asked = connection.recv(65536)
-                    body = (
-                        b'{"ApiVersion": "1.41", "Version": "20.10"}'
-                        if b"/version" in asked
-                        else b"OK"
-                    )
-                    if b"/images/load" in asked:
+                    request = connection.recv(65536)
+                    body = b"OK"
+                    if b"/version" in request:
+                        body = b'{"ApiVersion": "1.41", "Version": "20.10"}'
+                    if b"/images/load" in request:
                         body = self._loaded
-                        while not asked.endswith(b"0\r\n\r\n"):
-                            asked += connection.recv(65536)
-                    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                        while not request.endswith(b"0\r\n\r\n"):
+                            request += connection.recv(65536)
+                    head = (
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                        b"Connection: close\r\nContent-Length: %d\r\n\r\n"
+                    )
                     connection.sendall(head % len(body) + body)
 
     def stop(self) -> None:
@@ -307,13 +314,13 @@ def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
+def unprivileged() -> Iterator[None]:
     """Take the rights of root away during a `with` block."""
     groups = os.getgroups()
     group = os.getegid()
     os.setgroups([])
-    os.setegid(NOBODY)
-    os.seteuid(NOBODY)
+    os.setegid(UNPRIVILEGED)
+    os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
@@ -327,6 +334,6 @@ def nobody() -> Iterator[None]:
 )
 def test_a_user_who_may_not_use_the_engine_is_told_so(engine: DockerEngine) -> None:
     """It is another error than a missing engine, with another fix."""
-    with nobody(), pytest.raises(EngineDenied) as caught:
+    with unprivileged(), pytest.raises(EngineDenied) as caught:
         DockerEngine()
     assert "usermod -aG docker" in caught.value.next

@@ -37,7 +37,7 @@ def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
         base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("trial")))
+    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("container")))
     yield made
     made.remove()
 
@@ -103,7 +103,7 @@ def test_what_killed_processes_left_is_removed_by_the_next_trial(
     dead = str(ProcessId("ada", socket.gethostname(), process.pid, "1"))
     left = {
         "dead": (dead, machine_id()),
-        "elsewhere": (dead, "another machine"),
+        "other machine": (dead, "another machine"),
         "mine": (str(ProcessId.current()), machine_id()),
     }
     made = {
@@ -121,7 +121,7 @@ def test_what_killed_processes_left_is_removed_by_the_next_trial(
             found = {container.id for container in engine.containers({OURS: tiny.name})}
             on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
         assert on == [machine_id()] * 2
-        assert found == {made["elsewhere"].id, made["mine"].id}
+        assert found == {made["other machine"].id, made["mine"].id}
     finally:
         for container in made.values():
             engine.remove(container.id)

@@ -601,7 +601,7 @@ def test_a_registry_that_takes_no_parts_gets_all_at_once(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
     """One refused chunk is enough."""
-    server.refuses_parts = status
+    server.refuses_chunks = status
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert len(server.asked("PATCH")) == 1
@@ -612,7 +612,7 @@ def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """A missing permission does not mean a registry without chunks."""
-    server.refuses_parts = 403
+    server.refuses_chunks = 403
     with pytest.raises(RegistryDenied):
         send(client, REPOSITORY, LARGE)
     assert not server.asked("PUT")
@@ -878,7 +878,7 @@ HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
         pytest.param(
             "GET",
             "blobs",
-            Endless(307, {"Location": "/elsewhere"}),
+            Endless(307, {"Location": "/other"}),
             lambda client: client.download(REPOSITORY, digest(SMALL)),
             id="a redirection",
         ),
@@ -983,7 +983,7 @@ def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
 ) -> None:
     """The known bytes are skipped, also if the connection breaks again."""
     send(client, REPOSITORY, LARGE)
-    server.gives_parts = False
+    server.sends_ranges = False
     for end in (5000, 3000):
         server.on("GET", "blobs/sha256", broken_off(LARGE[:end], len(LARGE)))
     assert read(client) == LARGE

@@ -60,7 +60,7 @@ def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
 def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
     """It reads the host, and returns a login."""
     helper(
-        """echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """
+        r"""printf '{"ServerURL": "%s", "Username": "ada", "Secret": "%s-secret"}' $host $host"""
     )
     configure({"credHelpers": {HOST: "test"}})
     assert find_login(HOST) == Login("ada", f"{HOST}-secret")

@@ -18,7 +18,7 @@ from tests.contracts.store import LARGE, StoreContract
 from tests.fakes import disk
 from tests.fakes.store import MemoryStore
 
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 class TestMemoryStore(StoreContract):
@@ -48,7 +48,7 @@ def lock_out() -> Iterator[Callable[[Path], None]]:
     def lock(folder: Path) -> None:
         folder.chmod(0)
         locked.append(folder)
-        os.seteuid(NOBODY if user == 0 else user)
+        os.seteuid(UNPRIVILEGED if user == 0 else user)
 
     yield lock
     os.seteuid(user)
@@ -71,9 +71,9 @@ class FillsTheDisk(io.BytesIO):
 def test_a_folder_is_relative_to_the_application_or_absolute(tmp_path: Path) -> None:
     """A relative location is below the application's folder, in any working directory."""
     open_store("models", tmp_path / "app").create("a", b"")
-    open_store(str(tmp_path / "elsewhere"), tmp_path / "app").create("a", b"")
+    open_store(str(tmp_path / "other"), tmp_path / "app").create("a", b"")
     assert (tmp_path / "app" / "models" / "a").is_file()
-    assert (tmp_path / "elsewhere" / "a").is_file()
+    assert (tmp_path / "other" / "a").is_file()
 
 
 def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
