@@ -120,7 +120,7 @@ class EngineContract:
         engine.stop(made, 10)
         assert (now(made).status, now(made).exit_code) == ("exited", 7)
 
-    def test_a_container_that_does_not_obey_is_killed(
+    def test_a_container_that_ignores_the_signal_is_killed(
         self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
     ) -> None:
         """The kill comes after the grace period."""
@@ -129,7 +129,7 @@ class EngineContract:
         engine.stop(made.id, 1)
         assert (now(made.id).running, now(made.id).exit_code) == (False, 137)
 
-    def test_stopping_and_removing_what_is_not_there_is_no_error(
+    def test_stopping_and_removing_a_missing_container_is_no_error(
         self, engine: Engine, spec: Callable[..., Spec], prefix: str
     ) -> None:
         """A later run can repeat both, without knowledge of the run before."""
@@ -149,7 +149,7 @@ class EngineContract:
         engine.remove(made.id)
         assert engine.containers(labels) == []
 
-    def test_starting_what_runs_changes_nothing(
+    def test_starting_a_running_container_changes_nothing(
         self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
     ) -> None:
         """A run that continues another one can start a container again."""
@@ -178,7 +178,7 @@ class EngineContract:
         engine.remove(made.id)
         assert engine.logs(made.id, 2) == ""
 
-    def test_what_is_kept_running_is_started_again_when_it_ends(
+    def test_a_container_with_restarts_is_restarted_when_it_ends(
         self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
     ) -> None:
         """The engine restarts a process that dies, and counts the restarts."""
@@ -195,7 +195,7 @@ class EngineContract:
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
         until(lambda: now(made).restarts == 1 and now(made).running, "it is started again")
 
-    def test_what_shall_stay_stopped_is_not_started_again(
+    def test_disabled_restarts_end_with_the_process(
         self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
     ) -> None:
         """The container runs until its process ends, and is not restarted then."""
@@ -206,7 +206,7 @@ class EngineContract:
         until(lambda: now(made).status == "exited", "it ends")
         assert now(made).restarts == 0
 
-    def test_what_is_not_kept_running_stays_down(
+    def test_a_container_without_restarts_stays_stopped(
         self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
     ) -> None:
         """A replica that crashes before it is ready keeps its exit code."""
@@ -224,7 +224,7 @@ class EngineContract:
         until(lambda: now(made).status == "exited", "it ends")
         assert now(made).exit_code == 9
 
-    def test_a_signal_is_no_wish_to_stop(
+    def test_a_signal_does_not_change_the_restart_policy(
         self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
     ) -> None:
         """The engine still restarts the container when it ends, also by the signal itself."""
@@ -246,7 +246,7 @@ class EngineContract:
         assert engine.execute(made.id, ("echo", "hello", "there")) == (0, "hello there\n")
         assert engine.execute(made.id, ("false",))[0] == 1
 
-    def test_a_container_that_is_down_takes_no_command(
+    def test_a_stopped_container_runs_no_command(
         self, engine: Engine, spec: Callable[..., Spec], prefix: str
     ) -> None:
         """A missing container has none either; both are errors."""
@@ -361,15 +361,13 @@ class EngineContract:
         engine.tag(small, f"{prefix}:other")
         assert engine.image_id(f"{prefix}:other") == engine.image_id(small)
 
-    def test_an_image_saved_by_one_engine_is_taken_by_another(
-        self, engine: Engine, small: str
-    ) -> None:
+    def test_a_saved_image_can_be_loaded(self, engine: Engine, small: str) -> None:
         """A loaded archive is the saved image."""
         before = engine.image_id(small)
         engine.load(iter([b"".join(engine.save(small))]))
         assert engine.image_id(small) == before
 
-    def test_an_archive_that_is_none_is_refused(self, engine: Engine) -> None:
+    def test_bytes_that_are_not_an_archive_are_refused(self, engine: Engine) -> None:
         """Bytes that are not an image are an error of the engine."""
         with pytest.raises(EngineFailed):
             engine.load(iter([b"nonsense" * 1000]))
@@ -407,7 +405,7 @@ class EngineContract:
         engine.start(two.id)
         assert now(two.id).running
 
-    def test_a_port_that_is_taken_is_told_from_other_failures(
+    def test_a_port_in_use_is_an_error_of_its_own(
         self, engine: Engine, spec: Callable[..., Spec], port: int
     ) -> None:
         """Two containers cannot have one port of the machine."""
@@ -450,7 +448,7 @@ class EngineContract:
         two = engine.create(spec("two", volumes={prefix: ("/state", False)}))
         assert engine.files(two.id, "/state") == {"kept": b"1"}
 
-    def test_a_folder_that_is_not_there_is_told_from_an_empty_one(
+    def test_a_missing_folder_differs_from_an_empty_one(
         self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
     ) -> None:
         """A new volume has no files; a missing folder gives None."""
@@ -470,7 +468,7 @@ class EngineContract:
 
     # --- a lock that dies with its holder
 
-    def test_what_is_held_is_held_once(
+    def test_a_tied_container_has_its_name_alone(
         self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
     ) -> None:
         """A second start of the name returns None; the labels show who has it."""
@@ -480,7 +478,7 @@ class EngineContract:
         assert [found.labels["owner"] for found in engine.containers(labels)] == ["ada"]
         engine.end_tied(held)
 
-    def test_what_is_released_can_be_held_again_at_once(
+    def test_the_name_of_an_ended_tied_container_is_free_at_once(
         self, engine: Engine, spec: Callable[..., Spec], labels: dict[str, str]
     ) -> None:
         """The first container leaves nothing behind."""
@@ -490,7 +488,7 @@ class EngineContract:
 
     # --- clearing up
 
-    def test_forgetting_takes_all_of_those_labels_and_no_more(
+    def test_objects_are_removed_by_all_their_labels(
         self, engine: Engine, spec: Callable[..., Spec], prefix: str, labels: dict[str, str]
     ) -> None:
         """Containers, networks and volumes are removed; objects with other labels stay."""

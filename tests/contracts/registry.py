@@ -39,7 +39,9 @@ class RegistryContract:
         """Return a repository of this test alone."""
         return f"test/{secrets.token_hex(8)}"
 
-    def test_what_was_never_pushed_is_not_there(self, registry: Registry, repository: str) -> None:
+    def test_a_blob_that_was_never_pushed_is_missing(
+        self, registry: Registry, repository: str
+    ) -> None:
         """A missing blob or manifest can be looked up; reading a missing blob is an error."""
         assert not registry.has_blob(repository, digest(LAYER))
         assert registry.get_manifest(repository, "latest") is None

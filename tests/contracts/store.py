@@ -30,7 +30,7 @@ class StoreContract:
         """Return an empty store."""
         raise NotImplementedError
 
-    def test_what_was_never_stored_is_not_there(self, store: Store) -> None:
+    def test_a_name_that_was_never_stored_is_missing(self, store: Store) -> None:
         """A missing name gives None, and no folder; it is not an error."""
         assert store.size("models/a/1/manifest.json") is None
         assert store.read("models/a/1/manifest.json", 10) is None
@@ -119,7 +119,7 @@ class StoreContract:
         assert store.read("a/b", 10) == b""
         assert b"".join(store.stream("a/b") or (b"nothing there",)) == b""
 
-    def test_uploading_again_mends_a_name(self, store: Store) -> None:
+    def test_a_new_upload_replaces_damaged_bytes(self, store: Store) -> None:
         """A new upload replaces damaged bytes."""
         store.replace("a/b", b"damaged, and longer than the file is")
         store.upload("a/b", io.BytesIO(b"whole"))

@@ -114,7 +114,7 @@ def test_committed_files_have_the_revision_that_changed_them_last(repository: Pa
     assert read(repository).commit == Commit(revision=second, dirty=False)
 
 
-def test_a_file_that_is_gone_changed_the_code(repository: Path) -> None:
+def test_a_removed_file_changed_the_code(repository: Path) -> None:
     """The commit that removed it changed the image."""
     (repository / "app" / "sub" / "more.py").unlink()
     assert read(repository).commit.dirty
@@ -208,7 +208,7 @@ def test_without_git_a_release_is_marked_unversioned(
     assert "git is not installed: the release is marked unversioned" in caplog.text
 
 
-def test_a_shallow_clone_is_warned_of(
+def test_a_shallow_clone_causes_a_warning(
     repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may lack the revision of the code; the files are complete."""
@@ -266,14 +266,14 @@ def test_patterns_match_as_a_shell_has_it(application: Path, pattern: str, found
 @pytest.mark.parametrize(
     "pattern", ["absent/**", "app/*.txt", "app", "/etc/hostname", "", "app/[", "../*/app/main.py"]
 )
-def test_a_pattern_that_gives_nothing_is_told(application: Path, pattern: str) -> None:
+def test_a_pattern_without_a_match_is_an_error(application: Path, pattern: str) -> None:
     """The error names the pattern, also one that points outside of the application."""
     with pytest.raises(SourceUnreadable) as caught:
         read(application, "app/**", pattern)
     assert pattern in caught.value.on or "outside" in caught.value.what
 
 
-def test_a_missing_dockerfile_is_told(application: Path) -> None:
+def test_a_missing_dockerfile_is_an_error(application: Path) -> None:
     """The error has its name in the settings."""
     with pytest.raises(SourceUnreadable) as caught:
         read(application, dockerfile="app/Containerfile")
@@ -288,7 +288,7 @@ def test_a_link_within_its_folder_is_the_file_it_leads_to(application: Path) -> 
 
 
 @pytest.mark.parametrize("target", ["../README.md", "/etc/hostname"])
-def test_a_link_that_leads_out_is_told(application: Path, target: str) -> None:
+def test_a_link_out_of_its_folder_is_an_error(application: Path, target: str) -> None:
     """An image must not contain other files of this machine."""
     (application / "app" / "link.py").symlink_to(target)
     with pytest.raises(SourceUnreadable) as caught:
@@ -304,7 +304,7 @@ def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: 
         read(application, "app/*/*.py")
 
 
-def test_a_file_that_cannot_be_read_is_told(application: Path) -> None:
+def test_an_unreadable_file_is_an_error(application: Path) -> None:
     """The error has the reason."""
     (application / "app" / "loop").symlink_to("loop")
     (application / "app" / "main.py").unlink()
@@ -405,7 +405,7 @@ NEW = Commit(revision="6" * 40, dirty=False)
         ({"d": "- 1", "e": "- 1"}, "other", NEW, "a is gone, b is gone, c is gone and 3 more"),
     ],
 )
-def test_what_changed_is_said_in_a_few_words(
+def test_changes_are_described_in_a_few_words(
     known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str
 ) -> None:
     """At most three changes are listed, in a fixed order; a new revision only alone."""
@@ -461,7 +461,7 @@ def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_
         pytest.param(lambda path: path.unlink(), id="gone"),
     ],
 )
-def test_a_file_that_changes_before_the_build_is_told(
+def test_a_file_that_changes_before_the_build_is_an_error(
     application: Path, change: Callable[[Path], object]
 ) -> None:
     """Otherwise the image would not match its key."""

@@ -138,7 +138,7 @@ def holder(prefix: str, parts_image: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_what_a_killed_process_held_is_free_within_seconds(
+def test_the_name_of_a_killed_process_is_free_within_seconds(
     engine: DockerEngine, holder: subprocess.Popen[str], prefix: str, parts_image: str
 ) -> None:
     """The engine ends the container of a killed process, so no lock stays behind."""
@@ -161,7 +161,7 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     engine.end_tied(taken[-1])
 
 
-def test_what_is_held_needs_no_time_to_end(
+def test_a_tied_container_ends_without_a_grace_period(
     engine: DockerEngine, prefix: str, parts_image: str
 ) -> None:
     """A killed engine ends the lock before it starts the replicas, and must not wait for it."""
@@ -177,9 +177,7 @@ def test_what_is_held_needs_no_time_to_end(
     engine.end_tied(held)
 
 
-def test_a_network_that_a_killed_process_only_asked_with_goes(
-    engine: DockerEngine, prefix: str
-) -> None:
+def test_a_probe_network_of_a_killed_process_is_removed(engine: DockerEngine, prefix: str) -> None:
     """The probe network of a killed process is removed by the next call."""
     engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
     engine.ensure_network(prefix, {"dev.twinship.test": prefix})
@@ -216,7 +214,7 @@ def test_containers_cannot_write_or_gain_rights(
     )
 
 
-def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
+def test_the_engine_reports_its_version_and_architecture(engine: DockerEngine) -> None:
     """It reports its version and architecture, and shares this machine's ports."""
     assert engine.version[0].isdigit()
     assert engine.architecture in ("amd64", "arm64")
@@ -268,7 +266,7 @@ class Daemon:
         self._thread.join()
 
 
-def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_engine_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The error names the address and the fix."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(EngineUnavailable) as caught:
@@ -277,7 +275,7 @@ def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "invoke up" in caught.value.next
 
 
-def test_an_engine_that_stops_answering_is_said(
+def test_an_engine_that_stops_answering_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An engine that ends between two calls gives this project's error for every call."""
@@ -298,7 +296,7 @@ def test_an_engine_that_stops_answering_is_said(
             ask()
 
 
-def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(
+def test_an_image_that_an_engine_cannot_unpack_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Newer engines with containerd's image store report it like any other line."""
@@ -332,7 +330,7 @@ def unprivileged() -> Iterator[None]:
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become a user who may not use the engine"
 )
-def test_a_user_who_may_not_use_the_engine_is_told_so(engine: DockerEngine) -> None:
+def test_a_user_without_access_to_the_engine_is_an_error_of_its_own(engine: DockerEngine) -> None:
     """It is another error than a missing engine, with another fix."""
     with unprivileged(), pytest.raises(EngineDenied) as caught:
         DockerEngine()

@@ -59,7 +59,9 @@ def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
     return [engine._api.inspect_container(container.id) for container in found]
 
 
-def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> None:
+def test_a_throwaway_container_is_hardened_like_a_replica(
+    engine: DockerEngine, serving: str
+) -> None:
     """It is read-only, without capabilities, on the loopback address, with a small /tmp."""
     with throwaway_container(serving, PORT) as running:
         (found,) = ours(engine, serving)
@@ -75,7 +77,7 @@ def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> 
     assert not ours(engine, serving)
 
 
-def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: str) -> None:
+def test_a_failed_block_leaves_no_container(engine: DockerEngine, serving: str) -> None:
     """Any error can end the block."""
 
     def tried() -> None:
@@ -94,7 +96,7 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
     assert caught.value.on == digest(b"nothing")
 
 
-def test_what_killed_processes_left_is_removed_by_the_next_trial(
+def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
     engine: DockerEngine, tiny: Tiny, serving: str
 ) -> None:
     """Containers of running processes stay, also those of other machines."""

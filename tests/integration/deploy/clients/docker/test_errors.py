@@ -104,7 +104,7 @@ def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("login", [None, ("ada", "wrong-sesame")])
-def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
+def test_a_refused_login_of_the_engine_is_an_error_without_secrets(
     engine: DockerEngine,
     server: HttpRegistryServer,
     image: str,
@@ -127,7 +127,7 @@ def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
     [(changed, BlobCorrupt), (lambda server: server.blobs.clear(), RegistryNotFound)],
     ids=["changed", "lost"],
 )
-def test_an_image_that_a_registry_has_damaged_is_not_taken(
+def test_an_image_that_a_registry_has_damaged_is_refused(
     engine: DockerEngine,
     server: HttpRegistryServer,
     image: str,
@@ -140,7 +140,7 @@ def test_an_image_that_a_registry_has_damaged_is_not_taken(
     assert engine.image_id(image) is None
 
 
-def test_a_registry_that_the_engine_cannot_reach_is_told(engine: DockerEngine) -> None:
+def test_a_registry_that_the_engine_cannot_reach_is_an_error(engine: DockerEngine) -> None:
     """No process listens there."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

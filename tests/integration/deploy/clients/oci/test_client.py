@@ -40,7 +40,7 @@ class TestRealRegistryInParts(RegistryContract):
             assert send(registry, repository, bytes(length)) == length
 
 
-def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
+def test_a_download_resumes_after_a_broken_connection(registry_host: str) -> None:
     """A registry sends the rest of a blob."""
     repository = f"test/{secrets.token_hex(8)}"
     data = secrets.token_bytes(16 << 20)

@@ -109,7 +109,7 @@ class TestFakeRegistry(RegistryContract):
 # --- nothing there, or something else
 
 
-def test_a_registry_that_is_down_is_told_after_retries(
+def test_a_registry_that_is_down_is_an_error_after_retries(
     waits: list[float], connect: Connect
 ) -> None:
     """Each pause is longer, and the error has the host and the fix."""
@@ -139,7 +139,7 @@ def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(
         assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_comes_back_is_not_noticed(
+def test_a_registry_that_recovers_costs_only_retries(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
     """A few errors cause only pauses."""
@@ -164,7 +164,7 @@ def test_a_registry_that_comes_back_is_not_noticed(
         pytest.param(b"", id="silence, then a hang-up"),
     ],
 )
-def test_something_else_on_the_port_is_no_registry(spoken: bytes) -> None:
+def test_another_server_on_the_port_is_not_a_registry(spoken: bytes) -> None:
     """Another server is an error at once."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         host = f"127.0.0.1:{listening.getsockname()[1]}"
@@ -190,7 +190,7 @@ def test_a_registry_that_wants_a_login_is_a_registry(
     client.ping()
 
 
-def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
+def test_a_web_page_in_place_of_a_manifest_is_refused(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """By digest, it is refused as another manifest."""
@@ -213,7 +213,7 @@ def test_a_registry_that_never_answers_is_given_up(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_late_response_is_retried(server: HttpRegistryServer, connect: Connect) -> None:
     """One late response does not end a push."""
     server.on("PATCH", "uploads", stalled, times=1)
     assert send(connect(read=0.1), REPOSITORY, LARGE) == len(LARGE)
@@ -232,7 +232,7 @@ def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: C
         (413, RegistryRefused, "limit"),
     ],
 )
-def test_a_refusal_for_good_is_told_at_once(
+def test_a_permanent_refusal_is_an_error_at_once(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
@@ -253,7 +253,7 @@ def test_a_refusal_for_good_is_told_at_once(
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
+def test_a_transient_refusal_is_retried_for_a_limited_time(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
     """The last error is a refusal, not a missing registry."""
@@ -264,7 +264,7 @@ def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_says_how_long_to_wait_is_obeyed(
+def test_the_pause_that_a_registry_requests_is_kept(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
     """Whole seconds count, up to a minute; other values do not."""
@@ -291,7 +291,7 @@ def test_a_wrong_password_is_refused_after_one_attempt(
     assert not waits
 
 
-def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistryServer) -> None:
+def test_a_login_is_requested_when_the_registry_requires_one(server: HttpRegistryServer) -> None:
     """A registry without a login never requests one."""
     asked: list[str] = []
 
@@ -308,7 +308,7 @@ def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistrySe
     assert asked == ["login"]
 
 
-def test_without_a_login_a_closed_registry_is_told(
+def test_a_closed_registry_without_a_login_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The error names the login command."""
@@ -318,7 +318,9 @@ def test_without_a_login_a_closed_registry_is_told(
     assert "docker login" in caught.value.next
 
 
-def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: Connect) -> None:
+def test_a_token_is_requested_once_for_each_scope(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
     """Reading and writing have a token each, which later requests use."""
     server.auth = "bearer"
     client = connect(ADA)
@@ -357,7 +359,7 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(
     assert server.arrived == len(LARGE)
 
 
-def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
+def test_a_registry_that_refuses_its_own_token_gets_no_other(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
     """The second refusal is final."""
@@ -372,7 +374,7 @@ def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
-def test_a_login_service_that_gives_no_token_is_told(
+def test_a_login_service_without_a_token_is_an_error(
     server: HttpRegistryServer, connect: Connect, said: bytes
 ) -> None:
     """Any other response has no token."""
@@ -407,7 +409,7 @@ def test_credentials_are_sent_to_the_registry_alone(
         assert not any(seen.authorization for seen in storage.seen)
 
 
-def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
+def test_redirects_of_the_registry_are_followed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
     """Registries keep blobs on other hosts; uploads and downloads follow."""
@@ -431,7 +433,7 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
-def test_a_mount_that_is_refused_cannot_be_done(
+def test_a_refused_mount_returns_false(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
     """An account without access to the other repository can still push to this one."""
@@ -441,7 +443,7 @@ def test_a_mount_that_is_refused_cannot_be_done(
     assert client.has_blob(REPOSITORY, digest(SMALL))
 
 
-def test_a_mount_for_which_no_token_is_given_cannot_be_done(
+def test_a_mount_without_a_token_returns_false(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
     """A login service can refuse the token for a mount."""
@@ -454,7 +456,7 @@ def test_a_mount_for_which_no_token_is_given_cannot_be_done(
 
 
 @pytest.mark.parametrize("status", [204, 401, 403, 404, 405, 500])
-def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it_can_be(
+def test_an_upload_in_place_of_a_mount_is_cancelled(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
     """The mount just did not work, whether the upload can be cancelled or not."""
@@ -470,7 +472,7 @@ def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it
 
 
 @pytest.mark.parametrize("form", ["relative", "absolute"])
-def test_an_upload_goes_on_where_the_registry_says(
+def test_an_upload_continues_at_the_registrys_location(
     server: HttpRegistryServer, client: HttpRegistry, form: str
 ) -> None:
     """The URL can be full or relative, and its query is sent back."""
@@ -481,7 +483,7 @@ def test_an_upload_goes_on_where_the_registry_says(
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(
+def test_an_upload_without_a_location_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The missing header is an error of the registry."""
@@ -491,7 +493,7 @@ def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(
 
 
 @pytest.mark.parametrize("kept", [0, 1000, PART])
-def test_a_broken_upload_goes_on_where_the_registry_stopped(
+def test_a_broken_upload_resumes_at_the_registrys_offset(
     server: HttpRegistryServer, client: HttpRegistry, kept: int
 ) -> None:
     """Bytes that arrived are not sent again, and are counted once."""
@@ -504,7 +506,7 @@ def test_a_broken_upload_goes_on_where_the_registry_stopped(
     assert len(server.asked("POST")) == 1
 
 
-def test_a_part_whose_answer_was_lost_is_not_sent_again(
+def test_a_chunk_whose_response_was_lost_is_not_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The client requests the offset from the registry."""
@@ -514,7 +516,7 @@ def test_a_part_whose_answer_was_lost_is_not_sent_again(
     assert server.arrived == len(LARGE)
 
 
-def test_an_upload_that_is_out_of_step_is_set_right(
+def test_an_upload_with_another_offset_is_corrected(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """After a refused range the client requests the offset."""
@@ -531,7 +533,7 @@ def test_an_upload_that_is_out_of_step_is_set_right(
 
 
 @pytest.mark.parametrize("parts_before", [1, 3, 4])
-def test_an_upload_that_the_registry_lost_begins_anew(
+def test_an_upload_that_the_registry_lost_restarts(
     server: HttpRegistryServer, client: HttpRegistry, parts_before: int
 ) -> None:
     """It is sent from the start, in chunks, and counted once."""
@@ -542,7 +544,7 @@ def test_an_upload_that_the_registry_lost_begins_anew(
     assert starts(server)[parts_before + 1 :] == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_an_upload_that_is_lost_before_its_end_begins_anew(
+def test_an_upload_that_is_lost_before_its_end_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """This holds even after all bytes were sent."""
@@ -563,7 +565,7 @@ def test_an_upload_that_is_lost_each_time_is_given_up(
     assert len(server.asked("POST")) == ATTEMPTS
 
 
-def test_a_connection_that_breaks_on_every_part_still_gets_there(
+def test_an_upload_succeeds_though_every_chunk_breaks(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The upload continues as long as there is progress."""
@@ -572,7 +574,7 @@ def test_a_connection_that_breaks_on_every_part_still_gets_there(
     assert server.arrived == len(LARGE)
 
 
-def test_a_connection_that_lets_nothing_through_is_given_up(
+def test_an_upload_without_progress_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """Only bytes that arrived stay counted."""
@@ -587,7 +589,7 @@ def test_a_connection_that_lets_nothing_through_is_given_up(
     assert not server.blobs
 
 
-def test_an_end_whose_answer_was_lost_is_no_failure(
+def test_an_upload_whose_last_response_was_lost_succeeds(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The blob exists, so nothing is sent again."""
@@ -597,7 +599,7 @@ def test_an_end_whose_answer_was_lost_is_no_failure(
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411, 413, 501])
-def test_a_registry_that_takes_no_parts_gets_all_at_once(
+def test_a_registry_without_chunks_gets_the_whole_blob(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
     """One refused chunk is enough."""
@@ -608,7 +610,7 @@ def test_a_registry_that_takes_no_parts_gets_all_at_once(
     assert len(server.asked("PUT")) == 1
 
 
-def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
+def test_a_registry_without_write_access_is_an_error_at_the_first_chunk(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """A missing permission does not mean a registry without chunks."""
@@ -628,7 +630,7 @@ def test_an_upload_at_once_that_breaks_is_sent_again(
     assert server.blobs[REPOSITORY, digest(SMALL)] == SMALL
 
 
-def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
+def test_an_upload_with_a_wrong_offset_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """An upload that is longer than the blob cannot continue."""
@@ -657,7 +659,7 @@ def test_damaged_bytes_are_refused_and_sent_once(
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["at once", "in parts"])
-def test_a_registry_that_stored_other_bytes_is_told(
+def test_other_stored_bytes_are_an_error(
     server: HttpRegistryServer, client: HttpRegistry, data: bytes
 ) -> None:
     """The reported digest is compared with that of the blob."""
@@ -668,7 +670,7 @@ def test_a_registry_that_stored_other_bytes_is_told(
     assert digest(b"something else") in caught.value.detail
 
 
-def test_a_registry_that_stored_another_manifest_is_told(
+def test_another_stored_manifest_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The digest is compared as for blobs."""
@@ -732,7 +734,7 @@ FULL = {
     [(500, json.dumps(FULL).encode()), (507, b"")],
     ids=["as its driver says", "by its status"],
 )
-def test_a_registry_without_space_is_told_at_once(
+def test_a_registry_without_space_is_an_error_at_once(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
@@ -777,7 +779,7 @@ def small_registry(
     return address
 
 
-def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
+def test_a_real_registry_with_a_full_disk_keeps_its_images(
     small_registry: str, waits: list[float]
 ) -> None:
     """The error names the disk; old images stay, and no incomplete image appears."""
@@ -884,7 +886,7 @@ HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
         ),
     ],
 )
-def test_an_answer_without_end_is_not_read_on(
+def test_an_endless_response_is_not_read(
     server: HttpRegistryServer,
     client: HttpRegistry,
     method: str,
@@ -912,7 +914,7 @@ def test_a_login_service_without_end_is_not_read_on(
 
 
 @pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "get_manifest")])
-def test_an_answer_that_trickles_is_given_up(
+def test_a_slow_response_is_given_up(
     server: HttpRegistryServer, connect: Connect, text: str, ask: str
 ) -> None:
     """Every byte arrives in time, but the response does not."""
@@ -922,7 +924,7 @@ def test_an_answer_that_trickles_is_given_up(
         client.ping() if ask == "ping" else client.get_manifest(REPOSITORY, "one")
 
 
-def test_a_connection_is_used_for_many_questions(
+def test_a_connection_is_used_for_many_requests(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """Bounded reading does not cost a connection for each response."""
@@ -939,7 +941,7 @@ def test_a_connection_is_used_for_many_questions(
 # --- answers that break
 
 
-def test_a_manifest_whose_answer_breaks_is_asked_for_again(
+def test_a_broken_manifest_is_requested_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """A part of a manifest is not used."""
@@ -961,7 +963,7 @@ def ranges(server: HttpRegistryServer) -> list[str]:
     return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
 
 
-def test_a_blob_whose_answer_breaks_is_gone_on_with(
+def test_a_broken_download_resumes(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
     """No byte arrives twice, however often the connection breaks."""
@@ -978,7 +980,7 @@ def test_a_blob_whose_answer_breaks_is_gone_on_with(
     assert len(waits) == 11
 
 
-def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
+def test_a_download_restarts_where_a_registry_sends_no_ranges(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The known bytes are skipped, also if the connection breaks again."""
@@ -990,7 +992,7 @@ def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
 
 
 @pytest.mark.parametrize("parts", [True, False])
-def test_a_blob_that_does_not_get_on_is_given_up(
+def test_a_download_without_progress_is_given_up(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
@@ -1024,7 +1026,7 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
     assert len(waits) == ATTEMPTS
 
 
-def test_a_blob_that_is_gone_in_the_middle_is_told(
+def test_a_blob_that_is_deleted_during_a_download_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """A deleted blob is not a transient failure."""

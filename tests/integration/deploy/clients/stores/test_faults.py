@@ -176,7 +176,7 @@ def test_a_tampered_byte_is_found_in_an_object_store_too(
     assert not kept(cache)
 
 
-def test_a_file_that_is_gone_is_told_from_a_store_that_is(
+def test_a_missing_file_is_another_error_than_a_missing_store(
     bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """A 404 for a file of a model manifest is a damaged version."""
@@ -191,7 +191,7 @@ def test_a_file_that_is_gone_is_told_from_a_store_that_is(
     [(refused(401), "refused the login"), (refused(403), "refused the login")],
     ids=["401", "403"],
 )
-def test_a_refusal_for_good_is_told_at_once(
+def test_a_permanent_refusal_is_an_error_at_once(
     bucket: type[Bucket], store: Store, act: Callable[[Bucket], None], words: str
 ) -> None:
     """The error names the file, and there is no retry."""
@@ -202,9 +202,7 @@ def test_a_refusal_for_good_is_told_at_once(
     assert bucket.asked == [MANIFEST]
 
 
-def test_a_failure_without_end_is_given_up(
-    bucket: type[Bucket], store: Store, cache: Cache
-) -> None:
+def test_a_permanent_failure_is_given_up(bucket: type[Bucket], store: Store, cache: Cache) -> None:
     """It ends after several attempts, and leaves nothing behind."""
     found = model.resolve("digits", "1", store)
     bucket.instead[weights(bucket)] = refused(500)
@@ -216,7 +214,7 @@ def test_a_failure_without_end_is_given_up(
 
 
 @pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
-def test_a_failure_that_passes_is_not_noticed(
+def test_a_transient_failure_is_retried(
     bucket: type[Bucket], store: Store, cache: Cache, act: Callable[[Bucket], None]
 ) -> None:
     """A few errors cause only pauses."""

@@ -71,7 +71,7 @@ def built(said: Callable[[str], None] = lambda _: None) -> None:
         ("echo nonsense", "exit 1", None),
     ],
 )
-def test_buildkit_is_where_the_client_brings_it_along(
+def test_buildkit_is_found_in_the_client_or_its_plug_in(
     install: Install, version: str, buildx: str, words: list[str] | None
 ) -> None:
     """Some versions contain it, others have a plug-in; the engine need not run."""
@@ -112,7 +112,7 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(
     assert ("--provenance=false" in words) == (buildx != "exit 1")
 
 
-def test_what_the_build_says_is_passed_on(install: Install) -> None:
+def test_the_output_of_a_build_is_reported(install: Install) -> None:
     """Each line is reported, also bytes that are not text."""
     install(build=r"printf '#1 first\n  #2 second\n\377\n'; echo third >&2")
     lines: list[str] = []
@@ -120,7 +120,7 @@ def test_what_the_build_says_is_passed_on(install: Install) -> None:
     assert sorted(lines) == sorted(["#1 first", "#2 second", "\N{REPLACEMENT CHARACTER}", "third"])
 
 
-def test_a_build_that_fails_shows_the_end_of_what_was_said(install: Install) -> None:
+def test_a_failed_build_shows_the_end_of_its_output(install: Install) -> None:
     """The first of many lines are left out."""
     install(build="for i in $(seq 100); do echo line $i; done; exit 7")
     with pytest.raises(BuildFailed) as caught:

@@ -50,7 +50,7 @@ class TestFakeEngine(EngineContract):
         return f"registry.example/a@sha256:{'0' * 64}"
 
 
-def test_a_held_container_ends_with_its_holder() -> None:
+def test_a_tied_container_ends_with_its_process() -> None:
     """The name is free when the process is killed."""
     engine = FakeEngine({"parts": Script()})
     spec = Spec(name="lock", image="parts", labels={})
@@ -59,7 +59,7 @@ def test_a_held_container_ends_with_its_holder() -> None:
     assert engine.start_tied(spec) is not None
 
 
-def test_an_engine_that_is_gone_answers_nothing() -> None:
+def test_a_stopped_engine_does_not_answer() -> None:
     """Every call is the same error, as with a real engine."""
     engine = FakeEngine({"parts": Script()})
     engine.is_stopped = True
@@ -74,7 +74,7 @@ def test_an_engine_that_is_gone_answers_nothing() -> None:
             ask()
 
 
-def test_a_pulled_image_is_held_under_its_reference() -> None:
+def test_a_pulled_image_has_its_reference() -> None:
     """An image of the fake's registry can be pulled by reference."""
     engine = FakeEngine()
     other = FakeEngine()

@@ -39,7 +39,7 @@ REFERENCE = f"registry.example/team/app@sha256:{'0' * 64}"
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: Exception) -> None:
+def test_an_engine_that_ends_in_a_response_is_unavailable(broken: Exception) -> None:
     """Any of the libraries can notice it first."""
     with pytest.raises(EngineUnavailable) as caught, translate_errors("replica-1"):
         raise broken
@@ -62,7 +62,7 @@ def test_a_container_is_displayed_by_its_short_id(name: str, displayed: str) -> 
     assert caught.value.on == displayed
 
 
-def test_a_refusal_of_the_engine_keeps_its_words() -> None:
+def test_a_refusal_of_the_engine_keeps_its_message() -> None:
     """The detail has the engine's message."""
     with pytest.raises(EngineFailed, match="refused") as caught, translate_errors("replica-1"):
         raise docker.errors.APIError("500 error", explanation="invalid mount")
@@ -158,7 +158,7 @@ def test_errors_of_this_project_pass() -> None:
         ("invalid reference format", EngineFailed),
     ],
 )
-def test_a_pull_that_fails_is_told_by_what_the_engine_says(
+def test_a_failed_pull_is_known_by_the_engines_message(
     message: str, kind: type[ReleaseError]
 ) -> None:
     """They are the same errors as those of the registry's client."""
@@ -219,7 +219,7 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
         ("invalid mount", EngineFailed),
     ],
 )
-def test_a_refusal_with_a_cure_of_its_own_is_told_apart(
+def test_a_refusal_with_its_own_fix_is_an_error_of_its_own(
     message: str, kind: type[ReleaseError]
 ) -> None:
     """A full disk and a taken port have advice of their own."""

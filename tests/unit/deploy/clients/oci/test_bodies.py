@@ -17,7 +17,7 @@ def part(counts: list[int], start: int = 2, length: int = 5) -> FileChunk:
     return FileChunk(io.BytesIO(b"abcdefghij"), start, length, counts.append)
 
 
-def test_a_part_gives_its_stretch_of_the_file_and_no_more() -> None:
+def test_a_chunk_gives_its_part_of_the_file_and_no_more() -> None:
     """This holds for every size of a read."""
     counts: list[int] = []
     body = part(counts)
@@ -25,7 +25,7 @@ def test_a_part_gives_its_stretch_of_the_file_and_no_more() -> None:
     assert sum(counts) == body.sent == 5
 
 
-def test_a_part_can_be_sent_again_and_is_counted_once() -> None:
+def test_a_chunk_can_be_sent_again_and_is_counted_once() -> None:
     """A rewind reports the bytes as not sent."""
     counts: list[int] = []
     body = part(counts)
@@ -36,7 +36,7 @@ def test_a_part_can_be_sent_again_and_is_counted_once() -> None:
     assert sum(counts) == 5
 
 
-def test_the_length_of_a_part_is_told_before_it_is_sent() -> None:
+def test_a_chunk_has_a_known_length() -> None:
     """Some registries refuse a body of unknown length."""
     prepared = requests.Request("PUT", "http://registry.example/", data=part([])).prepare()
     assert prepared.headers["Content-Length"] == "5"
@@ -65,7 +65,7 @@ def reaching() -> Iterator[None]:
         raise BrokenOffError from error
 
 
-def test_what_breaks_while_it_arrives_is_told_in_other_terms() -> None:
+def test_a_failed_read_raises_the_translated_error() -> None:
     """A close closes the response as well."""
     raw = Breaking(b"ab")
     arriving = ResponseStream(raw, reaching)

@@ -14,14 +14,14 @@ def paused(attempt: int, retry_after: str = "") -> float:
     return waits[0]
 
 
-def test_each_wait_is_longer_than_the_one_before_up_to_a_limit() -> None:
+def test_pauses_double_up_to_a_limit() -> None:
     """The pauses double, up to eight seconds."""
     longest = [max(paused(attempt) for _ in range(200)) for attempt in range(1, 8)]
     assert longest == pytest.approx([0.5, 1, 2, 4, 8, 8, 8], rel=0.1)
     assert all(wait <= limit for wait, limit in zip(longest, [0.5, 1, 2, 4, 8, 8, 8], strict=True))
 
 
-def test_two_clients_do_not_wait_in_step() -> None:
+def test_pauses_are_random() -> None:
     """The jitter is up to a half of each pause."""
     waits = {paused(3) for _ in range(20)}
     assert len(waits) > 10
@@ -31,13 +31,13 @@ def test_two_clients_do_not_wait_in_step() -> None:
 @pytest.mark.parametrize(
     ("said", "waited"), [("1", 1.0), ("42", 42.0), ("60", 60.0), ("61", 60.0), ("999999999", 60.0)]
 )
-def test_a_server_that_says_how_long_is_obeyed_up_to_a_minute(said: str, waited: float) -> None:
+def test_the_header_sets_the_pause_up_to_a_minute(said: str, waited: float) -> None:
     """Such a pause has no jitter."""
     assert paused(1, said) == waited
 
 
 @pytest.mark.parametrize("said", ["0", "-5", "1.5", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_what_is_no_number_of_seconds_is_not_obeyed(said: str) -> None:
+def test_a_header_without_whole_seconds_is_ignored(said: str) -> None:
     """The pause is that of the backoff."""
     assert 0.25 <= paused(1, said) <= 0.5
 

@@ -57,7 +57,9 @@ def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
     assert find_login("other.example") is None
 
 
-def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
+def test_a_credential_helper_gives_a_login(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
     """It reads the host, and returns a login."""
     helper(
         r"""printf '{"ServerURL": "%s", "Username": "ada", "Secret": "%s-secret"}' $host $host"""
@@ -75,7 +77,7 @@ def test_a_credential_helper_without_that_login_gives_none(
     assert find_login(HOST) is None
 
 
-def test_a_credential_helper_that_fails_is_told(
+def test_a_failing_credential_helper_is_an_error(
     configure: Configure, helper: Callable[[str], None]
 ) -> None:
     """Anonymous access would fail later, without the reason."""
@@ -88,7 +90,7 @@ def test_a_credential_helper_that_fails_is_told(
 
 
 @pytest.mark.filterwarnings("ignore:docker-credential")  # the SDK says it twice
-def test_a_credential_helper_that_is_missing_is_told(configure: Configure) -> None:
+def test_a_missing_credential_helper_is_an_error(configure: Configure) -> None:
     """The configuration names a program that is not installed."""
     configure({"credHelpers": {HOST: "not-installed"}})
     with pytest.raises(RegistryDenied):

@@ -63,7 +63,7 @@ def refusal(detail: object) -> dict[str, object]:
     return {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]}
 
 
-def test_an_answer_without_end_is_settled_by_its_start() -> None:
+def test_the_start_of_an_endless_body_is_loaded() -> None:
     """Its connection is closed, because more bytes would arrive."""
     raw = Raw(bytes(100_000), endless=True)
     endless = answer(raw)
@@ -72,7 +72,7 @@ def test_an_answer_without_end_is_settled_by_its_start() -> None:
     assert raw.closed
 
 
-def test_an_answer_is_settled_once() -> None:
+def test_a_body_is_loaded_once() -> None:
     """The content stays, though no more bytes can be read."""
     once = answer(Raw(b"abc"))
     load_body(once, 10)
@@ -80,7 +80,7 @@ def test_an_answer_is_settled_once() -> None:
     assert once.content == b"abc"
 
 
-def test_an_answer_that_breaks_is_empty_and_closed() -> None:
+def test_a_broken_body_is_empty_and_closed() -> None:
     """No bytes can follow."""
 
     class Breaking(Raw):
@@ -95,7 +95,7 @@ def test_an_answer_that_breaks_is_empty_and_closed() -> None:
     assert raw.closed
 
 
-def test_the_registrys_own_words_are_shown() -> None:
+def test_the_registrys_own_errors_are_shown() -> None:
     """Each error is a line with its detail; a long text is cut."""
     two = {
         "errors": [
@@ -121,7 +121,7 @@ def test_the_registrys_own_words_are_shown() -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
+def test_a_body_without_errors_has_no_text(body: bytes) -> None:
     """No content of a server or a proxy is a crash."""
     assert error_text(said(body)) == ""
     assert not is_full(said(body))
@@ -170,6 +170,6 @@ def test_a_registry_without_space_is_known_by_its_codes(
         ({"other": "a"}, None),
     ],
 )
-def test_a_token_is_understood_in_both_spellings(document: object, given: str | None) -> None:
+def test_a_token_may_have_either_of_two_names(document: object, given: str | None) -> None:
     """The specification has one name, some services the other."""
     assert parse_token(said(document, 200)) == given

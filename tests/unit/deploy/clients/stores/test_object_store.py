@@ -76,7 +76,7 @@ def test_a_folder_is_relative_to_the_application_or_absolute(tmp_path: Path) -> 
     assert (tmp_path / "other" / "a").is_file()
 
 
-def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
+def test_reading_a_folder_does_not_create_it(tmp_path: Path) -> None:
     """Reading an empty store creates nothing."""
     store = open_store("store", tmp_path)
     assert store.size("a") is None
@@ -84,7 +84,7 @@ def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+def test_an_unreadable_folder_is_not_taken_for_an_empty_one(
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
     """A missing right is an error that names the folder, not an empty result."""
@@ -101,7 +101,7 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
         assert str(tmp_path / "store") in caught.value.on
 
 
-def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one(
+def test_a_folder_below_an_unreadable_one_is_not_taken_for_missing(
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
     """Whether the folder exists is unknown, so every call is an error."""
@@ -148,7 +148,7 @@ def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(
         lambda path: path.symlink_to("/dev/full"),
     ],
 )
-def test_what_is_no_file_is_refused_before_it_is_opened(
+def test_special_files_are_refused_before_they_are_opened(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     """The next release would read a pipe or a device without end."""
@@ -168,7 +168,7 @@ def test_a_folder_that_no_system_could_name_is_a_mistake_in_the_settings(tmp_pat
         open_store("store\0", tmp_path)
 
 
-def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     """Publishing to a path that is a file is an error of the store."""
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(StoreUnreachable):
