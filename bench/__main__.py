@@ -196,7 +196,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
     clustered = _clustered(scale.cluster, folder / "on-cluster") if "cluster" in parts else None
     return Measured(
         at=at.strftime("%Y-%m-%d %H:%M UTC"),
-        commit=str(source.commit(ROOT, ("app", "deploy", "sample", "bench"))),
+        commit=str(source.read_commit(ROOT, ("app", "deploy", "sample", "bench"))),
         command=command,
         took=time.monotonic() - started,
         machine=machine(),

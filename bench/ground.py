@@ -20,7 +20,7 @@ from bench import meters
 from bench.application import Application, free_port
 from deploy.cache import Cache
 from deploy.clients.docker.protocol import Container, Engine, Spec
-from deploy.clients.stores import object_store as store
+from deploy.clients.stores import protocol as store
 from deploy.image import wheels
 from deploy.machine import host, services
 from deploy.model import fetch as model
@@ -172,7 +172,7 @@ def packages_of(folder: Path, application: Path) -> Path:
     """Downloads an application's locked packages once, into a cache for all grounds."""
     settings = Settings.read(application, {})
     if settings.image.wheels:
-        wheels.download(
+        wheels.download_wheels(
             settings.image.wheels, application, host.connect().architecture, Cache(folder)
         )
     return folder
@@ -198,7 +198,7 @@ def _registry(engine: Engine, application: Application, label: str) -> tuple[str
     port = free_port()
     labels = {BENCH: label}
     name = f"twinship-bench-{label}"
-    engine.volume(name, labels)
+    engine.ensure_volume(name, labels)
     made = engine.create(
         Spec(
             name=name,

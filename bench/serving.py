@@ -181,7 +181,7 @@ def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: 
         else ()
     )
     unique = f"twinship-bench-{ground.label}-{port}"
-    ground.engine.volume(unique, labels)
+    ground.engine.ensure_volume(unique, labels)
     inside = _PLAIN_PORT if command else _APP_PORT
     spec = Spec(
         name=unique,

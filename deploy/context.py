@@ -19,9 +19,10 @@ from deploy.cache import Cache
 from deploy.clients.docker.container import StartContainer, throwaway_container
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
-from deploy.clients.oci.client import HttpRegistry, Registry
+from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.http import Login
-from deploy.clients.stores import object_store as store
+from deploy.clients.oci.protocol import Registry
+from deploy.clients.stores import protocol as store
 from deploy.clock import REAL, Clock
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
@@ -160,7 +161,7 @@ class ReleaseContext:
             env,
             parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free if engine.local else lambda _address, _port: None,
+            free=self.here.require_free if engine.is_local else lambda _address, _port: None,
         )
 
     @cached_property

@@ -15,7 +15,7 @@ from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
 from deploy.image import join as image
 from deploy.image import registry
 from deploy.image.export import export_image
-from deploy.image.wheels import download
+from deploy.image.wheels import download_wheels
 from deploy.machine import process as owner
 from deploy.machine import services
 from deploy.model import fetch as model
@@ -77,7 +77,7 @@ def find_layer(site: ReleaseContext, wanted: Model) -> ModelLayer | None:
 
 def build(site: ReleaseContext) -> AppImage:
     """The app image of the files as they are now; it is built only if no machine has built it before."""
-    inputs = source.inputs(site.directory, site.settings)
+    inputs = source.read_inputs(site.directory, site.settings)
     found = find_app(site, inputs)
     if found:
         log.info("code   %s, nothing to build", found.commit)
@@ -115,19 +115,21 @@ def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
     engine = site.engine
     base = services.ensure_base_image(engine, settings.image, site.here)
     wheels = settings.image.wheels
-    packages = download(wheels, site.directory, engine.architecture, site.cache) if wheels else ()
+    packages = (
+        download_wheels(wheels, site.directory, engine.architecture, site.cache) if wheels else ()
+    )
     tag = f"twinship/{settings.app.name}:app-{inputs.key}"
     modern = settings.image.builder == "buildkit" or (
         settings.image.builder == "auto" and buildkit.find_command() is not None
     )
     builder = buildkit.build if modern else engine.build
-    with source.context(inputs, packages) as context:
+    with source.pack_build_context(inputs, packages) as context:
         builder(
             context,
             dockerfile=settings.image.dockerfile,
             args={"BASE": base},
             tag=tag,
-            said=progress.report,
+            on_line=progress.report,
         )
     config, layers = export_image(engine.save(tag), site.cache, tag)
     return image.create_app_image(

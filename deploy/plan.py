@@ -42,7 +42,7 @@ def _steps(site: ReleaseContext, version: str) -> Iterator[Step]:
     wanted = _wanted(site, version)
     layer = pipeline.find_layer(site, wanted) if wanted else None
     yield _fetch(site, wanted, layer)
-    inputs = source.inputs(site.directory, site.settings)
+    inputs = source.read_inputs(site.directory, site.settings)
     app = pipeline.find_app(site, inputs)
     why = (
         f"{app.commit} is built already"

@@ -50,7 +50,7 @@ def load(
         return LoadedImage(found, 0)
     ids = image.diff_ids(cache.read(joined.config))
     _, layers, _ = image.parse_manifest(cache.read(joined.digest))
-    shared = max((_shared(ids, chain) for chain in engine.chains()), default=0)
+    shared = max((_shared(ids, chain) for chain in engine.layer_chains()), default=0)
     try:
         loaded = _load(layers, shared, engine, cache, bring, joined)
     except EngineFailed:
@@ -58,7 +58,7 @@ def load(
             raise
     else:
         # An engine that keeps images as OCI content lists whole ones only: it may hold a layer that was packed in another way.
-        if shared == 0 or loaded.id == joined.config or ids in engine.chains():
+        if shared == 0 or loaded.id == joined.config or ids in engine.layer_chains():
             return loaded
     return _load(layers, 0, engine, cache, bring, joined)
 
@@ -192,7 +192,7 @@ def check(
                 f"the image missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
                 on=f"{joined.app.name} {joined.app.commit} with {joined.layer.model}",
                 next="nothing was pushed; mend the code or the model, or the golden cases if they promise too much",
-                detail=_shown(verdict, running.log()),
+                detail=_shown(verdict, running.read_log()),
             )
     return verdict
 
@@ -208,12 +208,12 @@ def _wait(
     while time.monotonic() < deadline:
         if play(asked, Endpoint(running.url)).passed:
             return
-        if not running.alive():
+        if not running.is_running():
             raise SmokeFailed(
                 "the container ended before it was ready",
                 on=on,
                 next="nothing was pushed; the log shows why",
-                detail=_indented(running.log()),
+                detail=_indented(running.read_log()),
             )
         progress.report(f"waiting for {ready}")
         time.sleep(_POLL)
@@ -221,7 +221,7 @@ def _wait(
         f"the container was not ready within {progress.format_seconds(within)}",
         on=on,
         next="nothing was pushed; see the log",
-        detail=_indented(running.log()),
+        detail=_indented(running.read_log()),
     )
 
 

@@ -1,6 +1,6 @@
-"""The code stream: the files that an app image is made of, and the revision that last changed them.
+"""The files that an app image is made of, and the revision that last changed them.
 
-Git is asked here and nowhere else. Where there is no git, a release is still possible; its revision is `unversioned`.
+Without git, a release is still possible; its revision is `unversioned`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from deploy.cache import translate_full_disk
+from deploy.clients import git
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
 from deploy.settings.reading import Settings
@@ -30,15 +29,19 @@ log = logging.getLogger(__name__)
 UNVERSIONED = "unversioned"
 _KEY_LENGTH = 32
 _CACHES = ("__pycache__/**", "*.pyc")
-_MEND = "mend `files` in [app], or `dockerfile` in [image]"
+_FIX = "correct `files` in [app], or `dockerfile` in [image]"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that decides what an app image holds.
+    """Everything that decides the content of an app image.
 
-    `files` maps each path below `directory` to its mode and sha256; `base` is the base image by digest; `python` is the
-    version that wheels are chosen for, empty if there are none.
+    Attributes:
+        directory: The application's folder.
+        files: The mode and sha256 of each file, by its path below the directory.
+        base: The base image, by digest.
+        commit: The revision that last changed the files.
+        python: The Python version of the wheels; empty if there are none.
     """
 
     directory: Path
@@ -48,8 +51,8 @@ class Inputs:
     python: str = ""
 
     @property
-    def listed(self) -> dict[str, str]:
-        """The inputs by name, each with a value that changes when it does."""
+    def by_name(self) -> dict[str, str]:
+        """The inputs by name, each with a value that changes with it."""
         return {
             "the base image": self.base,
             "the wheels' Python": self.python,
@@ -60,87 +63,90 @@ class Inputs:
     @property
     def key(self) -> str:
         """A name for exactly these inputs."""
-        return hashlib.sha256(json.dumps(self.listed, sort_keys=True).encode()).hexdigest()[
-            :_KEY_LENGTH
-        ]
+        text = json.dumps(self.by_name, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:_KEY_LENGTH]
 
-    def changed_since(self, before: Mapping[str, str]) -> str:
-        """What differs from the inputs of an earlier build, in a few words; empty if nothing does."""
-        now = self.listed
+    def describe_changes(self, before: Mapping[str, str]) -> str:
+        """Return the differences from an earlier build in a few words, or nothing.
+
+        Args:
+            before: `by_name` of the earlier build.
+        """
+        now = self.by_name
         changes = [
             f"{name} changed" for name in now if name in before and now[name] != before[name]
         ]
         changes += [f"{name} is new" for name in now.keys() - before.keys()]
         changes += [f"{name} is gone" for name in before.keys() - now.keys()]
-        # A new revision alone is worth saying; beside the files that it changed it is noise.
+        # A new revision is of interest only if no file changed with it.
         files = sorted(change for change in changes if not change.startswith("the revision"))
-        shown = files or changes
-        return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+        listed = files or changes
+        more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+        return ", ".join(listed[:3]) + more
 
 
-def inputs(directory: Path, settings: Settings) -> Inputs:
-    """Reads what an app image would be made of now.
+def read_inputs(directory: Path, settings: Settings) -> Inputs:
+    """Read what an app image would be made of now.
 
     Raises:
-        SourceUnreadable: a pattern matches nothing, a file cannot be read or leads out of the directory, or git fails.
+        SourceUnreadable: A pattern matches nothing, a file cannot be read or lies outside of the
+            directory, or git fails.
     """
     patterns = _patterns(settings)
     return Inputs(
         directory=directory,
         files={path: _state(directory, path) for path in _paths(directory, patterns)},
         base=settings.image.base,
-        commit=commit(directory, patterns),
+        commit=read_commit(directory, patterns),
         python=settings.image.wheels.python if settings.image.wheels else "",
     )
 
 
-def commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
-    """The revision that last changed any file that the patterns match, also one that is gone, and whether the files differ from it.
+def read_commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
+    """Read which revision last changed a matching file, and whether the files differ from it.
+
+    A file that no longer exists counts as well.
 
     Raises:
-        SourceUnreadable: there is a repository, but git cannot read it.
+        SourceUnreadable: There is a repository, but git cannot read it.
     """
-    installed = shutil.which("git") is not None
-    if (
-        not installed
-        or _git(directory, "rev-parse", "--is-inside-work-tree", refused_ok=True) is None
-    ):
-        log.warning(
-            "%s: the release is marked %s",
-            "no git repository here" if installed else "git is not installed",
-            UNVERSIONED,
-        )
+    missing = _missing_repository(directory)
+    if missing:
+        log.warning("%s: the release is marked %s", missing, UNVERSIONED)
         return Commit(revision=UNVERSIONED, dirty=True)
-    if _git(directory, "rev-parse", "--is-shallow-repository") == "true":
+    if git.is_shallow(directory):
         log.warning(
-            "this clone is shallow: the revision may be a later one than the last that changed the code; fetch the whole history"
+            "this clone is shallow: the revision may be a later one than the last that changed "
+            "the code; fetch the whole history"
         )
-    paths = [
+    pathspecs = [
         *(f":(glob){pattern}" for pattern in patterns),
         *(f":(exclude,glob)**/{cache}" for cache in _CACHES),
     ]
-    revision = (
-        _git(directory, "log", "-1", "--format=%H", "--", *paths, refused_ok=True) or UNVERSIONED
-    )
-    # What git ignores enters the image all the same, so it counts.
-    states = _git(
-        directory, "status", "--porcelain", "--untracked-files=all", "--ignored", "--", *paths
-    )
-    return Commit(revision=revision, dirty=bool(states))
+    revision = git.last_revision(directory, pathspecs) or UNVERSIONED
+    # Ignored files count, because they enter the image.
+    return Commit(revision=revision, dirty=git.has_changes(directory, pathspecs))
 
 
-def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
-    """The inputs as a build context: a tar with nothing else in it, the same bytes for the same inputs.
+def _missing_repository(directory: Path) -> str:
+    """Return why there is no revision, or nothing if there is one."""
+    if not git.is_installed():
+        return "git is not installed"
+    return "" if git.is_repository(directory) else "no git repository here"
+
+
+def pack_build_context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
+    """Pack the inputs into a build context: a tar with the same bytes for the same inputs.
 
     Args:
-        inputs: what goes in.
-        wheels: packages to be put into the folder `wheels`.
+        inputs: The files to pack.
+        wheels: Packages for the folder `wheels`.
 
     Raises:
-        SourceUnreadable: a file is no longer what it was when the inputs were read.
-        DiskFull: there is no room for it.
+        SourceUnreadable: A file has changed since the inputs were read.
+        DiskFull: The disk has no space left.
     """
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - handed to the caller, who closes it
+    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
     with (
         translate_full_disk(Path(tempfile.gettempdir())),
         tarfile.open(fileobj=packed, mode="w") as archive,
@@ -153,7 +159,7 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
                 raise SourceUnreadable(
                     "a file was changed while it was read",
                     on=str(path),
-                    next="run again when nobody writes to it",
+                    next="run again when no program writes to it",
                 )
     packed.seek(0)
     return packed
@@ -161,7 +167,7 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
 
 def _pack(archive: tarfile.TarFile, name: str, path: Path) -> None:
     member = tarfile.TarInfo(name)
-    with _readable(path), path.open("rb") as content:
+    with _translate_errors(path), path.open("rb") as content:
         member.size = path.stat().st_size
         member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
         archive.addfile(member, content)
@@ -185,19 +191,19 @@ def _paths(directory: Path, patterns: tuple[str, ...]) -> tuple[str, ...]:
             if path.is_file() and not _is_cache(path)
         }
         if not matches:
-            raise SourceUnreadable("no file matches", on=str(directory / pattern), next=_MEND)
+            raise SourceUnreadable("no file matches", on=str(directory / pattern), next=_FIX)
         found |= matches
     return tuple(sorted(found))
 
 
 def _matches(directory: Path, pattern: str) -> list[Path]:
-    # Until Python 3.13 a closing ** means folders alone.
-    spelt = f"{pattern}/*" if pattern.endswith("**") else pattern
+    # Before Python 3.13 a trailing ** matches only folders.
+    full_pattern = f"{pattern}/*" if pattern.endswith("**") else pattern
     try:
-        return list(directory.glob(spelt))
+        return list(directory.glob(full_pattern))
     except (ValueError, NotImplementedError) as error:
         raise SourceUnreadable(
-            f"the pattern cannot be read: {error}", on=pattern, next=_MEND
+            f"the pattern cannot be read: {error}", on=pattern, next=_FIX
         ) from error
 
 
@@ -217,17 +223,17 @@ def _state(directory: Path, name: str) -> str:
         )
     if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
         raise SourceUnreadable(
-            "a link leads out of its folder",
+            "a link points outside of its folder",
             on=str(path),
             next="replace it by the file it points to",
         )
-    with _readable(path), path.open("rb") as file:
+    with _translate_errors(path), path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{'x' if os.access(path, os.X_OK) else '-'} {digest}"
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -238,24 +244,3 @@ def _readable(path: Path) -> Iterator[None]:
             on=str(path),
             next="make it readable",
         ) from error
-
-
-def _git(directory: Path, *arguments: str, refused_ok: bool = False) -> str | None:
-    done = subprocess.run(  # noqa: S603 - the user's own git
-        ["git", "--no-optional-locks", "-C", str(directory), *arguments],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-        # One refusal is known by its words only.
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    if done.returncode == 0:
-        return done.stdout.strip()
-    if refused_ok and "dubious ownership" not in done.stderr:
-        return None
-    raise SourceUnreadable(
-        "git cannot read this repository",
-        on=str(directory),
-        next="see git's message",
-        detail=f"  {done.stderr.strip()}",
-    )

@@ -1,4 +1,5 @@
-"""The outside world: each module speaks to one kind of server and raises this project's errors only.
+"""The outside world: each module talks to one kind of server or program.
 
-Nothing here decides; nothing elsewhere imports docker, kubernetes, azure or obstore.
+Clients raise only errors of this project, and decide nothing. They and `deploy/machine/` alone
+import HTTP, sockets, processes, docker, kubernetes, azure, obstore and testcontainers.
 """

@@ -1,4 +1,4 @@
-"""Where requests to what serves are sent, how one is let in there, and asking there."""
+"""HTTP: the endpoint of an application, and a client that sends requests to it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from deploy.clients import http_adapter
-
 if TYPE_CHECKING:
     import requests
+    from requests.adapters import HTTPAdapter
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,14 @@ class Request:
     """A request to an application.
 
     Attributes:
-        path: with its query; it is appended to the URL of the endpoint.
-        within: for how many seconds the whole answer is waited for.
-        at_most: how many bytes of the answer are read.
-        method: of HTTP.
-        headers: beside those that the endpoint asks for.
-        body: its bytes, if it has any.
-        follow: whether redirects are followed.
-        insist: whether a gateway that fails is waited for.
+        path: With its query; it is appended to the URL of the endpoint.
+        timeout: The seconds in which the whole response has to arrive.
+        max_bytes: The number of bytes of the response that are read.
+        method: The HTTP method.
+        headers: In addition to those of the endpoint.
+        body: Its bytes, if it has any.
+        follow_redirects: Whether redirects are followed.
+        retry_gateway: Whether the request is repeated while a gateway fails.
     """
 
     path: str
@@ -40,7 +39,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer: the status of HTTP, the first bytes of the content, the seconds that it took, and the header Retry-After."""
+    """A response of an application.
+
+    Attributes:
+        status: The HTTP status.
+        content: The first bytes of the body.
+        seconds: The time that the response took.
+        retry_after: The header Retry-After; empty if there is none.
+    """
 
     status: int
     content: bytes = b""
@@ -49,11 +55,11 @@ class Response:
 
 
 class NoResponse(Exception):
-    """A question without an answer.
+    """A request without a response.
 
     Args:
-        kind: of the failure.
-        seconds: after how many it was known.
+        kind: The kind of the failure.
+        seconds: The time until the failure.
     """
 
     def __init__(self, kind: str, seconds: float) -> None:
@@ -61,74 +67,78 @@ class NoResponse(Exception):
         self.seconds = seconds
 
 
-class Gateway(Protocol):
-    """What stands before an application, and may fail in its own name."""
+SendOnce = Callable[["Endpoint", Request], Response]
 
-    def forward(self, ask: Callable[[Endpoint, Request], Response], question: Request) -> Response:
-        """The application's answer.
+
+class Gateway(Protocol):
+    """A server between this machine and an application that may answer for itself."""
+
+    def forward(self, send: SendOnce, request: Request) -> Response:
+        """Return the application's response.
 
         Args:
-            ask: asks once, at the endpoint as it is then.
-            question: what is asked; whether it insists says how long the gateway is waited for.
+            send: Sends a request once, to an endpoint with the present credentials.
+            request: The request; its `retry_gateway` decides how long a failing gateway is retried.
 
         Raises:
-            NoAnswer: there was none, though the gateway is there.
-            ClusterError: the gateway fails, or does not let one pass.
+            NoResponse: The gateway works, but the application did not respond.
+            ClusterError: The gateway fails or refuses access.
         """
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A URL, and what a gateway before the application asks for.
+    """The address at which clients reach an application, and what a gateway requires.
 
     Attributes:
-        url: scheme, host and port, perhaps a path; the paths of requests are appended.
-        headers: sent with every request; they may hold credentials, and are never shown.
-        authority: path of the CA bundle that the server's certificate is checked with; empty for the usual ones.
-        certificate: paths of a client certificate and its key.
-        proxy: URL of a proxy on the way; it may hold credentials, and is never shown.
-        server_name: the name that the server's certificate must have, if not the URL's.
-        unverified: whether any certificate will do.
-        gateway: what tells the application's answers from its own, if it has answers of its own.
+        url: Scheme, host and port, optionally a path; the paths of requests are appended.
+        headers: Sent with every request; they may hold credentials and are never shown.
+        ca_bundle: The path of a CA bundle that verifies the server's certificate; empty for the
+            usual authorities.
+        client_certificate: The paths of a client certificate and its key.
+        proxy: The URL of an HTTP proxy; it may hold credentials and is never shown.
+        server_name: The name in the server's certificate, if it is not the URL's.
+        unverified: Whether any certificate is accepted.
+        gateway: Separates the application's responses from its own; None without a gateway.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    authority: str = ""
-    certificate: tuple[str, str] | None = None
+    ca_bundle: str = ""
+    client_certificate: tuple[str, str] | None = None
     proxy: str = field(default="", repr=False)
     server_name: str = ""
     unverified: bool = False
     gateway: Gateway | None = field(default=None, repr=False, compare=False)
 
-    def session(self) -> requests.Session:
-        """A session that is let in here; nothing of this machine's environment is sent along."""
+    def open_session(self) -> requests.Session:
+        """Open a session with these credentials; it takes no settings from the environment."""
         import requests
 
-        opened = requests.Session()
-        opened.trust_env = False
-        opened.headers.update(self.headers)
-        opened.verify = not self.unverified and (self.authority or True)
-        opened.cert = self.certificate
-        opened.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
+        session = requests.Session()
+        session.trust_env = False
+        session.headers.update(self.headers)
+        session.verify = not self.unverified and (self.ca_bundle or True)
+        session.cert = self.client_certificate
+        session.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
         if self.server_name:
-            opened.mount("https://", http_adapter.adapter(server_hostname=self.server_name))
-        return opened
+            session.mount("https://", make_adapter(server_hostname=self.server_name))
+        return session
 
 
 class HttpClient:
-    """Asks at an endpoint, over connections that are kept from one question to the next.
+    """A client of one endpoint that keeps its connections between requests.
 
     Args:
-        endpoint: where.
-        now: tells the seconds.
+        endpoint: The receiver of all requests.
+        now: Returns a time in seconds.
     """
 
     def __init__(self, endpoint: Endpoint, now: Callable[[], float] = time.perf_counter) -> None:
         self._endpoint = endpoint
         self._gateway = endpoint.gateway
         self._now = now
-        self._session = endpoint.session()
+        self._session = endpoint.open_session()
 
     def __enter__(self) -> Self:
         return self
@@ -136,59 +146,94 @@ class HttpClient:
     def __exit__(self, *_: object) -> None:
         self._session.close()
 
-    def send(self, question: Request) -> Response:
-        """The application's answer, whatever it is.
+    def send(self, request: Request) -> Response:
+        """Send a request and return the application's response, whatever its status is.
 
         Raises:
-            NoAnswer: there was none.
-            ClusterError: what stands before the application fails, or does not let one pass.
+            NoResponse: The application did not respond.
+            ClusterError: The gateway fails or refuses access.
         """
-        return (
-            self._gateway.forward(self._once, question)
-            if self._gateway
-            else self._once(self._endpoint, question)
-        )
+        if self._gateway is None:
+            return self._send_once(self._endpoint, request)
+        return self._gateway.forward(self._send_once, request)
 
-    def _once(self, endpoint: Endpoint, question: Request) -> Response:
+    def _send_once(self, endpoint: Endpoint, request: Request) -> Response:
         import requests
         import urllib3
 
         if endpoint != self._endpoint:
-            # Credentials have been renewed, and those of the old connections may not be good any more.
+            # The credentials are new; connections with the old ones may no longer be accepted.
             self._session.close()
             self._endpoint = endpoint
-            self._session = endpoint.session()
+            self._session = endpoint.open_session()
         started = self._now()
         try:
-            return self._read(question, started)
+            return self._exchange(request, started)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise NoResponse(type(error).__name__, self._now() - started) from error
 
-    def _read(self, question: Request, started: float) -> Response:
-        how: dict[str, Any] = {
-            "timeout": question.timeout,
-            "stream": True,
-            "allow_redirects": question.follow_redirects,
-        }
-        url = self._endpoint.url + question.path
+    def _exchange(self, request: Request, started: float) -> Response:
         with self._session.request(
-            question.method, url, headers=question.headers, data=question.body, **how
-        ) as answer:
-            content = self._content(answer.raw, question.max_bytes, started + question.timeout)
+            request.method,
+            self._endpoint.url + request.path,
+            headers=request.headers,
+            data=request.body,
+            timeout=request.timeout,
+            stream=True,
+            allow_redirects=request.follow_redirects,
+        ) as response:
+            deadline = started + request.timeout
+            content = read_body(response.raw, request.max_bytes, deadline, self._now)
             return Response(
-                answer.status_code,
+                response.status_code,
                 content,
                 self._now() - started,
-                answer.headers.get("Retry-After", ""),
+                response.headers.get("Retry-After", ""),
             )
 
-    def _content(self, raw: Any, at_most: int, deadline: float) -> bytes:  # noqa: ANN401 - requests is imported lazily
-        """The first bytes of an answer; a timeout for each read alone would let a trickle last for ever."""
-        content = b""
-        while len(content) < at_most and (
-            piece := raw.read1(at_most - len(content), decode_content=True)
-        ):
-            content += piece
-            if self._now() > deadline:
-                raise TimeoutError
-        return content
+
+def read_body(
+    raw: Any,  # noqa: ANN401 - urllib3 is imported lazily
+    max_bytes: int,
+    deadline: float,
+    now: Callable[[], float] = time.monotonic,
+) -> bytes:
+    """Return the first bytes of a response's body.
+
+    Args:
+        raw: The response of urllib3.
+        max_bytes: The number of bytes after which reading stops.
+        deadline: The time at which reading ends. A timeout of each read alone would let a slow body
+            last without end.
+        now: Returns the present time in seconds.
+
+    Raises:
+        TimeoutError: The body had not arrived at the deadline.
+    """
+    content = b""
+    while len(content) < max_bytes and (
+        piece := raw.read1(max_bytes - len(content), decode_content=True)
+    ):
+        content += piece
+        if now() > deadline:
+            raise TimeoutError
+    return content
+
+
+def make_adapter(*, max_connections: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
+    """Return an adapter of requests for options of urllib3 that requests has no setting for.
+
+    Args:
+        max_connections: The number of connections to one host that are kept.
+        options: Options of urllib3's connections, such as `server_hostname` or `blocksize`.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class OptionsAdapter(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base class's signature
+            super().init_poolmanager(*args, **(options | kwargs))
+
+        def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's signature
+            return super().proxy_manager_for(proxy, **(options | kwargs))
+
+    return OptionsAdapter(pool_maxsize=max_connections)

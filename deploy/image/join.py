@@ -50,13 +50,13 @@ def why_build(name: str, inputs: Inputs, cache: Cache) -> str:
     last = BuildRecord.from_cache(cache.latest_note(_notes(name)))
     if last is None:
         return f"this machine has not built {name} yet"
-    return inputs.changed_since(last.inputs) or "the cache has lost the image"
+    return inputs.describe_changes(last.inputs) or "the cache has lost the image"
 
 
 def remember(image: AppImage, inputs: Inputs, cache: Cache) -> None:
     """Keeps what was made from which inputs."""
     cache.write_note(
-        _notes(image.name), inputs.key, BuildRecord(image=image, inputs=inputs.listed).to_json()
+        _notes(image.name), inputs.key, BuildRecord(image=image, inputs=inputs.by_name).to_json()
     )
 
 

@@ -19,7 +19,7 @@ from typing import IO
 
 from deploy import progress
 from deploy.cache import CHUNK, Cache
-from deploy.clients.oci.client import Registry
+from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, RegistryError, RegistryNotFound, RegistryRefused
 from deploy.image import join as image
 from deploy.model import golden
@@ -57,7 +57,7 @@ def push(
     wanted = [
         (name, content)
         for name, content in _tagged(joined, mount, cache)
-        if registry.manifest(repository, name) != content
+        if registry.get_manifest(repository, name) != content
     ]
     lacking = {
         item.digest: item
@@ -88,7 +88,7 @@ def find_missing(manifest: bytes, repository: str, registry: Registry) -> tuple[
     config, layers, _ = image.parse_manifest(manifest)
     unique = tuple({item.digest: item for item in (*layers, config)}.values())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        there = list(pool.map(lambda item: registry.has(repository, item.digest), unique))
+        there = list(pool.map(lambda item: registry.has_blob(repository, item.digest), unique))
     return tuple(item for item, found in zip(unique, there, strict=True) if not found)
 
 
@@ -163,7 +163,7 @@ def find_app(
     name: str, key: str, repository: str, registry: Registry, cache: Cache
 ) -> AppImage | None:
     """The app image made from the inputs of that key, on whatever machine; its JSON is brought into the cache."""
-    manifest = registry.manifest(repository, app_tag(key))
+    manifest = registry.get_manifest(repository, app_tag(key))
     if manifest is None:
         return None
     config, _, annotations = image.parse_manifest(manifest)
@@ -180,7 +180,7 @@ def find_app(
 
 def find_layer(model: Model, mount: str, repository: str, registry: Registry) -> ModelLayer | None:
     """The layer of a model, if the registry holds it; its bytes stay there."""
-    manifest = registry.manifest(repository, model_tag(model))
+    manifest = registry.get_manifest(repository, model_tag(model))
     if manifest is None:
         return None
     _, layers, annotations = image.parse_manifest(manifest)
@@ -195,7 +195,7 @@ def find_layer(model: Model, mount: str, repository: str, registry: Registry) ->
 
 def has_release(release: Release, registry: Registry) -> bool:
     """Whether the registry still has the release's manifest."""
-    return registry.manifest(_path(release), release.image.digest) is not None
+    return registry.get_manifest(_path(release), release.image.digest) is not None
 
 
 def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
@@ -203,7 +203,7 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
     digest = release.image.digest
     try:
         cached = cache.has(digest, release.image.manifest.size)
-        manifest = cache.read(digest) if cached else registry.manifest(_path(release), digest)
+        manifest = cache.read(digest) if cached else registry.get_manifest(_path(release), digest)
         layers = image.parse_manifest(manifest)[1] if manifest else ()
     except RegistryError as error:
         # Taking a release back must not need the registry: its image may be on the nodes still.
@@ -237,7 +237,7 @@ def copy(
     """
     path = _path(release)
     joined = release.image
-    manifest = source.manifest(path, joined.digest)
+    manifest = source.get_manifest(path, joined.digest)
     if manifest is None:
         raise RegistryNotFound(
             "the release to promote is no longer in its registry",
@@ -263,7 +263,7 @@ def fetch_app(app: AppImage, repository: str, registry: Registry, cache: Cache) 
         BlobCorrupt: neither place has them.
     """
     if not cache.has(app.manifest.digest, app.manifest.size):
-        manifest = registry.manifest(repository, app.manifest.digest)
+        manifest = registry.get_manifest(repository, app.manifest.digest)
         if manifest is None:
             raise BlobCorrupt(
                 "neither the registry nor the cache holds the app image",
@@ -285,7 +285,7 @@ def fetch_blob(item: Descriptor, repository: str, registry: Registry, cache: Cac
     if cache.has(item.digest, item.size):
         return
     with (
-        registry.blob(repository, item.digest) as source,
+        registry.download(repository, item.digest) as source,
         cache.writer() as writer,
         progress.track("pulling", item.size) as advance,
     ):
@@ -314,7 +314,7 @@ def _opened(
     model: ModelLayer, repository: str, registry: Registry, cache: Cache
 ) -> Iterator[IO[bytes]]:
     here = cache.has(model.digest, model.size)
-    stream = cache.open(model.digest) if here else registry.blob(repository, model.digest)
+    stream = cache.open(model.digest) if here else registry.download(repository, model.digest)
     try:
         yield stream
     finally:

@@ -1,116 +1,68 @@
-"""Locked Python packages for a build, downloaded on this machine: the build itself needs no index, CA or credential.
+"""The locked Python packages of a build, downloaded on this machine.
 
-The machine's own pip configuration (index, proxy, certificates, login) applies, and nothing of it enters an image.
+The build needs no index, CA or credential. The pip configuration of this machine applies, and no
+part of it enters an image.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
-from deploy import progress
 from deploy.cache import Cache, translate_full_disk
-from deploy.errors import DiskFull, WheelsUnavailable
+from deploy.clients import pip
 from deploy.settings.reading import Wheels
 
 log = logging.getLogger(__name__)
 
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-# From Debian 12's (2.36) down: a wheel made for an older C library runs on a newer one.
+_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
+# From Debian 12's version (2.36) down: a wheel for an older C library runs on a newer one.
 _GLIBC = range(36, 16, -1)
-_TAIL = 8
 
 
-def download(wanted: Wheels, directory: Path, machine: str, cache: Cache) -> tuple[Path, ...]:
-    """The wheels that a lock file names, for Debian on that machine; downloaded once, every one checked by its hash.
+def download_wheels(
+    wanted: Wheels, directory: Path, machine: str, cache: Cache
+) -> tuple[Path, ...]:
+    """Return the wheels that a lock file names, and download them if the cache has none.
+
+    The wheels are for Debian on the given processor; pip checks each one by its hash.
 
     Args:
-        wanted: the lock file and the Python version of the image.
-        directory: the application's folder.
-        machine: the image's processor architecture, in OCI's terms.
-        cache: the cache, below which the wheels are kept.
+        wanted: The lock file and the Python version of the image.
+        directory: The application's folder.
+        machine: The image's processor architecture, in OCI's terms.
+        cache: The cache that keeps the wheels.
 
     Raises:
-        WheelsUnavailable: pip could not get one; its last lines are in the detail.
-        DiskFull: there is no room for them.
+        WheelsUnavailable: Pip could not get a wheel; its last lines are in the detail.
+        DiskFull: The disk has no space left for them.
     """
     lock = directory / wanted.requirements
-    name = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()[
-        :24
-    ]
-    folder = cache.root / "wheels" / name
+    key = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()
+    folder = cache.root / "wheels" / key[:24]
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         log.info("downloading the locked dependencies of %s", wanted.requirements)
         with cache.folder() as temporary:
             target = temporary / "wheels"
-            _pip(lock, target, wanted.python, machine)
-            _keep(target, folder)
+            platforms = _platforms(machine)
+            pip.download_locked(lock, target, python=wanted.python, platforms=platforms)
+            move_into_place(target, folder)
     return tuple(sorted(folder.iterdir()))
 
 
-def _keep(target: Path, folder: Path) -> None:
-    """Gives the wheels their final place at once; somebody else may have done so meanwhile."""
+def _platforms(machine: str) -> list[str]:
+    processor = _PROCESSORS.get(machine, machine)
+    modern = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC]
+    return [*modern, f"manylinux2014_{processor}"]
+
+
+def move_into_place(source: Path, folder: Path) -> None:
+    """Move downloaded wheels to their final folder, unless another run has created it meanwhile."""
     with translate_full_disk(folder):
         try:
-            target.replace(folder)
+            source.replace(folder)
         except OSError:
             if not folder.is_dir():
                 raise
-
-
-def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
-    processor = _MACHINES.get(machine, machine)
-    platforms = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC] + [
-        f"manylinux2014_{processor}"
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--require-hashes",
-        "--only-binary=:all:",
-        "--disable-pip-version-check",
-    ]
-    command += [
-        "--implementation=cp",
-        f"--python-version={python}",
-        "--dest",
-        str(target),
-        "-r",
-        str(lock),
-        "--progress-bar=off",
-    ]
-    command += [f"--platform={platform}" for platform in platforms]
-    lines: list[str] = []
-    with subprocess.Popen(  # noqa: S603 - this interpreter's pip
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        assert process.stdout is not None  # noqa: S101 - it was asked for
-        try:
-            for line in process.stdout:
-                lines.append(line.rstrip())
-                progress.report(line.strip().partition(" from ")[0])
-        except BaseException:
-            # SIGTERM is for this process alone, and pip may say nothing more for minutes.
-            process.terminate()
-            raise
-    if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
-        raise DiskFull(
-            "no space is left for the locked dependencies",
-            on=f"{target.parent} or {tempfile.gettempdir()}",
-            next="free some space and run again; nothing that was complete is lost",
-        )
-    if process.returncode != 0:
-        raise WheelsUnavailable(
-            "the locked dependencies could not be downloaded",
-            on=str(lock),
-            next="check the network and pip's own settings (index, PIP_CERT), then run again",
-            detail="\n".join(f"  {line}" for line in lines[-_TAIL:]),
-        )

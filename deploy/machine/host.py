@@ -87,7 +87,7 @@ def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
 def registry_answers(host: str, patience: RetryPolicy = _GLANCE) -> bool:
     """Whether an OCI registry listens there; who takes a connection and says nothing is none."""
     with suppress(RegistryError):
-        HttpRegistry(host, patience=patience).ping()
+        HttpRegistry(host, retry_policy=patience).ping()
         return True
     return False
 

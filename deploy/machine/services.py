@@ -120,7 +120,7 @@ def ensure_services_image(engine: Engine, build: ImageBuild, here: Host = THIS_M
             dockerfile="Dockerfile",
             args={"BASE": ensure_base_image(engine, own, here)},
             tag=tag,
-            said=progress.report,
+            on_line=progress.report,
         )
     return tag
 
@@ -148,7 +148,7 @@ def ensure_registry(
             _created_registry(engine, ensure_services_image(engine, build, here), name, port)
         ]
     engine.start(existing[0].id)
-    engine.keep_running(existing[0].id)
+    engine.enable_restart(existing[0].id)
     deadline = time.monotonic() + _REGISTRY_WITHIN
     while not here.registry_answers(host):
         if time.monotonic() > deadline:
@@ -163,7 +163,7 @@ def ensure_registry(
 
 def _created_registry(engine: Engine, parts: str, name: str, port: int) -> Container:
     labels = {LABEL: "registry"}
-    engine.volume(name, labels)
+    engine.ensure_volume(name, labels)
     return engine.create(
         Spec(
             name=name,

@@ -169,7 +169,7 @@ def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str
     for container in running:
         # Where there is no space to note that, it is stopped all the same, though only until the engine starts again.
         with suppress(DiskFull):
-            engine.keep_stopped(container.id)
+            engine.disable_restart(container.id)
         engine.stop(container.id, 10)
     return [container.name for container in running]
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from deploy import progress
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store
+from deploy.clients.stores.protocol import Store
 from deploy.errors import FileTampered, FormatMismatch, ManifestInvalid, ModelUnknown, VersionExists
 from deploy.image import layer
 from deploy.model import manifest
@@ -128,7 +128,7 @@ def _refuse_other(store: Store, name: str, new: ModelManifest) -> None:
     if there is not None and there != new.text:
         raise VersionExists(
             f"{new.name} {new.version} is published already, with other bytes",
-            on=f"{store.where}/{name}",
+            on=f"{store.location}/{name}",
             next="a version never changes: publish under a new version",
             detail=f"  there sha256:{hashlib.sha256(there).hexdigest()}\n  here  {new.model.digest}",
         )
@@ -181,7 +181,7 @@ def versions(name: str, store: Store) -> tuple[Model, ...]:
     )
     found = ((path, store.read(path, manifest.MAX_BYTES)) for path in paths)
     return tuple(
-        manifest.parse_manifest(text, on=f"{store.where}/{path}").model
+        manifest.parse_manifest(text, on=f"{store.location}/{path}").model
         for path, text in found
         if text is not None
     )
@@ -198,7 +198,7 @@ def latest(name: str, store: Store) -> str | None:
     except ValidationError:
         raise ManifestInvalid(
             "the alias of the latest version cannot be read",
-            on=f"{store.where}/{where}",
+            on=f"{store.location}/{where}",
             next="publish a version again; that writes it anew",
         ) from None
 
@@ -229,14 +229,14 @@ def read_manifest(store: Store, name: str, version: str) -> ModelManifest:
         known = ", ".join(store.folders(f"models/{name}")) or "none"
         raise ModelUnknown(
             f"the store has no {name} {version}",
-            on=store.where,
+            on=store.location,
             next=f"publish it, or choose a version that is there: {known}",
         )
-    found = manifest.parse_manifest(text, on=f"{store.where}/{where}")
+    found = manifest.parse_manifest(text, on=f"{store.location}/{where}")
     if (found.name, found.version) != (name, number):
         raise ManifestInvalid(
             f"the manifest calls itself {found.model}",
-            on=f"{store.where}/{where}",
+            on=f"{store.location}/{where}",
             next="publish the version again",
         )
     return found
@@ -262,7 +262,7 @@ def fetch(model: Model, store: Store, cache: Cache, mount: str) -> ModelLayer:
     if found.model != model:
         raise FileTampered(
             f"the manifest of {model} has changed since it was resolved",
-            on=store.where,
+            on=store.location,
             next="a version must never change; find out who wrote to the store",
             detail=f"  expected {model.digest}\n  actual   {found.model.digest}",
         )
@@ -300,7 +300,7 @@ def _verified(
     found: ModelManifest, file: ModelFile, store: Store, advance: Callable[[int], None]
 ) -> Iterator[bytes]:
     """A file's bytes as they arrive; their end is an error unless all were the promised ones."""
-    on = f"{store.where}: {file.path} of {found.model}"
+    on = f"{store.location}: {file.path} of {found.model}"
     chunks = store.stream(_blob(file))
     if chunks is None:
         raise FileTampered(

@@ -1,4 +1,4 @@
-"""What every model store does, whatever it is made of."""
+"""The contract of every model store, fake or real."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from deploy.clients.stores.object_store import Store
+from deploy.clients.stores.protocol import Store
 
 LARGE = bytes(range(256)) * 4096 * 12
-"""12 MiB: more than any store takes in one part."""
+"""12 MiB: more than any store accepts in one part."""
 
 
 class Failing(io.BytesIO):
-    """A file that breaks in the middle of being read."""
+    """A file whose second read fails."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.tell() > 0:
@@ -23,36 +23,36 @@ class Failing(io.BytesIO):
 
 
 class StoreContract:
-    """Subclasses give the fixture `store`: an empty store."""
+    """The contract of model stores. Subclasses give the fixture `store`, an empty store."""
 
     @pytest.fixture
     def store(self) -> Store:
-        """An empty store."""
+        """Return an empty store."""
         raise NotImplementedError
 
-    def test_what_was_never_stored_is_not_there(self, store: Store) -> None:
-        """A name that is not there is told from one that cannot be asked for: it gives None, and no folder."""
+    def test_a_name_that_was_never_stored_is_missing(self, store: Store) -> None:
+        """A missing name gives None, and no folder; it is not an error."""
         assert store.size("models/a/1/manifest.json") is None
         assert store.read("models/a/1/manifest.json", 10) is None
         assert store.stream("models/a/1/manifest.json") is None
         assert store.folders("models") == []
 
     def test_a_name_keeps_the_bytes_it_was_given(self, store: Store) -> None:
-        """What is created can be read, measured and streamed."""
+        """Stored content can be read, measured and streamed."""
         assert store.create("models/a/latest.json", b"{}\n")
         assert store.read("models/a/latest.json", 10) == b"{}\n"
         assert store.size("models/a/latest.json") == 3
         assert b"".join(store.stream("models/a/latest.json") or ()) == b"{}\n"
 
     def test_creating_a_name_twice_changes_nothing(self, store: Store) -> None:
-        """The second to create a name is told so, and the first one's bytes stay."""
+        """The second call returns False, and the bytes of the first stay."""
         assert store.create("a/b", b"first")
         assert not store.create("a/b", b"second")
         assert not store.create("a/b", b"first")
         assert store.read("a/b", 10) == b"first"
 
     def test_one_of_many_creates_a_name(self, store: Store) -> None:
-        """However many try at once, one succeeds, and it is that one's bytes that stay."""
+        """Of many attempts at once, one succeeds, and its bytes stay."""
         answers: dict[bytes, bool] = {}
         start = threading.Barrier(8)
 
@@ -72,13 +72,13 @@ class StoreContract:
         assert [store.read("a/b", 2000)] == winners
 
     def test_replacing_gives_a_name_new_bytes(self, store: Store) -> None:
-        """An alias can be moved, and made where there was none."""
+        """An alias can be created and moved."""
         store.replace("a/latest.json", b"a longer first one")
         store.replace("a/latest.json", b"second")
         assert store.read("a/latest.json", 100) == b"second"
 
     def test_a_reader_sees_one_of_the_versions_of_a_name(self, store: Store) -> None:
-        """Whoever reads while a name is replaced gets the old bytes or the new ones, never a part or a mixture."""
+        """A reader gets the old bytes or the new ones, never a part or a mixture."""
         versions = [bytes([number]) * 100_000 for number in range(1, 6)]
         store.replace("a/latest.json", versions[0])
         seen: set[bytes | None] = set()
@@ -98,14 +98,14 @@ class StoreContract:
         assert seen <= set(versions)
 
     def test_reading_stops_soon_after_the_limit(self, store: Store) -> None:
-        """One byte more than the limit is read, by which the reader knows that there is more."""
+        """One additional byte shows that there is more."""
         store.replace("a/b", b"0123456789")
         assert store.read("a/b", 10) == b"0123456789"
         assert store.read("a/b", 9) == b"0123456789"
         assert store.read("a/b", 4) == b"01234"
 
     def test_a_large_file_arrives_whole_and_in_pieces(self, store: Store) -> None:
-        """What was uploaded in parts is streamed in parts, and is the same."""
+        """The streamed bytes are the uploaded ones."""
         store.upload("blobs/sha256/aa", io.BytesIO(LARGE))
         pieces = list(store.stream("blobs/sha256/aa") or ())
         assert b"".join(pieces) == LARGE
@@ -113,14 +113,14 @@ class StoreContract:
         assert store.size("blobs/sha256/aa") == len(LARGE)
 
     def test_an_empty_file_is_a_file(self, store: Store) -> None:
-        """No bytes are not the same as no such name."""
+        """An empty file is not a missing name."""
         store.upload("a/b", io.BytesIO(b""))
         assert store.size("a/b") == 0
         assert store.read("a/b", 10) == b""
         assert b"".join(store.stream("a/b") or (b"nothing there",)) == b""
 
-    def test_uploading_again_mends_a_name(self, store: Store) -> None:
-        """A file whose bytes were damaged in the store gets its own bytes back."""
+    def test_a_new_upload_replaces_damaged_bytes(self, store: Store) -> None:
+        """A new upload replaces damaged bytes."""
         store.replace("a/b", b"damaged, and longer than the file is")
         store.upload("a/b", io.BytesIO(b"whole"))
         assert store.read("a/b", 100) == b"whole"
@@ -129,7 +129,7 @@ class StoreContract:
     def test_an_upload_that_breaks_leaves_what_was_there(
         self, store: Store, before: bytes | None
     ) -> None:
-        """A file that cannot be read to its end is not stored, neither under a new name nor over an old one."""
+        """A file that cannot be read completely is not stored, and replaces nothing."""
         if before is not None:
             store.replace("a/b", before)
         with pytest.raises(Exception, match="Input/output error"):
@@ -137,7 +137,7 @@ class StoreContract:
         assert store.read("a/b", 100) == before
 
     def test_folders_are_those_directly_below(self, store: Store) -> None:
-        """Versions are found by name, sorted; neither files beside them nor deeper folders are taken for one."""
+        """The names are sorted; neither files nor deeper folders are among them."""
         for name in (
             "models/a/2/manifest.json",
             "models/a/10/manifest.json",

@@ -248,8 +248,8 @@ class Damaged:
             22,
             ("not the one that was published",),
         ),
-        (lambda store: store.instead(store.blob, os.mkfifo), 25, ("it is no file",)),
-        (lambda store: store.instead(store.manifest, os.mkfifo), 25, ("it is no file",)),
+        (lambda store: store.instead(store.blob, os.mkfifo), 25, ("it is not a file",)),
+        (lambda store: store.instead(store.manifest, os.mkfifo), 25, ("it is not a file",)),
         (
             lambda store: store.add(path="../../etc/cron.d/x"),
             21,

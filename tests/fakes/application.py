@@ -14,7 +14,7 @@ from tests.fakes.machine import MemoryMachine
 from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import MemoryStore
-from tests.fakes.trials import MemoryContainers
+from tests.fakes.throwaway_containers import MemoryContainers
 
 PIPELINE = """\
 [app]
@@ -89,7 +89,7 @@ class Application:
         self.folder = folder
         self.environment = "local"
         self.engine = FakeEngine()
-        self.engine.hold_image(DEBIAN, b"debian")
+        self.engine.add_image(DEBIAN, b"debian")
         self.cluster = FakeCluster()
         self.clock = self.cluster.clock
         self.architecture = MemoryMachine(self.engine)
@@ -139,16 +139,16 @@ class Application:
         for noted in (
             self.engine.built,
             self.engine.loaded,
-            self.engine.happened,
+            self.engine.events,
             self.cluster.asked,
             self.architecture.happened,
             *(
                 noted
                 for registry in (self.registry, self.far)
-                for noted in (registry.sent, registry.mounted, registry.put)
+                for noted in (registry.uploaded, registry.mounted, registry.stored_references)
             ),
             self.store.streamed,
-            self.trials.tried,
+            self.trials.images,
             self.play.played,
         ):
             noted.clear()
@@ -178,7 +178,7 @@ class Application:
                 self.engine.state(),
                 self.written,
                 pushed,
-                sorted(self.store.held),
+                sorted(self.store.files),
                 self.architecture.happened,
             )
         )

@@ -1,4 +1,4 @@
-"""A disk without space, as the kernel shows it to whoever writes there."""
+"""A disk without space, as the kernel shows it to a process that writes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def fill(folder: Path) -> None:
-    """Lets every write to a file below the folder that this process has open now find no space left."""
+def fill_disk(folder: Path) -> None:
+    """Let writes to the open files of this process below a folder find no space."""
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             if descriptor.readlink().is_relative_to(folder):

@@ -1,4 +1,4 @@
-"""A container engine in memory: the protocol of `deploy.clients.docker.protocol`, with containers that do as their images' scripts say."""
+"""A container engine in memory, whose containers follow the scripts of their images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.fakes.kubernetes.proxy import Proxy, usable
 class Script:
     """How the containers of an image behave.
 
-    Args:
-        ready_after: how many health checks fail before one passes; None for all of them.
-        exits: the exit code with which it ends as soon as it is started, or None if it stays.
-        dies_after: the number of passed health checks after which it ends.
-        says: what it writes when it is started.
-        on_signal: exit codes by the names of signals that end it; others are ignored.
+    Attributes:
+        ready_after: The number of health checks that fail before one passes; None for all of them.
+        exits: The exit code of a process that ends at its start; None if it runs.
+        dies_after: The number of passed health checks after which it ends.
+        says: Its output at the start.
+        on_signal: Exit codes by the names of signals that end it; others are ignored.
     """
 
     ready_after: int | None = 0
@@ -35,8 +35,8 @@ class Script:
 
 
 @dataclass
-class Made:
-    """A container of the engine, as it changes."""
+class FakeContainer:
+    """The changing state of a container."""
 
     id: str
     spec: Spec
@@ -51,11 +51,11 @@ class Made:
 
     @property
     def running(self) -> bool:
-        """Whether its process is alive."""
+        """Whether its process is running."""
         return self.status == "running"
 
-    def shown(self) -> Container:
-        """What the engine says of it."""
+    def as_container(self) -> Container:
+        """Return its present state in the protocol's form."""
         return Container(
             self.id,
             self.spec.name,
@@ -71,51 +71,56 @@ class FakeEngine(FakeImages):
     """An engine in memory.
 
     Attributes:
-        scripts: how containers behave, by the name or id of their image.
-        listening: ports of the machine, by number, that other programs listen on.
-        made: the containers by name.
-        volumes: files by path, for every volume.
+        scripts: The scripts of containers, by the name or id of their image.
+        listening: The ports of the machine on which other programs listen.
+        all_containers: The containers, by name.
+        volumes: The files of each volume, by path.
+        events: The creations, starts, stops and removals of containers, in order.
     """
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
         super().__init__()
         self.scripts: dict[str, Script] = {}
         self.listening: set[int] = set()
-        self.made: dict[str, Made] = {}
+        self.all_containers: dict[str, FakeContainer] = {}
         self.volumes: dict[str, dict[str, bytes]] = {}
         self.networks: dict[str, Mapping[str, str]] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
-        self.happened: list[str] = []
+        self.events: list[str] = []
         self._count = 0
         for name, script in (scripts or {}).items():
             self.script(name, script)
 
     def script(self, name: str, script: Script) -> str:
-        """Has the engine hold an image whose containers behave like that; its id."""
-        held = self.hold_image(name)
-        self.scripts[name] = self.scripts[held] = script
-        return held
+        """Add an image whose containers follow a script; return its id."""
+        image = self.add_image(name)
+        self.scripts[name] = script
+        self.scripts[image] = script
+        return image
 
     def state(self) -> object:
-        """All that the engine holds, to be compared with what it holds later."""
-        containers = {name: (made.shown(), made.restart) for name, made in self.made.items()}
+        """Return everything that the engine has, for a comparison."""
+        containers = {
+            name: (made.as_container(), made.restart) for name, made in self.all_containers.items()
+        }
         return copy.deepcopy(
-            (containers, self.volumes, self.networks, self.names, sorted(self.held))
+            (containers, self.volumes, self.networks, self.names, sorted(self.images))
         )
 
     # --- what happens to containers
 
-    def _container(self, name: str) -> Made:
-        self._asked()
+    def _container(self, name: str) -> FakeContainer:
+        self._check_running()
         found = next(
-            (made for made in self.made.values() if name in (made.id, made.spec.name)), None
+            (made for made in self.all_containers.values() if name in (made.id, made.spec.name)),
+            None,
         )
         if found is None:
-            raise EngineFailed("no such container", on=name, next="look what there is")
+            raise EngineFailed("no such container", on=name, next="list the containers")
         return found
 
-    def _begin(self, made: Made) -> None:
-        """Starts its process."""
+    def _begin(self, made: FakeContainer) -> None:
+        """Start its process."""
         made.status = "running"
         made.checks = 0
         if made.script.says:
@@ -125,14 +130,14 @@ class FakeEngine(FakeImages):
             made.proxy = Proxy(text, self._probe) if usable(text) else None
             if made.proxy is None:
                 made.log.append("[ALERT] config: cannot be used")
-                self._ended(made, 1, again=False)
+                self._end(made, 1, again=False)
                 return
-            self.happened.append(f"{made.spec.name} opened")
+            self.events.append(f"{made.spec.name} opened")
         if made.script.exits is not None:
-            self._ended(made, made.script.exits, again=False)
+            self._end(made, made.script.exits, again=False)
 
-    def _ended(self, made: Made, code: int, *, again: bool = True) -> None:
-        """Its process ends; the engine starts it again if it was told to, unless it would end at once for ever."""
+    def _end(self, made: FakeContainer, code: int, *, again: bool = True) -> None:
+        """End its process; the engine restarts it if its policy says so."""
         made.status = "exited"
         made.exit_code = code
         made.proxy = None
@@ -140,14 +145,19 @@ class FakeEngine(FakeImages):
             made.restarts += 1
             self._begin(made)
 
-    def dies(self, name: str, code: int = 137) -> None:
-        """The process of a container ends by itself."""
-        self._ended(self._container(name), code)
+    def end_process(self, name: str, code: int = 137) -> None:
+        """End the process of a container."""
+        self._end(self._container(name), code)
 
     def _probe(self, address: str) -> bool | None:
-        """What a health check of that address finds."""
+        """Return the result of a health check of an address; None if no container has it."""
         made = next(
-            (made for made in self.made.values() if made.running and made.spec.ip == address), None
+            (
+                made
+                for made in self.all_containers.values()
+                if made.running and made.spec.ip == address
+            ),
+            None,
         )
         if made is None:
             return None
@@ -159,12 +169,12 @@ class FakeEngine(FakeImages):
             and made.script.dies_after is not None
             and made.checks > (after or 0) + made.script.dies_after
         ):
-            self._ended(made, 1)
+            self._end(made, 1)
             return None
         return passed
 
     def proxy(self, name: str) -> Proxy:
-        """The running proxy in a container."""
+        """Return the running proxy in a container."""
         found = self._container(name).proxy
         assert found is not None, f"{name} is not a running proxy"
         return found
@@ -172,86 +182,97 @@ class FakeEngine(FakeImages):
     # --- the protocol
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
-        self._asked()
+        self._check_running()
         found = (
-            made.shown()
-            for made in self.made.values()
+            made.as_container()
+            for made in self.all_containers.values()
             if labels.items() <= made.spec.labels.items()
         )
         return sorted(found, key=lambda container: container.name)
 
     def create(self, spec: Spec) -> Container:
-        self._asked()
-        if spec.name in self.made:
+        self._check_running()
+        if spec.name in self.all_containers:
             raise EngineFailed("the name is in use", on=spec.name, next="choose another")
         self._image(spec.image)
         self._count += 1
         script = self.scripts.get(spec.image, Script())
-        made = self.made[spec.name] = Made(
+        made = self.all_containers[spec.name] = FakeContainer(
             f"{self._count:064x}", spec, script, restart=spec.restart
         )
         for volume in spec.volumes:
             self.volumes.setdefault(volume, {})
-        self.happened.append(f"{spec.name} created")
-        return made.shown()
+        self.events.append(f"{spec.name} created")
+        return made.as_container()
 
     def start(self, container: str) -> None:
         made = self._container(container)
         if made.running:
             return
-        for other in (other for other in self.made.values() if other.running):
+        for other in (other for other in self.all_containers.values() if other.running):
             if made.spec.ip and other.spec.ip == made.spec.ip:
                 raise EngineFailed(
                     "the address is in use", on=made.spec.name, next="choose another"
                 )
             self._refuse_taken(made, {port for _, port in other.spec.ports.values()})
         self._refuse_taken(made, self.listening)
-        self.happened.append(f"{made.spec.name} started")
+        self.events.append(f"{made.spec.name} started")
         self._begin(made)
 
-    def _refuse_taken(self, made: Made, taken: set[int]) -> None:
+    def _refuse_taken(self, made: FakeContainer, taken: set[int]) -> None:
         if taken & {port for _, port in made.spec.ports.values()}:
             raise PortTaken(
                 "another program listens on the port", on=made.spec.name, next="stop it"
             )
 
     def stop(self, container: str, grace: int) -> None:
-        self._asked()
+        self._check_running()
         made = next(
-            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+            (
+                made
+                for made in self.all_containers.values()
+                if container in (made.id, made.spec.name)
+            ),
+            None,
         )
         if made and made.running:
-            self.happened.append(f"{made.spec.name} stopped")
-            self._ended(made, made.script.on_signal.get("SIGTERM", 137), again=False)
+            self.events.append(f"{made.spec.name} stopped")
+            self._end(made, made.script.on_signal.get("SIGTERM", 137), again=False)
 
     def remove(self, container: str) -> None:
-        self._asked()
+        self._check_running()
         for name in [
-            made.spec.name for made in self.made.values() if container in (made.id, made.spec.name)
+            made.spec.name
+            for made in self.all_containers.values()
+            if container in (made.id, made.spec.name)
         ]:
-            self.happened.append(f"{name} removed")
-            del self.made[name]
+            self.events.append(f"{name} removed")
+            del self.all_containers[name]
 
-    def keep_running(self, container: str) -> None:
+    def enable_restart(self, container: str) -> None:
         self._container(container).restart = True
 
-    def keep_stopped(self, container: str) -> None:
+    def disable_restart(self, container: str) -> None:
         self._container(container).restart = False
 
     def logs(self, container: str, lines: int) -> str:
-        self._asked()
-        found = [made.log for made in self.made.values() if container in (made.id, made.spec.name)]
+        self._check_running()
+        found = [
+            made.log
+            for made in self.all_containers.values()
+            if container in (made.id, made.spec.name)
+        ]
         return "".join(f"{line}\n" for log in found for line in log[-lines:])
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         made = self._container(container)
         if not made.running:
             raise EngineFailed("the container is not running", on=made.spec.name, next="start it")
-        told = re.fullmatch(r"echo '([^']*)' \| socat .*", command[-1])
-        if told:
-            return (0, made.proxy.said(told[1])) if made.proxy else (1, "socat: no such file\n")
+        sent = re.fullmatch(r"echo '([^']*)' \| socat .*", command[-1])
+        if sent:
+            return (0, made.proxy.said(sent[1])) if made.proxy else (1, "socat: no such file\n")
         if command[:2] == ("sh", "-c") and command[2] == "kill -TERM 1":
-            self._signalled(made, "SIGTERM")
+            self._send_signal(made, "SIGTERM")
             return 0, ""
         programs = {"echo": (0, " ".join(command[1:]) + "\n"), "false": (1, ""), "true": (0, "")}
         return programs.get(command[0], (127, f"{command[0]}: not found\n"))
@@ -265,11 +286,11 @@ class FakeEngine(FakeImages):
                 self.volumes[next(iter(made.spec.volumes))].get("haproxy.cfg", b"").decode()
             )
             return
-        self._signalled(made, name)
+        self._send_signal(made, name)
 
-    def _signalled(self, made: Made, name: str) -> None:
+    def _send_signal(self, made: FakeContainer, name: str) -> None:
         if name in made.script.on_signal:
-            self._ended(made, made.script.on_signal[name])
+            self._end(made, made.script.on_signal[name])
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         files = self._volume_at(self._container(container), posixpath.dirname(path))
@@ -280,14 +301,19 @@ class FakeEngine(FakeImages):
         files[posixpath.basename(path)] = data
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
-        self._asked()
+        self._check_running()
         made = next(
-            (made for made in self.made.values() if container in (made.id, made.spec.name)), None
+            (
+                made
+                for made in self.all_containers.values()
+                if container in (made.id, made.spec.name)
+            ),
+            None,
         )
         found = self._volume_at(made, folder) if made else None
         return None if found is None else dict(found)
 
-    def _volume_at(self, made: Made, folder: str) -> dict[str, bytes] | None:
+    def _volume_at(self, made: FakeContainer, folder: str) -> dict[str, bytes] | None:
         return next(
             (
                 self.volumes[volume]
@@ -297,20 +323,20 @@ class FakeEngine(FakeImages):
             None,
         )
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
-        self._asked()
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
+        self._check_running()
         self.networks.setdefault(name, dict(labels))
         return f"172.30.{list(self.networks).index(name)}.0/24"
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
-        self._asked()
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        self._check_running()
         self.volumes.setdefault(name, {})
         self.volume_labels.setdefault(name, dict(labels))
 
     def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
         names = [container.name for container in self.containers(labels)]
         for name in names:
-            del self.made[name]
+            del self.all_containers[name]
         for table in (self.networks, self.volume_labels):
             for name in [name for name, found in table.items() if labels.items() <= found.items()]:
                 del table[name]
@@ -319,16 +345,16 @@ class FakeEngine(FakeImages):
         return names
 
     def start_tied(self, spec: Spec) -> Any:
-        self._asked()
-        if spec.name in self.made:
+        self._check_running()
+        if spec.name in self.all_containers:
             return None
         made = self.create(spec)
         self.start(made.id)
         return made.id
 
-    def end_tied(self, held: Any) -> None:
-        self.remove(held)
+    def end_tied(self, handle: Any) -> None:
+        self.remove(handle)
 
-    def holder_dies(self, name: str) -> None:
-        """The process that holds a container is killed."""
+    def kill_tied_process(self, name: str) -> None:
+        """Kill the process that a container is tied to."""
         self.remove(name)

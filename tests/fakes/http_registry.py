@@ -1,8 +1,8 @@
-"""A registry on a loopback port that can be told to fail, in a thread of this process.
+"""A registry on a loopback port that fails as a test wants, in a thread of this process.
 
-It speaks as much of the OCI distribution specification as a push and a pull need, is strict where registries are (bodies
-of known length, ranges in order, digests), and keeps what it was asked. What it repeats of a request in an error's text
-is what a careless registry would: the header with the credentials.
+It has the part of the OCI distribution specification that a push and a pull need, and is as strict
+as registries are: bodies of known length, ranges in order, digests. It keeps the requests. Its
+errors repeat the header with the credentials, as those of a careless registry do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from tests.fakes.registry import digest
 
 Act = Callable[["Exchange"], bool]
-"""Does something to an exchange; False lets it go on as if nothing had been."""
+"""Does something to an exchange; False lets the request pass."""
 
 
 @dataclass
@@ -41,14 +41,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came in."""
+    """A request that arrived."""
 
     method: str
     path: str
     query: Mapping[str, list[str]]
     headers: Mapping[str, str]
     connection: int
-    """The client's port, which is another for each connection."""
+    """The client's port, which differs for each connection."""
 
     @property
     def authorization(self) -> str:
@@ -61,17 +61,17 @@ class HttpRegistryServer:
     """A registry.
 
     Attributes:
-        auth: how clients must log in.
-        password: of the user `ada`.
-        tokens: the scopes that each token was given for.
-        denied: repositories that nobody may read or write, though logged in.
-        relative: whether it tells where uploads go on without its own address.
-        uploads_at: another server, which takes the uploads instead.
-        refuses_parts: the status for a PATCH, if it refuses those.
-        gives_parts: whether it sends the rest of a blob of which somebody has the start.
-        lies: whether it says that it stored something else.
-        seen: the requests, in order.
-        arrived: the bytes of blobs that it took, whether or not they came to be used.
+        auth: The kind of login that it requires.
+        password: The password of the user `ada`.
+        tokens: The scopes of each token.
+        denied: Repositories without access, also after a login.
+        relative: Whether the URLs of uploads have no host.
+        uploads_at: Another server that receives the uploads.
+        refuses_chunks: The status of a refused PATCH; 0 if chunks are accepted.
+        sends_ranges: Whether it sends a part of a blob on request.
+        lies: Whether it reports another digest than the stored one.
+        seen: The requests, in order.
+        arrived: The number of bytes of blobs that arrived, used or not.
     """
 
     auth: Literal["", "basic", "bearer"] = ""
@@ -79,8 +79,8 @@ class HttpRegistryServer:
     denied: frozenset[str] = frozenset()
     relative: bool = True
     uploads_at: str = ""
-    refuses_parts: int = 0
-    gives_parts: bool = True
+    refuses_chunks: int = 0
+    sends_ranges: bool = True
     lies: bool = False
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
@@ -93,7 +93,7 @@ class HttpRegistryServer:
 
     @contextmanager
     def serving(self) -> Iterator[HttpRegistryServer]:
-        """Serves as long as the block lasts."""
+        """Serve during a `with` block."""
 
         class Handler(Exchange):
             registry = self
@@ -112,33 +112,33 @@ class HttpRegistryServer:
 
     @property
     def host(self) -> str:
-        """Its address."""
+        """The host and port."""
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     def on(self, method: str, text: str, act: Act, times: int = 1) -> None:
-        """Has something happen to the next requests of that kind."""
+        """Let something happen to the next requests of that kind."""
         self.faults.append(Fault(method, text, act, times))
 
     def asked(self, method: str, text: str = "") -> list[Seen]:
-        """The requests of a method to paths with that text in them."""
+        """Return the requests of a method to paths that contain a text."""
         return [seen for seen in self.seen if seen.method == method and text in seen.path]
 
     def lose_uploads(self) -> None:
-        """Forgets the uploads that are going on."""
+        """Forget all unfinished uploads."""
         self.uploads.clear()
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One request and its answer."""
+    """One request and its response."""
 
     registry: HttpRegistryServer
     protocol_version = "HTTP/1.1"
-    # Who tries TLS first is answered in HTTP, by which an engine sees that there is none.
+    # A client that tries TLS first gets a response in HTTP, which shows it that there is no TLS.
     default_request_version = "HTTP/1.1"
     wbufsize = 1 << 16
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing."""
+        """Log nothing."""
 
     def handle_one_request(self) -> None:
         self.__dict__.pop("body", None)
@@ -147,7 +147,7 @@ class Exchange(BaseHTTPRequestHandler):
 
     @cached_property
     def body(self) -> bytes:
-        """The request's body, read when it is first asked for."""
+        """The request's body, read at the first use."""
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     @cached_property
@@ -159,7 +159,7 @@ class Exchange(BaseHTTPRequestHandler):
     def answer(
         self, status: int, headers: Mapping[str, str] | None = None, data: bytes = b""
     ) -> None:
-        """Answers, and takes what is left of the request's body off the connection."""
+        """Send a response, after the rest of the request's body is read."""
         _ = self.body
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -171,19 +171,13 @@ class Exchange(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def refuse(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:
-        """Answers with an error that repeats more than it should."""
-        said = {
-            "errors": [
-                {
-                    "code": code,
-                    "message": f"refused with {self.headers.get('Authorization', 'nobody')}",
-                }
-            ]
-        }
-        self.answer(status, headers, json.dumps(said).encode())
+        """Send an error that repeats the credentials of the request."""
+        credentials = self.headers.get("Authorization", "no credentials")
+        document = {"errors": [{"code": code, "message": f"refused with {credentials}"}]}
+        self.answer(status, headers, json.dumps(document).encode())
 
     def cut(self) -> None:
-        """Resets the connection."""
+        """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()
@@ -202,7 +196,7 @@ class Exchange(BaseHTTPRequestHandler):
             return
         if path == "/token":
             self._grant(query)
-        elif not self._let_in(path, query):
+        elif not self._check_access(path, query):
             return
         elif path == "/v2/":
             self.answer(200, {"Docker-Distribution-API-Version": "registry/2.0"}, b"{}")
@@ -212,7 +206,7 @@ class Exchange(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _do  # noqa: N815 - the base class's names
 
     def _fails(self, path: str) -> bool:
-        """Lets the first fault that waits for such a request happen to it."""
+        """Apply the first fault for such a request; return whether that was the response."""
         for fault in self.registry.faults:
             if fault.times and fault.method == self.command and fault.text in path:
                 fault.times -= 1
@@ -237,7 +231,9 @@ class Exchange(BaseHTTPRequestHandler):
             self.refuse(404, "BLOB_UNKNOWN")
         else:
             start = (
-                int(self.headers.get("Range", "bytes=0-")[6:-1]) if self.registry.gives_parts else 0
+                int(self.headers.get("Range", "bytes=0-")[6:-1])
+                if self.registry.sends_ranges
+                else 0
             )
             rest = data[start:]
             headers = (
@@ -276,42 +272,42 @@ class Exchange(BaseHTTPRequestHandler):
             self.refuse(404, "BLOB_UPLOAD_UNKNOWN")
         elif "secret" not in query:
             self.refuse(400, "BLOB_UPLOAD_INVALID")
-        elif self.command == "PATCH" and self.registry.refuses_parts:
-            self.refuse(self.registry.refuses_parts, "UNSUPPORTED")
+        elif self.command == "PATCH" and self.registry.refuses_chunks:
+            self.refuse(self.registry.refuses_chunks, "UNSUPPORTED")
         elif self.command in ("PATCH", "PUT") and "Content-Length" not in self.headers:
             self.refuse(411, "LENGTH_REQUIRED")
         else:
-            {"GET": self._tell, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[
+            {"GET": self._report, "DELETE": self._cancel, "PATCH": self._take, "PUT": self._finish}[
                 self.command
             ](repository, upload, query)
 
     def _begin(self, repository: str, query: dict[str, list[str]]) -> None:
         wanted = query.get("mount", [""])[0]
         source = query.get("from", [""])[0]
-        there = self.registry.blobs.get((source, wanted))
-        if there is not None and self._may(f"repository:{source}:pull"):
-            self.registry.blobs[repository, wanted] = there
+        data = self.registry.blobs.get((source, wanted))
+        if data is not None and self._may(f"repository:{source}:pull"):
+            self.registry.blobs[repository, wanted] = data
             self.answer(201, self._stored(wanted))
             return
         upload = secrets.token_hex(8)
         self.registry.uploads[upload] = bytearray()
-        self.answer(202, self._where(repository, upload))
+        self.answer(202, self._upload_headers(repository, upload))
 
-    def _tell(self, repository: str, upload: str, _: object) -> None:
-        self.answer(204, self._where(repository, upload))
+    def _report(self, repository: str, upload: str, _: object) -> None:
+        self.answer(204, self._upload_headers(repository, upload))
 
     def _cancel(self, _: str, upload: str, __: object) -> None:
         del self.registry.uploads[upload]
         self.answer(204)
 
     def _take(self, repository: str, upload: str, _: object) -> None:
-        held = self.registry.uploads[upload]
+        stored = self.registry.uploads[upload]
         start = int(self.headers["Content-Range"].partition("-")[0])
-        if start != len(held):
-            self.refuse(416, "RANGE_INVALID", self._where(repository, upload))
+        if start != len(stored):
+            self.refuse(416, "RANGE_INVALID", self._upload_headers(repository, upload))
             return
         self.keep(upload, self.body)
-        self.answer(202, self._where(repository, upload))
+        self.answer(202, self._upload_headers(repository, upload))
 
     def _finish(self, repository: str, upload: str, query: dict[str, list[str]]) -> None:
         self.keep(upload, self.body)
@@ -323,14 +319,14 @@ class Exchange(BaseHTTPRequestHandler):
         self.answer(201, self._stored(digest(data)))
 
     def keep(self, upload: str, data: bytes) -> None:
-        """Adds bytes to an upload."""
+        """Add bytes to an upload."""
         self.registry.uploads[upload] += data
         self.registry.arrived += len(data)
 
-    def _where(self, repository: str, upload: str) -> dict[str, str]:
-        """Where an upload goes on, with a secret in the query, as registries have it."""
+    def _upload_headers(self, repository: str, upload: str) -> dict[str, str]:
+        """Return the headers of an unfinished upload; its URL has a secret in the query."""
         path = f"/v2/{repository}/blobs/uploads/{upload}?{urlencode({'secret': 's3cr3t-state'})}"
-        held = len(self.registry.uploads[upload])
+        stored = len(self.registry.uploads[upload])
         base = (
             f"http://{self.registry.uploads_at}"
             if self.registry.uploads_at
@@ -338,14 +334,14 @@ class Exchange(BaseHTTPRequestHandler):
             if self.registry.relative
             else f"http://{self.registry.host}"
         )
-        return {"Location": base + path, "Range": f"0-{max(0, held - 1)}"}
+        return {"Location": base + path, "Range": f"0-{max(0, stored - 1)}"}
 
     def _stored(self, name: str) -> dict[str, str]:
         return {"Docker-Content-Digest": digest(b"something else") if self.registry.lies else name}
 
-    # --- logging in
+    # --- login
 
-    def _let_in(self, path: str, query: Mapping[str, list[str]]) -> bool:
+    def _check_access(self, path: str, query: Mapping[str, list[str]]) -> bool:
         found = re.match(r"^/v2/(.+)/(?:blobs|manifests)/", path)
         repository = found[1] if found else ""
         if repository in self.registry.denied:
@@ -364,10 +360,11 @@ class Exchange(BaseHTTPRequestHandler):
     def _challenge(self, needed: str) -> str:
         if self.registry.auth == "basic":
             return 'Basic realm="the registry"'
-        return f'Bearer realm="http://{self.registry.host}/token",service="the registry",scope="{needed}"'
+        realm = f"http://{self.registry.host}/token"
+        return f'Bearer realm="{realm}",service="the registry",scope="{needed}"'
 
     def _may(self, needed: str) -> bool:
-        """Whether the request's credentials allow an action on a repository."""
+        """Return whether the request's credentials allow an action on a repository."""
         kind, _, value = self.headers.get("Authorization", "").partition(" ")
         if self.registry.auth == "basic":
             return (kind, value) == ("Basic", self._pair())
@@ -383,7 +380,7 @@ class Exchange(BaseHTTPRequestHandler):
         return base64.b64encode(f"ada:{self.registry.password}".encode()).decode()
 
     def _grant(self, query: Mapping[str, list[str]]) -> None:
-        """Gives a token for what was asked, one scope a parameter, to a user with the right password."""
+        """Send a token for the requested scopes to a user with the right password."""
         if self.headers.get("Authorization") != f"Basic {self._pair()}":
             self.refuse(401, "UNAUTHORIZED")
             return
@@ -397,11 +394,11 @@ class Exchange(BaseHTTPRequestHandler):
         )
 
 
-# --- what can be told to happen
+# --- acts of faults
 
 
 def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
-    """The request is answered with an error."""
+    """Return an act that refuses the request."""
 
     def act(exchange: Exchange) -> bool:
         exchange.refuse(status, "REFUSED", headers)
@@ -411,7 +408,7 @@ def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
 
 
 def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
-    """The request is answered with something of one's choice."""
+    """Return an act that sends a given response."""
 
     def act(exchange: Exchange) -> bool:
         exchange.answer(status, headers, data)
@@ -421,7 +418,7 @@ def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
 
 
 def cut_after(count: int) -> Act:
-    """The connection breaks when so many bytes of the body have arrived; an upload keeps those."""
+    """Return an act that breaks the connection after some bytes; an upload keeps them."""
 
     def act(exchange: Exchange) -> bool:
         data = exchange.rfile.read(min(count, int(exchange.headers.get("Content-Length", 0))))
@@ -435,20 +432,20 @@ def cut_after(count: int) -> Act:
 
 
 def then_cut(exchange: Exchange) -> bool:
-    """The request is carried out, and the connection breaks before the answer."""
+    """Execute the request, and break the connection before the response."""
     exchange.answer = lambda *_: exchange.cut()  # type: ignore[method-assign]
     return False
 
 
 def stalled(exchange: Exchange) -> bool:
-    """No answer comes as long as the registry lives."""
+    """Send no response until the registry stops."""
     exchange.registry.stopping.wait(30)
     exchange.cut()
     return True
 
 
 def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
-    """An answer ends before its promised length."""
+    """Return an act whose response ends before its announced length."""
 
     def act(exchange: Exchange) -> bool:
         exchange.answer(status, {"Content-Length": str(promised)}, data)
@@ -460,12 +457,12 @@ def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
 
 
 def passed(_: Exchange) -> bool:
-    """Nothing happens, yet."""
+    """Let the request pass."""
     return False
 
 
 def first(act: Callable[[], None]) -> Act:
-    """Something happens before the request, which then goes on."""
+    """Return an act that does something and lets the request pass."""
 
     def after(_: Exchange) -> bool:
         act()

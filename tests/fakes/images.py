@@ -1,4 +1,4 @@
-"""What an engine in memory knows of images: enough to build, save, load, pull and name them."""
+"""The images of an engine in memory: it builds, saves, loads, pulls and tags them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from deploy.errors import BuildFailed, DiskFull, EngineFailed, EngineUnavailable
 
 
 def digest(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclass(frozen=True)
-class Held:
-    """An image that the engine holds: its config, and its layers by diff id."""
+class StoredImage:
+    """An image of the engine: its config and its layers."""
 
     config: bytes
     layers: tuple[bytes, ...]
@@ -36,59 +36,64 @@ class Held:
         return tuple(map(digest, self.layers))
 
 
-def image_of(layers: tuple[bytes, ...], said: str = "made in memory") -> Held:
-    """An image of those layers."""
+def make_image(layers: tuple[bytes, ...], created_by: str = "made in memory") -> StoredImage:
+    """Return an image of these layers."""
     config: dict[str, Any] = {
         "architecture": "amd64",
         "os": "linux",
         "config": {"Env": ["PATH=/bin"]},
     }
     config["rootfs"] = {"type": "layers", "diff_ids": list(map(digest, layers))}
-    config["history"] = [{"created_by": said} for _ in layers]
-    return Held(json.dumps(config).encode(), layers)
+    config["history"] = [{"created_by": created_by} for _ in layers]
+    return StoredImage(json.dumps(config).encode(), layers)
 
 
 class FakeImages:
     """The images of an engine.
 
     Attributes:
-        gone: whether the engine has stopped answering.
-        full: whether its disk is.
-        registry: images that can be pulled, by reference.
+        is_stopped: Whether the engine does not answer.
+        disk_full: Whether its disk has no space.
+        registry: The images that can be pulled, by reference.
+        images: The images of the engine, by id.
+        names: The ids of images, by name.
+        pulled: The pulled references and their logins, in order.
+        built: The tags and arguments of builds, in order.
+        loaded: The layers that each loaded archive had.
     """
 
     version = "0.0"
-    local = True
+    is_local = True
     architecture = "amd64"
 
     def __init__(self) -> None:
-        self.gone = False
-        self.full = False
-        self.registry: dict[str, Held] = {}
-        self.held: dict[str, Held] = {}
+        self.is_stopped = False
+        self.disk_full = False
+        self.registry: dict[str, StoredImage] = {}
+        self.images: dict[str, StoredImage] = {}
         self.names: dict[str, str] = {}
         self.pulled: list[tuple[str, tuple[str, str] | None]] = []
         self.built: list[tuple[str, dict[str, str]]] = []
         self.loaded: list[list[str]] = []
 
-    def hold_image(self, name: str, *layers: bytes) -> str:
-        """Has the engine hold an image under a name; its id."""
-        return self._keep(image_of(layers or (f"layer of {name}".encode(),)), name)
+    def add_image(self, name: str, *layers: bytes) -> str:
+        """Add an image under a name; return its id."""
+        return self._keep(make_image(layers or (f"layer of {name}".encode(),)), name)
 
-    def _keep(self, image: Held, name: str = "") -> str:
-        self.held[image.id] = image
+    def _keep(self, image: StoredImage, name: str = "") -> str:
+        self.images[image.id] = image
         if name:
             self.names[name] = image.id
         return image.id
 
-    def _asked(self) -> None:
-        if self.gone:
+    def _check_running(self) -> None:
+        if self.is_stopped:
             raise EngineUnavailable(
                 "the container engine stopped answering", on="memory", next="start it"
             )
 
-    def _image(self, name: str) -> Held:
-        found = self.held.get(self.names.get(name, name))
+    def _image(self, name: str) -> StoredImage:
+        found = self.images.get(self.names.get(name, name))
         if found is None:
             raise EngineFailed("no such image", on=name, next="pull it")
         return found
@@ -96,37 +101,37 @@ class FakeImages:
     # --- the protocol
 
     def image_id(self, image: str) -> str | None:
-        self._asked()
+        self._check_running()
         found = self.names.get(image, image)
-        return found if found in self.held else None
+        return found if found in self.images else None
 
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
         found = self.image_id(image)
-        return self.held[found].diff_ids if found else None
+        return self.images[found].diff_ids if found else None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
-        self._asked()
-        return [image.diff_ids for image in self.held.values()]
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
+        self._check_running()
+        return [image.diff_ids for image in self.images.values()]
 
     def tag(self, image: str, name: str) -> None:
-        self._asked()
+        self._check_running()
         self.names[name] = self._image(image).id
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
     ) -> None:
-        self._asked()
+        self._check_running()
         self.pulled.append((reference, login))
         if reference not in self.registry:
             raise RegistryNotFound(
                 "the registry has no such image", on=reference, next="push it first"
             )
-        said("Pulling")
+        on_line("Pulling")
         self._keep(self.registry[reference], reference)
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
-        self._asked()
-        self._keep(image_of((archive.read(),), f"import {changes}"), name)
+        self._check_running()
+        self._keep(make_image((archive.read(),), f"import {changes}"), name)
 
     def build(
         self,
@@ -135,9 +140,9 @@ class FakeImages:
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> str:
-        self._asked()
+        self._check_running()
         with tarfile.open(fileobj=context) as archive:
             files = {
                 member.name: opened.read()
@@ -147,11 +152,11 @@ class FakeImages:
         self.built.append((tag, dict(args)))
         layers: tuple[bytes, ...] = ()
         for step in _steps(files[dockerfile].decode(), args):
-            said(" ".join(step))
+            on_line(" ".join(step))
             layers += self._layers_of(step, files, dockerfile)
-        if self.full:
+        if self.disk_full:
             raise DiskFull("the engine has no space left", on=dockerfile, next="free some")
-        return self._keep(image_of(layers, f"build {tag}"), tag)
+        return self._keep(make_image(layers, f"build {tag}"), tag)
 
     def _layers_of(
         self, step: list[str], files: Mapping[str, bytes], dockerfile: str
@@ -169,14 +174,14 @@ class FakeImages:
                 raise BuildFailed(
                     "the app image did not build",
                     on=dockerfile,
-                    next="mend it",
+                    next="fix it",
                     detail=f"  no {rest[0]}",
                 )
             return (b"".join([" ".join(step).encode(), *found]),)
         return (" ".join(step).encode(),) if word == "RUN" else ()
 
     def save(self, image: str) -> Iterator[bytes]:
-        self._asked()
+        self._check_running()
         found = self._image(image)
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -194,7 +199,7 @@ class FakeImages:
         yield packed.getvalue()
 
     def load(self, archive: Iterable[bytes]) -> None:
-        self._asked()
+        self._check_running()
         try:
             with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
                 files = {
@@ -204,7 +209,7 @@ class FakeImages:
                 }
         except tarfile.TarError as error:
             raise EngineFailed(
-                "the container engine refused what it was asked", on="image", next="see the message"
+                "the container engine refused the request", on="image", next="see the message"
             ) from error
         for listed in json.loads(files.get("manifest.json", b"[]")):
             config = files[listed["Config"]]
@@ -215,15 +220,15 @@ class FakeImages:
             )
             self.loaded.append([name for name in listed["Layers"] if name in files])
             for name in listed["RepoTags"] or [""]:
-                self._keep(Held(config, layers), name)
+                self._keep(StoredImage(config, layers), name)
 
     def _layer(self, chain: list[str], sent: bytes | None) -> bytes:
-        """A layer as sent, else as an image has it that starts with the same chain."""
+        """Return a layer as sent, or that of an image with the same lower layers."""
         if sent is None:
             sent = next(
                 (
                     image.layers[len(chain) - 1]
-                    for image in self.held.values()
+                    for image in self.images.values()
                     if image.diff_ids[: len(chain)] == tuple(chain)
                 ),
                 b"",
@@ -234,7 +239,7 @@ class FakeImages:
 
 
 def _steps(dockerfile: str, args: Mapping[str, str]) -> Iterator[list[str]]:
-    """The instructions of a Dockerfile, each as its words, arguments filled in."""
+    """Yield the words of each instruction of a Dockerfile, with its arguments."""
     text = dockerfile.replace("\\\n", " ")
     for name, value in args.items():
         text = text.replace(f"${{{name}}}", value)

@@ -64,7 +64,7 @@ class MemoryMachine:
             port
             for found in started
             if found.running
-            for _, port in self.engine.made[found.name].spec.ports.values()
+            for _, port in self.engine.all_containers[found.name].spec.ports.values()
         }
         return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
 

@@ -1,4 +1,4 @@
-"""A registry in memory, and what makes its manifests and digests."""
+"""A registry in memory, and functions for image manifests and digests."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deploy.errors import RegistryNotFound, RegistryRefused
 
 
 def digest(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def manifest(config: bytes, *layers: bytes) -> bytes:
-    """An image manifest of a config and layers."""
+    """Return an image manifest of a config and layers."""
     described = [
         {"mediaType": "application/octet-stream", "digest": digest(data), "size": len(data)}
         for data in (config, *layers)
@@ -37,25 +37,25 @@ def manifest(config: bytes, *layers: bytes) -> bytes:
 
 
 class MemoryRegistry:
-    """Keeps blobs and manifests by repository, and what it was asked for.
+    """A registry in memory.
 
     Attributes:
-        blobs: by repository and digest.
-        manifests: by repository and reference, which is a tag or a digest.
-        sent: the digests that were uploaded, in order, each with its repository.
-        mounted: the digests that were taken over from another repository.
-        put: the references under which manifests were stored.
+        blobs: The blobs, by repository and digest.
+        manifests: The image manifests, by repository and reference, a tag or a digest.
+        uploaded: The repositories and digests of uploads, in order.
+        mounted: The repositories and digests of mounts, in order.
+        stored_references: The references of stored image manifests, in order.
     """
 
     def __init__(self, host: str = "registry.example") -> None:
         self.host = host
         self.blobs: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
         self.manifests: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
-        self.sent: list[tuple[str, str]] = []
+        self.uploaded: list[tuple[str, str]] = []
         self.mounted: list[tuple[str, str]] = []
-        self.put: list[str] = []
+        self.stored_references: list[str] = []
 
-    def has(self, repository: str, digest: str) -> bool:
+    def has_blob(self, repository: str, digest: str) -> bool:
         return digest in self.blobs[repository]
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
@@ -66,9 +66,9 @@ class MemoryRegistry:
         return True
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
+        self, repository: str, digest: str, size: int, open_blob: OpenBlob, advance: Advance
     ) -> None:
-        with opened() as file:
+        with open_blob() as file:
             data = file.read()
         advance(len(data))
         if self._digest(data) != digest or len(data) != size:
@@ -76,43 +76,43 @@ class MemoryRegistry:
                 "the digest is not that of the bytes", on=digest, next="send other bytes"
             )
         self.blobs[repository][digest] = data
-        self.sent.append((repository, digest))
+        self.uploaded.append((repository, digest))
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         if digest not in self.blobs[repository]:
             raise RegistryNotFound("no such blob", on=f"{repository}@{digest}", next="push it")
         return io.BytesIO(self.blobs[repository][digest])
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         return self.manifests[repository].get(reference)
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         document = json.loads(data)
-        lacking = [
+        missing = [
             item["digest"]
             for item in (document["config"], *document["layers"])
             if item["digest"] not in self.blobs[repository]
         ]
-        if lacking:
+        if missing:
             raise RegistryRefused(
-                f"the manifest names {len(lacking)} blobs that are not here",
-                on=lacking[0],
+                f"the manifest names {len(missing)} blobs that are missing",
+                on=missing[0],
                 next="send them first",
             )
         self.manifests[repository][self._digest(data)] = data
         self.manifests[repository][reference] = data
-        self.put.append(reference)
+        self.stored_references.append(reference)
 
     def _digest(self, data: bytes) -> str:
         return digest(data)
 
 
 class Meanwhile:
-    """A registry during whose first answer something else happens.
+    """A registry that does something else before its first use.
 
     Args:
-        registry: what answers.
-        happens: what happens before it does.
+        registry: The registry.
+        happens: Called before the first use.
     """
 
     def __init__(self, registry: MemoryRegistry, happens: Callable[[], object]) -> None:

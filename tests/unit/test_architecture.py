@@ -1,13 +1,13 @@
-"""Who may import whom: the map of the project, held by reading its imports.
+"""The imports between the modules of the project.
 
-`deploy/clients/` alone touches the libraries of the outside world, and only when asked to. The suite knows nothing of the
-application that it releases, and the application nothing of the suite.
+Only `deploy/clients/` and `deploy/machine/` touch the outside world. A module imports only from its
+own layer or a lower one. The suite and the application that it releases do not import each other.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -15,14 +15,49 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = {"azure", "docker", "kubernetes", "obstore", "testcontainers"}
-SLOW = OUTSIDE | {"numpy", "onnx", "onnxruntime", "requests", "rich"}
+OUTSIDE = {
+    "asyncio",
+    "azure",
+    "docker",
+    "http",
+    "kubernetes",
+    "multiprocessing",
+    "obstore",
+    "requests",
+    "socket",
+    "socketserver",
+    "ssl",
+    "subprocess",
+    "testcontainers",
+    "urllib.request",
+    "urllib3",
+}
+SLOW = {
+    "azure",
+    "docker",
+    "kubernetes",
+    "numpy",
+    "obstore",
+    "onnx",
+    "onnxruntime",
+    "requests",
+    "rich",
+    "testcontainers",
+    "urllib3",
+}
 OURS = {"app", "deploy", "sample", "tasks", "noxfile", "tests", "bench"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """A module that imports another: when it is loaded itself, when a function of it runs, or for the type checker alone."""
+    """An import of a module by another.
+
+    Attributes:
+        importer: The module that imports.
+        imported: The module that is imported, or a name in it.
+        when: "loaded" with the importer, "run" in a function, or "typing" for the type checker.
+        line: The line of the import.
+    """
 
     importer: str
     imported: str
@@ -31,15 +66,24 @@ class Import:
 
     @property
     def top(self) -> str:
-        """The package that is imported from."""
+        """The package of the imported module."""
         return self.imported.partition(".")[0]
+
+    def is_of(self, names: Iterable[str]) -> bool:
+        """Return whether the imported module is one of these, or is below one of them."""
+        return any(is_below(self.imported, name) for name in names)
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.imported} ({self.when})"
 
 
+def is_below(module: str, package: str) -> bool:
+    """Return whether a module is a package, or is in it."""
+    return f"{module}.".startswith(f"{package}.")
+
+
 def modules(*places: str) -> dict[str, Path]:
-    """The modules of packages, or single modules, by dotted name."""
+    """Return the paths of modules by dotted name; a place is a package or a single module."""
     found: dict[str, Path] = {}
     for place in places:
         paths = (
@@ -54,7 +98,7 @@ def modules(*places: str) -> dict[str, Path]:
 
 
 def imports(*places: str) -> list[Import]:
-    """All imports of those modules."""
+    """Return all imports of those modules."""
     return [
         found
         for name, path in modules(*places).items()
@@ -79,8 +123,8 @@ def _imports(importer: str, tree: ast.AST, when: str = "loaded") -> Iterator[Imp
             yield from _imports(importer, node, "run" if inside and when == "loaded" else when)
 
 
-def test_the_reader_of_imports_sees_them_all() -> None:
-    """Where they stand: at the top, in a function, for the type checker."""
+def test_every_import_is_found() -> None:
+    """It may be at the top of a module, in a function, or for the type checker."""
     text = (
         "import os.path\nfrom a.b import c, d\n"
         "if TYPE_CHECKING:\n    import e\n"
@@ -100,20 +144,21 @@ def test_the_reader_of_imports_sees_them_all() -> None:
 
 
 def test_only_clients_touch_the_outside_world() -> None:
-    """Engines, clusters, clouds and stores are spoken to from one folder, behind protocols of our own."""
+    """HTTP, sockets, processes, engines, clusters, clouds and stores are used from two folders."""
     found = imports("deploy", "tasks", "noxfile")
-    assert {one.top for one in found} >= {"docker", "obstore", "testcontainers"}
+    assert {one.top for one in found} >= {"docker", "obstore", "requests", "socket", "subprocess"}
+    allowed = ("deploy.clients", "deploy.machine")
     assert [
         str(one)
         for one in found
-        if one.top in OUTSIDE and not one.importer.startswith("deploy.clients.")
+        if one.is_of(OUTSIDE) and not any(is_below(one.importer, package) for package in allowed)
     ] == []
 
 
 def test_slow_libraries_are_imported_when_they_are_needed() -> None:
-    """Not when a module is loaded, so that `invoke --list` stays instant and a stage pays for what it uses."""
+    """They are not imported with a module, so that `invoke --list` stays instant."""
     assert [
-        str(one) for one in imports("deploy", "tasks") if one.top in SLOW and one.when == "loaded"
+        str(one) for one in imports("deploy", "tasks") if one.is_of(SLOW) and one.when == "loaded"
     ] == []
 
 
@@ -128,15 +173,15 @@ def test_slow_libraries_are_imported_when_they_are_needed() -> None:
         ("tasks", OURS - {"tasks", "deploy"}),
     ],
 )
-def test_the_halves_do_not_know_each_other(place: str, forbidden: set[str]) -> None:
-    """The suite releases any application, the application runs without the suite, and nothing but tests needs the tests."""
+def test_parts_do_not_import_each_other(place: str, forbidden: set[str]) -> None:
+    """The suite releases any application, and an application runs without the suite."""
     found = imports(place)
     assert found
     assert [str(one) for one in found if one.top in forbidden] == []
 
 
 def test_the_command_line_loads_only_what_is_instant() -> None:
-    """Until a task runs, it needs what people see of tasks and nothing of what they do."""
+    """A list of the tasks needs the output of tasks, but not their work."""
     loaded = {
         one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"
     }
@@ -149,54 +194,105 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
     assert below == {"progress", "errors", "interrupts"}
 
 
-@pytest.mark.parametrize("name", ["errors", "records", "progress"])
-def test_the_lowest_modules_know_nothing_above_them(name: str) -> None:
-    """Errors, records and progress are what everything else speaks in."""
+# The layers of `deploy`, from the bottom. A module is in the layer of the longest name that fits.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "records", "progress", "interrupts", "clock"),
+    ("archive", "ci"),
+    # Locks and the cache record the process that they belong to; the module reads /proc only.
+    ("machine.process",),
+    ("cache",),
+    ("clients",),
+    ("settings",),
+    ("source",),
+    # The format of a layer: models are packed into layers before there is an image.
+    ("image.layer",),
+    ("model",),
+    ("machine",),
+    ("image",),
+    ("smoke",),
+    ("rollout",),
+    ("targets",),
+    ("stages",),
+    ("context",),
+    ("pipeline", "promotion", "plan"),
+    ("cli",),
+)
+# Imports from a higher layer that have a reason.
+UPWARD = {
+    # `invoke down` finds what it removes by the labels of the Docker target.
+    ("machine.setup", "targets.docker"),
+}
+
+
+def layer(module: str) -> int:
+    """Return the number of the layer of a module of `deploy`."""
+    fitting = {
+        name: number
+        for number, names in enumerate(LAYERS)
+        for name in names
+        if is_below(module, f"deploy.{name}")
+    }
+    assert fitting, f"{module} has no layer: add it to LAYERS"
+    return fitting[max(fitting, key=len)]
+
+
+def upward_imports() -> list[Import]:
+    """Return the imports from a higher layer."""
+    known = modules("deploy")
+    return [
+        one
+        for one in imports("deploy")
+        if one.importer != "deploy"
+        and (imported := module_of(one, known))
+        and layer(imported) > layer(one.importer)
+    ]
+
+
+def is_reasoned(one: Import) -> bool:
+    """Return whether an import from a higher layer has a reason."""
+    return any(
+        one.importer == f"deploy.{importer}" and is_below(one.imported, f"deploy.{package}")
+        for importer, package in UPWARD
+    )
+
+
+def test_modules_import_only_from_their_own_layer_or_a_lower_one() -> None:
+    """A stage does not know the pipeline, a client no stage, and errors know nothing."""
+    assert [str(one) for one in upward_imports() if not is_reasoned(one)] == []
+
+
+def test_every_exception_of_the_layers_is_needed() -> None:
+    """Otherwise it is removed."""
+    assert len({one.importer for one in upward_imports() if is_reasoned(one)}) == len(UPWARD)
+
+
+@pytest.mark.parametrize("name", ["errors", "records", "progress", "clock"])
+def test_the_lowest_modules_import_nothing_of_the_suite(name: str) -> None:
+    """Every other module uses them."""
     assert [str(one) for one in imports(f"deploy/{name}") if one.top == "deploy"] == []
 
 
-# What needs a whole site (and so the order of things) is for these alone.
-ABOVE = {"context", "pipeline", "promotion", "plan", "cli.commands", "cli.tables"}
-
-
-def test_stages_are_not_told_who_calls_them() -> None:
-    """They take records and protocols; only the pipeline and what stands on it know a site."""
-    found = [
-        one
-        for one in imports("deploy")
-        if one.imported.startswith(tuple(f"deploy.{name}" for name in ABOVE))
-    ]
-    found += [one for one in imports("deploy") if one.imported.removeprefix("deploy.") in ABOVE]
-    assert [str(one) for one in found if one.importer.removeprefix("deploy.") not in ABOVE] == []
-
-
-def test_clients_know_no_stage() -> None:
-    """They turn libraries into small values and this project's errors, and decide nothing."""
-    allowed = {
-        "deploy.clients",
-        "deploy.errors",
-        "deploy.records",
-        "deploy.progress",
-        "deploy.machine.process",
-        "deploy.cache",
-    }
-    found = [one for one in imports("deploy/clients") if one.top == "deploy"]
-    assert [str(one) for one in found if not one.imported.startswith(tuple(allowed))] == []
+def module_of(one: Import, known: Container[str]) -> str:
+    """Return the module that is imported; empty for one of another project."""
+    for name in (one.imported, one.imported.rpartition(".")[0]):
+        if name in known:
+            return name
+    return ""
 
 
 def edges() -> dict[str, set[str]]:
-    """Which module of the suite, of the application or of the sample imports which, at whatever time."""
+    """Return the modules that each module of the suite, the application or the sample imports."""
     known = modules("deploy", "app", "sample")
     graph: dict[str, set[str]] = {name: set() for name in known}
     for one in imports("deploy", "app", "sample"):
-        named = one.imported if one.imported in known else one.imported.rpartition(".")[0]
-        if named in known and named != one.importer and one.when != "typing":
-            graph[one.importer].add(named)
+        imported = module_of(one, known)
+        if imported not in ("", one.importer) and one.when != "typing":
+            graph[one.importer].add(imported)
     return graph
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    """Everything can be read from below, one module at a time."""
+def test_no_module_imports_itself_through_others() -> None:
+    """A reader can read the modules from the bottom, one at a time."""
     graph = edges()
     assert sum(map(len, graph.values())) > 100
     try:

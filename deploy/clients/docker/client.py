@@ -1,6 +1,6 @@
-"""A Docker engine behind the docker SDK's low-level client.
+"""A Docker engine, through the low-level client of the docker SDK.
 
-Containers that are started here have a read-only root file system, no capabilities, and no way to gain privileges.
+Containers have a read-only root file system, no capabilities, and cannot gain privileges.
 Source: Docker Engine API 1.41.
 """
 
@@ -21,7 +21,8 @@ from deploy.clients.docker.errors import (
 )
 from deploy.clients.docker.protocol import Container, Spec
 
-# "unless-stopped" would not do: an engine that has crashed stops what still runs when it is back, and takes that for its user's wish.
+# Not "unless-stopped": after a crash the engine stops the containers that still run, and would not
+# restart them, because they count as stopped by the user.
 _ALWAYS = "always"
 _NEVER = "no"
 _TIMEOUT = 300
@@ -32,15 +33,16 @@ class DockerEngine:
     """The engine that DOCKER_HOST or the current Docker context names.
 
     Raises:
-        EngineUnavailable: none answers.
-        EngineDenied: this user may not use its socket.
+        EngineUnavailable: No engine answers.
+        EngineDenied: This user may not use its socket.
     """
 
     def __init__(self) -> None:
         import docker
 
-        with translate_connection_errors(str(_where().get("base_url", "the default socket"))):
-            self._api: Any = docker.APIClient(**_where(), version="auto", timeout=_TIMEOUT)
+        address = _engine_address()
+        with translate_connection_errors(str(address.get("base_url", "the default socket"))):
+            self._api: Any = docker.APIClient(**address, version="auto", timeout=_TIMEOUT)
             self._api.ping()
 
     @property
@@ -48,7 +50,7 @@ class DockerEngine:
         return str(self._api.version(api_version=False)["Version"])
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         return str(self._api.base_url).startswith(
             ("http+docker://", "http://localhost", "http://127.")
         )
@@ -77,10 +79,10 @@ class DockerEngine:
             except ImageNotFound:
                 return None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         with translate_errors("images"):
-            found = {image["Id"] for image in self._api.images(all=False)}
-        return [layers for image in found if (layers := self.diff_ids(image))]
+            ids = {image["Id"] for image in self._api.images(all=False)}
+        return [layers for image in ids if (layers := self.diff_ids(image))]
 
     def build(
         self,
@@ -89,7 +91,7 @@ class DockerEngine:
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> str:
         lines: list[str] = []
         with translate_errors(dockerfile):
@@ -106,7 +108,7 @@ class DockerEngine:
                 for line in str(event.get("stream", "")).splitlines():
                     if line.strip():
                         lines.append(line)
-                        said(line)
+                        on_line(line)
                 if "error" in event:
                     raise build_error(dockerfile, [*lines, str(event["error"])])
         built = self.image_id(tag)
@@ -121,13 +123,13 @@ class DockerEngine:
     def load(self, archive: Iterable[bytes]) -> None:
         with translate_errors("image"):
             for event in self._api.load_image(iter(archive)):
-                said = str(event.get("error", event.get("stream", "")))
-                # Docker 28 and later take an image that they cannot unpack, and only say so.
-                if "error" in event or said.startswith("Error unpacking image"):
-                    raise engine_error(said.strip(), "image")
+                message = str(event.get("error", event.get("stream", "")))
+                # Docker 28 and later report an image that they cannot unpack without an error.
+                if "error" in event or message.startswith("Error unpacking image"):
+                    raise engine_error(message.strip(), "image")
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
     ) -> None:
         from docker.errors import APIError
 
@@ -140,20 +142,15 @@ class DockerEngine:
                 ):
                     if "error" in event:
                         raise pull_error(str(event["error"]), reference, login)
-                    said(
-                        " ".join(
-                            str(event[key])
-                            for key in ("id", "status", "progress")
-                            if event.get(key)
-                        )
-                    )
+                    keys = [key for key in ("id", "status", "progress") if event.get(key)]
+                    on_line(" ".join(str(event[key]) for key in keys))
             except APIError as error:
                 raise pull_error(str(error.explanation or error), reference, login) from error
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         with translate_errors(name):
             repository, _, tag = name.partition(":")
-            # As an iterator: a file would be sent with a length, while the SDK announces chunks.
+            # An iterator: the SDK announces chunks, but would send a file with a length.
             chunks = iter(lambda: archive.read(_CHUNK), b"")
             self._api.import_image_from_stream(
                 chunks, repository=repository, tag=tag or "latest", changes=list(changes)
@@ -181,10 +178,10 @@ class DockerEngine:
 
     def create(self, spec: Spec) -> Container:
         with translate_errors(spec.name):
-            made = self._api.create_container(**self._made_of(spec))
-            return _container(self._api.inspect_container(made["Id"]))
+            created = self._api.create_container(**self._create_options(spec))
+            return _container(self._api.inspect_container(created["Id"]))
 
-    def _made_of(self, spec: Spec, *, auto_remove: bool = False) -> dict[str, Any]:
+    def _create_options(self, spec: Spec, *, auto_remove: bool = False) -> dict[str, Any]:
         api = self._api
         host = api.create_host_config(
             port_bindings=dict(spec.ports),
@@ -243,19 +240,18 @@ class DockerEngine:
                 if error.status_code != 409:
                     raise
 
-    def keep_running(self, container: str) -> None:
-        self._restart(container, _ALWAYS)
+    def enable_restart(self, container: str) -> None:
+        self._set_restart_policy(container, _ALWAYS)
 
-    def keep_stopped(self, container: str) -> None:
-        self._restart(container, _NEVER)
+    def disable_restart(self, container: str) -> None:
+        self._set_restart_policy(container, _NEVER)
 
-    def _restart(self, container: str, policy: str) -> None:
+    def _set_restart_policy(self, container: str, policy: str) -> None:
         with translate_errors(container):
-            # The engine writes every update to its disk, which may be full just when an old replica is to serve again.
-            if (
-                self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"]
-                or _NEVER
-            ) != policy:
+            # The engine writes every update to its disk. The disk can be full when an undo has to
+            # start an old replica, so unchanged policies are not written.
+            present = self._api.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"]
+            if (present or _NEVER) != policy:
                 self._api.update_container(container, restart_policy={"Name": policy})
 
     def logs(self, container: str, lines: int) -> str:
@@ -269,17 +265,15 @@ class DockerEngine:
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         with translate_errors(container):
-            made = self._api.exec_create(container, list(command))
-            output = bytes(self._api.exec_start(made["Id"]))
-            return int(self._api.exec_inspect(made["Id"])["ExitCode"] or 0), output.decode(
-                "utf-8", "replace"
-            )
+            started = self._api.exec_create(container, list(command))
+            output = bytes(self._api.exec_start(started["Id"])).decode("utf-8", "replace")
+            return int(self._api.exec_inspect(started["Id"])["ExitCode"] or 0), output
 
     def signal(self, container: str, name: str) -> None:
-        # From inside: a container that gets a signal of any kind from the engine is not started again when it ends.
-        code, said = self.execute(container, ("sh", "-c", f"kill -{name.removeprefix('SIG')} 1"))
+        # From inside: the engine does not restart a container after it has sent it any signal.
+        code, output = self.execute(container, ("sh", "-c", f"kill -{name.removeprefix('SIG')} 1"))
         if code != 0:
-            raise engine_error(said.strip(), container, f"{name} could not be sent")
+            raise engine_error(output.strip(), container, f"{name} could not be sent")
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
         packed = io.BytesIO()
@@ -309,7 +303,7 @@ class DockerEngine:
 
     # --- networks and volumes
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
         from docker.types import IPAMConfig, IPAMPool
 
         with translate_errors(f"network {name}"):
@@ -318,19 +312,19 @@ class DockerEngine:
                 if found["Name"] == name:
                     return str(found["IPAM"]["Config"][0]["Subnet"])
                 if found["Name"] == probe:
-                    # Whoever asked before was killed, or the engine was.
+                    # An earlier process, or the engine, was killed before it removed the probe.
                     self._api.remove_network(found["Id"])
-            # Fixed addresses need a subnet that was asked for by name: the engine is first asked for a free one.
-            free = self._api.create_network(probe, labels=dict(labels))["Id"]
+            # Fixed addresses need an explicit subnet: a probe network shows a free one.
+            probe_id = self._api.create_network(probe, labels=dict(labels))["Id"]
             try:
-                subnet = str(self._api.inspect_network(free)["IPAM"]["Config"][0]["Subnet"])
+                subnet = str(self._api.inspect_network(probe_id)["IPAM"]["Config"][0]["Subnet"])
             finally:
-                self._api.remove_network(free)
+                self._api.remove_network(probe_id)
             pool = IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
             self._api.create_network(name, ipam=pool, labels=dict(labels), check_duplicate=True)
             return subnet
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         with translate_errors(f"volume {name}"):
             self._api.create_volume(name, labels=dict(labels))
 
@@ -349,43 +343,48 @@ class DockerEngine:
                 names.append(volume["Name"])
         return names
 
-    # --- a lock that dies with its holder
+    # --- containers that end with this process
 
     def start_tied(self, spec: Spec) -> Any:  # noqa: ANN401 - the SDK's socket
         from docker.errors import APIError
 
         with translate_errors(spec.name):
             try:
-                # Nobody has to wait for it, least of all an engine that was killed and ends what is left before it begins.
-                made_of = self._made_of(spec, auto_remove=True) | {"stop_signal": "SIGKILL"}
-                made = self._api.create_container(**made_of, stdin_open=True)
+                # SIGKILL: an engine that restarts after a crash does not wait for this container.
+                options = self._create_options(spec, auto_remove=True)
+                options["stop_signal"] = "SIGKILL"
+                created = self._api.create_container(**options, stdin_open=True)
             except APIError as error:
                 if error.status_code == 409:
                     return None
                 raise
-            # The container reads its standard input; when this process ends, however it ends, the engine closes that.
-            socket = self._api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
-            self._api.start(made["Id"])
-            return made["Id"], socket
+            # The container reads its standard input; the engine closes that with this process.
+            socket = self._api.attach_socket(created["Id"], params={"stdin": 1, "stream": 1})
+            self._api.start(created["Id"])
+            return created["Id"], socket
 
-    def end_tied(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
+    def end_tied(self, handle: Any) -> None:  # noqa: ANN401 - what `start_tied` returned
         from docker.errors import NotFound
 
-        container, socket = held
-        # The SDK hangs the response on its socket; closing that first leaves nothing for Python 3.13 to complain of later.
+        container, socket = handle
+        # The SDK keeps the response in its socket; Python 3.13 warns if the socket is closed first.
         getattr(socket, "_response", socket).close()
         socket.close()
         self.remove(container)
         with translate_errors(container):
             try:
-                # The engine removes it by itself as well: whichever does, its name is free when this returns.
+                # The engine removes it as well: its name is free after either removal.
                 self._api.wait(container, timeout=_TIMEOUT, condition="removed")
             except NotFound:
                 return
 
 
-def _where() -> dict[str, Any]:
-    """How to reach the engine: DOCKER_HOST and its companions, else the current Docker context, else the default socket."""
+def _engine_address() -> dict[str, Any]:
+    """Return the SDK's options for the engine's address.
+
+    They come from DOCKER_HOST and its companions, else from the current Docker context. No options
+    mean the default socket.
+    """
     import os
 
     from docker.context import ContextAPI
@@ -398,6 +397,7 @@ def _where() -> dict[str, Any]:
 
 
 def _container(found: Mapping[str, Any]) -> Container:
+    """Return a container from the engine's description of it."""
     state = found["State"]
     return Container(
         id=found["Id"],

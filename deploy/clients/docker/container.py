@@ -1,7 +1,7 @@
-"""A container that is started to be tried out and removed again, through testcontainers.
+"""A throwaway container, started for a test and removed afterwards, through testcontainers.
 
-Its reaper is switched off, because its image cannot be pulled everywhere; what a killed process leaves behind is found by
-label and removed by the next trial.
+The reaper of testcontainers is off, because not every machine can pull its image. The next start
+finds by label what a killed process has left, and removes it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,30 @@ StartContainer = Callable[[str, int], "AbstractContextManager[ThrowawayContainer
 
 @dataclass(frozen=True)
 class ThrowawayContainer:
-    """A running trial: where it answers, whether its process still lives, and the end of its log."""
+    """A running container.
+
+    Attributes:
+        url: The address at which it answers.
+        is_running: Returns whether its process is running.
+        read_log: Returns the end of its log.
+    """
 
     url: str
-    alive: Callable[[], bool]
-    log: Callable[[], str]
+    is_running: Callable[[], bool]
+    read_log: Callable[[], str]
 
 
 @contextmanager
 def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
-    """Runs an image as it will run when released: read-only, without capabilities, reachable on the loopback address.
+    """Run an image as in a release: read-only, without capabilities, on the loopback address.
 
     Args:
-        image: an image id that the engine holds.
-        port: where its process listens.
+        image: The id of an image of the engine.
+        port: The port on which its process listens.
 
     Raises:
-        EngineFailed, DiskFull: it cannot be started.
-        EngineUnavailable: the engine ended meanwhile.
+        EngineFailed, DiskFull: The container cannot be started.
+        EngineUnavailable: The engine ended meanwhile.
     """
     import docker.errors
     from testcontainers.core.config import testcontainers_config
@@ -54,16 +60,16 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
         "labels": labels,
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
-    # Its own methods publish on every address of the machine.
+    # The methods of testcontainers publish a port on every address of the machine.
     container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
     try:
-        _sweep(container.get_docker_client().client)
+        _remove_leftovers(container.get_docker_client().client)
         with container as running:
             wrapped = running.get_wrapped_container()
             yield ThrowawayContainer(
-                url=f"http://127.0.0.1:{_published(wrapped, port)}",
-                alive=lambda: _alive(wrapped),
-                log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
+                url=f"http://127.0.0.1:{_published_port(wrapped, port)}",
+                is_running=lambda: _is_running(wrapped),
+                read_log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
             )
     except docker.errors.APIError as error:
         raise engine_error(
@@ -73,23 +79,23 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
         raise engine_ended_error(image) from error
 
 
-def _published(container: object, port: int) -> int:
-    """The port here that leads to one in the container; 0, which leads nowhere, if it has ended already."""
+def _published_port(container: object, port: int) -> int:
+    """Return the port of this machine that leads to one of the container; 0 if it has ended."""
     container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
     found = container.attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")  # type: ignore[attr-defined]
     return int(found[0]["HostPort"]) if found else 0
 
 
-def _alive(container: object) -> bool:
+def _is_running(container: object) -> bool:
     container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
     return bool(container.status == "running")  # type: ignore[attr-defined]
 
 
-def _sweep(client: object) -> None:
-    """Removes trials whose owners have ended; others are left to those who see the processes of their machine."""
+def _remove_leftovers(client: object) -> None:
+    """Remove containers whose processes have ended; those of other machines stay."""
     import docker.errors
 
-    # Trials of others may end while they are being listed.
+    # Containers of other processes can end while the engine lists them.
     for container in client.containers.list(  # type: ignore[attr-defined]
         all=True, filters={"label": LABEL}, ignore_removed=True
     ):

@@ -1,4 +1,4 @@
-"""What can go wrong with a Docker engine, in this project's terms."""
+"""The failures of a Docker engine, as errors of this project."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from deploy.clients.causes import causes
 from deploy.errors import (
     BlobCorrupt,
     BuildFailed,
@@ -25,8 +26,8 @@ from deploy.errors import (
 _TAIL = 15
 _FULL = "no space left on device"
 _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
-# What engines say of a pull; they pass on as text what the registry, or the way to it, refused.
-_PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
+# Texts of failed pulls: an engine passes on failures of the registry and the network as text.
+_PULL_FAILURES: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     (
         RegistryDenied,
         (
@@ -43,8 +44,8 @@ _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
     (
         BlobCorrupt,
         ("verification failed", "unexpected commit digest", "failed size validation"),
-        "the registry gave the engine other bytes than it was asked for",
-        "the registry's storage is damaged or it lies; push the release again, or use another registry",
+        "the registry gave the engine other bytes than it requested",
+        "the registry's storage is damaged; push the release again, or use another registry",
     ),
     (
         RegistryUnreachable,
@@ -59,13 +60,16 @@ _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
             "tls:",
         ),
         "the engine cannot reach the registry",
-        "check the address and the network; for a certificate of your own, see the engine's /etc/docker/certs.d",
+        (
+            "check the address and the network; for a certificate of your own, "
+            "see the engine's /etc/docker/certs.d"
+        ),
     ),
     (
         RegistryRefused,
         ("toomanyrequests", "unexpected http status", "unexpected status"),
         "the registry refused the engine",
-        "run again later; see the registry's log if it stays so",
+        "run again later; if it fails again, see the registry's log",
     ),
     (
         RegistryNotFound,
@@ -77,27 +81,34 @@ _PULLS: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
 
 
 def build_error(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
-    """The error of a build, with the end of what the builder said."""
+    """Return the error of a failed build, with the end of the builder's output."""
     tail = "\n".join(f"  {line}" for line in list(lines)[-_TAIL:])
     if _FULL in tail.lower():
         return _disk_full(tail, dockerfile)
     return BuildFailed(
         "the app image did not build",
         on=dockerfile,
-        next="mend what the last lines show, then run again",
+        next="fix what the last lines show, then run again",
         detail=tail,
     )
 
 
 def pull_error(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
-    """The error of a pull, from what the engine says of it, without the credentials that a registry may have repeated."""
+    """Return the error of a failed pull, without credentials that a registry may have repeated.
+
+    Args:
+        message: The engine's message.
+        reference: The image.
+        login: The user and password that the engine sent to the registry.
+    """
     for secret in (base64.b64encode(":".join(login).encode()).decode(), login[1]) if login else ():
         message = message.replace(secret, "…") if secret else message
     repository = reference.partition("@")[0]
-    # A repository may be called by one of the words.
-    said = message.replace(repository, "").replace(f"/{repository.partition('/')[2]}/", "").lower()
-    for kind, words, what, advice in _PULLS if _FULL not in said else ():
-        if any(word in said for word in words):
+    # A repository can have one of these texts as its name.
+    path = f"/{repository.partition('/')[2]}/"
+    text = message.replace(repository, "").replace(path, "").lower()
+    for kind, phrases, what, advice in _PULL_FAILURES if _FULL not in text else ():
+        if any(phrase in text for phrase in phrases):
             return kind(what, on=reference, next=advice, detail=f"  {message}")
     return engine_error(message, reference)
 
@@ -112,10 +123,10 @@ def _disk_full(detail: str, on: str) -> DiskFull:
 
 
 def engine_error(
-    message: str, on: str, what: str = "the container engine refused what it was asked"
+    message: str, on: str, what: str = "the container engine refused the request"
 ) -> ReleaseError:
-    """The error of any other request, from what the engine says of it."""
-    # The engine has no code for these two, only its message.
+    """Return the error of any other failed request, from the engine's message."""
+    # The engine has no code for these two failures.
     if _FULL in message:
         return _disk_full(f"  {message}", on)
     if "port is already allocated" in message or "address already in use" in message:
@@ -135,38 +146,28 @@ def engine_error(
 
 @contextmanager
 def translate_connection_errors(on: str) -> Iterator[None]:
-    """Tells an engine that is not there from one that this user may not use."""
+    """Translate a failed connection: no engine answers, or this user may not use it."""
     import docker.errors
     import requests
 
     try:
         yield
     except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
-        causes = list(_chain(error))
-        if any(isinstance(cause, PermissionError) for cause in causes):
+        if any(isinstance(cause, PermissionError) for cause in causes(error)):
             raise EngineDenied(
                 "the container engine is running, but this user may not use it",
                 on="the engine's socket",
-                next="join its group (`sudo usermod -aG docker $USER`, then log in again), or run as root",
+                next="join its group (`sudo usermod -aG docker $USER`, then log in again), "
+                "or run as root",
             ) from error
         raise EngineUnavailable(
             "no container engine answers", on=on, next="start Docker, or run `invoke up`"
         ) from error
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and all that it wraps, also where a library passes errors as arguments."""
-    while error is not None:
-        yield error
-        for argument in error.args:
-            if isinstance(argument, BaseException):
-                yield from _chain(argument)
-        error = error.__cause__ or error.__context__
-
-
 @contextmanager
 def translate_errors(on: str) -> Iterator[None]:
-    """Turns the SDK's errors into this project's; a container's id is told as `docker ps` shows it."""
+    """Translate the SDK's errors; a container's id is shortened as in `docker ps`."""
     import docker.errors
 
     on = _CONTAINER.sub(r"\1", on)
@@ -179,7 +180,7 @@ def translate_errors(on: str) -> Iterator[None]:
 
 
 def connection_errors() -> tuple[type[Exception], ...]:
-    """What the SDK, and the libraries below it, raise when the engine ends in the middle of an answer."""
+    """Return the types that the SDK and its libraries raise when the engine ends in a response."""
     import http.client
 
     import docker.errors
@@ -196,7 +197,7 @@ def connection_errors() -> tuple[type[Exception], ...]:
 
 
 def engine_ended_error(on: str) -> EngineUnavailable:
-    """The error of an engine that was there and is not any more."""
+    """Return the error of an engine that answered before and no longer does."""
     return EngineUnavailable(
         "the container engine stopped answering",
         on=on,

@@ -1,4 +1,4 @@
-"""What a release needs of a container engine, as a protocol over small values; `docker.py` beside it is the real one."""
+"""A container engine, as a protocol over small values; `client.py` implements it with Docker."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from deploy.records import Image
 
 @dataclass(frozen=True)
 class Spec:
-    """A container to be made.
+    """The specification of a container.
 
-    Args:
-        name: unique on the engine.
-        image: a reference or an image id.
-        labels: how it will be found again.
-        command: instead of the image's own.
-        environment: additional variables.
-        network, ip: the network to join, and the fixed address there; empty for no network.
-        ports: container port to (host address, host port).
-        volumes: volume name to (path, read-only).
-        writable: paths that get a small file system in memory.
-        user: instead of the image's own.
-        restart: whether the engine starts it again when it ends, or when the engine itself starts, also after a crash of its own.
-        grace: seconds between the signal to stop and the kill.
+    Attributes:
+        name: Its name, unique on the engine.
+        image: A reference or an image id.
+        labels: The labels by which it is found.
+        command: Replaces the image's own command.
+        environment: Additional variables.
+        network: The network that it joins; empty for none.
+        ip: Its fixed address in that network.
+        ports: Pairs of host address and host port, by container port.
+        volumes: Pairs of path and read-only, by volume name.
+        writable: Paths of small file systems in memory.
+        user: Replaces the image's own user.
+        restart: Whether the engine restarts it when it ends, and when the engine itself starts.
+        grace: The seconds between the signal to stop and the kill.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Container:
-    """A container as it is now. `exit_code` and `restarts` count from its first start."""
+    """The present state of a container; `exit_code` and `restarts` count from its first start."""
 
     id: str
     name: str
@@ -57,36 +58,36 @@ class Container:
 
     @property
     def running(self) -> bool:
-        """Whether its process is alive."""
+        """Whether its process is running."""
         return self.status == "running"
 
 
 class Engine(Protocol):
-    """What a release needs of a container engine. A thing that is not there gives None; the rest are errors."""
+    """A container engine. A missing object gives None; other failures are errors."""
 
     @property
     def version(self) -> str:
-        """The engine's version."""
+        """The version of the engine."""
 
     @property
-    def local(self) -> bool:
-        """Whether the engine shares this machine's network, so that a loopback port here is one there."""
+    def is_local(self) -> bool:
+        """Whether the engine shares this machine's network, and so its loopback ports."""
 
     @property
     def architecture(self) -> str:
-        """The processor architecture in the terms of OCI."""
+        """The processor architecture, in OCI's terms."""
 
     def image_id(self, image: str) -> str | None:
-        """The id of an image, or None if the engine does not hold it; `held` tells that of a joined one."""
+        """Return the id of an image, or None if the engine does not have it."""
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
-        """Makes an image of one layer from a file system in a tar."""
+        """Create an image of one layer from a file system in a tar."""
 
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
-        """The layers of an image by diff id, lowest first."""
+        """Return the diff ids of an image's layers, the lowest first; None if there is no image."""
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
-        """The layers of every image that the engine holds."""
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
+        """Return the diff ids of the layers of every image."""
 
     def build(
         self,
@@ -95,79 +96,86 @@ class Engine(Protocol):
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> str:
-        """Builds a context (a tar) with the classic builder; returns the image's id."""
+        """Build a context (a tar) with the classic builder; return the image's id."""
 
     def save(self, image: str) -> Iterator[bytes]:
-        """An image as the tar of `docker save`."""
+        """Yield the bytes of an image as the tar of `docker save`."""
 
     def load(self, archive: Iterable[bytes]) -> None:
-        """Takes images from such a tar, or one in the OCI layout; layers that the engine holds already may be left out of it."""
+        """Load images from a tar of `docker save` or of the OCI layout.
+
+        The tar may lack layers that the engine already has.
+        """
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, said: Callable[[str], None]
+        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
     ) -> None:
-        """Takes an image from its registry."""
+        """Pull an image from its registry, with a user and password if there is a login."""
 
     def tag(self, image: str, name: str) -> None:
-        """Gives an image another name."""
+        """Give an image an additional name."""
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]:
-        """The containers, running or not, that carry all these labels."""
+        """Return the containers that have all these labels, running or not."""
 
     def create(self, spec: Spec) -> Container:
-        """Makes a container without starting it."""
+        """Create a container without starting it."""
 
     def start(self, container: str) -> None:
-        """Starts a container."""
+        """Start a container."""
 
     def stop(self, container: str, grace: int) -> None:
-        """Asks a container to stop and kills it after `grace` seconds; one that is stopped or gone is no error."""
+        """Stop a container, and kill it after `grace` seconds; a missing one is no error."""
 
     def remove(self, container: str) -> None:
-        """Removes a container, killing it if it runs; one that is gone is no error."""
+        """Remove a container, and kill it if it runs; a missing one is no error."""
 
-    def keep_running(self, container: str) -> None:
-        """Has the engine start the container again whenever it ends, and whenever the engine itself starts."""
+    def enable_restart(self, container: str) -> None:
+        """Let the engine restart a container when it ends, and when the engine itself starts."""
 
-    def keep_stopped(self, container: str) -> None:
-        """Has the engine not start the container again by itself."""
+    def disable_restart(self, container: str) -> None:
+        """Let the engine not restart a container."""
 
     def logs(self, container: str, lines: int) -> str:
-        """The last lines that a container wrote."""
+        """Return the last lines that a container wrote."""
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
-        """Runs a command in a running container; its exit code and output."""
+        """Run a command in a running container; return its exit code and output."""
 
     def signal(self, container: str, name: str) -> None:
-        """Sends a signal to a container's first process; whether the engine starts that again stays as it was."""
+        """Send a signal to a container's first process; the restart policy stays as it is."""
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
-        """Writes a file into a volume of a container, running or not."""
+        """Write a file into a volume of a container, running or not."""
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
-        """The plain files of a folder of a container by name, or None if there is no such folder."""
+        """Return the regular files of a container's folder by name; None without such a folder."""
 
-    def network(self, name: str, labels: Mapping[str, str]) -> str:
-        """Makes sure of a network in which containers may have fixed addresses; returns its subnet."""
+    def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
+        """Create a network with fixed addresses unless it exists; return its subnet."""
 
-    def volume(self, name: str, labels: Mapping[str, str]) -> None:
-        """Makes sure of a volume."""
+    def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """Create a volume unless it exists."""
 
     def remove_labelled(self, labels: Mapping[str, str]) -> list[str]:
-        """Removes containers, networks and volumes that carry all these labels; returns their names."""
+        """Remove containers, networks and volumes with all these labels; return their names."""
 
-    def start_tied(self, spec: Spec) -> Any:  # noqa: ANN401 - whatever must stay referenced for the hold to last
-        """Starts a container that ends when this process does; None if its name is taken."""
+    def start_tied(self, spec: Spec) -> Any:  # noqa: ANN401 - the engine's own handle
+        """Start a container that ends with this process; return None if its name is taken.
 
-    def end_tied(self, held: Any) -> None:  # noqa: ANN401 - what `hold` gave
-        """Lets such a container end now."""
+        The container runs as long as the returned handle is referenced.
+        """
+
+    def end_tied(self, handle: Any) -> None:  # noqa: ANN401 - as above
+        """End a container that `start_tied` has started."""
 
 
 def find_image_id(engine: Engine, image: Image) -> str | None:
-    """The id by which an engine holds an image, or None if it does not.
+    """Return the id of a joined image on an engine, or None if the engine does not have it.
 
-    It is the digest of the image's config, or that of its manifest on an engine that keeps images as OCI content.
+    The id is the digest of the image's config. An engine that stores OCI content has the digest of
+    the image manifest instead.
     """
     return next((found for found in (image.config, image.digest) if engine.image_id(found)), None)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deploy.clients.causes import causes
 from deploy.clients.kubernetes.transport import ApiResponse, one_line
 from deploy.errors import (
     ClusterError,
@@ -137,7 +138,7 @@ def not_an_api_server_error(cluster: str) -> ClusterRefused:
 
 def no_response_error(error: BaseException, cluster: str) -> tuple[ClusterError, bool]:
     """The error of a call without an answer, and whether asking again may help."""
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for one in chain:
         if isinstance(one, ssl.SSLCertVerificationError):
             what = f"the API server's certificate is not trusted ({one.verify_message})"
@@ -164,18 +165,6 @@ def _insecure(reason: str, cluster: str) -> ClusterError:
     return ClusterUnreachable(
         f"no secure connection could be made to the API server ({reason})", on=cluster, next=cure
     )
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it came from, the outermost first."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        one = waiting.pop(0)
-        if isinstance(one, BaseException) and one not in seen:
-            seen.append(one)
-            yield one
-            waiting += [*one.args, one.__cause__, one.__context__]
 
 
 def _why(chain: Sequence[BaseException]) -> str:

@@ -40,7 +40,7 @@ class RetryPolicy:
 
     def pause(self, attempt: int, retry_after: str) -> float:
         """Seconds before another try: up to half a minute where the server asks for it, else longer each time."""
-        return backoff.delay(attempt, retry_after, asked=30.0, chosen=5.0)
+        return backoff.delay(attempt, retry_after, retry_after_limit=30.0, backoff_limit=5.0)
 
 
 class RetryingClient:

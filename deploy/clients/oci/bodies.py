@@ -1,4 +1,4 @@
-"""The bodies of requests and answers that are too large to be held in memory."""
+"""The bodies of requests and responses that are too large for memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ Advance = Callable[[int], None]
 
 
 class FileChunk(io.RawIOBase):
-    """A stretch of a file as a request body of known length that reports what was sent."""
+    """A part of a file as a request body of known length.
+
+    Args:
+        file: The file.
+        start: The offset of its first byte.
+        length: The number of its bytes.
+        advance: Receives the number of bytes that were sent, and a negative number on a rewind.
+    """
 
     def __init__(self, file: BinaryIO, start: int, length: int, advance: Advance) -> None:
         self._file = file
@@ -25,11 +32,12 @@ class FileChunk(io.RawIOBase):
         return self._length
 
     def tell(self) -> int:
-        # Without a position requests takes the length for unknown, and sends chunks that not every registry takes.
+        # Without a position requests cannot compute the length and sends HTTP chunks, which some
+        # registries refuse.
         return self.sent
 
     def rewind(self) -> None:
-        """Starts again, and takes back what was reported."""
+        """Return to the start, and report the bytes as not sent."""
         self._advance(-self.sent)
         self.sent = 0
         self._file.seek(self._start)
@@ -43,22 +51,26 @@ class FileChunk(io.RawIOBase):
 
 
 class ResponseStream(io.RawIOBase):
-    """An answer's bytes as they arrive.
+    """A response's bytes as they arrive.
 
     Args:
-        raw: urllib3's response.
-        reaching: a context that turns what can break on the way into errors of this project.
+        raw: The response of urllib3.
+        translate_errors: Returns a context that translates failures into errors of this project.
     """
 
-    def __init__(self, raw: Any, reaching: Callable[[], AbstractContextManager[None]]) -> None:  # noqa: ANN401 - urllib3 is imported lazily
+    def __init__(
+        self,
+        raw: Any,  # noqa: ANN401 - urllib3 is imported lazily
+        translate_errors: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self._raw = raw
-        self._reaching = reaching
+        self._translate_errors = translate_errors
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        with self._reaching():
+        with self._translate_errors():
             return bytes(self._raw.read(None if size < 0 else size))
 
     def close(self) -> None:

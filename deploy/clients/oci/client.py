@@ -1,4 +1,4 @@
-"""An OCI registry over its HTTP API: small questions, and blobs that are streamed and resumed.
+"""An OCI registry over its HTTP API; uploads and downloads resume after broken connections.
 
 Source: OCI distribution specification 1.1, "Endpoints", "Mounting a blob from another repository".
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.download import Download
@@ -27,73 +27,45 @@ if TYPE_CHECKING:
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPT = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
-_PART = 64 << 20
+_CHUNK = 64 << 20
 _MAX_MANIFEST = 4 << 20
 _CREATED = 201
 _ACCEPTED = 202
-
-
-class Registry(Protocol):
-    """What a release needs of a registry. A thing that is not there gives None or False; not being able to ask is an error."""
-
-    host: str
-
-    def has(self, repository: str, digest: str) -> bool:
-        """Whether the repository holds that blob."""
-
-    def mount(self, repository: str, digest: str, source: str) -> bool:
-        """Takes a blob over from another repository of this registry; False if that cannot be done."""
-
-    def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
-    ) -> None:
-        """Sends a blob, going on where a broken connection left off if the registry can."""
-
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
-        """A blob's bytes as they arrive, going on where a broken connection left off; closed by the caller, and not checked here."""
-
-    def manifest(self, repository: str, reference: str) -> bytes | None:
-        """A manifest by tag or digest, checked if by digest."""
-
-    def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
-        """Stores a manifest under a tag or its digest; the registry refuses it while a blob of it is missing."""
 
 
 class HttpRegistry:
     """A registry at a host.
 
     Args:
-        host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
-        login: gives credentials, or None for anonymous access; asked when the registry wants some.
-        part: blobs above that many bytes are sent in parts of that size.
-        patience: how long it is waited for.
+        host: A name or address, with its port if that is not the scheme's own. Loopback hosts use
+            plain HTTP.
+        find_login: Returns credentials, or None for anonymous access. It is called when the
+            registry requires a login.
+        chunk_size: The size in bytes of the chunks of a larger blob.
+        retry_policy: The timeouts and pauses.
     """
 
     def __init__(
         self,
         host: str,
-        login: Callable[[], Login | None] = lambda: None,
+        find_login: Callable[[], Login | None] = lambda: None,
         *,
-        part: int = _PART,
-        patience: RetryPolicy | None = None,
+        chunk_size: int = _CHUNK,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self.host = host
-        self._part = part
-        self._http = RegistryHttp(host, login, patience or RetryPolicy())
+        self._chunk_size = chunk_size
+        self._http = RegistryHttp(host, find_login, retry_policy or RetryPolicy())
 
-    def has(self, repository: str, digest: str) -> bool:
-        return (
-            self._http.send(
-                "HEAD", f"/v2/{repository}/blobs/{digest}", repository, expect=(OK, 404)
-            ).status_code
-            == OK
-        )
+    def has_blob(self, repository: str, digest: str) -> bool:
+        path = f"/v2/{repository}/blobs/{digest}"
+        return self._http.send("HEAD", path, repository, expect=(OK, 404)).status_code == OK
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
         path = f"/v2/{repository}/blobs/uploads/"
         params = {"mount": digest, "from": source}
         try:
-            answer = self._http.send(
+            response = self._http.send(
                 "POST",
                 path,
                 repository,
@@ -102,38 +74,44 @@ class HttpRegistry:
                 expect=(_CREATED, _ACCEPTED, 404, 405),
             )
         except RegistryDenied:
-            # Who may not read there may still push here; if not, the upload says so.
+            # This account may not read there, but it may still push here.
             return False
-        if answer.status_code == _ACCEPTED:
-            # The registry has begun an upload instead. Not everybody may cancel one, and it expires by itself.
+        if response.status_code == _ACCEPTED:
+            # The registry has started an upload instead. One that cannot be cancelled expires.
             with suppress(RegistryError):
                 self._http.send_once(
-                    "DELETE", self._http.location(answer), repository, expect=(OK, _ACCEPTED, 204)
+                    "DELETE",
+                    self._http.upload_url(response),
+                    repository,
+                    expect=(OK, _ACCEPTED, 204),
                 )
-        return answer.status_code == _CREATED
+        return response.status_code == _CREATED
 
     def upload(
-        self, repository: str, digest: str, size: int, opened: OpenBlob, advance: Advance
+        self, repository: str, digest: str, size: int, open_blob: OpenBlob, advance: Advance
     ) -> None:
-        stored = Upload(
-            self._http, BlobSource(repository, digest, size, opened), self._part, advance
-        ).send()
-        self._same(stored, digest, f"/v2/{repository}/blobs/{digest}")
+        source = BlobSource(repository, digest, size, open_blob)
+        stored = Upload(self._http, source, self._chunk_size, advance).send()
+        self._check_stored(stored, digest, f"/v2/{repository}/blobs/{digest}")
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         path = f"/v2/{repository}/blobs/{digest}"
-        answer = self._http.send("GET", path, repository, stream=True)
-        return cast("IO[bytes]", Download(self._http, path, repository, self._http.stream(answer)))
+        response = self._http.send("GET", path, repository, stream=True)
+        return cast(
+            "IO[bytes]", Download(self._http, path, repository, self._http.stream_body(response))
+        )
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         path = f"/v2/{repository}/manifests/{reference}"
 
         def read() -> bytes | None:
             with self._http.send_once(
                 "GET", path, repository, headers={"Accept": _ACCEPT}, stream=True, expect=(OK, 404)
-            ) as answer:
+            ) as response:
                 return (
-                    self._http.read(answer, _MAX_MANIFEST + 1) if answer.status_code == OK else None
+                    self._http.read_body(response, _MAX_MANIFEST + 1)
+                    if response.status_code == OK
+                    else None
                 )
 
         data = self._http.retry(read)
@@ -147,16 +125,17 @@ class HttpRegistry:
             )
         if reference.startswith("sha256:") and _digest(data) != reference:
             raise BlobCorrupt(
-                "the registry answered with another manifest than was asked for",
+                "the registry answered with another manifest than the requested one",
                 on=f"{self.host}{path}",
-                next="the registry's storage is damaged or it lies; push the release again, or use another registry",
+                next="the registry's storage is damaged; push the release again, "
+                "or use another registry",
                 detail=f"  expected {reference}\n  actual   {_digest(data)}",
             )
         return data
 
     def put_manifest(self, repository: str, reference: str, data: bytes) -> None:
         path = f"/v2/{repository}/manifests/{reference}"
-        answer = self._http.send(
+        response = self._http.send(
             "PUT",
             path,
             repository,
@@ -164,39 +143,39 @@ class HttpRegistry:
             headers={"Content-Type": MANIFEST},
             expect=(OK, _CREATED, _ACCEPTED),
         )
-        self._same(_stored(answer, _digest(data)), _digest(data), path)
+        self._check_stored(_stored_digest(response, _digest(data)), _digest(data), path)
 
     def ping(self) -> None:
-        """Asks whether a registry answers at all.
+        """Check that a registry answers.
 
         Raises:
-            RegistryUnreachable: nothing there speaks the registry's API.
+            RegistryUnreachable: No registry answers at the host.
         """
-        answer = self._http.send_once("GET", "/v2/", expect=(OK, 401, 403))
+        response = self._http.send_once("GET", "/v2/", expect=(OK, 401, 403))
         if (
-            "docker-distribution-api-version" not in answer.headers
-            and answer.status_code == OK
-            and answer.content.strip() not in (b"", b"{}")
+            "docker-distribution-api-version" not in response.headers
+            and response.status_code == OK
+            and response.content.strip() not in (b"", b"{}")
         ):
             raise RegistryUnreachable(
-                "something else answers where the registry should be",
+                "another server answers in place of the registry",
                 on=self.host,
                 next="choose another port or host",
             )
 
-    def _same(self, stored: str, digest: str, path: str) -> None:
+    def _check_stored(self, stored: str, digest: str, path: str) -> None:
         if stored != digest:
             raise BlobCorrupt(
-                "the registry says it stored other bytes than were sent",
+                "the registry stored other bytes than were sent",
                 on=f"{self.host}{path}",
-                next="run again; if it stays so, the registry or a proxy before it changes content",
+                next="run again; if it fails again, the registry or its proxy changes content",
                 detail=f"  sent   {digest}\n  stored {stored}",
             )
 
 
-def _stored(answer: requests.Response, digest: str) -> str:
-    """What the registry says it stored; not every one does."""
-    return str(answer.headers.get("Docker-Content-Digest", digest))
+def _stored_digest(response: requests.Response, digest: str) -> str:
+    """Return the digest that the registry reports, or the expected one if it reports none."""
+    return str(response.headers.get("Docker-Content-Digest", digest))
 
 
 def _digest(data: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Receiving one blob: as it arrives, going on where a broken connection left off.
+"""The download of one blob, which resumes after a broken connection.
 
 Source: OCI distribution specification 1.1, "Pulling blobs"; RFC 9110, section 14.
 """
@@ -16,23 +16,25 @@ _BLOCK = 1 << 20
 
 
 class Download(io.RawIOBase):
-    """A blob's bytes as they arrive; they are not checked here.
+    """A blob's bytes as they arrive, without a check of their digest.
 
     Args:
-        http: the registry.
-        path: where the blob is.
-        repository: the one that it is in.
-        arriving: its bytes from the start.
+        http: The registry.
+        path: The path of the blob.
+        repository: The repository of the blob.
+        body: The blob's bytes from the start.
     """
 
     def __init__(
-        self, http: RegistryHttp, path: str, repository: str, arriving: ResponseStream
+        self, http: RegistryHttp, path: str, repository: str, body: ResponseStream
     ) -> None:
         self._http = http
         self._path = path
         self._repository = repository
-        self._arriving = arriving
-        self._offset = self._again = self._failures = 0
+        self._body = body
+        self._offset = 0
+        self._to_skip = 0
+        self._failures = 0
 
     def readable(self) -> bool:
         return True
@@ -40,10 +42,10 @@ class Download(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         while True:
             try:
-                self._drop()
-                data = self._arriving.read(size)
+                self._skip()
+                data = self._body.read(size)
             except RegistryUnreachable as error:
-                self._go_on_after(error)
+                self._resume_after(error)
             else:
                 break
         if data:
@@ -52,25 +54,25 @@ class Download(io.RawIOBase):
         return data
 
     def close(self) -> None:
-        self._arriving.close()
+        self._body.close()
         super().close()
 
-    def _drop(self) -> None:
-        """Passes over what had arrived before."""
-        while self._again and (data := self._arriving.read(min(self._again, _BLOCK))):
-            self._again -= len(data)
+    def _skip(self) -> None:
+        """Skip the bytes that had arrived before."""
+        while self._to_skip and (data := self._body.read(min(self._to_skip, _BLOCK))):
+            self._to_skip -= len(data)
 
-    def _go_on_after(self, error: RegistryUnreachable) -> None:
-        """Asks again; only what never arrived before is progress, and forgives the failures."""
+    def _resume_after(self, error: RegistryUnreachable) -> None:
+        """Request the rest of the blob; new bytes reset the count of failures."""
         self._failures += 1
         if self._failures >= ATTEMPTS or not error.transient:
             raise error
         self._http.pause(self._failures, error)
-        self._arriving.close()
+        self._body.close()
         headers = {"Range": f"bytes={self._offset}-"}
-        answer = self._http.send(
+        response = self._http.send(
             "GET", self._path, self._repository, headers=headers, stream=True, expect=(OK, _PARTIAL)
         )
-        self._arriving = self._http.stream(answer)
-        # A registry that gives no parts begins anew.
-        self._again = self._offset if answer.status_code == OK else 0
+        self._body = self._http.stream_body(response)
+        # A registry without range requests sends the blob from its start.
+        self._to_skip = self._offset if response.status_code == OK else 0

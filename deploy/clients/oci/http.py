@@ -1,7 +1,7 @@
-"""Talking to one registry: logging in, waiting out what passes, and telling what does not.
+"""HTTP requests to one registry, with its login and with retries.
 
-Errors carry the host and the path, never a query or a header: those may hold tokens. Source: OCI distribution
-specification 1.1, and the distribution project's "Token Authentication Specification".
+Source: OCI distribution specification 1.1, and the distribution project's "Token Authentication
+Specification".
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
-from deploy.clients import backoff, http_adapter
+from deploy.clients import backoff
+from deploy.clients.http import make_adapter, read_body
 from deploy.clients.oci.bodies import FileChunk, ResponseStream
-from deploy.clients.oci.responses import error_text, is_full, load_body, parse_token, read_body
-from deploy.errors import (
-    RegistryDenied,
-    RegistryError,
-    RegistryNotFound,
-    RegistryRefused,
-    RegistryUnreachable,
-)
+from deploy.clients.oci.errors import display_url, refusal_error, translate_errors
+from deploy.clients.oci.responses import error_text, load_body, parse_token
+from deploy.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
     import requests
@@ -33,15 +28,13 @@ if TYPE_CHECKING:
 ATTEMPTS = 6
 OK = 200
 _BLOCK = 1 << 20
-# After 416 an upload goes on from where the registry says it is.
-_TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Login:
-    """A user and a password; it does not show itself."""
+    """A user and a password; its text has neither."""
 
     user: str
     password: str
@@ -52,35 +45,45 @@ class Login:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a registry is waited for, in seconds: for a connection, for its next bytes, and between two attempts."""
+    """The timeouts of a registry in seconds, and the pauses between attempts.
+
+    Attributes:
+        connect: The timeout of a connection.
+        read: The timeout of the next bytes.
+        wait: Waits for a number of seconds.
+    """
 
     connect: float = 10.0
     read: float = 120.0
     wait: Callable[[float], None] = time.sleep
 
     def pause(self, attempt: int, retry_after: str) -> None:
-        """Waits before another try: up to a minute where the registry asks for it, else longer each time."""
-        self.wait(backoff.delay(attempt, retry_after, asked=60.0, chosen=8.0))
+        """Wait before another attempt, at most a minute if the registry sets the time."""
+        self.wait(backoff.delay(attempt, retry_after, retry_after_limit=60.0, backoff_limit=8.0))
 
 
 class RegistryHttp:
-    """Requests to one host, with its login and its patience.
+    """HTTP requests to one registry.
 
     Args:
-        host: name or address, with its port if it is not the scheme's own; loopback hosts are asked over plain HTTP.
-        login: gives credentials, or None for anonymous access; asked when the registry wants some.
-        patience: how long it is waited for.
+        host: A name or address, with its port if that is not the scheme's own. Loopback hosts use
+            plain HTTP.
+        find_login: Returns credentials, or None for anonymous access. It is called when the
+            registry requires a login.
+        retry_policy: The timeouts and pauses.
     """
 
-    def __init__(self, host: str, login: Callable[[], Login | None], patience: RetryPolicy) -> None:
+    def __init__(
+        self, host: str, find_login: Callable[[], Login | None], retry_policy: RetryPolicy
+    ) -> None:
         self.host = host
-        self.patience = patience
-        self._ask_login = login
+        self.retry_policy = retry_policy
+        self._find_login = find_login
         self._login: Login | None = None
         self._loopback = bool(re.match(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$", host))
         self._base = f"{'http' if self._loopback else 'https'}://{host}"
         self._authorization: dict[str, str] = {}
-        self._open: requests.Session | None = None
+        self._opened_session: requests.Session | None = None
 
     def send(
         self,
@@ -89,22 +92,24 @@ class RegistryHttp:
         repository: str = "",
         **options: Any,  # noqa: ANN401 - requests' own options
     ) -> requests.Response:
+        """Send a request as `send_once` does, and repeat it after transient failures."""
         return self.retry(lambda: self.send_once(method, url, repository, **options))
 
-    def retry(self, ask: Callable[[], Result]) -> Result:
-        for attempt in range(1, ATTEMPTS + 1):
+    def retry(self, attempt: Callable[[], Result]) -> Result:
+        """Return what an attempt returns; repeat it after transient failures."""
+        for number in range(1, ATTEMPTS + 1):
             try:
-                return ask()
+                return attempt()
             except (RegistryUnreachable, RegistryRefused) as error:
-                if attempt == ATTEMPTS or not error.transient:
+                if number == ATTEMPTS or not error.transient:
                     raise
-                self.pause(attempt, error)
+                self.pause(number, error)
         raise AssertionError("unreachable")
 
     def pause(self, attempt: int, error: RegistryError) -> None:
-        """Waits before another try, and says why."""
-        progress.report(f"{error.what}: asking again")
-        self.patience.pause(attempt, error.retry_after)
+        """Wait before another attempt, and report the reason."""
+        progress.report(f"{error.what}: trying again")
+        self.retry_policy.pause(attempt, error.retry_after)
 
     def send_once(
         self,
@@ -115,209 +120,162 @@ class RegistryHttp:
         source: str = "",
         expect: tuple[int, ...] = (OK,),
         stream: bool = False,
-        **options: Any,  # noqa: ANN401
+        **options: Any,  # noqa: ANN401 - requests' own options
     ) -> requests.Response:
-        """One request, answering a challenge to log in once; unless it is streamed, all of the answer has arrived."""
+        """Send a request, and repeat it once with a login if the registry requires one.
+
+        Args:
+            method: The HTTP method.
+            url: The path, or the full URL.
+            repository: The repository that the login is for.
+            source: Another repository that is read from.
+            expect: The statuses that are not an error.
+            stream: Whether the caller reads the body; otherwise all of it has arrived.
+            options: Options of requests.
+        """
         url = urljoin(self._base, url)
         scope = _scope(method, repository, source)
         headers = dict(options.pop("headers", {}))
         for last in (False, True):
-            with self._reaching(url):
-                answer = self._session.request(
+            with translate_errors(url):
+                response = self._session.request(
                     method,
                     url,
-                    headers=headers | self._authorized(url, scope),
-                    timeout=(self.patience.connect, self.patience.read),
+                    headers=headers | self._authorization_header(url, scope),
+                    timeout=(self.retry_policy.connect, self.retry_policy.read),
                     allow_redirects=method in ("GET", "HEAD"),
                     stream=True,
                     **options,
                 )
                 if not stream:
-                    load_body(answer, self.patience.read)
-            if answer.status_code != 401 or last or not self._log_in(answer, scope):
+                    load_body(response, self.retry_policy.read)
+            if response.status_code != 401 or last or not self._log_in(response, scope):
                 break
             if isinstance(options.get("data"), FileChunk):
                 options["data"].rewind()
-        if answer.status_code in expect:
-            return answer
-        raise self._refusal(answer, method, url)
+        if response.status_code in expect:
+            return response
+        raise self._refusal_error(response, method, url)
 
-    def location(self, answer: requests.Response) -> str:
-        """Where an upload goes on; the registry may say it in full or relative to what was asked."""
-        told = answer.headers.get("Location")
-        if told is None:
+    def upload_url(self, response: requests.Response) -> str:
+        """Return the URL at which an upload continues; the registry may send it relative."""
+        location = response.headers.get("Location")
+        if location is None:
             raise RegistryRefused(
-                "the registry did not say where the upload goes on",
-                on=_shown(answer.url),
+                "the registry did not say where the upload continues",
+                on=display_url(response.url),
                 next="see whether a registry answers there",
             )
-        return urljoin(answer.url, told)
+        return urljoin(response.url, location)
 
-    def stream(self, answer: requests.Response) -> ResponseStream:
-        """An answer's body as it was sent; what breaks while it is read is this project's error, as before."""
-        answer.raw.decode_content = False
-        return ResponseStream(answer.raw, lambda: self._reaching(answer.url))
+    def stream_body(self, response: requests.Response) -> ResponseStream:
+        """Return a response's body as a file; reading it raises errors of this project."""
+        response.raw.decode_content = False
+        return ResponseStream(response.raw, lambda: translate_errors(response.url))
 
-    def read(self, answer: requests.Response, most: int) -> bytes:
-        """A streamed answer's body, as far as `most` bytes."""
-        with self._reaching(answer.url):
-            return read_body(answer.raw, most, self.patience.read)
+    def read_body(self, response: requests.Response, max_bytes: int) -> bytes:
+        """Return the first bytes of a streamed response's body."""
+        with translate_errors(response.url):
+            deadline = time.monotonic() + self.retry_policy.read
+            return read_body(response.raw, max_bytes, deadline)
 
     @property
     def _session(self) -> requests.Session:
-        if self._open is None:
+        if self._opened_session is None:
             import requests
 
-            self._open = requests.Session()
-            # A company proxy cannot reach this machine's own addresses.
-            self._open.trust_env = not self._loopback
-            self._open.hooks["response"] = self._settled
+            session = requests.Session()
+            # A company's HTTP proxy cannot reach the addresses of this machine.
+            session.trust_env = not self._loopback
+            session.hooks["response"] = self._load_unread_body
             for scheme in ("http://", "https://"):
-                self._open.mount(scheme, http_adapter.adapter(at_most=8, blocksize=_BLOCK))
-        return self._open
+                session.mount(scheme, make_adapter(max_connections=8, blocksize=_BLOCK))
+            self._opened_session = session
+        return self._opened_session
 
-    def _settled(self, answer: requests.Response, **_: object) -> None:
-        """Takes the bodies that nobody streams before requests does: those of refusals, and of redirections on the way."""
-        if answer.is_redirect or not answer.ok:
-            load_body(answer, self.patience.read)
+    def _load_unread_body(self, response: requests.Response, **_: object) -> None:
+        """Load the bodies of refusals and redirects; requests would read them without limit."""
+        if response.is_redirect or not response.ok:
+            load_body(response, self.retry_policy.read)
 
-    @contextmanager
-    def _reaching(self, url: str) -> Iterator[None]:
-        import requests
-        import urllib3
+    def _refusal_error(self, response: requests.Response, method: str, url: str) -> RegistryError:
+        return refusal_error(response, method, url, self._hide_secrets(error_text(response)))
 
-        try:
-            yield
-        except requests.exceptions.SSLError as error:
-            raise RegistryUnreachable(
-                "the registry's certificate is not trusted",
-                on=_shown(url),
-                next="name your CA bundle in REQUESTS_CA_BUNDLE",
-            ) from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            unreachable = RegistryUnreachable(
-                f"the registry gave no answer ({_cause(error)})",
-                on=_shown(url),
-                next="check the address and the network; on this machine `invoke up` starts a registry",
-            )
-            unreachable.transient = True
-            raise unreachable from error
-
-    def _refusal(self, answer: requests.Response, method: str, url: str) -> RegistryError:
-        status = answer.status_code
-        what = f"the registry answered {status} {answer.reason} to {method}"
-        on = _shown(url)
-        detail = self._hidden(error_text(answer))
-        if status in (401, 403):
-            advice = "log in with `docker login`, or name the variables that hold user and password in the environment's settings"
-            return RegistryDenied(what, on=on, next=advice, detail=detail)
-        if status == 404:
-            return RegistryNotFound(
-                what, on=on, next="check registry and repository in pipeline.toml", detail=detail
-            )
-        if is_full(answer):
-            return RegistryRefused(
-                f"the registry has no space left: it answered {status} to {method}",
-                on=on,
-                next="free some space where the registry keeps its data, then run again",
-                detail=detail,
-            )
-        known = {
-            413: "a proxy before the registry limits the body; raise its limit",
-            429: "the registry limits requests; run again later",
-        }
-        error = RegistryRefused(
-            what,
-            on=on,
-            next=known.get(status, "run again; see the registry's log if it stays so"),
-            detail=detail,
-        )
-        error.transient = status in _TRANSIENT
-        error.retry_after = answer.headers.get("Retry-After", "")
-        return error
-
-    def _hidden(self, text: str) -> str:
-        """What the registry said, without the credentials that it may have repeated."""
-        known = [value.partition(" ")[2] for value in list(self._authorization.values())]
-        for secret in (*known, self._login.password if self._login else ""):
+    def _hide_secrets(self, text: str) -> str:
+        """Return a text without the credentials that the registry may have repeated."""
+        tokens = [value.partition(" ")[2] for value in list(self._authorization.values())]
+        for secret in (*tokens, self._login.password if self._login else ""):
             text = text.replace(secret, "…") if secret else text
         return text
 
-    # --- logging in (distribution specification, "Token Authentication")
+    # --- login (distribution specification, "Token Authentication")
 
-    def _authorized(self, url: str, scope: str) -> dict[str, str]:
-        known = self._authorization.get(scope) or self._authorization.get("")
-        return {"Authorization": known} if known and self._is_here(url) else {}
+    def _authorization_header(self, url: str, scope: str) -> dict[str, str]:
+        value = self._authorization.get(scope) or self._authorization.get("")
+        return {"Authorization": value} if value and self._is_own_url(url) else {}
 
-    def _is_here(self, url: str) -> bool:
-        """Whether a URL that the registry named leads to itself, over the same scheme: only there credentials are sent."""
+    def _is_own_url(self, url: str) -> bool:
+        """Return whether a URL leads to this registry over the same scheme.
+
+        Credentials are sent nowhere else.
+        """
         return urlsplit(url)[:2] == urlsplit(self._base)[:2]
 
-    def _log_in(self, answer: requests.Response, scope: str) -> bool:
-        """Acts on a challenge; False if there is nothing to answer it with."""
-        challenge = answer.headers.get("WWW-Authenticate", "") if self._is_here(answer.url) else ""
+    def _log_in(self, response: requests.Response, scope: str) -> bool:
+        """Log in as a challenge requires; return whether there are new credentials."""
+        own = self._is_own_url(response.url)
+        challenge = response.headers.get("WWW-Authenticate", "") if own else ""
         kind, _, rest = challenge.partition(" ")
         if challenge:
-            self._login = self._ask_login()
+            self._login = self._find_login()
         if kind.lower() == "basic" and self._login:
             pair = f"{self._login.user}:{self._login.password}".encode()
             self._authorization[""] = f"Basic {base64.b64encode(pair).decode()}"
             return True
         if kind.lower() != "bearer":
             return False
-        given = self._token(dict(re.findall(r'(\w+)="([^"]*)"', rest)), scope)
-        self._authorization[scope] = f"Bearer {given}"
+        token = self._request_token(dict(re.findall(r'(\w+)="([^"]*)"', rest)), scope)
+        self._authorization[scope] = f"Bearer {token}"
         return True
 
-    def _token(self, challenge: Mapping[str, str], scope: str) -> str:
+    def _request_token(self, challenge: Mapping[str, str], scope: str) -> str:
         realm = challenge.get("realm", "")
         if urlsplit(realm).scheme != "https" and not self._loopback:
             raise RegistryDenied(
                 "the registry asks to log in over an unencrypted address",
-                on=_shown(realm),
+                on=display_url(realm),
                 next="use a registry with HTTPS",
             )
-        # One parameter a resource: a mount asks for two.
+        # One parameter for each repository: a mount has two.
         params = {
             "service": challenge.get("service", ""),
             "scope": (scope or challenge.get("scope", "")).split(),
         }
         auth = (self._login.user, self._login.password) if self._login else None
-        with self._reaching(realm):
-            answer = self._session.get(
+        with translate_errors(realm):
+            response = self._session.get(
                 realm,
                 params=params,
                 auth=auth,
-                timeout=(self.patience.connect, self.patience.read),
+                timeout=(self.retry_policy.connect, self.retry_policy.read),
                 stream=True,
             )
-            load_body(answer, self.patience.read)
-        if answer.status_code != OK:
-            raise self._refusal(answer, "GET", realm)
-        given = parse_token(answer)
-        if given is None:
+            load_body(response, self.retry_policy.read)
+        if response.status_code != OK:
+            raise self._refusal_error(response, "GET", realm)
+        token = parse_token(response)
+        if token is None:
             raise RegistryDenied(
                 "the registry's login service gave no token",
-                on=_shown(realm),
-                next="see whether the address of the registry is right",
+                on=display_url(realm),
+                next="check the address of the registry",
             )
-        return given
+        return token
 
 
 def _scope(method: str, repository: str, source: str) -> str:
+    """Return the scope of a token for a request, as the specification writes it."""
     if not repository:
         return ""
     pull = f" repository:{source}:pull" if source else ""
     return f"repository:{repository}:{'pull' if method in ('GET', 'HEAD') else 'pull,push'}{pull}"
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without addresses that may hold tokens."""
-    while error.__context__ is not None:
-        error = error.__context__
-    return str(getattr(error, "strerror", None) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""Logins that `docker login` and its credential helpers keep, read through the docker SDK."""
+"""The logins of `docker login` and its credential helpers, read through the docker SDK."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from deploy.errors import RegistryDenied
 
 
 def find_login(host: str) -> Login | None:
-    """The login for a registry, or None if the Docker configuration has none.
+    """Return the login for a registry, or None if the Docker configuration has none.
 
     Raises:
-        RegistryDenied: the configuration or its credential helper cannot be read.
+        RegistryDenied: The configuration or its credential helper cannot be read.
     """
     import docker.auth
     import docker.errors

@@ -1,7 +1,7 @@
-"""The small answers of a registry: read with a bound, and what they say in its own words.
+"""The small responses of a registry, read up to a limit, and their error messages.
 
-Source: OCI distribution specification 1.1, "Error Codes"; the distribution project's "Token Authentication Specification",
-and the errors of its file system driver.
+Source: OCI distribution specification 1.1, "Error Codes"; the distribution project's "Token
+Authentication Specification", and the errors of its file system driver.
 """
 
 from __future__ import annotations
@@ -11,82 +11,70 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from deploy.clients.http import read_body
+
 if TYPE_CHECKING:
     import requests
 
 MAX_BYTES = 1 << 20
-_SHOWN = 500
+_MAX_TEXT = 500
 
 
-def read_body(raw: Any, most: int, within: float) -> bytes:  # noqa: ANN401 - urllib3 is imported lazily
-    """A body as far as `most` bytes.
+def load_body(response: requests.Response, timeout: float) -> None:
+    """Load a response's body, or the start of one that is too long to be of use.
 
-    Args:
-        raw: urllib3's response.
-        most: how much is read.
-        within: seconds for all of it: a timeout for each read alone would let a trickle last for ever.
-
-    Raises:
-        TimeoutError: it took longer.
+    Requests itself would read a body without end.
     """
-    content = b""
-    deadline = time.monotonic() + within
-    while len(content) < most and (piece := raw.read1(most - len(content), decode_content=True)):
-        content += piece
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return content
-
-
-def load_body(answer: requests.Response, within: float) -> None:
-    """Takes an answer's body, or the start of one that is too long to mean anything; requests alone would read on without end."""
-    if isinstance(answer._content, bytes):  # noqa: SLF001 - requests has no limit of its own
+    if isinstance(response._content, bytes):  # noqa: SLF001 - requests has no limit of its own
         return
-    answer._content = b""  # noqa: SLF001 - as above
+    response._content = b""  # noqa: SLF001 - as above
     try:
-        answer._content = read_body(answer.raw, MAX_BYTES, within)  # noqa: SLF001 - as above
+        response._content = read_body(response.raw, MAX_BYTES, time.monotonic() + timeout)  # noqa: SLF001 - as above
     finally:
-        # A connection on which the body ended is in the pool again, and stays there.
-        answer.close()
+        # A connection whose body has ended is in the pool again, and stays there.
+        response.close()
 
 
-def error_text(answer: requests.Response) -> str:
-    """The codes and messages of the registry's own error body."""
+def error_text(response: requests.Response) -> str:
+    """Return the codes and messages of the registry's own error body."""
     return "\n".join(
         f"  {error.get('code', '')}: {error.get('message', '')}{_detail(error)}"
-        for error in _errors(answer)
-    )[:_SHOWN]
+        for error in _errors(response)
+    )[:_MAX_TEXT]
 
 
 def _detail(error: dict[str, Any]) -> str:
     return f" {json.dumps(error['detail'])}" if error.get("detail") else ""
 
 
-def is_full(answer: requests.Response) -> bool:
-    """Whether the registry says that it has no space left: by its status, or by the error of the system below its driver."""
+def is_full(response: requests.Response) -> bool:
+    """Return whether the registry has no space left.
+
+    Its status says so, or the error number of the operating system below its driver.
+    """
     numbers = [
         detail["Enclosed"].get("Err")
-        for error in _errors(answer)
+        for error in _errors(response)
         if isinstance(detail := error.get("detail"), dict)
         and isinstance(detail.get("Enclosed"), dict)
     ]
-    return answer.status_code == 507 or any(
+    return response.status_code == 507 or any(
         number in (errno.ENOSPC, errno.EDQUOT) for number in numbers
     )
 
 
-def _errors(answer: requests.Response) -> list[dict[str, Any]]:
+def _errors(response: requests.Response) -> list[dict[str, Any]]:
     try:
-        return [error for error in answer.json()["errors"] if isinstance(error, dict)]
+        return [error for error in response.json()["errors"] if isinstance(error, dict)]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
-def parse_token(answer: requests.Response) -> str | None:
-    """What a login service gave, if it is a token."""
+def parse_token(response: requests.Response) -> str | None:
+    """Return the token in the response of a login service, or None if it has none."""
     try:
-        found = answer.json()
-        given = found.get("token") or found.get("access_token")
+        found = response.json()
+        token = found.get("token") or found.get("access_token")
     except (ValueError, AttributeError, RecursionError):
         return None
-    return given if isinstance(given, str) else None
+    return token if isinstance(token, str) else None

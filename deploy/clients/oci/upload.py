@@ -1,4 +1,4 @@
-"""Sending one blob: in parts that go on where a broken connection left off, or at once where a registry takes no parts.
+"""The upload of one blob: in chunks that resume, or in one request where a registry has no chunks.
 
 Source: OCI distribution specification 1.1, "Pushing a blob in chunks" and "POST then PUT".
 """
@@ -26,7 +26,7 @@ OpenBlob = Callable[[], BinaryIO]
 
 @dataclass(frozen=True)
 class BlobSource:
-    """What is sent where: `opened` gives its bytes from the start, each time anew."""
+    """A blob to upload; `open` opens its bytes from the start, each time it is called."""
 
     repository: str
     digest: str
@@ -35,39 +35,44 @@ class BlobSource:
 
 
 class Upload:
-    """One blob on its way.
+    """The upload of one blob.
 
     Args:
-        http: the registry.
-        blob: what is sent where.
-        part: the largest number of bytes sent in one request, as long as the registry takes parts.
-        advance: is told how many bytes were sent; a negative number takes back what did not arrive.
+        http: The registry.
+        blob: The blob and its repository.
+        chunk_size: The most bytes of one request, if the registry accepts chunks.
+        advance: Receives the number of bytes that were sent; a negative number takes back bytes
+            that did not arrive.
     """
 
-    def __init__(self, http: RegistryHttp, blob: BlobSource, part: int, advance: Advance) -> None:
+    def __init__(
+        self, http: RegistryHttp, blob: BlobSource, chunk_size: int, advance: Advance
+    ) -> None:
         self._http = http
         self._blob = blob
-        self._part = part
+        self._chunk_size = chunk_size
         self._advance = advance
-        self._location = ""
-        self._offset = self._furthest = self._failures = 0
+        self._url = ""
+        self._offset = 0
+        self._furthest = 0
+        self._failures = 0
 
     def send(self) -> str:
-        """Sends the blob; returns the digest under which the registry says it stored it.
+        """Send the blob; return the digest that the registry reports.
 
         Raises:
-            RegistryError: as its kinds say, after retries.
+            RegistryError: The upload failed after retries.
         """
-        stored = self._in_parts() if self._blob.size > self._part else None
-        return stored or self._at_once()
+        stored = self._send_in_chunks() if self._blob.size > self._chunk_size else None
+        return stored or self._send_at_once()
 
-    def _in_parts(self) -> str | None:
-        """Sends part by part; None if the registry does not take parts."""
+    def _send_in_chunks(self) -> str | None:
+        """Send chunk by chunk; return None if the registry does not accept chunks."""
         self._begin()
         while True:
             try:
                 while self._offset < self._blob.size:
-                    self._send_part()
+                    self._send_chunk()
                 return self._finish(None)
             except RegistryError as error:
                 if self._offset == self._blob.size and self._is_stored():
@@ -78,63 +83,63 @@ class Upload:
                     and not isinstance(error, RegistryDenied)
                 ):
                     return None
-                self._go_on_after(error)
+                self._resume_after(error)
 
     def _begin(self) -> None:
-        self._location = self._http.location(self._http.retry(self._asked_to_begin))
+        self._url = self._http.upload_url(self._http.retry(self._request_upload))
         self._offset = 0
 
-    def _asked_to_begin(self) -> requests.Response:
+    def _request_upload(self) -> requests.Response:
         repository = self._blob.repository
         return self._http.send_once(
             "POST", f"/v2/{repository}/blobs/uploads/", repository, expect=(_ACCEPTED,)
         )
 
-    def _send_part(self) -> None:
-        length = min(self._part, self._blob.size - self._offset)
+    def _send_chunk(self) -> None:
+        length = min(self._chunk_size, self._blob.size - self._offset)
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Range": f"{self._offset}-{self._offset + length - 1}",
         }
         with self._blob.open() as file:
-            part = FileChunk(file, self._offset, length, self._advance)
+            chunk = FileChunk(file, self._offset, length, self._advance)
             try:
-                answer = self._http.send_once(
+                response = self._http.send_once(
                     "PATCH",
-                    self._location,
+                    self._url,
                     self._blob.repository,
-                    data=part,
+                    data=chunk,
                     headers=headers,
                     expect=(_ACCEPTED, _CREATED, _NO_CONTENT),
                 )
-                self._location = self._http.location(answer)
+                self._url = self._http.upload_url(response)
             except RegistryError:
-                self._advance(-part.sent)
+                self._advance(-chunk.sent)
                 raise
-        self._stands_at(self._offset + length)
+        self._continue_at(self._offset + length)
 
-    def _stands_at(self, offset: int) -> None:
-        """Goes on from there; only what was never reached before is progress, and forgives the failures."""
+    def _continue_at(self, offset: int) -> None:
+        """Continue at an offset; one that was never reached before resets the count of failures."""
         self._offset = offset
         if offset > self._furthest:
             self._furthest = offset
             self._failures = 0
 
     def _finish(self, body: FileChunk | None) -> str:
-        """Names the digest of what was sent, and sends the last bytes with it."""
-        answer = self._http.send_once(
+        """End the upload with the blob's digest, and with a body if none was sent before."""
+        response = self._http.send_once(
             "PUT",
-            self._location,
+            self._url,
             self._blob.repository,
             params={"digest": self._blob.digest},
             data=body,
             headers={"Content-Type": "application/octet-stream"},
             expect=(_CREATED, _ACCEPTED, _NO_CONTENT),
         )
-        return str(answer.headers.get("Docker-Content-Digest", self._blob.digest))
+        return str(response.headers.get("Docker-Content-Digest", self._blob.digest))
 
-    def _go_on_after(self, error: RegistryError) -> None:
-        """Finds out where to go on; from the start if the registry has lost the upload, never without end."""
+    def _resume_after(self, error: RegistryError) -> None:
+        """Find the offset to continue at: the start if the registry has lost the upload."""
         self._failures += 1
         if self._failures >= ATTEMPTS or not (
             error.transient or isinstance(error, RegistryNotFound)
@@ -142,40 +147,39 @@ class Upload:
             raise error
         self._http.pause(self._failures, error)
         before = self._offset
-        held = self._held()
-        if held is None:
+        stored = self._stored_bytes()
+        if stored is None:
             self._begin()
         else:
-            self._stands_at(held)
+            self._continue_at(stored)
         self._advance(self._offset - before)
 
-    def _held(self) -> int | None:
-        """How many bytes of the upload the registry has, or None if it will not say."""
-        answer = self._http.send(
-            "GET", self._location, self._blob.repository, expect=(_NO_CONTENT, 400, 404, 405, 416)
+    def _stored_bytes(self) -> int | None:
+        """Return how many bytes the registry has, or None if it does not report them."""
+        response = self._http.send(
+            "GET", self._url, self._blob.repository, expect=(_NO_CONTENT, 400, 404, 405, 416)
         )
-        found = re.match(r"^(?:bytes=)?0-(\d+)$", answer.headers.get("Range", ""))
-        if answer.status_code != _NO_CONTENT or not found:
+        found = re.match(r"^(?:bytes=)?0-(\d+)$", response.headers.get("Range", ""))
+        if response.status_code != _NO_CONTENT or not found:
             return None
-        # Registries say 0-0 of an upload that has no byte yet.
-        held = int(found[1]) + 1 if int(found[1]) else 0
-        return held if held <= self._blob.size else None
+        # Registries report 0-0 for an upload without a byte.
+        stored = int(found[1]) + 1 if int(found[1]) else 0
+        return stored if stored <= self._blob.size else None
 
     def _is_stored(self) -> bool:
-        """Whether the blob arrived, though its last answer did not."""
+        """Return whether the blob arrived, though the last response did not."""
         path = f"/v2/{self._blob.repository}/blobs/{self._blob.digest}"
-        return (
-            self._http.send("HEAD", path, self._blob.repository, expect=(OK, 404)).status_code == OK
-        )
+        response = self._http.send("HEAD", path, self._blob.repository, expect=(OK, 404))
+        return response.status_code == OK
 
-    def _at_once(self) -> str:
-        return self._http.retry(self._sent_at_once)
+    def _send_at_once(self) -> str:
+        return self._http.retry(self._attempt_at_once)
 
-    def _sent_at_once(self) -> str:
+    def _attempt_at_once(self) -> str:
         with self._blob.open() as file:
             body = FileChunk(file, 0, self._blob.size, self._advance)
             try:
-                self._location = self._http.location(self._asked_to_begin())
+                self._url = self._http.upload_url(self._request_upload())
                 return self._finish(body)
             except RegistryError:
                 self._advance(-body.sent)

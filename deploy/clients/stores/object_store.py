@@ -1,6 +1,6 @@
-"""Model stores: a folder, or an object store by URL (Azure Blob, S3, Google Cloud Storage), through one library.
+"""A folder or an object store (Azure Blob, S3, Google Cloud Storage), through obstore.
 
-Credentials never pass through here: the library reads the environment of its cloud (AZURE_*, AWS_*, GOOGLE_*).
+Credentials come from the environment (AZURE_*, AWS_*, GOOGLE_*), which the library reads itself.
 Source: obstore's documentation, "Stores" and "Authentication".
 """
 
@@ -12,125 +12,63 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from deploy.cache import CHUNK, translate_full_disk
-from deploy.errors import SettingsInvalid, StoreUnreachable
+from deploy.errors import StoreUnreachable
 
 if TYPE_CHECKING:
     import obstore
     import obstore.store
 
 
-class Store(Protocol):
-    """Named bytes. A name that is not there gives None or False; not being able to ask is an error."""
-
-    where: str
-
-    def size(self, name: str) -> int | None:
-        """The length in bytes, or None if there is no such name."""
-
-    def read(self, name: str, limit: int) -> bytes | None:
-        """At most `limit` + 1 bytes of small content, or None if there is no such name."""
-
-    def stream(self, name: str) -> Iterator[bytes] | None:
-        """The bytes as they arrive, or None if there is no such name."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Stores small content under a new name; False, changing nothing, if the name is taken."""
-
-    def replace(self, name: str, data: bytes) -> None:
-        """Stores small content, at once or not at all."""
-
-    def upload(self, name: str, file: BinaryIO) -> None:
-        """Stores a file's bytes, at once or not at all; memory does not grow with its size."""
-
-    def folders(self, prefix: str) -> list[str]:
-        """The names of the folders directly below a prefix, sorted."""
-
-
-def open_store(location: str, base: Path) -> Store:
-    """The store at a location.
-
-    Args:
-        location: a URL, or a folder's path, relative to `base`.
-        base: the folder of the application.
-
-    Raises:
-        SettingsInvalid: the URL is of a kind that is not supported.
-        StoreUnreachable: the store cannot be opened.
-    """
-    import obstore.store
-    from obstore.exceptions import BaseError
-
-    if "://" not in location:
-        try:
-            folder = (base / location).resolve()
-        except (ValueError, OSError) as error:
-            raise SettingsInvalid(
-                f"the model store's folder cannot be used: {error}",
-                on=repr(location),
-                next="mend `store` in [model]",
-            ) from error
-        return ObjectStore(
-            lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder
-        )
-    try:
-        found = obstore.store.from_url(location)
-    except (BaseError, ValueError) as error:
-        raise SettingsInvalid(
-            "the model store's URL cannot be used",
-            on=location,
-            next="see docs/03-models.md for the forms of a store",
-            detail=_brief(error),
-        ) from error
-    return ObjectStore(lambda: found, location)
-
-
 class ObjectStore:
-    """A store behind obstore.
+    """A store of obstore.
 
     Args:
-        connect: gives one of the library's stores.
-        where: its location as a person would write it, without credentials.
-        folder: for a local store, its folder; it is made by the first thing written, so that looking changes nothing.
+        connect: Returns one of the library's stores.
+        location: Its path or URL, without credentials.
+        folder: The folder of a local store. The first write creates it; reading creates nothing.
     """
 
     def __init__(
         self,
         connect: Callable[[], obstore.store.ObjectStore],
-        where: str,
+        location: str,
         folder: Path | None = None,
     ) -> None:
         self._connect = connect
         self._folder = folder
-        self.where = where
+        self.location = location
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
-        with translate_full_disk(self._folder or Path()), _asking(self.where):
+        with translate_full_disk(self._folder or Path()), _translate_errors(self.location):
             return self._connect()
 
     @property
-    def _absent(self) -> bool:
-        with _asking(self.where):
+    def _is_missing(self) -> bool:
+        with _translate_errors(self.location):
             return self._folder is not None and not self._folder.is_dir()
 
     def _refuse_special(self, name: str) -> None:
-        """Refuses what is neither file nor folder: a pipe would be waited for without end."""
+        """Refuse a name that is neither file nor folder: reading a pipe may never end."""
         if self._folder is None:
             return
-        with _asking(f"{self.where}/{name}"), suppress(FileNotFoundError, NotADirectoryError):
+        with (
+            _translate_errors(f"{self.location}/{name}"),
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
             mode = (self._folder / name).stat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise OSError(errno.EINVAL, "it is no file")
+                raise OSError(errno.EINVAL, "it is not a file")
 
     def size(self, name: str) -> int | None:
         import obstore
 
-        if self._absent:
+        if self._is_missing:
             return None
-        with _asking(f"{self.where}/{name}"):
+        with _translate_errors(f"{self.location}/{name}"):
             try:
                 return int(obstore.head(self._store, name)["size"])
             except FileNotFoundError:
@@ -150,38 +88,41 @@ class ObjectStore:
     def stream(self, name: str) -> Iterator[bytes] | None:
         import obstore
 
-        if self._absent:
+        if self._is_missing:
             return None
         self._refuse_special(name)
-        with _asking(f"{self.where}/{name}"):
+        with _translate_errors(f"{self.location}/{name}"):
             try:
                 found = obstore.get(self._store, name)
             except FileNotFoundError:
                 return None
-        return self._chunks(found, name)
+        return self._read_chunks(found, name)
 
-    def _chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
-        with _asking(f"{self.where}/{name}"):
+    def _read_chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
+        with _translate_errors(f"{self.location}/{name}"):
             if self._folder is not None:
-                yield from self._ranges(name, found.meta["size"])
+                yield from self._read_ranges(name, found.meta["size"])
                 return
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
 
-    def _ranges(self, name: str, size: int) -> Iterator[bytes]:
-        """A local file's bytes: the library streams one in small pieces from thread to thread, at a tenth of the speed."""
+    def _read_ranges(self, name: str, size: int) -> Iterator[bytes]:
+        """Yield the bytes of a local file in large ranges.
+
+        The library's own stream has a tenth of the speed, because it moves small pieces between
+        threads.
+        """
         import obstore
 
         for start in range(0, size, CHUNK):
-            yield bytes(
-                obstore.get_range(self._store, name, start=start, end=min(start + CHUNK, size))
-            )
+            end = min(start + CHUNK, size)
+            yield bytes(obstore.get_range(self._store, name, start=start, end=end))
 
     def create(self, name: str, data: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with _asking(f"{self.where}/{name}"):
+        with _translate_errors(f"{self.location}/{name}"):
             try:
                 obstore.put(self._store, name, data, mode="create")
             except (AlreadyExistsError, PreconditionError):
@@ -191,65 +132,62 @@ class ObjectStore:
     def replace(self, name: str, data: bytes) -> None:
         import obstore
 
-        with _asking(f"{self.where}/{name}"):
+        with _translate_errors(f"{self.location}/{name}"):
             obstore.put(self._store, name, data)
 
     def upload(self, name: str, file: BinaryIO) -> None:
         import obstore
 
-        with _asking(f"{self.where}/{name}"):
+        with _translate_errors(f"{self.location}/{name}"):
             obstore.put(self._store, name, file)
 
     def folders(self, prefix: str) -> list[str]:
         import obstore
 
-        if self._absent:
+        if self._is_missing:
             return []
-        with _asking(f"{self.where}/{prefix}"):
+        with _translate_errors(f"{self.location}/{prefix}"):
             found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
         return sorted(path.rsplit("/", 1)[-1] for path in found)
 
 
 @contextmanager
-def _asking(on: str) -> Iterator[None]:
+def _translate_errors(on: str) -> Iterator[None]:
     from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
-        raise _denied(error, on) from error
+        raise _denied_error(error, on) from error
     except (BaseError, OSError) as error:
-        if _is(errno.EACCES, error):
-            raise _denied(error, on) from error
-        if _is(errno.ENOSPC, error):
+        if _has_errno(errno.EACCES, error):
+            raise _denied_error(error, on) from error
+        if _has_errno(errno.ENOSPC, error):
             with translate_full_disk(Path(on)):
                 raise OSError(errno.ENOSPC, str(error)) from error
         raise StoreUnreachable(
-            "the model store did not do what it was asked",
+            "the model store failed",
             on=on,
             next="check the address and the network, then run again",
-            detail=_brief(error),
+            detail=first_line(error),
         ) from error
 
 
-def _is(number: int, error: Exception) -> bool:
-    """Whether the operating system gave that error; the library passes its own on as text."""
+def _has_errno(number: int, error: Exception) -> bool:
+    """Return whether an error has a number of the operating system; the library has it as text."""
     return getattr(error, "errno", None) == number or f"os error {number})" in str(error)
 
 
-def _denied(error: Exception, on: str) -> StoreUnreachable:
+def _denied_error(error: Exception, on: str) -> StoreUnreachable:
     return StoreUnreachable(
         "the model store refused the login or the permission",
         on=on,
         next="check the account's rights",
-        detail=_brief(error),
+        detail=first_line(error),
     )
 
 
-def _brief(error: Exception) -> str:
-    """The first line of the library's message; the rest is its debug output."""
-    return (
-        f"  {str(error).strip().splitlines()[0]}"
-        if str(error).strip()
-        else f"  {type(error).__name__}"
-    )
+def first_line(error: Exception) -> str:
+    """Return the first line of the library's message; the rest is its debug output."""
+    lines = str(error).strip().splitlines()
+    return f"  {lines[0] if lines else type(error).__name__}"

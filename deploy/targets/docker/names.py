@@ -41,7 +41,7 @@ class DockerState:
 
     def subnet(self) -> str:
         """The addresses of the environment's own network, which is made if it is missing."""
-        return self.engine.network(self.name, self.labels)
+        return self.engine.ensure_network(self.name, self.labels)
 
 
 def slot_of(replica: Container) -> int:

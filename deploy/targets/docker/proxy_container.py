@@ -64,7 +64,7 @@ class ProxyContainer:
             # What was settled last serves again.
             self._write(found.id, self._configuration(self._needed(room), self._remembered(found)))
             self._engine.start(found.id)
-            self._engine.keep_running(found.id)
+            self._engine.enable_restart(found.id)
             Proxy(self._engine, found.id).wait()
         door = Proxy(self._engine, found.id)
         due = self._due(door, room)
@@ -119,7 +119,7 @@ class ProxyContainer:
 
     def _made(self, place: str) -> Container:
         premises = self._premises
-        self._engine.volume(premises.name, premises.labels)
+        self._engine.ensure_volume(premises.name, premises.labels)
         return self._engine.create(
             Spec(
                 name=f"{premises.name}-door",

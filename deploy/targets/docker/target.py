@@ -243,7 +243,7 @@ class DockerTarget:
                 )
             progress.report(f"waiting for {container.name} to be ready")
             time.sleep(_POLL)
-        self._engine.keep_running(container.id)
+        self._engine.enable_restart(container.id)
         door.admit(number, "ready")
 
     def _hand_over(self, door: Proxy, old: list[Container], new: list[Container]) -> None:

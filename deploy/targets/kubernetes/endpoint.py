@@ -161,7 +161,7 @@ class EndpointFinder:
             return f"no secure connection to {host} can be made at {address}: {why}", None
         scheme, trusted = ("https", ca_bundle()) if secure else ("http", "")
         if self._leads(host, address):
-            return f"Ingress {host}", Endpoint(f"{scheme}://{host}", authority=trusted)
+            return f"Ingress {host}", Endpoint(f"{scheme}://{host}", ca_bundle=trusted)
         # Whoever answers where the DNS leads, if it leads anywhere, is not known to be this cluster.
         words = f"Ingress {host} at {address}, where the DNS does not lead"
         return words, Endpoint(

@@ -77,5 +77,5 @@ def built(
         dockerfile="Dockerfile",
         args={"BASE": parts, "STOP": stop},
         tag=tag,
-        said=lambda _: None,
+        on_line=lambda _: None,
     )

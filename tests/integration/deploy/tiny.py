@@ -67,7 +67,7 @@ class Builder(Protocol):
         dockerfile: str,
         args: dict[str, str],
         tag: str,
-        said: Callable[[str], None],
+        on_line: Callable[[str], None],
     ) -> object: ...
 
 
@@ -101,7 +101,7 @@ class Tiny:
                 dockerfile="Dockerfile",
                 args={"BASE": self.base},
                 tag=tag,
-                said=lambda _: None,
+                on_line=lambda _: None,
             )
         config, layers = export_image(self.engine.save(tag), self.cache, tag)
         commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)

@@ -186,7 +186,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(cache: Cache) -> None:
     """Running out of space in a download says where, and takes back what it had taken."""
     with cache.writer() as writer:
         writer.write(b"hello")
-        disk.fill(cache.root)
+        disk.fill_disk(cache.root)
         with pytest.raises(DiskFull) as caught:
             writer.write(bytes(1_000_000))
     assert caught.value.on == str(cache.root)
@@ -197,7 +197,7 @@ def test_a_disk_that_is_full_only_when_it_is_flushed_is_named_too(cache: Cache) 
     """The last bytes of a small file reach the disk when it is kept; it gets no name if they do not."""
     with cache.writer() as writer:
         writer.write(b"hello")
-        disk.fill(cache.root)
+        disk.fill_disk(cache.root)
         with pytest.raises(DiskFull):
             writer.commit()
     assert files(cache) == []
@@ -291,7 +291,7 @@ def test_a_full_disk_leaves_the_note_as_it_was(
 
     def full_writer() -> object:
         writer = make_writer()
-        disk.fill(cache.root)
+        disk.fill_disk(cache.root)
         return writer
 
     monkeypatch.setattr(cache, "writer", full_writer)

@@ -39,7 +39,7 @@ def write(version: str, folder: Path) -> None:
 @pytest.fixture
 def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
     """An application without a published model, but with a sample model in a module of its own."""
-    application.store.held.clear()
+    application.store.files.clear()
     name = f"sample_{application.folder.name}"
     application.write(
         "pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"')
@@ -226,13 +226,13 @@ def test_the_size_of_a_release_is_asked_for_once(
     """Though a rollout needs it again and again; a registry that is away would be waited for each time."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     asked: list[str] = []
-    ask = staged.registry.manifest
+    ask = staged.registry.get_manifest
 
     def noted(repository: str, reference: str) -> bytes | None:
         asked.append(reference)
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", noted)
+    monkeypatch.setattr(staged.registry, "get_manifest", noted)
     target = staged.context("staging").on_cluster
     release = target.history()[-1].attempt.release
     for _ in range(2):
@@ -256,7 +256,7 @@ def test_ports_of_an_engine_elsewhere_are_not_looked_for_here(
 ) -> None:
     """A port that is taken on this machine may be free on that one."""
     application.architecture.listening.add(8080)
-    monkeypatch.setattr(application.engine, "local", False)
+    monkeypatch.setattr(application.engine, "is_local", False)
     with application.context().target.lock():
         pass
 
@@ -281,10 +281,10 @@ def test_the_samples_second_version_is_published_when_asked_for(sampled: Applica
 def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
     """A version that is not there is an error, not a reason to make the sample."""
     sampled.publish("7")
-    before = dict(sampled.store.held)
+    before = dict(sampled.store.files)
     with pytest.raises(ModelUnknown):
         sampled.context().resolve("1")
-    assert sampled.store.held == before
+    assert sampled.store.files == before
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
@@ -294,7 +294,7 @@ def test_other_versions_than_the_first_do_not_come_by_themselves(
     """Who asks for one by number gets that one, or an error."""
     with pytest.raises(ModelUnknown):
         sampled.context().resolve(version)
-    assert sampled.store.held == {}
+    assert sampled.store.files == {}
 
 
 def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
@@ -302,12 +302,12 @@ def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
     with pytest.raises(SampleUnavailable, match="could not be made") as caught:
         sampled.context().publish_sample("3")
     assert "there is no version 3" in caught.value.detail
-    assert sampled.store.held == {}
+    assert sampled.store.files == {}
 
 
 def test_an_application_without_a_sample_says_how_to_publish(application: Application) -> None:
     """An empty store then stays empty."""
-    application.store.held.clear()
+    application.store.files.clear()
     with pytest.raises(ModelUnknown):
         application.context().resolve("latest")
     with pytest.raises(SampleUnavailable) as caught:

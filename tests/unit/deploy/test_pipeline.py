@@ -37,7 +37,7 @@ from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.registry import Meanwhile, MemoryRegistry
-from tests.fakes.trials import URL as TRIAL
+from tests.fakes.throwaway_containers import URL as CONTAINER_URL
 
 DOOR = "http://127.0.0.1:8080"
 STAGING = "http://fake/services/classifier-staging:80"
@@ -55,7 +55,7 @@ def sent(application: Application) -> int:
     """The bytes that went to the registry."""
     return sum(
         len(application.registry.blobs[repository][digest])
-        for repository, digest in application.registry.sent
+        for repository, digest in application.registry.uploaded
     )
 
 
@@ -68,8 +68,8 @@ def test_a_first_release_goes_all_the_way(application: Application) -> None:
     assert [
         tag for tag, _ in application.engine.built if tag.startswith("twinship/classifier:")
     ] == [f"twinship/classifier:app-{image.app.key}"]
-    assert application.trials.tried == [image.config]
-    assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, DOOR, DOOR]
+    assert application.trials.images == [image.config]
+    assert [url for url, _ in application.play.played] == [CONTAINER_URL, CONTAINER_URL, DOOR, DOOR]
     assert application.context().target.serves(done.rollout.attempt.release)
 
 
@@ -81,9 +81,9 @@ def test_a_release_of_nothing_new_moves_nothing(released: Application) -> None:
     assert released.state() == before
     assert (
         released.engine.built,
-        released.registry.sent,
-        released.trials.tried,
-        released.engine.happened,
+        released.registry.uploaded,
+        released.trials.images,
+        released.engine.events,
     ) == ([], [], [], [])
     assert [url for url, _ in released.play.played] == [DOOR]
 
@@ -128,7 +128,7 @@ def test_a_new_model_moves_no_code(released: Application) -> None:
     layer = done.rollout.attempt.release.image.layer
     assert layer.model.version == "2"
     assert released.engine.built == []
-    assert (REPOSITORY, layer.digest) in released.registry.sent
+    assert (REPOSITORY, layer.digest) in released.registry.uploaded
     assert sent(released) < layer.size + 5000
     assert [len(names) for names in released.engine.loaded] == [1]
 
@@ -140,7 +140,7 @@ def test_new_code_moves_no_model(released: Application) -> None:
     layer = done.rollout.attempt.release.image.layer
     assert done.changed
     assert released.store.streamed == []
-    assert (REPOSITORY, layer.digest) not in released.registry.sent
+    assert (REPOSITORY, layer.digest) not in released.registry.uploaded
     assert len(released.engine.built) == 1
 
 
@@ -174,7 +174,7 @@ def test_a_model_that_is_not_published_stops_before_anything_is_built(
     """Nothing was changed by then."""
     with pytest.raises(ModelUnknown):
         pipeline.release(application.context(), "7")
-    assert application.registry.put == []
+    assert application.registry.stored_references == []
     assert [tag for tag, _ in application.engine.built if "app-" in tag] == []
 
 
@@ -182,11 +182,11 @@ def test_an_image_that_fails_its_trial_is_not_pushed(released: Application) -> N
     """The registry and what serves are left alone."""
     before = released.context().target.replicas()
     released.write("app/main.py", "print('wrong')\n")
-    released.play.wrong[TRIAL] = "expected 3, got 8"
+    released.play.wrong[CONTAINER_URL] = "expected 3, got 8"
     released.trials.alive = False
     with pytest.raises(SmokeFailed):
         pipeline.release(released.context())
-    assert released.registry.put == []
+    assert released.registry.stored_references == []
     assert released.context().target.replicas() == before
     assert len(released.context().target.history()) == 1
 
@@ -234,7 +234,7 @@ def test_another_environment_of_the_same_registry_takes_blobs_over(released: App
     joined = pipeline.current_rollout(site).attempt.release.image
     pushed = pipeline.push(released.context("other"), joined)
     assert pushed.reference == f"registry.example/elsewhere/classifier@{joined.digest}"
-    assert released.registry.sent == []
+    assert released.registry.uploaded == []
     assert len(released.registry.mounted) >= 3
 
 
@@ -288,7 +288,7 @@ def test_a_rollback_takes_back_what_it_is_asked_to(
         True,
     )
     assert grown.context().target.serves(done.rollout.attempt.release)
-    assert len(grown.trials.tried) == tried
+    assert len(grown.trials.images) == tried
     assert (grown.engine.built, grown.store.streamed) == ([], [])
 
 
@@ -326,7 +326,7 @@ class Away(MemoryRegistry):
     """A registry that cannot be asked for anything."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("has", "mount", "upload", "blob", "manifest", "put_manifest"):
+        if name in ("has_blob", "mount", "upload", "download", "get_manifest", "put_manifest"):
             raise RegistryUnreachable(
                 "the registry gave no answer", on="registry.example", next="see whether it runs"
             )
@@ -379,7 +379,7 @@ def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(
 
 def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: Application) -> None:
     """Old code may not know a new model."""
-    grown.play.wrong[TRIAL] = "expected 3, got 8"
+    grown.play.wrong[CONTAINER_URL] = "expected 3, got 8"
     grown.trials.alive = False
     serving = pipeline.current_rollout(grown.context())
     with pytest.raises(SmokeFailed):
@@ -422,16 +422,25 @@ def test_a_release_to_a_cluster_goes_all_the_way(application: Application) -> No
         STAGING,
     )
     assert image.digest in application.registry.manifests[REPOSITORY]
-    assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, STAGING, STAGING]
+    assert [url for url, _ in application.play.played] == [
+        CONTAINER_URL,
+        CONTAINER_URL,
+        STAGING,
+        STAGING,
+    ]
     assert application.cluster.answers("classifier-staging") == {image.digest}
-    assert application.engine.made == {}
+    assert application.engine.all_containers == {}
 
 
 def test_a_release_of_nothing_new_to_a_cluster_writes_nothing(staged: Application) -> None:
     """Not even a lock is taken."""
     done = pipeline.release(staged.context("staging"))
     assert (done.changed, done.rollout.attempt.id, staged.written) == (False, 1, [])
-    assert (staged.registry.sent, staged.trials.tried, [url for url, _ in staged.play.played]) == (
+    assert (
+        staged.registry.uploaded,
+        staged.trials.images,
+        [url for url, _ in staged.play.played],
+    ) == (
         [],
         [],
         [STAGING],
@@ -482,14 +491,14 @@ def test_taking_back_needs_no_registry(
     staged.publish("2")
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     first = pipeline.current_rollout(staged.context("staging")).attempt.release.image.digest
-    ask = staged.registry.manifest
+    ask = staged.registry.get_manifest
 
     def lost(repository: str, reference: str) -> bytes | None:
         if reference == first:
             raise RegistryNotFound("no such manifest", on=reference, next="push it")
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", lost)
+    monkeypatch.setattr(staged.registry, "get_manifest", lost)
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         pipeline.release(staged.context("staging"))
@@ -641,7 +650,7 @@ def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
     with pytest.raises(error):
         ask(released)
     assert released.state() == before
-    assert (released.store.streamed, released.engine.built, released.trials.tried) == ([], [], [])
+    assert (released.store.streamed, released.engine.built, released.trials.images) == ([], [], [])
 
 
 def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Application) -> None:

@@ -110,12 +110,12 @@ def test_a_registry_that_is_not_up_yet_is_not_asked(
 
 def test_an_empty_store_will_get_the_sample(application: Application) -> None:
     """It is not made to find that out."""
-    application.store.held.clear()
+    application.store.files.clear()
     application.write(
         "pipeline.toml", PIPELINE.format(base=DEBIAN, sample='sample = "nowhere:write"')
     )
     assert "the sample model will be made" in steps(application)["fetch"].why
-    assert application.store.held == {}
+    assert application.store.files == {}
 
 
 def test_a_model_that_is_not_published_is_no_plan(application: Application) -> None:
@@ -161,11 +161,11 @@ def test_planning_changes_nothing(
 ) -> None:
     """Engine, registry, store and machine hold exactly what they held before, and no image was run."""
     change(released)
-    released.trials.tried.clear()
+    released.trials.images.clear()
     before = released.state()
     make_plan(released.context())
     assert released.state() == before
-    assert released.trials.tried == []
+    assert released.trials.images == []
 
 
 @pytest.mark.parametrize("change", [nothing, new_code, no_engine])

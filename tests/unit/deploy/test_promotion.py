@@ -58,7 +58,7 @@ def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
         staged.far.manifests["live/classifier"][release.image.digest]
         == staged.registry.manifests[REPOSITORY][release.image.digest]
     )
-    assert (staged.engine.built, staged.trials.tried, staged.store.streamed) == ([], [], [])
+    assert (staged.engine.built, staged.trials.images, staged.store.streamed) == ([], [], [])
     assert (
         staged.cluster.answers("classifier-production")
         == staged.cluster.answers("classifier-staging")
@@ -103,8 +103,8 @@ def test_a_promotion_within_a_registry_sends_nothing(
     configure(monkeypatch, "production", registry="registry.example", repository=repository)
     done = promoted(staged)
     assert done.rollout.attempt.release.repository == f"registry.example/{repository}"
-    assert staged.registry.sent == []
-    assert bool(staged.registry.mounted) is bool(staged.registry.put) is mounts
+    assert staged.registry.uploaded == []
+    assert bool(staged.registry.mounted) is bool(staged.registry.stored_references) is mounts
 
 
 def test_nothing_can_be_promoted_from_where_nothing_was_released(application: Application) -> None:
@@ -127,7 +127,7 @@ def test_what_the_registry_lost_is_not_promoted(
     with pytest.raises(RegistryNotFound) as caught:
         promoted(staged)
     assert caught.value.on == release.reference
-    assert (staged.written, staged.far.sent, staged.far.put) == ([], [], [])
+    assert (staged.written, staged.far.uploaded, staged.far.stored_references) == ([], [], [])
 
 
 def test_what_was_proven_last_is_promoted(staged: Application) -> None:
@@ -195,7 +195,11 @@ def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Applicati
     done = promoted(released, "staging", "local")
     assert done.rollout.attempt.release == first
     assert released.cluster.answers("classifier-staging") == {first.image.digest}
-    assert (released.engine.happened, released.registry.sent, released.registry.put) == ([], [], [])
+    assert (
+        released.engine.events,
+        released.registry.uploaded,
+        released.registry.stored_references,
+    ) == ([], [], [])
 
 
 def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application) -> None:

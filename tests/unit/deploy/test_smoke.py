@@ -113,7 +113,7 @@ class LoadingEngine:
     def image_id(self, image: str) -> str | None:
         return image if image in self.images else None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         return [chain for name, chain in self.images.items() if name not in self.unlisted]
 
     def load(self, archive: Iterable[bytes]) -> None:
@@ -251,7 +251,7 @@ def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another
     told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
     assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
     assert told.id == joined.digest
-    assert image.diff_ids(cache.read(joined.config)) in list(engine.chains())
+    assert image.diff_ids(cache.read(joined.config)) in list(engine.layer_chains())
 
 
 def test_an_engine_that_takes_nothing_is_told(cache: Cache, joined: Image) -> None:
@@ -314,7 +314,9 @@ class FakeTrials:
         self.tried.append((image, port))
         self.running += 1
         try:
-            yield ThrowawayContainer(url="http://trial", alive=self.lives, log=lambda: self.text)
+            yield ThrowawayContainer(
+                url="http://trial", is_running=self.lives, read_log=lambda: self.text
+            )
         finally:
             self.running -= 1
 

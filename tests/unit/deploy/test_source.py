@@ -1,4 +1,4 @@
-"""What an app image is made of, and which revision that is, in real git repositories."""
+"""The inputs of an app image and their revision, in real git repositories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASE = f"debian:trixie-slim@sha256:{'0' * 64}"
 
 
 def settings(*patterns: str, **build: Any) -> Settings:
-    """The settings of an application with these files."""
+    """Return the settings of an application with these files."""
     return Settings.model_validate(
         {
             "app": {"name": "classifier", "files": patterns or ("app/**",)},
@@ -37,7 +37,7 @@ def settings(*patterns: str, **build: Any) -> Settings:
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """Runs git."""
+    """Run git and return its output."""
     done = subprocess.run(
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
     )
@@ -45,7 +45,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def write(folder: Path, **files: str) -> None:
-    """Writes files; two underscores in a name stand for a slash, one for a dot."""
+    """Write files; two underscores in a name are a slash, one is a dot."""
     for name, text in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,15 +53,15 @@ def write(folder: Path, **files: str) -> None:
 
 
 def committed(folder: Path, message: str = "change") -> str:
-    """Commits all that there is; returns the revision."""
+    """Commit all files; return the revision."""
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", message)
     return git(folder, "rev-parse", "HEAD")
 
 
 @pytest.fixture(autouse=True)
-def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user of git without settings of their own."""
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give git an author, and no configuration of this machine."""
     for name in list(os.environ):
         if name.startswith("GIT_"):
             monkeypatch.delenv(name)
@@ -73,7 +73,7 @@ def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
-    """An application without git."""
+    """Create an application without git."""
     folder = tmp_path / "application"
     write(
         folder,
@@ -87,22 +87,22 @@ def application(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repository(application: Path) -> Path:
-    """The application in a repository of one commit."""
+    """Create the application in a repository of one commit."""
     git(application.parent, "init", "--quiet", str(application))
     committed(application)
     return application
 
 
 def read(folder: Path, *patterns: str, **build: Any) -> Inputs:
-    """The inputs of an application."""
-    return source.inputs(folder, settings(*patterns, **build))
+    """Return the inputs of an application."""
+    return source.read_inputs(folder, settings(*patterns, **build))
 
 
 # --- the revision
 
 
 def test_committed_files_have_the_revision_that_changed_them_last(repository: Path) -> None:
-    """What changed elsewhere since does not matter, so that it does not make a new image."""
+    """Later changes of other files do not count, and cause no new image."""
     first = git(repository, "rev-parse", "HEAD")
     before = read(repository)
     write(repository, README_md="# Read this")
@@ -114,8 +114,8 @@ def test_committed_files_have_the_revision_that_changed_them_last(repository: Pa
     assert read(repository).commit == Commit(revision=second, dirty=False)
 
 
-def test_a_file_that_is_gone_changed_the_code(repository: Path) -> None:
-    """The revision that removed it made another image than the one before."""
+def test_a_removed_file_changed_the_code(repository: Path) -> None:
+    """The commit that removed it changed the image."""
     (repository / "app" / "sub" / "more.py").unlink()
     assert read(repository).commit.dirty
     removed = committed(repository)
@@ -134,7 +134,7 @@ def test_a_file_that_is_gone_changed_the_code(repository: Path) -> None:
 def test_files_that_differ_from_the_commit_are_marked(
     repository: Path, change: dict[str, str]
 ) -> None:
-    """Whatever goes into the image and is not committed."""
+    """The image has content that is not committed."""
     write(repository, **change)
     assert read(repository).commit == Commit(
         revision=git(repository, "rev-parse", "HEAD"), dirty=True
@@ -149,7 +149,7 @@ def test_a_change_that_is_staged_is_not_committed(repository: Path) -> None:
 
 
 def test_a_file_that_git_ignores_but_the_image_holds_is_marked(repository: Path) -> None:
-    """Nobody could make that image again from the commit."""
+    """The commit alone could not give that image again."""
     write(repository, _gitignore="settings.local\n__pycache__/\n")
     committed(repository)
     write(repository, app__settings_local="x")
@@ -157,7 +157,7 @@ def test_a_file_that_git_ignores_but_the_image_holds_is_marked(repository: Path)
 
 
 def test_files_that_do_not_enter_the_image_are_not_looked_at(repository: Path) -> None:
-    """Neither others, nor what Python leaves beside its files, whether or not git ignores that."""
+    """Other files and the caches of Python do not count, ignored or not."""
     write(repository, notes_txt="x", app____pycache____main_pyc="x", app__stray_pyc="x")
     (repository / "app" / "__pycache__").mkdir()
     (repository / "app" / "__pycache__" / "main.cpython-311.pyc").write_bytes(b"x")
@@ -167,19 +167,19 @@ def test_files_that_do_not_enter_the_image_are_not_looked_at(repository: Path) -
 
 
 def test_a_repository_without_a_commit_has_no_revision_yet(application: Path) -> None:
-    """The files are there, so a release is possible, marked."""
+    """A release is possible, and is marked."""
     git(application, "init", "--quiet")
     assert read(application).commit == Commit(revision="unversioned", dirty=True)
 
 
 def test_an_application_that_was_never_committed_has_no_revision(repository: Path) -> None:
-    """Though its repository has."""
+    """Its repository has one, but the application has none."""
     write(repository, other__main_py="x", other__Dockerfile="FROM scratch")
     assert read(repository / "other", "*.py").commit == Commit(revision="unversioned", dirty=True)
 
 
 def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Path) -> None:
-    """What changes beside it does not change its revision."""
+    """Changes of other folders do not change its revision."""
     write(repository, other__main_py="x", other__Dockerfile="FROM scratch")
     revision = committed(repository)
     write(repository, app__main_py="print(3)", README_md="x")
@@ -191,7 +191,7 @@ def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Pa
 def test_without_a_repository_a_release_is_marked_unversioned(
     application: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And a warning says so."""
+    """A warning says so."""
     assert read(application).commit == Commit(revision="unversioned", dirty=True)
     assert "no git repository here: the release is marked unversioned" in caplog.text
 
@@ -202,16 +202,16 @@ def test_without_git_a_release_is_marked_unversioned(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Though there is a repository; the warning says what is missing."""
+    """The warning says that git is missing, not the repository."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert read(repository).commit == Commit(revision="unversioned", dirty=True)
     assert "git is not installed: the release is marked unversioned" in caplog.text
 
 
-def test_a_shallow_clone_is_warned_of(
+def test_a_shallow_clone_causes_a_warning(
     repository: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The revision that changed the code may not be in it; the one that is there stands in, and the files are the same."""
+    """It may lack the revision of the code; the files are complete."""
     whole = read(repository)
     write(repository, README_md="x")
     later = committed(repository)
@@ -225,54 +225,11 @@ def test_a_shallow_clone_is_warned_of(
     assert "shallow" in caplog.text
 
 
-def test_git_is_asked_in_one_language(
-    application: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A refusal is known by its words, whatever language the user reads."""
-    program = tmp_path / "git"
-    program.write_text(
-        '#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n',
-        encoding="utf-8",
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    with pytest.raises(SourceUnreadable):
-        read(application)
-
-
-def test_a_repository_of_somebody_else_is_told(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Git refuses to read it, which is not the same as there being none; its advice is shown."""
-    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    with pytest.raises(SourceUnreadable) as caught:
-        read(repository)
-    assert "safe.directory" in caught.value.detail
-
-
-def test_a_damaged_repository_is_told(repository: Path) -> None:
-    """It is not taken for one without changes."""
-    (repository / ".git" / "index").write_bytes(b"nonsense")
-    with pytest.raises(SourceUnreadable) as caught:
-        read(repository)
-    assert caught.value.on == str(repository)
-
-
-def test_looking_does_not_lock_the_repository(repository: Path) -> None:
-    """Somebody else may be committing at the same moment."""
-    index = repository / ".git" / "index"
-    os.utime(repository / "app" / "main.py", (1, 1))
-    before = index.read_bytes()
-    assert not read(repository).commit.dirty
-    assert index.read_bytes() == before
-
-
 # --- the files
 
 
 def test_inputs_are_the_files_of_the_patterns_and_the_dockerfile(application: Path) -> None:
-    """With the lock of the packages, if there is one; folders and caches are not files."""
+    """The lock file of the packages is among them; folders and caches are not."""
     write(application, app__requirements_txt="x", app__page_html="x")
     (application / "app" / "empty").mkdir()
     assert set(read(application).files) == {
@@ -302,37 +259,37 @@ def test_inputs_are_the_files_of_the_patterns_and_the_dockerfile(application: Pa
     ],
 )
 def test_patterns_match_as_a_shell_has_it(application: Path, pattern: str, found: set[str]) -> None:
-    """Two stars go any depth, one does not."""
+    """Two stars match any depth, one star matches one level."""
     assert set(read(application, pattern).files) == {"Dockerfile", *found}
 
 
 @pytest.mark.parametrize(
     "pattern", ["absent/**", "app/*.txt", "app", "/etc/hostname", "", "app/[", "../*/app/main.py"]
 )
-def test_a_pattern_that_gives_nothing_is_told(application: Path, pattern: str) -> None:
-    """By name, whatever is wrong with it; also one that leads out of the application."""
+def test_a_pattern_without_a_match_is_an_error(application: Path, pattern: str) -> None:
+    """The error names the pattern, also one that points outside of the application."""
     with pytest.raises(SourceUnreadable) as caught:
         read(application, "app/**", pattern)
     assert pattern in caught.value.on or "outside" in caught.value.what
 
 
-def test_a_missing_dockerfile_is_told(application: Path) -> None:
-    """By its name in the settings."""
+def test_a_missing_dockerfile_is_an_error(application: Path) -> None:
+    """The error has its name in the settings."""
     with pytest.raises(SourceUnreadable) as caught:
         read(application, dockerfile="app/Containerfile")
     assert caught.value.on.endswith("app/Containerfile")
 
 
 def test_a_link_within_its_folder_is_the_file_it_leads_to(application: Path) -> None:
-    """The image gets a file."""
+    """The image has a file in its place."""
     (application / "app" / "link.py").symlink_to("sub/more.py")
     found = read(application)
     assert found.files["app/link.py"] == found.files["app/sub/more.py"]
 
 
 @pytest.mark.parametrize("target", ["../README.md", "/etc/hostname"])
-def test_a_link_that_leads_out_is_told(application: Path, target: str) -> None:
-    """An image must not pick up what is elsewhere on this machine."""
+def test_a_link_out_of_its_folder_is_an_error(application: Path, target: str) -> None:
+    """An image must not contain other files of this machine."""
     (application / "app" / "link.py").symlink_to(target)
     with pytest.raises(SourceUnreadable) as caught:
         read(application)
@@ -340,15 +297,15 @@ def test_a_link_that_leads_out_is_told(application: Path, target: str) -> None:
 
 
 def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: Path) -> None:
-    """Neither by a pattern that goes through it."""
-    write(tmp_path, elsewhere__secret_py="x")
-    (application / "app" / "away").symlink_to(tmp_path / "elsewhere")
+    """A pattern through it does not either."""
+    write(tmp_path, other__secret_py="x")
+    (application / "app" / "away").symlink_to(tmp_path / "other")
     with pytest.raises(SourceUnreadable, match="outside"):
         read(application, "app/*/*.py")
 
 
-def test_a_file_that_cannot_be_read_is_told(application: Path) -> None:
-    """With the reason."""
+def test_an_unreadable_file_is_an_error(application: Path) -> None:
+    """The error has the reason."""
     (application / "app" / "loop").symlink_to("loop")
     (application / "app" / "main.py").unlink()
     (application / "app" / "main.py").symlink_to("/proc/self/mem")
@@ -360,7 +317,7 @@ def test_a_file_that_cannot_be_read_is_told(application: Path) -> None:
 
 
 def test_the_key_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
-    """On any machine, in any folder, whenever the files were written."""
+    """Machine, folder and times of the files do not count."""
     before = read(application)
     moved = tmp_path / "moved"
     application.rename(moved)
@@ -388,14 +345,14 @@ def test_the_key_is_the_same_for_the_same_inputs(application: Path, tmp_path: Pa
 def test_the_key_changes_with_all_that_decides_over_the_image(
     application: Path, change: Callable[[Path], object]
 ) -> None:
-    """So that nothing old is taken for new."""
+    """An old image is never used for new inputs."""
     before = read(application).key
     change(application)
     assert read(application).key != before
 
 
 def test_the_key_changes_with_the_base_image_and_the_revision(application: Path) -> None:
-    """The revision is written into the image."""
+    """The image contains the revision."""
     inputs = read(application)
     others = (
         replace(inputs, base=BASE.replace("0", "1")),
@@ -406,7 +363,7 @@ def test_the_key_changes_with_the_base_image_and_the_revision(application: Path)
 
 
 def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
-    """Else every machine would build everything anew after an update of this suite."""
+    """Otherwise an update of this suite would cause builds on every machine."""
     inputs = Inputs(
         tmp_path,
         {"app/main.py": "- 1", "Dockerfile": "x 2"},
@@ -421,7 +378,7 @@ def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
 
 @pytest.fixture
 def known(tmp_path: Path) -> Inputs:
-    """Inputs of three files."""
+    """Return inputs of three files."""
     return Inputs(
         tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False)
     )
@@ -448,25 +405,25 @@ NEW = Commit(revision="6" * 40, dirty=False)
         ({"d": "- 1", "e": "- 1"}, "other", NEW, "a is gone, b is gone, c is gone and 3 more"),
     ],
 )
-def test_what_changed_is_said_in_a_few_words(
+def test_changes_are_described_in_a_few_words(
     known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str
 ) -> None:
-    """The files first; a new revision only if nothing else is new; no more than three, in the same order each time."""
+    """At most three changes are listed, in a fixed order; a new revision only alone."""
     now = replace(known, files=files, base=base, commit=commit or known.commit)
-    assert now.changed_since(known.listed) == said
+    assert now.describe_changes(known.by_name) == said
 
 
 # --- the build context
 
 
 def packed(inputs: Inputs, *wheels: Path) -> bytes:
-    """The build context."""
-    with source.context(inputs, wheels) as context:
+    """Return the bytes of the build context."""
+    with source.pack_build_context(inputs, wheels) as context:
         return context.read()
 
 
 def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_path: Path) -> None:
-    """And nothing else, with plain owners, times and modes."""
+    """It has nothing else, and plain owners, times and modes."""
     write(tmp_path, thing_whl="wheel")
     (application / "app" / "main.py").chmod(0o700)
     (application / "app" / "sub" / "more.py").chmod(0o600)
@@ -488,7 +445,7 @@ def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_
 
 
 def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
-    """Else a builder's cache would not be used."""
+    """Otherwise a builder could not use its cache."""
     before = packed(read(application))
     moved = tmp_path / "moved"
     application.rename(moved)
@@ -504,10 +461,10 @@ def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_
         pytest.param(lambda path: path.unlink(), id="gone"),
     ],
 )
-def test_a_file_that_changes_before_the_build_is_told(
+def test_a_file_that_changes_before_the_build_is_an_error(
     application: Path, change: Callable[[Path], object]
 ) -> None:
-    """The image would not be what its key says, and would be taken for it ever after."""
+    """Otherwise the image would not match its key."""
     inputs = read(application)
     change(application / "app" / "main.py")
     with pytest.raises(SourceUnreadable) as caught:

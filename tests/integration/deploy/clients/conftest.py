@@ -1,4 +1,4 @@
-"""What tests on a real cluster share: the way there, and namespaces that are removed afterwards."""
+"""Fixtures of tests on a real cluster: access, and namespaces that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kubectl = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def access() -> ApiServerAccess:
-    """The way to a cluster."""
+    """Return the access to a cluster."""
     if not os.environ.get("KUBECONFIG"):
         lacking(
             "no cluster is named",
@@ -38,7 +38,7 @@ def access() -> ApiServerAccess:
 
 @pytest.fixture(scope="session")
 def kubectl(access: ApiServerAccess) -> Kubectl:
-    """Runs Kubernetes' own command line, as the administrator; its output."""
+    """Return a function that runs kubectl as the administrator and returns its output."""
     found = shutil.which("kubectl")
     if found is None:
         lacking("kubectl is not installed", "install it: Debian's package is kubernetes-client")
@@ -60,7 +60,7 @@ def kubectl(access: ApiServerAccess) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def administrator(kubectl: Kubectl) -> dict[str, Any]:
-    """The kubeconfig of the cluster, with nothing but its current context."""
+    """Return the kubeconfig of the cluster with its current context only."""
     found: dict[str, Any] = json.loads(
         kubectl("config", "view", "--raw", "--minify", "--flatten", "-o", "json")
     )
@@ -69,7 +69,7 @@ def administrator(kubectl: Kubectl) -> dict[str, Any]:
 
 @pytest.fixture
 def namespace(kubectl: Kubectl) -> Iterator[str]:
-    """A namespace of a test's own."""
+    """Create a namespace for a test."""
     name = f"test-client-{secrets.token_hex(4)}"
     kubectl("create", "namespace", name)
     yield name
@@ -78,5 +78,5 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture
 def real(access: ApiServerAccess, namespace: str) -> KubeCluster:
-    """A client of it."""
+    """Return a client of the cluster."""
     return KubeCluster(access, namespace)

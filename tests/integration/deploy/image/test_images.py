@@ -176,7 +176,7 @@ def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, ca
     push(made, repository, remote, cache)
     push(made, f"{repository}-production", remote, cache, repository)
     assert not remote.sent
-    assert remote.manifest(f"{repository}-production", made.digest) == cache.read(made.digest)
+    assert remote.get_manifest(f"{repository}-production", made.digest) == cache.read(made.digest)
 
 
 def test_new_code_moves_no_byte_of_the_model_and_the_reverse(

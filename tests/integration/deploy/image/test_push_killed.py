@@ -88,12 +88,12 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     assert int(reached) < MEBIBYTES << 20
     remote = HttpRegistry(registry_host)
     tags = (registry.app_tag(joined.app.key), registry.model_tag(joined.layer.model), joined.digest)
-    assert [remote.manifest(repository, tag) for tag in tags] == [None, None, None]
-    assert not remote.has(repository, joined.layer.digest)
+    assert [remote.get_manifest(repository, tag) for tag in tags] == [None, None, None]
+    assert not remote.has_blob(repository, joined.layer.digest)
 
     registry.push(joined, repository, remote, cache, mount=halves.MOUNT)
-    assert remote.manifest(repository, joined.digest) == cache.read(joined.digest)
-    with remote.blob(repository, joined.layer.digest) as stored:
+    assert remote.get_manifest(repository, joined.digest) == cache.read(joined.digest)
+    with remote.download(repository, joined.layer.digest) as stored:
         seen = hashlib.sha256()
         while chunk := stored.read(1 << 20):
             seen.update(chunk)

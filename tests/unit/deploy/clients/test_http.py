@@ -1,16 +1,24 @@
-"""Where requests are sent, and what is sent along."""
+"""Requests to an endpoint: where they go, what they carry, and which responses come back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import requests
 
-from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request, Response
-from tests.fakes.ways import Replica, Way, trickle, way
+from deploy.clients.http import (
+    Endpoint,
+    HttpClient,
+    NoResponse,
+    Request,
+    Response,
+    SendOnce,
+    make_adapter,
+    read_body,
+)
+from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
 SECRET = "Bearer 5e1f"
 URL = "https://cluster.example"
@@ -25,38 +33,39 @@ def test_credentials_are_not_shown() -> None:
 
 
 def test_headers_are_sent_with_every_request() -> None:
-    """Beside those that requests send anyway."""
-    with Endpoint(URL, {"Authorization": SECRET}).session() as session:
+    """They are added to those that requests sends by default."""
+    with Endpoint(URL, {"Authorization": SECRET}).open_session() as session:
         assert session.headers["Authorization"] == SECRET
         assert "User-Agent" in session.headers
 
 
 @pytest.mark.parametrize(
-    ("told", "verified"),
+    ("options", "verified"),
     [
         ({}, True),
-        ({"authority": "/etc/ca.crt"}, "/etc/ca.crt"),
-        ({"authority": "/etc/ca.crt", "unverified": True}, False),
+        ({"ca_bundle": "/etc/ca.crt"}, "/etc/ca.crt"),
+        ({"ca_bundle": "/etc/ca.crt", "unverified": True}, False),
     ],
 )
-def test_a_server_is_known_by_its_certificate(told: dict[str, Any], verified: object) -> None:
-    """By the usual authorities, by one of one's own, or by none if that is said."""
-    with Endpoint(URL, **told).session() as session:
+def test_a_servers_certificate_is_verified(options: dict[str, Any], verified: object) -> None:
+    """The usual authorities verify it, or a CA bundle, or none where the endpoint says so."""
+    with Endpoint(URL, **options).open_session() as session:
         assert session.verify == verified
 
 
-def test_a_client_certificate_is_shown_to_the_server() -> None:
-    """With its key."""
-    with Endpoint(URL, certificate=("/etc/me.crt", "/etc/me.key")).session() as session:
-        assert session.cert == ("/etc/me.crt", "/etc/me.key")
+def test_a_client_certificate_is_sent_to_the_server() -> None:
+    """Its key is used as well."""
+    pair = ("/etc/me.crt", "/etc/me.key")
+    with Endpoint(URL, client_certificate=pair).open_session() as session:
+        assert session.cert == pair
 
 
 @pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
-def test_nothing_of_the_machine_is_taken(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not its proxies and not its certificates: only what the endpoint says."""
-    monkeypatch.setenv("HTTPS_PROXY", "http://elsewhere.example")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/elsewhere.crt")
-    with Endpoint(URL, proxy=proxy).session() as session:
+def test_settings_of_the_machine_do_not_apply(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and certificates come from the endpoint alone."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://other.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/other.crt")
+    with Endpoint(URL, proxy=proxy).open_session() as session:
         settings = session.merge_environment_settings(URL, {}, None, None, None)
     assert settings["proxies"].get("https", "") == proxy
     assert settings["verify"] is True
@@ -64,48 +73,68 @@ def test_nothing_of_the_machine_is_taken(proxy: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
 def test_a_server_may_have_another_name_than_its_address(proxy: str) -> None:
-    """It is asked for by that name and its certificate checked for it, behind a proxy, too."""
-    with Endpoint("https://192.0.2.1", server_name="cluster.example").session() as session:
-        adapter: Any = session.get_adapter("https://192.0.2.1")
-        pools = adapter.proxy_manager_for(proxy) if proxy else adapter.poolmanager
+    """The certificate is verified for that name, also through an HTTP proxy."""
+    with Endpoint("https://192.0.2.1", server_name="cluster.example").open_session() as session:
+        mounted: Any = session.get_adapter("https://192.0.2.1")
+        pools = mounted.proxy_manager_for(proxy) if proxy else mounted.poolmanager
         assert pools.connection_pool_kw["server_hostname"] == "cluster.example"
 
 
-def test_a_server_is_called_by_its_address_if_nothing_else_is_said() -> None:
-    """As everywhere."""
-    with Endpoint(URL).session() as session:
-        adapter: Any = session.get_adapter(URL)
-        assert "server_hostname" not in adapter.poolmanager.connection_pool_kw
+def test_a_servers_name_is_its_address_by_default() -> None:
+    """The connection has no other name then."""
+    with Endpoint(URL).open_session() as session:
+        mounted: Any = session.get_adapter(URL)
+        assert "server_hostname" not in mounted.poolmanager.connection_pool_kw
 
 
-# --- asking
+@pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])
+def test_every_connection_is_made_with_the_options(proxy: str) -> None:
+    """Direct connections have them, and those through an HTTP proxy."""
+    found: Any = make_adapter(max_connections=3, blocksize=1 << 20)
+    pools = found.proxy_manager_for(proxy) if proxy else found.poolmanager
+    assert (pools.connection_pool_kw["blocksize"], pools.connection_pool_kw["maxsize"]) == (
+        1 << 20,
+        3,
+    )
+    pool = pools.connection_from_url("https://registry.example")
+    assert pool.conn_kw["blocksize"] == 1 << 20
 
-ASKED = Request("/score?a=b", 5.0, 100)
+
+def test_connections_of_one_adapter_are_not_those_of_another() -> None:
+    """Each adapter has only its own options."""
+    make_adapter(server_hostname="cluster.example")
+    found: Any = make_adapter(blocksize=1 << 20)
+    assert "server_hostname" not in found.poolmanager.connection_pool_kw
 
 
-def test_a_question_is_sent_as_it_is() -> None:
-    """To the path below the endpoint, with the headers of both."""
-    replica = Replica(b"3", 201, {"Retry-After": "7"})
-    question = Request("/score?a=b", 5.0, 100, "PUT", {"Content-Type": "image/png"}, b"\x89PNG")
+# --- sending
+
+REQUEST = Request("/score?a=b", 5.0, 100)
+
+
+def test_a_request_is_sent_unchanged() -> None:
+    """Its path is below the endpoint's, and it has the headers of both."""
+    replica = FakeReplica(b"3", 201, {"Retry-After": "7"})
+    request = Request("/score?a=b", 5.0, 100, "PUT", {"Content-Type": "image/png"}, b"\x89PNG")
     with HttpClient(
-        Way("http://replica/below", {"Authorization": SECRET}, replica=replica)
-    ) as visit:
-        reply = visit.send(question)
-    (sent,) = replica.asked
+        MemoryEndpoint("http://replica/below", {"Authorization": SECRET}, replica=replica)
+    ) as client:
+        response = client.send(request)
+    (sent,) = replica.requests
     assert (sent.method, sent.url, sent.body) == (
         "PUT",
         "http://replica/below/score?a=b",
         b"\x89PNG",
     )
     assert (sent.headers["Authorization"], sent.headers["Content-Type"]) == (SECRET, "image/png")
-    assert (reply.status, reply.content, reply.retry_after) == (201, b"3", "7")
-    assert reply.seconds > 0
+    assert (response.status, response.content, response.retry_after) == (201, b"3", "7")
+    assert response.seconds > 0
 
 
-def test_no_more_of_an_answer_is_read_than_is_wanted() -> None:
-    """Whatever it is."""
-    with HttpClient(way(b"x" * 1000)) as visit:
-        assert visit.send(ASKED).content == b"x" * 100
+def test_a_response_is_read_up_to_its_limit() -> None:
+    """The rest of a longer body is not read."""
+    with HttpClient(endpoint_with(b"x" * 1000)) as client:
+        assert client.send(REQUEST).content == b"x" * 100
 
 
 @pytest.mark.parametrize(
@@ -114,68 +143,102 @@ def test_no_more_of_an_answer_is_read_than_is_wanted() -> None:
         (requests.ConnectionError(), "ConnectionError"),
         (requests.Timeout(), "Timeout"),
         (ConnectionResetError(), "ConnectionResetError"),
-        (trickle([0.0], ConnectionResetError()), "ProtocolError"),
+        (trickling_body([0.0], ConnectionResetError()), "ProtocolError"),
     ],
 )
-def test_no_answer_is_told_by_its_kind(body: Any, kind: str) -> None:
-    """With the time that it took, and the failure behind it."""
+def test_a_missing_response_has_the_kind_of_its_failure(body: Any, kind: str) -> None:
+    """It also has the time that it took, and the cause."""
     ticks = iter((10.0, 12.5, 15.0))
     with (
-        HttpClient(way(body), lambda: next(ticks)) as visit,
+        HttpClient(endpoint_with(body), lambda: next(ticks)) as client,
         pytest.raises(NoResponse, match=f"^{kind}$") as caught,
     ):
-        visit.send(ASKED)
+        client.send(REQUEST)
     assert caught.value.seconds == 2.5
     assert caught.value.__cause__ is not None
 
 
-def test_a_trickle_is_given_up() -> None:
-    """Though each byte comes in time."""
+def test_a_slow_body_ends_in_no_response() -> None:
+    """Each byte arrives in time, but the whole body does not."""
     now = [0.0]
     with (
-        HttpClient(way(trickle(now)), lambda: now[0]) as visit,
+        HttpClient(endpoint_with(trickling_body(now)), lambda: now[0]) as client,
         pytest.raises(NoResponse, match="TimeoutError"),
     ):
-        visit.send(ASKED)
+        client.send(REQUEST)
     assert 5 < now[0] < 10
 
 
-def test_redirects_are_followed_where_that_is_said() -> None:
-    """Otherwise they are an answer like any other."""
-    with HttpClient(Way("http://replica", replica=Replica(b"3", 200, {}, at="/there"))) as visit:
-        assert visit.send(ASKED).status == 307
-        assert visit.send(replace(ASKED, follow_redirects=True)).content == b"3"
+def test_redirects_are_followed_if_the_request_says_so() -> None:
+    """Otherwise a redirect is the response."""
+    with HttpClient(
+        MemoryEndpoint("http://replica", replica=FakeReplica(b"3", 200, {}, at="/there"))
+    ) as client:
+        assert client.send(REQUEST).status == 307
+        assert client.send(replace(REQUEST, follow_redirects=True)).content == b"3"
 
 
-class Renewing:
-    """A gateway that asks twice, with other credentials the second time."""
+class RenewingGateway:
+    """A gateway that sends each request twice, with new credentials the second time."""
 
-    def __init__(self, again: Endpoint) -> None:
-        self._again = again
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
-    def forward(self, ask: Callable[[Endpoint, Request], Response], question: Request) -> Response:
-        ask(self._again, question)
-        return ask(replace(self._again, headers={"Authorization": "Bearer new"}), question)
+    def forward(self, send: SendOnce, request: Request) -> Response:
+        send(self._endpoint, request)
+        return send(replace(self._endpoint, headers={"Authorization": "Bearer new"}), request)
 
 
-def test_a_gateway_is_asked_with_the_credentials_that_it_wants_then() -> None:
-    """Connections are kept as long as these are the same, and left when the visit ends."""
-    replica = Replica(b"3", 200, {})
-    plain = Way("http://replica", {"Authorization": SECRET}, replica=replica)
-    with HttpClient(replace(plain, gateway=Renewing(plain))) as visit:
-        visit.send(ASKED)
+def test_a_gateway_gets_the_credentials_that_it_requires() -> None:
+    """Connections last as long as the credentials are the same, and end with the client."""
+    replica = FakeReplica(b"3", 200, {})
+    plain = MemoryEndpoint("http://replica", {"Authorization": SECRET}, replica=replica)
+    with HttpClient(replace(plain, gateway=RenewingGateway(plain))) as client:
+        client.send(REQUEST)
         assert replica.closed == 1
-        visit.send(ASKED)
-    assert [request.headers["Authorization"] for request in replica.asked] == [
+        client.send(REQUEST)
+    assert [request.headers["Authorization"] for request in replica.requests] == [
         SECRET,
         "Bearer new",
     ] * 2
     assert replica.closed == 4
 
 
-def test_the_gateway_makes_no_difference_to_where_an_entrance_is() -> None:
-    """It is not shown, either."""
+def test_endpoints_are_compared_without_their_gateway() -> None:
+    """The gateway is not shown either."""
     plain = Endpoint(URL)
-    behind = Endpoint(URL, gateway=Renewing(plain))
+    behind = Endpoint(URL, gateway=RenewingGateway(plain))
     assert behind == plain
     assert repr(behind) == repr(plain)
+
+
+# --- bodies
+
+
+class Pieces:
+    """A response of urllib3 whose body arrives in pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    def read1(self, amount: int, *, decode_content: bool) -> bytes:
+        piece = self._pieces.pop(0) if self._pieces else b""
+        assert len(piece) <= amount
+        return piece
+
+
+def test_a_body_is_read_to_its_end() -> None:
+    """It may arrive in any number of pieces."""
+    assert read_body(Pieces(b"a", b"bc", b"d"), 100, 1.0, lambda: 0.0) == b"abcd"
+
+
+def test_a_body_is_read_up_to_its_limit() -> None:
+    """The bytes after that are not read."""
+    assert read_body(Pieces(b"ab", b"cd", b"ef"), 4, 1.0, lambda: 0.0) == b"abcd"
+
+
+def test_a_body_has_to_end_before_the_deadline() -> None:
+    """Each piece arrives in time, and all of them together do not."""
+    now = iter((0.5, 1.0, 1.5))
+    with pytest.raises(TimeoutError):
+        read_body(Pieces(b"a", b"b", b"c", b"d"), 100, 1.0, lambda: next(now))

@@ -73,7 +73,7 @@ def test_a_first_push_leaves_the_image_by_its_digest(remote: MemoryRegistry, cac
     made = joined(cache)
     release = push(made, remote, cache)
     assert release.reference == f"registry.example/{REPOSITORY}@{made.digest}"
-    assert remote.manifest(REPOSITORY, made.digest) == cache.read(made.digest)
+    assert remote.get_manifest(REPOSITORY, made.digest) == cache.read(made.digest)
     assert named(cache.read(made.digest)) <= remote.blobs[REPOSITORY].keys()
     assert registry.has_release(release, remote)
 
@@ -82,22 +82,22 @@ def test_no_blob_is_sent_twice(remote: MemoryRegistry, cache: Cache) -> None:
     """Not within a push, though three manifests name the same layers, and not by the next push."""
     made = joined(cache)
     push(made, remote, cache)
-    assert len(remote.sent) == len(set(remote.sent))
-    remote.sent.clear()
-    remote.put.clear()
+    assert len(remote.uploaded) == len(set(remote.uploaded))
+    remote.uploaded.clear()
+    remote.stored_references.clear()
     assert push(made, remote, cache).image == made
-    assert not remote.sent
-    assert not remote.put
+    assert not remote.uploaded
+    assert not remote.stored_references
 
 
 def test_new_code_sends_no_byte_of_the_model(remote: MemoryRegistry, cache: Cache) -> None:
     """Not even the cache need hold the model."""
     push(joined(cache), remote, cache)
-    remote.sent.clear()
+    remote.uploaded.clear()
     made = joined(cache, code=b"new code")
     cache.drop(made.layer.digest)
     push(made, remote, cache)
-    sent = {name for _, name in remote.sent}
+    sent = {name for _, name in remote.uploaded}
     _, layers, _ = image.parse_manifest(cache.read(made.digest))
     assert sent == {
         layers[-1].digest,
@@ -109,11 +109,11 @@ def test_new_code_sends_no_byte_of_the_model(remote: MemoryRegistry, cache: Cach
 def test_a_new_model_sends_its_layer_and_json_alone(remote: MemoryRegistry, cache: Cache) -> None:
     """No layer of the app image moves."""
     push(joined(cache), remote, cache)
-    remote.sent.clear()
+    remote.uploaded.clear()
     made = joined(cache, weights=b"new weights")
     push(made, remote, cache)
     alone = image.create_model_image(made.layer, MOUNT, cache)
-    assert {name for _, name in remote.sent} == {
+    assert {name for _, name in remote.uploaded} == {
         digest(b"new weights"),
         made.config,
         image.parse_manifest(cache.read(alone.digest))[0].digest,
@@ -124,11 +124,11 @@ def test_what_another_repository_holds_is_mounted(remote: MemoryRegistry, cache:
     """From the first that has it; nothing is sent."""
     made = joined(cache)
     push(made, remote, cache, repository="team/staging")
-    remote.sent.clear()
+    remote.uploaded.clear()
     push(made, remote, cache, "team/empty", "team/staging")
-    assert not remote.sent
+    assert not remote.uploaded
     assert {name for _, name in remote.mounted} >= named(cache.read(made.digest))
-    assert remote.manifest(REPOSITORY, made.digest) is not None
+    assert remote.get_manifest(REPOSITORY, made.digest) is not None
 
 
 def test_what_is_there_is_not_mounted(remote: MemoryRegistry, cache: Cache) -> None:
@@ -185,12 +185,12 @@ def test_a_push_that_fails_leaves_no_manifest_and_the_next_sends_only_the_rest(
     remote = Failing(made.layer.digest)
     with pytest.raises(RegistryUnreachable):
         push(made, remote, cache)
-    assert not remote.put
-    before = set(remote.sent)
+    assert not remote.stored_references
+    before = set(remote.uploaded)
     remote.failing.clear()
     push(made, remote, cache)
-    assert len(remote.sent) == len(set(remote.sent)) > len(before)
-    assert remote.manifest(REPOSITORY, made.digest) is not None
+    assert len(remote.uploaded) == len(set(remote.uploaded)) > len(before)
+    assert remote.get_manifest(REPOSITORY, made.digest) is not None
 
 
 def test_a_layer_that_is_nowhere_is_told(remote: MemoryRegistry, cache: Cache) -> None:
@@ -201,7 +201,7 @@ def test_a_layer_that_is_nowhere_is_told(remote: MemoryRegistry, cache: Cache) -
         push(made, remote, cache)
     assert caught.value.on == made.layer.digest
     assert "invoke release" in caught.value.next
-    assert not remote.put
+    assert not remote.stored_references
 
 
 def test_a_layer_that_is_damaged_here_is_dropped_when_the_registry_refuses_it(
@@ -214,7 +214,7 @@ def test_a_layer_that_is_damaged_here_is_dropped_when_the_registry_refuses_it(
         push(made, remote, cache)
     assert digest(WEIGHTS[::-1]) in caught.value.detail
     assert not cache.has(made.layer.digest, len(WEIGHTS))
-    assert not remote.put
+    assert not remote.stored_references
 
 
 def test_a_layer_that_is_refused_though_it_is_sound_is_kept(cache: Cache) -> None:
@@ -326,7 +326,7 @@ def test_a_release_that_was_cleaned_up_is_not_held(remote: MemoryRegistry, cache
 class Away(MemoryRegistry):
     """Does not answer when it is asked for a manifest."""
 
-    def manifest(self, repository: str, reference: str) -> bytes | None:
+    def get_manifest(self, repository: str, reference: str) -> bytes | None:
         raise RegistryUnreachable("the registry gave no answer", on=self.host, next="run again")
 
 
@@ -389,9 +389,9 @@ class Counting(MemoryRegistry):
         super().__init__(host)
         self.read: list[str] = []
 
-    def blob(self, repository: str, digest: str) -> IO[bytes]:
+    def download(self, repository: str, digest: str) -> IO[bytes]:
         self.read.append(digest)
-        return super().blob(repository, digest)
+        return super().download(repository, digest)
 
 
 @pytest.fixture
@@ -452,14 +452,14 @@ def test_what_was_copied_is_not_copied_again(
     """Nothing is sent, and from an empty cache nothing but JSON is read."""
     release = push(joined(cache), near, cache)
     copied(release, near, far, Cache(tmp_path / "other"))
-    for noted in (far.sent, far.put, near.read):
+    for noted in (far.uploaded, far.stored_references, near.read):
         noted.clear()
     assert copied(release, near, far, Cache(tmp_path / "third")).image == release.image
     configs = {
         release.image.config,
         image.parse_manifest(cache.read(release.image.app.manifest.digest))[0].digest,
     }
-    assert (far.sent, far.put, set(near.read)) == ([], [], configs)
+    assert (far.uploaded, far.stored_references, set(near.read)) == ([], [], configs)
 
 
 def test_a_new_model_is_copied_alone(
@@ -469,11 +469,15 @@ def test_a_new_model_is_copied_alone(
     copied(push(joined(cache), near, cache), near, far, Cache(tmp_path / "other"))
     made = joined(cache, weights=b"new weights")
     release = push(made, near, cache)
-    far.sent.clear()
+    far.uploaded.clear()
     near.read.clear()
     copied(release, near, far, Cache(tmp_path / "third"))
     layers = {layer.digest for layer in image.parse_manifest(cache.read(made.digest))[1]}
-    assert layers & {name for _, name in far.sent} == layers & set(near.read) == {made.layer.digest}
+    assert (
+        layers & {name for _, name in far.uploaded}
+        == layers & set(near.read)
+        == {made.layer.digest}
+    )
 
 
 def test_what_the_cache_holds_is_not_read_from_the_registry(
@@ -489,10 +493,10 @@ def test_a_copy_within_a_registry_moves_nothing(
 ) -> None:
     """Its other repository takes the blobs over."""
     release = push(joined(cache), near, cache)
-    near.sent.clear()
+    near.uploaded.clear()
     copy = copied(release, near, near, Cache(tmp_path / "other"))
     assert copy.reference == f"registry.example/live/classifier@{release.image.digest}"
-    assert near.sent == []
+    assert near.uploaded == []
     assert {name for _, name in near.mounted} >= named(
         near.manifests["live/classifier"][release.image.digest]
     )
@@ -504,10 +508,10 @@ def test_what_is_where_it_shall_be_is_only_looked_at(
 ) -> None:
     """Environments may share a repository."""
     release = push(joined(cache), near, cache)
-    for noted in (near.sent, near.put):
+    for noted in (near.uploaded, near.stored_references):
         noted.clear()
     assert copied(release, near, near, Cache(tmp_path / "other"), REPOSITORY) == release
-    assert (near.sent, near.mounted, near.put, near.read) == ([], [], [], [])
+    assert (near.uploaded, near.mounted, near.stored_references, near.read) == ([], [], [], [])
 
 
 @pytest.mark.parametrize("repository", [REPOSITORY, "live/classifier"])
@@ -533,11 +537,11 @@ def test_a_copy_that_breaks_off_leaves_no_manifest_and_the_next_sends_only_the_r
     far.host = "far.example"
     with pytest.raises(RegistryUnreachable):
         copied(release, near, far, other)
-    assert far.put == []
+    assert far.stored_references == []
     far.failing.clear()
     near.read.clear()
     copied(release, near, far, other)
-    assert len(far.sent) == len(set(far.sent))
+    assert len(far.uploaded) == len(set(far.uploaded))
     assert near.read == []
     assert release.image.digest in far.manifests["live/classifier"]
 
@@ -550,7 +554,7 @@ def test_a_blob_that_is_damaged_where_it_is_copied_from_is_not_passed_on(
     near.blobs[REPOSITORY][release.image.layer.digest] = WEIGHTS[::-1]
     with pytest.raises(BlobCorrupt):
         copied(release, near, far, Cache(tmp_path / "other"))
-    assert (far.sent, far.put) == ([], [])
+    assert (far.uploaded, far.stored_references) == ([], [])
 
 
 # --- what is brought
@@ -598,7 +602,7 @@ def test_a_lie_of_any_length_is_not_read_to_its_end(cache: Cache) -> None:
             return bytes(size)
 
     class Lying(MemoryRegistry):
-        def blob(self, repository: str, digest: str) -> IO[bytes]:
+        def download(self, repository: str, digest: str) -> IO[bytes]:
             return Endless()  # type: ignore[return-value]  # as much of a file as is asked for
 
     with pytest.raises(BlobCorrupt):

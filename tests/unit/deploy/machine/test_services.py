@@ -8,7 +8,7 @@ from deploy.errors import BaseUnavailable
 from deploy.machine import services
 from deploy.settings.reading import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
-from tests.fakes.images import image_of
+from tests.fakes.images import make_image
 from tests.fakes.machine import MemoryMachine
 
 OTHER = f"python:3.13@sha256:{'1' * 64}"
@@ -23,14 +23,14 @@ def machine() -> MemoryMachine:
 
 def test_a_base_image_that_is_there_is_used(machine: MemoryMachine) -> None:
     """Nothing is asked of any registry."""
-    machine.engine.hold_image(DEBIAN, b"debian")
+    machine.engine.add_image(DEBIAN, b"debian")
     assert services.ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
     assert machine.engine.pulled == []
 
 
 def test_a_base_image_is_pulled_by_its_digest(machine: MemoryMachine) -> None:
     """Where a registry is in reach, the real one is used, without a login."""
-    machine.engine.registry[DEBIAN] = image_of((b"debian",))
+    machine.engine.registry[DEBIAN] = make_image((b"debian",))
     assert services.ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
     assert machine.engine.pulled == [(DEBIAN, None)]
     assert machine.happened == []
@@ -75,7 +75,7 @@ def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(
 
 def test_the_image_of_the_parts_is_built_once(machine: MemoryMachine) -> None:
     """The proxy and the registry come from Debian's packages on the base image."""
-    machine.engine.hold_image(DEBIAN, b"debian")
+    machine.engine.add_image(DEBIAN, b"debian")
     made = services.ensure_services_image(machine.engine, BUILD, machine.host)
     assert services.ensure_services_image(machine.engine, BUILD, machine.host) == made
     assert machine.engine.built == [(made, {"BASE": DEBIAN})]
@@ -86,7 +86,7 @@ def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -
     """A newer Debian brings newer parts."""
     newer = f"debian:trixie-slim@sha256:{'2' * 64}"
     for base in (DEBIAN, newer):
-        machine.engine.hold_image(base, base.encode())
+        machine.engine.add_image(base, base.encode())
     assert services.ensure_services_image(
         machine.engine, BUILD, machine.host
     ) != services.ensure_services_image(machine.engine, ImageBuild(base=newer), machine.host)
@@ -94,17 +94,17 @@ def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -
 
 def test_an_application_on_another_base_gets_parts_on_debian(machine: MemoryMachine) -> None:
     """The proxy is installed by Debian's tools, whatever the application is based on."""
-    machine.engine.hold_image(DEBIAN, b"debian")
+    machine.engine.add_image(DEBIAN, b"debian")
     services.ensure_services_image(machine.engine, ImageBuild(base=OTHER), machine.host)
     assert machine.engine.built[0][1] == {"BASE": DEBIAN}
 
 
 def test_registries_on_two_ports_are_two(machine: MemoryMachine) -> None:
     """Each has a container and a volume of its own, on the loopback address."""
-    machine.engine.hold_image(DEBIAN, b"debian")
+    machine.engine.add_image(DEBIAN, b"debian")
     for host in ("127.0.0.1:5000", "127.0.0.1:5001"):
         services.ensure_registry(machine.engine, BUILD, host, machine.host)
-    specs = {made.spec.name: made.spec for made in machine.engine.made.values()}
+    specs = {made.spec.name: made.spec for made in machine.engine.all_containers.values()}
     assert [specs[name].ports for name in ("twinship-registry", "twinship-registry-5001")] == [
         {5000: ("127.0.0.1", 5000)},
         {5000: ("127.0.0.1", 5001)},

@@ -42,7 +42,7 @@ def machine() -> MemoryMachine:
 def with_engine() -> MemoryMachine:
     """A machine on which an engine runs that holds the base image."""
     engine = FakeEngine()
-    engine.hold_image(DEBIAN, b"debian")
+    engine.add_image(DEBIAN, b"debian")
     return MemoryMachine(engine)
 
 
@@ -182,12 +182,12 @@ def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Set
     machine = with_engine()
     setup.up(settings, "here", machine.host)
     before = machine.engine.containers({services.LABEL: "registry"})
-    machine.engine.keep_stopped(services.REGISTRY)
+    machine.engine.disable_restart(services.REGISTRY)
     machine.engine.stop(services.REGISTRY, 1)
     setup.up(settings, "here", machine.host)
     assert machine.engine.containers({services.LABEL: "registry"})[0].id == before[0].id
     assert machine.registry_answers("127.0.0.1:5000")
-    assert machine.engine.made[services.REGISTRY].restart
+    assert machine.engine.all_containers[services.REGISTRY].restart
 
 
 def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
@@ -240,14 +240,14 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
     from deploy import pipeline
 
     application = released(tmp_path)
-    assert all(made.restart for made in application.engine.made.values())
+    assert all(made.restart for made in application.engine.all_containers.values())
     setup.down(application.context().settings, purge=False, here=application.architecture.host)
-    assert not any(made.restart for made in application.engine.made.values())
+    assert not any(made.restart for made in application.engine.all_containers.values())
     application.architecture.running = True
     pipeline.release(application.context())
     assert all(
         made.restart and made.running
-        for name, made in application.engine.made.items()
+        for name, made in application.engine.all_containers.items()
         if name != services.REGISTRY
     )
 
@@ -261,7 +261,7 @@ def test_a_full_disk_does_not_keep_anything_from_being_stopped(
         raise DiskFull("the engine has no space left", on=container, next="remove something")
 
     application = released(tmp_path)
-    monkeypatch.setattr(application.engine, "keep_stopped", full)
+    monkeypatch.setattr(application.engine, "disable_restart", full)
     setup.down(application.context().settings, purge=False, here=application.architecture.host)
     assert not any(found.running for found in application.engine.containers({}))
 

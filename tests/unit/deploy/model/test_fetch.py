@@ -22,7 +22,7 @@ import pytest
 
 from deploy import progress
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import open_store
+from deploy.clients.stores.protocol import open_store
 from deploy.errors import (
     DiskFull,
     FileTampered,
@@ -106,15 +106,15 @@ def forged(
 ) -> Model:
     """Puts a manifest with other values in the place of a published one; returns the model that it describes."""
     name = f"models/{published.name}/{published.version}/manifest.json"
-    values = json.loads(store.held[name])
+    values = json.loads(store.files[name])
     change(values)
-    store.held[name] = (
+    store.files[name] = (
         json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     ).encode()
     return Model(
         name=published.name,
         version=published.version,
-        digest=f"sha256:{hashlib.sha256(store.held[name]).hexdigest()}",
+        digest=f"sha256:{hashlib.sha256(store.files[name]).hexdigest()}",
     )
 
 
@@ -127,7 +127,7 @@ class TestPublish:
         """Files lie under their digests, the manifest names them, the alias names the version."""
         published = model.publish(write(), store)
         assert str(published) == "tiny@1"
-        assert set(store.held) == {
+        assert set(store.files) == {
             blob(WEIGHTS),
             blob(b"one\n"),
             blob(b'{"input": []}'),
@@ -136,7 +136,7 @@ class TestPublish:
         }
         assert (
             published.digest
-            == f"sha256:{hashlib.sha256(store.held['models/tiny/1/manifest.json']).hexdigest()}"
+            == f"sha256:{hashlib.sha256(store.files['models/tiny/1/manifest.json']).hexdigest()}"
         )
         assert (
             model.resolve("tiny", "1", store)
@@ -168,20 +168,20 @@ class TestPublish:
     def test_the_same_again_changes_nothing(self, write: Write, store: MemoryStore) -> None:
         """The digest depends on names and bytes alone, not on the folder, the time or the order on disk."""
         first = model.publish(write(), store)
-        before = dict(store.held)
+        before = dict(store.files)
         assert model.publish(write(), store) == first
-        assert store.held == before
+        assert store.files == before
 
     def test_the_same_again_mends_what_was_damaged_in_the_store(
         self, write: Write, store: MemoryStore
     ) -> None:
         """Publishing again is the cure for a blob that lost or changed its bytes."""
         published = model.publish(write(), store)
-        store.held[blob(WEIGHTS)] = b"damaged"
-        del store.held[blob(b"one\n")]
+        store.files[blob(WEIGHTS)] = b"damaged"
+        del store.files[blob(b"one\n")]
         assert model.publish(write(), store) == published
-        assert store.held[blob(WEIGHTS)] == WEIGHTS
-        assert store.held[blob(b"one\n")] == b"one\n"
+        assert store.files[blob(WEIGHTS)] == WEIGHTS
+        assert store.files[blob(b"one\n")] == b"one\n"
 
     def test_the_version_published_last_is_the_latest(
         self, write: Write, store: MemoryStore
@@ -198,12 +198,12 @@ class TestPublish:
     ) -> None:
         """A version never changes; both digests are shown, and the store is as it was."""
         published = model.publish(write(), store)
-        before = dict(store.held)
+        before = dict(store.files)
         with pytest.raises(VersionExists, match="tiny 1 is published already") as caught:
             model.publish(write(labels=b"two\n"), store)
         assert published.digest in caught.value.detail
         assert caught.value.on == "memory/models/tiny/1/manifest.json"
-        assert store.held == before
+        assert store.files == before
 
     @pytest.mark.parametrize("same", [True, False])
     def test_two_who_publish_at_once_make_one_version(
@@ -270,7 +270,7 @@ class TestPublish:
         with pytest.raises(ManifestInvalid, match="made of plain files") as caught:
             model.publish(directory, store)
         assert caught.value.on == str(target)
-        assert store.held == {}
+        assert store.files == {}
 
     def test_what_is_no_file_is_refused(self, write: Write, store: MemoryStore) -> None:
         """A pipe would be waited for without end."""
@@ -298,7 +298,7 @@ class TestPublish:
         ) as caught:
             model.publish(write(weights=weights), store)
         assert "model.onnx of tiny@1" in caught.value.on
-        assert store.held == {}
+        assert store.files == {}
 
     @pytest.mark.parametrize(
         ("format", "weights"),
@@ -335,7 +335,7 @@ class TestPublish:
     ) -> None:
         """Only what the format speaks of must be of that format."""
         model.publish(write(labels=b"\x80\x04"), store)
-        assert store.held[blob(b"\x80\x04")] == b"\x80\x04"
+        assert store.files[blob(b"\x80\x04")] == b"\x80\x04"
 
     @pytest.mark.parametrize(
         "missing", ["model.toml", "model.onnx", "labels.txt", "golden/one.json"]
@@ -349,7 +349,7 @@ class TestPublish:
         with pytest.raises(ManifestInvalid) as caught:
             model.publish(directory, store)
         assert missing in str(caught.value)
-        assert store.held == {}
+        assert store.files == {}
 
     def test_a_file_whose_name_no_model_may_hold_is_refused(
         self, write: Write, store: MemoryStore
@@ -410,7 +410,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import ObjectStore, open_store
+from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.protocol import open_store
 
 moment, place = sys.argv[3].split()
 count = 0
@@ -531,7 +532,7 @@ class TestResolve:
     ) -> None:
         """An alias leads to a version of this model or is an error; publishing writes it anew."""
         published = model.publish(write(), store)
-        store.held["models/tiny/latest.json"] = text
+        store.files["models/tiny/latest.json"] = text
         with pytest.raises(ManifestInvalid, match="alias") as caught:
             model.resolve("tiny", "latest", store)
         assert caught.value.on == "memory/models/tiny/latest.json"
@@ -544,7 +545,7 @@ class TestResolve:
     ) -> None:
         """Where somebody deleted the latest version, those that are left are listed."""
         model.publish(write("1"), store)
-        store.held["models/tiny/latest.json"] = b'{"version": "9"}'
+        store.files["models/tiny/latest.json"] = b'{"version": "9"}'
         with pytest.raises(ModelUnknown) as caught:
             model.resolve("tiny", "latest", store)
         assert caught.value.next.endswith("1")
@@ -554,8 +555,8 @@ class TestResolve:
     ) -> None:
         """A manifest that was copied to another place does not become that version."""
         model.publish(write("1"), store)
-        store.held["models/tiny/2/manifest.json"] = store.held["models/tiny/1/manifest.json"]
-        store.held["models/other/1/manifest.json"] = store.held["models/tiny/1/manifest.json"]
+        store.files["models/tiny/2/manifest.json"] = store.files["models/tiny/1/manifest.json"]
+        store.files["models/other/1/manifest.json"] = store.files["models/tiny/1/manifest.json"]
         for name, version in (("tiny", "2"), ("other", "1")):
             with pytest.raises(ManifestInvalid, match="calls itself tiny@1"):
                 model.resolve(name, version, store)
@@ -579,7 +580,7 @@ class TestResolve:
     ) -> None:
         """Of many versions the one that is wrong is said."""
         model.publish(write("1"), store)
-        store.held["models/tiny/2/manifest.json"] = b"{}"
+        store.files["models/tiny/2/manifest.json"] = b"{}"
         with pytest.raises(ManifestInvalid) as caught:
             model.versions("tiny", store)
         assert caught.value.on == "memory/models/tiny/2/manifest.json"
@@ -589,7 +590,7 @@ class TestResolve:
     ) -> None:
         """What somebody else left beside the versions is not one."""
         published = model.publish(write("1"), store)
-        store.held["models/tiny/notes/readme.txt"] = b""
+        store.files["models/tiny/notes/readme.txt"] = b""
         assert model.versions("tiny", store) == (published,)
 
 
@@ -607,7 +608,7 @@ class TestFetch:
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
             files = [(item.name, archive.extractfile(item)) for item in archive if item.isreg()]
             assert [(name, content.read() if content else b"") for name, content in files] == [
-                ("model/manifest.json", store.held["models/tiny/1/manifest.json"]),
+                ("model/manifest.json", store.files["models/tiny/1/manifest.json"]),
                 ("model/golden/one.json", b'{"input": []}'),
                 ("model/labels.txt", b"one\n"),
                 ("model/model.onnx", WEIGHTS),
@@ -642,7 +643,7 @@ class TestFetch:
         """A second fetch asks the store for nothing, not even whether it is there."""
         published = model.publish(write(), store)
         fetched = model.fetch(published, store, cache, MOUNT)
-        store.held.clear()
+        store.files.clear()
         store.streamed.clear()
         assert model.fetch(published, store, Cache(cache.root), MOUNT) == fetched
         assert store.streamed == []
@@ -708,7 +709,7 @@ class TestFetch:
     ) -> None:
         """One changed, missing or additional byte anywhere is found, and told as expected against actual."""
         published = model.publish(write(), store)
-        store.held[blob(WEIGHTS)] = damage(WEIGHTS)
+        store.files[blob(WEIGHTS)] = damage(WEIGHTS)
         with pytest.raises(FileTampered, match="not the one that was published") as caught:
             model.fetch(published, store, cache, MOUNT)
         assert caught.value.on == "memory: model.onnx of tiny@1"
@@ -747,7 +748,7 @@ class TestFetch:
     ) -> None:
         """A blob that somebody deleted is named by the file that it was."""
         published = model.publish(write(), store)
-        del store.held[blob(b"one\n")]
+        del store.files[blob(b"one\n")]
         with pytest.raises(FileTampered, match="missing") as caught:
             model.fetch(published, store, cache, MOUNT)
         assert caught.value.on == "memory: labels.txt of tiny@1"
@@ -802,7 +803,7 @@ class TestFetch:
     ) -> None:
         """Whoever wrote the manifest by other means gets no pickle into an image."""
         honest = model.publish(write(), store)
-        store.held[blob(weights)] = weights
+        store.files[blob(weights)] = weights
         fields = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
         published = forged(store, honest, lambda values: values["files"][2].update(fields))  # type: ignore[index]
         with pytest.raises(FormatMismatch, match=f"the file is {kind}"):
@@ -826,7 +827,7 @@ class TestFetch:
     ) -> None:
         """A version that was deleted after it was resolved is named."""
         published = model.publish(write(), store)
-        del store.held["models/tiny/1/manifest.json"]
+        del store.files["models/tiny/1/manifest.json"]
         with pytest.raises(ModelUnknown):
             model.fetch(published, store, cache, MOUNT)
 
@@ -869,7 +870,7 @@ class TestFetch:
         """The layer of another version stays when a new one is refused."""
         first = model.fetch(model.publish(write("1"), store), store, cache, MOUNT)
         second = model.publish(write("2", labels=b"two\n"), store)
-        store.held[blob(b"two\n")] = b"bad\n"
+        store.files[blob(b"two\n")] = b"bad\n"
         with pytest.raises(ModelError):
             model.fetch(second, store, cache, MOUNT)
         assert cache.has(first.digest, first.size)

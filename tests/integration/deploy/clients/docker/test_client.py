@@ -1,4 +1,4 @@
-"""The Docker engine of this machine, by the contract that the fake keeps, and what only a real one can show."""
+"""The Docker engine of this machine: the contract, and tests that need a real engine."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ from tests.fakes.engine import Script
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[5]
-NOBODY = 65534
+UNPRIVILEGED = 65534
 HOLDER = """
 import sys, time
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 
 name, image, label = sys.argv[1:]
-held = DockerEngine().start_tied(Spec(name=name, image=image, labels={"dev.twinship.test": label}, command=("cat",)))
-print("held" if held else "taken", flush=True)
+labels = {"dev.twinship.test": label}
+handle = DockerEngine().start_tied(Spec(name=name, image=image, labels=labels, command=("cat",)))
+print("started" if handle else "taken", flush=True)
 time.sleep(600)
 """
 
 
 def shell(script: Script) -> str:
-    """A script as a shell does it."""
+    """Return a script as a shell command."""
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
     traps = "".join(
         f"trap 'exit {code}' {name.removeprefix('SIG')}\n"
@@ -61,37 +62,37 @@ class TestDockerEngine(EngineContract):
 
     @pytest.fixture
     def engine(self, engine: DockerEngine) -> Engine:
-        """This machine's."""
+        """Return the engine of this machine."""
         return engine
 
     @pytest.fixture
     def prefix(self, prefix: str) -> str:
-        """Cleared up afterwards."""
+        """Return a prefix whose objects are removed afterwards."""
         return prefix
 
     @pytest.fixture
     def port(self, free_port: Callable[[], int]) -> int:
-        """A free one."""
+        """Return a free port."""
         return free_port()
 
     @pytest.fixture
     def runs(self, parts_image: str) -> Runs:
-        """A shell in the image of the parts."""
+        """Return a function that gives a shell in the services image."""
         return lambda script: (parts_image, ("sh", "-c", shell(script)))
 
     @pytest.fixture
     def missing(self, registry_host: str, prefix: str) -> str:
-        """A digest that nobody has pushed to the local registry."""
+        """Return a digest that the local registry does not have."""
         return f"{registry_host}/{prefix}@sha256:{'0' * 64}"
 
 
 def test_a_pulled_image_is_the_one_that_was_pushed(
     engine: DockerEngine, prefix: str, registry_host: str, tmp_path: Path
 ) -> None:
-    """By its digest in the registry, the engine gets an image of exactly the config or the manifest that was pushed."""
+    """The engine gets exactly the pushed config or image manifest by its digest."""
     context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
     engine.build(
-        context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", said=lambda _: None
+        context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", on_line=lambda _: None
     )
     config, layers = export_image(engine.save(f"{prefix}:small"), cache := Cache(tmp_path), prefix)
     engine._api.remove_image(f"{prefix}:small")
@@ -127,20 +128,20 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
 
 @pytest.fixture
 def holder(prefix: str, parts_image: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a name."""
+    """Start another process that has a tied container."""
     command = [sys.executable, "-c", HOLDER, f"{prefix}-lock", parts_image, prefix]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "started\n"
         yield process
         with suppress(ProcessLookupError):
             process.kill()
 
 
-def test_what_a_killed_process_held_is_free_within_seconds(
+def test_the_name_of_a_killed_process_is_free_within_seconds(
     engine: DockerEngine, holder: subprocess.Popen[str], prefix: str, parts_image: str
 ) -> None:
-    """The engine ends the container of a holder that was killed with no chance to let go, so no lock stays behind."""
+    """The engine ends the container of a killed process, so no lock stays behind."""
     spec = Spec(
         name=f"{prefix}-lock",
         image=parts_image,
@@ -160,10 +161,10 @@ def test_what_a_killed_process_held_is_free_within_seconds(
     engine.end_tied(taken[-1])
 
 
-def test_what_is_held_needs_no_time_to_end(
+def test_a_tied_container_ends_without_a_grace_period(
     engine: DockerEngine, prefix: str, parts_image: str
 ) -> None:
-    """An engine that was killed in mid-rollout ends the lock before it starts what serves; a first process obeys one signal alone."""
+    """A killed engine ends the lock before it starts the replicas, and must not wait for it."""
     held = engine.start_tied(
         Spec(
             name=f"{prefix}-lock",
@@ -176,12 +177,10 @@ def test_what_is_held_needs_no_time_to_end(
     engine.end_tied(held)
 
 
-def test_a_network_that_a_killed_process_only_asked_with_goes(
-    engine: DockerEngine, prefix: str
-) -> None:
-    """The engine was asked for a free subnet, and nobody was left to give it back."""
+def test_a_probe_network_of_a_killed_process_is_removed(engine: DockerEngine, prefix: str) -> None:
+    """The probe network of a killed process is removed by the next call."""
     engine._api.create_network(f"{prefix}-probe", labels={"dev.twinship.test": prefix})
-    engine.network(prefix, {"dev.twinship.test": prefix})
+    engine.ensure_network(prefix, {"dev.twinship.test": prefix})
     listed = engine._api.networks(filters={"label": f"dev.twinship.test={prefix}"})
     assert [network["Name"] for network in listed] == [prefix]
 
@@ -189,7 +188,7 @@ def test_a_network_that_a_killed_process_only_asked_with_goes(
 def test_containers_cannot_write_or_gain_rights(
     engine: DockerEngine, prefix: str, parts_image: str
 ) -> None:
-    """What runs has no capabilities, cannot get any, and can write to memory only."""
+    """A container has no capabilities, cannot gain any, and can write to memory only."""
     made = engine.create(
         Spec(
             name=prefix,
@@ -215,18 +214,23 @@ def test_containers_cannot_write_or_gain_rights(
     )
 
 
-def test_the_engine_tells_what_it_is(engine: DockerEngine) -> None:
-    """Version, architecture, and whether its ports are this machine's."""
+def test_the_engine_reports_its_version_and_architecture(engine: DockerEngine) -> None:
+    """It reports its version and architecture, and shares this machine's ports."""
     assert engine.version[0].isdigit()
     assert engine.architecture in ("amd64", "arm64")
-    assert engine.local
+    assert engine.is_local
 
 
-# --- an engine that is not as it should be
+# --- an engine that fails
 
 
 class Daemon:
-    """A socket that answers as an engine does, until it is told to stop; `loaded` is what it says of an image that it is given."""
+    """A socket that answers like an engine until `stop`.
+
+    Args:
+        path: The path of the socket.
+        loaded: Its output for a loaded image.
+    """
 
     def __init__(self, path: Path, loaded: bytes = b"") -> None:
         self._loaded = loaded
@@ -241,28 +245,29 @@ class Daemon:
             while True:
                 connection, _ = self._socket.accept()
                 with connection:
-                    asked = connection.recv(65536)
-                    body = (
-                        b'{"ApiVersion": "1.41", "Version": "20.10"}'
-                        if b"/version" in asked
-                        else b"OK"
-                    )
-                    if b"/images/load" in asked:
+                    request = connection.recv(65536)
+                    body = b"OK"
+                    if b"/version" in request:
+                        body = b'{"ApiVersion": "1.41", "Version": "20.10"}'
+                    if b"/images/load" in request:
                         body = self._loaded
-                        while not asked.endswith(b"0\r\n\r\n"):
-                            asked += connection.recv(65536)
-                    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+                        while not request.endswith(b"0\r\n\r\n"):
+                            request += connection.recv(65536)
+                    head = (
+                        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                        b"Connection: close\r\nContent-Length: %d\r\n\r\n"
+                    )
                     connection.sendall(head % len(body) + body)
 
     def stop(self) -> None:
-        """Answers nobody any more."""
+        """Stop answering."""
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
         self._thread.join()
 
 
-def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where nobody listens, the place that was asked and the cure are named."""
+def test_a_missing_engine_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error names the address and the fix."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(EngineUnavailable) as caught:
         DockerEngine()
@@ -270,10 +275,10 @@ def test_no_engine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "invoke up" in caught.value.next
 
 
-def test_an_engine_that_stops_answering_is_said(
+def test_an_engine_that_stops_answering_is_unavailable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An engine that goes away between two questions gives this project's error, whatever was asked."""
+    """An engine that ends between two calls gives this project's error for every call."""
     daemon = Daemon(tmp_path / "docker.sock")
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     engine = DockerEngine()
@@ -283,7 +288,7 @@ def test_an_engine_that_stops_answering_is_said(
         lambda: engine.diff_ids("a"),
         lambda: engine.start("a"),
         lambda: engine.put_file("a", "/b/c", b""),
-        lambda: engine.network("a", {}),
+        lambda: engine.ensure_network("a", {}),
         lambda: engine.start_tied(Spec(name="a", image="b", labels={})),
         lambda: b"".join(engine.save("a")),
     ):
@@ -291,10 +296,10 @@ def test_an_engine_that_stops_answering_is_said(
             ask()
 
 
-def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(
+def test_an_image_that_an_engine_cannot_unpack_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Newer ones with an image store of containerd report that like any other step."""
+    """Newer engines with containerd's image store report it like any other line."""
     daemon = Daemon(
         tmp_path / "docker.sock",
         b'{"stream": "Error unpacking image app:1: content digest sha256:00: not found\\n"}\n',
@@ -307,13 +312,13 @@ def test_an_engine_that_cannot_unpack_an_image_has_not_taken_it(
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Takes the rights of root away for a while."""
+def unprivileged() -> Iterator[None]:
+    """Take the rights of root away during a `with` block."""
     groups = os.getgroups()
     group = os.getegid()
     os.setgroups([])
-    os.setegid(NOBODY)
-    os.seteuid(NOBODY)
+    os.setegid(UNPRIVILEGED)
+    os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
@@ -325,8 +330,8 @@ def nobody() -> Iterator[None]:
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="only root can become a user who may not use the engine"
 )
-def test_a_user_who_may_not_use_the_engine_is_told_so(engine: DockerEngine) -> None:
-    """An engine that is there but denied is another error than none, because the cure is another."""
-    with nobody(), pytest.raises(EngineDenied) as caught:
+def test_a_user_without_access_to_the_engine_is_an_error_of_its_own(engine: DockerEngine) -> None:
+    """It is another error than a missing engine, with another fix."""
+    with unprivileged(), pytest.raises(EngineDenied) as caught:
         DockerEngine()
     assert "usermod -aG docker" in caught.value.next

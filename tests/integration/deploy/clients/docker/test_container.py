@@ -1,4 +1,4 @@
-"""A trial runs an image as it will run when released, and nothing of it stays."""
+"""A throwaway container runs an image as in a release, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ ROOT = Path(__file__).parents[5]
 
 @pytest.fixture(scope="module")
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
-    """A tiny application."""
+    """Create a tiny application."""
     try:
         base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("trial")))
+    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("container")))
     yield made
     made.remove()
 
 
 @pytest.fixture(scope="module")
 def serving(tiny: Tiny) -> str:
-    """An image that serves, by its id."""
+    """Return the id of an image that serves."""
     joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.cache)
     return smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
-    """What the engine knows of this process's trials of an image."""
+    """Return the engine's data of this process's throwaway containers of an image."""
     found = [
         container
         for container in engine.containers({LABEL: str(ProcessId.current())})
@@ -59,8 +59,10 @@ def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
     return [engine._api.inspect_container(container.id) for container in found]
 
 
-def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> None:
-    """Read-only, without capabilities or new privileges, on the loopback address alone, with a small /tmp."""
+def test_a_throwaway_container_is_hardened_like_a_replica(
+    engine: DockerEngine, serving: str
+) -> None:
+    """It is read-only, without capabilities, on the loopback address, with a small /tmp."""
     with throwaway_container(serving, PORT) as running:
         (found,) = ours(engine, serving)
         host = found["HostConfig"]
@@ -71,12 +73,12 @@ def test_a_trial_is_as_hard_as_a_replica(engine: DockerEngine, serving: str) -> 
         published = found["NetworkSettings"]["Ports"][f"{PORT}/tcp"]
         assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
         assert running.url == f"http://127.0.0.1:{published[0]['HostPort']}"
-        assert running.alive()
+        assert running.is_running()
     assert not ours(engine, serving)
 
 
-def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: str) -> None:
-    """Whatever is raised while it runs."""
+def test_a_failed_block_leaves_no_container(engine: DockerEngine, serving: str) -> None:
+    """Any error can end the block."""
 
     def tried() -> None:
         with throwaway_container(serving, PORT):
@@ -88,22 +90,22 @@ def test_a_trial_that_fails_leaves_no_container(engine: DockerEngine, serving: s
 
 
 def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEngine) -> None:
-    """The engine's reason is shown."""
+    """The detail has the engine's reason."""
     with pytest.raises(EngineFailed) as caught, throwaway_container(digest(b"nothing"), PORT):
         pass
     assert caught.value.on == digest(b"nothing")
 
 
-def test_what_killed_processes_left_is_removed_by_the_next_trial(
+def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
     engine: DockerEngine, tiny: Tiny, serving: str
 ) -> None:
-    """And not what others are trying right now, here or on another machine, whatever that is called."""
+    """Containers of running processes stay, also those of other machines."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     dead = str(ProcessId("ada", socket.gethostname(), process.pid, "1"))
     left = {
         "dead": (dead, machine_id()),
-        "elsewhere": (dead, "another machine"),
+        "other machine": (dead, "another machine"),
         "mine": (str(ProcessId.current()), machine_id()),
     }
     made = {
@@ -121,7 +123,7 @@ def test_what_killed_processes_left_is_removed_by_the_next_trial(
             found = {container.id for container in engine.containers({OURS: tiny.name})}
             on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
         assert on == [machine_id()] * 2
-        assert found == {made["elsewhere"].id, made["mine"].id}
+        assert found == {made["other machine"].id, made["mine"].id}
     finally:
         for container in made.values():
             engine.remove(container.id)

@@ -1,4 +1,4 @@
-"""What the engine of this machine says of a pull that a registry, or the way to it, lets fail."""
+"""Failed pulls of this machine's engine: the registry or the network fails."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OFTEN = 1000
 
 @pytest.fixture
 def server() -> Iterator[HttpRegistryServer]:
-    """A registry that fails as it is told."""
+    """Start a registry that fails as a test wants."""
     with HttpRegistryServer().serving() as serving:
         yield serving
 
 
 @pytest.fixture
 def image(server: HttpRegistryServer) -> str:
-    """An image that the registry holds and no engine has ever seen."""
+    """Return a new image of the registry."""
     layer = secrets.token_bytes(1000)
     rootfs = {"type": "layers", "diff_ids": [digest(layer)]}
     config = json.dumps(
@@ -51,19 +51,19 @@ def image(server: HttpRegistryServer) -> str:
 
 
 def refused(status: int, code: str) -> Act:
-    """What a registry says, with its code."""
+    """Return an act that refuses with an error code."""
     said = {"errors": [{"code": code, "message": "refused", "detail": None}]}
     return answered(status, {"Content-Type": "application/json"}, json.dumps(said).encode())
 
 
 def changed(server: HttpRegistryServer) -> None:
-    """The registry's disk turns a byte of every blob."""
+    """Change a byte of every blob of the registry."""
     for name, data in server.blobs.items():
         server.blobs[name] = data[:-1] + bytes([data[-1] ^ 1])
 
 
 def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = None) -> ReleaseError:
-    """The error of a pull that must fail."""
+    """Return the error of a pull that must fail."""
     with pytest.raises(ReleaseError) as caught:
         engine.pull(image, login, lambda _: None)
     assert caught.value.on == image
@@ -96,7 +96,7 @@ def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = No
 def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
     engine: DockerEngine, server: HttpRegistryServer, image: str, act: Act, kind: type[ReleaseError]
 ) -> None:
-    """The exit code is the same as if the suite itself had asked."""
+    """The exit code is that of a failed request by the suite itself."""
     for method in ("HEAD", "GET"):
         server.on(method, "manifests", act, OFTEN)
     assert type(failing(engine, image)) is kind
@@ -104,14 +104,14 @@ def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
 @pytest.mark.parametrize("login", [None, ("ada", "wrong-sesame")])
-def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
+def test_a_refused_login_of_the_engine_is_an_error_without_secrets(
     engine: DockerEngine,
     server: HttpRegistryServer,
     image: str,
     auth: str,
     login: tuple[str, str] | None,
 ) -> None:
-    """Though the registry repeats what it was sent, and the engine what it was told."""
+    """The registry repeats the header, and the engine repeats the message."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     error = failing(engine, image, login)
     assert type(error) is RegistryDenied
@@ -127,21 +127,21 @@ def test_a_login_that_the_engine_lacks_is_told_and_not_shown(
     [(changed, BlobCorrupt), (lambda server: server.blobs.clear(), RegistryNotFound)],
     ids=["changed", "lost"],
 )
-def test_an_image_that_a_registry_has_damaged_is_not_taken(
+def test_an_image_that_a_registry_has_damaged_is_refused(
     engine: DockerEngine,
     server: HttpRegistryServer,
     image: str,
     damage: Callable[[HttpRegistryServer], None],
     kind: type[ReleaseError],
 ) -> None:
-    """The engine checks every byte by its digest; nothing of the image stays with it."""
+    """The engine verifies every digest, and keeps no part of the image."""
     damage(server)
     assert type(failing(engine, image)) is kind
     assert engine.image_id(image) is None
 
 
-def test_a_registry_that_the_engine_cannot_reach_is_told(engine: DockerEngine) -> None:
-    """Nobody listens there."""
+def test_a_registry_that_the_engine_cannot_reach_is_an_error(engine: DockerEngine) -> None:
+    """No process listens there."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

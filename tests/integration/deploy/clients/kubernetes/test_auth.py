@@ -85,7 +85,7 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
         made = connect(written(tmp_path / "with", content), "", "default")
         assert made.version()
         endpoint = made.endpoint("Service", "absent", 80)
-        with endpoint.session() as session:
+        with endpoint.open_session() as session:
             assert session.get(endpoint.url).status_code == 404
         del cluster["tls-server-name"]
         del cluster["certificate-authority-data"]

@@ -437,7 +437,7 @@ def test_pods_and_services_can_be_asked_through_the_api_server(
     real.apply(pod)
     real.apply(service)
     for endpoint in (real.endpoint("Pod", "web", 8080), real.endpoint("Service", "front", 80)):
-        with endpoint.session() as session:
+        with endpoint.open_session() as session:
             until(
                 partial(_answers, session, f"{endpoint.url}/any?path=1"), f"{endpoint.url} answers"
             )

@@ -1,4 +1,4 @@
-"""A way to a port that a test can close, open again, and have lose an answer."""
+"""A forwarder to a port that a test can close, open again, and let lose a response."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Forwarder:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL of its own port."""
         return f"https://{self._address[0]}:{self._address[1]}"
 
     def up(self) -> None:
-        """Takes connections, on the same port as before."""
+        """Accept connections, on the same port as before."""
         if self._listener is None:
             self._listener = socket.create_server(self._address)
             self._address = self._listener.getsockname()[:2]
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def down(self) -> None:
-        """Takes no connections any more, and breaks off those that there are."""
+        """Refuse connections, and break the open ones."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
@@ -46,7 +46,7 @@ class Forwarder:
             _end(self._open.pop())
 
     def lose_an_answer(self) -> None:
-        """Breaks off the connection on which the next bytes come back, before they arrive."""
+        """Break the connection of the next response before it arrives."""
         self._losing = True
 
     def _accept(self, listener: socket.socket) -> None:
@@ -79,7 +79,7 @@ def _end(connection: socket.socket) -> None:
 
 @contextmanager
 def forwarded(target: tuple[str, int], host: str = "127.0.0.1") -> Iterator[Forwarder]:
-    """A forwarder for the time of a `with` block."""
+    """Run a forwarder during a `with` block."""
     made = Forwarder(target, host)
     try:
         yield made

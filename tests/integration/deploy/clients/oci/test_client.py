@@ -1,4 +1,4 @@
-"""The client of registries, with a real one."""
+"""The client of registries, with a real registry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import secrets
 
 import pytest
 
-from deploy.clients.oci.client import HttpRegistry, Registry
+from deploy.clients.oci.client import HttpRegistry
+from deploy.clients.oci.protocol import Registry
 from tests.contracts.registry import RegistryContract, send
 from tests.fakes.registry import digest
 from tests.integration.deploy.clients.oci.forwarder import forwarded
@@ -17,37 +18,37 @@ PART = 4096
 
 
 class TestRealRegistry(RegistryContract):
-    """A registry keeps the contract when blobs are sent at once."""
+    """A registry keeps the contract with whole blobs."""
 
     @pytest.fixture
     def registry(self, registry_host: str) -> Registry:
-        """The registry on this machine."""
+        """Return a client of this machine's registry."""
         return HttpRegistry(registry_host)
 
 
 class TestRealRegistryInParts(RegistryContract):
-    """A registry keeps the contract when blobs are sent in parts."""
+    """A registry keeps the contract with chunks."""
 
     @pytest.fixture
     def registry(self, registry_host: str) -> Registry:
-        """The registry on this machine, given small parts."""
-        return HttpRegistry(registry_host, part=PART)
+        """Return a client that sends small chunks."""
+        return HttpRegistry(registry_host, chunk_size=PART)
 
     def test_a_blob_of_any_length_arrives(self, registry: Registry, repository: str) -> None:
-        """The last part may be full, short, or a single byte."""
+        """The last chunk may be full, short, or a single byte."""
         for length in (PART, PART + 1, 2 * PART - 1, 2 * PART, 3 * PART + 7):
             assert send(registry, repository, bytes(length)) == length
 
 
-def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
-    """A registry gives the rest of a blob of which the start has arrived."""
+def test_a_download_resumes_after_a_broken_connection(registry_host: str) -> None:
+    """A registry sends the rest of a blob."""
     repository = f"test/{secrets.token_hex(8)}"
     data = secrets.token_bytes(16 << 20)
     send(HttpRegistry(registry_host), repository, data)
     host, _, port = registry_host.partition(":")
     with (
         forwarded((host, int(port))) as way,
-        HttpRegistry(way.url.removeprefix("https://")).blob(repository, digest(data)) as blob,
+        HttpRegistry(way.url.removeprefix("https://")).download(repository, digest(data)) as blob,
     ):
         start = blob.read(1 << 20)
         way.lose_an_answer()
@@ -56,5 +57,5 @@ def test_a_download_goes_on_when_the_way_breaks(registry_host: str) -> None:
 
 
 def test_a_registry_answers_to_a_ping(registry_host: str) -> None:
-    """Asking whether a registry is there gives no error."""
+    """A ping is not an error."""
     HttpRegistry(registry_host).ping()

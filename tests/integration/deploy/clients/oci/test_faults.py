@@ -1,4 +1,4 @@
-"""What a push and a pull do when the registry, or the way to it, fails."""
+"""Pushes and pulls while the registry or the network fails."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ ADA = Login("ada", "open-sesame")
 
 @pytest.fixture
 def server() -> Iterator[HttpRegistryServer]:
-    """A registry that fails as it is told."""
+    """Start a registry that fails as a test wants."""
     with HttpRegistryServer().serving() as serving:
         yield serving
 
 
 @pytest.fixture
 def waits() -> list[float]:
-    """The seconds that a client would have waited between attempts."""
+    """Return the list of pauses between attempts, in seconds."""
     return []
 
 
@@ -70,14 +70,14 @@ Connect = Callable[..., HttpRegistry]
 
 @pytest.fixture
 def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
-    """Makes a client that sends small parts and loses no time between attempts."""
+    """Return a function that creates a client with small chunks and without real pauses."""
 
     def made(login: Login | None = None, host: str = "", read: float = 10.0) -> HttpRegistry:
         return HttpRegistry(
             host or server.host,
             lambda: login,
-            part=PART,
-            patience=RetryPolicy(connect=2.0, read=read, wait=waits.append),
+            chunk_size=PART,
+            retry_policy=RetryPolicy(connect=2.0, read=read, wait=waits.append),
         )
 
     return made
@@ -85,23 +85,23 @@ def connect(server: HttpRegistryServer, waits: list[float]) -> Connect:
 
 @pytest.fixture
 def client(connect: Connect) -> HttpRegistry:
-    """Such a client, without a login."""
+    """Return a client without a login."""
     return connect()
 
 
 def starts(server: HttpRegistryServer) -> list[int]:
-    """Where the parts that were sent began, in order."""
+    """Return the start offsets of the chunks, in order."""
     return [int(seen.headers["Content-Range"].partition("-")[0]) for seen in server.asked("PATCH")]
 
 
 class TestFakeRegistry(RegistryContract):
-    """The failing registry keeps the contract as long as it is not told to fail."""
+    """The failing registry keeps the contract without a fault."""
 
     @pytest.fixture(params=["", "basic", "bearer"])
     def registry(
         self, request: pytest.FixtureRequest, server: HttpRegistryServer, connect: Connect
     ) -> HttpRegistry:
-        """A client of it, under each way to log in."""
+        """Return a client for each kind of login."""
         server.auth = request.param
         return connect(ADA if request.param else None)
 
@@ -109,15 +109,15 @@ class TestFakeRegistry(RegistryContract):
 # --- nothing there, or something else
 
 
-def test_a_registry_that_is_down_is_told_after_retries(
+def test_a_registry_that_is_down_is_an_error_after_retries(
     waits: list[float], connect: Connect
 ) -> None:
-    """Nobody listens: each attempt waits longer, and the error says where and what to do."""
+    """Each pause is longer, and the error has the host and the fix."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
     with pytest.raises(RegistryUnreachable) as caught:
-        connect(host=host).has(REPOSITORY, digest(SMALL))
+        connect(host=host).has_blob(REPOSITORY, digest(SMALL))
     assert caught.value.exit_code == 50
     assert host in caught.value.on
     assert "refused" in caught.value.what
@@ -139,13 +139,13 @@ def test_an_upload_to_a_registry_that_is_down_does_not_multiply_its_retries(
         assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_comes_back_is_not_noticed(
+def test_a_registry_that_recovers_costs_only_retries(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """A burst of errors that ends in time costs waits only."""
+    """A few errors cause only pauses."""
     server.on("HEAD", "blobs", refused(502), times=2)
     server.on("HEAD", "blobs", cut_after(0), times=2)
-    assert not client.has(REPOSITORY, digest(SMALL))
+    assert not client.has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == 4
 
 
@@ -164,8 +164,8 @@ def test_a_registry_that_comes_back_is_not_noticed(
         pytest.param(b"", id="silence, then a hang-up"),
     ],
 )
-def test_something_else_on_the_port_is_no_registry(spoken: bytes) -> None:
-    """Whatever answers there is told from a registry, at once."""
+def test_another_server_on_the_port_is_not_a_registry(spoken: bytes) -> None:
+    """Another server is an error at once."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         host = f"127.0.0.1:{listening.getsockname()[1]}"
 
@@ -190,31 +190,31 @@ def test_a_registry_that_wants_a_login_is_a_registry(
     client.ping()
 
 
-def test_a_web_page_in_the_place_of_a_manifest_is_no_manifest(
+def test_a_web_page_in_place_of_a_manifest_is_refused(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Asked for by digest, it is refused as what it is not."""
+    """By digest, it is refused as another manifest."""
     server.on(
         "GET",
         "manifests",
         answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"),
     )
     with pytest.raises(BlobCorrupt, match="another manifest"):
-        client.manifest(REPOSITORY, digest(b"{}"))
+        client.get_manifest(REPOSITORY, digest(b"{}"))
 
 
 def test_a_registry_that_never_answers_is_given_up(
     server: HttpRegistryServer, connect: Connect, waits: list[float]
 ) -> None:
-    """Every attempt ends when its time is over."""
+    """Every attempt ends at its timeout."""
     server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
     with pytest.raises(RegistryUnreachable):
-        connect(read=0.02).has(REPOSITORY, digest(SMALL))
+        connect(read=0.02).has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: Connect) -> None:
-    """One answer that does not come in time does not end a push."""
+def test_a_late_response_is_retried(server: HttpRegistryServer, connect: Connect) -> None:
+    """One late response does not end a push."""
     server.on("PATCH", "uploads", stalled, times=1)
     assert send(connect(read=0.1), REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
@@ -232,7 +232,7 @@ def test_a_slow_answer_is_asked_for_again(server: HttpRegistryServer, connect: C
         (413, RegistryRefused, "limit"),
     ],
 )
-def test_a_refusal_for_good_is_told_at_once(
+def test_a_permanent_refusal_is_an_error_at_once(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
@@ -240,7 +240,7 @@ def test_a_refusal_for_good_is_told_at_once(
     kind: type[RegistryError],
     advice: str,
 ) -> None:
-    """Asking again would not help, so it is not done; the registry's own words are shown."""
+    """There is no retry, and the error has the registry's own message."""
     server.on("POST", "uploads", refused(status), times=ATTEMPTS)
     with pytest.raises(kind) as caught:
         send(client, REPOSITORY, SMALL)
@@ -253,10 +253,10 @@ def test_a_refusal_for_good_is_told_at_once(
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
+def test_a_transient_refusal_is_retried_for_a_limited_time(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
-    """After the last attempt the error is of a kind of its own, not that nobody was there."""
+    """The last error is a refusal, not a missing registry."""
     server.on("PUT", "manifests", refused(status), times=ATTEMPTS)
     with pytest.raises(RegistryRefused, match=str(status)):
         client.put_manifest(REPOSITORY, "one", b"{}")
@@ -264,13 +264,13 @@ def test_a_refusal_that_may_pass_is_waited_out_but_not_for_ever(
     assert len(waits) == ATTEMPTS - 1
 
 
-def test_a_registry_that_says_how_long_to_wait_is_obeyed(
+def test_the_pause_that_a_registry_requests_is_kept(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Its seconds count, up to a minute; a date or nonsense does not."""
+    """Whole seconds count, up to a minute; other values do not."""
     for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
         server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert waits[:2] == [7.0, 60.0]
     assert all(0 < wait <= 8 for wait in waits[2:])
 
@@ -282,17 +282,17 @@ def test_a_registry_that_says_how_long_to_wait_is_obeyed(
 def test_a_wrong_password_is_refused_after_one_attempt(
     server: HttpRegistryServer, connect: Connect, waits: list[float], auth: str
 ) -> None:
-    """It is not tried over and over, which would lock accounts."""
+    """More attempts could lock the account."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     with pytest.raises(RegistryDenied) as caught:
-        connect(Login("ada", "wrong")).has(REPOSITORY, digest(SMALL))
+        connect(Login("ada", "wrong")).has_blob(REPOSITORY, digest(SMALL))
     assert caught.value.exit_code == 51
     assert len([seen for seen in server.seen if seen.authorization]) == 1
     assert not waits
 
 
-def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistryServer) -> None:
-    """One that lets everybody in needs none, however the login would be had."""
+def test_a_login_is_requested_when_the_registry_requires_one(server: HttpRegistryServer) -> None:
+    """A registry without a login never requests one."""
     asked: list[str] = []
 
     def login() -> Login:
@@ -300,32 +300,34 @@ def test_a_login_is_asked_for_when_the_registry_wants_one(server: HttpRegistrySe
         return ADA
 
     client = HttpRegistry(server.host, login)
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert not asked
     server.auth = "basic"
-    client.has(REPOSITORY, digest(SMALL))
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     assert asked == ["login"]
 
 
-def test_without_a_login_a_closed_registry_is_told(
+def test_a_closed_registry_without_a_login_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The error names the command that logs in."""
+    """The error names the login command."""
     server.auth = "basic"
     with pytest.raises(RegistryDenied) as caught:
-        client.has(REPOSITORY, digest(SMALL))
+        client.has_blob(REPOSITORY, digest(SMALL))
     assert "docker login" in caught.value.next
 
 
-def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: Connect) -> None:
-    """Reading and writing each get a token of their own, which is used from then on."""
+def test_a_token_is_requested_once_for_each_scope(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
+    """Reading and writing have a token each, which later requests use."""
     server.auth = "bearer"
     client = connect(ADA)
     send(client, REPOSITORY, SMALL, CONFIG)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(3):
-        assert client.has(REPOSITORY, digest(SMALL))
+        assert client.has_blob(REPOSITORY, digest(SMALL))
     scopes = [seen.query["scope"] for seen in server.asked("GET", "/token")]
     assert scopes == [[f"repository:{REPOSITORY}:pull,push"], [f"repository:{REPOSITORY}:pull"]]
     assert {seen.query["service"][0] for seen in server.asked("GET", "/token")} == {"the registry"}
@@ -334,7 +336,7 @@ def test_a_token_is_asked_for_once_a_scope(server: HttpRegistryServer, connect: 
 def test_a_mount_asks_for_a_token_for_both_repositories(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Each resource is a parameter of its own, as the token specification says."""
+    """Each repository is a parameter, as the token specification says."""
     server.auth = "bearer"
     client = connect(ADA)
     send(client, "team/source", SMALL)
@@ -348,7 +350,7 @@ def test_a_mount_asks_for_a_token_for_both_repositories(
 def test_a_token_that_expires_in_mid_upload_is_renewed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """The part on which it happened is sent again, and counted once."""
+    """The chunk is sent again, and counted once."""
     server.auth = "bearer"
     server.on("PATCH", "uploads", passed, times=2)
     server.on("PATCH", "uploads", first(server.tokens.clear))
@@ -357,35 +359,35 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(
     assert server.arrived == len(LARGE)
 
 
-def test_a_registry_that_refuses_its_own_token_is_not_asked_for_another(
+def test_a_registry_that_refuses_its_own_token_gets_no_other(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """The second refusal is the answer."""
+    """The second refusal is final."""
     server.auth = "bearer"
     challenge = {
         "WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'
     }
     server.on("HEAD", "blobs", refused(401, challenge), times=2)
     with pytest.raises(RegistryDenied):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
     assert len(server.asked("GET", "/token")) == 1
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
-def test_a_login_service_that_gives_no_token_is_told(
+def test_a_login_service_without_a_token_is_an_error(
     server: HttpRegistryServer, connect: Connect, said: bytes
 ) -> None:
-    """Whatever else it says is no token."""
+    """Any other response has no token."""
     server.auth = "bearer"
     server.on("GET", "/token", answered(200, {}, said))
     with pytest.raises(RegistryDenied, match="no token"):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
 
 
 def test_credentials_are_sent_to_the_registry_alone(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Another host that holds the bytes, to which the registry leads, gets none, not even if it asks for them."""
+    """Another host to which the registry redirects gets none, even if it requests them."""
     with HttpRegistryServer(auth="basic").serving() as storage:
         server.auth = "basic"
         server.on(
@@ -400,17 +402,17 @@ def test_credentials_are_sent_to_the_registry_alone(
         server.uploads_at = storage.host
         client = connect(ADA)
         with pytest.raises(RegistryDenied):
-            client.blob(REPOSITORY, digest(SMALL))
+            client.download(REPOSITORY, digest(SMALL))
         with pytest.raises(RegistryDenied):
             send(client, REPOSITORY, SMALL)
         assert len(storage.seen) == 2
         assert not any(seen.authorization for seen in storage.seen)
 
 
-def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
+def test_redirects_of_the_registry_are_followed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Registries keep blobs elsewhere; uploads and downloads follow."""
+    """Registries keep blobs on other hosts; uploads and downloads follow."""
     with HttpRegistryServer().serving() as storage:
         upload = "0123"
         storage.uploads[upload] = bytearray()
@@ -423,7 +425,7 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
         server.on("GET", "blobs", answered(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
         client = connect()
         send(client, REPOSITORY, SMALL)
-        with client.blob(REPOSITORY, digest(SMALL)) as blob:
+        with client.download(REPOSITORY, digest(SMALL)) as blob:
             assert blob.read() == SMALL
 
 
@@ -431,33 +433,33 @@ def test_bytes_are_read_from_and_sent_to_where_the_registry_leads(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
-def test_a_mount_that_is_refused_cannot_be_done(
+def test_a_refused_mount_returns_false(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
-    """Who may not read the other repository may still push to this one."""
+    """An account without access to the other repository can still push to this one."""
     server.on("POST", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
-    assert client.has(REPOSITORY, digest(SMALL))
+    assert client.has_blob(REPOSITORY, digest(SMALL))
 
 
-def test_a_mount_for_which_no_token_is_given_cannot_be_done(
+def test_a_mount_without_a_token_returns_false(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """A login service may refuse where the registry itself would only have said no."""
+    """A login service can refuse the token for a mount."""
     server.auth = "bearer"
     server.on("GET", "/token", refused(403))
     client = connect(ADA)
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
-    assert client.has(REPOSITORY, digest(SMALL))
+    assert client.has_blob(REPOSITORY, digest(SMALL))
 
 
 @pytest.mark.parametrize("status", [204, 401, 403, 404, 405, 500])
-def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it_can_be(
+def test_an_upload_in_place_of_a_mount_is_cancelled(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
-    """Whether or not this user may cancel it, the mount is only one that could not be done."""
+    """The mount just did not work, whether the upload can be cancelled or not."""
     if status != 204:
         server.on("DELETE", "uploads", refused(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/absent")
@@ -470,10 +472,10 @@ def test_the_upload_that_a_registry_begins_instead_of_a_mount_is_cancelled_if_it
 
 
 @pytest.mark.parametrize("form", ["relative", "absolute"])
-def test_an_upload_goes_on_where_the_registry_says(
+def test_an_upload_continues_at_the_registrys_location(
     server: HttpRegistryServer, client: HttpRegistry, form: str
 ) -> None:
-    """It may say it in full or relative, and what is in its query is sent back."""
+    """The URL can be full or relative, and its query is sent back."""
     server.relative = form == "relative"
     for data in (SMALL, LARGE):
         send(client, REPOSITORY, data)
@@ -481,17 +483,17 @@ def test_an_upload_goes_on_where_the_registry_says(
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_a_registry_that_does_not_say_where_an_upload_goes_on_is_told(
+def test_an_upload_without_a_location_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The missing header is an error of the registry's."""
+    """The missing header is an error of the registry."""
     server.on("POST", "uploads", answered(202, {}, b""))
     with pytest.raises(RegistryRefused, match="did not say where"):
         send(client, REPOSITORY, SMALL)
 
 
 @pytest.mark.parametrize("kept", [0, 1000, PART])
-def test_a_broken_upload_goes_on_where_the_registry_stopped(
+def test_a_broken_upload_resumes_at_the_registrys_offset(
     server: HttpRegistryServer, client: HttpRegistry, kept: int
 ) -> None:
     """Bytes that arrived are not sent again, and are counted once."""
@@ -504,20 +506,20 @@ def test_a_broken_upload_goes_on_where_the_registry_stopped(
     assert len(server.asked("POST")) == 1
 
 
-def test_a_part_whose_answer_was_lost_is_not_sent_again(
+def test_a_chunk_whose_response_was_lost_is_not_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The registry is asked how far it is."""
+    """The client requests the offset from the registry."""
     server.on("PATCH", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
     assert server.arrived == len(LARGE)
 
 
-def test_an_upload_that_is_out_of_step_is_set_right(
+def test_an_upload_with_another_offset_is_corrected(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A registry that refuses a range is asked which it wants."""
+    """After a refused range the client requests the offset."""
 
     def lose_some() -> None:
         (held,) = server.uploads.values()
@@ -531,10 +533,10 @@ def test_an_upload_that_is_out_of_step_is_set_right(
 
 
 @pytest.mark.parametrize("parts_before", [1, 3, 4])
-def test_an_upload_that_the_registry_lost_begins_anew(
+def test_an_upload_that_the_registry_lost_restarts(
     server: HttpRegistryServer, client: HttpRegistry, parts_before: int
 ) -> None:
-    """It is sent from the start, in parts as before, and counted once."""
+    """It is sent from the start, in chunks, and counted once."""
     server.on("PATCH", "uploads", passed, times=parts_before)
     server.on("PATCH", "uploads", first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
@@ -542,10 +544,10 @@ def test_an_upload_that_the_registry_lost_begins_anew(
     assert starts(server)[parts_before + 1 :] == [0, PART, 2 * PART, 3 * PART, 4 * PART]
 
 
-def test_an_upload_that_is_lost_before_its_end_begins_anew(
+def test_an_upload_that_is_lost_before_its_end_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Even when all bytes had been sent."""
+    """This holds even after all bytes were sent."""
     server.on("PUT", "uploads", first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
@@ -554,7 +556,7 @@ def test_an_upload_that_is_lost_before_its_end_begins_anew(
 def test_an_upload_that_is_lost_each_time_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Getting as far as before is no progress."""
+    """Reaching the same offset again is not progress."""
     for _ in range(ATTEMPTS):
         server.on("PATCH", "uploads", passed, times=2)
         server.on("PATCH", "uploads", first(server.lose_uploads))
@@ -563,19 +565,19 @@ def test_an_upload_that_is_lost_each_time_is_given_up(
     assert len(server.asked("POST")) == ATTEMPTS
 
 
-def test_a_connection_that_breaks_on_every_part_still_gets_there(
+def test_an_upload_succeeds_though_every_chunk_breaks(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """As long as there is progress, it is not given up."""
+    """The upload continues as long as there is progress."""
     server.on("PATCH", "uploads", cut_after(PART // 2), times=2 * ATTEMPTS)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
 
 
-def test_a_connection_that_lets_nothing_through_is_given_up(
+def test_an_upload_without_progress_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """What was counted is taken back, but for what did arrive."""
+    """Only bytes that arrived stay counted."""
     server.on("PATCH", "uploads", passed, times=1)
     server.on("PATCH", "uploads", cut_after(0), times=ATTEMPTS)
     counts: list[int] = []
@@ -587,32 +589,32 @@ def test_a_connection_that_lets_nothing_through_is_given_up(
     assert not server.blobs
 
 
-def test_an_end_whose_answer_was_lost_is_no_failure(
+def test_an_upload_whose_last_response_was_lost_succeeds(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """The blob is there, so nothing is sent again."""
+    """The blob exists, so nothing is sent again."""
     server.on("PUT", "uploads", then_cut)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 411, 413, 501])
-def test_a_registry_that_takes_no_parts_gets_all_at_once(
+def test_a_registry_without_chunks_gets_the_whole_blob(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
-    """One refused part is enough to know."""
-    server.refuses_parts = status
+    """One refused chunk is enough."""
+    server.refuses_chunks = status
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert len(server.asked("PATCH")) == 1
     assert len(server.asked("PUT")) == 1
 
 
-def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
+def test_a_registry_without_write_access_is_an_error_at_the_first_chunk(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A missing permission is not taken for a registry without parts."""
-    server.refuses_parts = 403
+    """A missing permission does not mean a registry without chunks."""
+    server.refuses_chunks = 403
     with pytest.raises(RegistryDenied):
         send(client, REPOSITORY, LARGE)
     assert not server.asked("PUT")
@@ -621,17 +623,17 @@ def test_a_registry_that_may_not_be_written_to_is_told_at_the_first_part(
 def test_an_upload_at_once_that_breaks_is_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """And counted once."""
+    """Its bytes are counted once."""
     server.on("PUT", "uploads", cut_after(1000), times=2)
     server.on("PUT", "uploads", refused(503))
     assert send(client, REPOSITORY, SMALL) == len(SMALL)
     assert server.blobs[REPOSITORY, digest(SMALL)] == SMALL
 
 
-def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
+def test_an_upload_with_a_wrong_offset_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """An upload that is longer than what was to be sent cannot be gone on with."""
+    """An upload that is longer than the blob cannot continue."""
     server.on("PATCH", "uploads", passed)
     server.on("PATCH", "uploads", cut_after(10))
     server.on("GET", "uploads", answered(204, {"Range": "0-99999999999"}, b""))
@@ -642,7 +644,7 @@ def test_a_registry_that_says_nonsense_of_an_upload_gets_it_anew(
 def test_damaged_bytes_are_refused_and_sent_once(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Sending them again would not mend them."""
+    """Another upload would not fix them."""
     damaged = bytes(len(LARGE))
     with pytest.raises(RegistryRefused) as caught:
         client.upload(
@@ -657,10 +659,10 @@ def test_damaged_bytes_are_refused_and_sent_once(
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["at once", "in parts"])
-def test_a_registry_that_stored_other_bytes_is_told(
+def test_other_stored_bytes_are_an_error(
     server: HttpRegistryServer, client: HttpRegistry, data: bytes
 ) -> None:
-    """The digest that it says it stored is compared with the one that was sent."""
+    """The reported digest is compared with that of the blob."""
     server.lies = True
     with pytest.raises(BlobCorrupt) as caught:
         send(client, REPOSITORY, data)
@@ -668,10 +670,10 @@ def test_a_registry_that_stored_other_bytes_is_told(
     assert digest(b"something else") in caught.value.detail
 
 
-def test_a_registry_that_stored_another_manifest_is_told(
+def test_another_stored_manifest_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """As for blobs."""
+    """The digest is compared as for blobs."""
     send(client, REPOSITORY, CONFIG)
     server.lies = True
     with pytest.raises(BlobCorrupt):
@@ -681,13 +683,13 @@ def test_a_registry_that_stored_another_manifest_is_told(
 def test_a_manifest_by_digest_is_compared_with_it(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Expected and actual digest are shown."""
+    """The error has the expected and the actual digest."""
     send(client, REPOSITORY, CONFIG, SMALL)
     honest = manifest(CONFIG, SMALL)
     other = manifest(CONFIG)
     server.manifests[REPOSITORY, digest(honest)] = other
     with pytest.raises(BlobCorrupt) as caught:
-        client.manifest(REPOSITORY, digest(honest))
+        client.get_manifest(REPOSITORY, digest(honest))
     assert digest(honest) in caught.value.detail
     assert digest(other) in caught.value.detail
 
@@ -695,10 +697,10 @@ def test_a_manifest_by_digest_is_compared_with_it(
 def test_a_manifest_of_any_size_is_not_read(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Beyond what registries allow, reading ends."""
+    """Reading ends at the limit of registries."""
     server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
-        client.manifest(REPOSITORY, "one")
+        client.get_manifest(REPOSITORY, "one")
 
 
 # --- a registry without space
@@ -732,7 +734,7 @@ FULL = {
     [(500, json.dumps(FULL).encode()), (507, b"")],
     ids=["as its driver says", "by its status"],
 )
-def test_a_registry_without_space_is_told_at_once(
+def test_a_registry_without_space_is_an_error_at_once(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
@@ -742,7 +744,7 @@ def test_a_registry_without_space_is_told_at_once(
     status: int,
     said: bytes,
 ) -> None:
-    """Waiting makes no room; what is to be done is not what is to be done for any other failure of a server."""
+    """A retry would not help, and the fix is another than for other failures."""
     server.on(method, text, answered(status, {}, said), times=1000)
     with pytest.raises(RegistryRefused, match="no space left") as caught:
         ask(client)
@@ -754,7 +756,7 @@ def test_a_registry_without_space_is_told_at_once(
 def small_registry(
     engine: DockerEngine, parts_image: str, prefix: str, free_port: Callable[[], int]
 ) -> str:
-    """The real registry with a disk of four megabytes, in a container of the test's own."""
+    """Start a real registry with a disk of four megabytes."""
     api = engine._api
     port = free_port()
     host = api.create_host_config(
@@ -777,11 +779,13 @@ def small_registry(
     return address
 
 
-def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
+def test_a_real_registry_with_a_full_disk_keeps_its_images(
     small_registry: str, waits: list[float]
 ) -> None:
-    """The error speaks of the disk; an image that was there can still be had, and none appears that is not whole."""
-    client = HttpRegistry(small_registry, part=1 << 20, patience=RetryPolicy(wait=waits.append))
+    """The error names the disk; old images stay, and no incomplete image appears."""
+    client = HttpRegistry(
+        small_registry, chunk_size=1 << 20, retry_policy=RetryPolicy(wait=waits.append)
+    )
     send(client, REPOSITORY, CONFIG, SMALL)
     whole = manifest(CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", whole)
@@ -790,10 +794,10 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
         with pytest.raises(RegistryRefused, match="no space left") as caught:
             send(client, REPOSITORY, data)
         assert "UNKNOWN" in caught.value.detail
-        assert not client.has(REPOSITORY, digest(data))
+        assert not client.has_blob(REPOSITORY, digest(data))
     assert len(waits) < ATTEMPTS, "it was waited for as for what passes"
-    assert client.manifest(REPOSITORY, digest(whole)) == whole
-    with client.blob(REPOSITORY, digest(SMALL)) as blob:
+    assert client.get_manifest(REPOSITORY, digest(whole)) == whole
+    with client.download(REPOSITORY, digest(SMALL)) as blob:
         assert blob.read() == SMALL
 
 
@@ -801,11 +805,11 @@ def test_a_real_registry_whose_disk_is_full_is_told_and_keeps_what_it_has(
 
 
 MUCH = 64 << 20
-"""More than is on its way in the buffers of two ends of a connection."""
+"""More than the buffers of both ends of a connection hold."""
 
 
 class Endless:
-    """An answer that goes on until nobody takes it any more, or for far too long; with pauses, as a trickle.
+    """A response without end; with pauses it is a slow one.
 
     Args:
         status: how it begins.
@@ -863,26 +867,26 @@ HERE = {"Location": f"/v2/{REPOSITORY}/blobs/uploads/0123"}
             "GET",
             "blobs",
             Endless(404),
-            lambda client: client.blob(REPOSITORY, digest(SMALL)),
+            lambda client: client.download(REPOSITORY, digest(SMALL)),
             id="a refused download",
         ),
         pytest.param(
             "GET",
             "manifests",
             Endless(200),
-            lambda client: client.manifest(REPOSITORY, "one"),
+            lambda client: client.get_manifest(REPOSITORY, "one"),
             id="a manifest",
         ),
         pytest.param(
             "GET",
             "blobs",
-            Endless(307, {"Location": "/elsewhere"}),
-            lambda client: client.blob(REPOSITORY, digest(SMALL)),
+            Endless(307, {"Location": "/other"}),
+            lambda client: client.download(REPOSITORY, digest(SMALL)),
             id="a redirection",
         ),
     ],
 )
-def test_an_answer_without_end_is_not_read_on(
+def test_an_endless_response_is_not_read(
     server: HttpRegistryServer,
     client: HttpRegistry,
     method: str,
@@ -890,7 +894,7 @@ def test_an_answer_without_end_is_not_read_on(
     act: Endless,
     ask: Callable[[HttpRegistry], object],
 ) -> None:
-    """Whoever answers cannot fill the memory of whoever asks: a few megabytes are on their way when the connection is closed."""
+    """A server cannot fill the client's memory; the connection is closed after a few megabytes."""
     server.on(method, text, act, times=1000)
     with pytest.raises(RegistryError):
         ask(client)
@@ -900,36 +904,36 @@ def test_an_answer_without_end_is_not_read_on(
 def test_a_login_service_without_end_is_not_read_on(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Nor can the one that gives tokens."""
+    """The login service cannot do so either."""
     server.auth = "bearer"
     act = Endless(200)
     server.on("GET", "/token", act)
     with pytest.raises(RegistryDenied, match="no token"):
-        connect(ADA).has(REPOSITORY, digest(SMALL))
+        connect(ADA).has_blob(REPOSITORY, digest(SMALL))
     assert act.sent < MUCH
 
 
-@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "manifest")])
-def test_an_answer_that_trickles_is_given_up(
+@pytest.mark.parametrize(("text", "ask"), [("/v2/", "ping"), ("manifests", "get_manifest")])
+def test_a_slow_response_is_given_up(
     server: HttpRegistryServer, connect: Connect, text: str, ask: str
 ) -> None:
-    """Every byte comes in time, and still it is no answer."""
+    """Every byte arrives in time, but the response does not."""
     server.on("GET", text, Endless(200, pause=0.02), times=ATTEMPTS)
     client = connect(read=0.1)
     with pytest.raises(RegistryUnreachable, match="no answer"):
-        client.ping() if ask == "ping" else client.manifest(REPOSITORY, "one")
+        client.ping() if ask == "ping" else client.get_manifest(REPOSITORY, "one")
 
 
-def test_a_connection_is_used_for_many_questions(
+def test_a_connection_is_used_for_many_requests(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Taking answers with care must not cost a connection each."""
+    """Bounded reading does not cost a connection for each response."""
     send(client, REPOSITORY, CONFIG, SMALL)
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(5):
-        assert client.has(REPOSITORY, digest(SMALL))
-        assert client.manifest(REPOSITORY, "one")
-        assert client.manifest(REPOSITORY, "two") is None
+        assert client.has_blob(REPOSITORY, digest(SMALL))
+        assert client.get_manifest(REPOSITORY, "one")
+        assert client.get_manifest(REPOSITORY, "two") is None
         client.ping()
     assert len({seen.connection for seen in server.seen}) == 1
 
@@ -937,32 +941,32 @@ def test_a_connection_is_used_for_many_questions(
 # --- answers that break
 
 
-def test_a_manifest_whose_answer_breaks_is_asked_for_again(
+def test_a_broken_manifest_is_requested_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """A half manifest is none."""
+    """A part of a manifest is not used."""
     send(client, REPOSITORY, CONFIG)
     data = manifest(CONFIG)
     client.put_manifest(REPOSITORY, "one", data)
     server.on("GET", "manifests", broken_off(data[:50], len(data)))
-    assert client.manifest(REPOSITORY, "one") == data
+    assert client.get_manifest(REPOSITORY, "one") == data
 
 
 def read(client: HttpRegistry, size: int = 1000) -> bytes:
-    """A blob, read piece by piece."""
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    """Read a blob piece by piece."""
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         return b"".join(iter(lambda: blob.read(size), b""))
 
 
 def ranges(server: HttpRegistryServer) -> list[str]:
-    """From where on a blob was asked for, in order."""
+    """Return the offsets of the requests for a blob, in order."""
     return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
 
 
-def test_a_blob_whose_answer_breaks_is_gone_on_with(
+def test_a_broken_download_resumes(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
-    """Nothing arrives twice, however often it breaks as long as it gets on."""
+    """No byte arrives twice, however often the connection breaks."""
     send(client, REPOSITORY, LARGE)
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     for number in range(5, 15):
@@ -976,25 +980,25 @@ def test_a_blob_whose_answer_breaks_is_gone_on_with(
     assert len(waits) == 11
 
 
-def test_a_blob_is_begun_anew_where_a_registry_gives_no_parts(
+def test_a_download_restarts_where_a_registry_sends_no_ranges(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """What had arrived is passed over, also if that breaks once more."""
+    """The known bytes are skipped, also if the connection breaks again."""
     send(client, REPOSITORY, LARGE)
-    server.gives_parts = False
+    server.sends_ranges = False
     for end in (5000, 3000):
         server.on("GET", "blobs/sha256", broken_off(LARGE[:end], len(LARGE)))
     assert read(client) == LARGE
 
 
 @pytest.mark.parametrize("parts", [True, False])
-def test_a_blob_that_does_not_get_on_is_given_up(
+def test_a_download_without_progress_is_given_up(
     server: HttpRegistryServer,
     client: HttpRegistry,
     waits: list[float],
     parts: bool,
 ) -> None:
-    """It is told in this project's terms, wherever the stream is being read."""
+    """The error is one of this project, wherever the stream is read."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
     server.on(
         "GET",
@@ -1002,7 +1006,7 @@ def test_a_blob_that_does_not_get_on_is_given_up(
         broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200),
         times=1000,
     )
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryUnreachable):
             blob.read(1)
@@ -1015,19 +1019,19 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
     """The attempts of one request are not repeated for each attempt of the download."""
     with HttpRegistryServer().serving() as server:
         server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
-        blob = connect(host=server.host).blob(REPOSITORY, digest(LARGE))
+        blob = connect(host=server.host).download(REPOSITORY, digest(LARGE))
         assert blob.read(5000) == LARGE[:5000]
     with pytest.raises(RegistryUnreachable):
         blob.read(1)
     assert len(waits) == ATTEMPTS
 
 
-def test_a_blob_that_is_gone_in_the_middle_is_told(
+def test_a_blob_that_is_deleted_during_a_download_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
-    """Somebody has deleted it; that does not pass."""
+    """A deleted blob is not a transient failure."""
     server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
-    with client.blob(REPOSITORY, digest(LARGE)) as blob:
+    with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryNotFound):
             blob.read(1)
@@ -1037,13 +1041,13 @@ def test_a_blob_that_is_gone_in_the_middle_is_told(
 
 
 def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[RegistryError]:
-    """One error of each kind, from a registry that repeats the credentials in its own errors."""
+    """Yield an error of each kind, from a registry that repeats the credentials."""
     tries: Mapping[str, Callable[[], object]] = {
         "POST": lambda: send(client, REPOSITORY, SMALL),
         "PUT": lambda: send(client, REPOSITORY, SMALL),
         "PATCH": lambda: send(client, REPOSITORY, LARGE),
-        "HEAD": lambda: client.has(REPOSITORY, digest(SMALL)),
-        "GET": lambda: client.blob(REPOSITORY, digest(SMALL)),
+        "HEAD": lambda: client.has_blob(REPOSITORY, digest(SMALL)),
+        "GET": lambda: client.download(REPOSITORY, digest(SMALL)),
     }
     for method, attempt in tries.items():
         for act in (
@@ -1066,11 +1070,11 @@ def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[Regis
 def test_no_error_and_no_log_holds_a_secret(
     server: HttpRegistryServer, connect: Connect, caplog: pytest.LogCaptureFixture, auth: str
 ) -> None:
-    """Not the password, not a token, not what the registry puts into its addresses; even if the registry repeats them."""
+    """Passwords, tokens and the secrets in URLs are hidden, even if the registry repeats them."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
     caplog.set_level(logging.DEBUG, "deploy")
     client = connect(ADA)
-    client.has(REPOSITORY, digest(SMALL))
+    client.has_blob(REPOSITORY, digest(SMALL))
     errors = list(provoked(server, client))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("deploy")]
     texts = [

@@ -1,4 +1,4 @@
-"""An object store that is hostile, or out of order: it answers without end, with other bytes, with refusals, or not at all."""
+"""An object store that is hostile or fails: responses without end, other bytes, refusals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store, open_store
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
 from deploy.model import fetch as model
 from deploy.model import manifest
@@ -26,11 +26,11 @@ DIGITS = Path(__file__).parents[4] / "models" / "digits"
 MANIFEST = "models/digits/1/manifest.json"
 HUGE = 100_000_000
 MUCH = 32 << 20
-"""More than is on its way in the buffers of two ends of a connection."""
+"""More than the buffers of both ends of a connection hold."""
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """As much of S3 as a reader needs; what `instead` has for a name happens in the place of its bytes."""
+    """The reading part of S3; `instead` has acts that replace the bytes of a name."""
 
     protocol_version = "HTTP/1.1"
     held: dict[str, bytes]
@@ -39,7 +39,7 @@ class Bucket(BaseHTTPRequestHandler):
     sent = 0
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Says nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].removeprefix("/bucket/prefix/")
@@ -52,7 +52,7 @@ class Bucket(BaseHTTPRequestHandler):
             self.say(404)
 
     def say(self, status: int, data: bytes = b"", length: int | None = None) -> None:
-        """Answers; a length that is not that of the bytes is a lie."""
+        """Send a response; the announced length can differ from the real one."""
         self.send_response(status)
         for header, value in (("ETag", '"1"'), ("Last-Modified", "Wed, 21 Oct 2026 07:28:00 GMT")):
             self.send_header(header, value)
@@ -62,7 +62,7 @@ class Bucket(BaseHTTPRequestHandler):
 
 
 def huge(exchange: Bucket) -> None:
-    """A hundred megabytes of opening brackets."""
+    """Send a hundred megabytes of opening brackets."""
     exchange.say(200, length=HUGE)
     exchange.close_connection = True
     with suppress(OSError):
@@ -72,23 +72,23 @@ def huge(exchange: Bucket) -> None:
 
 
 def cut(exchange: Bucket) -> None:
-    """A connection that breaks."""
+    """Break the connection."""
     exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.close_connection = True
     exchange.connection.close()
 
 
 def refused(status: int) -> Callable[[Bucket], None]:
-    """A refusal."""
+    """Return an act that refuses."""
     return lambda exchange: exchange.say(status)
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
-    """A server that holds the digits model, and to which S3's variables lead."""
+    """Start a server with the digits model, and set S3's variables to it."""
     published = MemoryStore()
     model.publish(DIGITS, published)
-    Bucket.held = published.held
+    Bucket.held = published.files
     Bucket.instead = {}
     Bucket.asked = []
     Bucket.sent = 0
@@ -114,29 +114,29 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
 
 @pytest.fixture
 def store(bucket: type[Bucket], tmp_path: Path) -> Store:
-    """The store, as the settings would name it."""
+    """Open the store by its URL."""
     return open_store("s3://bucket/prefix", tmp_path)
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
 def weights(bucket: type[Bucket]) -> str:
-    """The name under which the store has the weights."""
+    """Return the store's name of the weights."""
     found = manifest.parse_manifest(bucket.held[MANIFEST], on=MANIFEST)
     return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
 
 
 def kept(cache: Cache) -> list[Path]:
-    """Every file of the cache."""
+    """Return every file of the cache."""
     return [path for path in cache.root.rglob("*") if path.is_file()]
 
 
 def test_a_store_that_is_in_order_gives_what_was_published(store: Store, cache: Cache) -> None:
-    """As long as nothing happens in the place of its bytes."""
+    """No act replaces any bytes."""
     found = model.resolve("digits", "latest", store)
     assert model.fetch(found, store, cache, "/model").model == found
 
@@ -145,7 +145,7 @@ def test_a_store_that_is_in_order_gives_what_was_published(store: Store, cache: 
 def test_a_manifest_of_100_mb_is_not_read_whole(
     bucket: type[Bucket], store: Store, name: str
 ) -> None:
-    """The connection is closed soon after the first megabyte: neither memory nor time is at the mercy of who writes to a store."""
+    """The connection is closed soon after the first megabyte."""
     bucket.instead[name] = huge
     with pytest.raises(ManifestInvalid):
         model.resolve("digits", "latest", store)
@@ -155,7 +155,7 @@ def test_a_manifest_of_100_mb_is_not_read_whole(
 def test_weights_that_go_on_and_on_are_not_read_to_their_end(
     bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
-    """What is longer than was published is not what was published."""
+    """A file that is longer than published is refused."""
     bucket.instead[weights(bucket)] = huge
     with pytest.raises(FileTampered, match="not the one that was published"):
         model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
@@ -166,7 +166,7 @@ def test_weights_that_go_on_and_on_are_not_read_to_their_end(
 def test_a_tampered_byte_is_found_in_an_object_store_too(
     bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
-    """Expected and actual are shown."""
+    """The error has the expected and the actual digest."""
     name = weights(bucket)
     bucket.held[name] = damaged = bucket.held[name][:-1] + b"X"
     with pytest.raises(FileTampered) as caught:
@@ -176,10 +176,10 @@ def test_a_tampered_byte_is_found_in_an_object_store_too(
     assert not kept(cache)
 
 
-def test_a_file_that_is_gone_is_told_from_a_store_that_is(
+def test_a_missing_file_is_another_error_than_a_missing_store(
     bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
-    """A 404 for a file that a manifest names is a damaged version."""
+    """A 404 for a file of a model manifest is a damaged version."""
     del bucket.held[weights(bucket)]
     with pytest.raises(FileTampered, match="missing"):
         model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
@@ -191,10 +191,10 @@ def test_a_file_that_is_gone_is_told_from_a_store_that_is(
     [(refused(401), "refused the login"), (refused(403), "refused the login")],
     ids=["401", "403"],
 )
-def test_a_refusal_for_good_is_told_at_once(
+def test_a_permanent_refusal_is_an_error_at_once(
     bucket: type[Bucket], store: Store, act: Callable[[Bucket], None], words: str
 ) -> None:
-    """The place is named; asking again would not help, so it is not done."""
+    """The error names the file, and there is no retry."""
     bucket.instead[MANIFEST] = act
     with pytest.raises(StoreUnreachable, match=words) as caught:
         model.resolve("digits", "1", store)
@@ -202,10 +202,8 @@ def test_a_refusal_for_good_is_told_at_once(
     assert bucket.asked == [MANIFEST]
 
 
-def test_a_failure_without_end_is_given_up(
-    bucket: type[Bucket], store: Store, cache: Cache
-) -> None:
-    """After several tries; nothing half-done stays."""
+def test_a_permanent_failure_is_given_up(bucket: type[Bucket], store: Store, cache: Cache) -> None:
+    """It ends after several attempts, and leaves nothing behind."""
     found = model.resolve("digits", "1", store)
     bucket.instead[weights(bucket)] = refused(500)
     with pytest.raises(StoreUnreachable) as caught:
@@ -216,10 +214,10 @@ def test_a_failure_without_end_is_given_up(
 
 
 @pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
-def test_a_failure_that_passes_is_not_noticed(
+def test_a_transient_failure_is_retried(
     bucket: type[Bucket], store: Store, cache: Cache, act: Callable[[Bucket], None]
 ) -> None:
-    """A burst of errors that ends in time costs waits only."""
+    """A few errors cause only pauses."""
     name = weights(bucket)
 
     def twice(exchange: Bucket) -> None:

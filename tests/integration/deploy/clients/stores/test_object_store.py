@@ -1,4 +1,4 @@
-"""A folder as a store between processes: the contract, and publishers that do not know of each other."""
+"""A folder as a store: the contract, and several processes that publish at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cache import Cache
-from deploy.clients.stores.object_store import Store, open_store
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import VersionExists
 from deploy.model import fetch as model
 from tests.contracts.store import StoreContract
@@ -23,7 +23,7 @@ PUBLISHER = """
 import sys
 from pathlib import Path
 from deploy.model import fetch as model
-from deploy.clients.stores.object_store import open_store
+from deploy.clients.stores.protocol import open_store
 from deploy.errors import ReleaseError
 
 store = open_store(sys.argv[2], Path())
@@ -41,12 +41,12 @@ class TestFolder(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
-        """An empty store."""
+        """Return an empty store."""
         return open_store("store", tmp_path)
 
 
 def at_once(folder: Path, *directories: Path) -> list[int]:
-    """The exit codes of processes that publish those directories to one folder, all started by the same stroke."""
+    """Publish directories to one folder, each in a process; return the exit codes."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PUBLISHER, str(directory), str(folder)],
@@ -70,7 +70,7 @@ def at_once(folder: Path, *directories: Path) -> list[int]:
 
 
 def test_the_same_model_is_published_by_many_processes_at_once(tmp_path: Path) -> None:
-    """All succeed, and what is there is that model, whole."""
+    """All succeed, and the folder has the complete model."""
     assert at_once(tmp_path / "store", *[DIGITS] * 4) == [0] * 4
     store = open_store("store", tmp_path)
     found = model.resolve("digits", "latest", store)
@@ -79,7 +79,7 @@ def test_the_same_model_is_published_by_many_processes_at_once(tmp_path: Path) -
 
 
 def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> None:
-    """One process succeeds, the other is refused by its exit code, and what is there is one of the two, whole."""
+    """One process succeeds, the other is refused, and the folder has one complete model."""
     other = tmp_path / "other"
     shutil.copytree(DIGITS, other)
     (other / "labels.txt").write_text("\n".join("abcdefghij"), encoding="utf-8")

@@ -31,7 +31,7 @@ Start = Callable[..., str]
 @pytest.fixture
 def subnet(engine: DockerEngine, prefix: str) -> str:
     """A network of the test's own."""
-    return engine.network(prefix, {"dev.twinship.test": prefix})
+    return engine.ensure_network(prefix, {"dev.twinship.test": prefix})
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def door(
 ) -> Proxy:
     """A running proxy with three closed slots."""
     labels = {"dev.twinship.test": prefix}
-    engine.volume(prefix, labels)
+    engine.ensure_volume(prefix, labels)
     volumes = {prefix: (STATE_FOLDER, False)}
     spec = Spec(
         name=f"{prefix}-door",
@@ -163,7 +163,7 @@ def test_a_proxy_that_crashes_is_waited_for(
     door: Proxy, engine: DockerEngine, text: Callable[..., str]
 ) -> None:
     """Until the engine has started it again, whatever it is asked."""
-    engine.keep_running(door.container)
+    engine.enable_restart(door.container)
     for ask in (door.slots, lambda: door.has(text()), lambda: door.admit(1, "drain")):
         with suppress(EngineFailed):
             engine.execute(door.container, ("sh", "-c", "kill -TERM 1"))

@@ -61,7 +61,7 @@ class Images:
             "replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._cache
         )
         for item in (config, *layers):
-            if not self._registry.has("test-cluster", item.digest):
+            if not self._registry.has_blob("test-cluster", item.digest):
                 self._registry.upload(
                     "test-cluster",
                     item.digest,

@@ -1,4 +1,4 @@
-"""Which docker command line has BuildKit, and what a build with it is given and says; `docker` is a script here."""
+"""The search for BuildKit, and builds with it; `docker` is a script here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ esac
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Puts a docker command line of one's choice on the path, in front of all others."""
+    """Return a function that puts a docker command line first on the path."""
 
     def write(
         version: str = "echo 20.10.24+dfsg1", buildx: str = "exit 1", build: str = "echo done"
@@ -45,14 +45,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def built(said: Callable[[str], None] = lambda _: None) -> None:
-    """Builds something."""
+    """Build an image."""
     with (Path(__file__)).open("rb") as context:
         buildkit.build(
             context,
             dockerfile="Dockerfile",
             args={"BASE": "debian@sha256:1", "EMPTY": ""},
             tag="one/two:three",
-            said=said,
+            on_line=said,
         )
 
 
@@ -71,10 +71,10 @@ def built(said: Callable[[str], None] = lambda _: None) -> None:
         ("echo nonsense", "exit 1", None),
     ],
 )
-def test_buildkit_is_where_the_client_brings_it_along(
+def test_buildkit_is_found_in_the_client_or_its_plug_in(
     install: Install, version: str, buildx: str, words: list[str] | None
 ) -> None:
-    """As a part of the client in some versions, as a plug-in in others; the engine need not run to know."""
+    """Some versions contain it, others have a plug-in; the engine need not run."""
     install(version, buildx)
     found = buildkit.find_command()
     assert (found[1:] if found else None) == words
@@ -83,7 +83,7 @@ def test_buildkit_is_where_the_client_brings_it_along(
 def test_without_a_docker_command_line_there_is_no_buildkit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asking for it then says what to install or to set."""
+    """A build names the package and the setting."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert buildkit.find_command() is None
     with pytest.raises(BuildFailed) as caught:
@@ -96,7 +96,7 @@ def test_without_a_docker_command_line_there_is_no_buildkit(
 def test_a_build_gets_exactly_the_context_and_the_arguments(
     install: Install, tmp_path: Path, buildx: str
 ) -> None:
-    """The context comes over standard input; only the plug-in knows of provenance."""
+    """The context is the standard input; only the plug-in has the option for provenance."""
     install(buildx=buildx)
     built()
     words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
@@ -112,16 +112,16 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(
     assert ("--provenance=false" in words) == (buildx != "exit 1")
 
 
-def test_what_the_build_says_is_passed_on(install: Install) -> None:
-    """Line by line, also what is no text."""
+def test_the_output_of_a_build_is_reported(install: Install) -> None:
+    """Each line is reported, also bytes that are not text."""
     install(build=r"printf '#1 first\n  #2 second\n\377\n'; echo third >&2")
     lines: list[str] = []
     built(lines.append)
     assert sorted(lines) == sorted(["#1 first", "#2 second", "\N{REPLACEMENT CHARACTER}", "third"])
 
 
-def test_a_build_that_fails_shows_the_end_of_what_was_said(install: Install) -> None:
-    """The first lines of many are left out."""
+def test_a_failed_build_shows_the_end_of_its_output(install: Install) -> None:
+    """The first of many lines are left out."""
     install(build="for i in $(seq 100); do echo line $i; done; exit 7")
     with pytest.raises(BuildFailed) as caught:
         built()

@@ -1,4 +1,4 @@
-"""The engine in memory, on which the tests of the targets stand."""
+"""The engine in memory that the tests of the targets use."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tests.fakes.engine import FakeEngine, Script
 
 
 class TestFakeEngine(EngineContract):
-    """The fake keeps the contract, so that tests on it mean something."""
+    """The fake keeps the contract of the real one."""
 
     @pytest.fixture
     def fake(self) -> FakeEngine:
-        """An engine without anything."""
+        """Return an empty engine."""
         return FakeEngine()
 
     @pytest.fixture
     def engine(self, fake: FakeEngine) -> Engine:
-        """The engine."""
+        """Return the engine."""
         return fake
 
     @pytest.fixture
     def prefix(self) -> str:
-        """Nothing else is there."""
+        """Return any prefix."""
         return "test"
 
     @pytest.fixture
     def port(self) -> int:
-        """Nobody listens anywhere."""
+        """Return any port."""
         return 8080
 
     @pytest.fixture
     def runs(self, fake: FakeEngine) -> Runs:
-        """An image of that script."""
+        """Return a function that adds an image for a script."""
 
         def made(script: Script) -> tuple[str, tuple[str, ...]]:
             name = f"image-{script}"
@@ -46,40 +46,40 @@ class TestFakeEngine(EngineContract):
 
     @pytest.fixture
     def missing(self) -> str:
-        """No registry holds anything."""
+        """Return a reference; the registry is empty."""
         return f"registry.example/a@sha256:{'0' * 64}"
 
 
-def test_a_held_container_ends_with_its_holder() -> None:
-    """When the process that holds a name is killed, the name is free."""
+def test_a_tied_container_ends_with_its_process() -> None:
+    """The name is free when the process is killed."""
     engine = FakeEngine({"parts": Script()})
     spec = Spec(name="lock", image="parts", labels={})
     assert engine.start_tied(spec) is not None
-    engine.holder_dies("lock")
+    engine.kill_tied_process("lock")
     assert engine.start_tied(spec) is not None
 
 
-def test_an_engine_that_is_gone_answers_nothing() -> None:
-    """Every question to an engine that stopped is the same error, as with the real one."""
+def test_a_stopped_engine_does_not_answer() -> None:
+    """Every call is the same error, as with a real engine."""
     engine = FakeEngine({"parts": Script()})
-    engine.gone = True
+    engine.is_stopped = True
     for ask in (
         lambda: engine.containers({}),
         lambda: engine.diff_ids("parts"),
         lambda: engine.create(Spec(name="a", image="parts", labels={})),
-        lambda: engine.network("a", {}),
+        lambda: engine.ensure_network("a", {}),
         lambda: engine.logs("a", 1),
     ):
         with pytest.raises(EngineUnavailable):
             ask()
 
 
-def test_a_pulled_image_is_held_under_its_reference() -> None:
-    """What the registry of the fake holds can be pulled by reference, and comes to be the same image."""
+def test_a_pulled_image_has_its_reference() -> None:
+    """An image of the fake's registry can be pulled by reference."""
     engine = FakeEngine()
     other = FakeEngine()
-    made = other.hold_image("app", b"layer")
-    engine.registry["registry.example/app@sha256:1"] = other.held[made]
+    made = other.add_image("app", b"layer")
+    engine.registry["registry.example/app@sha256:1"] = other.images[made]
     engine.pull("registry.example/app@sha256:1", ("user", "password"), lambda _: None)
     assert engine.image_id("registry.example/app@sha256:1") == made
     assert engine.pulled == [("registry.example/app@sha256:1", ("user", "password"))]

@@ -1,4 +1,4 @@
-"""What the libraries below the engine's client raise never leaves it."""
+"""Errors of the libraries become errors of this project."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ REFERENCE = f"registry.example/team/app@sha256:{'0' * 64}"
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: Exception) -> None:
-    """Whichever library notices it first."""
+def test_an_engine_that_ends_in_a_response_is_unavailable(broken: Exception) -> None:
+    """Any of the libraries can notice it first."""
     with pytest.raises(EngineUnavailable) as caught, translate_errors("replica-1"):
         raise broken
     assert caught.value.on == "replica-1"
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("name", "displayed"),
     [
         ("f2a79ebd1710" + 52 * "0", "f2a79ebd1710"),
         ("f2a79ebd1710" + 52 * "0" + ":/state/1.json", "f2a79ebd1710:/state/1.json"),
@@ -55,28 +55,28 @@ def test_an_engine_that_ends_in_the_middle_of_an_answer_is_unavailable(broken: E
         (REFERENCE, REFERENCE),
     ],
 )
-def test_a_container_is_told_by_an_id_that_can_be_found(asked: str, told: str) -> None:
-    """As `docker ps` shows it; digests of images stay whole."""
-    with pytest.raises(EngineUnavailable) as caught, translate_errors(asked):
+def test_a_container_is_displayed_by_its_short_id(name: str, displayed: str) -> None:
+    """A container's id is that of `docker ps`; digests of images stay whole."""
+    with pytest.raises(EngineUnavailable) as caught, translate_errors(name):
         raise ConnectionResetError("gone")
-    assert caught.value.on == told
+    assert caught.value.on == displayed
 
 
-def test_a_refusal_of_the_engine_keeps_its_words() -> None:
-    """What the engine says is shown."""
+def test_a_refusal_of_the_engine_keeps_its_message() -> None:
+    """The detail has the engine's message."""
     with pytest.raises(EngineFailed, match="refused") as caught, translate_errors("replica-1"):
         raise docker.errors.APIError("500 error", explanation="invalid mount")
     assert "invalid mount" in caught.value.detail
 
 
 def test_errors_of_this_project_pass() -> None:
-    """They were told already."""
+    """They need no translation."""
     with pytest.raises(ModelUnknown), translate_errors("replica-1"):
         raise ModelUnknown("none", on="store", next="publish it")
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "kind"),
     [
         ("unauthorized: authentication required", RegistryDenied),
         (
@@ -84,11 +84,17 @@ def test_errors_of_this_project_pass() -> None:
             RegistryDenied,
         ),
         (
-            "pull access denied for registry.example/team/app, repository does not exist or may require 'docker login'",
+            (
+                "pull access denied for registry.example/team/app, repository does "
+                "not exist or may require 'docker login'"
+            ),
             RegistryDenied,
         ),
         (
-            f"failed to resolve reference: {REFERENCE}: pull access denied, server message: insufficient_scope: authorization failed",
+            (
+                f"failed to resolve reference: {REFERENCE}: pull access denied, "
+                "server message: insufficient_scope: authorization failed"
+            ),
             RegistryDenied,
         ),
         (
@@ -96,14 +102,20 @@ def test_errors_of_this_project_pass() -> None:
             RegistryNotFound,
         ),
         (
-            "repository registry.example/team/app not found: name unknown: repository name not known",
+            (
+                "repository registry.example/team/app not found: name unknown: "
+                "repository name not known"
+            ),
             RegistryNotFound,
         ),
         ("unknown blob", RegistryNotFound),
         ("toomanyrequests: You have reached your pull rate limit", RegistryRefused),
         ("received unexpected HTTP status: 503 Service Unavailable", RegistryRefused),
         (
-            'Get "https://registry.example/v2/": dial tcp 10.0.0.1:443: connect: connection refused',
+            (
+                'Get "https://registry.example/v2/": dial tcp 10.0.0.1:443: connect: '
+                "connection refused"
+            ),
             RegistryUnreachable,
         ),
         (
@@ -111,7 +123,10 @@ def test_errors_of_this_project_pass() -> None:
             RegistryUnreachable,
         ),
         (
-            "download failed after attempts=6: read tcp 10.0.0.1:57564: read: connection reset by peer",
+            (
+                "download failed after attempts=6: read tcp 10.0.0.1:57564: read: "
+                "connection reset by peer"
+            ),
             RegistryUnreachable,
         ),
         (
@@ -125,42 +140,48 @@ def test_errors_of_this_project_pass() -> None:
         ("filesystem layer verification failed for digest sha256:00", BlobCorrupt),
         ("manifest verification failed for digest sha256:00", BlobCorrupt),
         (
-            "commit failed: unexpected commit digest sha256:00, expected sha256:01: failed precondition",
+            (
+                "commit failed: unexpected commit digest sha256:00, expected "
+                "sha256:01: failed precondition"
+            ),
             BlobCorrupt,
         ),
         ("commit failed: failed size validation: 1000 != 1002: failed precondition", BlobCorrupt),
         (
-            "unexpected status from HEAD request to https://registry.example/v2/team/app/manifests/sha256:00: 403 Forbidden",
+            (
+                "unexpected status from HEAD request to "
+                "https://registry.example/v2/team/app/manifests/sha256:00: 403 Forbidden"
+            ),
             RegistryDenied,
         ),
         ("failed to register layer: write /model/model.onnx: no space left on device", DiskFull),
         ("invalid reference format", EngineFailed),
     ],
 )
-def test_a_pull_that_fails_is_told_by_what_the_engine_says(
-    said: str, kind: type[ReleaseError]
+def test_a_failed_pull_is_known_by_the_engines_message(
+    message: str, kind: type[ReleaseError]
 ) -> None:
-    """The registry's refusals are the same errors, whether the suite meets them or the engine does."""
-    error = pull_error(said, REFERENCE, None)
+    """They are the same errors as those of the registry's client."""
+    error = pull_error(message, REFERENCE, None)
     assert type(error) is kind
     assert error.on == REFERENCE
-    assert said in error.detail
+    assert message in error.detail
 
 
 @pytest.mark.parametrize("name", ["denied", "timeout/unauthorized", "x509:"])
 def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
-    """An application may be called by a word that registries use."""
+    """A repository can have the name of a failure."""
     reference = f"registry.example/{name}@sha256:{'0' * 64}"
     assert (
         type(pull_error(f"manifest for {reference} not found: manifest unknown", reference, None))
         is RegistryNotFound
     )
-    said = f'Get "https://registry.example/v2/{name}/manifests/sha256:00": toomanyrequests: wait'
-    assert type(pull_error(said, reference, None)) is RegistryRefused
+    message = f'Get "https://registry.example/v2/{name}/manifests/sha256:00": toomanyrequests: wait'
+    assert type(pull_error(message, reference, None)) is RegistryRefused
 
 
 def test_credentials_that_the_engine_repeats_are_hidden() -> None:
-    """A registry may put the header that it got into its refusal."""
+    """A registry can repeat the header of the request."""
     error = pull_error(
         "unauthorized: refused with Basic YWRhOm9wZW4tc2VzYW1l, ada, open-sesame",
         REFERENCE,
@@ -177,7 +198,7 @@ def test_credentials_that_the_engine_repeats_are_hidden() -> None:
     ],
 )
 def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) -> None:
-    """Whether the engine itself says so, or a program that runs in the build."""
+    """The engine reports it, or a program of the build."""
     lines = [
         *(f"line {number}" for number in range(30)),
         line,
@@ -190,7 +211,7 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "kind"),
     [
         ("write /var/lib/docker/overlay2/link: no space left on device", DiskFull),
         ("Bind for 127.0.0.1:8080 failed: port is already allocated", PortTaken),
@@ -198,11 +219,11 @@ def test_a_build_that_fills_the_disk_is_no_fault_of_the_dockerfile(line: str) ->
         ("invalid mount", EngineFailed),
     ],
 )
-def test_a_refusal_with_a_cure_of_its_own_is_told_apart(
-    said: str, kind: type[ReleaseError]
+def test_a_refusal_with_its_own_fix_is_an_error_of_its_own(
+    message: str, kind: type[ReleaseError]
 ) -> None:
-    """A full disk and a taken port are not to be looked for in the engine's log."""
-    error = engine_error(said, "replica-1", "the engine could not start the image")
+    """A full disk and a taken port have advice of their own."""
+    error = engine_error(message, "replica-1", "the engine could not start the image")
     assert type(error) is kind
-    assert (error.on, error.detail) == ("replica-1", f"  {said}")
+    assert (error.on, error.detail) == ("replica-1", f"  {message}")
     assert (error.what == "the engine could not start the image") == (kind is EngineFailed)

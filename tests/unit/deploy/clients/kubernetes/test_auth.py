@@ -55,7 +55,13 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
     """And not shown."""
     made = endpoint(tmp_path, kubeconfig("red", current="red"))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}-red"}
-    assert (made.authority, made.certificate, made.proxy, made.server_name, made.unverified) == (
+    assert (
+        made.ca_bundle,
+        made.client_certificate,
+        made.proxy,
+        made.server_name,
+        made.unverified,
+    ) == (
         "",
         None,
         "",
@@ -82,13 +88,16 @@ def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
     key = written(tmp_path / "my.key", "key")
     made = endpoint(tmp_path, content)
-    assert made.certificate is not None
-    assert [Path(made.certificate[0]).read_text(encoding="utf-8"), made.certificate[1]] == [
+    assert made.client_certificate is not None
+    assert [
+        Path(made.client_certificate[0]).read_text(encoding="utf-8"),
+        made.client_certificate[1],
+    ] == [
         "hi",
         key,
     ]
-    assert Path(made.certificate[0]).stat().st_mode & 0o077 == 0
-    assert Path(made.authority).read_text(encoding="utf-8") == "CA"
+    assert Path(made.client_certificate[0]).stat().st_mode & 0o077 == 0
+    assert Path(made.ca_bundle).read_text(encoding="utf-8") == "CA"
     assert dict(made.headers) == {}
 
 
@@ -107,7 +116,7 @@ def test_what_else_leads_to_the_server(tmp_path: Path) -> None:
         True,
     )
     assert TOKEN not in repr(made)
-    session = made.session()
+    session = made.open_session()
     assert session.verify is False
     assert session.proxies["https"] == made.proxy
 
@@ -153,8 +162,11 @@ def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
         tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
     )
     made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
-    assert made.certificate is not None
-    assert [Path(path).read_text(encoding="utf-8") for path in made.certificate] == ["cert", "key"]
+    assert made.client_certificate is not None
+    assert [Path(path).read_text(encoding="utf-8") for path in made.client_certificate] == [
+        "cert",
+        "key",
+    ]
 
 
 def test_credentials_of_a_login_program_can_be_had_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from deploy.errors import (
     ClusterRefused,
     ClusterUnreachable,
 )
-from tests.fakes.ways import Led
+from tests.fakes.endpoints import ScriptedSender
 from tests.fakes.wire import (
     NAME,
     FakeTransport,
@@ -51,7 +51,7 @@ class Place:
 
     def asks(
         self,
-        led: Led,
+        led: ScriptedSender,
         method: str = "GET",
         *,
         insist: bool = True,
@@ -83,7 +83,7 @@ class Place:
 def test_the_answer_of_an_application_is_believed_at_once(reply: Response, insist: bool) -> None:
     """Its failures, too: they are what a proof is to find."""
     place = Place()
-    led = Led([reply])
+    led = ScriptedSender([reply])
     assert place.asks(led, insist=insist) == reply
     assert (len(led.asked), place.waiting.waits) == (1, [])
 
@@ -92,7 +92,7 @@ def test_the_answer_of_an_application_is_believed_at_once(reply: Response, insis
 def test_an_api_server_that_fails_is_waited_for(code: int) -> None:
     """Then the application is asked again, and its answer counts alone."""
     place = Place()
-    led = Led([own(code), own(code), RIGHT])
+    led = ScriptedSender([own(code), own(code), RIGHT])
     assert place.asks(led) == RIGHT
     assert (len(led.asked), len(place.waiting.waits)) == (3, 2)
 
@@ -101,7 +101,9 @@ def test_an_api_server_may_say_when_to_ask_again() -> None:
     """As one with too much to do does."""
     place = Place()
     busy = own(429, "TooManyRequests")
-    assert place.asks(Led([Response(429, busy.content, retry_after="7"), RIGHT])) == RIGHT
+    assert (
+        place.asks(ScriptedSender([Response(429, busy.content, retry_after="7"), RIGHT])) == RIGHT
+    )
     assert place.waiting.waits == [7.0]
 
 
@@ -111,7 +113,7 @@ def test_an_api_server_that_goes_on_failing_is_no_wrong_answer() -> None:
     with pytest.raises(
         ClusterRefused, match="the API server failed, and went on failing"
     ) as caught:
-        place.asks(Led([own(500, "InternalError", "etcd is away")]))
+        place.asks(ScriptedSender([own(500, "InternalError", "etcd is away")]))
     assert place.waiting.now == pytest.approx(90)
     assert "pods/proxy web-1" in caught.value.on
     assert "etcd is away" in caught.value.detail
@@ -121,13 +123,13 @@ def test_an_application_that_nobody_reaches_has_given_no_right_answer() -> None:
     """In the end it is not there; this is waited for once, not with every question, until it is reached again."""
     place = Place()
     missing = own(503, "ServiceUnavailable", "connection refused")
-    assert place.asks(Led([missing])) == missing
+    assert place.asks(ScriptedSender([missing])) == missing
     assert place.waiting.now == pytest.approx(90)
-    led = Led([missing, RIGHT])
+    led = ScriptedSender([missing, RIGHT])
     assert place.asks(led) == missing
     assert place.waiting.now == pytest.approx(90)
     assert place.asks(led) == RIGHT
-    assert place.asks(Led([missing, RIGHT])) == RIGHT
+    assert place.asks(ScriptedSender([missing, RIGHT])) == RIGHT
 
 
 # --- an account that is not let in
@@ -144,7 +146,7 @@ def test_an_account_without_the_right_is_told_the_rule(
     place = Place(review(allowed=False))
     endpoint = place.cluster.endpoint(kind, "web", 80)
     with pytest.raises(ClusterForbidden) as caught:
-        place.asks(Led([own(403, "Forbidden", "no")]), method, endpoint=endpoint)
+        place.asks(ScriptedSender([own(403, "Forbidden", "no")]), method, endpoint=endpoint)
     assert caught.value.what == f"this account may not {verb} {plural}/proxy in namespace shop"
     assert yaml.safe_load(caught.value.detail) == [
         {"apiGroups": [""], "resources": [f"{plural}/proxy"], "verbs": [verb]}
@@ -155,38 +157,40 @@ def test_an_account_without_the_right_is_told_the_rule(
 def test_metrics_need_the_right_as_well() -> None:
     """That they are not insisted on makes no difference."""
     with pytest.raises(ClusterForbidden):
-        Place(review(allowed=False)).asks(Led([own(403, "Forbidden")]), insist=False)
+        Place(review(allowed=False)).asks(ScriptedSender([own(403, "Forbidden")]), insist=False)
 
 
 def test_what_was_allowed_before_is_not_refused_at_once() -> None:
     """An API server that has just started does not know its rules yet."""
     place = Place(review(allowed=False))
-    place.asks(Led([RIGHT]))
-    assert place.asks(Led([own(403, "Forbidden"), own(403, "Forbidden"), RIGHT])) == RIGHT
+    place.asks(ScriptedSender([RIGHT]))
+    assert (
+        place.asks(ScriptedSender([own(403, "Forbidden"), own(403, "Forbidden"), RIGHT])) == RIGHT
+    )
     began = place.waiting.now
     with pytest.raises(ClusterForbidden):
-        place.asks(Led([own(403, "Forbidden")]))
+        place.asks(ScriptedSender([own(403, "Forbidden")]))
     assert place.waiting.now - began == pytest.approx(10)
 
 
 def test_a_policy_that_forbids_it_is_no_missing_right() -> None:
     """What it says is told."""
     with pytest.raises(ClusterRefused) as caught:
-        Place(review(allowed=True)).asks(Led([own(403, "Forbidden", "not on Sundays")]))
+        Place(review(allowed=True)).asks(ScriptedSender([own(403, "Forbidden", "not on Sundays")]))
     assert "not on Sundays" in caught.value.detail
 
 
 def test_credentials_that_have_expired_are_renewed() -> None:
     """It is asked again with the new ones; where these are refused, too, that is told."""
     place = Place()
-    led = Led([own(401, "Unauthorized"), RIGHT])
+    led = ScriptedSender([own(401, "Unauthorized"), RIGHT])
     assert place.asks(led) == RIGHT
     assert [endpoint.headers["Authorization"] for endpoint, _ in led.asked] == [
         "Bearer 0",
         "Bearer 1",
     ]
     with pytest.raises(ClusterLogin):
-        Place().asks(Led([own(401, "Unauthorized")]))
+        Place().asks(ScriptedSender([own(401, "Unauthorized")]))
 
 
 # --- silence
@@ -195,7 +199,7 @@ def test_credentials_that_have_expired_are_renewed() -> None:
 def test_an_api_server_that_is_away_is_waited_for() -> None:
     """It is asked whether it is back, and only then the application again."""
     place = Place(no_response(), no_response(), VERSION)
-    led = Led(["ConnectionError", RIGHT])
+    led = ScriptedSender(["ConnectionError", RIGHT])
     assert place.asks(led) == RIGHT
     assert len(led.asked) == 2
     assert [call.path for call in place.wire.asked] == ["/version"] * 4
@@ -204,7 +208,7 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
 def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
     """That it is away is told."""
     place = Place(no_response())
-    led = Led(["ConnectionError"])
+    led = ScriptedSender(["ConnectionError"])
     with pytest.raises(ClusterUnreachable):
         place.asks(led)
     assert place.waiting.now == pytest.approx(90)
@@ -215,7 +219,7 @@ def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
 def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> None:
     """The API server is there, whatever it says: what stays silent then is behind it, and nobody waits for that."""
     place = Place(answer)
-    led = Led(["ReadTimeout"])
+    led = ScriptedSender(["ReadTimeout"])
     with pytest.raises(NoResponse, match="ReadTimeout"):
         place.asks(led)
     assert (len(led.asked), place.waiting.waits) == (2, [])
@@ -228,10 +232,10 @@ def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> N
 def test_what_is_not_insisted_on_is_asked_once(code: int) -> None:
     """Whoever asks can do without an answer now."""
     place = Place()
-    led = Led([own(code)])
+    led = ScriptedSender([own(code)])
     assert place.asks(led, insist=False) == own(code)
     with pytest.raises(NoResponse):
-        place.asks(Led(["ConnectionError"]), insist=False)
+        place.asks(ScriptedSender(["ConnectionError"]), insist=False)
     assert (len(led.asked), len(place.wire.asked), place.waiting.waits) == (1, 1, [])
 
 
@@ -239,5 +243,5 @@ def test_what_cannot_be_done_is_told_as_everywhere() -> None:
     """A status that waiting does not mend is told at once."""
     place = Place()
     with pytest.raises(ClusterError):
-        place.asks(Led([own(501, "NotImplemented")]))
+        place.asks(ScriptedSender([own(501, "NotImplemented")]))
     assert place.waiting.waits == []

@@ -1,4 +1,4 @@
-"""How a conversation with a registry waits, and what it does not show."""
+"""The pauses between requests to a registry, and the hidden login."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from deploy.clients.oci.http import Login, RetryPolicy
 
 
 def paused(attempt: int, retry_after: str = "") -> float:
-    """How long is waited before an attempt."""
+    """Return the pause before an attempt."""
     waits: list[float] = []
     RetryPolicy(wait=waits.append).pause(attempt, retry_after)
     return waits[0]
 
 
-def test_each_wait_is_longer_than_the_one_before_up_to_a_limit() -> None:
-    """The waits double, and end at eight seconds."""
+def test_pauses_double_up_to_a_limit() -> None:
+    """The pauses double, up to eight seconds."""
     longest = [max(paused(attempt) for _ in range(200)) for attempt in range(1, 8)]
     assert longest == pytest.approx([0.5, 1, 2, 4, 8, 8, 8], rel=0.1)
     assert all(wait <= limit for wait, limit in zip(longest, [0.5, 1, 2, 4, 8, 8, 8], strict=True))
 
 
-def test_two_clients_do_not_wait_in_step() -> None:
-    """Chance moves each wait by up to a half."""
+def test_pauses_are_random() -> None:
+    """The jitter is up to a half of each pause."""
     waits = {paused(3) for _ in range(20)}
     assert len(waits) > 10
     assert all(1 <= wait <= 2 for wait in waits)
@@ -31,19 +31,19 @@ def test_two_clients_do_not_wait_in_step() -> None:
 @pytest.mark.parametrize(
     ("said", "waited"), [("1", 1.0), ("42", 42.0), ("60", 60.0), ("61", 60.0), ("999999999", 60.0)]
 )
-def test_a_server_that_says_how_long_is_obeyed_up_to_a_minute(said: str, waited: float) -> None:
-    """No chance is added to what it says."""
+def test_the_header_sets_the_pause_up_to_a_minute(said: str, waited: float) -> None:
+    """Such a pause has no jitter."""
     assert paused(1, said) == waited
 
 
 @pytest.mark.parametrize("said", ["0", "-5", "1.5", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_what_is_no_number_of_seconds_is_not_obeyed(said: str) -> None:
-    """The usual wait comes instead."""
+def test_a_header_without_whole_seconds_is_ignored(said: str) -> None:
+    """The pause is that of the backoff."""
     assert 0.25 <= paused(1, said) <= 0.5
 
 
 def test_a_login_does_not_show_itself() -> None:
-    """Neither user nor password is in its text, also inside of something else."""
+    """Neither user nor password is in its text, also inside another object."""
     shown = f"{Login('ada', 'open-sesame')} {[Login('ada', 'open-sesame')]!r}"
     assert "ada" not in shown
     assert "sesame" not in shown

@@ -1,4 +1,4 @@
-"""Logins are read from where `docker login` leaves them."""
+"""Logins are read from the configuration of `docker login`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Configure = Callable[[object], None]
 
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
-    """Writes a Docker configuration."""
+    """Return a function that writes a Docker configuration."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
 
     def write(document: object) -> None:
@@ -31,7 +31,7 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configure:
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Installs a credential helper that is this shell script."""
+    """Return a function that installs a shell script as a credential helper."""
 
     def write(script: str) -> None:
         program = tmp_path / "docker-credential-test"
@@ -45,22 +45,24 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 def test_without_a_configuration_there_is_no_login(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anonymous access is tried then."""
+    """Access is anonymous then."""
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "absent"))
     assert find_login(HOST) is None
 
 
 def test_a_stored_login_is_found_by_its_host(configure: Configure) -> None:
-    """Passwords may hold a colon; other hosts have no login."""
+    """Passwords may contain a colon; other hosts have no login."""
     configure({"auths": {HOST: {"auth": base64.b64encode(b"ada:open:sesame").decode()}}})
     assert find_login(HOST) == Login("ada", "open:sesame")
     assert find_login("other.example") is None
 
 
-def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[str], None]) -> None:
-    """It is told the host, and answers with a login."""
+def test_a_credential_helper_gives_a_login(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
+    """It reads the host, and returns a login."""
     helper(
-        """echo "{\\"ServerURL\\": \\"$host\\", \\"Username\\": \\"ada\\", \\"Secret\\": \\"$host-secret\\"}" """
+        r"""printf '{"ServerURL": "%s", "Username": "ada", "Secret": "%s-secret"}' $host $host"""
     )
     configure({"credHelpers": {HOST: "test"}})
     assert find_login(HOST) == Login("ada", f"{HOST}-secret")
@@ -69,16 +71,16 @@ def test_a_credential_helper_is_asked(configure: Configure, helper: Callable[[st
 def test_a_credential_helper_without_that_login_gives_none(
     configure: Configure, helper: Callable[[str], None]
 ) -> None:
-    """Not to have one is no failure."""
+    """A missing login is not an error."""
     helper("echo 'credentials not found in native keychain'; exit 1")
     configure({"credsStore": "test"})
     assert find_login(HOST) is None
 
 
-def test_a_credential_helper_that_fails_is_told(
+def test_a_failing_credential_helper_is_an_error(
     configure: Configure, helper: Callable[[str], None]
 ) -> None:
-    """Anonymous access would be refused later with a worse reason."""
+    """Anonymous access would fail later, without the reason."""
     helper("echo 'the keychain is locked'; exit 2")
     configure({"credHelpers": {HOST: "test"}})
     with pytest.raises(RegistryDenied) as caught:
@@ -88,7 +90,7 @@ def test_a_credential_helper_that_fails_is_told(
 
 
 @pytest.mark.filterwarnings("ignore:docker-credential")  # the SDK says it twice
-def test_a_credential_helper_that_is_missing_is_told(configure: Configure) -> None:
+def test_a_missing_credential_helper_is_an_error(configure: Configure) -> None:
     """The configuration names a program that is not installed."""
     configure({"credHelpers": {HOST: "not-installed"}})
     with pytest.raises(RegistryDenied):

@@ -1,4 +1,4 @@
-"""Small answers of a registry: how much of them is read, and what is understood of them."""
+"""Small responses of a registry: how much of them is read, and what they mean."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from deploy.clients.oci.responses import (
     is_full,
     load_body,
     parse_token,
-    read_body,
 )
 
 ENOSPC = 28
@@ -22,7 +21,7 @@ EIO = 5
 
 
 class Raw:
-    """Bytes that arrive in pieces, and how many were taken; as urllib3 gives them."""
+    """A body of urllib3 that arrives in pieces, and the number of bytes that were read."""
 
     def __init__(self, *pieces: bytes, endless: bool = False) -> None:
         self._pieces = list(pieces)
@@ -39,11 +38,11 @@ class Raw:
         self.closed = True
 
     def release_conn(self) -> None:
-        """Gives the connection back."""
+        """Release the connection."""
 
 
 def answer(raw: Raw, status: int = 500) -> requests.Response:
-    """An answer whose body has not been read."""
+    """Return a response whose body has not been read."""
     made = requests.Response()
     made.status_code = status
     made.raw = cast("Any", raw)
@@ -51,7 +50,7 @@ def answer(raw: Raw, status: int = 500) -> requests.Response:
 
 
 def said(document: object, status: int = 500) -> requests.Response:
-    """An answer with a JSON body that has arrived."""
+    """Return a response with a JSON body that has arrived."""
     made = answer(
         Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status
     )
@@ -60,29 +59,12 @@ def said(document: object, status: int = 500) -> requests.Response:
 
 
 def refusal(detail: object) -> dict[str, object]:
-    """The body of a refusal."""
+    """Return the body of a refusal."""
     return {"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]}
 
 
-def test_a_body_is_read_to_its_end() -> None:
-    """However it comes in pieces."""
-    assert read_body(Raw(b"a", b"bc", b"d"), 100, 10) == b"abcd"
-
-
-def test_a_body_is_read_no_further_than_wanted() -> None:
-    """What comes after that stays where it is."""
-    raw = Raw(bytes(1000), endless=True)
-    assert len(read_body(raw, 2500, 10)) == raw.taken == 2500
-
-
-def test_a_body_that_trickles_is_given_up() -> None:
-    """Each piece comes in time, and all of them together do not."""
-    with pytest.raises(TimeoutError):
-        read_body(Raw(b"a", endless=True), MAX_BYTES, -1)
-
-
-def test_an_answer_without_end_is_settled_by_its_start() -> None:
-    """Its connection is closed, because more would come."""
+def test_the_start_of_an_endless_body_is_loaded() -> None:
+    """Its connection is closed, because more bytes would arrive."""
     raw = Raw(bytes(100_000), endless=True)
     endless = answer(raw)
     load_body(endless, 10)
@@ -90,16 +72,16 @@ def test_an_answer_without_end_is_settled_by_its_start() -> None:
     assert raw.closed
 
 
-def test_an_answer_is_settled_once() -> None:
-    """What was read stays, though nothing more can be read."""
+def test_a_body_is_loaded_once() -> None:
+    """The content stays, though no more bytes can be read."""
     once = answer(Raw(b"abc"))
     load_body(once, 10)
     load_body(once, 10)
     assert once.content == b"abc"
 
 
-def test_an_answer_that_breaks_is_empty_and_closed() -> None:
-    """Nobody reads on from it."""
+def test_a_broken_body_is_empty_and_closed() -> None:
+    """No bytes can follow."""
 
     class Breaking(Raw):
         def read1(self, amount: int, *, decode_content: bool) -> bytes:
@@ -113,8 +95,8 @@ def test_an_answer_that_breaks_is_empty_and_closed() -> None:
     assert raw.closed
 
 
-def test_the_registrys_own_words_are_shown() -> None:
-    """A line an error, with what it adds; not more than fits on a screen."""
+def test_the_registrys_own_errors_are_shown() -> None:
+    """Each error is a line with its detail; a long text is cut."""
     two = {
         "errors": [
             {"code": "DENIED", "message": "no"},
@@ -139,8 +121,8 @@ def test_the_registrys_own_words_are_shown() -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
-    """Whatever a server or a proxy puts there, it is no crash."""
+def test_a_body_without_errors_has_no_text(body: bytes) -> None:
+    """No content of a server or a proxy is a crash."""
     assert error_text(said(body)) == ""
     assert not is_full(said(body))
     assert parse_token(said(body)) is None
@@ -174,7 +156,7 @@ def test_a_body_that_says_nothing_has_no_words(body: bytes) -> None:
 def test_a_registry_without_space_is_known_by_its_codes(
     status: int, detail: object, full: bool
 ) -> None:
-    """By its status, or by the number that the system gave its driver; not by words."""
+    """The status or the error number of the system decides, not the text."""
     assert is_full(said(refusal(detail), status)) is full
 
 
@@ -188,6 +170,6 @@ def test_a_registry_without_space_is_known_by_its_codes(
         ({"other": "a"}, None),
     ],
 )
-def test_a_token_is_understood_in_both_spellings(document: object, given: str | None) -> None:
-    """The specification has one, some services the other."""
+def test_a_token_may_have_either_of_two_names(document: object, given: str | None) -> None:
+    """The specification has one name, some services the other."""
     assert parse_token(said(document, 200)) == given

@@ -1,4 +1,4 @@
-"""Stores that need no server: the fake, and a folder."""
+"""Stores without a server: the fake, and a folder."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from typing import NoReturn
 
 import pytest
 
-from deploy.clients.stores.object_store import ObjectStore, Store, open_store
+from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import DiskFull, SettingsInvalid, StoreUnreachable
 from tests.contracts.store import LARGE, StoreContract
 from tests.fakes import disk
 from tests.fakes.store import MemoryStore
 
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 class TestMemoryStore(StoreContract):
-    """The fake keeps the contract, so that tests on it mean something."""
+    """The fake keeps the contract of the real one."""
 
     @pytest.fixture
     def store(self) -> Store:
-        """An empty store."""
+        """Return an empty store."""
         return MemoryStore()
 
 
@@ -34,20 +35,20 @@ class TestFolder(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
-        """An empty store."""
+        """Return an empty store."""
         return open_store("store", tmp_path)
 
 
 @pytest.fixture
 def lock_out() -> Iterator[Callable[[Path], None]]:
-    """Takes all rights to a folder away from this process, root or not, until the test is over."""
+    """Return a function that takes all rights to a folder away from this process."""
     locked: list[Path] = []
     user = os.geteuid()
 
     def lock(folder: Path) -> None:
         folder.chmod(0)
         locked.append(folder)
-        os.seteuid(NOBODY if user == 0 else user)
+        os.seteuid(UNPRIVILEGED if user == 0 else user)
 
     yield lock
     os.seteuid(user)
@@ -56,37 +57,37 @@ def lock_out() -> Iterator[Callable[[Path], None]]:
 
 
 class FillsTheDisk(io.BytesIO):
-    """A file during whose reading the disk below a folder becomes full, as seen by whoever writes there."""
+    """A file that fills the disk of a folder when it is read."""
 
     def __init__(self, data: bytes, folder: Path) -> None:
         super().__init__(data)
         self._folder = folder
 
     def read(self, size: int | None = -1, /) -> bytes:
-        disk.fill(self._folder)
+        disk.fill_disk(self._folder)
         return super().read(size)
 
 
 def test_a_folder_is_relative_to_the_application_or_absolute(tmp_path: Path) -> None:
-    """A relative location is below the application's folder, wherever the suite is run from."""
+    """A relative location is below the application's folder, in any working directory."""
     open_store("models", tmp_path / "app").create("a", b"")
-    open_store(str(tmp_path / "elsewhere"), tmp_path / "app").create("a", b"")
+    open_store(str(tmp_path / "other"), tmp_path / "app").create("a", b"")
     assert (tmp_path / "app" / "models" / "a").is_file()
-    assert (tmp_path / "elsewhere" / "a").is_file()
+    assert (tmp_path / "other" / "a").is_file()
 
 
-def test_looking_into_a_folder_does_not_make_it(tmp_path: Path) -> None:
-    """A store that nothing was published to leaves no trace of having been asked."""
+def test_reading_a_folder_does_not_create_it(tmp_path: Path) -> None:
+    """Reading an empty store creates nothing."""
     store = open_store("store", tmp_path)
     assert store.size("a") is None
     assert store.folders("models") == []
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
+def test_an_unreadable_folder_is_not_taken_for_an_empty_one(
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
-    """No right to look is an error that says where; it is not an answer."""
+    """A missing right is an error that names the folder, not an empty result."""
     store = open_store("store", tmp_path)
     store.create("models/a/1/manifest.json", b"{}")
     again = open_store("store", tmp_path)
@@ -100,10 +101,10 @@ def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(
         assert str(tmp_path / "store") in caught.value.on
 
 
-def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one(
+def test_a_folder_below_an_unreadable_one_is_not_taken_for_missing(
     tmp_path: Path, lock_out: Callable[[Path], None]
 ) -> None:
-    """Not even whether the folder exists can be known, so nothing is said about what is in it."""
+    """Whether the folder exists is unknown, so every call is an error."""
     open_store("locked/store", tmp_path).create("models/a/1/manifest.json", b"{}")
     again = open_store("locked/store", tmp_path)
     lock_out(tmp_path / "locked")
@@ -119,7 +120,7 @@ def test_a_folder_above_which_nothing_may_be_read_is_not_taken_for_an_absent_one
 
 @pytest.fixture
 def reachable() -> Iterator[Path]:
-    """A folder to which every user of this machine can find; those of a test lie in the home of who runs it."""
+    """Return a folder that every user of this machine can reach."""
     before = os.umask(0o022)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -130,7 +131,7 @@ def reachable() -> Iterator[Path]:
 def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(
     reachable: Path, lock_out: Callable[[Path], None]
 ) -> None:
-    """The library passes on as text what the system refused; its cure is the same as for a refused login."""
+    """The library has the system's error as text; the advice is that for a refused login."""
     store = open_store("store", reachable)
     store.create("a", b"{}")
     lock_out(reachable / "store" / "a")
@@ -147,41 +148,41 @@ def test_a_file_that_may_not_be_read_is_not_a_matter_of_the_network(
         lambda path: path.symlink_to("/dev/full"),
     ],
 )
-def test_what_is_no_file_is_refused_before_it_is_opened(
+def test_special_files_are_refused_before_they_are_opened(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
-    """A pipe would be waited for without end, and a device read for ever, by whoever releases next."""
+    """The next release would read a pipe or a device without end."""
     store = open_store("store", tmp_path)
     store.create("models/first", b"")
     make(tmp_path / "store" / "models" / "second")
     for ask in (lambda: store.read("models/second", 10), lambda: store.stream("models/second")):
         with pytest.raises(StoreUnreachable) as caught:
             ask()
-        assert "it is no file" in caught.value.detail
+        assert "it is not a file" in caught.value.detail
         assert caught.value.on.endswith("store/models/second")
 
 
 def test_a_folder_that_no_system_could_name_is_a_mistake_in_the_settings(tmp_path: Path) -> None:
-    """It is told as one, and not by a program's own words."""
+    """It is an error of the settings, not of the program."""
     with pytest.raises(SettingsInvalid, match="null byte"):
         open_store("store\0", tmp_path)
 
 
-def test_a_file_where_the_folder_should_be_is_said(tmp_path: Path) -> None:
-    """Publishing to a path that is a file fails as a store, not as a program."""
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
+    """Publishing to a path that is a file is an error of the store."""
     (tmp_path / "store").write_bytes(b"")
     with pytest.raises(StoreUnreachable):
         open_store("store", tmp_path).create("a", b"")
 
 
 def test_a_name_that_no_file_system_takes_is_an_error_of_the_store(tmp_path: Path) -> None:
-    """A location that cannot be asked at all is not an absent one."""
+    """A location that cannot be used is not a missing one."""
     with pytest.raises(StoreUnreachable):
         open_store("x" * 300, tmp_path).size("a")
 
 
 def test_a_full_disk_is_named_as_such_and_leaves_no_name(tmp_path: Path) -> None:
-    """A folder that runs out of space in the middle of a file says so, and the file is not there in part."""
+    """The error names the folder, and no part of the file stays."""
     store = open_store("store", tmp_path)
     store.create("models/first", b"")
     with pytest.raises(DiskFull) as caught:
@@ -191,7 +192,7 @@ def test_a_full_disk_is_named_as_such_and_leaves_no_name(tmp_path: Path) -> None
 
 
 def test_a_disk_that_is_full_before_the_folder_is_made_is_named_as_such(tmp_path: Path) -> None:
-    """Running out of space while the folder is made is the same error as later."""
+    """A full disk at the creation of the folder is the same error as later."""
 
     def connect() -> NoReturn:
         raise OSError(28, "No space left on device")
@@ -205,7 +206,7 @@ def test_a_disk_that_is_full_before_the_folder_is_made_is_named_as_such(tmp_path
 def test_a_url_of_another_kind_is_refused_with_the_page_to_read(
     location: str, tmp_path: Path
 ) -> None:
-    """A location that is no folder and no object store is a mistake in the settings."""
+    """A location that is neither folder nor object store is an error of the settings."""
     with pytest.raises(SettingsInvalid) as caught:
         open_store(location, tmp_path)
     assert caught.value.on == location

@@ -177,7 +177,7 @@ def test_a_proxy_takes_a_new_configuration_while_it_runs(
     running.configure(text(slots=6, admitted=frozenset({1})))
     assert running.has(text(slots=6))
     assert sorted(running.slots()) == [1, 2, 3, 4, 5, 6]
-    assert engine.happened == ["door created", "door started", "door opened"]
+    assert engine.events == ["door created", "door started", "door opened"]
 
 
 def test_a_configuration_that_the_proxy_does_not_take_is_an_error(

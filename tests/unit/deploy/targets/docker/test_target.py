@@ -30,7 +30,7 @@ from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import until
 from tests.fakes.engine import FakeEngine, Script
-from tests.fakes.images import image_of
+from tests.fakes.images import make_image
 from tests.fakes.releases import release
 
 DOOR = "twinship-classifier-local-door"
@@ -76,11 +76,11 @@ class FakePlace:
         return release(code, config=held)
 
     def answers(self, **changed: object) -> set[str]:
-        published = {port for _, port in self.fake.made[DOOR].spec.ports.values()}
+        published = {port for _, port in self.fake.all_containers[DOOR].spec.ports.values()}
         assert published == {changed.get("port", 8080)}
         proxy = self.fake.proxy(DOOR)
         proxy.check()
-        serving = {made.spec.ip: made for made in self.fake.made.values() if made.running}
+        serving = {made.spec.ip: made for made in self.fake.all_containers.values() if made.running}
         return {
             self.codes[serving[found].spec.image] if found in serving else "nobody"
             for found in proxy.open_to()
@@ -90,7 +90,7 @@ class FakePlace:
         self.fake.stop(replica, 0)
 
     def crash(self, replica: str) -> None:
-        self.fake.dies(replica)
+        self.fake.end_process(replica)
 
     def renew(self) -> None:
         self.parts = "newer parts"
@@ -111,7 +111,7 @@ class FakePlace:
             )
         published = {
             port
-            for made in self.fake.made.values()
+            for made in self.fake.all_containers.values()
             if made.running
             for _, port in made.spec.ports.values()
         }
@@ -164,7 +164,7 @@ def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
     target.shift(b := place.release("b"))
     proxy = place.fake.proxy(DOOR)
     proxy.asked.clear()
-    happened: list[str] = place.fake.happened
+    happened: list[str] = place.fake.events
     happened.clear()
     target.settle(b)
     assert happened == [
@@ -208,7 +208,9 @@ def test_replicas_that_are_not_proven_ready_are_not_kept_alive(place: FakePlace)
     target = place.target()
     with pytest.raises(RolloutFailed):
         target.shift(place.release("a", Script(ready_after=None)))
-    assert [made.restart for made in place.fake.made.values() if made.spec.name != DOOR] == [False]
+    assert [
+        made.restart for made in place.fake.all_containers.values() if made.spec.name != DOOR
+    ] == [False]
 
 
 def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(
@@ -222,9 +224,9 @@ def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(
 
 def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace) -> None:
     """With the environment's login; one that is there is not pulled."""
-    a = release("a", config=(other := FakeEngine()).hold_image("a"))
+    a = release("a", config=(other := FakeEngine()).add_image("a"))
     place.codes[a.image.config] = "a"
-    place.fake.registry[a.reference] = other.held[a.image.config]
+    place.fake.registry[a.reference] = other.images[a.image.config]
     target = place.target(login=lambda: ("user", "password"))
     target.shift(a)
     target.shift(a)
@@ -254,7 +256,7 @@ def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
 def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: FakePlace) -> None:
     """An engine that keeps images as OCI content knows none by its config; what it holds is not pulled."""
     a = release("a")
-    place.fake.held[a.image.digest] = image_of((b"a",))
+    place.fake.images[a.image.digest] = make_image((b"a",))
     place.codes[a.image.digest] = "a"
     place.target().shift(a)
     assert place.fake.pulled == []
@@ -314,7 +316,7 @@ def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) 
     holder = place.target()
     waiting = holder.lock()
     waiting.__enter__()
-    place.fake.holder_dies("twinship-classifier-local-lock")
+    place.fake.kill_tied_process("twinship-classifier-local-lock")
     with place.target(lock_wait=0.0).lock():
         assert [container.name for container in locks(place)] == ["twinship-classifier-local-lock"]
 
@@ -328,7 +330,7 @@ def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place:
     """The lock cannot be given back to an engine that is gone; the error is what the rollout said of it."""
 
     def lost() -> NoReturn:
-        place.fake.gone = True
+        place.fake.is_stopped = True
         raise UndoFailed(
             "the engine went away; and the previous release could not be put back",
             on="replica-1",
@@ -342,7 +344,7 @@ def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place:
 def test_an_engine_that_ends_after_a_rollout_is_told(place: FakePlace) -> None:
     """Whoever cannot give the lock back has not come to the end."""
     with pytest.raises(EngineUnavailable), place.target().lock():
-        place.fake.gone = True
+        place.fake.is_stopped = True
 
 
 def test_taking_a_release_back_writes_no_file(
@@ -368,10 +370,10 @@ def test_a_door_that_was_stopped_for_good_is_kept_running_again(place: FakePlace
     target = place.target()
     target.shift(a := place.release("a"))
     target.settle(a)
-    place.fake.keep_stopped(DOOR)
+    place.fake.disable_restart(DOOR)
     place.fake.stop(DOOR, 0)
     with target.lock():
-        assert place.fake.made[DOOR].restart
+        assert place.fake.all_containers[DOOR].restart
 
 
 def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> None:
@@ -387,9 +389,9 @@ def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> 
 def test_the_door_listens_on_the_address_of_the_settings(place: FakePlace) -> None:
     """On the loopback address unless another is asked for."""
     place.target().shift(place.release("a"))
-    assert place.fake.made[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
+    assert place.fake.all_containers[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
     place.target(address="0.0.0.0").shift(place.release("a"))
-    assert place.fake.made[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}
+    assert place.fake.all_containers[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}
 
 
 def test_a_door_that_moves_takes_the_image_of_now(place: FakePlace) -> None:
@@ -397,9 +399,9 @@ def test_a_door_that_moves_takes_the_image_of_now(place: FakePlace) -> None:
     place.target().shift(place.release("a"))
     place.renew()
     place.target().shift(place.release("b"))
-    assert place.fake.made[DOOR].spec.image == "parts"
+    assert place.fake.all_containers[DOOR].spec.image == "parts"
     place.target(port=9000).shift(place.release("c"))
-    assert place.fake.made[DOOR].spec.image == "newer parts"
+    assert place.fake.all_containers[DOOR].spec.image == "newer parts"
 
 
 def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: FakePlace) -> None:
@@ -408,10 +410,10 @@ def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: Fa
     place.fake.stop(DOOR, 0)
     place.renew()
     place.fake.listening.add(8080)
-    before = place.fake.made[DOOR].id
+    before = place.fake.all_containers[DOOR].id
     with pytest.raises(PortTaken), place.target().lock():
         pytest.fail("it was opened on a port that another program listens on")
-    assert place.fake.made[DOOR].id == before
+    assert place.fake.all_containers[DOOR].id == before
 
 
 @pytest.mark.parametrize("served", [{"ready": "/other"}, {"port": 9999}], ids=["ready", "port"])
@@ -466,7 +468,7 @@ def test_a_door_keeps_the_slots_that_it_has_more_than_needed(place: FakePlace) -
         target.settle(b)
     assert target.serves(b)
     assert proxy.servers is servers
-    place.fake.dies(DOOR)
+    place.fake.end_process(DOOR)
     assert place.answers() == {"b"}
 
 
@@ -491,7 +493,7 @@ class Crashing(FakeEngine):
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         self.asked += 1
         if self.asked == self.crashes:
-            self.dies(DOOR)
+            self.end_process(DOOR)
             self.silent = 2
         if self.silent:
             self.silent -= 1
@@ -517,7 +519,7 @@ def rolled(engine: Crashing, crashes: int = 0) -> tuple[FakePlace, Release, int]
 def test_a_door_that_crashes_in_mid_rollout_leads_to_the_new_release(ask: int) -> None:
     """Whenever it does, all its replicas serve in the end, and the old ones do not when it is proven."""
     place, b, _ = rolled(Crashing(), ask)
-    assert place.fake.happened.count(f"{DOOR} opened") == 2
+    assert place.fake.events.count(f"{DOOR} opened") == 2
     assert place.answers() == {"b"}
     until(lambda: place.target().serves(b), "all its replicas are healthy")
 
@@ -529,7 +531,7 @@ def test_looking_at_a_door_that_does_not_answer_is_no_error(
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     target = place.target()
     target.shift(a := place.release("a"))
-    place.fake.made[DOOR].proxy = None
+    place.fake.all_containers[DOOR].proxy = None
     assert [replica.state for replica in target.replicas()] == ["starting"] * 2
     assert not target.serves(a)
 
@@ -542,6 +544,6 @@ def test_looking_waits_for_a_door_that_is_about_to_answer() -> None:
     target.settle(a)
     engine.crashes = engine.asked + 1
     target.replicas()
-    assert engine.made[DOOR].restarts == 1
+    assert engine.all_containers[DOOR].restarts == 1
     assert not engine.silent
     assert target.serves(a)

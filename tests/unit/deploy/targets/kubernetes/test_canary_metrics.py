@@ -12,7 +12,7 @@ from deploy.clock import Clock
 from deploy.errors import ClusterForbidden
 from deploy.targets.kubernetes import canary as module
 from deploy.targets.kubernetes.canary import ResponseCount, parse_metrics, read_metrics
-from tests.fakes.ways import Replica, Way, trickle, way
+from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
 
 def metrics(good: float, failed: float = 0.0) -> str:
@@ -92,32 +92,34 @@ def test_broken_text_of_any_size_is_read_in_no_time(line: str) -> None:
 
 def test_the_metrics_of_a_replica_are_read() -> None:
     """From the path that the settings name; compressed, or without an end to the last line, too."""
-    replica = way(metrics(7, 1).encode())
+    replica = endpoint_with(metrics(7, 1).encode())
     assert read_metrics(replica, "/metrics?x=1") == metrics(7, 1)
     assert replica.replica
-    assert [request.url for request in replica.replica.asked] == ["http://replica/metrics?x=1"]
+    assert [request.url for request in replica.replica.requests] == ["http://replica/metrics?x=1"]
     assert read_metrics(
-        way(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics"
+        endpoint_with(gzip.compress(metrics(7).encode()), Content_Encoding="gzip"), "/metrics"
     ) == metrics(7)
-    assert read_metrics(way(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
-    assert read_metrics(way(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
+    assert (
+        read_metrics(endpoint_with(metrics(7).strip().encode()), "/metrics") == metrics(7).strip()
+    )
+    assert read_metrics(endpoint_with(b"\xff\xfe app 1\n"), "/metrics").endswith(" app 1\n")
 
 
 @pytest.mark.parametrize(
     "replica",
     [
-        way(b"no such page", 404),
-        way(metrics(7).encode(), 503),
-        way(requests.ConnectionError()),
-        way(requests.Timeout()),
-        way(ConnectionResetError()),
-        way(trickle([0.0], TimeoutError())),
-        way(trickle([0.0], ConnectionResetError())),
-        way(b"no gzip at all", Content_Encoding="gzip"),
-        way(b""),
+        endpoint_with(b"no such page", 404),
+        endpoint_with(metrics(7).encode(), 503),
+        endpoint_with(requests.ConnectionError()),
+        endpoint_with(requests.Timeout()),
+        endpoint_with(ConnectionResetError()),
+        endpoint_with(trickling_body([0.0], TimeoutError())),
+        endpoint_with(trickling_body([0.0], ConnectionResetError())),
+        endpoint_with(b"no gzip at all", Content_Encoding="gzip"),
+        endpoint_with(b""),
     ],
 )
-def test_a_replica_that_gives_no_metrics_now_is_silent(replica: Way) -> None:
+def test_a_replica_that_gives_no_metrics_now_is_silent(replica: MemoryEndpoint) -> None:
     """Whatever is wrong with it: that must not end a release that works."""
     assert read_metrics(replica, "/metrics") == ""
 
@@ -125,7 +127,10 @@ def test_a_replica_that_gives_no_metrics_now_is_silent(replica: Way) -> None:
 def test_a_trickle_of_metrics_is_not_waited_for() -> None:
     """Though each byte comes in time."""
     now = [0.0]
-    assert read_metrics(way(trickle(now)), "/metrics", Clock(now=lambda: now[0])) == ""
+    assert (
+        read_metrics(endpoint_with(trickling_body(now)), "/metrics", Clock(now=lambda: now[0]))
+        == ""
+    )
     assert now[0] < 10
 
 
@@ -135,15 +140,17 @@ def test_more_than_anybody_should_tell_is_cut_off_after_a_whole_line(
     """Half a number would be another number."""
     text = metrics(12345, 67890)
     monkeypatch.setattr(module, "_MOST_BYTES", len(text) - 4)
-    assert read_metrics(way(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
+    assert (
+        read_metrics(endpoint_with(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
+    )
     monkeypatch.setattr(module, "_MOST_BYTES", 10)
-    assert read_metrics(way(text.encode()), "/metrics") == ""
+    assert read_metrics(endpoint_with(text.encode()), "/metrics") == ""
 
 
 def test_metrics_may_be_kept_elsewhere_on_the_same_server() -> None:
     """Some applications lead from `/metrics` to `/metrics/`."""
-    replica = Replica(metrics(7).encode(), 200, {}, at="/metrics/")
-    assert read_metrics(Way("http://replica", replica=replica), "/metrics") == metrics(7)
+    replica = FakeReplica(metrics(7).encode(), 200, {}, at="/metrics/")
+    assert read_metrics(MemoryEndpoint("http://replica", replica=replica), "/metrics") == metrics(7)
 
 
 class Barred:

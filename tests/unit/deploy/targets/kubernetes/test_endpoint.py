@@ -153,9 +153,9 @@ def test_the_certificate_of_a_host_is_checked_with_the_authorities_that_the_mach
     """A company may have one of its own."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
     secure = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert secure.front.endpoint(list).authority == "/etc/company.pem"
+    assert secure.front.endpoint(list).ca_bundle == "/etc/company.pem"
     assert (
-        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.endpoint(list).authority == ""
+        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.endpoint(list).ca_bundle == ""
     )
 
 

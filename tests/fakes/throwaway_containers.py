@@ -1,4 +1,4 @@
-"""Trials of images that are run nowhere."""
+"""Throwaway containers that do not run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ URL = "http://127.0.0.1:32768"
 
 
 class MemoryContainers:
-    """Remembers which images were tried.
+    """Throwaway containers that only record their images.
 
     Attributes:
-        tried: the images, in order.
-        alive: whether their processes live.
-        log: what they write.
+        images: The images, in order.
+        alive: Whether their processes are running.
+        log: Their output.
     """
 
     def __init__(self) -> None:
-        self.tried: list[str] = []
+        self.images: list[str] = []
         self.alive = True
         self.log = "listening"
 
     @contextmanager
     def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
-        self.tried.append(image)
-        yield ThrowawayContainer(url=URL, alive=lambda: self.alive, log=lambda: self.log)
+        self.images.append(image)
+        yield ThrowawayContainer(url=URL, is_running=lambda: self.alive, read_log=lambda: self.log)

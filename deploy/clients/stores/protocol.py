@@ -1,0 +1,79 @@
+"""A store of models, as a protocol, and its opening by location."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from deploy.clients.stores.object_store import ObjectStore, first_line
+from deploy.errors import SettingsInvalid
+
+
+class Store(Protocol):
+    """A store of named bytes. A missing name gives None or False; a failed request is an error.
+
+    Attributes:
+        location: The path or URL, without credentials.
+    """
+
+    location: str
+
+    def size(self, name: str) -> int | None:
+        """Return the size in bytes, or None if the name is missing."""
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """Return at most `limit` + 1 bytes of small content, or None if the name is missing."""
+
+    def stream(self, name: str) -> Iterator[bytes] | None:
+        """Return an iterator over the bytes as they arrive, or None if the name is missing."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Store small content under a new name; return False, and change nothing, if it exists."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Store small content, completely or not at all."""
+
+    def upload(self, name: str, file: BinaryIO) -> None:
+        """Store a file's bytes, completely or not at all; memory does not grow with its size."""
+
+    def folders(self, prefix: str) -> list[str]:
+        """Return the names of the folders directly below a prefix, sorted."""
+
+
+def open_store(location: str, base: Path) -> Store:
+    """Open the store at a location.
+
+    Args:
+        location: A URL, or the path of a folder, relative to `base`.
+        base: The folder of the application.
+
+    Raises:
+        SettingsInvalid: The path or the kind of the URL cannot be used.
+        StoreUnreachable: The store cannot be opened.
+    """
+    import obstore.store
+    from obstore.exceptions import BaseError
+
+    if "://" not in location:
+        try:
+            folder = (base / location).resolve()
+        except (ValueError, OSError) as error:
+            raise SettingsInvalid(
+                f"the model store's folder cannot be used: {error}",
+                on=repr(location),
+                next="correct `store` in [model]",
+            ) from error
+        return ObjectStore(
+            lambda: obstore.store.LocalStore(folder, mkdir=True), str(folder), folder
+        )
+    try:
+        store = obstore.store.from_url(location)
+    except (BaseError, ValueError) as error:
+        raise SettingsInvalid(
+            "the model store's URL cannot be used",
+            on=location,
+            next="see docs/03-models.md for the forms of a store",
+            detail=first_line(error),
+        ) from error
+    return ObjectStore(lambda: store, location)

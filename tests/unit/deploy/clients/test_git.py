@@ -1,0 +1,129 @@
+"""What git reports about a repository, in real repositories."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.clients import git
+from deploy.errors import SourceUnreadable
+
+EVERYTHING = [":(glob)**"]
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    """Run git and return its output."""
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give git an author, and no configuration of this machine."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.com")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Create a repository with one committed file."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "main.py").write_text("print(1)", encoding="utf-8")
+    run_git(folder, "init", "--quiet")
+    run_git(folder, "add", "--all")
+    run_git(folder, "commit", "--quiet", "--message", "first")
+    return folder
+
+
+@pytest.fixture
+def fake_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a program in place of git; a test writes its text."""
+    program = tmp_path / "git"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return program
+
+
+def test_the_last_revision_is_that_of_the_files(repository: Path) -> None:
+    """A later commit of other files does not count."""
+    first = run_git(repository, "rev-parse", "HEAD")
+    (repository / "README.md").write_text("x", encoding="utf-8")
+    run_git(repository, "add", "--all")
+    run_git(repository, "commit", "--quiet", "--message", "second")
+    assert git.last_revision(repository, [":(glob)*.py"]) == first
+    assert git.last_revision(repository, EVERYTHING) == run_git(repository, "rev-parse", "HEAD")
+    assert git.last_revision(repository, [":(glob)*.txt"]) == ""
+
+
+def test_ignored_files_are_changes(repository: Path) -> None:
+    """An image holds them, and the commit does not."""
+    (repository / ".gitignore").write_text("*.local\n", encoding="utf-8")
+    run_git(repository, "add", "--all")
+    run_git(repository, "commit", "--quiet", "--message", "second")
+    assert not git.has_changes(repository, EVERYTHING)
+    (repository / "settings.local").write_text("x", encoding="utf-8")
+    assert git.has_changes(repository, EVERYTHING)
+
+
+def test_a_folder_without_a_repository_is_none(repository: Path, tmp_path: Path) -> None:
+    """A clone with its whole history is one, and is not shallow."""
+    assert git.is_repository(repository)
+    assert not git.is_shallow(repository)
+    assert not git.is_repository(tmp_path)
+
+
+def test_git_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for on the path."""
+    assert git.is_installed()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not git.is_installed()
+
+
+def test_git_runs_in_one_language(
+    fake_git: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One failure is known by its message, whatever language the user reads."""
+    fake_git.write_text(
+        '#!/bin/sh\ntest "$LC_ALL" = C && echo "dubious ownership" >&2\nexit 128\n',
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    with pytest.raises(SourceUnreadable):
+        git.is_repository(tmp_path)
+
+
+def test_a_repository_of_another_user_is_an_error(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for a missing repository; the detail has git's advice."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(SourceUnreadable) as caught:
+        git.is_repository(repository)
+    assert "safe.directory" in caught.value.detail
+
+
+def test_a_damaged_repository_is_an_error(repository: Path) -> None:
+    """It is not taken for one without changes."""
+    (repository / ".git" / "index").write_bytes(b"nonsense")
+    with pytest.raises(SourceUnreadable) as caught:
+        git.has_changes(repository, EVERYTHING)
+    assert caught.value.on == str(repository)
+
+
+def test_reading_does_not_lock_the_repository(repository: Path) -> None:
+    """Another process can commit at the same moment."""
+    index = repository / ".git" / "index"
+    os.utime(repository / "main.py", (1, 1))
+    before = index.read_bytes()
+    assert not git.has_changes(repository, EVERYTHING)
+    assert index.read_bytes() == before
