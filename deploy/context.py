@@ -26,7 +26,7 @@ from deploy.clock import REAL, Clock
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
 from deploy.machine import services, setup
-from deploy.machine.host import THIS_MACHINE, Host, is_loopback
+from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
 from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import Model
@@ -65,7 +65,7 @@ class ReleaseContext:
     @cached_property
     def cache(self) -> Cache:
         """This machine's cache."""
-        return Cache(setup.cache_folder())
+        return Cache(cache_folder())
 
     @cached_property
     def store(self) -> store.Store:

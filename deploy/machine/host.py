@@ -6,6 +6,7 @@ They come as one value, so that what is found, made and started is decided the s
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -125,6 +126,16 @@ def require_free(address: str, port: int) -> None:
                 on=f"{address}:{port}" if port else address,
                 next="name an address of this machine (`ip -brief address` lists them) and a port below 65536 in pipeline.toml",
             ) from error
+
+
+def cache_folder() -> Path:
+    """Where this user's cache is: TWINSHIP_HOME, else the place that the XDG base directory specification names."""
+    named = os.environ.get("TWINSHIP_HOME")
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinship"
+    )
 
 
 @dataclass(frozen=True)

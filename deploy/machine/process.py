@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote
+
+from deploy.ci.run import current_user
 
 
 @dataclass(frozen=True)
@@ -72,41 +71,6 @@ def has_ended(owner: str, on: str) -> bool:
         on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
     """
     return bool(on) and on == machine_id() and not ProcessId.parse(owner).alive
-
-
-def current_user() -> str:
-    """Who runs this: the CI system's actor, else the user's name."""
-    for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):
-        if os.environ.get(variable):
-            return os.environ[variable].replace("/", "-")
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
-
-
-def ci_run_url() -> str:
-    """The address of the CI run that this is part of: GitHub Actions, Azure Pipelines or GitLab; empty elsewhere.
-
-    Source: the lists of predefined variables in the documentation of the three.
-    """
-    told = os.environ.get
-    server = told("GITHUB_SERVER_URL", "https://github.com")
-    repository = told("GITHUB_REPOSITORY")
-    number = told("GITHUB_RUN_ID")
-    if repository and number:
-        return _public(f"{server}/{repository}/actions/runs/{number}")
-    collection = told("SYSTEM_COLLECTIONURI")
-    project = told("SYSTEM_TEAMPROJECT")
-    number = told("BUILD_BUILDID")
-    if collection and project and number:
-        return _public(f"{collection.rstrip('/')}/{quote(project)}/_build/results?buildId={number}")
-    return _public(told("CI_PIPELINE_URL", ""))
-
-
-def _public(url: str) -> str:
-    """A URL without the login that it may hold: everybody with access to the history reads it."""
-    return re.sub(r"(?<=://)[^/]*@", "", url, count=1)
 
 
 def _started(process: int) -> str:

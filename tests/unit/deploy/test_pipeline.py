@@ -29,7 +29,7 @@ from deploy.errors import (
     SmokeFailed,
     VerifyFailed,
 )
-from deploy.machine.setup import cache_folder
+from deploy.machine.host import cache_folder
 from deploy.rollout.history import Only
 from deploy.targets.kubernetes.render import RELEASE
 from tests.fakes.application import Application

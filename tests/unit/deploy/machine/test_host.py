@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import ClusterUnknown, PortTaken, SettingsInvalid
-from deploy.machine.host import THIS_MACHINE, is_loopback, require_free
+from deploy.machine.host import THIS_MACHINE, cache_folder, is_loopback, require_free
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -103,3 +103,15 @@ def test_a_cluster_that_nobody_knows_is_said(kubeconfig: str) -> None:
     for path, context in ((kubeconfig, "elsewhere"), (f"{kubeconfig}.absent", "")):
         with pytest.raises(ClusterUnknown):
             THIS_MACHINE.cluster(path, context, "live")
+
+
+def test_the_cache_is_where_it_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TWINSHIP_HOME first, then the place for caches, then the one below the home folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "named"))
+    assert cache_folder() == tmp_path / "named"
+    monkeypatch.delenv("TWINSHIP_HOME")
+    assert cache_folder() == tmp_path / "caches" / "twinship"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "twinship"
