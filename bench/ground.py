@@ -155,7 +155,7 @@ def ground(folder: Path, packages: Path) -> Iterator[Ground]:
     """
     application = Application.made(folder)
     label = application.name
-    engine = host.connect()
+    engine = host.connect_engine()
     try:
         mark(application.folder / "Dockerfile", label)
         application.commit("marked")
@@ -174,7 +174,7 @@ def packages_of(folder: Path, application: Path) -> Path:
     settings = Settings.read(application, {})
     if settings.image.wheels:
         wheels.download(
-            settings.image.wheels, application, host.connect().architecture, Cache(folder)
+            settings.image.wheels, application, host.connect_engine().architecture, Cache(folder)
         )
     return folder
 

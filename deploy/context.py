@@ -145,7 +145,7 @@ class ReleaseContext:
     def view(self) -> Target:
         """Where releases serve, to be looked at; nothing is installed or started for it."""
         return (
-            self._docker(self.here.connect(), self.env)
+            self._docker(self.here.connect_engine(), self.env)
             if isinstance(self.env, Docker)
             else self.on_cluster
         )
@@ -160,7 +160,7 @@ class ReleaseContext:
             env,
             parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free if engine.local else lambda _address, _port: None,
+            free=self.here.require_free_port if engine.local else lambda _address, _port: None,
         )
 
     @cached_property
@@ -181,7 +181,7 @@ class ReleaseContext:
         from deploy.targets.kubernetes.target import KubernetesTarget
 
         rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
-        self.cluster.require()
+        self.cluster.require_access()
         size = cache(lambda item: registry.pull_size(item, self.registry, self.cache))
         return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
 
@@ -190,7 +190,9 @@ class ReleaseContext:
         """The environment's namespace."""
         env = self.env
         assert isinstance(env, Kubernetes)  # noqa: S101 - asked only of an environment on a cluster
-        return self.here.cluster(env.kubeconfig_from(self.directory), env.context, env.namespace)
+        return self.here.connect_cluster(
+            env.kubeconfig_from(self.directory), env.context, env.namespace
+        )
 
     def resolve(self, version: str) -> Model:
         """The model to release; an empty store gets the sample's first version, if the settings name a sample.

@@ -66,7 +66,7 @@ def _stand_in(build: ImageBuild) -> str:
 def _made(engine: Engine, build: ImageBuild, here: Host) -> str:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "base.tar"
-        here.system.make_base(build.debian, target)
+        here.system.make_base_archive(build.debian, target)
         with target.open("rb") as archive:
             engine.import_image(archive, _stand_in(build), ('CMD ["bash"]',))
     return _stand_in(build)

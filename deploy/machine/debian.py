@@ -43,7 +43,7 @@ def has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def administrator() -> list[str] | None:
+def root_prefix() -> list[str] | None:
     """What to put before a command to run it as root: nothing, `sudo`, or None if neither will do."""
     if os.geteuid() == 0:
         return []
@@ -61,7 +61,7 @@ def install(package: str, program: str) -> None:
     """
     if find_program(program):
         return
-    root = administrator()
+    root = root_prefix()
     if not is_debian() or root is None:
         cure = (
             f"sudo apt-get install {package}"
@@ -136,7 +136,7 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
     Raises:
         PartMissing: it did not come up; the end of its log is in the detail.
     """
-    root = administrator()
+    root = root_prefix()
     if root is None:
         raise PartMissing(
             "the container engine is not running",
@@ -189,7 +189,7 @@ def stop_engine(pid: Path) -> bool:
             return False
     except (OSError, ValueError):
         return False
-    root = administrator()
+    root = root_prefix()
     if root:
         subprocess.run([*root, "kill", str(number)], check=False, stdin=subprocess.DEVNULL)  # noqa: S603
     else:
@@ -213,7 +213,7 @@ def _has_ended(number: int) -> bool:
 
 def join_engine_group() -> bool:
     """Lets this user use the engine from the next login on; False if that cannot be arranged."""
-    root = administrator()
+    root = root_prefix()
     if root is None or os.geteuid() == 0:
         return False
     done = subprocess.run(  # noqa: S603
@@ -222,7 +222,7 @@ def join_engine_group() -> bool:
     return done.returncode == 0
 
 
-def is_engine_member() -> bool:
+def has_joined_engine_group() -> bool:
     """Whether this user is in the engine's group by now, though this process, being older, is not."""
     import grp
 
@@ -237,7 +237,7 @@ def is_engine_member() -> bool:
     )
 
 
-def start_again_as_member() -> None:
+def restart_as_member() -> None:
     """Replaces this process by the same command, run as a member of the engine's group."""
     sys.stderr.flush()
     os.execvp("sg", ["sg", "docker", "-c", shlex.join([sys.executable, *sys.orig_argv[1:]])])  # noqa: S606, S607 - the same command again
@@ -249,7 +249,7 @@ def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def make_base(suite: str, target: Path) -> None:
+def make_base_archive(suite: str, target: Path) -> None:
     """Writes a small Debian file system as a tar, from packages, as the official slim images are made.
 
     Args:
@@ -260,7 +260,7 @@ def make_base(suite: str, target: Path) -> None:
         PartMissing: the tool for it is missing, or failed.
     """
     install("mmdebstrap", "mmdebstrap")
-    root = administrator() or []
+    root = root_prefix() or []
     # What the official slim variant leaves out.
     left_out = ("man", "info", "locale", "groff", "lintian", "doc")
     options = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in left_out] + [

@@ -52,12 +52,12 @@ def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -
         "" if git else "sudo apt-get install git; without it a release is marked unversioned",
     )
     try:
-        found = here.connect()
+        found = here.connect_engine()
     except PlatformError as error:
         able = (
             isinstance(error, EngineUnavailable)
             and here.system.is_debian()
-            and here.system.administrator() is not None
+            and here.system.root_prefix() is not None
         )
         yield Check(
             "container engine", "", "`invoke up` installs and starts it" if able else error.next
@@ -99,13 +99,15 @@ def _registry_check(host: str, here: Host) -> Check:
 
 def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
     try:
-        cluster = here.cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        cluster = here.connect_cluster(env.kubeconfig_from(directory), env.context, env.namespace)
         lacking = [
-            kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)
+            kind
+            for kind in ("Lease", "Deployment", "Service")
+            if not cluster.is_allowed("create", kind)
         ]
         version = cluster.version()
         if not lacking:
-            cluster.require()
+            cluster.require_access()
     except ClusterError as error:
         return Check("cluster", "", f"{error.what}: {error.next}")
     if lacking:

@@ -24,13 +24,13 @@ from deploy.machine import debian
 _GLANCE = RetryPolicy(connect=5.0, read=10.0)
 
 
-class System(Protocol):
+class OperatingSystem(Protocol):
     """What a release needs of the operating system; the module `deploy.machine.debian` is the real one."""
 
     def is_debian(self) -> bool:
         """Whether packages of Debian's kind can be installed here."""
 
-    def administrator(self) -> list[str] | None:
+    def root_prefix(self) -> list[str] | None:
         """What to put before a command to run it as root, or None."""
 
     def find_program(self, program: str) -> str | None:
@@ -50,14 +50,14 @@ class System(Protocol):
     def join_engine_group(self) -> bool:
         """Makes this user one who may use the engine; False if that cannot be arranged."""
 
-    def start_again_as_member(self) -> None:
+    def restart_as_member(self) -> None:
         """Replaces this process by the same command, run as a member of the engine's group."""
 
-    def make_base(self, suite: str, target: Path) -> None:
+    def make_base_archive(self, suite: str, target: Path) -> None:
         """Writes a small file system as a tar."""
 
 
-def connect() -> Engine:
+def connect_engine() -> Engine:
     """The engine that this user can use now.
 
     Raises:
@@ -69,12 +69,12 @@ def connect() -> Engine:
         return DockerEngine()
     except EngineDenied:
         # Whoever was made a member after logging in becomes one only in a new process.
-        if debian.is_engine_member():
-            debian.start_again_as_member()
+        if debian.has_joined_engine_group():
+            debian.restart_as_member()
         raise
 
 
-def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
+def connect_cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
     """The namespace of a cluster that this user reaches by that kubeconfig and context.
 
     Raises:
@@ -98,7 +98,7 @@ def is_loopback(host: str) -> bool:
     return host.rpartition(":")[0] in ("127.0.0.1", "localhost")
 
 
-def require_free(address: str, port: int) -> None:
+def require_free_port(address: str, port: int) -> None:
     """Makes sure that this machine has an address, and that nobody listens on a port of it; port 0 asks for the address alone.
 
     Raises:
@@ -150,11 +150,11 @@ class Host:
         cluster: gives a namespace of a cluster, or raises ClusterError.
     """
 
-    connect: Callable[[], Engine] = connect
-    system: System = debian
+    connect_engine: Callable[[], Engine] = connect_engine
+    system: OperatingSystem = debian
     registry_answers: Callable[[str], bool] = registry_answers
-    require_free: Callable[[str, int], None] = require_free
-    cluster: Callable[[str, str, str], Cluster] = cluster
+    require_free_port: Callable[[str, int], None] = require_free_port
+    connect_cluster: Callable[[str, str, str], Cluster] = connect_cluster
 
 
 THIS_MACHINE = Host()

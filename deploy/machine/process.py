@@ -15,9 +15,9 @@ from deploy.ci.run import current_user
 class ProcessId:
     """A process. `started` tells it from a later one of the same number (clock ticks since boot, where the system says)."""
 
-    person: str
+    user: str
     host: str
-    process: int
+    pid: int
     started: str
 
     @classmethod
@@ -34,25 +34,25 @@ class ProcessId:
         return cls(fields[0], fields[1], int(fields[2]), fields[3])
 
     def __str__(self) -> str:
-        return f"{self.person}/{self.host}/{self.process}/{self.started}"
+        return f"{self.user}/{self.host}/{self.pid}/{self.started}"
 
     @property
     def display(self) -> str:
         """For people."""
-        return f"{self.person} on {self.host} (process {self.process})"
+        return f"{self.user} on {self.host} (process {self.pid})"
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process still runs; one of another machine is taken to be."""
         if self.host != socket.gethostname():
             return True
         try:
-            os.kill(self.process, 0)
+            os.kill(self.pid, 0)
         except PermissionError:
             pass
         except (ProcessLookupError, OverflowError):
             return False
-        return self.process > 0 and _started(self.process) == self.started
+        return self.pid > 0 and _started(self.pid) == self.started
 
 
 def machine_id() -> str:
@@ -70,7 +70,7 @@ def has_ended(owner: str, on: str) -> bool:
         owner: what it wrote down of itself.
         on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
     """
-    return bool(on) and on == machine_id() and not ProcessId.parse(owner).alive
+    return bool(on) and on == machine_id() and not ProcessId.parse(owner).is_alive
 
 
 def _started(process: int) -> str:

@@ -21,8 +21,8 @@ from deploy.settings.reading import ImageBuild
 
 log = logging.getLogger(__name__)
 
-LABEL = "dev.twinship.part"
-REGISTRY = "twinship-registry"
+SERVICE_LABEL = "dev.twinship.part"
+REGISTRY_NAME = "twinship-registry"
 _FOLDER = Path(__file__).parent
 _FILES = ("Dockerfile", "registry.yml")
 _REGISTRY_WITHIN = 20.0
@@ -72,12 +72,14 @@ def ensure_registry(
     if here.registry_answers(host):
         return
     port = int(host.rpartition(":")[2])
-    name = REGISTRY if port == _REGISTRY_PORT else f"{REGISTRY}-{port}"
+    name = REGISTRY_NAME if port == _REGISTRY_PORT else f"{REGISTRY_NAME}-{port}"
     existing = [
-        container for container in engine.containers({LABEL: "registry"}) if container.name == name
+        container
+        for container in engine.containers({SERVICE_LABEL: "registry"})
+        if container.name == name
     ]
     if not existing:
-        here.require_free("127.0.0.1", port)
+        here.require_free_port("127.0.0.1", port)
         log.info("starting a local registry on %s", host)
         existing = [
             _created_registry(engine, ensure_services_image(engine, build, here), name, port)
@@ -97,7 +99,7 @@ def ensure_registry(
 
 
 def _created_registry(engine: Engine, parts: str, name: str, port: int) -> Container:
-    labels = {LABEL: "registry"}
+    labels = {SERVICE_LABEL: "registry"}
     engine.volume(name, labels)
     return engine.create(
         Spec(

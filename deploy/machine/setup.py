@@ -29,7 +29,7 @@ def ensure_engine(here: Host = THIS_MACHINE) -> Engine:
         PlatformError: there is none, and none can be had.
     """
     try:
-        return here.connect()
+        return here.connect_engine()
     except EngineDenied:
         _change_group(here)
         raise
@@ -56,7 +56,7 @@ def _started_engine(reason: EngineUnavailable, here: Host) -> Engine:
 def _answers(here: Host) -> bool:
     """Whether an engine is there, though perhaps not for this user yet."""
     try:
-        here.connect()
+        here.connect_engine()
     except EngineDenied:
         return True
     except EngineUnavailable:
@@ -75,7 +75,7 @@ def _change_group(here: Host) -> None:
         return
     log.info("you are now in the group `docker`; going on as a member of it")
     os.environ[changed] = "1"
-    here.system.start_again_as_member()
+    here.system.restart_as_member()
 
 
 def _pid_file() -> Path:
@@ -115,7 +115,7 @@ def down(settings: Settings, *, purge: bool, here: Host = THIS_MACHINE) -> list[
     stopped: list[str] = []
     others: list[Container] = []
     with suppress(EngineUnavailable):
-        found = here.connect()
+        found = here.connect_engine()
         mine = {LABEL: "yes", APP: settings.app.name}
         stopped += _stopped(found, mine, purge=purge)
         others = [
@@ -125,7 +125,9 @@ def down(settings: Settings, *, purge: bool, here: Host = THIS_MACHINE) -> list[
         ]
         if not any(container.running for container in others):
             # Applications that are stopped have their images in the registry still.
-            stopped += _stopped(found, {services.LABEL: "registry"}, purge=purge and not others)
+            stopped += _stopped(
+                found, {services.SERVICE_LABEL: "registry"}, purge=purge and not others
+            )
     if any(container.running for container in others):
         log.info("the registry and the engine stay: other applications are released here")
     elif here.system.stop_engine(_pid_file()):

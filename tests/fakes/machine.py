@@ -9,7 +9,7 @@ from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.machine.host import Host
-from deploy.machine.services import LABEL
+from deploy.machine.services import SERVICE_LABEL
 from tests.fakes.engine import FakeEngine
 
 
@@ -40,14 +40,20 @@ class MemoryMachine:
         self.reached: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
-        self.happened: list[str] = []
+        self.actions: list[str] = []
 
     @property
     def host(self) -> Host:
         """The machine as the code under test sees it."""
-        return Host(self.connect, self, self.registry_answers, self.require_free, self.cluster)
+        return Host(
+            self.connect_engine,
+            self,
+            self.registry_answers,
+            self.require_free_port,
+            self.connect_cluster,
+        )
 
-    def connect(self) -> Engine:
+    def connect_engine(self) -> Engine:
         if not self.running:
             raise EngineUnavailable(
                 "no container engine answers", on="memory", next="start Docker, or run `invoke up`"
@@ -59,7 +65,7 @@ class MemoryMachine:
         return self.engine
 
     def registry_answers(self, host: str) -> bool:
-        started = self.engine.containers({LABEL: "registry"}) if self.running else []
+        started = self.engine.containers({SERVICE_LABEL: "registry"}) if self.running else []
         ports = {
             port
             for found in started
@@ -68,13 +74,13 @@ class MemoryMachine:
         }
         return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
 
-    def require_free(self, address: str, port: int) -> None:
+    def require_free_port(self, address: str, port: int) -> None:
         if port in self.listening:
             raise PortTaken(
                 "another program listens on the port", on=f"{address}:{port}", next="stop it"
             )
 
-    def cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
+    def connect_cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
         self.reached.append((kubeconfig, context, namespace))
         if context not in self.clusters:
             raise ClusterUnknown(
@@ -87,7 +93,7 @@ class MemoryMachine:
     def is_debian(self) -> bool:
         return self.debian
 
-    def administrator(self) -> list[str] | None:
+    def root_prefix(self) -> list[str] | None:
         return [] if self.root else None
 
     def find_program(self, program: str) -> str | None:
@@ -102,13 +108,13 @@ class MemoryMachine:
                 on="this machine",
                 next=f"sudo apt-get install {package}",
             )
-        self.happened.append(f"install {package}")
+        self.actions.append(f"install {package}")
         self.programs.add(program)
 
     def start_engine(
         self, log: Path, pid: Path, answers: Callable[[], bool], within: float
     ) -> None:
-        self.happened.append("start the engine")
+        self.actions.append("start the engine")
         pid.write_text("1", encoding="utf-8")
         self.running = True
         assert answers()
@@ -117,19 +123,19 @@ class MemoryMachine:
         if not pid.exists():
             return False
         pid.unlink()
-        self.happened.append("stop the engine")
+        self.actions.append("stop the engine")
         self.running = False
         return True
 
     def join_engine_group(self) -> bool:
         if self.root:
-            self.happened.append("join the group")
+            self.actions.append("join the group")
         return self.root
 
-    def start_again_as_member(self) -> None:
-        self.happened.append("start again as a member")
+    def restart_as_member(self) -> None:
+        self.actions.append("start again as a member")
 
-    def make_base(self, suite: str, target: Path) -> None:
+    def make_base_archive(self, suite: str, target: Path) -> None:
         self.install("mmdebstrap", "mmdebstrap")
-        self.happened.append(f"make {suite}")
+        self.actions.append(f"make {suite}")
         target.write_bytes(f"the files of {suite}".encode())

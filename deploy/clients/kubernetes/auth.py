@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.errors import LOG_IN, no_response_error
-from deploy.clients.kubernetes.kubeconfig import Context, choose_context, malformed_error
+from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context, malformed_error
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown
@@ -56,7 +56,7 @@ class ApiServerAccess:
 
         headers = {
             "Accept": "application/json, */*",
-            "Content-Type": call.content,
+            "Content-Type": call.content_type,
             **self._authorization(),
         }
         request = self._client.param_serialize(
@@ -106,7 +106,7 @@ class ApiServerAccess:
         return {"Authorization": str(setting["value"])} if setting.get("value") else {}
 
 
-def _configuration(context: Context | None) -> Configuration:
+def _configuration(context: KubeconfigContext | None) -> Configuration:
     from kubernetes.client import Configuration
 
     # Not the library's default one: that belongs to the process.
@@ -132,7 +132,7 @@ def _take_pod(made: Configuration) -> None:
         ) from error
 
 
-def _take(made: Configuration, context: Context) -> None:
+def _take(made: Configuration, context: KubeconfigContext) -> None:
     from kubernetes import config
 
     with _heard() as said:
@@ -141,14 +141,14 @@ def _take(made: Configuration, context: Context) -> None:
         except Exception as error:  # noqa: BLE001 - each of its ways to log in fails in a way of its own
             # Without a cause: its messages quote entries whole, keys and tokens with them.
             raise _unusable(context, type(error).__name__) from None
-    if context.program is not None and not made.api_key and not made.cert_file:
-        raise _no_login(context, context.program, said)
+    if context.login_program is not None and not made.api_key and not made.cert_file:
+        raise _no_login(context, context.login_program, said)
     if _is_here(made.host) and "proxy-url" not in context.cluster:
         # A company proxy cannot reach this machine's own addresses.
         made.no_proxy = "*"
 
 
-def _unusable(context: Context, why: str) -> ClusterError:
+def _unusable(context: KubeconfigContext, why: str) -> ClusterError:
     if "auth-provider" in context.user:
         return ClusterLogin(
             f"the login of the context could not be renewed ({why})",
@@ -160,7 +160,7 @@ def _unusable(context: Context, why: str) -> ClusterError:
     )
 
 
-def _no_login(context: Context, program: str, said: list[str]) -> ClusterLogin:
+def _no_login(context: KubeconfigContext, program: str, said: list[str]) -> ClusterLogin:
     if shutil.which(program) is None:
         what = f"the login program {program} is not installed"
         cure = f"install {program}, and see that it is on the PATH"

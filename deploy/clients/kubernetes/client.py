@@ -10,9 +10,13 @@ from urllib.parse import quote
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.auth import ApiServerAccess
-from deploy.clients.kubernetes.errors import Subject, not_an_api_server_error, refusal_error
-from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
-from deploy.clients.kubernetes.proxy import Proxy
+from deploy.clients.kubernetes.errors import (
+    ResourceAttributes,
+    not_an_api_server_error,
+    refusal_error,
+)
+from deploy.clients.kubernetes.gateway import ApiServerGateway
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 from deploy.errors import ClusterError
@@ -70,7 +74,7 @@ class KubeCluster:
     def version(self) -> str:
         return str(self._object(self._plain("GET", "/version")).get("gitVersion", ""))
 
-    def require(self) -> None:
+    def require_access(self) -> None:
         if self.find("ConfigMap", ROOT_CA) is None:
             # Older clusters do not put it there, and others only soon: a write that is not carried out tells for sure.
             item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ROOT_CA}}
@@ -87,7 +91,7 @@ class KubeCluster:
     def apply(
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
     ) -> Object:
-        query = (("fieldManager", MANAGER), ("force", str(force).lower()))
+        query = (("fieldManager", FIELD_MANAGER), ("force", str(force).lower()))
         call = ApiRequest("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
         return self._object(self._asked(call, ("create", "patch"), *_named(item)))
 
@@ -106,12 +110,12 @@ class KubeCluster:
 
     def create(self, item: Object) -> bool:
         kind, name = _named(item)
-        call = ApiRequest("POST", self._path(kind), (("fieldManager", MANAGER),), item)
+        call = ApiRequest("POST", self._path(kind), (("fieldManager", FIELD_MANAGER),), item)
         return self._won(self._asked(call, ("create",), kind, name, but=(409,)), item)
 
     def replace(self, item: Object) -> bool:
         kind, name = _named(item)
-        call = ApiRequest("PUT", self._path(kind, name), (("fieldManager", MANAGER),), item)
+        call = ApiRequest("PUT", self._path(kind, name), (("fieldManager", FIELD_MANAGER),), item)
         return self._won(self._asked(call, ("update",), kind, name, but=(404, 409)), item)
 
     def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
@@ -143,18 +147,18 @@ class KubeCluster:
             else text
         )
 
-    def may(self, verb: str, kind: str, part: str = "") -> bool:
+    def is_allowed(self, verb: str, kind: str, part: str = "") -> bool:
         known = KINDS[kind]
         return self._may(verb, known.group, known.plural, part)
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
         path = self._path(kind, f"{name}:{port}", "proxy")
-        subject = Subject(
+        subject = ResourceAttributes(
             (), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name
         )
         return replace(
             self._wire.endpoint(path),
-            gateway=Proxy(self._wire, self._server, path, subject, self._good),
+            gateway=ApiServerGateway(self._wire, self._server, path, subject, self._good),
         )
 
     # --- asking
@@ -170,7 +174,7 @@ class KubeCluster:
     ) -> ApiResponse:
         """A good answer, or one of those other statuses."""
         known = KINDS[kind]
-        subject = Subject(
+        subject = ResourceAttributes(
             verbs, known.group, "/".join(filter(None, (known.plural, part))), self.namespace, name
         )
         answer = self._server.send(
@@ -180,7 +184,7 @@ class KubeCluster:
             return answer
         return self._good(answer, subject)
 
-    def _good(self, answer: ApiResponse, subject: Subject) -> ApiResponse:
+    def _good(self, answer: ApiResponse, subject: ResourceAttributes) -> ApiResponse:
         if answer.is_success:
             return answer
         raise refusal_error(
@@ -194,7 +198,7 @@ class KubeCluster:
         answer = self._server.send(ApiRequest(method, path, body=body), path)
         if answer.is_success or answer.status in but:
             return answer
-        raise refusal_error(answer, Subject((), "", path, self.namespace), self.name)
+        raise refusal_error(answer, ResourceAttributes((), "", path, self.namespace), self.name)
 
     def _object(self, answer: ApiResponse) -> Object:
         if not answer.body:
@@ -258,7 +262,7 @@ class KubeCluster:
         answer = self._plain("POST", f"{_root(_REVIEWS)}/selfsubjectaccessreviews", review)
         return bool(self._object(answer).get("status", {}).get("allowed"))
 
-    def _lacking(self, subject: Subject) -> tuple[str, ...]:
+    def _lacking(self, subject: ResourceAttributes) -> tuple[str, ...]:
         """The verbs that no role gives to this account; a quota or a policy forbids with the same status."""
         plural, _, part = subject.plural.partition("/")
         try:

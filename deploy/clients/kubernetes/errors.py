@@ -28,7 +28,7 @@ _TURNED_DOWN = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
 
 
 @dataclass(frozen=True)
-class Subject:
+class ResourceAttributes:
     """What a request is about, in the words of a Role.
 
     Attributes:
@@ -52,7 +52,7 @@ class Subject:
 
 
 def refusal_error(
-    answer: ApiResponse, subject: Subject, cluster: str, lacking: Sequence[str] = ()
+    answer: ApiResponse, subject: ResourceAttributes, cluster: str, lacking: Sequence[str] = ()
 ) -> ClusterError:
     """The error of an answer that was not good.
 
@@ -84,7 +84,7 @@ def refusal_error(
 
 
 def _forbidden(
-    answer: ApiResponse, subject: Subject, cluster: str, lacking: Sequence[str]
+    answer: ApiResponse, subject: ResourceAttributes, cluster: str, lacking: Sequence[str]
 ) -> ClusterForbidden:
     verbs = ", ".join(f'"{verb}"' for verb in lacking)
     lines = [f"# {answer.message}"] if answer.message else []

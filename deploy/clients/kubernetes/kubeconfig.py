@@ -20,7 +20,7 @@ _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFil
 
 
 @dataclass(frozen=True)
-class Context:
+class KubeconfigContext:
     """A context of a kubeconfig, with the cluster and the user that it speaks of.
 
     Attributes:
@@ -34,13 +34,13 @@ class Context:
     user: Mapping[str, Any] = field(repr=False)
 
     @property
-    def program(self) -> str | None:
+    def login_program(self) -> str | None:
         """The program that logs in; None if none does."""
         login = self.user.get("exec")
         return str(login.get("command", "")) if isinstance(login, dict) else None
 
 
-def choose_context(kubeconfig: str, context: str) -> Context | None:
+def choose_context(kubeconfig: str, context: str) -> KubeconfigContext | None:
     """The context that is meant; None means the account of the pod that this runs in.
 
     Args:
@@ -123,7 +123,7 @@ class _Book:
     def shown(self) -> str:
         return ", ".join(map(str, self.files))
 
-    def context(self, wanted: str) -> Context:
+    def context(self, wanted: str) -> KubeconfigContext:
         name = wanted or self.current
         if name not in self.entries["contexts"]:
             what = (
@@ -140,7 +140,7 @@ class _Book:
         user = self._spoken_of("user", said, name)
         if not isinstance(cluster.get("server"), str):
             raise malformed_error(self.shown, f"the cluster of its context {name} has no server")
-        return Context(os.pathsep.join(map(str, self.files)), name, cluster, user)
+        return KubeconfigContext(os.pathsep.join(map(str, self.files)), name, cluster, user)
 
     def _spoken_of(self, what: str, said: Mapping[str, Any], context: str) -> Mapping[str, Any]:
         """The cluster or the user of a context; without its user the library would ask as nobody."""

@@ -14,7 +14,7 @@ from deploy.clients.http import Endpoint
 
 Object = dict[str, Any]
 Objects = list[Object]
-MANAGER = "twinship"
+FIELD_MANAGER = "twinship"
 """Under this name the fields that a release sets are owned on the cluster."""
 IN_CLUSTER = "in-cluster"
 """In place of a kubeconfig: the account of the pod that this runs in."""
@@ -70,7 +70,7 @@ class Cluster(Protocol):
     def version(self) -> str:
         """The version of its API server, such as v1.33.1."""
 
-    def require(self) -> None:
+    def require_access(self) -> None:
         """Makes sure that the API server answers, lets this account in, and has the namespace; nothing is written.
 
         An account with rights in that namespace alone has none where it is missing, and is told that as ClusterForbidden.
@@ -126,7 +126,7 @@ class Cluster(Protocol):
         Empty if there is none, or its node does not give it.
         """
 
-    def may(self, verb: str, kind: str, part: str = "") -> bool:
+    def is_allowed(self, verb: str, kind: str, part: str = "") -> bool:
         """Whether this account may do that to objects of that kind, or to a part (subresource) of them."""
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:

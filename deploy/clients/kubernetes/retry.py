@@ -32,9 +32,9 @@ class RetryPolicy:
         wait: lets seconds pass.
     """
 
-    first_contact: float = 5.0
-    outage: float = 90.0
-    settling: float = 10.0
+    before_first_response: float = 5.0
+    after_first_response: float = 90.0
+    after_refusal: float = 10.0
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
 
@@ -100,7 +100,7 @@ class RetryingClient:
         within = (
             (5.0, 35.0)
             if self._met
-            else (self._patience.first_contact, 2 * self._patience.first_contact)
+            else (self._patience.before_first_response, 2 * self._patience.before_first_response)
         )
         try:
             return send(call, within)
@@ -115,18 +115,22 @@ class RetryingClient:
         at_most: float | None,
     ) -> float:
         """For how many seconds such an outcome is not believed."""
-        away = self._patience.outage if self._met else self._patience.first_contact
+        away = (
+            self._patience.after_first_response
+            if self._met
+            else self._patience.before_first_response
+        )
         if isinstance(outcome, NoApiResponse):
             return away if outcome.transient else 0.0
         if outcome.status in _AWAY:
             limits = [
                 away,
-                *([self._patience.first_contact] if _stumbled(outcome, call) else []),
+                *([self._patience.before_first_response] if _stumbled(outcome, call) else []),
                 *([] if at_most is None else [at_most]),
             ]
             return min(limits)
         refused = outcome.status in _UNKNOWN and about in self._allowed
-        return self._patience.settling if refused or _raced(outcome, call) else 0.0
+        return self._patience.after_refusal if refused or _raced(outcome, call) else 0.0
 
     def _believed(
         self, outcome: ApiResponse | NoApiResponse, about: str, *, repeated: bool

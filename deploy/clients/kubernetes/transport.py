@@ -23,7 +23,7 @@ class ApiRequest:
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: object = None
-    content: str = JSON
+    content_type: str = JSON
     require: Callable[[], None] = field(default=lambda: None, compare=False)
 
 

@@ -159,7 +159,7 @@ def test_a_login_that_is_not_whole_is_told_before_anything_is_made_ready(
     monkeypatch.delenv(variable)
     with pytest.raises(SettingsInvalid, match=f"{variable} is not set"):
         _ = with_login(application).target
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
 
 
 # --- clients
@@ -170,9 +170,9 @@ def test_looking_installs_and_starts_nothing(application: Application) -> None:
     application.architecture.running = False
     with pytest.raises(EngineUnavailable):
         _ = application.context().view
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
     _ = application.context().target
-    assert application.architecture.happened == ["start the engine"]
+    assert application.architecture.actions == ["start the engine"]
 
 
 def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
@@ -181,7 +181,7 @@ def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
     site = application.context("staging")
     assert site.view.replicas() == ()
     assert site.view is site.target is site.on_cluster
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
 
 
 def test_a_cluster_without_the_namespace_is_no_place(application: Application) -> None:

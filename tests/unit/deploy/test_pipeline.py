@@ -308,7 +308,7 @@ def test_a_rollback_on_a_cluster_needs_no_engine(grown: Application) -> None:
     grown.architecture.programs.clear()
     pipeline.rollback(grown.context(), None, "model")
     assert halves(grown)[-1] == ("b", "1")
-    assert grown.architecture.happened == []
+    assert grown.architecture.actions == []
 
 
 def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application) -> None:
@@ -501,7 +501,7 @@ def test_a_cluster_is_looked_at_without_an_engine(staged: Application) -> None:
     staged.architecture.running = False
     assert pipeline.verify(staged.context("staging")).passed
     assert pipeline.current_rollout(staged.context("staging")).attempt.id == 1
-    assert (staged.architecture.happened, staged.written) == ([], [])
+    assert (staged.architecture.actions, staged.written) == ([], [])
 
 
 @pytest.mark.parametrize(("environment", "replaced"), [("local", False), ("staging", True)])

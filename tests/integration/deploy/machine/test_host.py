@@ -12,7 +12,7 @@ import pytest
 
 from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import PortTaken, SettingsInvalid
-from deploy.machine.host import registry_answers, require_free
+from deploy.machine.host import registry_answers, require_free_port
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,7 @@ def reserved() -> None:
 def test_a_port_that_only_the_engine_may_open_is_free() -> None:
     """A front door on port 80 is opened by the engine, so its user need not be root; nobody is there yet."""
     with nobody():
-        require_free("127.0.0.1", RESERVED)
+        require_free_port("127.0.0.1", RESERVED)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen on such a port")
@@ -63,14 +63,14 @@ def test_a_port_that_only_the_engine_may_open_can_be_taken() -> None:
         listener.bind(("127.0.0.1", RESERVED))
         listener.listen()
         with nobody(), pytest.raises(PortTaken):
-            require_free("127.0.0.1", RESERVED)
+            require_free_port("127.0.0.1", RESERVED)
 
 
 @pytest.mark.parametrize("address", ["300.1.1.1", "not an address"])
 def test_what_is_no_address_is_not_called_a_taken_port(address: str) -> None:
     """A name that leads nowhere is a mistake in the settings."""
     with pytest.raises(SettingsInvalid):
-        require_free(address, 0)
+        require_free_port(address, 0)
 
 
 def test_who_takes_a_connection_and_says_nothing_is_no_registry() -> None:

@@ -33,7 +33,7 @@ def test_a_base_image_is_pulled_by_its_digest(machine: MemoryMachine) -> None:
     machine.engine.registry[DEBIAN] = image_of((b"debian",))
     assert ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
     assert machine.engine.pulled == [(DEBIAN, None)]
-    assert machine.happened == []
+    assert machine.actions == []
 
 
 def test_a_debian_that_cannot_be_pulled_is_made(machine: MemoryMachine) -> None:
@@ -41,16 +41,16 @@ def test_a_debian_that_cannot_be_pulled_is_made(machine: MemoryMachine) -> None:
     made = ensure_base_image(machine.engine, BUILD, machine.host)
     assert made == "twinship/base:trixie"
     assert machine.engine.image_id(made)
-    assert machine.happened == ["install mmdebstrap", "make trixie"]
+    assert machine.actions == ["install mmdebstrap", "make trixie"]
 
 
 def test_what_was_made_once_is_used_from_then_on(machine: MemoryMachine) -> None:
     """Neither a pull nor the making is tried again."""
     made = ensure_base_image(machine.engine, BUILD, machine.host)
-    machine.happened.clear()
+    machine.actions.clear()
     machine.engine.pulled.clear()
     assert ensure_base_image(machine.engine, BUILD, machine.host) == made
-    assert (machine.happened, machine.engine.pulled) == ([], [])
+    assert (machine.actions, machine.engine.pulled) == ([], [])
 
 
 def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
@@ -59,7 +59,7 @@ def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
         ensure_base_image(machine.engine, ImageBuild(base=OTHER), machine.host)
     assert caught.value.on == OTHER
     assert "the registry has no such image" in caught.value.detail
-    assert machine.happened == []
+    assert machine.actions == []
 
 
 def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(

@@ -26,21 +26,21 @@ def _group(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_a_stranger_to_the_group_is_no_member(group: SimpleNamespace) -> None:
     """Another process would not help."""
-    assert debian.is_engine_member() is False
+    assert debian.has_joined_engine_group() is False
 
 
 def test_one_who_was_made_a_member_lately_is_told_from_this_process(group: SimpleNamespace) -> None:
     """The database knows, this process is older."""
     group.gr_mem.append("developer")
 
-    assert debian.is_engine_member() is True
+    assert debian.has_joined_engine_group() is True
 
 
 def test_a_process_of_the_group_need_not_start_again(group: SimpleNamespace) -> None:
     """It is denied for another reason, and starting again would never end."""
     group.gr_mem.append("developer")
     group.gr_gid = os.getgid()
-    assert debian.is_engine_member() is (os.getgid() not in os.getgroups())
+    assert debian.has_joined_engine_group() is (os.getgid() not in os.getgroups())
 
 
 def test_where_there_is_no_such_group_nobody_is_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_where_there_is_no_such_group_nobody_is_a_member(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(grp, "getgrnam", missing)
 
-    assert debian.is_engine_member() is False
+    assert debian.has_joined_engine_group() is False
 
 
 @pytest.mark.parametrize("member", [True, False])
@@ -65,11 +65,11 @@ def test_a_late_member_starts_again_and_a_stranger_is_told(
         raise EngineDenied("no", on="the socket", next="join")
 
     monkeypatch.setattr("deploy.clients.docker.client.DockerEngine", denied)
-    monkeypatch.setattr(debian, "is_engine_member", lambda: member)
-    monkeypatch.setattr(debian, "start_again_as_member", lambda: started.append("again"))
+    monkeypatch.setattr(debian, "has_joined_engine_group", lambda: member)
+    monkeypatch.setattr(debian, "restart_as_member", lambda: started.append("again"))
 
     with pytest.raises(EngineDenied):
-        host.connect()
+        host.connect_engine()
     assert started == (["again"] if member else [])
 
 
@@ -84,7 +84,7 @@ def test_a_daemon_that_ends_at_once_is_started_again(
     )
     daemon.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "has_systemd", lambda: False)
 
     debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, within=20)
@@ -108,7 +108,7 @@ def test_an_engine_comes_with_its_command_line_wherever_that_is(
         )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "is_debian", lambda: True)
     debian.install("docker.io", "no-such-daemon")
     asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()

@@ -97,7 +97,7 @@ def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) 
     other = with_engine()
     before = other.engine.state()
     check_machine(settings, "here", other.host)
-    assert machine.happened == other.happened == []
+    assert machine.actions == other.actions == []
     assert other.engine.state() == before
     assert not cache_folder().exists()
 
@@ -150,7 +150,7 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(
     def refuse(*_: object) -> bool:
         raise away
 
-    for question in ("version", "may", "require"):
+    for question in ("version", "is_allowed", "require_access"):
         with monkeypatch.context() as patched:
             patched.setattr(cluster, question, refuse)
             assert (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import ClusterUnknown, PortTaken, SettingsInvalid
-from deploy.machine.host import THIS_MACHINE, cache_folder, is_loopback, require_free
+from deploy.machine.host import THIS_MACHINE, cache_folder, is_loopback, require_free_port
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -49,7 +49,7 @@ def test_a_port_on_which_somebody_listens_is_taken(listener: socket.socket) -> N
     """The port and the command that names the program are told."""
     port = listener.getsockname()[1]
     with pytest.raises(PortTaken) as caught:
-        require_free("127.0.0.1", port)
+        require_free_port("127.0.0.1", port)
     assert caught.value.on == f"127.0.0.1:{port}"
     assert f"sport = :{port}" in caught.value.next
 
@@ -59,7 +59,7 @@ def test_an_address_that_is_not_this_machines_is_not_called_a_taken_port(address
     """Stopping another program would not help; the settings are what is wrong."""
     for port in (0, 8080):
         with pytest.raises(SettingsInvalid) as caught:
-            require_free(address, port)
+            require_free_port(address, port)
         assert caught.value.on == (f"{address}:{port}" if port else address)
         assert "ip -brief address" in caught.value.next
 
@@ -67,21 +67,21 @@ def test_an_address_that_is_not_this_machines_is_not_called_a_taken_port(address
 def test_a_port_that_there_is_not_is_said() -> None:
     """Ports end at 65535."""
     with pytest.raises(SettingsInvalid, match="port must be 0-65535"):
-        require_free("127.0.0.1", 65536)
+        require_free_port("127.0.0.1", 65536)
 
 
 def test_port_zero_asks_for_the_address_alone() -> None:
     """Whoever has the port already may ask whether a door could listen on another address."""
-    require_free("127.0.0.1", 0)
-    require_free("0.0.0.0", 0)
+    require_free_port("127.0.0.1", 0)
+    require_free_port("0.0.0.0", 0)
 
 
 def test_a_port_is_free_as_soon_as_nobody_listens(listener: socket.socket) -> None:
     """A door that was just closed can be opened again at once, and asking does not take the port."""
     port = listener.getsockname()[1]
     listener.close()
-    require_free("127.0.0.1", port)
-    require_free("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
+    require_free_port("127.0.0.1", port)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def kubeconfig(tmp_path: Path) -> str:
 @pytest.mark.parametrize("context", ["", "shop"])
 def test_a_cluster_is_known_before_it_is_asked(kubeconfig: str, context: str) -> None:
     """By the current context where none is named, in the namespace of the environment."""
-    found = THIS_MACHINE.cluster(kubeconfig, context, "live")
+    found = THIS_MACHINE.connect_cluster(kubeconfig, context, "live")
     assert (found.namespace, found.name) == ("live", "shop at https://api.example:6443")
 
 
@@ -102,7 +102,7 @@ def test_a_cluster_that_nobody_knows_is_said(kubeconfig: str) -> None:
     """Whether the kubeconfig or its context is missing."""
     for path, context in ((kubeconfig, "elsewhere"), (f"{kubeconfig}.absent", "")):
         with pytest.raises(ClusterUnknown):
-            THIS_MACHINE.cluster(path, context, "live")
+            THIS_MACHINE.connect_cluster(path, context, "live")
 
 
 def test_the_cache_is_where_it_was_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

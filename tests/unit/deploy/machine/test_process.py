@@ -17,7 +17,7 @@ def test_the_current_process_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is displayed with its user, machine and number."""
     monkeypatch.setattr("deploy.machine.process.current_user", lambda: "ada")
     owner = ProcessId.current()
-    assert owner.alive
+    assert owner.is_alive
     assert owner.display == f"ada on {socket.gethostname()} (process {os.getpid()})"
 
 
@@ -30,13 +30,13 @@ def test_a_process_that_ended_is_not_alive() -> None:
     """Nobody has its number."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    assert not ProcessId("ada", socket.gethostname(), process.pid, "1").alive
+    assert not ProcessId("ada", socket.gethostname(), process.pid, "1").is_alive
 
 
 def test_a_later_process_of_the_same_number_is_another() -> None:
     """The moment of its start tells them apart."""
     owner = ProcessId.current()
-    assert not ProcessId(owner.person, owner.host, owner.process, f"{owner.started}0").alive
+    assert not ProcessId(owner.user, owner.host, owner.pid, f"{owner.started}0").is_alive
 
 
 def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,13 +47,13 @@ def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> 
 
     owner = ProcessId.current()
     monkeypatch.setattr(os, "kill", refuse)
-    assert owner.alive
-    assert not ProcessId(owner.person, owner.host, owner.process, "1").alive
+    assert owner.is_alive
+    assert not ProcessId(owner.user, owner.host, owner.pid, "1").is_alive
 
 
 def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
     """It cannot be looked at from here."""
-    assert ProcessId("ada", "another-machine", 4_000_000, "1").alive
+    assert ProcessId("ada", "another-machine", 4_000_000, "1").is_alive
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_a_process_of_another_machine_is_taken_to_be_alive() -> None:
 def test_what_is_no_owner_cannot_be_alive(text: str) -> None:
     """A label that somebody else wrote stops nobody, if it says nothing of another machine."""
     text = text.replace("host", socket.gethostname())
-    assert not ProcessId.parse(text).alive
+    assert not ProcessId.parse(text).is_alive
 
 
 def test_that_a_process_ended_is_known_of_this_machine_alone() -> None:
     """Another one may have the same name, and a process of that number."""
     alive = ProcessId.current()
-    dead = ProcessId(alive.person, alive.host, alive.process, f"{alive.started}0")
+    dead = ProcessId(alive.user, alive.host, alive.pid, f"{alive.started}0")
     assert has_ended(str(dead), machine_id())
     assert not has_ended(str(alive), machine_id())
     assert not has_ended(str(dead), "another machine")

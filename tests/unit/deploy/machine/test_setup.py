@@ -52,20 +52,20 @@ def test_an_engine_that_answers_is_used_as_it_is() -> None:
     """Nothing is installed or started."""
     machine = with_engine()
     assert setup.ensure_engine(machine.host) is machine.engine
-    assert machine.happened == []
+    assert machine.actions == []
 
 
 def test_on_a_fresh_debian_the_engine_is_installed_and_started(machine: MemoryMachine) -> None:
     """Debian's own package, and then its daemon."""
     assert setup.ensure_engine(machine.host) is machine.engine
-    assert machine.happened == ["install docker.io", "start the engine"]
+    assert machine.actions == ["install docker.io", "start the engine"]
 
 
 def test_an_engine_that_is_installed_is_only_started(machine: MemoryMachine) -> None:
     """A machine after a reboot, for example."""
     machine.programs.add("dockerd")
     setup.ensure_engine(machine.host)
-    assert machine.happened == ["start the engine"]
+    assert machine.actions == ["start the engine"]
 
 
 def test_where_nothing_can_be_installed_the_missing_engine_is_named(machine: MemoryMachine) -> None:
@@ -73,7 +73,7 @@ def test_where_nothing_can_be_installed_the_missing_engine_is_named(machine: Mem
     machine.debian = False
     with pytest.raises(EngineUnavailable):
         setup.ensure_engine(machine.host)
-    assert machine.happened == []
+    assert machine.actions == []
 
 
 def test_without_the_administrator_the_command_to_install_is_named(machine: MemoryMachine) -> None:
@@ -91,7 +91,7 @@ def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2376")
     with pytest.raises(EngineUnavailable):
         setup.ensure_engine(machine.host)
-    assert machine.happened == []
+    assert machine.actions == []
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_user_who_can_be_made_a_member_goes_on_as_one(denied: MemoryMachine) -
     for _ in range(2):
         with pytest.raises(EngineDenied):
             setup.ensure_engine(denied.host)
-    assert denied.happened == ["join the group", "start again as a member"]
+    assert denied.actions == ["join the group", "start again as a member"]
 
 
 def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) -> None:
@@ -118,7 +118,7 @@ def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) ->
     denied.root = False
     with pytest.raises(EngineDenied):
         setup.ensure_engine(denied.host)
-    assert denied.happened == []
+    assert denied.actions == []
 
 
 # --- up and down
@@ -129,7 +129,7 @@ def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Set
     setup.up(settings, "here", machine.host)
     assert machine.registry_answers("127.0.0.1:5000")
     assert any(name.startswith("twinship/parts:") for name in machine.engine.names)
-    assert machine.happened == [
+    assert machine.actions == [
         "install docker.io",
         "start the engine",
         "install mmdebstrap",
@@ -141,9 +141,9 @@ def test_up_may_be_repeated(machine: MemoryMachine, settings: Settings) -> None:
     """What is there is left as it is."""
     setup.up(settings, "here", machine.host)
     before = machine.engine.state()
-    happened = list(machine.happened)
+    happened = list(machine.actions)
     setup.up(settings, "here", machine.host)
-    assert (machine.engine.state(), machine.happened) == (before, happened)
+    assert (machine.engine.state(), machine.actions) == (before, happened)
 
 
 def test_up_starts_no_registry_for_an_environment_elsewhere(
@@ -157,7 +157,7 @@ def test_up_starts_no_registry_for_an_environment_elsewhere(
 def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Settings) -> None:
     """Only the engine, on which images are built and tried, and a registry of this machine."""
     setup.up(settings, "staging", machine.host)
-    assert machine.happened == ["install docker.io", "start the engine"]
+    assert machine.actions == ["install docker.io", "start the engine"]
     staging = {**settings.environment("staging").model_dump(), "registry": "127.0.0.1:5000"}
     setup.up(
         Settings.model_validate({**settings.model_dump(), "environments": {"staging": staging}}),
@@ -180,13 +180,13 @@ def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Set
     """It is the same container, on the same volume."""
     machine = with_engine()
     setup.up(settings, "here", machine.host)
-    before = machine.engine.containers({services.LABEL: "registry"})
-    machine.engine.keep_stopped(services.REGISTRY)
-    machine.engine.stop(services.REGISTRY, 1)
+    before = machine.engine.containers({services.SERVICE_LABEL: "registry"})
+    machine.engine.keep_stopped(services.REGISTRY_NAME)
+    machine.engine.stop(services.REGISTRY_NAME, 1)
     setup.up(settings, "here", machine.host)
-    assert machine.engine.containers({services.LABEL: "registry"})[0].id == before[0].id
+    assert machine.engine.containers({services.SERVICE_LABEL: "registry"})[0].id == before[0].id
     assert machine.registry_answers("127.0.0.1:5000")
-    assert machine.engine.made[services.REGISTRY].restart
+    assert machine.engine.made[services.REGISTRY_NAME].restart
 
 
 def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
@@ -198,7 +198,7 @@ def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
     monkeypatch.setattr(machine, "registry_answers", lambda _host: False)
     with pytest.raises(PartMissing, match="did not come up") as caught:
         setup.up(settings, "here", machine.host)
-    assert services.REGISTRY in caught.value.next
+    assert services.REGISTRY_NAME in caught.value.next
 
 
 def released(tmp_path: Path) -> Application:
@@ -225,13 +225,16 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     assert {
         "twinship-classifier-local-1",
         "twinship-classifier-local-door",
-        services.REGISTRY,
+        services.REGISTRY_NAME,
         "dockerd",
     } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
     application.architecture.running = True
     assert [rollout.attempt.id for rollout in application.context().view.history()] == [1]
-    assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
+    assert application.engine.volumes.keys() >= {
+        "twinship-classifier-local",
+        services.REGISTRY_NAME,
+    }
 
 
 def test_what_is_down_stays_down(tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
     assert all(
         made.restart and made.running
         for name, made in application.engine.made.items()
-        if name != services.REGISTRY
+        if name != services.REGISTRY_NAME
     )
 
 
@@ -296,7 +299,10 @@ def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: P
     application.architecture.running = True
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
     setup.down(other, purge=True, here=application.architecture.host)
-    assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
+    assert application.engine.volumes.keys() >= {
+        "twinship-classifier-local",
+        services.REGISTRY_NAME,
+    }
 
 
 def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: Settings) -> None:

@@ -292,7 +292,7 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
         error = refused(
             written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
-            patience=RetryPolicy(first_contact=0.3),
+            patience=RetryPolicy(before_first_response=0.3),
         )
     assert isinstance(error, ClusterUnreachable)
     assert "Connection refused" in error.what

@@ -85,7 +85,7 @@ def test_a_missing_namespace_is_told(access: ApiServerAccess) -> None:
     """By what writes there, and to whoever asks for it; to look for something there finds nothing."""
     cluster = KubeCluster(access, "test-absent")
     with pytest.raises(NamespaceMissing):
-        cluster.require()
+        cluster.require_access()
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []
     cluster.delete("ConfigMap", "one")
@@ -108,7 +108,7 @@ def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
 def test_an_object_of_another_form_is_refused(access: ApiServerAccess, namespace: str) -> None:
     """One that cannot even be read; old servers fail over it as if they were ill."""
     with pytest.raises(ClusterRefused) as caught:
-        KubeCluster(access, namespace, RetryPolicy(first_contact=2.0)).apply(
+        KubeCluster(access, namespace, RetryPolicy(before_first_response=2.0)).apply(
             settings("one") | {"data": "words"}
         )
     assert caught.value.detail
@@ -196,7 +196,7 @@ def test_an_account_is_told_the_rule_that_it_lacks(
     powerless: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
     """Added to a role as it was told, the rule is all that it takes."""
-    assert not powerless.may("patch", "ConfigMap")
+    assert not powerless.is_allowed("patch", "ConfigMap")
     with pytest.raises(ClusterForbidden) as caught:
         powerless.apply(settings("one"))
     assert (
@@ -205,9 +205,9 @@ def test_an_account_is_told_the_rule_that_it_lacks(
     )
     assert ACCOUNT in caught.value.detail
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
-    until(lambda: powerless.may("patch", "ConfigMap"), "the role is known")
+    until(lambda: powerless.is_allowed("patch", "ConfigMap"), "the role is known")
     powerless.apply(settings("one"))
-    assert not powerless.may("get", "ConfigMap")
+    assert not powerless.is_allowed("get", "ConfigMap")
 
 
 def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(
@@ -215,11 +215,11 @@ def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(
 ) -> None:
     """To it they are all closed alike; its own is seen to be there with no more than a rule of deploy/manifests/rbac.yaml."""
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
-    until(lambda: powerless.may("get", "ConfigMap"), "the role is known")
-    powerless.require()
+    until(lambda: powerless.is_allowed("get", "ConfigMap"), "the role is known")
+    powerless.require_access()
     for closed in ("default", "test-absent"):
         with pytest.raises(ClusterForbidden) as caught:
-            KubeCluster(powerless._wire, closed).require()
+            KubeCluster(powerless._wire, closed).require_access()
         assert caught.value.what == f"this account may not get configmaps in namespace {closed}"
 
 
@@ -227,7 +227,7 @@ def test_a_namespace_is_seen_to_be_there_before_it_is_furnished(real: KubeCluste
     """Its ConfigMap comes a moment after it, and comes again where somebody removes it; nothing is made in its place."""
     for _ in range(5):
         real.delete("ConfigMap", ROOT_CA)
-        real.require()
+        real.require_access()
     until(lambda: bool((real.find("ConfigMap", ROOT_CA) or {}).get("data")), "it is furnished")
 
 
@@ -237,7 +237,7 @@ def test_a_part_of_an_object_has_a_rule_of_its_own(
     """Who may read pods may not yet read their logs."""
     real.apply(a_pod("web", "registry.invalid/app:1"))
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
-    until(lambda: powerless.may("get", "Pod"), "the role is known")
+    until(lambda: powerless.is_allowed("get", "Pod"), "the role is known")
     with pytest.raises(ClusterForbidden) as caught:
         powerless.log("web", 5)
     (rule,) = yaml.safe_load(caught.value.detail)
@@ -286,7 +286,7 @@ def test_an_api_server_that_is_started_again_is_waited_for(
             lambda: cluster.replace(found(cluster, "ConfigMap", "one") | {"data": {"key": "new"}}),
             True,
         ),
-        (lambda: cluster.may("get", "Pod"), True),
+        (lambda: cluster.is_allowed("get", "Pod"), True),
         (lambda: cluster.delete("ConfigMap", "two"), None),
         (lambda: cluster.find("ConfigMap", "two"), None),
     ):
@@ -335,7 +335,9 @@ def test_an_api_server_that_stays_away_is_given_up(
     way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """With its name, and why it cannot be reached."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
+    cluster = through(
+        way, administrator, namespace, tmp_path, RetryPolicy(after_first_response=0.2)
+    )
     cluster.version()
     way.down()
     with pytest.raises(ClusterUnreachable) as caught:
@@ -487,7 +489,9 @@ def test_golden_cases_are_not_missed_because_an_api_server_stays_away(
     replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """The reason is named."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
+    cluster = through(
+        way, administrator, namespace, tmp_path, RetryPolicy(after_first_response=0.2)
+    )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
     way.down()
@@ -504,7 +508,7 @@ def test_golden_cases_that_an_account_may_not_play_are_not_missed(
         played(powerless.endpoint("Pod", "web", 8080), asked)
     assert caught.value.what == f"this account may not update pods/proxy in namespace {namespace}"
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
-    until(lambda: powerless.may("update", "Pod", "proxy"), "the role is known")
+    until(lambda: powerless.is_allowed("update", "Pod", "proxy"), "the role is known")
     assert played(powerless.endpoint("Pod", "web", 8080), asked).problem == ""
 
 
@@ -513,7 +517,9 @@ def test_what_an_application_says_itself_is_its_answer(
 ) -> None:
     """Whatever the status; where nobody answers at all the API server says so, and is believed in the end."""
     waits: list[float] = []
-    patient = KubeCluster(access, namespace, RetryPolicy(outage=0.2, wait=waits.append))
+    patient = KubeCluster(
+        access, namespace, RetryPolicy(after_first_response=0.2, wait=waits.append)
+    )
     patient.version()
     real.apply(a_pod("web", shell, *responder("closed", 403)))
     endpoint = patient.endpoint("Pod", "web", 8080)

@@ -22,10 +22,10 @@ from deploy.errors import (
     NamespaceMissing,
 )
 from tests.contracts.cluster import deployment, settings
-from tests.fakes.wire import (
+from tests.fakes.transport import (
+    FakeTime,
     FakeTransport,
     Outcome,
-    Waiting,
     no_response,
     response_with,
     review,
@@ -41,7 +41,7 @@ NO_NAMESPACE = status(
 def cluster(*outcomes: Outcome) -> tuple[KubeCluster, FakeTransport]:
     """The namespace `shop` of a cluster that says that, and the way there."""
     wire = FakeTransport(list(outcomes))
-    return KubeCluster(wire, "shop", Waiting().patience()), wire
+    return KubeCluster(wire, "shop", FakeTime().retry_policy()), wire
 
 
 def absent(name: str = "one") -> ApiResponse:
@@ -76,17 +76,17 @@ def test_an_object_is_applied_under_our_name() -> None:
     """As YAML, which JSON is, without force."""
     server, wire = cluster(stored(deployment("web")))
     assert server.apply(deployment("web"))["metadata"]["uid"] == "1"
-    (call,) = wire.asked
+    (call,) = wire.requests
     assert (call.method, call.path) == ("PATCH", "/apis/apps/v1/namespaces/shop/deployments/web")
     assert dict(call.query) == {"fieldManager": "twinship", "force": "false"}
-    assert (call.content, call.body) == ("application/apply-patch+yaml", deployment("web"))
+    assert (call.content_type, call.body) == ("application/apply-patch+yaml", deployment("web"))
 
 
 def test_an_object_is_removed_with_what_it_owns() -> None:
     """In the background: nobody waits for that."""
     server, wire = cluster(response_with(kind="Status"))
     server.delete("ConfigMap", "one")
-    assert wire.asked == [
+    assert wire.requests == [
         ApiRequest(
             "DELETE",
             "/api/v1/namespaces/shop/configmaps/one",
@@ -109,7 +109,7 @@ def test_what_must_hold_is_made_sure_of_each_time(
     """Also when the server was away, and gets the same again."""
     server, wire = cluster(no_response(), stored(deployment("web")))
     asked: list[int] = []
-    write(server, lambda: asked.append(len(wire.asked)))
+    write(server, lambda: asked.append(len(wire.requests)))
     assert asked == [0, 1]
 
 
@@ -118,21 +118,21 @@ def test_objects_are_made_and_replaced_under_our_name() -> None:
     server, wire = cluster(stored(settings("one")))
     assert server.create(settings("one"))
     assert server.replace(settings("one"))
-    assert [(call.method, call.path) for call in wire.asked] == [
+    assert [(call.method, call.path) for call in wire.requests] == [
         ("POST", "/api/v1/namespaces/shop/configmaps"),
         ("PUT", "/api/v1/namespaces/shop/configmaps/one"),
     ]
-    assert all(dict(call.query) == {"fieldManager": "twinship"} for call in wire.asked)
+    assert all(dict(call.query) == {"fieldManager": "twinship"} for call in wire.requests)
 
 
 def test_a_permission_is_asked_for_as_the_server_wants_it() -> None:
     """With namespace, group, collection and part."""
     server, wire = cluster(review(allowed=True), review(allowed=False))
-    assert server.may("patch", "Deployment")
-    assert not server.may("get", "Pod", "log")
+    assert server.is_allowed("patch", "Deployment")
+    assert not server.is_allowed("get", "Pod", "log")
     attributes = [
         call.body["spec"]["resourceAttributes"]
-        for call in wire.asked
+        for call in wire.requests
         if isinstance(call.body, dict)
     ]
     assert attributes == [
@@ -170,7 +170,7 @@ def test_a_kind_is_served_if_the_group_lists_it() -> None:
         assert not server.serves("ReplicaSet")
         assert not server.serves("PodDisruptionBudget")
     # Each group is asked for once.
-    assert [call.path for call in wire.asked] == ["/apis/apps/v1", "/apis/policy/v1"]
+    assert [call.path for call in wire.requests] == ["/apis/apps/v1", "/apis/policy/v1"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> 
     with pytest.raises(ClusterError):
         server.serves("Deployment")
     assert server.serves("Deployment")
-    assert len(wire.asked) == 2
+    assert len(wire.requests) == 2
 
 
 # --- whether there is such a namespace
@@ -193,28 +193,30 @@ def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> 
 def test_a_namespace_is_known_by_what_the_cluster_puts_into_it() -> None:
     """One question, which whoever may read the history may ask."""
     server, wire = cluster(stored(settings("kube-root-ca.crt")))
-    server.require()
-    assert wire.asked == [ApiRequest("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")]
+    server.require_access()
+    assert wire.requests == [
+        ApiRequest("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")
+    ]
 
 
 def test_a_namespace_that_lacks_it_is_asked_whether_it_takes_objects() -> None:
     """In one that is new, or on an old cluster; nothing is made there."""
     server, wire = cluster(absent("kube-root-ca.crt"), stored(settings("kube-root-ca.crt")))
-    server.require()
-    assert [(call.method, call.path) for call in wire.asked[1:]] == [
+    server.require_access()
+    assert [(call.method, call.path) for call in wire.requests[1:]] == [
         ("POST", "/api/v1/namespaces/shop/configmaps")
     ]
-    assert dict(wire.asked[1].query) == {"dryRun": "All"}
+    assert dict(wire.requests[1].query) == {"dryRun": "All"}
 
 
 def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
     """It lacks what every one has, and takes nothing."""
     server, wire = cluster(absent("kube-root-ca.crt"), NO_NAMESPACE)
     with pytest.raises(NamespaceMissing) as caught:
-        server.require()
+        server.require_access()
     assert caught.value.what == "there is no namespace shop"
     assert "`kubectl create namespace shop`" in caught.value.next
-    assert len(wire.asked) == 2
+    assert len(wire.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
 def test_no_other_refusal_makes_a_namespace_missing(refusal: ApiResponse) -> None:
     """Whether it matters to a release is told when one is made."""
     server, _ = cluster(absent("kube-root-ca.crt"), refusal)
-    server.require()
+    server.require_access()
 
 
 @pytest.mark.parametrize(
@@ -250,8 +252,8 @@ def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(
     """But why they cannot, and nothing more is tried."""
     server, wire = cluster(*outcomes)
     with pytest.raises(error):
-        server.require()
-    assert len(wire.asked) == len(outcomes)
+        server.require_access()
+    assert len(wire.requests) == len(outcomes)
 
 
 def test_a_list_is_read_to_its_end() -> None:
@@ -260,7 +262,7 @@ def test_a_list_is_read_to_its_end() -> None:
     found = server.list("ConfigMap", {"app": "web", "side": "a"})
     assert [item["metadata"]["name"] for item in found] == ["a", "b", "c"]
     assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
-    queries = [dict(call.query) for call in wire.asked]
+    queries = [dict(call.query) for call in wire.requests]
     assert [query.get("continue") for query in queries] == [None, "go on", "and on"]
     assert all(
         query["labelSelector"] == "app=web,side=a" and int(query["limit"]) > 0 for query in queries
@@ -273,7 +275,7 @@ def test_a_list_that_has_become_too_old_is_read_anew() -> None:
         page("a", more="go on"), status(410, "Expired"), page("a", more="go on"), page("b")
     )
     assert [item["metadata"]["name"] for item in server.list("ConfigMap", {})] == ["a", "b"]
-    assert ["continue" in dict(call.query) for call in wire.asked] == [False, True, False, True]
+    assert ["continue" in dict(call.query) for call in wire.requests] == [False, True, False, True]
 
 
 def test_events_are_ordered_by_when_they_were_seen_last() -> None:
@@ -305,7 +307,7 @@ def test_events_are_ordered_by_when_they_were_seen_last() -> None:
         "c",
         "d",
     ]
-    assert dict(wire.asked[0].query)["fieldSelector"] == "involvedObject.name=web-1"
+    assert dict(wire.requests[0].query)["fieldSelector"] == "involvedObject.name=web-1"
 
 
 def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
@@ -356,8 +358,8 @@ def test_a_log_is_that_of_the_application() -> None:
     """As many lines of its end as are wanted."""
     server, wire = cluster(pod(0), ApiResponse(200, "one\ntwo\n"))
     assert server.log("web-1", 2) == "one\ntwo\n"
-    assert wire.asked[1].path == "/api/v1/namespaces/shop/pods/web-1/log"
-    assert dict(wire.asked[1].query) == {"container": "app", "tailLines": "2"}
+    assert wire.requests[1].path == "/api/v1/namespaces/shop/pods/web-1/log"
+    assert dict(wire.requests[1].query) == {"container": "app", "tailLines": "2"}
 
 
 def test_a_container_that_wrote_nothing_yet_has_the_log_of_its_last_run() -> None:
@@ -368,11 +370,11 @@ def test_a_container_that_wrote_nothing_yet_has_the_log_of_its_last_run() -> Non
     ):
         server, wire = cluster(pod(2), present, ApiResponse(200, "crashed\n"))
         assert server.log("web-1", 5) == "crashed\n"
-        assert [dict(call.query).get("previous") for call in wire.asked] == [None, None, "true"]
+        assert [dict(call.query).get("previous") for call in wire.requests] == [None, None, "true"]
         for restarts in (0, None):
             server, wire = cluster(pod(restarts), present, ApiResponse(200, "crashed\n"))
             assert server.log("web-1", 5).strip() == ""
-            assert len(wire.asked) == 2
+            assert len(wire.requests) == 2
 
 
 def test_a_log_that_is_not_there_is_empty() -> None:
@@ -386,10 +388,10 @@ def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is told why there is none, as something else is about to be told with it."""
-    waiting = Waiting()
+    waiting = FakeTime()
     wire = FakeTransport([pod(0), status(500, message="dial tcp: lookup node-1: no such host")])
     with caplog.at_level(logging.WARNING):
-        assert KubeCluster(wire, "shop", waiting.patience()).log("web-1", 5) == ""
+        assert KubeCluster(wire, "shop", waiting.retry_policy()).log("web-1", 5) == ""
     assert "web-1" in caplog.text
     assert "no such host" in caplog.text
     assert waiting.now == pytest.approx(2.0)
@@ -406,7 +408,7 @@ def test_what_this_account_may_not_is_told_with_the_rule() -> None:
     assert caught.value.what == "this account may not patch deployments.apps in namespace shop"
     assert [
         json.loads(json.dumps(call.body))["spec"]["resourceAttributes"]["verb"]
-        for call in wire.asked[1:]
+        for call in wire.requests[1:]
     ] == ["create", "patch"]
 
 
@@ -436,7 +438,7 @@ def test_a_log_that_one_may_not_read_is_a_permission_of_its_own() -> None:
         server.log("web-1", 5)
     assert "get pods/log" in caught.value.what
     assert (
-        json.loads(json.dumps(wire.asked[-1].body))["spec"]["resourceAttributes"]["subresource"]
+        json.loads(json.dumps(wire.requests[-1].body))["spec"]["resourceAttributes"]["subresource"]
         == "log"
     )
 
@@ -455,7 +457,7 @@ def test_who_may_not_ask_for_permissions_is_told_of_the_first_refusal() -> None:
     with pytest.raises(ClusterForbidden):
         server.create(settings("one"))
     with pytest.raises(ClusterRefused):
-        cluster(FORBIDDEN)[0].may("get", "Pod")
+        cluster(FORBIDDEN)[0].is_allowed("get", "Pod")
 
 
 @pytest.mark.parametrize("ask", ["apply", "create", "replace"])
@@ -515,7 +517,7 @@ def test_an_object_that_was_made_before_the_answer_was_lost_is_ours(failure: Out
         failure, status(409, "AlreadyExists"), stored(settings("one", {"a": "b"}, key="value"))
     )
     assert server.create(settings("one", {"a": "b"}, key="value"))
-    assert [call.method for call in wire.asked] == ["POST", "POST", "GET"]
+    assert [call.method for call in wire.requests] == ["POST", "POST", "GET"]
 
 
 @pytest.mark.parametrize("failure", LOST)
@@ -530,7 +532,7 @@ def test_an_object_that_was_there_before_is_not_looked_at() -> None:
     """Though it is the same: nothing was lost."""
     server, wire = cluster(status(409, "AlreadyExists"), stored(settings("one")))
     assert not server.create(settings("one"))
-    assert len(wire.asked) == 1
+    assert len(wire.requests) == 1
 
 
 def test_an_object_that_was_replaced_before_the_answer_was_lost_is_ours() -> None:
@@ -595,4 +597,4 @@ def test_a_removal_whose_answer_was_lost_is_done() -> None:
     """The second attempt finds nothing, which is no error."""
     server, wire = cluster(no_response(), absent())
     server.delete("ConfigMap", "one")
-    assert len(wire.asked) == 2
+    assert len(wire.requests) == 2

@@ -10,7 +10,7 @@ import urllib3
 import yaml
 
 from deploy.clients.kubernetes.errors import (
-    Subject,
+    ResourceAttributes,
     no_response_error,
     not_an_api_server_error,
     refusal_error,
@@ -25,10 +25,10 @@ from deploy.errors import (
     FieldConflict,
     NamespaceMissing,
 )
-from tests.fakes.wire import status
+from tests.fakes.transport import status
 
 CLUSTER = "shop at https://api.example"
-DEPLOYMENT = Subject(("create", "patch"), "apps", "deployments", "shop", "web")
+DEPLOYMENT = ResourceAttributes(("create", "patch"), "apps", "deployments", "shop", "web")
 
 
 def test_credentials_that_are_not_accepted() -> None:
@@ -56,7 +56,10 @@ def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> Non
 def test_a_permission_for_a_part_of_the_core() -> None:
     """The core is the empty group, and a part has its own rule."""
     error = refusal_error(
-        status(403), Subject(("get", "list"), "", "pods/log", "shop"), CLUSTER, ("get", "list")
+        status(403),
+        ResourceAttributes(("get", "list"), "", "pods/log", "shop"),
+        CLUSTER,
+        ("get", "list"),
     )
     assert error.what == "this account may not get or list pods/log in namespace shop"
     assert yaml.safe_load(error.detail) == [

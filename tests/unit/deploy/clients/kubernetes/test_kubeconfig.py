@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.kubernetes.kubeconfig import Context, choose_context
+from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context
 from deploy.errors import ClusterUnknown
 from tests.fakes.kubeconfig import TOKEN, kubeconfig, login, written
 
 
-def context_of(kubeconfig: str = "", context: str = "") -> Context:
+def context_of(kubeconfig: str = "", context: str = "") -> KubeconfigContext:
     """The context that is meant, of a kubeconfig."""
     found = choose_context(kubeconfig, context)
     assert found is not None
@@ -220,7 +220,7 @@ def test_a_context_may_ask_as_nobody_if_it_says_so(tmp_path: Path) -> None:
     content = kubeconfig("red", current="red")
     del content["contexts"][0]["context"]["user"]
     found = context_of(written(tmp_path / "config", content))
-    assert (dict(found.user), found.program) == ({}, None)
+    assert (dict(found.user), found.login_program) == ({}, None)
 
 
 def test_a_login_program_is_known(tmp_path: Path) -> None:
@@ -230,8 +230,11 @@ def test_a_login_program_is_known(tmp_path: Path) -> None:
             tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))
         )
     )
-    assert found.program == "kubelogin"
-    assert context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).program is None
+    assert found.login_program == "kubelogin"
+    assert (
+        context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).login_program
+        is None
+    )
 
 
 def test_a_context_does_not_show_its_credentials(tmp_path: Path) -> None:

@@ -891,10 +891,10 @@ def test_what_is_denied_is_refused_and_can_be_asked_for(cluster: FakeCluster) ->
         cluster.apply(web())
     with pytest.raises(ClusterForbidden):
         cluster.log("any", 1)
-    assert not cluster.may("patch", "Deployment")
-    assert cluster.may("get", "Deployment")
-    assert not cluster.may("get", "Pod", "log")
-    assert cluster.may("get", "Pod")
+    assert not cluster.is_allowed("patch", "Deployment")
+    assert cluster.is_allowed("get", "Deployment")
+    assert not cluster.is_allowed("get", "Pod", "log")
+    assert cluster.is_allowed("get", "Pod")
 
 
 def test_in_a_namespace_that_is_missing_nothing_is_made(cluster: FakeCluster) -> None:
@@ -904,7 +904,7 @@ def test_in_a_namespace_that_is_missing_nothing_is_made(cluster: FakeCluster) ->
         with pytest.raises(NamespaceMissing):
             write(settings("one"))
     with pytest.raises(NamespaceMissing):
-        cluster.require()
+        cluster.require_access()
     assert not cluster.replace(settings("one"))
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []

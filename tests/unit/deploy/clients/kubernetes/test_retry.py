@@ -11,23 +11,30 @@ from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from tests.fakes.display import Noted
-from tests.fakes.wire import FakeTransport, Outcome, Waiting, no_response, response_with, status
+from tests.fakes.transport import (
+    FakeTime,
+    FakeTransport,
+    Outcome,
+    no_response,
+    response_with,
+    status,
+)
 
 GET = ApiRequest("GET", "/version")
 WRITE = ApiRequest("PATCH", "/api/v1/namespaces/shop/configmaps/one")
 MAKE = ApiRequest("POST", "/api/v1/namespaces/shop/configmaps")
 
 
-def patient(*outcomes: Outcome, **seconds: float) -> tuple[RetryingClient, FakeTransport, Waiting]:
+def patient(*outcomes: Outcome, **seconds: float) -> tuple[RetryingClient, FakeTransport, FakeTime]:
     """A server that is met with patience, the way there, and the time that it took."""
     wire = FakeTransport(list(outcomes))
-    waiting = Waiting()
-    return RetryingClient(wire, waiting.patience(**seconds)), wire, waiting
+    waiting = FakeTime()
+    return RetryingClient(wire, waiting.retry_policy(**seconds)), wire, waiting
 
 
 def met(
     *outcomes: Outcome, about: str = "version"
-) -> tuple[RetryingClient, FakeTransport, Waiting]:
+) -> tuple[RetryingClient, FakeTransport, FakeTime]:
     """The same, after it has answered once."""
     server, wire, waiting = patient(response_with(a="b"), *outcomes)
     server.send(GET, about)
@@ -39,7 +46,7 @@ def test_a_good_answer_is_believed_at_once() -> None:
     server, wire, waiting = patient(response_with(gitVersion="v1.33.1"))
     answer = server.send(GET, "version")
     assert (answer.body["gitVersion"], answer.retried) == ("v1.33.1", False)
-    assert (wire.asked, waiting.waits) == ([GET], [])
+    assert (wire.requests, waiting.waits) == ([GET], [])
 
 
 def test_a_server_that_comes_back_is_asked_again() -> None:
@@ -47,7 +54,7 @@ def test_a_server_that_comes_back_is_asked_again() -> None:
     server, wire, waiting = patient(no_response(), no_response(), response_with(a="b"))
     answer = server.send(GET, "version")
     assert (answer.is_success, answer.retried) == (True, True)
-    assert wire.asked == [GET] * 3
+    assert wire.requests == [GET] * 3
     assert len(waiting.waits) == 2
 
 
@@ -58,7 +65,7 @@ def test_a_server_that_never_answered_is_given_up_soon() -> None:
         server.send(GET, "version")
     assert waiting.now == pytest.approx(5.0)
     assert "Connection refused" in caught.value.what
-    assert all(sum(within) <= 15 for within in wire.within)
+    assert all(sum(within) <= 15 for within in wire.timeouts)
 
 
 def test_a_server_that_answered_before_is_waited_for() -> None:
@@ -77,7 +84,7 @@ def test_a_refusal_is_an_answer_too(code: int) -> None:
     with pytest.raises(ClusterUnreachable):
         server.send(GET, "version")
     assert waiting.now == pytest.approx(90.0)
-    assert wire.within[0] != wire.within[1]
+    assert wire.timeouts[0] != wire.timeouts[1]
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
@@ -124,7 +131,7 @@ def test_what_will_not_pass_is_told_at_once() -> None:
     server, wire, waiting = patient(no_response(passing=False))
     with pytest.raises(ClusterUnreachable):
         server.send(GET, "version")
-    assert (wire.asked, waiting.waits) == ([GET], [])
+    assert (wire.requests, waiting.waits) == ([GET], [])
 
 
 def test_who_waits_is_told_what_for() -> None:
@@ -181,7 +188,7 @@ def test_what_must_hold_is_made_sure_of_whenever_something_is_asked() -> None:
     server, wire, _ = met(no_response(), status(503), response_with(a="b"))
     with pytest.raises(RolloutLocked):
         server.send(ApiRequest(WRITE.method, WRITE.path, require=require), "configmaps")
-    assert [call.method for call in wire.asked] == ["GET", "PATCH", "PATCH"]
+    assert [call.method for call in wire.requests] == ["GET", "PATCH", "PATCH"]
 
 
 # --- credentials and permissions
@@ -191,17 +198,17 @@ def test_credentials_that_were_never_accepted_are_not_tried_again() -> None:
     """They were loaded just now."""
     server, wire, waiting = patient(status(401))
     assert server.send(GET, "version").status == 401
-    assert (wire.renewed, len(wire.asked), waiting.waits) == (0, 1, [])
+    assert (wire.renewals, len(wire.requests), waiting.waits) == (0, 1, [])
 
 
 def test_credentials_that_have_expired_are_loaded_again() -> None:
     """Once, and the same is asked again at once."""
     server, wire, waiting = met(status(401), response_with(a="b"))
     assert server.send(GET, "other").is_success
-    assert (wire.renewed, waiting.waits) == (1, [])
+    assert (wire.renewals, waiting.waits) == (1, [])
     server, wire, _ = met(status(401))
     assert server.send(GET, "other").status == 401
-    assert (wire.renewed, len(wire.asked)) == (1, 3)
+    assert (wire.renewals, len(wire.requests)) == (1, 3)
 
 
 @pytest.mark.parametrize("code", [401, 403])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.clients.kubernetes.transport import ApiResponse
-from tests.fakes.wire import response_with, status
+from tests.fakes.transport import response_with, status
 
 
 @pytest.mark.parametrize("text", ["", "404 page not found", "[1]", "null", '{"kind": ', "<html>"])

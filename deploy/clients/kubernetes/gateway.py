@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
-from deploy.clients.kubernetes.errors import Subject
+from deploy.clients.kubernetes.errors import ResourceAttributes
 from deploy.clients.kubernetes.retry import RetryingClient
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 
@@ -18,7 +18,7 @@ _VERBS = {"GET": "get", "POST": "create", "PUT": "update"}
 Ask = Callable[[Endpoint, Request], Response]
 
 
-class Proxy:
+class ApiServerGateway:
     """A way through an API server that is waited for while the server fails.
 
     Args:
@@ -34,8 +34,8 @@ class Proxy:
         wire: Transport,
         server: RetryingClient,
         path: str,
-        subject: Subject,
-        good: Callable[[ApiResponse, Subject], ApiResponse],
+        subject: ResourceAttributes,
+        good: Callable[[ApiResponse, ResourceAttributes], ApiResponse],
     ) -> None:
         self._wire = wire
         self._server = server

@@ -63,28 +63,28 @@ class FakeTransport:
 
     outcomes: list[Outcome]
     name: str = NAME
-    asked: list[ApiRequest] = field(default_factory=list)
-    within: list[tuple[float, float]] = field(default_factory=list)
-    renewed: int = 0
+    requests: list[ApiRequest] = field(default_factory=list)
+    timeouts: list[tuple[float, float]] = field(default_factory=list)
+    renewals: int = 0
 
     def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
-        assert len(self.asked) < 1000, "this asks without end"
-        self.asked.append(call)
-        self.within.append(within)
+        assert len(self.requests) < 1000, "this asks without end"
+        self.requests.append(call)
+        self.timeouts.append(within)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, NoApiResponse):
             raise outcome
         return outcome
 
     def renew(self) -> None:
-        self.renewed += 1
+        self.renewals += 1
 
     def endpoint(self, path: str) -> Endpoint:
-        return Endpoint(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewed}"})
+        return Endpoint(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewals}"})
 
 
 @dataclass
-class Waiting:
+class FakeTime:
     """Time that passes only when somebody waits."""
 
     now: float = 0.0
@@ -95,6 +95,6 @@ class Waiting:
         self.waits.append(seconds)
         self.now += seconds
 
-    def patience(self, **seconds: float) -> RetryPolicy:
+    def retry_policy(self, **seconds: float) -> RetryPolicy:
         """A patience with this clock."""
         return RetryPolicy(clock=lambda: self.now, wait=self.wait, **seconds)

@@ -14,17 +14,17 @@ from deploy.errors import (
     ClusterRefused,
     ClusterUnreachable,
 )
-from tests.fakes.ways import Led
-from tests.fakes.wire import (
+from tests.fakes.transport import (
     NAME,
+    FakeTime,
     FakeTransport,
     Outcome,
-    Waiting,
     no_response,
     response_with,
     review,
     status,
 )
+from tests.fakes.ways import Led
 
 RIGHT = Response(200, b"3")
 VERSION = response_with(gitVersion="v1.33.1")
@@ -43,9 +43,9 @@ class Place:
     """
 
     def __init__(self, *outcomes: Outcome) -> None:
-        self.waiting = Waiting()
+        self.waiting = FakeTime()
         self.wire = FakeTransport([VERSION, *outcomes])
-        self.cluster = KubeCluster(self.wire, "shop", self.waiting.patience())
+        self.cluster = KubeCluster(self.wire, "shop", self.waiting.retry_policy())
         self.cluster.version()
         self.endpoint = self.cluster.endpoint("Pod", "web-1", 8080)
 
@@ -198,7 +198,7 @@ def test_an_api_server_that_is_away_is_waited_for() -> None:
     led = Led(["ConnectionError", RIGHT])
     assert place.asks(led) == RIGHT
     assert len(led.asked) == 2
-    assert [call.path for call in place.wire.asked] == ["/version"] * 4
+    assert [call.path for call in place.wire.requests] == ["/version"] * 4
 
 
 def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
@@ -232,7 +232,7 @@ def test_what_is_not_insisted_on_is_asked_once(code: int) -> None:
     assert place.asks(led, insist=False) == own(code)
     with pytest.raises(NoResponse):
         place.asks(Led(["ConnectionError"]), insist=False)
-    assert (len(led.asked), len(place.wire.asked), place.waiting.waits) == (1, 1, [])
+    assert (len(led.asked), len(place.wire.requests), place.waiting.waits) == (1, 1, [])
 
 
 def test_what_cannot_be_done_is_told_as_everywhere() -> None:
