@@ -37,7 +37,7 @@ def no_response(*, passing: bool = True) -> NoApiResponse:
     """No answer."""
     return NoApiResponse(
         ClusterUnreachable(
-            "the API server gives no answer (Connection refused)",
+            "the API server does not answer (Connection refused)",
             on=NAME,
             next="see whether it runs",
         ),

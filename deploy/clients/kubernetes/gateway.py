@@ -1,6 +1,7 @@
-"""The API server as the way to a pod or a Service: what it says in its own name is never taken for the application's answer.
+"""The API server as a gateway to a pod or a Service, by the `proxy` subresource of both.
 
-It leads requests there by the `proxy` part of both, and tells of its own failures in a Status, as everywhere.
+The server reports its own failures as a Status; these are never taken for responses of the
+application.
 """
 
 from __future__ import annotations
@@ -15,76 +16,78 @@ from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transpo
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update"}
 
-Ask = Callable[[Endpoint, Request], Response]
+Send = Callable[[Endpoint, Request], Response]
 
 
 class ApiServerGateway:
-    """A way through an API server that is waited for while the server fails.
+    """The gateway to one pod or Service; requests are retried while the API server fails.
 
     Args:
-        wire: the way to the API server.
-        server: the API server.
-        path: of what it leads to.
-        subject: the same, as a Role names it.
-        good: gives an answer back; raises the ClusterError of one that was not good.
+        transport: the connection to the API server.
+        client: the client of the API server, which retries.
+        path: the path of the `proxy` subresource.
+        resource: the same, as a Role names it.
+        require_success: returns a response of success, and raises the ClusterError of another.
     """
 
     def __init__(
         self,
-        wire: Transport,
-        server: RetryingClient,
+        transport: Transport,
+        client: RetryingClient,
         path: str,
-        subject: ResourceAttributes,
-        good: Callable[[ApiResponse, ResourceAttributes], ApiResponse],
+        resource: ResourceAttributes,
+        require_success: Callable[[ApiResponse, ResourceAttributes], ApiResponse],
     ) -> None:
-        self._wire = wire
-        self._server = server
+        self._transport = transport
+        self._client = client
         self._path = path
-        self._subject = subject
-        self._good = good
+        self._resource = resource
+        self._require_success = require_success
         self._unreachable = False
 
-    def forward(self, ask: Ask, question: Request) -> Response:
+    def forward(self, send: Send, request: Request) -> Response:
         try:
-            return self._led(ask, question)
+            return self._forward_once(send, request)
         except NoResponse:
-            if not question.retry_gateway:
+            if not request.retry_gateway:
                 raise
-        # Once the API server is known to answer, a second silence is the application's.
-        self._server.send(ApiRequest("GET", "/version"), "/version")
-        return self._led(ask, question)
+        # Once the API server is known to answer, the application is to blame for the next silence.
+        self._client.send(ApiRequest("GET", "/version"), "/version")
+        return self._forward_once(send, request)
 
-    def _led(self, ask: Ask, question: Request) -> Response:
-        subject = replace(self._subject, verbs=(_VERBS[question.method],))
-        replies: list[Response] = []
+    def _forward_once(self, send: Send, request: Request) -> Response:
+        resource = replace(self._resource, verbs=(_VERBS[request.method],))
+        responses: list[Response] = []
 
-        def send(_call: ApiRequest, _within: tuple[float, float]) -> ApiResponse:
-            replies.append(ask(self._wire.endpoint(self._path), question))
-            return _own(replies[-1])
+        def send_through(_request: ApiRequest, _timeout: tuple[float, float]) -> ApiResponse:
+            responses.append(send(self._transport.endpoint(self._path), request))
+            return _own_response(responses[-1])
 
-        # What could not be reached for so long is not waited for again with every question.
-        insist = question.retry_gateway and not self._unreachable
-        call = ApiRequest(question.method, self._path)
-        answer = self._server.send(
-            call, f"{subject.verbs} {subject.resource}", None if insist else 0.0, send
+        # One wait for a replica that cannot be reached is enough: later requests do not wait again.
+        retry = request.retry_gateway and not self._unreachable
+        outcome = self._client.send(
+            ApiRequest(request.method, self._path),
+            f"{resource.verbs} {resource.resource}",
+            None if retry else 0.0,
+            send_through,
         )
-        # By 503 it says that nobody answers there, which in the end is the application's matter.
-        self._unreachable = answer.status == 503
-        if not (self._unreachable or (_fails(answer.status) and not insist)):
-            self._good(answer, subject)
-        return replies[-1]
+        # By 503 the server says that nothing answers there: a failure of the application.
+        self._unreachable = outcome.status == 503
+        if not (self._unreachable or (_is_failure(outcome.status) and not retry)):
+            self._require_success(outcome, resource)
+        return responses[-1]
 
 
-def _fails(status: int) -> bool:
+def _is_failure(status: int) -> bool:
     return status == 429 or status >= 500
 
 
-def _own(reply: Response) -> ApiResponse:
-    """What the API server says in its own name; a good answer where the application spoke."""
-    if reply.status in (401, 403) or _fails(reply.status):
-        answer = ApiResponse(
-            reply.status, reply.content.decode("utf-8", "replace"), reply.retry_after
+def _own_response(response: Response) -> ApiResponse:
+    """Return the API server's own response; a success where the application answered."""
+    if response.status in (401, 403) or _is_failure(response.status):
+        own = ApiResponse(
+            response.status, response.content.decode("utf-8", "replace"), response.retry_after
         )
-        if (answer.body.get("kind"), answer.body.get("apiVersion")) == ("Status", "v1"):
-            return answer
+        if (own.body.get("kind"), own.body.get("apiVersion")) == ("Status", "v1"):
+            return own
     return ApiResponse(200)

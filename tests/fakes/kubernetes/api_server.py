@@ -274,7 +274,7 @@ class FakeCluster:
         if why := invalid(item, before):
             on = f"{item['kind']} {item['metadata']['name']}"
             raise ClusterRefused(
-                "the API server refused it (422 Invalid)",
+                "the API server refused the request (422 Invalid)",
                 on=on,
                 next="mend the manifest",
                 detail=f"  {why}",

@@ -144,7 +144,7 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(
 ) -> None:
     """Whichever question it leaves open."""
     away = ClusterUnreachable(
-        "the API server gives no answer", on="memory", next="see whether the cluster runs"
+        "the API server does not answer", on="memory", next="see whether the cluster runs"
     )
 
     def refuse(*_: object) -> bool:
@@ -155,7 +155,7 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(
             patched.setattr(cluster, question, refuse)
             assert (
                 cluster_check(settings, cluster).cure
-                == "the API server gives no answer: see whether the cluster runs"
+                == "the API server does not answer: see whether the cluster runs"
             )
 
 

@@ -147,10 +147,10 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
         (ApiResponse(404, "404 page not found"), "does not know this kind", "  404 page not found"),
         (
             status(500, "InternalError", "failed calling webhook"),
-            "went on failing",
+            "kept failing",
             "  failed calling webhook",
         ),
-        (status(429, "TooManyRequests"), "went on failing", ""),
+        (status(429, "TooManyRequests"), "kept failing", ""),
     ],
 )
 def test_other_refusals_say_what_the_server_said(

@@ -134,13 +134,16 @@ def test_a_pods_account_has_no_contexts() -> None:
     ("content", "what"),
     [
         ("", "it is empty"),
-        (f"token: {TOKEN}: [", "it is no YAML"),
+        (f"token: {TOKEN}: [", "it is not valid YAML"),
         ("[1, 2]", "not the form"),
         (f"just {TOKEN}", "not the form"),
-        ({"contexts": "red"}, "its contexts have not the form"),
-        ({"users": [{"user": {"token": TOKEN}}]}, "its users have not the form"),
-        ({"users": [TOKEN]}, "its users have not the form"),
-        ({"clusters": [{"name": "red", "cluster": [TOKEN]}]}, "its clusters have not the form"),
+        ({"contexts": "red"}, "its contexts do not have the right form"),
+        ({"users": [{"user": {"token": TOKEN}}]}, "its users do not have the right form"),
+        ({"users": [TOKEN]}, "its users do not have the right form"),
+        (
+            {"clusters": [{"name": "red", "cluster": [TOKEN]}]},
+            "its clusters do not have the right form",
+        ),
     ],
 )
 def test_a_file_that_is_no_kubeconfig(tmp_path: Path, content: object, what: str) -> None:
@@ -165,13 +168,13 @@ def test_a_file_that_is_no_text_or_cannot_be_read(tmp_path: Path) -> None:
         (
             "contexts",
             {"cluster": "other", "user": "red"},
-            "speaks of a cluster other that it does not describe",
+            "names a cluster other that it does not have",
         ),
-        ("contexts", {"user": "red"}, "speaks of a cluster None"),
+        ("contexts", {"user": "red"}, "names a cluster None"),
         (
             "contexts",
             {"cluster": "red", "user": "other"},
-            "speaks of a user other that it does not describe",
+            "names a user other that it does not have",
         ),
         ("clusters", {}, "the cluster of its context red has no server"),
         ("clusters", {"server": 1}, "the cluster of its context red has no server"),

@@ -104,11 +104,11 @@ def test_a_server_that_fails_is_asked_again(code: int) -> None:
 def test_patience_with_a_failing_server_can_be_limited() -> None:
     """With one that is away it cannot."""
     server, _, waiting = met(status(500))
-    assert server.send(GET, "version", at_most=2.0).status == 500
+    assert server.send(GET, "version", max_wait=2.0).status == 500
     assert waiting.now == pytest.approx(2.0)
     server, _, waiting = met(no_response())
     with pytest.raises(ClusterUnreachable):
-        server.send(GET, "version", at_most=2.0)
+        server.send(GET, "version", max_wait=2.0)
     assert waiting.now == pytest.approx(90.0)
 
 
