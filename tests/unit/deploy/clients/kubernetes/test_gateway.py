@@ -1,4 +1,4 @@
-"""Asking an application through the API server: whose answer it is, and what becomes of the server's own."""
+"""Requests to an application through the API server, and the server's own responses."""
 
 from __future__ import annotations
 
@@ -30,44 +30,46 @@ RIGHT = Response(200, b"3")
 VERSION = response_with(gitVersion="v1.33.1")
 
 
-def own(code: int, reason: str = "", message: str = "") -> Response:
-    """What the API server says in its own name."""
-    return Response(code, status(code, reason, message).text.encode())
+def own_response(status_code: int, reason: str = "", message: str = "") -> Response:
+    """Return a response of the API server itself."""
+    return Response(status_code, status(status_code, reason, message).text.encode())
 
 
-class Place:
+class Namespace:
     """A namespace of a cluster that has answered once, and a pod in it.
 
     Args:
-        outcomes: what the API server says to questions of its own, after that.
+        outcomes: the outcomes of later requests to the API server itself.
     """
 
     def __init__(self, *outcomes: Outcome) -> None:
-        self.waiting = FakeTime()
-        self.wire = FakeTransport([VERSION, *outcomes])
-        self.cluster = KubeCluster(self.wire, "shop", self.waiting.retry_policy())
+        self.clock = FakeTime()
+        self.transport = FakeTransport([VERSION, *outcomes])
+        self.cluster = KubeCluster(self.transport, "shop", self.clock.retry_policy())
         self.cluster.version()
         self.endpoint = self.cluster.endpoint("Pod", "web-1", 8080)
 
-    def asks(
+    def send(
         self,
-        led: Led,
+        application: Led,
         method: str = "GET",
         *,
-        insist: bool = True,
+        retry: bool = True,
         endpoint: Endpoint | None = None,
     ) -> Response:
-        """What is answered there."""
+        """Return the response of the pod."""
         gateway = (endpoint or self.endpoint).gateway
         assert gateway
-        return gateway.forward(led, Request("/score", 5.0, 100, method, retry_gateway=insist))
+        return gateway.forward(
+            application, Request("/score", 5.0, 100, method, retry_gateway=retry)
+        )
 
 
 @pytest.mark.parametrize(
-    "reply",
+    "response",
     [
         RIGHT,
-        Response(401, b"who is that?"),
+        Response(401, b"unknown user"),
         Response(403, b'{"kind": "Forbidden"}'),
         Response(404, status(404, "NotFound").text.encode()),
         Response(429, b'{"kind": "Status"}'),
@@ -79,163 +81,172 @@ class Place:
         Response(200, status(500).text.encode()),
     ],
 )
-@pytest.mark.parametrize("insist", [True, False])
-def test_the_answer_of_an_application_is_believed_at_once(reply: Response, insist: bool) -> None:
-    """Its failures, too: they are what a proof is to find."""
-    place = Place()
-    led = Led([reply])
-    assert place.asks(led, insist=insist) == reply
-    assert (len(led.asked), place.waiting.waits) == (1, [])
+@pytest.mark.parametrize("retry", [True, False])
+def test_a_response_of_the_application_is_returned_at_once(response: Response, retry: bool) -> None:
+    """This includes its failures, which golden cases find."""
+    namespace = Namespace()
+    application = Led([response])
+    assert namespace.send(application, retry=retry) == response
+    assert (len(application.asked), namespace.clock.waits) == (1, [])
 
 
-@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_an_api_server_that_fails_is_waited_for(code: int) -> None:
-    """Then the application is asked again, and its answer counts alone."""
-    place = Place()
-    led = Led([own(code), own(code), RIGHT])
-    assert place.asks(led) == RIGHT
-    assert (len(led.asked), len(place.waiting.waits)) == (3, 2)
+@pytest.mark.parametrize("status_code", [429, 500, 502, 503, 504])
+def test_a_failing_api_server_is_retried(status_code: int) -> None:
+    """Only the response of the application counts."""
+    namespace = Namespace()
+    application = Led([own_response(status_code), own_response(status_code), RIGHT])
+    assert namespace.send(application) == RIGHT
+    assert (len(application.asked), len(namespace.clock.waits)) == (3, 2)
 
 
-def test_an_api_server_may_say_when_to_ask_again() -> None:
-    """As one with too much to do does."""
-    place = Place()
-    busy = own(429, "TooManyRequests")
-    assert place.asks(Led([Response(429, busy.content, retry_after="7"), RIGHT])) == RIGHT
-    assert place.waiting.waits == [7.0]
+def test_retry_after_of_the_api_server_is_obeyed() -> None:
+    """A busy server sends the header."""
+    namespace = Namespace()
+    response = own_response(429, "TooManyRequests")
+    assert namespace.send(Led([Response(429, response.content, retry_after="7"), RIGHT])) == RIGHT
+    assert namespace.clock.waits == [7.0]
 
 
-def test_an_api_server_that_goes_on_failing_is_no_wrong_answer() -> None:
-    """After a minute and a half it is told what it said."""
-    place = Place()
+def test_an_api_server_that_keeps_failing_is_an_error_of_the_cluster() -> None:
+    """After ninety seconds the error has what the server reported."""
+    namespace = Namespace()
     with pytest.raises(ClusterRefused, match="the API server kept failing") as caught:
-        place.asks(Led([own(500, "InternalError", "etcd is away")]))
-    assert place.waiting.now == pytest.approx(90)
+        namespace.send(Led([own_response(500, "InternalError", "etcd is away")]))
+    assert namespace.clock.now == pytest.approx(90)
     assert "pods/proxy web-1" in caught.value.on
     assert "etcd is away" in caught.value.detail
 
 
-def test_an_application_that_nobody_reaches_has_given_no_right_answer() -> None:
-    """In the end it is not there; this is waited for once, not with every question, until it is reached again."""
-    place = Place()
-    missing = own(503, "ServiceUnavailable", "connection refused")
-    assert place.asks(Led([missing])) == missing
-    assert place.waiting.now == pytest.approx(90)
-    led = Led([missing, RIGHT])
-    assert place.asks(led) == missing
-    assert place.waiting.now == pytest.approx(90)
-    assert place.asks(led) == RIGHT
-    assert place.asks(Led([missing, RIGHT])) == RIGHT
+def test_an_unreachable_application_is_waited_for_once() -> None:
+    """Later requests do not wait again until the application has answered."""
+    namespace = Namespace()
+    missing = own_response(503, "ServiceUnavailable", "connection refused")
+    assert namespace.send(Led([missing])) == missing
+    assert namespace.clock.now == pytest.approx(90)
+    application = Led([missing, RIGHT])
+    assert namespace.send(application) == missing
+    assert namespace.clock.now == pytest.approx(90)
+    assert namespace.send(application) == RIGHT
+    assert namespace.send(Led([missing, RIGHT])) == RIGHT
 
 
-# --- an account that is not let in
+# --- permissions and credentials
 
 
 @pytest.mark.parametrize(
     ("method", "verb"), [("GET", "get"), ("POST", "create"), ("PUT", "update")]
 )
 @pytest.mark.parametrize(("kind", "plural"), [("Pod", "pods"), ("Service", "services")])
-def test_an_account_without_the_right_is_told_the_rule(
+def test_an_account_without_permission_gets_the_rule_to_add(
     method: str, verb: str, kind: str, plural: str
 ) -> None:
-    """At once, as for any other right."""
-    place = Place(review(allowed=False))
-    endpoint = place.cluster.endpoint(kind, "web", 80)
+    """The error comes without a wait."""
+    namespace = Namespace(review(allowed=False))
+    endpoint = namespace.cluster.endpoint(kind, "web", 80)
     with pytest.raises(ClusterForbidden) as caught:
-        place.asks(Led([own(403, "Forbidden", "no")]), method, endpoint=endpoint)
+        namespace.send(Led([own_response(403, "Forbidden", "no")]), method, endpoint=endpoint)
     assert caught.value.what == f"this account may not {verb} {plural}/proxy in namespace shop"
     assert yaml.safe_load(caught.value.detail) == [
         {"apiGroups": [""], "resources": [f"{plural}/proxy"], "verbs": [verb]}
     ]
-    assert (caught.value.on, place.waiting.waits) == (NAME, [])
+    assert (caught.value.on, namespace.clock.waits) == (NAME, [])
 
 
-def test_metrics_need_the_right_as_well() -> None:
-    """That they are not insisted on makes no difference."""
+def test_metrics_need_the_same_permission() -> None:
+    """Requests without retries make no difference."""
     with pytest.raises(ClusterForbidden):
-        Place(review(allowed=False)).asks(Led([own(403, "Forbidden")]), insist=False)
+        Namespace(review(allowed=False)).send(Led([own_response(403, "Forbidden")]), retry=False)
 
 
-def test_what_was_allowed_before_is_not_refused_at_once() -> None:
+def test_a_refusal_of_what_was_allowed_before_is_retried() -> None:
     """An API server that has just started does not know its rules yet."""
-    place = Place(review(allowed=False))
-    place.asks(Led([RIGHT]))
-    assert place.asks(Led([own(403, "Forbidden"), own(403, "Forbidden"), RIGHT])) == RIGHT
-    began = place.waiting.now
+    namespace = Namespace(review(allowed=False))
+    namespace.send(Led([RIGHT]))
+    assert (
+        namespace.send(Led([own_response(403, "Forbidden"), own_response(403, "Forbidden"), RIGHT]))
+        == RIGHT
+    )
+    start = namespace.clock.now
     with pytest.raises(ClusterForbidden):
-        place.asks(Led([own(403, "Forbidden")]))
-    assert place.waiting.now - began == pytest.approx(10)
+        namespace.send(Led([own_response(403, "Forbidden")]))
+    assert namespace.clock.now - start == pytest.approx(10)
 
 
-def test_a_policy_that_forbids_it_is_no_missing_right() -> None:
-    """What it says is told."""
+def test_a_refusal_by_a_policy_is_no_missing_permission() -> None:
+    """The error has the message of the policy."""
     with pytest.raises(ClusterRefused) as caught:
-        Place(review(allowed=True)).asks(Led([own(403, "Forbidden", "not on Sundays")]))
+        Namespace(review(allowed=True)).send(
+            Led([own_response(403, "Forbidden", "not on Sundays")])
+        )
     assert "not on Sundays" in caught.value.detail
 
 
-def test_credentials_that_have_expired_are_renewed() -> None:
-    """It is asked again with the new ones; where these are refused, too, that is told."""
-    place = Place()
-    led = Led([own(401, "Unauthorized"), RIGHT])
-    assert place.asks(led) == RIGHT
-    assert [endpoint.headers["Authorization"] for endpoint, _ in led.asked] == [
+def test_expired_credentials_are_renewed() -> None:
+    """If the server refuses the new ones too, the error says so."""
+    namespace = Namespace()
+    application = Led([own_response(401, "Unauthorized"), RIGHT])
+    assert namespace.send(application) == RIGHT
+    assert [endpoint.headers["Authorization"] for endpoint, _ in application.asked] == [
         "Bearer 0",
         "Bearer 1",
     ]
     with pytest.raises(ClusterLogin):
-        Place().asks(Led([own(401, "Unauthorized")]))
+        Namespace().send(Led([own_response(401, "Unauthorized")]))
 
 
-# --- silence
+# --- no response
 
 
 def test_an_api_server_that_is_away_is_waited_for() -> None:
-    """It is asked whether it is back, and only then the application again."""
-    place = Place(no_response(), no_response(), VERSION)
-    led = Led(["ConnectionError", RIGHT])
-    assert place.asks(led) == RIGHT
-    assert len(led.asked) == 2
-    assert [call.path for call in place.wire.requests] == ["/version"] * 4
+    """The application gets the request again only after the server has answered."""
+    namespace = Namespace(no_response(), no_response(), VERSION)
+    application = Led(["ConnectionError", RIGHT])
+    assert namespace.send(application) == RIGHT
+    assert len(application.asked) == 2
+    assert [call.path for call in namespace.transport.requests] == ["/version"] * 4
 
 
-def test_an_api_server_that_stays_away_is_no_wrong_answer() -> None:
-    """That it is away is told."""
-    place = Place(no_response())
-    led = Led(["ConnectionError"])
+def test_an_api_server_that_stays_away_is_an_error_of_the_cluster() -> None:
+    """The error says that it cannot be reached."""
+    namespace = Namespace(no_response())
+    application = Led(["ConnectionError"])
     with pytest.raises(ClusterUnreachable):
-        place.asks(led)
-    assert place.waiting.now == pytest.approx(90)
-    assert len(led.asked) == 1
+        namespace.send(application)
+    assert namespace.clock.now == pytest.approx(90)
+    assert len(application.asked) == 1
 
 
 @pytest.mark.parametrize("answer", [VERSION, status(404, "NotFound")])
-def test_an_application_that_says_nothing_has_not_answered(answer: Outcome) -> None:
-    """The API server is there, whatever it says: what stays silent then is behind it, and nobody waits for that."""
-    place = Place(answer)
-    led = Led(["ReadTimeout"])
+def test_a_silent_application_has_not_answered(answer: Outcome) -> None:
+    """The API server answers, whatever its status, so that there is no reason to wait."""
+    namespace = Namespace(answer)
+    application = Led(["ReadTimeout"])
     with pytest.raises(NoResponse, match="ReadTimeout"):
-        place.asks(led)
-    assert (len(led.asked), place.waiting.waits) == (2, [])
+        namespace.send(application)
+    assert (len(application.asked), namespace.clock.waits) == (2, [])
 
 
-# --- what is not insisted on
+# --- requests without retries
 
 
-@pytest.mark.parametrize("code", [429, 500, 501, 503])
-def test_what_is_not_insisted_on_is_asked_once(code: int) -> None:
-    """Whoever asks can do without an answer now."""
-    place = Place()
-    led = Led([own(code)])
-    assert place.asks(led, insist=False) == own(code)
+@pytest.mark.parametrize("status_code", [429, 500, 501, 503])
+def test_a_request_without_retries_is_sent_once(status_code: int) -> None:
+    """The caller can do without a response."""
+    namespace = Namespace()
+    application = Led([own_response(status_code)])
+    assert namespace.send(application, retry=False) == own_response(status_code)
     with pytest.raises(NoResponse):
-        place.asks(Led(["ConnectionError"]), insist=False)
-    assert (len(led.asked), len(place.wire.requests), place.waiting.waits) == (1, 1, [])
+        namespace.send(Led(["ConnectionError"]), retry=False)
+    assert (len(application.asked), len(namespace.transport.requests), namespace.clock.waits) == (
+        1,
+        1,
+        [],
+    )
 
 
-def test_what_cannot_be_done_is_told_as_everywhere() -> None:
-    """A status that waiting does not mend is told at once."""
-    place = Place()
+def test_a_permanent_status_is_an_error_at_once() -> None:
+    """A wait does not help."""
+    namespace = Namespace()
     with pytest.raises(ClusterError):
-        place.asks(Led([own(501, "NotImplemented")]))
-    assert place.waiting.waits == []
+        namespace.send(Led([own_response(501, "NotImplemented")]))
+    assert namespace.clock.waits == []
