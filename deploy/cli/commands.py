@@ -59,7 +59,7 @@ def up(site: ReleaseContext) -> None:
 
 def down(site: ReleaseContext, *, purge: bool) -> None:
     """Stops what was started here."""
-    stopped = setup.down(site.settings, purge=purge, here=site.here)
+    stopped = setup.down(site.settings, purge=purge, host=site.here)
     output.result(
         f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}"
         if stopped

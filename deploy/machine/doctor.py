@@ -18,7 +18,13 @@ from deploy.settings.reading import ImageBuild, Settings
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's report. `cure` is empty where nothing is missing."""
+    """One line of the doctor's report.
+
+    Attributes:
+        part: what was checked.
+        found: what was found; empty if it is missing.
+        cure: how to get it; empty if it is there.
+    """
 
     part: str
     found: str
@@ -31,75 +37,65 @@ class Check:
 
 
 def check_machine(
-    settings: Settings, environment: str, here: Host = THIS_MACHINE, directory: Path = Path()
+    settings: Settings, environment: str, host: Host = THIS_MACHINE, directory: Path = Path()
 ) -> tuple[Check, ...]:
-    """What a release to that environment needs on this machine, and whether it is there; changes nothing.
+    """Check what a release to an environment needs on this machine; change nothing.
 
     Args:
-        settings: the application's.
-        environment: where to.
-        here: this machine.
+        settings: the application's settings.
+        environment: the environment's name.
+        host: this machine.
         directory: the folder of pipeline.toml.
     """
-    return tuple(_checks(settings, settings.environment(environment), here, directory))
+    return tuple(_checks(settings, settings.environment(environment), host, directory))
 
 
-def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -> Iterator[Check]:
-    git = shutil.which("git")
-    yield Check(
-        "git",
-        git or "",
-        "" if git else "sudo apt-get install git; without it a release is marked unversioned",
-    )
+def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -> Iterator[Check]:
+    git = shutil.which("git") or ""
+    cure = "sudo apt-get install git; without it a release is marked unversioned"
+    yield Check("git", git, "" if git else cure)
     try:
-        found = here.connect_engine()
+        engine = host.connect_engine()
     except PlatformError as error:
-        able = (
-            isinstance(error, EngineUnavailable)
-            and here.system.is_debian()
-            and here.system.root_prefix() is not None
-        )
-        yield Check(
-            "container engine", "", "`invoke up` installs and starts it" if able else error.next
-        )
-        yield Check("base image", "not asked: no engine", "`invoke up` pulls or makes it")
+        yield Check("container engine", "", _engine_cure(error, host))
+        yield Check("base image", "not checked: no engine", "`invoke up` pulls or makes it")
     else:
-        yield Check("container engine", f"Docker {found.version}")
-        yield from _image_checks(found, settings.image)
-    yield _registry_check(env.registry, here)
+        yield Check("container engine", f"Docker {engine.version}")
+        yield _base_image_check(engine, settings.image)
+    yield _registry_check(env.registry, host)
     if isinstance(env, Kubernetes):
-        yield _cluster_check(env, here, directory)
-    free = shutil.disk_usage(
-        cache_folder().parent if cache_folder().parent.exists() else Path.home()
-    ).free
-    yield Check(
-        "disk", f"{progress.format_size(free)} free", "" if free > 3e9 else "free at least 3 GB"
+        yield _cluster_check(env, host, directory)
+    yield _disk_check()
+
+
+def _engine_cure(error: PlatformError, host: Host) -> str:
+    installable = (
+        isinstance(error, EngineUnavailable)
+        and host.system.is_debian()
+        and host.system.root_prefix() is not None
     )
+    return "`invoke up` installs and starts it" if installable else error.next
 
 
-def _image_checks(found: Engine, build: ImageBuild) -> Iterator[Check]:
-    here = find_base_image(found, build)
+def _base_image_check(engine: Engine, build: ImageBuild) -> Check:
+    name = find_base_image(engine, build)
     made = ", or makes it from Debian's packages" if build.debian else ""
-    yield Check(
-        "base image", here.partition("@")[0], "" if here else f"`invoke build` pulls it{made}"
-    )
-
-
-def _registry_check(host: str, here: Host) -> Check:
-    if here.registry_answers(host):
-        return Check("registry", host)
     return Check(
-        "registry",
-        "",
-        f"`invoke up` starts one on {host}"
-        if is_loopback(host)
-        else f"see that {host} can be reached from here",
+        "base image", name.partition("@")[0], "" if name else f"`invoke build` pulls it{made}"
     )
 
 
-def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
+def _registry_check(address: str, host: Host) -> Check:
+    if host.registry_answers(address):
+        return Check("registry", address)
+    if is_loopback(address):
+        return Check("registry", "", f"`invoke up` starts one on {address}")
+    return Check("registry", "", f"make sure that {address} can be reached from here")
+
+
+def _cluster_check(env: Kubernetes, host: Host, directory: Path) -> Check:
     try:
-        cluster = here.connect_cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        cluster = host.connect_cluster(env.kubeconfig_from(directory), env.context, env.namespace)
         lacking = [
             kind
             for kind in ("Lease", "Deployment", "Service")
@@ -111,9 +107,16 @@ def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
     except ClusterError as error:
         return Check("cluster", "", f"{error.what}: {error.next}")
     if lacking:
-        return Check(
-            "cluster",
-            "",
-            f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml",
+        cure = (
+            f"this account may not create {', '.join(lacking)} in {env.namespace}; "
+            "see deploy/manifests/rbac.yaml"
         )
+        return Check("cluster", "", cure)
     return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")
+
+
+def _disk_check() -> Check:
+    parent = cache_folder().parent
+    free = shutil.disk_usage(parent if parent.exists() else Path.home()).free
+    cure = "" if free > 3e9 else "free at least 3 GB"
+    return Check("disk", f"{progress.format_size(free)} free", cure)

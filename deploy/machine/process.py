@@ -1,4 +1,4 @@
-"""Who is at work: a person, a machine and a process, so that others can be told, and what the dead left can be cleared."""
+"""The identity of a process: its user, machine and number, and whether it still runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from deploy.ci.run import current_user
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process. `started` tells it from a later one of the same number (clock ticks since boot, where the system says)."""
+    """The identity of a process.
+
+    Attributes:
+        user: the user who runs it.
+        host: the name of its machine.
+        pid: its number.
+        started: when it started, in clock ticks since boot; distinguishes it from a later process
+            with the same number. Empty where the system does not tell.
+    """
 
     user: str
     host: str
@@ -22,12 +30,12 @@ class ProcessId:
 
     @classmethod
     def current(cls) -> Self:
-        """The process that asks."""
-        return cls(current_user(), socket.gethostname(), os.getpid(), _started(os.getpid()))
+        """Return the identity of this process."""
+        return cls(current_user(), socket.gethostname(), os.getpid(), _start_time(os.getpid()))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what `str` wrote; something else gives an owner that cannot be alive."""
+        """Return the identity that `str` wrote; other text gives one that is not alive."""
         fields = text.split("/")
         if len(fields) != 4 or not fields[2].isdecimal():
             return cls("unknown", socket.gethostname(), 0, "")
@@ -38,12 +46,12 @@ class ProcessId:
 
     @property
     def display(self) -> str:
-        """For people."""
+        """The identity for people."""
         return f"{self.user} on {self.host} (process {self.pid})"
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs; one of another machine is taken to be."""
+        """Whether the process still runs; always true for one of another machine."""
         if self.host != socket.gethostname():
             return True
         try:
@@ -52,31 +60,35 @@ class ProcessId:
             pass
         except (ProcessLookupError, OverflowError):
             return False
-        return self.pid > 0 and _started(self.pid) == self.started
+        return self.pid > 0 and _start_time(self.pid) == self.started
 
 
 def machine_id() -> str:
-    """What tells this machine, as long as it runs, and this container from all others, whatever they are called; empty where unknown."""
+    """Return the identity of this machine since it booted, and of this container.
+
+    Host names are not unique. The identity is empty where the system does not tell it.
+    """
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 
 
-def has_ended(owner: str, on: str) -> bool:
-    """Whether a process is known to have ended.
+def has_ended(process: str, machine: str) -> bool:
+    """Return whether a process is known to have ended.
 
     Args:
-        owner: what it wrote down of itself.
-        on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
+        process: its identity, as `str` wrote it.
+        machine: the `machine_id()` that was written with it. Nothing is known of a process of
+            another machine, or of an unknown one.
     """
-    return bool(on) and on == machine_id() and not ProcessId.parse(owner).is_alive
+    return bool(machine) and machine == machine_id() and not ProcessId.parse(process).is_alive
 
 
-def _started(process: int) -> str:
+def _start_time(pid: int) -> str:
     try:
-        return (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        return stat.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""

@@ -1,6 +1,6 @@
-"""What a release needs on this machine: a container engine, a base image, a local registry, the proxy's image.
+"""Setup of this machine for releases: the engine, the services' image, the local registry.
 
-Each is found, or made and started where that is possible, or named with the command that brings it. `doctor` only looks.
+`up` uses what exists and installs or starts the rest where that is possible; `down` stops it.
 """
 
 from __future__ import annotations
@@ -19,44 +19,47 @@ from deploy.settings.reading import Settings
 
 log = logging.getLogger(__name__)
 
-_ENGINE_WITHIN = 60.0
+_ENGINE_TIMEOUT = 60.0
 
 
-def ensure_engine(here: Host = THIS_MACHINE) -> Engine:
-    """The container engine; it is installed and started if it is missing and this is Debian.
+def ensure_engine(host: Host = THIS_MACHINE) -> Engine:
+    """Return the container engine; on Debian, install and start it if necessary.
 
     Raises:
-        PlatformError: there is none, and none can be had.
+        PlatformError: there is no engine, and none can be started.
     """
     try:
-        return here.connect_engine()
+        return host.connect_engine()
     except EngineDenied:
-        _change_group(here)
+        _restart_in_engine_group(host)
         raise
     except EngineUnavailable as error:
         if os.environ.get("DOCKER_HOST"):
             raise
-        return _started_engine(error, here)
+        return _start_engine(error, host)
 
 
-def _started_engine(reason: EngineUnavailable, here: Host) -> Engine:
-    if here.system.find_program("dockerd") is None:
-        if not here.system.is_debian():
+def _start_engine(reason: EngineUnavailable, host: Host) -> Engine:
+    if host.system.find_program("dockerd") is None:
+        if not host.system.is_debian():
             raise reason
         log.info("no container engine here: installing Debian's docker.io")
-        here.system.install("docker.io", "dockerd")
-    if not _answers(here):
+        host.system.install("docker.io", "dockerd")
+    if not _engine_answers(host):
         log.info("starting the container engine")
-        here.system.start_engine(
-            cache_folder() / "dockerd.log", _pid_file(), lambda: _answers(here), _ENGINE_WITHIN
+        host.system.start_engine(
+            cache_folder() / "dockerd.log",
+            _pid_file(),
+            lambda: _engine_answers(host),
+            _ENGINE_TIMEOUT,
         )
-    return ensure_engine(here)
+    return ensure_engine(host)
 
 
-def _answers(here: Host) -> bool:
-    """Whether an engine is there, though perhaps not for this user yet."""
+def _engine_answers(host: Host) -> bool:
+    """Return whether an engine answers, even if this user may not use it yet."""
     try:
-        here.connect_engine()
+        host.connect_engine()
     except EngineDenied:
         return True
     except EngineUnavailable:
@@ -64,18 +67,18 @@ def _answers(here: Host) -> bool:
     return True
 
 
-def _change_group(here: Host) -> None:
-    """Runs the same command again as a member of the engine's group, if this user can be made one."""
+def _restart_in_engine_group(host: Host) -> None:
+    """Run the same command as a member of the engine's group, if this user can join it."""
     changed = "TWINSHIP_GROUP_CHANGED"
     if (
         changed in os.environ
-        or here.system.find_program("sg") is None
-        or not here.system.join_engine_group()
+        or host.system.find_program("sg") is None
+        or not host.system.join_engine_group()
     ):
         return
-    log.info("you are now in the group `docker`; going on as a member of it")
+    log.info("you are now in the group `docker`; the command continues as a member of it")
     os.environ[changed] = "1"
-    here.system.restart_as_member()
+    host.system.restart_as_member()
 
 
 def _pid_file() -> Path:
@@ -84,28 +87,30 @@ def _pid_file() -> Path:
     return folder / "dockerd.pid"
 
 
-def up(settings: Settings, environment: str, here: Host = THIS_MACHINE) -> Engine:
-    """Makes sure of all that a release to that environment needs on this machine; what is there is left as it is.
+def up(settings: Settings, environment: str, host: Host = THIS_MACHINE) -> Engine:
+    """Set up all that a release to an environment needs here; existing parts stay unchanged.
 
     Raises:
-        ReleaseError: something is missing and cannot be had; the text says how to get it.
+        ReleaseError: something is missing and cannot be installed; the text says how to get it.
     """
     env = settings.environment(environment)
-    found = ensure_engine(here)
+    engine = ensure_engine(host)
     if isinstance(env, Docker):
-        services.ensure_services_image(found, settings.image, here)
+        services.ensure_services_image(engine, settings.image, host)
     if is_loopback(env.registry):
-        services.ensure_registry(found, settings.image, env.registry, here)
-    return found
+        services.ensure_registry(engine, settings.image, env.registry, host)
+    return engine
 
 
-def down(settings: Settings, *, purge: bool, here: Host = THIS_MACHINE) -> list[str]:
-    """Stops what `up` and this application's releases started here; what other applications still use stays.
+def down(settings: Settings, *, purge: bool, host: Host = THIS_MACHINE) -> list[str]:
+    """Stop what `up` and this application's releases started here.
+
+    What other applications still use keeps running.
 
     Args:
-        settings: the application's.
-        purge: also forget the releases' history, and the local registry's images.
-        here: this machine.
+        settings: the application's settings.
+        purge: also delete the history of releases, and the local registry's images.
+        host: this machine.
 
     Returns:
         The names of what was stopped or removed.
@@ -115,33 +120,33 @@ def down(settings: Settings, *, purge: bool, here: Host = THIS_MACHINE) -> list[
     stopped: list[str] = []
     others: list[Container] = []
     with suppress(EngineUnavailable):
-        found = here.connect_engine()
-        mine = {LABEL: "yes", APP: settings.app.name}
-        stopped += _stopped(found, mine, purge=purge)
+        engine = host.connect_engine()
+        own = {LABEL: "yes", APP: settings.app.name}
+        stopped += _stop(engine, own, purge=purge)
         others = [
             container
-            for container in found.containers({LABEL: "yes"})
+            for container in engine.containers({LABEL: "yes"})
             if container.labels[APP] != settings.app.name
         ]
         if not any(container.running for container in others):
-            # Applications that are stopped have their images in the registry still.
-            stopped += _stopped(
-                found, {services.SERVICE_LABEL: "registry"}, purge=purge and not others
-            )
+            # The registry still has the images of applications that are stopped.
+            registry = {services.SERVICE_LABEL: "registry"}
+            stopped += _stop(engine, registry, purge=purge and not others)
     if any(container.running for container in others):
-        log.info("the registry and the engine stay: other applications are released here")
-    elif here.system.stop_engine(_pid_file()):
+        log.info("the registry and the engine keep running: other applications use them")
+    elif host.system.stop_engine(_pid_file()):
         stopped.append("dockerd")
     return stopped
 
 
-def _stopped(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str]:
-    """Stops containers, which keeps the front door and with it the history; or removes them with all they hold."""
+def _stop(engine: Engine, labels: dict[str, str], *, purge: bool) -> list[str]:
+    """Stop containers, which keeps their volumes and the history; with `purge`, remove all."""
     if purge:
         return engine.remove_labelled(labels)
     running = [container for container in engine.containers(labels) if container.running]
     for container in running:
-        # Where there is no space to note that, it is stopped all the same, though only until the engine starts again.
+        # On a full disk this setting cannot be written: then the container is stopped only until
+        # the engine starts again.
         with suppress(DiskFull):
             engine.keep_stopped(container.id)
         engine.stop(container.id, 10)

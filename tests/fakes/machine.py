@@ -1,4 +1,4 @@
-"""A machine in memory: its operating system, its engine, who listens on its network, and the clusters that it knows."""
+"""A machine in memory: its operating system, engine, network and clusters."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from tests.fakes.engine import FakeEngine
 
 
 class MemoryMachine:
-    """A machine, fresh unless told otherwise.
+    """A machine in memory; unless changed, it is a new Debian.
 
     Attributes:
         engine: the engine that answers once it is started.
-        running: whether it is.
-        member: whether this user may use it.
-        debian, root: whether packages can be installed, and by whom.
-        programs: what is installed.
-        clusters: by context; the one without a name is what kubectl would take.
-        reached: how clusters were asked for: kubeconfig, context and namespace.
-        registries: hosts at which an OCI registry answers.
+        running: whether the engine is started.
+        member: whether this user may use the engine.
+        debian: whether Debian packages can be installed.
+        root: whether commands can run as root.
+        programs: the installed programs.
+        clusters: the clusters by context; the empty context is the current one.
+        connections: the kubeconfig, context and namespace of each connection to a cluster.
+        registries: addresses at which an OCI registry answers.
         listening: ports on which other programs listen.
-        happened: what was done to the machine, in order.
+        actions: what was done to the machine, in order.
     """
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
@@ -37,7 +38,7 @@ class MemoryMachine:
         self.root = True
         self.programs: set[str] = {"dockerd"} if engine else set()
         self.clusters: dict[str, Cluster] = {}
-        self.reached: list[tuple[str, str, str]] = []
+        self.connections: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
         self.actions: list[str] = []
@@ -64,7 +65,7 @@ class MemoryMachine:
             )
         return self.engine
 
-    def registry_answers(self, host: str) -> bool:
+    def registry_answers(self, address: str) -> bool:
         started = self.engine.containers({SERVICE_LABEL: "registry"}) if self.running else []
         ports = {
             port
@@ -72,7 +73,7 @@ class MemoryMachine:
             if found.running
             for _, port in self.engine.made[found.name].spec.ports.values()
         }
-        return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
+        return address in self.registries | {f"127.0.0.1:{port}" for port in ports}
 
     def require_free_port(self, address: str, port: int) -> None:
         if port in self.listening:
@@ -81,7 +82,7 @@ class MemoryMachine:
             )
 
     def connect_cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
-        self.reached.append((kubeconfig, context, namespace))
+        self.connections.append((kubeconfig, context, namespace))
         if context not in self.clusters:
             raise ClusterUnknown(
                 f"there is no context {context!r}", on="memory", next="name one that there is"
@@ -112,12 +113,12 @@ class MemoryMachine:
         self.programs.add(program)
 
     def start_engine(
-        self, log: Path, pid: Path, answers: Callable[[], bool], within: float
+        self, log: Path, pid: Path, is_ready: Callable[[], bool], timeout: float
     ) -> None:
         self.actions.append("start the engine")
         pid.write_text("1", encoding="utf-8")
         self.running = True
-        assert answers()
+        assert is_ready()
 
     def stop_engine(self, pid: Path) -> bool:
         if not pid.exists():
@@ -133,7 +134,7 @@ class MemoryMachine:
         return self.root
 
     def restart_as_member(self) -> None:
-        self.actions.append("start again as a member")
+        self.actions.append("restart as a member")
 
     def make_base_archive(self, suite: str, target: Path) -> None:
         self.install("mmdebstrap", "mmdebstrap")

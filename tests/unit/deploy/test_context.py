@@ -198,7 +198,7 @@ def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) 
     with pytest.raises(SettingsInvalid, match="environment on a cluster") as caught:
         _ = application.context("local").on_cluster
     assert caught.value.on == "[environments.local] target"
-    assert application.architecture.reached == []
+    assert application.architecture.connections == []
 
 
 def test_a_cluster_is_reached_as_the_settings_say(
@@ -214,7 +214,7 @@ def test_a_cluster_is_reached_as_the_settings_say(
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     application.architecture.clusters["shop"] = application.cluster
     _ = application.context("staging").cluster
-    assert application.architecture.reached == [
+    assert application.architecture.connections == [
         ("", "", "shop"),
         (str(application.folder / "keys/shop.yaml"), "shop", "live"),
     ]

@@ -647,7 +647,7 @@ def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
 def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Application) -> None:
     """And none for a release to an engine."""
     pipeline.release(released.context("local"))
-    assert released.architecture.reached == []
+    assert released.architecture.connections == []
     pipeline.release(released.context("staging"))
     assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
     assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)

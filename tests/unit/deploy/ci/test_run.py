@@ -30,68 +30,68 @@ RUNS = [
 
 @pytest.fixture(autouse=True)
 def no_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes away what a CI system says."""
+    """Remove the variables of all CI systems."""
     for variable in (*VARIABLES, *GITHUB, *AZURE, *GITLAB):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("LOGNAME", "ada")
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_on_a_ci_runner_it_is_who_asked_for_the_run(
+def test_on_a_ci_runner_the_user_is_the_one_of_the_run(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """The runner's own user says nothing; a name with a slash does not break what is written."""
+    """A slash in the name does not break the text form of an identity."""
     monkeypatch.setenv(variable, "team/ada")
     assert current_user() == "team-ada"
     assert ProcessId.parse(str(ProcessId.current())) == ProcessId.current()
 
 
-def test_elsewhere_it_is_the_user() -> None:
-    """The name of the login."""
+def test_outside_ci_the_user_is_that_of_the_operating_system() -> None:
+    """It is the name of the login."""
     assert current_user() == "ada"
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container that runs under a number of its own."""
+    """A container may run under a number without a name."""
     for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)
     assert current_user() == "4000000000"
 
 
-@pytest.mark.parametrize(("told", "expected"), RUNS)
-def test_a_ci_run_is_known_by_its_address(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str
+@pytest.mark.parametrize(("variables", "expected"), RUNS)
+def test_a_ci_run_has_a_url(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str
 ) -> None:
-    """On GitHub Actions, Azure Pipelines and GitLab, each in its own words."""
-    for variable, value in told.items():
+    """GitHub Actions, Azure Pipelines and GitLab have different variables."""
+    for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert run_url() == expected
 
 
-@pytest.mark.parametrize(("told", "expected"), RUNS)
+@pytest.mark.parametrize(("variables", "expected"), RUNS)
 @pytest.mark.parametrize("login", ["ada:s3cret@", "s3cret@", "ada:s3c@ret@"])
-def test_the_address_of_a_ci_run_holds_no_login(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, str], expected: str, login: str
+def test_the_url_of_a_ci_run_has_no_login(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str, login: str
 ) -> None:
-    """A server that is named with one is remembered without it."""
-    for variable, value in told.items():
+    """A server's URL may have one."""
+    for variable, value in variables.items():
         monkeypatch.setenv(variable, value.replace("https://", f"https://{login}"))
     assert run_url() == expected
 
 
-def test_the_usual_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is GitHub's own."""
+def test_the_default_server_is_github_com(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GITHUB_SERVER_URL need not be set."""
     monkeypatch.setenv("GITHUB_REPOSITORY", "team/classifier")
     monkeypatch.setenv("GITHUB_RUN_ID", "7")
     assert run_url() == "https://github.com/team/classifier/actions/runs/7"
 
 
-@pytest.mark.parametrize("told", [{}, {"GITHUB_RUN_ID": "7"}, {"BUILD_BUILDID": "7"}])
-def test_elsewhere_there_is_no_ci_run(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+@pytest.mark.parametrize("variables", [{}, {"GITHUB_RUN_ID": "7"}, {"BUILD_BUILDID": "7"}])
+def test_outside_ci_there_is_no_url(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    """Half an address is none."""
-    for variable, value in told.items():
+    """Incomplete variables count as none."""
+    for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
     assert run_url() == ""

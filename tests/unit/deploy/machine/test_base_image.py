@@ -1,4 +1,4 @@
-"""The base image: used if it is there, pulled if it can be, and made from Debian's packages if not."""
+"""The base image of application images: used, pulled, or made from packages."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ BUILD = ImageBuild(base=DEBIAN)
 
 @pytest.fixture
 def machine() -> MemoryMachine:
-    """A Debian with an empty engine, and no registry in reach."""
+    """Return a Debian with an empty engine and without access to a registry."""
     return MemoryMachine(FakeEngine())
 
 
-def test_a_base_image_that_is_there_is_used(machine: MemoryMachine) -> None:
-    """Nothing is asked of any registry."""
+def test_an_existing_base_image_is_used(machine: MemoryMachine) -> None:
+    """No registry gets a request."""
     machine.engine.hold_image(DEBIAN, b"debian")
     assert ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
     assert machine.engine.pulled == []
 
 
 def test_a_base_image_is_pulled_by_its_digest(machine: MemoryMachine) -> None:
-    """Where a registry is in reach, the real one is used, without a login."""
+    """No login is needed."""
     machine.engine.registry[DEBIAN] = image_of((b"debian",))
     assert ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
     assert machine.engine.pulled == [(DEBIAN, None)]
     assert machine.actions == []
 
 
-def test_a_debian_that_cannot_be_pulled_is_made(machine: MemoryMachine) -> None:
-    """From the packages of the release that the name speaks of."""
-    made = ensure_base_image(machine.engine, BUILD, machine.host)
-    assert made == "twinship/base:trixie"
-    assert machine.engine.image_id(made)
+def test_a_debian_image_that_cannot_be_pulled_is_made(machine: MemoryMachine) -> None:
+    """It is made from the packages of the release that its name has."""
+    name = ensure_base_image(machine.engine, BUILD, machine.host)
+    assert name == "twinship/base:trixie"
+    assert machine.engine.image_id(name)
     assert machine.actions == ["install mmdebstrap", "make trixie"]
 
 
-def test_what_was_made_once_is_used_from_then_on(machine: MemoryMachine) -> None:
-    """Neither a pull nor the making is tried again."""
-    made = ensure_base_image(machine.engine, BUILD, machine.host)
+def test_a_made_base_image_is_used_again(machine: MemoryMachine) -> None:
+    """Neither the pull nor the making is repeated."""
+    name = ensure_base_image(machine.engine, BUILD, machine.host)
     machine.actions.clear()
     machine.engine.pulled.clear()
-    assert ensure_base_image(machine.engine, BUILD, machine.host) == made
+    assert ensure_base_image(machine.engine, BUILD, machine.host) == name
     assert (machine.actions, machine.engine.pulled) == ([], [])
 
 
 def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
-    """What is not Debian's own image cannot be made of Debian's packages."""
+    """Only Debian's own images can be made from Debian's packages."""
     with pytest.raises(BaseUnavailable) as caught:
         ensure_base_image(machine.engine, ImageBuild(base=OTHER), machine.host)
     assert caught.value.on == OTHER
@@ -62,10 +62,10 @@ def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
     assert machine.actions == []
 
 
-def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(
+def test_a_base_image_that_can_neither_be_pulled_nor_made_is_an_error(
     machine: MemoryMachine,
 ) -> None:
-    """Why the pull failed, and why the making did."""
+    """The detail has the reasons of both failures."""
     machine.root = False
     with pytest.raises(BaseUnavailable) as caught:
         ensure_base_image(machine.engine, BUILD, machine.host)

@@ -22,7 +22,10 @@ LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with an environment whose registry is on this machine, `here`, and others whose is not, `local` and `staging`."""
+    """Return settings whose environments use a registry here, or in the network.
+
+    `here` has a registry on this machine, `local` and `staging` have not.
+    """
     (tmp_path / "pipeline.toml").write_text(
         PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
     )
@@ -31,24 +34,24 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def machine() -> MemoryMachine:
-    """A fresh Debian, and its administrator."""
+    """Return a new Debian on which root may work."""
     return MemoryMachine()
 
 
 def with_engine() -> MemoryMachine:
-    """A machine on which an engine runs that holds the base image."""
+    """Return a machine with a running engine that has the base image."""
     engine = FakeEngine()
     engine.hold_image(DEBIAN, b"debian")
     return MemoryMachine(engine)
 
 
-def found(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
-    """The doctor's cures by part."""
+def cures(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
+    """Return the doctor's cures by part."""
     return {check.part: check.cure for check in check_machine(settings, environment, machine.host)}
 
 
-def test_the_doctor_finds_nothing_missing_where_all_is_there(settings: Settings) -> None:
-    """Engine, base image and registry are told with what was found."""
+def test_the_doctor_finds_all_parts(settings: Settings) -> None:
+    """Engine, base image and registry come with what was found."""
     machine = with_engine()
     machine.registries.add("127.0.0.1:5000")
     checks = {check.part: check for check in check_machine(settings, "here", machine.host)}
@@ -59,11 +62,11 @@ def test_the_doctor_finds_nothing_missing_where_all_is_there(settings: Settings)
 
 
 def test_the_doctor_names_what_up_would_do(machine: MemoryMachine, settings: Settings) -> None:
-    """On a machine where it can be done."""
-    cures = found(machine, settings)
-    assert cures["container engine"] == "`invoke up` installs and starts it"
-    assert "invoke up" in cures["base image"]
-    assert cures["registry"] == "`invoke up` starts one on 127.0.0.1:5000"
+    """On this machine, `up` can do it."""
+    by_part = cures(machine, settings)
+    assert by_part["container engine"] == "`invoke up` installs and starts it"
+    assert "invoke up" in by_part["base image"]
+    assert by_part["registry"] == "`invoke up` starts one on 127.0.0.1:5000"
 
 
 @pytest.mark.parametrize(("debian", "root"), [(False, True), (True, False)])
@@ -76,23 +79,23 @@ def test_the_doctor_promises_nothing_that_cannot_be_done(
     """Where nothing can be installed, the engine's own cure is named."""
     machine.debian = debian
     machine.root = root
-    assert found(machine, settings)["container engine"] == "start Docker, or run `invoke up`"
+    assert cures(machine, settings)["container engine"] == "start Docker, or run `invoke up`"
 
 
-def test_the_doctor_tells_an_engine_that_is_denied_from_none(settings: Settings) -> None:
-    """The cure is to be let in, not to install another."""
+def test_a_denied_engine_is_not_a_missing_one(settings: Settings) -> None:
+    """The cure is to join the group, not to install another engine."""
     machine = with_engine()
     machine.member = False
-    assert found(machine, settings)["container engine"] == "join its group"
+    assert cures(machine, settings)["container engine"] == "join its group"
 
 
-def test_the_doctor_does_not_offer_to_start_a_registry_elsewhere(settings: Settings) -> None:
-    """It has to be reached, which is a matter of the network."""
-    assert "can be reached" in found(with_engine(), settings, "local")["registry"]
+def test_a_remote_registry_is_not_offered_to_be_started(settings: Settings) -> None:
+    """It has to be reachable by the network."""
+    assert "can be reached" in cures(with_engine(), settings, "local")["registry"]
 
 
 def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) -> None:
-    """Neither on a fresh machine nor on one where only a registry is missing."""
+    """A new machine stays new, and a missing registry stays missing."""
     check_machine(settings, "here", machine.host)
     other = with_engine()
     before = other.engine.state()
@@ -104,45 +107,45 @@ def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) 
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    """A cluster."""
+    """Return a cluster."""
     return FakeCluster()
 
 
 def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> Check:
-    """What the doctor finds on a machine that knows this cluster, or none."""
+    """Return the check of a cluster, on a machine that knows it, or none."""
     machine = with_engine()
     machine.clusters |= {"": cluster} if cluster else {}
-    (found,) = (
+    (check,) = (
         check
         for check in check_machine(settings, "staging", machine.host)
         if check.part == "cluster"
     )
-    return found
+    return check
 
 
-def test_the_doctor_tells_a_cluster_by_its_version(
+def test_a_cluster_is_found_with_its_version_and_namespace(
     settings: Settings, cluster: FakeCluster
 ) -> None:
-    """And the namespace that a release goes to; nothing is written there."""
-    found = cluster_check(settings, cluster)
-    assert (found.ok, found.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
+    """Nothing is written there."""
+    check = cluster_check(settings, cluster)
+    assert (check.ok, check.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
     assert not [asked for asked in cluster.asked if asked[0] not in ("get", "list")]
 
 
-def test_the_doctor_tells_that_there_is_no_cluster(settings: Settings) -> None:
-    """With what the error says, and the cure that it names."""
-    found = cluster_check(settings)
-    assert (found.ok, found.found, found.cure) == (
+def test_a_missing_context_is_reported_with_its_cure(settings: Settings) -> None:
+    """Both come from the error."""
+    check = cluster_check(settings)
+    assert (check.ok, check.found, check.cure) == (
         False,
         "",
         "there is no context '': name one that there is",
     )
 
 
-def test_the_doctor_tells_a_cluster_that_does_not_answer(
+def test_a_cluster_that_does_not_answer_is_reported(
     settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever question it leaves open."""
+    """It may fail at any of the requests."""
     away = ClusterUnreachable(
         "the API server does not answer", on="memory", next="see whether the cluster runs"
     )
@@ -159,19 +162,17 @@ def test_the_doctor_tells_a_cluster_that_does_not_answer(
             )
 
 
-def test_the_doctor_tells_a_namespace_that_is_missing(
-    settings: Settings, cluster: FakeCluster
-) -> None:
-    """With the command that makes it."""
+def test_a_missing_namespace_is_reported(settings: Settings, cluster: FakeCluster) -> None:
+    """The cure creates it."""
     cluster.missing = True
-    found = cluster_check(settings, cluster)
-    assert (found.ok, found.cure) == (False, "there is no namespace shop: make it, or name another")
+    check = cluster_check(settings, cluster)
+    assert (check.ok, check.cure) == (False, "there is no namespace shop: make it, or name another")
 
 
-def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(
+def test_a_forbidden_namespace_is_not_a_missing_one(
     settings: Settings, cluster: FakeCluster
 ) -> None:
-    """Where the account may not look, that is what is said."""
+    """The missing permission is reported."""
     cluster.missing = True
     cluster.denied = {("get", "ConfigMap")}
     assert (
@@ -183,10 +184,8 @@ def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(
     )
 
 
-def test_the_doctor_tells_what_an_account_may_not_do(
-    settings: Settings, cluster: FakeCluster
-) -> None:
-    """With the namespace, and the file that has the rules to add."""
+def test_missing_permissions_are_reported(settings: Settings, cluster: FakeCluster) -> None:
+    """The namespace is named, and the file that has the rules to add."""
     cluster.denied = {("create", "Lease"), ("create", "Service")}
     cure = cluster_check(settings, cluster).cure
     assert (
@@ -194,8 +193,10 @@ def test_the_doctor_tells_what_an_account_may_not_do(
     )
 
 
-def test_the_doctor_reaches_a_cluster_as_a_release_does(settings: Settings, tmp_path: Path) -> None:
-    """A kubeconfig is found from the application's folder."""
+def test_the_kubeconfig_is_relative_to_the_applications_folder(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A release finds it in the same way."""
     staging = {
         **settings.environment("staging").model_dump(),
         "kubeconfig": "keys/shop.yaml",
@@ -206,11 +207,11 @@ def test_the_doctor_reaches_a_cluster_as_a_release_does(settings: Settings, tmp_
     )
     machine = with_engine()
     check_machine(changed, "staging", machine.host, tmp_path)
-    assert machine.reached == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
+    assert machine.connections == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
 
 
-def test_the_doctor_asks_no_cluster_about_an_environment_on_an_engine(settings: Settings) -> None:
-    """It has nothing to do with one."""
+def test_no_cluster_is_checked_for_a_docker_host(settings: Settings) -> None:
+    """The environment does not use one."""
     machine = with_engine()
-    assert "cluster" not in found(machine, settings)
-    assert machine.reached == []
+    assert "cluster" not in cures(machine, settings)
+    assert machine.connections == []

@@ -1,4 +1,4 @@
-"""The images beside the application: used if they are there, pulled if they can be, made from packages if not."""
+"""The services' image and the local registry."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ BUILD = ImageBuild(base=DEBIAN)
 
 @pytest.fixture
 def machine() -> MemoryMachine:
-    """A Debian with an empty engine, and no registry in reach."""
+    """Return a Debian with an empty engine and without access to a registry."""
     return MemoryMachine(FakeEngine())
 
 
-def test_the_image_of_the_parts_is_built_once(machine: MemoryMachine) -> None:
-    """The proxy and the registry come from Debian's packages on the base image."""
+def test_the_services_image_is_built_once(machine: MemoryMachine) -> None:
+    """It has the base image below it."""
     machine.engine.hold_image(DEBIAN, b"debian")
     made = services.ensure_services_image(machine.engine, BUILD, machine.host)
     assert services.ensure_services_image(machine.engine, BUILD, machine.host) == made
@@ -28,8 +28,8 @@ def test_the_image_of_the_parts_is_built_once(machine: MemoryMachine) -> None:
     assert (machine.engine.diff_ids(made) or ())[:1] == machine.engine.diff_ids(DEBIAN)
 
 
-def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -> None:
-    """A newer Debian brings newer parts."""
+def test_another_base_gives_another_services_image(machine: MemoryMachine) -> None:
+    """A newer Debian has newer programs."""
     newer = f"debian:trixie-slim@sha256:{'2' * 64}"
     for base in (DEBIAN, newer):
         machine.engine.hold_image(base, base.encode())
@@ -38,8 +38,8 @@ def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -
     ) != services.ensure_services_image(machine.engine, ImageBuild(base=newer), machine.host)
 
 
-def test_an_application_on_another_base_gets_parts_on_debian(machine: MemoryMachine) -> None:
-    """The proxy is installed by Debian's tools, whatever the application is based on."""
+def test_the_services_image_is_always_built_on_debian(machine: MemoryMachine) -> None:
+    """Debian's tools install the proxy, whatever the application is based on."""
     machine.engine.hold_image(DEBIAN, b"debian")
     services.ensure_services_image(machine.engine, ImageBuild(base=OTHER), machine.host)
     assert machine.engine.built[0][1] == {"BASE": DEBIAN}
@@ -59,8 +59,8 @@ def test_registries_on_two_ports_are_two(machine: MemoryMachine) -> None:
     assert all(spec.restart for spec in specs.values())
 
 
-def test_a_registry_that_answers_already_is_used(machine: MemoryMachine) -> None:
-    """Whoever started it."""
+def test_an_existing_registry_is_used(machine: MemoryMachine) -> None:
+    """It does not matter what started it."""
     machine.registries.add("127.0.0.1:5000")
     services.ensure_registry(machine.engine, BUILD, "127.0.0.1:5000", machine.host)
     assert machine.engine.containers({}) == []

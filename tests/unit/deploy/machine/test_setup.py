@@ -1,4 +1,4 @@
-"""What a release needs on a machine: found, made, started, or named with the command that brings it."""
+"""The setup of a machine, and its end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings with an environment whose registry is on this machine, `here`, and others whose is not, `local` and `staging`."""
+    """Return settings whose environments use a registry here, or in the network.
+
+    `here` has a registry on this machine, `local` and `staging` have not.
+    """
     (tmp_path / "pipeline.toml").write_text(
         PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
     )
@@ -34,12 +37,12 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def machine() -> MemoryMachine:
-    """A fresh Debian, and its administrator."""
+    """Return a new Debian on which root may work."""
     return MemoryMachine()
 
 
 def with_engine() -> MemoryMachine:
-    """A machine on which an engine runs that holds the base image."""
+    """Return a machine with a running engine that has the base image."""
     engine = FakeEngine()
     engine.hold_image(DEBIAN, b"debian")
     return MemoryMachine(engine)
@@ -48,47 +51,47 @@ def with_engine() -> MemoryMachine:
 # --- the engine
 
 
-def test_an_engine_that_answers_is_used_as_it_is() -> None:
+def test_a_running_engine_is_used() -> None:
     """Nothing is installed or started."""
     machine = with_engine()
     assert setup.ensure_engine(machine.host) is machine.engine
     assert machine.actions == []
 
 
-def test_on_a_fresh_debian_the_engine_is_installed_and_started(machine: MemoryMachine) -> None:
-    """Debian's own package, and then its daemon."""
+def test_on_a_new_debian_the_engine_is_installed_and_started(machine: MemoryMachine) -> None:
+    """It is Debian's own package."""
     assert setup.ensure_engine(machine.host) is machine.engine
     assert machine.actions == ["install docker.io", "start the engine"]
 
 
 def test_an_engine_that_is_installed_is_only_started(machine: MemoryMachine) -> None:
-    """A machine after a reboot, for example."""
+    """This is so after a reboot."""
     machine.programs.add("dockerd")
     setup.ensure_engine(machine.host)
     assert machine.actions == ["start the engine"]
 
 
-def test_where_nothing_can_be_installed_the_missing_engine_is_named(machine: MemoryMachine) -> None:
-    """On another system than Debian, the error of the engine stands, with its cure."""
+def test_on_another_system_the_engine_stays_missing(machine: MemoryMachine) -> None:
+    """The engine's own error says what to do."""
     machine.debian = False
     with pytest.raises(EngineUnavailable):
         setup.ensure_engine(machine.host)
     assert machine.actions == []
 
 
-def test_without_the_administrator_the_command_to_install_is_named(machine: MemoryMachine) -> None:
-    """Whoever may not install is told what to ask for."""
+def test_without_root_the_command_to_install_is_named(machine: MemoryMachine) -> None:
+    """Another user can run it."""
     machine.root = False
     with pytest.raises(PartMissing) as caught:
         setup.ensure_engine(machine.host)
     assert "apt-get install docker.io" in caught.value.next
 
 
-def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(
+def test_a_missing_engine_of_docker_host_is_not_replaced(
     machine: MemoryMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who sets DOCKER_HOST means that engine and no other."""
-    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2376")
+    """The variable names that engine and no other."""
+    monkeypatch.setenv("DOCKER_HOST", "tcp://other.example:2376")
     with pytest.raises(EngineUnavailable):
         setup.ensure_engine(machine.host)
     assert machine.actions == []
@@ -96,7 +99,7 @@ def test_an_engine_that_was_named_and_is_not_there_is_not_replaced(
 
 @pytest.fixture
 def denied(monkeypatch: pytest.MonkeyPatch) -> MemoryMachine:
-    """A machine whose engine this user may not use."""
+    """Return a machine whose engine this user may not use."""
     machine = with_engine()
     machine.member = False
     machine.programs.add("sg")
@@ -105,16 +108,16 @@ def denied(monkeypatch: pytest.MonkeyPatch) -> MemoryMachine:
     return machine
 
 
-def test_a_user_who_can_be_made_a_member_goes_on_as_one(denied: MemoryMachine) -> None:
-    """The same command is run again in the engine's group, once."""
+def test_a_user_who_can_join_the_group_restarts_as_member(denied: MemoryMachine) -> None:
+    """The same command runs again in the engine's group, once."""
     for _ in range(2):
         with pytest.raises(EngineDenied):
             setup.ensure_engine(denied.host)
-    assert denied.actions == ["join the group", "start again as a member"]
+    assert denied.actions == ["join the group", "restart as a member"]
 
 
-def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) -> None:
-    """Nothing is installed or started: the engine is there."""
+def test_a_user_who_cannot_join_the_group_gets_the_error(denied: MemoryMachine) -> None:
+    """Nothing is installed or started: the engine exists."""
     denied.root = False
     with pytest.raises(EngineDenied):
         setup.ensure_engine(denied.host)
@@ -124,8 +127,8 @@ def test_a_user_who_cannot_be_made_a_member_is_told_so(denied: MemoryMachine) ->
 # --- up and down
 
 
-def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Settings) -> None:
-    """The engine, the image of the proxy, and a registry where the environment's is on this machine."""
+def test_up_sets_up_all_that_a_release_needs(machine: MemoryMachine, settings: Settings) -> None:
+    """These are the engine, the image of the proxy, and a local registry."""
     setup.up(settings, "here", machine.host)
     assert machine.registry_answers("127.0.0.1:5000")
     assert any(name.startswith("twinship/parts:") for name in machine.engine.names)
@@ -138,24 +141,24 @@ def test_up_makes_all_that_a_release_needs(machine: MemoryMachine, settings: Set
 
 
 def test_up_may_be_repeated(machine: MemoryMachine, settings: Settings) -> None:
-    """What is there is left as it is."""
+    """Existing parts stay unchanged."""
     setup.up(settings, "here", machine.host)
     before = machine.engine.state()
-    happened = list(machine.actions)
+    actions = list(machine.actions)
     setup.up(settings, "here", machine.host)
-    assert (machine.engine.state(), machine.actions) == (before, happened)
+    assert (machine.engine.state(), machine.actions) == (before, actions)
 
 
-def test_up_starts_no_registry_for_an_environment_elsewhere(
+def test_up_starts_no_registry_for_an_environment_with_a_remote_one(
     machine: MemoryMachine, settings: Settings
 ) -> None:
-    """A registry in the network is nobody's to start here."""
+    """A registry in the network cannot be started here."""
     setup.up(settings, "local", machine.host)
     assert machine.engine.containers({}) == []
 
 
-def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Settings) -> None:
-    """Only the engine, on which images are built and tried, and a registry of this machine."""
+def test_up_builds_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Settings) -> None:
+    """Only the engine is needed, and a registry if it is on this machine."""
     setup.up(settings, "staging", machine.host)
     assert machine.actions == ["install docker.io", "start the engine"]
     staging = {**settings.environment("staging").model_dump(), "registry": "127.0.0.1:5000"}
@@ -167,8 +170,8 @@ def test_up_makes_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Setti
     assert machine.registry_answers("127.0.0.1:5000")
 
 
-def test_a_registrys_port_that_is_taken_is_said(settings: Settings) -> None:
-    """Something that is no registry listens where one is to be started."""
+def test_a_taken_port_of_the_registry_is_an_error(settings: Settings) -> None:
+    """Another program than a registry listens there."""
     machine = with_engine()
     machine.listening.add(5000)
     with pytest.raises(PortTaken):
@@ -176,8 +179,8 @@ def test_a_registrys_port_that_is_taken_is_said(settings: Settings) -> None:
     assert machine.engine.containers({}) == []
 
 
-def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Settings) -> None:
-    """It is the same container, on the same volume."""
+def test_a_stopped_registry_is_started_again_with_its_images(settings: Settings) -> None:
+    """It is the same container with the same volume."""
     machine = with_engine()
     setup.up(settings, "here", machine.host)
     before = machine.engine.containers({services.SERVICE_LABEL: "registry"})
@@ -189,20 +192,21 @@ def test_a_registry_that_was_stopped_is_started_with_what_it_holds(settings: Set
     assert machine.engine.made[services.REGISTRY_NAME].restart
 
 
-def test_a_registry_that_does_not_come_up_is_an_error_with_its_log(
+def test_a_registry_that_does_not_start_is_an_error_with_its_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Waiting ends, and its container is named."""
-    monkeypatch.setattr(services, "_REGISTRY_WITHIN", 0.0)
+    """The error names its container."""
     machine = with_engine()
-    monkeypatch.setattr(machine, "registry_answers", lambda _host: False)
-    with pytest.raises(PartMissing, match="did not come up") as caught:
-        setup.up(settings, "here", machine.host)
+    monkeypatch.setattr(machine, "registry_answers", lambda _address: False)
+    with pytest.raises(PartMissing, match="did not start") as caught:
+        services.ensure_registry(
+            machine.engine, settings.image, "127.0.0.1:5000", machine.host, timeout=0.0
+        )
     assert services.REGISTRY_NAME in caught.value.next
 
 
 def released(tmp_path: Path) -> Application:
-    """An application that serves, with a local registry and an engine that was started for it."""
+    """Return an application that serves, with a local registry and an engine started for it."""
     from deploy import pipeline
 
     application = Application(tmp_path)
@@ -218,10 +222,10 @@ def released(tmp_path: Path) -> Application:
 
 
 def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
-    """Containers, the registry and the engine are stopped; volumes stay, and with them what was released."""
+    """Containers, registry and engine are stopped; volumes stay, and with them the history."""
     application = released(tmp_path)
     settings = application.context().settings
-    stopped = setup.down(settings, purge=False, here=application.architecture.host)
+    stopped = setup.down(settings, purge=False, host=application.architecture.host)
     assert {
         "twinship-classifier-local-1",
         "twinship-classifier-local-door",
@@ -237,13 +241,13 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_down_stays_down(tmp_path: Path) -> None:
-    """The engine starts none of it by itself, not when it is started itself either; a release starts what it needs."""
+def test_stopped_containers_stay_stopped(tmp_path: Path) -> None:
+    """The engine does not start them when it starts; the next release does."""
     from deploy import pipeline
 
     application = released(tmp_path)
     assert all(made.restart for made in application.engine.made.values())
-    setup.down(application.context().settings, purge=False, here=application.architecture.host)
+    setup.down(application.context().settings, purge=False, host=application.architecture.host)
     assert not any(made.restart for made in application.engine.made.values())
     application.architecture.running = True
     pipeline.release(application.context())
@@ -254,51 +258,51 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
     )
 
 
-def test_a_full_disk_does_not_keep_anything_from_being_stopped(
+def test_a_full_disk_does_not_prevent_the_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That it shall stay so cannot be noted then, and is not."""
+    """The restart policy cannot be changed then, and is not."""
 
     def full(container: str) -> None:
         raise DiskFull("the engine has no space left", on=container, next="remove something")
 
     application = released(tmp_path)
     monkeypatch.setattr(application.engine, "keep_stopped", full)
-    setup.down(application.context().settings, purge=False, here=application.architecture.host)
+    setup.down(application.context().settings, purge=False, host=application.architecture.host)
     assert not any(found.running for found in application.engine.containers({}))
 
 
-def test_purging_forgets_the_history_and_the_registry(tmp_path: Path) -> None:
+def test_purge_deletes_the_history_and_the_registry(tmp_path: Path) -> None:
     """Containers, networks and volumes are gone; images, which other tools may use, stay."""
     application = released(tmp_path)
-    setup.down(application.context().settings, purge=True, here=application.architecture.host)
+    setup.down(application.context().settings, purge=True, host=application.architecture.host)
     assert application.engine.containers({}) == []
     assert (application.engine.volumes, application.engine.networks) == ({}, {})
     assert application.engine.names
 
 
 @pytest.mark.parametrize("purge", [True, False])
-def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool) -> None:
-    """One application's `down` stops neither another one's replicas nor the registry and the engine under them."""
+def test_down_keeps_what_another_application_uses(tmp_path: Path, purge: bool) -> None:
+    """Its replicas, the registry and the engine keep running."""
     from deploy import pipeline
 
     application = released(tmp_path)
     settings = application.context().settings
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    assert setup.down(other, purge=purge, here=application.architecture.host) == []
+    assert setup.down(other, purge=purge, host=application.architecture.host) == []
     assert application.architecture.running
     assert not pipeline.release(application.context()).changed
     assert application.architecture.registry_answers("127.0.0.1:5000")
 
 
-def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: Path) -> None:
-    """Its releases are in the registry still: that stops with the last application, but keeps what it holds."""
+def test_purge_keeps_the_images_of_a_stopped_application(tmp_path: Path) -> None:
+    """The registry is stopped with the last application, but keeps its images."""
     application = released(tmp_path)
     settings = application.context().settings
-    setup.down(settings, purge=False, here=application.architecture.host)
+    setup.down(settings, purge=False, host=application.architecture.host)
     application.architecture.running = True
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    setup.down(other, purge=True, here=application.architecture.host)
+    setup.down(other, purge=True, host=application.architecture.host)
     assert application.engine.volumes.keys() >= {
         "twinship-classifier-local",
         services.REGISTRY_NAME,
@@ -306,5 +310,5 @@ def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: P
 
 
 def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: Settings) -> None:
-    """No engine is no error."""
-    assert setup.down(settings, purge=True, here=machine.host) == []
+    """A missing engine is no error."""
+    assert setup.down(settings, purge=True, host=machine.host) == []
