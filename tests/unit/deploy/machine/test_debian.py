@@ -124,8 +124,11 @@ def test_a_daemon_that_ends_as_a_zombie_has_stopped(
 ) -> None:
     """In a container, the first process may not reap processes without a parent."""
     monkeypatch.setattr(debian, "root_prefix", list)
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "docker"]
-    with subprocess.Popen(command) as process:
+    program = "import time; print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", program, "docker"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
         (tmp_path / "pid").write_text(str(process.pid), encoding="utf-8")
         start = time.monotonic()
         assert debian.stop_engine(tmp_path / "pid")
