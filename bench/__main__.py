@@ -337,7 +337,7 @@ def machine() -> Machine:
         cores=os.cpu_count() or 0,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
-        engine=f"Docker {host.connect().version}",
+        engine=f"Docker {host.connect_engine().version}",
         docker=f"{docker('--version').strip()}, {'BuildKit' if buildkit.find_command() else 'classic builder'}",
     )
 

@@ -23,6 +23,7 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.clients.stores import protocol as store
 from deploy.image import wheels
 from deploy.machine import host, services
+from deploy.machine.base_image import ensure_base_image
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.settings.reading import Settings
@@ -90,7 +91,7 @@ class Ground:
     @property
     def base(self) -> str:
         """The image that the application's image is built from."""
-        return services.ensure_base_image(self.engine, self.settings.image)
+        return ensure_base_image(self.engine, self.settings.image)
 
     def published(self, version: str = model.LATEST) -> manifest.ModelManifest:
         """The manifest of a version of the model in the ground's store."""
@@ -154,7 +155,7 @@ def ground(folder: Path, packages: Path) -> Iterator[Ground]:
     """
     application = Application.made(folder)
     label = application.name
-    engine = host.connect()
+    engine = host.connect_engine()
     try:
         mark(application.folder / "Dockerfile", label)
         application.commit("marked")
@@ -173,7 +174,7 @@ def packages_of(folder: Path, application: Path) -> Path:
     settings = Settings.read(application, {})
     if settings.image.wheels:
         wheels.download_wheels(
-            settings.image.wheels, application, host.connect().architecture, Cache(folder)
+            settings.image.wheels, application, host.connect_engine().architecture, Cache(folder)
         )
     return folder
 

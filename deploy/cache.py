@@ -221,7 +221,7 @@ class Cache:
 
 def _mark() -> str:
     """How the names begin of what this process has under way."""
-    return f"{quote(str(replace(ProcessId.current(), person='')), safe='')}@{quote(machine_id(), safe='')}@"
+    return f"{quote(str(replace(ProcessId.current(), user='')), safe='')}@{quote(machine_id(), safe='')}@"
 
 
 def _is_left(path: Path) -> bool:

@@ -27,7 +27,7 @@ from deploy.clock import REAL, Clock
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
 from deploy.machine import services, setup
-from deploy.machine.host import THIS_MACHINE, Host, is_loopback
+from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
 from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import Model
@@ -66,7 +66,7 @@ class ReleaseContext:
     @cached_property
     def cache(self) -> Cache:
         """This machine's cache."""
-        return Cache(setup.cache_folder())
+        return Cache(cache_folder())
 
     @cached_property
     def store(self) -> store.Store:
@@ -146,7 +146,7 @@ class ReleaseContext:
     def view(self) -> Target:
         """Where releases serve, to be looked at; nothing is installed or started for it."""
         return (
-            self._docker(self.here.connect(), self.env)
+            self._docker(self.here.connect_engine(), self.env)
             if isinstance(self.env, Docker)
             else self.on_cluster
         )
@@ -161,7 +161,7 @@ class ReleaseContext:
             env,
             parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free if engine.is_local else lambda _address, _port: None,
+            free=self.here.require_free_port if engine.is_local else lambda _address, _port: None,
         )
 
     @cached_property
@@ -182,7 +182,7 @@ class ReleaseContext:
         from deploy.targets.kubernetes.target import KubernetesTarget
 
         rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
-        self.cluster.require()
+        self.cluster.require_access()
         size = cache(lambda item: registry.pull_size(item, self.registry, self.cache))
         return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
 
@@ -191,7 +191,9 @@ class ReleaseContext:
         """The environment's namespace."""
         env = self.env
         assert isinstance(env, Kubernetes)  # noqa: S101 - asked only of an environment on a cluster
-        return self.here.cluster(env.kubeconfig_from(self.directory), env.context, env.namespace)
+        return self.here.connect_cluster(
+            env.kubeconfig_from(self.directory), env.context, env.namespace
+        )
 
     def resolve(self, version: str) -> Model:
         """The model to release; an empty store gets the sample's first version, if the settings name a sample.

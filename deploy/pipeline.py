@@ -9,6 +9,7 @@ import logging
 import time
 
 from deploy import progress, smoke, source
+from deploy.ci import run as ci_run
 from deploy.clients.docker import buildkit
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
@@ -16,8 +17,7 @@ from deploy.image import join as image
 from deploy.image import registry
 from deploy.image.export import export_image
 from deploy.image.wheels import download_wheels
-from deploy.machine import process as owner
-from deploy.machine import services
+from deploy.machine.base_image import ensure_base_image
 from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
@@ -113,7 +113,7 @@ def find_app(site: ReleaseContext, inputs: source.Inputs) -> AppImage | None:
 def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
     settings = site.settings
     engine = site.engine
-    base = services.ensure_base_image(engine, settings.image, site.here)
+    base = ensure_base_image(engine, settings.image, site.here)
     wheels = settings.image.wheels
     packages = (
         download_wheels(wheels, site.directory, engine.architecture, site.cache) if wheels else ()
@@ -200,8 +200,8 @@ def deploy(
         site.target,
         golden_set(site, release.image),
         trigger=trigger,
-        by=owner.current_user(),
-        run=owner.ci_run_url(),
+        by=ci_run.current_user(),
+        run=ci_run.run_url(),
         hold=hold,
         decided_on=decided_on,
         play=site.play,

@@ -10,7 +10,7 @@ from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
 from deploy.image import join as image
 from deploy.image import registry
-from deploy.machine import setup
+from deploy.machine.doctor import check_machine
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
@@ -55,7 +55,7 @@ def _steps(site: ReleaseContext, version: str) -> Iterator[Step]:
 
 
 def _platform(site: ReleaseContext) -> Iterator[Step]:
-    for check in setup.doctor(site.settings, site.environment, site.here, site.directory):
+    for check in check_machine(site.settings, site.environment, site.here, site.directory):
         if not check.ok:
             yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
 

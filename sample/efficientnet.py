@@ -38,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tells one network of the family from another."""
+    """The measures in which the networks of the family differ."""
 
     name: str
     size: int
@@ -59,7 +59,7 @@ class Block:
 
     @property
     def is_residual(self) -> bool:
-        """Can the block's input be added to its output?"""
+        """Whether the block's input can be added to its output."""
         return self.stride == 1 and self.inputs == self.stage.filters
 
 
@@ -91,18 +91,18 @@ LITE1 = deepen(LITE0, "efficientnet-lite1", 1.1)
 
 
 def blocks(architecture: Architecture) -> Iterator[Block]:
-    """List the blocks of a network, first to last."""
+    """Yield the blocks of a network, first to last."""
     inputs = architecture.stem
     index = 0
     for stage in architecture.stages:
         for repeat in range(stage.repeats):
             yield Block(index, inputs, stage, stage.stride if repeat == 0 else 1)
             inputs = stage.filters
-            index = index + 1
+            index += 1
 
 
 def build(architecture: Architecture, weights: Tensors) -> bytes:
-    """Make the network as the bytes of an ONNX file.
+    """Return the network as the bytes of an ONNX file.
 
     Raises:
         graph.ShapeError: A tensor is missing, has another shape or type, or is

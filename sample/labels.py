@@ -1,4 +1,4 @@
-"""Labels: the names of ImageNet's classes, one a line, told apart by WordNet id.
+"""Labels: the names of ImageNet's classes, one a line, each with its WordNet id.
 
 Two first names stand for two classes each (crane, maillot), so a label keeps
 the id before the name.

@@ -167,7 +167,7 @@ class _Machine:
         self._stack.append(function.make(arguments))
 
     def _set_state(self, _: object) -> None:
-        """Drop the version notes that torch keeps beside a state dictionary."""
+        """Drop the version notes that torch keeps next to a state dictionary."""
         state = self._pop()
         target = self._pop()
         notes = isinstance(state, dict) and state.keys() == {"_metadata"}

@@ -169,7 +169,8 @@ def _check_bounds(view: _View) -> None:
     # Strides of 0 stay in bounds at any shape; the second test stops those.
     if last >= view.storage.count or math.prod(view.shape) > view.storage.count:
         raise WeightsError(
-            f"a tensor reaches outside of storage {view.storage.key!r} of {view.storage.count} numbers"
+            f"a tensor reaches outside of storage {view.storage.key!r} "
+            f"of {view.storage.count} numbers"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sample import SampleError
 
-_LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _SHOWN_LINES = 8
 MAX_MEMBER_BYTES = 64 * 1024 * 1024
 
@@ -45,7 +45,7 @@ class Wheel:
 
     @property
     def pattern(self) -> str:
-        """Matches the wheel's file name, whatever its tags."""
+        """The pattern of the wheel's file name, whatever its tags."""
         return f"{self.project.replace('-', '_')}-{self.version}-*.whl"
 
 
@@ -56,7 +56,7 @@ def download(wheels: Iterable[Wheel], folder: Path) -> None:
         DownloadError: pip failed; the error shows its last lines.
     """
     wanted = list(wheels)
-    _LOG.info("fetching %s", " and ".join(str(wheel) for wheel in wanted))
+    log.info("fetching %s", " and ".join(str(wheel) for wheel in wanted))
     lines = folder / "requirements.txt"
     lines.write_text("".join(f"{wheel.requirement}\n" for wheel in wanted))
     done = subprocess.run(  # noqa: S603 - this interpreter's own pip

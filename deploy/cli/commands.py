@@ -15,6 +15,7 @@ from deploy.cli import output, tables
 from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.machine import setup
+from deploy.machine.doctor import check_machine
 from deploy.model import fetch as model
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
@@ -30,7 +31,7 @@ _WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push
 
 def doctor(site: ReleaseContext, *, json: bool) -> None:
     """Prints what a release needs here, and what is missing."""
-    checks = setup.doctor(site.settings, site.environment, site.here, site.directory)
+    checks = check_machine(site.settings, site.environment, site.here, site.directory)
     if json:
         output.as_json(
             [
@@ -58,7 +59,7 @@ def up(site: ReleaseContext) -> None:
 
 def down(site: ReleaseContext, *, purge: bool) -> None:
     """Stops what was started here."""
-    stopped = setup.down(site.settings, purge=purge, here=site.here)
+    stopped = setup.down(site.settings, purge=purge, host=site.here)
     output.result(
         f"{'removed' if purge else 'stopped'}: {', '.join(dict.fromkeys(stopped))}"
         if stopped

@@ -1,1 +1,1 @@
-"""This machine: what a release needs on it."""
+"""The machine on which releases run: its engine, its images and services, its processes."""

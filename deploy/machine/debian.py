@@ -1,7 +1,7 @@
-"""The operating system of this machine, where it is Debian or one of its family: packages, services, a base file system.
+"""The operating system of this machine, where it is Debian or a derivative.
 
-Everything that needs the administrator goes through `sudo` unless this is root already; it never asks for a password
-where nobody could type one.
+It installs packages, starts services, and makes a base file system. What needs root runs by `sudo`
+unless this is root already; without a terminal, `sudo` never asks for a password.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from deploy import progress
 from deploy.errors import PartMissing
 
 _SOURCES = Path("/etc/apt")
-# What newer releases of Debian have in packages of their own; older ones do not know those.
+# Packages that newer releases of Debian have split off; older releases do not have them.
 _SPLIT_OFF = {"docker.io": ("docker-cli",)}
-_TAIL = 8
+_TAIL_LINES = 8
 
 
 def is_debian() -> bool:
-    """Whether packages of Debian's kind can be installed here."""
+    """Return whether Debian packages can be installed here."""
     try:
         release = Path("/etc/os-release").read_text(encoding="utf-8")
     except OSError:
@@ -39,29 +39,31 @@ def is_debian() -> bool:
 
 
 def has_systemd() -> bool:
-    """Whether services are started by systemd."""
+    """Return whether systemd starts the services."""
     return Path("/run/systemd/system").is_dir()
 
 
-def administrator() -> list[str] | None:
-    """What to put before a command to run it as root: nothing, `sudo`, or None if neither will do."""
+def root_prefix() -> list[str] | None:
+    """Return the words before a command that run it as root, or None if that is impossible."""
     if os.geteuid() == 0:
         return []
     if shutil.which("sudo") is None:
         return None
-    quiet = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0  # noqa: S607
-    return ["sudo", "-n"] if quiet else ["sudo"] if sys.stdin.isatty() else None
+    check = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False)  # noqa: S607 - sudo from the PATH
+    if check.returncode == 0:
+        return ["sudo", "-n"]
+    return ["sudo"] if sys.stdin.isatty() else None
 
 
 def install(package: str, program: str) -> None:
-    """Installs a package if its program is not on the PATH.
+    """Install a package if its program is not on the PATH.
 
     Raises:
-        PartMissing: this is no Debian, nobody may install here, or the installation failed.
+        PartMissing: this is not Debian, this user may not install, or the installation failed.
     """
     if find_program(program):
         return
-    root = administrator()
+    root = root_prefix()
     if not is_debian() or root is None:
         cure = (
             f"sudo apt-get install {package}"
@@ -73,70 +75,72 @@ def install(package: str, program: str) -> None:
             on="this machine",
             next=cure,
         )
-    environment = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-    # A machine that was never updated has no package lists, or old ones.
-    run([*environment, "update", "-q"], doing=f"reading package lists for {package}")
-    wanted = [package, *filter(_is_known, _SPLIT_OFF.get(package, ()))]
+    apt_get = [*root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    # A new machine has no package lists, or old ones.
+    run([*apt_get, "update", "-q"], doing=f"reading package lists for {package}")
+    packages = [package, *filter(_is_available, _SPLIT_OFF.get(package, ()))]
     run(
-        [*environment, "install", "-y", "-q", "--no-install-recommends", *wanted],
+        [*apt_get, "install", "-y", "-q", "--no-install-recommends", *packages],
         doing=f"installing {package}",
     )
 
 
-def _is_known(package: str) -> bool:
-    """Whether this release has a package."""
-    return (
-        subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode  # noqa: S603, S607
-        == 0
-    )
+def _is_available(package: str) -> bool:
+    """Return whether this release has a package."""
+    command = ["apt-cache", "show", package]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - a fixed command
 
 
 def find_program(program: str) -> str | None:
-    """Where a program is, also in the folders that only root has on its PATH."""
+    """Return the path of a program; this includes the folders that only root has on its PATH."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 def run(command: list[str], doing: str) -> None:
-    """Runs a program, showing its lines as they come.
+    """Run a program and show its lines as they come.
+
+    Args:
+        command: the program and its arguments.
+        doing: what it does, for people, such as `installing docker.io`.
 
     Raises:
         PartMissing: it failed; its last lines are in the detail.
     """
     lines: list[str] = []
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - the commands are those of this module
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
     ) as process:
-        assert process.stdout is not None  # noqa: S101 - it was asked for
+        assert process.stdout is not None  # noqa: S101 - it was requested above
         for line in process.stdout:
-            lines = [*lines[-_TAIL:], line.rstrip()]
+            lines = [*lines[-_TAIL_LINES:], line.rstrip()]
             progress.report(f"{doing}: {line.strip()}")
     if process.returncode != 0:
-        detail = "\n".join(f"  {line}" for line in lines[-_TAIL:])
+        detail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
         raise PartMissing(
             f"{doing} failed",
             on=command[0],
-            next="see the last lines; run the command by hand",
+            next="see the last lines; run the command yourself",
             detail=detail,
         )
 
 
-def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: float) -> None:
-    """Starts the Docker daemon: as a service where there is systemd, else as a process of its own.
+def start_engine(log: Path, pid: Path, is_ready: Callable[[], bool], timeout: float) -> None:
+    """Start the Docker daemon: as a service where there is systemd, or else as a process.
 
     Args:
-        log: where a process of its own writes.
-        pid: where its number is kept, for `stop_engine`.
-        answers: whether the engine can be used.
-        within: seconds until it must.
+        log: the log file of the process.
+        pid: the file for its number, which `stop_engine` reads.
+        is_ready: returns whether the engine can be used.
+        timeout: seconds until it has to be ready.
 
     Raises:
-        PartMissing: it did not come up; the end of its log is in the detail.
+        PartMissing: it did not start; the end of its log is in the detail.
     """
-    root = administrator()
+    root = root_prefix()
     if root is None:
         raise PartMissing(
             "the container engine is not running",
@@ -147,29 +151,29 @@ def start_engine(log: Path, pid: Path, answers: Callable[[], bool], within: floa
     if has_systemd():
         run([*root, "systemctl", "enable", "--now", "docker"], doing="starting docker")
     else:
-        daemon = _daemon(root, log, pid)
-    deadline = time.monotonic() + within
-    while not answers():
+        daemon = _start_daemon(root, log, pid)
+    deadline = time.monotonic() + timeout
+    while not is_ready():
         if time.monotonic() > deadline:
             raise PartMissing(
-                "the container engine did not come up",
+                "the container engine did not start",
                 on="dockerd",
                 next="see its log",
-                detail=_tail(log),
+                detail=_last_lines(log),
             )
         progress.report("waiting for the container engine")
         time.sleep(0.2)
         if daemon and daemon.poll() is not None:
-            # One that was killed a moment ago can still be in the way of the next.
+            # A daemon that was killed a moment ago can still block the next one.
             time.sleep(1)
-            daemon = _daemon(root, log, pid)
+            daemon = _start_daemon(root, log, pid)
 
 
-def _daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
-    """A Docker daemon that outlives this process."""
+def _start_daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
+    """Start a Docker daemon that outlives this process."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603 - a fixed command
             [*root, find_program("dockerd") or "dockerd"],
             stdout=output,
             stderr=output,
@@ -181,7 +185,7 @@ def _daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
 
 
 def stop_engine(pid: Path) -> bool:
-    """Stops a daemon that `start_engine` started as a process of its own; False if there is none."""
+    """Stop a daemon that `start_engine` started as a process; return False if there is none."""
     try:
         number = int(pid.read_text(encoding="utf-8"))
         pid.unlink()
@@ -189,9 +193,9 @@ def stop_engine(pid: Path) -> bool:
             return False
     except (OSError, ValueError):
         return False
-    root = administrator()
+    root = root_prefix()
     if root:
-        subprocess.run([*root, "kill", str(number)], check=False, stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run([*root, "kill", str(number)], check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - a fixed command
     else:
         os.kill(number, signal.SIGTERM)
     for _ in range(100):
@@ -203,7 +207,7 @@ def stop_engine(pid: Path) -> bool:
 
 
 def _has_ended(number: int) -> bool:
-    """Whether a process has; where nobody takes leave of those whose parents are gone, it stays as a zombie."""
+    """Return whether a process has ended; without a parent that reaps it, it stays as a zombie."""
     try:
         state = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     except OSError:
@@ -212,18 +216,20 @@ def _has_ended(number: int) -> bool:
 
 
 def join_engine_group() -> bool:
-    """Lets this user use the engine from the next login on; False if that cannot be arranged."""
-    root = administrator()
+    """Add this user to the engine's group from the next login on.
+
+    Returns:
+        False if that is impossible.
+    """
+    root = root_prefix()
     if root is None or os.geteuid() == 0:
         return False
-    done = subprocess.run(  # noqa: S603
-        [*root, "usermod", "-aG", "docker", _user()], capture_output=True, check=False
-    )
-    return done.returncode == 0
+    command = [*root, "usermod", "-aG", "docker", _user()]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - a fixed command
 
 
-def is_engine_member() -> bool:
-    """Whether this user is in the engine's group by now, though this process, being older, is not."""
+def has_joined_engine_group() -> bool:
+    """Return whether this user has joined the engine's group after this process started."""
     import grp
 
     try:
@@ -237,10 +243,11 @@ def is_engine_member() -> bool:
     )
 
 
-def start_again_as_member() -> None:
-    """Replaces this process by the same command, run as a member of the engine's group."""
+def restart_as_member() -> None:
+    """Replace this process by the same command, run as a member of the engine's group."""
     sys.stderr.flush()
-    os.execvp("sg", ["sg", "docker", "-c", shlex.join([sys.executable, *sys.orig_argv[1:]])])  # noqa: S606, S607 - the same command again
+    command = shlex.join([sys.executable, *sys.orig_argv[1:]])
+    os.execvp("sg", ["sg", "docker", "-c", command])  # noqa: S606, S607 - the same command again
 
 
 def _user() -> str:
@@ -249,21 +256,21 @@ def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def make_base(suite: str, target: Path) -> None:
-    """Writes a small Debian file system as a tar, from packages, as the official slim images are made.
+def make_base_archive(suite: str, target: Path) -> None:
+    """Write a small Debian file system as a tar file, from packages, as the slim images are made.
 
     Args:
         suite: the release's name, such as `trixie`.
-        target: the tar.
+        target: the tar file.
 
     Raises:
         PartMissing: the tool for it is missing, or failed.
     """
     install("mmdebstrap", "mmdebstrap")
-    root = administrator() or []
-    # What the official slim variant leaves out.
-    left_out = ("man", "info", "locale", "groff", "lintian", "doc")
-    options = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in left_out] + [
+    root = root_prefix() or []
+    # The official slim variant leaves these out.
+    excluded = ("man", "info", "locale", "groff", "lintian", "doc")
+    options = [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in excluded] + [
         "--dpkgopt=path-include=/usr/share/doc/*/copyright"
     ]
     command = [
@@ -280,7 +287,7 @@ def make_base(suite: str, target: Path) -> None:
 
 
 def _mirrors(suite: str) -> Iterator[str]:
-    """The mirrors that this machine uses itself, for another release; none means the tool's own default."""
+    """Yield the mirrors of this machine, for a release; without any, the tool uses its own."""
     addresses = {address.rstrip("/") for address in _addresses()}
     main = sorted(address for address in addresses if address.endswith("/debian"))
     security = sorted(address for address in addresses if address.endswith("/debian-security"))
@@ -303,11 +310,9 @@ def _addresses() -> Iterator[str]:
         yield from re.findall(r"^(?:URIs:|deb(?: \[[^]]*\])?)\s+(\S+)", text, re.MULTILINE)
 
 
-def _tail(log: Path) -> str:
+def _last_lines(log: Path) -> str:
     try:
-        return "\n".join(
-            f"  {line}"
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
-        )
+        text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    return "\n".join(f"  {line}" for line in text.splitlines()[-_TAIL_LINES:])

@@ -1,11 +1,12 @@
-"""This machine as a release sees it: its container engine, its operating system, its network, and the clusters it knows.
+"""This machine as a release sees it: its engine, operating system, network and clusters.
 
-They come as one value, so that what is found, made and started is decided the same on any of them.
+They come as one value, so that tests can replace the machine.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,44 +21,44 @@ from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import EngineDenied, PortTaken, RegistryError, SettingsInvalid
 from deploy.machine import debian
 
-_GLANCE = RetryPolicy(connect=5.0, read=10.0)
+_ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
 
 
-class System(Protocol):
-    """What a release needs of the operating system; the module `deploy.machine.debian` is the real one."""
+class OperatingSystem(Protocol):
+    """What a release needs of the operating system; `deploy.machine.debian` implements it."""
 
     def is_debian(self) -> bool:
-        """Whether packages of Debian's kind can be installed here."""
+        """Return whether Debian packages can be installed here."""
 
-    def administrator(self) -> list[str] | None:
-        """What to put before a command to run it as root, or None."""
+    def root_prefix(self) -> list[str] | None:
+        """Return the words before a command that run it as root, or None if that is impossible."""
 
     def find_program(self, program: str) -> str | None:
-        """Where a program is."""
+        """Return the path of a program."""
 
     def install(self, package: str, program: str) -> None:
-        """Installs a package if its program is missing."""
+        """Install a package if its program is missing."""
 
     def start_engine(
-        self, log: Path, pid: Path, answers: Callable[[], bool], within: float
+        self, log: Path, pid: Path, is_ready: Callable[[], bool], timeout: float
     ) -> None:
-        """Starts the container engine."""
+        """Start the container engine."""
 
     def stop_engine(self, pid: Path) -> bool:
-        """Stops an engine that was started here; False if there is none."""
+        """Stop an engine that was started here; return False if there is none."""
 
     def join_engine_group(self) -> bool:
-        """Makes this user one who may use the engine; False if that cannot be arranged."""
+        """Add this user to the engine's group; return False if that is impossible."""
 
-    def start_again_as_member(self) -> None:
-        """Replaces this process by the same command, run as a member of the engine's group."""
+    def restart_as_member(self) -> None:
+        """Replace this process by the same command, run as a member of the engine's group."""
 
-    def make_base(self, suite: str, target: Path) -> None:
-        """Writes a small file system as a tar."""
+    def make_base_archive(self, suite: str, target: Path) -> None:
+        """Write a small file system as a tar file."""
 
 
-def connect() -> Engine:
-    """The engine that this user can use now.
+def connect_engine() -> Engine:
+    """Return the engine that this user can use.
 
     Raises:
         EngineUnavailable, EngineDenied: there is none.
@@ -67,14 +68,14 @@ def connect() -> Engine:
     try:
         return DockerEngine()
     except EngineDenied:
-        # Whoever was made a member after logging in becomes one only in a new process.
-        if debian.is_engine_member():
-            debian.start_again_as_member()
+        # A user who joins the group after login is a member only in new processes.
+        if debian.has_joined_engine_group():
+            debian.restart_as_member()
         raise
 
 
-def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
-    """The namespace of a cluster that this user reaches by that kubeconfig and context.
+def connect_cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
+    """Return the namespace of a cluster that this user reaches by a kubeconfig and a context.
 
     Raises:
         ClusterError: there is no such context, or its login failed.
@@ -84,25 +85,25 @@ def cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
     return connect(kubeconfig, context, namespace)
 
 
-def registry_answers(host: str, patience: RetryPolicy = _GLANCE) -> bool:
-    """Whether an OCI registry listens there; who takes a connection and says nothing is none."""
+def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> bool:
+    """Return whether an OCI registry answers there; a connection without an answer is none."""
     with suppress(RegistryError):
-        HttpRegistry(host, retry_policy=patience).ping()
+        HttpRegistry(address, retry_policy=retry_policy).ping()
         return True
     return False
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a registry's host is this machine."""
-    return host.rpartition(":")[0] in ("127.0.0.1", "localhost")
+def is_loopback(address: str) -> bool:
+    """Return whether a registry's address is on this machine."""
+    return address.rpartition(":")[0] in ("127.0.0.1", "localhost")
 
 
-def require_free(address: str, port: int) -> None:
-    """Makes sure that this machine has an address, and that nobody listens on a port of it; port 0 asks for the address alone.
+def require_free_port(address: str, port: int) -> None:
+    """Raise unless this machine has the address and the port is free; 0 checks the address alone.
 
     Raises:
-        SettingsInvalid: the address is none of this machine's.
-        PortTaken: somebody listens there.
+        SettingsInvalid: the address is not one of this machine.
+        PortTaken: another program listens on the port.
     """
     taken = PortTaken(
         "another program listens on the port",
@@ -114,7 +115,7 @@ def require_free(address: str, port: int) -> None:
         try:
             probe.bind((address, port))
         except PermissionError:
-            # The engine may listen where this user may not; whoever is there already takes a connection.
+            # The engine may listen where this user may not: only a connection shows a listener.
             if probe.connect_ex((address, port)) == 0:
                 raise taken from None
         except (OSError, OverflowError, ValueError) as error:
@@ -123,27 +124,36 @@ def require_free(address: str, port: int) -> None:
             raise SettingsInvalid(
                 f"nothing can listen there: {getattr(error, 'strerror', None) or error}",
                 on=f"{address}:{port}" if port else address,
-                next="name an address of this machine (`ip -brief address` lists them) and a port below 65536 in pipeline.toml",
+                next="name an address of this machine (`ip -brief address` lists them) "
+                "and a port below 65536 in pipeline.toml",
             ) from error
+
+
+def cache_folder() -> Path:
+    """Return this user's cache folder: TWINSHIP_HOME, or that of the XDG specification."""
+    named = os.environ.get("TWINSHIP_HOME")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinship"
 
 
 @dataclass(frozen=True)
 class Host:
     """A machine.
 
-    Args:
-        connect: gives the engine, or raises EngineUnavailable or EngineDenied.
-        system: its operating system.
-        registry_answers: whether an OCI registry listens at an address.
-        require_free: raises PortTaken if somebody listens on a port.
-        cluster: gives a namespace of a cluster, or raises ClusterError.
+    Attributes:
+        connect_engine: returns the engine, or raises EngineUnavailable or EngineDenied.
+        system: the operating system.
+        registry_answers: returns whether an OCI registry answers at an address.
+        require_free_port: raises PortTaken if another program listens on a port.
+        connect_cluster: returns a namespace of a cluster, or raises ClusterError.
     """
 
-    connect: Callable[[], Engine] = connect
-    system: System = debian
+    connect_engine: Callable[[], Engine] = connect_engine
+    system: OperatingSystem = debian
     registry_answers: Callable[[str], bool] = registry_answers
-    require_free: Callable[[str, int], None] = require_free
-    cluster: Callable[[str, str, str], Cluster] = cluster
+    require_free_port: Callable[[str, int], None] = require_free_port
+    connect_cluster: Callable[[str, str, str], Cluster] = connect_cluster
 
 
 THIS_MACHINE = Host()

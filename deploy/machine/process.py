@@ -1,118 +1,94 @@
-"""Who is at work: a person, a machine and a process, so that others can be told, and what the dead left can be cleared."""
+"""The identity of a process: its user, machine and number, and whether it still runs."""
 
 from __future__ import annotations
 
-import getpass
 import os
-import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote
+
+from deploy.ci.run import current_user
 
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process. `started` tells it from a later one of the same number (clock ticks since boot, where the system says)."""
+    """The identity of a process.
 
-    person: str
+    Attributes:
+        user: the user who runs it.
+        host: the name of its machine.
+        pid: its number.
+        started: when it started, in clock ticks since boot; distinguishes it from a later process
+            with the same number. Empty where the system does not tell.
+    """
+
+    user: str
     host: str
-    process: int
+    pid: int
     started: str
 
     @classmethod
     def current(cls) -> Self:
-        """The process that asks."""
-        return cls(current_user(), socket.gethostname(), os.getpid(), _started(os.getpid()))
+        """Return the identity of this process."""
+        return cls(current_user(), socket.gethostname(), os.getpid(), _start_time(os.getpid()))
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads what `str` wrote; something else gives an owner that cannot be alive."""
+        """Return the identity that `str` wrote; other text gives one that is not alive."""
         fields = text.split("/")
         if len(fields) != 4 or not fields[2].isdecimal():
             return cls("unknown", socket.gethostname(), 0, "")
         return cls(fields[0], fields[1], int(fields[2]), fields[3])
 
     def __str__(self) -> str:
-        return f"{self.person}/{self.host}/{self.process}/{self.started}"
+        return f"{self.user}/{self.host}/{self.pid}/{self.started}"
 
     @property
     def display(self) -> str:
-        """For people."""
-        return f"{self.person} on {self.host} (process {self.process})"
+        """The identity for people."""
+        return f"{self.user} on {self.host} (process {self.pid})"
 
     @property
-    def alive(self) -> bool:
-        """Whether the process still runs; one of another machine is taken to be."""
+    def is_alive(self) -> bool:
+        """Whether the process still runs; always true for one of another machine."""
         if self.host != socket.gethostname():
             return True
         try:
-            os.kill(self.process, 0)
+            os.kill(self.pid, 0)
         except PermissionError:
             pass
         except (ProcessLookupError, OverflowError):
             return False
-        return self.process > 0 and _started(self.process) == self.started
+        return self.pid > 0 and _start_time(self.pid) == self.started
 
 
 def machine_id() -> str:
-    """What tells this machine, as long as it runs, and this container from all others, whatever they are called; empty where unknown."""
+    """Return the identity of this machine since it booted, and of this container.
+
+    Host names are not unique. The identity is empty where the system does not tell it.
+    """
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text(encoding='ascii').strip()} {Path('/proc/self/ns/pid').readlink()}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 
 
-def has_ended(owner: str, on: str) -> bool:
-    """Whether a process is known to have ended.
+def has_ended(process: str, machine: str) -> bool:
+    """Return whether a process is known to have ended.
 
     Args:
-        owner: what it wrote down of itself.
-        on: the `machine()` that it wrote beside it; a name may be that of several machines, so of others, or of none, nothing is known.
+        process: its identity, as `str` wrote it.
+        machine: the `machine_id()` that was written with it. Nothing is known of a process of
+            another machine, or of an unknown one.
     """
-    return bool(on) and on == machine_id() and not ProcessId.parse(owner).alive
+    return bool(machine) and machine == machine_id() and not ProcessId.parse(process).is_alive
 
 
-def current_user() -> str:
-    """Who runs this: the CI system's actor, else the user's name."""
-    for variable in ("GITHUB_ACTOR", "BUILD_REQUESTEDFOR", "GITLAB_USER_LOGIN"):
-        if os.environ.get(variable):
-            return os.environ[variable].replace("/", "-")
+def _start_time(pid: int) -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
-
-
-def ci_run_url() -> str:
-    """The address of the CI run that this is part of: GitHub Actions, Azure Pipelines or GitLab; empty elsewhere.
-
-    Source: the lists of predefined variables in the documentation of the three.
-    """
-    told = os.environ.get
-    server = told("GITHUB_SERVER_URL", "https://github.com")
-    repository = told("GITHUB_REPOSITORY")
-    number = told("GITHUB_RUN_ID")
-    if repository and number:
-        return _public(f"{server}/{repository}/actions/runs/{number}")
-    collection = told("SYSTEM_COLLECTIONURI")
-    project = told("SYSTEM_TEAMPROJECT")
-    number = told("BUILD_BUILDID")
-    if collection and project and number:
-        return _public(f"{collection.rstrip('/')}/{quote(project)}/_build/results?buildId={number}")
-    return _public(told("CI_PIPELINE_URL", ""))
-
-
-def _public(url: str) -> str:
-    """A URL without the login that it may hold: everybody with access to the history reads it."""
-    return re.sub(r"(?<=://)[^/]*@", "", url, count=1)
-
-
-def _started(process: int) -> str:
-    try:
-        return (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        return stat.rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""

@@ -1,9 +1,12 @@
-"""Tells which digit a picture of 8x8 grey levels shows: `POST /predict` with a list of eight rows, levels from 0 to 16.
+"""A service that recognises the digit in a picture of 8x8 grey levels.
 
-Its model is what `MODEL` holds: the published bundle, with the weights and the digits' names where its manifest says.
+`POST /predict` takes a list of eight rows of levels from 0 to 16.
+
+The model is the published bundle in the folder `MODEL`; its manifest names the files of the weights
+and of the digits' names.
 """
 
-# ruff: noqa: INP001  a program, not part of a package
+# ruff: noqa: INP001 - a program, not part of a package
 
 from __future__ import annotations
 
@@ -22,18 +25,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response  # typ
 from starlette.routing import Route  # type: ignore[import-not-found,unused-ignore]
 
 MODEL = Path(os.environ.get("MODEL", "/opt/model"))
-MOST_BYTES = 4096
+MAX_BYTES = 4096
 
 
 class Unreadable(ValueError):
-    """A request's body is not a picture; the text says why."""
+    """A request body that is not a picture; the message says why."""
 
 
 class Recogniser:
-    """A network and the names of the digits it tells apart.
+    """A network and the names of its digits.
 
     Args:
-        folder: a published model.
+        folder: the folder of a published model.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,10 +52,10 @@ class Recogniser:
         )
 
     def read(self, body: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The picture that a body holds.
+        """Return the picture in a body.
 
         Raises:
-            Unreadable: it holds none.
+            Unreadable: the body is not a picture.
         """
         try:
             picture = np.asarray(json.loads(body), np.float32)
@@ -66,8 +69,8 @@ class Recogniser:
             raise Unreadable(f"a grey level is not from 0 to {self._largest}")
         return picture
 
-    def tell(self, picture: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
-        """The likeliest digit, its name, and how sure the network is."""
+    def recognise(self, picture: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, Any]:
+        """Return the most likely digit, its name, and its probability."""
         probabilities = np.asarray(self._session.run(None, {"picture": picture[None]})[0])[0]
         digit = int(probabilities.argmax())
         return {
@@ -78,25 +81,25 @@ class Recogniser:
 
 
 async def predict(request: Request) -> Response:
-    """Answers for one picture."""
+    """Return the digit of one picture."""
     body = b""
     async for piece in request.stream():
         body += piece
-        if len(body) > MOST_BYTES:
-            return JSONResponse({"error": f"the body has more than {MOST_BYTES} bytes"}, 413)
+        if len(body) > MAX_BYTES:
+            return JSONResponse({"error": f"the body has more than {MAX_BYTES} bytes"}, 413)
     try:
-        return JSONResponse(recogniser.tell(recogniser.read(body)))
+        return JSONResponse(recogniser.recognise(recogniser.read(body)))
     except Unreadable as error:
         return JSONResponse({"error": str(error)}, 400)
 
 
 async def ready(_: Request) -> Response:
-    """Says that the model is loaded: it is before the first connection is taken."""
+    """Report that the model is loaded; it is before the first connection is accepted."""
     return PlainTextResponse("ready")
 
 
 async def about(_: Request) -> Response:
-    """Says which code and which model answer here."""
+    """Return which code and which model answer here."""
     model = {key: recogniser.manifest[key] for key in ("name", "version", "metadata")}
     return JSONResponse({"commit": os.environ.get("TWINSHIP_COMMIT", "unknown"), "model": model})
 

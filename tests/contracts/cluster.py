@@ -105,10 +105,10 @@ class ClusterContract:
 
     def test_a_namespace_that_is_there_is_seen_to_be(self, cluster: Cluster) -> None:
         """However new it is; nothing is made there to find that out, and nothing is in the way of what is made next."""
-        cluster.require()
+        cluster.require_access()
         assert cluster.list("ConfigMap", {"app": "web"}) == []
         cluster.apply(settings("one"))
-        cluster.require()
+        cluster.require_access()
 
     def test_what_was_never_made_is_not_there(self, cluster: Cluster) -> None:
         """To look for it, to list it and to remove it is no error."""
@@ -363,8 +363,8 @@ class ClusterContract:
 
     def test_who_may_everything_may_this(self, cluster: Cluster) -> None:
         """Permissions can be asked for, also those for a part of an object."""
-        assert cluster.may("delete", "Deployment")
-        assert cluster.may("get", "Pod", "log")
+        assert cluster.is_allowed("delete", "Deployment")
+        assert cluster.is_allowed("get", "Pod", "log")
 
     def test_each_port_of_each_thing_has_an_entrance_of_its_own(self, cluster: Cluster) -> None:
         """A path is appended to it, so that it does not end with a slash."""

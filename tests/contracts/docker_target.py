@@ -289,7 +289,7 @@ class DockerTargetContract(WarmTargetContract):
         """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""
         door = self.door(docker)
         owner = ProcessId(
-            ProcessId.current().person, ProcessId.current().host, PROCESS_THAT_NEVER_WAS, "1"
+            ProcessId.current().user, ProcessId.current().host, PROCESS_THAT_NEVER_WAS, "1"
         )
         labels = {
             **door.labels,

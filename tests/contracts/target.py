@@ -7,8 +7,8 @@ from typing import Protocol
 
 import pytest
 
+from deploy.ci.run import current_user
 from deploy.errors import RolloutFailed, RolloutLocked
-from deploy.machine.process import current_user
 from deploy.records import Ending, Release
 from deploy.rollout.apply import Target
 from tests.fakes.engine import Script

@@ -103,4 +103,4 @@ def _assert_clean(
         == 2
     )
     holder = cluster.lease(f"{application.name}-staging-deployer")
-    assert not holder or ProcessId.parse(holder).process == left
+    assert not holder or ProcessId.parse(holder).pid == left

@@ -141,7 +141,7 @@ class Application:
             self.engine.loaded,
             self.engine.events,
             self.cluster.asked,
-            self.architecture.happened,
+            self.architecture.actions,
             *(
                 noted
                 for registry in (self.registry, self.far)
@@ -179,6 +179,6 @@ class Application:
                 self.written,
                 pushed,
                 sorted(self.store.files),
-                self.architecture.happened,
+                self.architecture.actions,
             )
         )

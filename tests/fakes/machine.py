@@ -1,4 +1,4 @@
-"""A machine in memory: its operating system, its engine, who listens on its network, and the clusters that it knows."""
+"""A machine in memory: its operating system, engine, network and clusters."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.machine.host import Host
-from deploy.machine.services import LABEL
+from deploy.machine.services import SERVICE_LABEL
 from tests.fakes.engine import FakeEngine
 
 
 class MemoryMachine:
-    """A machine, fresh unless told otherwise.
+    """A machine in memory; unless changed, it is a new Debian.
 
     Attributes:
         engine: the engine that answers once it is started.
-        running: whether it is.
-        member: whether this user may use it.
-        debian, root: whether packages can be installed, and by whom.
-        programs: what is installed.
-        clusters: by context; the one without a name is what kubectl would take.
-        reached: how clusters were asked for: kubeconfig, context and namespace.
-        registries: hosts at which an OCI registry answers.
+        running: whether the engine is started.
+        member: whether this user may use the engine.
+        debian: whether Debian packages can be installed.
+        root: whether commands can run as root.
+        programs: the installed programs.
+        clusters: the clusters by context; the empty context is the current one.
+        connections: the kubeconfig, context and namespace of each connection to a cluster.
+        registries: addresses at which an OCI registry answers.
         listening: ports on which other programs listen.
-        happened: what was done to the machine, in order.
+        actions: what was done to the machine, in order.
     """
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
@@ -37,17 +38,23 @@ class MemoryMachine:
         self.root = True
         self.programs: set[str] = {"dockerd"} if engine else set()
         self.clusters: dict[str, Cluster] = {}
-        self.reached: list[tuple[str, str, str]] = []
+        self.connections: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
-        self.happened: list[str] = []
+        self.actions: list[str] = []
 
     @property
     def host(self) -> Host:
         """The machine as the code under test sees it."""
-        return Host(self.connect, self, self.registry_answers, self.require_free, self.cluster)
+        return Host(
+            self.connect_engine,
+            self,
+            self.registry_answers,
+            self.require_free_port,
+            self.connect_cluster,
+        )
 
-    def connect(self) -> Engine:
+    def connect_engine(self) -> Engine:
         if not self.running:
             raise EngineUnavailable(
                 "no container engine answers", on="memory", next="start Docker, or run `invoke up`"
@@ -58,24 +65,24 @@ class MemoryMachine:
             )
         return self.engine
 
-    def registry_answers(self, host: str) -> bool:
-        started = self.engine.containers({LABEL: "registry"}) if self.running else []
+    def registry_answers(self, address: str) -> bool:
+        started = self.engine.containers({SERVICE_LABEL: "registry"}) if self.running else []
         ports = {
             port
             for found in started
             if found.running
             for _, port in self.engine.all_containers[found.name].spec.ports.values()
         }
-        return host in self.registries | {f"127.0.0.1:{port}" for port in ports}
+        return address in self.registries | {f"127.0.0.1:{port}" for port in ports}
 
-    def require_free(self, address: str, port: int) -> None:
+    def require_free_port(self, address: str, port: int) -> None:
         if port in self.listening:
             raise PortTaken(
                 "another program listens on the port", on=f"{address}:{port}", next="stop it"
             )
 
-    def cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
-        self.reached.append((kubeconfig, context, namespace))
+    def connect_cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
+        self.connections.append((kubeconfig, context, namespace))
         if context not in self.clusters:
             raise ClusterUnknown(
                 f"there is no context {context!r}", on="memory", next="name one that there is"
@@ -87,7 +94,7 @@ class MemoryMachine:
     def is_debian(self) -> bool:
         return self.debian
 
-    def administrator(self) -> list[str] | None:
+    def root_prefix(self) -> list[str] | None:
         return [] if self.root else None
 
     def find_program(self, program: str) -> str | None:
@@ -102,34 +109,34 @@ class MemoryMachine:
                 on="this machine",
                 next=f"sudo apt-get install {package}",
             )
-        self.happened.append(f"install {package}")
+        self.actions.append(f"install {package}")
         self.programs.add(program)
 
     def start_engine(
-        self, log: Path, pid: Path, answers: Callable[[], bool], within: float
+        self, log: Path, pid: Path, is_ready: Callable[[], bool], timeout: float
     ) -> None:
-        self.happened.append("start the engine")
+        self.actions.append("start the engine")
         pid.write_text("1", encoding="utf-8")
         self.running = True
-        assert answers()
+        assert is_ready()
 
     def stop_engine(self, pid: Path) -> bool:
         if not pid.exists():
             return False
         pid.unlink()
-        self.happened.append("stop the engine")
+        self.actions.append("stop the engine")
         self.running = False
         return True
 
     def join_engine_group(self) -> bool:
         if self.root:
-            self.happened.append("join the group")
+            self.actions.append("join the group")
         return self.root
 
-    def start_again_as_member(self) -> None:
-        self.happened.append("start again as a member")
+    def restart_as_member(self) -> None:
+        self.actions.append("restart as a member")
 
-    def make_base(self, suite: str, target: Path) -> None:
+    def make_base_archive(self, suite: str, target: Path) -> None:
         self.install("mmdebstrap", "mmdebstrap")
-        self.happened.append(f"make {suite}")
+        self.actions.append(f"make {suite}")
         target.write_bytes(f"the files of {suite}".encode())

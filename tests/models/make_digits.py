@@ -1,9 +1,11 @@
-"""Makes the digits model in `tests/models/digits`: a tiny classifier with another interface than the ImageNet sample.
+"""The program that makes the digits model in `tests/models/digits`.
 
-Handwritten digits of 8x8 grey levels, a network of one hidden layer, logits instead of probabilities, channels first. The files are
-committed; run this again only to change them: `python tests/models/make_digits.py`.
+The model is a tiny classifier with another interface than the ImageNet sample: handwritten digits
+of 8x8 grey levels, one hidden layer, logits instead of probabilities, channels first. The files are
+committed; run this only to change them: `python tests/models/make_digits.py`.
 
-Source of the pictures: the test set of Optical Recognition of Handwritten Digits (UCI, E. Alpaydin and C. Kaynak), as in scikit-learn.
+Source of the pictures: the test set of Optical Recognition of Handwritten Digits (UCI, E. Alpaydin
+and C. Kaynak), as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ class Network:
 
 
 def train() -> tuple[Network, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Train on the first digits; return the network, and the pictures and the answers that it has not seen."""
+    """Train on the first digits; return the network, and the other pictures and answers."""
     digits = load_digits()
     network = MLPClassifier((HIDDEN,), random_state=0, max_iter=400).fit(
         digits.data[:TRAINED], digits.target[:TRAINED]
@@ -61,7 +63,7 @@ def train() -> tuple[Network, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
 
 
 def graph(network: Network) -> bytes:
-    """Write the network as an ONNX graph: flatten, two layers, no softmax."""
+    """Return the network as an ONNX model: flatten, two layers, no softmax."""
     (first, first_bias), (second, second_bias) = network.layers
     nodes = [
         helper.make_node("Flatten", ["picture"], ["levels"]),
@@ -75,7 +77,7 @@ def graph(network: Network) -> bytes:
         "second": second,
         "second_bias": second_bias,
     }
-    made = helper.make_graph(
+    network_graph = helper.make_graph(
         nodes,
         "digits",
         [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 1, 8, 8])],
@@ -83,21 +85,27 @@ def graph(network: Network) -> bytes:
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8, producer_name="make_digits"
+        network_graph,
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+        producer_name="make_digits",
     )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
 
 def body(levels: npt.NDArray[np.uint8]) -> str:
-    """Write the request that scores one picture, the list of pictures as a string of JSON as the tutorial's clients do."""
+    """Return the request that scores one picture.
+
+    The list of pictures is a string of JSON, as the tutorial's clients send it.
+    """
     file = io.BytesIO()
     Image.fromarray(levels).save(file, "PNG", optimize=True)
     return json.dumps({"input": json.dumps([base64.b64encode(file.getvalue()).decode()])}) + "\n"
 
 
 def golden(name: str, label: str, percent: float) -> str:
-    """Write one golden case of `model.toml`."""
+    """Return one golden case of `model.toml`."""
     return f"""
 [[golden]]
 name = "{name}"
@@ -166,7 +174,7 @@ source = "Optical Recognition of Handwritten Digits, UCI Machine Learning Reposi
 def main() -> None:
     """Train, then write every file of the author's directory."""
     network, pictures, answers = train()
-    right = [
+    correct = [
         int(network.percent(picture).argmax()) == answer
         for picture, answer in zip(pictures, answers, strict=True)
     ]
@@ -179,7 +187,9 @@ def main() -> None:
         (HERE / "golden" / f"{LABELS[digit]}.json").write_text(body(picture), encoding="utf-8")
         cases += golden(LABELS[digit], LABELS[digit], float(network.percent(picture)[digit]))
     text = (
-        HEAD.format(scale=LARGEST_LEVEL / 255) + TAIL.format(accuracy=float(np.mean(right))) + cases
+        HEAD.format(scale=LARGEST_LEVEL / 255)
+        + TAIL.format(accuracy=float(np.mean(correct)))
+        + cases
     )
     (HERE / "model.toml").write_text(text, encoding="utf-8")
 

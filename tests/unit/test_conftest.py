@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.machine import setup
+from deploy.machine.host import cache_folder
 
 Failed = pytest.fail.Exception
 
@@ -76,7 +76,7 @@ def test_other_unix_sockets_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_user_is_nobody() -> None:
     """Home and cache are empty folders, and no variable leads to an engine, a cluster, a cloud or a proxy."""
     assert not list(Path.home().iterdir())
-    assert setup.cache_folder() == Path.home() / "twinship"
+    assert cache_folder() == Path.home() / "twinship"
     leading = [
         name
         for name in os.environ

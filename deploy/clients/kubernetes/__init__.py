@@ -1,1 +1,1 @@
-"""The API server of a Kubernetes cluster."""
+"""The client of the API server of a Kubernetes cluster."""

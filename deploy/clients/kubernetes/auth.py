@@ -1,6 +1,6 @@
-"""The way to a real API server: its address, TLS and credentials, as the kubernetes library knows them.
+"""Access to a real API server: its address, TLS and credentials, by the kubernetes library.
 
-Credentials are sent, and never shown: neither in errors nor in the causes they are chained to.
+Credentials are sent, and never shown: neither in errors nor in the causes of errors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.errors import LOG_IN, no_response_error
-from deploy.clients.kubernetes.kubeconfig import Context, choose_context, malformed_error
+from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context, malformed_error
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 class ApiServerAccess:
-    """An API server and the credentials for it.
+    """An API server and the credentials for it; implements `Transport`.
 
     Args:
-        kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in, or empty for what kubectl would take.
-        context: name of a context of it; empty for the current one.
+        kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in,
+            or empty for the files that kubectl would read.
+        context: name of a context in the kubeconfig; empty for the current one.
 
     Raises:
         ClusterUnknown: there is no kubeconfig or context, or it cannot be used.
@@ -36,41 +37,41 @@ class ApiServerAccess:
     """
 
     def __init__(self, kubeconfig: str, context: str) -> None:
-        self._wanted = kubeconfig, context
+        self._kubeconfig = kubeconfig
+        self._context = context
         self.renew()
 
     def renew(self) -> None:
         from kubernetes.client import ApiClient
 
-        context = choose_context(*self._wanted)
+        context = choose_context(self._kubeconfig, self._context)
         self._configuration = _configuration(context)
-        self.name = (
-            f"{context.name if context else IN_CLUSTER} at {_shown(self._configuration.host)}"
-        )
+        name = context.name if context else IN_CLUSTER
+        self.name = f"{name} at {_without_login(self._configuration.host)}"
         self._client = ApiClient(self._configuration)
         self._client.user_agent = "twinship"
 
-    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
+    def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
         import urllib3
         from kubernetes.client.exceptions import ApiException
 
         headers = {
             "Accept": "application/json, */*",
-            "Content-Type": call.content,
+            "Content-Type": request.content_type,
             **self._authorization(),
         }
-        request = self._client.param_serialize(
-            call.method,
-            call.path,
-            query_params=list(call.query),
+        arguments = self._client.param_serialize(
+            request.method,
+            request.path,
+            query_params=list(request.query),
             header_params=headers,
-            body=call.body,
+            body=request.body,
         )
         try:
-            response = self._client.call_api(*request, _request_timeout=within)
+            response = self._client.call_api(*arguments, _request_timeout=timeout)
             data = response.read()  # type: ignore[no-untyped-call]  # the library has no types here
         except ValueError as error:
-            # Without a cause: what cannot be sent may be the token.
+            # Without a cause: the value that cannot be sent may be the token.
             raise NoApiResponse(*no_response_error(error, self.name)) from None
         except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
             raise NoApiResponse(*no_response_error(error, self.name)) from error
@@ -86,7 +87,7 @@ class ApiServerAccess:
         settings: Any = self._configuration
         direct = not settings.proxy or should_bypass_proxies(settings.host, settings.no_proxy or "")
         return Endpoint(
-            f"{_shown(settings.host)}{path}",
+            f"{_without_login(settings.host)}{path}",
             self._authorization(),
             settings.ssl_ca_cert or "",
             (settings.cert_file, settings.key_file)
@@ -98,57 +99,59 @@ class ApiServerAccess:
         )
 
     def _authorization(self) -> dict[str, str]:
-        """The header that says who asks; the library has it renewed when it is due."""
-        with _heard():
+        """Return the Authorization header, with a new token from the library when it is due."""
+        with _collect_messages():
             setting: dict[str, Any] = dict(
                 self._configuration.auth_settings().get("BearerToken", {})
             )
         return {"Authorization": str(setting["value"])} if setting.get("value") else {}
 
 
-def _configuration(context: Context | None) -> Configuration:
+def _configuration(context: KubeconfigContext | None) -> Configuration:
     from kubernetes.client import Configuration
 
-    # Not the library's default one: that belongs to the process.
-    made = Configuration()
-    # The library's retries do not know what a request means.
-    made.retries = False
+    # Not the library's default configuration: the whole process shares that one.
+    configuration = Configuration()
+    # The library retries requests whatever they do.
+    configuration.retries = False
     if context is None:
-        _take_pod(made)
+        _load_pod_account(configuration)
     else:
-        _take(made, context)
-    return made
+        _load_context(configuration, context)
+    return configuration
 
 
-def _take_pod(made: Configuration) -> None:
+def _load_pod_account(configuration: Configuration) -> None:
     from kubernetes import config
 
     try:
-        config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]  # the library has no types here
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the library has no types here
     except (config.ConfigException, OSError) as error:
-        cure = "name a kubeconfig, or give the pod the token of its ServiceAccount"
         raise ClusterUnknown(
-            "this does not run in a pod with an account", on=IN_CLUSTER, next=cure
+            "this does not run in a pod with an account",
+            on=IN_CLUSTER,
+            next="name a kubeconfig, or give the pod the token of its ServiceAccount",
         ) from error
 
 
-def _take(made: Configuration, context: Context) -> None:
+def _load_context(configuration: Configuration, context: KubeconfigContext) -> None:
     from kubernetes import config
 
-    with _heard() as said:
+    with _collect_messages() as messages:
         try:
-            config.load_kube_config(context.files, context.name, made)  # type: ignore[no-untyped-call]  # the library has no types here
-        except Exception as error:  # noqa: BLE001 - each of its ways to log in fails in a way of its own
-            # Without a cause: its messages quote entries whole, keys and tokens with them.
-            raise _unusable(context, type(error).__name__) from None
-    if context.program is not None and not made.api_key and not made.cert_file:
-        raise _no_login(context, context.program, said)
-    if _is_here(made.host) and "proxy-url" not in context.cluster:
+            config.load_kube_config(context.files, context.name, configuration)  # type: ignore[no-untyped-call]  # the library has no types here
+        except Exception as error:  # noqa: BLE001 - each of its logins raises errors of its own
+            # Without a cause: its messages quote whole entries, with keys and tokens.
+            raise _load_error(context, type(error).__name__) from None
+    program = context.login_program
+    if program is not None and not configuration.api_key and not configuration.cert_file:
+        raise _login_error(context, program, messages)
+    if _is_loopback(configuration.host) and "proxy-url" not in context.cluster:
         # A company proxy cannot reach this machine's own addresses.
-        made.no_proxy = "*"
+        configuration.no_proxy = "*"
 
 
-def _unusable(context: Context, why: str) -> ClusterError:
+def _load_error(context: KubeconfigContext, why: str) -> ClusterError:
     if "auth-provider" in context.user:
         return ClusterLogin(
             f"the login of the context could not be renewed ({why})",
@@ -160,19 +163,19 @@ def _unusable(context: Context, why: str) -> ClusterError:
     )
 
 
-def _no_login(context: Context, program: str, said: list[str]) -> ClusterLogin:
+def _login_error(context: KubeconfigContext, program: str, messages: list[str]) -> ClusterLogin:
     if shutil.which(program) is None:
         what = f"the login program {program} is not installed"
-        cure = f"install {program}, and see that it is on the PATH"
+        cure = f"install {program}, and make sure that it is on the PATH"
     else:
         what = f"the login program {program} gave no credentials"
         cure = LOG_IN
-    # Only what the program wrote is shown: other messages of the library quote entries of the kubeconfig.
+    # Only the program's own output is shown: other messages of the library quote the kubeconfig.
     lines = [
         line
-        for text in said
-        if text.startswith("exec: process returned ")
-        for line in text.splitlines()
+        for message in messages
+        if message.startswith("exec: process returned ")
+        for line in message.splitlines()
     ]
     return ClusterLogin(
         what,
@@ -183,31 +186,33 @@ def _no_login(context: Context, program: str, said: list[str]) -> ClusterLogin:
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
-    """Collects what the library prints of a login program that failed, before it goes on without credentials."""
-    said: list[str] = []
+def _collect_messages() -> Iterator[list[str]]:
+    """Collect what the library logs.
 
-    class Ear(logging.Handler):
+    When a login program fails, the library logs its output and continues without credentials.
+    """
+    messages: list[str] = []
+
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
 
-    ear = Ear()
+    collector = Collector()
     root = logging.getLogger()
-    root.addHandler(ear)
+    root.addHandler(collector)
     try:
-        yield said
+        yield messages
     finally:
-        root.removeHandler(ear)
+        root.removeHandler(collector)
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     name = urlsplit(host).hostname or ""
     return name in ("localhost", "::1") or name.startswith("127.")
 
 
-def _shown(host: str) -> str:
-    """A server's URL without the credentials that it may hold."""
+def _without_login(host: str) -> str:
+    """Return a server's URL without the credentials that it may contain."""
     parts = urlsplit(host)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip(
-        "/"
-    )
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, "", "")).rstrip("/")

@@ -1,4 +1,4 @@
-"""Kubernetes clusters, as releases use them: objects of one namespace, as JSON."""
+"""The client of a real Kubernetes cluster: the objects of one namespace, as JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from urllib.parse import quote
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.auth import ApiServerAccess
-from deploy.clients.kubernetes.errors import Subject, not_an_api_server_error, refusal_error
-from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
-from deploy.clients.kubernetes.proxy import Proxy
+from deploy.clients.kubernetes.errors import (
+    ResourceAttributes,
+    not_an_api_server_error,
+    refusal_error,
+)
+from deploy.clients.kubernetes.gateway import ApiServerGateway
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 from deploy.errors import ClusterError
@@ -25,19 +29,22 @@ Query = tuple[tuple[str, str], ...]
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 250
 _REVIEWS = "authorization.k8s.io/v1"
-_LOG_WITHIN = 2.0
-_REFUSALS = tuple(range(400, 600))
-# Set by the server: a write that landed differs from what was sent in these alone.
-_SERVERS = frozenset({"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"})
+_LOG_MAX_WAIT = 2.0
+_ERRORS = tuple(range(400, 600))
+# The server sets these: a successful write differs from what was sent in these alone.
+_SERVER_FIELDS = frozenset(
+    {"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"}
+)
 
 
 def connect(kubeconfig: str, context: str, namespace: str) -> KubeCluster:
-    """A namespace of the cluster that a kubeconfig's context leads to; nothing is asked of it yet.
+    """Return the client of a namespace of a cluster; no request is sent yet.
 
     Args:
-        kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in, or empty for what kubectl would take.
-        context: name of a context of it; empty for the current one.
-        namespace: where everything happens.
+        kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in,
+            or empty for the files that kubectl would read.
+        context: name of a context in the kubeconfig; empty for the current one.
+        namespace: the namespace.
 
     Raises:
         ClusterUnknown: there is no kubeconfig or context, or it cannot be used.
@@ -50,242 +57,246 @@ class KubeCluster:
     """A namespace of a real cluster.
 
     Args:
-        wire: the way to its API server.
-        namespace: where everything happens.
-        patience: how long the API server is waited for.
+        transport: the connection to its API server.
+        namespace: the namespace.
+        retry_policy: how long requests are retried while the API server fails.
     """
 
     def __init__(
-        self, wire: Transport, namespace: str, patience: RetryPolicy | None = None
+        self, transport: Transport, namespace: str, retry_policy: RetryPolicy | None = None
     ) -> None:
         self.namespace = namespace
-        self._wire = wire
-        self._server = RetryingClient(wire, patience or RetryPolicy())
-        self._served: dict[str, frozenset[str]] = {}
+        self._transport = transport
+        self._client = RetryingClient(transport, retry_policy or RetryPolicy())
+        self._served_plurals: dict[str, frozenset[str]] = {}
 
     @property
     def name(self) -> str:
-        return self._wire.name
+        return self._transport.name
 
     def version(self) -> str:
-        return str(self._object(self._plain("GET", "/version")).get("gitVersion", ""))
+        return str(self._object(self._send_open("GET", "/version")).get("gitVersion", ""))
 
-    def require(self) -> None:
+    def require_access(self) -> None:
         if self.find("ConfigMap", ROOT_CA) is None:
-            # Older clusters do not put it there, and others only soon: a write that is not carried out tells for sure.
+            # Old clusters do not create it, and others only after a moment: a dry run is certain.
             item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ROOT_CA}}
-            call = ApiRequest("POST", self._path("ConfigMap"), (("dryRun", "All"),), item)
-            # What else it may be refused for is no matter of the namespace's.
-            self._asked(call, ("create",), "ConfigMap", but=_REFUSALS)
+            request = ApiRequest("POST", self._path("ConfigMap"), (("dryRun", "All"),), item)
+            # Other reasons for a refusal do not concern the namespace.
+            self._send(request, ("create",), "ConfigMap", accept=_ERRORS)
 
     def serves(self, kind: str) -> bool:
         known = KINDS[kind]
-        if known.api_version not in self._served:
-            self._served[known.api_version] = self._plurals(known.api_version)
-        return known.plural in self._served[known.api_version]
+        if known.api_version not in self._served_plurals:
+            self._served_plurals[known.api_version] = self._plurals(known.api_version)
+        return known.plural in self._served_plurals[known.api_version]
 
     def apply(
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
     ) -> Object:
-        query = (("fieldManager", MANAGER), ("force", str(force).lower()))
-        call = ApiRequest("PATCH", self._path(*_named(item)), query, item, _APPLY, require)
-        return self._object(self._asked(call, ("create", "patch"), *_named(item)))
+        query = (("fieldManager", FIELD_MANAGER), ("force", str(force).lower()))
+        path = self._path(*_identity(item))
+        request = ApiRequest("PATCH", path, query, item, _APPLY, require)
+        return self._object(self._send(request, ("create", "patch"), *_identity(item)))
 
     def find(self, kind: str, name: str) -> Object | None:
-        answer = self._asked(
-            ApiRequest("GET", self._path(kind, name)), ("get",), kind, name, but=(404,)
-        )
-        return self._object(answer) if answer.is_success else None
+        request = ApiRequest("GET", self._path(kind, name))
+        response = self._send(request, ("get",), kind, name, accept=(404,))
+        return self._object(response) if response.is_success else None
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Objects:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         return sorted(
-            self._all(kind, "labelSelector", selector),
+            self._list_all(kind, "labelSelector", selector),
             key=lambda item: str(item["metadata"]["name"]),
         )
 
     def create(self, item: Object) -> bool:
-        kind, name = _named(item)
-        call = ApiRequest("POST", self._path(kind), (("fieldManager", MANAGER),), item)
-        return self._won(self._asked(call, ("create",), kind, name, but=(409,)), item)
+        kind, name = _identity(item)
+        query = (("fieldManager", FIELD_MANAGER),)
+        request = ApiRequest("POST", self._path(kind), query, item)
+        return self._is_written(self._send(request, ("create",), kind, name, accept=(409,)), item)
 
     def replace(self, item: Object) -> bool:
-        kind, name = _named(item)
-        call = ApiRequest("PUT", self._path(kind, name), (("fieldManager", MANAGER),), item)
-        return self._won(self._asked(call, ("update",), kind, name, but=(404, 409)), item)
+        kind, name = _identity(item)
+        query = (("fieldManager", FIELD_MANAGER),)
+        request = ApiRequest("PUT", self._path(kind, name), query, item)
+        response = self._send(request, ("update",), kind, name, accept=(404, 409))
+        return self._is_written(response, item)
 
     def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
-        call = ApiRequest(
-            "DELETE",
-            self._path(kind, name),
-            (("propagationPolicy", "Background"),),
-            require=require,
-        )
-        self._asked(call, ("delete",), kind, name, but=(404,))
+        query = (("propagationPolicy", "Background"),)
+        request = ApiRequest("DELETE", self._path(kind, name), query, require=require)
+        self._send(request, ("delete",), kind, name, accept=(404,))
 
     def events(self, name: str) -> Objects:
-        return sorted(self._all("Event", "fieldSelector", f"involvedObject.name={name}"), key=_when)
+        events = self._list_all("Event", "fieldSelector", f"involvedObject.name={name}")
+        return sorted(events, key=_last_seen)
 
     def log(self, pod: str, lines: int) -> str:
-        found = self.find("Pod", pod)
-        if found is None:
+        item = self.find("Pod", pod)
+        if item is None:
             return ""
-        names = [str(one["name"]) for one in found["spec"]["containers"]]
+        names = [str(container["name"]) for container in item["spec"]["containers"]]
         container = "app" if "app" in names else names[0]
-        text = self._written(pod, container, lines)
-        before = any(
-            one["name"] == container and one.get("restartCount")
-            for one in found.get("status", {}).get("containerStatuses") or ()
+        text = self._read_log(pod, container, lines)
+        restarted = any(
+            status["name"] == container and status.get("restartCount")
+            for status in item.get("status", {}).get("containerStatuses") or ()
         )
-        return (
-            self._written(pod, container, lines, ("previous", "true"))
-            if before and not text.strip()
-            else text
-        )
+        if restarted and not text.strip():
+            return self._read_log(pod, container, lines, ("previous", "true"))
+        return text
 
-    def may(self, verb: str, kind: str, part: str = "") -> bool:
+    def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         known = KINDS[kind]
-        return self._may(verb, known.group, known.plural, part)
+        return self._is_allowed(verb, known.group, known.plural, subresource)
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
         path = self._path(kind, f"{name}:{port}", "proxy")
-        subject = Subject(
-            (), KINDS[kind].group, f"{KINDS[kind].plural}/proxy", self.namespace, name
+        plural = f"{KINDS[kind].plural}/proxy"
+        resource = ResourceAttributes((), KINDS[kind].group, plural, self.namespace, name)
+        gateway = ApiServerGateway(
+            self._transport, self._client, path, resource, self._require_success
         )
-        return replace(
-            self._wire.endpoint(path),
-            gateway=Proxy(self._wire, self._server, path, subject, self._good),
-        )
+        return replace(self._transport.endpoint(path), gateway=gateway)
 
-    # --- asking
+    # --- requests
 
-    def _asked(
+    def _send(
         self,
-        call: ApiRequest,
+        request: ApiRequest,
         verbs: tuple[str, ...],
         kind: str,
         name: str = "",
-        part: str = "",
-        but: tuple[int, ...] = (),
+        subresource: str = "",
+        accept: tuple[int, ...] = (),
     ) -> ApiResponse:
-        """A good answer, or one of those other statuses."""
+        """Return a response of success, or one with an accepted status; raise otherwise."""
         known = KINDS[kind]
-        subject = Subject(
-            verbs, known.group, "/".join(filter(None, (known.plural, part))), self.namespace, name
-        )
-        answer = self._server.send(
-            call, f"{verbs} {subject.resource}", _LOG_WITHIN if part == "log" else None
-        )
-        if answer.status in but and not answer.lacks_namespace:
-            return answer
-        return self._good(answer, subject)
+        plural = "/".join(filter(None, (known.plural, subresource)))
+        resource = ResourceAttributes(verbs, known.group, plural, self.namespace, name)
+        max_wait = _LOG_MAX_WAIT if subresource == "log" else None
+        response = self._client.send(request, f"{verbs} {resource.resource}", max_wait)
+        if response.status in accept and not response.lacks_namespace:
+            return response
+        return self._require_success(response, resource)
 
-    def _good(self, answer: ApiResponse, subject: Subject) -> ApiResponse:
-        if answer.is_success:
-            return answer
-        raise refusal_error(
-            answer, subject, self.name, self._lacking(subject) if answer.status == 403 else ()
-        )
+    def _require_success(self, response: ApiResponse, resource: ResourceAttributes) -> ApiResponse:
+        if response.is_success:
+            return response
+        lacking = self._lacking_verbs(resource) if response.status == 403 else ()
+        raise refusal_error(response, resource, self.name, lacking)
 
-    def _plain(
-        self, method: str, path: str, body: object = None, but: tuple[int, ...] = ()
+    def _send_open(
+        self, method: str, path: str, body: object = None, accept: tuple[int, ...] = ()
     ) -> ApiResponse:
-        """As `_asked`, of what every account may ask."""
-        answer = self._server.send(ApiRequest(method, path, body=body), path)
-        if answer.is_success or answer.status in but:
-            return answer
-        raise refusal_error(answer, Subject((), "", path, self.namespace), self.name)
+        """Do the same as `_send` for a request that each account is allowed."""
+        response = self._client.send(ApiRequest(method, path, body=body), path)
+        if response.is_success or response.status in accept:
+            return response
+        resource = ResourceAttributes((), "", path, self.namespace)
+        raise refusal_error(response, resource, self.name)
 
-    def _object(self, answer: ApiResponse) -> Object:
-        if not answer.body:
+    def _object(self, response: ApiResponse) -> Object:
+        if not response.body:
             raise not_an_api_server_error(self.name)
-        return dict(answer.body)
+        return dict(response.body)
 
-    def _all(self, kind: str, key: str, selector: str) -> Objects:
-        """The objects of all pages of a list, each told its kind, which the server says once for all."""
-        found: Objects = []
+    def _list_all(self, kind: str, key: str, selector: str) -> Objects:
+        """Return the objects of all pages, each with its kind, which only the list itself has."""
+        items: Objects = []
         token = ""
         while True:
             query = [(key, selector), ("limit", str(_PAGE)), ("continue", token)]
-            call = ApiRequest("GET", self._path(kind), tuple(pair for pair in query if pair[1]))
-            answer = self._asked(call, ("list",), kind, but=(404, 410) if token else (404,))
-            if answer.status == 410:
-                # The rest has become too old to be read on.
-                found = []
+            request = ApiRequest("GET", self._path(kind), tuple(pair for pair in query if pair[1]))
+            response = self._send(request, ("list",), kind, accept=(404, 410) if token else (404,))
+            if response.status == 410:
+                # The server no longer has the rest of this list: start again.
+                items = []
                 token = ""
                 continue
-            page = self._object(answer) if answer.is_success else {}
-            found += [
+            page = self._object(response) if response.is_success else {}
+            items += [
                 {"apiVersion": KINDS[kind].api_version, "kind": kind, **item}
                 for item in page.get("items") or ()
             ]
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
-                return found
+                return items
 
     def _plurals(self, api_version: str) -> frozenset[str]:
-        """The collections of a group in that version; none if it is not known."""
-        answer = self._plain("GET", _root(api_version), but=(404,))
-        found = self._object(answer).get("resources") or () if answer.is_success else ()
-        return frozenset(str(one.get("name")) for one in found)
+        """Return the collections of a group in a version; empty if the server does not know it."""
+        response = self._send_open("GET", _root(api_version), accept=(404,))
+        resources = self._object(response).get("resources") or () if response.is_success else ()
+        return frozenset(str(resource.get("name")) for resource in resources)
 
-    def _written(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
+    def _read_log(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
         query = (("container", container), ("tailLines", str(lines)), *more)
-        call = ApiRequest("GET", self._path("Pod", pod, "log"), query)
-        answer = self._asked(call, ("get",), "Pod", pod, "log", but=(400, 404, 500, 502, 503, 504))
-        if answer.status >= 500:
-            # The node is asked for it, and may be away; what is told with the log matters more.
-            log.warning(
-                "the log of pod %s cannot be read: %s", pod, answer.message or answer.status
-            )
-        return answer.text if answer.is_success else ""
+        request = ApiRequest("GET", self._path("Pod", pod, "log"), query)
+        accept = (400, 404, 500, 502, 503, 504)
+        response = self._send(request, ("get",), "Pod", pod, "log", accept)
+        if response.status >= 500:
+            # The server reads the log from the node, which may be away. The error that the log
+            # explains matters more.
+            reason = response.message or response.status
+            log.warning("the log of pod %s cannot be read: %s", pod, reason)
+        return response.text if response.is_success else ""
 
     # --- permissions
 
-    def _may(self, verb: str, group: str, plural: str, part: str) -> bool:
+    def _is_allowed(self, verb: str, group: str, plural: str, subresource: str) -> bool:
         attributes = {
             "namespace": self.namespace,
             "verb": verb,
             "group": group,
             "resource": plural,
-            "subresource": part,
+            "subresource": subresource,
         }
         review = {
             "apiVersion": _REVIEWS,
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        answer = self._plain("POST", f"{_root(_REVIEWS)}/selfsubjectaccessreviews", review)
-        return bool(self._object(answer).get("status", {}).get("allowed"))
+        path = f"{_root(_REVIEWS)}/selfsubjectaccessreviews"
+        response = self._send_open("POST", path, review)
+        return bool(self._object(response).get("status", {}).get("allowed"))
 
-    def _lacking(self, subject: Subject) -> tuple[str, ...]:
-        """The verbs that no role gives to this account; a quota or a policy forbids with the same status."""
-        plural, _, part = subject.plural.partition("/")
+    def _lacking_verbs(self, resource: ResourceAttributes) -> tuple[str, ...]:
+        """Return the verbs that no role gives to this account.
+
+        A quota or a policy refuses with the same status.
+        """
+        plural, _, subresource = resource.plural.partition("/")
         try:
             return tuple(
-                verb for verb in subject.verbs if not self._may(verb, subject.group, plural, part)
+                verb
+                for verb in resource.verbs
+                if not self._is_allowed(verb, resource.group, plural, subresource)
             )
         except ClusterError:
-            return subject.verbs
+            return resource.verbs
 
-    # --- writes whose answer was lost
+    # --- writes whose response was lost
 
-    def _won(self, answer: ApiResponse, item: Object) -> bool:
-        """Whether an object is as it was sent: the server said so, or did not, and it was us who came first."""
-        if answer.is_success or not answer.retried:
-            return answer.is_success
-        metadata = {key: value for key, value in item["metadata"].items() if key not in _SERVERS}
-        return _within({**item, "metadata": metadata}, self.find(*_named(item)))
+    def _is_written(self, response: ApiResponse, item: Object) -> bool:
+        """Return whether the write succeeded, in this attempt or an earlier one."""
+        if response.is_success or not response.retried:
+            return response.is_success
+        metadata = {
+            key: value for key, value in item["metadata"].items() if key not in _SERVER_FIELDS
+        }
+        return _contains(self.find(*_identity(item)), {**item, "metadata": metadata})
 
-    # --- naming
+    # --- paths
 
-    def _path(self, kind: str, *pieces: str) -> str:
+    def _path(self, kind: str, *names: str) -> str:
         known = KINDS[kind]
         return "/".join(
             (
                 _root(known.api_version),
                 "namespaces",
-                *(quote(piece, safe=":") for piece in (self.namespace, known.plural, *pieces)),
+                *(quote(name, safe=":") for name in (self.namespace, known.plural, *names)),
             )
         )
 
@@ -294,12 +305,12 @@ def _root(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
-def _named(item: Object) -> tuple[str, str]:
+def _identity(item: Object) -> tuple[str, str]:
     return str(item["kind"]), str(item["metadata"]["name"])
 
 
-def _when(event: Object) -> tuple[str, int]:
-    """When an event was seen last; within a second, which some do not divide, the order of writing counts."""
+def _last_seen(event: Object) -> tuple[str, int]:
+    """Return when an event was last seen, and its version, as some times have whole seconds."""
     series = event.get("series") or {}
     metadata = event["metadata"]
     times = (
@@ -308,23 +319,22 @@ def _when(event: Object) -> tuple[str, int]:
         event.get("eventTime"),
         metadata.get("creationTimestamp"),
     )
+    time = next((str(time)[:19] for time in times if time), "")
     version = str(metadata.get("resourceVersion", ""))
-    return next((str(time)[:19] for time in times if time), ""), int(
-        version
-    ) if version.isdecimal() else 0
+    return time, int(version) if version.isdecimal() else 0
 
 
-def _within(part: Any, whole: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether everything that was sent is there; the server adds what was left open, and drops what is empty."""
+def _contains(whole: Any, part: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return whether an object has all that was sent; the server adds defaults, drops empties."""
     if not part and not whole:
         return True
     if isinstance(part, dict):
         inner = {} if whole is None else whole
         return isinstance(inner, dict) and all(
-            _within(value, inner.get(key)) for key, value in part.items()
+            _contains(inner.get(key), value) for key, value in part.items()
         )
     if isinstance(part, list):
         return (
-            isinstance(whole, list) and len(part) == len(whole) and all(map(_within, part, whole))
+            isinstance(whole, list) and len(part) == len(whole) and all(map(_contains, whole, part))
         )
     return bool(part == whole)

@@ -1,6 +1,6 @@
-"""Kubeconfig files, read as kubectl reads them: which context is meant, and what it speaks of.
+"""Kubeconfig files, read as kubectl reads them: the context with its cluster and user.
 
-Errors name files and entries, never what is in them: that may be a key or a token.
+Errors name files and entries, never their values: a value may be a key or a token.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from typing import Any
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.errors import ClusterUnknown
 
-CHOOSE = "set `kubeconfig` or `context` of the environment in pipeline.toml, or KUBECONFIG; `kubectl config get-contexts` lists them"
+CHOOSE = (
+    "set `kubeconfig` or `context` of the environment in pipeline.toml, or KUBECONFIG; "
+    "`kubectl config get-contexts` lists the contexts"
+)
 _KINDS = {"contexts": "context", "clusters": "cluster", "users": "user"}
 _FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
 
 @dataclass(frozen=True)
-class Context:
-    """A context of a kubeconfig, with the cluster and the user that it speaks of.
+class KubeconfigContext:
+    """A context of a kubeconfig.
 
     Attributes:
         files: the kubeconfig files, as in KUBECONFIG.
-        name: the context's.
+        name: the context's name.
+        cluster: the entry of the cluster that the context names.
+        user: the entry of the user that the context names; empty if it names none.
     """
 
     files: str
@@ -34,17 +39,17 @@ class Context:
     user: Mapping[str, Any] = field(repr=False)
 
     @property
-    def program(self) -> str | None:
-        """The program that logs in; None if none does."""
+    def login_program(self) -> str | None:
+        """The program that logs in; None if there is none."""
         login = self.user.get("exec")
         return str(login.get("command", "")) if isinstance(login, dict) else None
 
 
-def choose_context(kubeconfig: str, context: str) -> Context | None:
-    """The context that is meant; None means the account of the pod that this runs in.
+def choose_context(kubeconfig: str, context: str) -> KubeconfigContext | None:
+    """Return the chosen context; None means the account of the pod that this runs in.
 
     Args:
-        kubeconfig: path of a kubeconfig, `in-cluster`, or empty for what kubectl would take.
+        kubeconfig: path of a kubeconfig, `in-cluster`, or empty for the files of kubectl.
         context: name of a context; empty for the current one.
 
     Raises:
@@ -54,53 +59,58 @@ def choose_context(kubeconfig: str, context: str) -> Context | None:
         raise ClusterUnknown(
             f"the account of a pod has no context {context}",
             on=IN_CLUSTER,
-            next="take out `context`, or name a kubeconfig",
+            next="remove `context`, or name a kubeconfig",
         )
     files = [] if kubeconfig == IN_CLUSTER else _files(kubeconfig, context)
-    return _Book.read(files).context(context) if files else None
+    return _Kubeconfig.read(files).context(context) if files else None
 
 
 def malformed_error(where: Path | str, why: str) -> ClusterUnknown:
-    """The error of a kubeconfig that is not one."""
+    """Return the error of a kubeconfig that is not valid."""
     return ClusterUnknown(
         f"the kubeconfig cannot be used: {why}",
         on=str(where),
-        next="mend it, or have what made it write it anew",
+        next="fix the file, or create it again with the program that wrote it",
     )
 
 
 def _files(kubeconfig: str, context: str) -> list[Path]:
-    """The kubeconfig files that are there; none if this runs in a pod and nothing is said of any."""
-    named = kubeconfig or os.environ.get("KUBECONFIG", "")
-    paths = [
-        Path(part).expanduser() for part in (named or "~/.kube/config").split(os.pathsep) if part
-    ]
-    found = [path for path in paths if os.path.exists(path)]  # noqa: PTH110 - Path.exists raises where a folder is closed to us
-    if found or (not named and not context and os.environ.get("KUBERNETES_SERVICE_HOST")):
-        return found
+    """Return the kubeconfig files that exist; empty in a pod, if no setting names one."""
+    setting = kubeconfig or os.environ.get("KUBECONFIG", "")
+    names = (setting or "~/.kube/config").split(os.pathsep)
+    paths = [Path(name).expanduser() for name in names if name]
+    existing = [path for path in paths if os.path.exists(path)]  # noqa: PTH110 - Path.exists raises where a folder is not readable
+    in_pod = not setting and not context and os.environ.get("KUBERNETES_SERVICE_HOST")
+    if existing or in_pod:
+        return existing
     raise ClusterUnknown("there is no kubeconfig", on=", ".join(map(str, paths)), next=CHOOSE)
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a file says of one name."""
+    """An entry of a kubeconfig file.
+
+    Attributes:
+        content: the entry's values.
+        folder: the folder of the file; paths in the entry are relative to it.
+    """
 
     content: Mapping[str, Any]
     folder: Path
 
-    def missing(self) -> Iterator[Path]:
-        """The files that it names and that cannot be read."""
+    def unreadable_files(self) -> Iterator[Path]:
+        """Yield the files that the entry names and that cannot be read."""
         for key in _FILES:
-            named = self.content.get(key)
-            if isinstance(named, str) and named and f"{key}-data" not in self.content:
-                path = self.folder / named
+            name = self.content.get(key)
+            if isinstance(name, str) and name and f"{key}-data" not in self.content:
+                path = self.folder / name
                 if not os.access(path, os.R_OK):
                     yield path
 
 
 @dataclass
-class _Book:
-    """Kubeconfig files, merged: of several entries of a name, and of several current contexts, the first one counts."""
+class _Kubeconfig:
+    """Merged kubeconfig files: the first entry of a name counts, and the first current context."""
 
     files: list[Path]
     current: str = ""
@@ -109,53 +119,53 @@ class _Book:
     )
 
     @classmethod
-    def read(cls, files: list[Path]) -> _Book:
-        book = cls(files)
+    def read(cls, files: list[Path]) -> _Kubeconfig:
+        merged = cls(files)
         for path in files:
             content = _content(path)
-            book.current = book.current or str(content.get("current-context") or "")
+            merged.current = merged.current or str(content.get("current-context") or "")
             for kind, inner in _KINDS.items():
-                for name, entry in _named(content, kind, inner, path):
-                    book.entries[kind].setdefault(name, entry)
-        return book
+                for name, entry in _entries(content, kind, inner, path):
+                    merged.entries[kind].setdefault(name, entry)
+        return merged
 
     @property
-    def shown(self) -> str:
+    def display(self) -> str:
         return ", ".join(map(str, self.files))
 
-    def context(self, wanted: str) -> Context:
+    def context(self, wanted: str) -> KubeconfigContext:
         name = wanted or self.current
         if name not in self.entries["contexts"]:
-            what = (
-                f"the kubeconfig has no context {name}"
-                if name
-                else "the kubeconfig has no current context"
-            )
             known = "\n".join(f"  {context}" for context in sorted(self.entries["contexts"]))
             raise ClusterUnknown(
-                what, on=self.shown, next=CHOOSE, detail=known or "  it has no contexts at all"
+                f"the kubeconfig has no {f'context {name}' if name else 'current context'}",
+                on=self.display,
+                next=CHOOSE,
+                detail=known or "  it has no contexts at all",
             )
-        said = self.entries["contexts"][name].content
-        cluster = self._spoken_of("cluster", said, name)
-        user = self._spoken_of("user", said, name)
+        content = self.entries["contexts"][name].content
+        cluster = self._entry_of("cluster", content, name)
+        user = self._entry_of("user", content, name)
         if not isinstance(cluster.get("server"), str):
-            raise malformed_error(self.shown, f"the cluster of its context {name} has no server")
-        return Context(os.pathsep.join(map(str, self.files)), name, cluster, user)
+            raise malformed_error(self.display, f"the cluster of its context {name} has no server")
+        return KubeconfigContext(os.pathsep.join(map(str, self.files)), name, cluster, user)
 
-    def _spoken_of(self, what: str, said: Mapping[str, Any], context: str) -> Mapping[str, Any]:
-        """The cluster or the user of a context; without its user the library would ask as nobody."""
-        name = said.get(what)
-        if not name and what == "user":
+    def _entry_of(self, kind: str, content: Mapping[str, Any], context: str) -> Mapping[str, Any]:
+        """Return the entry of a context's cluster or user.
+
+        An error is raised if it is missing: without the user, the library would log in as none.
+        """
+        name = content.get(kind)
+        if not name and kind == "user":
             return {}
-        entry = self.entries[f"{what}s"].get(str(name))
+        entry = self.entries[f"{kind}s"].get(str(name))
         if entry is None:
             raise malformed_error(
-                self.shown,
-                f"its context {context} speaks of a {what} {name} that it does not describe",
+                self.display, f"its context {context} names a {kind} {name} that it does not have"
             )
-        for path in entry.missing():
+        for path in entry.unreadable_files():
             raise malformed_error(
-                self.shown, f"its {what} {name} names a file that cannot be read, {path}"
+                self.display, f"its {kind} {name} names a file that cannot be read, {path}"
             )
         return entry.content
 
@@ -166,23 +176,24 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        what = f"the kubeconfig cannot be read ({error.strerror})"
         raise ClusterUnknown(
-            what, on=str(path), next="see who owns it and who may read it"
+            f"the kubeconfig cannot be read ({error.strerror})",
+            on=str(path),
+            next="check its owner and its permissions",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError):
         # Without a cause: the parser quotes the file.
-        raise malformed_error(path, "it is no YAML") from None
+        raise malformed_error(path, "it is not valid YAML") from None
     if not isinstance(content, dict):
-        raise malformed_error(
-            path, "it is empty" if content is None else "it has not the form of one"
-        )
+        why = "it is empty" if content is None else "it does not have the form of a kubeconfig"
+        raise malformed_error(path, why)
     return content
 
 
-def _named(
+def _entries(
     content: Mapping[str, Any], kind: str, inner: str, path: Path
 ) -> Iterator[tuple[str, _Entry]]:
+    """Yield the entries of a kind with their names."""
     entries = content.get(kind) or []
     for entry in entries if isinstance(entries, list) else [entries]:
         if (
@@ -190,5 +201,5 @@ def _named(
             or not isinstance(entry.get("name"), str)
             or not isinstance(entry.get(inner) or {}, dict)
         ):
-            raise malformed_error(path, f"its {kind} have not the form of such")
+            raise malformed_error(path, f"its {kind} do not have the right form")
         yield entry["name"], _Entry(entry.get(inner) or {}, path.absolute().parent)

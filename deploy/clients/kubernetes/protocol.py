@@ -1,7 +1,7 @@
-"""What a release needs of a Kubernetes cluster: objects of one namespace as plain JSON, applied, read and removed.
+"""The interface to a Kubernetes cluster: the objects of one namespace, as plain JSON.
 
-Whoever implements this waits out an API server that is away for a while once it has answered, and turns refusals into the
-errors of this project. Nothing here decides what is deployed.
+An implementation retries while an API server that has answered before is away, and turns refusals
+into this project's errors. Nothing here decides what is deployed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from deploy.clients.http import Endpoint
 
 Object = dict[str, Any]
 Objects = list[Object]
-MANAGER = "twinship"
-"""Under this name the fields that a release sets are owned on the cluster."""
+FIELD_MANAGER = "twinship"
+"""The field manager that owns the fields which a release sets."""
 IN_CLUSTER = "in-cluster"
-"""In place of a kubeconfig: the account of the pod that this runs in."""
+"""The value of `kubeconfig` that means the account of the pod that this runs in."""
 ROOT_CA = "kube-root-ca.crt"
-"""The ConfigMap that a cluster puts into every namespace, since v1.20, soon after it was made."""
+"""The ConfigMap that a cluster puts into each new namespace, since v1.20."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: the group and version that it is read and written in, and the name of its collection."""
+    """A kind of object: its group and version, and the name of its collection."""
 
     api_version: str
     plural: str
@@ -53,84 +53,90 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Cluster(Protocol):
-    """One namespace of a cluster. Kinds are named as in KINDS; objects are JSON as the API server gives and takes it.
+    """One namespace of a cluster.
 
-    Every operation may raise a ClusterError: ClusterUnreachable (no answer, after retries), ClusterLogin (401), ClusterForbidden
-    (403, with verb, resource, namespace and the rule to add), NamespaceMissing, ClusterRefused (anything else).
+    Kinds are named as in KINDS; objects are JSON as the API server returns and accepts it. Each
+    operation may raise a ClusterError: ClusterUnreachable (no response, after retries),
+    ClusterLogin (401), ClusterForbidden (403, with verb, resource, namespace and the rule to add),
+    NamespaceMissing, ClusterRefused (anything else).
     """
 
     @property
     def namespace(self) -> str:
-        """Where everything happens."""
+        """The name of the namespace."""
 
     @property
     def name(self) -> str:
-        """The cluster, for people: its context and server."""
+        """The cluster's name for people: its context and server."""
 
     def version(self) -> str:
-        """The version of its API server, such as v1.33.1."""
+        """Return the version of the API server, such as v1.33.1."""
 
-    def require(self) -> None:
-        """Makes sure that the API server answers, lets this account in, and has the namespace; nothing is written.
+    def require_access(self) -> None:
+        """Raise unless the API server answers, accepts this account, and has the namespace.
 
-        An account with rights in that namespace alone has none where it is missing, and is told that as ClusterForbidden.
+        Nothing is written. Where the namespace is missing, an account with rights in that namespace
+        alone has no rights at all, so that the error is ClusterForbidden.
         """
 
     def serves(self, kind: str) -> bool:
-        """Whether the API server knows that kind in the version that KINDS names."""
+        """Return whether the API server knows the kind in the version that KINDS names."""
 
     def apply(
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
     ) -> Object:
-        """Server-side apply under our own name: makes the object, or sets exactly the fields that are given; others stay.
+        """Create the object, or set exactly the given fields of it, by server-side apply.
 
         Args:
             item: the object.
-            force: take fields that somebody else owns from them.
-            require: called before it is asked for, also when that has to be done again after a while; what it raises ends it.
+            force: also take over fields that another field manager owns.
+            require: called before each attempt; an exception that it raises ends the attempts.
 
         Raises:
-            FieldConflict: somebody else owns a field and wants another value; nothing was changed.
+            FieldConflict: another manager owns a field with another value; nothing was changed.
         """
 
     def find(self, kind: str, name: str) -> Object | None:
-        """An object, or None if it is not there, or its kind is not served."""
+        """Return an object, or None if it does not exist, or its kind is not served."""
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Objects:
-        """The objects that carry all those labels, ordered by name; a kind that is not served has none."""
+        """Return the objects with all these labels, ordered by name; none of an unknown kind."""
 
     def create(self, item: Object) -> bool:
-        """Makes an object; False if there is one of that name already."""
+        """Create an object; return False if there is already one of that name."""
 
     def replace(self, item: Object) -> bool:
-        """Replaces an object as it was read (metadata.resourceVersion); False if it has changed since, or is gone.
+        """Replace an object; return False if it has changed since it was read, or is gone.
 
-        An object is either replaced or applied: to `apply`, what was replaced belongs to somebody else.
+        `metadata.resourceVersion` of the object tells the version that was read. Do not replace and
+        apply the same object: for `apply`, another manager owns the fields of a replaced object.
         """
 
     def delete(self, kind: str, name: str, *, require: Callable[[], None] = lambda: None) -> None:
-        """Removes an object and what it owns; one that is gone already is no error.
+        """Delete an object and its dependents; do nothing if it does not exist.
 
         Args:
-            kind: the object's.
-            name: the object's.
+            kind: the object's kind.
+            name: the object's name.
             require: as for `apply`.
         """
 
     def events(self, name: str) -> Objects:
-        """The events about the object of that name, oldest first."""
+        """Return the events about the object of that name, oldest first."""
 
     def log(self, pod: str, lines: int) -> str:
-        """The end of what a pod's container wrote, of its last run if the present one has written nothing.
+        """Return the last log lines of a pod's container.
 
-        Empty if there is none, or its node does not give it.
+        They are those of the previous run if the current one has logged nothing, and empty if there
+        are none, or the node cannot be reached.
         """
 
-    def may(self, verb: str, kind: str, part: str = "") -> bool:
-        """Whether this account may do that to objects of that kind, or to a part (subresource) of them."""
+    def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
+        """Return whether this account may do this to objects of the kind, or to a subresource."""
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
-        """The way to a port of a Pod or Service through the API server; it needs nothing but access to that.
+        """Return the endpoint of a port of a Pod or Service, through the API server.
 
-        Questions there wait for an API server that is away, as all operations do, and raise what these do.
+        Requests there are retried while the API server is away, and raise the same errors, as those
+        of all other operations.
         """

@@ -1,4 +1,4 @@
-"""Waiting for an API server that is away, is busy, or has only just come back."""
+"""Retries for an API server that is away, is busy, or has just started."""
 
 from __future__ import annotations
 
@@ -16,152 +16,155 @@ from deploy.clients.kubernetes.transport import (
     Transport,
 )
 
-_AWAY = frozenset({429, 500, 502, 503, 504})
-_UNKNOWN = frozenset({401, 403})
+_UNAVAILABLE = frozenset({429, 500, 502, 503, 504})
+_DENIED = frozenset({401, 403})
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long an API server is waited for, in seconds.
+    """How long requests to an API server are retried, in seconds.
 
     Attributes:
-        stranger: while it has never answered: its address may be wrong.
-        known: once it has: it is being started again, or moved.
-        settling: when it refuses what it allowed before: one that has just started does not know its rules yet.
-        clock: tells the seconds.
+        before_first_response: while the server has never answered; its address may be wrong.
+        after_first_response: when it has answered before; it restarts or moves.
+        after_refusal: when it refuses what it allowed before; a server that has just started does
+            not know its rules yet.
+        clock: returns the current time in seconds.
         wait: lets seconds pass.
     """
 
-    first_contact: float = 5.0
-    outage: float = 90.0
-    settling: float = 10.0
+    before_first_response: float = 5.0
+    after_first_response: float = 90.0
+    after_refusal: float = 10.0
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
 
     def pause(self, attempt: int, retry_after: str) -> float:
-        """Seconds before another try: up to half a minute where the server asks for it, else longer each time."""
+        """Return the seconds before the next attempt: what the server asks for, or a backoff."""
         return backoff.delay(attempt, retry_after, retry_after_limit=30.0, backoff_limit=5.0)
 
 
 class RetryingClient:
-    """An API server that is asked until it answers.
+    """An HTTP client that sends a request to the API server until it gets a final response.
 
     Args:
-        wire: the way there.
-        patience: how long it is waited for.
+        transport: the connection to the API server.
+        policy: how long requests are retried.
     """
 
-    def __init__(self, wire: Transport, patience: RetryPolicy) -> None:
-        self._wire = wire
-        self._patience = patience
-        self._met = False
-        self._allowed: set[str] = set()
+    def __init__(self, transport: Transport, policy: RetryPolicy) -> None:
+        self._transport = transport
+        self._policy = policy
+        self._has_answered = False
+        self._allowed_operations: set[str] = set()
 
     def send(
-        self, call: ApiRequest, about: str, at_most: float | None = None, send: Send | None = None
+        self,
+        request: ApiRequest,
+        operation: str,
+        max_wait: float | None = None,
+        send: Send | None = None,
     ) -> ApiResponse:
-        """What the server answers, good or not, once that is worth believing.
+        """Send a request and return the final response, whatever its status.
 
         Args:
-            call: what is asked. It may be asked more than once: `repeated` of the answer says so.
-            about: what it does to which kind of thing; what was allowed before is not refused at once.
-            at_most: a limit to the patience with a server that fails, in seconds.
-            send: asks once, if not the wire does.
+            request: the request. If it is sent more than once, `retried` of the response is set.
+            operation: the verb and the kind of object; when the server allowed the operation
+                before, a refusal of it is retried.
+            max_wait: the most seconds of retries while the server fails.
+            send: sends the request once, in place of the transport.
 
         Raises:
-            ClusterError: there was no answer.
-            Exception: whatever must hold before the call is made does not.
+            ClusterError: there was no response.
+            Exception: what `require` of the request raises.
         """
         attempt = 0
         renewed = False
-        began = None
+        start = None
         while True:
-            outcome = self._once(call, send or self._wire.send)
-            if (
-                isinstance(outcome, ApiResponse)
-                and outcome.status == 401
-                and self._met
-                and not renewed
-            ):
-                self._wire.renew()
+            outcome = self._send_once(request, send or self._transport.send)
+            if not renewed and self._has_expired_login(outcome):
+                self._transport.renew()
                 renewed = True
                 continue
-            now = self._patience.clock()
-            began = now if began is None else began
-            left = began + self._worth(outcome, call, about, at_most) - now
+            now = self._policy.clock()
+            start = now if start is None else start
+            left = start + self._retry_seconds(outcome, request, operation, max_wait) - now
             if left <= 0:
-                return self._believed(outcome, about, repeated=attempt > 0)
-            self._wait(outcome, attempt, now - began, left)
+                return self._final_response(outcome, operation, retried=attempt > 0)
+            self._wait(outcome, attempt, now - start, left)
             attempt += 1
 
-    def _once(self, call: ApiRequest, send: Send) -> ApiResponse | NoApiResponse:
-        call.require()
+    def _send_once(self, request: ApiRequest, send: Send) -> ApiResponse | NoApiResponse:
+        request.require()
+        first = self._policy.before_first_response
         # Admission webhooks may take half a minute.
-        within = (
-            (5.0, 35.0)
-            if self._met
-            else (self._patience.first_contact, 2 * self._patience.first_contact)
-        )
+        timeout = (5.0, 35.0) if self._has_answered else (first, 2 * first)
         try:
-            return send(call, within)
-        except NoApiResponse as lost:
-            return lost
+            return send(request, timeout)
+        except NoApiResponse as failure:
+            return failure
 
-    def _worth(
+    def _has_expired_login(self, outcome: ApiResponse | NoApiResponse) -> bool:
+        """Return whether new credentials may help: the server knew those of an earlier request."""
+        return isinstance(outcome, ApiResponse) and outcome.status == 401 and self._has_answered
+
+    def _retry_seconds(
         self,
         outcome: ApiResponse | NoApiResponse,
-        call: ApiRequest,
-        about: str,
-        at_most: float | None,
+        request: ApiRequest,
+        operation: str,
+        max_wait: float | None,
     ) -> float:
-        """For how many seconds such an outcome is not believed."""
-        away = self._patience.outage if self._met else self._patience.first_contact
+        """Return for how many seconds since the first attempt such an outcome is retried."""
+        first = self._policy.before_first_response
+        limit = self._policy.after_first_response if self._has_answered else first
         if isinstance(outcome, NoApiResponse):
-            return away if outcome.transient else 0.0
-        if outcome.status in _AWAY:
-            limits = [
-                away,
-                *([self._patience.first_contact] if _stumbled(outcome, call) else []),
-                *([] if at_most is None else [at_most]),
-            ]
-            return min(limits)
-        refused = outcome.status in _UNKNOWN and about in self._allowed
-        return self._patience.settling if refused or _raced(outcome, call) else 0.0
+            return limit if outcome.transient else 0.0
+        if outcome.status in _UNAVAILABLE:
+            if _is_merge_failure(outcome, request):
+                limit = min(limit, first)
+            return limit if max_wait is None else min(limit, max_wait)
+        was_allowed = outcome.status in _DENIED and operation in self._allowed_operations
+        retryable = was_allowed or _is_write_race(outcome, request)
+        return self._policy.after_refusal if retryable else 0.0
 
-    def _believed(
-        self, outcome: ApiResponse | NoApiResponse, about: str, *, repeated: bool
+    def _final_response(
+        self, outcome: ApiResponse | NoApiResponse, operation: str, *, retried: bool
     ) -> ApiResponse:
+        """Return the response and remember what it shows of the server; raise if there is none."""
         if isinstance(outcome, NoApiResponse):
             raise outcome.error from outcome.__cause__
-        self._met = self._met or outcome.status not in _AWAY
+        self._has_answered = self._has_answered or outcome.status not in _UNAVAILABLE
         if outcome.is_success:
-            self._allowed.add(about)
-        return replace(outcome, retried=repeated)
+            self._allowed_operations.add(operation)
+        return replace(outcome, retried=retried)
 
     def _wait(
         self, outcome: ApiResponse | NoApiResponse, attempt: int, waited: float, left: float
     ) -> None:
         if isinstance(outcome, NoApiResponse):
-            why = outcome.error.what
+            reason = outcome.error.what
             retry_after = ""
         else:
-            why = f"it answers {outcome.status} {outcome.message or outcome.reason}".strip()
+            reason = f"it answers {outcome.status} {outcome.message or outcome.reason}".strip()
             retry_after = outcome.retry_after
         progress.report(
-            f"waiting for {self._wire.name}: {why} ({progress.format_seconds(waited)} so far, {progress.format_seconds(left)} left)"
+            f"waiting for {self._transport.name}: {reason} "
+            f"({progress.format_seconds(waited)} so far, {progress.format_seconds(left)} left)"
         )
-        self._patience.wait(min(left, self._patience.pause(attempt, retry_after)))
+        self._policy.wait(min(left, self._policy.pause(attempt, retry_after)))
 
 
-def _stumbled(answer: ApiResponse, call: ApiRequest) -> bool:
-    """Whether it is most likely the object that was sent: older servers answer so where a field of it cannot be merged."""
-    return call.method == "PATCH" and answer.status == 500 and not answer.reason
+def _is_merge_failure(response: ApiResponse, request: ApiRequest) -> bool:
+    """Return whether the object is the probable cause: old servers fail so to merge its fields."""
+    return request.method == "PATCH" and response.status == 500 and not response.reason
 
 
-def _raced(answer: ApiResponse, call: ApiRequest) -> bool:
-    """Whether the server lost a race with another writer, and wants the same to be asked again."""
-    if answer.status != 409:
+def _is_write_race(response: ApiResponse, request: ApiRequest) -> bool:
+    """Return whether another write came first, so that the same request may succeed next time."""
+    if response.status != 409:
         return False
-    return (call.method == "PATCH" and not answer.conflicts) or (
-        call.method == "POST" and answer.reason != "AlreadyExists"
+    return (request.method == "PATCH" and not response.conflicts) or (
+        request.method == "POST" and response.reason != "AlreadyExists"
     )

@@ -1,4 +1,4 @@
-"""One question to an API server, and its answer; nothing here knows what they are about, or how they travel."""
+"""One request to an API server and its response, whatever the request is about."""
 
 from __future__ import annotations
 
@@ -17,25 +17,36 @@ JSON = "application/json"
 
 @dataclass(frozen=True)
 class ApiRequest:
-    """A request: `body` is JSON, sent as the type `content`; `require` is called each time before that, and may end it."""
+    """A request to the API server.
+
+    Attributes:
+        method: the HTTP method.
+        path: the path below the server's address.
+        query: the parameters of the URL.
+        body: sent as JSON.
+        content_type: the media type of the body.
+        require: called before each attempt to send the request; an exception that it raises
+            ends the attempts.
+    """
 
     method: str
     path: str
     query: tuple[tuple[str, str], ...] = ()
     body: object = None
-    content: str = JSON
+    content_type: str = JSON
     require: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """What the API server said.
+    """A response of the API server.
 
     Attributes:
-        status: of HTTP; decisions are made on it and on codes in the body, never on messages.
+        status: the HTTP status; decisions depend on it and on codes in the body, never on messages.
         text: the body.
-        retry_after: how many seconds the server wants to be left alone, if it said.
-        repeated: whether an earlier attempt may have been carried out, though its answer was lost.
+        retry_after: the Retry-After header; empty if there is none.
+        retried: whether the request was sent more than once, so that the server may have carried
+            out an earlier attempt whose response was lost.
     """
 
     status: int
@@ -45,17 +56,17 @@ class ApiResponse:
 
     @property
     def is_success(self) -> bool:
-        """Whether it was done."""
+        """Whether the status is one of success."""
         return 200 <= self.status < 300
 
     @cached_property
     def body(self) -> Mapping[str, Any]:
         """The object in the body; empty if there is none."""
         try:
-            found = json.loads(self.text)
+            content = json.loads(self.text)
         except (ValueError, RecursionError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     @property
     def reason(self) -> str:
@@ -64,82 +75,86 @@ class ApiResponse:
 
     @property
     def message(self) -> str:
-        """What a Status tells people, on one line."""
+        """The message of a Status, on one line."""
         return one_line(self.body.get("message"))
 
     @property
     def details(self) -> Mapping[str, Any]:
         """The details of a Status."""
-        found = self.body.get("details")
-        return found if isinstance(found, dict) else {}
+        details = self.body.get("details")
+        return details if isinstance(details, dict) else {}
 
     @property
     def causes(self) -> list[Mapping[str, Any]]:
-        """The single reasons of a Status."""
-        found = self.details.get("causes")
-        return (
-            [cause for cause in found if isinstance(cause, dict)] if isinstance(found, list) else []
-        )
+        """The causes in the details of a Status."""
+        causes = self.details.get("causes")
+        if not isinstance(causes, list):
+            return []
+        return [cause for cause in causes if isinstance(cause, dict)]
 
     @property
     def lacks_namespace(self) -> bool:
-        """Whether it is the namespace that was not found."""
+        """Whether the server did not find the namespace itself."""
         return self.status == 404 and self.details.get("kind") == "namespaces"
 
     @property
     def conflicts(self) -> dict[str, str]:
-        """The fields that somebody else owns, with the owners' names."""
-        found = [cause for cause in self.causes if cause.get("reason") == "FieldManagerConflict"]
+        """The fields that another field manager owns, with the name of each owner."""
         return {
-            str(cause.get("field")).removeprefix("."): _owner(str(cause.get("message")))
-            for cause in found
+            str(cause.get("field")).removeprefix("."): _manager_name(str(cause.get("message")))
+            for cause in self.causes
+            if cause.get("reason") == "FieldManagerConflict"
         }
 
 
 Send = Callable[[ApiRequest, tuple[float, float]], ApiResponse]
-"""Asks once, as `Wire.send` does."""
+"""A function that sends a request once, as `Transport.send` does."""
 
 
 class Transport(Protocol):
-    """The way to an API server, with the credentials for it."""
+    """A connection to an API server, with the credentials for it."""
 
     name: str
-    """The cluster, for people: its context and server."""
+    """The cluster's name for people: its context and server."""
 
-    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
-        """Asks once; `within` has the seconds for a connection and for the next bytes.
+    def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
+        """Send a request once.
+
+        Args:
+            request: the request.
+            timeout: seconds for the connection, and for the next bytes of the response.
 
         Raises:
-            Lost: there was no answer.
+            NoApiResponse: there was no response.
         """
 
     def renew(self) -> None:
-        """Loads the credentials again."""
+        """Load the credentials again."""
 
     def endpoint(self, path: str) -> Endpoint:
-        """The way to a path of the API server, with what it asks for as of now."""
+        """Return the endpoint of a path on the API server, with the current credentials."""
 
 
 class NoApiResponse(Exception):
-    """A call without an answer.
+    """A request without a response.
 
     Args:
-        error: what to tell if it stays so.
-        passing: whether asking again may help.
+        error: the error to raise if no attempt gets a response.
+        transient: whether another attempt may get one.
     """
 
-    def __init__(self, error: ClusterError, passing: bool) -> None:  # noqa: FBT001 - told apart by the two types
+    def __init__(self, error: ClusterError, transient: bool) -> None:  # noqa: FBT001 - the types of the two differ
         super().__init__(error.what)
         self.error = error
-        self.transient = passing
+        self.transient = transient
 
 
-def _owner(message: str) -> str:
-    """The server names the owner in its message alone, quoted."""
-    found = re.search(r'"((?:[^"\\]|\\.)*)"', message)
-    return found.group(1) if found else "another field manager"
+def _manager_name(message: str) -> str:
+    """Return the name that the server quotes; only its message has the name of the owner."""
+    quoted = re.search(r'"((?:[^"\\]|\\.)*)"', message)
+    return quoted.group(1) if quoted else "another field manager"
 
 
 def one_line(text: object) -> str:
-    """Words of the server, on one line."""
+    """Return text of the server on one line, cut to 600 characters."""
     return " ".join(str(text or "").split())[:600]

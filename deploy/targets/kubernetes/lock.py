@@ -136,7 +136,7 @@ class Lock:
 
     def _is_free(self, found: Object, seen: _Seen) -> bool:
         """Whether nobody has it, or its holder has died."""
-        died = self._is_near(found) and not ProcessId.parse(_identity(found)).alive
+        died = self._is_near(found) and not ProcessId.parse(_identity(found)).is_alive
         return not _identity(found) or died or self._clock.now() - seen.since >= SECONDS
 
     def _is_near(self, found: Object) -> bool:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.clients.kubernetes.protocol import MANAGER, Object
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 
 
 def applied_fields(item: Object) -> Object:
@@ -45,7 +45,7 @@ def _entries(item: Object) -> list[Object]:
 def _ours(entry: Object) -> bool:
     # A part of an object that is written by itself, such as its status, has an entry of its own.
     return (
-        entry.get("manager") == MANAGER
+        entry.get("manager") == FIELD_MANAGER
         and entry.get("operation") == "Apply"
         and not entry.get("subresource")
     )

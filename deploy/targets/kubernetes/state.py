@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from deploy.clients.kubernetes.protocol import MANAGER, Cluster, Object
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Cluster, Object
 from deploy.records import Attempt
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.ownership import applied_fields, owners
@@ -64,7 +64,7 @@ class DeploymentState:
     @property
     def replicas_are_ours(self) -> bool:
         """Whether that number is what the settings said, and no autoscaler or person has a say in it."""
-        return owners(self.item, "spec", "replicas") == [MANAGER] and self._annotations.get(
+        return owners(self.item, "spec", "replicas") == [FIELD_MANAGER] and self._annotations.get(
             WANTED
         ) == str(self.replicas)
 

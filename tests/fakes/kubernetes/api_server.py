@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from deploy.clients.http import Endpoint
-from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object
 from deploy.clients.kubernetes.protocol import Objects as Items
 from deploy.clock import Clock
 from deploy.errors import ClusterForbidden, ClusterRefused, FieldConflict, NamespaceMissing
@@ -135,7 +135,7 @@ class FakeCluster:
     def version(self) -> str:
         return "v1.33.1"
 
-    def require(self) -> None:
+    def require_access(self) -> None:
         self.find("ConfigMap", ROOT_CA)
         if self.missing:
             raise self._no_namespace()
@@ -152,10 +152,10 @@ class FakeCluster:
         live = self.objects.get(item["kind"], item["metadata"]["name"])
         changed = copied(live or fresh(item))
         ownership = self._owned(live).copy()
-        if not force and (conflicts := ownership.conflicts(changed, item, MANAGER)):
+        if not force and (conflicts := ownership.conflicts(changed, item, FIELD_MANAGER)):
             raise _conflict(item, conflicts)
         changed["apiVersion"] = item.get("apiVersion", changed["apiVersion"])
-        ownership.apply(changed, item, MANAGER)
+        ownership.apply(changed, item, FIELD_MANAGER)
         self._admit(changed, live)
         before = copied(live)
         live = self._kept(live, changed)
@@ -185,7 +185,7 @@ class FakeCluster:
         }
         self._admit(made, None)
         self.objects.add(made)
-        self._owned(made).update({}, item, MANAGER)
+        self._owned(made).update({}, item, FIELD_MANAGER)
         self._written(made, None)
         return True
 
@@ -204,7 +204,7 @@ class FakeCluster:
             after["status"] = before["status"]
         self._admit(after, before)
         self._kept(live, after)
-        self._owned(live).update(before, live, MANAGER)
+        self._owned(live).update(before, live, FIELD_MANAGER)
         self._written(live, before)
         return True
 
@@ -232,7 +232,7 @@ class FakeCluster:
             "".join(f"{line}\n" for line in self.kubelet.written(found)[-lines:]) if found else ""
         )
 
-    def may(self, verb: str, kind: str, part: str = "") -> bool:
+    def is_allowed(self, verb: str, kind: str, part: str = "") -> bool:
         return (verb, f"{kind}/{part}" if part else kind) not in self.denied
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
@@ -274,7 +274,7 @@ class FakeCluster:
         if why := invalid(item, before):
             on = f"{item['kind']} {item['metadata']['name']}"
             raise ClusterRefused(
-                "the API server refused it (422 Invalid)",
+                "the API server refused the request (422 Invalid)",
                 on=on,
                 next="mend the manifest",
                 detail=f"  {why}",

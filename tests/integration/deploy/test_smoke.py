@@ -12,7 +12,7 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.container import LABEL, throwaway_container
 from deploy.errors import ReleaseError, SmokeFailed
 from deploy.image import join as image
-from deploy.machine import services
+from deploy.machine.base_image import ensure_base_image
 from deploy.machine.process import ProcessId
 from deploy.model.golden import GoldenSet
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
@@ -40,7 +40,7 @@ PROOF = GoldenSet(
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     """A tiny application."""
     try:
-        base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
+        base = ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
     made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("smoke")))

@@ -159,7 +159,7 @@ def test_a_login_that_is_not_whole_is_told_before_anything_is_made_ready(
     monkeypatch.delenv(variable)
     with pytest.raises(SettingsInvalid, match=f"{variable} is not set"):
         _ = with_login(application).target
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
 
 
 # --- clients
@@ -170,9 +170,9 @@ def test_looking_installs_and_starts_nothing(application: Application) -> None:
     application.architecture.running = False
     with pytest.raises(EngineUnavailable):
         _ = application.context().view
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
     _ = application.context().target
-    assert application.architecture.happened == ["start the engine"]
+    assert application.architecture.actions == ["start the engine"]
 
 
 def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
@@ -181,7 +181,7 @@ def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
     site = application.context("staging")
     assert site.view.replicas() == ()
     assert site.view is site.target is site.on_cluster
-    assert application.architecture.happened == []
+    assert application.architecture.actions == []
 
 
 def test_a_cluster_without_the_namespace_is_no_place(application: Application) -> None:
@@ -198,7 +198,7 @@ def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) 
     with pytest.raises(SettingsInvalid, match="environment on a cluster") as caught:
         _ = application.context("local").on_cluster
     assert caught.value.on == "[environments.local] target"
-    assert application.architecture.reached == []
+    assert application.architecture.connections == []
 
 
 def test_a_cluster_is_reached_as_the_settings_say(
@@ -214,7 +214,7 @@ def test_a_cluster_is_reached_as_the_settings_say(
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     application.architecture.clusters["shop"] = application.cluster
     _ = application.context("staging").cluster
-    assert application.architecture.reached == [
+    assert application.architecture.connections == [
         ("", "", "shop"),
         (str(application.folder / "keys/shop.yaml"), "shop", "live"),
     ]

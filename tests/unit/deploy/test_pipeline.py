@@ -29,7 +29,7 @@ from deploy.errors import (
     SmokeFailed,
     VerifyFailed,
 )
-from deploy.machine.setup import cache_folder
+from deploy.machine.host import cache_folder
 from deploy.rollout.history import Only
 from deploy.targets.kubernetes.render import RELEASE
 from tests.fakes.application import Application
@@ -308,7 +308,7 @@ def test_a_rollback_on_a_cluster_needs_no_engine(grown: Application) -> None:
     grown.architecture.programs.clear()
     pipeline.rollback(grown.context(), None, "model")
     assert halves(grown)[-1] == ("b", "1")
-    assert grown.architecture.happened == []
+    assert grown.architecture.actions == []
 
 
 def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application) -> None:
@@ -510,7 +510,7 @@ def test_a_cluster_is_looked_at_without_an_engine(staged: Application) -> None:
     staged.architecture.running = False
     assert pipeline.verify(staged.context("staging")).passed
     assert pipeline.current_rollout(staged.context("staging")).attempt.id == 1
-    assert (staged.architecture.happened, staged.written) == ([], [])
+    assert (staged.architecture.actions, staged.written) == ([], [])
 
 
 @pytest.mark.parametrize(("environment", "replaced"), [("local", False), ("staging", True)])
@@ -656,7 +656,7 @@ def test_a_cluster_that_takes_no_release_is_told_before_anything_is_done(
 def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Application) -> None:
     """And none for a release to an engine."""
     pipeline.release(released.context("local"))
-    assert released.architecture.reached == []
+    assert released.architecture.connections == []
     pipeline.release(released.context("staging"))
     assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
     assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)

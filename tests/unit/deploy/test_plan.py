@@ -253,9 +253,9 @@ def test_a_cluster_is_planned_for_by_its_own_kubeconfig(
 ) -> None:
     """Which is found from the application's folder, whoever asks."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__KUBECONFIG", "keys/shop.yaml")
-    on_cluster.architecture.reached.clear()
+    on_cluster.architecture.connections.clear()
     make_plan(on_cluster.context())
-    assert {kubeconfig for kubeconfig, _, _ in on_cluster.architecture.reached} == {
+    assert {kubeconfig for kubeconfig, _, _ in on_cluster.architecture.connections} == {
         str(on_cluster.folder / "keys/shop.yaml")
     }
 

@@ -76,7 +76,7 @@ def test_a_promotion_needs_two_registries_and_a_cluster_only(
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
     (staged.folder / "Dockerfile").unlink()
     assert promoted(staged).changed
-    assert staged.architecture.happened == []
+    assert staged.architecture.actions == []
 
 
 def test_promoting_again_changes_nothing(staged: Application) -> None:

@@ -59,7 +59,7 @@ def test_plain_values_come_back_as_they_were(value: object) -> None:
 
 
 def test_reading_starts_and_ends_where_told() -> None:
-    """A pickle in the middle of a file is found, and its end is told."""
+    """A pickle in the middle of a file is found, and its end is returned."""
     data = b"before" + wrap(b"K\x07") + b"after"
 
     assert pickles.load(data, 6, NOTHING) == (7, len(data) - len(b"after"))

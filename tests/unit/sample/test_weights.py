@@ -133,7 +133,7 @@ def test_integers_are_read() -> None:
 
 
 def test_version_notes_are_skipped() -> None:
-    """Torch's notes beside a state dictionary do not disturb."""
+    """Torch's notes next to a state dictionary do not disturb."""
     notes = b"}" + text("_metadata") + ORDERED + b"sb"
 
     assert list(weights.read(file(state(layer=tensor()) + notes))) == ["layer"]

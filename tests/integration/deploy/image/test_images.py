@@ -20,7 +20,7 @@ from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
 from deploy.image import join as image
 from deploy.image import registry
-from deploy.machine import services
+from deploy.machine.base_image import ensure_base_image
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
@@ -58,7 +58,7 @@ def cache(tmp_path: Path) -> Cache:
 def base(engine: DockerEngine) -> str:
     """The image that applications are built from."""
     try:
-        return services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
+        return ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
 

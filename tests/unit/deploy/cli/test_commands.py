@@ -545,7 +545,7 @@ def test_the_doctor_looks_at_the_cluster_of_an_environment(
         commands.doctor(application.context(environment), json=True)
         found = {check["part"]: check["found"] for check in shown(capsys)}
         assert ("cluster" in found) is expected
-    assert application.architecture.reached == [
+    assert application.architecture.connections == [
         (str(application.folder / "keys/shop.yaml"), "", "shop")
     ]
 

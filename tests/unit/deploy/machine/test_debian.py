@@ -1,10 +1,13 @@
-"""The operating system: who may use the engine, and starting it."""
+"""The operating system: the engine's group, the start and stop of the engine, packages."""
 
 from __future__ import annotations
 
 import grp
 import os
+import pwd
 import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,67 +19,67 @@ from deploy.machine import debian, host
 
 @pytest.fixture(name="group")
 def _group(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The engine's group, of which this process is no member."""
+    """Return the engine's group, of which this process is no member."""
     group = SimpleNamespace(gr_gid=max(os.getgroups(), default=0) + 1000, gr_mem=[])
     monkeypatch.setattr(grp, "getgrnam", lambda name: group)
-    monkeypatch.setattr(debian, "_user", lambda: "developer")
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: SimpleNamespace(pw_name="developer"))
     monkeypatch.setattr("shutil.which", lambda program: f"/usr/bin/{program}")
     return group
 
 
-def test_a_stranger_to_the_group_is_no_member(group: SimpleNamespace) -> None:
-    """Another process would not help."""
-    assert debian.is_engine_member() is False
+def test_a_user_outside_the_group_has_not_joined_it(group: SimpleNamespace) -> None:
+    """A new process would not help."""
+    assert debian.has_joined_engine_group() is False
 
 
-def test_one_who_was_made_a_member_lately_is_told_from_this_process(group: SimpleNamespace) -> None:
-    """The database knows, this process is older."""
+def test_a_user_who_joined_after_login_has_joined(group: SimpleNamespace) -> None:
+    """The user database has it; this process is older."""
     group.gr_mem.append("developer")
 
-    assert debian.is_engine_member() is True
+    assert debian.has_joined_engine_group() is True
 
 
-def test_a_process_of_the_group_need_not_start_again(group: SimpleNamespace) -> None:
-    """It is denied for another reason, and starting again would never end."""
+def test_a_process_of_the_group_need_not_restart(group: SimpleNamespace) -> None:
+    """It is denied for another reason, and restarts would never end."""
     group.gr_mem.append("developer")
     group.gr_gid = os.getgid()
-    assert debian.is_engine_member() is (os.getgid() not in os.getgroups())
+    assert debian.has_joined_engine_group() is (os.getgid() not in os.getgroups())
 
 
-def test_where_there_is_no_such_group_nobody_is_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine without an engine."""
+def test_without_the_group_no_user_has_joined_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has no engine."""
 
     def missing(name: str) -> None:
         raise KeyError(name)
 
     monkeypatch.setattr(grp, "getgrnam", missing)
 
-    assert debian.is_engine_member() is False
+    assert debian.has_joined_engine_group() is False
 
 
 @pytest.mark.parametrize("member", [True, False])
-def test_a_late_member_starts_again_and_a_stranger_is_told(
+def test_only_a_new_member_restarts_when_access_is_denied(
     monkeypatch: pytest.MonkeyPatch, member: bool
 ) -> None:
-    """The engine's refusal is only passed on where a new process would be refused as well."""
+    """For another user, a new process would be denied too."""
     started: list[str] = []
 
     def denied() -> None:
         raise EngineDenied("no", on="the socket", next="join")
 
     monkeypatch.setattr("deploy.clients.docker.client.DockerEngine", denied)
-    monkeypatch.setattr(debian, "is_engine_member", lambda: member)
-    monkeypatch.setattr(debian, "start_again_as_member", lambda: started.append("again"))
+    monkeypatch.setattr(debian, "has_joined_engine_group", lambda: member)
+    monkeypatch.setattr(debian, "restart_as_member", lambda: started.append("again"))
 
     with pytest.raises(EngineDenied):
-        host.connect()
+        host.connect_engine()
     assert started == (["again"] if member else [])
 
 
 def test_a_daemon_that_ends_at_once_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was killed a moment ago may still be in the way of the next."""
+    """A daemon that was killed a moment ago may still block the next one."""
     daemon = tmp_path / "dockerd"
     daemon.write_text(
         f"#!/bin/sh\ncd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi\n",
@@ -84,43 +87,51 @@ def test_a_daemon_that_ends_at_once_is_started_again(
     )
     daemon.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "has_systemd", lambda: False)
 
-    debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, within=20)
+    debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, timeout=20)
 
     assert (tmp_path / "pid").read_text(encoding="utf-8").isdecimal()
 
 
 @pytest.mark.parametrize(
-    ("known", "installed"), [(True, ["docker.io", "docker-cli"]), (False, ["docker.io"])]
+    ("available", "packages"), [(True, ["docker.io", "docker-cli"]), (False, ["docker.io"])]
 )
-def test_an_engine_comes_with_its_command_line_wherever_that_is(
+def test_an_engine_is_installed_with_its_command_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    known: bool,
-    installed: list[str],
+    available: bool,
+    packages: list[str],
 ) -> None:
-    """Newer releases of Debian have it in a package of its own, which older ones do not know."""
-    for name, code in (("apt-get", 0), ("apt-cache", 0 if known else 100)):
+    """Newer releases of Debian have it in a package of its own, which older ones do not have."""
+    for name, code in (("apt-get", 0), ("apt-cache", 0 if available else 100)):
         (tmp_path / name).write_text(
             f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked\nexit {code}\n', encoding="utf-8"
         )
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(debian, "administrator", list)
+    monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "is_debian", lambda: True)
     debian.install("docker.io", "no-such-daemon")
-    asked = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
-    assert asked[0] == "apt-get update -q"
-    assert asked[-1] == f"apt-get install -y -q --no-install-recommends {' '.join(installed)}"
+    calls = (tmp_path / "asked").read_text(encoding="utf-8").splitlines()
+    assert calls[0] == "apt-get update -q"
+    assert calls[-1] == f"apt-get install -y -q --no-install-recommends {' '.join(packages)}"
 
 
-def test_a_process_that_nobody_has_taken_leave_of_has_ended() -> None:
-    """As in a container whose first process does not look after those without a parent."""
-    with subprocess.Popen(["true"]) as process:
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+def test_a_daemon_that_ends_as_a_zombie_has_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container, the first process may not reap processes without a parent."""
+    monkeypatch.setattr(debian, "root_prefix", list)
+    program = "import time; print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", program, "docker"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        (tmp_path / "pid").write_text(str(process.pid), encoding="utf-8")
+        start = time.monotonic()
+        assert debian.stop_engine(tmp_path / "pid")
+        assert time.monotonic() - start < 5
         assert Path(f"/proc/{process.pid}").exists()
-        assert debian._has_ended(process.pid)
-        assert not debian._has_ended(os.getpid())
-    assert debian._has_ended(process.pid)
+    assert not debian.stop_engine(tmp_path / "pid")

@@ -1,14 +1,12 @@
-"""The images beside the application: used if they are there, pulled if they can be, made from packages if not."""
+"""The services' image and the local registry."""
 
 from __future__ import annotations
 
 import pytest
 
-from deploy.errors import BaseUnavailable
 from deploy.machine import services
 from deploy.settings.reading import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
-from tests.fakes.images import make_image
 from tests.fakes.machine import MemoryMachine
 
 OTHER = f"python:3.13@sha256:{'1' * 64}"
@@ -17,64 +15,12 @@ BUILD = ImageBuild(base=DEBIAN)
 
 @pytest.fixture
 def machine() -> MemoryMachine:
-    """A Debian with an empty engine, and no registry in reach."""
+    """Return a Debian with an empty engine and without access to a registry."""
     return MemoryMachine(FakeEngine())
 
 
-def test_a_base_image_that_is_there_is_used(machine: MemoryMachine) -> None:
-    """Nothing is asked of any registry."""
-    machine.engine.add_image(DEBIAN, b"debian")
-    assert services.ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
-    assert machine.engine.pulled == []
-
-
-def test_a_base_image_is_pulled_by_its_digest(machine: MemoryMachine) -> None:
-    """Where a registry is in reach, the real one is used, without a login."""
-    machine.engine.registry[DEBIAN] = make_image((b"debian",))
-    assert services.ensure_base_image(machine.engine, BUILD, machine.host) == DEBIAN
-    assert machine.engine.pulled == [(DEBIAN, None)]
-    assert machine.happened == []
-
-
-def test_a_debian_that_cannot_be_pulled_is_made(machine: MemoryMachine) -> None:
-    """From the packages of the release that the name speaks of."""
-    made = services.ensure_base_image(machine.engine, BUILD, machine.host)
-    assert made == "twinship/base:trixie"
-    assert machine.engine.image_id(made)
-    assert machine.happened == ["install mmdebstrap", "make trixie"]
-
-
-def test_what_was_made_once_is_used_from_then_on(machine: MemoryMachine) -> None:
-    """Neither a pull nor the making is tried again."""
-    made = services.ensure_base_image(machine.engine, BUILD, machine.host)
-    machine.happened.clear()
-    machine.engine.pulled.clear()
-    assert services.ensure_base_image(machine.engine, BUILD, machine.host) == made
-    assert (machine.happened, machine.engine.pulled) == ([], [])
-
-
-def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:
-    """What is not Debian's own image cannot be made of Debian's packages."""
-    with pytest.raises(BaseUnavailable) as caught:
-        services.ensure_base_image(machine.engine, ImageBuild(base=OTHER), machine.host)
-    assert caught.value.on == OTHER
-    assert "the registry has no such image" in caught.value.detail
-    assert machine.happened == []
-
-
-def test_a_base_that_can_neither_be_pulled_nor_made_tells_both_reasons(
-    machine: MemoryMachine,
-) -> None:
-    """Why the pull failed, and why the making did."""
-    machine.root = False
-    with pytest.raises(BaseUnavailable) as caught:
-        services.ensure_base_image(machine.engine, BUILD, machine.host)
-    assert "the registry has no such image" in caught.value.detail
-    assert "mmdebstrap is not installed" in caught.value.detail
-
-
-def test_the_image_of_the_parts_is_built_once(machine: MemoryMachine) -> None:
-    """The proxy and the registry come from Debian's packages on the base image."""
+def test_the_services_image_is_built_once(machine: MemoryMachine) -> None:
+    """It has the base image below it."""
     machine.engine.add_image(DEBIAN, b"debian")
     made = services.ensure_services_image(machine.engine, BUILD, machine.host)
     assert services.ensure_services_image(machine.engine, BUILD, machine.host) == made
@@ -82,8 +28,8 @@ def test_the_image_of_the_parts_is_built_once(machine: MemoryMachine) -> None:
     assert (machine.engine.diff_ids(made) or ())[:1] == machine.engine.diff_ids(DEBIAN)
 
 
-def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -> None:
-    """A newer Debian brings newer parts."""
+def test_another_base_gives_another_services_image(machine: MemoryMachine) -> None:
+    """A newer Debian has newer programs."""
     newer = f"debian:trixie-slim@sha256:{'2' * 64}"
     for base in (DEBIAN, newer):
         machine.engine.add_image(base, base.encode())
@@ -92,8 +38,8 @@ def test_another_base_gives_another_image_of_the_parts(machine: MemoryMachine) -
     ) != services.ensure_services_image(machine.engine, ImageBuild(base=newer), machine.host)
 
 
-def test_an_application_on_another_base_gets_parts_on_debian(machine: MemoryMachine) -> None:
-    """The proxy is installed by Debian's tools, whatever the application is based on."""
+def test_the_services_image_is_always_built_on_debian(machine: MemoryMachine) -> None:
+    """Debian's tools install the proxy, whatever the application is based on."""
     machine.engine.add_image(DEBIAN, b"debian")
     services.ensure_services_image(machine.engine, ImageBuild(base=OTHER), machine.host)
     assert machine.engine.built[0][1] == {"BASE": DEBIAN}
@@ -113,8 +59,8 @@ def test_registries_on_two_ports_are_two(machine: MemoryMachine) -> None:
     assert all(spec.restart for spec in specs.values())
 
 
-def test_a_registry_that_answers_already_is_used(machine: MemoryMachine) -> None:
-    """Whoever started it."""
+def test_an_existing_registry_is_used(machine: MemoryMachine) -> None:
+    """It does not matter what started it."""
     machine.registries.add("127.0.0.1:5000")
     services.ensure_registry(machine.engine, BUILD, "127.0.0.1:5000", machine.host)
     assert machine.engine.containers({}) == []

@@ -17,7 +17,7 @@ from deploy.clients.docker.container import LABEL, MACHINE, throwaway_container
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed, ReleaseError
 from deploy.image import join as image
-from deploy.machine import services
+from deploy.machine.base_image import ensure_base_image
 from deploy.machine.process import ProcessId, machine_id
 from deploy.settings.reading import Settings
 from tests.fakes.halves import digest
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[5]
 def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
     """Create a tiny application."""
     try:
-        base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
+        base = ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
     made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("container")))

@@ -1,4 +1,4 @@
-"""Ways to API servers, real ones and others: who asks, and what is told where nobody may or answers."""
+"""Access to real API servers and to other servers: credentials, TLS, and failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.e2e.rights import root
 from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
-from tests.integration.deploy.clients.kubernetes.test_client import as_user, token
+from tests.integration.deploy.clients.kubernetes.accounts import as_user, token
 from tests.integration.deploy.clients.oci.forwarder import forwarded
 
 pytestmark = pytest.mark.integration
@@ -38,13 +38,13 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[5]
 
 
-def refused(
-    kubeconfig: str, context: str = "", patience: RetryPolicy | None = None
+def error_of(
+    kubeconfig: str, context: str = "", retry_policy: RetryPolicy | None = None
 ) -> ClusterError:
-    """Why an API server cannot be asked."""
+    """Return the error of a request to an API server."""
     with pytest.raises(ClusterError) as caught:
         KubeCluster(
-            ApiServerAccess(kubeconfig, context), "default", patience or RetryPolicy()
+            ApiServerAccess(kubeconfig, context), "default", retry_policy or RetryPolicy()
         ).version()
     return caught.value
 
@@ -52,39 +52,39 @@ def refused(
 # --- a real cluster
 
 
-def test_a_context_that_is_not_there(access: ApiServerAccess) -> None:
-    """Is told before anything is asked, with those that are."""
-    error = refused("", "test-absent")
+def test_a_missing_context_is_an_error_with_the_existing_ones(access: ApiServerAccess) -> None:
+    """No request is sent."""
+    error = error_of("", "test-absent")
     assert isinstance(error, ClusterUnknown)
     assert access.name.partition(" at ")[0] in error.detail
 
 
-def test_a_server_of_unknown_certificate_is_not_trusted(
+def test_a_server_with_an_unknown_certificate_is_not_trusted(
     administrator: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The CA of the kubeconfig is what counts."""
+    """The CA of the kubeconfig decides."""
     content = copy.deepcopy(administrator)
     del content["clusters"][0]["cluster"]["certificate-authority-data"]
-    error = refused(written(tmp_path / "config", content))
+    error = error_of(written(tmp_path / "config", content))
     assert isinstance(error, ClusterUnreachable)
     assert "certificate is not trusted" in error.what
 
 
-def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
+def test_a_server_behind_a_tunnel_is_trusted_by_its_server_name(
     administrator: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Behind a tunnel the URL is not in its certificate; requests through it go by the same name."""
+    """The tunnel's URL is not in the certificate; requests to the endpoint use the same name."""
     content = copy.deepcopy(administrator)
     cluster = content["clusters"][0]["cluster"]
     parts = urlsplit(cluster["server"])
     assert parts.hostname
-    with forwarded((parts.hostname, parts.port or 443), "127.0.0.2") as way:
-        cluster["server"] = way.url
-        assert "certificate is not trusted" in refused(written(tmp_path / "without", content)).what
+    with forwarded((parts.hostname, parts.port or 443), "127.0.0.2") as forwarder:
+        cluster["server"] = forwarder.url
+        assert "certificate is not trusted" in error_of(written(tmp_path / "without", content)).what
         cluster["tls-server-name"] = parts.hostname
-        made = connect(written(tmp_path / "with", content), "", "default")
-        assert made.version()
-        endpoint = made.endpoint("Service", "absent", 80)
+        cluster_client = connect(written(tmp_path / "with", content), "", "default")
+        assert cluster_client.version()
+        endpoint = cluster_client.endpoint("Service", "absent", 80)
         with endpoint.open_session() as session:
             assert session.get(endpoint.url).status_code == 404
         del cluster["tls-server-name"]
@@ -94,17 +94,16 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
             assert connect(written(tmp_path / "blind", content), "", "default").version()
 
 
-def test_a_token_that_nobody_knows_is_a_login(
-    administrator: dict[str, Any], tmp_path: Path
-) -> None:
+def test_an_unknown_token_is_a_login_error(administrator: dict[str, Any], tmp_path: Path) -> None:
     """It may have expired; it is not shown."""
-    error = refused(as_user(administrator, tmp_path, token=TOKEN))
+    error = error_of(as_user(administrator, tmp_path, token=TOKEN))
     assert isinstance(error, ClusterLogin)
     assert TOKEN not in f"{error}{error.next}{error.__cause__}"
 
 
 IN_A_POD = """
-mount -t tmpfs none /run && mkdir -p /run/secrets/kubernetes.io/serviceaccount && cd /run/secrets/kubernetes.io/serviceaccount &&
+account=/run/secrets/kubernetes.io/serviceaccount
+mount -t tmpfs none /run && mkdir -p $account && cd $account &&
 cp "$1" token && cp "$2" ca.crt && cd "$3" && exec "$4" -c "
 from deploy.clients.kubernetes.client import connect
 cluster = connect('', '', 'default')
@@ -116,11 +115,11 @@ print(cluster.name, cluster.version())
 def test_in_a_pod_its_own_account_is_used(
     administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path
 ) -> None:
-    """As every pod finds it: address in the environment, token and CA in files."""
+    """The address is in the environment, token and CA are in files."""
     import base64
 
     if shutil.which("unshare") is None:
-        lacking("a pod's files cannot be laid out here", "install util-linux, for `unshare`")
+        lacking("the files of a pod cannot be mounted here", "install util-linux, for `unshare`")
     cluster = administrator["clusters"][0]["cluster"]
     parts = urlsplit(cluster["server"])
     (tmp_path / "token").write_text(token(kubectl, namespace, "default"), encoding="utf-8")
@@ -135,21 +134,21 @@ def test_in_a_pod_its_own_account_is_used(
     command = root(
         "unshare", "--mount", "sh", "-ec", IN_A_POD, "sh", *files, str(ROOT), sys.executable
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"in-cluster at https://{parts.hostname}:{parts.port} v")
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout.startswith(f"in-cluster at https://{parts.hostname}:{parts.port} v")
 
 
-# --- something else at that address
+# --- other servers
 
 Handler = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def answering(handler: Handler, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server on the loopback address that answers so; its port."""
+def serving(handler: Handler, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Yield the port of a server on the loopback address with this handler."""
 
     class Handling(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -177,8 +176,10 @@ def answering(handler: Handler, context: ssl.SSLContext | None = None) -> Iterat
         server.server_close()
 
 
-def said(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
-    """Answers a request."""
+def respond(
+    request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str
+) -> None:
+    """Send a response."""
     request.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         request.send_header(name.replace("_", "-"), value)
@@ -186,46 +187,46 @@ def said(request: BaseHTTPRequestHandler, status: int, body: bytes = b"", **head
     request.wfile.write(body)
 
 
-def asked(
+def send(
     tmp_path: Path,
     server: str,
-    call: ApiRequest | None = None,
-    within: tuple[float, float] = (2.0, 2.0),
+    request_sent: ApiRequest | None = None,
+    timeout: tuple[float, float] = (2.0, 2.0),
     **user: Any,
 ) -> Any:
-    """What such a server answers, asked once."""
+    """Send one request to such a server and return the response."""
     content = kubeconfig("red", current="red", server=server, **user)
     return ApiServerAccess(written(tmp_path / "config", content), "").send(
-        call or ApiRequest("GET", "/version"), within
+        request_sent or ApiRequest("GET", "/version"), timeout
     )
 
 
-def lost(tmp_path: Path, server: str, **options: Any) -> NoApiResponse:
-    """Why such a server gives no answer."""
+def failure_of(tmp_path: Path, server: str, **options: Any) -> NoApiResponse:
+    """Return the failure of a request to such a server."""
     with pytest.raises(NoApiResponse) as caught:
-        asked(tmp_path, server, **options)
+        send(tmp_path, server, **options)
     return caught.value
 
 
-def test_a_request_says_who_asks_and_what(tmp_path: Path) -> None:
-    """JSON in the form that was named, with the token."""
-    seen: list[Any] = []
+def test_a_request_has_credentials_and_a_content_type(tmp_path: Path) -> None:
+    """The body is JSON, sent with the given media type."""
+    received: list[Any] = []
 
     def handler(request: BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers["Content-Length"]))
-        seen.append((request.command, request.path, dict(request.headers), json.loads(body)))
-        said(request, 201, b'{"kind": "ConfigMap"}', Retry_After="7")
+        received.append((request.command, request.path, dict(request.headers), json.loads(body)))
+        respond(request, 201, b'{"kind": "ConfigMap"}', Retry_After="7")
 
-    with answering(handler) as port:
-        call = ApiRequest(
+    with serving(handler) as port:
+        request_sent = ApiRequest(
             "PATCH",
             "/api/v1/x",
             (("labelSelector", "a=b,c=d/e"),),
             {"a": [1, None]},
             "application/apply-patch+yaml",
         )
-        answer = asked(tmp_path, f"http://127.0.0.1:{port}", call)
-    ((method, path, headers, body),) = seen
+        answer = send(tmp_path, f"http://127.0.0.1:{port}", request_sent)
+    ((method, path, headers, body),) = received
     assert (method, path, body) == (
         "PATCH",
         "/api/v1/x?labelSelector=a%3Db%2Cc%3Dd/e",
@@ -238,33 +239,33 @@ def test_a_request_says_who_asks_and_what(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [302, 401, 403, 404, 409, 429, 500, 503])
-def test_whatever_is_answered_is_asked_once(tmp_path: Path, status: int) -> None:
-    """No status is an error here; redirects are not followed, and nothing is tried again behind one's back."""
-    seen: list[str] = []
+def test_each_request_is_sent_once(tmp_path: Path, status: int) -> None:
+    """No status is an error here, and redirects are not followed."""
+    received: list[str] = []
 
     def handler(request: BaseHTTPRequestHandler) -> None:
-        seen.append(request.path)
-        said(request, status, b"words", Location="/elsewhere", Retry_After="0")
+        received.append(request.path)
+        respond(request, status, b"words", Location="/other", Retry_After="0")
 
-    with answering(handler) as port:
-        answer = asked(tmp_path, f"http://127.0.0.1:{port}")
-    assert (answer.status, answer.text, seen) == (status, "words", ["/version"])
+    with serving(handler) as port:
+        answer = send(tmp_path, f"http://127.0.0.1:{port}")
+    assert (answer.status, answer.text, received) == (status, "words", ["/version"])
 
 
-def test_a_login_program_is_run_again_when_its_credentials_have_expired(tmp_path: Path) -> None:
-    """In the middle of a rollout, too; where it gives none any more, that is told."""
+def test_a_login_program_runs_again_when_its_credentials_expire(tmp_path: Path) -> None:
+    """This may happen during a rollout; if it gives none any more, that is the error."""
     path = tmp_path / "token"
     accepted = "first"
 
     def handler(request: BaseHTTPRequestHandler) -> None:
         known = request.headers["Authorization"] == f"Bearer {accepted}"
-        said(request, 200 if known else 401, b'{"gitVersion": "v1.33.1"}')
+        respond(request, 200 if known else 401, b'{"gitVersion": "v1.33.1"}')
 
     command = program(
         tmp_path / "kubelogin", f"cat {path} >&2 || exit 1", *credentials(token=f"$(cat {path})")
     )
     path.write_text("first", encoding="utf-8")
-    with answering(handler) as port:
+    with serving(handler) as port:
         content = kubeconfig(
             "red", current="red", server=f"http://127.0.0.1:{port}", **login(command)
         )
@@ -285,76 +286,76 @@ def test_a_login_program_is_run_again_when_its_credentials_have_expired(tmp_path
     assert command in caught.value.what
 
 
-def test_where_nobody_listens(tmp_path: Path) -> None:
-    """It is told within the patience that strangers get."""
+def test_a_closed_port_is_unreachable(tmp_path: Path) -> None:
+    """The error comes after the time for a server that never answered."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
-        error = refused(
+        error = error_of(
             written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
-            patience=RetryPolicy(first_contact=0.3),
+            retry_policy=RetryPolicy(before_first_response=0.3),
         )
     assert isinstance(error, ClusterUnreachable)
     assert "Connection refused" in error.what
     assert error.on == f"red at {server}"
 
 
-def test_a_server_without_an_address(tmp_path: Path) -> None:
-    """No such name, or no URL at all."""
-    assert lost(tmp_path, "https://absent.invalid").transient
+def test_an_unknown_host_is_unreachable(tmp_path: Path) -> None:
+    """So is a URL that is none."""
+    assert failure_of(tmp_path, "https://absent.invalid").transient
     for server in ("not a url", "https://", "ftp://absent.invalid", "https://[::1"):
         try:
-            found = lost(tmp_path, server)
+            failure = failure_of(tmp_path, server)
         except ClusterUnknown:
             continue
-        assert isinstance(found.error, ClusterUnreachable)
+        assert isinstance(failure.error, ClusterUnreachable)
 
 
-def test_a_server_that_breaks_off(tmp_path: Path) -> None:
-    """Before its answer, or in the middle of it: it may be going down."""
+def test_a_closed_connection_is_transient(tmp_path: Path) -> None:
+    """The server may be shutting down, before its response or during it."""
 
-    def before(request: BaseHTTPRequestHandler) -> None:
+    def before_response(request: BaseHTTPRequestHandler) -> None:
         request.connection.shutdown(socket.SHUT_RDWR)
 
-    def amid(request: BaseHTTPRequestHandler) -> None:
+    def amid_response(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
         request.send_header("Content-Length", "100")
         request.end_headers()
         request.wfile.write(b'{"kind":')
         request.close_connection = True
 
-    for handler in (before, amid):
-        with answering(handler) as port:
-            found = lost(tmp_path, f"http://127.0.0.1:{port}")
-        assert isinstance(found.error, ClusterUnreachable)
-        assert found.transient
+    for handler in (before_response, amid_response):
+        with serving(handler) as port:
+            failure = failure_of(tmp_path, f"http://127.0.0.1:{port}")
+        assert isinstance(failure.error, ClusterUnreachable)
+        assert failure.transient
 
 
-def test_a_server_that_says_nothing(tmp_path: Path) -> None:
-    """Is not waited for without end."""
-    done = threading.Event()
+def test_a_silent_server_times_out(tmp_path: Path) -> None:
+    """The request does not wait without end."""
+    completed = threading.Event()
 
     def silent(_: BaseHTTPRequestHandler) -> None:
-        done.wait(10)
+        completed.wait(10)
 
-    with answering(silent) as port:
-        found = lost(tmp_path, f"http://127.0.0.1:{port}", within=(1.0, 0.05))
-        done.set()
-    assert "timed out" in found.error.what
-    assert found.transient
+    with serving(silent) as port:
+        failure = failure_of(tmp_path, f"http://127.0.0.1:{port}", timeout=(1.0, 0.05))
+        completed.set()
+    assert "timed out" in failure.error.what
+    assert failure.transient
 
 
-def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
-    """Will not learn it by waiting."""
-    with answering(lambda request: said(request, 200)) as port:
-        found = lost(tmp_path, f"https://127.0.0.1:{port}")
-    assert "no secure connection" in found.error.what
-    assert not found.transient
+def test_a_server_without_tls_is_a_permanent_failure(tmp_path: Path) -> None:
+    """Another attempt does not help."""
+    with serving(lambda request: respond(request, 200)) as port:
+        failure = failure_of(tmp_path, f"https://127.0.0.1:{port}")
+    assert "no secure connection" in failure.error.what
+    assert not failure.transient
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     folder = tmp_path_factory.mktemp("authority")
     if shutil.which("openssl") is None:
         lacking("certificates cannot be made", "install openssl")
@@ -378,15 +379,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(folder / "crt"), str(folder / "key")
 
 
-def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(
+def test_a_client_certificate_refused_in_the_handshake_is_a_login_error(
     tmp_path: Path, authority: tuple[str, str]
 ) -> None:
-    """The server says in its own words that it does not know who signed it."""
+    """The alert of the server says that it does not know the signer."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority)
     context.load_verify_locations(authority[0])
     context.verify_mode = ssl.CERT_REQUIRED
-    # Later ones may close before their alert is read: then it is told at another attempt.
+    # With later versions the server may close before its alert is read.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     other = tmp_path / "other"
     other.mkdir()
@@ -405,8 +406,8 @@ def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(
         "/CN=other",
     ]
     subprocess.run(command, cwd=other, check=True, capture_output=True)
-    with answering(lambda request: said(request, 200, b"{}"), context) as port:
+    with serving(lambda request: respond(request, 200, b"{}"), context) as port:
         user = {"client-certificate": str(other / "crt"), "client-key": str(other / "key")}
         content = kubeconfig("red", current="red", server=f"https://127.0.0.1:{port}", **user)
         content["clusters"][0]["cluster"]["certificate-authority"] = authority[0]
-        assert isinstance(refused(written(tmp_path / "config", content)), ClusterLogin)
+        assert isinstance(error_of(written(tmp_path / "config", content)), ClusterLogin)

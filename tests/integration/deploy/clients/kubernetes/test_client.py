@@ -35,16 +35,15 @@ from tests.contracts.cluster import ClusterContract, Write, deployment, found, s
 from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
+from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, allow, as_user, token
 from tests.integration.deploy.clients.oci.forwarder import Forwarder, forwarded
 from tests.integration.deploy.responder import responder
 
 pytestmark = pytest.mark.integration
 
-ACCOUNT = "deployer"
-
 
 class TestKubernetes(ClusterContract):
-    """A real cluster keeps the contract."""
+    """The contract, on a real cluster."""
 
     @pytest.fixture
     def cluster(self, real: KubeCluster) -> Cluster:
@@ -52,7 +51,7 @@ class TestKubernetes(ClusterContract):
 
     @pytest.fixture
     def other(self, kubectl: Kubectl, namespace: str) -> Write:
-        """As kubectl does."""
+        """Return a write by kubectl, which takes the fields over."""
         force = ("--server-side", "--force-conflicts", "--validate=false")
 
         def write(item: Object, manager: str) -> None:
@@ -71,7 +70,7 @@ class TestKubernetes(ClusterContract):
 
     @pytest.fixture
     def unserved(self, real: KubeCluster) -> str:
-        """A kind that is younger than the cluster."""
+        """Return a kind that the cluster is too old for."""
         for kind in ("PodDisruptionBudget", "HorizontalPodAutoscaler"):
             if not real.serves(kind):
                 return kind
@@ -81,11 +80,11 @@ class TestKubernetes(ClusterContract):
 # --- refusals
 
 
-def test_a_missing_namespace_is_told(access: ApiServerAccess) -> None:
-    """By what writes there, and to whoever asks for it; to look for something there finds nothing."""
+def test_a_missing_namespace_is_an_error_of_writes(access: ApiServerAccess) -> None:
+    """Reads there find nothing."""
     cluster = KubeCluster(access, "test-absent")
     with pytest.raises(NamespaceMissing):
-        cluster.require()
+        cluster.require_access()
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []
     cluster.delete("ConfigMap", "one")
@@ -95,7 +94,7 @@ def test_a_missing_namespace_is_told(access: ApiServerAccess) -> None:
 
 
 def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
-    """With what the server says of each."""
+    """The detail has the server's message for each."""
     item = deployment("web", replicas=-1)
     item["spec"]["selector"] = {"matchLabels": {"app": "other"}}
     with pytest.raises(ClusterRefused) as caught:
@@ -105,10 +104,10 @@ def test_an_invalid_object_is_refused_field_by_field(real: KubeCluster) -> None:
     assert "spec.template.metadata.labels: " in caught.value.detail
 
 
-def test_an_object_of_another_form_is_refused(access: ApiServerAccess, namespace: str) -> None:
-    """One that cannot even be read; old servers fail over it as if they were ill."""
+def test_a_malformed_object_is_refused(access: ApiServerAccess, namespace: str) -> None:
+    """Old servers respond as if they had failed themselves."""
     with pytest.raises(ClusterRefused) as caught:
-        KubeCluster(access, namespace, RetryPolicy(first_contact=2.0)).apply(
+        KubeCluster(access, namespace, RetryPolicy(before_first_response=2.0)).apply(
             settings("one") | {"data": "words"}
         )
     assert caught.value.detail
@@ -117,7 +116,7 @@ def test_an_object_of_another_form_is_refused(access: ApiServerAccess, namespace
 def test_an_exceeded_quota_is_no_missing_permission(
     real: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Though the server forbids both with the same status."""
+    """The server refuses both with the same status."""
     kubectl("create", "quota", "small", "--hard=count/configmaps=0", "-n", namespace)
     refusals: list[ClusterRefused] = []
 
@@ -128,14 +127,14 @@ def test_an_exceeded_quota_is_no_missing_permission(
             refusals.append(error)
         return bool(refusals)
 
-    until(refused, "the quota is known")
+    until(refused, "the quota takes effect")
     assert "small" in refusals[0].detail
 
 
-def test_whoever_edits_an_object_owns_what_they_changed(
+def test_an_edit_makes_its_manager_the_owner(
     real: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """The owner's name is found also where the server adds a time to it."""
+    """Its name is found also where the server adds a time to it."""
     real.apply(settings("one", key="value", rest="same"))
     patch = ("--type=merge", "--field-manager=editor", "-p", '{"data": {"key": "edited"}}')
     kubectl("patch", "configmap", "one", "-n", namespace, *patch)
@@ -148,55 +147,26 @@ def test_whoever_edits_an_object_owns_what_they_changed(
 
 
 @pytest.fixture
-def powerless(
+def account(
     administrator: dict[str, Any], kubectl: Kubectl, namespace: str, tmp_path: Path
-) -> KubeCluster:
-    """A client with an account that no role names."""
+) -> ApiServerAccess:
+    """Return the access of an account that no role names."""
     kubectl("create", "serviceaccount", ACCOUNT, "-n", namespace)
-    return KubeCluster(
-        ApiServerAccess(as_user(administrator, tmp_path, token=token(kubectl, namespace)), ""),
-        namespace,
-    )
+    path = as_user(administrator, tmp_path, token=token(kubectl, namespace))
+    return ApiServerAccess(path, "")
 
 
-def token(kubectl: Kubectl, namespace: str, account: str = ACCOUNT) -> str:
-    """A token of an account."""
-    return str(kubectl("create", "token", account, "-n", namespace)).strip()
+@pytest.fixture
+def powerless(account: ApiServerAccess, namespace: str) -> KubeCluster:
+    """Return a client with an account that no role names."""
+    return KubeCluster(account, namespace)
 
 
-def as_user(administrator: dict[str, Any], folder: Path, **user: Any) -> str:
-    """The path of a kubeconfig for the same cluster, but somebody else."""
-    content = copy.deepcopy(administrator)
-    content["users"][0]["user"] = user
-    return written(folder / f"kubeconfig-{secrets.token_hex(4)}", content)
-
-
-def allow(kubectl: Kubectl, namespace: str, rules: list[Object]) -> None:
-    """Gives the account a role with those rules."""
-    name = secrets.token_hex(4)
-    role = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "Role",
-        "metadata": {"name": name},
-        "rules": rules,
-    }
-    kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(role))
-    kubectl(
-        "create",
-        "rolebinding",
-        name,
-        f"--role={name}",
-        f"--serviceaccount={namespace}:{ACCOUNT}",
-        "-n",
-        namespace,
-    )
-
-
-def test_an_account_is_told_the_rule_that_it_lacks(
+def test_a_forbidden_account_gets_the_rule_to_add(
     powerless: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Added to a role as it was told, the rule is all that it takes."""
-    assert not powerless.may("patch", "ConfigMap")
+    """The rule, added to a role as it is, is enough."""
+    assert not powerless.is_allowed("patch", "ConfigMap")
     with pytest.raises(ClusterForbidden) as caught:
         powerless.apply(settings("one"))
     assert (
@@ -205,79 +175,81 @@ def test_an_account_is_told_the_rule_that_it_lacks(
     )
     assert ACCOUNT in caught.value.detail
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
-    until(lambda: powerless.may("patch", "ConfigMap"), "the role is known")
+    until(lambda: powerless.is_allowed("patch", "ConfigMap"), "the role takes effect")
     powerless.apply(settings("one"))
-    assert not powerless.may("get", "ConfigMap")
+    assert not powerless.is_allowed("get", "ConfigMap")
 
 
-def test_an_account_of_one_namespace_is_not_told_that_another_is_missing(
-    powerless: KubeCluster, kubectl: Kubectl, namespace: str
+def test_other_namespaces_are_forbidden_whether_they_exist_or_not(
+    account: ApiServerAccess, powerless: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """To it they are all closed alike; its own is seen to be there with no more than a rule of deploy/manifests/rbac.yaml."""
+    """For its own namespace, an account needs only a rule of deploy/manifests/rbac.yaml."""
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}])
-    until(lambda: powerless.may("get", "ConfigMap"), "the role is known")
-    powerless.require()
+    until(lambda: powerless.is_allowed("get", "ConfigMap"), "the role takes effect")
+    powerless.require_access()
     for closed in ("default", "test-absent"):
         with pytest.raises(ClusterForbidden) as caught:
-            KubeCluster(powerless._wire, closed).require()
+            KubeCluster(account, closed).require_access()
         assert caught.value.what == f"this account may not get configmaps in namespace {closed}"
 
 
-def test_a_namespace_is_seen_to_be_there_before_it_is_furnished(real: KubeCluster) -> None:
-    """Its ConfigMap comes a moment after it, and comes again where somebody removes it; nothing is made in its place."""
+def test_a_namespace_exists_before_its_root_ca(real: KubeCluster) -> None:
+    """The cluster creates the ConfigMap later, or again after it is deleted; the client does not."""
     for _ in range(5):
         real.delete("ConfigMap", ROOT_CA)
-        real.require()
-    until(lambda: bool((real.find("ConfigMap", ROOT_CA) or {}).get("data")), "it is furnished")
+        real.require_access()
+    until(lambda: bool((real.find("ConfigMap", ROOT_CA) or {}).get("data")), "the root CA is there")
 
 
-def test_a_part_of_an_object_has_a_rule_of_its_own(
+def test_a_subresource_needs_a_rule_of_its_own(
     powerless: KubeCluster, real: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """Who may read pods may not yet read their logs."""
+    """An account that may read pods may not read their logs."""
     real.apply(a_pod("web", "registry.invalid/app:1"))
     allow(kubectl, namespace, [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}])
-    until(lambda: powerless.may("get", "Pod"), "the role is known")
+    until(lambda: powerless.is_allowed("get", "Pod"), "the role takes effect")
     with pytest.raises(ClusterForbidden) as caught:
         powerless.log("web", 5)
     (rule,) = yaml.safe_load(caught.value.detail)
     assert rule == {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
 
 
-# --- an API server that goes away and comes back
+# --- an API server that restarts
 
 
 @pytest.fixture
-def way(administrator: dict[str, Any]) -> Iterator[Forwarder]:
-    """A way to the API server that can be closed."""
+def forwarder(administrator: dict[str, Any]) -> Iterator[Forwarder]:
+    """Yield a port that forwards to the API server and can be closed."""
     parts = urlsplit(administrator["clusters"][0]["cluster"]["server"])
     assert parts.hostname
-    with forwarded((parts.hostname, parts.port or 443)) as made:
-        yield made
+    with forwarded((parts.hostname, parts.port or 443)) as forwarder:
+        yield forwarder
 
 
 def through(
-    way: Forwarder,
+    forwarder: Forwarder,
     administrator: dict[str, Any],
     namespace: str,
     folder: Path,
-    patience: RetryPolicy,
+    retry_policy: RetryPolicy,
 ) -> KubeCluster:
-    """A client that goes that way."""
+    """Return a client that connects through that port."""
     content = copy.deepcopy(administrator)
     server = urlsplit(content["clusters"][0]["cluster"]["server"]).hostname
-    content["clusters"][0]["cluster"] |= {"server": way.url, "tls-server-name": server}
+    content["clusters"][0]["cluster"] |= {"server": forwarder.url, "tls-server-name": server}
     return KubeCluster(
-        ApiServerAccess(written(folder / "through", content), ""), namespace, patience
+        ApiServerAccess(written(folder / "through", content), ""), namespace, retry_policy
     )
 
 
-def test_an_api_server_that_is_started_again_is_waited_for(
-    way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+def test_requests_are_retried_while_an_api_server_restarts(
+    forwarder: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
-    """Every kind of call gets its answer in the end, and each write is carried out once."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
-    for ask, answer in (
+    """Each operation succeeds in the end, and each write is carried out once."""
+    cluster = through(
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.up())
+    )
+    for operation, expected in (
         (lambda: bool(cluster.version()), True),
         (lambda: cluster.create(settings("one", key="value")), True),
         (lambda: cluster.apply(settings("two", key="value"))["data"], {"key": "value"}),
@@ -286,78 +258,84 @@ def test_an_api_server_that_is_started_again_is_waited_for(
             lambda: cluster.replace(found(cluster, "ConfigMap", "one") | {"data": {"key": "new"}}),
             True,
         ),
-        (lambda: cluster.may("get", "Pod"), True),
+        (lambda: cluster.is_allowed("get", "Pod"), True),
         (lambda: cluster.delete("ConfigMap", "two"), None),
         (lambda: cluster.find("ConfigMap", "two"), None),
     ):
-        way.down()
-        assert ask() == answer
+        forwarder.down()
+        assert operation() == expected
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
 
 
-def test_a_write_whose_answer_was_lost_is_known_to_be_ours(
-    way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+def test_a_write_whose_response_was_lost_is_ours(
+    forwarder: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
-    """The server refuses the second attempt: the first one was carried out."""
+    """The server refuses the second attempt, as the first one was carried out."""
     waits: list[float] = []
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=waits.append))
+    cluster = through(forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=waits.append))
     cluster.version()
-    way.lose_an_answer()
+    forwarder.lose_an_answer()
     assert cluster.create(settings("one", key="value"))
     item = found(cluster, "ConfigMap", "one")
     item["data"] = {"key": "new"}
-    way.lose_an_answer()
+    forwarder.lose_an_answer()
     assert cluster.replace(item)
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
-    way.lose_an_answer()
+    forwarder.lose_an_answer()
     cluster.delete("ConfigMap", "one")
     assert cluster.find("ConfigMap", "one") is None
     assert len(waits) == 3
 
 
-def test_somebody_elses_write_is_not_taken_for_ours(
-    way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path, real: KubeCluster
+def test_the_write_of_another_deployer_is_not_ours(
+    forwarder: Forwarder,
+    administrator: dict[str, Any],
+    namespace: str,
+    tmp_path: Path,
+    real: KubeCluster,
 ) -> None:
-    """While the answer was waited for, another deployer came first."""
+    """It came first while the client was waiting."""
 
-    def overtaken(_: float) -> None:
+    def come_first(_: float) -> None:
         real.create(settings("one", key="theirs"))
-        way.up()
+        forwarder.up()
 
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=overtaken))
+    cluster = through(forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=come_first))
     cluster.version()
-    way.down()
+    forwarder.down()
     assert not cluster.create(settings("one", key="ours"))
     assert found(real, "ConfigMap", "one")["data"] == {"key": "theirs"}
 
 
-def test_an_api_server_that_stays_away_is_given_up(
-    way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+def test_an_api_server_that_stays_away_is_an_error(
+    forwarder: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
-    """With its name, and why it cannot be reached."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
+    """It has the server's name and the reason."""
+    cluster = through(
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(after_first_response=0.2)
+    )
     cluster.version()
-    way.down()
+    forwarder.down()
     with pytest.raises(ClusterUnreachable) as caught:
         cluster.version()
     assert "Connection refused" in caught.value.what
-    assert way.url in caught.value.on
+    assert forwarder.url in caught.value.on
 
 
 # --- pods
 
 
 def a_pod(name: str, image: str, *command: str) -> Object:
-    """A pod that runs a command, with a folder that outlives its containers."""
+    """Return a pod that runs a command, with a folder that outlives its containers."""
     container = {
         "name": "app",
         "image": image,
         "command": list(command) or None,
-        "volumeMounts": [{"name": "kept", "mountPath": "/kept"}],
+        "volumeMounts": [{"name": "state", "mountPath": "/state"}],
     }
     spec = {
         "containers": [container],
-        "volumes": [{"name": "kept", "emptyDir": {}}],
+        "volumes": [{"name": "state", "emptyDir": {}}],
         "terminationGracePeriodSeconds": 0,
     }
     return {
@@ -370,23 +348,23 @@ def a_pod(name: str, image: str, *command: str) -> Object:
 
 @pytest.fixture
 def shell(engine: DockerEngine, parts_image: str, registry_host: str) -> Iterator[str]:
-    """An image with a shell, in a registry that the cluster can pull from."""
+    """Yield an image with a shell, in a registry that the cluster can pull from."""
     name = f"{registry_host}/test-client"
     engine.tag(parts_image, f"{name}:shell")
-    said = [
+    lines = [
         json.loads(line)
         for line in engine._api.push(name, tag="shell", stream=True)
         for line in line.splitlines()
         if line
     ]
-    assert not [line for line in said if "error" in line], said
+    assert not [line for line in lines if "error" in line], lines
     yield f"{name}:shell"
     engine._api.remove_image(f"{name}:shell")
 
 
 @pytest.fixture
 def nodes_answer(kubectl: Kubectl) -> None:
-    """The API server reaches its nodes: logs come from there."""
+    """Require that the API server reaches its nodes, from which it reads logs."""
     node = str(kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
     try:
         kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/healthz")
@@ -397,25 +375,26 @@ def nodes_answer(kubectl: Kubectl) -> None:
         )
 
 
-def test_the_log_of_a_container_that_was_started_again(
+def test_a_restarted_container_has_the_log_of_its_previous_run(
     real: KubeCluster, shell: str, nodes_answer: None
 ) -> None:
-    """While the new run has written nothing, the log is that of the run that failed."""
+    """This is so while the current run has logged nothing."""
     script = (
-        "[ -e /kept/again ] && sleep 600; touch /kept/again; echo one; echo two; echo three; exit 1"
+        "[ -e /state/again ] && sleep 600; touch /state/again; "
+        "echo one; echo two; echo three; exit 1"
     )
     real.apply(a_pod("web", shell, "sh", "-c", script))
 
-    def started_again() -> bool:
+    def restarted() -> bool:
         states = found(real, "Pod", "web").get("status", {}).get("containerStatuses") or [{}]
         return bool(states[0].get("restartCount") and "running" in states[0]["state"])
 
-    until(started_again, "the container runs again")
+    until(restarted, "the container runs again")
     assert real.log("web", 2) == "two\nthree\n"
 
 
-def test_a_pod_that_has_not_started_has_no_log_but_events(real: KubeCluster) -> None:
-    """They say what became of it."""
+def test_a_pod_that_has_not_started_has_events_and_no_log(real: KubeCluster) -> None:
+    """The events have the reason."""
     real.apply(a_pod("web", "registry.invalid/app:1"))
     until(
         lambda: any(event["reason"] == "Failed" for event in real.events("web")), "the pull fails"
@@ -424,10 +403,10 @@ def test_a_pod_that_has_not_started_has_no_log_but_events(real: KubeCluster) -> 
     assert real.log("web", 5) == ""
 
 
-def test_pods_and_services_can_be_asked_through_the_api_server(
+def test_requests_reach_pods_and_services_through_the_api_server(
     real: KubeCluster, shell: str
 ) -> None:
-    """With what the endpoint says, and nothing else."""
+    """The endpoint has all that such a request needs."""
     pod = a_pod("web", shell, *responder("hello"))
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
     service["spec"] = {
@@ -439,12 +418,14 @@ def test_pods_and_services_can_be_asked_through_the_api_server(
     for endpoint in (real.endpoint("Pod", "web", 8080), real.endpoint("Service", "front", 80)):
         with endpoint.open_session() as session:
             until(
-                partial(_answers, session, f"{endpoint.url}/any?path=1"), f"{endpoint.url} answers"
+                partial(is_answering, session, f"{endpoint.url}/any?path=1"),
+                f"{endpoint.url} answers",
             )
             assert session.get(f"{endpoint.url}/any").text == "hello"
 
 
-def _answers(session: requests.Session, url: str) -> bool:
+def is_answering(session: requests.Session, url: str) -> bool:
+    """Return whether a request gets a response of success."""
     return session.get(url, timeout=5).status_code == 200
 
 
@@ -453,15 +434,15 @@ def _answers(session: requests.Session, url: str) -> bool:
 
 @pytest.fixture
 def replica(real: KubeCluster, shell: str) -> Endpoint:
-    """The way to a pod that says hello."""
+    """Return the endpoint of a pod that says hello."""
     real.apply(a_pod("web", shell, *responder("hello")))
     endpoint = real.endpoint("Pod", "web", 8080)
-    until(lambda: not played(endpoint).problem, "the pod answers")
+    until(lambda: not play(endpoint).problem, "the pod answers")
     return endpoint
 
 
-def played(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
-    """How a golden case went that promises hello."""
+def play(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
+    """Return the result of a golden case that expects hello."""
     case = GoldenCase(
         name="one",
         request=request or GoldenRequest(path="/any"),
@@ -470,66 +451,80 @@ def played(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
     return golden.play(golden.GoldenSet((case,), {}), endpoint).cases[0]
 
 
-def test_golden_cases_are_played_again_when_the_api_server_is_back(
-    replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+def test_golden_cases_are_repeated_when_the_api_server_is_back(
+    replica: Endpoint,
+    forwarder: Forwarder,
+    administrator: dict[str, Any],
+    namespace: str,
+    tmp_path: Path,
 ) -> None:
-    """That it was away, or lost an answer, is no wrong answer."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
+    """Neither its absence nor a lost response is a wrong response."""
+    cluster = through(
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.up())
+    )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    way.down()
-    assert played(endpoint).problem == ""
-    way.lose_an_answer()
-    assert played(endpoint).problem == ""
+    forwarder.down()
+    assert play(endpoint).problem == ""
+    forwarder.lose_an_answer()
+    assert play(endpoint).problem == ""
 
 
-def test_golden_cases_are_not_missed_because_an_api_server_stays_away(
-    replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
+def test_an_api_server_that_stays_away_is_no_wrong_response(
+    replica: Endpoint,
+    forwarder: Forwarder,
+    administrator: dict[str, Any],
+    namespace: str,
+    tmp_path: Path,
 ) -> None:
-    """The reason is named."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
+    """The error has the reason."""
+    cluster = through(
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(after_first_response=0.2)
+    )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    way.down()
+    forwarder.down()
     with pytest.raises(ClusterUnreachable):
-        played(endpoint)
+        play(endpoint)
 
 
-def test_golden_cases_that_an_account_may_not_play_are_not_missed(
+def test_a_forbidden_golden_case_is_no_wrong_response(
     replica: Endpoint, powerless: KubeCluster, kubectl: Kubectl, namespace: str
 ) -> None:
-    """The rule is told, and is all that it takes."""
-    asked = GoldenRequest(path="/any", method="PUT")
+    """The error has the rule to add, which is enough."""
+    request = GoldenRequest(path="/any", method="PUT")
     with pytest.raises(ClusterForbidden) as caught:
-        played(powerless.endpoint("Pod", "web", 8080), asked)
+        play(powerless.endpoint("Pod", "web", 8080), request)
     assert caught.value.what == f"this account may not update pods/proxy in namespace {namespace}"
     allow(kubectl, namespace, yaml.safe_load(caught.value.detail))
-    until(lambda: powerless.may("update", "Pod", "proxy"), "the role is known")
-    assert played(powerless.endpoint("Pod", "web", 8080), asked).problem == ""
+    until(lambda: powerless.is_allowed("update", "Pod", "proxy"), "the role takes effect")
+    assert play(powerless.endpoint("Pod", "web", 8080), request).problem == ""
 
 
-def test_what_an_application_says_itself_is_its_answer(
+def test_an_error_of_the_application_is_its_response(
     real: KubeCluster, access: ApiServerAccess, namespace: str, shell: str
 ) -> None:
-    """Whatever the status; where nobody answers at all the API server says so, and is believed in the end."""
+    """If no pod answers, the API server says so, and that is the result after the retries."""
     waits: list[float] = []
-    patient = KubeCluster(access, namespace, RetryPolicy(outage=0.2, wait=waits.append))
-    patient.version()
+    cluster = KubeCluster(
+        access, namespace, RetryPolicy(after_first_response=0.2, wait=waits.append)
+    )
+    cluster.version()
     real.apply(a_pod("web", shell, *responder("closed", 403)))
-    endpoint = patient.endpoint("Pod", "web", 8080)
+    endpoint = cluster.endpoint("Pod", "web", 8080)
     until(
-        lambda: played(endpoint).problem == "expected status 200, got 403: closed",
+        lambda: play(endpoint).problem == "expected status 200, got 403: closed",
         "the pod answers",
     )
     waits.clear()
-    assert played(endpoint).problem == "expected status 200, got 403: closed"
+    assert play(endpoint).problem == "expected status 200, got 403: closed"
     assert waits == []
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"}}
     service["spec"] = {
-        "selector": {"app": "nobody"},
+        "selector": {"app": "none"},
         "ports": [{"port": 80, "targetPort": 8080, "protocol": "TCP"}],
     }
     real.apply(service)
-    endpoint = patient.endpoint("Service", "front", 80)
-    until(lambda: "no endpoints available" in played(endpoint).problem, "the Service is known")
+    endpoint = cluster.endpoint("Service", "front", 80)
+    until(lambda: "no endpoints available" in play(endpoint).problem, "the Service is known")
     assert waits

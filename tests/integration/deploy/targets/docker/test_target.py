@@ -14,7 +14,7 @@ import requests
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine
-from deploy.machine.host import require_free
+from deploy.machine.host import require_free_port
 from deploy.records import Release
 from deploy.rollout.apply import Target
 from deploy.settings.environments import Docker
@@ -62,7 +62,7 @@ class RealPlace:
             env,
             lambda: self._parts,
             lambda: None,
-            require_free,
+            require_free_port,
         )
 
     def release(self, code: str, script: Script | None = None) -> Release:

@@ -25,7 +25,7 @@ from kubernetes.dynamic.exceptions import (
 )
 from urllib3.exceptions import HTTPError
 
-from deploy.clients.kubernetes.protocol import MANAGER, Object
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.render import as_yaml
 from tests.fakes.releases import attempt, release
@@ -86,7 +86,7 @@ def applied(server: DynamicClient, namespace: str, item: Object) -> Object:
     name = item["metadata"]["name"]
     body = _here(item, namespace)
     answer = resource.server_side_apply(
-        body=body, name=name, namespace=namespace, field_manager=MANAGER, dry_run="All"
+        body=body, name=name, namespace=namespace, field_manager=FIELD_MANAGER, dry_run="All"
     )
     found: Object = answer.to_dict()
     return found

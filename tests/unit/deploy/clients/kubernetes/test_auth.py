@@ -1,4 +1,4 @@
-"""What is made of a context: address, TLS and credentials, without asking the server."""
+"""The address, TLS and credentials of a context, without a request to the server."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, progra
 
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs these may have some."""
+    """Remove the proxies of the environment in which the tests run."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
 
 
 def access(tmp_path: Path, content: object) -> ApiServerAccess:
-    """The way that the current context of such a kubeconfig leads."""
+    """Return the access by the current context of such a kubeconfig."""
     return ApiServerAccess(written(tmp_path / "config", content), "")
 
 
 def endpoint(tmp_path: Path, content: object) -> Endpoint:
-    """What the API server asks for at a path."""
+    """Return the endpoint of a path."""
     return access(tmp_path, content).endpoint("/path")
 
 
 def chain(error: BaseException) -> str:
-    """All that can be seen of an error, in a traceback as well."""
-    shown = ""
-    one: BaseException | None = error
-    while one:
-        shown += f"{one!r} {one} "
-        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
-    return shown
+    """Return all text that a traceback of the error shows."""
+    text = ""
+    link: BaseException | None = error
+    while link:
+        text += f"{link!r} {link} "
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return text
 
 
-def test_it_is_named_for_people(tmp_path: Path) -> None:
-    """By context and server, without credentials that the server's URL may hold."""
-    made = access(
+def test_the_name_has_context_and_server(tmp_path: Path) -> None:
+    """The credentials that the server's URL may have are left out."""
+    result = access(
         tmp_path,
         kubeconfig("red", current="red", server="https://ada:sesame@api.example:6443/cluster/"),
     )
-    assert made.name == "red at https://api.example:6443/cluster"
-    assert made.endpoint("/path").url == "https://api.example:6443/cluster/path"
+    assert result.name == "red at https://api.example:6443/cluster"
+    assert result.endpoint("/path").url == "https://api.example:6443/cluster/path"
 
 
 def test_a_token_is_sent(tmp_path: Path) -> None:
-    """And not shown."""
-    made = endpoint(tmp_path, kubeconfig("red", current="red"))
-    assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}-red"}
+    """It is not shown."""
+    result = endpoint(tmp_path, kubeconfig("red", current="red"))
+    assert dict(result.headers) == {"Authorization": f"Bearer {TOKEN}-red"}
     assert (
-        made.ca_bundle,
-        made.client_certificate,
-        made.proxy,
-        made.server_name,
-        made.unverified,
+        result.ca_bundle,
+        result.client_certificate,
+        result.proxy,
+        result.server_name,
+        result.unverified,
     ) == (
         "",
         None,
@@ -68,63 +68,63 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
         "",
         False,
     )
-    assert TOKEN not in repr(made)
+    assert TOKEN not in repr(result)
 
 
-def test_the_token_is_that_of_the_context_that_is_named(tmp_path: Path) -> None:
-    """Not of the current one."""
-    made = ApiServerAccess(
+def test_the_token_is_that_of_the_named_context(tmp_path: Path) -> None:
+    """The current context does not matter."""
+    result = ApiServerAccess(
         written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
     )
-    assert made.name == "blue at https://api.example"
-    assert dict(made.endpoint("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
+    assert result.name == "blue at https://api.example"
+    assert dict(result.endpoint("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
 
 
 def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
-    """From the kubeconfig itself or from files beside it; others cannot read what is written of it."""
+    """It is in the kubeconfig or in files next to it; copies are readable by the user alone."""
     content = kubeconfig(
         "red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"}
     )
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
     key = written(tmp_path / "my.key", "key")
-    made = endpoint(tmp_path, content)
-    assert made.client_certificate is not None
+    result = endpoint(tmp_path, content)
+    assert result.client_certificate is not None
     assert [
-        Path(made.client_certificate[0]).read_text(encoding="utf-8"),
-        made.client_certificate[1],
+        Path(result.client_certificate[0]).read_text(encoding="utf-8"),
+        result.client_certificate[1],
     ] == [
         "hi",
         key,
     ]
-    assert Path(made.client_certificate[0]).stat().st_mode & 0o077 == 0
-    assert Path(made.ca_bundle).read_text(encoding="utf-8") == "CA"
-    assert dict(made.headers) == {}
+    assert Path(result.client_certificate[0]).stat().st_mode & 0o077 == 0
+    assert Path(result.ca_bundle).read_text(encoding="utf-8") == "CA"
+    assert dict(result.headers) == {}
 
 
-def test_what_else_leads_to_the_server(tmp_path: Path) -> None:
-    """The name in its certificate, a proxy, and trust without a look at it."""
+def test_server_name_proxy_and_unverified_tls_are_used(tmp_path: Path) -> None:
+    """The kubeconfig sets all three."""
     content = kubeconfig("red", current="red")
     content["clusters"][0]["cluster"] |= {
         "tls-server-name": "kubernetes",
         "proxy-url": f"http://ada:{TOKEN}@proxy.example:3128",
         "insecure-skip-tls-verify": True,
     }
-    made = endpoint(tmp_path, content)
-    assert (made.server_name, made.proxy, made.unverified) == (
+    result = endpoint(tmp_path, content)
+    assert (result.server_name, result.proxy, result.unverified) == (
         "kubernetes",
         f"http://ada:{TOKEN}@proxy.example:3128",
         True,
     )
-    assert TOKEN not in repr(made)
-    session = made.open_session()
+    assert TOKEN not in repr(result)
+    session = result.open_session()
     assert session.verify is False
-    assert session.proxies["https"] == made.proxy
+    assert session.proxies["https"] == result.proxy
 
 
-def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
+def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It cannot reach a cluster that runs here; what NO_PROXY names is not sent there either."""
+    """It cannot reach a cluster on this machine; NO_PROXY is respected too."""
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "internal.example")
     proxied = {
@@ -146,45 +146,45 @@ def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
 
 
 def test_a_login_program_gives_a_token(tmp_path: Path) -> None:
-    """It is told by its environment what is asked of it."""
+    """Its environment has the request for credentials."""
     command = program(
         tmp_path / "kubelogin",
         'test -n "$KUBERNETES_EXEC_INFO" || exit 1',
         *credentials(token="$1"),
     )
-    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
-    assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}"}
+    result = endpoint(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
+    assert dict(result.headers) == {"Authorization": f"Bearer {TOKEN}"}
 
 
 def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
-    """With its key."""
+    """It comes with its key."""
     command = program(
         tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
     )
-    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
-    assert made.client_certificate is not None
-    assert [Path(path).read_text(encoding="utf-8") for path in made.client_certificate] == [
+    result = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
+    assert result.client_certificate is not None
+    assert [Path(path).read_text(encoding="utf-8") for path in result.client_certificate] == [
         "cert",
         "key",
     ]
 
 
-def test_credentials_of_a_login_program_can_be_had_again(tmp_path: Path) -> None:
-    """It is run anew, and what it gives then is sent."""
+def test_credentials_of_a_login_program_can_be_renewed(tmp_path: Path) -> None:
+    """The program runs again, and its new token is sent."""
     count = tmp_path / "count"
     command = program(
         tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})")
     )
-    made = access(tmp_path, kubeconfig("red", current="red", **login(command)))
-    first = made.endpoint("/path").headers["Authorization"]
-    made.renew()
-    assert (first, made.endpoint("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
+    result = access(tmp_path, kubeconfig("red", current="red", **login(command)))
+    first = result.endpoint("/path").headers["Authorization"]
+    result.renew()
+    assert (first, result.endpoint("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
 
 
-def test_a_login_program_that_is_not_installed(
+def test_a_missing_login_program_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is named, and nothing is printed by the way."""
+    """Nothing is printed."""
     handlers = list(logging.getLogger().handlers)
     with pytest.raises(ClusterLogin) as caught:
         access(tmp_path, kubeconfig("red", current="red", **login("kubelogin-absent", TOKEN)))
@@ -207,10 +207,10 @@ def test_a_login_program_that_is_not_installed(
         (credentials(clientCertificateData=TOKEN), ""),
     ],
 )
-def test_a_login_program_that_fails(
+def test_a_failing_login_program_is_an_error(
     tmp_path: Path, lines: tuple[str, ...], detail: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What it wrote to stderr is shown, and never what it wrote to stdout."""
+    """Its standard error is shown, and never its standard output."""
     command = program(tmp_path / "kubelogin", *lines)
     with pytest.raises(ClusterLogin) as caught:
         access(tmp_path, kubeconfig("red", current="red", **login(command)))
@@ -221,8 +221,8 @@ def test_a_login_program_that_fails(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_login_program_that_cannot_be_run_as_the_kubeconfig_says(tmp_path: Path) -> None:
-    """The library's words for it quote the whole entry, and are not shown."""
+def test_a_malformed_login_entry_is_not_quoted(tmp_path: Path) -> None:
+    """The library's message quotes the whole entry, and is not shown."""
     command = program(tmp_path / "kubelogin", *credentials(token=TOKEN))
     user = login(command, TOKEN)
     user["exec"]["env"] = [{"name": "WITHOUT_VALUE"}]
@@ -231,11 +231,11 @@ def test_a_login_program_that_cannot_be_run_as_the_kubeconfig_says(tmp_path: Pat
     assert TOKEN not in chain(caught.value)
 
 
-# --- what cannot be loaded
+# --- entries that cannot be loaded
 
 
 def test_entries_that_cannot_be_loaded_are_not_quoted(tmp_path: Path) -> None:
-    """Neither in the error nor in what it came from."""
+    """Neither the error nor its cause has them."""
     for user in (
         {"client-certificate-data": f"{TOKEN}!"},
         {"username": [TOKEN], "password": TOKEN},
@@ -246,23 +246,23 @@ def test_entries_that_cannot_be_loaded_are_not_quoted(tmp_path: Path) -> None:
         assert TOKEN not in chain(caught.value)
 
 
-def test_a_login_that_cannot_be_renewed_is_no_broken_kubeconfig(tmp_path: Path) -> None:
-    """The old ways to log in, which the library itself speaks."""
+def test_a_login_of_the_library_that_fails_is_a_login_error(tmp_path: Path) -> None:
+    """These are the old logins that the library implements."""
     user: dict[str, Any] = {"auth-provider": {"name": "oidc", "config": {"client-id": TOKEN}}}
     with pytest.raises(ClusterLogin) as caught:
         access(tmp_path, kubeconfig("red", current="red", **user))
     assert TOKEN not in chain(caught.value)
 
 
-def test_where_no_pod_is_there_is_no_account_of_one() -> None:
-    """It is told what to do instead."""
+def test_outside_a_pod_its_account_is_an_error() -> None:
+    """The error says what to do instead."""
     with pytest.raises(ClusterUnknown) as caught:
         ApiServerAccess("in-cluster", "")
     assert caught.value.on == "in-cluster"
 
 
-def test_the_librarys_own_configuration_is_left_alone(tmp_path: Path) -> None:
-    """It belongs to the process."""
+def test_the_default_configuration_of_the_library_is_unchanged(tmp_path: Path) -> None:
+    """The whole process shares it."""
     from kubernetes.client import Configuration
 
     before = Configuration.get_default_copy().host

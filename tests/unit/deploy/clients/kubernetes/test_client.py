@@ -1,4 +1,4 @@
-"""What is asked of an API server, and what is made of its answers."""
+"""The requests that the cluster client sends, and what it returns or raises."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from deploy.errors import (
     NamespaceMissing,
 )
 from tests.contracts.cluster import deployment, settings
-from tests.fakes.wire import (
+from tests.fakes.transport import (
+    FakeTime,
     FakeTransport,
     Outcome,
-    Waiting,
     no_response,
     response_with,
     review,
@@ -38,19 +38,19 @@ NO_NAMESPACE = status(
 )
 
 
-def cluster(*outcomes: Outcome) -> tuple[KubeCluster, FakeTransport]:
-    """The namespace `shop` of a cluster that says that, and the way there."""
-    wire = FakeTransport(list(outcomes))
-    return KubeCluster(wire, "shop", Waiting().patience()), wire
+def client_of(*outcomes: Outcome) -> tuple[KubeCluster, FakeTransport]:
+    """Return a client of the namespace `shop` with these outcomes, and its transport."""
+    transport = FakeTransport(list(outcomes))
+    return KubeCluster(transport, "shop", FakeTime().retry_policy()), transport
 
 
 def absent(name: str = "one") -> ApiResponse:
-    """An object is not there."""
+    """Return the response that an object does not exist."""
     return status(404, "NotFound", f'configmaps "{name}" not found', name=name, kind="configmaps")
 
 
 def stored(item: Object, **metadata: Any) -> ApiResponse:
-    """An object as the server has it: with what it adds."""
+    """Return an object as the server stores it: with additions."""
     return response_with(
         **item
         | {
@@ -61,7 +61,7 @@ def stored(item: Object, **metadata: Any) -> ApiResponse:
 
 
 def page(*names: str, more: str = "") -> ApiResponse:
-    """A part of a list."""
+    """Return a page of a list."""
     return response_with(
         kind="ConfigMapList",
         metadata={"continue": more},
@@ -69,24 +69,30 @@ def page(*names: str, more: str = "") -> ApiResponse:
     )
 
 
-# --- what is asked
+# --- requests
 
 
-def test_an_object_is_applied_under_our_name() -> None:
-    """As YAML, which JSON is, without force."""
-    server, wire = cluster(stored(deployment("web")))
-    assert server.apply(deployment("web"))["metadata"]["uid"] == "1"
-    (call,) = wire.asked
-    assert (call.method, call.path) == ("PATCH", "/apis/apps/v1/namespaces/shop/deployments/web")
-    assert dict(call.query) == {"fieldManager": "twinship", "force": "false"}
-    assert (call.content, call.body) == ("application/apply-patch+yaml", deployment("web"))
+def test_an_object_is_applied_by_our_field_manager() -> None:
+    """The body is sent as YAML, of which JSON is a subset, without force."""
+    cluster, transport = client_of(stored(deployment("web")))
+    assert cluster.apply(deployment("web"))["metadata"]["uid"] == "1"
+    (request,) = transport.requests
+    assert (request.method, request.path) == (
+        "PATCH",
+        "/apis/apps/v1/namespaces/shop/deployments/web",
+    )
+    assert dict(request.query) == {"fieldManager": "twinship", "force": "false"}
+    assert (request.content_type, request.body) == (
+        "application/apply-patch+yaml",
+        deployment("web"),
+    )
 
 
-def test_an_object_is_removed_with_what_it_owns() -> None:
-    """In the background: nobody waits for that."""
-    server, wire = cluster(response_with(kind="Status"))
-    server.delete("ConfigMap", "one")
-    assert wire.asked == [
+def test_an_object_is_deleted_with_its_dependents() -> None:
+    """The server does this in the background."""
+    cluster, transport = client_of(response_with(kind="Status"))
+    cluster.delete("ConfigMap", "one")
+    assert transport.requests == [
         ApiRequest(
             "DELETE",
             "/api/v1/namespaces/shop/configmaps/one",
@@ -98,42 +104,44 @@ def test_an_object_is_removed_with_what_it_owns() -> None:
 @pytest.mark.parametrize(
     "write",
     [
-        lambda server, require: server.apply(deployment("web"), require=require),
-        lambda server, require: server.delete("Deployment", "web", require=require),
+        lambda cluster, require: cluster.apply(deployment("web"), require=require),
+        lambda cluster, require: cluster.delete("Deployment", "web", require=require),
     ],
     ids=["apply", "delete"],
 )
-def test_what_must_hold_is_made_sure_of_each_time(
+def test_require_is_called_before_each_attempt(
     write: Callable[[KubeCluster, Callable[[], None]], object],
 ) -> None:
-    """Also when the server was away, and gets the same again."""
-    server, wire = cluster(no_response(), stored(deployment("web")))
-    asked: list[int] = []
-    write(server, lambda: asked.append(len(wire.asked)))
-    assert asked == [0, 1]
+    """It is also called when the request is sent again after a failure."""
+    cluster, transport = client_of(no_response(), stored(deployment("web")))
+    attempts: list[int] = []
+    write(cluster, lambda: attempts.append(len(transport.requests)))
+    assert attempts == [0, 1]
 
 
-def test_objects_are_made_and_replaced_under_our_name() -> None:
-    """In their collection, and at their place."""
-    server, wire = cluster(stored(settings("one")))
-    assert server.create(settings("one"))
-    assert server.replace(settings("one"))
-    assert [(call.method, call.path) for call in wire.asked] == [
+def test_objects_are_created_and_replaced_by_our_field_manager() -> None:
+    """Objects are created in their collection, and replaced at their own path."""
+    cluster, transport = client_of(stored(settings("one")))
+    assert cluster.create(settings("one"))
+    assert cluster.replace(settings("one"))
+    assert [(request.method, request.path) for request in transport.requests] == [
         ("POST", "/api/v1/namespaces/shop/configmaps"),
         ("PUT", "/api/v1/namespaces/shop/configmaps/one"),
     ]
-    assert all(dict(call.query) == {"fieldManager": "twinship"} for call in wire.asked)
+    assert all(
+        dict(request.query) == {"fieldManager": "twinship"} for request in transport.requests
+    )
 
 
-def test_a_permission_is_asked_for_as_the_server_wants_it() -> None:
-    """With namespace, group, collection and part."""
-    server, wire = cluster(review(allowed=True), review(allowed=False))
-    assert server.may("patch", "Deployment")
-    assert not server.may("get", "Pod", "log")
+def test_a_permission_is_reviewed_by_the_server() -> None:
+    """The review has namespace, group, collection and subresource."""
+    cluster, transport = client_of(review(allowed=True), review(allowed=False))
+    assert cluster.is_allowed("patch", "Deployment")
+    assert not cluster.is_allowed("get", "Pod", "log")
     attributes = [
-        call.body["spec"]["resourceAttributes"]
-        for call in wire.asked
-        if isinstance(call.body, dict)
+        request.body["spec"]["resourceAttributes"]
+        for request in transport.requests
+        if isinstance(request.body, dict)
     ]
     assert attributes == [
         {
@@ -147,74 +155,76 @@ def test_a_permission_is_asked_for_as_the_server_wants_it() -> None:
     ]
 
 
-def test_the_way_in_leads_through_the_api_server() -> None:
-    """To the port of a pod or service, with what lets one in there."""
-    server, _ = cluster(response_with())
-    made = server.endpoint("Service", "web", 80)
-    assert made.url == "https://api.example/api/v1/namespaces/shop/services/web:80/proxy"
-    assert made.headers
-    assert server.endpoint("Pod", "web-1", 8080).url.endswith("/pods/web-1:8080/proxy")
+def test_an_endpoint_leads_through_the_api_server() -> None:
+    """It names the port of a pod or Service, and has the credentials of the API server."""
+    cluster, _ = client_of(response_with())
+    endpoint = cluster.endpoint("Service", "web", 80)
+    assert endpoint.url == "https://api.example/api/v1/namespaces/shop/services/web:80/proxy"
+    assert endpoint.headers
+    assert cluster.endpoint("Pod", "web-1", 8080).url.endswith("/pods/web-1:8080/proxy")
 
 
-# --- what is read
+# --- responses
 
 
 def test_a_kind_is_served_if_the_group_lists_it() -> None:
-    """A group that is known without it, or not known, does not serve it."""
+    """A group without the kind, or an unknown group, does not serve it."""
     group = response_with(
         kind="APIResourceList", resources=[{"name": "deployments"}, {"name": "deployments/status"}]
     )
-    server, wire = cluster(group, ApiResponse(404, "404 page not found"))
+    cluster, transport = client_of(group, ApiResponse(404, "404 page not found"))
     for _ in range(2):
-        assert server.serves("Deployment")
-        assert not server.serves("ReplicaSet")
-        assert not server.serves("PodDisruptionBudget")
-    # Each group is asked for once.
-    assert [call.path for call in wire.asked] == ["/apis/apps/v1", "/apis/policy/v1"]
+        assert cluster.serves("Deployment")
+        assert not cluster.serves("ReplicaSet")
+        assert not cluster.serves("PodDisruptionBudget")
+    # Each group is requested once.
+    assert [request.path for request in transport.requests] == ["/apis/apps/v1", "/apis/policy/v1"]
 
 
 @pytest.mark.parametrize(
-    "failure", [no_response(passing=False), status(401), ApiResponse(200, "<html>welcome</html>")]
+    "lost", [no_response(transient=False), status(401), ApiResponse(200, "<html>welcome</html>")]
 )
-def test_what_could_not_be_asked_of_a_group_is_asked_again(failure: Outcome) -> None:
-    """That there was no answer says nothing of what is served."""
-    server, wire = cluster(
-        failure, response_with(kind="APIResourceList", resources=[{"name": "deployments"}])
+def test_a_failed_discovery_of_a_group_is_not_remembered(lost: Outcome) -> None:
+    """Without a response, nothing is known of what is served."""
+    cluster, transport = client_of(
+        lost, response_with(kind="APIResourceList", resources=[{"name": "deployments"}])
     )
     with pytest.raises(ClusterError):
-        server.serves("Deployment")
-    assert server.serves("Deployment")
-    assert len(wire.asked) == 2
+        cluster.serves("Deployment")
+    assert cluster.serves("Deployment")
+    assert len(transport.requests) == 2
 
 
-# --- whether there is such a namespace
+# --- access to the namespace
 
 
-def test_a_namespace_is_known_by_what_the_cluster_puts_into_it() -> None:
-    """One question, which whoever may read the history may ask."""
-    server, wire = cluster(stored(settings("kube-root-ca.crt")))
-    server.require()
-    assert wire.asked == [ApiRequest("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")]
+def test_a_namespace_exists_if_it_has_the_root_ca() -> None:
+    """One request is enough; each account that may read the history may send it."""
+    cluster, transport = client_of(stored(settings("kube-root-ca.crt")))
+    cluster.require_access()
+    assert transport.requests == [
+        ApiRequest("GET", "/api/v1/namespaces/shop/configmaps/kube-root-ca.crt")
+    ]
 
 
-def test_a_namespace_that_lacks_it_is_asked_whether_it_takes_objects() -> None:
-    """In one that is new, or on an old cluster; nothing is made there."""
-    server, wire = cluster(absent("kube-root-ca.crt"), stored(settings("kube-root-ca.crt")))
-    server.require()
-    assert [(call.method, call.path) for call in wire.asked[1:]] == [
+def test_a_namespace_without_the_root_ca_is_tried_by_a_dry_run() -> None:
+    """It is new, or the cluster is old; nothing is created there."""
+    cluster, transport = client_of(absent("kube-root-ca.crt"), stored(settings("kube-root-ca.crt")))
+    cluster.require_access()
+    assert [(request.method, request.path) for request in transport.requests[1:]] == [
         ("POST", "/api/v1/namespaces/shop/configmaps")
     ]
-    assert dict(wire.asked[1].query) == {"dryRun": "All"}
+    assert dict(transport.requests[1].query) == {"dryRun": "All"}
 
 
-def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
-    """It lacks what every one has, and takes nothing."""
-    server, wire = cluster(absent("kube-root-ca.crt"), NO_NAMESPACE)
+def test_a_missing_namespace_is_an_error_with_the_command_to_create_it() -> None:
+    """It has no root CA, and refuses the dry run."""
+    cluster, transport = client_of(absent("kube-root-ca.crt"), NO_NAMESPACE)
     with pytest.raises(NamespaceMissing) as caught:
-        server.require()
+        cluster.require_access()
     assert caught.value.what == "there is no namespace shop"
     assert "`kubectl create namespace shop`" in caught.value.next
-    assert len(wire.asked) == 2
+    assert len(transport.requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -230,54 +240,59 @@ def test_a_namespace_that_is_not_there_is_told_with_the_cure() -> None:
     ],
 )
 def test_no_other_refusal_makes_a_namespace_missing(refusal: ApiResponse) -> None:
-    """Whether it matters to a release is told when one is made."""
-    server, _ = cluster(absent("kube-root-ca.crt"), refusal)
-    server.require()
+    """The release itself shows whether the refusal matters."""
+    cluster, _ = client_of(absent("kube-root-ca.crt"), refusal)
+    cluster.require_access()
 
 
 @pytest.mark.parametrize(
     ("outcomes", "error"),
     [
-        ([no_response(passing=False)], ClusterUnreachable),
+        ([no_response(transient=False)], ClusterUnreachable),
         ([status(401)], ClusterLogin),
         ([FORBIDDEN, review(allowed=False)], ClusterForbidden),
         ([ApiResponse(200, "<html>welcome</html>")], ClusterRefused),
     ],
 )
-def test_who_cannot_look_into_a_namespace_is_not_told_that_it_is_missing(
+def test_other_errors_of_access_do_not_call_a_namespace_missing(
     outcomes: list[Outcome], error: type[ClusterError]
 ) -> None:
-    """But why they cannot, and nothing more is tried."""
-    server, wire = cluster(*outcomes)
+    """Each has its own error, and no other request follows."""
+    cluster, transport = client_of(*outcomes)
     with pytest.raises(error):
-        server.require()
-    assert len(wire.asked) == len(outcomes)
+        cluster.require_access()
+    assert len(transport.requests) == len(outcomes)
 
 
-def test_a_list_is_read_to_its_end() -> None:
-    """Page by page, ordered by name over all of them, and each object is told its kind."""
-    server, wire = cluster(page("c", "a", more="go on"), page("b", more="and on"), page())
-    found = server.list("ConfigMap", {"app": "web", "side": "a"})
-    assert [item["metadata"]["name"] for item in found] == ["a", "b", "c"]
-    assert {(item["apiVersion"], item["kind"]) for item in found} == {("v1", "ConfigMap")}
-    queries = [dict(call.query) for call in wire.asked]
-    assert [query.get("continue") for query in queries] == [None, "go on", "and on"]
+def test_all_pages_of_a_list_are_read() -> None:
+    """The objects are ordered by name over all pages, and each has its kind."""
+    cluster, transport = client_of(page("c", "a", more="page 2"), page("b", more="page 3"), page())
+    items = cluster.list("ConfigMap", {"app": "web", "side": "a"})
+    assert [item["metadata"]["name"] for item in items] == ["a", "b", "c"]
+    assert {(item["apiVersion"], item["kind"]) for item in items} == {("v1", "ConfigMap")}
+    queries = [dict(request.query) for request in transport.requests]
+    assert [query.get("continue") for query in queries] == [None, "page 2", "page 3"]
     assert all(
         query["labelSelector"] == "app=web,side=a" and int(query["limit"]) > 0 for query in queries
     )
 
 
-def test_a_list_that_has_become_too_old_is_read_anew() -> None:
+def test_a_list_that_has_expired_is_read_again_from_its_start() -> None:
     """No object is there twice, and none is missing."""
-    server, wire = cluster(
-        page("a", more="go on"), status(410, "Expired"), page("a", more="go on"), page("b")
+    cluster, transport = client_of(
+        page("a", more="page 2"), status(410, "Expired"), page("a", more="page 2"), page("b")
     )
-    assert [item["metadata"]["name"] for item in server.list("ConfigMap", {})] == ["a", "b"]
-    assert ["continue" in dict(call.query) for call in wire.asked] == [False, True, False, True]
+    assert [item["metadata"]["name"] for item in cluster.list("ConfigMap", {})] == ["a", "b"]
+    assert ["continue" in dict(request.query) for request in transport.requests] == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_events_are_ordered_by_when_they_were_seen_last() -> None:
-    """Whichever of their times is filled in."""
+    """Any of their times may be set."""
     events: list[dict[str, Any]] = [
         {
             "metadata": {"name": "d"},
@@ -297,19 +312,19 @@ def test_events_are_ordered_by_when_they_were_seen_last() -> None:
         {"metadata": {"name": "a", "creationTimestamp": "2026-01-01T12:00:00Z"}},
         {"metadata": {"name": "0"}},
     ]
-    server, wire = cluster(response_with(kind="EventList", metadata={}, items=events))
-    assert [event["metadata"]["name"] for event in server.events("web-1")] == [
+    cluster, transport = client_of(response_with(kind="EventList", metadata={}, items=events))
+    assert [event["metadata"]["name"] for event in cluster.events("web-1")] == [
         "0",
         "a",
         "b",
         "c",
         "d",
     ]
-    assert dict(wire.asked[0].query)["fieldSelector"] == "involvedObject.name=web-1"
+    assert dict(transport.requests[0].query)["fieldSelector"] == "involvedObject.name=web-1"
 
 
 def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
-    """Some say fractions of it, others none."""
+    """Only some times have fractions of seconds."""
     events: list[dict[str, Any]] = [
         {
             "metadata": {"name": "pulling", "resourceVersion": "100"},
@@ -328,8 +343,8 @@ def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
             "lastTimestamp": "2026-01-01T12:00:02Z",
         },
     ]
-    server, _ = cluster(response_with(kind="EventList", metadata={}, items=events))
-    assert [event["metadata"]["name"] for event in server.events("web-1")] == [
+    cluster, _ = client_of(response_with(kind="EventList", metadata={}, items=events))
+    assert [event["metadata"]["name"] for event in cluster.events("web-1")] == [
         "scheduled",
         "pulling",
         "failed",
@@ -338,7 +353,7 @@ def test_events_of_one_second_are_ordered_as_they_were_written() -> None:
 
 
 def pod(restarts: int | None) -> ApiResponse:
-    """A pod whose container was started again so often; None: it has no status yet."""
+    """Return a pod whose container was restarted so often; None: it has no status yet."""
     statuses = (
         None
         if restarts is None
@@ -353,121 +368,131 @@ def pod(restarts: int | None) -> ApiResponse:
 
 
 def test_a_log_is_that_of_the_application() -> None:
-    """As many lines of its end as are wanted."""
-    server, wire = cluster(pod(0), ApiResponse(200, "one\ntwo\n"))
-    assert server.log("web-1", 2) == "one\ntwo\n"
-    assert wire.asked[1].path == "/api/v1/namespaces/shop/pods/web-1/log"
-    assert dict(wire.asked[1].query) == {"container": "app", "tailLines": "2"}
+    """It has as many of the last lines as requested."""
+    cluster, transport = client_of(pod(0), ApiResponse(200, "one\ntwo\n"))
+    assert cluster.log("web-1", 2) == "one\ntwo\n"
+    assert transport.requests[1].path == "/api/v1/namespaces/shop/pods/web-1/log"
+    assert dict(transport.requests[1].query) == {"container": "app", "tailLines": "2"}
 
 
-def test_a_container_that_wrote_nothing_yet_has_the_log_of_its_last_run() -> None:
-    """Or if it waits to be started again; only if there was a run before."""
+def test_a_container_that_has_logged_nothing_has_the_log_of_its_previous_run() -> None:
+    """The same holds if it waits to be restarted, and only if there was a previous run."""
     for present in (
         ApiResponse(200, " \n"),
         status(400, "BadRequest", "container is waiting to start"),
     ):
-        server, wire = cluster(pod(2), present, ApiResponse(200, "crashed\n"))
-        assert server.log("web-1", 5) == "crashed\n"
-        assert [dict(call.query).get("previous") for call in wire.asked] == [None, None, "true"]
+        cluster, transport = client_of(pod(2), present, ApiResponse(200, "crashed\n"))
+        assert cluster.log("web-1", 5) == "crashed\n"
+        assert [dict(request.query).get("previous") for request in transport.requests] == [
+            None,
+            None,
+            "true",
+        ]
         for restarts in (0, None):
-            server, wire = cluster(pod(restarts), present, ApiResponse(200, "crashed\n"))
-            assert server.log("web-1", 5).strip() == ""
-            assert len(wire.asked) == 2
+            cluster, transport = client_of(pod(restarts), present, ApiResponse(200, "crashed\n"))
+            assert cluster.log("web-1", 5).strip() == ""
+            assert len(transport.requests) == 2
 
 
-def test_a_log_that_is_not_there_is_empty() -> None:
-    """No pod, no container yet, or the last run's is gone."""
-    assert cluster(absent("web-1"))[0].log("web-1", 5) == ""
-    assert cluster(pod(0), status(404, "NotFound"))[0].log("web-1", 5) == ""
-    assert cluster(pod(1), ApiResponse(200, ""), status(400, "BadRequest"))[0].log("web-1", 5) == ""
+def test_a_log_that_does_not_exist_is_empty() -> None:
+    """There is no pod, no container yet, or no log of the previous run."""
+    assert client_of(absent("web-1"))[0].log("web-1", 5) == ""
+    assert client_of(pod(0), status(404, "NotFound"))[0].log("web-1", 5) == ""
+    assert (
+        client_of(pod(1), ApiResponse(200, ""), status(400, "BadRequest"))[0].log("web-1", 5) == ""
+    )
 
 
-def test_a_node_that_does_not_give_a_log_is_not_waited_for_long(
+def test_a_node_without_an_answer_is_retried_for_two_seconds(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is told why there is none, as something else is about to be told with it."""
-    waiting = Waiting()
-    wire = FakeTransport([pod(0), status(500, message="dial tcp: lookup node-1: no such host")])
+    """The reason is logged; the error that the log explains matters more."""
+    clock = FakeTime()
+    transport = FakeTransport(
+        [pod(0), status(500, message="dial tcp: lookup node-1: no such host")]
+    )
     with caplog.at_level(logging.WARNING):
-        assert KubeCluster(wire, "shop", waiting.patience()).log("web-1", 5) == ""
+        assert KubeCluster(transport, "shop", clock.retry_policy()).log("web-1", 5) == ""
     assert "web-1" in caplog.text
     assert "no such host" in caplog.text
-    assert waiting.now == pytest.approx(2.0)
+    assert clock.now == pytest.approx(2.0)
 
 
 # --- refusals
 
 
-def test_what_this_account_may_not_is_told_with_the_rule() -> None:
-    """Only the verbs that it lacks, of those that applying takes."""
-    server, wire = cluster(FORBIDDEN, review(allowed=True), review(allowed=False))
+def test_a_forbidden_write_names_the_missing_verbs() -> None:
+    """Only the verbs that the account lacks are named, of those that apply needs."""
+    cluster, transport = client_of(FORBIDDEN, review(allowed=True), review(allowed=False))
     with pytest.raises(ClusterForbidden) as caught:
-        server.apply(deployment("web"))
+        cluster.apply(deployment("web"))
     assert caught.value.what == "this account may not patch deployments.apps in namespace shop"
     assert [
-        json.loads(json.dumps(call.body))["spec"]["resourceAttributes"]["verb"]
-        for call in wire.asked[1:]
+        json.loads(json.dumps(request.body))["spec"]["resourceAttributes"]["verb"]
+        for request in transport.requests[1:]
     ] == ["create", "patch"]
 
 
 @pytest.mark.parametrize(
-    ("ask", "lacking"),
+    ("operation", "lacking"),
     [
-        (lambda server: server.find("ConfigMap", "one"), "get configmaps"),
-        (lambda server: server.list("Pod", {}), "list pods"),
-        (lambda server: server.create(settings("one")), "create configmaps"),
-        (lambda server: server.replace(settings("one")), "update configmaps"),
-        (lambda server: server.delete("Lease", "one"), "delete leases.coordination.k8s.io"),
-        (lambda server: server.events("one"), "list events"),
+        (lambda cluster: cluster.find("ConfigMap", "one"), "get configmaps"),
+        (lambda cluster: cluster.list("Pod", {}), "list pods"),
+        (lambda cluster: cluster.create(settings("one")), "create configmaps"),
+        (lambda cluster: cluster.replace(settings("one")), "update configmaps"),
+        (lambda cluster: cluster.delete("Lease", "one"), "delete leases.coordination.k8s.io"),
+        (lambda cluster: cluster.events("one"), "list events"),
     ],
 )
-def test_every_refusal_names_its_verb(ask: Any, lacking: str) -> None:
-    """In the words of a role."""
-    server, _ = cluster(FORBIDDEN, review(allowed=False))
+def test_every_refusal_names_its_verb(operation: Any, lacking: str) -> None:
+    """The verb is that of a Role."""
+    cluster, _ = client_of(FORBIDDEN, review(allowed=False))
     with pytest.raises(ClusterForbidden) as caught:
-        ask(server)
+        operation(cluster)
     assert f"may not {lacking} in namespace shop" in caught.value.what
 
 
-def test_a_log_that_one_may_not_read_is_a_permission_of_its_own() -> None:
-    """That of the part of a pod."""
-    server, wire = cluster(pod(0), FORBIDDEN, review(allowed=False))
+def test_a_forbidden_log_names_the_subresource() -> None:
+    """It is a permission of its own."""
+    cluster, transport = client_of(pod(0), FORBIDDEN, review(allowed=False))
     with pytest.raises(ClusterForbidden) as caught:
-        server.log("web-1", 5)
+        cluster.log("web-1", 5)
     assert "get pods/log" in caught.value.what
     assert (
-        json.loads(json.dumps(wire.asked[-1].body))["spec"]["resourceAttributes"]["subresource"]
+        json.loads(json.dumps(transport.requests[-1].body))["spec"]["resourceAttributes"][
+            "subresource"
+        ]
         == "log"
     )
 
 
-def test_what_a_quota_forbids_is_refused_with_the_servers_words() -> None:
-    """The account has the permission, so a role would not help."""
-    server, _ = cluster(status(403, "Forbidden", "exceeded quota: small"), review(allowed=True))
+def test_a_refusal_by_a_quota_has_the_servers_message() -> None:
+    """The account has the permission, so that a role would not help."""
+    cluster, _ = client_of(status(403, "Forbidden", "exceeded quota: small"), review(allowed=True))
     with pytest.raises(ClusterRefused) as caught:
-        server.create(settings("one"))
+        cluster.create(settings("one"))
     assert "exceeded quota: small" in caught.value.detail
 
 
-def test_who_may_not_ask_for_permissions_is_told_of_the_first_refusal() -> None:
-    """As a lack of permission, which it most likely is."""
-    server, _ = cluster(FORBIDDEN)
+def test_without_a_review_a_refusal_counts_as_a_missing_permission() -> None:
+    """It most likely is one."""
+    cluster, _ = client_of(FORBIDDEN)
     with pytest.raises(ClusterForbidden):
-        server.create(settings("one"))
+        cluster.create(settings("one"))
     with pytest.raises(ClusterRefused):
-        cluster(FORBIDDEN)[0].may("get", "Pod")
+        client_of(FORBIDDEN)[0].is_allowed("get", "Pod")
 
 
-@pytest.mark.parametrize("ask", ["apply", "create", "replace"])
-def test_a_missing_namespace_is_told_by_every_write(ask: str) -> None:
-    """It is neither an object that is gone, nor one that could not be made."""
-    server, _ = cluster(NO_NAMESPACE)
+@pytest.mark.parametrize("operation", ["apply", "create", "replace"])
+def test_every_write_reports_a_missing_namespace(operation: str) -> None:
+    """It is neither a missing object nor a conflict."""
+    cluster, _ = client_of(NO_NAMESPACE)
     with pytest.raises(NamespaceMissing):
-        getattr(server, ask)(settings("one"))
+        getattr(cluster, operation)(settings("one"))
 
 
-def test_other_errors_come_as_they_are() -> None:
-    """Each as its own type."""
+def test_each_other_error_has_its_own_type() -> None:
+    """Conflicts, logins, refusals and silence are different errors."""
     conflict = status(
         409,
         "Conflict",
@@ -475,66 +500,66 @@ def test_other_errors_come_as_they_are() -> None:
             {"reason": "FieldManagerConflict", "field": ".data.key", "message": 'conflict with "a"'}
         ],
     )
-    for answer, error in (
+    for response, error in (
         (conflict, FieldConflict),
         (status(401), ClusterLogin),
         (status(422, "Invalid"), ClusterRefused),
     ):
         with pytest.raises(error):
-            cluster(answer)[0].apply(settings("one"))
+            client_of(response)[0].apply(settings("one"))
     with pytest.raises(ClusterUnreachable):
-        cluster(no_response())[0].find("ConfigMap", "one")
+        client_of(no_response())[0].find("ConfigMap", "one")
     with pytest.raises(ClusterLogin):
-        cluster(status(401))[0].version()
+        client_of(status(401))[0].version()
 
 
 @pytest.mark.parametrize("text", ["<html>welcome</html>", "", "ok"])
-def test_a_page_of_something_else_is_no_cluster(text: str) -> None:
-    """A good status alone does not make an API server."""
-    server, _ = cluster(ApiResponse(200, text))
-    for ask in (
-        server.version,
-        lambda: server.serves("Pod"),
-        lambda: server.find("Pod", "one"),
-        lambda: server.list("Pod", {}),
+def test_a_response_of_another_server_is_an_error(text: str) -> None:
+    """A status of success alone does not make an API server."""
+    cluster, _ = client_of(ApiResponse(200, text))
+    for operation in (
+        cluster.version,
+        lambda: cluster.serves("Pod"),
+        lambda: cluster.find("Pod", "one"),
+        lambda: cluster.list("Pod", {}),
     ):
         with pytest.raises(ClusterRefused) as caught:
-            ask()
+            operation()
         assert "no Kubernetes API server" in caught.value.what
 
 
-# --- writes whose answer was lost
+# --- writes whose response was lost
 
 LOST = [no_response(), status(503), status(504, "Timeout")]
 
 
-@pytest.mark.parametrize("failure", LOST)
-def test_an_object_that_was_made_before_the_answer_was_lost_is_ours(failure: Outcome) -> None:
-    """What is there is what was sent, with what the server adds."""
-    server, wire = cluster(
-        failure, status(409, "AlreadyExists"), stored(settings("one", {"a": "b"}, key="value"))
+@pytest.mark.parametrize("lost", LOST)
+def test_an_object_created_before_the_response_was_lost_is_ours(lost: Outcome) -> None:
+    """The existing object is what was sent, with the server's additions."""
+    cluster, transport = client_of(
+        lost, status(409, "AlreadyExists"), stored(settings("one", {"a": "b"}, key="value"))
     )
-    assert server.create(settings("one", {"a": "b"}, key="value"))
-    assert [call.method for call in wire.asked] == ["POST", "POST", "GET"]
+    assert cluster.create(settings("one", {"a": "b"}, key="value"))
+    assert [request.method for request in transport.requests] == ["POST", "POST", "GET"]
 
 
-@pytest.mark.parametrize("failure", LOST)
-def test_an_object_that_somebody_else_made_meanwhile_is_not_ours(failure: Outcome) -> None:
-    """It has another value, lacks one, or is gone again."""
-    for there in (stored(settings("one", key="theirs")), stored(settings("one")), absent()):
-        server, _ = cluster(failure, status(409, "AlreadyExists"), there)
-        assert not server.create(settings("one", key="value"))
+@pytest.mark.parametrize("lost", LOST)
+def test_an_object_created_by_another_client_is_not_ours(lost: Outcome) -> None:
+    """It has another value, lacks one, or does not exist any more."""
+    for existing in (stored(settings("one", key="theirs")), stored(settings("one")), absent()):
+        cluster, _ = client_of(lost, status(409, "AlreadyExists"), existing)
+        assert not cluster.create(settings("one", key="value"))
 
 
-def test_an_object_that_was_there_before_is_not_looked_at() -> None:
-    """Though it is the same: nothing was lost."""
-    server, wire = cluster(status(409, "AlreadyExists"), stored(settings("one")))
-    assert not server.create(settings("one"))
-    assert len(wire.asked) == 1
+def test_an_existing_object_is_not_compared_if_no_response_was_lost() -> None:
+    """It is not ours, even if it is equal."""
+    cluster, transport = client_of(status(409, "AlreadyExists"), stored(settings("one")))
+    assert not cluster.create(settings("one"))
+    assert len(transport.requests) == 1
 
 
-def test_an_object_that_was_replaced_before_the_answer_was_lost_is_ours() -> None:
-    """Though its version is another one than was sent."""
+def test_an_object_replaced_before_the_response_was_lost_is_ours() -> None:
+    """Its version differs from the one that was sent."""
     sent = settings("one", key="new")
     sent["metadata"] |= {
         "resourceVersion": "6",
@@ -542,57 +567,57 @@ def test_an_object_that_was_replaced_before_the_answer_was_lost_is_ours() -> Non
         "managedFields": [],
         "creationTimestamp": "2026-01-01T12:00:00Z",
     }
-    server, _ = cluster(
+    cluster, _ = client_of(
         no_response(),
         status(409, "Conflict"),
         stored(settings("one", key="new"), resourceVersion="7", managedFields=[{}]),
     )
-    assert server.replace(sent)
-    server, _ = cluster(
+    assert cluster.replace(sent)
+    cluster, _ = client_of(
         no_response(), status(409, "Conflict"), stored(settings("one", key="theirs"))
     )
-    assert not server.replace(sent)
-    server, _ = cluster(no_response(), absent(), absent())
-    assert not server.replace(sent)
+    assert not cluster.replace(sent)
+    cluster, _ = client_of(no_response(), absent(), absent())
+    assert not cluster.replace(sent)
 
 
-def test_lists_are_the_same_only_as_a_whole() -> None:
-    """An item more or less, or in another order, is another list."""
+def test_lists_are_compared_as_a_whole() -> None:
+    """Another length or another order makes another list."""
     sent = settings("one") | {"finalizers": [{"name": "a"}, {"name": "b"}]}
-    for there, ours in (
+    for existing, ours in (
         ([{"name": "a", "more": 1}, {"name": "b"}], True),
         ([{"name": "a"}], False),
         ([{"name": "b"}, {"name": "a"}], False),
         ({"name": "a"}, False),
     ):
-        server, _ = cluster(
-            no_response(), status(409, "AlreadyExists"), stored(sent | {"finalizers": there})
+        cluster, _ = client_of(
+            no_response(), status(409, "AlreadyExists"), stored(sent | {"finalizers": existing})
         )
-        assert server.create(sent) is ours
+        assert cluster.create(sent) is ours
 
 
-def test_what_is_empty_is_dropped_by_the_server() -> None:
-    """It was sent, and is not there, and that is the same."""
+def test_an_empty_value_equals_a_missing_one() -> None:
+    """The server drops empty values."""
     sent = settings("one") | {
         "finalizers": [],
         "immutable": None,
         "message": "",
         "spec": {"paused": False, "replicas": 0},
     }
-    server, _ = cluster(
+    cluster, _ = client_of(
         no_response(),
         status(409, "AlreadyExists"),
         response_with(kind="ConfigMap", apiVersion="v1", metadata={"name": "one"}),
     )
-    assert server.create(sent)
-    server, _ = cluster(
+    assert cluster.create(sent)
+    cluster, _ = client_of(
         no_response(), status(409, "AlreadyExists"), stored(settings("one") | {"finalizers": ["a"]})
     )
-    assert not server.create(sent)
+    assert not cluster.create(sent)
 
 
-def test_a_removal_whose_answer_was_lost_is_done() -> None:
+def test_a_delete_whose_response_was_lost_is_done() -> None:
     """The second attempt finds nothing, which is no error."""
-    server, wire = cluster(no_response(), absent())
-    server.delete("ConfigMap", "one")
-    assert len(wire.asked) == 2
+    cluster, transport = client_of(no_response(), absent())
+    cluster.delete("ConfigMap", "one")
+    assert len(transport.requests) == 2

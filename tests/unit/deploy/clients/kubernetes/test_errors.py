@@ -1,4 +1,4 @@
-"""How the refusals of an API server, and its silence, are told."""
+"""The errors of refusals of an API server, and of requests without a response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import urllib3
 import yaml
 
 from deploy.clients.kubernetes.errors import (
-    Subject,
+    ResourceAttributes,
     no_response_error,
     not_an_api_server_error,
     refusal_error,
@@ -25,14 +25,14 @@ from deploy.errors import (
     FieldConflict,
     NamespaceMissing,
 )
-from tests.fakes.wire import status
+from tests.fakes.transport import status
 
 CLUSTER = "shop at https://api.example"
-DEPLOYMENT = Subject(("create", "patch"), "apps", "deployments", "shop", "web")
+DEPLOYMENT = ResourceAttributes(("create", "patch"), "apps", "deployments", "shop", "web")
 
 
-def test_credentials_that_are_not_accepted() -> None:
-    """It is told how to log in again."""
+def test_refused_credentials_are_a_login_error() -> None:
+    """The next step says how to log in again."""
     error = refusal_error(status(401, "Unauthorized"), DEPLOYMENT, CLUSTER)
     assert isinstance(error, ClusterLogin)
     assert error.on == CLUSTER
@@ -40,8 +40,8 @@ def test_credentials_that_are_not_accepted() -> None:
     assert "kubelogin" in error.next
 
 
-def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> None:
-    """The detail is YAML, and holds exactly that rule."""
+def test_a_missing_permission_comes_with_the_rule_to_add() -> None:
+    """The detail is YAML, and has exactly that rule."""
     message = 'deployments.apps "web" is forbidden: User "ann" cannot patch resource "deployments"'
     error = refusal_error(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
     assert isinstance(error, ClusterForbidden)
@@ -53,10 +53,13 @@ def test_a_permission_that_is_missing_comes_with_the_rule_that_gives_it() -> Non
     assert "deploy/manifests/rbac.yaml" in error.next
 
 
-def test_a_permission_for_a_part_of_the_core() -> None:
-    """The core is the empty group, and a part has its own rule."""
+def test_a_missing_permission_for_a_subresource() -> None:
+    """The core is the empty group, and a subresource has its own rule."""
     error = refusal_error(
-        status(403), Subject(("get", "list"), "", "pods/log", "shop"), CLUSTER, ("get", "list")
+        status(403),
+        ResourceAttributes(("get", "list"), "", "pods/log", "shop"),
+        CLUSTER,
+        ("get", "list"),
     )
     assert error.what == "this account may not get or list pods/log in namespace shop"
     assert yaml.safe_load(error.detail) == [
@@ -64,8 +67,8 @@ def test_a_permission_for_a_part_of_the_core() -> None:
     ]
 
 
-def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
-    """The server's own words say which."""
+def test_a_refusal_by_a_quota_is_no_missing_permission() -> None:
+    """The detail has the server's message."""
     error = refusal_error(
         status(403, "Forbidden", "exceeded quota: small, requested: pods=1"), DEPLOYMENT, CLUSTER
     )
@@ -76,7 +79,7 @@ def test_what_a_quota_or_a_policy_forbids_is_no_lack_of_permission() -> None:
 
 
 def test_a_missing_namespace() -> None:
-    """It is told how to make it."""
+    """The next step is the command that creates it."""
     error = refusal_error(
         status(404, "NotFound", 'namespaces "shop" not found', name="shop", kind="namespaces"),
         DEPLOYMENT,
@@ -87,7 +90,7 @@ def test_a_missing_namespace() -> None:
 
 
 def test_a_conflict_names_every_field_and_its_owner() -> None:
-    """One line a field; who wants it can take it over."""
+    """Each field has a line; the next step takes the fields over."""
     causes = [
         {
             "reason": "FieldManagerConflict",
@@ -112,7 +115,7 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "what", "detail"),
+    ("response", "what", "detail"),
     [
         (
             status(
@@ -144,34 +147,34 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
         (ApiResponse(404, "404 page not found"), "does not know this kind", "  404 page not found"),
         (
             status(500, "InternalError", "failed calling webhook"),
-            "went on failing",
+            "kept failing",
             "  failed calling webhook",
         ),
-        (status(429, "TooManyRequests"), "went on failing", ""),
+        (status(429, "TooManyRequests"), "kept failing", ""),
     ],
 )
-def test_other_refusals_say_what_the_server_said(
-    answer: ApiResponse, what: str, detail: str
+def test_other_refusals_have_what_the_server_reported(
+    response: ApiResponse, what: str, detail: str
 ) -> None:
-    """Single reasons where it gives them, else its message, else its words."""
-    error = refusal_error(answer, DEPLOYMENT, CLUSTER)
+    """These are the causes, or else the message, or else the body."""
+    error = refusal_error(response, DEPLOYMENT, CLUSTER)
     assert isinstance(error, ClusterRefused)
     assert what in error.what
-    assert str(answer.status) in error.what
+    assert str(response.status) in error.what
     if detail:
         assert error.detail.splitlines()[0] == detail
 
 
-def test_what_is_no_api_server_is_told_as_such() -> None:
-    """Something else answers at that address."""
+def test_another_server_at_the_address_is_named() -> None:
+    """It is not the API server that answers."""
     assert CLUSTER in not_an_api_server_error(CLUSTER).on
 
 
-# --- no answer
+# --- no response
 
 
-def caused(outer: BaseException, inner: BaseException) -> BaseException:
-    """An error that was raised while another one was handled."""
+def raised_from(outer: BaseException, inner: BaseException) -> BaseException:
+    """Return an error that was raised while another one was handled."""
     try:
         try:
             raise inner
@@ -182,38 +185,38 @@ def caused(outer: BaseException, inner: BaseException) -> BaseException:
 
 
 def openssl(reason: str) -> ssl.SSLError:
-    """An error of OpenSSL."""
+    """Return an error of OpenSSL."""
     error = ssl.SSLError(1, f"[SSL: {reason}] words (_ssl.c:1)")
     error.reason = reason
     return error
 
 
-def told(error: BaseException) -> tuple[ClusterError, bool]:
-    """What is told of such an error, and whether it may pass."""
-    found, passing = no_response_error(error, CLUSTER)
-    assert found.on == CLUSTER
-    return found, passing
+def error_of(error: BaseException) -> tuple[ClusterError, bool]:
+    """Return the error of such a failure, and whether it is transient."""
+    result, transient = no_response_error(error, CLUSTER)
+    assert result.on == CLUSTER
+    return result, transient
 
 
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (
-            caused(
+            raised_from(
                 urllib3.exceptions.HTTPError("words"),
                 ConnectionRefusedError(111, "Connection refused"),
             ),
             "Connection refused",
         ),
         (
-            caused(
+            raised_from(
                 urllib3.exceptions.HTTPError("words"),
                 socket.gaierror(-2, "Name or service not known"),
             ),
             "Name or service not known",
         ),
         (
-            caused(
+            raised_from(
                 urllib3.exceptions.ProtocolError("words"),
                 ConnectionResetError(104, "Connection reset by peer"),
             ),
@@ -232,19 +235,19 @@ def told(error: BaseException) -> tuple[ClusterError, bool]:
             "timed out",
         ),
         (
-            caused(
+            raised_from(
                 OSError(5, "Input/output error"), ConnectionRefusedError(111, "Connection refused")
             ),
             "Connection refused",
         ),
         (
-            caused(
+            raised_from(
                 urllib3.exceptions.HTTPError("words"), TimeoutError(110, "Connection timed out")
             ),
             "timed out",
         ),
         (
-            caused(
+            raised_from(
                 urllib3.exceptions.SSLError("words"),
                 ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
             ),
@@ -253,23 +256,25 @@ def told(error: BaseException) -> tuple[ClusterError, bool]:
         (urllib3.exceptions.ProtocolError("secret words"), "ProtocolError"),
     ],
 )
-def test_silence_may_pass(error: BaseException, why: str) -> None:
-    """The innermost reason is told, without the words of libraries, which hold addresses."""
-    found, passing = told(error)
-    assert isinstance(found, ClusterUnreachable)
-    assert why in found.what
-    assert "words" not in found.what
-    assert passing
+def test_no_response_is_transient(error: BaseException, why: str) -> None:
+    """The innermost reason is reported, without the library's message, which has addresses."""
+    result, transient = error_of(error)
+    assert isinstance(result, ClusterUnreachable)
+    assert why in result.what
+    assert "words" not in result.what
+    assert transient
 
 
-def test_a_certificate_that_is_not_trusted() -> None:
-    """It will not be later either, and it is told where trust comes from."""
+def test_an_untrusted_certificate_is_permanent() -> None:
+    """The error has the reason of the TLS library."""
     inner = ssl.SSLCertVerificationError(1, "certificate verify failed")
     inner.verify_message = "self-signed certificate in certificate chain"
-    found, passing = told(caused(Exception("words"), urllib3.exceptions.SSLError(inner)))
-    assert isinstance(found, ClusterUnreachable)
-    assert "not trusted (self-signed certificate in certificate chain)" in found.what
-    assert not passing
+    result, transient = error_of(
+        raised_from(Exception("words"), urllib3.exceptions.SSLError(inner))
+    )
+    assert isinstance(result, ClusterUnreachable)
+    assert "not trusted (self-signed certificate in certificate chain)" in result.what
+    assert not transient
 
 
 @pytest.mark.parametrize(
@@ -281,27 +286,27 @@ def test_a_certificate_that_is_not_trusted() -> None:
         "TLSV1_ALERT_ACCESS_DENIED",
     ],
 )
-def test_a_client_certificate_that_is_turned_down_is_a_login(reason: str) -> None:
-    """An expired one most often."""
-    found, passing = told(urllib3.exceptions.SSLError(openssl(reason)))
-    assert isinstance(found, ClusterLogin)
-    assert reason in found.what
-    assert not passing
+def test_a_refused_client_certificate_is_a_login_error(reason: str) -> None:
+    """In most cases it has expired."""
+    result, transient = error_of(urllib3.exceptions.SSLError(openssl(reason)))
+    assert isinstance(result, ClusterLogin)
+    assert reason in result.what
+    assert not transient
 
 
 @pytest.mark.parametrize(
     "reason", ["WRONG_VERSION_NUMBER", "TLSV1_ALERT_PROTOCOL_VERSION", "CERTIFICATE_VERIFY_FAILED"]
 )
-def test_other_failures_of_tls_are_no_login(reason: str) -> None:
-    """Something at that address speaks otherwise."""
-    found, passing = told(urllib3.exceptions.SSLError(openssl(reason)))
-    assert isinstance(found, ClusterUnreachable)
-    assert reason in found.what
-    assert not passing
+def test_other_failures_of_tls_are_no_login_error(reason: str) -> None:
+    """The server at that address has other settings of TLS."""
+    result, transient = error_of(urllib3.exceptions.SSLError(openssl(reason)))
+    assert isinstance(result, ClusterUnreachable)
+    assert reason in result.what
+    assert not transient
 
 
-def test_what_cannot_even_be_sent_will_not_pass() -> None:
-    """And its words are not told: it may be the token."""
-    found, passing = told(ValueError("Invalid header value b'Bearer open-sesame'"))
-    assert "sesame" not in str(found)
-    assert not passing
+def test_a_request_that_cannot_be_sent_is_permanent() -> None:
+    """The message is not shown: it may contain the token."""
+    result, transient = error_of(ValueError("Invalid header value b'Bearer open-sesame'"))
+    assert "sesame" not in str(result)
+    assert not transient

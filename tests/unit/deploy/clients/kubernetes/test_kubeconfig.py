@@ -1,4 +1,4 @@
-"""Which context is meant, and what is told of kubeconfig files that cannot be used."""
+"""The choice of a context, and the errors of kubeconfig files that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.kubernetes.kubeconfig import Context, choose_context
+from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context
 from deploy.errors import ClusterUnknown
 from tests.fakes.kubeconfig import TOKEN, kubeconfig, login, written
 
 
-def context_of(kubeconfig: str = "", context: str = "") -> Context:
-    """The context that is meant, of a kubeconfig."""
-    found = choose_context(kubeconfig, context)
-    assert found is not None
-    return found
+def context_of(kubeconfig: str = "", context: str = "") -> KubeconfigContext:
+    """Return the chosen context of a kubeconfig."""
+    chosen = choose_context(kubeconfig, context)
+    assert chosen is not None
+    return chosen
 
 
-def refused(kubeconfig: str = "", context: str = "") -> ClusterUnknown:
-    """Why there is none; never with what the files hold."""
+def error_of(kubeconfig: str = "", context: str = "") -> ClusterUnknown:
+    """Return the error of a kubeconfig, which never shows values of the files."""
     with pytest.raises(ClusterUnknown) as caught:
         choose_context(kubeconfig, context)
-    shown = f"{caught.value} {caught.value.next} {caught.value.__cause__} {caught.value.__suppress_context__ or caught.value.__context__}"
-    assert TOKEN not in shown
+    error = caught.value
+    shown = error.__suppress_context__ or error.__context__
+    text = f"{error} {error.next} {error.__cause__} {shown}"
+    assert TOKEN not in text
     return caught.value
 
 
-def test_the_current_context_is_meant_unless_another_is_named(tmp_path: Path) -> None:
-    """With its own cluster and user."""
+def test_the_current_context_is_chosen_unless_another_is_named(tmp_path: Path) -> None:
+    """It has its own cluster and user."""
     path = written(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
     assert context_of(path).name == "blue"
     red = context_of(path, "red")
@@ -42,10 +44,8 @@ def test_the_current_context_is_meant_unless_another_is_named(tmp_path: Path) ->
     )
 
 
-def test_the_place_is_found_as_kubectl_finds_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is named, else KUBECONFIG, else the file in the home folder, with or without a tilde."""
+def test_the_files_are_those_of_kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the named one, or KUBECONFIG, or the file in the home folder."""
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -62,10 +62,10 @@ def test_the_place_is_found_as_kubectl_finds_it(
     )
 
 
-def test_of_several_files_the_first_that_says_something_counts(
+def test_of_several_files_the_first_value_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for the current context; files that are not there are passed over."""
+    """This includes the current context; missing files are skipped."""
     first = written(tmp_path / "first", kubeconfig("red", server="https://first.example"))
     second = written(
         tmp_path / "second",
@@ -80,83 +80,95 @@ def test_of_several_files_the_first_that_says_something_counts(
     assert context_of().files == os.pathsep.join((first, second, third))
 
 
-def test_a_context_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
-    """In order, one a line."""
+def test_a_missing_context_is_an_error_with_the_existing_ones(tmp_path: Path) -> None:
+    """They are sorted, one a line."""
     path = written(tmp_path / "config", kubeconfig("red", "blue", current="green"))
     for name in ("", "green"):
-        error = refused(path, name)
+        error = error_of(path, name)
         assert error.what == "the kubeconfig has no context green"
         assert error.detail.split() == ["blue", "red"]
         assert error.on == path
         assert error.exit_code == 80
 
 
-def test_a_kubeconfig_without_a_current_context(tmp_path: Path) -> None:
-    """Is told apart, with its contexts or that it has none."""
-    error = refused(written(tmp_path / "config", kubeconfig("red")))
+def test_a_kubeconfig_without_a_current_context_is_an_error(tmp_path: Path) -> None:
+    """The detail has its contexts, or says that it has none."""
+    error = error_of(written(tmp_path / "config", kubeconfig("red")))
     assert (error.what, error.detail.strip()) == ("the kubeconfig has no current context", "red")
     assert (
         "no contexts"
-        in refused(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
+        in error_of(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
     )
 
 
-def test_no_kubeconfig_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told where it was looked for."""
-    assert refused(str(tmp_path / "absent")).on == str(tmp_path / "absent")
-    assert refused().on.endswith("/.kube/config")
+def test_a_missing_kubeconfig_is_an_error_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All paths of KUBECONFIG are named."""
+    assert error_of(str(tmp_path / "absent")).on == str(tmp_path / "absent")
+    assert error_of().on.endswith("/.kube/config")
     monkeypatch.setenv(
         "KUBECONFIG", os.pathsep.join((str(tmp_path / "one"), str(tmp_path / "two")))
     )
-    assert refused().on == f"{tmp_path / 'one'}, {tmp_path / 'two'}"
+    assert error_of().on == f"{tmp_path / 'one'}, {tmp_path / 'two'}"
 
 
-def test_in_a_pod_its_own_account_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it is asked for, or nothing is said of a kubeconfig: a wrong path there must not lead to another cluster."""
+def test_in_a_pod_its_own_account_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting asks for it, or no setting names a kubeconfig.
+
+    A wrong path in a setting must not lead to another cluster.
+    """
     assert choose_context("in-cluster", "") is None
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert choose_context("", "") is None
-    refused("", "red")
-    refused(str(tmp_path / "absent"))
+    error_of("", "red")
+    error_of(str(tmp_path / "absent"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
-    refused()
+    error_of()
     monkeypatch.setenv("KUBECONFIG", written(tmp_path / "config", kubeconfig("red", current="red")))
     assert context_of().name == "red"
     assert choose_context("in-cluster", "") is None
 
 
-def test_a_pods_account_has_no_contexts() -> None:
-    """To name one is a mistake in the settings."""
-    assert "no context red" in refused("in-cluster", "red").what
+def test_a_context_of_a_pods_account_is_an_error() -> None:
+    """The settings contradict each other."""
+    assert "no context red" in error_of("in-cluster", "red").what
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
         ("", "it is empty"),
-        (f"token: {TOKEN}: [", "it is no YAML"),
-        ("[1, 2]", "not the form"),
-        (f"just {TOKEN}", "not the form"),
-        ({"contexts": "red"}, "its contexts have not the form"),
-        ({"users": [{"user": {"token": TOKEN}}]}, "its users have not the form"),
-        ({"users": [TOKEN]}, "its users have not the form"),
-        ({"clusters": [{"name": "red", "cluster": [TOKEN]}]}, "its clusters have not the form"),
+        (f"token: {TOKEN}: [", "it is not valid YAML"),
+        ("[1, 2]", "not have the form"),
+        (f"just {TOKEN}", "not have the form"),
+        ({"contexts": "red"}, "its contexts do not have the right form"),
+        ({"users": [{"user": {"token": TOKEN}}]}, "its users do not have the right form"),
+        ({"users": [TOKEN]}, "its users do not have the right form"),
+        (
+            {"clusters": [{"name": "red", "cluster": [TOKEN]}]},
+            "its clusters do not have the right form",
+        ),
     ],
 )
-def test_a_file_that_is_no_kubeconfig(tmp_path: Path, content: object, what: str) -> None:
-    """It is told why not, and nothing of its content."""
+def test_a_file_that_is_no_kubeconfig_is_an_error(
+    tmp_path: Path, content: object, what: str
+) -> None:
+    """The error says why, and nothing of its content."""
     path = written(tmp_path / "config", content)
-    error = refused(path)
+    error = error_of(path)
     assert what in error.what
     assert error.on == path
 
 
-def test_a_file_that_is_no_text_or_cannot_be_read(tmp_path: Path) -> None:
-    """A folder, or bytes."""
-    assert "Is a directory" in refused(str(tmp_path)).what
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """It is a folder, or has bytes that are no text."""
+    assert "Is a directory" in error_of(str(tmp_path)).what
     path = tmp_path / "bytes"
     path.write_bytes(b"\xff\xfe\x00")
-    assert "no YAML" in refused(str(path)).what
+    assert "not valid YAML" in error_of(str(path)).what
 
 
 @pytest.mark.parametrize(
@@ -165,13 +177,13 @@ def test_a_file_that_is_no_text_or_cannot_be_read(tmp_path: Path) -> None:
         (
             "contexts",
             {"cluster": "other", "user": "red"},
-            "speaks of a cluster other that it does not describe",
+            "names a cluster other that it does not have",
         ),
-        ("contexts", {"user": "red"}, "speaks of a cluster None"),
+        ("contexts", {"user": "red"}, "names a cluster None"),
         (
             "contexts",
             {"cluster": "red", "user": "other"},
-            "speaks of a user other that it does not describe",
+            "names a user other that it does not have",
         ),
         ("clusters", {}, "the cluster of its context red has no server"),
         ("clusters", {"server": 1}, "the cluster of its context red has no server"),
@@ -188,19 +200,19 @@ def test_a_file_that_is_no_text_or_cannot_be_read(tmp_path: Path) -> None:
         ("users", {"tokenFile": "token"}, "its user red names a file that cannot be read"),
     ],
 )
-def test_a_context_that_speaks_of_what_is_not_there(
+def test_a_context_that_names_a_missing_entry_is_an_error(
     tmp_path: Path, entry: str, change: dict[str, Any], what: str
 ) -> None:
-    """It is told what; a context whose user is missing would ask as nobody."""
+    """Without its user, the library would send requests without a login."""
     content = kubeconfig("red", current="red")
     content[entry][0][entry.removesuffix("s")] = change
-    assert what in refused(written(tmp_path / "config", content)).what
+    assert what in error_of(written(tmp_path / "config", content)).what
 
 
-def test_files_are_named_from_where_the_kubeconfig_is(
+def test_paths_are_relative_to_the_kubeconfig(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And not looked for if their content is in the kubeconfig itself."""
+    """They are ignored if the content is in the kubeconfig itself."""
     folder = tmp_path / "folder"
     folder.mkdir()
     content = kubeconfig(
@@ -210,32 +222,35 @@ def test_files_are_named_from_where_the_kubeconfig_is(
     )
     monkeypatch.chdir(tmp_path)
     written(folder / "config", content)
-    assert str(folder / "my.crt") in refused("folder/config").what
+    assert str(folder / "my.crt") in error_of("folder/config").what
     written(folder / "my.crt", "certificate")
     assert context_of("folder/config").name == "red"
 
 
-def test_a_context_may_ask_as_nobody_if_it_says_so(tmp_path: Path) -> None:
-    """By naming no user."""
+def test_a_context_may_have_no_user(tmp_path: Path) -> None:
+    """Requests then have no login."""
     content = kubeconfig("red", current="red")
     del content["contexts"][0]["context"]["user"]
-    found = context_of(written(tmp_path / "config", content))
-    assert (dict(found.user), found.program) == ({}, None)
+    chosen = context_of(written(tmp_path / "config", content))
+    assert (dict(chosen.user), chosen.login_program) == ({}, None)
 
 
 def test_a_login_program_is_known(tmp_path: Path) -> None:
-    """By the command that the user names."""
-    found = context_of(
+    """It is the command of the user's entry."""
+    chosen = context_of(
         written(
             tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))
         )
     )
-    assert found.program == "kubelogin"
-    assert context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).program is None
+    assert chosen.login_program == "kubelogin"
+    assert (
+        context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).login_program
+        is None
+    )
 
 
 def test_a_context_does_not_show_its_credentials(tmp_path: Path) -> None:
-    """Not even to a debugger."""
+    """Its representation leaves them out."""
     assert TOKEN not in repr(
         context_of(written(tmp_path / "config", kubeconfig("red", current="red")))
     )

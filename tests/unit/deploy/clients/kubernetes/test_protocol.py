@@ -1,4 +1,7 @@
-"""The cluster in memory that unit tests run on: it keeps the contract, and its controllers and nodes do as real ones do."""
+"""The in-memory cluster of the unit tests.
+
+It fulfils the contract of clusters, and its controllers and nodes behave as real ones do.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ PROBE = {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1}
 
 
 class TestFakeCluster(ClusterContract):
-    """The cluster in memory keeps the contract."""
+    """The contract, on the in-memory cluster."""
 
     @pytest.fixture
     def cluster(self) -> Cluster:
-        """An empty namespace."""
-        made = FakeCluster()
-        made.unserved.add("PodDisruptionBudget")
-        return made
+        """Return an empty namespace."""
+        cluster = FakeCluster()
+        cluster.unserved.add("PodDisruptionBudget")
+        return cluster
 
     @pytest.fixture
     def other(self, cluster: FakeCluster) -> Write:
-        """Another manager, who takes what he wants."""
+        """Return the write of another manager, which takes the fields over."""
 
-        def written(item: Object, manager: str) -> None:
+        def write(item: Object, manager: str) -> None:
             cluster.other(item, manager)
 
-        return written
+        return write
 
     @pytest.fixture
     def unserved(self) -> str:
@@ -44,12 +47,12 @@ class TestFakeCluster(ClusterContract):
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    """An empty namespace."""
+    """Return an empty namespace."""
     return FakeCluster()
 
 
 def image(code: str) -> str:
-    """A reference by digest."""
+    """Return a reference by digest."""
     return f"registry.example/app@sha256:{code}"
 
 
@@ -61,8 +64,8 @@ def web(
     pod: Object | None = None,
     **spec: Any,
 ) -> Object:
-    """A Deployment whose replicas are asked whether they are ready."""
-    one = {
+    """Return a Deployment whose replicas have a readiness probe."""
+    first_container = {
         "name": "app",
         "image": image(code),
         "ports": [{"name": "http", "containerPort": 8080}],
@@ -70,7 +73,7 @@ def web(
     }
     template = {
         "metadata": {"labels": {"app": "web"}},
-        "spec": {"containers": [one | (container or {})], **(pod or {})},
+        "spec": {"containers": [first_container | (container or {})], **(pod or {})},
     }
     wanted = {
         "replicas": replicas,
@@ -87,8 +90,8 @@ def web(
     }
 
 
-def surging(surge: int | str, away: int | str) -> Object:
-    """A strategy."""
+def rolling(surge: int | str, away: int | str) -> Object:
+    """Return a strategy of rolling updates."""
     return {
         "strategy": {
             "type": "RollingUpdate",
@@ -97,8 +100,8 @@ def surging(surge: int | str, away: int | str) -> Object:
     }
 
 
-def door(**spec: Any) -> Object:
-    """A Service in front of it."""
+def service(**spec: Any) -> Object:
+    """Return a Service for the Deployment."""
     wanted = {
         "selector": {"app": "web"},
         "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
@@ -108,7 +111,7 @@ def door(**spec: Any) -> Object:
 
 
 def daemons(code: str = "a") -> Object:
-    """A DaemonSet whose pods only have to be there."""
+    """Return a DaemonSet whose pods only have to exist."""
     template = {
         "metadata": {"labels": {"app": "warm"}},
         "spec": {"containers": [{"name": "app", "image": image(code)}]},
@@ -124,12 +127,12 @@ def daemons(code: str = "a") -> Object:
 
 
 def pods(cluster: FakeCluster, app: str = "web") -> list[Object]:
-    """The pods as they are, without letting time pass."""
+    """Return the current pods, without a step of time."""
     return cluster.objects.all("Pod", {"app": app})
 
 
 def codes(cluster: FakeCluster) -> list[str]:
-    """What the pods run that were not asked to go."""
+    """Return what the pods run, without those that are terminating."""
     return sorted(
         pod["spec"]["containers"][0]["image"].rpartition(":")[2]
         for pod in pods(cluster)
@@ -138,30 +141,33 @@ def codes(cluster: FakeCluster) -> list[str]:
 
 
 def ready(cluster: FakeCluster) -> int:
-    """How many pods are ready."""
+    """Return the number of ready pods."""
     return sum(conditions(pod).get("Ready") == "True" for pod in pods(cluster))
 
 
 def conditions(item: Object, what: str = "status") -> dict[str, str]:
-    """The conditions of an object, or their reasons."""
-    return {one["type"]: one.get(what, "") for one in item.get("status", {}).get("conditions", ())}
+    """Return the conditions of an object, or their reasons."""
+    return {
+        first_container["type"]: first_container.get(what, "")
+        for first_container in item.get("status", {}).get("conditions", ())
+    }
 
 
 def container(pod: Object) -> Object:
-    """The state of a pod's first container."""
+    """Return the status of a pod's first container."""
     found: Object = pod["status"].get("containerStatuses", [{"state": {}}])[0]
     return found
 
 
 def live(cluster: FakeCluster, kind: str = "Deployment", name: str = "web") -> Object:
-    """An object as it is, without letting time pass."""
+    """Return the current object, without a step of time."""
     found = cluster.objects.get(kind, name)
     assert found is not None
     return found
 
 
 def until(cluster: FakeCluster, reached: Callable[[], bool], steps: int = 60) -> int:
-    """Lets steps pass until something is so; how many it took."""
+    """Let steps pass until a condition is true; return their number."""
     for step in range(steps):
         if reached():
             return step
@@ -169,8 +175,8 @@ def until(cluster: FakeCluster, reached: Callable[[], bool], steps: int = 60) ->
     pytest.fail(f"not within {steps} steps")
 
 
-def rolled(cluster: FakeCluster) -> bool:
-    """Whether the Deployment says that its rollout is over."""
+def is_rolled_out(cluster: FakeCluster) -> bool:
+    """Return whether the Deployment reports that its rollout is complete."""
     item = live(cluster)
     current = item.get("status", {}).get("observedGeneration") == item["metadata"]["generation"]
     counts = (
@@ -184,8 +190,8 @@ def rolled(cluster: FakeCluster) -> bool:
     return counts == [item["spec"]["replicas"]] * 3
 
 
-def warmed(cluster: FakeCluster, generation: int) -> bool:
-    """Whether that generation of the DaemonSet has a ready pod on three nodes."""
+def is_prepulled(cluster: FakeCluster, generation: int) -> bool:
+    """Return whether that generation of the DaemonSet has a ready pod on three nodes."""
     status = live(cluster, "DaemonSet", "warm")["status"]
     counts = [
         status.get(name) for name in ("observedGeneration", "updatedNumberScheduled", "numberReady")
@@ -194,18 +200,18 @@ def warmed(cluster: FakeCluster, generation: int) -> bool:
 
 
 def reasons(cluster: FakeCluster, name: str) -> list[str]:
-    """What events tell about a thing."""
+    """Return the reasons of the events about an object."""
     return [event["reason"] for event in cluster.events(name)]
 
 
 # --- pods
 
 
-def test_a_pod_comes_up_step_by_step(cluster: FakeCluster) -> None:
-    """It is scheduled, waits for its image, runs, and is ready once a probe has passed."""
+def test_a_pod_starts_step_by_step(cluster: FakeCluster) -> None:
+    """It is scheduled, waits for its image, runs, and is ready once a probe has succeeded."""
     cluster.scripts["sha256:a"] = PodScript(ready_after=2, pulled_in=2, says="loading\nlistening")
     cluster.apply(web(replicas=1))
-    seen: list[tuple[object, ...]] = []
+    observed: list[tuple[object, ...]] = []
     for _ in range(15):
         for pod in pods(cluster):
             state = next(iter(container(pod)["state"]), "")
@@ -215,9 +221,9 @@ def test_a_pod_comes_up_step_by_step(cluster: FakeCluster) -> None:
                 state,
                 conditions(pod).get("Ready", ""),
             )
-            seen += [now] if now not in seen else []
+            observed += [now] if now not in observed else []
         cluster.step()
-    assert seen == [
+    assert observed == [
         ("Pending", "True", "", ""),
         ("Pending", "True", "waiting", "False"),
         ("Running", "True", "running", "False"),
@@ -257,26 +263,26 @@ def test_a_pod_comes_up_step_by_step(cluster: FakeCluster) -> None:
         ),
     ],
 )
-def test_a_pod_that_cannot_start_says_what_it_waits_for(
+def test_a_pod_that_cannot_start_reports_its_reason(
     cluster: FakeCluster, script: Script, states: list[str], events: set[str]
 ) -> None:
-    """As the reason of a waiting container, and in its events."""
+    """The reason is in the waiting container, and in the events."""
     cluster.scripts["sha256:a"] = script
     cluster.apply(web(replicas=1))
-    seen: list[str] = []
+    observed: list[str] = []
     for _ in range(30):
         found = [
             container(pod)["state"].get("waiting", {}).get("reason", "") for pod in pods(cluster)
         ]
-        seen += [reason for reason in found if reason and reason not in seen]
+        observed += [reason for reason in found if reason and reason not in observed]
         cluster.step()
-    assert seen == states
+    assert observed == states
     assert events <= set(reasons(cluster, pods(cluster)[0]["metadata"]["name"]))
     assert ready(cluster) == 0
 
 
-def test_a_crash_is_remembered_and_tried_again_less_and_less_often(cluster: FakeCluster) -> None:
-    """The last end's code stays to be seen; the second crash is followed by ten seconds of waiting, the third by twenty."""
+def test_a_crashing_container_restarts_with_a_growing_delay(cluster: FakeCluster) -> None:
+    """The last exit code stays visible; the delay is ten seconds at the second, then twenty."""
     cluster.scripts["sha256:a"] = Script(exits=3, says="out of memory")
     cluster.apply(web(replicas=1))
     starts: list[tuple[int, float]] = []
@@ -295,7 +301,7 @@ def test_a_crash_is_remembered_and_tried_again_less_and_less_often(cluster: Fake
     assert cluster.log(pod["metadata"]["name"], 10) == "out of memory\n"
 
 
-def test_a_pod_for_which_there_is_no_room_waits_for_it(cluster: FakeCluster) -> None:
+def test_a_pod_without_room_waits_for_it(cluster: FakeCluster) -> None:
     """It has no node until another pod is gone."""
     cluster.world.room = 1
     cluster.apply(web(replicas=2))
@@ -308,7 +314,7 @@ def test_a_pod_for_which_there_is_no_room_waits_for_it(cluster: FakeCluster) -> 
 
 
 def test_an_image_may_make_its_pods_unschedulable(cluster: FakeCluster) -> None:
-    """With what the scheduler says of it."""
+    """The condition has the scheduler's message."""
     cluster.scripts["sha256:a"] = PodScript(
         unschedulable="0/1 nodes are available: 1 Insufficient memory."
     )
@@ -321,8 +327,8 @@ def test_an_image_may_make_its_pods_unschedulable(cluster: FakeCluster) -> None:
     until(cluster, lambda: ready(cluster) == 1)
 
 
-def test_a_start_is_waited_for_as_long_as_its_probe_allows(cluster: FakeCluster) -> None:
-    """Then the container is killed and started again."""
+def test_a_container_is_restarted_when_its_startup_probe_fails(cluster: FakeCluster) -> None:
+    """It has as long as the probe allows."""
     cluster.scripts["sha256:a"] = NEVER
     cluster.apply(web(replicas=1, container={"startupProbe": {**PROBE, "failureThreshold": 4}}))
     cluster.step(40)
@@ -335,8 +341,8 @@ def test_a_start_is_waited_for_as_long_as_its_probe_allows(cluster: FakeCluster)
     assert "Killing" in reasons(cluster, pods(cluster)[0]["metadata"]["name"])
 
 
-def test_a_replica_may_die_later(cluster: FakeCluster) -> None:
-    """It is started again in its place, and is ready again."""
+def test_a_running_replica_may_die(cluster: FakeCluster) -> None:
+    """It is restarted in its place, and becomes ready again."""
     cluster.scripts["sha256:a"] = Script(dies_after=3)
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
@@ -345,8 +351,8 @@ def test_a_replica_may_die_later(cluster: FakeCluster) -> None:
     assert container(pods(cluster)[0])["restartCount"] == 1
 
 
-def test_a_crash_and_a_loss_are_mended(cluster: FakeCluster) -> None:
-    """The first by the node, the second by another pod."""
+def test_the_cluster_recovers_from_a_crash_and_a_lost_pod(cluster: FakeCluster) -> None:
+    """The node restarts a container; a new pod replaces a lost one."""
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
     name = pods(cluster)[0]["metadata"]["name"]
@@ -360,8 +366,8 @@ def test_a_crash_and_a_loss_are_mended(cluster: FakeCluster) -> None:
     assert pods(cluster)[0]["metadata"]["name"] != name
 
 
-def test_a_container_that_only_sleeps_is_not_its_image(cluster: FakeCluster) -> None:
-    """It stays, whatever the image's own program would do; the image must still be there."""
+def test_a_container_with_a_command_does_not_run_its_image(cluster: FakeCluster) -> None:
+    """It keeps running, whatever the image would do; the image must exist nevertheless."""
     cluster.world.scripts |= {
         "sha256:a": Script(exits=1),
         "sha256:b": PodScript(unpullable="not found"),
@@ -380,8 +386,8 @@ def test_a_container_that_only_sleeps_is_not_its_image(cluster: FakeCluster) -> 
     assert container(pods(cluster, "warm")[0])["state"]["waiting"]["reason"] == "ErrImagePull"
 
 
-def test_first_containers_end_before_the_others_begin(cluster: FakeCluster) -> None:
-    """A pod waits for them, and they count as ready when they have ended well."""
+def test_init_containers_end_before_the_others_start(cluster: FakeCluster) -> None:
+    """The pod waits for them, and they count as ready when they have succeeded."""
     cluster.apply(
         web(replicas=1, pod={"initContainers": [{"name": "first", "image": image("first")}]})
     )
@@ -397,8 +403,8 @@ def test_first_containers_end_before_the_others_begin(cluster: FakeCluster) -> N
     assert (first["ready"], first["state"]["terminated"]["exitCode"]) == (True, 0)
 
 
-def test_the_scheduler_s_events_have_times_of_another_kind(cluster: FakeCluster) -> None:
-    """They are counted by nobody, and have a time only where others have none."""
+def test_the_schedulers_events_have_another_time_field(cluster: FakeCluster) -> None:
+    """They have no count, and their time is in a field that is empty in others."""
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
     events = {
@@ -409,12 +415,12 @@ def test_the_scheduler_s_events_have_times_of_another_kind(cluster: FakeCluster)
     assert (events["Started"]["count"], events["Started"]["eventTime"]) == (1, None)
 
 
-# --- going
+# --- termination
 
 
-def test_a_pod_that_goes_may_linger(cluster: FakeCluster) -> None:
-    """It is told as terminating, gets no requests, and is gone after as many steps as the test wants."""
-    cluster.apply(door())
+def test_a_deleted_pod_may_terminate_slowly(cluster: FakeCluster) -> None:
+    """It gets no requests, and is gone after as many steps as the test sets."""
+    cluster.apply(service())
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
     cluster.world.lingers = 4
@@ -425,8 +431,8 @@ def test_a_pod_that_goes_may_linger(cluster: FakeCluster) -> None:
     assert until(cluster, lambda: pods(cluster) == []) in {3, 4}
 
 
-def test_what_a_deployment_made_goes_with_it(cluster: FakeCluster) -> None:
-    """ReplicaSets at once, and pods as they do."""
+def test_the_dependents_of_a_deployment_are_deleted_with_it(cluster: FakeCluster) -> None:
+    """ReplicaSets are deleted at once, and pods after their termination."""
     cluster.apply(web())
     until(cluster, lambda: ready(cluster) == 2)
     cluster.world.lingers = 2
@@ -445,28 +451,28 @@ def test_what_a_deployment_made_goes_with_it(cluster: FakeCluster) -> None:
 def test_a_rolling_update_keeps_to_its_bounds(
     cluster: FakeCluster, surge: int | str, away: int | str
 ) -> None:
-    """At no time are there more pods, or fewer that work, than the strategy allows."""
-    most = {1: 5, 3: 7, 2: 6, "25%": 5, "100%": 8}.get(surge, 4)
-    least = {1: 3, "25%": 3, 2: 2}.get(away, 4)
-    cluster.apply(web(replicas=4, **surging(surge, away)))
-    until(cluster, lambda: rolled(cluster))
-    cluster.apply(web("b", replicas=4, **surging(surge, away)))
+    """There are never more pods, or fewer ready ones, than the strategy allows."""
+    max_pods = {1: 5, 3: 7, 2: 6, "25%": 5, "100%": 8}.get(surge, 4)
+    min_ready = {1: 3, "25%": 3, 2: 2}.get(away, 4)
+    cluster.apply(web(replicas=4, **rolling(surge, away)))
+    until(cluster, lambda: is_rolled_out(cluster))
+    cluster.apply(web("b", replicas=4, **rolling(surge, away)))
     fewest = 4
     highest = 0
-    while not rolled(cluster):
+    while not is_rolled_out(cluster):
         cluster.step()
         fewest = min(fewest, ready(cluster))
         highest = max(highest, len(codes(cluster)))
     assert codes(cluster) == ["b"] * 4
-    assert (fewest, highest) == (least, most)
+    assert (fewest, highest) == (min_ready, max_pods)
 
 
-def test_a_rollout_that_fails_leaves_the_old_replicas(cluster: FakeCluster) -> None:
-    """They serve until a new one works, however long that is; after its deadline the Deployment says so."""
+def test_a_failed_rollout_leaves_the_old_replicas(cluster: FakeCluster) -> None:
+    """They serve until a new one works; the Deployment reports that its deadline has passed."""
     cluster.scripts["sha256:b"] = NEVER
-    cluster.apply(web(**surging(1, 0)))
-    until(cluster, lambda: rolled(cluster))
-    cluster.apply(web("b", progressDeadlineSeconds=20, **surging(1, 0)))
+    cluster.apply(web(**rolling(1, 0)))
+    until(cluster, lambda: is_rolled_out(cluster))
+    cluster.apply(web("b", progressDeadlineSeconds=20, **rolling(1, 0)))
     cluster.step(10)
     assert conditions(live(cluster), "reason")["Progressing"] == "ReplicaSetUpdated"
     cluster.step(19, seconds=1)
@@ -477,24 +483,24 @@ def test_a_rollout_that_fails_leaves_the_old_replicas(cluster: FakeCluster) -> N
     assert codes(cluster) == ["a", "a", "b"]
 
 
-def test_a_rollout_has_its_time_for_each_replica(cluster: FakeCluster) -> None:
-    """One that gets on is not late, however long all of it takes."""
+def test_the_deadline_of_a_rollout_counts_from_its_last_progress(cluster: FakeCluster) -> None:
+    """A rollout that progresses is not late, however long it takes."""
     cluster.scripts["sha256:a"] = Script(ready_after=15)
     cluster.apply(web(replicas=4, progressDeadlineSeconds=25))
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     cluster.scripts["sha256:b"] = Script(ready_after=15)
-    cluster.apply(web("b", replicas=4, progressDeadlineSeconds=25, **surging(1, 0)))
-    began = cluster.seconds()
-    while not rolled(cluster):
+    cluster.apply(web("b", replicas=4, progressDeadlineSeconds=25, **rolling(1, 0)))
+    start = cluster.seconds()
+    while not is_rolled_out(cluster):
         cluster.step(seconds=1)
         assert conditions(live(cluster))["Progressing"] == "True"
-    assert cluster.seconds() - began > 60
+    assert cluster.seconds() - start > 60
 
 
-def test_of_too_many_replicas_those_go_that_do_not_work(cluster: FakeCluster) -> None:
-    """Whichever they are."""
+def test_unready_replicas_are_removed_first_when_scaling_in(cluster: FakeCluster) -> None:
+    """Their order does not matter."""
     cluster.apply(web(replicas=3))
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     cluster.scripts["sha256:a"] = NEVER
     crashed = pods(cluster)[1]["metadata"]["name"]
     cluster.crash(crashed)
@@ -504,24 +510,24 @@ def test_of_too_many_replicas_those_go_that_do_not_work(cluster: FakeCluster) ->
     assert crashed not in [pod["metadata"]["name"] for pod in pods(cluster)]
 
 
-def test_replicas_that_do_not_work_go_first(cluster: FakeCluster) -> None:
-    """Of a failed rollout nothing is left once the old template is back, and the others were never touched."""
+def test_unready_replicas_are_removed_first_when_a_template_returns(cluster: FakeCluster) -> None:
+    """None of a failed rollout remain, and the others are never touched."""
     cluster.scripts["sha256:b"] = NEVER
     cluster.apply(web())
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     before = [pod["metadata"]["name"] for pod in pods(cluster)]
     cluster.apply(web("b"))
     cluster.step(10)
     cluster.apply(web())
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     assert [pod["metadata"]["name"] for pod in pods(cluster)] == before
 
 
-def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) -> None:
-    """It gets the highest revision, keeps a note of its former one, and has the Deployment's annotations of now."""
+def test_an_old_template_returns_with_its_replicaset(cluster: FakeCluster) -> None:
+    """It gets the highest revision, keeps its former one, and has the current annotations."""
     for code in ("a", "b", "a"):
         cluster.apply(web(code))
-        until(cluster, lambda: rolled(cluster))
+        until(cluster, lambda: is_rolled_out(cluster))
     notes = {
         item["metadata"]["annotations"]["release"]: item["metadata"]["annotations"]
         for item in cluster.objects.all("ReplicaSet")
@@ -530,20 +536,20 @@ def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) ->
     assert {release: found[revision] for release, found in notes.items()} == {"a": "3", "b": "2"}
     assert notes["a"][f"{revision}-history"] == "1"
     assert live(cluster)["metadata"]["annotations"][revision] == "3"
-    again = web()
-    again["metadata"]["annotations"]["release"] = "a again"
-    cluster.apply(again)
+    annotated = web()
+    annotated["metadata"]["annotations"]["release"] = "a again"
+    cluster.apply(annotated)
     cluster.step()
     assert {
         item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
     } == {"a again", "b"}
 
 
-def test_the_end_of_the_last_rollout_is_told_until_the_next_one_moves(cluster: FakeCluster) -> None:
-    """After a return to an old template a Deployment says for a moment that all is done, with no new pod there yet."""
+def test_the_last_rollout_is_reported_until_the_next_one_progresses(cluster: FakeCluster) -> None:
+    """After a return to an old template a Deployment reports for a moment that it is complete."""
     for code in ("a", "b"):
         cluster.apply(web(code))
-        until(cluster, lambda: rolled(cluster))
+        until(cluster, lambda: is_rolled_out(cluster))
     cluster.apply(web())
     assert live(cluster)["status"]["observedGeneration"] < live(cluster)["metadata"]["generation"]
     cluster.step()
@@ -558,38 +564,38 @@ def test_the_end_of_the_last_rollout_is_told_until_the_next_one_moves(cluster: F
     )
 
 
-def test_only_so_many_old_revisions_are_kept(cluster: FakeCluster) -> None:
-    """The oldest go when a rollout is over."""
+def test_the_number_of_old_revisions_is_limited(cluster: FakeCluster) -> None:
+    """The oldest are deleted when a rollout is complete."""
     for code in "abcde":
         cluster.apply(web(code, revisionHistoryLimit=2))
-        until(cluster, lambda: rolled(cluster))
+        until(cluster, lambda: is_rolled_out(cluster))
     cluster.step()
-    kept = {
+    releases = {
         item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
     }
-    assert kept == {"c", "d", "e"}
+    assert releases == {"c", "d", "e"}
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_a_deployment_is_scaled(cluster: FakeCluster, count: int) -> None:
-    """Without another ReplicaSet, and with the pods that can stay."""
+    """It has the same ReplicaSet and keeps the pods that it can."""
     cluster.apply(web(replicas=3))
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     before = {pod["metadata"]["name"] for pod in pods(cluster)}
     cluster.apply(web(replicas=count))
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     after = {pod["metadata"]["name"] for pod in pods(cluster)}
     assert len(after) == count
     assert len(after & before) == min(count, 3)
     assert len(cluster.objects.all("ReplicaSet")) == 1
 
 
-def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
-    """Both ReplicaSets grow in proportion, and the rollout goes on from there."""
+def test_scaling_during_a_rollout_is_proportional(cluster: FakeCluster) -> None:
+    """Both ReplicaSets grow, and the rollout continues from there."""
     cluster.scripts["sha256:b"] = NEVER
-    cluster.apply(web(replicas=4, **surging("50%", 0)))
-    until(cluster, lambda: rolled(cluster))
-    cluster.apply(web("b", replicas=4, **surging("50%", 0)))
+    cluster.apply(web(replicas=4, **rolling("50%", 0)))
+    until(cluster, lambda: is_rolled_out(cluster))
+    cluster.apply(web("b", replicas=4, **rolling("50%", 0)))
     cluster.step(5)
     assert codes(cluster) == [*"aaaabb"]
     cluster.other(
@@ -598,30 +604,30 @@ def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
     cluster.step(10)
     assert codes(cluster) == [*"aaaaaaaabbbb"]
     cluster.scripts["sha256:b"] = Script()
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     assert codes(cluster) == [*"bbbbbbbb"]
 
 
-def test_a_deployment_that_is_recreated_is_away_for_a_while(cluster: FakeCluster) -> None:
-    """All old pods are gone before a new one is made."""
+def test_a_deployment_that_is_recreated_is_away_for_some_time(cluster: FakeCluster) -> None:
+    """All old pods are gone before a new one is created."""
     cluster.world.lingers = 2
     recreate: Object = {"strategy": {"type": "Recreate"}}
     for code in "ab":
         cluster.apply(web(code, **recreate))
-        seen = set()
-        while not rolled(cluster):
+        observed = set()
+        while not is_rolled_out(cluster):
             cluster.step()
-            seen.add("".join(codes(cluster)))
-    assert "" in seen
-    assert "ab" not in {"".join(sorted(set(found))) for found in seen}
+            observed.add("".join(codes(cluster)))
+    assert "" in observed
+    assert "ab" not in {"".join(sorted(set(found))) for found in observed}
 
 
-def test_pods_beyond_the_quota_are_not_made(cluster: FakeCluster) -> None:
-    """The ReplicaSet has the event, the Deployment the condition; when there is room, all goes on."""
-    cluster.apply(web(**surging(1, 0)))
-    until(cluster, lambda: rolled(cluster))
+def test_pods_beyond_the_quota_are_not_created(cluster: FakeCluster) -> None:
+    """The ReplicaSet has the event, the Deployment the condition; the rollout continues later."""
+    cluster.apply(web(**rolling(1, 0)))
+    until(cluster, lambda: is_rolled_out(cluster))
     cluster.world.quota = 2
-    cluster.apply(web("b", **surging(1, 0)))
+    cluster.apply(web("b", **rolling(1, 0)))
     cluster.step(5)
     assert conditions(live(cluster), "reason")["ReplicaFailure"] == "FailedCreate"
     assert "exceeded quota" in conditions(live(cluster), "message")["ReplicaFailure"]
@@ -632,11 +638,11 @@ def test_pods_beyond_the_quota_are_not_made(cluster: FakeCluster) -> None:
     )
     assert "FailedCreate" in reasons(cluster, new["metadata"]["name"])
     cluster.world.quota = None
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     assert "ReplicaFailure" not in conditions(live(cluster))
 
 
-def test_a_replica_counts_as_available_only_after_a_while_if_so_asked(cluster: FakeCluster) -> None:
+def test_a_replica_is_available_after_its_minimum_ready_time(cluster: FakeCluster) -> None:
     """It is ready before that."""
     cluster.apply(web(replicas=1, minReadySeconds=5))
     until(cluster, lambda: ready(cluster) == 1)
@@ -647,16 +653,16 @@ def test_a_replica_counts_as_available_only_after_a_while_if_so_asked(cluster: F
     assert live(cluster)["status"]["availableReplicas"] == 1
 
 
-def test_annotations_of_a_deployment_are_a_change_of_it(cluster: FakeCluster) -> None:
-    """Its controller has to look at it again."""
+def test_new_annotations_of_a_deployment_increase_its_generation(cluster: FakeCluster) -> None:
+    """Its controller has to observe it again."""
     before = cluster.apply(web())["metadata"]["generation"]
-    changed = web()
-    changed["metadata"]["annotations"]["release"] = "other"
-    assert cluster.apply(changed)["metadata"]["generation"] == before + 1
+    with_value = web()
+    with_value["metadata"]["annotations"]["release"] = "other"
+    assert cluster.apply(with_value)["metadata"]["generation"] == before + 1
 
 
-def test_a_number_of_replicas_that_is_given_up_is_one(cluster: FakeCluster) -> None:
-    """Unless somebody else has taken it: then it is his."""
+def test_a_number_of_replicas_without_an_owner_is_one(cluster: FakeCluster) -> None:
+    """If another manager has taken it, its value stays."""
     cluster.apply(web(replicas=3))
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 1
     cluster.apply(web(replicas=3))
@@ -666,31 +672,31 @@ def test_a_number_of_replicas_that_is_given_up_is_one(cluster: FakeCluster) -> N
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 3
 
 
-# --- DaemonSets, and what nodes hold
+# --- DaemonSets, and the images of nodes
 
 
 def test_every_node_has_a_pod_of_a_daemonset(cluster: FakeCluster) -> None:
-    """Its own one, however full it is, and it is counted when its controller has seen it."""
+    """It is there however full the node is, and counts once the controller has observed it."""
     cluster.apply(web(replicas=3))
-    until(cluster, lambda: rolled(cluster))
+    until(cluster, lambda: is_rolled_out(cluster))
     cluster.world.nodes += ["node-2", "node-3"]
     first = cluster.apply(daemons())["status"]
     assert (first["desiredNumberScheduled"], first.get("observedGeneration")) == (0, None)
-    until(cluster, lambda: warmed(cluster, 1))
+    until(cluster, lambda: is_prepulled(cluster, 1))
     assert sorted(pod["spec"]["nodeName"] for pod in pods(cluster, "warm")) == [
         "node-1",
         "node-2",
         "node-3",
     ]
     cluster.apply(daemons("b"))
-    until(cluster, lambda: warmed(cluster, 2))
+    until(cluster, lambda: is_prepulled(cluster, 2))
     assert {pod["spec"]["containers"][0]["image"] for pod in pods(cluster, "warm")} == {image("b")}
     cluster.delete("DaemonSet", "warm")
     assert pods(cluster, "warm") == []
 
 
 def test_an_image_that_a_node_has_is_not_pulled_again(cluster: FakeCluster) -> None:
-    """So a pod of it comes up sooner."""
+    """A pod of it starts sooner."""
     cluster.scripts["sha256:a"] = PodScript(pulled_in=30)
     cluster.apply(web(replicas=1))
     assert until(cluster, lambda: ready(cluster) == 1) > 30
@@ -703,14 +709,14 @@ def test_an_image_that_a_node_has_is_not_pulled_again(cluster: FakeCluster) -> N
 
 
 def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluster) -> None:
-    """Those that are not ready are told apart; the port is found by its name."""
+    """Pods that are not ready are listed separately; the port is found by its name."""
     cluster.texts["sha256:a"] = "hello"
     cluster.scripts["sha256:b"] = NEVER
-    cluster.apply(door())
-    cluster.apply(web(**surging(1, 0)))
-    until(cluster, lambda: rolled(cluster))
+    cluster.apply(service())
+    cluster.apply(web(**rolling(1, 0)))
+    until(cluster, lambda: is_rolled_out(cluster))
     assert cluster.answers("web") == {"hello"}
-    cluster.apply(web("b", **surging(1, 0)))
+    cluster.apply(web("b", **rolling(1, 0)))
     cluster.step(10)
     (subset,) = live(cluster, "Endpoints")["subsets"]
     assert (len(subset["addresses"]), len(subset["notReadyAddresses"])) == (2, 1)
@@ -719,24 +725,24 @@ def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluste
         pod["metadata"]["name"] for pod in pods(cluster)
     }
     cluster.scripts["sha256:c"] = Script()
-    cluster.apply(web("c", **surging(1, 0)))
-    until(cluster, lambda: rolled(cluster))
+    cluster.apply(web("c", **rolling(1, 0)))
+    until(cluster, lambda: is_rolled_out(cluster))
     assert cluster.answers("web") == {"sha256:c"}
     assert {
         text for pod in pods(cluster) for text in cluster.answers(pod["metadata"]["name"], "Pod")
     } == {"sha256:c"}
-    cluster.apply(door(selector={"app": "nobody"}))
+    cluster.apply(service(selector={"app": "none"}))
     cluster.step()
     assert cluster.answers("web") == set()
     cluster.delete("Service", "web")
     assert cluster.find("Endpoints", "web") is None
 
 
-def test_a_service_has_the_ways_in_of_its_type(cluster: FakeCluster) -> None:
-    """A port of the nodes that stays the same, and the address that the test gives it."""
-    assert "nodePort" not in cluster.apply(door())["spec"]["ports"][0]
-    port = cluster.apply(door(type="NodePort"))["spec"]["ports"][0]["nodePort"]
-    assert cluster.apply(door(type="LoadBalancer"))["spec"]["ports"][0]["nodePort"] == port
+def test_a_service_has_the_ports_and_addresses_of_its_type(cluster: FakeCluster) -> None:
+    """Its node port stays the same, and a test sets its address."""
+    assert "nodePort" not in cluster.apply(service())["spec"]["ports"][0]
+    port = cluster.apply(service(type="NodePort"))["spec"]["ports"][0]["nodePort"]
+    assert cluster.apply(service(type="LoadBalancer"))["spec"]["ports"][0]["nodePort"] == port
     cluster.step()
     assert live(cluster, "Service")["status"] == {"loadBalancer": {}}
     cluster.world.addresses["web"] = "203.0.113.9"
@@ -757,14 +763,14 @@ def test_a_service_has_the_ways_in_of_its_type(cluster: FakeCluster) -> None:
     assert live(cluster, "Ingress")["status"] == {
         "loadBalancer": {"ingress": [{"hostname": "lb.example"}]}
     }
-    assert "nodePort" not in cluster.apply(door())["spec"]["ports"][0]
+    assert "nodePort" not in cluster.apply(service())["spec"]["ports"][0]
 
 
 # --- the API server
 
 
-def changed(item: Object, value: object, *path: str) -> Object:
-    """The object with another value somewhere."""
+def with_value(item: Object, value: object, *path: str) -> Object:
+    """Return the object with another value at a path."""
     holder = item
     for key in path[:-1]:
         holder = holder[key]
@@ -775,33 +781,35 @@ def changed(item: Object, value: object, *path: str) -> Object:
 @pytest.mark.parametrize(
     "item",
     [
-        changed(web(), "extensions/v1beta1", "apiVersion"),
-        changed(web(), "Not_A_Name", "metadata", "name"),
-        changed(web(), {"release": "x" * 64}, "metadata", "labels"),
-        changed(web(), {"app": "other"}, "spec", "template", "metadata", "labels"),
-        changed(web(), {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}, "spec", "strategy"),
+        with_value(web(), "extensions/v1beta1", "apiVersion"),
+        with_value(web(), "Not_A_Name", "metadata", "name"),
+        with_value(web(), {"release": "x" * 64}, "metadata", "labels"),
+        with_value(web(), {"app": "other"}, "spec", "template", "metadata", "labels"),
+        with_value(
+            web(), {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}, "spec", "strategy"
+        ),
     ],
 )
-def test_what_is_invalid_is_refused(cluster: FakeCluster, item: Object) -> None:
-    """Nothing is made of it."""
+def test_an_invalid_object_is_refused(cluster: FakeCluster, item: Object) -> None:
+    """It is not created."""
     with pytest.raises(ClusterRefused):
         cluster.apply(item)
     assert cluster.find("Deployment", item["metadata"]["name"]) is None
 
 
-def test_what_selects_the_pods_cannot_be_changed(cluster: FakeCluster) -> None:
-    """Nor can a Deployment be told to recreate its pods while bounds of a rolling update are left over."""
+def test_a_selector_cannot_be_changed(cluster: FakeCluster) -> None:
+    """A strategy of Recreate is refused too while bounds of a rolling update remain."""
     cluster.apply(web())
-    other = changed(web(), {"app": "other"}, "spec", "template", "metadata", "labels")
+    other = with_value(web(), {"app": "other"}, "spec", "template", "metadata", "labels")
     with pytest.raises(ClusterRefused, match="422"):
-        cluster.apply(changed(other, {"matchLabels": {"app": "other"}}, "spec", "selector"))
+        cluster.apply(with_value(other, {"matchLabels": {"app": "other"}}, "spec", "selector"))
     with pytest.raises(ClusterRefused, match="422"):
         cluster.apply(web(strategy={"type": "Recreate"}))
     assert live(cluster)["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
-def test_what_one_made_oneself_by_another_way_is_a_conflict_too(cluster: FakeCluster) -> None:
-    """Making and replacing own fields as an update, which is another owner than applying."""
+def test_own_fields_of_an_update_conflict_with_an_apply(cluster: FakeCluster) -> None:
+    """Updates and applies are different owners."""
     cluster.create(settings("one", key="value"))
     cluster.apply(settings("one", key="value"))
     with pytest.raises(Exception, match="twinship owns"):
@@ -809,7 +817,7 @@ def test_what_one_made_oneself_by_another_way_is_a_conflict_too(cluster: FakeClu
 
 
 def owners(cluster: FakeCluster, *path: str) -> set[tuple[str, str]]:
-    """Who owns a field of the Deployment, and by which operation."""
+    """Return the owners of a field of the Deployment, with their operations."""
 
     def owns(fields: Object) -> bool:
         for step in path:
@@ -820,8 +828,11 @@ def owners(cluster: FakeCluster, *path: str) -> set[tuple[str, str]]:
     return {(entry["manager"], entry["operation"]) for entry in entries if owns(entry["fieldsV1"])}
 
 
-def test_who_owns_a_field_can_be_read(cluster: FakeCluster) -> None:
-    """Several who say the same own it together; who says something else has it alone, and who replaces it owns it as an update."""
+def test_the_owners_of_a_field_can_be_read(cluster: FakeCluster) -> None:
+    """Managers that apply the same value share it; another value has one owner.
+
+    A replacement makes it an update.
+    """
     cluster.apply(web(replicas=2))
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Apply")}
     item = {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}
@@ -830,20 +841,20 @@ def test_who_owns_a_field_can_be_read(cluster: FakeCluster) -> None:
         ("twinship", "Apply"),
         ("autoscaler", "Apply"),
     }
-    cluster.other(changed(item, 3, "spec", "replicas"), "autoscaler")
+    cluster.other(with_value(item, 3, "spec", "replicas"), "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {("autoscaler", "Apply")}
     found = cluster.find("Deployment", "web") or {}
     assert cluster.replace(
-        changed(found | {"metadata": live(cluster)["metadata"]}, 4, "spec", "replicas")
+        with_value(found | {"metadata": live(cluster)["metadata"]}, 4, "spec", "replicas")
     )
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Update")}
 
 
-def test_a_list_s_item_stays_as_long_as_somebody_else_owns_it(cluster: FakeCluster) -> None:
-    """One that nobody else made goes whole, with what others have changed in it."""
-    one = {"name": "A", "value": "1"}
+def test_a_list_item_stays_while_another_manager_owns_it(cluster: FakeCluster) -> None:
+    """An item without another owner is removed as a whole, with the changes of others in it."""
+    first_container = {"name": "A", "value": "1"}
     two = {"name": "B", "value": "1"}
-    cluster.apply(web(container={"env": [one, two]}))
+    cluster.apply(web(container={"env": [first_container, two]}))
     theirs = {"containers": [{"name": "app", "env": [two]}]}
     cluster.other(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": theirs}}},
@@ -858,9 +869,9 @@ def test_a_list_s_item_stays_as_long_as_somebody_else_owns_it(cluster: FakeClust
     ]
 
 
-def test_what_is_empty_without_a_field_goes_with_it(cluster: FakeCluster) -> None:
-    """A map that was never given is not there; what a replacement leaves out is nobody's any more."""
-    bare = changed(web(), {}, "metadata", "annotations")
+def test_a_map_without_fields_is_removed(cluster: FakeCluster) -> None:
+    """A field that a replacement leaves out has no owner any more."""
+    bare = with_value(web(), {}, "metadata", "annotations")
     del bare["metadata"]["annotations"]
     cluster.apply(web())
     assert "annotations" not in cluster.apply(bare)["metadata"]
@@ -871,7 +882,7 @@ def test_what_is_empty_without_a_field_goes_with_it(cluster: FakeCluster) -> Non
 
 
 def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
-    """Each by one call of that verb and kind; a gap lets a call pass, and so does the end."""
+    """Each call of that verb and kind raises the next one; a gap and the end raise none."""
     error = ClusterUnreachable("no answer", on="", next="")
     cluster.broken["get", "Lease"] = [error, None, error]
     answers: list[object] = []
@@ -884,36 +895,36 @@ def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
     assert cluster.find("ConfigMap", "one") is None
 
 
-def test_what_is_denied_is_refused_and_can_be_asked_for(cluster: FakeCluster) -> None:
-    """By verb and kind, or part of a kind."""
+def test_a_denied_verb_is_refused_and_reviewed(cluster: FakeCluster) -> None:
+    """Verbs are denied by kind, or by subresource."""
     cluster.denied |= {("patch", "Deployment"), ("get", "Pod/log")}
     with pytest.raises(ClusterForbidden):
         cluster.apply(web())
     with pytest.raises(ClusterForbidden):
         cluster.log("any", 1)
-    assert not cluster.may("patch", "Deployment")
-    assert cluster.may("get", "Deployment")
-    assert not cluster.may("get", "Pod", "log")
-    assert cluster.may("get", "Pod")
+    assert not cluster.is_allowed("patch", "Deployment")
+    assert cluster.is_allowed("get", "Deployment")
+    assert not cluster.is_allowed("get", "Pod", "log")
+    assert cluster.is_allowed("get", "Pod")
 
 
-def test_in_a_namespace_that_is_missing_nothing_is_made(cluster: FakeCluster) -> None:
-    """To look there is no error: nothing is found."""
+def test_in_a_missing_namespace_nothing_is_created(cluster: FakeCluster) -> None:
+    """Reads are no error there: they find nothing."""
     cluster.missing = True
     for write in (cluster.apply, cluster.create):
         with pytest.raises(NamespaceMissing):
             write(settings("one"))
     with pytest.raises(NamespaceMissing):
-        cluster.require()
+        cluster.require_access()
     assert not cluster.replace(settings("one"))
     assert cluster.find("ConfigMap", "one") is None
     assert cluster.list("ConfigMap", {}) == []
 
 
-def test_a_look_shows_what_was_and_lets_a_step_pass(cluster: FakeCluster) -> None:
-    """Whoever waits by looking gets on; whoever only writes does not."""
+def test_a_read_returns_the_state_before_its_step(cluster: FakeCluster) -> None:
+    """A caller that waits by reads moves time; a caller that only writes does not."""
     cluster.apply(web())
-    cluster.apply(door())
+    cluster.apply(service())
     assert cluster.list("Pod", {}) == []
     assert len(cluster.list("Pod", {})) == 2
     assert cluster.asked == [
@@ -924,8 +935,8 @@ def test_a_look_shows_what_was_and_lets_a_step_pass(cluster: FakeCluster) -> Non
     ]
 
 
-def test_to_sleep_is_to_let_the_cluster_s_time_pass(cluster: FakeCluster) -> None:
-    """All of it, with a step for each second that has begun, and none of this machine's."""
+def test_a_sleep_moves_the_clusters_time(cluster: FakeCluster) -> None:
+    """Each second that has begun is a step; no real time passes."""
     cluster.apply(web())
     cluster.clock.sleep(0.25)
     assert cluster.clock.now() == pytest.approx(0.25)

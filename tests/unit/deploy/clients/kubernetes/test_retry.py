@@ -1,4 +1,4 @@
-"""How long an API server is waited for, and what is believed of what it says."""
+"""The retries of requests to an API server, and its final responses."""
 
 from __future__ import annotations
 
@@ -11,130 +11,142 @@ from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from tests.fakes.display import Noted
-from tests.fakes.wire import FakeTransport, Outcome, Waiting, no_response, response_with, status
+from tests.fakes.transport import (
+    FakeTime,
+    FakeTransport,
+    Outcome,
+    no_response,
+    response_with,
+    status,
+)
 
 GET = ApiRequest("GET", "/version")
 WRITE = ApiRequest("PATCH", "/api/v1/namespaces/shop/configmaps/one")
 MAKE = ApiRequest("POST", "/api/v1/namespaces/shop/configmaps")
 
 
-def patient(*outcomes: Outcome, **seconds: float) -> tuple[RetryingClient, FakeTransport, Waiting]:
-    """A server that is met with patience, the way there, and the time that it took."""
-    wire = FakeTransport(list(outcomes))
-    waiting = Waiting()
-    return RetryingClient(wire, waiting.patience(**seconds)), wire, waiting
+def retrying(
+    *outcomes: Outcome, **seconds: float
+) -> tuple[RetryingClient, FakeTransport, FakeTime]:
+    """Return a client of a server with these outcomes, its transport and its clock."""
+    transport = FakeTransport(list(outcomes))
+    clock = FakeTime()
+    return RetryingClient(transport, clock.retry_policy(**seconds)), transport, clock
 
 
-def met(
-    *outcomes: Outcome, about: str = "version"
-) -> tuple[RetryingClient, FakeTransport, Waiting]:
-    """The same, after it has answered once."""
-    server, wire, waiting = patient(response_with(a="b"), *outcomes)
-    server.send(GET, about)
-    return server, wire, waiting
+def after_success(
+    *outcomes: Outcome, operation: str = "version"
+) -> tuple[RetryingClient, FakeTransport, FakeTime]:
+    """Return the same, after one success."""
+    client, transport, clock = retrying(response_with(a="b"), *outcomes)
+    client.send(GET, operation)
+    return client, transport, clock
 
 
-def test_a_good_answer_is_believed_at_once() -> None:
-    """Nothing is waited for, and nothing asked twice."""
-    server, wire, waiting = patient(response_with(gitVersion="v1.33.1"))
-    answer = server.send(GET, "version")
-    assert (answer.body["gitVersion"], answer.retried) == ("v1.33.1", False)
-    assert (wire.asked, waiting.waits) == ([GET], [])
+def test_a_success_is_final() -> None:
+    """It is returned without a wait, and the request is sent once."""
+    client, transport, clock = retrying(response_with(gitVersion="v1.33.1"))
+    response = client.send(GET, "version")
+    assert (response.body["gitVersion"], response.retried) == ("v1.33.1", False)
+    assert (transport.requests, clock.waits) == ([GET], [])
 
 
-def test_a_server_that_comes_back_is_asked_again() -> None:
-    """The answer says that an earlier attempt may have been carried out."""
-    server, wire, waiting = patient(no_response(), no_response(), response_with(a="b"))
-    answer = server.send(GET, "version")
-    assert (answer.is_success, answer.retried) == (True, True)
-    assert wire.asked == [GET] * 3
-    assert len(waiting.waits) == 2
+def test_a_request_is_sent_again_until_the_server_answers() -> None:
+    """The response says that an earlier attempt may have been carried out."""
+    client, transport, clock = retrying(no_response(), no_response(), response_with(a="b"))
+    response = client.send(GET, "version")
+    assert (response.is_success, response.retried) == (True, True)
+    assert transport.requests == [GET] * 3
+    assert len(clock.waits) == 2
 
 
-def test_a_server_that_never_answered_is_given_up_soon() -> None:
-    """After five seconds: its address may be wrong."""
-    server, wire, waiting = patient(no_response())
+def test_a_server_that_never_answered_is_retried_for_five_seconds() -> None:
+    """Its address may be wrong."""
+    client, transport, clock = retrying(no_response())
     with pytest.raises(ClusterUnreachable) as caught:
-        server.send(GET, "version")
-    assert waiting.now == pytest.approx(5.0)
+        client.send(GET, "version")
+    assert clock.now == pytest.approx(5.0)
     assert "Connection refused" in caught.value.what
-    assert all(sum(within) <= 15 for within in wire.within)
+    assert all(sum(seconds) <= 15 for seconds in transport.timeouts)
 
 
-def test_a_server_that_answered_before_is_waited_for() -> None:
-    """For a minute and a half: it is being started again."""
-    server, _, waiting = met(no_response())
+def test_a_server_that_answered_before_is_retried_for_ninety_seconds() -> None:
+    """It is restarting."""
+    client, _, clock = after_success(no_response())
     with pytest.raises(ClusterUnreachable):
-        server.send(GET, "version")
-    assert waiting.now == pytest.approx(90.0)
+        client.send(GET, "version")
+    assert clock.now == pytest.approx(90.0)
 
 
 @pytest.mark.parametrize("code", [401, 403, 404])
-def test_a_refusal_is_an_answer_too(code: int) -> None:
-    """Whoever refuses is there."""
-    server, wire, waiting = patient(status(code), no_response())
-    server.send(GET, "version")
+def test_a_refusal_counts_as_the_first_response(code: int) -> None:
+    """A server that refuses is reachable."""
+    client, transport, clock = retrying(status(code), no_response())
+    client.send(GET, "version")
     with pytest.raises(ClusterUnreachable):
-        server.send(GET, "version")
-    assert waiting.now == pytest.approx(90.0)
-    assert wire.within[0] != wire.within[1]
+        client.send(GET, "version")
+    assert clock.now == pytest.approx(90.0)
+    assert transport.timeouts[0] != transport.timeouts[1]
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_a_server_that_fails_is_asked_again(code: int) -> None:
-    """As one that is away; what it says in the end is its answer."""
-    server, _, _ = patient(status(code), response_with(a="b"))
-    assert server.send(GET, "version").is_success
-    server, _, waiting = patient(status(code, "Failed"))
-    answer = server.send(GET, "version")
-    assert (answer.status, answer.reason) == (code, "Failed")
-    assert waiting.now == pytest.approx(5.0)
-    server, _, waiting = met(status(code))
-    server.send(GET, "version")
-    assert waiting.now == pytest.approx(90.0)
+def test_a_failing_server_is_retried(code: int) -> None:
+    """The limits are those of a server that is away; in the end its failure is the response."""
+    client, _, _ = retrying(status(code), response_with(a="b"))
+    assert client.send(GET, "version").is_success
+    client, _, clock = retrying(status(code, "Failed"))
+    response = client.send(GET, "version")
+    assert (response.status, response.reason) == (code, "Failed")
+    assert clock.now == pytest.approx(5.0)
+    client, _, clock = after_success(status(code))
+    client.send(GET, "version")
+    assert clock.now == pytest.approx(90.0)
 
 
-def test_patience_with_a_failing_server_can_be_limited() -> None:
-    """With one that is away it cannot."""
-    server, _, waiting = met(status(500))
-    assert server.send(GET, "version", at_most=2.0).status == 500
-    assert waiting.now == pytest.approx(2.0)
-    server, _, waiting = met(no_response())
+def test_max_wait_limits_the_retries_of_a_failing_server() -> None:
+    """It does not limit those of a server that is away."""
+    client, _, clock = after_success(status(500))
+    assert client.send(GET, "version", max_wait=2.0).status == 500
+    assert clock.now == pytest.approx(2.0)
+    client, _, clock = after_success(no_response())
     with pytest.raises(ClusterUnreachable):
-        server.send(GET, "version", at_most=2.0)
-    assert waiting.now == pytest.approx(90.0)
+        client.send(GET, "version", max_wait=2.0)
+    assert clock.now == pytest.approx(90.0)
 
 
-def test_a_server_that_stumbles_over_an_object_is_given_up_soon() -> None:
-    """Older ones fail without a reason where an object cannot be merged; with a reason, or without an object, it may pass."""
-    for call, answer, within in (
+def test_an_object_that_cannot_be_merged_is_retried_for_five_seconds() -> None:
+    """Old servers then fail without a reason.
+
+    A failure with a reason, or of a request without an object, may be transient.
+    """
+    for request, response, seconds in (
         (WRITE, status(500), 5.0),
         (WRITE, status(500, "InternalError"), 90.0),
         (WRITE, status(503), 90.0),
         (MAKE, status(500), 90.0),
         (GET, status(500), 90.0),
     ):
-        server, _, waiting = met(answer)
-        assert not server.send(call, "configmaps").is_success
-        assert waiting.now == pytest.approx(within)
+        client, _, clock = after_success(response)
+        assert not client.send(request, "configmaps").is_success
+        assert clock.now == pytest.approx(seconds)
 
 
-def test_what_will_not_pass_is_told_at_once() -> None:
-    """A certificate that is not trusted will not be in a minute."""
-    server, wire, waiting = patient(no_response(passing=False))
+def test_a_permanent_failure_is_not_retried() -> None:
+    """A certificate that is not trusted stays so."""
+    client, transport, clock = retrying(no_response(transient=False))
     with pytest.raises(ClusterUnreachable):
-        server.send(GET, "version")
-    assert (wire.asked, waiting.waits) == ([GET], [])
+        client.send(GET, "version")
+    assert (transport.requests, clock.waits) == ([GET], [])
 
 
-def test_who_waits_is_told_what_for() -> None:
-    """With the cluster, the reason and the time."""
-    server, _, _ = patient(
+def test_the_progress_line_says_what_is_waited_for() -> None:
+    """It has the cluster, the reason and the time."""
+    client, _, _ = retrying(
         no_response(), status(503, "ServiceUnavailable", "etcd is away"), response_with(a="b")
     )
     notes = Noted()
     with progress.use_display(notes):
-        server.send(GET, "version")
+        client.send(GET, "version")
     first, second = notes.notes
     assert "shop at https://api.example" in first
     assert "Connection refused" in first
@@ -142,101 +154,103 @@ def test_who_waits_is_told_what_for() -> None:
     assert "503 etcd is away" in second
 
 
-def test_each_wait_is_longer_up_to_a_limit_and_never_in_step() -> None:
-    """The waits double up to five seconds; chance takes up to a half of each."""
+def test_each_wait_is_longer_up_to_a_limit_with_jitter() -> None:
+    """The waits double up to five seconds; jitter takes up to half of each."""
     pauses = [[RetryPolicy().pause(attempt, "") for _ in range(200)] for attempt in range(7)]
     longest = [max(pause) for pause in pauses]
     assert longest == pytest.approx([0.25, 0.5, 1, 2, 4, 5, 5], rel=0.1)
     assert all(min(pause) >= most / 2 for pause, most in zip(pauses, longest, strict=True))
     assert all(len(set(pause)) > 100 for pause in pauses)
-    server, _, waiting = patient(*[no_response()] * 4, response_with(a="b"))
-    server.send(GET, "version")
-    assert all(before < after * 2 for before, after in pairwise(waiting.waits))
+    client, _, clock = retrying(*[no_response()] * 4, response_with(a="b"))
+    client.send(GET, "version")
+    assert all(before < after * 2 for before, after in pairwise(clock.waits))
 
 
-@pytest.mark.parametrize(("said", "waited"), [("3", 3.0), ("30", 30.0), ("600", 30.0)])
-def test_a_server_that_says_how_long_is_obeyed(said: str, waited: float) -> None:
-    """Up to half a minute, and no longer than the patience lasts."""
-    busy = ApiResponse(429, retry_after=said)
-    server, _, waiting = met(busy, response_with(a="b"))
-    server.send(GET, "version")
-    assert waiting.waits == [waited]
-    server, _, waiting = patient(busy)
-    server.send(GET, "version")
-    assert waiting.now == pytest.approx(5.0)
+@pytest.mark.parametrize(("header", "expected"), [("3", 3.0), ("30", 30.0), ("600", 30.0)])
+def test_retry_after_is_obeyed(header: str, expected: float) -> None:
+    """The wait is at most half a minute, and at most what is left of the limit."""
+    response = ApiResponse(429, retry_after=header)
+    client, _, clock = after_success(response, response_with(a="b"))
+    client.send(GET, "version")
+    assert clock.waits == [expected]
+    client, _, clock = retrying(response)
+    client.send(GET, "version")
+    assert clock.now == pytest.approx(5.0)
 
 
-# --- what must hold
+# --- preconditions
 
 
-def test_what_must_hold_is_made_sure_of_whenever_something_is_asked() -> None:
-    """Much may have changed while the server was away; then it is not asked any more."""
-    held = [True, True]
+def test_require_is_called_before_each_attempt() -> None:
+    """If it raises, the request is not sent again."""
+    remaining = [True, True]
 
     def require() -> None:
-        if not held:
-            raise RolloutLocked("the lease was lost", on="it", next="again")
-        held.pop()
+        if not remaining:
+            raise RolloutLocked("the lock was lost", on="it", next="again")
+        remaining.pop()
 
-    server, wire, _ = met(no_response(), status(503), response_with(a="b"))
+    client, transport, _ = after_success(no_response(), status(503), response_with(a="b"))
     with pytest.raises(RolloutLocked):
-        server.send(ApiRequest(WRITE.method, WRITE.path, require=require), "configmaps")
-    assert [call.method for call in wire.asked] == ["GET", "PATCH", "PATCH"]
+        client.send(ApiRequest(WRITE.method, WRITE.path, require=require), "configmaps")
+    assert [request.method for request in transport.requests] == ["GET", "PATCH", "PATCH"]
 
 
 # --- credentials and permissions
 
 
-def test_credentials_that_were_never_accepted_are_not_tried_again() -> None:
-    """They were loaded just now."""
-    server, wire, waiting = patient(status(401))
-    assert server.send(GET, "version").status == 401
-    assert (wire.renewed, len(wire.asked), waiting.waits) == (0, 1, [])
+def test_credentials_that_were_never_accepted_are_not_renewed() -> None:
+    """They have just been loaded."""
+    client, transport, clock = retrying(status(401))
+    assert client.send(GET, "version").status == 401
+    assert (transport.renewals, len(transport.requests), clock.waits) == (0, 1, [])
 
 
-def test_credentials_that_have_expired_are_loaded_again() -> None:
-    """Once, and the same is asked again at once."""
-    server, wire, waiting = met(status(401), response_with(a="b"))
-    assert server.send(GET, "other").is_success
-    assert (wire.renewed, waiting.waits) == (1, [])
-    server, wire, _ = met(status(401))
-    assert server.send(GET, "other").status == 401
-    assert (wire.renewed, len(wire.asked)) == (1, 3)
+def test_expired_credentials_are_renewed_once() -> None:
+    """The same request is sent again without a wait."""
+    client, transport, clock = after_success(status(401), response_with(a="b"))
+    assert client.send(GET, "other").is_success
+    assert (transport.renewals, clock.waits) == (1, [])
+    client, transport, _ = after_success(status(401))
+    assert client.send(GET, "other").status == 401
+    assert (transport.renewals, len(transport.requests)) == (1, 3)
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_a_server_that_has_just_started_is_given_time_to_know_its_rules(code: int) -> None:
-    """What it allowed before and refuses now is asked again for some seconds."""
-    server, _, waiting = met(status(code), status(code), response_with(a="b"), about="get pods")
-    assert server.send(GET, "get pods").is_success
-    server, _, waiting = met(status(code), about="get pods")
-    assert server.send(GET, "get pods").status == code
-    assert waiting.now == pytest.approx(10.0)
+def test_a_refusal_of_what_was_allowed_before_is_retried(code: int) -> None:
+    """A server that has just started does not know its rules yet."""
+    client, _, clock = after_success(
+        status(code), status(code), response_with(a="b"), operation="get pods"
+    )
+    assert client.send(GET, "get pods").is_success
+    client, _, clock = after_success(status(code), operation="get pods")
+    assert client.send(GET, "get pods").status == code
+    assert clock.now == pytest.approx(10.0)
 
 
-def test_what_was_never_allowed_is_refused_at_once() -> None:
-    """Permission for one thing says nothing of another, and a refusal is none."""
-    server, _, waiting = met(status(403), about="get pods")
+def test_a_refusal_of_what_was_never_allowed_is_final() -> None:
+    """Permission for another operation does not count, and neither does a refusal."""
+    client, _, clock = after_success(status(403), operation="get pods")
     for _ in range(2):
-        assert server.send(GET, "list pods").status == 403
-    assert waiting.waits == []
+        assert client.send(GET, "list pods").status == 403
+    assert clock.waits == []
 
 
 # --- races
 
 
-def test_a_race_that_the_server_lost_is_run_again() -> None:
-    """It asks for that when another writer, or its count of a quota, came between."""
-    for call in (WRITE, MAKE):
-        server, _, _ = patient(status(409, "Conflict"), response_with(a="b"))
-        assert server.send(call, "configmaps").is_success
-        server, _, waiting = patient(status(409, "Conflict"))
-        assert server.send(call, "configmaps").status == 409
-        assert waiting.now == pytest.approx(10.0)
+def test_a_lost_write_race_is_retried() -> None:
+    """The server asks for this when another write, or its count of a quota, came first."""
+    for request in (WRITE, MAKE):
+        client, _, _ = retrying(status(409, "Conflict"), response_with(a="b"))
+        assert client.send(request, "configmaps").is_success
+        client, _, clock = retrying(status(409, "Conflict"))
+        assert client.send(request, "configmaps").status == 409
+        assert clock.now == pytest.approx(10.0)
 
 
-def test_a_race_that_somebody_won_is_told_at_once() -> None:
-    """A field's owner, an object's maker and a newer version stay."""
+def test_a_lasting_conflict_is_not_retried() -> None:
+    """Another owner of a field, an existing object and a newer version remain."""
     owned = status(
         409,
         "Conflict",
@@ -248,11 +262,11 @@ def test_a_race_that_somebody_won_is_told_at_once() -> None:
             }
         ],
     )
-    for call, answer in (
+    for request, response in (
         (WRITE, owned),
         (MAKE, status(409, "AlreadyExists")),
         (ApiRequest("PUT", WRITE.path), status(409, "Conflict")),
     ):
-        server, _, waiting = patient(answer, response_with(a="b"))
-        assert server.send(call, "configmaps").status == 409
-        assert waiting.waits == []
+        client, _, clock = retrying(response, response_with(a="b"))
+        assert client.send(request, "configmaps").status == 409
+        assert clock.waits == []

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from deploy.ci.run import current_user
 from deploy.clock import Clock
 from deploy.errors import RolloutLocked
-from deploy.machine.process import ProcessId, current_user, machine_id
+from deploy.machine.process import ProcessId, machine_id
 from deploy.targets.kubernetes import lock as module
 from deploy.targets.kubernetes.lock import SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster

@@ -1,4 +1,4 @@
-"""An API server that says what a test wants, in that order, and a clock that waits at once."""
+"""An API server with prepared outcomes, and a clock on which waits take no time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAME = "shop at https://api.example"
 
 
 def response_with(**body: Any) -> ApiResponse:
-    """A good answer with an object."""
+    """Return a success with an object."""
     return ApiResponse(200, json.dumps(body))
 
 
 def status(code: int, reason: str = "", message: str = "", **details: Any) -> ApiResponse:
-    """An answer that is not good, as API servers give them."""
+    """Return a response that is no success, as API servers send it."""
     body = {
         "kind": "Status",
         "apiVersion": "v1",
@@ -33,68 +33,68 @@ def status(code: int, reason: str = "", message: str = "", **details: Any) -> Ap
     return ApiResponse(code, json.dumps(body))
 
 
-def no_response(*, passing: bool = True) -> NoApiResponse:
-    """No answer."""
+def no_response(*, transient: bool = True) -> NoApiResponse:
+    """Return the failure of a request that gets no response."""
     return NoApiResponse(
         ClusterUnreachable(
-            "the API server gives no answer (Connection refused)",
+            "the API server does not answer (Connection refused)",
             on=NAME,
             next="see whether it runs",
         ),
-        passing,
+        transient,
     )
 
 
 def review(*, allowed: bool) -> ApiResponse:
-    """The answer to the question whether something may be done."""
+    """Return the response to a review of whether something is allowed."""
     return response_with(kind="SelfSubjectAccessReview", status={"allowed": allowed})
 
 
 @dataclass
 class FakeTransport:
-    """A way to an API server.
+    """A connection to an API server with prepared outcomes.
 
     Attributes:
-        outcomes: what the next calls lead to; the last one stays.
-        asked: the calls, in order.
-        within: the seconds that each was given.
-        renewed: how often the credentials were loaded again.
+        outcomes: the outcomes of the next requests; the last one repeats.
+        requests: the requests, in order.
+        timeouts: the timeouts of each request.
+        renewals: how often the credentials were loaded again.
     """
 
     outcomes: list[Outcome]
     name: str = NAME
-    asked: list[ApiRequest] = field(default_factory=list)
-    within: list[tuple[float, float]] = field(default_factory=list)
-    renewed: int = 0
+    requests: list[ApiRequest] = field(default_factory=list)
+    timeouts: list[tuple[float, float]] = field(default_factory=list)
+    renewals: int = 0
 
-    def send(self, call: ApiRequest, within: tuple[float, float]) -> ApiResponse:
-        assert len(self.asked) < 1000, "this asks without end"
-        self.asked.append(call)
-        self.within.append(within)
+    def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
+        assert len(self.requests) < 1000, "the client retries without end"
+        self.requests.append(request)
+        self.timeouts.append(timeout)
         outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, NoApiResponse):
             raise outcome
         return outcome
 
     def renew(self) -> None:
-        self.renewed += 1
+        self.renewals += 1
 
     def endpoint(self, path: str) -> Endpoint:
-        return Endpoint(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewed}"})
+        return Endpoint(f"https://api.example{path}", {"Authorization": f"Bearer {self.renewals}"})
 
 
 @dataclass
-class Waiting:
-    """Time that passes only when somebody waits."""
+class FakeTime:
+    """A clock that moves only when a test waits."""
 
     now: float = 0.0
     waits: list[float] = field(default_factory=list)
 
     def wait(self, seconds: float) -> None:
-        """Lets that many seconds pass."""
+        """Move the clock by that many seconds."""
         self.waits.append(seconds)
         self.now += seconds
 
-    def patience(self, **seconds: float) -> RetryPolicy:
-        """A patience with this clock."""
+    def retry_policy(self, **seconds: float) -> RetryPolicy:
+        """Return a retry policy with this clock."""
         return RetryPolicy(clock=lambda: self.now, wait=self.wait, **seconds)

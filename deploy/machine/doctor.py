@@ -1,0 +1,122 @@
+"""The check of what a release needs on this machine; it changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import progress
+from deploy.clients.docker.protocol import Engine
+from deploy.errors import ClusterError, EngineUnavailable, PlatformError
+from deploy.machine.base_image import find_base_image
+from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
+from deploy.settings.environments import Environment, Kubernetes
+from deploy.settings.reading import ImageBuild, Settings
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's report.
+
+    Attributes:
+        part: what was checked.
+        found: what was found; empty if it is missing.
+        cure: how to get it; empty if it is there.
+    """
+
+    part: str
+    found: str
+    cure: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the part is there."""
+        return not self.cure
+
+
+def check_machine(
+    settings: Settings, environment: str, host: Host = THIS_MACHINE, directory: Path = Path()
+) -> tuple[Check, ...]:
+    """Check what a release to an environment needs on this machine; change nothing.
+
+    Args:
+        settings: the application's settings.
+        environment: the environment's name.
+        host: this machine.
+        directory: the folder of pipeline.toml.
+    """
+    return tuple(_checks(settings, settings.environment(environment), host, directory))
+
+
+def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -> Iterator[Check]:
+    git = shutil.which("git") or ""
+    cure = "sudo apt-get install git; without it a release is marked unversioned"
+    yield Check("git", git, "" if git else cure)
+    try:
+        engine = host.connect_engine()
+    except PlatformError as error:
+        yield Check("container engine", "", _engine_cure(error, host))
+        yield Check("base image", "not checked: no engine", "`invoke up` pulls or makes it")
+    else:
+        yield Check("container engine", f"Docker {engine.version}")
+        yield _base_image_check(engine, settings.image)
+    yield _registry_check(env.registry, host)
+    if isinstance(env, Kubernetes):
+        yield _cluster_check(env, host, directory)
+    yield _disk_check()
+
+
+def _engine_cure(error: PlatformError, host: Host) -> str:
+    installable = (
+        isinstance(error, EngineUnavailable)
+        and host.system.is_debian()
+        and host.system.root_prefix() is not None
+    )
+    return "`invoke up` installs and starts it" if installable else error.next
+
+
+def _base_image_check(engine: Engine, build: ImageBuild) -> Check:
+    name = find_base_image(engine, build)
+    made = ", or makes it from Debian's packages" if build.debian else ""
+    return Check(
+        "base image", name.partition("@")[0], "" if name else f"`invoke build` pulls it{made}"
+    )
+
+
+def _registry_check(address: str, host: Host) -> Check:
+    if host.registry_answers(address):
+        return Check("registry", address)
+    if is_loopback(address):
+        return Check("registry", "", f"`invoke up` starts one on {address}")
+    return Check("registry", "", f"make sure that {address} can be reached from here")
+
+
+def _cluster_check(env: Kubernetes, host: Host, directory: Path) -> Check:
+    try:
+        cluster = host.connect_cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        lacking = [
+            kind
+            for kind in ("Lease", "Deployment", "Service")
+            if not cluster.is_allowed("create", kind)
+        ]
+        version = cluster.version()
+        if not lacking:
+            cluster.require_access()
+    except ClusterError as error:
+        return Check("cluster", "", f"{error.what}: {error.next}")
+    if lacking:
+        cure = (
+            f"this account may not create {', '.join(lacking)} in {env.namespace}; "
+            "see deploy/manifests/rbac.yaml"
+        )
+        return Check("cluster", "", cure)
+    return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")
+
+
+def _disk_check() -> Check:
+    parent = cache_folder().parent
+    free = shutil.disk_usage(parent if parent.exists() else Path.home()).free
+    cure = "" if free > 3e9 else "free at least 3 GB"
+    return Check("disk", f"{progress.format_size(free)} free", cure)

@@ -1,0 +1,217 @@
+"""The check of what a release needs on a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import (
+    ClusterUnreachable,
+)
+from deploy.machine.doctor import Check, check_machine
+from deploy.machine.host import cache_folder
+from deploy.settings.reading import DEBIAN, Settings
+from tests.fakes.application import PIPELINE
+from tests.fakes.engine import FakeEngine
+from tests.fakes.kubernetes.api_server import FakeCluster
+from tests.fakes.machine import MemoryMachine
+
+LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Return settings whose environments use a registry here, or in the network.
+
+    `here` has a registry on this machine, `local` and `staging` have not.
+    """
+    (tmp_path / "pipeline.toml").write_text(
+        PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
+    )
+    return Settings.read(tmp_path, {})
+
+
+@pytest.fixture
+def machine() -> MemoryMachine:
+    """Return a new Debian on which root may work."""
+    return MemoryMachine()
+
+
+def with_engine() -> MemoryMachine:
+    """Return a machine with a running engine that has the base image."""
+    engine = FakeEngine()
+    engine.add_image(DEBIAN, b"debian")
+    return MemoryMachine(engine)
+
+
+def cures(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
+    """Return the doctor's cures by part."""
+    return {check.part: check.cure for check in check_machine(settings, environment, machine.host)}
+
+
+def test_the_doctor_finds_all_parts(settings: Settings) -> None:
+    """Engine, base image and registry come with what was found."""
+    machine = with_engine()
+    machine.registries.add("127.0.0.1:5000")
+    checks = {check.part: check for check in check_machine(settings, "here", machine.host)}
+    assert all(check.ok for check in checks.values() if check.part != "disk")
+    assert checks["container engine"].found == "Docker 0.0"
+    assert checks["base image"].found == "debian:trixie-slim"
+    assert checks["registry"].found == "127.0.0.1:5000"
+
+
+def test_the_doctor_names_what_up_would_do(machine: MemoryMachine, settings: Settings) -> None:
+    """On this machine, `up` can do it."""
+    by_part = cures(machine, settings)
+    assert by_part["container engine"] == "`invoke up` installs and starts it"
+    assert "invoke up" in by_part["base image"]
+    assert by_part["registry"] == "`invoke up` starts one on 127.0.0.1:5000"
+
+
+@pytest.mark.parametrize(("debian", "root"), [(False, True), (True, False)])
+def test_the_doctor_promises_nothing_that_cannot_be_done(
+    machine: MemoryMachine,
+    settings: Settings,
+    debian: bool,
+    root: bool,
+) -> None:
+    """Where nothing can be installed, the engine's own cure is named."""
+    machine.debian = debian
+    machine.root = root
+    assert cures(machine, settings)["container engine"] == "start Docker, or run `invoke up`"
+
+
+def test_a_denied_engine_is_not_a_missing_one(settings: Settings) -> None:
+    """The cure is to join the group, not to install another engine."""
+    machine = with_engine()
+    machine.member = False
+    assert cures(machine, settings)["container engine"] == "join its group"
+
+
+def test_a_remote_registry_is_not_offered_to_be_started(settings: Settings) -> None:
+    """It has to be reachable by the network."""
+    assert "can be reached" in cures(with_engine(), settings, "local")["registry"]
+
+
+def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) -> None:
+    """A new machine stays new, and a missing registry stays missing."""
+    check_machine(settings, "here", machine.host)
+    other = with_engine()
+    before = other.engine.state()
+    check_machine(settings, "here", other.host)
+    assert machine.actions == other.actions == []
+    assert other.engine.state() == before
+    assert not cache_folder().exists()
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """Return a cluster."""
+    return FakeCluster()
+
+
+def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> Check:
+    """Return the check of a cluster, on a machine that knows it, or none."""
+    machine = with_engine()
+    machine.clusters |= {"": cluster} if cluster else {}
+    (check,) = (
+        check
+        for check in check_machine(settings, "staging", machine.host)
+        if check.part == "cluster"
+    )
+    return check
+
+
+def test_a_cluster_is_found_with_its_version_and_namespace(
+    settings: Settings, cluster: FakeCluster
+) -> None:
+    """Nothing is written there."""
+    check = cluster_check(settings, cluster)
+    assert (check.ok, check.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
+    assert not [asked for asked in cluster.asked if asked[0] not in ("get", "list")]
+
+
+def test_a_missing_context_is_reported_with_its_cure(settings: Settings) -> None:
+    """Both come from the error."""
+    check = cluster_check(settings)
+    assert (check.ok, check.found, check.cure) == (
+        False,
+        "",
+        "there is no context '': name one that there is",
+    )
+
+
+def test_a_cluster_that_does_not_answer_is_reported(
+    settings: Settings, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may fail at any of the requests."""
+    away = ClusterUnreachable(
+        "the API server does not answer", on="memory", next="see whether the cluster runs"
+    )
+
+    def refuse(*_: object) -> bool:
+        raise away
+
+    for question in ("version", "is_allowed", "require_access"):
+        with monkeypatch.context() as patched:
+            patched.setattr(cluster, question, refuse)
+            assert (
+                cluster_check(settings, cluster).cure
+                == "the API server does not answer: see whether the cluster runs"
+            )
+
+
+def test_a_missing_namespace_is_reported(settings: Settings, cluster: FakeCluster) -> None:
+    """The cure creates it."""
+    cluster.missing = True
+    check = cluster_check(settings, cluster)
+    assert (check.ok, check.cure) == (False, "there is no namespace shop: make it, or name another")
+
+
+def test_a_forbidden_namespace_is_not_a_missing_one(
+    settings: Settings, cluster: FakeCluster
+) -> None:
+    """The missing permission is reported."""
+    cluster.missing = True
+    cluster.denied = {("get", "ConfigMap")}
+    assert (
+        cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
+    )
+    cluster.denied = {("get", "ConfigMap"), ("create", "Lease")}
+    assert cluster_check(settings, cluster).cure.startswith(
+        "this account may not create Lease in shop"
+    )
+
+
+def test_missing_permissions_are_reported(settings: Settings, cluster: FakeCluster) -> None:
+    """The namespace is named, and the file that has the rules to add."""
+    cluster.denied = {("create", "Lease"), ("create", "Service")}
+    cure = cluster_check(settings, cluster).cure
+    assert (
+        cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"
+    )
+
+
+def test_the_kubeconfig_is_relative_to_the_applications_folder(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """A release finds it in the same way."""
+    staging = {
+        **settings.environment("staging").model_dump(),
+        "kubeconfig": "keys/shop.yaml",
+        "context": "shop",
+    }
+    changed = Settings.model_validate(
+        {**settings.model_dump(), "environments": {"staging": staging}}
+    )
+    machine = with_engine()
+    check_machine(changed, "staging", machine.host, tmp_path)
+    assert machine.connections == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
+
+
+def test_no_cluster_is_checked_for_a_docker_host(settings: Settings) -> None:
+    """The environment does not use one."""
+    machine = with_engine()
+    assert "cluster" not in cures(machine, settings)
+    assert machine.connections == []
