@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy import progress
 from deploy.cache import Cache, translate_full_disk
 from deploy.errors import DiskFull, WheelsUnavailable
-from deploy.settings.reading import Wheels
+from deploy.settings.image import Wheels
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from deploy.errors import ClusterError, DiskFull, EngineDenied, EngineUnavailabl
 from deploy.machine import services
 from deploy.machine.host import THIS_MACHINE, Host, is_loopback
 from deploy.settings.environments import Docker, Environment, Kubernetes
-from deploy.settings.reading import ImageBuild, Settings
+from deploy.settings.image import ImageBuild
+from deploy.settings.reading import Settings
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -21,8 +19,8 @@ from pydantic import (
 )
 
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
+from deploy.settings.table import Port, Table
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 _UNITS = {
     "m": 1e-3,
@@ -40,12 +38,6 @@ KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
 # A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
-
-
-class Table(BaseModel):
-    """A table of the file: frozen, and refusing keys that nobody reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 def _with_a_port(host: str) -> str:

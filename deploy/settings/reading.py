@@ -7,88 +7,24 @@ example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret:
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
 from deploy.settings import environments
-from deploy.settings.environments import KINDS, AnyEnvironment, Port, Table
+from deploy.settings.app import App
+from deploy.settings.environments import KINDS, AnyEnvironment
+from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.model import ModelSource
+from deploy.settings.table import Table
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
-
-DEBIAN = (
-    "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
-)
-_DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
-
-Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
-
-
-class App(Table):
-    """The application: its name, and the files its image is made of.
-
-    `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
-    """
-
-    name: Name
-    files: tuple[str, ...] = ("app/**",)
-    port: Port = 8080
-    ready: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./~?=&%+-]*$")] = "/readyz"
-
-
-class ModelSource(Table):
-    """The model stream: where versions are published, and which model this application serves.
-
-    `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
-    that writes a first model where the store has none.
-    """
-
-    name: Name
-    store: str = ".twinship/store"
-    mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
-    sample: str = ""
-
-
-class Wheels(Table):
-    """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
-
-    requirements: str
-    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
-
-
-class ImageBuild(Table):
-    """How the app image is built.
-
-    `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
-    is made from packages. `parts_base` is what the proxy and the local registry are installed on: `base` if that is Debian.
-    """
-
-    dockerfile: str = "Dockerfile"
-    base: Pinned
-    suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
-    parts_base: Pinned | None = None
-    builder: Literal["auto", "classic", "buildkit"] = "auto"
-    wheels: Wheels | None = None
-
-    @property
-    def debian(self) -> str:
-        """The release of Debian that can stand in for the base; empty if none can."""
-        own = _DEBIAN.search(self.base)
-        return self.suite or (own[1] if own else "")
-
-    @property
-    def for_parts(self) -> ImageBuild:
-        """How the image of the proxy and the local registry is based."""
-        if self.parts_base:
-            return ImageBuild(base=self.parts_base)
-        return self if self.debian else ImageBuild(base=DEBIAN)
 
 
 class Settings(Table):

@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy.context import ReleaseContext
 from deploy.model import fetch as model
 from deploy.records import Model
-from deploy.settings.reading import DEBIAN
+from deploy.settings.image import DEBIAN
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine

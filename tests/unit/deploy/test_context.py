@@ -16,7 +16,7 @@ from deploy.errors import (
     SettingsInvalid,
 )
 from deploy.model import fetch as model
-from deploy.settings.reading import DEBIAN
+from deploy.settings.image import DEBIAN
 from tests.fakes.application import MODEL, PIPELINE, Application
 
 SAMPLE = f"""\

@@ -9,7 +9,7 @@ import pytest
 from deploy import pipeline
 from deploy.errors import ClusterUnknown, ModelUnknown, NamespaceMissing, SourceUnreadable
 from deploy.plan import Step, make_plan
-from deploy.settings.reading import DEBIAN
+from deploy.settings.image import DEBIAN
 from tests.fakes.application import PIPELINE, Application
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.errors import BaseUnavailable
 from deploy.machine import services
-from deploy.settings.reading import DEBIAN, ImageBuild
+from deploy.settings.image import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import image_of
 from tests.fakes.machine import MemoryMachine

@@ -15,7 +15,8 @@ from deploy.errors import (
     PortTaken,
 )
 from deploy.machine import services, setup
-from deploy.settings.reading import DEBIAN, Settings
+from deploy.settings.image import DEBIAN
+from deploy.settings.reading import Settings
 from tests.fakes.application import PIPELINE, Application
 from tests.fakes.engine import FakeEngine
 from tests.fakes.kubernetes.api_server import FakeCluster

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from deploy.errors import SettingsInvalid
 from deploy.settings.environments import Docker, Kubernetes
-from deploy.settings.reading import DEBIAN, Settings
+from deploy.settings.image import DEBIAN
+from deploy.settings.reading import Settings
 
 NOBODY = 65534
 BASE = "debian:trixie-slim@sha256:" + "a" * 64
