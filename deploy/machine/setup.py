@@ -18,7 +18,7 @@ from deploy.clients.docker.protocol import Container, Engine
 from deploy.errors import ClusterError, DiskFull, EngineDenied, EngineUnavailable, PlatformError
 from deploy.machine import services
 from deploy.machine.host import THIS_MACHINE, Host, is_loopback
-from deploy.settings.environments import Docker, Environment, Kubernetes
+from deploy.settings.environments import ClusterAddress, Environment
 from deploy.settings.image import ImageBuild
 from deploy.settings.reading import Settings
 
@@ -121,7 +121,7 @@ def up(settings: Settings, environment: str, here: Host = THIS_MACHINE) -> Engin
     """
     env = settings.environment(environment)
     found = ensure_engine(here)
-    if isinstance(env, Docker):
+    if env.needs_proxy:
         services.ensure_services_image(found, settings.image, here)
     if is_loopback(env.registry):
         services.ensure_registry(found, settings.image, env.registry, here)
@@ -212,8 +212,9 @@ def _checks(settings: Settings, env: Environment, here: Host, directory: Path) -
         yield Check("container engine", f"Docker {found.version}")
         yield from _image_checks(found, settings.image)
     yield _registry_check(env.registry, here)
-    if isinstance(env, Kubernetes):
-        yield _cluster_check(env, here, directory)
+    address = env.cluster_address(directory)
+    if address:
+        yield _cluster_check(address, here)
     free = shutil.disk_usage(
         cache_folder().parent if cache_folder().parent.exists() else Path.home()
     ).free
@@ -242,9 +243,9 @@ def _registry_check(host: str, here: Host) -> Check:
     )
 
 
-def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
+def _cluster_check(address: ClusterAddress, here: Host) -> Check:
     try:
-        cluster = here.cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        cluster = here.cluster(*address)
         lacking = [
             kind for kind in ("Lease", "Deployment", "Service") if not cluster.may("create", kind)
         ]
@@ -257,6 +258,6 @@ def _cluster_check(env: Kubernetes, here: Host, directory: Path) -> Check:
         return Check(
             "cluster",
             "",
-            f"this account may not create {', '.join(lacking)} in {env.namespace}; see deploy/manifests/rbac.yaml",
+            f"this account may not create {', '.join(lacking)} in {address.namespace}; see deploy/manifests/rbac.yaml",
         )
-    return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")
+    return Check("cluster", f"Kubernetes {version}, namespace {address.namespace}")

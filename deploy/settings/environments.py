@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 from pydantic import (
     AfterValidator,
@@ -57,6 +57,14 @@ def _of_a_machine(address: str) -> str:
     return address
 
 
+class ClusterAddress(NamedTuple):
+    """Where a namespace of a cluster is found: the kubeconfig's path, its context, and the namespace."""
+
+    kubeconfig: str
+    context: str
+    namespace: str
+
+
 class Environment(Table):
     """A place where releases serve: what every target is told.
 
@@ -75,9 +83,26 @@ class Environment(Table):
     drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
     lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0
 
+    needs_proxy: ClassVar[bool] = False
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether a release is tried as a canary first."""
+        return False
+
+    def cluster_address(self, directory: Path) -> ClusterAddress | None:
+        """Return where the cluster is found, or None for an environment that is not on a cluster.
+
+        Args:
+            directory: the folder of pipeline.toml, to which a kubeconfig's path is relative.
+        """
+        return None
+
 
 class Docker(Environment):
     """One Docker host: replicas behind a small proxy that listens on `address` and `port`."""
+
+    needs_proxy: ClassVar[bool] = True
 
     target: Literal["docker"] = "docker"
     address: Annotated[str, AfterValidator(_of_a_machine)] = "127.0.0.1"
@@ -167,10 +192,18 @@ class Kubernetes(Environment):
     ingress_class: HostName = ""
     tls_secret: HostName = ""
 
-    def kubeconfig_from(self, directory: Path) -> str:
-        """The kubeconfig, if it is a path relative to the folder of pipeline.toml."""
-        named = self.kubeconfig in ("", IN_CLUSTER)
-        return self.kubeconfig if named else str(directory / Path(self.kubeconfig).expanduser())
+    @property
+    def has_canaries(self) -> bool:
+        """Whether a release is tried as a canary first."""
+        return self.strategy == "canary"
+
+    def cluster_address(self, directory: Path) -> ClusterAddress:
+        """Return where the cluster is found."""
+        is_path = self.kubeconfig not in ("", IN_CLUSTER)
+        kubeconfig = (
+            str(directory / Path(self.kubeconfig).expanduser()) if is_path else self.kubeconfig
+        )
+        return ClusterAddress(kubeconfig, self.context, self.namespace)
 
     @model_validator(mode="after")
     def _fits(self) -> Kubernetes:
@@ -192,11 +225,11 @@ def target_of(table: object) -> str:
     )
 
 
+KINDS: Mapping[str, type[Environment]] = {"docker": Docker, "kubernetes": Kubernetes}
 AnyEnvironment = Annotated[
     Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")],
     Discriminator(target_of),
 ]
-KINDS: Mapping[str, type[Environment]] = {"docker": Docker, "kubernetes": Kubernetes}
 _NESTED: Mapping[str, type[Table]] = {
     "canary": Canary,
     "resources": Resources,
@@ -204,7 +237,13 @@ _NESTED: Mapping[str, type[Table]] = {
 }
 
 
-def known_keys(target: str, *nested: str) -> list[str]:
-    """The keys that a table of that target knows, or a table inside it."""
-    section: Any = _NESTED.get(nested[0]) if nested else KINDS.get(target)
+def union_of(kinds: Mapping[str, type[Environment]]) -> Any:  # noqa: ANN401 - a type that is made at run time
+    """Return the type of a table that is one of those kinds, chosen by its `target`."""
+    tagged = tuple(Annotated[kind, Tag(name)] for name, kind in kinds.items())
+    return Annotated[Union[tagged], Discriminator(target_of)]  # noqa: UP007 - known at run time only
+
+
+def known_keys(kind: type[Environment] | None, *nested: str) -> list[str]:
+    """Return the keys that a table of that kind knows, or a table inside it."""
+    section = _NESTED.get(nested[0]) if nested else kind
     return list(section.model_fields) if section else []

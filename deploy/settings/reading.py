@@ -9,22 +9,31 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, create_model, field_validator
 
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
-from deploy.settings import environments
 from deploy.settings.app import App
-from deploy.settings.environments import KINDS, AnyEnvironment
+from deploy.settings.environments import (
+    KINDS,
+    AnyEnvironment,
+    Environment,
+    known_keys,
+    target_of,
+    union_of,
+)
 from deploy.settings.image import ImageBuild, Wheels
 from deploy.settings.model import ModelSource
 from deploy.settings.table import Table
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
+
+Kinds = Mapping[str, type[Environment]]
 
 
 class Settings(Table):
@@ -37,7 +46,7 @@ class Settings(Table):
 
     @field_validator("environments")
     @classmethod
-    def _has_one(cls, value: Mapping[str, AnyEnvironment]) -> Mapping[str, AnyEnvironment]:
+    def _has_one(cls, value: Mapping[str, Environment]) -> Mapping[str, Environment]:
         if not value:
             raise ValueError("at least one environment is needed, for example [environments.local]")
         return value
@@ -47,8 +56,8 @@ class Settings(Table):
         """The environment that is meant where none is named: `local`, else the first."""
         return "local" if "local" in self.environments else next(iter(self.environments))
 
-    def environment(self, name: str) -> AnyEnvironment:
-        """The environment of that name.
+    def environment(self, name: str) -> Environment:
+        """Return the environment of that name.
 
         Raises:
             SettingsInvalid: there is none; the text lists those there are.
@@ -62,13 +71,33 @@ class Settings(Table):
             )
         return self.environments[name]
 
+    def repository(self, environment: str) -> str:
+        """Return the path of an environment's images below its registry's host."""
+        return self.environment(environment).repository or self.app.name
+
+    def mount_sources(self, environment: str) -> tuple[str, ...]:
+        """Return the other repositories of an environment's registry, which may hold the same blobs."""
+        registry = self.environment(environment).registry
+        same = {
+            self.repository(name)
+            for name, env in self.environments.items()
+            if env.registry == registry
+        }
+        return tuple(sorted(same - {self.repository(environment)}))
+
     @classmethod
-    def read(cls, directory: Path, environ: Mapping[str, str]) -> Self:
-        """The settings of the application in a directory.
+    def read(
+        cls,
+        directory: Path,
+        environ: Mapping[str, str],
+        kinds: Kinds = KINDS,
+    ) -> Settings:
+        """Return the settings of the application in a directory.
 
         Args:
             directory: holds pipeline.toml.
-            environ: the process environment; only names of the form `TWINSHIP_A__B` are looked at.
+            environ: the process environment; only names of the form `TWINSHIP_A__B` are used.
+            kinds: the kinds of environments, by the name in `target`.
 
         Raises:
             SettingsInvalid: the file cannot be read or is not TOML, or keys are unknown or values wrong: all of them.
@@ -77,9 +106,9 @@ class Settings(Table):
         values = _parsed(path)
         origins = _override(values, environ)
         try:
-            return cls.model_validate(values)
+            return _type_for(frozenset(kinds.items())).model_validate(values)
         except ValidationError as error:
-            problems = sorted(_problems(error, values, origins))
+            problems = sorted(_problems(error, values, origins, kinds))
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise SettingsInvalid(
                 f"the configuration has {count}",
@@ -87,6 +116,15 @@ class Settings(Table):
                 next="mend them; docs/02-settings.md lists every key",
                 detail="\n".join(f"  {line}" for line in problems),
             ) from None
+
+
+@cache
+def _type_for(kinds: frozenset[tuple[str, type[Environment]]]) -> type[Settings]:
+    """Return the type of settings whose environments are of those kinds."""
+    if kinds == frozenset(KINDS.items()):
+        return Settings
+    environments: Any = Mapping[Name, union_of(dict(kinds))]  # type: ignore[misc]  # made at run time
+    return create_model("Settings", __base__=Settings, environments=(environments, ...))
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -135,19 +173,22 @@ def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
 
 
 def _problems(
-    error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]
+    error: ValidationError,
+    values: Mapping[str, Any],
+    origins: Mapping[tuple[str, ...], str],
+    kinds: Kinds,
 ) -> Iterable[str]:
     for problem in error.errors(include_url=False):
-        path = _key_path(problem["loc"])
+        path = _key_path(problem["loc"], kinds)
         kind = problem["type"]
         message = problem["msg"].removeprefix("Value error, ")
         if kind == "union_tag_invalid":
             path = (*path, "target")
-            message = f"Input should be {' or '.join(map(repr, KINDS))}"
+            message = f"Input should be {' or '.join(map(repr, kinds))}"
         shown = ".".join(path)
         source = f" (set by {origins[path]})" if path in origins else ""
         if kind == "extra_forbidden":
-            yield f"{shown}: unknown key{_nearest(path, values)}{source}"
+            yield f"{shown}: unknown key{_nearest(path, values, kinds)}{source}"
         elif kind == "missing":
             yield f"{shown}: missing"
         elif kind == "value_error" and isinstance(_found(values, path), Mapping) and len(path) > 1:
@@ -156,12 +197,12 @@ def _problems(
             yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
 
 
-def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
+def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
     """Where in the file a problem is; the kind of an environment is no level of the file."""
     path = tuple(str(part) for part in location)
     return (
         (*path[:2], *path[3:])
-        if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS
+        if path[0:1] == ("environments",) and path[2:3] and path[2] in kinds
         else path
     )
 
@@ -174,20 +215,21 @@ def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML
     return values
 
 
-def _nearest(path: tuple[str, ...], values: Mapping[str, Any]) -> str:
-    known = _keys_at(path[:-1], values)
+def _nearest(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:
+    known = _keys_at(path[:-1], values, kinds)
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
 
 
-def _keys_at(path: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+def _keys_at(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> list[str]:
     tables: dict[str, type[Table]] = {"app": App, "model": ModelSource, "image": ImageBuild}
     if not path:
         return list(Settings.model_fields)
     if path[:2] == ("image", "wheels"):
         return list(Wheels.model_fields)
     if path[0] == "environments":
-        return environments.known_keys(environments.target_of(_found(values, path[:2])), *path[2:])
+        kind = kinds.get(target_of(_found(values, path[:2])))
+        return known_keys(kind, *path[2:])
     return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
-from deploy.context import ReleaseContext
+from deploy import pipeline, stages
+from deploy.clients.oci.client import Registry
+from deploy.context import Clients, ReleaseContext
 from deploy.model import fetch as model
-from deploy.records import Model
+from deploy.records import Image, Model, Rollout, Verdict
+from deploy.rollout.apply import Target
 from deploy.settings.image import DEBIAN
+from deploy.targets.opening import TARGETS, Kinds
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine
@@ -100,6 +105,7 @@ class Application:
         self.store = MemoryStore()
         self.trials = MemoryContainers()
         self.play = FakePlayer()
+        self.targets: Kinds = TARGETS
         self.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=""))
         self.write("Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY app /app\n")
         self.write("app/main.py", "print('one')\n")
@@ -110,15 +116,45 @@ class Application:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def context(self, environment: str = "") -> ReleaseContext:
-        """The application as a new run sees it, and one of its environments: without a name the one that is worked with now."""
-        site = ReleaseContext(self.folder, environment or self.environment, self.architecture.host)
-        site.registry = self.far if site.env.registry == self.far.host else self.registry
-        site.store = self.store
-        site.trials = self.trials
-        site.play = self.play
-        site.clock = self.clock
-        return site
+    def context(self, environment: str = "", registry: Registry | None = None) -> ReleaseContext:
+        """Return the context that a new run has.
+
+        Args:
+            environment: the environment's name; empty for the one that is worked with now.
+            registry: takes the place of the registry that several environments share.
+        """
+        registries: defaultdict[str, Registry] = defaultdict(
+            lambda: registry or self.registry, {self.far.host: self.far}
+        )
+        clients = Clients(
+            host=self.architecture.host,
+            open_store=lambda _location, _folder: self.store,
+            open_registry=lambda host, _login: registries[host],
+            start_container=self.trials,
+            play=self.play,
+            clock=self.clock,
+            targets=self.targets,
+        )
+        return ReleaseContext(self.folder, environment or self.environment, clients)
+
+    def target(self, environment: str = "") -> Target:
+        """Return the target of an environment for a look at it."""
+        return self.context(environment).inspect_target()
+
+    def current(self, environment: str = "") -> Rollout:
+        """Return the rollout whose release should serve in an environment."""
+        return stages.current_rollout(self.target(environment))
+
+    def verify(self, environment: str = "") -> Verdict:
+        """Play the golden cases of what serves in an environment."""
+        context = self.context(environment)
+        return stages.verify(context.inspect_target(), context.repository, self.play)
+
+    def join(self, environment: str = "", version: str = "latest") -> Image:
+        """Run the stages of a release up to the joined image."""
+        context = self.context(environment)
+        layer = pipeline.fetch(context, version)
+        return stages.join(pipeline.build(context), layer, context.repository)
 
     def publish(self, version: str, size: int = 5000) -> Model:
         """Publishes a version of the model."""

@@ -76,7 +76,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
     """The application that the tasks work on, with one published model."""
     application = Application(tmp_path)
     application.publish("1")
-    monkeypatch.setattr(tasks, "_site", lambda env="": application.context(env or "local"))
+    monkeypatch.setattr(tasks, "_context", lambda env="": application.context(env or "local"))
     return application
 
 
@@ -308,8 +308,8 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
             "nothing has been released here yet",
         ),
         (["promote-canary"], 2, "this needs an environment on a cluster"),
-        (["promote-canary", "--env", "staging"], 64, "no canary is held"),
-        (["abort", "--env", "staging"], 64, "no canary is held"),
+        (["promote-canary", "--env", "staging"], 64, "no canary is on hold"),
+        (["abort", "--env", "staging"], 64, "no canary is on hold"),
         (["render"], 2, "this needs an environment on a cluster"),
         (["render", "--env", "staging"], 3, "there is no release to render"),
         (["render", "--env", "staging", "--records", "nowhere"], 3, "a stage's input is missing"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,50 +9,16 @@ import pytest
 from deploy.context import ReleaseContext
 from deploy.errors import (
     EngineUnavailable,
-    ModelUnknown,
     NamespaceMissing,
-    SampleUnavailable,
     SettingsInvalid,
 )
-from deploy.model import fetch as model
 from deploy.settings.image import DEBIAN
-from tests.fakes.application import MODEL, PIPELINE, Application
-
-SAMPLE = f"""\
-from pathlib import Path
-
-MODEL = {MODEL!r}
-
-
-def write(version: str, folder: Path) -> None:
-    if version not in ("1", "2"):
-        raise ValueError(f"there is no version {{version}}")
-    (folder / "golden").mkdir()
-    (folder / "golden" / "three.json").write_text("{{}}")
-    (folder / "labels.txt").write_text("three")
-    (folder / "model.onnx").write_bytes(b"\\x08" + version.encode())
-    (folder / "model.toml").write_text(MODEL.format(version=version))
-"""
-
-
-@pytest.fixture
-def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
-    """An application without a published model, but with a sample model in a module of its own."""
-    application.store.held.clear()
-    name = f"sample_{application.folder.name}"
-    application.write(
-        "pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"')
-    )
-    application.write(f"{name}.py", SAMPLE)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return application
+from tests.fakes.application import PIPELINE, Application
 
 
 def test_without_a_name_the_default_environment_is_meant(application: Application) -> None:
     """And it is called by its name from then on."""
-    assert (
-        ReleaseContext(application.folder, "", application.architecture.host).environment == "local"
-    )
+    assert ReleaseContext(application.folder).environment == "local"
 
 
 def test_an_environment_that_is_not_there_is_said(application: Application) -> None:
@@ -65,18 +30,18 @@ def test_an_environment_that_is_not_there_is_said(application: Application) -> N
 
 def test_environments_of_one_registry_know_of_each_other(application: Application) -> None:
     """So that blobs can be taken over instead of sent."""
-    local = application.context("local")
-    other = application.context("other")
-    assert (local.repository, local.elsewhere) == ("classifier", ("elsewhere/classifier",))
-    assert (other.repository, other.elsewhere) == ("elsewhere/classifier", ("classifier",))
-    assert application.context("staging").elsewhere == ("elsewhere/classifier",)
-    assert application.context("production").elsewhere == ()
+    local = application.context("local").repository
+    other = application.context("other").repository
+    assert (local.path, local.mount_sources) == ("classifier", ("elsewhere/classifier",))
+    assert (other.path, other.mount_sources) == ("elsewhere/classifier", ("classifier",))
+    assert application.context("staging").repository.mount_sources == ("elsewhere/classifier",)
+    assert application.context("production").repository.mount_sources == ()
 
 
 def test_images_are_named_by_registry_and_repository(application: Application) -> None:
     """The application's name is the repository where the settings name none."""
-    assert application.context("staging").images == "registry.example/classifier"
-    assert application.context("production").images == "far.example/live/classifier"
+    assert application.context("staging").repository.name == "registry.example/classifier"
+    assert application.context("production").repository.name == "far.example/live/classifier"
 
 
 def test_variables_override_the_file(
@@ -84,7 +49,7 @@ def test_variables_override_the_file(
 ) -> None:
     """As the settings' own tests say; here it is the process's environment that is read."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__PORT", "9999")
-    assert application.context().view.url == "http://127.0.0.1:9999"
+    assert application.target().url == "http://127.0.0.1:9999"
 
 
 # --- logins
@@ -106,7 +71,7 @@ def test_a_login_is_read_from_the_variables_that_the_settings_name(
     """Settings hold names, never secrets."""
     monkeypatch.setenv("REGISTRY_USER", "ada")
     monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
-    login = with_login(application).login
+    login = with_login(application).find_login()
     assert login is not None
     assert (login.user, login.password) == ("ada", "secret")
 
@@ -117,13 +82,13 @@ def test_a_login_whose_variable_is_not_set_is_said_by_the_variables_name(
     """And the value of the other is not."""
     monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
     with pytest.raises(SettingsInvalid, match="REGISTRY_USER is not set") as caught:
-        _ = with_login(application).login
+        with_login(application).find_login()
     assert "secret" not in f"{caught.value} {caught.value.next}"
 
 
 def test_without_a_login_the_docker_configuration_is_asked(application: Application) -> None:
     """An empty one means no login."""
-    assert application.context().login is None
+    assert application.context().find_login() is None
 
 
 def test_a_login_of_the_docker_configuration_is_used(
@@ -135,7 +100,7 @@ def test_a_login_of_the_docker_configuration_is_used(
         '{"auths": {"registry.example": {"auth": "YWRhOnNlY3JldA=="}}}', encoding="utf-8"
     )
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    login = application.context().login
+    login = application.context().find_login()
     assert login is not None
     assert (login.user, login.password) == ("ada", "secret")
 
@@ -143,9 +108,9 @@ def test_a_login_of_the_docker_configuration_is_used(
 def test_looking_needs_no_login(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is woken at night need not have the registry's password."""
     monkeypatch.delenv("REGISTRY_PASSWORD", raising=False)
-    site = with_login(application)
-    assert site.view.history() == ()
-    assert site.view.replicas() == ()
+    target = with_login(application).inspect_target()
+    assert target.history() == ()
+    assert target.replicas() == ()
 
 
 @pytest.mark.parametrize("variable", ["REGISTRY_USER", "REGISTRY_PASSWORD"])
@@ -158,7 +123,7 @@ def test_a_login_that_is_not_whole_is_told_before_anything_is_made_ready(
     monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
     monkeypatch.delenv(variable)
     with pytest.raises(SettingsInvalid, match=f"{variable} is not set"):
-        _ = with_login(application).target
+        with_login(application).prepare_target()
     assert application.architecture.happened == []
 
 
@@ -169,35 +134,43 @@ def test_looking_installs_and_starts_nothing(application: Application) -> None:
     """The view of an environment needs an engine that is there; a target makes one."""
     application.architecture.running = False
     with pytest.raises(EngineUnavailable):
-        _ = application.context().view
+        application.context().inspect_target()
     assert application.architecture.happened == []
-    _ = application.context().target
+    application.context().prepare_target()
     assert application.architecture.happened == ["start the engine"]
 
 
 def test_looking_at_a_cluster_needs_no_engine(application: Application) -> None:
     """Nor does releasing to it, once the image is made: it is one and the same."""
     application.architecture.running = False
-    site = application.context("staging")
-    assert site.view.replicas() == ()
-    assert site.view is site.target is site.on_cluster
+    context = application.context("staging")
+    assert context.inspect_target().replicas() == ()
+    assert context.prepare_target().replicas() == ()
+    assert context.inspect_canary_target().replicas() == ()
     assert application.architecture.happened == []
 
 
 def test_a_cluster_without_the_namespace_is_no_place(application: Application) -> None:
     """Neither to release to nor to look at; that nothing was released there would say too little."""
     application.cluster.missing = True
-    site = application.context("staging")
-    for place in ("target", "view", "on_cluster"):
+    context = application.context("staging")
+    for open_target in (
+        context.prepare_target,
+        context.inspect_target,
+        context.inspect_canary_target,
+        context.inspect_rendered_target,
+    ):
         with pytest.raises(NamespaceMissing):
-            getattr(site, place)
+            open_target()
 
 
 def test_an_environment_on_an_engine_is_on_no_cluster(application: Application) -> None:
     """What only a cluster can do is refused by the name of the setting."""
-    with pytest.raises(SettingsInvalid, match="environment on a cluster") as caught:
-        _ = application.context("local").on_cluster
-    assert caught.value.on == "[environments.local] target"
+    context = application.context("local")
+    for open_target in (context.inspect_canary_target, context.inspect_rendered_target):
+        with pytest.raises(SettingsInvalid, match="environment on a cluster") as caught:
+            open_target()
+        assert caught.value.on == "[environments.local] target"
     assert application.architecture.reached == []
 
 
@@ -205,7 +178,7 @@ def test_a_cluster_is_reached_as_the_settings_say(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kubeconfig is found from the application's folder; nothing but the namespace is asked for where nothing else is named."""
-    _ = application.context("staging").cluster
+    application.target("staging")
     for key, value in (
         ("KUBECONFIG", "keys/shop.yaml"),
         ("CONTEXT", "shop"),
@@ -213,7 +186,7 @@ def test_a_cluster_is_reached_as_the_settings_say(
     ):
         monkeypatch.setenv(f"TWINSHIP_ENVIRONMENTS__STAGING__{key}", value)
     application.architecture.clusters["shop"] = application.cluster
-    _ = application.context("staging").cluster
+    application.target("staging")
     assert application.architecture.reached == [
         ("", "", "shop"),
         (str(application.folder / "keys/shop.yaml"), "shop", "live"),
@@ -233,7 +206,7 @@ def test_the_size_of_a_release_is_asked_for_once(
         return ask(repository, reference)
 
     monkeypatch.setattr(staged.registry, "manifest", noted)
-    target = staged.context("staging").on_cluster
+    target = staged.context("staging").inspect_rendered_target()
     release = target.history()[-1].attempt.release
     for _ in range(2):
         target.rendered(release, None)
@@ -244,11 +217,11 @@ def test_a_registry_elsewhere_is_asked_without_looking_first(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only one on this machine may be not yet started."""
-    assert application.context().registry_is_up
+    assert application.context().repository.is_up()
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY", "127.0.0.1:5000")
-    assert not application.context().registry_is_up
+    assert not application.context().repository.is_up()
     application.architecture.registries.add("127.0.0.1:5000")
-    assert application.context().registry_is_up
+    assert application.context().repository.is_up()
 
 
 def test_ports_of_an_engine_elsewhere_are_not_looked_for_here(
@@ -257,70 +230,5 @@ def test_ports_of_an_engine_elsewhere_are_not_looked_for_here(
     """A port that is taken on this machine may be free on that one."""
     application.architecture.listening.add(8080)
     monkeypatch.setattr(application.engine, "local", False)
-    with application.context().target.lock():
+    with application.context().prepare_target().lock():
         pass
-
-
-# --- the sample
-
-
-def test_an_empty_store_gets_the_samples_first_version(sampled: Application) -> None:
-    """So that a first release needs no model of one's own."""
-    found = sampled.context().resolve("latest")
-    assert (found.name, found.version) == ("digits", "1")
-    assert model.latest("digits", sampled.store) == "1"
-
-
-def test_the_samples_second_version_is_published_when_asked_for(sampled: Application) -> None:
-    """And is the latest from then on."""
-    sampled.context().resolve("latest")
-    sampled.context().publish_sample("2")
-    assert sampled.context().resolve("latest").version == "2"
-
-
-def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
-    """A version that is not there is an error, not a reason to make the sample."""
-    sampled.publish("7")
-    before = dict(sampled.store.held)
-    with pytest.raises(ModelUnknown):
-        sampled.context().resolve("1")
-    assert sampled.store.held == before
-
-
-@pytest.mark.parametrize("version", ["2", "3"])
-def test_other_versions_than_the_first_do_not_come_by_themselves(
-    sampled: Application, version: str
-) -> None:
-    """Who asks for one by number gets that one, or an error."""
-    with pytest.raises(ModelUnknown):
-        sampled.context().resolve(version)
-    assert sampled.store.held == {}
-
-
-def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
-    """With what its maker said of it, and nothing is published."""
-    with pytest.raises(SampleUnavailable, match="could not be made") as caught:
-        sampled.context().publish_sample("3")
-    assert "there is no version 3" in caught.value.detail
-    assert sampled.store.held == {}
-
-
-def test_an_application_without_a_sample_says_how_to_publish(application: Application) -> None:
-    """An empty store then stays empty."""
-    application.store.held.clear()
-    with pytest.raises(ModelUnknown):
-        application.context().resolve("latest")
-    with pytest.raises(SampleUnavailable) as caught:
-        application.context().publish_sample("1")
-    assert "model.publish" in caught.value.next
-
-
-@pytest.mark.parametrize("named", ["nowhere:write", "json:absent", "json"])
-def test_a_sample_that_is_not_there_is_a_mistake_in_the_settings(
-    application: Application, named: str
-) -> None:
-    """Whether its module or its function."""
-    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
-    with pytest.raises(SettingsInvalid) as caught:
-        application.context().publish_sample("1")
-    assert caught.value.on == "[model] sample"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy import pipeline, promotion
+from deploy import pipeline, promotion, stages
 from deploy.clients.kubernetes.protocol import ROOT_CA
 from deploy.errors import (
     ClusterError,
@@ -70,7 +70,7 @@ def test_a_first_release_goes_all_the_way(application: Application) -> None:
     ] == [f"twinship/classifier:app-{image.app.key}"]
     assert application.trials.tried == [image.config]
     assert [url for url, _ in application.play.played] == [TRIAL, TRIAL, DOOR, DOOR]
-    assert application.context().target.serves(done.rollout.attempt.release)
+    assert application.target().serves(done.rollout.attempt.release)
 
 
 def test_a_release_of_nothing_new_moves_nothing(released: Application) -> None:
@@ -148,24 +148,23 @@ def test_what_another_machine_built_and_pushed_is_not_made_again(
     released: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With an empty cache, code and model are found in the registry, and the same image comes of them."""
-    before = pipeline.current_rollout(released.context()).attempt.release.image.digest
+    before = released.current().attempt.release.image.digest
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    site = released.context()
-    joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
-    assert joined.digest == before
+    assert released.join().digest == before
     assert released.engine.built == []
     assert released.store.streamed == []
 
 
 def test_stages_one_by_one_come_to_the_same_image(released: Application) -> None:
     """A CI system that runs them as steps of its own releases what a laptop does."""
-    site = released.context()
-    joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "1"))
-    assert pipeline.check(site, joined).passed
-    done = pipeline.deploy(site, pipeline.push(site, joined))
-    first, second = (rollout.attempt.release for rollout in site.target.history())
+    context = released.context()
+    joined = released.join(version="1")
+    assert pipeline.check(context, joined).passed
+    release = pipeline.push(context, joined)
+    done = stages.deploy(release, context.prepare_target(), context.repository, released.play)
+    first, second = (rollout.attempt.release for rollout in released.target().history())
     assert first == second == done.attempt.release
-    assert pipeline.verify(site).passed
+    assert released.verify().passed
 
 
 def test_a_model_that_is_not_published_stops_before_anything_is_built(
@@ -180,26 +179,26 @@ def test_a_model_that_is_not_published_stops_before_anything_is_built(
 
 def test_an_image_that_fails_its_trial_is_not_pushed(released: Application) -> None:
     """The registry and what serves are left alone."""
-    before = released.context().target.replicas()
+    before = released.target().replicas()
     released.write("app/main.py", "print('wrong')\n")
     released.play.wrong[TRIAL] = "expected 3, got 8"
     released.trials.alive = False
     with pytest.raises(SmokeFailed):
         pipeline.release(released.context())
     assert released.registry.put == []
-    assert released.context().target.replicas() == before
-    assert len(released.context().target.history()) == 1
+    assert released.target().replicas() == before
+    assert len(released.target().history()) == 1
 
 
 def test_a_miss_at_the_front_door_puts_the_previous_release_back(released: Application) -> None:
     """Though the image passed its trial."""
-    before = released.context().target.replicas()
+    before = released.target().replicas()
     released.publish("2")
     released.play.wrong[DOOR] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         pipeline.release(released.context())
-    assert released.context().target.replicas() == before
-    assert [rollout.outcome for rollout in released.context().target.history()] == [
+    assert released.target().replicas() == before
+    assert [rollout.outcome for rollout in released.target().history()] == [
         "succeeded",
         "undone",
     ]
@@ -209,10 +208,8 @@ def test_a_release_whose_replicas_crash_is_taken_back_and_can_be_mended(
     released: Application,
 ) -> None:
     """The next release starts from what served before."""
-    site = released.context()
     released.write("app/main.py", "crash()\n")
-    joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
-    released.scripted(joined.config, Script(exits=1, says="Traceback"))
+    released.scripted(released.join().config, Script(exits=1, says="Traceback"))
     with pytest.raises(RolloutFailed) as caught:
         pipeline.release(released.context())
     assert "Traceback" in caught.value.detail
@@ -222,16 +219,15 @@ def test_a_release_whose_replicas_crash_is_taken_back_and_can_be_mended(
 
 def test_what_serves_no_more_is_released_again(released: Application) -> None:
     """The same image, where a replica was lost, is rolled out anew."""
-    released.engine.stop(released.context().target.replicas()[0].name, 0)
+    released.engine.stop(released.target().replicas()[0].name, 0)
     done = pipeline.release(released.context())
     assert (done.changed, done.rollout.attempt.id) == (True, 2)
-    assert released.context().target.serves(done.rollout.attempt.release)
+    assert released.target().serves(done.rollout.attempt.release)
 
 
 def test_another_environment_of_the_same_registry_takes_blobs_over(released: Application) -> None:
     """Nothing but JSON is sent twice to one registry."""
-    site = released.context()
-    joined = pipeline.current_rollout(site).attempt.release.image
+    joined = released.current().attempt.release.image
     pushed = pipeline.push(released.context("other"), joined)
     assert pushed.reference == f"registry.example/elsewhere/classifier@{joined.digest}"
     assert released.registry.sent == []
@@ -258,7 +254,7 @@ def halves(application: Application) -> list[tuple[str, str]]:
     """The code and the model of every release in the history, the code as a letter."""
     keys: dict[str, str] = {}
     found = []
-    for rollout in application.context().target.history():
+    for rollout in application.target().history():
         image = rollout.attempt.release.image
         keys.setdefault(image.app.key, "abcd"[len(keys)])
         found.append((keys[image.app.key], image.layer.model.version))
@@ -287,7 +283,7 @@ def test_a_rollback_takes_back_what_it_is_asked_to(
         4,
         True,
     )
-    assert grown.context().target.serves(done.rollout.attempt.release)
+    assert grown.target().serves(done.rollout.attempt.release)
     assert len(grown.trials.tried) == tried
     assert (grown.engine.built, grown.store.streamed) == ([], [])
 
@@ -313,7 +309,7 @@ def test_a_rollback_on_a_cluster_needs_no_engine(grown: Application) -> None:
 
 def test_a_rollback_to_what_the_registry_lost_changes_nothing(grown: Application) -> None:
     """It is found before anything is drained."""
-    first = grown.context().target.history()[0].attempt.release
+    first = grown.target().history()[0].attempt.release
     grown.registry.manifests[REPOSITORY].pop(first.image.digest)
     before = grown.state()
     with pytest.raises(RegistryNotFound) as caught:
@@ -344,7 +340,7 @@ def test_a_rollback_to_what_served_does_without_a_registry_that_is_away(
     grown.registry = Away()
     done = pipeline.rollback(grown.context(), None, only)
     assert halves(grown)[-1] == expected
-    assert grown.context().target.serves(done.rollout.attempt.release)
+    assert grown.target().serves(done.rollout.attempt.release)
     assert "the registry cannot be asked" in caplog.text
 
 
@@ -366,13 +362,12 @@ def test_a_rollback_does_not_take_back_what_came_after_it_was_decided(
         grown.write("app/main.py", "print('three')\n")
         pipeline.release(grown.context())
 
-    site = grown.context()
-    site.registry = Meanwhile(grown.registry, released)
+    context = grown.context(registry=Meanwhile(grown.registry, released))
     with pytest.raises(RolloutLocked, match="release 4") as caught:
-        pipeline.rollback(site, None, only)
+        pipeline.rollback(context, None, only)
     assert "run again" in caught.value.next
     assert halves(grown)[3:] == [("c", "2")]
-    assert grown.context().target.serves(pipeline.current_rollout(grown.context()).attempt.release)
+    assert grown.target().serves(grown.current().attempt.release)
     pipeline.rollback(grown.context(), None, only)
     assert len(halves(grown)) == 5
 
@@ -381,10 +376,10 @@ def test_a_pair_that_never_served_and_fails_its_trial_changes_nothing(grown: App
     """Old code may not know a new model."""
     grown.play.wrong[TRIAL] = "expected 3, got 8"
     grown.trials.alive = False
-    serving = pipeline.current_rollout(grown.context())
+    serving = grown.current()
     with pytest.raises(SmokeFailed):
         pipeline.rollback(grown.context(), None, "code")
-    assert pipeline.current_rollout(grown.context()) == serving
+    assert grown.current() == serving
 
 
 def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(
@@ -392,7 +387,7 @@ def test_where_nothing_was_released_nothing_can_be_verified_or_taken_back(
 ) -> None:
     """Both say what to do first."""
     for ask in (
-        lambda: pipeline.verify(application.context()),
+        application.verify,
         lambda: pipeline.rollback(application.context(), None, None),
     ):
         with pytest.raises(ReleaseUnknown) as caught:
@@ -405,7 +400,7 @@ def test_a_release_without_its_model_in_the_cache_is_proven_from_the_registry(
 ) -> None:
     """The golden cases are at the head of the model's layer, wherever that is."""
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    assert pipeline.verify(released.context()).passed
+    assert released.verify().passed
     assert released.play.played == [(DOOR, ("three",))]
 
 
@@ -450,16 +445,17 @@ def test_new_settings_of_a_cluster_are_rolled_out(
 
 def test_pods_that_crash_are_taken_back(staged: Application) -> None:
     """With the end of their log, and what served before serves on."""
-    site = staged.context("staging")
     before = staged.cluster.answers("classifier-staging")
     staged.write("app/main.py", "crash()\n")
-    joined = pipeline.join(site, pipeline.build(site), pipeline.fetch(site, "latest"))
-    staged.cluster.scripts[joined.digest] = PodScript(exits=1, says="Traceback")
+    staged.cluster.scripts[staged.join("staging").digest] = PodScript(exits=1, says="Traceback")
     with pytest.raises(RolloutFailed) as caught:
         pipeline.release(staged.context("staging"))
     assert "Traceback" in caught.value.detail
     assert staged.cluster.answers("classifier-staging") == before
-    assert [item.outcome for item in site.view.history()] == ["succeeded", "undone"]
+    assert [item.outcome for item in staged.target("staging").history()] == [
+        "succeeded",
+        "undone",
+    ]
 
 
 def test_a_miss_at_a_clusters_front_door_puts_the_previous_release_back(
@@ -481,7 +477,7 @@ def test_taking_back_needs_no_registry(
     before = staged.cluster.answers("classifier-staging")
     staged.publish("2")
     monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
-    first = pipeline.current_rollout(staged.context("staging")).attempt.release.image.digest
+    first = staged.current("staging").attempt.release.image.digest
     ask = staged.registry.manifest
 
     def lost(repository: str, reference: str) -> bytes | None:
@@ -499,8 +495,8 @@ def test_taking_back_needs_no_registry(
 def test_a_cluster_is_looked_at_without_an_engine(staged: Application) -> None:
     """History, replicas and golden cases; nothing is started for them, and nothing written."""
     staged.architecture.running = False
-    assert pipeline.verify(staged.context("staging")).passed
-    assert pipeline.current_rollout(staged.context("staging")).attempt.id == 1
+    assert staged.verify("staging").passed
+    assert staged.current("staging").attempt.id == 1
     assert (staged.architecture.happened, staged.written) == ([], [])
 
 
@@ -513,16 +509,14 @@ def test_images_that_shall_come_from_another_registry_are_pushed_there(
 ) -> None:
     """Though nothing else is new: a node that pulls tomorrow shall not ask the old one. An engine has the image already."""
     pipeline.release(application.context(environment))
-    before = {replica.name for replica in application.context(environment).view.replicas()}
+    before = {replica.name for replica in application.target(environment).replicas()}
     configure(monkeypatch, environment, registry="far.example")
     done = pipeline.release(application.context(environment))
     assert done.changed
     assert done.rollout.attempt.release.repository == "far.example/classifier"
     assert done.rollout.attempt.release.image.digest in application.far.manifests["classifier"]
     assert (
-        before.isdisjoint(
-            replica.name for replica in application.context(environment).view.replicas()
-        )
+        before.isdisjoint(replica.name for replica in application.target(environment).replicas())
         is replaced
     )
     assert not pipeline.release(application.context(environment)).changed
@@ -557,7 +551,7 @@ def test_the_next_deployer_makes_up_for_a_killed_one(
         assert len(staged.cluster.answers("classifier-staging") - proven) <= 1
         done = pipeline.release(staged.context("staging")).rollout.attempt.release.image
         assert done.layer.model.version == str(writes + 2)
-        assert [replica.image for replica in staged.context("staging").view.replicas()] == [
+        assert [replica.image for replica in staged.target("staging").replicas()] == [
             done.digest
         ] * 2
         assert staged.cluster.answers("classifier-staging") == {done.digest}

@@ -62,23 +62,23 @@ def test_new_code_is_built_and_told_by_its_file(released: Application) -> None:
 def test_what_the_registry_lacks_is_counted(released: Application) -> None:
     """Where the image is known already, what a push would move is known as well."""
     released.publish("2", size=40_000)
-    site = released.context()
-    layer = pipeline.fetch(site, "latest")
+    context = released.context()
+    layer = pipeline.fetch(context, "latest")
     step = steps(released)["push"]
     assert step.runs
     assert step.moves is not None
     assert layer.size < step.moves < layer.size + 5000
-    pipeline.push(site, pipeline.join(site, pipeline.build(site), layer))
+    pipeline.push(context, released.join())
     after = steps(released)["push"]
     assert (after.runs, after.why) == (False, "the registry has all of it")
 
 
 def test_what_serves_no_more_is_released_again(released: Application) -> None:
     """The image is the same, but a replica is gone."""
-    released.engine.stop(released.context().view.replicas()[0].name, 0)
+    released.engine.stop(released.target().replicas()[0].name, 0)
     found = steps(released)
     assert found["deploy"].runs
-    assert found["deploy"].why == "release 1 is not as the settings and manifests say"
+    assert found["deploy"].why == "release 1 does not match the settings and object templates"
     assert found["smoke"].why == "this image is tried out again"
 
 
@@ -101,9 +101,7 @@ def test_a_registry_that_is_not_up_yet_is_not_asked(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One on this machine will be started by the release."""
-    site = application.context()
-    pipeline.build(site)
-    pipeline.fetch(site, "latest")
+    application.join()
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY", "127.0.0.1:5000")
     assert steps(application)["push"].why == "the registry is not up yet"
 
@@ -152,7 +150,7 @@ def no_engine(application: Application) -> None:
 
 def lost_replica(application: Application) -> None:
     """Ends a replica."""
-    application.engine.stop(application.context().view.replicas()[0].name, 0)
+    application.engine.stop(application.target().replicas()[0].name, 0)
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_replica])
@@ -262,7 +260,7 @@ def test_a_cluster_is_planned_for_by_its_own_kubeconfig(
 
 def lost_pod(application: Application) -> None:
     """Ends a replica on the cluster."""
-    application.cluster.lose(application.context().view.replicas()[0].name)
+    application.cluster.lose(application.target().replicas()[0].name)
 
 
 @pytest.mark.parametrize("change", [nothing, new_model, new_code, no_engine, lost_pod])

@@ -45,7 +45,7 @@ def promoted(
 
 def test_a_promotion_ships_the_same_bytes(staged: Application) -> None:
     """To the other environment's own registry; nothing is built, tried or fetched."""
-    first = pipeline.current_rollout(staged.context("staging")).attempt.release
+    first = staged.current("staging").attempt.release
     done = promoted(staged)
     release = done.rollout.attempt.release
     assert (done.changed, done.rollout.attempt.trigger, done.rollout.attempt.environment) == (
@@ -122,7 +122,7 @@ def test_what_the_registry_lost_is_not_promoted(
     """Not even to an environment that shares the repository: its nodes could not pull it."""
     if shared:
         configure(monkeypatch, "production", registry="registry.example", repository="classifier")
-    release = pipeline.current_rollout(staged.context("staging")).attempt.release
+    release = staged.current("staging").attempt.release
     staged.registry.manifests[REPOSITORY].pop(release.image.digest)
     with pytest.raises(RegistryNotFound) as caught:
         promoted(staged)
@@ -132,7 +132,7 @@ def test_what_the_registry_lost_is_not_promoted(
 
 def test_what_was_proven_last_is_promoted(staged: Application) -> None:
     """Not what was tried after it and taken back."""
-    first = pipeline.current_rollout(staged.context("staging")).attempt.release.image
+    first = staged.current("staging").attempt.release.image
     staged.publish("2")
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
@@ -150,11 +150,11 @@ def test_a_promotion_that_fails_its_proof_is_taken_back(staged: Application) -> 
     with pytest.raises(GoldenMiss):
         promoted(staged)
     assert staged.cluster.answers("classifier-production") == before
-    assert [item.outcome for item in staged.context("production").view.history()] == [
+    assert [item.outcome for item in staged.target("production").history()] == [
         "succeeded",
         "undone",
     ]
-    assert pipeline.current_rollout(staged.context("staging")).attempt.id == 2
+    assert staged.current("staging").attempt.id == 2
 
 
 def test_a_promotion_does_not_take_back_what_came_after_it_was_decided(staged: Application) -> None:
@@ -165,11 +165,10 @@ def test_a_promotion_does_not_take_back_what_came_after_it_was_decided(staged: A
         pipeline.release(staged.context("staging"))
         promoted(staged)
 
-    source = staged.context("staging")
-    source.registry = Meanwhile(staged.registry, newer)
+    source = staged.context("staging", Meanwhile(staged.registry, newer))
     with pytest.raises(RolloutLocked, match="release 1"):
         promotion.promote(staged.context("production"), source)
-    history = staged.context("production").view.history()
+    history = staged.target("production").history()
     assert [item.attempt.release.image.layer.model.version for item in history] == ["2"]
 
 
@@ -182,7 +181,7 @@ def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
     assert (
         pipeline.rollback(staged.context("production"), None, None).rollout.attempt.release == first
     )
-    assert [item.attempt.trigger for item in staged.context("production").view.history()] == [
+    assert [item.attempt.trigger for item in staged.target("production").history()] == [
         "promote",
         "promote",
         "rollback",
@@ -191,7 +190,7 @@ def test_a_promotion_is_taken_back_by_a_rollback(staged: Application) -> None:
 
 def test_what_serves_on_one_machine_is_promoted_to_a_cluster(released: Application) -> None:
     """From the engine's environment, whose registry they share."""
-    first = pipeline.current_rollout(released.context("local")).attempt.release
+    first = released.current("local").attempt.release
     done = promoted(released, "staging", "local")
     assert done.rollout.attempt.release == first
     assert released.cluster.answers("classifier-staging") == {first.image.digest}
@@ -202,9 +201,7 @@ def test_what_serves_on_a_cluster_is_promoted_to_one_machine(staged: Application
     """To look at a release of the cluster where it can be debugged."""
     done = promoted(staged, "local", "staging")
     assert (done.verdict.url, done.rollout.attempt.trigger) == (DOOR, "promote")
-    assert staged.context("local").view.serves(
-        pipeline.current_rollout(staged.context("staging")).attempt.release
-    )
+    assert staged.target("local").serves(staged.current("staging").attempt.release)
 
 
 def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) -> None:
@@ -217,7 +214,7 @@ def test_a_promotion_waits_for_nobody_longer_than_it_may(staged: Application) ->
     lease["spec"]["holderIdentity"] = str(ProcessId("grace", "elsewhere", 7, "1"))
     with pytest.raises(RolloutLocked, match=r"grace on elsewhere \(process 7\)"):
         promoted(staged)
-    assert len(staged.context("production").view.history()) == 1
+    assert len(staged.target("production").history()) == 1
 
 
 def test_a_release_from_a_ci_run_is_remembered_with_its_address(
@@ -226,11 +223,8 @@ def test_a_release_from_a_ci_run_is_remembered_with_its_address(
     """On the cluster, where everybody finds it."""
     monkeypatch.setenv("CI_PIPELINE_URL", "https://ci.example/pipelines/7")
     promoted(staged)
-    assert (
-        pipeline.current_rollout(staged.context("production")).attempt.run
-        == "https://ci.example/pipelines/7"
-    )
-    assert pipeline.current_rollout(staged.context("staging")).attempt.run == ""
+    assert staged.current("production").attempt.run == "https://ci.example/pipelines/7"
+    assert staged.current("staging").attempt.run == ""
 
 
 # --- canaries
@@ -250,7 +244,7 @@ def serving(application: Application) -> list[str]:
     """The versions of the models that answer."""
     known = {
         item.attempt.release.image.digest: item.attempt.release.image.layer.model.version
-        for item in application.context().view.history()
+        for item in application.target().history()
     }
     return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
 
@@ -262,7 +256,7 @@ def test_a_canary_is_promoted_by_its_deployer(
     deployer = wait(trying, monkeypatch)
     assert serving(trying) == ["1", "2"]
     done = promotion.promote_canary(trying.context())
-    assert deployer.outcome().rollout == done == trying.context().view.history()[-1]
+    assert deployer.outcome().rollout == done == trying.target().history()[-1]
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "succeeded", ["2"])
 
 
@@ -284,7 +278,7 @@ def test_whoever_cannot_wait_is_told_that_the_deployer_knows(
     """It is no success yet; the deployer does what it was told all the same."""
     deployer = wait(trying, monkeypatch)
     configure(monkeypatch, "staging", lock_wait=0)
-    with pytest.raises(RolloutLocked, match="it was told to promote") as caught:
+    with pytest.raises(RolloutLocked, match="it was instructed to promote") as caught:
         promotion.promote_canary(trying.context())
     assert "invoke status" in caught.value.next
     assert deployer.outcome().rollout.succeeded
@@ -296,7 +290,7 @@ def test_a_canary_that_fails_while_it_takes_over_is_no_success(
 ) -> None:
     """Whoever promoted it hears why it was taken back."""
     deployer = wait(trying, monkeypatch)
-    trying.cluster.world.room = len(trying.context().view.replicas())
+    trying.cluster.world.room = len(trying.target().replicas())
     with pytest.raises(
         CanaryAborted, match="the canary was taken back: no node can take a replica"
     ):
@@ -314,9 +308,9 @@ def test_a_canary_that_has_taken_over_is_not_given_up(
     deployer = wait(trying, monkeypatch)
 
     def grows() -> bool:
-        return sum(replica.image == held for replica in trying.context().view.replicas()) == 2
+        return sum(replica.image == held for replica in trying.target().replicas()) == 2
 
-    held = trying.context().on_cluster.canary()
+    held = trying.context().inspect_canary_target().canary()
     deployer.until(grows)
     assert is_held(trying)
     with pytest.raises(ReleaseUnknown, match="taken over already") as caught:
@@ -335,7 +329,7 @@ def test_a_canary_without_a_deployer_is_promoted_by_whoever_asks(orphaned: Appli
         "release",
         ["2"],
     )
-    assert [item.outcome for item in orphaned.context().view.history()] == [
+    assert [item.outcome for item in orphaned.target().history()] == [
         "succeeded",
         "unfinished",
         "succeeded",
@@ -357,7 +351,7 @@ def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(
         "given up by ada",
     )
     assert serving(orphaned) == ["1"]
-    assert {replica.state for replica in orphaned.context().view.replicas()} == {"serving"}
+    assert {replica.state for replica in orphaned.target().replicas()} == {"serving"}
 
 
 def test_a_promoted_canary_that_misses_at_the_front_door_is_taken_back(
@@ -376,7 +370,7 @@ def test_a_canary_is_not_promoted_with_settings_that_it_was_not_tried_with(
     """Such as those of an old checkout; it is left as it is for whoever has the right ones."""
     with monkeypatch.context() as stale:
         configure(stale, "staging", service="NodePort")
-        with pytest.raises(SettingsInvalid, match="other settings or manifests") as caught:
+        with pytest.raises(SettingsInvalid, match="other settings or object templates") as caught:
             promotion.promote_canary(orphaned.context())
     assert "nothing was changed" in caught.value.next
     assert serving(orphaned) == ["1", "2"]
@@ -391,7 +385,7 @@ def test_a_canary_without_a_deployer_is_cleared_away_by_another_release(
     orphaned.publish("3")
     pipeline.release(orphaned.context())
     assert serving(orphaned) == ["3"]
-    assert [item.outcome for item in orphaned.context().view.history()] == [
+    assert [item.outcome for item in orphaned.target().history()] == [
         "succeeded",
         "unfinished",
         "succeeded",
@@ -405,7 +399,7 @@ Ask = Callable[..., Rollout]
 def test_where_no_canary_is_held_none_can_be_decided_on(application: Application, ask: Ask) -> None:
     """Neither before a first release nor when one serves; nothing is written."""
     for releases in range(2):
-        with pytest.raises(ReleaseUnknown, match="no canary is held"):
+        with pytest.raises(ReleaseUnknown, match="no canary is on hold"):
             ask(application.context("staging"))
         assert application.written == []
         if not releases:
@@ -424,8 +418,8 @@ def test_what_stands_by_is_no_canary(
     service = staged.cluster.objects.get("Service", "classifier-staging")
     assert service
     del service["spec"]["selector"][TRACK_LABEL]
-    assert staged.context("staging").on_cluster.canary()
-    with pytest.raises(ReleaseUnknown, match="no canary is held"):
+    assert staged.context("staging").inspect_canary_target().canary()
+    with pytest.raises(ReleaseUnknown, match="no canary is on hold"):
         ask(staged.context("staging"))
 
 

@@ -55,18 +55,18 @@ def test_stages_hand_records_on_as_files(
         "release.json",
         "rollout.json",
     ]
-    assert pipeline.verify(application.context()).passed
+    assert application.verify().passed
 
 
 def test_results_name_what_came_of_a_stage(
     application: Application, records: Path, capsys: Output
 ) -> None:
     """The digest, by which everything after it goes."""
-    site = application.context()
-    commands.fetch(site, "digits@1", records)
-    commands.build(site, records)
-    commands.smoke(site, records)
-    commands.push(site, records)
+    context = application.context()
+    commands.fetch(context, "digits@1", records)
+    commands.build(context, records)
+    commands.smoke(context, records)
+    commands.push(context, records)
     lines = capsys.readouterr().out.splitlines()
     model, app, image, release = (
         json.loads((records / f"{name}.json").read_text())
@@ -113,24 +113,24 @@ def test_a_file_that_is_not_the_record_is_refused(
 
 def test_records_of_another_application_are_refused(staged: Application, records: Path) -> None:
     """One application's images do not serve under the name of another; neither are they printed as if they did."""
-    site = staged.context("staging")
-    commands.fetch(site, "", records)
-    commands.build(site, records)
-    commands.smoke(site, records)
-    commands.push(site, records)
+    context = staged.context("staging")
+    commands.fetch(context, "", records)
+    commands.build(context, records)
+    commands.smoke(context, records)
+    commands.push(context, records)
     path = records / "release.json"
     theirs = json.loads(path.read_text(encoding="utf-8"))
     theirs["image"]["app"]["name"] = "other"
     path.write_text(json.dumps(theirs), encoding="utf-8")
     uses: list[Callable[[], None]] = [
-        lambda: commands.deploy(site, records, json=True),
-        lambda: commands.render(site, str(records)),
+        lambda: commands.deploy(context, records, json=True),
+        lambda: commands.render(context, str(records)),
     ]
     for use in uses:
         with pytest.raises(InputMissing, match="records of another application: other") as caught:
             use()
         assert caught.value.on == str(path)
-    assert len(site.view.history()) == 1
+    assert len(staged.target("staging").history()) == 1
 
 
 def run_stage(stage: str, application: Application, records: Path) -> None:
@@ -287,7 +287,7 @@ def test_status_names_a_canary_and_how_it_is_ended(orphaned: Application, capsys
     commands.status(orphaned.context(), json=False)
     told = capsys.readouterr().out
     assert "release 2 by" in told
-    assert re.search(r"is under way beside it: commit [\w-]+, model digits@2", told)
+    assert re.search(r"is in progress: commit [\w-]+, model digits@2", told)
     assert told.splitlines()[-1] == "next: `invoke promote-canary` or `invoke abort` ends a canary"
 
 
@@ -306,7 +306,7 @@ def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> N
     """All objects of the environment as they are applied, with the attempt that brought the release; nothing is changed."""
     commands.render(staged.context("staging"), "")
     objects = rendered(capsys)
-    now = pipeline.current_rollout(staged.context("staging")).attempt
+    now = staged.current("staging").attempt
     assert objects.keys() == {"ServiceAccount", "Service", "PodDisruptionBudget", "Deployment"}
     assert image_of(objects) == now.release.reference
     assert (
@@ -318,7 +318,7 @@ def test_what_should_serve_is_rendered(staged: Application, capsys: Output) -> N
 
 def test_what_was_taken_back_is_not_rendered(staged: Application, capsys: Output) -> None:
     """Whoever applies what is printed must not bring it back."""
-    first = pipeline.current_rollout(staged.context("staging")).attempt.release
+    first = staged.current("staging").attempt.release
     staged.publish("2")
     staged.play.wrong["http://fake/services/classifier-staging:80"] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
@@ -339,7 +339,7 @@ def test_where_nothing_ever_served_the_last_attempt_is_rendered(
     commands.render(application.context("staging"), "")
     assert (
         image_of(rendered(capsys))
-        == application.context("staging").view.history()[0].attempt.release.reference
+        == application.target("staging").history()[0].attempt.release.reference
     )
 
 
@@ -349,13 +349,13 @@ def test_a_pushed_release_is_rendered_from_its_record(
 ) -> None:
     """Before anything was released; the folder is found from the application's."""
     records = application.folder / "ci"
-    site = application.context("staging")
-    commands.fetch(site, "", records)
-    commands.build(site, records)
-    commands.smoke(site, records)
-    commands.push(site, records)
+    context = application.context("staging")
+    commands.fetch(context, "", records)
+    commands.build(context, records)
+    commands.smoke(context, records)
+    commands.push(context, records)
     reference = capsys.readouterr().out.splitlines()[-1]
-    commands.render(site, str(records) if absolute else "ci")
+    commands.render(context, str(records) if absolute else "ci")
     objects = rendered(capsys)
     assert image_of(objects) == reference
     assert "twinship.dev/release" not in objects["Deployment"]["metadata"].get("annotations", {})
@@ -418,14 +418,14 @@ def test_status_tells_what_is_not_as_it_should_be_and_the_cure(
     released.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
     with pytest.raises(Exception, match="golden"):
         commands.release(released.context(), "", dry_run=False, json=False)
-    released.engine.stop(released.context().view.replicas()[0].name, 0)
+    released.engine.stop(released.target().replicas()[0].name, 0)
     commands.status(released.context(), json=False)
     told = capsys.readouterr().out
-    assert "not as it should be" in told
+    assert "unhealthy" in told
     assert "the last attempt, 2, was undone: the release missed 1 of 1 golden cases" in told
     assert (
-        told.splitlines()[-1]
-        == "next: `invoke rollback --to 1` puts this release right, `invoke release` brings the newest"
+        told.splitlines()[-1] == "next: `invoke rollback --to 1` restores this release, "
+        "`invoke release` brings the newest"
     )
 
 

@@ -99,7 +99,7 @@ def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarg
         "release",
         str(A.image.app.commit),
         "digits@1",
-        A.image.digest[7:19],
+        A.image.digest[:19],
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_prediction_is_one_line_with_the_url() -> None:
 
 def test_what_a_release_came_to_holds_its_proof() -> None:
     """The rollout, whether anything changed, and the golden cases as they were answered."""
-    shown = tables.released(
+    shown = tables.release_result(
         ReleaseResult(
             rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True
         )
@@ -144,4 +144,4 @@ def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(
     commit: str, shown: str
 ) -> None:
     """A person would look for it in vain otherwise."""
-    assert tables.short(commit) == shown
+    assert tables.format_commit(commit) == shown

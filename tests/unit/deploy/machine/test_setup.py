@@ -232,7 +232,7 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
     application.architecture.running = True
-    assert [rollout.attempt.id for rollout in application.context().view.history()] == [1]
+    assert [rollout.attempt.id for rollout in application.target().history()] == [1]
     assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
 
 

@@ -484,17 +484,21 @@ def test_keys_that_fit_together_are_taken(tmp_path: Path, keys: str) -> None:
 
 def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
     """A path is relative to pipeline.toml, wherever the command is run; an absolute one and one of the user's home stay."""
-    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(
-        tmp_path / "keys" / "config"
-    )
+    assert cluster(tmp_path, 'kubeconfig = "keys/config"').cluster_address(
+        tmp_path
+    ).kubeconfig == str(tmp_path / "keys" / "config")
     assert (
-        cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
+        cluster(tmp_path, 'kubeconfig = "/etc/config"').cluster_address(tmp_path).kubeconfig
+        == "/etc/config"
     )
-    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(
+    assert cluster(tmp_path, 'kubeconfig = "~/config"').cluster_address(tmp_path).kubeconfig == str(
         Path.home() / "config"
     )
-    assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
-    assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"
+    assert cluster(tmp_path).cluster_address(tmp_path).kubeconfig == ""
+    assert (
+        cluster(tmp_path, 'kubeconfig = "in-cluster"').cluster_address(tmp_path).kubeconfig
+        == "in-cluster"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,321 @@
+"""The stages of a release, one function each. A stage takes records and what it works with, and returns the next record.
+
+`deploy.pipeline` and `deploy.promotion` run them in order; each can also be run by itself, as a step of a CI system.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from deploy import progress, smoke, source
+from deploy.clients.docker import buildkit
+from deploy.clients.docker.container import StartContainer
+from deploy.clients.docker.protocol import Engine
+from deploy.clients.stores.object_store import Store
+from deploy.errors import ReleaseUnknown
+from deploy.image import join as images
+from deploy.image import registry
+from deploy.image.export import export_image
+from deploy.image.repository import Repository
+from deploy.image.wheels import download
+from deploy.machine import process, services
+from deploy.machine.host import Host
+from deploy.model import fetch as models
+from deploy.model.golden import GoldenSet, Play
+from deploy.records import (
+    AppImage,
+    Image,
+    Model,
+    ModelLayer,
+    Release,
+    Rollout,
+    Verdict,
+    short_digest,
+)
+from deploy.rollout import apply as rollouts
+from deploy.rollout.apply import Target, Trigger
+from deploy.settings.app import App
+from deploy.settings.reading import Settings
+from deploy.targets.opening import CanaryTarget
+
+log = logging.getLogger(__name__)
+
+
+def fetch(wanted: Model, store: Store, repository: Repository) -> ModelLayer:
+    """Make sure that a model's layer is in the registry or in the cache, and return it."""
+    found = find_layer(wanted, repository)
+    if found:
+        log.info("model  %s, %s, nothing to fetch", wanted, progress.format_size(found.size))
+        return found
+    started = time.monotonic()
+    fetched = models.fetch(wanted, store, repository.cache, repository.mount)
+    log.info(
+        "model  %s, %s, fetched in %s",
+        wanted,
+        progress.format_size(fetched.size),
+        progress.format_seconds(time.monotonic() - started),
+    )
+    return fetched
+
+
+def find_layer(wanted: Model, repository: Repository) -> ModelLayer | None:
+    """Return a model's layer if its bytes are in the cache or in the registry."""
+    cache = repository.cache
+    cached = models.find_cached_layer(wanted, cache, repository.mount)
+    if cached and cache.has(cached.digest, cached.size):
+        return cached
+    if not repository.is_up():
+        return None
+    found = registry.find_layer(wanted, repository.mount, repository.path, repository.registry)
+    if found:
+        models.remember(found, cache, repository.mount)
+    return found
+
+
+def build(
+    inputs: source.Inputs,
+    settings: Settings,
+    repository: Repository,
+    host: Host,
+    prepare_engine: Callable[[], Engine],
+) -> AppImage:
+    """Return the app image of those inputs; build it only if no machine has built it before.
+
+    Args:
+        inputs: what the image is made of.
+        settings: the settings of the application.
+        repository: where an image that another machine built is found.
+        host: this machine.
+        prepare_engine: returns an engine for the build, started if necessary.
+    """
+    found = find_app(settings.app.name, inputs, repository)
+    if found:
+        log.info("code   %s, nothing to build", found.commit)
+        return found
+    started = time.monotonic()
+    why = images.why_build(settings.app.name, inputs, repository.cache)
+    log.info("code   %s, building: %s", inputs.commit, why)
+    app = _build(inputs, settings, repository, host, prepare_engine())
+    images.remember(app, inputs, repository.cache)
+    log.info(
+        "code   %s, built in %s", app.commit, progress.format_seconds(time.monotonic() - started)
+    )
+    return app
+
+
+def find_app(name: str, inputs: source.Inputs, repository: Repository) -> AppImage | None:
+    """Return the app image of those inputs if all of it is in the cache or in the registry."""
+    cache = repository.cache
+    cached = images.find_built(name, inputs, cache)
+    if cached:
+        config, layers, _ = images.parse_manifest(cache.read(cached.manifest.digest))
+        if all(cache.has(item.digest, item.size) for item in (config, *layers)):
+            return cached
+    if not repository.is_up():
+        return None
+    found = registry.find_app(name, inputs.key, repository.path, repository.registry, cache)
+    if found:
+        images.remember(found, inputs, cache)
+    return found
+
+
+def _build(
+    inputs: source.Inputs,
+    settings: Settings,
+    repository: Repository,
+    host: Host,
+    engine: Engine,
+) -> AppImage:
+    name = settings.app.name
+    cache = repository.cache
+    base = services.ensure_base_image(engine, settings.image, host)
+    wheels = settings.image.wheels
+    packages = download(wheels, inputs.directory, engine.architecture, cache) if wheels else ()
+    tag = f"twinship/{name}:app-{inputs.key}"
+    with source.context(inputs, packages) as context:
+        _choose_builder(settings.image.builder, engine)(
+            context,
+            dockerfile=settings.image.dockerfile,
+            args={"BASE": base},
+            tag=tag,
+            said=progress.report,
+        )
+    config, layers = export_image(engine.save(tag), cache, tag)
+    return images.create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
+
+
+def _choose_builder(builder: str, engine: Engine) -> Callable[..., object]:
+    """Return the function that builds: BuildKit where it is asked for or installed, else the engine's own."""
+    uses_buildkit = builder == "buildkit" or (
+        builder == "auto" and buildkit.find_command() is not None
+    )
+    return buildkit.build if uses_buildkit else engine.build
+
+
+def join(app: AppImage, layer: ModelLayer, repository: Repository) -> Image:
+    """Join an app image and a model's layer into one image; only JSON moves."""
+    cache = repository.cache
+    if not cache.has(app.manifest.digest, app.manifest.size):
+        registry.fetch_app(app, repository.path, repository.registry, cache)
+    joined = images.join(app, layer, repository.mount, cache)
+    log.info("image  %s", short_digest(joined.digest))
+    return joined
+
+
+def check(
+    joined: Image,
+    engine: Engine,
+    repository: Repository,
+    app: App,
+    ready_within: float,
+    start_container: StartContainer,
+    play: Play,
+) -> Verdict:
+    """Run exactly the joined image on the engine and play its golden cases."""
+    started = time.monotonic()
+    cache = repository.cache
+    loaded = smoke.load(
+        joined,
+        engine,
+        cache,
+        lambda item: registry.fetch_blob(item, repository.path, repository.registry, cache),
+    )
+    verdict = smoke.check(
+        joined,
+        loaded.id,
+        read_golden_set(joined, repository),
+        start_container,
+        port=app.port,
+        ready=app.ready,
+        within=ready_within,
+        play=play,
+    )
+    log.info(
+        "smoke  %s passed in %s",
+        progress.format_count(len(verdict.cases), "golden case"),
+        progress.format_seconds(time.monotonic() - started),
+    )
+    return verdict
+
+
+def push(joined: Image, repository: Repository) -> Release:
+    """Make sure that the registry holds the image, and return the release."""
+    pushed = registry.push(
+        joined,
+        repository.path,
+        repository.registry,
+        repository.cache,
+        mount=repository.mount,
+        elsewhere=repository.mount_sources,
+    )
+    log.info("push   %s@%s", pushed.repository, short_digest(joined.digest))
+    return pushed
+
+
+def deploy(
+    release: Release,
+    target: Target,
+    repository: Repository,
+    play: Play,
+    trigger: Trigger = "release",
+    decided_on: tuple[Rollout, ...] | None = None,
+) -> Rollout:
+    """Roll a release out, prove it, and undo the rollout if it does not answer as its model promises.
+
+    Args:
+        release: what is rolled out.
+        target: where.
+        repository: where the golden cases of its model are read from.
+        play: sends their requests.
+        trigger: what asked for the rollout, for the history.
+        decided_on: the history by which this release was chosen; None if it replaces whatever serves.
+    """
+    started = time.monotonic()
+    done = rollouts.apply(
+        release,
+        target,
+        read_golden_set(release.image, repository),
+        trigger=trigger,
+        by=process.current_user(),
+        run=process.ci_run_url(),
+        decided_on=decided_on,
+        play=play,
+    )
+    _log_rollout(done, target, started)
+    return done
+
+
+def take_over(
+    release: Release,
+    target: CanaryTarget,
+    repository: Repository,
+    play: Play,
+    trigger: Trigger,
+) -> Rollout:
+    """Give a canary whose deployer is gone all requests, and prove it.
+
+    Args:
+        release: the release of the canary.
+        target: where it is on hold.
+        repository: where the golden cases of its model are read from.
+        play: sends their requests.
+        trigger: what asked for its rollout, for the history.
+    """
+    started = time.monotonic()
+    done = rollouts.apply(
+        release,
+        target,
+        read_golden_set(release.image, repository),
+        trigger=trigger,
+        by=process.current_user(),
+        run=process.ci_run_url(),
+        hold=False,
+        play=play,
+    )
+    _log_rollout(done, target, started)
+    return done
+
+
+def _log_rollout(done: Rollout, target: Target, started: float) -> None:
+    log.info(
+        "serves %s, release %d, in %s",
+        target.url,
+        done.attempt.id,
+        progress.format_seconds(time.monotonic() - started),
+    )
+
+
+def verify(target: Target, repository: Repository, play: Play) -> Verdict:
+    """Play the golden cases of the current release at the endpoint.
+
+    Raises:
+        ReleaseUnknown: nothing was released here.
+        VerifyFailed: a response is wrong or missing.
+    """
+    release = current_rollout(target).attempt.release
+    return rollouts.verify(target, read_golden_set(release.image, repository), play)
+
+
+def read_golden_set(joined: Image, repository: Repository) -> GoldenSet:
+    """Return the golden cases of an image's model."""
+    return registry.read_golden_set(
+        joined.layer, repository.path, repository.registry, repository.cache
+    )
+
+
+def current_rollout(target: Target) -> Rollout:
+    """Return the rollout whose release should serve.
+
+    Raises:
+        ReleaseUnknown: nothing was released here.
+    """
+    now = rollouts.current(target.history())
+    if now is None:
+        raise ReleaseUnknown(
+            "nothing has been released here yet",
+            on=f"environment {target.environment}",
+            next="`invoke release` makes a first release",
+        )
+    return now

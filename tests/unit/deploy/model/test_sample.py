@@ -1,0 +1,126 @@
+"""The sample model: what fills an empty store."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
+from deploy.model import fetch as published
+from deploy.model import sample
+from deploy.records import Model
+from deploy.settings.image import DEBIAN
+from tests.fakes.application import MODEL, PIPELINE, Application
+
+SAMPLE = f"""\
+from pathlib import Path
+
+MODEL = {MODEL!r}
+
+
+def write(version: str, folder: Path) -> None:
+    if version not in ("1", "2"):
+        raise ValueError(f"there is no version {{version}}")
+    (folder / "golden").mkdir()
+    (folder / "golden" / "three.json").write_text("{{}}")
+    (folder / "labels.txt").write_text("three")
+    (folder / "model.onnx").write_bytes(b"\\x08" + version.encode())
+    (folder / "model.toml").write_text(MODEL.format(version=version))
+"""
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Application:
+    """An application with one published model."""
+    application = Application(tmp_path)
+    application.publish("1")
+    return application
+
+
+@pytest.fixture
+def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """An application without a published model, but with a sample model in a module of its own."""
+    application.store.held.clear()
+    name = f"sample_{application.folder.name}"
+    application.write(
+        "pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"')
+    )
+    application.write(f"{name}.py", SAMPLE)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return application
+
+
+def resolve(application: Application, version: str) -> Model:
+    """Resolve a version of the application's model."""
+    source = application.context().settings.model
+    return sample.resolve(source, version, application.store, application.folder)
+
+
+def publish(application: Application, version: str) -> Model:
+    """Publish a version of the application's sample."""
+    source = application.context().settings.model
+    return sample.publish(source, version, application.store, application.folder)
+
+
+def test_an_empty_store_gets_the_samples_first_version(sampled: Application) -> None:
+    """So that a first release needs no model of one's own."""
+    found = resolve(sampled, "latest")
+    assert (found.name, found.version) == ("digits", "1")
+    assert published.latest("digits", sampled.store) == "1"
+
+
+def test_the_samples_second_version_is_published_when_asked_for(sampled: Application) -> None:
+    """And is the latest from then on."""
+    resolve(sampled, "latest")
+    publish(sampled, "2")
+    assert resolve(sampled, "latest").version == "2"
+
+
+def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
+    """A version that is not there is an error, not a reason to make the sample."""
+    sampled.publish("7")
+    before = dict(sampled.store.held)
+    with pytest.raises(ModelUnknown):
+        resolve(sampled, "1")
+    assert sampled.store.held == before
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_other_versions_than_the_first_do_not_come_by_themselves(
+    sampled: Application, version: str
+) -> None:
+    """Who asks for one by number gets that one, or an error."""
+    with pytest.raises(ModelUnknown):
+        resolve(sampled, version)
+    assert sampled.store.held == {}
+
+
+def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
+    """With what its maker said of it, and nothing is published."""
+    with pytest.raises(SampleUnavailable, match="could not be made") as caught:
+        publish(sampled, "3")
+    assert "there is no version 3" in caught.value.detail
+    assert sampled.store.held == {}
+
+
+def test_an_application_without_a_sample_says_how_to_publish(application: Application) -> None:
+    """An empty store then stays empty."""
+    application.store.held.clear()
+    with pytest.raises(ModelUnknown):
+        resolve(application, "latest")
+    with pytest.raises(SampleUnavailable) as caught:
+        publish(application, "1")
+    assert "model.publish" in caught.value.next
+
+
+@pytest.mark.parametrize("named", ["nowhere:write", "json:absent", "json"])
+def test_a_sample_that_is_not_there_is_a_mistake_in_the_settings(
+    application: Application, named: str
+) -> None:
+    """Whether its module or its function."""
+    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
+    with pytest.raises(SettingsInvalid) as caught:
+        publish(application, "1")
+    assert caught.value.on == "[model] sample"
