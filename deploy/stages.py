@@ -10,17 +10,15 @@ import time
 from collections.abc import Callable
 
 from deploy import progress, smoke, source
-from deploy.clients.docker import buildkit
 from deploy.clients.docker.container import StartContainer
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.stores.object_store import Store
 from deploy.errors import ReleaseUnknown
 from deploy.image import join as images
 from deploy.image import registry
-from deploy.image.export import export_image
+from deploy.image.builder import build_app
 from deploy.image.repository import Repository
-from deploy.image.wheels import download
-from deploy.machine import process, services
+from deploy.machine import process
 from deploy.machine.host import Host
 from deploy.model import fetch as models
 from deploy.model.golden import GoldenSet, Play
@@ -97,7 +95,7 @@ def build(
     started = time.monotonic()
     why = images.why_build(settings.app.name, inputs, repository.cache)
     log.info("code   %s, building: %s", inputs.commit, why)
-    app = _build(inputs, settings, repository, host, prepare_engine())
+    app = build_app(inputs, settings, repository.cache, host, prepare_engine())
     images.remember(app, inputs, repository.cache)
     log.info(
         "code   %s, built in %s", app.commit, progress.format_seconds(time.monotonic() - started)
@@ -119,39 +117,6 @@ def find_app(name: str, inputs: source.Inputs, repository: Repository) -> AppIma
     if found:
         images.remember(found, inputs, cache)
     return found
-
-
-def _build(
-    inputs: source.Inputs,
-    settings: Settings,
-    repository: Repository,
-    host: Host,
-    engine: Engine,
-) -> AppImage:
-    name = settings.app.name
-    cache = repository.cache
-    base = services.ensure_base_image(engine, settings.image, host)
-    wheels = settings.image.wheels
-    packages = download(wheels, inputs.directory, engine.architecture, cache) if wheels else ()
-    tag = f"twinship/{name}:app-{inputs.key}"
-    with source.context(inputs, packages) as context:
-        _choose_builder(settings.image.builder, engine)(
-            context,
-            dockerfile=settings.image.dockerfile,
-            args={"BASE": base},
-            tag=tag,
-            said=progress.report,
-        )
-    config, layers = export_image(engine.save(tag), cache, tag)
-    return images.create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
-
-
-def _choose_builder(builder: str, engine: Engine) -> Callable[..., object]:
-    """Return the function that builds: BuildKit where it is asked for or installed, else the engine's own."""
-    uses_buildkit = builder == "buildkit" or (
-        builder == "auto" and buildkit.find_command() is not None
-    )
-    return buildkit.build if uses_buildkit else engine.build
 
 
 def join(app: AppImage, layer: ModelLayer, repository: Repository) -> Image:

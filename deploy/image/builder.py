@@ -1,0 +1,57 @@
+"""The build of an app image on an engine, from the files of the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from deploy import progress, source
+from deploy.cache import Cache
+from deploy.clients.docker import buildkit
+from deploy.clients.docker.protocol import Engine
+from deploy.image import join as images
+from deploy.image.export import export_image
+from deploy.image.wheels import download
+from deploy.machine import services
+from deploy.machine.host import Host
+from deploy.records import AppImage
+from deploy.settings.reading import Settings
+
+
+def build_app(
+    inputs: source.Inputs, settings: Settings, cache: Cache, host: Host, engine: Engine
+) -> AppImage:
+    """Build an app image and bring it into the cache.
+
+    Args:
+        inputs: what the image is made of.
+        settings: the settings of the application.
+        cache: the cache of this machine.
+        host: this machine, which may have to make the base image.
+        engine: where the image is built.
+
+    Raises:
+        BuildFailed: the Dockerfile cannot be built.
+        BaseUnavailable: the base image can neither be pulled nor made.
+    """
+    name = settings.app.name
+    base = services.ensure_base_image(engine, settings.image, host)
+    wheels = settings.image.wheels
+    packages = download(wheels, inputs.directory, engine.architecture, cache) if wheels else ()
+    tag = f"twinship/{name}:app-{inputs.key}"
+    build = _choose_builder(settings.image.builder, engine)
+    with source.context(inputs, packages) as context:
+        build(
+            context,
+            dockerfile=settings.image.dockerfile,
+            args={"BASE": base},
+            tag=tag,
+            said=progress.report,
+        )
+    config, layers = export_image(engine.save(tag), cache, tag)
+    return images.create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
+
+
+def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:
+    """Return the function that builds: BuildKit's if it is named or installed, else the engine's."""
+    uses_buildkit = named == "buildkit" or (named == "auto" and buildkit.find_command() is not None)
+    return buildkit.build if uses_buildkit else engine.build
