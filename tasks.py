@@ -1,4 +1,4 @@
-"""Invoke: from the command line to settings and records, one stage, one line of result. `invoke --list` shows them all."""
+"""The tasks of Invoke: each reads its options and runs one command. `invoke --list` shows all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.cli import output
 if TYPE_CHECKING:
     from deploy.context import ReleaseContext
 
-# An application in a folder of its own is released from there; everywhere else it is the one beside this file.
+# In a folder without pipeline.toml, the application next to this file is meant.
 HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
 RECORDS = ".twinship/records"
 
@@ -33,7 +33,7 @@ def _context(env: str = "") -> ReleaseContext:
 )
 @output.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
-    """Tell what a release needs on this machine and what is missing; change nothing."""
+    """Print what a release needs on this machine and what is missing; change nothing."""
     from deploy.cli import commands
 
     commands.doctor(_context(env), json=json)
@@ -66,7 +66,7 @@ def down(_: Context, purge: bool = False) -> None:
 )
 @output.task_body
 def publish(_: Context, directory: str = "", sample: str = "") -> None:
-    """Make a model a version of the store, and the latest one."""
+    """Publish a model as a version of the store, the latest one."""
     from deploy.cli import commands
 
     commands.publish(_context(), directory, sample)
@@ -99,7 +99,7 @@ def show(_: Context, version: str = "latest") -> None:
 )
 @output.task_body
 def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) -> None:
-    """Bring a model into the cache, as the layer in which it is shipped."""
+    """Fetch a model into the cache, as the layer of its images."""
     from deploy.cli import commands
 
     commands.fetch(_context(env), model, HERE / records)
@@ -156,7 +156,7 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
 )
 @output.task_body
 def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False) -> None:
-    """Make the pushed release serve, prove it, take it back if it fails."""
+    """Roll the pushed release out, prove it, undo the rollout if it fails."""
     from deploy.cli import commands
 
     commands.deploy(_context(env), HERE / records, json=json)
@@ -170,7 +170,7 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
 )
 @output.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
-    """Play the golden cases through the front door."""
+    """Play the golden cases at the endpoint."""
     from deploy.cli import commands
 
     commands.verify(_context(env), json=json)
@@ -180,7 +180,7 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
     help={
         "env": "environment of pipeline.toml, by default `local` or the first",
         "model": "NAME or NAME@VERSION",
-        "dry-run": "only tell what would run and why",
+        "dry-run": "only print what would run and why",
         "json": "print JSON",
     }
 )
@@ -188,7 +188,7 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
 def release(
     _: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
-    """Bring the newest code and the newest model to the front door."""
+    """Release the newest code and the newest model."""
     from deploy.cli import commands
 
     commands.release(_context(env), model, dry_run=dry_run, json=json)
@@ -212,14 +212,14 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
 
 @task(
     help={
-        "from": "environment whose release is shipped",
-        "to": "environment that it is shipped to",
+        "from": "environment whose release is promoted",
+        "to": "environment that it is promoted to",
         "json": "print JSON",
     }
 )
 @output.task_body
 def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
-    """Ship what serves in one environment to another: the same digest, never rebuilt."""
+    """Roll out what serves in one environment to another: the same digest, never rebuilt."""
     from deploy.cli import commands
 
     commands.promote(_context(to), _context(from_), json=json)
@@ -234,7 +234,7 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
 )
 @output.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
-    """Let the canary that is held take over now."""
+    """Let the canary on hold take over now."""
     from deploy.cli import commands
 
     commands.promote_canary(_context(env), json=json)
@@ -248,7 +248,7 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
 )
 @output.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
-    """Give up the canary that is held; the previous release serves on."""
+    """Give up the canary on hold; the previous release continues to serve."""
     from deploy.cli import commands
 
     commands.abort(_context(env), json=json)
@@ -276,7 +276,7 @@ def render(_: Context, env: str = "", records: str = "") -> None:
 )
 @output.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
-    """List what was released: who, when, commit, model, digest, outcome."""
+    """List all attempts: who, when, commit, model, digest, outcome."""
     from deploy.cli import commands
 
     commands.history(_context(env), json=json)
@@ -290,7 +290,7 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
 )
 @output.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
-    """Tell what serves now, and how its replicas are."""
+    """Print what serves now, and the states of its replicas."""
     from deploy.cli import commands
 
     commands.status(_context(env), json=json)

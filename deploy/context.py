@@ -1,7 +1,7 @@
-"""The settings of an application and one of its environments, and the clients that belong to them.
+"""The settings of an application and one of its environments, and the clients that they name.
 
-Settings and the process's environment become objects here, and stages are given what they need of them. An attribute is only
-looked up; what starts or installs something is a function, whose name says so.
+An attribute is only looked up. What starts or installs something is a function whose name says so.
+Stages are not given the context, but what they need of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Clients:
     Args:
         host: this machine: its engine, its network, and the clusters that it knows.
         open_store: returns the model store at a location, which may be relative to a folder.
-        open_registry: returns the registry at a host; it is given a function that returns the login.
+        open_registry: returns the registry at a host, which calls a function for its login.
         start_container: runs an image as a throwaway container.
         play: sends the requests of golden cases.
         clock: tells the time.

@@ -1,4 +1,4 @@
-"""A release from end to end, and a rollback: the order of the stages, and which of them can be skipped."""
+"""A release from end to end, and a rollback: the order of the stages, and which are skipped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ReleaseResult(Record):
 
 def release(context: ReleaseContext, version: str = LATEST) -> ReleaseResult:
     """Roll out the newest code with a version of the model; skip what is done already."""
-    # What cluster and machine lack is reported before anything else is done.
+    # Whatever the cluster or the machine lacks is reported before any work is done.
     target = context.prepare_target()
     context.prepare_engine()
     repository = context.repository
@@ -57,7 +57,7 @@ def release(context: ReleaseContext, version: str = LATEST) -> ReleaseResult:
 
 
 def fetch(context: ReleaseContext, version: str) -> ModelLayer:
-    """Find a version of the model, and make sure that its layer is in the registry or in the cache."""
+    """Find a version of the model, and make sure that its layer is in the registry or cached."""
     model = sample.resolve(context.settings.model, version, context.store, context.directory)
     return stages.fetch(model, context.store, context.repository)
 
@@ -153,7 +153,10 @@ def _is_gone(wanted: Release, repository: Repository) -> bool:
 def _combine(
     context: ReleaseContext, history: tuple[Rollout, ...], chosen: Release, only: Only
 ) -> Release:
-    """Return the current release with one half of an earlier one; check and push a pair that never served."""
+    """Return the current release with one half of an earlier one.
+
+    A pair that never served is checked and pushed first.
+    """
     served = [item.attempt.release for item in reversed(history) if item.succeeded]
     app = chosen.image.app if only == "code" else served[0].image.app
     layer = chosen.image.layer if only == "model" else served[0].image.layer

@@ -1,4 +1,4 @@
-"""What a release would do and why, found out by looking only."""
+"""The plan of a release: what it would do and why; nothing is changed to find that out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deploy.rollout.apply import Target, current
 
 
 class Step(Record):
-    """A stage of a plan: whether it will run and why, and how many bytes it will move, if that is known."""
+    """A stage of a plan: whether and why it will run, and how many bytes it will move, if known."""
 
     stage: str
     runs: bool
@@ -28,7 +28,7 @@ class Step(Record):
 
 
 def make_plan(context: ReleaseContext, version: str = models.LATEST) -> tuple[Step, ...]:
-    """Return the stages of a release of the newest code with a version of the model, as things are now.
+    """Return the stages that a release of the newest code with a version of the model would have.
 
     Raises:
         ReleaseError: a release could not start with this code, this model or these settings.

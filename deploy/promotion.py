@@ -1,4 +1,4 @@
-"""Promotion of what was proven already: to another environment, or from a canary to all replicas."""
+"""Promotion of a proven release: to another environment, or from a canary to all replicas."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
 
 
 def promote_canary(context: ReleaseContext) -> Rollout:
-    """Let the canary that is on hold take over: instruct its deployer, or do its work if it is gone.
+    """Let the canary on hold take over: instruct its deployer, or do its work if it is gone.
 
     Raises:
         ReleaseUnknown: no canary is on hold.
@@ -94,7 +94,7 @@ def promote_canary(context: ReleaseContext) -> Rollout:
 
 
 def abort(context: ReleaseContext) -> Rollout:
-    """Give up the canary that is on hold: instruct its deployer, or undo its rollout if it is gone.
+    """Give up the canary on hold: instruct its deployer, or undo its rollout if it is gone.
 
     Raises:
         ReleaseUnknown: no canary is on hold, or it took over before its deployer read the decision.

@@ -1,6 +1,6 @@
-"""The stages of a release, one function each. A stage takes records and what it works with, and returns the next record.
+"""The stages of a release: each takes records and what it works with, and returns the next record.
 
-`deploy.pipeline` and `deploy.promotion` run them in order; each can also be run by itself, as a step of a CI system.
+`deploy.pipeline` and `deploy.promotion` run them in order; a CI system can run each as a step.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def deploy(
     trigger: Trigger = "release",
     decided_on: tuple[Rollout, ...] | None = None,
 ) -> Rollout:
-    """Roll a release out, prove it, and undo the rollout if it does not answer as its model promises.
+    """Roll a release out and prove it; undo the rollout if its responses are wrong.
 
     Args:
         release: what is rolled out.
@@ -195,7 +195,7 @@ def deploy(
         repository: where the golden cases of its model are read from.
         play: sends their requests.
         trigger: what asked for the rollout, for the history.
-        decided_on: the history by which this release was chosen; None if it replaces whatever serves.
+        decided_on: the history that the release was chosen by; None if it replaces any other.
     """
     started = time.monotonic()
     done = rollouts.apply(

@@ -1,4 +1,4 @@
-"""What tasks run: each function reads records, calls a stage, writes its record and prints the result."""
+"""The functions that tasks run: read records, call a stage, write its record, print the result."""
 
 from __future__ import annotations
 
@@ -203,7 +203,9 @@ def _print_canary(done: Rollout, *, json: bool) -> None:
 def render(context: ReleaseContext, records: str) -> None:
     """Print the objects of the environment as YAML.
 
-    They are those of the pushed release in a folder of records, or of the release that should serve.
+    Args:
+        context: the environment.
+        records: a folder with the record of a pushed release; empty for the one that should serve.
     """
     target = context.inspect_rendered_target()
     history = target.history()

@@ -140,7 +140,7 @@ def _replica_line(replica: dict[str, Any]) -> str:
 
 
 def _last_attempt_lines(found: dict[str, Any], *, has_canaries: bool) -> list[str]:
-    """Return what the last attempt did if its release does not serve alone, and the next command."""
+    """Return the result of the last attempt, if its release does not serve, and a next step."""
     now = found["serving"]
     last = found["last"]
     images = {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}

@@ -52,6 +52,6 @@ def build_app(
 
 
 def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:
-    """Return the function that builds: BuildKit's if it is named or installed, else the engine's."""
+    """Return what builds: BuildKit if the settings name it or it is installed, else the engine."""
     uses_buildkit = named == "buildkit" or (named == "auto" and buildkit.find_command() is not None)
     return buildkit.build if uses_buildkit else engine.build

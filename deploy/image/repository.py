@@ -11,7 +11,7 @@ from deploy.clients.oci.client import Registry
 
 @dataclass(frozen=True)
 class Repository:
-    """The images of an application in one environment's registry, with this machine's cache of them.
+    """The images of an application in the registry of an environment, and the cache of them here.
 
     Args:
         registry: the environment's registry.

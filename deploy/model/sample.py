@@ -46,7 +46,7 @@ def resolve(source: ModelSource, version: str, store: Store, directory: Path) ->
 
 
 def fills_store(source: ModelSource, version: str, store: Store) -> bool:
-    """Return whether a request for that version publishes the sample, because the store is empty."""
+    """Return whether a request for that version publishes the sample, as the store is empty."""
     is_first = version in (published.LATEST, FIRST)
     return bool(source.sample) and is_first and published.latest(source.name, store) is None
 

@@ -11,9 +11,10 @@ from deploy.settings.table import Port, Table
 
 
 class App(Table):
-    """The application: its name, and the files its image is made of.
+    """The application: its name, and the files of its image.
 
-    `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
+    `files` are glob patterns relative to pipeline.toml. The container listens on `port`, and
+    answers 200 at the path `ready` once it can serve.
     """
 
     name: Name

@@ -18,7 +18,10 @@ Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$"
 
 
 class Wheels(Table):
-    """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
+    """Locked Python dependencies, which are downloaded on this machine.
+
+    So the build needs no package index and no credential.
+    """
 
     requirements: str
     python: Annotated[str, Field(pattern=r"^3\.\d+$")]
@@ -27,8 +30,9 @@ class Wheels(Table):
 class ImageBuild(Table):
     """How the app image is built.
 
-    `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
-    is made from packages. `parts_base` is what the proxy and the local registry are installed on: `base` if that is Debian.
+    `base` is pulled by digest. If it cannot be pulled, it is made from Debian's packages, provided
+    that it is Debian's own image or `suite` names a release of Debian. The proxy and the local
+    registry are installed on `parts_base`, or on `base` if that is Debian.
     """
 
     dockerfile: str = "Dockerfile"
@@ -40,13 +44,13 @@ class ImageBuild(Table):
 
     @property
     def debian(self) -> str:
-        """The release of Debian that can stand in for the base; empty if none can."""
+        """The release of Debian that can replace the base; empty if none can."""
         own = _DEBIAN.search(self.base)
         return self.suite or (own[1] if own else "")
 
     @property
     def for_parts(self) -> ImageBuild:
-        """How the image of the proxy and the local registry is based."""
+        """The same settings for the image of the proxy and the local registry."""
         if self.parts_base:
             return ImageBuild(base=self.parts_base)
         return self if self.debian else ImageBuild(base=DEBIAN)

@@ -11,10 +11,10 @@ from deploy.settings.table import Table
 
 
 class ModelSource(Table):
-    """The model stream: where versions are published, and which model this application serves.
+    """The model that the application serves, and where its versions are published.
 
-    `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
-    that writes a first model where the store has none.
+    `store` is a folder or the URL of an object store. `sample` names a function
+    `module:function(version, directory)` that writes a first model if the store is empty.
     """
 
     name: Name

@@ -1,7 +1,8 @@
-"""pipeline.toml and its overrides, as one frozen value; every problem is reported at once, with its key path.
+"""The reading of pipeline.toml: one frozen value, or all problems at once, each with its key path.
 
-Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, a double underscore for each level of nesting, for
-example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret: settings name the variables that hold them.
+Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, with a double underscore for
+each level of nesting, for example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a
+secret: settings name the variables that hold secrets.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ class Settings(Table):
 
     @property
     def default_environment(self) -> str:
-        """The environment that is meant where none is named: `local`, else the first."""
+        """The environment that is used if none is named: `local`, else the first."""
         return "local" if "local" in self.environments else next(iter(self.environments))
 
     def environment(self, name: str) -> Environment:
         """Return the environment of that name.
 
         Raises:
-            SettingsInvalid: there is none; the text lists those there are.
+            SettingsInvalid: there is none; the message lists the others.
         """
         if name not in self.environments:
             known = ", ".join(self.environments)
@@ -76,7 +77,7 @@ class Settings(Table):
         return self.environment(environment).repository or self.app.name
 
     def mount_sources(self, environment: str) -> tuple[str, ...]:
-        """Return the other repositories of an environment's registry, which may hold the same blobs."""
+        """Return the other repositories of the registry, which may hold the same blobs."""
         registry = self.environment(environment).registry
         same = {
             self.repository(name)
@@ -100,10 +101,10 @@ class Settings(Table):
             kinds: the kinds of environments, by the name in `target`.
 
         Raises:
-            SettingsInvalid: the file cannot be read or is not TOML, or keys are unknown or values wrong: all of them.
+            SettingsInvalid: the file cannot be read or parsed, or has unknown keys or wrong values.
         """
         path = directory / FILE
-        values = _parsed(path)
+        values = _parse(path)
         origins = _override(values, environ)
         try:
             return _type_for(frozenset(kinds.items())).model_validate(values)
@@ -113,7 +114,7 @@ class Settings(Table):
             raise SettingsInvalid(
                 f"the configuration has {count}",
                 on=str(path),
-                next="mend them; docs/02-settings.md lists every key",
+                next="correct them; docs/02-settings.md lists every key",
                 detail="\n".join(f"  {line}" for line in problems),
             ) from None
 
@@ -127,7 +128,7 @@ def _type_for(kinds: frozenset[tuple[str, type[Environment]]]) -> type[Settings]
     return create_model("Settings", __base__=Settings, environments=(environments, ...))
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -144,14 +145,14 @@ def _parsed(path: Path) -> dict[str, Any]:
             next="make the file readable",
         ) from error
     except (ValueError, RecursionError) as error:
-        # The parser gives up in its own way on numbers of thousands of digits, and on tables nested as deep.
+        # Numbers of thousands of digits and very deep tables raise errors of other kinds.
         raise SettingsInvalid(
-            f"the configuration is not TOML: {error}", on=str(path), next="mend that line"
+            f"the configuration is not TOML: {error}", on=str(path), next="correct that line"
         ) from error
 
 
 def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Lays the environment's overrides over the file's values; returns which variable set which key path."""
+    """Override values of the file by variables; return which variable set which key path."""
     origins: dict[tuple[str, ...], str] = {}
     for variable in sorted(environ):
         keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
@@ -185,20 +186,22 @@ def _problems(
         if kind == "union_tag_invalid":
             path = (*path, "target")
             message = f"Input should be {' or '.join(map(repr, kinds))}"
-        shown = ".".join(path)
+        key = ".".join(path)
         source = f" (set by {origins[path]})" if path in origins else ""
         if kind == "extra_forbidden":
-            yield f"{shown}: unknown key{_nearest(path, values, kinds)}{source}"
+            yield f"{key}: unknown key{_suggest_key(path, values, kinds)}{source}"
         elif kind == "missing":
-            yield f"{shown}: missing"
-        elif kind == "value_error" and isinstance(_found(values, path), Mapping) and len(path) > 1:
-            yield f"{shown}: {message}"
+            yield f"{key}: missing"
+        elif (
+            kind == "value_error" and isinstance(_value_at(values, path), Mapping) and len(path) > 1
+        ):
+            yield f"{key}: {message}"
         else:
-            yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
+            yield f"{key}: {message}, not {_value_at(values, path)!r}{source}" if path else message
 
 
 def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
-    """Where in the file a problem is; the kind of an environment is no level of the file."""
+    """Return where in the file a problem is; the kind of an environment is no level of the file."""
     path = tuple(str(part) for part in location)
     return (
         (*path[:2], *path[3:])
@@ -207,7 +210,7 @@ def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
     )
 
 
-def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
+def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
     for key in path:
         if not isinstance(values, Mapping) or key not in values:
             return values
@@ -215,21 +218,21 @@ def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML
     return values
 
 
-def _nearest(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:
-    known = _keys_at(path[:-1], values, kinds)
+def _suggest_key(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:
+    known = _known_keys(path[:-1], values, kinds)
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
 
 
-def _keys_at(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> list[str]:
+def _known_keys(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> list[str]:
     tables: dict[str, type[Table]] = {"app": App, "model": ModelSource, "image": ImageBuild}
     if not path:
         return list(Settings.model_fields)
     if path[:2] == ("image", "wheels"):
         return list(Wheels.model_fields)
     if path[0] == "environments":
-        kind = kinds.get(target_of(_found(values, path[:2])))
+        kind = kinds.get(target_of(_value_at(values, path[:2])))
         return known_keys(kind, *path[2:])
     return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -1,4 +1,4 @@
-"""The base of every table of pipeline.toml, and what several of them hold."""
+"""The base class of the tables of pipeline.toml, and a type that several of them use."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Table(BaseModel):
-    """A table of the file: frozen, and refusing keys that nobody reads."""
+    """A table of the file: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())

@@ -87,7 +87,7 @@ def test_an_error_is_told_with_all_it_says_and_its_exit_code(
 
 def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Nor one for lines that show nothing."""
-    output.complain(ReleaseError("it stopped", on="", next="run again"))
+    output.print_error(ReleaseError("it stopped", on="", next="run again"))
     assert capsys.readouterr().err == "error: it stopped\n next: run again   (exit code 1)\n"
 
 
@@ -241,7 +241,7 @@ def test_on_a_terminal_a_line_takes_the_place_of_a_note(
     def body() -> None:
         progress.report("waiting for /readyz")
         log.info("smoke  2 golden cases passed")
-        output.complain(ERROR)
+        output.print_error(ERROR)
 
     body()
     shown = terminal.getvalue()
