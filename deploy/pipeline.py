@@ -145,7 +145,9 @@ def _is_gone(wanted: Release, repository: Repository) -> bool:
         return True
     except RegistryError as error:
         log.warning(
-            "the registry cannot be asked for %s: %s", short_digest(wanted.image.digest), error.what
+            "the registry cannot say whether it has %s: %s",
+            short_digest(wanted.image.digest),
+            error.what,
         )
         return False
 

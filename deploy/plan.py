@@ -38,7 +38,7 @@ def make_plan(context: ReleaseContext, version: str = models.LATEST) -> tuple[St
 
 def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     repository = context.repository
-    # A cluster that cannot be asked is reported before a store and a registry are asked.
+    # An unreachable cluster is reported before the store and the registry are read.
     serving = _find_serving(context)
     yield from _missing_parts(context)
     wanted = _find_model(context, version)

@@ -194,7 +194,7 @@ def deploy(
         target: where.
         repository: where the golden cases of its model are read from.
         play: sends their requests.
-        trigger: what asked for the rollout, for the history.
+        trigger: the reason for the rollout, for the history.
         decided_on: the history that the release was chosen by; None if it replaces any other.
     """
     started = time.monotonic()
@@ -226,7 +226,7 @@ def take_over(
         target: where it is on hold.
         repository: where the golden cases of its model are read from.
         play: sends their requests.
-        trigger: what asked for its rollout, for the history.
+        trigger: the reason for its rollout, for the history.
     """
     started = time.monotonic()
     done = rollouts.apply(

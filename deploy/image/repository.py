@@ -19,7 +19,7 @@ class Repository:
         cache: the cache of this machine.
         mount: the folder in a container that the model is put into.
         mount_sources: other repositories of the registry, which may hold the same blobs.
-        is_up: returns whether the registry can be asked; a local one may not be started yet.
+        is_up: returns whether the registry runs; a local one may not be started yet.
     """
 
     registry: Registry

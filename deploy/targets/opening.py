@@ -31,7 +31,7 @@ class CanaryTarget(Target, Protocol):
     """A target that can try a release as a canary, and lets people decide on it."""
 
     def canary(self) -> str:
-        """Return the digest of the image that is held as a canary, or an empty text."""
+        """Return the digest of the image that is on hold as a canary; empty if there is none."""
 
     def may_take_over(self, release: Release) -> bool:
         """Return whether the canary was made of the present settings and object templates."""

@@ -155,12 +155,12 @@ def test_the_lowest_modules_know_nothing_above_them(name: str) -> None:
     assert [str(one) for one in imports(f"deploy/{name}") if one.top == "deploy"] == []
 
 
-# What needs a whole site (and so the order of things) is for these alone.
-ABOVE = {"context", "pipeline", "promotion", "plan", "cli.commands", "cli.tables"}
+# Only these know the context of a release, or the order of its stages.
+ABOVE = {"context", "stages", "pipeline", "promotion", "plan", "cli.commands", "cli.tables"}
 
 
 def test_stages_are_not_told_who_calls_them() -> None:
-    """They take records and protocols; only the pipeline and what stands on it know a site."""
+    """They take records and protocols; only the pipeline and its callers know the context."""
     found = [
         one
         for one in imports("deploy")

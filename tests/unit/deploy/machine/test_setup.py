@@ -210,8 +210,8 @@ def released(tmp_path: Path) -> Application:
     application = Application(tmp_path)
     application.publish("1")
     pipeline.release(application.context())
-    setup.up(application.context().settings, "local", application.architecture.host)
-    machine = application.architecture
+    setup.up(application.context().settings, "local", application.machine.host)
+    machine = application.machine
     services.ensure_registry(
         application.engine, application.context().settings.image, "127.0.0.1:5000", machine.host
     )
@@ -223,7 +223,7 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     """Containers, the registry and the engine are stopped; volumes stay, and with them what was released."""
     application = released(tmp_path)
     settings = application.context().settings
-    stopped = setup.down(settings, purge=False, here=application.architecture.host)
+    stopped = setup.down(settings, purge=False, here=application.machine.host)
     assert {
         "twinship-classifier-local-1",
         "twinship-classifier-local-door",
@@ -231,7 +231,7 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
         "dockerd",
     } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
-    application.architecture.running = True
+    application.machine.running = True
     assert [rollout.attempt.id for rollout in application.target().history()] == [1]
     assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
 
@@ -242,9 +242,9 @@ def test_what_is_down_stays_down(tmp_path: Path) -> None:
 
     application = released(tmp_path)
     assert all(made.restart for made in application.engine.made.values())
-    setup.down(application.context().settings, purge=False, here=application.architecture.host)
+    setup.down(application.context().settings, purge=False, here=application.machine.host)
     assert not any(made.restart for made in application.engine.made.values())
-    application.architecture.running = True
+    application.machine.running = True
     pipeline.release(application.context())
     assert all(
         made.restart and made.running
@@ -263,14 +263,14 @@ def test_a_full_disk_does_not_keep_anything_from_being_stopped(
 
     application = released(tmp_path)
     monkeypatch.setattr(application.engine, "keep_stopped", full)
-    setup.down(application.context().settings, purge=False, here=application.architecture.host)
+    setup.down(application.context().settings, purge=False, here=application.machine.host)
     assert not any(found.running for found in application.engine.containers({}))
 
 
 def test_purging_forgets_the_history_and_the_registry(tmp_path: Path) -> None:
     """Containers, networks and volumes are gone; images, which other tools may use, stay."""
     application = released(tmp_path)
-    setup.down(application.context().settings, purge=True, here=application.architecture.host)
+    setup.down(application.context().settings, purge=True, here=application.machine.host)
     assert application.engine.containers({}) == []
     assert (application.engine.volumes, application.engine.networks) == ({}, {})
     assert application.engine.names
@@ -284,20 +284,20 @@ def test_what_another_application_still_needs_stays(tmp_path: Path, purge: bool)
     application = released(tmp_path)
     settings = application.context().settings
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    assert setup.down(other, purge=purge, here=application.architecture.host) == []
-    assert application.architecture.running
+    assert setup.down(other, purge=purge, here=application.machine.host) == []
+    assert application.machine.running
     assert not pipeline.release(application.context()).changed
-    assert application.architecture.registry_answers("127.0.0.1:5000")
+    assert application.machine.registry_answers("127.0.0.1:5000")
 
 
 def test_purging_spares_the_images_of_an_application_that_is_stopped(tmp_path: Path) -> None:
     """Its releases are in the registry still: that stops with the last application, but keeps what it holds."""
     application = released(tmp_path)
     settings = application.context().settings
-    setup.down(settings, purge=False, here=application.architecture.host)
-    application.architecture.running = True
+    setup.down(settings, purge=False, here=application.machine.host)
+    application.machine.running = True
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    setup.down(other, purge=True, here=application.architecture.host)
+    setup.down(other, purge=True, here=application.machine.host)
     assert application.engine.volumes.keys() >= {"twinship-classifier-local", services.REGISTRY}
 
 

@@ -1,4 +1,4 @@
-"""The sample model: what fills an empty store."""
+"""The sample model, which fills an empty store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(version: str, folder: Path) -> None:
 
 @pytest.fixture
 def application(tmp_path: Path) -> Application:
-    """An application with one published model."""
+    """Return an application with one published model."""
     application = Application(tmp_path)
     application.publish("1")
     return application
@@ -41,7 +41,7 @@ def application(tmp_path: Path) -> Application:
 
 @pytest.fixture
 def sampled(application: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
-    """An application without a published model, but with a sample model in a module of its own."""
+    """Return an application with a sample model in a module of its own, and an empty store."""
     application.store.held.clear()
     name = f"sample_{application.folder.name}"
     application.write(
@@ -65,21 +65,21 @@ def publish(application: Application, version: str) -> Model:
 
 
 def test_an_empty_store_gets_the_samples_first_version(sampled: Application) -> None:
-    """So that a first release needs no model of one's own."""
+    """A first release then needs no model."""
     found = resolve(sampled, "latest")
     assert (found.name, found.version) == ("digits", "1")
     assert published.latest("digits", sampled.store) == "1"
 
 
-def test_the_samples_second_version_is_published_when_asked_for(sampled: Application) -> None:
-    """And is the latest from then on."""
+def test_the_samples_second_version_is_published_on_request(sampled: Application) -> None:
+    """It becomes the latest version."""
     resolve(sampled, "latest")
     publish(sampled, "2")
     assert resolve(sampled, "latest").version == "2"
 
 
-def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
-    """A version that is not there is an error, not a reason to make the sample."""
+def test_a_store_with_models_gets_no_sample(sampled: Application) -> None:
+    """An unknown version is an error if the store is not empty."""
     sampled.publish("7")
     before = dict(sampled.store.held)
     with pytest.raises(ModelUnknown):
@@ -88,17 +88,15 @@ def test_a_store_with_models_is_left_alone(sampled: Application) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
-def test_other_versions_than_the_first_do_not_come_by_themselves(
-    sampled: Application, version: str
-) -> None:
-    """Who asks for one by number gets that one, or an error."""
+def test_only_the_first_version_is_published_by_itself(sampled: Application, version: str) -> None:
+    """A request for another version of an empty store is an error."""
     with pytest.raises(ModelUnknown):
         resolve(sampled, version)
     assert sampled.store.held == {}
 
 
-def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
-    """With what its maker said of it, and nothing is published."""
+def test_a_sample_that_cannot_be_made_is_an_error(sampled: Application) -> None:
+    """The detail has the message of its function, and nothing is published."""
     with pytest.raises(SampleUnavailable, match="could not be made") as caught:
         publish(sampled, "3")
     assert "there is no version 3" in caught.value.detail
@@ -106,7 +104,7 @@ def test_a_sample_that_cannot_be_made_is_said(sampled: Application) -> None:
 
 
 def test_an_application_without_a_sample_says_how_to_publish(application: Application) -> None:
-    """An empty store then stays empty."""
+    """Its empty store stays empty."""
     application.store.held.clear()
     with pytest.raises(ModelUnknown):
         resolve(application, "latest")
@@ -116,10 +114,10 @@ def test_an_application_without_a_sample_says_how_to_publish(application: Applic
 
 
 @pytest.mark.parametrize("named", ["nowhere:write", "json:absent", "json"])
-def test_a_sample_that_is_not_there_is_a_mistake_in_the_settings(
+def test_a_sample_that_cannot_be_imported_is_an_error_in_the_settings(
     application: Application, named: str
 ) -> None:
-    """Whether its module or its function."""
+    """Either its module or its function does not exist."""
     application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
     with pytest.raises(SettingsInvalid) as caught:
         publish(application, "1")

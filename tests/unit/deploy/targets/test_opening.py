@@ -59,13 +59,13 @@ class Opener:
 
 @pytest.fixture
 def opener() -> Opener:
-    """What opens the third kind of target."""
+    """Return what opens the third kind of target."""
     return Opener()
 
 
 @pytest.fixture
 def application(tmp_path: Path, opener: Opener) -> Application:
-    """An application whose environment is of a third kind, with one published model."""
+    """Return an application whose environment is of a third kind, with one published model."""
     application = Application(tmp_path)
     application.publish("1")
     application.write("pipeline.toml", PIPELINE)
