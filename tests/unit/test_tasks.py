@@ -84,14 +84,14 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
 def run(application: Application) -> Run:
     """Return a function that runs a command line as a shell would, and returns its exit code."""
 
-    def ran(*words: str) -> int:
+    def run_command(*words: str) -> int:
         try:
             Program(namespace=tasks.namespace).run(["invoke", *words])
         except SystemExit as ended:
             return int(ended.code or 0)
         return 0
 
-    return ran
+    return run_command
 
 
 def load_tasks() -> dict[str, Any]:
@@ -178,9 +178,9 @@ def test_the_options_of_a_task_are_in_its_help(
 ) -> None:
     """They have the names by which they are given."""
     assert run("--help", task) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert [
-        word for word in shown.split() if word.startswith("--") and word != "[--options]"
+        word for word in printed.split() if word.startswith("--") and word != "[--options]"
     ] == options
 
 
@@ -270,9 +270,9 @@ def test_standard_output_has_only_json(
     assert run("release") == 0
     capsys.readouterr()
     assert run(*words) == 0
-    shown = capsys.readouterr()
-    json.loads(shown.out)
-    assert "{" not in shown.err
+    printed = capsys.readouterr()
+    json.loads(printed.out)
+    assert "{" not in printed.err
 
 
 def test_the_log_goes_to_standard_error(run: Run, capsys: Output) -> None:
@@ -329,11 +329,11 @@ def test_errors_become_a_message_and_an_exit_code(
 ) -> None:
     """The message is on standard error and says what to do next; standard output stays empty."""
     assert run(*words) == code
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert text in shown.err
-    assert " next: " in shown.err
-    assert "Traceback" not in shown.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert text in printed.err
+    assert " next: " in printed.err
+    assert "Traceback" not in printed.err
 
 
 def test_a_failed_release_exits_with_its_own_code(
@@ -350,10 +350,10 @@ def test_an_interruption_exits_as_shells_expect(
 ) -> None:
     """The user presses Ctrl-C during a release."""
 
-    def interrupted() -> str:
+    def interrupt() -> str:
         raise KeyboardInterrupt
 
-    application.play.problem = interrupted
+    application.play.problem = interrupt
     assert run("release") == 130
     assert "interrupted" in capsys.readouterr().err
 

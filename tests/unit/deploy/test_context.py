@@ -205,11 +205,11 @@ def test_the_size_of_a_release_is_requested_once(
     asked: list[str] = []
     ask = staged.registry.manifest
 
-    def noted(repository: str, reference: str) -> bytes | None:
+    def record(repository: str, reference: str) -> bytes | None:
         asked.append(reference)
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", noted)
+    monkeypatch.setattr(staged.registry, "manifest", record)
     target = staged.context("staging").inspect_rendered_target()
     release = target.history()[-1].attempt.release
     for _ in range(2):

@@ -103,11 +103,11 @@ def test_settings_of_an_unfinished_rollout_are_rolled_out_again(
             ]
         )
 
-    def rolled(operation: str) -> bool:
+    def is_last_rollout(operation: str) -> bool:
         found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
         return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
 
-    with mortal(staged, "staging", rolled), pytest.raises(Killed):
+    with mortal(staged, "staging", is_last_rollout), pytest.raises(Killed):
         pipeline.release(staged.context("staging"))
     assert ingress_class() == "one"
     assert pipeline.release(staged.context("staging")).changed
@@ -326,11 +326,11 @@ def test_a_rollback_does_not_take_back_a_newer_release(
 ) -> None:
     """It came after the rollback was decided, continues to serve, and is named in the error."""
 
-    def released() -> None:
+    def release_again() -> None:
         grown.write("app/main.py", "print('three')\n")
         pipeline.release(grown.context())
 
-    context = grown.context(registry=Meanwhile(grown.registry, released))
+    context = grown.context(registry=Meanwhile(grown.registry, release_again))
     with pytest.raises(RolloutLocked, match="release 4") as caught:
         pipeline.rollback(context, None, only)
     assert "run again" in caught.value.next
@@ -445,12 +445,12 @@ def test_an_undo_needs_no_registry(
     first = staged.current("staging").attempt.release.image.digest
     ask = staged.registry.manifest
 
-    def lost(repository: str, reference: str) -> bytes | None:
+    def refuse_first(repository: str, reference: str) -> bytes | None:
         if reference == first:
             raise RegistryNotFound("no such manifest", on=reference, next="push it")
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", lost)
+    monkeypatch.setattr(staged.registry, "manifest", refuse_first)
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         pipeline.release(staged.context("staging"))

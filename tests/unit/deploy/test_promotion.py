@@ -160,12 +160,12 @@ def test_a_promotion_with_wrong_responses_is_undone(staged: Application) -> None
 def test_a_promotion_does_not_replace_a_newer_release(staged: Application) -> None:
     """A newer release was promoted during the copy: it continues to serve."""
 
-    def newer() -> None:
+    def promote_again() -> None:
         staged.publish("2")
         pipeline.release(staged.context("staging"))
         run_promotion(staged)
 
-    source = staged.context("staging", Meanwhile(staged.registry, newer))
+    source = staged.context("staging", Meanwhile(staged.registry, promote_again))
     with pytest.raises(RolloutLocked, match="release 1"):
         promotion.promote(staged.context("production"), source)
     history = staged.target("production").history()
@@ -242,11 +242,11 @@ def start_canary(
 
 def list_serving_versions(application: Application) -> list[str]:
     """Return the versions of the models that serve."""
-    known = {
+    versions = {
         item.attempt.release.image.digest: item.attempt.release.image.layer.model.version
         for item in application.target().history()
     }
-    return sorted(known[digest] for digest in application.cluster.answers("classifier-staging"))
+    return sorted(versions[digest] for digest in application.cluster.answers("classifier-staging"))
 
 
 def test_a_canary_is_promoted_by_its_deployer(
@@ -283,7 +283,7 @@ def test_a_canary_is_aborted_by_its_deployer(
 def test_a_decision_without_time_to_wait_reaches_the_deployer(
     staged_with_canaries: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command fails as the result is not known, but the deployer follows the decision."""
+    """The command fails as the result is not versions, but the deployer follows the decision."""
     deployer = start_canary(staged_with_canaries, monkeypatch)
     configure(monkeypatch, "staging", lock_wait=0)
     with pytest.raises(RolloutLocked, match="it was instructed to promote") as caught:
@@ -315,14 +315,14 @@ def test_a_canary_that_took_over_is_not_aborted(
     configure(monkeypatch, "staging", canary__seconds=3)
     deployer = start_canary(staged_with_canaries, monkeypatch)
 
-    def grows() -> bool:
+    def is_taking_over() -> bool:
         return (
             sum(replica.image == canary for replica in staged_with_canaries.target().replicas())
             == 2
         )
 
     canary = staged_with_canaries.context().inspect_canary_target().canary()
-    deployer.until(grows)
+    deployer.until(is_taking_over)
     assert is_held(staged_with_canaries)
     with pytest.raises(ReleaseUnknown, match="taken over already") as caught:
         promotion.abort(staged_with_canaries.context())
