@@ -99,7 +99,7 @@ def find_serving(
     is_settled = bool(history) and history[-1].ending is not None
     if now is None or not is_settled or now.attempt.release != wanted or not target.serves(wanted):
         return None
-    verdict = rollouts.verify(target, stages.read_golden_set(wanted.image, repository), play)
+    verdict = rollouts.verify(target, repository.read_golden_set(wanted.image), play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
     return ReleaseResult(rollout=now, verdict=verdict, changed=False)
 

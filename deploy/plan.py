@@ -42,11 +42,11 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     serving = _find_serving(context)
     yield from _missing_parts(context)
     wanted = _find_model(context, version)
-    layer = stages.find_layer(wanted, repository) if wanted else None
+    layer = repository.find_layer(wanted) if wanted else None
     yield _fetch(context, wanted, layer)
     name = context.settings.app.name
     inputs = source.inputs(context.directory, context.settings)
-    app = stages.find_app(name, inputs, repository)
+    app = repository.find_app(name, inputs)
     why = (
         f"{app.commit} is built already"
         if app

@@ -21,7 +21,7 @@ from deploy.image.repository import Repository
 from deploy.machine import process
 from deploy.machine.host import Host
 from deploy.model import fetch as models
-from deploy.model.golden import GoldenSet, Play
+from deploy.model.golden import Play
 from deploy.records import (
     AppImage,
     Image,
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 def fetch(wanted: Model, store: Store, repository: Repository) -> ModelLayer:
     """Make sure that a model's layer is in the registry or in the cache, and return it."""
-    found = find_layer(wanted, repository)
+    found = repository.find_layer(wanted)
     if found:
         log.info("model  %s, %s, nothing to fetch", wanted, progress.format_size(found.size))
         return found
@@ -56,20 +56,6 @@ def fetch(wanted: Model, store: Store, repository: Repository) -> ModelLayer:
         progress.format_seconds(time.monotonic() - started),
     )
     return fetched
-
-
-def find_layer(wanted: Model, repository: Repository) -> ModelLayer | None:
-    """Return a model's layer if its bytes are in the cache or in the registry."""
-    cache = repository.cache
-    cached = models.find_cached_layer(wanted, cache, repository.mount)
-    if cached and cache.has(cached.digest, cached.size):
-        return cached
-    if not repository.is_up():
-        return None
-    found = registry.find_layer(wanted, repository.mount, repository.path, repository.registry)
-    if found:
-        models.remember(found, cache, repository.mount)
-    return found
 
 
 def build(
@@ -88,7 +74,7 @@ def build(
         host: this machine.
         prepare_engine: returns an engine for the build, started if necessary.
     """
-    found = find_app(settings.app.name, inputs, repository)
+    found = repository.find_app(settings.app.name, inputs)
     if found:
         log.info("code   %s, nothing to build", found.commit)
         return found
@@ -101,22 +87,6 @@ def build(
         "code   %s, built in %s", app.commit, progress.format_seconds(time.monotonic() - started)
     )
     return app
-
-
-def find_app(name: str, inputs: source.Inputs, repository: Repository) -> AppImage | None:
-    """Return the app image of those inputs if all of it is in the cache or in the registry."""
-    cache = repository.cache
-    cached = images.find_built(name, inputs, cache)
-    if cached:
-        config, layers, _ = images.parse_manifest(cache.read(cached.manifest.digest))
-        if all(cache.has(item.digest, item.size) for item in (config, *layers)):
-            return cached
-    if not repository.is_up():
-        return None
-    found = registry.find_app(name, inputs.key, repository.path, repository.registry, cache)
-    if found:
-        images.remember(found, inputs, cache)
-    return found
 
 
 def join(app: AppImage, layer: ModelLayer, repository: Repository) -> Image:
@@ -150,7 +120,7 @@ def check(
     verdict = smoke.check(
         joined,
         loaded.id,
-        read_golden_set(joined, repository),
+        repository.read_golden_set(joined),
         start_container,
         port=app.port,
         ready=app.ready,
@@ -201,7 +171,7 @@ def deploy(
     done = rollouts.apply(
         release,
         target,
-        read_golden_set(release.image, repository),
+        repository.read_golden_set(release.image),
         trigger=trigger,
         by=process.current_user(),
         run=process.ci_run_url(),
@@ -232,7 +202,7 @@ def take_over(
     done = rollouts.apply(
         release,
         target,
-        read_golden_set(release.image, repository),
+        repository.read_golden_set(release.image),
         trigger=trigger,
         by=process.current_user(),
         run=process.ci_run_url(),
@@ -260,14 +230,7 @@ def verify(target: Target, repository: Repository, play: Play) -> Verdict:
         VerifyFailed: a response is wrong or missing.
     """
     release = current_rollout(target).attempt.release
-    return rollouts.verify(target, read_golden_set(release.image, repository), play)
-
-
-def read_golden_set(joined: Image, repository: Repository) -> GoldenSet:
-    """Return the golden cases of an image's model."""
-    return registry.read_golden_set(
-        joined.layer, repository.path, repository.registry, repository.cache
-    )
+    return rollouts.verify(target, repository.read_golden_set(release.image), play)
 
 
 def current_rollout(target: Target) -> Rollout:

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import TypeVar, cast
-
-from pydantic import ValidationError
+from typing import cast
 
 from deploy import pipeline, progress, promotion, stages
-from deploy.cache import translate_full_disk
-from deploy.cli import output, tables
+from deploy.cli import output, record_files, tables
 from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.machine import setup
 from deploy.model import fetch as models
 from deploy.model import sample as samples
 from deploy.plan import make_plan
-from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
+from deploy.records import AppImage, Image, ModelLayer, Rollout
 from deploy.rollout.apply import current
 from deploy.rollout.history import Only
 from deploy.targets.kubernetes.render import as_yaml
-
-_Record = TypeVar("_Record", bound=Record)
-
-_WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push"}
 
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
@@ -89,41 +82,41 @@ def show_model(context: ReleaseContext, version: str) -> None:
 def fetch(context: ReleaseContext, named: str, records: Path) -> None:
     """Fetch a model, and write the record of its layer."""
     layer = pipeline.fetch(context, _read_version(context, named))
-    _write(records, "model", layer)
+    record_files.write(records, "model", layer)
     output.result(f"{layer.model} {layer.digest}")
 
 
 def build(context: ReleaseContext, records: Path) -> None:
     """Build the app image, and write its record."""
     app = pipeline.build(context)
-    _write(records, "app", app)
+    record_files.write(records, "app", app)
     output.result(f"{app.name} {app.commit} {app.manifest.digest}")
 
 
 def smoke(context: ReleaseContext, records: Path) -> None:
     """Join app and model, check the image, and write its record."""
-    app = _read(records, "app", AppImage)
-    layer = _read(records, "model", ModelLayer)
+    app = record_files.read(records, "app", AppImage)
+    layer = record_files.read(records, "model", ModelLayer)
     joined = stages.join(app, layer, context.repository)
     verdict = pipeline.check(context, joined)
-    _write(records, "image", joined)
+    record_files.write(records, "image", joined)
     count = progress.format_count(len(verdict.cases), "golden case")
     output.result(f"{joined.digest} passed {count}")
 
 
 def push(context: ReleaseContext, records: Path) -> None:
     """Push the image, and write the record of the release."""
-    release = pipeline.push(context, _read(records, "image", Image))
-    _write(records, "release", release)
+    release = pipeline.push(context, record_files.read(records, "image", Image))
+    record_files.write(records, "release", release)
     output.result(release.reference)
 
 
 def deploy(context: ReleaseContext, records: Path, *, json: bool) -> None:
     """Roll the release out, and write the record of the rollout."""
-    release = _read_release(context, records)
+    release = record_files.read_release(records, context.settings.app.name)
     target = context.prepare_target()
     done = stages.deploy(release, target, context.repository, context.clients.play)
-    _write(records, "rollout", done)
+    record_files.write(records, "rollout", done)
     if json:
         output.as_json(tables.rollout(done))
     else:
@@ -210,7 +203,7 @@ def render(context: ReleaseContext, records: str) -> None:
     target = context.inspect_rendered_target()
     history = target.history()
     if records:
-        wanted = _read_release(context, context.directory / records)
+        wanted = record_files.read_release(context.directory / records, context.settings.app.name)
         attempt = None
     elif history:
         attempt = (current(history) or history[-1]).attempt
@@ -256,40 +249,3 @@ def _read_version(context: ReleaseContext, named: str) -> str:
             else "leave the name out",
         )
     return version or models.LATEST
-
-
-def _write(records: Path, name: str, record: Record) -> None:
-    with translate_full_disk(records):
-        records.mkdir(parents=True, exist_ok=True)
-        (records / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
-
-
-def _read_release(context: ReleaseContext, records: Path) -> Release:
-    """Return the release that was pushed, which must be one of this application."""
-    found = _read(records, "release", Release)
-    name = context.settings.app.name
-    if found.image.app.name != name:
-        raise InputMissing(
-            f"these are the records of another application: {found.image.app.name}",
-            on=str(records / "release.json"),
-            next=f"run `invoke push` for {name} first, or give its folder of records",
-        )
-    return found
-
-
-def _read(records: Path, name: str, kind: type[_Record]) -> _Record:
-    path = records / f"{name}.json"
-    writer = _WRITERS[name]
-    try:
-        return kind.from_json(path.read_bytes())
-    except FileNotFoundError:
-        raise InputMissing(
-            "a stage's input is missing", on=str(path), next=f"run `invoke {writer}` first"
-        ) from None
-    except ValidationError as error:
-        raise InputMissing(
-            "a stage's input is not what that stage writes",
-            on=str(path),
-            next=f"run `invoke {writer}` again",
-            detail=f"  {error}",
-        ) from None

@@ -19,22 +19,14 @@ from pydantic import ValidationError, create_model, field_validator
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
 from deploy.settings.app import App
-from deploy.settings.environments import (
-    KINDS,
-    AnyEnvironment,
-    Environment,
-    known_keys,
-    target_of,
-    union_of,
-)
+from deploy.settings.environments import Environment
 from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.kinds import KINDS, AnyEnvironment, Kinds, known_keys, target_of, union_of
 from deploy.settings.model import ModelSource
 from deploy.settings.table import Table
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
-
-Kinds = Mapping[str, type[Environment]]
 
 
 class Settings(Table):

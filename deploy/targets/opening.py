@@ -16,7 +16,8 @@ from deploy.machine import services
 from deploy.machine.host import Host
 from deploy.records import Attempt, Release
 from deploy.rollout.apply import Target
-from deploy.settings.environments import Docker, Environment, Kubernetes, target_of
+from deploy.settings.environments import Docker, Environment, Kubernetes
+from deploy.settings.kinds import target_of
 from deploy.settings.reading import Settings
 
 if TYPE_CHECKING:

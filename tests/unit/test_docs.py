@@ -18,6 +18,7 @@ from deploy import errors
 from deploy.settings import environments
 from deploy.settings.app import App
 from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.kinds import KINDS
 from deploy.settings.model import ModelSource
 from deploy.settings.reading import Settings
 from deploy.settings.table import Table
@@ -176,7 +177,7 @@ def test_every_table_is_described() -> None:
     }
 
     assert {name.strip("[]").split(".")[0] for name in TABLES} == set(Settings.model_fields)
-    assert set(environments.KINDS.values()) <= set(TABLES.values())
+    assert set(KINDS.values()) <= set(TABLES.values())
     assert within == NESTED
     assert all(any(heading.endswith(f".{name}]") for heading in TABLES) for name in NESTED)
 
