@@ -457,8 +457,8 @@ def test_status_prints_a_release_as_the_history_does(
     printed = capsys.readouterr().out.splitlines()[1]
     monkeypatch.undo()
     time.tzset()
-    assert printed.startswith(
-        f"release 1 by {row[3]} at {row[1]} {row[2]}: commit {row[5]}, model "
+    assert printed == (
+        f"release 1 by {row[3]} at {row[1]} {row[2]}: commit {row[5]}, model {row[6]}, {row[7]}"
     )
 
 
