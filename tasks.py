@@ -1,4 +1,4 @@
-"""Invoke: from the command line to settings and records, one stage, one line of result. `invoke --list` shows them all."""
+"""The tasks of Invoke: each reads its options and runs one command. `invoke --list` shows all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from deploy.cli import output
 if TYPE_CHECKING:
     from deploy.context import ReleaseContext
 
-# An application in a folder of its own is released from there; everywhere else it is the one beside this file.
+# In a folder without pipeline.toml, the application next to this file is meant.
 HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
 RECORDS = ".twinship/records"
 
 
-def _site(env: str = "") -> ReleaseContext:
+def _context(env: str = "") -> ReleaseContext:
     from deploy.context import ReleaseContext
 
     return ReleaseContext(HERE, env)
@@ -33,10 +33,10 @@ def _site(env: str = "") -> ReleaseContext:
 )
 @output.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
-    """Tell what a release needs on this machine and what is missing; change nothing."""
+    """Print what a release needs on this machine and what is missing; change nothing."""
     from deploy.cli import commands
 
-    commands.doctor(_site(env), json=json)
+    commands.doctor(_context(env), json=json)
 
 
 @task(help={"env": "environment of pipeline.toml, by default `local` or the first"})
@@ -45,7 +45,7 @@ def up(_: Context, env: str = "") -> None:
     """Install and start what a release needs on this machine."""
     from deploy.cli import commands
 
-    commands.up(_site(env))
+    commands.up(_context(env))
 
 
 @task(help={"purge": "also forget the history and the local registry's images"})
@@ -54,7 +54,7 @@ def down(_: Context, purge: bool = False) -> None:
     """Stop what `up` and releases started on this machine."""
     from deploy.cli import commands
 
-    commands.down(_site(), purge=purge)
+    commands.down(_context(), purge=purge)
 
 
 @task(
@@ -66,10 +66,10 @@ def down(_: Context, purge: bool = False) -> None:
 )
 @output.task_body
 def publish(_: Context, directory: str = "", sample: str = "") -> None:
-    """Make a model a version of the store, and the latest one."""
+    """Publish a model as a version of the store, the latest one."""
     from deploy.cli import commands
 
-    commands.publish(_site(), directory, sample)
+    commands.publish(_context(), directory, sample)
 
 
 @task(name="list", help={"json": "print JSON"})
@@ -78,7 +78,7 @@ def list_(_: Context, json: bool = False) -> None:
     """List the published versions of the model."""
     from deploy.cli import commands
 
-    commands.list_models(_site(), json=json)
+    commands.list_models(_context(), json=json)
 
 
 @task(help={"version": "a published version, or `latest`"})
@@ -87,7 +87,7 @@ def show(_: Context, version: str = "latest") -> None:
     """Print the manifest of a published version."""
     from deploy.cli import commands
 
-    commands.show_model(_site(), version)
+    commands.show_model(_context(), version)
 
 
 @task(
@@ -99,10 +99,10 @@ def show(_: Context, version: str = "latest") -> None:
 )
 @output.task_body
 def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) -> None:
-    """Bring a model into the cache, as the layer in which it is shipped."""
+    """Fetch a model into the cache, as the layer of its images."""
     from deploy.cli import commands
 
-    commands.fetch(_site(env), model, HERE / records)
+    commands.fetch(_context(env), model, HERE / records)
 
 
 @task(
@@ -116,7 +116,7 @@ def build(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Build the app image, if no machine has built these files before."""
     from deploy.cli import commands
 
-    commands.build(_site(env), HERE / records)
+    commands.build(_context(env), HERE / records)
 
 
 @task(
@@ -130,7 +130,7 @@ def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Join app and model, run the image, play its golden cases."""
     from deploy.cli import commands
 
-    commands.smoke(_site(env), HERE / records)
+    commands.smoke(_context(env), HERE / records)
 
 
 @task(
@@ -144,7 +144,7 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
     """Push the joined image to the environment's registry."""
     from deploy.cli import commands
 
-    commands.push(_site(env), HERE / records)
+    commands.push(_context(env), HERE / records)
 
 
 @task(
@@ -156,10 +156,10 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
 )
 @output.task_body
 def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False) -> None:
-    """Make the pushed release serve, prove it, take it back if it fails."""
+    """Roll the pushed release out, prove it, undo the rollout if it fails."""
     from deploy.cli import commands
 
-    commands.deploy(_site(env), HERE / records, json=json)
+    commands.deploy(_context(env), HERE / records, json=json)
 
 
 @task(
@@ -170,17 +170,17 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
 )
 @output.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
-    """Play the golden cases through the front door."""
+    """Play the golden cases at the endpoint."""
     from deploy.cli import commands
 
-    commands.verify(_site(env), json=json)
+    commands.verify(_context(env), json=json)
 
 
 @task(
     help={
         "env": "environment of pipeline.toml, by default `local` or the first",
         "model": "NAME or NAME@VERSION",
-        "dry-run": "only tell what would run and why",
+        "dry-run": "only print what would run and why",
         "json": "print JSON",
     }
 )
@@ -188,10 +188,10 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
 def release(
     _: Context, env: str = "", model: str = "", dry_run: bool = False, json: bool = False
 ) -> None:
-    """Bring the newest code and the newest model to the front door."""
+    """Release the newest code and the newest model."""
     from deploy.cli import commands
 
-    commands.release(_site(env), model, dry_run=dry_run, json=json)
+    commands.release(_context(env), model, dry_run=dry_run, json=json)
 
 
 @task(
@@ -207,22 +207,22 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
     """Go back to an earlier release, or to its model or code alone."""
     from deploy.cli import commands
 
-    commands.rollback(_site(env), to, only, json=json)
+    commands.rollback(_context(env), to, only, json=json)
 
 
 @task(
     help={
-        "from": "environment whose release is shipped",
-        "to": "environment that it is shipped to",
+        "from": "environment whose release is promoted",
+        "to": "environment that it is promoted to",
         "json": "print JSON",
     }
 )
 @output.task_body
 def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
-    """Ship what serves in one environment to another: the same digest, never rebuilt."""
+    """Roll out what serves in one environment to another: the same digest, never rebuilt."""
     from deploy.cli import commands
 
-    commands.promote(_site(to), _site(from_), json=json)
+    commands.promote(_context(to), _context(from_), json=json)
 
 
 @task(
@@ -234,10 +234,10 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
 )
 @output.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
-    """Let the canary that is held take over now."""
+    """Let the canary on hold take over now."""
     from deploy.cli import commands
 
-    commands.promote_canary(_site(env), json=json)
+    commands.promote_canary(_context(env), json=json)
 
 
 @task(
@@ -248,10 +248,10 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
 )
 @output.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
-    """Give up the canary that is held; the previous release serves on."""
+    """Give up the canary on hold; the previous release continues to serve."""
     from deploy.cli import commands
 
-    commands.abort(_site(env), json=json)
+    commands.abort(_context(env), json=json)
 
 
 @task(
@@ -265,7 +265,7 @@ def render(_: Context, env: str = "", records: str = "") -> None:
     """Print the Kubernetes objects of an environment as YAML."""
     from deploy.cli import commands
 
-    commands.render(_site(env), records)
+    commands.render(_context(env), records)
 
 
 @task(
@@ -276,10 +276,10 @@ def render(_: Context, env: str = "", records: str = "") -> None:
 )
 @output.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
-    """List what was released: who, when, commit, model, digest, outcome."""
+    """List all attempts: who, when, commit, model, digest, outcome."""
     from deploy.cli import commands
 
-    commands.history(_site(env), json=json)
+    commands.history(_context(env), json=json)
 
 
 @task(
@@ -290,10 +290,10 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
 )
 @output.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
-    """Tell what serves now, and how its replicas are."""
+    """Print what serves now, and the states of its replicas."""
     from deploy.cli import commands
 
-    commands.status(_site(env), json=json)
+    commands.status(_context(env), json=json)
 
 
 namespace = Collection(

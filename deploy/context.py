@@ -1,271 +1,193 @@
-"""One application and one of its environments, with the clients they need, each made when it is first asked for.
+"""The settings of an application and one of its environments, and the clients that they name.
 
-This is where settings and the process's environment become objects; stages are handed what they need from here.
+An attribute is only looked up. What starts or installs something is a function whose name says so.
+Stages are not given the context, but what they need of it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache, cached_property
-from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from deploy.cache import Cache
 from deploy.clients.docker.container import StartContainer, throwaway_container
 from deploy.clients.docker.protocol import Engine
-from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.http import Login
+from deploy.clients.oci.login import find_login, read_login
 from deploy.clients.oci.protocol import Registry
-from deploy.clients.stores import protocol as store
+from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
-from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
-from deploy.machine import services, setup
+from deploy.image.repository import Repository
+from deploy.machine import setup
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
-from deploy.model import fetch as model
 from deploy.model import golden
-from deploy.records import Model
-from deploy.settings.environments import Docker, Kubernetes
+from deploy.rollout.apply import Target
 from deploy.settings.reading import Settings
+from deploy.targets import opening
+from deploy.targets.opening import TARGETS, CanaryTarget, Kinds, RenderedTarget, TargetInputs
 
-if TYPE_CHECKING:
-    from deploy.rollout.apply import Target
-    from deploy.targets.kubernetes.target import KubernetesTarget
 
-log = logging.getLogger(__name__)
+@dataclass(frozen=True)
+class Clients:
+    """How a release reaches what is outside of this process; a test gives others.
+
+    Args:
+        host: this machine: its engine, its network, and the clusters that it knows.
+        open_store: returns the model store at a location, which may be relative to a folder.
+        open_registry: returns the registry at a host, which calls a function for its login.
+        start_container: runs an image as a throwaway container.
+        play: sends the requests of golden cases.
+        clock: tells the time.
+        targets: the kinds of targets.
+    """
+
+    host: Host = THIS_MACHINE
+    open_store: Callable[[str, Path], Store] = open_store
+    open_registry: Callable[[str, Callable[[], Login | None]], Registry] = HttpRegistry
+    start_container: StartContainer = throwaway_container
+    play: golden.Play = golden.play
+    clock: Clock = REAL
+    targets: Kinds = field(default_factory=lambda: TARGETS)
 
 
 class ReleaseContext:
-    """An application as it stands in a folder, and an environment that it is released to.
+    """An application in a folder, and an environment that it is released to.
 
     Args:
         directory: holds pipeline.toml.
-        environment: a name of the settings' environments, or empty for the default one.
-        here: the machine that this runs on.
+        environment: the name of an environment, or empty for the default one.
+        clients: reach what is outside of this process.
+
+    Attributes:
+        settings: the settings of the application.
+        env: the settings of the environment.
 
     Raises:
-        SettingsInvalid: the configuration has problems, or no such environment.
+        SettingsInvalid: the configuration has problems, or there is no such environment.
     """
 
-    def __init__(self, directory: Path, environment: str, here: Host = THIS_MACHINE) -> None:
+    def __init__(
+        self, directory: Path, environment: str = "", clients: Clients | None = None
+    ) -> None:
         self.directory = directory
-        self.settings = Settings.read(directory, os.environ)
+        self.clients = clients or Clients()
+        kinds = {name: kind.settings for name, kind in self.clients.targets.items()}
+        self.settings = Settings.read(directory, os.environ, kinds)
         self.environment = environment or self.settings.default_environment
         self.env = self.settings.environment(self.environment)
-        self.here = here
-        self.trials: StartContainer = throwaway_container
-        self.play: golden.Play = golden.play
-        self.clock: Clock = REAL
+        self._engine: Engine | None = None
 
     @cached_property
     def cache(self) -> Cache:
-        """This machine's cache."""
+        """The cache of this machine."""
         return Cache(cache_folder())
 
     @cached_property
-    def store(self) -> store.Store:
+    def store(self) -> Store:
         """The model store."""
-        return store.open_store(self.settings.model.store, self.directory)
+        return self.clients.open_store(self.settings.model.store, self.directory)
 
     @cached_property
-    def engine(self) -> Engine:
-        """The container engine, with all that a release needs beside it."""
-        return setup.up(self.settings, self.environment, self.here)
-
-    @property
-    def repository(self) -> str:
-        """The path of this environment's images below the registry's host."""
-        return self.env.repository or self.settings.app.name
-
-    @property
-    def images(self) -> str:
-        """Where this environment's images are: the registry's host, then the repository."""
-        return f"{self.env.registry}/{self.repository}"
-
-    @property
-    def elsewhere(self) -> tuple[str, ...]:
-        """Other repositories of the same registry, which may hold the same blobs."""
-        others = (
-            env for env in self.settings.environments.values() if env.registry == self.env.registry
-        )
-        return tuple(
-            sorted({env.repository or self.settings.app.name for env in others} - {self.repository})
+    def repository(self) -> Repository:
+        """Where the images of the environment are."""
+        host = self.env.registry
+        answers = self.clients.host.registry_answers
+        return Repository(
+            registry=self.clients.open_registry(host, cache(self.find_login)),
+            path=self.settings.repository(self.environment),
+            cache=self.cache,
+            mount=self.settings.model.mount,
+            mount_sources=self.settings.mount_sources(self.environment),
+            # A registry on another machine is expected to run; its errors say more than this would.
+            is_up=lambda: not is_loopback(host) or answers(host),
         )
 
-    @cached_property
-    def login(self) -> Login | None:
-        """The registry's credentials: from the variables that the settings name, else from the Docker configuration.
+    def find_login(self) -> Login | None:
+        """Return the registry's login: from the variables that the settings name, else from Docker.
 
         Raises:
             SettingsInvalid: a named variable is not set.
             RegistryDenied: the Docker configuration cannot be read.
         """
-        from deploy.clients.oci.login import find_login
+        return self.read_login() or find_login(self.env.registry)
 
-        return self._named_login() or find_login(self.env.registry)
+    def read_login(self) -> Login | None:
+        """Return the registry's login from the variables that the settings name.
 
-    def _named_login(self) -> Login | None:
-        named = self.env.username and self.env.password
-        return Login(_variable(self.env.username), _variable(self.env.password)) if named else None
+        Raises:
+            SettingsInvalid: a named variable is not set.
+        """
+        return read_login(self.env.username, self.env.password, os.environ)
 
-    @cached_property
-    def registry(self) -> Registry:
-        """The environment's image registry, which is logged in to when it asks for that."""
-        return HttpRegistry(self.env.registry, lambda: self.login)
+    def prepare_engine(self) -> Engine:
+        """Return the container engine; install and start it, and what it needs for a release.
 
-    @property
-    def registry_is_up(self) -> bool:
-        """Whether the registry can be asked; only one of this machine may be not yet started, and that is seen at once."""
-        return not is_loopback(self.env.registry) or self.here.registry_answers(self.env.registry)
+        Raises:
+            ReleaseError: something is missing and cannot be had; the text says how to get it.
+        """
+        if self._engine is None:
+            self._engine = setup.up(self.settings, self.environment, self.clients.host)
+        return self._engine
 
-    def start_registry(self) -> None:
-        """Makes sure that a registry of this machine answers; the others are somebody else's to start."""
-        if not self.registry_is_up:
-            self.engine  # noqa: B018 - making it ready starts the registry
+    def prepare_registry(self) -> None:
+        """Start the registry if it is a local one that does not answer."""
+        if not self.repository.is_up():
+            self.prepare_engine()
 
-    @cached_property
-    def target(self) -> Target:
-        """Where releases serve, made ready for one: the engine is started, or the cluster is seen to take one.
+    def prepare_target(self) -> Target:
+        """Return the target for a release; start the engine if replicas run on it.
 
         Raises:
             SettingsInvalid: a variable that is named for the registry's login is not set.
-            ReleaseError: what a release needs is missing, as its kinds say.
+            ReleaseError: something that a release needs is missing.
         """
-        self._named_login()
-        return (
-            self._docker(self.engine, self.env) if isinstance(self.env, Docker) else self.on_cluster
-        )
+        self.read_login()
+        return opening.open_target(self._target_inputs(self.prepare_engine), self.clients.targets)
 
-    @cached_property
-    def view(self) -> Target:
-        """Where releases serve, to be looked at; nothing is installed or started for it."""
-        return (
-            self._docker(self.here.connect_engine(), self.env)
-            if isinstance(self.env, Docker)
-            else self.on_cluster
-        )
-
-    def _docker(self, engine: Engine, env: Docker) -> Target:
-        from deploy.targets.docker.target import DockerTarget
-
-        return DockerTarget(
-            engine,
-            self.settings.app,
-            self.environment,
-            env,
-            parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
-            login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free_port if engine.is_local else lambda _address, _port: None,
-        )
-
-    @cached_property
-    def on_cluster(self) -> KubernetesTarget:
-        """Where releases serve, if that is a cluster; it was asked once, and has the namespace.
+    def inspect_target(self) -> Target:
+        """Return the target for a look at it; install and start nothing.
 
         Raises:
-            SettingsInvalid: it is not.
-            ClusterError: it does not answer, does not let this account in, or has no such namespace.
+            PlatformError: the engine or the cluster does not answer.
         """
-        if not isinstance(self.env, Kubernetes):
-            raise SettingsInvalid(
-                "this needs an environment on a cluster",
-                on=f"[environments.{self.environment}] target",
-                next='choose one with target = "kubernetes"',
-            )
-        from deploy.targets.kubernetes.render import Rendering
-        from deploy.targets.kubernetes.target import KubernetesTarget
+        return opening.open_target(self._inspection(), self.clients.targets)
 
-        rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
-        self.cluster.require_access()
-        size = cache(lambda item: registry.pull_size(item, self.registry, self.cache))
-        return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)
+    def inspect_canary_target(self) -> CanaryTarget:
+        """Return the target if it can have canaries; install and start nothing.
 
-    @cached_property
-    def cluster(self) -> Cluster:
-        """The environment's namespace."""
-        env = self.env
-        assert isinstance(env, Kubernetes)  # noqa: S101 - asked only of an environment on a cluster
-        return self.here.connect_cluster(
-            env.kubeconfig_from(self.directory), env.context, env.namespace
+        Raises:
+            SettingsInvalid: it cannot have canaries.
+            ClusterError: the cluster does not answer, denies access, or has no such namespace.
+        """
+        return opening.open_canary_target(self._inspection(), self.clients.targets)
+
+    def inspect_rendered_target(self) -> RenderedTarget:
+        """Return the target if its objects can be printed; install and start nothing.
+
+        Raises:
+            SettingsInvalid: it has no objects.
+            ClusterError: the cluster does not answer, denies access, or has no such namespace.
+        """
+        return opening.open_rendered_target(self._inspection(), self.clients.targets)
+
+    def _inspection(self) -> TargetInputs:
+        return self._target_inputs(self.clients.host.connect_engine)
+
+    def _target_inputs(self, engine: Callable[[], Engine]) -> TargetInputs:
+        return TargetInputs(
+            settings=self.settings,
+            environment=self.environment,
+            directory=self.directory,
+            host=self.clients.host,
+            clock=self.clients.clock,
+            engine=engine,
+            find_login=self.find_login,
+            image_size=cache(
+                lambda item: registry.pull_size(item, self.repository.registry, self.cache)
+            ),
         )
-
-    def resolve(self, version: str) -> Model:
-        """The model to release; an empty store gets the sample's first version, if the settings name a sample.
-
-        Raises:
-            ModelUnknown: the store has no such version.
-        """
-        name = self.settings.model.name
-        try:
-            return model.resolve(name, version, self.store)
-        except ModelUnknown:
-            if not self.samples(version):
-                raise
-        log.info("the store is empty: publishing the sample model")
-        return self.publish_sample("1")
-
-    def samples(self, version: str) -> bool:
-        """Whether asking for that version of an empty store gives the sample."""
-        empty = model.latest(self.settings.model.name, self.store) is None
-        return bool(self.settings.model.sample) and version in (model.LATEST, "1") and empty
-
-    def publish_sample(self, version: str) -> Model:
-        """Makes a version of the sample model and publishes it.
-
-        Raises:
-            SampleUnavailable: the settings name none, or it could not be made.
-            VersionExists: the store has another model of that version.
-        """
-        with TemporaryDirectory() as folder:
-            self._sample()(version, Path(folder))
-            return model.publish(Path(folder), self.store)
-
-    def _sample(self) -> Callable[[str, Path], None]:
-        named = self.settings.model.sample
-        module, _, function = named.partition(":")
-        if not named:
-            raise SampleUnavailable(
-                "this application has no sample model",
-                on="[model] sample",
-                next="publish a model: `invoke model.publish --directory DIR`",
-            )
-        if str(self.directory) not in sys.path:
-            sys.path.append(str(self.directory))
-        try:
-            write = getattr(import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            raise SettingsInvalid(
-                f"the sample cannot be imported: {error}",
-                on="[model] sample",
-                next="name it as module:function",
-            ) from error
-
-        def made(version: str, folder: Path) -> None:
-            try:
-                write(version, folder)
-            except (RuntimeError, ValueError) as error:
-                raise SampleUnavailable(
-                    "the sample model could not be made",
-                    on=f"{named}, version {version}",
-                    next="see the message, then run again",
-                    detail=f"  {error}",
-                ) from error
-
-        return made
-
-
-def _variable(name: str) -> str:
-    try:
-        return os.environ[name]
-    except KeyError:
-        raise SettingsInvalid(
-            f"the environment variable {name} is not set",
-            on="the registry's login",
-            next=f"set {name}",
-        ) from None

@@ -1,24 +1,25 @@
-"""What a release would do and why, found out by looking only."""
+"""The plan of a release: what it would do and why; nothing is changed to find that out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 
-from deploy import pipeline, progress, source
+from deploy import progress, source, stages
 from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
-from deploy.image import join as image
+from deploy.image import join as images
 from deploy.image import registry
-from deploy.machine.doctor import check_machine
-from deploy.model import fetch as model
-from deploy.model import manifest
+from deploy.image.repository import Repository
+from deploy.machine import doctor
+from deploy.model import fetch as models
+from deploy.model import sample
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
-from deploy.rollout import apply as rollout
+from deploy.rollout.apply import Target, current
 
 
 class Step(Record):
-    """A stage of a plan: whether it will run, why or why not, and how many bytes it will move where that is known."""
+    """A stage of a plan: whether and why it will run, and how many bytes it will move, if known."""
 
     stage: str
     runs: bool
@@ -26,106 +27,109 @@ class Step(Record):
     moves: int | None = None
 
 
-def make_plan(site: ReleaseContext, version: str = model.LATEST) -> tuple[Step, ...]:
-    """The stages of a release of the newest code and that model version, as things are now.
+def make_plan(context: ReleaseContext, version: str = models.LATEST) -> tuple[Step, ...]:
+    """Return the stages that a release of the newest code with a version of the model would have.
 
     Raises:
-        ReleaseError: the code, the model or the settings are such that a release could not start.
+        ReleaseError: a release could not start with this code, this model or these settings.
     """
-    return tuple(_steps(site, version))
+    return tuple(_steps(context, version))
 
 
-def _steps(site: ReleaseContext, version: str) -> Iterator[Step]:
-    # A cluster that cannot be asked is told before a store and a registry are.
-    now = _now(site)
-    yield from _platform(site)
-    wanted = _wanted(site, version)
-    layer = pipeline.find_layer(site, wanted) if wanted else None
-    yield _fetch(site, wanted, layer)
-    inputs = source.read_inputs(site.directory, site.settings)
-    app = pipeline.find_app(site, inputs)
+def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
+    repository = context.repository
+    # An unreachable cluster is reported before the store and the registry are read.
+    serving = _find_serving(context)
+    yield from _missing_parts(context)
+    wanted = _find_model(context, version)
+    layer = repository.find_layer(wanted) if wanted else None
+    yield _fetch(context, wanted, layer)
+    name = context.settings.app.name
+    inputs = source.read_inputs(context.directory, context.settings)
+    app = repository.find_app(name, inputs)
     why = (
         f"{app.commit} is built already"
         if app
-        else image.why_build(site.settings.app.name, inputs, site.cache)
+        else images.why_build(name, inputs, repository.cache)
     )
     yield Step(stage="build", runs=app is None, why=why)
-    joined = pipeline.join(site, app, layer) if app and layer else None
-    yield from _release(site, now, joined)
+    joined = stages.join(app, layer, repository) if app and layer else None
+    yield from _after_join(joined, serving, repository)
 
 
-def _platform(site: ReleaseContext) -> Iterator[Step]:
-    for check in check_machine(site.settings, site.environment, site.here, site.directory):
+def _find_serving(context: ReleaseContext) -> tuple[Target, Rollout] | None:
+    """Return the target and the rollout that should serve there, or None before a first release."""
+    with suppress(PlatformError):
+        target = context.inspect_target()
+        now = current(target.history())
+        return (target, now) if now else None
+    return None
+
+
+def _missing_parts(context: ReleaseContext) -> Iterator[Step]:
+    checks = doctor.check_machine(
+        context.settings, context.environment, context.clients.host, context.directory
+    )
+    for check in checks:
         if not check.ok:
             yield Step(stage="up", runs=True, why=f"{check.part} is missing: {check.cure}")
 
 
-def _wanted(site: ReleaseContext, version: str) -> Model | None:
+def _find_model(context: ReleaseContext, version: str) -> Model | None:
+    """Return the model to release, or None if the sample will be published first."""
+    model = context.settings.model
     try:
-        return model.resolve(site.settings.model.name, version, site.store)
+        return models.resolve(model.name, version, context.store)
     except ModelUnknown:
-        if not site.samples(version):
+        if not sample.fills_store(model, version, context.store):
             raise
         return None
 
 
-def _fetch(site: ReleaseContext, wanted: Model | None, layer: ModelLayer | None) -> Step:
+def _fetch(context: ReleaseContext, wanted: Model | None, layer: ModelLayer | None) -> Step:
     if wanted is None:
-        return Step(
-            stage="fetch",
-            runs=True,
-            why="the store is empty: the sample model will be made and published",
-        )
+        why = "the store is empty: the sample model will be made and published"
+        return Step(stage="fetch", runs=True, why=why)
     if layer:
         return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
-    described = model.read_manifest(site.store, wanted.name, wanted.version)
-    return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=_size(described))
+    found = models.read_manifest(context.store, wanted.name, wanted.version)
+    size = sum(file.size for file in found.files)
+    return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=size)
 
 
-def _size(described: manifest.ModelManifest) -> int:
-    return sum(file.size for file in described.files)
-
-
-def _release(site: ReleaseContext, now: Rollout | None, joined: Image | None) -> Iterator[Step]:
-    """The stages after the join; what cannot be known before the build says so."""
-    wanted = Release(image=joined, repository=site.images) if joined else None
-    if now and now.attempt.release == wanted and site.view.serves(wanted):
+def _after_join(
+    joined: Image | None, serving: tuple[Target, Rollout] | None, repository: Repository
+) -> Iterator[Step]:
+    """Yield the stages after the join; what is not known before the build says so."""
+    wanted = Release(image=joined, repository=repository.name) if joined else None
+    number = serving[1].attempt.id if serving else 0
+    is_same = serving is not None and serving[1].attempt.release == wanted
+    if serving and wanted and is_same and serving[0].serves(wanted):
         for stage in ("smoke", "push", "deploy"):
-            yield Step(
-                stage=stage, runs=False, why=f"release {now.attempt.id} serves exactly this image"
-            )
+            yield Step(stage=stage, runs=False, why=f"release {number} serves exactly this image")
         return
-    same = now is not None and now.attempt.release == wanted
-    yield Step(
-        stage="smoke",
-        runs=True,
-        why="this image is tried out again" if same else "this image does not serve yet",
+    smoke = "this image is tried out again" if is_same else "this image does not serve yet"
+    yield Step(stage="smoke", runs=True, why=smoke)
+    yield _push(joined, repository)
+    difference = (
+        "does not match the settings and object templates" if is_same else "serves another image"
     )
-    yield _push(site, joined)
-    changed = "is not as the settings and manifests say" if same else "serves another image"
-    yield Step(
-        stage="deploy",
-        runs=True,
-        why=f"release {now.attempt.id} {changed}" if now else "nothing was released here yet",
-    )
+    why = f"release {number} {difference}" if serving else "nothing was released here yet"
+    yield Step(stage="deploy", runs=True, why=why)
 
 
-def _push(site: ReleaseContext, joined: Image | None) -> Step:
+def _push(joined: Image | None, repository: Repository) -> Step:
     if joined is None:
         return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
-    if not site.registry_is_up:
+    if not repository.is_up():
         return Step(stage="push", runs=True, why="the registry is not up yet")
-    lacking = registry.find_missing(site.cache.read(joined.digest), site.repository, site.registry)
-    moves = sum(item.size for item in lacking)
+    missing = registry.find_missing(
+        repository.cache.read(joined.digest), repository.path, repository.registry
+    )
+    size = sum(item.size for item in missing)
     why = (
-        f"the registry lacks {progress.format_count(len(lacking), 'blob')}"
-        if lacking
+        f"the registry lacks {progress.format_count(len(missing), 'blob')}"
+        if missing
         else "the registry has all of it"
     )
-    return Step(stage="push", runs=bool(lacking), why=why, moves=moves)
-
-
-def _now(site: ReleaseContext) -> Rollout | None:
-    with suppress(PlatformError):
-        return rollout.current(site.view.history())
-    return None
+    return Step(stage="push", runs=bool(missing), why=why, moves=size)

@@ -1,118 +1,139 @@
-"""Taking over what was proven already: in another environment, or on some of the replicas of this one."""
+"""Promotion of a proven release: to another environment, or from a canary to all replicas."""
 
 from __future__ import annotations
 
 import logging
 from typing import Literal
 
-from deploy import pipeline
-from deploy.ci.run import current_user
+from deploy import stages
+from deploy.ci import run as ci_run
 from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
 from deploy.image import registry
-from deploy.pipeline import ReleaseResult
+from deploy.pipeline import ReleaseResult, find_serving
 from deploy.records import Rollout
-from deploy.rollout import apply as rollout
+from deploy.rollout import apply as rollouts
+from deploy.targets.opening import CanaryTarget
 
 log = logging.getLogger(__name__)
 
 
-def promote(site: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
-    """Ships what serves in another environment: the same digest, copied where the registries differ, and never built again.
+def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
+    """Roll out what serves in another environment: the same digest, which is never built again.
 
     Args:
-        site: where to.
-        source: where it serves.
+        context: the environment to promote to.
+        source: the environment where the release serves.
 
     Raises:
-        ReleaseUnknown: nothing was released there.
-        RegistryNotFound: its image is no longer in that environment's registry.
-        RolloutLocked: somebody else is at work here, or has released here since this was decided.
+        ReleaseUnknown: nothing was released in the source.
+        RegistryNotFound: the image is no longer in the registry of the source.
+        RolloutLocked: another deployer is at work, or has released since this was decided.
     """
-    before = site.target.history()
-    proven = pipeline.current_rollout(source).attempt.release
-    source.start_registry()
-    site.start_registry()
+    target = context.prepare_target()
+    history = target.history()
+    proven = stages.current_rollout(source.inspect_target()).attempt.release
+    source.prepare_registry()
+    context.prepare_registry()
     log.info(
         "from   %s: %s with %s",
         source.environment,
         proven.image.app.commit,
         proven.image.layer.model,
     )
-    mount = site.settings.model.mount
+    repository = context.repository
+    play = context.clients.play
     copied = registry.copy(
-        proven, source.registry, site.repository, site.registry, site.cache, mount=mount
+        proven,
+        source.repository.registry,
+        repository.path,
+        repository.registry,
+        repository.cache,
+        mount=repository.mount,
     )
-    already = pipeline.find_serving(site, copied)
-    if already:
-        return already
-    done = pipeline.deploy(site, copied, "promote", decided_on=before)
-    return ReleaseResult(rollout=done, verdict=pipeline.verify(site), changed=True)
+    serving = find_serving(copied, target, repository, play)
+    if serving:
+        return serving
+    done = stages.deploy(copied, target, repository, play, "promote", decided_on=history)
+    verdict = stages.verify(target, repository, play)
+    return ReleaseResult(rollout=done, verdict=verdict, changed=True)
 
 
-def promote_canary(site: ReleaseContext) -> Rollout:
-    """Has the canary that is held take over now: its deployer is told, or its work is done here if it is gone.
+def promote_canary(context: ReleaseContext) -> Rollout:
+    """Let the canary on hold take over: instruct its deployer, or do its work if it is gone.
 
     Raises:
-        ReleaseUnknown: no canary is held.
-        CanaryAborted: its deployer took it back in spite of that.
-        SettingsInvalid: its work cannot be done here, where settings or manifests are others.
+        ReleaseUnknown: no canary is on hold.
+        CanaryAborted: its deployer undid the rollout in spite of that.
+        SettingsInvalid: its work cannot be done here, because settings or object templates differ.
     """
-    begun = _decided(site, "promote")
-    if begun.ending and not begun.succeeded:
+    target = context.inspect_canary_target()
+    found = _decide(target, "promote")
+    if found.ending and not found.succeeded:
         raise CanaryAborted(
-            f"the canary was taken back: {begun.ending.why}",
-            on=begun.attempt.url,
-            next="release again when it is mended",
+            f"the canary was taken back: {found.ending.why}",
+            on=found.attempt.url,
+            next="fix the code or the model, then release again",
         )
-    if begun.ending:
-        return begun
-    if not site.on_cluster.may_take_over(begun.attempt.release):
+    if found.ending:
+        return found
+    if not target.may_take_over(found.attempt.release):
         raise SettingsInvalid(
-            "the canary was made of other settings or manifests than these, and its deployer is gone",
-            on=f"environment {site.environment}",
-            next="run this where it was released from, or `invoke release` to try out these; nothing was changed",
+            "the canary was made of other settings or object templates than these, "
+            "and its deployer is gone",
+            on=f"environment {context.environment}",
+            next="run this where it was released from, or `invoke release` to try out these; "
+            "nothing was changed",
         )
-    return pipeline.deploy(site, begun.attempt.release, begun.attempt.trigger, hold=False)
+    # Without the registry's login the golden cases cannot be read.
+    context.read_login()
+    release = found.attempt.release
+    play = context.clients.play
+    trigger = found.attempt.trigger
+    return stages.take_over(release, target, context.repository, play, trigger)
 
 
-def abort(site: ReleaseContext) -> Rollout:
-    """Gives the canary that is held up: its deployer is told, or the previous release is put back here if it is gone.
+def abort(context: ReleaseContext) -> Rollout:
+    """Give up the canary on hold: instruct its deployer, or undo its rollout if it is gone.
 
     Raises:
-        ReleaseUnknown: no canary is held, or it has taken over before its deployer heard of it.
+        ReleaseUnknown: no canary is on hold, or it took over before its deployer read the decision.
     """
-    begun = _decided(site, "abort")
-    if begun.succeeded:
+    target = context.inspect_canary_target()
+    found = _decide(target, "abort")
+    if found.succeeded:
         raise ReleaseUnknown(
             "the canary has taken over already",
-            on=begun.attempt.url,
+            on=found.attempt.url,
             next="`invoke rollback` takes it back",
         )
-    return begun if begun.ending else rollout.abort(site.on_cluster, current_user())
+    return found if found.ending else rollouts.abort(target, ci_run.current_user())
 
 
-def _decided(site: ReleaseContext, verb: Literal["promote", "abort"]) -> Rollout:
-    """Leaves word about the canary, and waits until its deployer is done or gone; returns the attempt as it is then."""
-    target = site.on_cluster
-    held = target.canary()
-    open_ = [item for item in target.history() if item.ending is None]
-    begun = next(
-        (item for item in reversed(open_) if item.attempt.release.image.digest == held), None
+def _decide(target: CanaryTarget, verb: Literal["promote", "abort"]) -> Rollout:
+    """Record a decision on the canary and wait until its deployer is done or gone.
+
+    Returns:
+        The attempt as it is then.
+    """
+    image = target.canary()
+    unfinished = [item for item in target.history() if item.ending is None]
+    found = next(
+        (item for item in reversed(unfinished) if item.attempt.release.image.digest == image), None
     )
-    if begun is None:
+    if found is None:
         raise ReleaseUnknown(
-            "no canary is held",
-            on=f"environment {site.environment}",
+            "no canary is on hold",
+            on=f"environment {target.environment}",
             next="`invoke status` shows what serves",
         )
-    target.decide(verb, current_user())
+    target.decide(verb, ci_run.current_user())
     try:
         with target.lock():
-            return next(item for item in target.history() if item.attempt.id == begun.attempt.id)
+            return next(item for item in target.history() if item.attempt.id == found.attempt.id)
     except RolloutLocked as busy:
         raise RolloutLocked(
-            f"{busy.what}; it was told to {verb}",
+            f"{busy.what}; it was instructed to {verb}",
             on=busy.on,
-            next="`invoke status` shows what comes of it",
+            next="`invoke status` shows the result",
         ) from busy

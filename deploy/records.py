@@ -17,7 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=100)]
 VERSION = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
+_SHORT = len("sha256:") + 12
 Version = Annotated[str, Field(pattern=VERSION, max_length=100)]
+
+
+def short_digest(digest: str) -> str:
+    """Return the head of a digest, for people: `sha256:` and twelve digits."""
+    return digest[:_SHORT]
 
 
 class Record(BaseModel):

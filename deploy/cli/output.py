@@ -1,6 +1,6 @@
-"""What a person sees of a task, and what a script reads: results on standard output, all else on standard error.
+"""The output of tasks: results on standard output, everything else on standard error.
 
-Imports nothing heavy, so that `invoke --list` stays instant.
+This module imports nothing heavy, so that `invoke --list` stays instant.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ _YELLOW = "33"
 
 
 def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Shows progress while a task runs, and turns its errors into a message and an exit code, never into a traceback."""
+    """Show progress while a task runs; turn an error into a message and an exit code."""
 
     @functools.wraps(body)
-    def shown(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         from invoke.exceptions import Exit
 
-        with _reporting():
+        with _show_progress():
             try:
                 with interrupts.handle_sigterm():
                     return body(*args, **kwargs)
             except ReleaseError as error:
-                complain(error)
+                print_error(error)
                 raise Exit(code=error.exit_code) from None
-            except KeyboardInterrupt as asked:
+            except KeyboardInterrupt as signal:
                 _clear()
                 print(
                     paint("interrupted; run the same command again to go on", _YELLOW),
                     file=sys.stderr,
                 )
                 raise Exit(
-                    code=_TERMINATED if isinstance(asked, interrupts.Terminated) else _INTERRUPTED
+                    code=_TERMINATED if isinstance(signal, interrupts.Terminated) else _INTERRUPTED
                 ) from None
             except BrokenPipeError:
                 raise Exit(code=1) from None
             except OSError as error:
-                refused = _refused(error)
-                complain(refused)
+                refused = _explain(error)
+                print_error(refused)
                 raise Exit(code=refused.exit_code) from None
 
-    return shown
+    return run
 
 
-def _refused(error: OSError) -> ReleaseError:
-    """What no stage has foreseen of the operating system, in this project's terms."""
+def _explain(error: OSError) -> ReleaseError:
+    """Return the error of a refusal of the operating system that no stage handles."""
     on = str(error.filename or "this machine")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
@@ -78,8 +78,8 @@ def _refused(error: OSError) -> ReleaseError:
     )
 
 
-def complain(error: ReleaseError) -> None:
-    """Prints what happened, on what, the lines that show it, and what to do next."""
+def print_error(error: ReleaseError) -> None:
+    """Print what happened, on what, the lines that show it, and what to do next."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{clear}{paint('error:', _RED, _BOLD)} {error.what}", file=sys.stderr)
     if error.on:
@@ -94,19 +94,19 @@ def complain(error: ReleaseError) -> None:
 
 
 def result(text: str) -> None:
-    """Prints a result for people, one that can be piped."""
+    """Print a result for people, which can be piped."""
     _clear()
     print(text, flush=True)
 
 
-def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can hold
-    """Prints a result for scripts: one JSON document."""
+def as_json(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
+    """Print a result for scripts: one JSON document."""
     _clear()
     print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
-    """Columns as wide as their widest cell."""
+    """Return rows as text, with columns as wide as their widest cell."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
@@ -117,7 +117,13 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
 
 
 def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - a text stream
-    """The text in colour, on a terminal (standard error, unless another is given) that has not been told otherwise."""
+    """Return a text in colour, if it goes to a terminal and `NO_COLOR` is not set.
+
+    Args:
+        text: the text.
+        codes: the ANSI codes of its colour and weight.
+        stream: where it is printed: standard error by default.
+    """
     import os
 
     if not (stream or sys.stderr).isatty() or os.environ.get("NO_COLOR"):
@@ -126,12 +132,13 @@ def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - 
 
 
 @contextmanager
-def _reporting() -> Iterator[None]:
-    """Has this package's log and progress shown on standard error."""
+def _show_progress() -> Iterator[None]:
+    """Show the log and the progress of this package on standard error."""
     logger = logging.getLogger("deploy")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines())
-    before = logger.level, logger.propagate
+    handler.setFormatter(_LineFormatter())
+    level = logger.level
+    propagate = logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -141,12 +148,12 @@ def _reporting() -> Iterator[None]:
             yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
-class _Lines(logging.Formatter):
-    """A line a stage: the first word stands out, warnings are marked."""
+class _LineFormatter(logging.Formatter):
+    """One line for each message; warnings have a mark of their own."""
 
     def format(self, record: logging.LogRecord) -> str:
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""

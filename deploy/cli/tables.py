@@ -1,19 +1,54 @@
-"""Records as people and scripts want to read them: flat, in their words, with whole digests."""
+"""Records for people and scripts: rows and lines of text, and flat JSON with whole digests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from deploy.machine.doctor import Check
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from deploy.progress import format_size
-from deploy.records import Commit, Release, Rollout, Verdict
+from deploy.records import Commit, Model, Release, Rollout, Verdict, short_digest
 from deploy.rollout.apply import Target, current
+
+CHECKS = ("part", "", "")
+HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome")
+MODELS = ("model", "version", "", "digest")
+STEPS = ("stage", "", "why", "moves")
+
+
+def checks(values: Iterable[Check]) -> list[dict[str, Any]]:
+    """Return the parts that a release needs on this machine."""
+    return [
+        {"part": check.part, "ok": check.ok, "found": check.found, "cure": check.cure}
+        for check in values
+    ]
+
+
+def check_rows(values: Iterable[Check]) -> list[list[str]]:
+    """Return a row for each part that a release needs on this machine."""
+    return [
+        [check.part, "ok" if check.ok else "missing", check.found or check.cure] for check in values
+    ]
+
+
+def models(values: Iterable[Model], latest: str) -> list[dict[str, Any]]:
+    """Return the published versions; `latest` is the version published last."""
+    return [{**item.model_dump(), "latest": item.version == latest} for item in values]
+
+
+def model_rows(values: Iterable[Model], latest: str) -> list[list[str]]:
+    """Return a row for each published version; `latest` is the version published last."""
+    return [
+        [item.name, item.version, "latest" if item.version == latest else "", item.digest]
+        for item in values
+    ]
 
 
 def release(value: Release) -> dict[str, Any]:
-    """Who a release is: commit, model, digests."""
+    """Return what identifies a release: commit, model, digests."""
     joined = value.image
     return {
         "commit": joined.app.commit.full,
@@ -26,7 +61,7 @@ def release(value: Release) -> dict[str, Any]:
 
 
 def rollout(value: Rollout) -> dict[str, Any]:
-    """An attempt and how it ended."""
+    """Return an attempt and how it ended."""
     attempt = value.attempt
     ending = value.ending
     return {
@@ -45,7 +80,7 @@ def rollout(value: Rollout) -> dict[str, Any]:
 
 
 def verdict(value: Verdict) -> dict[str, Any]:
-    """The golden cases, and whether all were hit."""
+    """Return the golden cases, and whether all passed."""
     return {
         "url": value.url,
         "passed": value.passed,
@@ -53,19 +88,19 @@ def verdict(value: Verdict) -> dict[str, Any]:
     }
 
 
-def released(value: ReleaseResult) -> dict[str, Any]:
-    """What a release came to."""
+def release_result(value: ReleaseResult) -> dict[str, Any]:
+    """Return the result of a release, with its proof."""
     return {**rollout(value.rollout), "changed": value.changed, "golden": verdict(value.verdict)}
 
 
 def prediction(value: Verdict) -> str:
-    """Where it serves, and an answer as proof."""
+    """Return where a release serves, and one response as proof."""
     first = value.cases[0]
     return f"{value.url}  {first.name} → {first.answer} ({first.milliseconds:.0f} ms)"
 
 
 def status(target: Target) -> dict[str, Any]:
-    """What should serve, and what does."""
+    """Return what should serve, and what does."""
     history = target.history()
     now = current(history)
     last = history[-1] if history else None
@@ -79,19 +114,77 @@ def status(target: Target) -> dict[str, Any]:
     }
 
 
-def when(at: datetime) -> str:
-    """A time as the clocks on this machine show it."""
+def status_text(found: dict[str, Any], *, has_canaries: bool) -> str:
+    """Return the status as lines for people.
+
+    Args:
+        found: the status as JSON.
+        has_canaries: whether the environment tries releases as canaries.
+    """
+    now = found["serving"]
+    if now is None:
+        return f"{found['environment']}: nothing was released here yet"
+    at = format_time(datetime.fromisoformat(now["at"]))
+    return "\n".join(
+        (
+            f"{found['url']}  {'serving' if found['healthy'] else 'unhealthy'}",
+            f"release {now['id']} by {now['by']} at {at}: {_describe(now)}",
+            *map(_replica_line, found["replicas"]),
+            *_last_attempt_lines(found, has_canaries=has_canaries),
+        )
+    )
+
+
+def _replica_line(replica: dict[str, Any]) -> str:
+    return f"  {replica['name']}  {replica['state']}  {short_digest(replica['image'])}"
+
+
+def _last_attempt_lines(found: dict[str, Any], *, has_canaries: bool) -> list[str]:
+    """Return the result of the last attempt, if its release does not serve, and a next step."""
+    now = found["serving"]
+    last = found["last"]
+    images = {replica["image"] for replica in found["replicas"] if replica["state"] == "serving"}
+    lines = []
+    if last["outcome"] == "unfinished" and len(images) > 1:
+        step = (
+            "`invoke promote-canary` or `invoke abort` ends a canary"
+            if has_canaries
+            else "wait; if its deployer is gone, `invoke release` goes on"
+        )
+        lines += [
+            f"release {last['id']} by {last['by']} is in progress: {_describe(last)}",
+            f"next: {step}",
+        ]
+    elif last["id"] != now["id"]:
+        why = last["why"] or "its deployer recorded no end"
+        lines.append(f"the last attempt, {last['id']}, was {last['outcome']}: {why}")
+    if not found["healthy"] and len(images) < 2:
+        lines.append(
+            f"next: `invoke rollback --to {now['id']}` restores this release, "
+            "`invoke release` brings the newest"
+        )
+    return lines
+
+
+def _describe(value: dict[str, Any]) -> str:
+    """Return what a release consists of."""
+    commit = format_commit(value["commit"])
+    return f"commit {commit}, model {value['model']}, {short_digest(value['digest'])}"
+
+
+def format_time(at: datetime) -> str:
+    """Return a time in the time zone of this machine."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def short(commit: str) -> str:
-    """A commit that is told in full, as people read it: its head, and whether there were changes beside it."""
+def format_commit(commit: str) -> str:
+    """Return the short form of a full commit, and whether files differed from it."""
     revision, dirty, _ = commit.partition("-dirty")
     return str(Commit(revision=revision, dirty=bool(dirty)))
 
 
 def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
-    """A line an attempt, newest first; the one that serves is marked."""
+    """Return a row for each attempt, newest first; the one that serves is marked."""
     now = current(history)
     rows = []
     for value in reversed(history):
@@ -104,23 +197,20 @@ def history_rows(history: tuple[Rollout, ...]) -> list[list[str]]:
         rows.append(
             [
                 f"{attempt.id}{mark}",
-                when(attempt.at),
+                format_time(attempt.at),
                 attempt.by,
                 attempt.trigger,
                 str(joined.app.commit),
                 str(joined.layer.model),
-                joined.digest[7:19],
+                short_digest(joined.digest),
                 what,
             ]
         )
     return rows
 
 
-HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome")
-
-
 def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
-    """A line a stage of a plan."""
+    """Return a row for each stage of a plan."""
     return [
         [
             step.stage,
@@ -130,6 +220,3 @@ def step_rows(steps: tuple[Step, ...]) -> list[list[str]]:
         ]
         for step in steps
     ]
-
-
-STEPS = ("stage", "", "why", "moves")

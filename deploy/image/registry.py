@@ -23,7 +23,16 @@ from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, RegistryError, RegistryNotFound, RegistryRefused
 from deploy.image import join as image
 from deploy.model import golden
-from deploy.records import AppImage, Commit, Descriptor, Image, Model, ModelLayer, Release
+from deploy.records import (
+    AppImage,
+    Commit,
+    Descriptor,
+    Image,
+    Model,
+    ModelLayer,
+    Release,
+    short_digest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +216,7 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
         layers = image.parse_manifest(manifest)[1] if manifest else ()
     except RegistryError as error:
         # Taking a release back must not need the registry: its image may be on the nodes still.
-        log.info("the size of %s is taken to be its model's: %s", digest[:19], error.what)
+        log.info("the size of %s is taken to be its model's: %s", short_digest(digest), error.what)
         layers = ()
     return sum(item.size for item in layers) or release.image.layer.size
 

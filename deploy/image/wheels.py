@@ -12,7 +12,7 @@ from pathlib import Path
 
 from deploy.cache import Cache, translate_full_disk
 from deploy.clients import pip
-from deploy.settings.reading import Wheels
+from deploy.settings.image import Wheels
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from deploy import progress
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import BaseUnavailable, PlatformError, ReleaseError
 from deploy.machine.host import THIS_MACHINE, Host
-from deploy.settings.reading import ImageBuild
+from deploy.settings.image import ImageBuild
 
 log = logging.getLogger(__name__)
 

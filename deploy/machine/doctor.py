@@ -12,8 +12,9 @@ from deploy.clients.docker.protocol import Engine
 from deploy.errors import ClusterError, EngineUnavailable, PlatformError
 from deploy.machine.base_image import find_base_image
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
-from deploy.settings.environments import Environment, Kubernetes
-from deploy.settings.reading import ImageBuild, Settings
+from deploy.settings.environments import ClusterAddress, Environment
+from deploy.settings.image import ImageBuild
+from deploy.settings.reading import Settings
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -
         yield Check("container engine", f"Docker {engine.version}")
         yield _base_image_check(engine, settings.image)
     yield _registry_check(env.registry, host)
-    if isinstance(env, Kubernetes):
-        yield _cluster_check(env, host, directory)
+    address = env.cluster_address(directory)
+    if address:
+        yield _cluster_check(address, host)
     yield _disk_check()
 
 
@@ -93,9 +95,9 @@ def _registry_check(address: str, host: Host) -> Check:
     return Check("registry", "", f"make sure that {address} can be reached from here")
 
 
-def _cluster_check(env: Kubernetes, host: Host, directory: Path) -> Check:
+def _cluster_check(address: ClusterAddress, host: Host) -> Check:
     try:
-        cluster = host.connect_cluster(env.kubeconfig_from(directory), env.context, env.namespace)
+        cluster = host.connect_cluster(*address)
         lacking = [
             kind
             for kind in ("Lease", "Deployment", "Service")
@@ -108,11 +110,11 @@ def _cluster_check(env: Kubernetes, host: Host, directory: Path) -> Check:
         return Check("cluster", "", f"{error.what}: {error.next}")
     if lacking:
         cure = (
-            f"this account may not create {', '.join(lacking)} in {env.namespace}; "
+            f"this account may not create {', '.join(lacking)} in {address.namespace}; "
             "see deploy/manifests/rbac.yaml"
         )
         return Check("cluster", "", cure)
-    return Check("cluster", f"Kubernetes {version}, namespace {env.namespace}")
+    return Check("cluster", f"Kubernetes {version}, namespace {address.namespace}")
 
 
 def _disk_check() -> Check:

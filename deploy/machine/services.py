@@ -14,7 +14,7 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PartMissing
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.host import THIS_MACHINE, Host
-from deploy.settings.reading import ImageBuild
+from deploy.settings.image import ImageBuild
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from deploy.errors import FileTampered, FormatMismatch, ManifestInvalid, ModelUn
 from deploy.image import layer
 from deploy.model import manifest
 from deploy.model.manifest import ModelFile, ModelManifest
-from deploy.records import VERSION, Model, ModelLayer, Record, Version
+from deploy.records import VERSION, Model, ModelLayer, Record, Version, short_digest
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def publish(directory: Path, store: Store) -> Model:
     if not store.create(name, new.text):
         _refuse_other(store, name, new)
     store.replace(f"models/{new.name}/{LATEST}.json", json.dumps({"version": new.version}).encode())
-    log.info("published %s (%s)", new.model, new.model.digest[:19])
+    log.info("published %s (%s)", new.model, short_digest(new.model.digest))
     return new.model
 
 

@@ -1,28 +1,24 @@
-"""The tables [environments.NAME] of pipeline.toml: where releases serve, one class for each kind of target.
+"""The tables [environments.NAME] of pipeline.toml, one class for each kind of target.
 
-Nothing here reads a secret: `username` and `password` name environment variables, `pull_secret` an object of the cluster.
+Nothing here reads a secret: `username` and `password` name environment variables, and `pull_secret`
+names an object of the cluster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     model_validator,
 )
 
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
+from deploy.settings.table import Port, Table
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 _UNITS = {
     "m": 1e-3,
@@ -42,38 +38,43 @@ _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
-class Table(BaseModel):
-    """A table of the file: frozen, and refusing keys that nobody reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def _with_a_port(host: str) -> str:
+def _check_port(host: str) -> str:
     if ":" in host and not 1 <= int(host.rpartition(":")[2]) <= 65535:
         raise ValueError("the port should be from 1 to 65535")
     return host
 
 
-def _of_a_machine(address: str) -> str:
-    # An engine takes what it cannot read for "every address of this machine".
+def _check_address(address: str) -> str:
+    # An engine listens on every address of the machine if it cannot read the given one.
     try:
         IPv4Address(address)
     except AddressValueError:
         raise ValueError(
-            "it should be an IPv4 address, such as 127.0.0.1, or 0.0.0.0 for every one of the machine"
+            "it should be an IPv4 address, such as 127.0.0.1, or 0.0.0.0 for every address"
         ) from None
     return address
 
 
-class Environment(Table):
-    """A place where releases serve: what every target is told.
+class ClusterAddress(NamedTuple):
+    """The path of a kubeconfig, a context of it, and the name of a namespace."""
 
-    `registry` is the host (and port) of the OCI registry; `username` and `password` *name* environment variables, and
-    without them the Docker configuration is asked. Times are in seconds.
+    kubeconfig: str
+    context: str
+    namespace: str
+
+
+class Environment(Table):
+    """The keys that every kind of environment has. Times are in seconds.
+
+    `registry` is the host (and port) of the OCI registry. `username` and `password` *name*
+    environment variables; without them the login is read from the Docker configuration.
+
+    Attributes:
+        needs_proxy: whether releases serve behind this project's proxy, whose image must exist.
     """
 
     registry: Annotated[
-        str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_with_a_port)
+        str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_check_port)
     ] = "127.0.0.1:5000"
     repository: Annotated[str, Field(pattern=rf"^({_PART}(/{_PART})*)?$", max_length=255)] = ""
     username: str = ""
@@ -83,54 +84,78 @@ class Environment(Table):
     drain_within: Annotated[float, Field(gt=0, le=3600)] = 30.0
     lock_wait: Annotated[float, Field(ge=0, le=86400)] = 120.0
 
+    needs_proxy: ClassVar[bool] = False
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether a release is tried as a canary first."""
+        return False
+
+    def cluster_address(self, directory: Path) -> ClusterAddress | None:
+        """Return where the cluster is found, or None for an environment that is not on a cluster.
+
+        Args:
+            directory: the folder of pipeline.toml, to which a kubeconfig's path is relative.
+        """
+        return None
+
 
 class Docker(Environment):
-    """One Docker host: replicas behind a small proxy that listens on `address` and `port`."""
+    """A Docker host: replicas behind a proxy that listens on `address` and `port`."""
+
+    needs_proxy: ClassVar[bool] = True
 
     target: Literal["docker"] = "docker"
-    address: Annotated[str, AfterValidator(_of_a_machine)] = "127.0.0.1"
+    address: Annotated[str, AfterValidator(_check_address)] = "127.0.0.1"
     port: Port = 8080
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
     answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0
 
     @property
     def url(self) -> str:
-        """The front door."""
+        """The address at which clients reach the release."""
         host = "127.0.0.1" if self.address == "0.0.0.0" else self.address  # noqa: S104 - compared, not bound
         return f"http://{host}:{self.port}"
 
 
 class Resources(Table):
-    """What one replica is given: `cpu` is asked for, `memory` is asked for and is also the limit; quantities of Kubernetes."""
+    """The resources of one replica, as quantities of Kubernetes.
+
+    `cpu` is the request and `cpu_limit` the limit; `memory` is both.
+    """
 
     cpu: Quantity = "250m"
     memory: Quantity = "512Mi"
     cpu_limit: Quantity = "2"
 
     @model_validator(mode="after")
-    def _fits(self) -> Resources:
-        if _amount(self.cpu_limit) < _amount(self.cpu):
+    def _check_limit(self) -> Resources:
+        if _parse_quantity(self.cpu_limit) < _parse_quantity(self.cpu):
             raise ValueError(f"cpu_limit ({self.cpu_limit}) is below cpu ({self.cpu})")
         return self
 
 
-def _amount(quantity: str) -> float:
+def _parse_quantity(quantity: str) -> float:
     number = quantity.rstrip("kKmMGTi")
     return float(number) * _UNITS.get(quantity.removeprefix(number), 1.0)
 
 
 class Autoscale(Table):
-    """Between how many replicas the cluster may choose, and at which use of the asked-for CPU (percent) it adds one."""
+    """The automatic number of replicas.
+
+    `at_most` is the highest number; above `cpu` percent of the requested CPU a replica is added.
+    """
 
     at_most: Annotated[int, Field(ge=1, le=1000)]
     cpu: Annotated[int, Field(ge=1, le=100)] = 80
 
 
 class Canary(Table):
-    """How a canary is tried: its share by number of replicas, and how long it is held.
+    """How a canary is tried: its number of replicas, and how long it is on hold.
 
-    It ends after `seconds`, or as soon as it has answered `requests` (0: only time counts). It is given up when its share of
-    answers with status 5xx is above that of the stable side by more than `errors`.
+    The hold ends after `seconds`, or as soon as the canary has answered `requests` (0: only time
+    counts). The canary is given up if its share of responses with status 5xx is above that of the
+    stable replicas by more than `errors`.
     """
 
     replicas: Annotated[int, Field(ge=1, le=50)] = 1
@@ -142,7 +167,7 @@ class Canary(Table):
     status: Annotated[str, Field(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")] = "status"
 
     @model_validator(mode="after")
-    def _can_count(self) -> Canary:
+    def _check_counting(self) -> Canary:
         if self.requests and not self.metrics:
             raise ValueError("requests needs metrics, by which they are counted")
         return self
@@ -151,9 +176,9 @@ class Canary(Table):
 class Kubernetes(Environment):
     """A namespace of a cluster.
 
-    `kubeconfig` and `context` choose the cluster as kubectl does; inside a cluster, without a kubeconfig, it is that one.
-    `pull_rate` (bytes a second) and the image's size make the deadline of a rollout; `manifests` is a folder of YAML of your
-    own, used in place of the suite's.
+    `kubeconfig` and `context` choose the cluster as kubectl does; inside a cluster, without a
+    kubeconfig, it is that one. The deadline of a rollout follows from `pull_rate` (bytes a second)
+    and the size of the image. `manifests` is a folder of your own object templates.
     """
 
     target: Literal["kubernetes"]
@@ -175,13 +200,21 @@ class Kubernetes(Environment):
     ingress_class: HostName = ""
     tls_secret: HostName = ""
 
-    def kubeconfig_from(self, directory: Path) -> str:
-        """The kubeconfig, if it is a path relative to the folder of pipeline.toml."""
-        named = self.kubeconfig in ("", IN_CLUSTER)
-        return self.kubeconfig if named else str(directory / Path(self.kubeconfig).expanduser())
+    @property
+    def has_canaries(self) -> bool:
+        """Whether a release is tried as a canary first."""
+        return self.strategy == "canary"
+
+    def cluster_address(self, directory: Path) -> ClusterAddress:
+        """Return where the cluster is found."""
+        is_path = self.kubeconfig not in ("", IN_CLUSTER)
+        kubeconfig = (
+            str(directory / Path(self.kubeconfig).expanduser()) if is_path else self.kubeconfig
+        )
+        return ClusterAddress(kubeconfig, self.context, self.namespace)
 
     @model_validator(mode="after")
-    def _fits(self) -> Kubernetes:
+    def _check_keys(self) -> Kubernetes:
         if self.dns_label and self.service != "LoadBalancer":
             raise ValueError('dns_label needs service = "LoadBalancer"')
         if (self.ingress_class or self.tls_secret) and not self.host:
@@ -189,30 +222,3 @@ class Kubernetes(Environment):
         if self.autoscale and self.autoscale.at_most < self.replicas:
             raise ValueError("autoscale.at_most is below replicas")
         return self
-
-
-def target_of(table: object) -> str:
-    """Which target a table is about: `docker` where it does not say."""
-    return str(
-        table.get("target", "docker")
-        if isinstance(table, Mapping)
-        else getattr(table, "target", "docker")
-    )
-
-
-AnyEnvironment = Annotated[
-    Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")],
-    Discriminator(target_of),
-]
-KINDS: Mapping[str, type[Environment]] = {"docker": Docker, "kubernetes": Kubernetes}
-_NESTED: Mapping[str, type[Table]] = {
-    "canary": Canary,
-    "resources": Resources,
-    "autoscale": Autoscale,
-}
-
-
-def known_keys(target: str, *nested: str) -> list[str]:
-    """The keys that a table of that target knows, or a table inside it."""
-    section: Any = _NESTED.get(nested[0]) if nested else KINDS.get(target)
-    return list(section.model_fields) if section else []

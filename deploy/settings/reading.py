@@ -1,94 +1,32 @@
-"""pipeline.toml and its overrides, as one frozen value; every problem is reported at once, with its key path.
+"""The reading of pipeline.toml: one frozen value, or all problems at once, each with its key path.
 
-Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, a double underscore for each level of nesting, for
-example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a secret: settings name the variables that hold them.
+Environment variables override the file: `TWINSHIP_<SECTION>__<KEY>`, with a double underscore for
+each level of nesting, for example `TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS=3`. Nothing here reads a
+secret: settings name the variables that hold secrets.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError, create_model, field_validator
 
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
-from deploy.settings import environments
-from deploy.settings.environments import KINDS, AnyEnvironment, Port, Table
+from deploy.settings.app import App
+from deploy.settings.environments import Environment
+from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.kinds import KINDS, AnyEnvironment, Kinds, known_keys, target_of, union_of
+from deploy.settings.model import ModelSource
+from deploy.settings.table import Table
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
-
-DEBIAN = (
-    "debian:trixie-slim@sha256:a29215f6a35e51e22adffa17f89e9d2ef06214e64a2bad10d765c46aea49f11f"
-)
-_DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
-
-Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
-
-
-class App(Table):
-    """The application: its name, and the files its image is made of.
-
-    `files` are glob patterns relative to pipeline.toml; `port` is where the container listens.
-    """
-
-    name: Name
-    files: tuple[str, ...] = ("app/**",)
-    port: Port = 8080
-    ready: Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./~?=&%+-]*$")] = "/readyz"
-
-
-class ModelSource(Table):
-    """The model stream: where versions are published, and which model this application serves.
-
-    `store` is a folder or the URL of an object store; `sample` names a function `module:function(version, directory)`
-    that writes a first model where the store has none.
-    """
-
-    name: Name
-    store: str = ".twinship/store"
-    mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
-    sample: str = ""
-
-
-class Wheels(Table):
-    """Locked Python dependencies to be downloaded on this machine, so that the build needs no index and no credential."""
-
-    requirements: str
-    python: Annotated[str, Field(pattern=r"^3\.\d+$")]
-
-
-class ImageBuild(Table):
-    """How the app image is built.
-
-    `base` is pulled by digest; where it cannot be pulled and is Debian's own image, or `suite` names a release of Debian, that
-    is made from packages. `parts_base` is what the proxy and the local registry are installed on: `base` if that is Debian.
-    """
-
-    dockerfile: str = "Dockerfile"
-    base: Pinned
-    suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
-    parts_base: Pinned | None = None
-    builder: Literal["auto", "classic", "buildkit"] = "auto"
-    wheels: Wheels | None = None
-
-    @property
-    def debian(self) -> str:
-        """The release of Debian that can stand in for the base; empty if none can."""
-        own = _DEBIAN.search(self.base)
-        return self.suite or (own[1] if own else "")
-
-    @property
-    def for_parts(self) -> ImageBuild:
-        """How the image of the proxy and the local registry is based."""
-        if self.parts_base:
-            return ImageBuild(base=self.parts_base)
-        return self if self.debian else ImageBuild(base=DEBIAN)
 
 
 class Settings(Table):
@@ -101,21 +39,21 @@ class Settings(Table):
 
     @field_validator("environments")
     @classmethod
-    def _has_one(cls, value: Mapping[str, AnyEnvironment]) -> Mapping[str, AnyEnvironment]:
+    def _has_one(cls, value: Mapping[str, Environment]) -> Mapping[str, Environment]:
         if not value:
             raise ValueError("at least one environment is needed, for example [environments.local]")
         return value
 
     @property
     def default_environment(self) -> str:
-        """The environment that is meant where none is named: `local`, else the first."""
+        """The environment that is used if none is named: `local`, else the first."""
         return "local" if "local" in self.environments else next(iter(self.environments))
 
-    def environment(self, name: str) -> AnyEnvironment:
-        """The environment of that name.
+    def environment(self, name: str) -> Environment:
+        """Return the environment of that name.
 
         Raises:
-            SettingsInvalid: there is none; the text lists those there are.
+            SettingsInvalid: there is none; the message lists the others.
         """
         if name not in self.environments:
             known = ", ".join(self.environments)
@@ -126,34 +64,63 @@ class Settings(Table):
             )
         return self.environments[name]
 
+    def repository(self, environment: str) -> str:
+        """Return the path of an environment's images below its registry's host."""
+        return self.environment(environment).repository or self.app.name
+
+    def mount_sources(self, environment: str) -> tuple[str, ...]:
+        """Return the other repositories of the registry, which may hold the same blobs."""
+        registry = self.environment(environment).registry
+        same = {
+            self.repository(name)
+            for name, env in self.environments.items()
+            if env.registry == registry
+        }
+        return tuple(sorted(same - {self.repository(environment)}))
+
     @classmethod
-    def read(cls, directory: Path, environ: Mapping[str, str]) -> Self:
-        """The settings of the application in a directory.
+    def read(
+        cls,
+        directory: Path,
+        environ: Mapping[str, str],
+        kinds: Kinds = KINDS,
+    ) -> Settings:
+        """Return the settings of the application in a directory.
 
         Args:
             directory: holds pipeline.toml.
-            environ: the process environment; only names of the form `TWINSHIP_A__B` are looked at.
+            environ: the process environment; only names of the form `TWINSHIP_A__B` are used.
+            kinds: the kinds of environments, by the name in `target`.
 
         Raises:
-            SettingsInvalid: the file cannot be read or is not TOML, or keys are unknown or values wrong: all of them.
+            SettingsInvalid: the file cannot be read or parsed, or has unknown keys or wrong values.
         """
         path = directory / FILE
-        values = _parsed(path)
+        values = _parse(path)
         origins = _override(values, environ)
         try:
-            return cls.model_validate(values)
+            return _type_for(frozenset(kinds.items())).model_validate(values)
         except ValidationError as error:
-            problems = sorted(_problems(error, values, origins))
+            problems = sorted(_problems(error, values, origins, kinds))
             count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise SettingsInvalid(
                 f"the configuration has {count}",
                 on=str(path),
-                next="mend them; docs/02-settings.md lists every key",
+                next="correct them; docs/02-settings.md lists every key",
                 detail="\n".join(f"  {line}" for line in problems),
             ) from None
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+@cache
+def _type_for(kinds: frozenset[tuple[str, type[Environment]]]) -> type[Settings]:
+    """Return the type of settings whose environments are of those kinds."""
+    if kinds == frozenset(KINDS.items()):
+        return Settings
+    environments: Any = Mapping[Name, union_of(dict(kinds))]  # type: ignore[misc]  # made at run time
+    return create_model("Settings", __base__=Settings, environments=(environments, ...))
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -170,14 +137,14 @@ def _parsed(path: Path) -> dict[str, Any]:
             next="make the file readable",
         ) from error
     except (ValueError, RecursionError) as error:
-        # The parser gives up in its own way on numbers of thousands of digits, and on tables nested as deep.
+        # Numbers of thousands of digits and very deep tables raise errors of other kinds.
         raise SettingsInvalid(
-            f"the configuration is not TOML: {error}", on=str(path), next="mend that line"
+            f"the configuration is not TOML: {error}", on=str(path), next="correct that line"
         ) from error
 
 
 def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Lays the environment's overrides over the file's values; returns which variable set which key path."""
+    """Override values of the file by variables; return which variable set which key path."""
     origins: dict[tuple[str, ...], str] = {}
     for variable in sorted(environ):
         keys = tuple(variable.removeprefix(PREFIX).lower().split("__"))
@@ -199,38 +166,43 @@ def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
 
 
 def _problems(
-    error: ValidationError, values: Mapping[str, Any], origins: Mapping[tuple[str, ...], str]
+    error: ValidationError,
+    values: Mapping[str, Any],
+    origins: Mapping[tuple[str, ...], str],
+    kinds: Kinds,
 ) -> Iterable[str]:
     for problem in error.errors(include_url=False):
-        path = _key_path(problem["loc"])
+        path = _key_path(problem["loc"], kinds)
         kind = problem["type"]
         message = problem["msg"].removeprefix("Value error, ")
         if kind == "union_tag_invalid":
             path = (*path, "target")
-            message = f"Input should be {' or '.join(map(repr, KINDS))}"
-        shown = ".".join(path)
+            message = f"Input should be {' or '.join(map(repr, kinds))}"
+        key = ".".join(path)
         source = f" (set by {origins[path]})" if path in origins else ""
         if kind == "extra_forbidden":
-            yield f"{shown}: unknown key{_nearest(path, values)}{source}"
+            yield f"{key}: unknown key{_suggest_key(path, values, kinds)}{source}"
         elif kind == "missing":
-            yield f"{shown}: missing"
-        elif kind == "value_error" and isinstance(_found(values, path), Mapping) and len(path) > 1:
-            yield f"{shown}: {message}"
+            yield f"{key}: missing"
+        elif (
+            kind == "value_error" and isinstance(_value_at(values, path), Mapping) and len(path) > 1
+        ):
+            yield f"{key}: {message}"
         else:
-            yield f"{shown}: {message}, not {_found(values, path)!r}{source}" if path else message
+            yield f"{key}: {message}, not {_value_at(values, path)!r}{source}" if path else message
 
 
-def _key_path(location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Where in the file a problem is; the kind of an environment is no level of the file."""
+def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
+    """Return where in the file a problem is; the kind of an environment is no level of the file."""
     path = tuple(str(part) for part in location)
     return (
         (*path[:2], *path[3:])
-        if path[0:1] == ("environments",) and path[2:3] and path[2] in KINDS
+        if path[0:1] == ("environments",) and path[2:3] and path[2] in kinds
         else path
     )
 
 
-def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
+def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
     for key in path:
         if not isinstance(values, Mapping) or key not in values:
             return values
@@ -238,20 +210,21 @@ def _found(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML
     return values
 
 
-def _nearest(path: tuple[str, ...], values: Mapping[str, Any]) -> str:
-    known = _keys_at(path[:-1], values)
+def _suggest_key(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:
+    known = _known_keys(path[:-1], values, kinds)
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known here: {', '.join(sorted(known))}" if known else ""
 
 
-def _keys_at(path: tuple[str, ...], values: Mapping[str, Any]) -> list[str]:
+def _known_keys(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> list[str]:
     tables: dict[str, type[Table]] = {"app": App, "model": ModelSource, "image": ImageBuild}
     if not path:
         return list(Settings.model_fields)
     if path[:2] == ("image", "wheels"):
         return list(Wheels.model_fields)
     if path[0] == "environments":
-        return environments.known_keys(environments.target_of(_found(values, path[:2])), *path[2:])
+        kind = kinds.get(target_of(_value_at(values, path[:2])))
+        return known_keys(kind, *path[2:])
     return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -1,13 +1,18 @@
-"""An application in a folder, released to an engine, a cluster, registries and a store in memory."""
+"""An application in a folder, whose engine, cluster, registries and store are in memory."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
-from deploy.context import ReleaseContext
+from deploy import pipeline, stages
+from deploy.clients.oci.protocol import Registry
+from deploy.context import Clients, ReleaseContext
 from deploy.model import fetch as model
-from deploy.records import Model
-from deploy.settings.reading import DEBIAN
+from deploy.records import Image, Model, Rollout, Verdict
+from deploy.rollout.apply import Target
+from deploy.settings.image import DEBIAN
+from deploy.targets.opening import TARGETS, Kinds
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine
@@ -36,7 +41,7 @@ lock_wait = 0.0
 
 [environments.other]
 registry = "registry.example"
-repository = "elsewhere/classifier"
+repository = "other/classifier"
 port = 9000
 
 [environments.staging]
@@ -73,16 +78,16 @@ expect = {{}}
 
 
 class Application:
-    """An application, the clients of its pipeline, and what they were asked for.
+    """An application, and fakes of all clients of its pipeline, which record their calls.
 
-    It has two environments on the engine, `local` and `other`, and two on the cluster, `staging` and `production`, of which
-    `production` has a registry of its own.
+    It has two environments on the engine, `local` and `other`, and two on the cluster, `staging`
+    and `production`; `production` has a registry of its own.
 
     Args:
         folder: an empty folder.
 
     Attributes:
-        environment: the one that is meant where none is named.
+        environment: the one that is used if none is named.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,36 +97,67 @@ class Application:
         self.engine.add_image(DEBIAN, b"debian")
         self.cluster = FakeCluster()
         self.clock = self.cluster.clock
-        self.architecture = MemoryMachine(self.engine)
-        self.architecture.clusters[""] = self.cluster
-        self.architecture.registries |= {"registry.example", "far.example"}
+        self.machine = MemoryMachine(self.engine)
+        self.machine.clusters[""] = self.cluster
+        self.machine.registries |= {"registry.example", "far.example"}
         self.registry = MemoryRegistry()
         self.far = MemoryRegistry("far.example")
         self.store = MemoryStore()
-        self.trials = MemoryContainers()
+        self.containers = MemoryContainers()
         self.play = FakePlayer()
+        self.targets: Kinds = TARGETS
         self.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=""))
         self.write("Dockerfile", "ARG BASE\nFROM ${BASE}\nCOPY app /app\n")
         self.write("app/main.py", "print('one')\n")
 
     def write(self, path: str, text: str) -> None:
-        """Changes a file of the application."""
+        """Write a file of the application."""
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
 
-    def context(self, environment: str = "") -> ReleaseContext:
-        """The application as a new run sees it, and one of its environments: without a name the one that is worked with now."""
-        site = ReleaseContext(self.folder, environment or self.environment, self.architecture.host)
-        site.registry = self.far if site.env.registry == self.far.host else self.registry
-        site.store = self.store
-        site.trials = self.trials
-        site.play = self.play
-        site.clock = self.clock
-        return site
+    def context(self, environment: str = "", registry: Registry | None = None) -> ReleaseContext:
+        """Return the context that a new run has.
+
+        Args:
+            environment: the environment's name; empty for the one that is used now.
+            registry: takes the place of the registry that several environments share.
+        """
+        registries: defaultdict[str, Registry] = defaultdict(
+            lambda: registry or self.registry, {self.far.host: self.far}
+        )
+        clients = Clients(
+            host=self.machine.host,
+            open_store=lambda _location, _folder: self.store,
+            open_registry=lambda host, _login: registries[host],
+            start_container=self.containers,
+            play=self.play,
+            clock=self.clock,
+            targets=self.targets,
+        )
+        return ReleaseContext(self.folder, environment or self.environment, clients)
+
+    def target(self, environment: str = "") -> Target:
+        """Return the target of an environment, as an inspection opens it."""
+        return self.context(environment).inspect_target()
+
+    def current(self, environment: str = "") -> Rollout:
+        """Return the rollout whose release should serve in an environment."""
+        return stages.current_rollout(self.target(environment))
+
+    def verify(self, environment: str = "") -> Verdict:
+        """Play the golden cases of what serves in an environment."""
+        context = self.context(environment)
+        return stages.verify(context.inspect_target(), context.repository, self.play)
+
+    def create_image(self, environment: str = "", version: str = "latest") -> Image:
+        """Run the stages of a release up to the joined image."""
+        context = self.context(environment)
+        layer = pipeline.fetch(context, version)
+        return stages.join(pipeline.build(context), layer, context.repository)
 
     def publish(self, version: str, size: int = 5000) -> Model:
-        """Publishes a version of the model."""
+        """Publish a version of the model."""
         folder = self.folder / "models" / version
         (folder / "golden").mkdir(parents=True)
         (folder / "model.toml").write_text(MODEL.format(version=version), encoding="utf-8")
@@ -130,55 +166,52 @@ class Application:
         (folder / "model.onnx").write_bytes(b"\x08" + version.encode() * size)
         return model.publish(folder, self.store)
 
-    def scripted(self, image: str, script: Script) -> None:
-        """Has the containers of an image behave like that."""
+    def script_container(self, image: str, script: Script) -> None:
+        """Make the containers of an image behave like that."""
         self.engine.scripts[image] = script
 
-    def forget(self) -> None:
-        """Clears what was noted of earlier runs."""
-        for noted in (
+    def clear_records(self) -> None:
+        """Clear the records of earlier calls."""
+        for calls in (
             self.engine.built,
             self.engine.loaded,
             self.engine.events,
             self.cluster.asked,
-            self.architecture.actions,
+            self.machine.actions,
             *(
-                noted
+                calls
                 for registry in (self.registry, self.far)
-                for noted in (registry.uploaded, registry.mounted, registry.stored_references)
+                for calls in (registry.uploaded, registry.mounted, registry.stored_references)
             ),
             self.store.streamed,
-            self.trials.images,
+            self.containers.images,
             self.play.played,
         ):
-            noted.clear()
+            calls.clear()
 
     @property
-    def written(self) -> list[tuple[str, str, str]]:
-        """What the cluster was asked to change: verb, kind and name."""
-        return [
-            asked
-            for asked in self.cluster.asked
-            if asked[0] in ("create", "patch", "update", "delete")
-        ]
+    def cluster_writes(self) -> list[tuple[str, str, str]]:
+        """The changes of the cluster: verb, kind and name."""
+        verbs = ("create", "patch", "update", "delete")
+        return [request for request in self.cluster.asked if request[0] in verbs]
 
     def state(self) -> str:
-        """All that the fakes hold, to be compared with what they hold later."""
+        """Return the state of all fakes, to be compared with a later one."""
         pushed = [
             sorted(
                 (repository, name)
                 for shelf in (registry.blobs, registry.manifests)
-                for repository, held in shelf.items()
-                for name in held
+                for repository, names in shelf.items()
+                for name in names
             )
             for registry in (self.registry, self.far)
         ]
         return repr(
             (
                 self.engine.state(),
-                self.written,
+                self.cluster_writes,
                 pushed,
                 sorted(self.store.files),
-                self.architecture.actions,
+                self.machine.actions,
             )
         )

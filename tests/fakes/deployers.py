@@ -111,11 +111,11 @@ def mortal(
     application: Application, environment: str, dies: Callable[[str], bool]
 ) -> Iterator[None]:
     """Within this, a deployer is killed at that moment; after it everybody can see that it is dead."""
-    application.architecture.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
+    application.machine.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
     try:
         yield
     finally:
-        application.architecture.clusters[""] = application.cluster
+        application.machine.clusters[""] = application.cluster
         lease = application.cluster.objects.get("Lease", f"classifier-{environment}-deployer")
         if lease and lease["spec"]["holderIdentity"]:
             lease["spec"]["holderIdentity"] = str(ProcessId("grace", socket.gethostname(), 0, ""))

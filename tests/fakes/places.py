@@ -12,8 +12,8 @@ from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Release, Rollout
 from deploy.rollout import apply as rollout
+from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
-from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.lock import Lock

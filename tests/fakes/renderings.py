@@ -10,8 +10,8 @@ import yaml
 
 from deploy.clients.kubernetes.protocol import Object
 from deploy.records import Attempt, Release
+from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
-from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.render import TRACKS, Rendering
 

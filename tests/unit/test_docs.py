@@ -16,18 +16,23 @@ from pydantic.fields import FieldInfo
 
 from deploy import errors
 from deploy.settings import environments
-from deploy.settings import reading as settings
+from deploy.settings.app import App
+from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.kinds import KINDS
+from deploy.settings.model import ModelSource
+from deploy.settings.reading import Settings
+from deploy.settings.table import Table
 from tasks import namespace
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
 RUNBOOK = ROOT / "docs" / "06-runbook.md"
-TABLES: dict[str, type[environments.Table]] = {
-    "[app]": settings.App,
-    "[model]": settings.ModelSource,
-    "[image]": settings.ImageBuild,
-    "[image.wheels]": settings.Wheels,
+TABLES: dict[str, type[Table]] = {
+    "[app]": App,
+    "[model]": ModelSource,
+    "[image]": ImageBuild,
+    "[image.wheels]": Wheels,
     "[environments.NAME]": environments.Environment,
     "[environments.NAME], target docker": environments.Docker,
     "[environments.NAME], target kubernetes": environments.Kubernetes,
@@ -86,7 +91,7 @@ def _default(field: FieldInfo) -> str:
 def _is_table(field: FieldInfo) -> bool:
     """Whether a key holds a table of its own."""
     kinds = get_args(field.annotation) or (field.annotation,)
-    return any(isinstance(kind, type) and issubclass(kind, environments.Table) for kind in kinds)
+    return any(isinstance(kind, type) and issubclass(kind, Table) for kind in kinds)
 
 
 def _commands(page: Path) -> list[list[str]]:
@@ -152,7 +157,7 @@ def test_every_setting_is_described(heading: str) -> None:
     shared = {
         name
         for parent in section.__mro__[1:]
-        if issubclass(parent, environments.Table)
+        if issubclass(parent, Table)
         for name in parent.model_fields
     }
     fields = {
@@ -171,10 +176,8 @@ def test_every_table_is_described() -> None:
         if _is_table(field)
     }
 
-    assert {name.strip("[]").split(".")[0] for name in TABLES} == set(
-        settings.Settings.model_fields
-    )
-    assert set(environments.KINDS.values()) <= set(TABLES.values())
+    assert {name.strip("[]").split(".")[0] for name in TABLES} == set(Settings.model_fields)
+    assert set(KINDS.values()) <= set(TABLES.values())
     assert within == NESTED
     assert all(any(heading.endswith(f".{name}]") for heading in TABLES) for name in NESTED)
 

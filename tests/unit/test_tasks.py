@@ -1,4 +1,4 @@
-"""The command line: every task is there, explained, instant to list, and ends in a result or an error that can be read."""
+"""The command line: its tasks, their help, their output and their exit codes."""
 
 from __future__ import annotations
 
@@ -73,41 +73,41 @@ Output = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
-    """The application that the tasks work on, with one published model."""
+    """Return the application that the tasks work on, with one published model."""
     application = Application(tmp_path)
     application.publish("1")
-    monkeypatch.setattr(tasks, "_site", lambda env="": application.context(env or "local"))
+    monkeypatch.setattr(tasks, "_context", lambda env="": application.context(env or "local"))
     return application
 
 
 @pytest.fixture
 def run(application: Application) -> Run:
-    """Runs a command line as a shell would; gives its exit code."""
+    """Return a function that runs a command line as a shell would, and returns its exit code."""
 
-    def ran(*words: str) -> int:
+    def run_command(*words: str) -> int:
         try:
             Program(namespace=tasks.namespace).run(["invoke", *words])
         except SystemExit as ended:
             return int(ended.code or 0)
         return 0
 
-    return ran
+    return run_command
 
 
-def listed() -> dict[str, Any]:
-    """Every task by the name under which it is called, read anew: Invoke takes the help out of those that it runs."""
+def load_tasks() -> dict[str, Any]:
+    """Return every task by its name, loaded again as Invoke removes the help of those it runs."""
     namespace = runpy.run_path(str(ROOT / "tasks.py"))["namespace"]
     return {name: namespace[name] for name in namespace.task_names}
 
 
-def test_every_task_is_there() -> None:
-    """Under the names that the documentation uses, and no others."""
-    assert set(listed()) == NAMES
+def test_every_task_exists() -> None:
+    """The names are those in the documentation."""
+    assert set(load_tasks()) == NAMES
 
 
 def test_every_task_and_every_option_is_explained() -> None:
-    """In the list and in each one's help."""
-    for name, found in listed().items():
+    """The explanations are in the list and in the help of each task."""
+    for name, found in load_tasks().items():
         # A word of Python's own is written with a line after it.
         options = {
             option.rstrip("_")
@@ -118,9 +118,9 @@ def test_every_task_and_every_option_is_explained() -> None:
         assert inspect.getdoc(found.body), name
 
 
-def test_tasks_hold_no_logic() -> None:
-    """Each calls one command, which works for any front end."""
-    for name, found in listed().items():
+def test_tasks_have_no_logic() -> None:
+    """Each calls one command."""
+    for name, found in load_tasks().items():
         body = inspect.getsource(inspect.unwrap(found.body)).split('"""', 2)[2].strip().splitlines()
         assert (body[0].strip(), body[1].strip(), len(body)) == (
             "from deploy.cli import commands",
@@ -149,7 +149,7 @@ def test_listing_loads_nothing_heavy(words: list[str]) -> None:
 
 
 def test_every_task_is_listed_with_its_first_sentence() -> None:
-    """So that `invoke --list` is a table of contents."""
+    """`invoke --list` is a table of contents."""
     done = subprocess.run(
         [sys.executable, "-c", LISTING, "--list"],
         cwd=ROOT,
@@ -159,7 +159,8 @@ def test_every_task_is_listed_with_its_first_sentence() -> None:
     )
     entries = re.findall(r"^  (\S+) +(.*(?:\n {4,}.*)*)", done.stdout, re.MULTILINE)
     assert {name: " ".join(text.split()) for name, text in entries} == {
-        name: (inspect.getdoc(found.body) or "").splitlines()[0] for name, found in listed().items()
+        name: (inspect.getdoc(found.body) or "").splitlines()[0]
+        for name, found in load_tasks().items()
     }
 
 
@@ -175,16 +176,16 @@ def test_every_task_is_listed_with_its_first_sentence() -> None:
 def test_the_options_of_a_task_are_in_its_help(
     run: Run, task: str, options: list[str], capsys: Output
 ) -> None:
-    """Under the names by which they are given."""
+    """They have the names by which they are given."""
     assert run("--help", task) == 0
-    shown = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert [
-        word for word in shown.split() if word.startswith("--") and word != "[--options]"
+        word for word in printed.split() if word.startswith("--") and word != "[--options]"
     ] == options
 
 
-def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) -> None:
-    """From the command line to the front door."""
+def test_a_release_can_be_inspected(run: Run, capsys: Output) -> None:
+    """Each command prints something."""
     assert run("release") == 0
     assert capsys.readouterr().out == "http://127.0.0.1:8080  three → 3, 99.1 (12 ms)\n"
     for words in (["verify"], ["status"], ["history"], ["release"], ["model.list"], ["model.show"]):
@@ -195,7 +196,7 @@ def test_a_release_and_what_is_asked_of_it_afterwards(run: Run, capsys: Output) 
 def test_stages_run_one_by_one_with_records(
     run: Run, application: Application, tmp_path: Path
 ) -> None:
-    """As CI runs them; the folder is found from the application's."""
+    """CI runs them so; the folder is found from the application's."""
     records = str(tmp_path / "records")
     for stage in ("fetch", "build", "smoke", "push", "deploy"):
         assert run(stage, "--records", records) == 0
@@ -203,8 +204,8 @@ def test_stages_run_one_by_one_with_records(
     assert run("verify") == 0
 
 
-def test_a_release_is_carried_from_environment_to_environment(run: Run, capsys: Output) -> None:
-    """Each time the same image; what is left to do is said, and nothing needs an order."""
+def test_a_release_is_promoted_from_environment_to_environment(run: Run, capsys: Output) -> None:
+    """The image is the same each time."""
     assert run("release", "--env", "staging") == 0
     assert run("promote", "--from", "staging", "--to", "production") == 0
     assert run("promote", "--from", "production", "--to", "local") == 0
@@ -222,7 +223,7 @@ def test_a_release_is_carried_from_environment_to_environment(run: Run, capsys: 
 def orphaned(
     run: Run, application: Application, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    """A canary whose deployer was killed while it held it."""
+    """Leave a canary on hold, whose deployer was killed."""
     for key, value in {
         "STRATEGY": "canary",
         "CANARY__METRICS": "",
@@ -240,8 +241,8 @@ def orphaned(
 @pytest.mark.parametrize(
     ("task", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")]
 )
-def test_a_canary_is_decided_on(run: Run, task: str, outcome: str, capsys: Output) -> None:
-    """Though its deployer is gone."""
+def test_a_decision_ends_a_canary(run: Run, task: str, outcome: str, capsys: Output) -> None:
+    """Its deployer is gone."""
     assert run(task, "--env", "staging", "--json") == 0
     assert json.loads(capsys.readouterr().out)["outcome"] == outcome
 
@@ -262,20 +263,20 @@ def test_a_canary_is_decided_on(run: Run, task: str, outcome: str, capsys: Outpu
         ["rollback", "--to", "1", "--json"],
     ],
 )
-def test_json_is_all_that_standard_output_holds(
+def test_standard_output_has_only_json(
     run: Run, application: Application, words: list[str], capsys: Output
 ) -> None:
-    """What the stages say of their work goes to standard error."""
+    """The log of the stages goes to standard error."""
     assert run("release") == 0
     capsys.readouterr()
     assert run(*words) == 0
-    shown = capsys.readouterr()
-    json.loads(shown.out)
-    assert "{" not in shown.err
+    printed = capsys.readouterr()
+    json.loads(printed.out)
+    assert "{" not in printed.err
 
 
-def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> None:
-    """A line a stage."""
+def test_the_log_goes_to_standard_error(run: Run, capsys: Output) -> None:
+    """Each stage has a line."""
     assert run("release", "--json") == 0
     said = [
         line[2:].split()[0]
@@ -308,8 +309,8 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
             "nothing has been released here yet",
         ),
         (["promote-canary"], 2, "this needs an environment on a cluster"),
-        (["promote-canary", "--env", "staging"], 64, "no canary is held"),
-        (["abort", "--env", "staging"], 64, "no canary is held"),
+        (["promote-canary", "--env", "staging"], 64, "no canary is on hold"),
+        (["abort", "--env", "staging"], 64, "no canary is on hold"),
         (["render"], 2, "this needs an environment on a cluster"),
         (["render", "--env", "staging"], 3, "there is no release to render"),
         (["render", "--env", "staging", "--records", "nowhere"], 3, "a stage's input is missing"),
@@ -326,19 +327,19 @@ def test_what_stages_say_goes_to_standard_error(run: Run, capsys: Output) -> Non
 def test_errors_become_a_message_and_an_exit_code(
     run: Run, words: list[str], code: int, text: str, capsys: Output
 ) -> None:
-    """On standard error, with what to do next; standard output stays empty."""
+    """The message is on standard error and says what to do next; standard output stays empty."""
     assert run(*words) == code
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert text in shown.err
-    assert " next: " in shown.err
-    assert "Traceback" not in shown.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert text in printed.err
+    assert " next: " in printed.err
+    assert "Traceback" not in printed.err
 
 
 def test_a_failed_release_exits_with_its_own_code(
     run: Run, application: Application, capsys: Output
 ) -> None:
-    """A script can tell a wrong answer from a crash."""
+    """A script can distinguish a wrong response from a crash."""
     application.play.wrong["http://127.0.0.1:8080"] = "expected 3, got 8"
     assert run("release") == 60
     assert "three: expected 3, got 8" in capsys.readouterr().err
@@ -347,36 +348,36 @@ def test_a_failed_release_exits_with_its_own_code(
 def test_an_interruption_exits_as_shells_expect(
     run: Run, application: Application, capsys: Output
 ) -> None:
-    """Ctrl-C in the middle of a release."""
+    """The user presses Ctrl-C during a release."""
 
-    def interrupted() -> str:
+    def interrupt() -> str:
         raise KeyboardInterrupt
 
-    application.play.problem = interrupted
+    application.play.problem = interrupt
     assert run("release") == 130
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_an_option_that_is_not_there_is_refused(run: Run, capsys: Output) -> None:
-    """By Invoke itself, before anything runs."""
+def test_an_unknown_option_is_refused(run: Run, capsys: Output) -> None:
+    """Invoke refuses it before anything runs."""
     assert run("release", "--everything") != 0
     assert "--everything" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--from", "staging"], ["--to", "production"], []])
-def test_a_promotion_must_be_told_both_environments(
+def test_a_promotion_needs_both_environments(
     run: Run, application: Application, words: list[str], capsys: Output
 ) -> None:
-    """Neither is guessed."""
+    """Neither has a default."""
     assert run("promote", *words) != 0
     assert capsys.readouterr().out == ""
     assert application.cluster.asked == []
 
 
-def test_machines_are_set_up_and_stopped(
+def test_a_machine_is_set_up_and_stopped(
     run: Run, application: Application, capsys: Output
 ) -> None:
-    """With what was done as the result."""
+    """The result says what was done."""
     assert run("up") == 0
     assert capsys.readouterr().out.startswith("ready: ")
     assert run("release") == 0

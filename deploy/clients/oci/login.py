@@ -2,8 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deploy.clients.oci.http import Login
-from deploy.errors import RegistryDenied
+from deploy.errors import RegistryDenied, SettingsInvalid
+
+
+def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login that two environment variables hold, or None if the settings name no variables.
+
+    Args:
+        username: the name of the variable that holds the user's name.
+        password: the name of the variable that holds the password.
+        environ: the environment of the process.
+
+    Raises:
+        SettingsInvalid: a named variable is not set.
+    """
+    if not (username and password):
+        return None
+    return Login(_read_variable(username, environ), _read_variable(password, environ))
+
+
+def _read_variable(name: str, environ: Mapping[str, str]) -> str:
+    try:
+        return environ[name]
+    except KeyError:
+        raise SettingsInvalid(
+            f"the environment variable {name} is not set",
+            on="the registry's login",
+            next=f"set {name}",
+        ) from None
 
 
 def find_login(host: str) -> Login | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from deploy.clients.docker.protocol import Container, Spec
+from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.settings.reading import App
 from deploy.targets.docker.names import DockerState, slot_of
 from deploy.targets.docker.proxy import (
     COMMAND,

@@ -20,8 +20,8 @@ from deploy.clients.http import Endpoint
 from deploy.errors import EngineFailed
 from deploy.records import Attempt, Ending, Record, Release, Rollout
 from deploy.rollout.apply import Prove, Replica, replica_error
+from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.settings.reading import App
 from deploy.targets.docker.lock import Lock
 from deploy.targets.docker.names import IMAGE, SLOT, DockerState, slot_of
 from deploy.targets.docker.proxy import STATE_FOLDER, Proxy, Slot, slot_address

@@ -17,8 +17,8 @@ from typing import Literal, Self
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import SettingsInvalid
 from deploy.records import Attempt, Release
+from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
-from deploy.settings.reading import App
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.templates import ensure_mapping
 

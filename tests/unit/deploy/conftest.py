@@ -1,4 +1,4 @@
-"""An application in memory, for the tests of all that knows a whole site."""
+"""An application in memory, for tests of whole releases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes.deployers import Killed, is_held, mortal
 
 @pytest.fixture
 def application(tmp_path: Path) -> Application:
-    """An application with one published model, that was never released."""
+    """Return an application with one published model that was never released."""
     application = Application(tmp_path)
     application.publish("1")
     return application
@@ -21,23 +21,23 @@ def application(tmp_path: Path) -> Application:
 
 @pytest.fixture
 def released(application: Application) -> Application:
-    """The same, released once to its local environment, and with a clean record of what was asked for."""
+    """Return an application that was released once to `local`, with empty records of calls."""
     pipeline.release(application.context())
-    application.forget()
+    application.clear_records()
     return application
 
 
 @pytest.fixture
 def staged(application: Application) -> Application:
-    """The same, released once to `staging` on the cluster, and with a clean record of what was asked for."""
+    """Return an application that was released once to `staging`, with empty records of calls."""
     pipeline.release(application.context("staging"))
-    application.forget()
+    application.clear_records()
     return application
 
 
 @pytest.fixture
-def trying(staged: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
-    """Released once to `staging`, which is worked with from now on, and with a new model of which a canary will be held there."""
+def staged_with_canaries(staged: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
+    """Return an application released to `staging`, where the next model becomes a canary."""
     for key, value in {
         "STRATEGY": "canary",
         "CANARY__METRICS": "",
@@ -50,9 +50,12 @@ def trying(staged: Application, monkeypatch: pytest.MonkeyPatch) -> Application:
 
 
 @pytest.fixture
-def orphaned(trying: Application) -> Application:
-    """A canary whose deployer was killed while it held it."""
-    with mortal(trying, "staging", lambda _: is_held(trying)), pytest.raises(Killed):
-        pipeline.release(trying.context())
-    trying.forget()
-    return trying
+def orphaned(staged_with_canaries: Application) -> Application:
+    """Return an application whose canary is on hold in `staging`, and whose deployer was killed."""
+    with (
+        mortal(staged_with_canaries, "staging", lambda _: is_held(staged_with_canaries)),
+        pytest.raises(Killed),
+    ):
+        pipeline.release(staged_with_canaries.context())
+    staged_with_canaries.clear_records()
+    return staged_with_canaries

@@ -1,4 +1,4 @@
-"""What people see of a task, and what scripts read."""
+"""The output of tasks, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PROJECT = Path(__file__).parents[4]
 log = logging.getLogger("deploy.test")
 ERROR = GoldenMiss(
     "the release missed 1 of 2 golden cases",
-    on="http://door",
-    next="mend the model",
+    on="http://shop.example",
+    next="fix the model",
     detail="  three: expected 3, got 8\n",
 )
 
 
 class Terminal(io.StringIO):
-    """A stream that says that somebody looks at it."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -38,13 +38,13 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal for colours."""
+    """Return a terminal that shows colours."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     return Terminal()
 
 
-def run(raised: BaseException | None = None) -> str:
-    """A task that logs, and then ends in that error or gives a result."""
+def run_task(raised: BaseException | None = None) -> str:
+    """Run a task that logs, and then raises that error or prints a result."""
 
     @output.task_body
     def body() -> str:
@@ -52,7 +52,7 @@ def run(raised: BaseException | None = None) -> str:
         log.warning("no git repository here")
         if raised:
             raise raised
-        output.result("http://door  three → 3")
+        output.result("http://shop.example  three → 3")
         return "done"
 
     return body()
@@ -61,33 +61,33 @@ def run(raised: BaseException | None = None) -> str:
 def test_results_go_to_standard_output_and_all_else_to_standard_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is piped is the result alone."""
-    assert run() == "done"
+    """A pipe gets only the result."""
+    assert run_task() == "done"
     shown = capsys.readouterr()
-    assert shown.out == "http://door  three → 3\n"
+    assert shown.out == "http://shop.example  three → 3\n"
     assert shown.err == "· code   1234, nothing to build\n! no git repository here\n"
 
 
-def test_an_error_is_told_with_all_it_says_and_its_exit_code(
+def test_an_error_is_printed_with_all_its_parts_and_its_exit_code(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What happened, on what, the lines that show it, what to do next; no traceback, and nothing on standard output."""
+    """There is no traceback, and nothing on standard output."""
     with pytest.raises(Exit) as caught:
-        run(ERROR)
+        run_task(ERROR)
     assert caught.value.code == 60
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines()[2:] == [
         "error: the release missed 1 of 2 golden cases",
-        "   on: http://door",
+        "   on: http://shop.example",
         "  three: expected 3, got 8",
-        " next: mend the model   (exit code 60)",
+        " next: fix the model   (exit code 60)",
     ]
 
 
-def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nor one for lines that show nothing."""
-    output.complain(ReleaseError("it stopped", on="", next="run again"))
+def test_an_error_without_a_subject_has_no_line_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty detail has no line either."""
+    output.print_error(ReleaseError("it stopped", on="", next="run again"))
     assert capsys.readouterr().err == "error: it stopped\n next: run again   (exit code 1)\n"
 
 
@@ -95,9 +95,9 @@ def test_an_error_without_a_place_has_no_line_for_it(capsys: pytest.CaptureFixtu
     ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (BrokenPipeError(), 1)]
 )
 def test_interruptions_end_a_task_without_a_traceback(error: BaseException, code: int) -> None:
-    """Whoever presses Ctrl-C, or stops reading, sees no Python."""
+    """This holds for Ctrl-C, SIGTERM and a closed pipe."""
     with pytest.raises(Exit) as caught:
-        run(error)
+        run_task(error)
     assert caught.value.code == code
 
 
@@ -136,10 +136,8 @@ except Exit as end:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release_back(
-    number: signal.Signals, code: int
-) -> None:
-    """Whoever tells it: a person, a CI system, a service manager."""
+def test_a_signal_during_a_rollout_undoes_it(number: signal.Signals, code: int) -> None:
+    """A person, a CI system or a service manager may send it."""
     with subprocess.Popen(
         [sys.executable, "-c", STOPPED],
         cwd=PROJECT,
@@ -158,17 +156,17 @@ def test_a_process_that_is_told_to_stop_in_mid_rollout_puts_the_previous_release
     assert "run the same command again" in err
 
 
-def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything can be run again."""
+def test_an_interruption_says_how_to_continue(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command can be run again."""
     with pytest.raises(Exit):
-        run(KeyboardInterrupt())
+        run_task(KeyboardInterrupt())
     assert "run the same command again" in capsys.readouterr().err
 
 
-def test_a_file_that_the_system_refuses_is_told_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    """Errors of the operating system that no stage has foreseen are told like all others."""
+def test_a_refused_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors of the operating system that no stage handles are printed like all others."""
     with pytest.raises(Exit) as caught:
-        run(PermissionError(13, "Permission denied", "/etc/secret"))
+        run_task(PermissionError(13, "Permission denied", "/etc/secret"))
     assert caught.value.code not in (0, 1)
     err = capsys.readouterr().err
     assert "Permission denied" in err
@@ -176,35 +174,33 @@ def test_a_file_that_the_system_refuses_is_told_by_name(capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_is_full_where_nobody_foresaw_it_is_told_as_such(
-    capsys: pytest.CaptureFixture[str], number: int
-) -> None:
-    """Its permissions are not what is wrong."""
+def test_a_full_disk_is_reported_as_such(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    """The error is not about permissions."""
     with pytest.raises(Exit) as caught:
-        run(OSError(number, "full", "/var/file"))
+        run_task(OSError(number, "full", "/var/file"))
     assert caught.value.code == DiskFull.exit_code
     err = capsys.readouterr().err
     assert "   on: /var/file" in err
     assert "free some space" in err
 
 
-def test_a_mistake_of_the_program_is_not_hidden() -> None:
-    """What is nobody's to mend but ours keeps its traceback."""
+def test_an_error_of_the_program_is_not_hidden() -> None:
+    """It keeps its traceback."""
     with pytest.raises(ZeroDivisionError):
-        run(ZeroDivisionError())
+        run_task(ZeroDivisionError())
 
 
 def test_a_task_leaves_the_log_as_it_was() -> None:
-    """However it ends, the next task's lines appear once."""
+    """The lines of the next task appear once."""
     logger = logging.getLogger("deploy")
     before = list(logger.handlers), logger.level, logger.propagate
-    run()
+    run_task()
     with pytest.raises(Exit):
-        run(ERROR)
+        run_task(ERROR)
     assert (logger.handlers, logger.level, logger.propagate) == before
 
 
-def test_json_is_one_document_as_people_write(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_document_without_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     """Letters of every language stay as they are."""
     output.as_json({"name": "Zoë", "cases": [1, None]})
     out = capsys.readouterr().out
@@ -213,35 +209,35 @@ def test_json_is_one_document_as_people_write(capsys: pytest.CaptureFixture[str]
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    """Without spaces at the end of lines, which copying would take along."""
+    """Lines have no spaces at their end."""
     shown = output.table([["1*", "undone", ""], ["10", "succeeded", "x"]], ("id", "outcome", ""))
     assert shown.splitlines() == ["id  outcome", "1*  undone", "10  succeeded  x"]
 
 
 def test_a_table_without_rows_is_its_header() -> None:
-    """Nothing published is no error."""
+    """A list can be empty."""
     assert output.table([], ("model", "version")) == "model  version"
 
 
 def test_colours_are_for_terminals(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not for those who asked for none."""
+    """They can be switched off."""
     assert output.paint("!", "33", stream=terminal) == "\x1b[33m!\x1b[0m"
     assert output.paint("!", "33", stream=io.StringIO()) == "!"
     monkeypatch.setenv("NO_COLOR", "1")
     assert output.paint("!", "33", stream=terminal) == "!"
 
 
-def test_on_a_terminal_a_line_takes_the_place_of_a_note(
+def test_a_line_on_a_terminal_replaces_a_progress_note(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is being done right now is overwritten by what was done."""
+    """The note is about work that is done then."""
     monkeypatch.setattr("sys.stderr", terminal)
 
     @output.task_body
     def body() -> None:
         progress.report("waiting for /readyz")
         log.info("smoke  2 golden cases passed")
-        output.complain(ERROR)
+        output.print_error(ERROR)
 
     body()
     shown = terminal.getvalue()

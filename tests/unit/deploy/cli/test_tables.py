@@ -1,4 +1,4 @@
-"""Records as people and scripts read them."""
+"""Records as tables and JSON."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ B = release("b", "2")
 
 @pytest.fixture
 def target() -> MemoryTarget:
-    """An environment with a release that serves and one that was taken back."""
+    """Return an environment with a release that serves and a later one that was undone."""
     target = MemoryTarget()
     target.served(rollout(1, A), rollout(2, B, "undone", why="it missed a golden case"))
     return target
 
 
-def test_a_rollout_tells_the_whole_story_flat() -> None:
-    """Who, when, what, where and how it ended, with whole digests, as JSON can hold it."""
+def test_a_rollout_is_one_flat_json_object() -> None:
+    """It has whole digests."""
     shown = tables.rollout(rollout(2, B, "undone", "rollback", "a replica ended"))
     image = B.image
     assert json.loads(json.dumps(shown)) == {
@@ -49,20 +49,20 @@ def test_a_rollout_tells_the_whole_story_flat() -> None:
     }
 
 
-def test_a_rollout_tells_the_ci_run_that_asked_for_it() -> None:
-    """And that it was a promotion."""
+def test_a_rollout_has_its_ci_run() -> None:
+    """It has its trigger too."""
     shown = tables.rollout(rollout(2, B, trigger="promote", run="https://ci.example/7"))
     assert (shown["trigger"], shown["run"]) == ("promote", "https://ci.example/7")
 
 
-def test_a_rollout_without_an_end_says_so() -> None:
-    """It is running, or its deployer was killed."""
+def test_a_rollout_without_an_end_is_unfinished() -> None:
+    """It is in progress, or its deployer was killed."""
     shown = tables.rollout(rollout(1, A, "unfinished"))
     assert (shown["outcome"], shown["ended"], shown["why"]) == ("unfinished", None, "")
 
 
-def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> None:
-    """The last attempt is told beside the one that serves."""
+def test_status_has_the_current_release_and_the_replicas(target: MemoryTarget) -> None:
+    """It also has the last attempt."""
     shown = tables.status(target)
     assert (shown["serving"]["id"], shown["last"]["id"], shown["healthy"]) == (1, 2, True)
     assert [(replica["image"], replica["state"]) for replica in shown["replicas"]] == [
@@ -70,14 +70,14 @@ def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> N
     ] * 2
 
 
-def test_status_tells_a_release_that_does_not_serve_as_it_should(target: MemoryTarget) -> None:
-    """A replica less is not healthy."""
+def test_status_with_a_missing_replica_is_unhealthy(target: MemoryTarget) -> None:
+    """The number of replicas counts."""
     target.standing.pop()
     assert tables.status(target)["healthy"] is False
 
 
-def test_status_of_an_empty_environment_is_told_with_the_same_keys(target: MemoryTarget) -> None:
-    """A script need not ask which there are."""
+def test_status_of_an_empty_environment_has_the_same_keys(target: MemoryTarget) -> None:
+    """Scripts need no special case."""
     empty = tables.status(MemoryTarget())
     assert empty.keys() == tables.status(target).keys()
     assert (empty["serving"], empty["last"], empty["healthy"], empty["replicas"]) == (
@@ -88,8 +88,8 @@ def test_status_of_an_empty_environment_is_told_with_the_same_keys(target: Memor
     )
 
 
-def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarget) -> None:
-    """Every row has the header's columns, and an end that is no success says why."""
+def test_history_rows_are_newest_first_and_mark_the_current_release(target: MemoryTarget) -> None:
+    """An attempt that did not succeed has the reason."""
     rows = tables.history_rows(target.history())
     assert [row[0] for row in rows] == ["2", "1*"]
     assert [row[-1] for row in rows] == ["undone: it missed a golden case", "succeeded"]
@@ -99,20 +99,25 @@ def test_a_history_is_told_newest_first_and_marks_what_serves(target: MemoryTarg
         "release",
         str(A.image.app.commit),
         "digits@1",
-        A.image.digest[7:19],
+        A.image.digest[:19],
     ]
 
 
 def test_a_prediction_is_one_line_with_the_url() -> None:
-    """It proves that something serves, and where."""
-    assert tables.prediction(verdict("http://door")) == "http://door  three → 3, 99.1 (12 ms)"
+    """It proves that the release serves."""
+    assert (
+        tables.prediction(verdict("http://shop.example"))
+        == "http://shop.example  three → 3, 99.1 (12 ms)"
+    )
 
 
-def test_what_a_release_came_to_holds_its_proof() -> None:
-    """The rollout, whether anything changed, and the golden cases as they were answered."""
-    shown = tables.released(
+def test_the_result_of_a_release_has_its_proof() -> None:
+    """It has the rollout, whether anything changed, and the golden cases."""
+    shown = tables.release_result(
         ReleaseResult(
-            rollout=rollout(1, A), verdict=verdict("http://door", "expected 3"), changed=True
+            rollout=rollout(1, A),
+            verdict=verdict("http://shop.example", "expected 3"),
+            changed=True,
         )
     )
     assert (shown["id"], shown["changed"], shown["golden"]["passed"]) == (1, True, False)
@@ -120,7 +125,7 @@ def test_what_a_release_came_to_holds_its_proof() -> None:
 
 
 def test_a_step_of_a_plan_is_a_row() -> None:
-    """What moves is told where it is known and not nothing."""
+    """The size is printed if it is known and not zero."""
     steps = (
         Step(stage="push", runs=True, why="new", moves=18_500_000),
         Step(stage="build", runs=False, why="built", moves=0),
@@ -140,8 +145,6 @@ def test_a_step_of_a_plan_is_a_row() -> None:
         ("unversioned", "unversioned"),
     ],
 )
-def test_a_commit_is_short_and_still_says_that_files_were_changed_beside_it(
-    commit: str, shown: str
-) -> None:
-    """A person would look for it in vain otherwise."""
-    assert tables.short(commit) == shown
+def test_a_short_commit_says_that_files_differ(commit: str, shown: str) -> None:
+    """Otherwise people would search for a commit that does not exist."""
+    assert tables.format_commit(commit) == shown

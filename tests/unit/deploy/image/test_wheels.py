@@ -11,7 +11,7 @@ import pytest
 from deploy.cache import Cache
 from deploy.errors import WheelsUnavailable
 from deploy.image import wheels
-from deploy.settings.reading import Wheels
+from deploy.settings.image import Wheels
 
 WANTED = Wheels(requirements="requirements.txt", python="3.13")
 PLAIN = "plain_thing-1.0-py3-none-any.whl"

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.errors import BaseUnavailable
 from deploy.machine.base_image import ensure_base_image
-from deploy.settings.reading import DEBIAN, ImageBuild
+from deploy.settings.image import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import make_image
 from tests.fakes.machine import MemoryMachine

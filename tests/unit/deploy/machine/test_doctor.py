@@ -11,7 +11,8 @@ from deploy.errors import (
 )
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.host import cache_folder
-from deploy.settings.reading import DEBIAN, Settings
+from deploy.settings.image import DEBIAN
+from deploy.settings.reading import Settings
 from tests.fakes.application import PIPELINE
 from tests.fakes.engine import FakeEngine
 from tests.fakes.kubernetes.api_server import FakeCluster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.machine import services
-from deploy.settings.reading import DEBIAN, ImageBuild
+from deploy.settings.image import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import MemoryMachine
 

@@ -15,7 +15,8 @@ from deploy.errors import (
 )
 from deploy.machine import services, setup
 from deploy.machine.host import cache_folder
-from deploy.settings.reading import DEBIAN, Settings
+from deploy.settings.image import DEBIAN
+from deploy.settings.reading import Settings
 from tests.fakes.application import PIPELINE, Application
 from tests.fakes.engine import FakeEngine
 from tests.fakes.machine import MemoryMachine
@@ -212,8 +213,8 @@ def released(tmp_path: Path) -> Application:
     application = Application(tmp_path)
     application.publish("1")
     pipeline.release(application.context())
-    setup.up(application.context().settings, "local", application.architecture.host)
-    machine = application.architecture
+    setup.up(application.context().settings, "local", application.machine.host)
+    machine = application.machine
     services.ensure_registry(
         application.engine, application.context().settings.image, "127.0.0.1:5000", machine.host
     )
@@ -225,7 +226,7 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
     """Containers, registry and engine are stopped; volumes stay, and with them the history."""
     application = released(tmp_path)
     settings = application.context().settings
-    stopped = setup.down(settings, purge=False, host=application.architecture.host)
+    stopped = setup.down(settings, purge=False, host=application.machine.host)
     assert {
         "twinship-classifier-local-1",
         "twinship-classifier-local-door",
@@ -233,8 +234,10 @@ def test_down_stops_everything_and_keeps_the_history(tmp_path: Path) -> None:
         "dockerd",
     } <= set(stopped)
     assert not any(found.running for found in application.engine.containers({}))
-    application.architecture.running = True
-    assert [rollout.attempt.id for rollout in application.context().view.history()] == [1]
+    application.machine.running = True
+    assert [rollout.attempt.id for rollout in application.context().inspect_target().history()] == [
+        1
+    ]
     assert application.engine.volumes.keys() >= {
         "twinship-classifier-local",
         services.REGISTRY_NAME,
@@ -247,9 +250,9 @@ def test_stopped_containers_stay_stopped(tmp_path: Path) -> None:
 
     application = released(tmp_path)
     assert all(made.restart for made in application.engine.all_containers.values())
-    setup.down(application.context().settings, purge=False, host=application.architecture.host)
+    setup.down(application.context().settings, purge=False, host=application.machine.host)
     assert not any(made.restart for made in application.engine.all_containers.values())
-    application.architecture.running = True
+    application.machine.running = True
     pipeline.release(application.context())
     assert all(
         made.restart and made.running
@@ -268,14 +271,14 @@ def test_a_full_disk_does_not_prevent_the_stop(
 
     application = released(tmp_path)
     monkeypatch.setattr(application.engine, "keep_stopped", full)
-    setup.down(application.context().settings, purge=False, host=application.architecture.host)
+    setup.down(application.context().settings, purge=False, host=application.machine.host)
     assert not any(found.running for found in application.engine.containers({}))
 
 
 def test_purge_deletes_the_history_and_the_registry(tmp_path: Path) -> None:
     """Containers, networks and volumes are gone; images, which other tools may use, stay."""
     application = released(tmp_path)
-    setup.down(application.context().settings, purge=True, host=application.architecture.host)
+    setup.down(application.context().settings, purge=True, host=application.machine.host)
     assert application.engine.containers({}) == []
     assert (application.engine.volumes, application.engine.networks) == ({}, {})
     assert application.engine.names
@@ -289,20 +292,20 @@ def test_down_keeps_what_another_application_uses(tmp_path: Path, purge: bool) -
     application = released(tmp_path)
     settings = application.context().settings
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    assert setup.down(other, purge=purge, host=application.architecture.host) == []
-    assert application.architecture.running
+    assert setup.down(other, purge=purge, host=application.machine.host) == []
+    assert application.machine.running
     assert not pipeline.release(application.context()).changed
-    assert application.architecture.registry_answers("127.0.0.1:5000")
+    assert application.machine.registry_answers("127.0.0.1:5000")
 
 
 def test_purge_keeps_the_images_of_a_stopped_application(tmp_path: Path) -> None:
     """The registry is stopped with the last application, but keeps its images."""
     application = released(tmp_path)
     settings = application.context().settings
-    setup.down(settings, purge=False, host=application.architecture.host)
-    application.architecture.running = True
+    setup.down(settings, purge=False, host=application.machine.host)
+    application.machine.running = True
     other = Settings.model_validate({**settings.model_dump(), "app": {"name": "other"}})
-    setup.down(other, purge=True, host=application.architecture.host)
+    setup.down(other, purge=True, host=application.machine.host)
     assert application.engine.volumes.keys() >= {
         "twinship-classifier-local",
         services.REGISTRY_NAME,

@@ -1,4 +1,4 @@
-"""pipeline.toml and its overrides: read once, refused as a whole with every problem named."""
+"""The reading of pipeline.toml and its overrides."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from deploy.errors import SettingsInvalid
 from deploy.settings.environments import Docker, Kubernetes
-from deploy.settings.reading import DEBIAN, Settings
+from deploy.settings.image import DEBIAN
+from deploy.settings.reading import Settings
 
-NOBODY = 65534
+UNPRIVILEGED = 65534
 BASE = "debian:trixie-slim@sha256:" + "a" * 64
 WHOLE = f"""
 [app]
@@ -27,26 +28,28 @@ base = "{BASE}"
 
 
 def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
-    """The settings of an application whose pipeline.toml is that text."""
+    """Return the settings of an application with that pipeline.toml."""
     (tmp_path / "pipeline.toml").write_text(text, encoding="utf-8")
     return Settings.read(tmp_path, environ or {})
 
 
-def refused(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> SettingsInvalid:
-    """The error for a pipeline.toml of that text."""
+def read_error(
+    tmp_path: Path, text: str, environ: Mapping[str, str] | None = None
+) -> SettingsInvalid:
+    """Return the error for that pipeline.toml."""
     with pytest.raises(SettingsInvalid) as caught:
         read(tmp_path, text, environ)
     assert caught.value.on == str(tmp_path / "pipeline.toml")
     return caught.value
 
 
-def problems(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
-    """The problems of a pipeline.toml of that text, line by line."""
-    return [line.strip() for line in refused(tmp_path, text, environ).detail.splitlines()]
+def read_problems(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the problems of that pipeline.toml, line by line."""
+    return [line.strip() for line in read_error(tmp_path, text, environ).detail.splitlines()]
 
 
-def docker(tmp_path: Path, keys: str = "") -> Docker:
-    """The environment `local`, on a Docker host, with those keys."""
+def read_docker(tmp_path: Path, keys: str = "") -> Docker:
+    """Return the environment `local`, on a Docker host, with those keys."""
     found = read(tmp_path, WHOLE + keys).environment("local")
     assert isinstance(found, Docker)
     return found
@@ -55,17 +58,19 @@ def docker(tmp_path: Path, keys: str = "") -> Docker:
 CLUSTER = f'{WHOLE}[environments.staging]\ntarget = "kubernetes"\n'
 
 
-def cluster(tmp_path: Path, keys: str = "", environ: Mapping[str, str] | None = None) -> Kubernetes:
-    """The environment `staging`, on a cluster, with those keys."""
+def read_cluster(
+    tmp_path: Path, keys: str = "", environ: Mapping[str, str] | None = None
+) -> Kubernetes:
+    """Return the environment `staging`, on a cluster, with those keys."""
     found = read(tmp_path, CLUSTER + keys, environ).environment("staging")
     assert isinstance(found, Kubernetes)
     return found
 
 
 def test_a_small_file_is_enough(tmp_path: Path) -> None:
-    """Names and a base image are all that must be said; the rest has defaults that work on one machine."""
+    """Names and a base image are required; the other keys have defaults for one machine."""
     settings = read(tmp_path, WHOLE)
-    local = docker(tmp_path)
+    local = read_docker(tmp_path)
     assert (settings.app.port, settings.model.mount, settings.model.store) == (
         8080,
         "/model",
@@ -79,8 +84,8 @@ def test_a_small_file_is_enough(tmp_path: Path) -> None:
     )
 
 
-def test_this_project_has_settings_of_its_own() -> None:
-    """The file that a first release uses is right."""
+def test_the_settings_of_this_project_are_valid() -> None:
+    """A first release uses them."""
     assert Settings.read(Path(__file__).parents[4], {}).app.name == "classifier"
 
 
@@ -92,23 +97,26 @@ def test_settings_cannot_be_changed(tmp_path: Path) -> None:
         setattr(settings.app, name, 1)
 
 
-def test_the_front_door_on_every_address_is_asked_on_this_machine(tmp_path: Path) -> None:
+def test_the_url_of_a_proxy_on_every_address_is_on_the_loopback_address(tmp_path: Path) -> None:
     """An address to listen on is not always one to call."""
-    assert docker(tmp_path, 'address = "0.0.0.0"\nport = 81').url == "http://127.0.0.1:81"
-    assert docker(tmp_path, 'address = "10.0.0.7"').url == "http://10.0.0.7:8080"
+    assert read_docker(tmp_path, 'address = "0.0.0.0"\nport = 81').url == "http://127.0.0.1:81"
+    assert read_docker(tmp_path, 'address = "10.0.0.7"').url == "http://10.0.0.7:8080"
 
 
-def test_an_unknown_environment_is_refused_with_those_there_are(tmp_path: Path) -> None:
-    """A mistyped --env is answered with the right ones."""
+def test_an_unknown_environment_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """A mistyped --env is easy to correct."""
     with pytest.raises(SettingsInvalid, match="no environment is named 'prod'") as caught:
         read(tmp_path, WHOLE + "[environments.production]").environment("prod")
     assert "local, production" in caught.value.next
 
 
 def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> None:
-    """Whoever mends a file needs to run once, not once a mistake."""
-    text = '[app]\nname = "Class Ifier"\n[model]\n[image]\nbase = "debian:latest"\n[environments.local]\nreplicas = 0\nport = "no"\n'
-    found = problems(tmp_path, text)
+    """A user corrects the file once."""
+    text = (
+        '[app]\nname = "Class Ifier"\n[model]\n[image]\nbase = "debian:latest"\n'
+        '[environments.local]\nreplicas = 0\nport = "no"\n'
+    )
+    found = read_problems(tmp_path, text)
     assert [line.split(":")[0] for line in found] == [
         "app.name",
         "environments.local.port",
@@ -119,7 +127,7 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
     assert "model.name: missing" in found
     assert found[0].endswith("not 'Class Ifier'")
     assert found[2].endswith("greater than or equal to 1, not 0")
-    assert refused(tmp_path, text).what == "the configuration has 5 problems"
+    assert read_error(tmp_path, text).what == "the configuration has 5 problems"
 
 
 @pytest.mark.parametrize(
@@ -141,8 +149,8 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(
     tmp_path: Path, line: str, problem: str
 ) -> None:
-    """A typing mistake is not a setting that silently does nothing."""
-    assert problem in problems(tmp_path, WHOLE.replace("[environments.local]\n", "") + line)
+    """A mistyped key does not go unnoticed."""
+    assert problem in read_problems(tmp_path, WHOLE.replace("[environments.local]\n", "") + line)
 
 
 @pytest.mark.parametrize(
@@ -190,39 +198,39 @@ def test_a_wrong_value_is_refused_with_its_key_path(tmp_path: Path, key: str, va
     )
     kept = kept if key in ("model.name", "image.base") else WHOLE
     text = kept.replace(f"[{table}]\n", f"[{table}]\n{name} = {value}\n")
-    found = problems(tmp_path, text)
+    found = read_problems(tmp_path, text)
     assert len(found) == 1
     assert found[0].startswith(key)
 
 
 def test_at_least_one_environment_is_needed(tmp_path: Path) -> None:
-    """A release that could go nowhere is refused with what to add."""
+    """The error says what to add."""
     text = WHOLE.replace("[environments.local]", "[environments]")
-    assert problems(tmp_path, text) == [
+    assert read_problems(tmp_path, text) == [
         "environments: at least one environment is needed, for example [environments.local], not {}"
     ]
 
 
 def test_an_environment_given_twice_is_refused(tmp_path: Path) -> None:
-    """Two tables of one name are a mistake, not a merge."""
-    assert "not TOML" in refused(tmp_path, WHOLE + "[environments.local]\n").what
+    """Two tables of one name are not merged."""
+    assert "not TOML" in read_error(tmp_path, WHOLE + "[environments.local]\n").what
 
 
-def test_a_missing_file_is_said_with_where_to_go(tmp_path: Path) -> None:
-    """Running in the wrong folder is a common mistake."""
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    """The wrong folder is a common mistake; the error names the page for a new application."""
     with pytest.raises(SettingsInvalid, match="there is no configuration") as caught:
         Settings.read(tmp_path, {})
     assert caught.value.on == str(tmp_path / "pipeline.toml")
 
 
-def test_a_file_without_permission_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
-    """The cure is another."""
+def test_a_file_without_permission_is_not_reported_as_missing(tmp_path: Path) -> None:
+    """The cure is different."""
     user = os.geteuid()
     (tmp_path / "pipeline.toml").write_text(WHOLE, encoding="utf-8")
     (tmp_path / "pipeline.toml").chmod(0)
     tmp_path.chmod(0o755)
     if user == 0:
-        os.seteuid(NOBODY)
+        os.seteuid(UNPRIVILEGED)
     try:
         with pytest.raises(SettingsInvalid, match="cannot be read: Permission denied") as caught:
             Settings.read(tmp_path, {})
@@ -231,8 +239,8 @@ def test_a_file_without_permission_is_not_taken_for_a_missing_one(tmp_path: Path
     assert caught.value.next == "make the file readable"
 
 
-def test_a_file_that_cannot_be_read_or_parsed_is_said_with_the_reason(tmp_path: Path) -> None:
-    """A folder, other encodings and other formats are told apart."""
+def test_a_file_that_cannot_be_read_or_parsed_is_refused_with_the_reason(tmp_path: Path) -> None:
+    """The errors for a folder, another encoding and another format differ."""
     path = tmp_path / "pipeline.toml"
     path.mkdir()
     with pytest.raises(SettingsInvalid, match="cannot be read: Is a directory"):
@@ -241,11 +249,11 @@ def test_a_file_that_cannot_be_read_or_parsed_is_said_with_the_reason(tmp_path: 
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsInvalid, match="cannot be read: it is not UTF-8"):
         Settings.read(tmp_path, {})
-    assert "line 2" in refused(tmp_path, "[app]\nname: classifier").what
+    assert "line 2" in read_error(tmp_path, "[app]\nname: classifier").what
 
 
-def test_the_environment_overrides_the_file_and_adds_to_it(tmp_path: Path) -> None:
-    """A runner can change any setting without changing the file, at any depth."""
+def test_variables_override_the_file_and_add_to_it(tmp_path: Path) -> None:
+    """A runner can change each setting without a change of the file."""
     environ = {
         "TWINSHIP_APP__PORT": "9000",
         "TWINSHIP_APP__FILES": "app/**,wsgi.py",
@@ -273,16 +281,16 @@ def test_the_environment_overrides_the_file_and_adds_to_it(tmp_path: Path) -> No
         ("python:3.13-slim", 'suite = "trixie"', "trixie"),
     ],
 )
-def test_only_debian_itself_can_be_stood_in_for(
+def test_only_debians_own_image_can_be_replaced(
     tmp_path: Path, base: str, keys: str, suite: str
 ) -> None:
-    """Any other base has more in it than packages of Debian bring, unless the file says that they will do."""
+    """Other images have more content than Debian's packages, unless `suite` is set."""
     text = WHOLE.replace(f'base = "{BASE}"', f'base = "{base}@sha256:{"a" * 64}"\n{keys}')
     assert read(tmp_path, text).image.debian == suite
 
 
 def test_the_proxy_does_not_need_the_base_of_the_application(tmp_path: Path) -> None:
-    """It is installed on Debian: the application's base if that is Debian's own, else one that is named, else the suite's."""
+    """It is installed on that base if it is Debian, else on `parts_base` or a default."""
     other = f"python:3.13-slim@sha256:{'b' * 64}"
     mirror = f"mirror.example/debian:trixie-slim@sha256:{'c' * 64}"
     assert read(tmp_path, WHOLE).image.for_parts.base == BASE
@@ -296,31 +304,31 @@ def test_the_proxy_does_not_need_the_base_of_the_application(tmp_path: Path) -> 
 
 
 def test_other_variables_are_not_settings(tmp_path: Path) -> None:
-    """What the suite or others call their variables changes nothing."""
+    """They change nothing."""
     assert read(
         tmp_path, WHOLE, {"TWINSHIP_HOME": "/x", "APP__PORT": "1", "TWINSHIP_COMMIT": "c"}
     ) == read(tmp_path, WHOLE)
 
 
 def test_a_wrong_override_is_named_by_its_variable(tmp_path: Path) -> None:
-    """Nobody looks for a mistake in the file that is in the environment."""
+    """The mistake is not in the file."""
     environ = {"TWINSHIP_APP__PORT": "many", "TWINSHIP_APP__PROT": "1", "TWINSHIP_MODEL": "x"}
-    found = problems(tmp_path, WHOLE, environ)
+    found = read_problems(tmp_path, WHOLE, environ)
     assert len(found) == 2
     assert found[0].startswith("app.port: ")
     assert found[0].endswith("not 'many' (set by TWINSHIP_APP__PORT)")
     assert found[1] == "app.prot: unknown key; did you mean 'port'? (set by TWINSHIP_APP__PROT)"
 
 
-def test_an_override_below_a_value_takes_its_place(tmp_path: Path) -> None:
-    """The environment wins even where the file has no table."""
+def test_an_override_below_a_value_replaces_the_value(tmp_path: Path) -> None:
+    """A variable wins even if the file has no table there."""
     text = WHOLE.replace('[app]\nname = "classifier"\n', "app = 3\n")
     assert read(tmp_path, text, {"TWINSHIP_APP__NAME": "classifier"}).app.name == "classifier"
 
 
-def test_an_environment_on_a_cluster_needs_only_to_say_so(tmp_path: Path) -> None:
-    """The rest has defaults that work on any cluster: the current context, and nothing that is not there."""
-    staging = cluster(tmp_path)
+def test_an_environment_on_a_cluster_needs_only_its_target(tmp_path: Path) -> None:
+    """The other keys have defaults for every cluster."""
+    staging = read_cluster(tmp_path)
     assert (staging.kubeconfig, staging.context, staging.namespace, staging.strategy) == (
         "",
         "",
@@ -341,9 +349,14 @@ def test_an_environment_on_a_cluster_needs_only_to_say_so(tmp_path: Path) -> Non
 
 
 def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) -> None:
-    """At any depth, in the file and from the environment."""
-    keys = 'strategy = "canary"\n[environments.staging.canary]\nseconds = 5\n[environments.staging.autoscale]\nat_most = 9\n'
-    staging = cluster(tmp_path, keys, {"TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__CPU": "1500m"})
+    """Both the file and variables can set them."""
+    keys = (
+        'strategy = "canary"\n[environments.staging.canary]\nseconds = 5\n'
+        "[environments.staging.autoscale]\nat_most = 9\n"
+    )
+    staging = read_cluster(
+        tmp_path, keys, {"TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__CPU": "1500m"}
+    )
     assert (staging.canary.seconds, staging.canary.errors) == (5.0, 0.01)
     assert staging.autoscale is not None
     assert (staging.autoscale.at_most, staging.autoscale.cpu) == (9, 80)
@@ -378,21 +391,21 @@ def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) ->
         ("[environments.local.canary]", "environments.local.canary: unknown key"),
         (
             "[environments.other]\nnamespace = 'x'",
-            "environments.other.namespace: unknown key; known here: address, answer_within, drain_within",
+            "environments.other.namespace: unknown key; known here: address, answer_within, drain",
         ),
     ],
 )
-def test_each_kind_of_place_knows_its_own_keys(tmp_path: Path, line: str, problem: str) -> None:
-    """A key of another target does nothing, and so it is refused with those that would."""
+def test_each_kind_of_target_knows_its_own_keys(tmp_path: Path, line: str, problem: str) -> None:
+    """A key of another target would do nothing, so it is refused."""
     assert [
-        found for found in problems(tmp_path, CLUSTER + line) if found.startswith(problem)
+        found for found in read_problems(tmp_path, CLUSTER + line) if found.startswith(problem)
     ] != []
 
 
 @pytest.mark.parametrize("target", ['"mainframe"', "3", "[]", "true", '""'])
-def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, target: str) -> None:
-    """And no key is called unknown because nobody can tell of which kind it would be."""
-    found = problems(
+def test_an_unknown_target_is_refused_with_the_known_ones(tmp_path: Path, target: str) -> None:
+    """Its keys are not called unknown, as its kind is not known."""
+    found = read_problems(
         tmp_path,
         WHOLE.replace(
             "[environments.local]", f"[environments.local]\ntarget = {target}\nnamespace = 'x'"
@@ -428,8 +441,8 @@ def test_an_unknown_target_is_refused_with_those_there_are(tmp_path: Path, targe
 def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(
     tmp_path: Path, key: str, value: str
 ) -> None:
-    """What the cluster would refuse in the middle of a rollout is refused before it."""
-    found = problems(tmp_path, f"{CLUSTER}{key} = {value}\n")
+    """The cluster would refuse it in the middle of a rollout."""
+    found = read_problems(tmp_path, f"{CLUSTER}{key} = {value}\n")
     assert len(found) == 1
     assert found[0].startswith(f"environments.staging.{key}")
 
@@ -461,9 +474,11 @@ def test_a_wrong_value_for_a_cluster_is_refused_with_its_key_path(
         ),
     ],
 )
-def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, keys: str, problem: str) -> None:
-    """A setting that would silently do nothing, or that no cluster would take."""
-    assert problems(tmp_path, CLUSTER + keys) == [problem]
+def test_keys_that_contradict_each_other_are_refused(
+    tmp_path: Path, keys: str, problem: str
+) -> None:
+    """They would do nothing, or the cluster would refuse them."""
+    assert read_problems(tmp_path, CLUSTER + keys) == [problem]
 
 
 @pytest.mark.parametrize(
@@ -476,24 +491,28 @@ def test_keys_that_do_not_fit_together_are_refused(tmp_path: Path, keys: str, pr
         'resources = { cpu = "0.5", cpu_limit = "500m", memory = "1.5Gi" }',
     ],
 )
-def test_keys_that_fit_together_are_taken(tmp_path: Path, keys: str) -> None:
-    """Limits may be just reached, and amounts be written in any unit."""
-    assert cluster(tmp_path, keys).target == "kubernetes"
+def test_keys_that_fit_together_are_accepted(tmp_path: Path, keys: str) -> None:
+    """Limits may be reached, and quantities may have any unit."""
+    assert read_cluster(tmp_path, keys).target == "kubernetes"
 
 
-def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
-    """A path is relative to pipeline.toml, wherever the command is run; an absolute one and one of the user's home stay."""
-    assert cluster(tmp_path, 'kubeconfig = "keys/config"').kubeconfig_from(tmp_path) == str(
-        tmp_path / "keys" / "config"
-    )
+def test_a_kubeconfigs_path_is_relative_to_pipeline_toml(tmp_path: Path) -> None:
+    """Absolute paths and paths in the user's home stay."""
+    assert read_cluster(tmp_path, 'kubeconfig = "keys/config"').cluster_address(
+        tmp_path
+    ).kubeconfig == str(tmp_path / "keys" / "config")
     assert (
-        cluster(tmp_path, 'kubeconfig = "/etc/config"').kubeconfig_from(tmp_path) == "/etc/config"
+        read_cluster(tmp_path, 'kubeconfig = "/etc/config"').cluster_address(tmp_path).kubeconfig
+        == "/etc/config"
     )
-    assert cluster(tmp_path, 'kubeconfig = "~/config"').kubeconfig_from(tmp_path) == str(
-        Path.home() / "config"
+    assert read_cluster(tmp_path, 'kubeconfig = "~/config"').cluster_address(
+        tmp_path
+    ).kubeconfig == str(Path.home() / "config")
+    assert read_cluster(tmp_path).cluster_address(tmp_path).kubeconfig == ""
+    assert (
+        read_cluster(tmp_path, 'kubeconfig = "in-cluster"').cluster_address(tmp_path).kubeconfig
+        == "in-cluster"
     )
-    assert cluster(tmp_path).kubeconfig_from(tmp_path) == ""
-    assert cluster(tmp_path, 'kubeconfig = "in-cluster"').kubeconfig_from(tmp_path) == "in-cluster"
 
 
 @pytest.mark.parametrize(
@@ -501,6 +520,6 @@ def test_a_kubeconfig_is_found_beside_the_settings(tmp_path: Path) -> None:
     [f"x = {'[' * 5000}", f"x = {'1' * 5000}"],
     ids=["nested as deep", "a number of thousands of digits"],
 )
-def test_a_file_that_the_parser_gives_up_on_is_refused(tmp_path: Path, line: str) -> None:
-    """Not only broken syntax is no configuration."""
-    assert "not TOML" in refused(tmp_path, WHOLE + line).what
+def test_a_file_that_makes_the_parser_fail_is_refused(tmp_path: Path, line: str) -> None:
+    """The parser raises other errors than those for broken syntax."""
+    assert "not TOML" in read_error(tmp_path, WHOLE + line).what

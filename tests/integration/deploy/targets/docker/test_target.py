@@ -17,8 +17,8 @@ from deploy.clients.docker.protocol import Engine
 from deploy.machine.host import require_free_port
 from deploy.records import Release
 from deploy.rollout.apply import Target
+from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.settings.reading import App
 from deploy.targets.docker.names import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract

@@ -20,8 +20,8 @@ from deploy.image import join as image
 from deploy.image.export import export_image
 from deploy.records import Commit, Image, Release
 from deploy.rollout.apply import Target
+from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
-from deploy.settings.reading import App
 from deploy.targets.kubernetes.render import Rendering
 from tests.contracts.kubernetes_target import AroundContract, Deployer, environment
 from tests.contracts.target import Place, TargetContract, WarmContract

@@ -21,8 +21,8 @@ from deploy.errors import (
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.apply import Target
+from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.settings.reading import App
 from deploy.targets.docker import proxy as door
 from deploy.targets.docker.names import APP
 from deploy.targets.docker.proxy import slot_address

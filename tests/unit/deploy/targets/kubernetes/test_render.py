@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import SettingsInvalid
 from deploy.records import Attempt
-from deploy.settings.reading import App
+from deploy.settings.app import App
 from deploy.targets.kubernetes.render import (
     CAUSE,
     IMAGE,

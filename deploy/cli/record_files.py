@@ -1,0 +1,71 @@
+"""The files of records, by which stages in different processes pass their results on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from deploy.cache import translate_full_disk
+from deploy.errors import InputMissing
+from deploy.records import Record, Release
+
+_Record = TypeVar("_Record", bound=Record)
+
+_WRITERS = {"app": "build", "model": "fetch", "image": "smoke", "release": "push"}
+
+
+def write(folder: Path, name: str, record: Record) -> None:
+    """Write a record to a folder, which is created if necessary.
+
+    Raises:
+        DiskFull: the disk has no space.
+    """
+    with translate_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
+
+
+def read_release(folder: Path, app: str) -> Release:
+    """Return the release that was pushed.
+
+    Raises:
+        InputMissing: there is none, or it is a release of another application.
+    """
+    found = read(folder, "release", Release)
+    if found.image.app.name != app:
+        raise InputMissing(
+            f"these are the records of another application: {found.image.app.name}",
+            on=str(folder / "release.json"),
+            next=f"run `invoke push` for {app} first, or give its folder of records",
+        )
+    return found
+
+
+def read(folder: Path, name: str, kind: type[_Record]) -> _Record:
+    """Return the record that another stage wrote to a folder.
+
+    Args:
+        folder: the folder.
+        name: the name of the record, which is that of its file.
+        kind: the class of the record.
+
+    Raises:
+        InputMissing: there is no such file, or it has another content.
+    """
+    path = folder / f"{name}.json"
+    writer = _WRITERS[name]
+    try:
+        return kind.from_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputMissing(
+            "a stage's input is missing", on=str(path), next=f"run `invoke {writer}` first"
+        ) from None
+    except ValidationError as error:
+        raise InputMissing(
+            "a stage's input is not what that stage writes",
+            on=str(path),
+            next=f"run `invoke {writer}` again",
+            detail=f"  {error}",
+        ) from None

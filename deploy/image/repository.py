@@ -1,0 +1,71 @@
+"""The images of one environment, in its registry and in the cache of this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from deploy.cache import Cache
+from deploy.clients.oci.protocol import Registry
+from deploy.image import join as images
+from deploy.image import registry
+from deploy.model import fetch as models
+from deploy.model.golden import GoldenSet
+from deploy.records import AppImage, Image, Model, ModelLayer
+from deploy.source import Inputs
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The images of an application in the registry of an environment, and the cache of them here.
+
+    Args:
+        registry: the environment's registry.
+        path: the path of the images below the registry's host.
+        cache: the cache of this machine.
+        mount: the folder in a container that the model is put into.
+        mount_sources: other repositories of the registry, which may hold the same blobs.
+        is_up: returns whether the registry runs; a local one may not be started yet.
+    """
+
+    registry: Registry
+    path: str
+    cache: Cache
+    mount: str
+    mount_sources: tuple[str, ...] = ()
+    is_up: Callable[[], bool] = lambda: True
+
+    @property
+    def name(self) -> str:
+        """The name of the repository: the registry's host and the path."""
+        return f"{self.registry.host}/{self.path}"
+
+    def find_layer(self, wanted: Model) -> ModelLayer | None:
+        """Return a model's layer if its bytes are in the cache or in the registry."""
+        cached = models.find_cached_layer(wanted, self.cache, self.mount)
+        if cached and self.cache.has(cached.digest, cached.size):
+            return cached
+        if not self.is_up():
+            return None
+        found = registry.find_layer(wanted, self.mount, self.path, self.registry)
+        if found:
+            models.remember(found, self.cache, self.mount)
+        return found
+
+    def find_app(self, name: str, inputs: Inputs) -> AppImage | None:
+        """Return the app image of those inputs if all of it is in the cache or in the registry."""
+        cached = images.find_built(name, inputs, self.cache)
+        if cached:
+            config, layers, _ = images.parse_manifest(self.cache.read(cached.manifest.digest))
+            if all(self.cache.has(item.digest, item.size) for item in (config, *layers)):
+                return cached
+        if not self.is_up():
+            return None
+        found = registry.find_app(name, inputs.key, self.path, self.registry, self.cache)
+        if found:
+            images.remember(found, inputs, self.cache)
+        return found
+
+    def read_golden_set(self, joined: Image) -> GoldenSet:
+        """Return the golden cases of an image's model."""
+        return registry.read_golden_set(joined.layer, self.path, self.registry, self.cache)

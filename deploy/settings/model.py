@@ -1,0 +1,23 @@
+"""The table [model] of pipeline.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from deploy.records import Name
+from deploy.settings.table import Table
+
+
+class ModelSource(Table):
+    """The model that the application serves, and where its versions are published.
+
+    `store` is a folder or the URL of an object store. `sample` names a function
+    `module:function(version, directory)` that writes a first model if the store is empty.
+    """
+
+    name: Name
+    store: str = ".twinship/store"
+    mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
+    sample: str = ""

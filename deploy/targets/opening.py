@@ -1,0 +1,181 @@
+"""The kinds of targets, and how each is opened from settings. A new kind is added to `TARGETS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from deploy.clients.docker.protocol import Engine
+from deploy.clients.kubernetes.protocol import Object
+from deploy.clients.oci.http import Login
+from deploy.clock import Clock
+from deploy.errors import SettingsInvalid
+from deploy.machine import services
+from deploy.machine.host import Host
+from deploy.records import Attempt, Release
+from deploy.rollout.apply import Target
+from deploy.settings.environments import Docker, Environment, Kubernetes
+from deploy.settings.kinds import target_of
+from deploy.settings.reading import Settings
+
+if TYPE_CHECKING:
+    from deploy.targets.docker.target import DockerTarget
+    from deploy.targets.kubernetes.history import CanaryVerb
+    from deploy.targets.kubernetes.target import KubernetesTarget
+
+E = TypeVar("E", bound=Environment)
+
+
+class CanaryTarget(Target, Protocol):
+    """A target that can try a release as a canary, and lets people decide on it."""
+
+    def canary(self) -> str:
+        """Return the digest of the image that is on hold as a canary; empty if there is none."""
+
+    def may_take_over(self, release: Release) -> bool:
+        """Return whether the canary was made of the present settings and object templates."""
+
+    def decide(self, verb: CanaryVerb, by: str) -> None:
+        """Record a decision for the deployer that holds the canary."""
+
+
+class RenderedTarget(Target, Protocol):
+    """A target that consists of objects, which can be printed."""
+
+    def rendered(self, release: Release, attempt: Attempt | None) -> list[Object]:
+        """Return the objects of a release as they are applied."""
+
+
+@dataclass(frozen=True)
+class TargetInputs:
+    """What a target can be made of, besides the table of its environment.
+
+    Args:
+        settings: the settings of the application.
+        environment: the name of the environment.
+        directory: the folder of pipeline.toml.
+        host: this machine.
+        clock: tells the time.
+        engine: returns the container engine; called only where replicas run on one.
+        find_login: returns the registry's login, or None.
+        image_size: returns the bytes that a node pulls for a release.
+    """
+
+    settings: Settings
+    environment: str
+    directory: Path
+    host: Host
+    clock: Clock
+    engine: Callable[[], Engine]
+    find_login: Callable[[], Login | None]
+    image_size: Callable[[Release], int]
+
+
+@dataclass(frozen=True)
+class TargetKind(Generic[E]):
+    """A kind of target.
+
+    Args:
+        settings: the table of an environment with such a target; its `target` has the kind's name.
+        open: returns the target of an environment.
+        open_canary_target: the same, where the kind has canaries.
+        open_rendered_target: the same, where the kind consists of objects.
+    """
+
+    settings: type[E]
+    open: Callable[[E, TargetInputs], Target]
+    open_canary_target: Callable[[E, TargetInputs], CanaryTarget] | None = None
+    open_rendered_target: Callable[[E, TargetInputs], RenderedTarget] | None = None
+
+
+Kinds = Mapping[str, TargetKind[Any]]
+
+
+def open_target(inputs: TargetInputs, kinds: Kinds) -> Target:
+    """Return the target of an environment.
+
+    Raises:
+        ClusterError: the cluster does not answer, denies access, or has no such namespace.
+    """
+    env = inputs.settings.environment(inputs.environment)
+    return kinds[target_of(env)].open(env, inputs)
+
+
+def open_canary_target(inputs: TargetInputs, kinds: Kinds) -> CanaryTarget:
+    """Return the target of an environment that can have canaries.
+
+    Raises:
+        SettingsInvalid: targets of that kind have none.
+        ClusterError: as for any target.
+    """
+    env = inputs.settings.environment(inputs.environment)
+    found = kinds[target_of(env)].open_canary_target
+    if found is None:
+        raise _no_cluster(inputs.environment)
+    return found(env, inputs)
+
+
+def open_rendered_target(inputs: TargetInputs, kinds: Kinds) -> RenderedTarget:
+    """Return the target of an environment whose objects can be printed.
+
+    Raises:
+        SettingsInvalid: targets of that kind have no objects.
+        ClusterError: as for any target.
+    """
+    env = inputs.settings.environment(inputs.environment)
+    found = kinds[target_of(env)].open_rendered_target
+    if found is None:
+        raise _no_cluster(inputs.environment)
+    return found(env, inputs)
+
+
+def _no_cluster(environment: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        "this needs an environment on a cluster",
+        on=f"[environments.{environment}] target",
+        next='choose one with target = "kubernetes"',
+    )
+
+
+def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
+    """Return a target on a Docker host."""
+    from deploy.targets.docker.target import DockerTarget
+
+    engine = inputs.engine()
+
+    def find_login() -> tuple[str, str] | None:
+        login = inputs.find_login()
+        return (login.user, login.password) if login else None
+
+    return DockerTarget(
+        engine,
+        inputs.settings.app,
+        inputs.environment,
+        env,
+        parts=lambda: services.ensure_services_image(engine, inputs.settings.image, inputs.host),
+        login=find_login,
+        free=inputs.host.require_free_port if engine.is_local else lambda _address, _port: None,
+    )
+
+
+def open_kubernetes(env: Kubernetes, inputs: TargetInputs) -> KubernetesTarget:
+    """Return a target in a namespace of a cluster.
+
+    Raises:
+        ClusterError: the cluster does not answer, denies access, or has no such namespace.
+    """
+    from deploy.targets.kubernetes.render import Rendering
+    from deploy.targets.kubernetes.target import KubernetesTarget
+
+    rendering = Rendering.of(inputs.settings.app, inputs.environment, env, inputs.directory)
+    cluster = inputs.host.connect_cluster(*env.cluster_address(inputs.directory))
+    cluster.require_access()
+    return KubernetesTarget(cluster, rendering, inputs.image_size, clock=inputs.clock)
+
+
+TARGETS: Kinds = {
+    "docker": TargetKind(Docker, open_docker),
+    "kubernetes": TargetKind(Kubernetes, open_kubernetes, open_kubernetes, open_kubernetes),
+}
