@@ -9,7 +9,6 @@ Killed at any point, it holds no half file under a final name. Losing it costs t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -23,7 +22,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from urllib.parse import quote, unquote
 
-from deploy.errors import BlobCorrupt, DiskFull
+from deploy.errors import BlobCorrupt, disk_full_error, is_disk_full
 from deploy.machine.process import ProcessId, has_ended, machine_id
 
 CHUNK = 1 << 20
@@ -240,10 +239,6 @@ def translate_full_disk(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
-        raise DiskFull(
-            "no space is left on the disk",
-            on=str(place),
-            next="free some space and run again; nothing that was complete is lost",
-        ) from error
+        raise disk_full_error(str(place)) from error

@@ -27,8 +27,10 @@ from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.image import registry
 from deploy.machine import services, setup
 from deploy.machine.host import THIS_MACHINE, Host, is_loopback
-from deploy.model import fetch as model
 from deploy.model import golden
+from deploy.model.manifest import LATEST
+from deploy.model.publish import publish_model
+from deploy.model.versions import find_latest_version, resolve_version
 from deploy.records import Model
 from deploy.settings.environments import Docker, Kubernetes
 from deploy.settings.reading import Settings
@@ -200,7 +202,7 @@ class ReleaseContext:
         """
         name = self.settings.model.name
         try:
-            return model.resolve(name, version, self.store)
+            return resolve_version(name, version, self.store)
         except ModelUnknown:
             if not self.samples(version):
                 raise
@@ -209,8 +211,8 @@ class ReleaseContext:
 
     def samples(self, version: str) -> bool:
         """Whether asking for that version of an empty store gives the sample."""
-        empty = model.latest(self.settings.model.name, self.store) is None
-        return bool(self.settings.model.sample) and version in (model.LATEST, "1") and empty
+        empty = find_latest_version(self.settings.model.name, self.store) is None
+        return bool(self.settings.model.sample) and version in (LATEST, "1") and empty
 
     def publish_sample(self, version: str) -> Model:
         """Makes a version of the sample model and publishes it.
@@ -221,7 +223,7 @@ class ReleaseContext:
         """
         with TemporaryDirectory() as folder:
             self._sample()(version, Path(folder))
-            return model.publish(Path(folder), self.store)
+            return publish_model(Path(folder), self.store)
 
     def _sample(self) -> Callable[[str, Path], None]:
         named = self.settings.model.sample

@@ -12,14 +12,19 @@ from deploy import progress, smoke, source
 from deploy.clients.docker import buildkit
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound, ReleaseUnknown
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.build import create_app_image, explain_build, find_built_app, remember_app
 from deploy.image.export import export_image
+from deploy.image.join import join_image
+from deploy.image.load import load_image
+from deploy.image.manifest import parse_image_manifest
+from deploy.image.pull import fetch_app, fetch_blob, read_golden_set
 from deploy.image.wheels import download
 from deploy.machine import process as owner
 from deploy.machine import services
-from deploy.model import fetch as model
 from deploy.model import golden
+from deploy.model.fetch import fetch_layer, find_cached_layer, remember_layer
+from deploy.model.manifest import LATEST
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
 from deploy.rollout import apply as rollout
 from deploy.rollout.history import Only, choose_rollback
@@ -49,7 +54,7 @@ def _fetched(site: ReleaseContext, wanted: Model) -> ModelLayer:
         log.info("model  %s, %s, nothing to fetch", wanted, progress.format_size(found.size))
         return found
     started = time.monotonic()
-    fetched = model.fetch(wanted, site.store, site.cache, site.settings.model.mount)
+    fetched = fetch_layer(wanted, site.store, site.cache, site.settings.model.mount)
     log.info(
         "model  %s, %s, fetched in %s",
         wanted,
@@ -62,7 +67,7 @@ def _fetched(site: ReleaseContext, wanted: Model) -> ModelLayer:
 def find_layer(site: ReleaseContext, wanted: Model) -> ModelLayer | None:
     """The model's layer, if its bytes are in the cache or the registry."""
     mount = site.settings.model.mount
-    cached = model.find_cached_layer(wanted, site.cache, mount)
+    cached = find_cached_layer(wanted, site.cache, mount)
     if cached and site.cache.has(cached.digest, cached.size):
         return cached
     found = (
@@ -71,7 +76,7 @@ def find_layer(site: ReleaseContext, wanted: Model) -> ModelLayer | None:
         else None
     )
     if found:
-        model.remember(found, site.cache, mount)
+        remember_layer(found, site.cache, mount)
     return found
 
 
@@ -83,10 +88,10 @@ def build(site: ReleaseContext) -> AppImage:
         log.info("code   %s, nothing to build", found.commit)
         return found
     started = time.monotonic()
-    why = image.why_build(site.settings.app.name, inputs, site.cache)
+    why = explain_build(site.settings.app.name, inputs, site.cache)
     log.info("code   %s, building: %s", inputs.commit, why)
     built = _built(site, inputs)
-    image.remember(built, inputs, site.cache)
+    remember_app(built, inputs, site.cache)
     log.info(
         "code   %s, built in %s", built.commit, progress.format_seconds(time.monotonic() - started)
     )
@@ -95,10 +100,12 @@ def build(site: ReleaseContext) -> AppImage:
 
 def find_app(site: ReleaseContext, inputs: source.Inputs) -> AppImage | None:
     """The app image of these inputs, if all of it is in the cache or in the registry."""
-    cached = image.find_built(site.settings.app.name, inputs, site.cache)
+    cached = find_built_app(site.settings.app.name, inputs, site.cache)
     if cached:
-        config, layers, _ = image.parse_manifest(site.cache.read(cached.manifest.digest))
-        if all(site.cache.has(item.digest, item.size) for item in (config, *layers)):
+        manifest = parse_image_manifest(site.cache.read(cached.manifest.digest))
+        if all(
+            site.cache.has(item.digest, item.size) for item in (manifest.config, *manifest.layers)
+        ):
             return cached
     if not site.registry_is_up:
         return None
@@ -106,7 +113,7 @@ def find_app(site: ReleaseContext, inputs: source.Inputs) -> AppImage | None:
         site.settings.app.name, inputs.key, site.repository, site.registry, site.cache
     )
     if found:
-        image.remember(found, inputs, site.cache)
+        remember_app(found, inputs, site.cache)
     return found
 
 
@@ -130,7 +137,7 @@ def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
             said=progress.report,
         )
     config, layers = export_image(engine.save(tag), site.cache, tag)
-    return image.create_app_image(
+    return create_app_image(
         settings.app.name, inputs.key, inputs.commit, config, layers, site.cache
     )
 
@@ -138,8 +145,8 @@ def _built(site: ReleaseContext, inputs: source.Inputs) -> AppImage:
 def join(site: ReleaseContext, app: AppImage, layer: ModelLayer) -> Image:
     """Joins the two halves; nothing but JSON moves."""
     if not site.cache.has(app.manifest.digest, app.manifest.size):
-        registry.fetch_app(app, site.repository, site.registry, site.cache)
-    joined = image.join(app, layer, site.settings.model.mount, site.cache)
+        fetch_app(app, site.repository, site.registry, site.cache)
+    joined = join_image(app, layer, site.settings.model.mount, site.cache)
     log.info("image  %s", joined.digest[:19])
     return joined
 
@@ -148,11 +155,11 @@ def check(site: ReleaseContext, joined: Image) -> Verdict:
     """Runs exactly the joined image on the engine and plays its golden cases."""
     started = time.monotonic()
     app = site.settings.app
-    held = smoke.load(
+    held = load_image(
         joined,
         site.engine,
         site.cache,
-        lambda item: registry.fetch_blob(item, site.repository, site.registry, site.cache),
+        lambda item: fetch_blob(item, site.repository, site.registry, site.cache),
     ).id
     verdict = smoke.check(
         joined,
@@ -177,7 +184,12 @@ def push(site: ReleaseContext, joined: Image) -> Release:
     site.start_registry()
     mount = site.settings.model.mount
     pushed = registry.push(
-        joined, site.repository, site.registry, site.cache, mount=mount, elsewhere=site.elsewhere
+        joined,
+        site.repository,
+        site.registry,
+        site.cache,
+        mount_path=mount,
+        mount_sources=site.elsewhere,
     )
     log.info("push   %s@%s", pushed.repository, joined.digest[:19])
     return pushed
@@ -226,13 +238,13 @@ def verify(site: ReleaseContext) -> Verdict:
 
 def golden_set(site: ReleaseContext, joined: Image) -> golden.GoldenSet:
     """The golden cases of an image's model."""
-    return registry.read_golden_set(joined.layer, site.repository, site.registry, site.cache)
+    return read_golden_set(joined.layer, site.repository, site.registry, site.cache)
 
 
 # --- whole stories
 
 
-def release(site: ReleaseContext, version: str = model.LATEST) -> ReleaseResult:
+def release(site: ReleaseContext, version: str = LATEST) -> ReleaseResult:
     """Brings the newest code and a model to the front door; what is there already is not done again."""
     site.target, site.engine  # noqa: B018 - all that cluster and machine must have is found, or told missing, before anything else
     layer = fetch(site, version)

@@ -8,11 +8,12 @@ from contextlib import suppress
 from deploy import pipeline, progress, source
 from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.build import explain_build
 from deploy.machine import setup
-from deploy.model import fetch as model
 from deploy.model import manifest
+from deploy.model.manifest import LATEST
+from deploy.model.versions import read_model_manifest, resolve_version
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.rollout import apply as rollout
 
@@ -26,7 +27,7 @@ class Step(Record):
     moves: int | None = None
 
 
-def make_plan(site: ReleaseContext, version: str = model.LATEST) -> tuple[Step, ...]:
+def make_plan(site: ReleaseContext, version: str = LATEST) -> tuple[Step, ...]:
     """The stages of a release of the newest code and that model version, as things are now.
 
     Raises:
@@ -47,7 +48,7 @@ def _steps(site: ReleaseContext, version: str) -> Iterator[Step]:
     why = (
         f"{app.commit} is built already"
         if app
-        else image.why_build(site.settings.app.name, inputs, site.cache)
+        else explain_build(site.settings.app.name, inputs, site.cache)
     )
     yield Step(stage="build", runs=app is None, why=why)
     joined = pipeline.join(site, app, layer) if app and layer else None
@@ -62,7 +63,7 @@ def _platform(site: ReleaseContext) -> Iterator[Step]:
 
 def _wanted(site: ReleaseContext, version: str) -> Model | None:
     try:
-        return model.resolve(site.settings.model.name, version, site.store)
+        return resolve_version(site.settings.model.name, version, site.store)
     except ModelUnknown:
         if not site.samples(version):
             raise
@@ -78,7 +79,7 @@ def _fetch(site: ReleaseContext, wanted: Model | None, layer: ModelLayer | None)
         )
     if layer:
         return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
-    described = model.read_manifest(site.store, wanted.name, wanted.version)
+    described = read_model_manifest(wanted.name, wanted.version, site.store)
     return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=_size(described))
 
 

@@ -41,7 +41,7 @@ def promote(site: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
     )
     mount = site.settings.model.mount
     copied = registry.copy(
-        proven, source.registry, site.repository, site.registry, site.cache, mount=mount
+        proven, source.registry, site.repository, site.registry, site.cache, mount_path=mount
     )
     already = pipeline.find_serving(site, copied)
     if already:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from deploy.archive import create_member
 from deploy.cache import translate_full_disk
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
@@ -160,11 +161,9 @@ def context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
 
 
 def _pack(archive: tarfile.TarFile, name: str, path: Path) -> None:
-    member = tarfile.TarInfo(name)
     with _readable(path), path.open("rb") as content:
-        member.size = path.stat().st_size
-        member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
-        archive.addfile(member, content)
+        mode = 0o755 if os.access(path, os.X_OK) else 0o644
+        archive.addfile(create_member(name, path.stat().st_size, mode=mode), content)
 
 
 def _patterns(settings: Settings) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ from deploy.cli import output, tables
 from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.machine import setup
-from deploy.model import fetch as model
+from deploy.model.manifest import LATEST
+from deploy.model.publish import publish_model
+from deploy.model.versions import find_latest_version, list_versions, read_model_manifest
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
 from deploy.rollout.apply import current
@@ -76,15 +78,15 @@ def publish(site: ReleaseContext, directory: str, sample: str | bool) -> None:  
             next="give a directory, or --sample with a version of the sample",
         )
     published = (
-        site.publish_sample(version) if version else model.publish(Path(directory), site.store)
+        site.publish_sample(version) if version else publish_model(Path(directory), site.store)
     )
     output.result(f"{published} {published.digest}")
 
 
 def list_models(site: ReleaseContext, *, json: bool) -> None:
     """Prints the published versions."""
-    latest = model.latest(site.settings.model.name, site.store)
-    found = model.versions(site.settings.model.name, site.store)
+    latest = find_latest_version(site.settings.model.name, site.store)
+    found = list_versions(site.settings.model.name, site.store)
     if json:
         output.as_json([{**item.model_dump(), "latest": item.version == latest} for item in found])
         return
@@ -98,7 +100,7 @@ def list_models(site: ReleaseContext, *, json: bool) -> None:
 def show_model(site: ReleaseContext, version: str) -> None:
     """Prints a manifest."""
     output.as_json(
-        jsonlib.loads(model.read_manifest(site.store, site.settings.model.name, version).text)
+        jsonlib.loads(read_model_manifest(site.settings.model.name, version, site.store).text)
     )
 
 
@@ -301,7 +303,7 @@ def _version(site: ReleaseContext, named: str) -> str:
             if "@" not in named
             else "leave the name out",
         )
-    return version or model.LATEST
+    return version or LATEST
 
 
 def _keep(records: Path, name: str, record: Record) -> None:

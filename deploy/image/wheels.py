@@ -15,7 +15,7 @@ from pathlib import Path
 
 from deploy import progress
 from deploy.cache import Cache, translate_full_disk
-from deploy.errors import DiskFull, WheelsUnavailable
+from deploy.errors import WheelsUnavailable, disk_full_error
 from deploy.settings.reading import Wheels
 
 log = logging.getLogger(__name__)
@@ -102,11 +102,7 @@ def _pip(lock: Path, target: Path, python: str, machine: str) -> None:
             process.terminate()
             raise
     if any(f"[Errno {errno.ENOSPC}]" in line for line in lines):
-        raise DiskFull(
-            "no space is left for the locked dependencies",
-            on=f"{target.parent} or {tempfile.gettempdir()}",
-            next="free some space and run again; nothing that was complete is lost",
-        )
+        raise disk_full_error(f"{target.parent} or {tempfile.gettempdir()}")
     if process.returncode != 0:
         raise WheelsUnavailable(
             "the locked dependencies could not be downloaded",

@@ -6,14 +6,13 @@ Each is used if it is there, pulled if it can be, and made from Debian's package
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-import tarfile
 import tempfile
 import time
 from pathlib import Path
 
 from deploy import progress
+from deploy.archive import pack_files
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import BaseUnavailable, PartMissing, PlatformError, ReleaseError
 from deploy.machine.host import THIS_MACHINE, Host
@@ -108,15 +107,8 @@ def ensure_services_image(engine: Engine, build: ImageBuild, here: Host = THIS_M
     tag = f"twinship/parts:{key}"
     if engine.image_id(tag) is None:
         log.info("building the image of the proxy and the local registry")
-        context = io.BytesIO()
-        with tarfile.open(fileobj=context, mode="w") as archive:
-            for name, data in files.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-        context.seek(0)
         engine.build(
-            context,
+            pack_files(files),
             dockerfile="Dockerfile",
             args={"BASE": ensure_base_image(engine, own, here)},
             tag=tag,

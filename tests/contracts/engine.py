@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
+from deploy.archive import pack_files
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import BuildFailed, EngineFailed, PortTaken, RegistryNotFound
 from tests.fakes.engine import Script
@@ -28,16 +27,9 @@ def until(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def packed(files: dict[str, str]) -> io.BytesIO:
+def packed(files: dict[str, str]) -> IO[bytes]:
     """A build context."""
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    context.seek(0)
-    return context
+    return pack_files({name: text.encode() for name, text in files.items()})
 
 
 class EngineContract:

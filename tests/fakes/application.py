@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deploy.context import ReleaseContext
-from deploy.model import fetch as model
+from deploy.model.publish import publish_model
 from deploy.records import Model
 from deploy.settings.reading import DEBIAN
 from tests.fakes.engine import FakeEngine, Script
@@ -128,7 +128,7 @@ class Application:
         (folder / "labels.txt").write_text("three\n", encoding="utf-8")
         (folder / "golden" / "three.json").write_text("{}", encoding="utf-8")
         (folder / "model.onnx").write_bytes(b"\x08" + version.encode() * size)
-        return model.publish(folder, self.store)
+        return publish_model(folder, self.store)
 
     def scripted(self, image: str, script: Script) -> None:
         """Has the containers of an image behave like that."""

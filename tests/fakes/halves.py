@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from deploy.cache import Cache
-from deploy.image import join as image
+from deploy.image.build import create_app_image
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE
 from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
 
 MOUNT = "/model"
@@ -54,7 +55,7 @@ def packed(data: bytes, cache: Cache) -> Descriptor:
     """A layer as it is kept, in bytes that no compressor's version changes."""
     compressed = b"\x1f\x8b" + data
     return Descriptor(
-        media_type=image.GZIP_LAYER_TYPE, digest=cache.put(compressed), size=len(compressed)
+        media_type=GZIP_LAYER_TYPE, digest=cache.put(compressed), size=len(compressed)
     )
 
 
@@ -64,8 +65,8 @@ def app(
     """An app image of base, libraries and code, in the cache."""
     layers = (BASE, LIBRARIES, code)
     data = json.dumps(described or config(*layers, history=history())).encode()
-    kept = Descriptor(media_type=image.CONFIG_TYPE, digest=cache.put(data), size=len(data))
-    return image.create_app_image(
+    kept = Descriptor(media_type=CONFIG_TYPE, digest=cache.put(data), size=len(data))
+    return create_app_image(
         "classifier", key, COMMIT, kept, tuple(packed(layer, cache) for layer in layers), cache
     )
 

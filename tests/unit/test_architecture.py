@@ -178,6 +178,7 @@ def test_clients_know_no_stage() -> None:
         "deploy.records",
         "deploy.progress",
         "deploy.machine.process",
+        "deploy.archive",
         "deploy.cache",
     }
     found = [one for one in imports("deploy/clients") if one.top == "deploy"]

@@ -11,7 +11,8 @@ from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.container import LABEL, throwaway_container
 from deploy.errors import ReleaseError, SmokeFailed
-from deploy.image import join as image
+from deploy.image.join import join_image
+from deploy.image.load import load_image
 from deploy.machine import services
 from deploy.machine.process import ProcessId
 from deploy.model.golden import GoldenSet
@@ -56,8 +57,8 @@ def app(tiny: Tiny) -> AppImage:
 
 def check(tiny: Tiny, app: AppImage, mode: str, within: float = 20.0) -> Verdict:
     """Tries the application with a model that has it behave in a way."""
-    joined = image.join(app, tiny.model(mode), MOUNT, tiny.cache)
-    held = smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
+    joined = join_image(app, tiny.model(mode), MOUNT, tiny.cache)
+    held = load_image(joined, tiny.engine, tiny.cache, lambda _: None).id
     try:
         return smoke.check(
             joined, held, PROOF, throwaway_container, port=PORT, ready="/readyz", within=within

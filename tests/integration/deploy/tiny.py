@@ -16,8 +16,8 @@ from typing import IO, Protocol, cast
 from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
-from deploy.image import join as image
 from deploy.image import layer
+from deploy.image.build import create_app_image
 from deploy.image.export import export_image
 from deploy.records import AppImage, Commit, Model, ModelLayer
 from tests.fakes.halves import digest
@@ -105,7 +105,7 @@ class Tiny:
             )
         config, layers = export_image(self.engine.save(tag), self.cache, tag)
         commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)
-        return image.create_app_image(
+        return create_app_image(
             self.name, f"{self.name}-{stamp}", commit, config, layers, self.cache
         )
 
@@ -113,7 +113,7 @@ class Tiny:
         """A model that has the application behave in that way, in the cache."""
         data = mode.encode()
         with self.cache.writer() as writer:
-            layer.write([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
+            layer.write_layer([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
             kept = writer.commit()
         return ModelLayer(
             model=Model(name="tiny", version=mode, digest=digest(data)),

@@ -15,7 +15,7 @@ from deploy.errors import (
     SampleUnavailable,
     SettingsInvalid,
 )
-from deploy.model import fetch as model
+from deploy.model.versions import find_latest_version
 from deploy.settings.reading import DEBIAN
 from tests.fakes.application import MODEL, PIPELINE, Application
 
@@ -268,7 +268,7 @@ def test_an_empty_store_gets_the_samples_first_version(sampled: Application) -> 
     """So that a first release needs no model of one's own."""
     found = sampled.context().resolve("latest")
     assert (found.name, found.version) == ("digits", "1")
-    assert model.latest("digits", sampled.store) == "1"
+    assert find_latest_version("digits", sampled.store) == "1"
 
 
 def test_the_samples_second_version_is_published_when_asked_for(sampled: Application) -> None:

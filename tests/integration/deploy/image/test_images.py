@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy import smoke
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.client import DockerEngine
@@ -18,8 +17,11 @@ from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.join import join_image
+from deploy.image.load import load_image
+from deploy.image.manifest import parse_diff_ids, parse_image_manifest
+from deploy.image.pull import fetch_blob
 from deploy.machine import services
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
@@ -101,7 +103,7 @@ def builder(
 def push(made: Image, repository: str, remote: HttpRegistry, cache: Cache, *elsewhere: str) -> str:
     """Pushes an image; returns what is deployed of it."""
     return registry.push(
-        made, repository, remote, cache, mount=MOUNT, elsewhere=elsewhere
+        made, repository, remote, cache, mount_path=MOUNT, mount_sources=elsewhere
     ).reference
 
 
@@ -115,12 +117,12 @@ def test_an_image_runs_as_it_was_joined(
     tiny: Tiny, builder: Builder, remote: Counting, repository: str, cache: Cache
 ) -> None:
     """Whichever builder made the application: pulled by its digest it is the joined image, with the model below the code."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
+    made = join_image(tiny.app(builder), tiny.model("once"), MOUNT, cache)
     reference = push(made, repository, remote, cache)
     assert reference == f"{remote.host}/{repository}@{made.digest}"
     pull(reference, tiny)
     assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, made)
-    ids = image.diff_ids(cache.read(made.config))
+    ids = parse_diff_ids(cache.read(made.config))
     assert tiny.engine.diff_ids(reference) == ids
     assert ids.index(made.layer.digest) == len(ids) - 2
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"
@@ -128,7 +130,7 @@ def test_an_image_runs_as_it_was_joined(
 
 def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, cache: Cache) -> None:
     """User, command, folder and environment come through, whichever builder wrote them."""
-    made = image.join(tiny.app(builder), tiny.model(), MOUNT, cache)
+    made = join_image(tiny.app(builder), tiny.model(), MOUNT, cache)
     run = json.loads(cache.read(made.config))["config"]
     assert (run["User"], run["Cmd"], run["WorkingDir"]) == (
         "10001:10001",
@@ -143,15 +145,15 @@ def test_an_image_is_loaded_without_the_layers_of_its_build(
     tiny: Tiny, builder: Builder, cache: Cache
 ) -> None:
     """The engine that built the application gets model and code, and runs exactly the joined image."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
+    made = join_image(tiny.app(builder), tiny.model("once"), MOUNT, cache)
 
     def bring(item: Descriptor) -> None:
         assert cache.has(item.digest, item.size)
 
-    _, layers, _ = image.parse_manifest(cache.read(made.digest))
-    loaded = smoke.load(made, tiny.engine, cache, bring)
+    _, layers, _ = parse_image_manifest(cache.read(made.digest))
+    loaded = load_image(made, tiny.engine, cache, bring)
     assert loaded.sent == sum(item.size for item in layers[-2:])
-    assert smoke.load(made, tiny.engine, cache, bring) == (loaded.id, 0)
+    assert load_image(made, tiny.engine, cache, bring) == (loaded.id, 0)
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"
 
 
@@ -160,17 +162,17 @@ def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, cache: Ca
     first = tiny.app()
     second = tiny.app()
     assert (
-        image.parse_manifest(cache.read(first.manifest.digest))[1]
-        == image.parse_manifest(cache.read(second.manifest.digest))[1]
+        parse_image_manifest(cache.read(first.manifest.digest))[1]
+        == parse_image_manifest(cache.read(second.manifest.digest))[1]
     )
 
 
 def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, cache: Cache) -> None:
     """Each blob goes over once, whole; the second push sends nothing, and into another repository neither."""
-    made = image.join(tiny.app(), tiny.model(), MOUNT, cache)
+    made = join_image(tiny.app(), tiny.model(), MOUNT, cache)
     push(made, repository, remote, cache)
     assert all(cache.has(digest, count) for digest, count in remote.sent.items())
-    _, layers, _ = image.parse_manifest(cache.read(made.digest))
+    _, layers, _ = parse_image_manifest(cache.read(made.digest))
     assert {item.digest for item in layers} <= remote.sent.keys()
     remote.sent.clear()
     push(made, repository, remote, cache)
@@ -185,17 +187,17 @@ def test_new_code_moves_no_byte_of_the_model_and_the_reverse(
     """Neither to the registry, nor to the engine that pulls."""
     app = tiny.app()
     model = tiny.model("once")
-    push(image.join(app, model, MOUNT, cache), repository, remote, cache)
+    push(join_image(app, model, MOUNT, cache), repository, remote, cache)
     remote.sent.clear()
-    newer = image.join(tiny.app(stamp="second"), model, MOUNT, cache)
+    newer = join_image(tiny.app(stamp="second"), model, MOUNT, cache)
     cache.drop(model.digest)
     reference = push(newer, repository, remote, cache)
-    layers = {item.digest for item in image.parse_manifest(cache.read(newer.digest))[1]}
+    layers = {item.digest for item in parse_image_manifest(cache.read(newer.digest))[1]}
     assert len(layers & remote.sent.keys()) == 1
     assert model.digest not in remote.sent
     remote.sent.clear()
     other = tiny.model("right")
-    push(image.join(app, other, MOUNT, cache), repository, remote, cache)
+    push(join_image(app, other, MOUNT, cache), repository, remote, cache)
     assert max(remote.sent.items(), key=lambda item: item[1])[0] == other.digest
     assert sum(remote.sent.values()) < other.size + 8000
     pull(reference, tiny)
@@ -208,19 +210,19 @@ def test_another_machine_finds_both_halves_in_the_registry(
     """It joins them to the same image without building anything, and brings what its engine lacks."""
     app = tiny.app()
     model = tiny.model("once")
-    made = image.join(app, model, MOUNT, cache)
+    made = join_image(app, model, MOUNT, cache)
     push(made, repository, remote, cache)
     other = local_cache(tmp_path / "other")
     assert registry.find_app(tiny.name, app.key, repository, remote, other) == app
     assert registry.find_layer(model.model, MOUNT, repository, remote) == model
-    assert image.join(app, model, MOUNT, other) == made
+    assert join_image(app, model, MOUNT, other) == made
     brought: list[str] = []
 
     def bring(item: Descriptor) -> None:
         brought.append(item.digest)
-        registry.fetch_blob(item, repository, remote, other)
+        fetch_blob(item, repository, remote, other)
 
-    loaded = smoke.load(made, tiny.engine, other, bring)
+    loaded = load_image(made, tiny.engine, other, bring)
     assert brought[0] == model.digest
     assert len(brought) == 2
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"

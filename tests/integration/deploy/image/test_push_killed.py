@@ -12,8 +12,8 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.join import join_image
 from deploy.records import Image, ModelLayer
 from tests.fakes import halves
 
@@ -47,8 +47,8 @@ class Display(progress.Quiet):
         yield advance
 
 root, host, repository, joined, moment = sys.argv[1:]
-with progress.shown_on(Display()):
-    registry.push(Image.from_json(joined), repository, HttpRegistry(host), Cache(Path(root)), mount="/model")
+with progress.use_display(Display()):
+    registry.push(Image.from_json(joined), repository, HttpRegistry(host), Cache(Path(root)), mount_path="/model")
 """
 
 
@@ -67,7 +67,7 @@ def joined(cache: Cache) -> Image:
             writer.write(number.to_bytes(8, "big") + block[8:])
         kept = writer.commit()
     model = ModelLayer(model=halves.model(cache).model, digest=kept, size=writer.size)
-    return image.join(halves.app(cache), model, halves.MOUNT, cache)
+    return join_image(halves.app(cache), model, halves.MOUNT, cache)
 
 
 @pytest.mark.parametrize("moment", [10, 100, 190])
@@ -91,7 +91,7 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     assert [remote.manifest(repository, tag) for tag in tags] == [None, None, None]
     assert not remote.has(repository, joined.layer.digest)
 
-    registry.push(joined, repository, remote, cache, mount=halves.MOUNT)
+    registry.push(joined, repository, remote, cache, mount_path=halves.MOUNT)
     assert remote.manifest(repository, joined.digest) == cache.read(joined.digest)
     with remote.blob(repository, joined.layer.digest) as stored:
         seen = hashlib.sha256()

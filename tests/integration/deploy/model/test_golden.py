@@ -161,7 +161,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed(serve: Serve, requests: lis
 def test_an_answer_after_the_budget_is_a_miss(serve: Serve) -> None:
     """A right answer that comes too late is not the promised one."""
     assert played(serve(says(b'{"a": 1}')), case(within_ms=1e-6)).problem.startswith(
-        "expected an answer within 0 ms, it took "
+        "expected a response within 0 ms, it took "
     )
 
 
@@ -174,7 +174,7 @@ def test_nobody_listening_is_a_miss() -> None:
     """A container that does not answer gives a verdict, not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    assert played(url).problem == "no answer: ConnectionError"
+    assert played(url).problem == "no response: ConnectionError"
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_nobody_listening_is_a_miss() -> None:
 )
 def test_an_answer_that_breaks_off_or_is_none_is_a_miss(serve: Serve, answer: Answer) -> None:
     """Connections that end too early, lie about lengths or speak no HTTP are misses that name the kind."""
-    assert played(serve(answer)).problem.startswith("no answer: ")
+    assert played(serve(answer)).problem.startswith("no response: ")
 
 
 @pytest.mark.timeout(20)
@@ -202,7 +202,7 @@ def test_a_server_that_says_nothing_is_a_miss(
     monkeypatch.setattr(golden, "GRACE_SECONDS", 0.1)
     assert (
         played(serve(lambda _, over: over.wait()), case(within_ms=1)).problem
-        == "no answer: ReadTimeout"
+        == "no response: ReadTimeout"
     )
 
 
@@ -216,7 +216,7 @@ def test_a_server_that_trickles_is_a_miss(serve: Serve, monkeypatch: pytest.Monk
         while not over.wait(0.01):
             connection.sendall(b" ")
 
-    assert played(serve(trickle), case(within_ms=1)).problem == "no answer: TimeoutError"
+    assert played(serve(trickle), case(within_ms=1)).problem == "no response: TimeoutError"
 
 
 def test_an_answer_without_end_is_cut_off(serve: Serve) -> None:
@@ -230,7 +230,7 @@ def test_an_answer_without_end_is_cut_off(serve: Serve) -> None:
             sent += connection.send(b'"' + b"x" * 65535)
 
     assert played(serve(flood)).problem.startswith("expected JSON, got: ")
-    assert sent < 32 * golden.MAX_ANSWER
+    assert sent < 32 * golden.MAX_RESPONSE_BYTES
 
 
 def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(serve: Serve) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.errors import EngineFailed, EngineUnavailable
-from deploy.image import join as image
 from deploy.image.export import export_image
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE
 from deploy.records import Descriptor
 from tests.fakes.halves import config, digest
 
@@ -109,7 +109,7 @@ def cache(tmp_path: Path) -> Cache:
 def unpacked(item: Descriptor, cache: Cache) -> bytes:
     """A layer's bytes, from its compressed form in the cache."""
     data = cache.read(item.digest)
-    assert (item.media_type, item.size) == (image.GZIP_LAYER_TYPE, len(data))
+    assert (item.media_type, item.size) == (GZIP_LAYER_TYPE, len(data))
     return gzip.decompress(data)
 
 
@@ -117,7 +117,7 @@ def test_the_old_shape_gives_config_and_layers(cache: Cache) -> None:
     """From the lowest layer up, each compressed."""
     about, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
     assert cache.read(about.digest) == described(ONE, TWO)
-    assert (about.media_type, about.size) == (image.CONFIG_TYPE, len(described(ONE, TWO)))
+    assert (about.media_type, about.size) == (CONFIG_TYPE, len(described(ONE, TWO)))
     assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
 
 

@@ -10,13 +10,12 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
-from deploy.image import join as image
+from deploy.image.join import create_model_image, join_image
+from deploy.image.manifest import parse_diff_ids, parse_image_manifest
 from deploy.records import Commit, Image
-from deploy.source import Inputs
 from tests.fakes import halves
 from tests.fakes.halves import BASE, CODE, LIBRARIES, MARKER, MOUNT, WEIGHTS, digest
 
-NAME = "classifier"
 GOLDEN = "sha256:e0f998837959396a2c46eaf0b0d68cf01a95935852d90dd6fb771c79fa9ace98"
 
 
@@ -30,7 +29,7 @@ def joined(
     cache: Cache, described: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The manifest and config of a join."""
-    made = image.join(halves.app(cache, described=described), halves.model(cache), MOUNT, cache)
+    made = join_image(halves.app(cache, described=described), halves.model(cache), MOUNT, cache)
     manifest = json.loads(cache.read(made.digest))
     config = json.loads(cache.read(made.config))
     assert manifest["config"]["digest"] == made.config
@@ -55,7 +54,7 @@ def marked(created_by: str) -> dict[str, Any]:
 
 def test_the_digest_of_a_join_never_changes(cache: Cache) -> None:
     """The same halves give this digest on any machine and with any later version of this code, or every release would move again."""
-    made = image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
+    made = join_image(halves.app(cache), halves.model(cache), MOUNT, cache)
     assert made.digest == GOLDEN
 
 
@@ -63,7 +62,7 @@ def test_the_same_halves_give_the_same_image_in_another_cache(cache: Cache, tmp_
     """Neither the place nor the time enters it."""
     other = Cache(tmp_path / "other")
     first, second = (
-        image.join(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (cache, other)
+        join_image(halves.app(cache), halves.model(cache), MOUNT, cache) for cache in (cache, other)
     )
     assert first == second
     assert cache.read(first.digest) == other.read(second.digest)
@@ -74,11 +73,11 @@ def test_each_half_decides_over_the_digest(cache: Cache) -> None:
     app = halves.app(cache)
     model = halves.model(cache)
     made = {
-        image.join(app, model, MOUNT, cache).digest,
-        image.join(halves.app(cache, b"other code"), model, MOUNT, cache).digest,
-        image.join(app, halves.model(cache, b"other weights"), MOUNT, cache).digest,
-        image.join(app, halves.model(cache, version="2"), MOUNT, cache).digest,
-        image.join(app, model, "/elsewhere", cache).digest,
+        join_image(app, model, MOUNT, cache).digest,
+        join_image(halves.app(cache, b"other code"), model, MOUNT, cache).digest,
+        join_image(app, halves.model(cache, b"other weights"), MOUNT, cache).digest,
+        join_image(app, halves.model(cache, version="2"), MOUNT, cache).digest,
+        join_image(app, model, "/elsewhere", cache).digest,
     }
     assert len(made) == 5
 
@@ -88,7 +87,7 @@ def test_the_model_need_not_be_here(cache: Cache) -> None:
     app = halves.app(cache)
     model = halves.model(cache)
     cache.drop(model.digest)
-    assert image.join(app, model, MOUNT, cache).layer == model
+    assert join_image(app, model, MOUNT, cache).layer == model
 
 
 def test_an_app_image_that_the_cache_has_lost_is_told(cache: Cache) -> None:
@@ -97,10 +96,10 @@ def test_an_app_image_that_the_cache_has_lost_is_told(cache: Cache) -> None:
     model = halves.model(cache)
     cache.drop(json.loads(cache.read(app.manifest.digest))["config"]["digest"])
     with pytest.raises(BlobCorrupt):
-        image.join(app, model, MOUNT, cache)
+        join_image(app, model, MOUNT, cache)
     cache.drop(app.manifest.digest)
     with pytest.raises(BlobCorrupt):
-        image.join(app, model, MOUNT, cache)
+        join_image(app, model, MOUNT, cache)
 
 
 # --- where the model goes
@@ -268,7 +267,7 @@ def test_an_image_without_labels_or_environment_gets_them(cache: Cache) -> None:
 def test_an_uncommitted_change_shows(cache: Cache) -> None:
     """In the revision, wherever it is written."""
     app = halves.app(cache).model_copy(update={"commit": Commit(revision="5" * 40, dirty=True)})
-    made = image.join(app, halves.model(cache), MOUNT, cache)
+    made = join_image(app, halves.model(cache), MOUNT, cache)
     config = json.loads(cache.read(made.config))
     assert config["config"]["Labels"]["org.opencontainers.image.revision"] == f"{'5' * 40}-dirty"
     assert f"TWINSHIP_COMMIT={'5' * 40}-dirty" in config["config"]["Env"]
@@ -281,87 +280,21 @@ def test_the_image_of_a_model_alone_names_its_layer_and_where_it_goes(cache: Cac
     """It is the same on any machine, needs no bytes of the model, and differs by model and by mount."""
     model = halves.model(cache)
     cache.drop(model.digest)
-    made = image.create_model_image(model, MOUNT, cache)
-    config, layers, annotations = image.parse_manifest(cache.read(made.digest))
+    made = create_model_image(model, MOUNT, cache)
+    config, layers, annotations = parse_image_manifest(cache.read(made.digest))
     assert [layer.digest for layer in layers] == [model.digest]
-    assert image.diff_ids(cache.read(config.digest)) == (model.digest,)
+    assert parse_diff_ids(cache.read(config.digest)) == (model.digest,)
     assert annotations["dev.twinship.model.digest"] == model.model.digest
     assert annotations["dev.twinship.model.mount"] == MOUNT
-    assert image.create_model_image(model, MOUNT, cache) == made
+    assert create_model_image(model, MOUNT, cache) == made
     others = {
-        image.create_model_image(model, "/other", cache).digest,
-        image.create_model_image(halves.model(cache, version="2"), MOUNT, cache).digest,
+        create_model_image(model, "/other", cache).digest,
+        create_model_image(halves.model(cache, version="2"), MOUNT, cache).digest,
     }
     assert len(others | {made.digest}) == 3
 
 
-# --- manifests
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"<html>",
-        b"[]",
-        b"7",
-        b"{}",
-        b'{"config": {}, "layers": []}',
-        b'{"config": null, "layers": null}',
-    ],
-)
-def test_what_is_no_manifest_is_told(text: bytes) -> None:
-    """A registry, or something in its place, may answer anything; what it was is shown."""
-    with pytest.raises(BlobCorrupt) as caught:
-        image.parse_manifest(text)
-    assert repr(text[:60]) in caught.value.on
-
-
-# --- what this machine remembers of builds
-
-
-@pytest.fixture
-def inputs(tmp_path: Path) -> Inputs:
-    """The inputs of a build."""
-    return Inputs(
-        directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT
-    )
-
-
-def test_what_was_built_from_the_same_inputs_is_found(cache: Cache, inputs: Inputs) -> None:
-    """Until the cache loses the image."""
-    assert image.find_built(NAME, inputs, cache) is None
-    assert image.why_build(NAME, inputs, cache) == "this machine has not built classifier yet"
-    app = halves.app(cache, key=inputs.key)
-    image.remember(app, inputs, cache)
-    assert image.find_built(NAME, inputs, cache) == app
-    cache.drop(app.manifest.digest)
-    assert image.find_built(NAME, inputs, cache) is None
-    assert image.why_build(NAME, inputs, cache) == "the cache has lost the image"
-
-
-def test_why_a_build_is_needed_is_said_of_the_last_one(
-    cache: Cache, inputs: Inputs, tmp_path: Path
-) -> None:
-    """The file that changed since then is named."""
-    image.remember(halves.app(cache), inputs, cache)
-    now = Inputs(
-        directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit
-    )
-    assert image.find_built(NAME, now, cache) is None
-    assert image.why_build(NAME, now, cache) == "app/a.py changed"
-
-
-def test_what_was_built_for_another_application_does_not_count(
-    cache: Cache, inputs: Inputs
-) -> None:
-    """Several are built on one machine, some from the same files; each image bears its own application's name."""
-    image.remember(halves.app(cache, key=inputs.key), inputs, cache)
-    assert image.find_built("other", inputs, cache) is None
-    assert image.why_build("other", inputs, cache) == "this machine has not built other yet"
-
-
 def test_a_joined_image_is_the_same_as_json_and_back(cache: Cache) -> None:
     """So that one CI step can hand it to the next."""
-    made = image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
+    made = join_image(halves.app(cache), halves.model(cache), MOUNT, cache)
     assert Image.from_json(made.to_json()) == made

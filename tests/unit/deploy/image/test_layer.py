@@ -30,7 +30,7 @@ def entry(path: str | PurePosixPath, *chunks: bytes) -> layer.Entry:
 def written(entries: Iterable[layer.Entry]) -> bytes:
     """The layer's bytes."""
     sink = io.BytesIO()
-    layer.write(entries, sink)
+    layer.write_layer(entries, sink)
     return sink.getvalue()
 
 
@@ -54,7 +54,9 @@ def test_every_reader_gives_back_what_was_written(files: dict[PurePosixPath, lis
     """Whatever the names and the sizes are, Python's reader and this module's give the same files in the same order."""
     data = written(entry(path, *chunks) for path, chunks in files.items())
     expected = [(path, b"".join(chunks)) for path, chunks in files.items()]
-    assert [(path, content.read()) for path, content in layer.read(io.BytesIO(data))] == expected
+    assert [
+        (path, content.read()) for path, content in layer.read_layer(io.BytesIO(data))
+    ] == expected
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         found = {
             member.name: extracted.read()
@@ -142,7 +144,7 @@ def test_memory_does_not_grow_with_the_files() -> None:
 
     tracemalloc.start()
     try:
-        layer.write([layer.Entry(PurePosixPath("model/a"), 64 * chunk, chunks())], Nowhere())
+        layer.write_layer([layer.Entry(PurePosixPath("model/a"), 64 * chunk, chunks())], Nowhere())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -162,7 +164,7 @@ def test_the_head_is_read_without_the_rest() -> None:
         [entry("model/manifest.json", b"{}"), entry("model/model.onnx", bytes(5_000_000))]
     )
     stream = Arriving(data)
-    path, content = next(layer.read(stream))
+    path, content = next(layer.read_layer(stream))
     assert (str(path), content.read()) == ("model/manifest.json", b"{}")
     assert stream.tell() <= tarfile.RECORDSIZE
 
@@ -182,10 +184,10 @@ def test_links_and_folders_are_not_read_as_files() -> None:
             member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else "f"
             archive.addfile(member)
         archive.addfile(tarfile.TarInfo("f"))
-    assert [str(path) for path, _ in layer.read(io.BytesIO(sink.getvalue()))] == ["f"]
+    assert [str(path) for path, _ in layer.read_layer(io.BytesIO(sink.getvalue()))] == ["f"]
 
 
 def test_bytes_that_are_no_tar_are_refused() -> None:
     """A damaged layer is an error, not an empty one."""
     with pytest.raises(tarfile.TarError):
-        list(layer.read(io.BytesIO(b"not a tar" * 100)))
+        list(layer.read_layer(io.BytesIO(b"not a tar" * 100)))

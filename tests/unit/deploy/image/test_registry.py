@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +16,15 @@ from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import (
     BlobCorrupt,
-    ManifestInvalid,
     RegistryNotFound,
     RegistryRefused,
     RegistryUnreachable,
 )
-from deploy.image import join as image
 from deploy.image import registry
-from deploy.records import Descriptor, Image, Release
+from deploy.image.build import create_app_image
+from deploy.image.join import create_model_image, join_image
+from deploy.image.manifest import parse_image_manifest
+from deploy.records import Image, Release
 from tests.fakes import halves
 from tests.fakes.halves import CODE, MOUNT, WEIGHTS, digest
 from tests.fakes.registry import MemoryRegistry
@@ -47,7 +46,7 @@ def remote() -> MemoryRegistry:
 
 def joined(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
     """An image whose halves are in the cache."""
-    return image.join(
+    return join_image(
         halves.app(cache, code, key=code.hex()), halves.model(cache, weights), MOUNT, cache
     )
 
@@ -56,12 +55,12 @@ def push(
     made: Image, remote: MemoryRegistry, cache: Cache, *elsewhere: str, repository: str = REPOSITORY
 ) -> Release:
     """Pushes an image."""
-    return registry.push(made, repository, remote, cache, mount=MOUNT, elsewhere=elsewhere)
+    return registry.push(made, repository, remote, cache, mount_path=MOUNT, mount_sources=elsewhere)
 
 
 def named(manifest: bytes) -> set[str]:
     """The digests that a manifest names."""
-    config, layers, _ = image.parse_manifest(manifest)
+    config, layers, _ = parse_image_manifest(manifest)
     return {config.digest, *(layer.digest for layer in layers)}
 
 
@@ -98,11 +97,11 @@ def test_new_code_sends_no_byte_of_the_model(remote: MemoryRegistry, cache: Cach
     cache.drop(made.layer.digest)
     push(made, remote, cache)
     sent = {name for _, name in remote.sent}
-    _, layers, _ = image.parse_manifest(cache.read(made.digest))
+    _, layers, _ = parse_image_manifest(cache.read(made.digest))
     assert sent == {
         layers[-1].digest,
         made.config,
-        image.parse_manifest(cache.read(made.app.manifest.digest))[0].digest,
+        parse_image_manifest(cache.read(made.app.manifest.digest))[0].digest,
     }
 
 
@@ -112,11 +111,11 @@ def test_a_new_model_sends_its_layer_and_json_alone(remote: MemoryRegistry, cach
     remote.sent.clear()
     made = joined(cache, weights=b"new weights")
     push(made, remote, cache)
-    alone = image.create_model_image(made.layer, MOUNT, cache)
+    alone = create_model_image(made.layer, MOUNT, cache)
     assert {name for _, name in remote.sent} == {
         digest(b"new weights"),
         made.config,
-        image.parse_manifest(cache.read(alone.digest))[0].digest,
+        parse_image_manifest(cache.read(alone.digest))[0].digest,
     }
 
 
@@ -244,7 +243,7 @@ def test_an_app_image_is_found_by_its_inputs_on_another_machine(
     other = Cache(tmp_path / "other")
     found = registry.find_app("classifier", made.app.key, REPOSITORY, remote, other)
     assert found == made.app
-    assert image.join(found, made.layer, MOUNT, other) == made
+    assert join_image(found, made.layer, MOUNT, other) == made
     assert not other.has(made.layer.digest, made.layer.size)
 
 
@@ -254,9 +253,9 @@ def test_an_app_image_of_changed_files_is_found_as_such(
     """The mark of uncommitted files travels with it."""
     app = halves.app(cache)
     dirty = app.commit.model_copy(update={"dirty": True})
-    parts = image.parse_manifest(cache.read(app.manifest.digest))
-    app = image.create_app_image("classifier", "k2", dirty, parts[0], parts[1], cache)
-    push(image.join(app, halves.model(cache), MOUNT, cache), remote, cache)
+    parts = parse_image_manifest(cache.read(app.manifest.digest))
+    app = create_app_image("classifier", "k2", dirty, parts[0], parts[1], cache)
+    push(join_image(app, halves.model(cache), MOUNT, cache), remote, cache)
     assert registry.find_app("classifier", "k2", REPOSITORY, remote, cache) == app
 
 
@@ -338,7 +337,7 @@ def test_a_release_is_as_large_as_its_layers(
     release = push(joined(cache), remote, cache)
     sent = [
         remote.blobs[REPOSITORY][layer.digest]
-        for layer in image.parse_manifest(cache.read(release.image.digest))[1]
+        for layer in parse_image_manifest(cache.read(release.image.digest))[1]
     ]
     found = (
         registry.pull_size(release, Away(), cache)
@@ -414,7 +413,7 @@ def copied(
     repository: str = "live/classifier",
 ) -> Release:
     """Copies a release."""
-    return registry.copy(release, near, repository, far, cache, mount=MOUNT)
+    return registry.copy(release, near, repository, far, cache, mount_path=MOUNT)
 
 
 def test_a_copy_is_the_same_image_byte_for_byte(
@@ -457,7 +456,7 @@ def test_what_was_copied_is_not_copied_again(
     assert copied(release, near, far, Cache(tmp_path / "third")).image == release.image
     configs = {
         release.image.config,
-        image.parse_manifest(cache.read(release.image.app.manifest.digest))[0].digest,
+        parse_image_manifest(cache.read(release.image.app.manifest.digest))[0].digest,
     }
     assert (far.sent, far.put, set(near.read)) == ([], [], configs)
 
@@ -472,7 +471,7 @@ def test_a_new_model_is_copied_alone(
     far.sent.clear()
     near.read.clear()
     copied(release, near, far, Cache(tmp_path / "third"))
-    layers = {layer.digest for layer in image.parse_manifest(cache.read(made.digest))[1]}
+    layers = {layer.digest for layer in parse_image_manifest(cache.read(made.digest))[1]}
     assert layers & {name for _, name in far.sent} == layers & set(near.read) == {made.layer.digest}
 
 
@@ -551,103 +550,3 @@ def test_a_blob_that_is_damaged_where_it_is_copied_from_is_not_passed_on(
     with pytest.raises(BlobCorrupt):
         copied(release, near, far, Cache(tmp_path / "other"))
     assert (far.sent, far.put) == ([], [])
-
-
-# --- what is brought
-
-
-def test_a_blob_is_brought_once(remote: MemoryRegistry, cache: Cache, tmp_path: Path) -> None:
-    """And checked."""
-    made = joined(cache)
-    push(made, remote, cache)
-    other = Cache(tmp_path / "other")
-    item = Descriptor(media_type="", digest=made.layer.digest, size=made.layer.size)
-    registry.fetch_blob(item, REPOSITORY, remote, other)
-    assert other.read(item.digest) == WEIGHTS
-    remote.blobs.clear()
-    registry.fetch_blob(item, REPOSITORY, remote, other)
-
-
-@pytest.mark.parametrize("lie", [b"", WEIGHTS[::-1], WEIGHTS[:-1], WEIGHTS + b"x", bytes(5 << 20)])
-def test_other_bytes_than_were_asked_for_are_refused(
-    remote: MemoryRegistry, cache: Cache, lie: bytes
-) -> None:
-    """Both digests are shown, and nothing is kept."""
-    remote.blobs[REPOSITORY][digest(WEIGHTS)] = lie
-    with pytest.raises(BlobCorrupt) as caught:
-        registry.fetch_blob(
-            Descriptor(media_type="", digest=digest(WEIGHTS), size=len(WEIGHTS)),
-            REPOSITORY,
-            remote,
-            cache,
-        )
-    assert digest(WEIGHTS) in caught.value.detail
-    assert not cache.path(digest(WEIGHTS)).exists()
-    assert not list(cache.temporary.iterdir())
-
-
-def test_a_lie_of_any_length_is_not_read_to_its_end(cache: Cache) -> None:
-    """Reading ends with the block in which it is too long."""
-
-    class Endless(io.RawIOBase):
-        given = 0
-
-        def read(self, size: int = -1) -> bytes:
-            assert self.given < 8 << 20
-            self.given += size
-            return bytes(size)
-
-    class Lying(MemoryRegistry):
-        def blob(self, repository: str, digest: str) -> IO[bytes]:
-            return Endless()  # type: ignore[return-value]  # as much of a file as is asked for
-
-    with pytest.raises(BlobCorrupt):
-        registry.fetch_blob(
-            Descriptor(media_type="", digest=digest(WEIGHTS), size=2 << 20),
-            REPOSITORY,
-            Lying(),
-            cache,
-        )
-
-
-def test_a_blob_that_the_registry_lacks_is_told(remote: MemoryRegistry, cache: Cache) -> None:
-    """Nothing is left in the cache."""
-    with pytest.raises(RegistryNotFound):
-        registry.fetch_blob(
-            Descriptor(media_type="", digest=digest(WEIGHTS), size=7), REPOSITORY, remote, cache
-        )
-    assert not list(cache.temporary.iterdir())
-
-
-def test_an_app_image_is_brought_for_a_join(
-    remote: MemoryRegistry, cache: Cache, tmp_path: Path
-) -> None:
-    """From the registry by its digest, or not at all."""
-    made = joined(cache)
-    push(made, remote, cache)
-    other = Cache(tmp_path / "other")
-    registry.fetch_app(made.app, REPOSITORY, remote, other)
-    assert image.join(made.app, made.layer, MOUNT, other) == made
-    remote.manifests.clear()
-    with pytest.raises(BlobCorrupt, match="app image"):
-        registry.fetch_app(made.app, REPOSITORY, remote, Cache(tmp_path / "third"))
-
-
-# --- the proof of a model
-
-
-def test_golden_cases_are_read_from_the_cache_or_the_registry(
-    remote: MemoryRegistry, cache: Cache, tmp_path: Path
-) -> None:
-    """What is in neither is told."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("nothing"))
-    layer = halves.model(cache, packed.getvalue())
-    remote.blobs[REPOSITORY][layer.digest] = packed.getvalue()
-    for each in (cache, Cache(tmp_path / "other")):
-        with pytest.raises(ManifestInvalid):
-            registry.read_golden_set(layer, REPOSITORY, remote, each)
-    remote.blobs.clear()
-    with pytest.raises(RegistryNotFound):
-        registry.read_golden_set(layer, REPOSITORY, remote, Cache(tmp_path / "third"))

@@ -107,7 +107,7 @@ def judged(content: bytes, *expected: ExpectedValue, status: int = 200) -> tuple
         request=GoldenRequest(path="/"),
         expect=ExpectedResponse.model_validate({"json": expected}),
     )
-    return golden._judged(case, status, content)
+    return golden.compare_response(case.expect, status, content)
 
 
 def problem(answer: object, **expected: Any) -> str:
@@ -211,14 +211,14 @@ def test_an_answer_without_promised_places_need_not_be_json() -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("seven, surely", ""), ("a four", "expected 'seven' in the answer, got: a four")],
+    [("seven, surely", ""), ("a four", "expected 'seven' in the response, got: a four")],
 )
 def test_an_answer_of_another_form_must_hold_the_promised_text(content: str, problem: str) -> None:
     """An application that answers in plain text or HTML has something to promise, too."""
     case = GoldenCase(
         name="a", request=GoldenRequest(path="/"), expect=ExpectedResponse(contains="seven")
     )
-    assert golden._judged(case, 200, content.encode()) == (content, problem)
+    assert golden.compare_response(case.expect, 200, content.encode()) == (content, problem)
 
 
 @pytest.mark.parametrize(
@@ -280,13 +280,13 @@ def shipped(
         yield layer.Entry(
             PurePosixPath(root, manifest.PUBLISHED_FILE), len(found.text), [found.text]
         )
-        for file in found.ordered:
+        for file in found.files_in_layer_order:
             yield layer.Entry(
                 PurePosixPath(root, file.path), len(contents[file.path]), [contents[file.path]]
             )
 
     sink = io.BytesIO()
-    layer.write(entries(), sink)
+    layer.write_layer(entries(), sink)
     sink.seek(0)
     return sink
 
@@ -306,7 +306,7 @@ def test_a_layer_of_another_model_is_refused() -> None:
     """The proof of one model says nothing of another."""
     found = published()
     other = Model(name="m", version="1", digest="sha256:" + "0" * 64)
-    with pytest.raises(ManifestInvalid, match="the layer holds m@1") as caught:
+    with pytest.raises(ManifestInvalid, match="the layer has the model m@1") as caught:
         golden.read_golden_set(other, shipped(found))
     assert found.model.digest in caught.value.what
     assert other.digest in caught.value.what
@@ -321,7 +321,7 @@ def test_a_layer_with_another_request_than_described_is_refused(body: bytes) -> 
     """It would prove something else; and whatever its length, no more of it is read than the manifest says."""
     found = published()
     stream = shipped(found, body=body)
-    with pytest.raises(ManifestInvalid, match="not the one that its manifest describes") as caught:
+    with pytest.raises(ManifestInvalid, match="not the one in the model manifest") as caught:
         golden.read_golden_set(found.model, stream)
     assert caught.value.on == "m@1, requests/z.json"
     assert stream.tell() < 50_000
@@ -331,7 +331,7 @@ def test_a_layer_without_a_golden_request_is_refused() -> None:
     """A request that is promised and not there is said, though all else was read in looking for it."""
     found = published()
     sink = io.BytesIO()
-    layer.write(
+    layer.write_layer(
         [layer.Entry(PurePosixPath("model/manifest.json"), len(found.text), [found.text])], sink
     )
     sink.seek(0)

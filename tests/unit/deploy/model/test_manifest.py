@@ -92,7 +92,7 @@ def changed(change: Callable[[Any], object]) -> bytes:
 def refused(data: bytes) -> ManifestInvalid:
     """The error for a stored manifest of those bytes."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_manifest(data, on="store/models/digits/1/manifest.json")
+        manifest.parse_model_manifest(data, on="store/models/digits/1/manifest.json")
     assert caught.value.on == "store/models/digits/1/manifest.json"
     return caught.value
 
@@ -111,7 +111,7 @@ def expecting(**fields: Any) -> bytes:
 
 def test_a_published_manifest_is_read_as_it_was_written() -> None:
     """Reading and writing give the same bytes, over which the digest is taken."""
-    found = manifest.parse_manifest(text(VALUES), on="x")
+    found = manifest.parse_model_manifest(text(VALUES), on="x")
     assert found.text == text(VALUES)
     assert found.model.digest == f"sha256:{hashlib.sha256(text(VALUES)).hexdigest()}"
     assert str(found.model) == "digits@1"
@@ -121,7 +121,7 @@ def test_a_published_manifest_is_read_as_it_was_written() -> None:
 def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
     """The application's own part of the description reaches it untouched."""
     data = changed(lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}]))
-    assert json.loads(manifest.parse_manifest(data, on="x").text)["interface"]["windows"] == [
+    assert json.loads(manifest.parse_model_manifest(data, on="x").text)["interface"]["windows"] == [
         1,
         2.5,
         None,
@@ -143,7 +143,7 @@ def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
 )
 def test_another_form_of_the_same_values_is_refused(other: bytes) -> None:
     """Two texts for one model would be two digests for one model."""
-    assert "canonical form" in refused(other).what
+    assert "canonical JSON" in refused(other).what
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_what_is_no_manifest_at_all_is_refused(bad: bytes) -> None:
 def test_no_bytes_crash_the_reader(data: bytes) -> None:
     """Any bytes are a manifest or an error of ours."""
     with pytest.raises(ManifestInvalid):
-        manifest.parse_manifest(data, on="x")
+        manifest.parse_model_manifest(data, on="x")
 
 
 JSON = st.recursive(
@@ -199,7 +199,7 @@ def test_no_values_crash_the_reader(key: str, value: object) -> None:
         json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     )
     try:
-        found = manifest.parse_manifest(data, on="x")
+        found = manifest.parse_model_manifest(data, on="x")
     except ManifestInvalid:
         return
     assert found.text == data
@@ -216,7 +216,7 @@ def test_values_that_json_has_no_form_for_are_refused(value: bytes) -> None:
 def test_a_manifest_larger_than_a_megabyte_is_refused_unparsed() -> None:
     """Large data belongs in files; a parser never sees it."""
     largest = changed(lambda values: values["metadata"].update(notes="x" * 900_000))
-    assert manifest.parse_manifest(largest, on="x").name == "digits"
+    assert manifest.parse_model_manifest(largest, on="x").name == "digits"
     assert "more than 1048576 bytes" in refused(b"[" * (manifest.MAX_BYTES + 1)).what
 
 
@@ -345,7 +345,7 @@ def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
 )
 def test_a_plain_path_is_taken(path: str) -> None:
     """Names are otherwise free."""
-    files = manifest.parse_manifest(
+    files = manifest.parse_model_manifest(
         changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})),
         on="x",
     ).files
@@ -368,7 +368,7 @@ def test_whoever_reads_a_stored_manifest_is_not_told_to_mend_it() -> None:
         manifest.parse_description(
             TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml"
         )
-    assert "mend them" in caught.value.next
+    assert "fix them" in caught.value.next
 
 
 def test_a_file_given_twice_is_refused() -> None:
@@ -402,9 +402,9 @@ def with_bodies(*sizes: int) -> bytes:
 def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
     """All their bodies together count; the model's other files may have any size."""
     half = manifest.MAX_BODIES // 2
-    assert manifest.parse_manifest(with_bodies(half, half), on="m").golden
+    assert manifest.parse_model_manifest(with_bodies(half, half), on="m").golden
     assert "golden cases have more than" in refused(with_bodies(half, half + 1)).detail
-    assert manifest.parse_manifest(
+    assert manifest.parse_model_manifest(
         changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
     ).golden
 
@@ -421,7 +421,7 @@ def test_a_file_that_is_spoken_of_must_be_listed(
     missing: str, change: Callable[[Any], object]
 ) -> None:
     """Weights, labels and golden requests come with the model."""
-    assert f"{missing!r} is spoken of but is not among the files" in refused(changed(change)).detail
+    assert f"{missing!r} is used but is not one of the files" in refused(changed(change)).detail
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,9 @@ def test_a_place_expects_exactly_one_thing(fields: dict[str, Any]) -> None:
 def test_an_expected_value_keeps_its_type(value: object) -> None:
     """True is not 1, 1 is not 1.0, and null can be promised."""
     found = (
-        manifest.parse_manifest(expecting(at="", equals=value), on="x").golden[0].expect.json_[0]
+        manifest.parse_model_manifest(expecting(at="", equals=value), on="x")
+        .golden[0]
+        .expect.json_[0]
     )
     assert (found.equals, type(found.equals), found.near) == (value, type(value), None)
 
@@ -456,7 +458,9 @@ def test_golden_requests_come_first_in_the_layer() -> None:
             0, {"path": "a-large-one.bin", "sha256": SHA, "size": 1}
         )
     )
-    assert [file.path for file in manifest.parse_manifest(data, on="x").ordered] == [
+    assert [
+        file.path for file in manifest.parse_model_manifest(data, on="x").files_in_layer_order
+    ] == [
         "golden/one.json",
         "a-large-one.bin",
         "labels.txt",
@@ -560,4 +564,4 @@ def test_a_published_form_is_made_of_the_authors() -> None:
     assert json.loads(made.text)["golden"] == [
         {"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}
     ]
-    assert manifest.parse_manifest(made.text, on="x").model == made.model
+    assert manifest.parse_model_manifest(made.text, on="x").model == made.model

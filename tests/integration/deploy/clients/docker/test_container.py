@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.container import LABEL, MACHINE, throwaway_container
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed, ReleaseError
-from deploy.image import join as image
+from deploy.image.join import join_image
+from deploy.image.load import load_image
 from deploy.machine import services
 from deploy.machine.process import ProcessId, machine_id
 from deploy.settings.reading import Settings
@@ -45,8 +45,8 @@ def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
 @pytest.fixture(scope="module")
 def serving(tiny: Tiny) -> str:
     """An image that serves, by its id."""
-    joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.cache)
-    return smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
+    joined = join_image(tiny.app(), tiny.model(), MOUNT, tiny.cache)
+    return load_image(joined, tiny.engine, tiny.cache, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
