@@ -67,10 +67,10 @@ class BlobWriter:
         Raises:
             DiskFull: the cache's file system has no room.
         """
-        self.target(self._cache.path(self.digest))
+        self.move_to(self._cache.path(self.digest))
         return self.digest
 
-    def target(self, target: Path) -> None:
+    def move_to(self, target: Path) -> None:
         """Gives the bytes their final name, at once or not at all; nothing can be written after it.
 
         Raises:
@@ -189,7 +189,7 @@ class Cache:
             writer.write(text.encode())
             with translate_full_disk(self.root):
                 target.parent.mkdir(exist_ok=True)
-            writer.target(target)
+            writer.move_to(target)
 
     def read_note(self, kind: str, name: str) -> str | None:
         """The record of that name, if one was kept."""

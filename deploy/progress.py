@@ -27,7 +27,7 @@ class Display(Protocol):
         """Shows one line about what is being done right now; it may be overwritten by the next."""
 
 
-class Quiet:
+class QuietDisplay:
     """Shows nothing."""
 
     @contextmanager
@@ -39,7 +39,7 @@ class Quiet:
         """Drops the line."""
 
 
-class Lines:
+class LineDisplay:
     """Plain lines for logs: one now and then while bytes go by, one at the end."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -77,7 +77,7 @@ class Lines:
         print(f"    {text}", file=self._stream, flush=True)
 
 
-class Bars:
+class BarDisplay:
     """Bars on a terminal that vanish when the work is done."""
 
     @contextmanager
@@ -121,7 +121,7 @@ def _columns() -> int:
         return _USUAL
 
 
-_display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: B039 - Quiet holds no state
+_display: ContextVar[Display] = ContextVar("display", default=QuietDisplay())  # noqa: B039 - Quiet holds no state
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class Release(Record):
         return f"{self.repository}@{self.image.digest}"
 
 
-class Case(Record):
+class CaseResult(Record):
     """How one golden case went: `problem` is empty for a hit, else expected against actual. Times in milliseconds."""
 
     name: str
@@ -140,7 +140,7 @@ class Verdict(Record):
     """The golden cases as played against one URL."""
 
     url: str
-    cases: tuple[Case, ...]
+    cases: tuple[CaseResult, ...]
 
     @property
     def passed(self) -> bool:
@@ -148,7 +148,7 @@ class Verdict(Record):
         return not self.misses
 
     @property
-    def misses(self) -> tuple[Case, ...]:
+    def misses(self) -> tuple[CaseResult, ...]:
         """The cases that were not answered as expected."""
         return tuple(case for case in self.cases if case.problem)
 

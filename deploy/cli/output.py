@@ -130,7 +130,7 @@ def _reporting() -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    display = progress.Bars() if sys.stderr.isatty() else progress.Lines(sys.stderr)
+    display = progress.BarDisplay() if sys.stderr.isatty() else progress.LineDisplay(sys.stderr)
     try:
         with progress.use_display(display):
             yield

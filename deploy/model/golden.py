@@ -27,7 +27,7 @@ from deploy.model.manifest import (
     ModelManifest,
     parse_model_manifest,
 )
-from deploy.records import Case, Model, Verdict
+from deploy.records import CaseResult, Model, Verdict
 
 MAX_RESPONSE_BYTES = 1 << 20
 GRACE_SECONDS = 5.0
@@ -130,7 +130,7 @@ def play(golden_set: GoldenSet, endpoint: Endpoint) -> Verdict:
         )
 
 
-def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> Case:
+def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> CaseResult:
     expected = case.expect
     try:
         response = client.send(_create_request(case, bodies))
@@ -152,8 +152,10 @@ def _create_request(case: GoldenCase, bodies: Mapping[str, bytes]) -> Request:
     return Request(request.path, timeout, MAX_RESPONSE_BYTES, request.method, request.headers, body)
 
 
-def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) -> Case:
-    return Case(name=case.name, milliseconds=round(seconds * 1000, 1), answer=text, problem=problem)
+def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) -> CaseResult:
+    return CaseResult(
+        name=case.name, milliseconds=round(seconds * 1000, 1), answer=text, problem=problem
+    )
 
 
 def compare_response(expected: ExpectedResponse, status: int, content: bytes) -> tuple[str, str]:

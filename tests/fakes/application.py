@@ -9,9 +9,9 @@ from deploy.model.publish import publish_model
 from deploy.records import Model
 from deploy.settings.reading import DEBIAN
 from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.golden import FakePlayer
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine
-from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import MemoryStore
 from tests.fakes.trials import MemoryContainers

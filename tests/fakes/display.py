@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.progress import Advance, Quiet
+from deploy.progress import Advance, QuietDisplay
 
 
-class Noted(Quiet):
+class RecordingDisplay(QuietDisplay):
     """A display that records status lines.
 
     Attributes:
@@ -16,14 +16,14 @@ class Noted(Quiet):
     """
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        self.lines: list[str] = []
 
     def report(self, text: str) -> None:
         """Record a line."""
-        self.notes.append(text)
+        self.lines.append(text)
 
 
-class CountingDisplay(Quiet):
+class CountingDisplay(QuietDisplay):
     """A display that adds up the bytes of each piece of work.
 
     Attributes:

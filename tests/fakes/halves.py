@@ -51,7 +51,7 @@ def history() -> tuple[dict[str, Any], ...]:
     )
 
 
-def packed(data: bytes, cache: Cache) -> Descriptor:
+def store_layer(data: bytes, cache: Cache) -> Descriptor:
     """A layer as it is kept, in bytes that no compressor's version changes."""
     compressed = b"\x1f\x8b" + data
     return Descriptor(
@@ -67,7 +67,7 @@ def app(
     data = json.dumps(described or config(*layers, history=history())).encode()
     kept = Descriptor(media_type=CONFIG_TYPE, digest=cache.put(data), size=len(data))
     return create_app_image(
-        "classifier", key, COMMIT, kept, tuple(packed(layer, cache) for layer in layers), cache
+        "classifier", key, COMMIT, kept, tuple(store_layer(layer, cache) for layer in layers), cache
     )
 
 

@@ -29,7 +29,7 @@ def digest(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def described(text: str) -> Descriptor:
+def create_descriptor(text: str) -> Descriptor:
     """A descriptor of something of that name."""
     return Descriptor(
         media_type="application/vnd.oci.image.manifest.v1+json", digest=digest(text), size=len(text)
@@ -41,7 +41,9 @@ def release(code: str = "a", model: str = "1", config: str = "") -> Release:
     commit = Commit(
         revision=hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest(), dirty=False
     )
-    app = AppImage(name="classifier", key=code, commit=commit, manifest=described(f"app {code}"))
+    app = AppImage(
+        name="classifier", key=code, commit=commit, manifest=create_descriptor(f"app {code}")
+    )
     layer = ModelLayer(
         model=Model(name="digits", version=model, digest=digest(f"model {model}")),
         digest=digest(f"layer {model}"),
@@ -49,7 +51,10 @@ def release(code: str = "a", model: str = "1", config: str = "") -> Release:
     )
     name = f"image {code} {model}"
     joined = Image(
-        app=app, layer=layer, manifest=described(name), config=config or digest(f"config {name}")
+        app=app,
+        layer=layer,
+        manifest=create_descriptor(name),
+        config=config or digest(f"config {name}"),
     )
     return Release(image=joined, repository=REPOSITORY)
 

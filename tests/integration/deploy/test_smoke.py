@@ -25,7 +25,7 @@ from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, local_cache
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[3]
-PROOF = GoldenSet(
+GOLDEN_SET = GoldenSet(
     (
         GoldenCase(
             name="cat",
@@ -61,7 +61,7 @@ def check(tiny: Tiny, app: AppImage, mode: str, within: float = 20.0) -> Verdict
     held = load_image(joined, tiny.engine, tiny.cache, lambda _: None).id
     try:
         return smoke.check(
-            joined, held, PROOF, throwaway_container, port=PORT, ready="/readyz", within=within
+            joined, held, GOLDEN_SET, throwaway_container, port=PORT, ready="/readyz", within=within
         )
     finally:
         assert not [

@@ -9,7 +9,7 @@ import pytest
 
 from deploy import interrupts, progress
 from deploy.interrupts import Terminated
-from tests.fakes.display import Noted
+from tests.fakes.display import RecordingDisplay
 
 BOTH = [(signal.SIGINT, KeyboardInterrupt, "Ctrl-C"), (signal.SIGTERM, Terminated, "SIGTERM")]
 
@@ -22,12 +22,12 @@ def test_what_is_brought_to_its_end_is_not_interrupted(
 ) -> None:
     """Whoever asked for it is told what is waited for."""
     done: list[str] = []
-    noted = Noted()
+    noted = RecordingDisplay()
     with progress.use_display(noted), interrupts.defer_signals("writing it down"):
         signal.raise_signal(number)
         done.append("written")
     assert done == ["written"]
-    assert noted.notes == [f"writing it down; {name} again stops at once"]
+    assert noted.lines == [f"writing it down; {name} again stops at once"]
 
 
 @each_signal

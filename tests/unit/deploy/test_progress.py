@@ -11,8 +11,15 @@ import termios
 import pytest
 
 from deploy import progress
-from deploy.progress import Bars, Display, Lines, Quiet, format_seconds, format_size
-from tests.fakes.display import Noted
+from deploy.progress import (
+    BarDisplay,
+    Display,
+    LineDisplay,
+    QuietDisplay,
+    format_seconds,
+    format_size,
+)
+from tests.fakes.display import RecordingDisplay
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> None:
     """A log is not flooded, however small the pieces are."""
     stream = io.StringIO()
-    with Lines(stream).track("pushing", 100_000) as advance:
+    with LineDisplay(stream).track("pushing", 100_000) as advance:
         for _ in range(10):
             clock.now += 1
             advance(10_000)
@@ -85,7 +92,7 @@ def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> No
 def test_work_of_unknown_size_is_told_without_it(clock: Clock) -> None:
     """What went by is all that can be said."""
     stream = io.StringIO()
-    with Lines(stream).track("exporting", 0) as advance:
+    with LineDisplay(stream).track("exporting", 0) as advance:
         clock.now += 6
         advance(5)
     assert stream.getvalue().splitlines() == ["    exporting: 5 B", "    exporting: 5 B in 6.0 s"]
@@ -94,7 +101,7 @@ def test_work_of_unknown_size_is_told_without_it(clock: Clock) -> None:
 def test_work_without_bytes_is_not_told() -> None:
     """Nothing moved, nothing to say."""
     stream = io.StringIO()
-    with Lines(stream).track("pushing", 0):
+    with LineDisplay(stream).track("pushing", 0):
         pass
     assert stream.getvalue() == ""
 
@@ -102,7 +109,7 @@ def test_work_without_bytes_is_not_told() -> None:
 def test_notes_are_told_when_nothing_was_for_a_while(clock: Clock) -> None:
     """The first wait of a second is not worth a line, that of a minute is."""
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = LineDisplay(stream)
     for _ in range(12):
         clock.now += 1
         lines.report(f"waiting at {clock.now:.0f}")
@@ -135,8 +142,8 @@ def test_a_note_on_a_terminal_takes_the_place_of_the_last(
     """It stays on one line, whatever its length and the terminal's; what a build prints to move the cursor does not move this one."""
     with contextlib.closing(Terminal(columns)) as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
-        Bars().report("x" * 300)
-        Bars().report("two\tlines\n\x1b[2Aof\x07 a build")
+        BarDisplay().report("x" * 300)
+        BarDisplay().report("two\tlines\n\x1b[2Aof\x07 a build")
         shown = terminal.getvalue()
     assert shown.startswith("\r\x1b[K")
     assert shown.endswith("\r")
@@ -150,7 +157,7 @@ def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(
     """Eighty columns."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    Bars().report("x" * 300)
+    BarDisplay().report("x" * 300)
     assert stream.getvalue().count("x") == 75
 
 
@@ -158,25 +165,25 @@ def test_a_bar_vanishes_and_shows_nothing_on_standard_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Standard output is for results."""
-    with Bars().track("pushing", 1000) as advance:
+    with BarDisplay().track("pushing", 1000) as advance:
         advance(500)
     assert capsys.readouterr().out == ""
 
 
 def test_stages_report_to_the_display_of_whoever_runs_them() -> None:
     """The innermost counts, also after an error; outside of all, nothing is shown."""
-    outer = Noted()
-    inner = Noted()
+    outer = RecordingDisplay()
+    inner = RecordingDisplay()
     with progress.use_display(outer):
         progress.report("one")
         with pytest.raises(KeyError), progress.use_display(inner):
             raise KeyError
         progress.report("two")
     progress.report("three")
-    assert (outer.notes, inner.notes) == (["one", "two"], [])
+    assert (outer.lines, inner.lines) == (["one", "two"], [])
 
 
-@pytest.mark.parametrize("display", [Quiet(), Lines(io.StringIO()), Bars()])
+@pytest.mark.parametrize("display", [QuietDisplay(), LineDisplay(io.StringIO()), BarDisplay()])
 def test_every_display_hands_counts_on(display: Display) -> None:
     """A stage need not know which it has."""
     with progress.use_display(display), progress.track("pushing", 10) as advance:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploy.records import (
     AppImage,
     Attempt,
-    Case,
+    CaseResult,
     Commit,
     Descriptor,
     Ending,
@@ -58,8 +58,8 @@ EXAMPLES: list[Record] = [
     Verdict(
         url="http://x",
         cases=(
-            Case(name="a", milliseconds=1.5, answer="é"),
-            Case(name="b", milliseconds=2, answer="", problem="no"),
+            CaseResult(name="a", milliseconds=1.5, answer="é"),
+            CaseResult(name="b", milliseconds=2, answer="", problem="no"),
         ),
     ),
     Rollout(attempt=ATTEMPT, ending=Ending(outcome="undone", at=NOON, why="a miss")),
@@ -154,8 +154,8 @@ def test_a_release_is_deployed_by_digest() -> None:
 
 def test_a_verdict_passes_if_every_case_is_a_hit() -> None:
     """One miss is a miss."""
-    hit = Case(name="a", milliseconds=1, answer="x")
-    miss = Case(name="b", milliseconds=1, answer="y", problem="expected x, got y")
+    hit = CaseResult(name="a", milliseconds=1, answer="x")
+    miss = CaseResult(name="b", milliseconds=1, answer="y", problem="expected x, got y")
     assert Verdict(url="", cases=(hit,)).passed
     assert not Verdict(url="", cases=(hit, miss)).passed
     assert Verdict(url="", cases=(hit, miss)).misses == (miss,)

@@ -15,8 +15,8 @@ from deploy.errors import SmokeFailed
 from deploy.image.join import join_image
 from deploy.records import Image, Verdict
 from tests.fakes import halves
+from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
 from tests.fakes.halves import MOUNT
-from tests.fakes.proof import PROOF, FakePlayer, in_turn
 
 IMAGE_ID = "sha256:held"
 
@@ -63,14 +63,16 @@ class FakeTrials:
 def check(joined: Image, trials: FakeTrials, player: FakePlayer, within: float = 5.0) -> Verdict:
     """Tries an image."""
     return smoke.check(
-        joined, IMAGE_ID, PROOF, trials, port=8080, ready="/readyz", within=within, play=player
+        joined, IMAGE_ID, GOLDEN_SET, trials, port=8080, ready="/readyz", within=within, play=player
     )
 
 
 def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
     """Exactly the joined image ran, it was asked when it was ready, and nothing of it is left."""
     trials = FakeTrials()
-    player = FakePlayer(in_turn(["no response: ConnectionError", "expected status 200, got 503"]))
+    player = FakePlayer(
+        return_in_turn(["no response: ConnectionError", "expected status 200, got 503"])
+    )
     verdict = check(joined, trials, player)
     assert verdict.passed
     assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
@@ -82,7 +84,9 @@ def test_a_wrong_answer_shows_what_was_expected_and_the_log(joined: Image) -> No
     """Expected and actual, the case, and the container's last lines; nothing was pushed."""
     trials = FakeTrials()
     with pytest.raises(SmokeFailed) as caught:
-        check(joined, trials, FakePlayer(in_turn(["", "/result: expected 'cat', got 'dog'"])))
+        check(
+            joined, trials, FakePlayer(return_in_turn(["", "/result: expected 'cat', got 'dog'"]))
+        )
     assert "1 of 1" in caught.value.what
     assert "classifier 555555555555 with imagenet@1" in caught.value.on
     assert "three: /result: expected 'cat', got 'dog'" in caught.value.detail

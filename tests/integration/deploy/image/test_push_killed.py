@@ -34,7 +34,7 @@ from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.records import Image
 
-class Display(progress.Quiet):
+class Display(progress.QuietDisplay):
     @contextmanager
     def track(self, label, total):
         done = 0

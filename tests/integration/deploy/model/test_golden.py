@@ -13,7 +13,7 @@ import pytest
 from deploy.clients.http import Endpoint
 from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, ExpectedValue, GoldenCase, GoldenRequest
-from deploy.records import Case
+from deploy.records import CaseResult
 
 pytestmark = pytest.mark.integration
 
@@ -99,7 +99,7 @@ def case(*, request: dict[str, Any] | None = None, **expect: Any) -> GoldenCase:
 
 def played(
     url: str, asked: GoldenCase | None = None, bodies: dict[str, bytes] | None = None
-) -> Case:
+) -> CaseResult:
     """How one case went."""
     verdict = golden.play(golden.GoldenSet((asked or case(),), bodies or {}), Endpoint(url))
     assert verdict.url == url

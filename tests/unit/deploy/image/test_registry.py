@@ -144,7 +144,7 @@ def test_the_progress_of_a_push_is_in_bytes_that_are_sent(
     """The total is told before, and reached."""
     seen: list[tuple[str, int, list[int]]] = []
 
-    class Display(progress.Quiet):
+    class Display(progress.QuietDisplay):
         @contextmanager
         def track(self, label: str, total: int) -> Iterator[progress.Advance]:
             counts: list[int] = []

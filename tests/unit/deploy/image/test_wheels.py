@@ -136,7 +136,7 @@ def test_a_folder_that_another_run_made_meanwhile_is_used(tmp_path: Path) -> Non
     assert (theirs / PLAIN).read_bytes() == b"theirs"
 
 
-class Pressed(progress.Quiet):
+class Pressed(progress.QuietDisplay):
     """Whoever looks presses Ctrl-C at the first line."""
 
     def report(self, text: str) -> None:

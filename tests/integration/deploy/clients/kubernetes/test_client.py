@@ -30,7 +30,7 @@ from deploy.errors import (
 )
 from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
-from deploy.records import Case
+from deploy.records import CaseResult
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
 from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
@@ -460,7 +460,7 @@ def replica(real: KubeCluster, shell: str) -> Endpoint:
     return endpoint
 
 
-def played(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
+def played(endpoint: Endpoint, request: GoldenRequest | None = None) -> CaseResult:
     """How a golden case went that promises hello."""
     case = GoldenCase(
         name="one",

@@ -10,7 +10,7 @@ from deploy import progress
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import ClusterUnreachable, RolloutLocked
-from tests.fakes.display import Noted
+from tests.fakes.display import RecordingDisplay
 from tests.fakes.wire import FakeTransport, Outcome, Waiting, no_response, response_with, status
 
 GET = ApiRequest("GET", "/version")
@@ -132,10 +132,10 @@ def test_who_waits_is_told_what_for() -> None:
     server, _, _ = patient(
         no_response(), status(503, "ServiceUnavailable", "etcd is away"), response_with(a="b")
     )
-    notes = Noted()
+    notes = RecordingDisplay()
     with progress.use_display(notes):
         server.send(GET, "version")
-    first, second = notes.notes
+    first, second = notes.lines
     assert "shop at https://api.example" in first
     assert "Connection refused" in first
     assert "0.0 s so far" in first

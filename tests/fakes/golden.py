@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from deploy.clients.http import Endpoint
 from deploy.model.golden import GoldenSet
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
-from deploy.records import Case, Verdict
+from deploy.records import CaseResult, Verdict
 
-PROOF = GoldenSet(
+GOLDEN_SET = GoldenSet(
     (GoldenCase(name="three", request=GoldenRequest(path="/score"), expect=ExpectedResponse()),), {}
 )
 
@@ -18,7 +18,8 @@ def verdict(url: str, *problems: str, answer: str = "3, 99.1") -> Verdict:
     """One case: a hit, or a miss with that problem."""
     problem = "; ".join(problems)
     return Verdict(
-        url=url, cases=(Case(name="three", milliseconds=12.3, answer=answer, problem=problem),)
+        url=url,
+        cases=(CaseResult(name="three", milliseconds=12.3, answer=answer, problem=problem),),
     )
 
 
@@ -41,7 +42,7 @@ class FakePlayer:
         return verdict(url, self.wrong.get(url, "") or self.problem())
 
 
-def in_turn(problems: Iterable[str]) -> Callable[[], str]:
+def return_in_turn(problems: Iterable[str]) -> Callable[[], str]:
     """What is wrong the first time, the second time, and so on; nothing after that."""
     left = iter(problems)
     return lambda: next(left, "")
