@@ -1,4 +1,6 @@
-"""The errors of a release: each says what happened, to what, and what to do next, and has an exit code.
+"""The errors of a release: each says what happened, to what, and what to do next.
+
+Each leaf of this tree has an exit code.
 
     ReleaseError
     ├── SettingsInvalid 2        pipeline.toml or an override is wrong

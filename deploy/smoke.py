@@ -1,4 +1,4 @@
-"""The smoke test of an image: it runs in a container and must pass the golden cases of its model."""
+"""The smoke test of an image: run it in a container and play the golden cases of its model."""
 
 from __future__ import annotations
 

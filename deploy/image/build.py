@@ -1,4 +1,4 @@
-"""The app image: it is built only when its inputs have changed, and the cache records its inputs."""
+"""The app image, which is built only when its inputs have changed; the cache records them."""
 
 from __future__ import annotations
 

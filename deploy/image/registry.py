@@ -78,7 +78,7 @@ def push(
 
 
 def _tag_manifests(joined: Image, mount_path: str, cache: Cache) -> tuple[tuple[str, bytes], ...]:
-    """Return the image manifests of a release, each with its tag; the one of the release is last."""
+    """Return the image manifests of a release with their tags, the release itself last."""
     model = create_model_image(joined.layer, mount_path, cache)
     release_tag = f"release-{joined.digest.removeprefix('sha256:')[:_TAG_LENGTH]}"
     return (

@@ -85,7 +85,7 @@ def _layer_entries(
 def _read_verified(
     manifest: ModelManifest, file: ModelFile, store: Store, advance: Callable[[int], None]
 ) -> Iterator[bytes]:
-    """Yield a file's bytes as they arrive; raise an error at the end if they are not the right ones.
+    """Yield a file's bytes as they arrive; at the end, raise an error if they are wrong.
 
     Reading ends early if the file is longer than its model manifest says.
     """

@@ -159,7 +159,7 @@ def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) ->
 
 
 def compare_response(expected: ExpectedResponse, status: int, content: bytes) -> tuple[str, str]:
-    """Return the response in short, and how it differs from the expected one ("" if it does not)."""
+    """Return the response in short, and how it differs from the expected one, if it does."""
     text = content[:_MAX_SHOWN].decode("utf-8", "replace")
     if status != expected.status:
         return text, f"expected status {expected.status}, got {status}: {text}"

@@ -170,7 +170,8 @@ class ModelManifest(ModelDescription):
     @model_validator(mode="after")
     def _require_json_form(self) -> ModelManifest:
         try:
-            self.text  # noqa: B018 - free values may be infinite, half a character, or nested without end
+            # Free values may be infinite, half a character, or nested without end.
+            _format_canonical_json(self)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"a value cannot be written as JSON: {error}") from None
         return self
@@ -183,13 +184,7 @@ class ModelManifest(ModelDescription):
     @property
     def text(self) -> bytes:
         """The canonical JSON form, of which the digest is computed."""
-        fields = self.model_dump(by_alias=True, mode="json", exclude_unset=True)
-        return (
-            json.dumps(
-                fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-            )
-            + "\n"
-        ).encode()
+        return _format_canonical_json(self)
 
     @property
     def model(self) -> Model:
@@ -213,6 +208,14 @@ class ModelManifest(ModelDescription):
     def _body_paths(self) -> set[str | None]:
         """The files that golden cases send; None if a case sends no file."""
         return {case.request.body for case in self.golden}
+
+
+def _format_canonical_json(manifest: ModelManifest) -> bytes:
+    fields = manifest.model_dump(by_alias=True, mode="json", exclude_unset=True)
+    text = json.dumps(
+        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return f"{text}\n".encode()
 
 
 def parse_description(text: bytes, *, on: str) -> ModelDescription:

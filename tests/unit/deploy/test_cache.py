@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cache import Cache, _mark, translate_full_disk
+from deploy.cache import Cache, owner_prefix, translate_full_disk
 from deploy.errors import BlobCorrupt, DiskFull
 from tests.fakes import disk
 
@@ -174,7 +174,7 @@ def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("deploy.cache.machine_id", lambda: "elsewhere")
         elsewhere.setattr("deploy.machine.process.os.getpid", lambda: 1 << 22)
-        folder = Path(tempfile.mkdtemp(dir=cache.temporary, prefix=_mark()))
+        folder = Path(tempfile.mkdtemp(dir=cache.temporary, prefix=owner_prefix()))
     Cache(cache.root)
     assert folder.is_dir()
     os.utime(folder, (1, 1))
