@@ -1,4 +1,4 @@
-"""Golden cases and a front door's answers to them, without a network."""
+"""Golden cases and the responses of an endpoint to them, without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOLDEN_SET = GoldenSet(
 
 
 def verdict(url: str, *problems: str, answer: str = "3, 99.1") -> Verdict:
-    """One case: a hit, or a miss with that problem."""
+    """Return a verdict of one case: a hit, or a miss with that problem."""
     problem = "; ".join(problems)
     return Verdict(
         url=url,
@@ -24,11 +24,11 @@ def verdict(url: str, *problems: str, answer: str = "3, 99.1") -> Verdict:
 
 
 class FakePlayer:
-    """Plays golden cases by asking a function what is wrong with the answers of a URL (nothing, if it gives an empty text).
+    """A player that asks a function for the problem of a URL's responses ("" for none).
 
     Attributes:
-        wrong: what is wrong with the answers of a URL, whatever the function says.
-        played: the URLs that were asked, with the names of the cases.
+        wrong: the problems of the responses by URL, which come before the function's.
+        played: the URLs that were played, with the names of the cases.
     """
 
     def __init__(self, problem: Callable[[], str] = lambda: "") -> None:
@@ -36,13 +36,13 @@ class FakePlayer:
         self.wrong: dict[str, str] = {}
         self.played: list[tuple[str, tuple[str, ...]]] = []
 
-    def __call__(self, proof: GoldenSet, endpoint: Endpoint) -> Verdict:
+    def __call__(self, golden_set: GoldenSet, endpoint: Endpoint) -> Verdict:
         url = endpoint.url
-        self.played.append((url, tuple(case.name for case in proof.cases)))
+        self.played.append((url, tuple(case.name for case in golden_set.cases)))
         return verdict(url, self.wrong.get(url, "") or self.problem())
 
 
 def return_in_turn(problems: Iterable[str]) -> Callable[[], str]:
-    """What is wrong the first time, the second time, and so on; nothing after that."""
+    """Return a function that returns the first problem, then the second, and "" after the last."""
     left = iter(problems)
     return lambda: next(left, "")

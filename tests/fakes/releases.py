@@ -1,4 +1,4 @@
-"""Releases and histories as records, made from a letter for the code and a number for the model."""
+"""Releases and histories as records, made of a letter for the code and a number for the model."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ REPOSITORY = "registry.example/classifier"
 
 
 def digest(text: str) -> str:
-    """A digest that differs when the text does."""
+    """Return a digest that differs when the text does."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def create_descriptor(text: str) -> Descriptor:
-    """A descriptor of something of that name."""
+    """Return a descriptor of a blob of that name."""
     return Descriptor(
         media_type="application/vnd.oci.image.manifest.v1+json", digest=digest(text), size=len(text)
     )
 
 
 def release(code: str = "a", model: str = "1", config: str = "") -> Release:
-    """The release of a commit and a model version; `config` is the image's id, if an engine has made it."""
+    """Return the release of a commit and a model; `config` is the image's id on an engine."""
     commit = Commit(
         revision=hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest(), dirty=False
     )
@@ -60,7 +60,7 @@ def release(code: str = "a", model: str = "1", config: str = "") -> Release:
 
 
 def attempt(number: int, value: Release, trigger: Trigger = "release", run: str = "") -> Attempt:
-    """An attempt at a release, a minute after the one before."""
+    """Return an attempt at a release, a minute after the one before."""
     return Attempt(
         id=number,
         environment="local",
@@ -81,7 +81,7 @@ def rollout(
     why: str = "",
     run: str = "",
 ) -> Rollout:
-    """An attempt and its end."""
+    """Return an attempt with its end."""
     begun = attempt(number, value, trigger, run)
     ending = (
         None

@@ -1,4 +1,4 @@
-"""A tiny application and its models, as a real engine builds and runs them: a few lines of Perl, which every Debian image has."""
+"""A tiny application and its models for a real engine: a few lines of Perl, which Debian has."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ while (my $client = $server->accept) {{
 """
 
 
-class Builder(Protocol):
-    """Builds a context and has the engine hold the image under a tag."""
+class ImageBuilder(Protocol):
+    """A function that builds a context into an image with a tag."""
 
     def __call__(
         self,
@@ -72,13 +72,13 @@ class Builder(Protocol):
 
 
 @dataclass
-class Tiny:
-    """Makes such applications under a name of its own, so that all of it can be removed again.
+class TinyApplication:
+    """A maker of such applications under a name of its own, so that all of them can be removed.
 
     Args:
-        engine: builds and runs.
+        engine: builds and runs images.
         base: the image to build from.
-        cache: the cache.
+        cache: gets the layers.
     """
 
     engine: DockerEngine
@@ -86,8 +86,8 @@ class Tiny:
     cache: Cache
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
 
-    def app(self, builder: Builder | None = None, stamp: str = "first") -> AppImage:
-        """Builds, exports and describes the application; another stamp is other code."""
+    def app(self, builder: ImageBuilder | None = None, stamp: str = "first") -> AppImage:
+        """Build and export the application; another stamp is other code."""
         tag = f"twinship/{self.name}:app-{secrets.token_hex(4)}"
         with _packed(
             {
@@ -110,19 +110,19 @@ class Tiny:
         )
 
     def model(self, mode: str = "right") -> ModelLayer:
-        """A model that has the application behave in that way, in the cache."""
+        """Return a model, in the cache, with which the application behaves in that way."""
         data = mode.encode()
         with self.cache.writer() as writer:
             layer.write_layer([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
-            kept = writer.commit()
+            stored = writer.commit()
         return ModelLayer(
             model=Model(name="tiny", version=mode, digest=digest(data)),
-            digest=kept,
+            digest=stored,
             size=writer.size,
         )
 
     def output(self, reference: str) -> str:
-        """What a container of an image writes until it ends."""
+        """Return what a container of an image writes until it ends."""
         labels = {LABEL: self.name}
         container = self.engine.create(
             Spec(name=f"{self.name}-{secrets.token_hex(4)}", image=reference, labels=labels)
@@ -144,11 +144,11 @@ class Tiny:
 
     @cached_property
     def pulled(self) -> list[str]:
-        """References under which images were pulled, to be removed as well."""
+        """The references of pulled images, which are removed too."""
         return []
 
     def remove(self) -> None:
-        """Takes all of it off the engine."""
+        """Remove all of it from the engine."""
         self.engine.remove_labelled({LABEL: self.name})
         api = self.engine._api
         tags = [
@@ -173,6 +173,6 @@ def _packed(files: dict[str, str]) -> IO[bytes]:
     return packed
 
 
-def local_cache(folder: Path) -> Cache:
-    """An empty cache below a folder."""
+def create_cache(folder: Path) -> Cache:
+    """Return an empty cache below a folder."""
     return Cache(folder / "cache")

@@ -16,20 +16,20 @@ NAME = "classifier"
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    """The inputs of a build."""
+    """Return the inputs of a build."""
     return Inputs(
         directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT
     )
 
 
-def test_what_was_built_from_the_same_inputs_is_found(cache: Cache, inputs: Inputs) -> None:
-    """Until the cache loses the image."""
+def test_an_app_image_of_the_same_inputs_is_found(cache: Cache, inputs: Inputs) -> None:
+    """It is not found when the cache has lost the image."""
     assert find_built_app(NAME, inputs, cache) is None
     assert explain_build(NAME, inputs, cache) == "this machine has not built classifier yet"
     app = halves.app(cache, key=inputs.key)
@@ -40,10 +40,10 @@ def test_what_was_built_from_the_same_inputs_is_found(cache: Cache, inputs: Inpu
     assert explain_build(NAME, inputs, cache) == "the cache has lost the image"
 
 
-def test_why_a_build_is_needed_is_said_of_the_last_one(
+def test_the_reason_of_a_build_is_the_difference_to_the_last_one(
     cache: Cache, inputs: Inputs, tmp_path: Path
 ) -> None:
-    """The file that changed since then is named."""
+    """The reason names the file that changed."""
     remember_app(halves.app(cache), inputs, cache)
     now = Inputs(
         directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit
@@ -52,10 +52,8 @@ def test_why_a_build_is_needed_is_said_of_the_last_one(
     assert explain_build(NAME, now, cache) == "app/a.py changed"
 
 
-def test_what_was_built_for_another_application_does_not_count(
-    cache: Cache, inputs: Inputs
-) -> None:
-    """Several are built on one machine, some from the same files; each image bears its own application's name."""
+def test_an_app_image_of_another_application_is_not_found(cache: Cache, inputs: Inputs) -> None:
+    """Two applications may be built from the same files on one machine."""
     remember_app(halves.app(cache, key=inputs.key), inputs, cache)
     assert find_built_app("other", inputs, cache) is None
     assert explain_build("other", inputs, cache) == "this machine has not built other yet"

@@ -20,8 +20,8 @@ from deploy.image.manifest import parse_image_manifest
         b'{"config": null, "layers": null}',
     ],
 )
-def test_what_is_no_manifest_is_told(text: bytes) -> None:
-    """A registry, or something in its place, may answer anything; what it was is shown."""
+def test_a_document_that_is_not_an_image_manifest_is_refused(text: bytes) -> None:
+    """The error shows the start of the document."""
     with pytest.raises(BlobCorrupt) as caught:
         parse_image_manifest(text)
     assert repr(text[:60]) in caught.value.on

@@ -28,54 +28,62 @@ REPOSITORY = "team/classifier"
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
 def remote() -> MemoryRegistry:
-    """An empty registry."""
+    """Return an empty registry."""
     return MemoryRegistry()
 
 
-def joined(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
-    """An image whose halves are in the cache."""
+def join(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
+    """Return an image whose layers are in the cache."""
     return join_image(
         halves.app(cache, code, key=code.hex()), halves.model(cache, weights), MOUNT, cache
     )
 
 
 def push(
-    made: Image, remote: MemoryRegistry, cache: Cache, *elsewhere: str, repository: str = REPOSITORY
+    image: Image,
+    remote: MemoryRegistry,
+    cache: Cache,
+    *mount_sources: str,
+    repository: str = REPOSITORY,
 ) -> Release:
-    """Pushes an image."""
-    return registry.push(made, repository, remote, cache, mount_path=MOUNT, mount_sources=elsewhere)
+    """Push an image."""
+    return registry.push(
+        image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
+    )
 
 
-def named(manifest: bytes) -> set[str]:
-    """The digests that a manifest names."""
+def list_digests(manifest: bytes) -> set[str]:
+    """Return the digests in an image manifest."""
     config, layers, _ = parse_image_manifest(manifest)
     return {config.digest, *(layer.digest for layer in layers)}
 
 
-def test_a_blob_is_brought_once(remote: MemoryRegistry, cache: Cache, tmp_path: Path) -> None:
-    """And checked."""
-    made = joined(cache)
-    push(made, remote, cache)
+def test_a_blob_is_fetched_once(remote: MemoryRegistry, cache: Cache, tmp_path: Path) -> None:
+    """It is checked against its digest."""
+    image = join(cache)
+    push(image, remote, cache)
     other = Cache(tmp_path / "other")
-    item = Descriptor(media_type="", digest=made.layer.digest, size=made.layer.size)
+    item = Descriptor(media_type="", digest=image.layer.digest, size=image.layer.size)
     pull.fetch_blob(item, REPOSITORY, remote, other)
     assert other.read(item.digest) == WEIGHTS
     remote.blobs.clear()
     pull.fetch_blob(item, REPOSITORY, remote, other)
 
 
-@pytest.mark.parametrize("lie", [b"", WEIGHTS[::-1], WEIGHTS[:-1], WEIGHTS + b"x", bytes(5 << 20)])
-def test_other_bytes_than_were_asked_for_are_refused(
-    remote: MemoryRegistry, cache: Cache, lie: bytes
+@pytest.mark.parametrize(
+    "wrong", [b"", WEIGHTS[::-1], WEIGHTS[:-1], WEIGHTS + b"x", bytes(5 << 20)]
+)
+def test_other_bytes_than_those_of_the_digest_are_refused(
+    remote: MemoryRegistry, cache: Cache, wrong: bytes
 ) -> None:
-    """Both digests are shown, and nothing is kept."""
-    remote.blobs[REPOSITORY][digest(WEIGHTS)] = lie
+    """The error has both digests, and the cache keeps nothing."""
+    remote.blobs[REPOSITORY][digest(WEIGHTS)] = wrong
     with pytest.raises(BlobCorrupt) as caught:
         pull.fetch_blob(
             Descriptor(media_type="", digest=digest(WEIGHTS), size=len(WEIGHTS)),
@@ -88,18 +96,18 @@ def test_other_bytes_than_were_asked_for_are_refused(
     assert not list(cache.temporary.iterdir())
 
 
-def test_a_lie_of_any_length_is_not_read_to_its_end(cache: Cache) -> None:
-    """Reading ends with the block in which it is too long."""
+def test_a_blob_that_is_too_long_is_not_read_to_its_end(cache: Cache) -> None:
+    """Reading ends with the chunk in which it is too long."""
 
     class Endless(io.RawIOBase):
-        given = 0
+        sent = 0
 
         def read(self, size: int = -1) -> bytes:
-            assert self.given < 8 << 20
-            self.given += size
+            assert self.sent < 8 << 20
+            self.sent += size
             return bytes(size)
 
-    class Lying(MemoryRegistry):
+    class WrongRegistry(MemoryRegistry):
         def blob(self, repository: str, digest: str) -> IO[bytes]:
             return Endless()  # type: ignore[return-value]  # as much of a file as is asked for
 
@@ -107,13 +115,13 @@ def test_a_lie_of_any_length_is_not_read_to_its_end(cache: Cache) -> None:
         pull.fetch_blob(
             Descriptor(media_type="", digest=digest(WEIGHTS), size=2 << 20),
             REPOSITORY,
-            Lying(),
+            WrongRegistry(),
             cache,
         )
 
 
-def test_a_blob_that_the_registry_lacks_is_told(remote: MemoryRegistry, cache: Cache) -> None:
-    """Nothing is left in the cache."""
+def test_a_blob_that_the_registry_lacks_is_an_error(remote: MemoryRegistry, cache: Cache) -> None:
+    """The cache has no unfinished file."""
     with pytest.raises(RegistryNotFound):
         pull.fetch_blob(
             Descriptor(media_type="", digest=digest(WEIGHTS), size=7), REPOSITORY, remote, cache
@@ -121,29 +129,29 @@ def test_a_blob_that_the_registry_lacks_is_told(remote: MemoryRegistry, cache: C
     assert not list(cache.temporary.iterdir())
 
 
-def test_an_app_image_is_brought_for_a_join(
+def test_an_app_image_is_fetched_for_a_join(
     remote: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
-    """From the registry by its digest, or not at all."""
-    made = joined(cache)
-    push(made, remote, cache)
+    """If neither the registry nor the cache has it, it is an error."""
+    image = join(cache)
+    push(image, remote, cache)
     other = Cache(tmp_path / "other")
-    pull.fetch_app(made.app, REPOSITORY, remote, other)
-    assert join_image(made.app, made.layer, MOUNT, other) == made
+    pull.fetch_app(image.app, REPOSITORY, remote, other)
+    assert join_image(image.app, image.layer, MOUNT, other) == image
     remote.manifests.clear()
     with pytest.raises(BlobCorrupt, match="app image"):
-        pull.fetch_app(made.app, REPOSITORY, remote, Cache(tmp_path / "third"))
+        pull.fetch_app(image.app, REPOSITORY, remote, Cache(tmp_path / "third"))
 
 
 def test_golden_cases_are_read_from_the_cache_or_the_registry(
     remote: MemoryRegistry, cache: Cache, tmp_path: Path
 ) -> None:
-    """What is in neither is told."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+    """If neither has the layer, it is an error."""
+    layer_bytes = io.BytesIO()
+    with tarfile.open(fileobj=layer_bytes, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("nothing"))
-    layer = halves.model(cache, packed.getvalue())
-    remote.blobs[REPOSITORY][layer.digest] = packed.getvalue()
+    layer = halves.model(cache, layer_bytes.getvalue())
+    remote.blobs[REPOSITORY][layer.digest] = layer_bytes.getvalue()
     for each in (cache, Cache(tmp_path / "other")):
         with pytest.raises(ManifestInvalid):
             pull.read_golden_set(layer, REPOSITORY, remote, each)

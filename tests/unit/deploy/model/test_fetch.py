@@ -40,10 +40,10 @@ DIGITS = PROJECT / "tests" / "models" / "digits"
 MOUNT = "/model"
 
 
-def test_the_layer_holds_the_manifest_then_the_golden_requests_then_the_rest(
+def test_the_layer_has_the_manifest_then_the_request_bodies_then_the_rest(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """What is fetched is what was published, in the order in which it is read."""
+    """The layer has the published files, in the order in which they are read."""
     published = publish_model(write_model(), store)
     fetched = fetch_layer(published, store, cache, MOUNT)
     data = cache.read(fetched.digest)
@@ -58,10 +58,10 @@ def test_the_layer_holds_the_manifest_then_the_golden_requests_then_the_rest(
         ]
 
 
-def test_the_layer_depends_on_the_model_and_the_mount_alone(
+def test_the_layer_depends_on_the_model_and_the_mount_path_only(
     write_model: Callable[..., Path], cache: Cache, tmp_path: Path
 ) -> None:
-    """Every store, every cache and every size of pieces gives the same digest; another mount gives another."""
+    """Any store, cache and chunk size gives the same digest; another mount path does not."""
     digests = set()
     for number, chunk in enumerate((1, 700, 1 << 20)):
         store = MemoryStore(chunk)
@@ -72,10 +72,10 @@ def test_the_layer_depends_on_the_model_and_the_mount_alone(
     assert fetch_layer(published, store, cache, MOUNT).digest in digests
 
 
-def test_mounts_that_look_alike_are_kept_apart(
+def test_similar_mount_paths_are_not_confused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """What is remembered of one mount is never used for another."""
+    """The record of one mount path is not used for another."""
     published = publish_model(write_model(), store)
     assert (
         fetch_layer(published, store, cache, "/a/b").digest
@@ -83,10 +83,10 @@ def test_mounts_that_look_alike_are_kept_apart(
     )
 
 
-def test_what_is_in_the_cache_is_not_fetched_again(
+def test_a_cached_layer_is_not_fetched_again(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A second fetch asks the store for nothing, not even whether it is there."""
+    """A second fetch sends no request to the store."""
     published = publish_model(write_model(), store)
     fetched = fetch_layer(published, store, cache, MOUNT)
     store.held.clear()
@@ -95,10 +95,10 @@ def test_what_is_in_the_cache_is_not_fetched_again(
     assert store.streamed == []
 
 
-def test_a_layer_that_the_cache_lost_or_cut_off_is_fetched_again(
+def test_a_layer_that_is_lost_or_truncated_is_fetched_again(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A cache that somebody cleaned by half is made whole."""
+    """A cache that was cleaned in part becomes complete again."""
     published = publish_model(write_model(), store)
     fetched = fetch_layer(published, store, cache, MOUNT)
     os.truncate(cache.path(fetched.digest), 100)
@@ -108,10 +108,10 @@ def test_a_layer_that_the_cache_lost_or_cut_off_is_fetched_again(
     assert cache.has(fetched.digest, fetched.size)
 
 
-def test_a_damaged_memory_of_a_layer_is_made_anew(
+def test_a_damaged_record_of_a_layer_is_written_again(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A note that was cut off, or written by another version of the suite, costs a fetch and no error."""
+    """A damaged record, or one of another version of twinship, is not an error."""
     published = publish_model(write_model(), store)
     fetched = fetch_layer(published, store, cache, MOUNT)
     (note,) = (cache.root / "notes" / "layers").iterdir()
@@ -122,10 +122,10 @@ def test_a_damaged_memory_of_a_layer_is_made_anew(
     assert find_cached_layer(published, cache, MOUNT) == fetched
 
 
-def test_what_was_learned_elsewhere_is_remembered_without_its_bytes(
+def test_a_layer_that_only_the_registry_has_can_be_recorded(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A layer that only the registry holds is known here, and fetched if its bytes are asked for."""
+    """Its bytes are fetched when they are needed."""
     published = publish_model(write_model(), store)
     learned = fetch_layer(published, store, Cache(cache.root / "other"), MOUNT)
     remember_layer(learned, cache, MOUNT)
@@ -156,7 +156,7 @@ def test_bytes_that_are_not_the_published_ones_are_refused(
     damage: Callable[[bytes], bytes],
     actual: str,
 ) -> None:
-    """One changed, missing or additional byte anywhere is found, and told as expected against actual."""
+    """Each changed, missing or additional byte is found; the error has both sizes and digests."""
     published = publish_model(write_model(), store)
     store.held[blob_path(WEIGHTS)] = damage(WEIGHTS)
     with pytest.raises(FileTampered, match="not the one that was published") as caught:
@@ -169,34 +169,34 @@ def test_bytes_that_are_not_the_published_ones_are_refused(
     assert list_files(cache) == []
 
 
-def test_a_file_longer_than_promised_is_not_read_to_its_end(
+def test_a_file_that_is_too_long_is_not_read_to_its_end(
     write_model: Callable[..., Path], cache: Cache
 ) -> None:
-    """A store that never stops sending does not fill the disk."""
-    given = 0
+    """A store that sends bytes without end does not fill the disk."""
+    sent = 0
 
     class Endless(MemoryStore):
         def stream(self, name: str) -> Iterator[bytes] | None:
             return endless() if name == blob_path(WEIGHTS) else super().stream(name)
 
     def endless() -> Iterator[bytes]:
-        nonlocal given
+        nonlocal sent
         while True:
-            given += 1
+            sent += 1
             yield b"\x08" * 1000
 
     store = Endless()
     published = publish_model(write_model(), store)
     with pytest.raises(FileTampered, match="not the one"):
         fetch_layer(published, store, cache, MOUNT)
-    assert given == 3
+    assert sent == 3
     assert list_files(cache) == []
 
 
-def test_a_missing_file_is_refused_by_name(
+def test_a_missing_file_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A blob that somebody deleted is named by the file that it was."""
+    """The error has the name of the file in the model."""
     published = publish_model(write_model(), store)
     del store.held[blob_path(b"one\n")]
     with pytest.raises(FileTampered, match="missing") as caught:
@@ -205,10 +205,10 @@ def test_a_missing_file_is_refused_by_name(
     assert list_files(cache) == []
 
 
-def test_a_manifest_that_lies_about_a_size_is_refused(
+def test_a_model_manifest_with_a_wrong_size_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """Size and sha256 must both be those of the bytes."""
+    """Both size and sha256 must be those of the bytes."""
     published = publish_model(write_model(), store)
     for size in (0, 1, 2049, 2051, 10**15):
         lying = replace_manifest(
@@ -232,10 +232,10 @@ def test_a_manifest_that_lies_about_a_size_is_refused(
         ".wh.labels.txt",
     ],
 )
-def test_a_manifest_whose_paths_leave_the_folder_is_refused(
+def test_a_model_manifest_whose_paths_leave_the_folder_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache, path: str
 ) -> None:
-    """Nothing that a store says is written anywhere but into the model's own folder."""
+    """No file of a store is written outside the model's folder."""
     published = publish_model(write_model(), store)
     hostile = replace_manifest(
         store,
@@ -251,10 +251,10 @@ def test_a_manifest_whose_paths_leave_the_folder_is_refused(
     ("weights", "kind"),
     [(b"\x80\x04\x95", "a pickle"), (b"PK\x03\x04x", "a zip archive"), (b"", "something else")],
 )
-def test_weights_of_another_format_are_refused_though_they_are_the_published_ones(
+def test_published_weights_of_another_format_are_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache, weights: bytes, kind: str
 ) -> None:
-    """Whoever wrote the manifest by other means gets no pickle into an image."""
+    """A pickle is refused even if the store's model manifest has its digest."""
     honest = publish_model(write_model(), store)
     store.held[blob_path(weights)] = weights
     fields = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
@@ -264,10 +264,10 @@ def test_weights_of_another_format_are_refused_though_they_are_the_published_one
     assert list_files(cache) == []
 
 
-def test_a_manifest_that_changed_since_it_was_resolved_is_refused(
+def test_a_model_manifest_that_changed_after_it_was_resolved_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """What was decided on is what is fetched, or nothing."""
+    """The fetched version is the resolved one."""
     published = publish_model(write_model(), store)
     other = replace_manifest(
         store, published, lambda values: values.update(metadata={"note": "changed"})
@@ -282,7 +282,7 @@ def test_a_manifest_that_changed_since_it_was_resolved_is_refused(
 def test_an_unknown_version_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """A version that was deleted after it was resolved is named."""
+    """A version may be deleted after it was resolved."""
     published = publish_model(write_model(), store)
     del store.held["models/tiny/1/manifest.json"]
     with pytest.raises(ModelUnknown):
@@ -297,10 +297,10 @@ def test_an_unknown_version_is_refused(
         KeyboardInterrupt(),
     ],
 )
-def test_a_fetch_that_breaks_leaves_nothing_and_can_be_run_again(
+def test_a_fetch_that_fails_leaves_no_files_and_can_be_repeated(
     write_model: Callable[..., Path], cache: Cache, error: BaseException
 ) -> None:
-    """Whatever stops it in the middle, nothing half-done stays, and the next run does all."""
+    """This holds for errors of the store, of the disk, and for Ctrl-C."""
 
     class Broken(MemoryStore):
         works = False
@@ -323,10 +323,10 @@ def test_a_fetch_that_breaks_leaves_nothing_and_can_be_run_again(
     assert fetch_layer(published, store, cache, MOUNT).model == published
 
 
-def test_what_serves_is_not_removed_by_a_fetch_that_fails(
+def test_a_fetch_that_fails_does_not_remove_other_layers(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """The layer of another version stays when a new one is refused."""
+    """The layer of another version stays in the cache."""
     first = fetch_layer(publish_model(write_model("1"), store), store, cache, MOUNT)
     second = publish_model(write_model("2", labels=b"two\n"), store)
     store.held[blob_path(b"two\n")] = b"bad\n"
@@ -336,10 +336,10 @@ def test_what_serves_is_not_removed_by_a_fetch_that_fails(
     assert find_cached_layer(first.model, cache, MOUNT) == first
 
 
-def test_memory_does_not_grow_with_the_model(
+def test_the_memory_of_a_fetch_does_not_depend_on_the_size(
     write_model: Callable[..., Path], cache: Cache
 ) -> None:
-    """64 MB pass through in the memory of a few pieces, from the store to the cache."""
+    """64 MB take the memory of a few chunks."""
     piece = 1 << 20
     count = 64
     head = b"\x08" + bytes(piece - 1)
@@ -377,16 +377,18 @@ def test_memory_does_not_grow_with_the_model(
 def test_bytes_are_counted_as_they_arrive(
     write_model: Callable[..., Path], store: MemoryStore, cache: Cache
 ) -> None:
-    """Whoever waits sees how far a fetch is; in the end all that was announced has gone by."""
-    seen = CountingDisplay()
+    """The display shows the progress; at the end it has counted all announced bytes."""
+    display = CountingDisplay()
     published = publish_model(write_model(), store)
-    with progress.use_display(seen):
+    with progress.use_display(display):
         fetch_layer(published, store, cache, MOUNT)
-    assert seen.counts == {"fetching tiny@1": (2067, 2067)}
+    assert display.counts == {"fetching tiny@1": (2067, 2067)}
 
 
-def test_the_digits_model_goes_through_a_folder(tmp_path: Path, cache: Cache) -> None:
-    """A real model is published to a folder and fetched from it."""
+def test_the_digits_model_is_published_to_a_folder_and_fetched(
+    tmp_path: Path, cache: Cache
+) -> None:
+    """The store and the files are real."""
     store = open_store("store", tmp_path)
     published = publish_model(DIGITS, store)
     fetched = fetch_layer(resolve_version("digits", "latest", store), store, cache, MOUNT)

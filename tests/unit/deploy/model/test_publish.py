@@ -41,10 +41,10 @@ PROJECT = Path(__file__).parents[4]
 MOUNT = "/model"
 
 
-def test_a_directory_becomes_a_version_and_the_latest(
+def test_a_directory_is_published_as_a_version_and_as_the_latest(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Files lie under their digests, the manifest names them, the alias names the version."""
+    """Files have their digests as names, and the model manifest refers to them."""
     published = publish_model(write_model(), store)
     assert str(published) == "tiny@1"
     assert set(store.held) == {
@@ -66,10 +66,10 @@ def test_a_directory_becomes_a_version_and_the_latest(
     )
 
 
-def test_the_manifest_comes_after_its_files_and_the_alias_last(
+def test_the_manifest_is_stored_after_the_files_and_the_latest_version_last(
     write_model: Callable[..., Path],
 ) -> None:
-    """Whoever sees a version sees all of it."""
+    """A reader who sees a version finds all of its files."""
     order: list[str] = []
 
     class Ordered(MemoryStore):
@@ -89,20 +89,20 @@ def test_the_manifest_comes_after_its_files_and_the_alias_last(
     assert order == ["file", "file", "file", "manifest", "alias"]
 
 
-def test_the_same_again_changes_nothing(
+def test_publishing_the_same_files_again_changes_nothing(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """The digest depends on names and bytes alone, not on the folder, the time or the order on disk."""
+    """The digest depends on names and bytes only, and not on the folder, the time or the order."""
     first = publish_model(write_model(), store)
-    before = dict(store.held)
+    stored = dict(store.held)
     assert publish_model(write_model(), store) == first
-    assert store.held == before
+    assert store.held == stored
 
 
-def test_the_same_again_mends_what_was_damaged_in_the_store(
+def test_publishing_the_same_files_again_repairs_the_store(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Publishing again is the cure for a blob that lost or changed its bytes."""
+    """Blobs that are damaged or missing are stored again."""
     published = publish_model(write_model(), store)
     store.held[blob_path(WEIGHTS)] = b"damaged"
     del store.held[blob_path(b"one\n")]
@@ -111,10 +111,10 @@ def test_the_same_again_mends_what_was_damaged_in_the_store(
     assert store.held[blob_path(b"one\n")] == b"one\n"
 
 
-def test_the_version_published_last_is_the_latest(
+def test_the_version_that_was_published_last_is_the_latest(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """The alias moves with each publication, and older versions stay."""
+    """Each publication changes the latest version, and older versions stay."""
     first, second = (
         publish_model(write_model(version, labels=version.encode()), store)
         for version in ("1", "2")
@@ -126,21 +126,21 @@ def test_the_version_published_last_is_the_latest(
 def test_other_bytes_under_a_version_are_refused(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """A version never changes; both digests are shown, and the store is as it was."""
+    """The error has both digests, and the store does not change."""
     published = publish_model(write_model(), store)
-    before = dict(store.held)
+    stored = dict(store.held)
     with pytest.raises(VersionExists, match="tiny 1 is published already") as caught:
         publish_model(write_model(labels=b"two\n"), store)
     assert published.digest in caught.value.detail
     assert caught.value.on == "memory/models/tiny/1/manifest.json"
-    assert store.held == before
+    assert store.held == stored
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_two_who_publish_at_once_make_one_version(
+def test_two_publications_at_once_make_one_version(
     write_model: Callable[..., Path], cache: Cache, same: bool
 ) -> None:
-    """Both find the version free; with the same bytes both succeed, with others one does, and that one's is whole."""
+    """With the same bytes both succeed; with other bytes one does, and its version is complete."""
     both = threading.Barrier(2)
 
     class Meeting(MemoryStore):
@@ -149,13 +149,13 @@ def test_two_who_publish_at_once_make_one_version(
             return super().create(name, data)
 
     store = Meeting()
-    answers = list[object]()
+    results = list[object]()
 
     def publish(directory: Path) -> None:
         try:
-            answers.append(publish_model(directory, store))
+            results.append(publish_model(directory, store))
         except VersionExists as error:
-            answers.append(error)
+            results.append(error)
 
     authors = [write_model(labels=labels) for labels in (b"one\n", b"one\n" if same else b"two\n")]
     threads = [threading.Thread(target=publish, args=(author,)) for author in authors]
@@ -163,8 +163,8 @@ def test_two_who_publish_at_once_make_one_version(
         thread.start()
     for thread in threads:
         thread.join()
-    published = [answer for answer in answers if isinstance(answer, Model)]
-    refused = [answer for answer in answers if isinstance(answer, VersionExists)]
+    published = [answer for answer in results if isinstance(answer, Model)]
+    refused = [answer for answer in results if isinstance(answer, VersionExists)]
     assert (len(published), len(refused)) == ((2, 0) if same else (1, 1))
     assert list_versions("tiny", store) == (published[0],)
     assert (
@@ -173,8 +173,10 @@ def test_two_who_publish_at_once_make_one_version(
     )
 
 
-def test_a_file_that_changes_meanwhile_is_not_published(write_model: Callable[..., Path]) -> None:
-    """What was measured is what is published, even where a training still writes."""
+def test_a_file_that_changes_during_the_publication_is_not_published(
+    write_model: Callable[..., Path],
+) -> None:
+    """The published bytes are those whose digest is in the model manifest."""
     directory = write_model()
 
     class Late(MemoryStore):
@@ -192,7 +194,7 @@ def test_a_file_that_changes_meanwhile_is_not_published(write_model: Callable[..
 
 @pytest.mark.parametrize("name", ["labels.txt", "extra", "model.toml", "golden"])
 def test_links_are_refused(write_model: Callable[..., Path], store: MemoryStore, name: str) -> None:
-    """A link to a file or a folder, wherever it leads, is not part of a model."""
+    """A link to a file or a folder is not part of a model."""
     directory = write_model()
     target = directory / name
     if target.exists():
@@ -206,8 +208,8 @@ def test_links_are_refused(write_model: Callable[..., Path], store: MemoryStore,
     assert store.held == {}
 
 
-def test_what_is_no_file_is_refused(write_model: Callable[..., Path], store: MemoryStore) -> None:
-    """A pipe would be waited for without end."""
+def test_a_pipe_is_refused(write_model: Callable[..., Path], store: MemoryStore) -> None:
+    """Reading from a pipe may wait forever."""
     directory = write_model()
     os.mkfifo(directory / "pipe")
     with pytest.raises(ManifestInvalid, match="plain files and folders"):
@@ -227,7 +229,7 @@ def test_what_is_no_file_is_refused(write_model: Callable[..., Path], store: Mem
 def test_weights_of_another_format_are_refused(
     write_model: Callable[..., Path], store: MemoryStore, weights: bytes, kind: str
 ) -> None:
-    """A pickle runs code when it is loaded; it does not get into a store by being called a model."""
+    """A pickle runs code when it is loaded, so that none may be published."""
     with pytest.raises(
         FormatMismatch, match=f"the model manifest says onnx, the file is {kind}"
     ) as caught:
@@ -244,30 +246,32 @@ def test_weights_of_another_format_are_refused(
         ("onnx", b"\x08\x08"),
     ],
 )
-def test_weights_are_told_by_how_their_format_begins(
+def test_the_format_of_weights_is_recognized_by_their_first_bytes(
     write_model: Callable[..., Path],
     store: MemoryStore,
     format: str,  # noqa: A002
     weights: bytes,
 ) -> None:
-    """Each format has its own first bytes, and no other's are taken for them."""
+    """Weights of one format are refused as weights of the other formats."""
     directory = write_model(weights=weights)
-    described = directory / "model.toml"
-    text = described.read_text(encoding="utf-8")
+    description = directory / "model.toml"
+    text = description.read_text(encoding="utf-8")
     for other in {"onnx", "safetensors", "gguf"} - {format}:
-        described.write_text(
+        description.write_text(
             text.replace('format = "onnx"', f'format = "{other}"'), encoding="utf-8"
         )
         with pytest.raises(FormatMismatch):
             publish_model(directory, store)
-    described.write_text(text.replace('format = "onnx"', f'format = "{format}"'), encoding="utf-8")
+    description.write_text(
+        text.replace('format = "onnx"', f'format = "{format}"'), encoding="utf-8"
+    )
     assert publish_model(directory, store).name == "tiny"
 
 
-def test_a_pickle_beside_the_weights_is_a_file_like_others(
+def test_a_pickle_that_is_not_the_weights_is_published(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Only what the format speaks of must be of that format."""
+    """Only the weights must have the format that the description names."""
     publish_model(write_model(labels=b"\x80\x04"), store)
     assert store.held[blob_path(b"\x80\x04")] == b"\x80\x04"
 
@@ -276,7 +280,7 @@ def test_a_pickle_beside_the_weights_is_a_file_like_others(
 def test_a_directory_that_lacks_a_file_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, missing: str
 ) -> None:
-    """What the description speaks of must be there; nothing is stored before that is known."""
+    """All files that the description names must exist; nothing is stored before this check."""
     directory = write_model()
     (directory / missing).unlink()
     with pytest.raises(ManifestInvalid) as caught:
@@ -285,10 +289,10 @@ def test_a_directory_that_lacks_a_file_is_refused(
     assert store.held == {}
 
 
-def test_a_file_whose_name_no_model_may_hold_is_refused(
+def test_a_file_with_a_reserved_name_is_refused(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """A file that would be taken for the manifest, or that would delete others in a layer, is named."""
+    """A file must not be taken for the model manifest, nor delete other files of a layer."""
     for name in ("manifest.json", ".wh.model.onnx"):
         directory = write_model()
         (directory / name).write_bytes(b"{}")
@@ -297,10 +301,10 @@ def test_a_file_whose_name_no_model_may_hold_is_refused(
         assert caught.value.on == str(directory / name)
 
 
-def test_a_description_of_100_mb_is_not_read_whole(
+def test_a_description_of_100_mb_is_not_read_to_its_end(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """The size of a description is limited before it costs memory."""
+    """The size of a description is limited before it takes memory."""
     directory = write_model()
     os.truncate(directory / "model.toml", 100_000_000)
     tracemalloc.start()
@@ -315,11 +319,11 @@ def test_a_description_of_100_mb_is_not_read_whole(
 def test_bytes_are_counted_as_they_are_published(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Whoever waits sees each file go by, byte by byte."""
-    seen = CountingDisplay()
-    with progress.use_display(seen):
+    """The display shows the progress of each file."""
+    display = CountingDisplay()
+    with progress.use_display(display):
         publish_model(write_model(), store)
-    assert seen.counts == {
+    assert display.counts == {
         "publishing golden/one.json": (13, 13),
         "publishing labels.txt": (4, 4),
         "publishing model.onnx": (2050, 2050),
@@ -381,10 +385,10 @@ publish_model(Path(sys.argv[1]), open_store(sys.argv[2], Path()))
         "5 after",
     ],
 )
-def test_a_publisher_killed_at_any_moment_leaves_a_store_that_works(
+def test_a_publication_that_is_killed_leaves_a_valid_store(
     write_model: Callable[..., Path], tmp_path: Path, cache: Cache, moment: str
 ) -> None:
-    """The version before is still the latest and whole, the new one is there in full or not at all, and publishing again completes it."""
+    """The new version is complete or absent, and publishing again completes it."""
     folder = tmp_path / "store"
     first = publish_model(write_model("1"), open_store(str(folder), tmp_path))
     second = write_model("2", weights=WEIGHTS * 4000, labels=b"two\n")

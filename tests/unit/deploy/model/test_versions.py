@@ -27,10 +27,10 @@ from tests.fakes.store import MemoryStore
     "version",
     ["3", "latest", "../1", "1/../1", "", " ", "a/b", "manifest.json", "\0", "x" * 90],
 )
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(
+def test_an_unknown_version_is_refused_with_a_list_of_versions(
     write_model: Callable[..., Path], tmp_path: Path, version: str
 ) -> None:
-    """Whatever was asked for, the answer is a list to choose from; no version is a path out of the store."""
+    """No version is a path that leaves the store."""
     store = open_store("store", tmp_path)
     publish_model(write_model("1"), store)
     publish_model(write_model("2"), store)
@@ -41,7 +41,7 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(
 
 
 def test_an_unknown_model_is_refused(store: MemoryStore) -> None:
-    """A store that holds no such model says so, and lists nothing."""
+    """The error lists no versions, because there are none."""
     for version in ("latest", "1"):
         with pytest.raises(ModelUnknown, match="the store has no tiny") as caught:
             resolve_version("tiny", version, store)
@@ -63,10 +63,10 @@ def test_an_unknown_model_is_refused(store: MemoryStore) -> None:
         b"[" * 100_000,
     ],
 )
-def test_a_damaged_alias_is_refused_by_name(
+def test_a_damaged_record_of_the_latest_version_is_refused(
     write_model: Callable[..., Path], store: MemoryStore, text: bytes
 ) -> None:
-    """An alias leads to a version of this model or is an error; publishing writes it anew."""
+    """Other versions can still be resolved, and publishing a version repairs the record."""
     published = publish_model(write_model(), store)
     store.held["models/tiny/latest.json"] = text
     with pytest.raises(ManifestInvalid, match="record of the latest version") as caught:
@@ -77,10 +77,10 @@ def test_a_damaged_alias_is_refused_by_name(
     assert resolve_version("tiny", "latest", store) == published
 
 
-def test_an_alias_of_a_version_that_is_gone_is_said(
+def test_a_latest_version_that_was_deleted_is_refused(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Where somebody deleted the latest version, those that are left are listed."""
+    """The error lists the versions that are left."""
     publish_model(write_model("1"), store)
     store.held["models/tiny/latest.json"] = b'{"version": "9"}'
     with pytest.raises(ModelUnknown) as caught:
@@ -88,10 +88,10 @@ def test_an_alias_of_a_version_that_is_gone_is_said(
     assert caught.value.next.endswith("1")
 
 
-def test_a_manifest_of_another_version_is_refused(
+def test_a_model_manifest_of_another_version_is_refused(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """A manifest that was copied to another place does not become that version."""
+    """A model manifest that was copied to another path does not become that version."""
     publish_model(write_model("1"), store)
     store.held["models/tiny/2/manifest.json"] = store.held["models/tiny/1/manifest.json"]
     store.held["models/other/1/manifest.json"] = store.held["models/tiny/1/manifest.json"]
@@ -100,8 +100,8 @@ def test_a_manifest_of_another_version_is_refused(
             resolve_version(name, version, store)
 
 
-def test_a_manifest_of_100_mb_is_refused_without_reading_it_whole(tmp_path: Path) -> None:
-    """Whoever can write to a store cannot fill the memory of its readers."""
+def test_a_model_manifest_of_100_mb_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """A large file in the store does not fill the memory of its readers."""
     name = tmp_path / "store" / "models" / "tiny" / "1" / "manifest.json"
     name.parent.mkdir(parents=True)
     name.touch()
@@ -115,10 +115,10 @@ def test_a_manifest_of_100_mb_is_refused_without_reading_it_whole(tmp_path: Path
         tracemalloc.stop()
 
 
-def test_a_damaged_manifest_is_named_when_versions_are_listed(
+def test_a_list_of_versions_names_a_damaged_model_manifest(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Of many versions the one that is wrong is said."""
+    """The error has the path of that model manifest."""
     publish_model(write_model("1"), store)
     store.held["models/tiny/2/manifest.json"] = b"{}"
     with pytest.raises(ManifestInvalid) as caught:
@@ -126,10 +126,10 @@ def test_a_damaged_manifest_is_named_when_versions_are_listed(
     assert caught.value.on == "memory/models/tiny/2/manifest.json"
 
 
-def test_a_folder_without_a_manifest_is_no_version(
+def test_a_folder_without_a_model_manifest_is_not_a_version(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """What somebody else left beside the versions is not one."""
+    """The store may have other files next to the versions."""
     published = publish_model(write_model("1"), store)
     store.held["models/tiny/notes/readme.txt"] = b""
     assert list_versions("tiny", store) == (published,)

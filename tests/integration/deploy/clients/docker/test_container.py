@@ -23,7 +23,7 @@ from deploy.settings.reading import Settings
 from tests.fakes.halves import digest
 from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import LABEL as OURS
-from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, local_cache
+from tests.integration.deploy.tiny import MOUNT, PORT, TinyApplication, create_cache
 
 pytestmark = pytest.mark.integration
 
@@ -31,19 +31,21 @@ ROOT = Path(__file__).parents[5]
 
 
 @pytest.fixture(scope="module")
-def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+def tiny(
+    engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TinyApplication]:
     """A tiny application."""
     try:
         base = services.ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("trial")))
+    made = TinyApplication(engine, base, create_cache(tmp_path_factory.mktemp("trial")))
     yield made
     made.remove()
 
 
 @pytest.fixture(scope="module")
-def serving(tiny: Tiny) -> str:
+def serving(tiny: TinyApplication) -> str:
     """An image that serves, by its id."""
     joined = join_image(tiny.app(), tiny.model(), MOUNT, tiny.cache)
     return load_image(joined, tiny.engine, tiny.cache, lambda _: None).id
@@ -95,7 +97,7 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
 
 
 def test_what_killed_processes_left_is_removed_by_the_next_trial(
-    engine: DockerEngine, tiny: Tiny, serving: str
+    engine: DockerEngine, tiny: TinyApplication, serving: str
 ) -> None:
     """And not what others are trying right now, here or on another machine, whatever that is called."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
