@@ -19,6 +19,7 @@ from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.image.manifest import parse_image_manifest
 from deploy.image.pull import fetch_app, fetch_blob, read_golden_set
+from deploy.image.push import push_image
 from deploy.image.wheels import download
 from deploy.machine import process as owner
 from deploy.machine import services
@@ -183,7 +184,7 @@ def push(site: ReleaseContext, joined: Image) -> Release:
     """Makes sure that the environment's registry holds the image."""
     site.start_registry()
     mount = site.settings.model.mount
-    pushed = registry.push(
+    pushed = push_image(
         joined,
         site.repository,
         site.registry,

@@ -8,8 +8,8 @@ from contextlib import suppress
 from deploy import pipeline, progress, source
 from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
-from deploy.image import registry
 from deploy.image.build import explain_build
+from deploy.image.push import find_missing
 from deploy.machine import setup
 from deploy.model import manifest
 from deploy.model.manifest import LATEST
@@ -116,7 +116,7 @@ def _push(site: ReleaseContext, joined: Image | None) -> Step:
         return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
     if not site.registry_is_up:
         return Step(stage="push", runs=True, why="the registry is not up yet")
-    lacking = registry.find_missing(site.cache.read(joined.digest), site.repository, site.registry)
+    lacking = find_missing(site.cache.read(joined.digest), site.repository, site.registry)
     moves = sum(item.size for item in lacking)
     why = (
         f"the registry lacks {progress.format_count(len(lacking), 'blob')}"

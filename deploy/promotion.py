@@ -8,7 +8,7 @@ from typing import Literal
 from deploy import pipeline
 from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
-from deploy.image import registry
+from deploy.image.push import copy_release
 from deploy.machine import process as owner
 from deploy.pipeline import ReleaseResult
 from deploy.records import Rollout
@@ -40,7 +40,7 @@ def promote(site: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
         proven.image.layer.model,
     )
     mount = site.settings.model.mount
-    copied = registry.copy(
+    copied = copy_release(
         proven, source.registry, site.repository, site.registry, site.cache, mount_path=mount
     )
     already = pipeline.find_serving(site, copied)

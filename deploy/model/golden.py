@@ -25,8 +25,8 @@ from deploy.model.manifest import (
     GoldenCase,
     ModelFile,
     ModelManifest,
-    parse_model_manifest,
 )
+from deploy.model.reading import parse_model_manifest
 from deploy.records import CaseResult, Model, Verdict
 
 MAX_RESPONSE_BYTES = 1 << 20

@@ -2,7 +2,7 @@
 
 An author writes `model.toml` into the folder of the model's files. The publication adds the sizes
 and digests of the files and stores the result as `manifest.json`; the sha256 of this file is the
-model's digest. Both files come from outside and are parsed and validated in this module only.
+model's digest. Both files come from outside and are parsed in `model/reading.py` only.
 docs/03-models.md describes the format.
 """
 
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from deploy.errors import ManifestInvalid
 from deploy.records import Model, Name, Record, Version
 
 AUTHORS_FILE = "model.toml"
@@ -29,7 +26,6 @@ LATEST = "latest"
 _WHITEOUT = ".wh."
 
 FilePath = Annotated[str, Field(min_length=1, max_length=200)]
-_T = TypeVar("_T", bound=Record)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -218,62 +214,6 @@ def _format_canonical_json(manifest: ModelManifest) -> bytes:
     return f"{text}\n".encode()
 
 
-def parse_description(text: bytes, *, on: str) -> ModelDescription:
-    """Parse an author's model.toml.
-
-    In a `shape`, -1 stands for a free dimension, because TOML has no null.
-
-    Args:
-        text: the content of the file.
-        on: the file's name, for errors.
-
-    Raises:
-        ManifestInvalid: it is not TOML, or breaks the format; all problems are listed.
-    """
-    try:
-        values = tomllib.loads(_decode(text, on))
-        _replace_free_dimensions(values.get("interface"))
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(
-            f"the model's description is not TOML: {error}", on=on, next="fix that line"
-        ) from None
-    return validate(ModelDescription, values, on)
-
-
-def parse_model_manifest(text: bytes, *, on: str) -> ModelManifest:
-    """Parse a stored model manifest (manifest.json).
-
-    Args:
-        text: the content of the file.
-        on: the file's name, for errors.
-
-    Raises:
-        ManifestInvalid: it is too large, is not canonical JSON, or breaks the format; all problems
-            are listed.
-    """
-    try:
-        values = json.loads(_decode(text, on))
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(
-            f"the model manifest is not JSON: {error}",
-            on=on,
-            next="publish the version again under a new number",
-        ) from None
-    manifest = validate(
-        ModelManifest,
-        values,
-        on,
-        next="find out who wrote it; publish the model again under a new version",
-    )
-    if manifest.text != text:
-        raise ManifestInvalid(
-            "the model manifest is not canonical JSON (sorted keys, no spaces, one newline)",
-            on=on,
-            next="it was edited by hand; publish the version again under a new number",
-        )
-    return manifest
-
-
 def require_plain_path(path: str) -> str:
     """Return the path if it is relative and stays inside its folder.
 
@@ -296,57 +236,3 @@ def require_plain_path(path: str) -> str:
             f"{path!r} would delete files in an image layer: names may not start with {_WHITEOUT!r}"
         )
     return path
-
-
-def _decode(text: bytes, on: str) -> str:
-    if len(text) > MAX_BYTES:
-        raise ManifestInvalid(
-            f"the model's description has more than {MAX_BYTES} bytes",
-            on=on,
-            next="keep large data in files of the model",
-        )
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ManifestInvalid(
-            f"the model's description is not UTF-8: {error.reason}", on=on, next="save it as UTF-8"
-        ) from None
-
-
-def _replace_free_dimensions(value: object) -> None:
-    """Replace -1 by None in each `shape`, at any depth."""
-    if isinstance(value, dict):
-        if isinstance(value.get("shape"), list):
-            value["shape"] = [None if size == -1 else size for size in value["shape"]]
-        _replace_free_dimensions(list(value.values()))
-    elif isinstance(value, list):
-        for item in value:
-            _replace_free_dimensions(item)
-
-
-def validate(
-    kind: type[_T],
-    values: object,
-    on: str,
-    next: str = "fix them; docs/03-models.md describes the format",  # noqa: A002 - as errors call it
-) -> _T:
-    """Return the values as a record of that kind.
-
-    Raises:
-        ManifestInvalid: the values break the format; all problems are listed.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        lines = [_format_problem(problem) for problem in error.errors()]
-        raise ManifestInvalid(
-            f"the model's description has {len(lines)} problem{'s' if len(lines) > 1 else ''}",
-            on=on,
-            next=next,
-            detail="\n".join(lines),
-        ) from None
-
-
-def _format_problem(problem: ErrorDetails) -> str:
-    path = ".".join(map(str, problem["loc"])) or "manifest"
-    return f"  {path}: {problem['msg'].removeprefix('Value error, ')}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from deploy import progress
 from deploy.clients.stores.object_store import Store
 from deploy.errors import FileTampered, ManifestInvalid, VersionExists
-from deploy.model import manifest
+from deploy.model import manifest, reading
 from deploy.model.formats import SIGNATURE_BYTES, require_format
 from deploy.model.manifest import ModelDescription, ModelFile, ModelManifest
 from deploy.model.versions import blob_path, manifest_path, write_latest_version
@@ -53,7 +53,7 @@ def _create_manifest(directory: Path) -> ModelManifest:
     source = directory / manifest.AUTHORS_FILE
     values = _read_description(source).model_dump(by_alias=True, exclude_unset=True)
     files = [_measure(directory, path).model_dump() for path in sorted(_list_files(directory))]
-    new = manifest.validate(ModelManifest, {**values, "schema": 1, "files": files}, on=str(source))
+    new = reading.validate(ModelManifest, {**values, "schema": 1, "files": files}, on=str(source))
     with (directory / new.weights).open("rb") as weights:
         require_format(new, new.weights, weights.read(SIGNATURE_BYTES))
     return new
@@ -69,7 +69,7 @@ def _read_description(source: Path) -> ModelDescription:
             on=str(source),
             next="docs/03-models.md shows how to write one",
         ) from error
-    return manifest.parse_description(text, on=str(source))
+    return reading.parse_description(text, on=str(source))
 
 
 def _list_files(directory: Path) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _measure(directory: Path, path: str) -> ModelFile:
     with (directory / path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         values = {"path": path, "size": file.tell(), "sha256": digest}
-    return manifest.validate(ModelFile, values, on=str(directory / path))
+    return reading.validate(ModelFile, values, on=str(directory / path))
 
 
 def _refuse_other_bytes(store: Store, path: str, new: ModelManifest) -> None:

@@ -24,8 +24,8 @@ from deploy.model.manifest import (
     PUBLISHED_FILE,
     ModelFile,
     ModelManifest,
-    parse_model_manifest,
 )
+from deploy.model.reading import parse_model_manifest
 from deploy.records import VERSION, Model, Record, Version
 
 

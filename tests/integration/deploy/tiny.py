@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import secrets
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
+from deploy.archive import pack_files
 from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
@@ -89,7 +88,7 @@ class TinyApplication:
     def app(self, builder: ImageBuilder | None = None, stamp: str = "first") -> AppImage:
         """Build and export the application; another stamp is other code."""
         tag = f"twinship/{self.name}:app-{secrets.token_hex(4)}"
-        with _packed(
+        with _pack(
             {
                 "Dockerfile": DOCKERFILE,
                 "below": "below the model",
@@ -161,16 +160,10 @@ class TinyApplication:
             api.remove_image(name, force=True)
 
 
-def _packed(files: dict[str, str]) -> IO[bytes]:
+def _pack(files: dict[str, str]) -> IO[bytes]:
     # BuildKit's command line reads it as its standard input, so it must be a real file.
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    packed.seek(0)
-    return packed
+    target = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    return pack_files({name: text.encode() for name, text in files.items()}, target)
 
 
 def create_cache(folder: Path) -> Cache:

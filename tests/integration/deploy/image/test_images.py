@@ -22,6 +22,7 @@ from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.image.manifest import parse_diff_ids, parse_image_manifest
 from deploy.image.pull import fetch_blob
+from deploy.image.push import push_image
 from deploy.machine import services
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
@@ -104,7 +105,7 @@ def push(
     image: Image, repository: str, remote: HttpRegistry, cache: Cache, *mount_sources: str
 ) -> str:
     """Push an image and return its reference."""
-    return registry.push(
+    return push_image(
         image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
     ).reference
 

@@ -14,6 +14,7 @@ from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.image import registry
 from deploy.image.join import join_image
+from deploy.image.push import push_image
 from deploy.records import Image, ModelLayer
 from tests.fakes import halves
 
@@ -29,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import progress
-from deploy.image import registry
+from deploy.image.push import push_image
 from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.records import Image
@@ -50,7 +51,7 @@ root, host, repository, joined, moment = sys.argv[1:]
 with progress.use_display(Display()):
     image = Image.from_json(joined)
     cache = Cache(Path(root))
-    registry.push(image, repository, HttpRegistry(host), cache, mount_path="/model")
+    push_image(image, repository, HttpRegistry(host), cache, mount_path="/model")
 """
 
 
@@ -93,7 +94,7 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_completes_it(
     assert [remote.manifest(repository, tag) for tag in tags] == [None, None, None]
     assert not remote.has(repository, joined.layer.digest)
 
-    registry.push(joined, repository, remote, cache, mount_path=halves.MOUNT)
+    push_image(joined, repository, remote, cache, mount_path=halves.MOUNT)
     assert remote.manifest(repository, joined.digest) == cache.read(joined.digest)
     with remote.blob(repository, joined.layer.digest) as stored:
         content_hash = hashlib.sha256()

@@ -15,9 +15,10 @@ from deploy.errors import (
     ManifestInvalid,
     RegistryNotFound,
 )
-from deploy.image import pull, registry
+from deploy.image import pull
 from deploy.image.join import join_image
 from deploy.image.manifest import parse_image_manifest
+from deploy.image.push import push_image
 from deploy.records import Descriptor, Image, Release
 from tests.fakes import halves
 from tests.fakes.halves import CODE, MOUNT, WEIGHTS, digest
@@ -53,7 +54,7 @@ def push(
     repository: str = REPOSITORY,
 ) -> Release:
     """Push an image."""
-    return registry.push(
+    return push_image(
         image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
     )
 

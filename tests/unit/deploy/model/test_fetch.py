@@ -24,7 +24,7 @@ from deploy.errors import (
     ModelUnknown,
     StoreUnreachable,
 )
-from deploy.model import manifest
+from deploy.model import reading
 from deploy.model.fetch import fetch_layer, find_cached_layer, remember_layer
 from deploy.model.publish import publish_model
 from deploy.model.versions import (
@@ -396,7 +396,7 @@ def test_the_digits_model_is_published_to_a_folder_and_fetched(
     shape = read_model_manifest("digits", "latest", store).interface.model_dump()["input"]["shape"]
     assert shape == [None, 1, 8, 8]
     assert (
-        manifest.parse_model_manifest(
+        reading.parse_model_manifest(
             (tmp_path / "store" / "models" / "digits" / "1" / "manifest.json").read_bytes(), on="x"
         ).model
         == published

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import ManifestInvalid
-from deploy.model import manifest
+from deploy.model import manifest, reading
 from deploy.model.manifest import ModelFile, ModelManifest
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits"
@@ -92,7 +92,7 @@ def change_manifest(change: Callable[[Any], object]) -> bytes:
 def read_error(data: bytes) -> ManifestInvalid:
     """Return the error of a stored model manifest."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_model_manifest(data, on="store/models/digits/1/manifest.json")
+        reading.parse_model_manifest(data, on="store/models/digits/1/manifest.json")
     assert caught.value.on == "store/models/digits/1/manifest.json"
     return caught.value
 
@@ -111,7 +111,7 @@ def expect_value(**fields: Any) -> bytes:
 
 def test_a_published_manifest_is_read_as_it_was_written() -> None:
     """Reading and writing give the same bytes, and therefore the same digest."""
-    found = manifest.parse_model_manifest(format_text(VALUES), on="x")
+    found = reading.parse_model_manifest(format_text(VALUES), on="x")
     assert found.text == format_text(VALUES)
     assert found.model.digest == f"sha256:{hashlib.sha256(format_text(VALUES)).hexdigest()}"
     assert str(found.model) == "digits@1"
@@ -123,7 +123,7 @@ def test_unknown_keys_of_an_interface_are_kept() -> None:
     data = change_manifest(
         lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}])
     )
-    assert json.loads(manifest.parse_model_manifest(data, on="x").text)["interface"]["windows"] == [
+    assert json.loads(reading.parse_model_manifest(data, on="x").text)["interface"]["windows"] == [
         1,
         2.5,
         None,
@@ -172,7 +172,7 @@ def test_a_document_that_is_not_a_manifest_is_refused(bad: bytes) -> None:
 def test_any_bytes_are_a_manifest_or_a_release_error(data: bytes) -> None:
     """The parser raises no other error."""
     with pytest.raises(ManifestInvalid):
-        manifest.parse_model_manifest(data, on="x")
+        reading.parse_model_manifest(data, on="x")
 
 
 JSON = st.recursive(
@@ -201,7 +201,7 @@ def test_any_values_are_a_manifest_or_a_release_error(key: str, value: object) -
         json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     )
     try:
-        found = manifest.parse_model_manifest(data, on="x")
+        found = reading.parse_model_manifest(data, on="x")
     except ManifestInvalid:
         return
     assert found.text == data
@@ -218,7 +218,7 @@ def test_values_that_cannot_be_written_as_json_are_refused(value: bytes) -> None
 def test_a_manifest_larger_than_a_megabyte_is_not_parsed() -> None:
     """Large data belongs in files of the model."""
     largest = change_manifest(lambda values: values["metadata"].update(notes="x" * 900_000))
-    assert manifest.parse_model_manifest(largest, on="x").name == "digits"
+    assert reading.parse_model_manifest(largest, on="x").name == "digits"
     assert "more than 1048576 bytes" in read_error(b"[" * (manifest.MAX_BYTES + 1)).what
 
 
@@ -349,7 +349,7 @@ def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
 )
 def test_a_plain_path_is_accepted(path: str) -> None:
     """Other names are allowed."""
-    files = manifest.parse_model_manifest(
+    files = reading.parse_model_manifest(
         change_manifest(
             lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})
         ),
@@ -371,7 +371,7 @@ def test_the_error_of_a_stored_manifest_suggests_a_new_version() -> None:
     """A version never changes, but an author can change the description."""
     assert "publish the model again under a new version" in read_error(add_file("/etc/passwd")).next
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_description(
+        reading.parse_description(
             TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml"
         )
     assert "fix them" in caught.value.next
@@ -408,9 +408,9 @@ def add_bodies(*sizes: int) -> bytes:
 def test_request_bodies_that_are_too_large_are_refused() -> None:
     """The sum of all bodies is limited; other files may have any size."""
     half = manifest.MAX_BODIES // 2
-    assert manifest.parse_model_manifest(add_bodies(half, half), on="m").golden
+    assert reading.parse_model_manifest(add_bodies(half, half), on="m").golden
     assert "golden cases have more than" in read_error(add_bodies(half, half + 1)).detail
-    assert manifest.parse_model_manifest(
+    assert reading.parse_model_manifest(
         change_manifest(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
     ).golden
 
@@ -451,7 +451,7 @@ def test_an_expected_value_has_exactly_one_comparison(fields: dict[str, Any]) ->
 def test_an_expected_value_keeps_its_type(value: object) -> None:
     """True is not 1, 1 is not 1.0, and null can be expected."""
     found = (
-        manifest.parse_model_manifest(expect_value(at="", equals=value), on="x")
+        reading.parse_model_manifest(expect_value(at="", equals=value), on="x")
         .golden[0]
         .expect.json_[0]
     )
@@ -466,7 +466,7 @@ def test_request_bodies_come_first_in_the_layer() -> None:
         )
     )
     assert [
-        file.path for file in manifest.parse_model_manifest(data, on="x").files_in_layer_order
+        file.path for file in reading.parse_model_manifest(data, on="x").files_in_layer_order
     ] == [
         "golden/one.json",
         "a-large-one.bin",
@@ -477,7 +477,7 @@ def test_request_bodies_come_first_in_the_layer() -> None:
 
 def test_an_authors_description_is_read() -> None:
     """The digits model is described as the documentation says."""
-    found = manifest.parse_description((DIGITS / "model.toml").read_bytes(), on="x")
+    found = reading.parse_description((DIGITS / "model.toml").read_bytes(), on="x")
     assert (found.name, found.version, [case.name for case in found.golden]) == (
         "digits",
         "1",
@@ -487,7 +487,7 @@ def test_an_authors_description_is_read() -> None:
 
 def test_minus_one_stands_for_a_free_dimension() -> None:
     """TOML has no null; -1 stands for it in shapes only."""
-    interface = manifest.parse_description(TOML.encode(), on="x").interface.model_dump()
+    interface = reading.parse_description(TOML.encode(), on="x").interface.model_dump()
     assert interface["input"] == {"shape": [None, 8, 8]}
     assert interface["output"] == {"shape": [None, 10]}
     assert interface["preprocessing"] == {"mean": [-1]}
@@ -499,7 +499,7 @@ def test_an_interface_may_have_any_structure() -> None:
         "input = { shape = [-1, 8, 8] }",
         'inputs = [{ name = "a", shape = [-1] }, { name = "b", shape = [-1, 2] }]',
     )
-    interface = manifest.parse_description(
+    interface = reading.parse_description(
         other.replace('labels = "labels.txt"', "").encode(), on="x"
     ).interface
     assert interface.labels is None
@@ -511,7 +511,7 @@ def test_an_interface_may_have_any_structure() -> None:
 
 def test_keys_that_the_author_left_out_have_defaults() -> None:
     """A golden case needs a path only."""
-    case = manifest.parse_description(
+    case = reading.parse_description(
         TOML.replace("expect = { status = 204 }", "expect = {}").encode(), on="x"
     ).golden[0]
     assert (case.request.method, case.request.body, case.expect.status, case.expect.within_ms) == (
@@ -538,7 +538,7 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
     """The rules are the same for a description and for a published model manifest."""
     assert old in TOML
     with pytest.raises(ManifestInvalid):
-        manifest.parse_description(TOML.replace(old, new).encode(), on="model.toml")
+        reading.parse_description(TOML.replace(old, new).encode(), on="model.toml")
 
 
 @pytest.mark.parametrize(
@@ -554,13 +554,13 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
 def test_a_description_that_is_not_toml_is_refused(bad: bytes) -> None:
     """The error names the file."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_description(bad, on="model.toml")
+        reading.parse_description(bad, on="model.toml")
     assert caught.value.on == "model.toml"
 
 
 def test_a_model_manifest_is_made_of_a_description() -> None:
     """Missing keys stay missing, dates become text, and the result is read as the same model."""
-    author = manifest.parse_description(
+    author = reading.parse_description(
         (TOML + "[metadata]\ntrained = 2026-01-02\n").encode(), on="x"
     )
     files = [{"path": name, "size": 1, "sha256": SHA} for name in ("labels.txt", "model.onnx")]
@@ -571,4 +571,4 @@ def test_a_model_manifest_is_made_of_a_description() -> None:
     assert json.loads(published.text)["golden"] == [
         {"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}
     ]
-    assert manifest.parse_model_manifest(published.text, on="x").model == published.model
+    assert reading.parse_model_manifest(published.text, on="x").model == published.model

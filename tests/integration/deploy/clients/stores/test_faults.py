@@ -16,7 +16,7 @@ import pytest
 from deploy.cache import Cache
 from deploy.clients.stores.object_store import Store, open_store
 from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
-from deploy.model import manifest
+from deploy.model import reading
 from deploy.model.fetch import fetch_layer
 from deploy.model.publish import publish_model
 from deploy.model.versions import resolve_version
@@ -128,7 +128,7 @@ def cache(tmp_path: Path) -> Cache:
 
 def weights(bucket: type[Bucket]) -> str:
     """The name under which the store has the weights."""
-    found = manifest.parse_model_manifest(bucket.held[MANIFEST], on=MANIFEST)
+    found = reading.parse_model_manifest(bucket.held[MANIFEST], on=MANIFEST)
     return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
 
 
