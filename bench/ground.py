@@ -24,8 +24,10 @@ from deploy.clients.stores import protocol as store
 from deploy.image import wheels
 from deploy.machine import host, services
 from deploy.machine.base_image import ensure_base_image
-from deploy.model import fetch as model
 from deploy.model import manifest
+from deploy.model.fetch import find_cached_layer
+from deploy.model.manifest import LATEST
+from deploy.model.versions import read_model_manifest
 from deploy.settings.reading import Settings
 from deploy.targets.docker.names import APP, LABEL
 
@@ -93,9 +95,9 @@ class Ground:
         """The image that the application's image is built from."""
         return ensure_base_image(self.engine, self.settings.image)
 
-    def published(self, version: str = model.LATEST) -> manifest.ModelManifest:
+    def published(self, version: str = LATEST) -> manifest.ModelManifest:
         """The manifest of a version of the model in the ground's store."""
-        return model.read_manifest(self._store, self.settings.model.name, version)
+        return read_model_manifest(self.settings.model.name, version, self._store)
 
     def file(self, entry: manifest.ModelFile) -> Path:
         """Where the store keeps a file of a model."""
@@ -106,7 +108,7 @@ class Ground:
     def layer(self, found: manifest.ModelManifest) -> Path:
         """Where the cache keeps the layer of a model that was released."""
         cache = Cache(self.application.home)
-        known = model.find_cached_layer(found.model, cache, self.settings.model.mount)
+        known = find_cached_layer(found.model, cache, self.settings.model.mount)
         if known is None:
             raise LookupError(f"{found.model} was never fetched")
         return cache.path(known.digest)

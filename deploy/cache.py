@@ -1,15 +1,15 @@
-"""The cache of this machine: bytes by their digest, and small records by name.
+"""The cache of this machine: blobs by their digest, and small records by name.
 
-    <root>/blobs/sha256/<hex>    complete and true when the name exists; written elsewhere, synced, then renamed
-    <root>/notes/<kind>/<name>.json    what was learned about digests, so that it need not be learned again
-    <root>/tmp/<owner>@<machine>@...    what is under way; removed by the next run where its process has ended
+    <root>/blobs/sha256/<hex>          a blob; it is written to tmp, synced, and then renamed
+    <root>/notes/<kind>/<name>.json    a record about digests, which saves time in later runs
+    <root>/tmp/<owner>@<machine>@...   unfinished files; removed when their process has ended
 
-Killed at any point, it holds no half file under a final name. Losing it costs time, never a release.
+A process that is killed leaves no incomplete file under a final name. A cache that is lost costs
+time but never a release.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from urllib.parse import quote, unquote
 
-from deploy.errors import BlobCorrupt, DiskFull
+from deploy.errors import BlobCorrupt, disk_full_error, is_disk_full
 from deploy.machine.process import ProcessId, has_ended, machine_id
 
 CHUNK = 1 << 20
@@ -31,9 +31,9 @@ _STALE_SECONDS = 24 * 3600.0
 
 
 class BlobWriter:
-    """A file that hashes what is written to it and takes its place in the cache only when told to.
+    """A file that hashes what is written to it, and becomes a blob of the cache by `commit`.
 
-    Leaving the `with` block without `keep` removes it.
+    At the end of the `with` block a file that was not committed is removed.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -41,15 +41,15 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         with translate_full_disk(cache.root):
             self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
-                dir=cache.temporary, prefix=_mark(), delete=False
+                dir=cache.temporary, prefix=owner_prefix(), delete=False
             )
         self.size = 0
 
     def write(self, data: bytes | memoryview) -> int:
-        """Appends bytes.
+        """Append bytes.
 
         Raises:
-            DiskFull: the cache's file system has no room.
+            DiskFull: the cache's file system has no space left.
         """
         with translate_full_disk(self._cache.root):
             self._file.write(data)
@@ -59,23 +59,23 @@ class BlobWriter:
 
     @property
     def digest(self) -> str:
-        """The digest of what has been written so far."""
+        """The digest of the bytes that were written so far."""
         return f"sha256:{self._hash.hexdigest()}"
 
     def commit(self) -> str:
-        """Puts the bytes into the cache under their digest, which it returns.
+        """Store the bytes in the cache under their digest, and return the digest.
 
         Raises:
-            DiskFull: the cache's file system has no room.
+            DiskFull: the cache's file system has no space left.
         """
-        self.target(self._cache.path(self.digest))
+        self.move_to(self._cache.path(self.digest))
         return self.digest
 
-    def target(self, target: Path) -> None:
-        """Gives the bytes their final name, at once or not at all; nothing can be written after it.
+    def move_to(self, target: Path) -> None:
+        """Move the file to its final name in one step; nothing can be written afterwards.
 
         Raises:
-            DiskFull: the cache's file system has no room.
+            DiskFull: the cache's file system has no space left.
         """
         with translate_full_disk(self._cache.root):
             self._file.flush()
@@ -98,10 +98,10 @@ class BlobWriter:
 
 
 class Cache:
-    """The cache below one folder, which is made if it is missing.
+    """The cache in one folder, which is created if it is missing.
 
     Args:
-        root: the folder; it may be shared by any number of processes.
+        root: the folder; any number of processes may share it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -110,24 +110,24 @@ class Cache:
         with translate_full_disk(root):
             for folder in (root / "blobs" / "sha256", root / "notes", self.temporary):
                 folder.mkdir(parents=True, exist_ok=True)
-        self._sweep()
+        self._remove_abandoned()
 
     def path(self, digest: str) -> Path:
-        """Where the bytes of that digest are, or would be."""
+        """Return where the blob of that digest is, or would be."""
         return self.root / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def has(self, digest: str, size: int) -> bool:
-        """Whether the bytes are here in full; an entry of another length counts as absent."""
+        """Return whether the cache has that blob; a blob of another size does not count."""
         try:
             return self.path(digest).stat().st_size == size
         except FileNotFoundError:
             return False
 
     def open(self, digest: str) -> BinaryIO:
-        """The bytes, to be read and closed by the caller.
+        """Open a blob; the caller closes it.
 
         Raises:
-            BlobCorrupt: they are not here.
+            BlobCorrupt: the cache does not have it.
         """
         try:
             return self.path(digest).open("rb")
@@ -139,68 +139,69 @@ class Cache:
             ) from None
 
     def read(self, digest: str) -> bytes:
-        """Small bytes as a whole, checked against their digest.
+        """Return a small blob, checked against its digest.
 
         Raises:
-            BlobCorrupt: they are not here, or not these; the entry is dropped, so that the next run makes it anew.
+            BlobCorrupt: the cache does not have it, or it is damaged; a damaged blob is dropped, so
+                that the next run makes it again.
         """
         with self.open(digest) as file:
             data = file.read()
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             self.drop(digest)
             raise BlobCorrupt(
-                "a cached blob has other bytes than its name says; it was dropped",
+                "a cached blob does not have its digest; it was dropped from the cache",
                 on=digest,
                 next="run again",
             )
         return data
 
     def put(self, data: bytes) -> str:
-        """Keeps small bytes and returns their digest."""
+        """Store a small blob and return its digest."""
         with self.writer() as writer:
             writer.write(data)
             return writer.commit()
 
     def writer(self) -> BlobWriter:
-        """A new blob, to be used as a context."""
+        """Return a writer for a new blob, to be used in a `with` block."""
         return BlobWriter(self)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A folder for files that are not complete yet; it is gone when the `with` block is left.
+        """Create a folder for unfinished files; it is removed at the end of the `with` block.
 
         Raises:
-            DiskFull: the cache's file system has no room.
+            DiskFull: the cache's file system has no space left.
         """
         with translate_full_disk(self.root):
-            made = tempfile.TemporaryDirectory(
-                dir=self.temporary, prefix=_mark(), ignore_cleanup_errors=True
+            folder = tempfile.TemporaryDirectory(
+                dir=self.temporary, prefix=owner_prefix(), ignore_cleanup_errors=True
             )
-        with made as name:
+        with folder as name:
             yield Path(name)
 
     def drop(self, digest: str) -> None:
-        """Forgets bytes that turned out not to be what they are called."""
+        """Remove a blob, if the cache has it."""
         self.path(digest).unlink(missing_ok=True)
 
     def write_note(self, kind: str, name: str, text: str) -> None:
-        """Keeps a small record, replacing the one of that name at once or not at all."""
-        target = self._note(kind, name)
+        """Store a small record; one of the same name is replaced in one step."""
+        target = self._note_path(kind, name)
         with self.writer() as writer:
             writer.write(text.encode())
             with translate_full_disk(self.root):
                 target.parent.mkdir(exist_ok=True)
-            writer.target(target)
+            writer.move_to(target)
 
     def read_note(self, kind: str, name: str) -> str | None:
-        """The record of that name, if one was kept."""
+        """Return the record of that name, or None."""
         try:
-            return self._note(kind, name).read_text(encoding="utf-8")
+            return self._note_path(kind, name).read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
 
     def latest_note(self, kind: str) -> str | None:
-        """The record of that kind that was kept last."""
+        """Return the record of that kind that was stored last, or None."""
         notes = list((self.root / "notes" / kind).glob("*.json"))
         return (
             max(notes, key=lambda path: path.stat().st_mtime_ns).read_text(encoding="utf-8")
@@ -208,42 +209,42 @@ class Cache:
             else None
         )
 
-    def _note(self, kind: str, name: str) -> Path:
+    def _note_path(self, kind: str, name: str) -> Path:
         return self.root / "notes" / kind / f"{quote(name, safe='')}.json"
 
-    def _sweep(self) -> None:
-        """Removes what killed processes left behind."""
+    def _remove_abandoned(self) -> None:
+        """Remove the unfinished files of killed processes."""
         for path in self.temporary.iterdir():
             with suppress(OSError):
-                if _is_left(path):
+                if _is_abandoned(path):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _mark() -> str:
-    """How the names begin of what this process has under way."""
-    return f"{quote(str(replace(ProcessId.current(), user='')), safe='')}@{quote(machine_id(), safe='')}@"
+def owner_prefix() -> str:
+    """Return how the names of this process's unfinished files begin."""
+    owner = quote(str(replace(ProcessId.current(), user="")), safe="")
+    return f"{owner}@{quote(machine_id(), safe='')}@"
 
 
-def _is_left(path: Path) -> bool:
-    """Whether nobody goes on with it: its process has ended; or, where that cannot be told, a day is longer than any download."""
-    owner, on = map(unquote, f"{path.name}@@".split("@")[:2])
-    return has_ended(owner, on) or time.time() - path.stat().st_mtime > _STALE_SECONDS
+def _is_abandoned(path: Path) -> bool:
+    """Return whether no process will complete a file.
+
+    Its process has ended. Where this is not known, it is older than any download takes.
+    """
+    owner, machine = map(unquote, f"{path.name}@@".split("@")[:2])
+    return has_ended(owner, machine) or time.time() - path.stat().st_mtime > _STALE_SECONDS
 
 
 @contextmanager
 def translate_full_disk(place: Path) -> Iterator[None]:
-    """Turns "no space left" into an error that says where.
+    """Turn the system's error of a full disk into one that says where.
 
     Raises:
-        DiskFull: the file system, or the user's quota on it, is exhausted.
+        DiskFull: the file system, or the user's quota on it, is full.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
-        raise DiskFull(
-            "no space is left on the disk",
-            on=str(place),
-            next="free some space and run again; nothing that was complete is lost",
-        ) from error
+        raise disk_full_error(str(place)) from error

@@ -1,71 +1,74 @@
-"""The errors of a release, each with what happened, on what, what to do next, and an exit code of its own.
+"""The errors of a release: each says what happened, to what, and what to do next.
+
+Each leaf of this tree has an exit code.
 
     ReleaseError
     ├── SettingsInvalid 2        pipeline.toml or an override is wrong
-    ├── InputMissing 3           a stage was called before the stage that feeds it
+    ├── InputMissing 3           a stage was called before the stage that writes its input
     ├── SourceUnreadable 10      the code's revision or files cannot be read
     ├── ModelError
-    │   ├── ModelUnknown 20      no such model or version in the store
-    │   ├── ManifestInvalid 21   the model's description is not what the format asks for
-    │   ├── FileTampered 22      a file is missing, or has another size or sha256 than the manifest says
-    │   ├── FormatMismatch 23    a file is not of the format that the manifest names
+    │   ├── ModelUnknown 20      the store has no such model or version
+    │   ├── ManifestInvalid 21   a model's description or manifest breaks the format
+    │   ├── FileTampered 22      a file is missing, or does not have its size or sha256
+    │   ├── FormatMismatch 23    a file is not of the format that the model manifest names
     │   ├── VersionExists 24     this version is published already, with other bytes
-    │   ├── StoreUnreachable 25  the store could not be asked
-    │   └── SampleUnavailable 26 the sample model could not be made
+    │   ├── StoreUnreachable 25  the store did not answer
+    │   └── SampleUnavailable 26 the sample model cannot be made
     ├── ImageError
-    │   ├── BuildFailed 30       the Dockerfile did not build
+    │   ├── BuildFailed 30       the Dockerfile cannot be built
     │   ├── BaseUnavailable 31   the base image can neither be pulled nor made
-    │   └── WheelsUnavailable 32 the locked dependencies could not be downloaded
-    ├── SmokeFailed 40           the image gave wrong answers, or none
+    │   └── WheelsUnavailable 32 the locked dependencies cannot be downloaded
+    ├── SmokeFailed 40           the image gave wrong responses, or none
     ├── RegistryError
-    │   ├── RegistryUnreachable 50   no answer, after retries
+    │   ├── RegistryUnreachable 50   no response, after retries
     │   ├── RegistryDenied 51        401 or 403
-    │   ├── RegistryNotFound 52      the repository, manifest or blob is not there
-    │   ├── RegistryRefused 53       any other refusal: 413, 416, 429 without end, 5xx without end
-    │   └── BlobCorrupt 54           bytes do not have the digest they are named by
+    │   ├── RegistryNotFound 52      there is no such repository, image manifest or blob
+    │   ├── RegistryRefused 53       other refusals: 413, 416, and 429 or 5xx after retries
+    │   └── BlobCorrupt 54           bytes do not have their digest
     ├── RolloutError
-    │   ├── GoldenMiss 60        wrong answers at the front door; the previous release was put back
-    │   ├── RolloutFailed 61     a replica crashed or never became ready; the previous release was put back
-    │   ├── UndoFailed 62        the previous release could not be put back
-    │   ├── RolloutLocked 63     another deployer is at work
-    │   ├── ReleaseUnknown 64    history has no such release, or none to go back to
-    │   ├── VerifyFailed 65      what serves now gives wrong answers, or none
-    │   └── CanaryAborted 66     the canary was worse than what serves, or somebody gave it up
+    │   ├── GoldenMiss 60        wrong responses at the endpoint; the previous release was restored
+    │   ├── RolloutFailed 61     a replica did not become ready; the previous release was restored
+    │   ├── UndoFailed 62        the previous release could not be restored
+    │   ├── RolloutLocked 63     another deployer holds the lock
+    │   ├── ReleaseUnknown 64    the history has no such release, or none for a rollback
+    │   ├── VerifyFailed 65      the serving release gives wrong responses, or none
+    │   └── CanaryAborted 66     the canary was worse than the serving release, or was aborted
     ├── ClusterError
     │   ├── ClusterUnknown 80        no kubeconfig, or no such context in it
-    │   ├── ClusterUnreachable 81    no answer from the API server, after retries
-    │   ├── ClusterLogin 82          the API server does not know who asks (401)
-    │   ├── ClusterForbidden 83      it does, and does not let them (403)
-    │   ├── NamespaceMissing 84      the namespace is not there
-    │   ├── FieldConflict 85         somebody else owns a field that a manifest sets
-    │   └── ClusterRefused 86        any other refusal: an invalid object, a quota, a failing server
+    │   ├── ClusterUnreachable 81    no response from the API server, after retries
+    │   ├── ClusterLogin 82          the API server does not accept the credentials (401)
+    │   ├── ClusterForbidden 83      the account lacks a permission (403)
+    │   ├── NamespaceMissing 84      the cluster has no such namespace
+    │   ├── FieldConflict 85         another manager owns a field of an object template
+    │   └── ClusterRefused 86        other refusals: an invalid object, a quota, a failing server
     └── PlatformError
         ├── EngineUnavailable 70 no container engine answers
-        ├── EngineDenied 71      the engine is there, but this user may not use it
+        ├── EngineDenied 71      this user may not use the container engine
         ├── PortTaken 72         another program listens on the port
         ├── PartMissing 73       a program is missing and cannot be installed here
         ├── DiskFull 74          no space is left
-        ├── EngineFailed 75      the engine refused what it was asked
+        ├── EngineFailed 75      the engine refused or failed a request
         └── FileRefused 76       the operating system refused a file or folder
 
-Errors of other libraries stop at `deploy/clients/`, where they are chained to one of these.
+`deploy/clients/` catches the errors of other libraries and chains them to one of these.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
 
 class ReleaseError(Exception):
-    """A release stopped for a reason that its user can read and act on.
+    """A failure of a release that its user can understand and act on.
 
     Args:
         what: what happened, as a sentence without its full stop.
-        on: the thing it happened to (a file, a key path, a container, a URL without credentials).
-        next: what to do about it.
-        detail: lines that show it (a log's end, expected against actual), may be empty.
+        on: to what it happened (a file, a key path, a container, a URL without credentials).
+        next: what the user can do.
+        detail: lines that show the failure (the end of a log, expected and actual values), or "".
     """
 
     exit_code: ClassVar[int] = 1
@@ -78,106 +81,108 @@ class ReleaseError(Exception):
         self.detail = detail
 
     def __str__(self) -> str:
-        shown = f"{self.what} ({self.on})" if self.on else self.what
-        return f"{shown}\n{self.detail.rstrip()}" if self.detail else shown
+        text = f"{self.what} ({self.on})" if self.on else self.what
+        return f"{text}\n{self.detail.rstrip()}" if self.detail else text
 
 
 class SettingsInvalid(ReleaseError):
-    """The configuration has problems; all of them are in the detail, one a line."""
+    """Problems of the configuration; the detail has one line for each."""
 
     exit_code = 2
 
 
 class InputMissing(ReleaseError):
-    """A stage needs a record that an earlier stage writes, and it was not there."""
+    """A record that a stage needs is missing, because an earlier stage has not written it."""
 
     exit_code = 3
 
 
 class SourceUnreadable(ReleaseError):
-    """The code's revision or files could not be read."""
+    """A failure to read the code's revision or files."""
 
     exit_code = 10
 
 
 class ModelError(ReleaseError):
-    """Something is wrong with a model or its store."""
+    """A failure of a model or of its store."""
 
 
 class ModelUnknown(ModelError):
-    """The store holds no such model or version."""
+    """A model or version that the store does not have."""
 
     exit_code = 20
 
 
 class ManifestInvalid(ModelError):
-    """A model's description breaks the format."""
+    """A model's description or manifest that breaks the format."""
 
     exit_code = 21
 
 
 class FileTampered(ModelError):
-    """A model file is missing, or is not the one that the manifest describes."""
+    """A model file that is missing, or is not the one in the model manifest."""
 
     exit_code = 22
 
 
 class FormatMismatch(ModelError):
-    """A model file is of another format than the manifest names."""
+    """A model file that is not of the format in the model manifest."""
 
     exit_code = 23
 
 
 class VersionExists(ModelError):
-    """A version was published already with other bytes; versions never change."""
+    """A version that is published already with other bytes; versions never change."""
 
     exit_code = 24
 
 
 class StoreUnreachable(ModelError):
-    """The model store could not be asked."""
+    """A model store that does not answer."""
 
     exit_code = 25
 
 
 class SampleUnavailable(ModelError):
-    """The sample model could not be made."""
+    """A sample model that cannot be made."""
 
     exit_code = 26
 
 
 class ImageError(ReleaseError):
-    """An image could not be made."""
+    """An image that cannot be made."""
 
 
 class BuildFailed(ImageError):
-    """The engine could not build the Dockerfile."""
+    """A Dockerfile that the engine cannot build."""
 
     exit_code = 30
 
 
 class BaseUnavailable(ImageError):
-    """The base image could neither be pulled nor made."""
+    """A base image that can neither be pulled nor made."""
 
     exit_code = 31
 
 
 class WheelsUnavailable(ImageError):
-    """The locked dependencies could not be downloaded for the build."""
+    """Locked dependencies that cannot be downloaded for the build."""
 
     exit_code = 32
 
 
 class SmokeFailed(ReleaseError):
-    """A joined image did not answer its golden cases as the model promises."""
+    """A joined image that does not pass the golden cases of its model."""
 
     exit_code = 40
 
 
 class RegistryError(ReleaseError):
-    """An image registry did not do what it was asked.
+    """A failure of an image registry.
 
-    `transient` says that asking again may help; `retry_after` is how many seconds the registry wants to be left alone, if it said.
+    Attributes:
+        transient: whether a retry may help.
+        retry_after: the registry's `Retry-After` header, or "".
     """
 
     transient: bool = False
@@ -185,169 +190,196 @@ class RegistryError(ReleaseError):
 
 
 class RegistryUnreachable(RegistryError):
-    """The registry gave no answer, and retries did not help."""
+    """A registry that does not answer, even after retries."""
 
     exit_code = 50
 
 
 class RegistryDenied(RegistryError):
-    """The registry refused the login or the permission."""
+    """A login or permission that the registry refuses."""
 
     exit_code = 51
 
 
 class RegistryNotFound(RegistryError):
-    """The registry has no such repository, manifest or blob."""
+    """A repository, image manifest or blob that the registry does not have."""
 
     exit_code = 52
 
 
 class RegistryRefused(RegistryError):
-    """The registry refused the request for good."""
+    """A request that the registry refuses for another reason."""
 
     exit_code = 53
 
 
 class BlobCorrupt(RegistryError):
-    """Bytes were found that do not have the digest they are named by."""
+    """Bytes that do not have the digest by which they are named."""
 
     exit_code = 54
 
 
 class RolloutError(ReleaseError):
-    """A release could not be rolled out."""
+    """A release that cannot be rolled out."""
 
 
 class GoldenMiss(RolloutError):
-    """The new release answered wrongly at the front door, and was taken back."""
+    """Wrong responses of the new release at the endpoint; the rollout was undone."""
 
     exit_code = 60
 
 
 class RolloutFailed(RolloutError):
-    """A replica of the new release crashed or never became ready; it was taken back."""
+    """A replica of the new release that crashed or was never ready; the rollout was undone."""
 
     exit_code = 61
 
 
 class UndoFailed(RolloutError):
-    """The previous release could not be put back."""
+    """A previous release that could not be restored."""
 
     exit_code = 62
 
 
 class RolloutLocked(RolloutError):
-    """Another deployer is at work on this environment."""
+    """An environment whose lock another deployer holds."""
 
     exit_code = 63
 
 
 class ReleaseUnknown(RolloutError):
-    """The environment's history has no such release."""
+    """A release that the environment's history does not have."""
 
     exit_code = 64
 
 
 class VerifyFailed(RolloutError):
-    """What serves now did not answer its golden cases as the model promises."""
+    """A serving release that does not pass the golden cases of its model."""
 
     exit_code = 65
 
 
 class CanaryAborted(RolloutError):
-    """A canary was given up: it did worse than what serves, or somebody asked for it."""
+    """A canary that was worse than the serving release, or that was aborted by a person."""
 
     exit_code = 66
 
 
 class ClusterError(ReleaseError):
-    """A cluster did not do what it was asked."""
+    """A failure of a cluster."""
 
 
 class ClusterUnknown(ClusterError):
-    """There is no kubeconfig, it cannot be read, or it has no such context."""
+    """A kubeconfig that is missing or unreadable, or that lacks the context."""
 
     exit_code = 80
 
 
 class ClusterUnreachable(ClusterError):
-    """The API server gave no answer, and retries did not help."""
+    """An API server that does not answer, even after retries."""
 
     exit_code = 81
 
 
 class ClusterLogin(ClusterError):
-    """The API server did not accept the credentials, or they have expired."""
+    """Credentials that the API server does not accept, or that have expired."""
 
     exit_code = 82
 
 
 class ClusterForbidden(ClusterError):
-    """The account may not do what a release needs; the detail has the rule to add."""
+    """A permission that the account lacks; the detail has the rule to add."""
 
     exit_code = 83
 
 
 class NamespaceMissing(ClusterError):
-    """The cluster has no such namespace."""
+    """A namespace that the cluster does not have."""
 
     exit_code = 84
 
 
 class FieldConflict(ClusterError):
-    """A field that a manifest sets is owned by somebody else, who is named; `owners` has them by the field's path."""
+    """A field of an object template that another manager owns.
+
+    Attributes:
+        owners: the managers by the field's path.
+    """
 
     exit_code = 85
     owners: Mapping[str, str] = MappingProxyType({})
 
 
 class ClusterRefused(ClusterError):
-    """The API server refused an object or a request for good."""
+    """An object or request that the API server refuses for another reason."""
 
     exit_code = 86
 
 
 class PlatformError(ReleaseError):
-    """Something that a release needs on this machine is not as it should be."""
+    """A failure of the machine on which the release runs."""
 
 
 class EngineUnavailable(PlatformError):
-    """No container engine answered."""
+    """A container engine that does not answer."""
 
     exit_code = 70
 
 
 class EngineDenied(PlatformError):
-    """The container engine answered, but this user may not use it."""
+    """A container engine that this user may not use."""
 
     exit_code = 71
 
 
 class PortTaken(PlatformError):
-    """Another program listens on a port that the release needs."""
+    """A port that the release needs and on which another program listens."""
 
     exit_code = 72
 
 
 class PartMissing(PlatformError):
-    """A program is missing on this machine and cannot be installed from here."""
+    """A program that is missing on this machine and cannot be installed by a release."""
 
     exit_code = 73
 
 
 class DiskFull(PlatformError):
-    """No space is left where something had to be written."""
+    """A disk, or a quota of it, on which no space is left."""
 
     exit_code = 74
 
 
 class EngineFailed(PlatformError):
-    """The container engine refused or failed a request."""
+    """A request that the container engine refused or failed."""
 
     exit_code = 75
 
 
 class FileRefused(PlatformError):
-    """The operating system refused a file or a folder."""
+    """A file or folder that the operating system refused."""
 
     exit_code = 76
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether a file system, or the user's quota on it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full_error(place: str) -> DiskFull:
+    """Return the error of a full disk.
+
+    Args:
+        place: the file or folder for which there was no space.
+    """
+    return DiskFull(
+        "no space is left on the disk",
+        on=place,
+        next="free some space and run again; complete files are kept",
+    )
+
+
+def format_log_tail(text: str) -> str:
+    """Return the end of a log as indented lines, for the detail of an error."""
+    return "\n".join(f"    {line}" for line in text.rstrip().splitlines()) or "    (nothing)"

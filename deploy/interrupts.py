@@ -1,4 +1,4 @@
-"""Being told to stop, by Ctrl-C or by SIGTERM, where stopping at once would leave a thing half done."""
+"""Requests to stop, by Ctrl-C or by SIGTERM, and how they are deferred until a step is complete."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from types import FrameType
 from deploy import progress
 
 _Handler = Callable[[int, FrameType | None], None]
-_CALLED = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, by which CI systems, service managers and engines end what runs; whatever minds Ctrl-C minds this as well."""
+    """SIGTERM, by which CI systems, service managers and engines stop a process.
+
+    Code that handles Ctrl-C handles it too.
+    """
 
 
 def stop(number: int, _frame: FrameType | None) -> None:
-    """Ends what runs, as that signal asks for.
+    """Stop the process by the exception of a signal.
 
     Raises:
         KeyboardInterrupt, Terminated: always.
@@ -29,41 +32,41 @@ def stop(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def handle_sigterm() -> Iterator[None]:
-    """Has SIGTERM end a `with` block as Ctrl-C does: with an exception, on whose way out things are put right."""
-    with _handled(stop, signal.SIGTERM):
+    """Let SIGTERM end a `with` block by an exception, as Ctrl-C does, so that it cleans up."""
+    with _use_handler(stop, signal.SIGTERM):
         yield
 
 
 @contextmanager
-def defer_signals(doing: str) -> Iterator[None]:
-    """Has both signals come too late while a `with` block lasts; the same one again goes through at once.
+def defer_signals(action: str) -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM in a `with` block until the same signal comes a second time.
 
-    The one need not insist on the other: a runner that asks with both has asked once.
+    One signal of each kind counts as one request: a CI runner may send both.
 
     Args:
-        doing: what is brought to its end first, for people.
+        action: the action that is completed first, for the user.
     """
-    asked: set[int] = set()
+    received: set[int] = set()
 
-    def wait(number: int, frame: FrameType | None) -> None:
-        if number in asked:
+    def report(number: int, frame: FrameType | None) -> None:
+        if number in received:
             stop(number, frame)
-        asked.add(number)
-        progress.report(f"{doing}; {_CALLED[signal.Signals(number)]} again stops at once")
+        received.add(number)
+        progress.report(f"{action}; {_NAMES[signal.Signals(number)]} again stops at once")
 
-    with _handled(wait, *_CALLED):
+    with _use_handler(report, *_NAMES):
         yield
 
 
 @contextmanager
-def _handled(handler: _Handler, *signals: signal.Signals) -> Iterator[None]:
-    """Has signals do that while a `with` block lasts; they are the main thread's, and nothing changes in another."""
+def _use_handler(handler: _Handler, *signals: signal.Signals) -> Iterator[None]:
+    """Handle signals in a `with` block; only the main thread can, so others change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, handling in before.items():
+        for number, handling in previous.items():
             signal.signal(number, handling)

@@ -10,8 +10,8 @@ from deploy.errors import RegistryError, RegistryNotFound
 from deploy.image import registry
 from deploy.image.repository import Repository
 from deploy.model import sample
-from deploy.model.fetch import LATEST
 from deploy.model.golden import Play
+from deploy.model.manifest import LATEST
 from deploy.records import (
     AppImage,
     Image,

@@ -8,12 +8,13 @@ from contextlib import suppress
 from deploy import progress, source, stages
 from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
-from deploy.image import join as images
-from deploy.image import registry
+from deploy.image.build import explain_build
+from deploy.image.push import find_missing
 from deploy.image.repository import Repository
 from deploy.machine import doctor
-from deploy.model import fetch as models
 from deploy.model import sample
+from deploy.model.manifest import LATEST
+from deploy.model.versions import read_model_manifest, resolve_version
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.rollout.apply import Target, current
 
@@ -27,7 +28,7 @@ class Step(Record):
     moves: int | None = None
 
 
-def make_plan(context: ReleaseContext, version: str = models.LATEST) -> tuple[Step, ...]:
+def make_plan(context: ReleaseContext, version: str = LATEST) -> tuple[Step, ...]:
     """Return the stages that a release of the newest code with a version of the model would have.
 
     Raises:
@@ -47,11 +48,7 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     name = context.settings.app.name
     inputs = source.read_inputs(context.directory, context.settings)
     app = repository.find_app(name, inputs)
-    why = (
-        f"{app.commit} is built already"
-        if app
-        else images.why_build(name, inputs, repository.cache)
-    )
+    why = f"{app.commit} is built already" if app else explain_build(name, inputs, repository.cache)
     yield Step(stage="build", runs=app is None, why=why)
     joined = stages.join(app, layer, repository) if app and layer else None
     yield from _after_join(joined, serving, repository)
@@ -79,7 +76,7 @@ def _find_model(context: ReleaseContext, version: str) -> Model | None:
     """Return the model to release, or None if the sample will be published first."""
     model = context.settings.model
     try:
-        return models.resolve(model.name, version, context.store)
+        return resolve_version(model.name, version, context.store)
     except ModelUnknown:
         if not sample.fills_store(model, version, context.store):
             raise
@@ -92,7 +89,7 @@ def _fetch(context: ReleaseContext, wanted: Model | None, layer: ModelLayer | No
         return Step(stage="fetch", runs=True, why=why)
     if layer:
         return Step(stage="fetch", runs=False, why=f"{wanted} is here already")
-    found = models.read_manifest(context.store, wanted.name, wanted.version)
+    found = read_model_manifest(wanted.name, wanted.version, context.store)
     size = sum(file.size for file in found.files)
     return Step(stage="fetch", runs=True, why=f"{wanted} is new here", moves=size)
 
@@ -123,7 +120,7 @@ def _push(joined: Image | None, repository: Repository) -> Step:
         return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
     if not repository.is_up():
         return Step(stage="push", runs=True, why="the registry is not up yet")
-    missing = registry.find_missing(
+    missing = find_missing(
         repository.cache.read(joined.digest), repository.path, repository.registry
     )
     size = sum(item.size for item in missing)

@@ -1,4 +1,4 @@
-"""What a person sees of work that takes longer than a second; stages report, and whoever runs them decides how it is shown."""
+"""The progress of long work: stages report it, and a display shows it to the user."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ from typing import Protocol, TextIO
 Advance = Callable[[int], None]
 
 _MINUTE = 60
-_EVERY = 5.0
-_USUAL = 80
+_INTERVAL = 5.0
+_DEFAULT_COLUMNS = 80
 
 
 class Display(Protocol):
-    """Shows pieces of work while they last."""
+    """A display of work that is being done."""
 
     def track(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Shows bytes going by; `total` is their number, 0 if unknown."""
+        """Show how many bytes are done; `total` is their number, or 0 if it is unknown."""
 
     def report(self, text: str) -> None:
-        """Shows one line about what is being done right now; it may be overwritten by the next."""
+        """Show a status line; the next one may overwrite it."""
 
 
-class Quiet:
-    """Shows nothing."""
+class QuietDisplay:
+    """A display that shows nothing."""
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        """Drops the counts."""
+        """Ignore the counts."""
         yield lambda _: None
 
     def report(self, text: str) -> None:
-        """Drops the line."""
+        """Ignore the line."""
 
 
-class Lines:
-    """Plain lines for logs: one now and then while bytes go by, one at the end."""
+class LineDisplay:
+    """A display of plain lines, for logs: one every few seconds, and one at the end."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._noted = time.monotonic()
+        self._reported = time.monotonic()
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        """Prints how far it is every few seconds, and how long it took."""
-        started = shown = time.monotonic()
+        """Print how many bytes are done every few seconds, and at the end how long it took."""
+        started = time.monotonic()
+        printed = started
         done = 0
 
         def advance(count: int) -> None:
-            nonlocal done, shown
+            nonlocal done, printed
             done += count
-            if time.monotonic() - shown > _EVERY:
-                shown = time.monotonic()
+            if time.monotonic() - printed > _INTERVAL:
+                printed = time.monotonic()
                 self._print(
                     f"{label}: {format_size(done)}{f' of {format_size(total)}' if total else ''}"
                 )
@@ -68,21 +69,21 @@ class Lines:
             )
 
     def report(self, text: str) -> None:
-        """Prints the line if none was printed for a while."""
-        if time.monotonic() - self._noted > _EVERY:
-            self._noted = time.monotonic()
+        """Print the line, unless another was printed a few seconds ago."""
+        if time.monotonic() - self._reported > _INTERVAL:
+            self._reported = time.monotonic()
             self._print(text)
 
     def _print(self, text: str) -> None:
         print(f"    {text}", file=self._stream, flush=True)
 
 
-class Bars:
-    """Bars on a terminal that vanish when the work is done."""
+class BarDisplay:
+    """A display of bars on a terminal, which are removed when the work is done."""
 
     @contextmanager
     def track(self, label: str, total: int) -> Iterator[Advance]:
-        """Draws a bar."""
+        """Draw a bar."""
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -103,10 +104,10 @@ class Bars:
             yield lambda count: bars.advance(task, count)
 
     def report(self, text: str) -> None:
-        """Writes the line over the one before, cut to what the terminal shows on one."""
-        shown = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+        """Overwrite the previous line, and cut this one to the width of the terminal."""
+        line = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
         print(
-            f"\r\x1b[K    \x1b[2m{shown[: _columns() - 5]}\x1b[0m",
+            f"\r\x1b[K    \x1b[2m{line[: _columns() - 5]}\x1b[0m",
             end="\r",
             file=sys.stderr,
             flush=True,
@@ -114,19 +115,19 @@ class Bars:
 
 
 def _columns() -> int:
-    """How wide the terminal is that progress is shown on."""
+    """Return the width of the terminal."""
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_COLUMNS
     except OSError:
-        return _USUAL
+        return _DEFAULT_COLUMNS
 
 
-_display: ContextVar[Display] = ContextVar("display", default=Quiet())  # noqa: B039 - Quiet holds no state
+_display: ContextVar[Display] = ContextVar("display", default=QuietDisplay())  # noqa: B039 - Quiet holds no state
 
 
 @contextmanager
 def use_display(display: Display) -> Iterator[None]:
-    """Lets everything inside report to that display."""
+    """Report to that display in a `with` block."""
     token = _display.set(display)
     try:
         yield
@@ -135,17 +136,17 @@ def use_display(display: Display) -> Iterator[None]:
 
 
 def track(label: str, total: int = 0) -> AbstractContextManager[Advance]:
-    """Reports bytes going by: call the yielded function with each count."""
+    """Report bytes: the caller calls the yielded function with the size of each part."""
     return _display.get().track(label, total)
 
 
 def report(text: str) -> None:
-    """Reports what is being done right now."""
+    """Report a status line."""
     _display.get().report(text)
 
 
 def format_size(count: float) -> str:
-    """A number of bytes for people: `18.5 MB`."""
+    """Return a number of bytes as text: `18.5 MB`."""
     for unit in ("B", "kB", "MB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -154,12 +155,12 @@ def format_size(count: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """So many of a thing, for people: `1 blob`, `3 blobs`."""
+    """Return a number of things as text: `1 blob`, `3 blobs`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_seconds(duration: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min 05 s`."""
+    """Return a duration as text: `0.4 s`, `12 s`, `3 min 05 s`."""
     if duration < 10:
         return f"{duration:.1f} s"
     return (

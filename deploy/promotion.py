@@ -9,7 +9,7 @@ from deploy import stages
 from deploy.ci import run as ci_run
 from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
-from deploy.image import registry
+from deploy.image.push import copy_release
 from deploy.pipeline import ReleaseResult, find_serving
 from deploy.records import Rollout
 from deploy.rollout import apply as rollouts
@@ -43,13 +43,13 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
     )
     repository = context.repository
     play = context.clients.play
-    copied = registry.copy(
+    copied = copy_release(
         proven,
         source.repository.registry,
         repository.path,
         repository.registry,
         repository.cache,
-        mount=repository.mount,
+        mount_path=repository.mount,
     )
     serving = find_serving(copied, target, repository, play)
     if serving:

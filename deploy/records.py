@@ -1,10 +1,10 @@
-"""The values that stages hand on: frozen, complete when made, and the same as JSON and back.
+"""The records that stages pass on: frozen, complete from the start, and the same after JSON.
 
-    Commit ── image.build ──▶ AppImage ─┐
-                                        ├─ image.join ──▶ Image ── registry.push ──▶ Release ── rollout.apply ──▶ Rollout
-    Model ── model.fetch ──▶ ModelLayer ┘
+    Commit ── build ──▶ AppImage ───┐
+                                    ├─ join ──▶ Image ── push ──▶ Release ── deploy ──▶ Rollout
+    Model ── fetch ──▶ ModelLayer ──┘
 
-No field is ever empty until later: what a stage adds is a new record that holds the one before.
+No field is filled in later: a stage returns a new record, which has the records before it.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ def short_digest(digest: str) -> str:
 
 
 class Record(BaseModel):
-    """A frozen value with strict JSON forms; unknown fields are refused."""
+    """A frozen value with a strict JSON form; unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     def to_json(self) -> str:
-        """The record as one JSON object, keys in the order of the fields."""
+        """Return the record as a JSON object, with its keys in the order of the fields."""
         return self.model_dump_json(indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Reads a record back.
+        """Return the record of a JSON object.
 
         Raises:
-            pydantic.ValidationError: the text is not this record.
+            pydantic.ValidationError: the text is not a record of this class.
         """
         return cls.model_validate_json(text)
 
     @classmethod
     def from_cache(cls, text: str | None) -> Self | None:
-        """Reads a record that a cache may hold; None if it holds none, or one that is damaged or of another version."""
+        """Return the record of a text, or None if there is no text or it is not of this class."""
         try:
             return cls.from_json(text) if text is not None else None
         except ValidationError:
@@ -54,9 +54,11 @@ class Record(BaseModel):
 
 
 class Commit(Record):
-    """The revision that last changed the files an app image is made of.
+    """The commit that last changed the inputs of an app image.
 
-    `revision` is a git object name, or "unversioned" where there is no git; `dirty` says that the files differ from it.
+    Attributes:
+        revision: a git object name, or "unversioned" without git.
+        dirty: whether the files differ from that commit.
     """
 
     revision: str
@@ -67,12 +69,12 @@ class Commit(Record):
 
     @property
     def full(self) -> str:
-        """The whole object name, marked when the files differ from it."""
+        """The whole object name, followed by `-dirty` if the files differ from that commit."""
         return f"{self.revision}{'-dirty' if self.dirty else ''}"
 
 
 class Descriptor(Record):
-    """Bytes in a content-addressed place (OCI image spec, descriptor.md). `size` is in bytes."""
+    """A blob by its digest, with its size in bytes (OCI image spec, descriptor.md)."""
 
     media_type: str
     digest: Digest
@@ -80,7 +82,7 @@ class Descriptor(Record):
 
 
 class Model(Record):
-    """A published model version; `digest` is that of its manifest, which names every file by sha256."""
+    """A published model version; `digest` is the digest of its model manifest."""
 
     name: Name
     version: Version
@@ -91,7 +93,7 @@ class Model(Record):
 
 
 class ModelLayer(Record):
-    """A model in the form in which it is shipped: one uncompressed OCI layer, so `digest` is also its diff id."""
+    """A model as one uncompressed OCI layer; its `digest` is its diff id too."""
 
     model: Model
     digest: Digest
@@ -99,7 +101,7 @@ class ModelLayer(Record):
 
 
 class AppImage(Record):
-    """The application without its model: an OCI image manifest by digest, and the key of the inputs it was built from."""
+    """The application without a model: its image manifest, and the key of its inputs."""
 
     name: Name
     key: str
@@ -108,7 +110,7 @@ class AppImage(Record):
 
 
 class Image(Record):
-    """An application and a model in one image. `manifest.digest` is a pure function of the two."""
+    """An application and a model in one image; its digest is a pure function of the two."""
 
     app: AppImage
     layer: ModelLayer
@@ -117,24 +119,31 @@ class Image(Record):
 
     @property
     def digest(self) -> str:
-        """The digest of the image's manifest."""
+        """The digest of the image manifest."""
         return self.manifest.digest
 
 
 class Release(Record):
-    """An image that a registry holds. `repository` includes the registry's host."""
+    """An image in a registry; `repository` begins with the registry's host."""
 
     image: Image
     repository: str
 
     @property
     def reference(self) -> str:
-        """What is deployed: repository@digest, never a tag."""
+        """The image that is deployed, as repository@digest and never by a tag."""
         return f"{self.repository}@{self.image.digest}"
 
 
-class Case(Record):
-    """How one golden case went: `problem` is empty for a hit, else expected against actual. Times in milliseconds."""
+class CaseResult(Record):
+    """The result of a golden case.
+
+    Attributes:
+        name: the name of the golden case.
+        milliseconds: how long the response took.
+        answer: the response in short.
+        problem: how the response differs from the expected one; empty if it does not.
+    """
 
     name: str
     milliseconds: float
@@ -143,26 +152,26 @@ class Case(Record):
 
 
 class Verdict(Record):
-    """The golden cases as played against one URL."""
+    """The results of the golden cases at one URL."""
 
     url: str
-    cases: tuple[Case, ...]
+    cases: tuple[CaseResult, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every case was a hit."""
+        """Whether each response was the expected one."""
         return not self.misses
 
     @property
-    def misses(self) -> tuple[Case, ...]:
-        """The cases that were not answered as expected."""
+    def misses(self) -> tuple[CaseResult, ...]:
+        """The results of the cases with a wrong response, or none."""
         return tuple(case for case in self.cases if case.problem)
 
 
 class Attempt(Record):
-    """A rollout as it begins: what shall serve where, who asked for it, and when.
+    """The start of a rollout: of which release, where, by whom, and when.
 
-    `run` is the address of the CI run that asked for it; empty where a person did.
+    `run` is the URL of the CI run that started it; empty if a person did.
     """
 
     id: Annotated[int, Field(gt=0)]
@@ -176,7 +185,7 @@ class Attempt(Record):
 
 
 class Ending(Record):
-    """How an attempt ended, and why if it did not succeed."""
+    """The end of an attempt, and the reason if it did not succeed."""
 
     outcome: Literal["succeeded", "undone", "failed"]
     at: datetime
@@ -184,9 +193,9 @@ class Ending(Record):
 
 
 class Rollout(Record):
-    """An attempt as the environment's history shows it.
+    """An attempt in the history of an environment.
 
-    `ending` is None for an attempt whose end nobody wrote down: it is running still, or its deployer was killed.
+    `ending` is None while the attempt runs, and if its deployer was killed.
     """
 
     attempt: Attempt
@@ -199,5 +208,5 @@ class Rollout(Record):
 
     @property
     def succeeded(self) -> bool:
-        """Whether the release was proven at the front door."""
+        """Whether the release passed its golden cases at the endpoint."""
         return self.outcome == "succeeded"

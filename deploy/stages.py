@@ -15,12 +15,15 @@ from deploy.clients.docker.container import StartContainer
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseUnknown
-from deploy.image import join as images
-from deploy.image import registry
+from deploy.image.build import explain_build, remember_app
 from deploy.image.builder import build_app
+from deploy.image.join import join_image
+from deploy.image.load import load_image
+from deploy.image.pull import fetch_app, fetch_blob
+from deploy.image.push import push_image
 from deploy.image.repository import Repository
 from deploy.machine.host import Host
-from deploy.model import fetch as models
+from deploy.model.fetch import fetch_layer
 from deploy.model.golden import Play
 from deploy.records import (
     AppImage,
@@ -48,7 +51,7 @@ def fetch(wanted: Model, store: Store, repository: Repository) -> ModelLayer:
         log.info("model  %s, %s, nothing to fetch", wanted, progress.format_size(found.size))
         return found
     started = time.monotonic()
-    fetched = models.fetch(wanted, store, repository.cache, repository.mount)
+    fetched = fetch_layer(wanted, store, repository.cache, repository.mount)
     log.info(
         "model  %s, %s, fetched in %s",
         wanted,
@@ -79,10 +82,10 @@ def build(
         log.info("code   %s, nothing to build", found.commit)
         return found
     started = time.monotonic()
-    why = images.why_build(settings.app.name, inputs, repository.cache)
+    why = explain_build(settings.app.name, inputs, repository.cache)
     log.info("code   %s, building: %s", inputs.commit, why)
     app = build_app(inputs, settings, repository.cache, host, prepare_engine())
-    images.remember(app, inputs, repository.cache)
+    remember_app(app, inputs, repository.cache)
     log.info(
         "code   %s, built in %s", app.commit, progress.format_seconds(time.monotonic() - started)
     )
@@ -93,8 +96,8 @@ def join(app: AppImage, layer: ModelLayer, repository: Repository) -> Image:
     """Join an app image and a model's layer into one image; only JSON moves."""
     cache = repository.cache
     if not cache.has(app.manifest.digest, app.manifest.size):
-        registry.fetch_app(app, repository.path, repository.registry, cache)
-    joined = images.join(app, layer, repository.mount, cache)
+        fetch_app(app, repository.path, repository.registry, cache)
+    joined = join_image(app, layer, repository.mount, cache)
     log.info("image  %s", short_digest(joined.digest))
     return joined
 
@@ -111,11 +114,11 @@ def check(
     """Run exactly the joined image on the engine and play its golden cases."""
     started = time.monotonic()
     cache = repository.cache
-    loaded = smoke.load(
+    loaded = load_image(
         joined,
         engine,
         cache,
-        lambda item: registry.fetch_blob(item, repository.path, repository.registry, cache),
+        lambda item: fetch_blob(item, repository.path, repository.registry, cache),
     )
     verdict = smoke.check(
         joined,
@@ -137,13 +140,13 @@ def check(
 
 def push(joined: Image, repository: Repository) -> Release:
     """Make sure that the registry holds the image, and return the release."""
-    pushed = registry.push(
+    pushed = push_image(
         joined,
         repository.path,
         repository.registry,
         repository.cache,
-        mount=repository.mount,
-        elsewhere=repository.mount_sources,
+        mount_path=repository.mount,
+        mount_sources=repository.mount_sources,
     )
     log.info("push   %s@%s", pushed.repository, short_digest(joined.digest))
     return pushed

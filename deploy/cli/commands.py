@@ -12,8 +12,10 @@ from deploy.context import ReleaseContext
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.machine import setup
 from deploy.machine.doctor import check_machine
-from deploy.model import fetch as models
 from deploy.model import sample as samples
+from deploy.model.manifest import LATEST
+from deploy.model.publish import publish_model
+from deploy.model.versions import find_latest_version, list_versions, read_model_manifest
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Rollout
 from deploy.rollout.apply import current
@@ -59,15 +61,15 @@ def publish(context: ReleaseContext, directory: str, sample: str | bool) -> None
         model = context.settings.model
         published = samples.publish(model, version, context.store, context.directory)
     else:
-        published = models.publish(Path(directory), context.store)
+        published = publish_model(Path(directory), context.store)
     output.result(f"{published} {published.digest}")
 
 
 def list_models(context: ReleaseContext, *, json: bool) -> None:
     """Print the published versions."""
     name = context.settings.model.name
-    latest = models.latest(name, context.store) or ""
-    found = models.versions(name, context.store)
+    latest = find_latest_version(name, context.store) or ""
+    found = list_versions(name, context.store)
     if json:
         output.as_json(tables.models(found, latest))
     else:
@@ -76,7 +78,7 @@ def list_models(context: ReleaseContext, *, json: bool) -> None:
 
 def show_model(context: ReleaseContext, version: str) -> None:
     """Print the manifest of a model."""
-    found = models.read_manifest(context.store, context.settings.model.name, version)
+    found = read_model_manifest(context.settings.model.name, version, context.store)
     output.as_json(jsonlib.loads(found.text))
 
 
@@ -249,4 +251,4 @@ def _read_version(context: ReleaseContext, named: str) -> str:
             if "@" not in named
             else "leave the name out",
         )
-    return version or models.LATEST
+    return version or LATEST

@@ -5,7 +5,6 @@ This module imports nothing heavy, so that `invoke --list` stays instant.
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import logging
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from deploy import interrupts, progress
-from deploy.errors import DiskFull, FileRefused, ReleaseError
+from deploy.errors import FileRefused, ReleaseError, disk_full_error, is_disk_full
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -65,12 +64,8 @@ def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
 def _explain(error: OSError) -> ReleaseError:
     """Return the error of a refusal of the operating system that no stage handles."""
     on = str(error.filename or "this machine")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(
-            "no space is left on the disk",
-            on=on,
-            next="free some space and run again; nothing that was complete is lost",
-        )
+    if is_disk_full(error):
+        return disk_full_error(on)
     return FileRefused(
         f"the operating system refused a file: {error.strerror or error}",
         on=on,
@@ -142,7 +137,7 @@ def _show_progress() -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    display = progress.Bars() if sys.stderr.isatty() else progress.Lines(sys.stderr)
+    display = progress.BarDisplay() if sys.stderr.isatty() else progress.LineDisplay(sys.stderr)
     try:
         with progress.use_display(display):
             yield

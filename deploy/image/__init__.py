@@ -1,1 +1,1 @@
-"""Images: build the app image, join the model, keep both in a registry."""
+"""Images: build the app image, join it with a model, load it into an engine, and push it."""

@@ -8,7 +8,7 @@ from deploy import progress, source
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.protocol import Engine
-from deploy.image import join as images
+from deploy.image.build import create_app_image
 from deploy.image.export import export_image
 from deploy.image.wheels import download_wheels
 from deploy.machine.base_image import ensure_base_image
@@ -50,7 +50,7 @@ def build_app(
             said=progress.report,
         )
     config, layers = export_image(engine.save(tag), cache, tag)
-    return images.create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
+    return create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
 
 
 def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:

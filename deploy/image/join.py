@@ -1,247 +1,143 @@
-"""Images: the app image, built only when its inputs change, and the join of an app image and a model without an engine.
+"""The joined image: an app image and a model in one image, made without an engine.
 
-The digest of a joined image is a pure function of its two halves. The model layer goes where the Dockerfile says
-`LABEL twinship.model=here`, else on top: below the code, a new code layer leaves the model's bytes where they are in every
-engine and on every node. Sources: OCI image spec 1.1, manifest.md, config.md and annotations.md.
+The digest of a joined image is a pure function of the app image and the model's layer. The layer
+is inserted where the Dockerfile has `LABEL twinship.model=here`, or else on top. Below the code it
+stays the same when the code changes, so that engines and nodes need not pull it again.
+Sources: OCI image spec 1.1, manifest.md and config.md.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from deploy.cache import Cache
-from deploy.errors import BlobCorrupt
 from deploy.image import layer
-from deploy.records import AppImage, Commit, Descriptor, Image, ModelLayer, Record
-from deploy.source import Inputs
+from deploy.image.manifest import (
+    MODEL_KEY,
+    MOUNT_KEY,
+    REVISION_KEY,
+    parse_image_manifest,
+    put_config,
+    put_image_manifest,
+)
+from deploy.records import AppImage, Descriptor, Image, ModelLayer
 
-MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-GZIP_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
-
-REVISION = "org.opencontainers.image.revision"
-KEY = "dev.twinship.app.key"
-MODEL = "dev.twinship.model"
-MOUNT = "dev.twinship.model.mount"
 MARKER = "twinship.model=here"
 
 
-class BuildRecord(Record):
-    """An app image and the inputs it was built from, as this machine remembers them."""
+class _Position(NamedTuple):
+    """The place of the model's layer among the layers, and among the entries of the history."""
 
-    image: AppImage
-    inputs: dict[str, str]
-
-
-def find_built(name: str, inputs: Inputs, cache: Cache) -> AppImage | None:
-    """The app image that this machine made for that application from exactly these inputs, if its manifest is still here."""
-    known = BuildRecord.from_cache(cache.read_note(_notes(name), inputs.key))
-    return (
-        known.image
-        if known and cache.has(known.image.manifest.digest, known.image.manifest.size)
-        else None
-    )
+    layer: int
+    history: int
 
 
-def why_build(name: str, inputs: Inputs, cache: Cache) -> str:
-    """Why these inputs need a build, in a few words."""
-    last = BuildRecord.from_cache(cache.latest_note(_notes(name)))
-    if last is None:
-        return f"this machine has not built {name} yet"
-    return inputs.describe_changes(last.inputs) or "the cache has lost the image"
-
-
-def remember(image: AppImage, inputs: Inputs, cache: Cache) -> None:
-    """Keeps what was made from which inputs."""
-    cache.write_note(
-        _notes(image.name), inputs.key, BuildRecord(image=image, inputs=inputs.by_name).to_json()
-    )
-
-
-def _notes(name: str) -> str:
-    """Where the images of one application are noted: others are built on the same machine, some from the same files."""
-    return f"apps-{name}"
-
-
-def create_app_image(
-    name: str,
-    key: str,
-    commit: Commit,
-    config: Descriptor,
-    layers: tuple[Descriptor, ...],
-    cache: Cache,
-) -> AppImage:
-    """An app image from its parts, which are in the cache; writes its manifest there."""
-    annotations = {REVISION: commit.full, KEY: key}
-    return AppImage(
-        name=name,
-        key=key,
-        commit=commit,
-        manifest=_put(_manifest(config, layers, annotations), MANIFEST_TYPE, cache),
-    )
-
-
-def join(app: AppImage, model: ModelLayer, mount: str, cache: Cache) -> Image:
-    """Joins an app image and a model into one image; only JSON is read and written.
+def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) -> Image:
+    """Join an app image and a model into one image; only JSON is read and written.
 
     Args:
-        app: its manifest and config are in the cache.
-        model: the model's layer; its bytes need not be here.
-        mount: the folder that the layer puts the model into.
-        cache: the cache.
+        app: its image manifest and config are in the cache.
+        model: the model's layer; its bytes need not be in the cache.
+        mount_path: the folder in the container for which the layer was made.
+        cache: gets the joined image's config and image manifest.
 
     Raises:
-        BlobCorrupt: the app image's manifest or config is not in the cache, or damaged.
+        BlobCorrupt: the app image's manifest or config is damaged or not in the cache.
     """
-    manifest = json.loads(cache.read(app.manifest.digest))
-    config = json.loads(cache.read(manifest["config"]["digest"]))
-    depth, entry = _place(config)
-    described = Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
-    labels = _labels(app, model)
-    config = _joined_config(config, app, model, labels, depth, entry)
-    layers = [_descriptor(value) for value in manifest["layers"]]
-    layers.insert(depth, described)
-    config_blob = _put(config, CONFIG_TYPE, cache)
-    joined = _put(
-        _manifest(config_blob, tuple(layers), labels | {MOUNT: mount}), MANIFEST_TYPE, cache
-    )
-    return Image(app=app, layer=model, manifest=joined, config=config_blob.digest)
+    manifest = parse_image_manifest(cache.read(app.manifest.digest))
+    app_config = json.loads(cache.read(manifest.config.digest))
+    position = _find_position(app_config)
+    labels = _create_labels(app, model)
+    config = put_config(_join_config(app_config, app, model, labels, position), cache)
+    layers = list(manifest.layers)
+    layers.insert(position.layer, _describe_layer(model))
+    annotations = labels | {MOUNT_KEY: mount_path}
+    joined = put_image_manifest(config, tuple(layers), annotations, cache)
+    return Image(app=app, layer=model, manifest=joined, config=config.digest)
 
 
-def create_model_image(model: ModelLayer, mount: str, cache: Cache) -> Descriptor:
-    """An image of nothing but the model, under which a registry remembers its layer; writes its JSON to the cache."""
+def create_model_image(model: ModelLayer, mount_path: str, cache: Cache) -> Descriptor:
+    """Write an image of nothing but the model to the cache; a registry finds the layer by it."""
     config = {
         "architecture": "amd64",
         "os": "linux",
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": [model.digest]},
     }
-    described = Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
-    annotations = _model_labels(model) | {MOUNT: mount}
-    return _put(
-        _manifest(_put(config, CONFIG_TYPE, cache), (described,), annotations), MANIFEST_TYPE, cache
-    )
+    annotations = _create_model_labels(model) | {MOUNT_KEY: mount_path}
+    layers = (_describe_layer(model),)
+    return put_image_manifest(put_config(config, cache), layers, annotations, cache)
 
 
-def parse_manifest(manifest: bytes) -> tuple[Descriptor, tuple[Descriptor, ...], dict[str, str]]:
-    """A manifest's config, layers and annotations.
-
-    Raises:
-        BlobCorrupt: it is not the manifest of an image.
-    """
-    try:
-        values = json.loads(manifest)
-        return (
-            _descriptor(values["config"]),
-            tuple(map(_descriptor, values["layers"])),
-            dict(values.get("annotations") or {}),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BlobCorrupt(
-            "what should be an image's manifest is something else",
-            on=f"{manifest[:60]!r}",
-            next="see whether an image registry answers at that address, and who else writes to the repository",
-        ) from error
+def _describe_layer(model: ModelLayer) -> Descriptor:
+    return Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
 
 
-def diff_ids(config: bytes) -> tuple[str, ...]:
-    """The layers of an image as its config names them: by the digest of their uncompressed bytes."""
-    return tuple(json.loads(config)["rootfs"]["diff_ids"])
-
-
-def _joined_config(
+def _join_config(
     config: dict[str, Any],
     app: AppImage,
     model: ModelLayer,
     labels: Mapping[str, str],
-    depth: int,
-    entry: int,
+    position: _Position,
 ) -> dict[str, Any]:
-    ids = list(config["rootfs"]["diff_ids"])
-    ids.insert(depth, model.digest)
+    diff_ids = list(config["rootfs"]["diff_ids"])
+    diff_ids.insert(position.layer, model.digest)
     history = list(config.get("history") or [])
-    history.insert(
-        entry,
-        {
-            "created": config.get("created", "1970-01-01T00:00:00Z"),
-            "created_by": f"twinship join {model.model}",
-        },
-    )
-    run = dict(config.get("config") or {})
-    run["Labels"] = {**(run.get("Labels") or {}), **labels}
-    run["Env"] = [
-        *(run.get("Env") or ()),
-        *(f"{key}={value}" for key, value in _identity(app, model).items()),
-    ]
-    known = ("architecture", "os", "variant", "created", "author")
-    return {key: config[key] for key in known if key in config} | {
-        "config": run,
-        "rootfs": {"type": "layers", "diff_ids": ids},
+    history.insert(position.history, _create_history_entry(config, model))
+    container = dict(config.get("config") or {})
+    container["Labels"] = {**(container.get("Labels") or {}), **labels}
+    container["Env"] = [*(container.get("Env") or ()), *_create_environment(app, model)]
+    kept = ("architecture", "os", "variant", "created", "author")
+    return {key: config[key] for key in kept if key in config} | {
+        "config": container,
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
     }
 
 
-def _identity(app: AppImage, model: ModelLayer) -> dict[str, str]:
-    """What a container can know of itself."""
+def _create_history_entry(config: Mapping[str, Any], model: ModelLayer) -> dict[str, str]:
     return {
-        "TWINSHIP_COMMIT": app.commit.full,
-        "TWINSHIP_APP_DIGEST": app.manifest.digest,
-        "TWINSHIP_MODEL_NAME": model.model.name,
-        "TWINSHIP_MODEL_VERSION": model.model.version,
-        "TWINSHIP_MODEL_DIGEST": model.model.digest,
+        "created": config.get("created", "1970-01-01T00:00:00Z"),
+        "created_by": f"twinship join {model.model}",
     }
 
 
-def _labels(app: AppImage, model: ModelLayer) -> dict[str, str]:
+def _create_environment(app: AppImage, model: ModelLayer) -> tuple[str, ...]:
+    """Return the variables by which the application knows its own version."""
+    return (
+        f"TWINSHIP_COMMIT={app.commit.full}",
+        f"TWINSHIP_APP_DIGEST={app.manifest.digest}",
+        f"TWINSHIP_MODEL_NAME={model.model.name}",
+        f"TWINSHIP_MODEL_VERSION={model.model.version}",
+        f"TWINSHIP_MODEL_DIGEST={model.model.digest}",
+    )
+
+
+def _create_labels(app: AppImage, model: ModelLayer) -> dict[str, str]:
     return {
         "org.opencontainers.image.title": app.name,
         "org.opencontainers.image.version": f"{app.commit}-{model.model.version}",
-        REVISION: app.commit.full,
+        REVISION_KEY: app.commit.full,
         "dev.twinship.app.digest": app.manifest.digest,
-    } | _model_labels(model)
+    } | _create_model_labels(model)
 
 
-def _model_labels(model: ModelLayer) -> dict[str, str]:
+def _create_model_labels(model: ModelLayer) -> dict[str, str]:
     return {
-        f"{MODEL}.name": model.model.name,
-        f"{MODEL}.version": model.model.version,
-        f"{MODEL}.digest": model.model.digest,
+        f"{MODEL_KEY}.name": model.model.name,
+        f"{MODEL_KEY}.version": model.model.version,
+        f"{MODEL_KEY}.digest": model.model.digest,
     }
 
 
-def _place(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Where the model goes: its index among the layers, and among the history's entries."""
+def _find_position(config: Mapping[str, Any]) -> _Position:
+    """Return the place of the model: after the marker in the history, or else on top."""
     history = config.get("history") or []
     depth = 0
     for index, entry in enumerate(history):
         if MARKER in entry.get("created_by", "").replace('"', "").replace("'", ""):
-            return depth, index + 1
+            return _Position(depth, index + 1)
         depth += not entry.get("empty_layer", False)
-    return len(config["rootfs"]["diff_ids"]), len(history)
-
-
-def _manifest(
-    config: Descriptor, layers: tuple[Descriptor, ...], annotations: Mapping[str, str]
-) -> dict[str, Any]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST_TYPE,
-        "config": _written(config),
-        "layers": [_written(item) for item in layers],
-        "annotations": dict(annotations),
-    }
-
-
-def _written(item: Descriptor) -> dict[str, Any]:
-    return {"mediaType": item.media_type, "digest": item.digest, "size": item.size}
-
-
-def _descriptor(value: Mapping[str, Any]) -> Descriptor:
-    return Descriptor(media_type=value["mediaType"], digest=value["digest"], size=value["size"])
-
-
-def _put(value: Mapping[str, Any], media_type: str, cache: Cache) -> Descriptor:
-    data = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return Descriptor(media_type=media_type, digest=cache.put(data), size=len(data))
+    return _Position(len(config["rootfs"]["diff_ids"]), len(history))

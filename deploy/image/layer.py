@@ -1,7 +1,8 @@
-"""Files as one OCI layer, written in one pass: the same files always give the same bytes.
+"""OCI layers that are written in one pass; the same files always give the same bytes.
 
-The tar is deterministic (order given by the caller, owner 0:0, mtime 0, modes 0755 and 0644) and uncompressed, because
-weights do not compress and because its digest is then its diff id as well. Source: OCI image spec, layer.md.
+The tar archive is deterministic: the caller gives the order, the owner is 0:0, the time is 0 and
+the modes are 0755 and 0644. It is not compressed, because weights hardly get smaller, and because
+its digest is then its diff id too. Source: OCI image spec, layer.md.
 """
 
 from __future__ import annotations
@@ -12,71 +13,68 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, Protocol
 
+from deploy.archive import create_header, pad
+
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
-_BLOCK = 512
-_RECORD = tarfile.RECORDSIZE
+_END = 2 * tarfile.BLOCKSIZE
 
 
 class Sink(Protocol):
-    """Where the layer's bytes go."""
+    """A writer that gets the bytes of a layer."""
 
     def write(self, data: bytes | memoryview, /) -> int:
-        """Takes the next bytes."""
+        """Write the next bytes."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the layer: its path below the root, its size in bytes, and its bytes as they come."""
+    """A file of a layer: its path below the root, its size in bytes, and its content in chunks."""
 
     path: PurePosixPath
     size: int
     chunks: Iterable[bytes]
 
 
-def write(entries: Iterable[Entry], sink: Sink) -> None:
-    """Writes the entries, and the folders above them, as a tar; memory does not grow with the sizes.
+def write_layer(entries: Iterable[Entry], sink: Sink) -> None:
+    """Write files, and the folders above them, as a tar archive.
+
+    The memory that this takes does not depend on the sizes of the files.
 
     Raises:
-        ValueError: an entry's chunks do not add up to its size.
+        ValueError: the chunks of an entry have another length than its size.
     """
-    written = 0
+    total = 0
     folders: set[PurePosixPath] = set()
     for entry in entries:
         for folder in reversed(entry.path.parents):
             if folder.name and folder not in folders:
                 folders.add(folder)
-                written += _send(sink, _header(folder, tarfile.DIRTYPE, 0o755, 0))
-        written += _send(sink, _header(entry.path, tarfile.REGTYPE, 0o644, entry.size))
-        written += _body(entry, sink)
-    closing = 2 * _BLOCK
-    _send(sink, bytes(closing + -(written + closing) % _RECORD))
+                header = create_header(str(folder), 0, kind=tarfile.DIRTYPE, mode=0o755)
+                total += _write(sink, header)
+        total += _write(sink, create_header(str(entry.path), entry.size))
+        total += _write_content(entry, sink)
+    _write(sink, bytes(_END + -(total + _END) % tarfile.RECORDSIZE))
 
 
-def _body(entry: Entry, sink: Sink) -> int:
-    size = sum(_send(sink, chunk) for chunk in entry.chunks)
+def _write_content(entry: Entry, sink: Sink) -> int:
+    size = sum(_write(sink, chunk) for chunk in entry.chunks)
     if size != entry.size:
         raise ValueError(f"{entry.path} has {size} bytes, not {entry.size}")
-    return size + _send(sink, bytes(-size % _BLOCK))
+    return size + _write(sink, pad(size))
 
 
-def _send(sink: Sink, data: bytes) -> int:
+def _write(sink: Sink, data: bytes) -> int:
     sink.write(data)
     return len(data)
 
 
-def _header(path: PurePosixPath, kind: bytes, mode: int, size: int) -> bytes:
-    member = tarfile.TarInfo(f"{path}")
-    member.type = kind
-    member.mode = mode
-    member.size = size
-    return member.tobuf(tarfile.PAX_FORMAT)
+def read_layer(stream: IO[bytes]) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """Yield the files of a layer in their order; no more is read than the caller asks for.
 
-
-def read(stream: IO[bytes]) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """The files of a layer in their order, each to be read before the next is asked for; stop early to read less.
+    Each file must be read before the caller asks for the next.
 
     Raises:
-        tarfile.TarError: the bytes are no tar.
+        tarfile.TarError: the bytes are not a tar archive.
     """
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:

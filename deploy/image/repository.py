@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from deploy.cache import Cache
 from deploy.clients.oci.protocol import Registry
-from deploy.image import join as images
 from deploy.image import registry
-from deploy.model import fetch as models
+from deploy.image.build import find_built_app, remember_app
+from deploy.image.manifest import parse_image_manifest
+from deploy.image.pull import read_golden_set
+from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden import GoldenSet
 from deploy.records import AppImage, Image, Model, ModelLayer
 from deploy.source import Inputs
@@ -42,30 +44,30 @@ class Repository:
 
     def find_layer(self, wanted: Model) -> ModelLayer | None:
         """Return a model's layer if its bytes are in the cache or in the registry."""
-        cached = models.find_cached_layer(wanted, self.cache, self.mount)
+        cached = find_cached_layer(wanted, self.cache, self.mount)
         if cached and self.cache.has(cached.digest, cached.size):
             return cached
         if not self.is_up():
             return None
         found = registry.find_layer(wanted, self.mount, self.path, self.registry)
         if found:
-            models.remember(found, self.cache, self.mount)
+            remember_layer(found, self.cache, self.mount)
         return found
 
     def find_app(self, name: str, inputs: Inputs) -> AppImage | None:
         """Return the app image of those inputs if all of it is in the cache or in the registry."""
-        cached = images.find_built(name, inputs, self.cache)
+        cached = find_built_app(name, inputs, self.cache)
         if cached:
-            config, layers, _ = images.parse_manifest(self.cache.read(cached.manifest.digest))
+            config, layers, _ = parse_image_manifest(self.cache.read(cached.manifest.digest))
             if all(self.cache.has(item.digest, item.size) for item in (config, *layers)):
                 return cached
         if not self.is_up():
             return None
         found = registry.find_app(name, inputs.key, self.path, self.registry, self.cache)
         if found:
-            images.remember(found, inputs, self.cache)
+            remember_app(found, inputs, self.cache)
         return found
 
     def read_golden_set(self, joined: Image) -> GoldenSet:
         """Return the golden cases of an image's model."""
-        return registry.read_golden_set(joined.layer, self.path, self.registry, self.cache)
+        return read_golden_set(joined.layer, self.path, self.registry, self.cache)

@@ -1,1 +1,1 @@
-"""The model stream: publish, fetch, describe and prove a model version."""
+"""Models: publish a version, fetch it, and play its golden cases."""

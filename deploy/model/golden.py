@@ -1,6 +1,7 @@
-"""Golden cases: HTTP requests with the answers a model promises, and playing them against whatever serves.
+"""Golden cases: HTTP requests with the responses that a model must give.
 
-They travel with the model, at the head of its layer, so that any release can be proven again from the registry alone.
+They are part of the model and are stored at the start of its layer. A release can therefore be
+checked again from the registry alone.
 """
 
 from __future__ import annotations
@@ -17,18 +18,25 @@ from typing import IO, Any
 from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
-from deploy.model import manifest
-from deploy.model.manifest import ExpectedValue, GoldenCase, ModelFile
-from deploy.records import Case, Model, Verdict
+from deploy.model.manifest import (
+    MAX_BYTES,
+    ExpectedResponse,
+    ExpectedValue,
+    GoldenCase,
+    ModelFile,
+    ModelManifest,
+)
+from deploy.model.reading import parse_model_manifest
+from deploy.records import CaseResult, Model, Verdict
 
-MAX_ANSWER = 1 << 20
+MAX_RESPONSE_BYTES = 1 << 20
 GRACE_SECONDS = 5.0
-_ANSWER_SHOWN = 200
+_MAX_SHOWN = 200
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 class _Nothing:
-    """What is found where a JSON pointer leads nowhere; not null, which is a value."""
+    """The result of a JSON pointer that finds no value; null is a value."""
 
     def __repr__(self) -> str:
         return "nothing"
@@ -49,13 +57,14 @@ Play = Callable[[GoldenSet, Endpoint], Verdict]
 
 
 def read_golden_set(model: Model, stream: IO[bytes]) -> GoldenSet:
-    """Reads a model's golden cases from its layer; no more of the stream is read than that takes.
+    """Read a model's golden cases from its layer, and no more of the stream than necessary.
 
     Raises:
-        ManifestInvalid: the layer does not start with the manifest of that model, or holds other requests than that describes.
+        ManifestInvalid: the layer does not start with the model manifest of that model, or has
+            other request bodies than its manifest says.
     """
     try:
-        return _proof(model, layer.read(stream))
+        return _read_golden_set(model, layer.read_layer(stream))
     except (tarfile.TarError, StopIteration) as error:
         raise ManifestInvalid(
             "the layer ends before its golden cases, or is damaged",
@@ -64,105 +73,120 @@ def read_golden_set(model: Model, stream: IO[bytes]) -> GoldenSet:
         ) from error
 
 
-def _proof(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> GoldenSet:
+def _read_golden_set(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes]]]) -> GoldenSet:
     path, content = next(files)
-    text = content.read(manifest.MAX_BYTES + 1)
-    found = manifest.parse_manifest(text, on=str(path))
-    if found.model != model:
+    manifest = _read_manifest(model, path, content)
+    paths = {case.request.body for case in manifest.golden}
+    expected = {file.path: file for file in manifest.files if file.path in paths}
+    bodies: dict[str, bytes] = {}
+    while expected.keys() - bodies.keys():
+        file, content = next(files)
+        name = str(file).removeprefix(f"{path.parent}/")
+        if name in expected:
+            bodies[name] = _read_body(expected[name], content, model)
+    return GoldenSet(manifest.golden, bodies)
+
+
+def _read_manifest(model: Model, path: PurePosixPath, content: IO[bytes]) -> ModelManifest:
+    manifest = parse_model_manifest(content.read(MAX_BYTES + 1), on=str(path))
+    if manifest.model != model:
+        actual = f"{manifest.model} ({manifest.model.digest})"
         raise ManifestInvalid(
-            f"the layer holds {found.model} ({found.model.digest}), not {model} ({model.digest})",
+            f"the layer has the model {actual}, not {model} ({model.digest})",
             on=str(path),
             next="fetch the model again from its store",
         )
-    wanted = {case.request.body for case in found.golden}
-    listed = {file.path: file for file in found.files if file.path in wanted}
-    bodies: dict[str, bytes] = {}
-    while listed.keys() - bodies.keys():
-        file, content = next(files)
-        name = str(file).removeprefix(f"{path.parent}/")
-        if name in listed:
-            bodies[name] = _body(listed[name], content, model)
-    return GoldenSet(found.golden, bodies)
+    return manifest
 
 
-def _body(listed: ModelFile, content: IO[bytes], model: Model) -> bytes:
-    """A request's bytes; of a file that is longer than it should be, one byte more is read than that."""
-    data = content.read(listed.size + 1)
-    if hashlib.sha256(data).hexdigest() != listed.sha256:
+def _read_body(file: ModelFile, content: IO[bytes], model: Model) -> bytes:
+    # One byte more than expected shows that a file is too long; the rest need not be read.
+    data = content.read(file.size + 1)
+    if hashlib.sha256(data).hexdigest() != file.sha256:
         raise ManifestInvalid(
-            "a request in the layer is not the one that its manifest describes",
-            on=f"{model}, {listed.path}",
+            "a request body in the layer is not the one in the model manifest",
+            on=f"{model}, {file.path}",
             next="fetch the model again from its store",
         )
     return data
 
 
-def play(proof: GoldenSet, endpoint: Endpoint) -> Verdict:
-    """Sends every golden case to a server and compares the answers; a wrong or missing one is part of the verdict.
+def play(golden_set: GoldenSet, endpoint: Endpoint) -> Verdict:
+    """Send each golden case to a server and compare the responses.
+
+    A wrong or missing response is part of the verdict and not an error.
 
     Args:
-        proof: the cases.
-        endpoint: where they are sent.
+        golden_set: the golden cases of a model.
+        endpoint: the address of the server.
 
     Raises:
-        ClusterError: the application was not reached, for a reason of the cluster's.
+        ClusterError: the cluster did not let the requests through to the application.
     """
-    with HttpClient(endpoint) as visit:
+    with HttpClient(endpoint) as client:
         return Verdict(
             url=endpoint.url,
-            cases=tuple(_played(visit, case, proof.bodies) for case in proof.cases),
+            cases=tuple(_play_case(client, case, golden_set.bodies) for case in golden_set.cases),
         )
 
 
-def _played(visit: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> Case:
-    request = case.request
-    expect = case.expect
-    body = bodies[request.body] if request.body else None
-    patience = expect.within_ms / 1000 + GRACE_SECONDS
+def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]) -> CaseResult:
+    expected = case.expect
     try:
-        reply = visit.send(
-            Request(request.path, patience, MAX_ANSWER, request.method, request.headers, body)
+        response = client.send(_create_request(case, bodies))
+    except NoResponse as error:
+        return _create_result(case, error.seconds, "", f"no response: {error}")
+    milliseconds = response.seconds * 1000
+    text, problem = compare_response(expected, response.status, response.content)
+    if not problem and milliseconds > expected.within_ms:
+        problem = (
+            f"expected a response within {expected.within_ms:.0f} ms, it took {milliseconds:.0f} ms"
         )
-    except NoResponse as silence:
-        return _case(case, silence.seconds, "", f"no answer: {silence}")
-    answer, problem = _judged(case, reply.status, reply.content)
-    if not problem and reply.seconds * 1000 > expect.within_ms:
-        problem = f"expected an answer within {expect.within_ms:.0f} ms, it took {reply.seconds * 1000:.0f} ms"
-    return _case(case, reply.seconds, answer, problem)
+    return _create_result(case, response.seconds, text, problem)
 
 
-def _case(case: GoldenCase, seconds: float, answer: str, problem: str) -> Case:
-    return Case(
-        name=case.name, milliseconds=round(seconds * 1000, 1), answer=answer, problem=problem
+def _create_request(case: GoldenCase, bodies: Mapping[str, bytes]) -> Request:
+    request = case.request
+    timeout = case.expect.within_ms / 1000 + GRACE_SECONDS
+    body = bodies[request.body] if request.body else None
+    return Request(request.path, timeout, MAX_RESPONSE_BYTES, request.method, request.headers, body)
+
+
+def _create_result(case: GoldenCase, seconds: float, text: str, problem: str) -> CaseResult:
+    return CaseResult(
+        name=case.name, milliseconds=round(seconds * 1000, 1), answer=text, problem=problem
     )
 
 
-def _judged(case: GoldenCase, status: int, content: bytes) -> tuple[str, str]:
-    """The answer in short, and what is wrong with it (empty if nothing is)."""
-    shown = content[:_ANSWER_SHOWN].decode("utf-8", "replace")
-    if status != case.expect.status:
-        return shown, f"expected status {case.expect.status}, got {status}: {shown}"
-    if case.expect.contains.encode() not in content:
-        return shown, f"expected {case.expect.contains!r} in the answer, got: {shown}"
-    if not case.expect.json_:
-        return shown, ""
+def compare_response(expected: ExpectedResponse, status: int, content: bytes) -> tuple[str, str]:
+    """Return the response in short, and how it differs from the expected one, if it does."""
+    text = content[:_MAX_SHOWN].decode("utf-8", "replace")
+    if status != expected.status:
+        return text, f"expected status {expected.status}, got {status}: {text}"
+    if expected.contains.encode() not in content:
+        return text, f"expected {expected.contains!r} in the response, got: {text}"
+    return _compare_json(expected, content) if expected.json_ else (text, "")
+
+
+def _compare_json(expected: ExpectedResponse, content: bytes) -> tuple[str, str]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
-        return shown, f"expected JSON, got: {shown}"
-    values = [(expected, value_at(document, expected.at)) for expected in case.expect.json_]
-    problems = [problem for expected, value in values if (problem := _difference(expected, value))]
-    return _short(", ".join(str(value) for _, value in values)), "; ".join(problems)
+        text = content[:_MAX_SHOWN].decode("utf-8", "replace")
+        return text, f"expected JSON, got: {text}"
+    values = [value_at(document, item.at) for item in expected.json_]
+    differences = map(_describe_difference, expected.json_, values)
+    return _shorten(", ".join(map(str, values))), "; ".join(filter(None, differences))
 
 
-def _difference(expected: ExpectedValue, value: object) -> str:
+def _describe_difference(expected: ExpectedValue, value: object) -> str:
     if expected.near is None:
-        hit = value == expected.equals and type(value) is type(expected.equals)
-        promised = repr(expected.equals)
+        is_expected = value == expected.equals and type(value) is type(expected.equals)
+        text = repr(expected.equals)
     else:
-        hit = _is_near(value, expected.near, expected.tolerance)
-        promised = f"{expected.near} within {expected.tolerance}"
-    return "" if hit else f"{expected.at}: expected {promised}, got {_short(repr(value))}"
+        is_expected = _is_near(value, expected.near, expected.tolerance)
+        text = f"{expected.near} within {expected.tolerance}"
+    return "" if is_expected else f"{expected.at}: expected {text}, got {_shorten(repr(value))}"
 
 
 def _is_near(value: object, near: float, tolerance: float) -> bool:
@@ -174,12 +198,12 @@ def _is_near(value: object, near: float, tolerance: float) -> bool:
         return False
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _ANSWER_SHOWN else f"{text[:_ANSWER_SHOWN]}..."
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def value_at(document: Any, pointer: str) -> Any:  # noqa: ANN401 - JSON
-    """What a JSON pointer leads to, or NOTHING where it leads nowhere (RFC 6901, sections 4 and 5)."""
+    """Return the value at a JSON pointer, or NOTHING if there is none (RFC 6901, sections 4, 5)."""
     for token in pointer.split("/")[1:]:
         key = token.replace("~1", "/").replace("~0", "~")
         if isinstance(document, dict):

@@ -1,7 +1,8 @@
-"""The description of a model version: its files by size and sha256, its interface, and the proof that it works.
+"""The model manifest: the files of a model version, its interface, and its golden cases.
 
-An author writes `model.toml` beside the files; publishing adds what can be computed and stores it as `manifest.json`, whose
-sha256 is the model's digest. Both come from outside, so both are parsed here, at the border, and nowhere else.
+An author writes `model.toml` into the folder of the model's files. The publication adds the sizes
+and digests of the files and stores the result as `manifest.json`; the sha256 of this file is the
+model's digest. Both files come from outside and are parsed in `model/reading.py` only.
 docs/03-models.md describes the format.
 """
 
@@ -9,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
+from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from deploy.errors import ManifestInvalid
 from deploy.records import Model, Name, Record, Version
 
 AUTHORS_FILE = "model.toml"
@@ -26,12 +26,11 @@ LATEST = "latest"
 _WHITEOUT = ".wh."
 
 FilePath = Annotated[str, Field(min_length=1, max_length=200)]
-_T = TypeVar("_T", bound=Record)
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelFile(Record):
-    """One file of a model: a plain relative path, its length in bytes, its sha256 in hex."""
+    """One file of a model: a plain relative path, its size in bytes, and its sha256 in hex."""
 
     path: FilePath
     size: Annotated[int, Field(ge=0)]
@@ -39,7 +38,7 @@ class ModelFile(Record):
 
     @field_validator("path")
     @classmethod
-    def _stays_inside(cls, value: str) -> str:
+    def _require_plain_path(cls, value: str) -> str:
         return require_plain_path(value)
 
 
@@ -56,7 +55,11 @@ class GoldenRequest(Record):
 
 
 class ExpectedValue(Record):
-    """What one place of the JSON answer must hold: `at` is a JSON pointer (RFC 6901); equal, or near within a tolerance."""
+    """The value that is expected at one place of a JSON response.
+
+    `at` is a JSON pointer (RFC 6901). The value must equal `equals`, or differ from `near` by at
+    most `tolerance`.
+    """
 
     at: Annotated[str, Field(pattern=r"^(/.*)?$")]
     equals: str | int | float | bool | None = None
@@ -64,7 +67,7 @@ class ExpectedValue(Record):
     tolerance: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> ExpectedValue:
+    def _require_one_comparison(self) -> ExpectedValue:
         if len({"equals", "near"} & self.model_fields_set) != 1 or (
             "near" in self.model_fields_set and self.near is None
         ):
@@ -73,7 +76,10 @@ class ExpectedValue(Record):
 
 
 class ExpectedResponse(Record):
-    """The answer that a golden case promises: status, latency budget in milliseconds, a piece of its text, places of its JSON."""
+    """The response that a golden case expects.
+
+    It has a status, a latency limit in milliseconds, a part of the text, and values in the JSON.
+    """
 
     status: Annotated[int, Field(ge=100, le=599)] = 200
     within_ms: Annotated[float, Field(gt=0)] = 5000.0
@@ -82,7 +88,7 @@ class ExpectedResponse(Record):
 
 
 class GoldenCase(Record):
-    """A golden case: a request and the answer that proves the model."""
+    """A golden case: a request and the response that is expected from the model."""
 
     name: Name
     request: GoldenRequest
@@ -90,9 +96,10 @@ class GoldenCase(Record):
 
 
 class Interface(Record):
-    """How the application feeds the model: `model` is the file with the weights; all else is between author and application.
+    """The interface between the model and the application.
 
-    What is called `labels` must be a file of the model, too, if there is such a thing.
+    `model` is the file with the weights, and `labels`, which is optional, is a file of the model
+    too. Author and application agree on all other keys.
     """
 
     model_config = Record.model_config | {"extra": "allow"}
@@ -102,7 +109,7 @@ class Interface(Record):
 
 
 class ModelDescription(Record):
-    """What the author says of a model version."""
+    """The description of a model version by its author."""
 
     name: Name
     version: Version
@@ -113,73 +120,67 @@ class ModelDescription(Record):
 
     @field_validator("version")
     @classmethod
-    def _is_no_alias(cls, value: str) -> str:
+    def _refuse_alias(cls, value: str) -> str:
         if value == LATEST:
             raise ValueError(
-                f"{LATEST!r} is what the store calls the version published last; choose another name"
+                f"{LATEST!r} means the version that was published last; choose another name"
             )
         return value
 
 
 class ModelManifest(ModelDescription):
-    """A published model version: what the author said, and every file by size and sha256."""
+    """A published model version: the author's description, and the size and sha256 of each file."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")]
     files: Annotated[tuple[ModelFile, ...], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
-    def _is_whole(self) -> ModelManifest:
-        paths = [file.path for file in self.files]
-        doubled = (
-            {path for path in paths if paths.count(path) > 1}
-            if len(set(paths)) < len(paths)
-            else set()
-        )
-        if doubled:
-            raise ValueError(f"files names {min(doubled)!r} twice")
-        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents} & set(
-            paths
-        )
+    def _require_unique_paths(self) -> ModelManifest:
+        counts = Counter(file.path for file in self.files)
+        repeated = [path for path, count in counts.items() if count > 1]
+        if repeated:
+            raise ValueError(f"files names {min(repeated)!r} twice")
+        parents = {str(parent) for path in counts for parent in PurePosixPath(path).parents}
+        folders = parents & counts.keys()
         if folders:
             raise ValueError(f"{min(folders)!r} is a file and the folder of another")
-        named = self._bodies | {self.interface.labels, self.weights}
-        missing = {path for path in named if path} - set(paths)
-        if missing:
-            raise ValueError(f"{min(missing)!r} is spoken of but is not among the files")
         return self
 
     @model_validator(mode="after")
-    def _can_be_played(self) -> ModelManifest:
-        # All are held in memory while the cases are played.
-        if sum(file.size for file in self.files if file.path in self._bodies) > MAX_BODIES:
+    def _require_all_files(self) -> ModelManifest:
+        needed = self._body_paths | {self.interface.labels, self.weights}
+        missing = {path for path in needed if path} - {file.path for file in self.files}
+        if missing:
+            raise ValueError(f"{min(missing)!r} is used but is not one of the files")
+        return self
+
+    @model_validator(mode="after")
+    def _limit_bodies(self) -> ModelManifest:
+        # All bodies are in memory while the golden cases are played.
+        if sum(file.size for file in self.files if file.path in self._body_paths) > MAX_BODIES:
             raise ValueError(
-                f"the bodies of its golden cases have more than {MAX_BODIES} bytes together"
+                f"the request bodies of the golden cases have more than {MAX_BODIES} bytes in total"
             )
         return self
 
     @model_validator(mode="after")
-    def _can_be_written(self) -> ModelManifest:
+    def _require_json_form(self) -> ModelManifest:
         try:
-            self.text  # noqa: B018 - free values may be infinite, half a character, or nested without end
+            # Free values may be infinite, half a character, or nested without end.
+            _format_canonical_json(self)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"it holds a value that JSON has no form for: {error}") from None
+            raise ValueError(f"a value cannot be written as JSON: {error}") from None
         return self
 
     @property
     def weights(self) -> str:
-        """The file that the format speaks of."""
+        """The path of the file that has the weights, in the format that `format` names."""
         return self.interface.model
 
     @property
     def text(self) -> bytes:
-        """The one JSON form, over which the digest is taken."""
-        fields = self.model_dump(by_alias=True, mode="json", exclude_unset=True)
-        return (
-            json.dumps(
-                fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-            )
-            + "\n"
-        ).encode()
+        """The canonical JSON form, of which the digest is computed."""
+        return _format_canonical_json(self)
 
     @property
     def model(self) -> Model:
@@ -191,74 +192,40 @@ class ModelManifest(ModelDescription):
         )
 
     @property
-    def ordered(self) -> tuple[ModelFile, ...]:
-        """The files in the order of the layer: golden requests first, so that the proof is read without the weights."""
-        bodies = self._bodies
+    def files_in_layer_order(self) -> tuple[ModelFile, ...]:
+        """The files in the order of the layer: request bodies first, weights later.
+
+        The golden cases can therefore be read without the weights.
+        """
+        bodies = self._body_paths
         return tuple(sorted(self.files, key=lambda file: (file.path not in bodies, file.path)))
 
     @property
-    def _bodies(self) -> set[str | None]:
-        """The files that are sent in golden cases; None stands for a case that sends none."""
+    def _body_paths(self) -> set[str | None]:
+        """The files that golden cases send; None if a case sends no file."""
         return {case.request.body for case in self.golden}
 
 
-def parse_description(text: bytes, *, on: str) -> ModelDescription:
-    """Reads an author's model.toml; -1 in a shape stands for a free dimension, because TOML has no null.
-
-    Raises:
-        ManifestInvalid: it is not TOML, or breaks the format; every problem is listed.
-    """
-    try:
-        values = tomllib.loads(_decoded(text, on))
-        _free_dimensions(values.get("interface"))
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(
-            f"the model's description is not TOML: {error}", on=on, next="mend that line"
-        ) from None
-    return validate(ModelDescription, values, on)
-
-
-def parse_manifest(text: bytes, *, on: str) -> ModelManifest:
-    """Reads a stored manifest.json.
-
-    Raises:
-        ManifestInvalid: it is too large, not JSON in its one form, or breaks the format; every problem is listed.
-    """
-    try:
-        values = json.loads(_decoded(text, on))
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(
-            f"the manifest is not JSON: {error}",
-            on=on,
-            next="publish the version again under a new number",
-        ) from None
-    manifest = validate(
-        ModelManifest,
-        values,
-        on,
-        next="find out who wrote it; publish the model again under a new version",
+def _format_canonical_json(manifest: ModelManifest) -> bytes:
+    fields = manifest.model_dump(by_alias=True, mode="json", exclude_unset=True)
+    text = json.dumps(
+        fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    if manifest.text != text:
-        raise ManifestInvalid(
-            "the manifest is not in its canonical form (sorted keys, no spaces, one newline)",
-            on=on,
-            next="it was edited by hand; publish the version again under a new number",
-        )
-    return manifest
+    return f"{text}\n".encode()
 
 
 def require_plain_path(path: str) -> str:
-    """The path itself, if it is relative and stays where it starts.
+    """Return the path if it is relative and stays inside its folder.
 
     Raises:
-        ValueError: it is absolute, climbs, is written in a way that systems read differently, or means more than a file in a
-            layer (OCI image spec, layer.md, "Whiteouts").
+        ValueError: it is absolute, has `..`, is one that systems read differently, or is not a
+            plain file in a layer (OCI image spec, layer.md, "Whiteouts").
     """
     pure = PurePosixPath(path)
-    odd = set(path) & set("\\:\0") or not path.isprintable()
+    has_odd_letters = set(path) & set("\\:\0") or not path.isprintable()
     if (
         pure.is_absolute()
-        or odd
+        or has_odd_letters
         or str(pure) != path
         or ".." in pure.parts
         or path in (".", PUBLISHED_FILE)
@@ -269,55 +236,3 @@ def require_plain_path(path: str) -> str:
             f"{path!r} would delete files in an image layer: names may not start with {_WHITEOUT!r}"
         )
     return path
-
-
-def _decoded(text: bytes, on: str) -> str:
-    if len(text) > MAX_BYTES:
-        raise ManifestInvalid(
-            f"the model's description has more than {MAX_BYTES} bytes",
-            on=on,
-            next="keep large data in files of the model",
-        )
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ManifestInvalid(
-            f"the model's description is not UTF-8: {error.reason}", on=on, next="save it as UTF-8"
-        ) from None
-
-
-def _free_dimensions(described: object) -> None:
-    """Writes None for -1 in every `shape`, however the author arranged inputs and outputs."""
-    if isinstance(described, dict):
-        if isinstance(described.get("shape"), list):
-            described["shape"] = [None if size == -1 else size for size in described["shape"]]
-        _free_dimensions(list(described.values()))
-    elif isinstance(described, list):
-        for part in described:
-            _free_dimensions(part)
-
-
-def validate(
-    kind: type[_T],
-    values: object,
-    on: str,
-    next: str = "mend them; docs/03-models.md describes the format",  # noqa: A002 - as errors call it
-) -> _T:
-    """A value of that kind.
-
-    Raises:
-        ManifestInvalid: the values break the format; every problem is listed.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, p['loc'])) or 'manifest'}: {p['msg'].removeprefix('Value error, ')}"
-            for p in error.errors()
-        ]
-        raise ManifestInvalid(
-            f"the model's description has {len(lines)} problem{'s' if len(lines) > 1 else ''}",
-            on=on,
-            next=next,
-            detail="\n".join(lines),
-        ) from None

@@ -14,7 +14,9 @@ from tempfile import TemporaryDirectory
 
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
-from deploy.model import fetch as published
+from deploy.model.manifest import LATEST
+from deploy.model.publish import publish_model
+from deploy.model.versions import find_latest_version, resolve_version
 from deploy.records import Model
 from deploy.settings.model import ModelSource
 
@@ -37,7 +39,7 @@ def resolve(source: ModelSource, version: str, store: Store, directory: Path) ->
         SampleUnavailable: the sample could not be made.
     """
     try:
-        return published.resolve(source.name, version, store)
+        return resolve_version(source.name, version, store)
     except ModelUnknown:
         if not fills_store(source, version, store):
             raise
@@ -47,8 +49,8 @@ def resolve(source: ModelSource, version: str, store: Store, directory: Path) ->
 
 def fills_store(source: ModelSource, version: str, store: Store) -> bool:
     """Return whether a request for that version publishes the sample, as the store is empty."""
-    is_first = version in (published.LATEST, FIRST)
-    return bool(source.sample) and is_first and published.latest(source.name, store) is None
+    is_first = version in (LATEST, FIRST)
+    return bool(source.sample) and is_first and find_latest_version(source.name, store) is None
 
 
 def publish(source: ModelSource, version: str, store: Store, directory: Path) -> Model:
@@ -81,7 +83,7 @@ def publish(source: ModelSource, version: str, store: Store, directory: Path) ->
                 next="see the message, then run again",
                 detail=f"  {error}",
             ) from error
-        return published.publish(Path(folder), store)
+        return publish_model(Path(folder), store)
 
 
 def _import_function(name: str, directory: Path) -> Callable[[str, Path], None]:

@@ -22,6 +22,7 @@ from deploy.errors import (
     RolloutLocked,
     UndoFailed,
     VerifyFailed,
+    format_log_tail,
 )
 from deploy.model import golden
 from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
@@ -306,7 +307,5 @@ def verify(target: Target, proof: golden.GoldenSet, play: golden.Play = golden.p
 
 def replica_error(what: str, on: str, log_end: str) -> RolloutFailed:
     """The error of a replica that will not serve, with the end of its log."""
-    lines = "\n".join(f"    {line}" for line in log_end.rstrip().splitlines()) or "    (nothing)"
-    return RolloutFailed(
-        what, on=on, next="the log shows why", detail=f"  its log ends with:\n{lines}"
-    )
+    detail = f"  its log ends with:\n{format_log_tail(log_end)}"
+    return RolloutFailed(what, on=on, next="the log shows why", detail=detail)

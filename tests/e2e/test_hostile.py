@@ -309,12 +309,12 @@ def test_a_manifest_of_100_mb_costs_no_memory(
     ("name", "make", "code", "words"),
     [
         ("model.onnx", lambda path: path.write_bytes(b"\x80\x04\x95"), 23, "the file is a pickle"),
-        ("model.onnx", lambda path: path.symlink_to("/etc/passwd"), 21, "made of plain files"),
+        ("model.onnx", lambda path: path.symlink_to("/etc/passwd"), 21, "plain files and folders"),
         (
             "labels.txt",
             lambda path: None,
             21,
-            "'labels.txt' is spoken of but is not among the files",
+            "'labels.txt' is used but is not one of the files",
         ),
     ],
     ids=["a pickle", "a link", "a missing file"],

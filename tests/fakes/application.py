@@ -8,15 +8,15 @@ from pathlib import Path
 from deploy import pipeline, stages
 from deploy.clients.oci.protocol import Registry
 from deploy.context import Clients, ReleaseContext
-from deploy.model import fetch as model
+from deploy.model.publish import publish_model
 from deploy.records import Image, Model, Rollout, Verdict
 from deploy.rollout.apply import Target
 from deploy.settings.image import DEBIAN
 from deploy.targets.opening import TARGETS, Kinds
 from tests.fakes.engine import FakeEngine, Script
+from tests.fakes.golden import FakePlayer
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine
-from tests.fakes.proof import FakePlayer
 from tests.fakes.registry import MemoryRegistry
 from tests.fakes.store import MemoryStore
 from tests.fakes.throwaway_containers import MemoryContainers
@@ -164,7 +164,7 @@ class Application:
         (folder / "labels.txt").write_text("three\n", encoding="utf-8")
         (folder / "golden" / "three.json").write_text("{}", encoding="utf-8")
         (folder / "model.onnx").write_bytes(b"\x08" + version.encode() * size)
-        return model.publish(folder, self.store)
+        return publish_model(folder, self.store)
 
     def script_container(self, image: str, script: Script) -> None:
         """Make the containers of an image behave like that."""

@@ -1,20 +1,44 @@
-"""A display that remembers what it was told."""
+"""Displays that record what is reported to them."""
 
 from __future__ import annotations
 
-from deploy.progress import Quiet
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deploy.progress import Advance, QuietDisplay
 
 
-class Noted(Quiet):
-    """Keeps the lines about what is being done.
+class RecordingDisplay(QuietDisplay):
+    """A display that records status lines.
 
     Attributes:
-        notes: those lines, in order.
+        notes: the lines, in order.
     """
 
     def __init__(self) -> None:
-        self.notes: list[str] = []
+        self.lines: list[str] = []
 
     def report(self, text: str) -> None:
-        """Keeps it."""
-        self.notes.append(text)
+        """Record a line."""
+        self.lines.append(text)
+
+
+class CountingDisplay(QuietDisplay):
+    """A display that adds up the bytes of each piece of work.
+
+    Attributes:
+        counts: the announced total and the counted bytes, by label.
+    """
+
+    def __init__(self) -> None:
+        self.counts: dict[str, tuple[int, int]] = {}
+
+    @contextmanager
+    def track(self, label: str, total: int) -> Iterator[Advance]:
+        """Add up the counts."""
+        self.counts[label] = (total, 0)
+
+        def advance(count: int) -> None:
+            self.counts[label] = (total, self.counts[label][1] + count)
+
+        yield advance

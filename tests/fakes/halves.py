@@ -1,4 +1,4 @@
-"""The two halves of an image, made of a few bytes that never change, so that digests can be written down."""
+"""App images and models of a few bytes that never change, so that tests can have their digests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from deploy.cache import Cache
-from deploy.image import join as image
+from deploy.image.build import create_app_image
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE
 from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
 
 MOUNT = "/model"
@@ -20,14 +21,14 @@ MARKER = {"created_by": "LABEL twinship.model=here", "empty_layer": True}
 
 
 def digest(data: bytes) -> str:
-    """The digest of bytes."""
+    """Return the digest of bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def config(
     *layers: bytes, history: tuple[dict[str, Any], ...] = (), **values: Any
 ) -> dict[str, Any]:
-    """An image config over those layers."""
+    """Return the config of an image of those layers."""
     return {
         "architecture": "amd64",
         "os": "linux",
@@ -39,7 +40,7 @@ def config(
 
 
 def history() -> tuple[dict[str, Any], ...]:
-    """How an image of base, libraries and code came to be, with the marker below the code."""
+    """Return the history of base, libraries and code, with the marker below the code."""
     user = {"created_by": "USER 10001", "empty_layer": True}
     return (
         {"created_by": "base"},
@@ -50,27 +51,32 @@ def history() -> tuple[dict[str, Any], ...]:
     )
 
 
-def packed(data: bytes, cache: Cache) -> Descriptor:
-    """A layer as it is kept, in bytes that no compressor's version changes."""
+def store_layer(data: bytes, cache: Cache) -> Descriptor:
+    """Store a layer in bytes that do not depend on the version of a compressor."""
     compressed = b"\x1f\x8b" + data
     return Descriptor(
-        media_type=image.GZIP_LAYER_TYPE, digest=cache.put(compressed), size=len(compressed)
+        media_type=GZIP_LAYER_TYPE, digest=cache.put(compressed), size=len(compressed)
     )
 
 
 def app(
-    cache: Cache, code: bytes = CODE, described: dict[str, Any] | None = None, key: str = "k1"
+    cache: Cache, code: bytes = CODE, app_config: dict[str, Any] | None = None, key: str = "k1"
 ) -> AppImage:
-    """An app image of base, libraries and code, in the cache."""
+    """Return an app image of base, libraries and code, in the cache."""
     layers = (BASE, LIBRARIES, code)
-    data = json.dumps(described or config(*layers, history=history())).encode()
-    kept = Descriptor(media_type=image.CONFIG_TYPE, digest=cache.put(data), size=len(data))
-    return image.create_app_image(
-        "classifier", key, COMMIT, kept, tuple(packed(layer, cache) for layer in layers), cache
+    data = json.dumps(app_config or config(*layers, history=history())).encode()
+    stored_config = Descriptor(media_type=CONFIG_TYPE, digest=cache.put(data), size=len(data))
+    return create_app_image(
+        "classifier",
+        key,
+        COMMIT,
+        stored_config,
+        tuple(store_layer(layer, cache) for layer in layers),
+        cache,
     )
 
 
 def model(cache: Cache, weights: bytes = WEIGHTS, version: str = "1") -> ModelLayer:
-    """A model's layer, in the cache."""
-    named = Model(name="imagenet", version=version, digest=digest(weights + b" manifest"))
-    return ModelLayer(model=named, digest=cache.put(weights), size=len(weights))
+    """Return a model's layer, in the cache."""
+    identity = Model(name="imagenet", version=version, digest=digest(weights + b" manifest"))
+    return ModelLayer(model=identity, digest=cache.put(weights), size=len(weights))

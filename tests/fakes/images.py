@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from deploy.archive import pack_files
 from deploy.errors import BuildFailed, DiskFull, EngineFailed, EngineUnavailable, RegistryNotFound
 
 
@@ -183,20 +184,14 @@ class FakeImages:
     def save(self, image: str) -> Iterator[bytes]:
         self._check_running()
         found = self._image(image)
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            names = [f"{index}/layer.tar" for index in range(len(found.layers))]
-            listed = [{"Config": "config.json", "RepoTags": [image], "Layers": names}]
-            members = {
-                "config.json": found.config,
-                **dict(zip(names, found.layers, strict=True)),
-                "manifest.json": json.dumps(listed).encode(),
-            }
-            for name, data in members.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-        yield packed.getvalue()
+        names = [f"{index}/layer.tar" for index in range(len(found.layers))]
+        listed = [{"Config": "config.json", "RepoTags": [image], "Layers": names}]
+        members = {
+            "config.json": found.config,
+            **dict(zip(names, found.layers, strict=True)),
+            "manifest.json": json.dumps(listed).encode(),
+        }
+        yield pack_files(members).read()
 
     def load(self, archive: Iterable[bytes]) -> None:
         self._check_running()

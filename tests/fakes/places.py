@@ -24,8 +24,8 @@ from deploy.targets.kubernetes.writer import Writer
 from tests.contracts.kubernetes_target import Deployer, environment
 from tests.fakes.deployers import Mortal
 from tests.fakes.engine import Script
+from tests.fakes.golden import GOLDEN_SET, FakePlayer
 from tests.fakes.kubernetes.api_server import FakeCluster, PodScript
-from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release
 
 NAME = "classifier-local"
@@ -140,7 +140,7 @@ class FakePlace:
     def apply(self, wanted: Release, target: KubernetesTarget | None = None, **how: Any) -> Rollout:
         """Rolls a release out as the pipeline does."""
         named = {"trigger": "release", "by": "ada", **how}
-        return rollout.apply(wanted, target or self.deployer(), PROOF, play=self.play, **named)
+        return rollout.apply(wanted, target or self.deployer(), GOLDEN_SET, play=self.play, **named)
 
     def misses(self, where: str, wanted: Release) -> None:
         """Has golden cases missed where the URL has that in it, while that release is the last that was begun."""

@@ -1,4 +1,4 @@
-"""Releases and histories as records, made from a letter for the code and a number for the model."""
+"""Releases and histories as records, made of a letter for the code and a number for the model."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ REPOSITORY = "registry.example/classifier"
 
 
 def digest(text: str) -> str:
-    """A digest that differs when the text does."""
+    """Return a digest that differs when the text does."""
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def described(text: str) -> Descriptor:
-    """A descriptor of something of that name."""
+def create_descriptor(text: str) -> Descriptor:
+    """Return a descriptor of a blob of that name."""
     return Descriptor(
         media_type="application/vnd.oci.image.manifest.v1+json", digest=digest(text), size=len(text)
     )
 
 
 def release(code: str = "a", model: str = "1", config: str = "") -> Release:
-    """The release of a commit and a model version; `config` is the image's id, if an engine has made it."""
+    """Return the release of a commit and a model; `config` is the image's id on an engine."""
     commit = Commit(
         revision=hashlib.sha1(code.encode(), usedforsecurity=False).hexdigest(), dirty=False
     )
-    app = AppImage(name="classifier", key=code, commit=commit, manifest=described(f"app {code}"))
+    app = AppImage(
+        name="classifier", key=code, commit=commit, manifest=create_descriptor(f"app {code}")
+    )
     layer = ModelLayer(
         model=Model(name="digits", version=model, digest=digest(f"model {model}")),
         digest=digest(f"layer {model}"),
@@ -49,13 +51,16 @@ def release(code: str = "a", model: str = "1", config: str = "") -> Release:
     )
     name = f"image {code} {model}"
     joined = Image(
-        app=app, layer=layer, manifest=described(name), config=config or digest(f"config {name}")
+        app=app,
+        layer=layer,
+        manifest=create_descriptor(name),
+        config=config or digest(f"config {name}"),
     )
     return Release(image=joined, repository=REPOSITORY)
 
 
 def attempt(number: int, value: Release, trigger: Trigger = "release", run: str = "") -> Attempt:
-    """An attempt at a release, a minute after the one before."""
+    """Return an attempt at a release, a minute after the one before."""
     return Attempt(
         id=number,
         environment="local",
@@ -76,7 +81,7 @@ def rollout(
     why: str = "",
     run: str = "",
 ) -> Rollout:
-    """An attempt and its end."""
+    """Return an attempt with its end."""
     begun = attempt(number, value, trigger, run)
     ending = (
         None

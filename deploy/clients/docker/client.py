@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
+from deploy.archive import pack_files
 from deploy.clients.docker.errors import (
     build_error,
     engine_error,
@@ -276,14 +277,9 @@ class DockerEngine:
             raise engine_error(output.strip(), container, f"{name} could not be sent")
 
     def put_file(self, container: str, path: str, data: bytes) -> None:
-        packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w") as archive:
-            member = tarfile.TarInfo(posixpath.basename(path))
-            member.size = len(data)
-            member.mode = 0o644
-            archive.addfile(member, io.BytesIO(data))
+        packed = pack_files({posixpath.basename(path): data})
         with translate_errors(f"{container}:{path}"):
-            self._api.put_archive(container, posixpath.dirname(path), packed.getvalue())
+            self._api.put_archive(container, posixpath.dirname(path), packed.read())
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         from docker.errors import NotFound

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
-from deploy.errors import ClusterError
+from deploy.errors import ClusterError, format_log_tail
 from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
 
 TEMPLATE = "twinship.dev/template"
@@ -209,7 +209,7 @@ def event_lines(events: list[Object], lines: int = 6) -> str:
 def log_tail(cluster: Cluster, pod: Pod) -> str:
     """The end of what a pod wrote, for people; what went wrong with it is told even where its log may not be read."""
     try:
-        lines = cluster.log(pod.name, _LINES).rstrip().splitlines()
+        text = cluster.log(pod.name, _LINES)
     except ClusterError as error:
-        lines = [f"(cannot be read: {error.what})"]
-    return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+        text = f"(cannot be read: {error.what})"
+    return format_log_tail(text)

@@ -1,4 +1,4 @@
-"""What tests on a real container engine share: the image of its parts, and names that are cleared up afterwards."""
+"""Fixtures for tests on a real engine: the services image, and names that are removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def parts_image(engine: DockerEngine) -> str:
-    """The image with the proxy and the registry, and with a shell and socat for everything else."""
+    """Return the image with the proxy and the registry, which has a shell and socat too."""
     try:
         return services.ensure_services_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
@@ -29,7 +29,7 @@ def parts_image(engine: DockerEngine) -> str:
 
 @pytest.fixture
 def prefix(engine: DockerEngine) -> Iterator[str]:
-    """A name for all that a test makes; what is left of it goes when the test is over."""
+    """Return a prefix for all names of a test; what has it is removed afterwards."""
     name = f"test-{secrets.token_hex(4)}"
     yield name
     engine.remove_labelled({"dev.twinship.test": name})
@@ -41,7 +41,7 @@ def prefix(engine: DockerEngine) -> Iterator[str]:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Gives a port of the loopback address on which nobody listens."""
+    """Return a function that finds a port of the loopback address on which no program listens."""
 
     def found() -> int:
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""A replica for tests: the proxy of the parts image, answering every request by itself."""
+"""A replica for tests: the proxy of the services image, which answers every request itself."""
 
 from __future__ import annotations
 
@@ -29,23 +29,22 @@ frontend replica
 
 
 def responder(name: str, status: int = 200, slow: str = "8s", after: str = "") -> tuple[str, ...]:
-    """The command of a container that answers with a status and its name, and `/slow` after a while.
+    """Return the command of a container that answers with a status and its name.
+
+    The path `/slow` answers after a while.
 
     Args:
-        name: the body of its answers.
+        name: the body of its responses.
         status: their status, also that of its health check.
         slow: how long a request of `/slow` takes.
-        after: a shell command to be run before it listens.
+        after: a shell command that runs before it listens.
     """
     text = CONFIGURATION.format(name=name, status=status, slow=slow)
-    return (
-        "sh",
-        "-c",
-        f"{after or 'true'} && cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n",
-    )
+    write = f"cat > /tmp/replica.cfg <<'END' && exec haproxy -db -f /tmp/replica.cfg\n{text}END\n"
+    return ("sh", "-c", f"{after or 'true'} && {write}")
 
 
-def built(
+def build_replica(
     engine: DockerEngine,
     parts: str,
     tag: str,
@@ -54,16 +53,16 @@ def built(
     check: float,
     stop: str = "SIGUSR1",
 ) -> str:
-    """Builds the image of a replica that answers with its code and behaves like a script; returns the digest of its configuration.
+    """Build the image of a replica that behaves like a script; return the digest of its config.
 
     Args:
-        engine: builds.
+        engine: builds the image.
         parts: the image of the proxy.
         tag: the image's name.
-        code: the body of its answers.
+        code: the body of its responses.
         script: how it behaves.
-        check: seconds that pass between two health checks.
-        stop: the signal that asks it to stop: by SIGUSR1 it finishes what it works on, by SIGKILL it drops that.
+        check: seconds between two health checks.
+        stop: the signal that stops it: SIGUSR1 lets it complete its requests, SIGKILL does not.
     """
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
     status = 503 if script.ready_after is None else 200

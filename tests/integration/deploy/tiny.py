@@ -1,10 +1,8 @@
-"""A tiny application and its models, as a real engine builds and runs them: a few lines of Perl, which every Debian image has."""
+"""A tiny application and its models for a real engine: a few lines of Perl, which Debian has."""
 
 from __future__ import annotations
 
-import io
 import secrets
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,11 +11,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, cast
 
+from deploy.archive import pack_files
 from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
-from deploy.image import join as image
 from deploy.image import layer
+from deploy.image.build import create_app_image
 from deploy.image.export import export_image
 from deploy.records import AppImage, Commit, Model, ModelLayer
 from tests.fakes.halves import digest
@@ -57,8 +56,8 @@ while (my $client = $server->accept) {{
 """
 
 
-class Builder(Protocol):
-    """Builds a context and has the engine hold the image under a tag."""
+class ImageBuilder(Protocol):
+    """A function that builds a context into an image with a tag."""
 
     def __call__(
         self,
@@ -72,13 +71,13 @@ class Builder(Protocol):
 
 
 @dataclass
-class Tiny:
-    """Makes such applications under a name of its own, so that all of it can be removed again.
+class TinyApplication:
+    """A maker of such applications under a name of its own, so that all of them can be removed.
 
     Args:
-        engine: builds and runs.
+        engine: builds and runs images.
         base: the image to build from.
-        cache: the cache.
+        cache: gets the layers.
     """
 
     engine: DockerEngine
@@ -86,10 +85,10 @@ class Tiny:
     cache: Cache
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
 
-    def app(self, builder: Builder | None = None, stamp: str = "first") -> AppImage:
-        """Builds, exports and describes the application; another stamp is other code."""
+    def app(self, builder: ImageBuilder | None = None, stamp: str = "first") -> AppImage:
+        """Build and export the application; another stamp is other code."""
         tag = f"twinship/{self.name}:app-{secrets.token_hex(4)}"
-        with _packed(
+        with _pack(
             {
                 "Dockerfile": DOCKERFILE,
                 "below": "below the model",
@@ -105,24 +104,24 @@ class Tiny:
             )
         config, layers = export_image(self.engine.save(tag), self.cache, tag)
         commit = Commit(revision=digest(stamp.encode())[7:47], dirty=False)
-        return image.create_app_image(
+        return create_app_image(
             self.name, f"{self.name}-{stamp}", commit, config, layers, self.cache
         )
 
     def model(self, mode: str = "right") -> ModelLayer:
-        """A model that has the application behave in that way, in the cache."""
+        """Return a model, in the cache, with which the application behaves in that way."""
         data = mode.encode()
         with self.cache.writer() as writer:
-            layer.write([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
-            kept = writer.commit()
+            layer.write_layer([layer.Entry(PurePosixPath("model/mode"), len(data), [data])], writer)
+            stored = writer.commit()
         return ModelLayer(
             model=Model(name="tiny", version=mode, digest=digest(data)),
-            digest=kept,
+            digest=stored,
             size=writer.size,
         )
 
     def output(self, reference: str) -> str:
-        """What a container of an image writes until it ends."""
+        """Return what a container of an image writes until it ends."""
         labels = {LABEL: self.name}
         container = self.engine.create(
             Spec(name=f"{self.name}-{secrets.token_hex(4)}", image=reference, labels=labels)
@@ -144,11 +143,11 @@ class Tiny:
 
     @cached_property
     def pulled(self) -> list[str]:
-        """References under which images were pulled, to be removed as well."""
+        """The references of pulled images, which are removed too."""
         return []
 
     def remove(self) -> None:
-        """Takes all of it off the engine."""
+        """Remove all of it from the engine."""
         self.engine.remove_labelled({LABEL: self.name})
         api = self.engine._api
         tags = [
@@ -161,18 +160,12 @@ class Tiny:
             api.remove_image(name, force=True)
 
 
-def _packed(files: dict[str, str]) -> IO[bytes]:
+def _pack(files: dict[str, str]) -> IO[bytes]:
     # BuildKit's command line reads it as its standard input, so it must be a real file.
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-    with tarfile.open(fileobj=packed, mode="w") as archive:
-        for name, text in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    packed.seek(0)
-    return packed
+    target = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    return pack_files({name: text.encode() for name, text in files.items()}, target)
 
 
-def local_cache(folder: Path) -> Cache:
-    """An empty cache below a folder."""
+def create_cache(folder: Path) -> Cache:
+    """Return an empty cache below a folder."""
     return Cache(folder / "cache")

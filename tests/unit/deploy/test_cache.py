@@ -1,4 +1,4 @@
-"""The cache: nothing has a final name before it is complete, and what is damaged is dropped."""
+"""The cache: only complete blobs have a final name, and damaged blobs are dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.cache import Cache, _mark, translate_full_disk
+from deploy.cache import Cache, owner_prefix, translate_full_disk
 from deploy.errors import BlobCorrupt, DiskFull
 from tests.fakes import disk
 
@@ -24,47 +24,47 @@ HELLO = "sha256:" + hashlib.sha256(b"hello").hexdigest()
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
-def files(cache: Cache) -> list[str]:
-    """Every file below the cache's folder."""
+def list_files(cache: Cache) -> list[str]:
+    """Return all files below the cache's folder."""
     return sorted(
         str(path.relative_to(cache.root)) for path in cache.root.rglob("*") if path.is_file()
     )
 
 
-def test_bytes_are_kept_under_their_digest(cache: Cache) -> None:
-    """What was put can be had again by its digest, and by another process on the same folder."""
+def test_a_blob_is_stored_under_its_digest(cache: Cache) -> None:
+    """Another process can read it from the same folder."""
     assert cache.put(b"hello") == HELLO
     assert cache.read(HELLO) == b"hello"
     assert Cache(cache.root).read(HELLO) == b"hello"
-    assert files(cache) == [f"blobs/sha256/{HELLO[7:]}"]
+    assert list_files(cache) == [f"blobs/sha256/{HELLO[7:]}"]
 
 
-def test_a_writer_knows_digest_and_size_of_what_it_was_given(cache: Cache) -> None:
-    """The hash is taken while the bytes go by."""
+def test_a_writer_has_the_digest_and_size_of_its_bytes(cache: Cache) -> None:
+    """The hash is computed while the bytes are written."""
     with cache.writer() as writer:
         assert [writer.write(piece) for piece in (b"he", memoryview(b"llo"))] == [2, 3]
         assert (writer.size, writer.digest) == (5, HELLO)
 
 
-def test_nothing_has_its_name_until_it_is_kept(cache: Cache) -> None:
-    """Whoever looks while a blob is written sees none."""
+def test_a_blob_has_no_final_name_before_it_is_committed(cache: Cache) -> None:
+    """A reader does not see an incomplete blob."""
     with cache.writer() as writer:
         writer.write(b"hello")
         assert not cache.has(HELLO, 5)
-        assert all(name.startswith("tmp/") for name in files(cache))
+        assert all(name.startswith("tmp/") for name in list_files(cache))
         assert writer.commit() == HELLO
         assert cache.has(HELLO, 5)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-def test_a_writer_that_is_left_early_leaves_nothing(
+def test_a_writer_that_is_not_committed_leaves_no_file(
     cache: Cache, error: type[BaseException]
 ) -> None:
-    """An error or an interruption in the middle of a download removes what came of it."""
+    """This holds for errors and for Ctrl-C."""
 
     def leave() -> None:
         with cache.writer() as writer:
@@ -73,17 +73,17 @@ def test_a_writer_that_is_left_early_leaves_nothing(
 
     with pytest.raises(error):
         leave()
-    assert files(cache) == []
+    assert list_files(cache) == []
 
 
-def test_keeping_what_is_there_already_is_no_mistake(cache: Cache) -> None:
-    """Two processes may bring the same bytes; one name stays, with the bytes it is named by."""
+def test_a_blob_can_be_stored_twice(cache: Cache) -> None:
+    """Two processes may store the same bytes at once."""
     with cache.writer() as first, cache.writer() as second:
         for writer in (first, second):
             writer.write(b"hello")
             writer.commit()
     assert cache.read(HELLO) == b"hello"
-    assert len(files(cache)) == 1
+    assert len(list_files(cache)) == 1
 
 
 KILLED = """
@@ -107,24 +107,24 @@ with cache.writer() as writer:
 """
 
 
-@pytest.mark.parametrize("moment", ["write", "sync", "rename", "kept"])
-def test_a_kill_at_any_moment_leaves_a_whole_blob_or_none(cache: Cache, moment: str) -> None:
-    """A final name exists only for bytes that are all there, whenever the process is killed."""
+@pytest.mark.parametrize("moment", ["write", "sync", "rename", "committed"])
+def test_a_kill_at_any_moment_leaves_a_complete_blob_or_none(cache: Cache, moment: str) -> None:
+    """Only complete blobs have a final name."""
     data = b"hello" * 100_000
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     process = subprocess.run(
         [sys.executable, "-c", KILLED, str(cache.root), moment], cwd=PROJECT, check=False
     )
     assert process.returncode == -signal.SIGKILL
-    named = [name for name in files(cache) if name.startswith("blobs/")]
-    assert named == ([f"blobs/sha256/{digest[7:]}"] if moment == "kept" else [])
-    assert cache.has(digest, len(data)) == (moment == "kept")
+    blobs = [name for name in list_files(cache) if name.startswith("blobs/")]
+    assert blobs == ([f"blobs/sha256/{digest[7:]}"] if moment == "committed" else [])
+    assert cache.has(digest, len(data)) == (moment == "committed")
     cache.put(data)
     assert cache.read(digest) == data
 
 
-def test_what_killed_processes_left_is_swept_when_it_is_old(cache: Cache) -> None:
-    """Leftovers of yesterday are removed by whoever opens the cache next; those of now may be somebody's download."""
+def test_old_unfinished_files_are_removed(cache: Cache) -> None:
+    """New ones may belong to a download that is running."""
     old = cache.temporary / "old"
     new = cache.temporary / "new"
     for path in (old, new):
@@ -150,8 +150,8 @@ with cache.writer() as writer, cache.folder() as folder:
 """
 
 
-def test_what_a_process_left_is_swept_as_soon_as_it_has_been_killed(cache: Cache) -> None:
-    """Files and folders alike, and not before: as long as it lives it may be at work."""
+def test_unfinished_files_of_a_killed_process_are_removed(cache: Cache) -> None:
+    """Those of a living process stay."""
     with subprocess.Popen(
         [sys.executable, "-c", LEFT, str(cache.root)],
         cwd=PROJECT,
@@ -167,14 +167,14 @@ def test_what_a_process_left_is_swept_as_soon_as_it_has_been_killed(cache: Cache
     assert not list(cache.temporary.iterdir())
 
 
-def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(
+def test_unfinished_files_of_another_machine_stay_for_a_day(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cache may be shared, by machines of one name as well: their processes cannot be seen from here."""
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("deploy.cache.machine_id", lambda: "elsewhere")
-        elsewhere.setattr("deploy.machine.process.os.getpid", lambda: 1 << 22)
-        folder = Path(tempfile.mkdtemp(dir=cache.temporary, prefix=_mark()))
+    """Machines may share a cache, and cannot see the processes of each other."""
+    with monkeypatch.context() as other_machine:
+        other_machine.setattr("deploy.cache.machine_id", lambda: "other")
+        other_machine.setattr("deploy.machine.process.os.getpid", lambda: 1 << 22)
+        folder = Path(tempfile.mkdtemp(dir=cache.temporary, prefix=owner_prefix()))
     Cache(cache.root)
     assert folder.is_dir()
     os.utime(folder, (1, 1))
@@ -182,42 +182,42 @@ def test_what_is_under_way_on_another_machine_is_left_to_it_for_a_day(
     assert not folder.exists()
 
 
-def test_a_full_disk_is_named_and_leaves_nothing(cache: Cache) -> None:
-    """Running out of space in a download says where, and takes back what it had taken."""
+def test_a_full_disk_is_an_error_that_names_the_cache(cache: Cache) -> None:
+    """The unfinished file is removed."""
     with cache.writer() as writer:
         writer.write(b"hello")
         disk.fill_disk(cache.root)
         with pytest.raises(DiskFull) as caught:
             writer.write(bytes(1_000_000))
     assert caught.value.on == str(cache.root)
-    assert files(cache) == []
+    assert list_files(cache) == []
 
 
-def test_a_disk_that_is_full_only_when_it_is_flushed_is_named_too(cache: Cache) -> None:
-    """The last bytes of a small file reach the disk when it is kept; it gets no name if they do not."""
+def test_a_disk_that_is_full_at_the_flush_is_an_error(cache: Cache) -> None:
+    """The last bytes reach the disk at the commit; the blob gets no final name."""
     with cache.writer() as writer:
         writer.write(b"hello")
         disk.fill_disk(cache.root)
         with pytest.raises(DiskFull):
             writer.commit()
-    assert files(cache) == []
+    assert list_files(cache) == []
 
 
 @pytest.mark.parametrize("number", [28, 122])
-def test_no_space_and_no_quota_are_the_same_to_a_user(tmp_path: Path, number: int) -> None:
-    """A quota that is used up is a full disk to whom it belongs."""
+def test_an_exhausted_quota_is_a_full_disk(tmp_path: Path, number: int) -> None:
+    """The user has to free space in both cases."""
     with pytest.raises(DiskFull), translate_full_disk(tmp_path):
         raise OSError(number, "full")
 
 
-def test_other_errors_of_the_disk_are_not_called_a_full_one(tmp_path: Path) -> None:
-    """Freeing space would not help there."""
+def test_other_errors_of_the_disk_are_not_a_full_disk(tmp_path: Path) -> None:
+    """Free space would not help."""
     with pytest.raises(PermissionError), translate_full_disk(tmp_path):
         raise PermissionError(13, "no")
 
 
-def test_a_cut_off_blob_counts_as_absent(cache: Cache) -> None:
-    """An entry that is shorter or longer than it must be is made anew."""
+def test_a_blob_of_another_size_counts_as_absent(cache: Cache) -> None:
+    """It is stored again."""
     cache.put(b"hello")
     assert cache.has(HELLO, 5)
     assert not cache.has(HELLO, 4)
@@ -227,7 +227,7 @@ def test_a_cut_off_blob_counts_as_absent(cache: Cache) -> None:
 
 
 def test_a_damaged_blob_is_dropped_when_it_is_read(cache: Cache) -> None:
-    """Bytes that are not those of their name are refused once, and gone for the next run."""
+    """It is an error once, and the next run makes the blob again."""
     cache.put(b"hello")
     cache.path(HELLO).write_bytes(b"hullo")
     with pytest.raises(BlobCorrupt, match="it was dropped") as caught:
@@ -236,16 +236,16 @@ def test_a_damaged_blob_is_dropped_when_it_is_read(cache: Cache) -> None:
     assert not cache.has(HELLO, 5)
 
 
-def test_a_lost_blob_is_named(cache: Cache) -> None:
-    """A cache that was cleaned by hand costs a run, and says so."""
+def test_a_lost_blob_is_an_error_with_its_digest(cache: Cache) -> None:
+    """A cache may be cleaned by hand."""
     with pytest.raises(BlobCorrupt, match="lost") as caught:
         cache.open(HELLO)
     assert caught.value.on == HELLO
     cache.drop(HELLO)
 
 
-def test_a_note_is_what_was_noted_last(cache: Cache) -> None:
-    """What was learned is remembered by kind and name, and replaced."""
+def test_a_note_is_the_one_that_was_written_last(cache: Cache) -> None:
+    """Each kind and name has one note."""
     assert cache.read_note("layers", "a") is None
     cache.write_note("layers", "a", "first, and longer")
     cache.write_note("layers", "a", "zweite ä")
@@ -262,10 +262,10 @@ def test_a_note_is_what_was_noted_last(cache: Cache) -> None:
         unique=True,
     )
 )
-def test_notes_of_different_names_do_not_meet(
+def test_notes_of_different_names_are_different(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
-    """However alike two names are as paths, what was learned of one is never told of the other."""
+    """This holds for names that are similar as paths."""
     cache = Cache(tmp_path_factory.mktemp("cache"))
     for name in names:
         cache.write_note("layers", name, f"of {name}")
@@ -274,7 +274,7 @@ def test_notes_of_different_names_do_not_meet(
 
 
 def test_the_latest_note_of_a_kind_is_found(cache: Cache) -> None:
-    """What was learned last is known without its name."""
+    """Its name is not needed."""
     assert cache.latest_note("apps") is None
     for number, name in enumerate(("b", "c", "a")):
         cache.write_note("apps", name, name)
@@ -282,10 +282,8 @@ def test_the_latest_note_of_a_kind_is_found(cache: Cache) -> None:
     assert cache.latest_note("apps") == "a"
 
 
-def test_a_full_disk_leaves_the_note_as_it_was(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A note is replaced as a whole or not at all."""
+def test_a_full_disk_does_not_change_a_note(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note is replaced completely or not at all."""
     cache.write_note("layers", "a", "first")
     make_writer = cache.writer
 

@@ -1,4 +1,4 @@
-"""The error tree: its drawing, its exit codes, and that every place which raises one says all it must."""
+"""The errors: their tree, their exit codes, and the texts of all places that raise one."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ KINDS = [
 LEAVES = [kind for kind in KINDS if not kind.__subclasses__()]
 
 
-def drawn() -> Iterator[tuple[str, str, str]]:
-    """Each line of the tree in the module's docstring: name, name of the one above, exit code."""
+def parse_tree() -> Iterator[tuple[str, str, str]]:
+    """Yield each line of the tree in the module's docstring: name, parent and exit code."""
     above: list[tuple[int, str]] = []
     for text in (errors.__doc__ or "").splitlines():
         line = LINE.match(text)
@@ -36,8 +36,8 @@ def drawn() -> Iterator[tuple[str, str, str]]:
         above.append((depth, line["name"]))
 
 
-def raised() -> Iterator[tuple[str, ast.Call]]:
-    """Every place in the suite that makes an error: where, and the call."""
+def find_calls() -> Iterator[tuple[str, ast.Call]]:
+    """Yield each place in twinship that creates an error, and its call."""
     names = {kind.__name__ for kind in KINDS}
     for path in sorted((PROJECT / "deploy").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -50,7 +50,7 @@ def raised() -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
-    """Whoever reads the drawing knows every error, what kind it is of, and its exit code."""
+    """The docstring has all errors with their parents and exit codes."""
     classes = {
         (
             kind.__name__,
@@ -61,11 +61,11 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
         for leaf in [kind in LEAVES]
     }
     assert len(classes) > 30
-    assert set(drawn()) == classes
+    assert set(parse_tree()) == classes
 
 
-def test_every_exit_code_means_one_error() -> None:
-    """A script can tell errors apart by exit code, and no code means something else to a shell."""
+def test_every_exit_code_has_one_error() -> None:
+    """No code has another meaning for a shell."""
     codes = [kind.exit_code for kind in LEAVES]
     assert len(set(codes)) == len(codes)
     assert all(1 < code < 126 for code in codes)
@@ -73,14 +73,14 @@ def test_every_exit_code_means_one_error() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_has_a_sentence_of_its_own(kind: type[ReleaseError]) -> None:
-    """What an error means can be read at its class."""
+def test_every_error_has_a_docstring_of_its_own(kind: type[ReleaseError]) -> None:
+    """The class says what the error means."""
     assert (kind.__dict__.get("__doc__") or "").strip().splitlines()[0].endswith(".")
 
 
-def test_every_place_that_raises_says_on_what_and_what_to_do_next() -> None:
-    """No error of the suite leaves its reader without the thing it happened to and the next step."""
-    calls = list(raised())
+def test_every_error_has_a_subject_and_a_next_step() -> None:
+    """`on` and `next` are never empty."""
+    calls = list(find_calls())
     assert len(calls) > 50
     lacking = [
         where
@@ -90,28 +90,28 @@ def test_every_place_that_raises_says_on_what_and_what_to_do_next() -> None:
     assert not lacking
 
 
-def test_what_happened_is_one_line_without_a_full_stop() -> None:
-    """The first line is a sentence that others can be put around."""
-    texts = [(where, text(call.args[0])) for where, call in raised() if call.args]
+def test_the_first_text_is_one_line_without_a_full_stop() -> None:
+    """Other texts may follow it in one sentence."""
+    texts = [(where, constant_text(call.args[0])) for where, call in find_calls() if call.args]
     assert [where for where, what in texts if "\n" in what or what.endswith(".") or not what] == []
 
 
 def is_empty(value: ast.expr) -> bool:
-    """Whether an argument is written as an empty text."""
+    """Return whether an argument is an empty text."""
     return isinstance(value, ast.Constant) and not value.value
 
 
-def text(value: ast.expr) -> str:
-    """The constant parts of a text; a value that is computed stands as one character."""
+def constant_text(value: ast.expr) -> str:
+    """Return the constant parts of a text, with one letter for each computed value."""
     if isinstance(value, ast.Constant):
         return str(value.value)
     if isinstance(value, ast.JoinedStr):
-        return "".join(map(text, value.values))
+        return "".join(map(constant_text, value.values))
     return "x"
 
 
-def test_an_error_holds_its_parts() -> None:
-    """What, on what, what next and the lines that show it are values, which whoever shows the error can arrange."""
+def test_an_error_has_four_parts() -> None:
+    """A program can show each of them in its own way."""
     error = SettingsInvalid(
         "the port is wrong", on="pipeline.toml", next="choose another", detail="  app.port: 0"
     )
@@ -123,7 +123,7 @@ def test_an_error_holds_its_parts() -> None:
     )
 
 
-def test_an_error_as_text_says_what_and_on_what_and_shows_it() -> None:
-    """In a log or a traceback the error is complete, without empty parentheses or lines."""
+def test_an_error_as_text_has_what_on_and_detail() -> None:
+    """Empty parts leave no parentheses or lines."""
     assert str(SettingsInvalid("a", on="b", next="c", detail="  d\n\n")) == "a (b)\n  d"
     assert str(SettingsInvalid("a", on="", next="c")) == "a"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something is brought to its end."""
+"""Ctrl-C and SIGTERM while a step is completed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from deploy import interrupts, progress
 from deploy.interrupts import Terminated
-from tests.fakes.display import Noted
+from tests.fakes.display import RecordingDisplay
 
 BOTH = [(signal.SIGINT, KeyboardInterrupt, "Ctrl-C"), (signal.SIGTERM, Terminated, "SIGTERM")]
 
@@ -17,24 +17,24 @@ each_signal = pytest.mark.parametrize(("number", "error", "name"), BOTH)
 
 
 @each_signal
-def test_what_is_brought_to_its_end_is_not_interrupted(
+def test_a_deferred_signal_does_not_interrupt(
     number: signal.Signals, error: type[BaseException], name: str
 ) -> None:
-    """Whoever asked for it is told what is waited for."""
+    """A status line says what is completed first."""
     done: list[str] = []
-    noted = Noted()
-    with progress.use_display(noted), interrupts.defer_signals("writing it down"):
+    display = RecordingDisplay()
+    with progress.use_display(display), interrupts.defer_signals("writing the record"):
         signal.raise_signal(number)
         done.append("written")
     assert done == ["written"]
-    assert noted.notes == [f"writing it down; {name} again stops at once"]
+    assert display.lines == [f"writing the record; {name} again stops at once"]
 
 
 @each_signal
-def test_whoever_insists_is_obeyed(
+def test_the_same_signal_again_interrupts(
     number: signal.Signals, error: type[BaseException], name: str
 ) -> None:
-    """A block that hangs can be left."""
+    """A step that hangs can be stopped."""
     done: list[str] = []
     with pytest.raises(error) as caught, interrupts.defer_signals("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(number)
@@ -44,8 +44,8 @@ def test_whoever_insists_is_obeyed(
     assert caught.type is error
 
 
-def test_both_signals_together_are_one_request() -> None:
-    """A runner that sends one after the other does not insist; whoever sends one of them again does."""
+def test_one_signal_of_each_kind_is_one_request() -> None:
+    """A CI runner may send both; one of them again interrupts."""
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt), interrupts.defer_signals("waiting"):  # noqa: PT012 - one story
         signal.raise_signal(signal.SIGINT)
@@ -56,8 +56,8 @@ def test_both_signals_together_are_one_request() -> None:
     assert done == ["waited"]
 
 
-def test_sigterm_ends_a_block_that_hears_it() -> None:
-    """With an exception, on whose way out all is put right."""
+def test_sigterm_ends_a_block_by_an_exception() -> None:
+    """The block can clean up."""
     done: list[str] = []
     with pytest.raises(Terminated), interrupts.handle_sigterm():  # noqa: PT012 - one story
         try:
@@ -67,8 +67,8 @@ def test_sigterm_ends_a_block_that_hears_it() -> None:
     assert done == ["put right"]
 
 
-def test_afterwards_both_signals_are_what_they_were() -> None:
-    """Also where nobody sent one, and where the block failed."""
+def test_both_signals_have_their_previous_handlers_afterwards() -> None:
+    """This holds without a signal, and after an error too."""
     before = [signal.getsignal(number) for number, *_ in BOTH]
     with interrupts.handle_sigterm(), interrupts.defer_signals("nothing"):
         pass
@@ -81,8 +81,8 @@ def test_afterwards_both_signals_are_what_they_were() -> None:
     assert [signal.getsignal(number) for number, *_ in BOTH] == before
 
 
-def test_another_thread_has_nothing_to_hold() -> None:
-    """Only the main thread may say what a signal does."""
+def test_another_thread_changes_no_handlers() -> None:
+    """Only the main thread can set signal handlers."""
     done: list[str] = []
 
     def work() -> None:

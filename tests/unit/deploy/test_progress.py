@@ -1,4 +1,4 @@
-"""What is shown of work while it lasts."""
+"""Progress on displays: plain lines in logs, and bars on terminals."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import termios
 import pytest
 
 from deploy import progress
-from deploy.progress import Bars, Display, Lines, Quiet, format_seconds, format_size
-from tests.fakes.display import Noted
+from deploy.progress import (
+    BarDisplay,
+    Display,
+    LineDisplay,
+    QuietDisplay,
+    format_seconds,
+    format_size,
+)
+from tests.fakes.display import RecordingDisplay
 
 
 @pytest.mark.parametrize(
@@ -29,8 +36,8 @@ from tests.fakes.display import Noted
         (2_000_000_000_000, "2000.0 GB"),
     ],
 )
-def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
-    """With one digit after the point where it says something."""
+def test_sizes_are_formatted_in_units_of_a_thousand(count: int, shown: str) -> None:
+    """Small numbers have one decimal."""
     assert format_size(count) == shown
 
 
@@ -45,34 +52,34 @@ def test_sizes_are_told_in_units_of_a_thousand(count: int, shown: str) -> None:
         (185.2, "3 min 05 s"),
     ],
 )
-def test_durations_are_told_as_people_do(duration: float, shown: str) -> None:
-    """The longer, the coarser."""
+def test_durations_are_formatted_for_people(duration: float, shown: str) -> None:
+    """Long durations are less exact."""
     assert format_seconds(duration) == shown
 
 
-class Clock:
-    """A clock that goes on when it is told to."""
+class FakeClock:
+    """A clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def monotonic(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which lines are printed."""
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Use a fake clock for the lines."""
+    clock = FakeClock()
     monkeypatch.setattr(progress, "time", clock)
     return clock
 
 
-def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> None:
-    """A log is not flooded, however small the pieces are."""
+def test_bytes_are_printed_every_few_seconds_and_at_the_end(clock: FakeClock) -> None:
+    """Small chunks do not fill the log."""
     stream = io.StringIO()
-    with Lines(stream).track("pushing", 100_000) as advance:
+    with LineDisplay(stream).track("pushing", 100_000) as advance:
         for _ in range(10):
             clock.now += 1
             advance(10_000)
@@ -82,35 +89,35 @@ def test_bytes_going_by_are_told_now_and_then_and_at_the_end(clock: Clock) -> No
     ]
 
 
-def test_work_of_unknown_size_is_told_without_it(clock: Clock) -> None:
-    """What went by is all that can be said."""
+def test_work_of_unknown_size_is_printed_without_a_total(clock: FakeClock) -> None:
+    """Only the done bytes are known."""
     stream = io.StringIO()
-    with Lines(stream).track("exporting", 0) as advance:
+    with LineDisplay(stream).track("exporting", 0) as advance:
         clock.now += 6
         advance(5)
     assert stream.getvalue().splitlines() == ["    exporting: 5 B", "    exporting: 5 B in 6.0 s"]
 
 
-def test_work_without_bytes_is_not_told() -> None:
-    """Nothing moved, nothing to say."""
+def test_work_without_bytes_is_not_printed() -> None:
+    """There is nothing to report."""
     stream = io.StringIO()
-    with Lines(stream).track("pushing", 0):
+    with LineDisplay(stream).track("pushing", 0):
         pass
     assert stream.getvalue() == ""
 
 
-def test_notes_are_told_when_nothing_was_for_a_while(clock: Clock) -> None:
-    """The first wait of a second is not worth a line, that of a minute is."""
+def test_status_lines_are_printed_every_few_seconds(clock: FakeClock) -> None:
+    """A wait of one second needs no line, a wait of one minute does."""
     stream = io.StringIO()
-    lines = Lines(stream)
+    lines = LineDisplay(stream)
     for _ in range(12):
         clock.now += 1
         lines.report(f"waiting at {clock.now:.0f}")
     assert stream.getvalue().splitlines() == ["    waiting at 1006", "    waiting at 1012"]
 
 
-class Terminal(io.StringIO):
-    """A terminal that is so wide, and keeps what it is told to show."""
+class FakeTerminal(io.StringIO):
+    """A terminal of a certain width that records its output."""
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -118,25 +125,25 @@ class Terminal(io.StringIO):
         termios.tcsetwinsize(self._terminal, (24, columns))
 
     def fileno(self) -> int:
-        """That by which the system knows it."""
+        """Return the file descriptor."""
         return self._terminal
 
     def close(self) -> None:
-        """Gives it back."""
+        """Close the file descriptors."""
         os.close(self._keeper)
         os.close(self._terminal)
         super().close()
 
 
 @pytest.mark.parametrize("columns", [20, 60, 200])
-def test_a_note_on_a_terminal_takes_the_place_of_the_last(
+def test_a_status_line_on_a_terminal_replaces_the_last_one(
     monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    """It stays on one line, whatever its length and the terminal's; what a build prints to move the cursor does not move this one."""
-    with contextlib.closing(Terminal(columns)) as terminal:
+    """It is one line on any terminal, and has no control characters."""
+    with contextlib.closing(FakeTerminal(columns)) as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
-        Bars().report("x" * 300)
-        Bars().report("two\tlines\n\x1b[2Aof\x07 a build")
+        BarDisplay().report("x" * 300)
+        BarDisplay().report("two\tlines\n\x1b[2Aof\x07 a build")
         shown = terminal.getvalue()
     assert shown.startswith("\r\x1b[K")
     assert shown.endswith("\r")
@@ -144,41 +151,41 @@ def test_a_note_on_a_terminal_takes_the_place_of_the_last(
     assert "two lines [2Aof a build"[: columns - 5] in shown
 
 
-def test_a_note_where_the_width_is_unknown_fits_a_usual_terminal(
+def test_a_status_line_fits_80_columns_if_the_width_is_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Eighty columns."""
+    """Most terminals are as wide."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
-    Bars().report("x" * 300)
+    BarDisplay().report("x" * 300)
     assert stream.getvalue().count("x") == 75
 
 
-def test_a_bar_vanishes_and_shows_nothing_on_standard_output(
+def test_a_bar_is_removed_and_not_on_standard_output(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Standard output is for results."""
-    with Bars().track("pushing", 1000) as advance:
+    with BarDisplay().track("pushing", 1000) as advance:
         advance(500)
     assert capsys.readouterr().out == ""
 
 
-def test_stages_report_to_the_display_of_whoever_runs_them() -> None:
-    """The innermost counts, also after an error; outside of all, nothing is shown."""
-    outer = Noted()
-    inner = Noted()
+def test_stages_report_to_the_innermost_display() -> None:
+    """Without a display nothing is shown."""
+    outer = RecordingDisplay()
+    inner = RecordingDisplay()
     with progress.use_display(outer):
         progress.report("one")
         with pytest.raises(KeyError), progress.use_display(inner):
             raise KeyError
         progress.report("two")
     progress.report("three")
-    assert (outer.notes, inner.notes) == (["one", "two"], [])
+    assert (outer.lines, inner.lines) == (["one", "two"], [])
 
 
-@pytest.mark.parametrize("display", [Quiet(), Lines(io.StringIO()), Bars()])
-def test_every_display_hands_counts_on(display: Display) -> None:
-    """A stage need not know which it has."""
+@pytest.mark.parametrize("display", [QuietDisplay(), LineDisplay(io.StringIO()), BarDisplay()])
+def test_every_display_accepts_counts(display: Display) -> None:
+    """A stage need not know which display is used."""
     with progress.use_display(display), progress.track("pushing", 10) as advance:
         advance(10)
         advance(-10)

@@ -1,4 +1,4 @@
-"""Records: frozen, complete, strict, and the same as JSON and back."""
+"""Records: frozen, complete, strict, and the same after JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploy.records import (
     AppImage,
     Attempt,
-    Case,
+    CaseResult,
     Commit,
     Descriptor,
     Ending,
@@ -58,8 +58,8 @@ EXAMPLES: list[Record] = [
     Verdict(
         url="http://x",
         cases=(
-            Case(name="a", milliseconds=1.5, answer="é"),
-            Case(name="b", milliseconds=2, answer="", problem="no"),
+            CaseResult(name="a", milliseconds=1.5, answer="é"),
+            CaseResult(name="b", milliseconds=2, answer="", problem="no"),
         ),
     ),
     Rollout(attempt=ATTEMPT, ending=Ending(outcome="undone", at=NOON, why="a miss")),
@@ -68,29 +68,29 @@ EXAMPLES: list[Record] = [
 
 
 @pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
-def test_a_record_is_the_same_as_json_and_back(record: Record) -> None:
-    """One step can hand a record to another by file."""
+def test_a_record_is_the_same_after_json(record: Record) -> None:
+    """One step can pass a record to another by a file."""
     assert type(record).from_json(record.to_json()) == record
 
 
 @given(st.text(max_size=50), st.booleans())
-def test_any_text_survives(revision: str, dirty: bool) -> None:
-    """Whatever a field says is said unchanged after a file."""
+def test_any_text_is_the_same_after_json(revision: str, dirty: bool) -> None:
+    """All fields of text are unchanged."""
     commit = Commit(revision=revision, dirty=dirty)
     assert Commit.from_json(commit.to_json()) == commit
 
 
 @pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
 def test_a_record_cannot_be_changed(record: Record) -> None:
-    """What one stage made is what every later stage sees."""
+    """All stages see the same values."""
     field = next(iter(type(record).model_fields))
     with pytest.raises(ValidationError, match="frozen"):
         setattr(record, field, getattr(record, field))
 
 
 @pytest.mark.parametrize("record", EXAMPLES, ids=lambda record: type(record).__name__)
-def test_a_record_is_complete_and_holds_nothing_else(record: Record) -> None:
-    """Each field is needed unless it says a default, and a field that nobody knows is refused."""
+def test_a_record_has_all_its_fields_and_no_others(record: Record) -> None:
+    """A field without a default is required, and an unknown field is refused."""
     kind = type(record)
     fields = record.model_dump()
     for name in (name for name, field in kind.model_fields.items() if field.is_required()):
@@ -120,17 +120,17 @@ def test_a_record_is_complete_and_holds_nothing_else(record: Record) -> None:
         ("version", "1 "),
     ],
 )
-def test_a_model_has_a_plain_name_a_plain_version_and_a_whole_digest(
+def test_a_model_has_a_plain_name_a_plain_version_and_a_complete_digest(
     field: str, value: str
 ) -> None:
-    """Names and versions become paths, tags and labels, so they hold nothing that means something there."""
+    """Names and versions are used as paths, tags and labels."""
     fields: dict[str, Any] = {**MODEL.model_dump(), field: value}
     with pytest.raises(ValidationError):
         Model.model_validate(fields)
 
 
-def test_what_a_cache_forgot_or_damaged_is_not_recalled() -> None:
-    """A record that is missing, cut off, or of another version of the suite is made anew, not stumbled over."""
+def test_a_missing_or_damaged_record_of_a_cache_is_ignored() -> None:
+    """A record of another version of twinship is ignored too."""
     text = MODEL.to_json()
     assert Model.from_cache(text) == MODEL
     assert [
@@ -140,7 +140,7 @@ def test_what_a_cache_forgot_or_damaged_is_not_recalled() -> None:
 
 
 def test_a_commit_shows_whether_its_files_differ() -> None:
-    """A dirty tree is never shown as the revision it came from."""
+    """A commit with changed files is marked as dirty."""
     assert str(Commit(revision="abcdef0123456789", dirty=False)) == "abcdef012345"
     assert str(Commit(revision="abcdef0123456789", dirty=True)) == "abcdef012345-dirty"
     assert Commit(revision="abcdef0123456789", dirty=False).full == "abcdef0123456789"
@@ -148,20 +148,20 @@ def test_a_commit_shows_whether_its_files_differ() -> None:
 
 
 def test_a_release_is_deployed_by_digest() -> None:
-    """The reference names bytes, not a tag."""
+    """The reference is not a tag."""
     assert RELEASE.reference == f"127.0.0.1:5000/classifier@{MANIFEST.digest}"
 
 
 def test_a_verdict_passes_if_every_case_is_a_hit() -> None:
-    """One miss is a miss."""
-    hit = Case(name="a", milliseconds=1, answer="x")
-    miss = Case(name="b", milliseconds=1, answer="y", problem="expected x, got y")
+    """It fails with one miss."""
+    hit = CaseResult(name="a", milliseconds=1, answer="x")
+    miss = CaseResult(name="b", milliseconds=1, answer="y", problem="expected x, got y")
     assert Verdict(url="", cases=(hit,)).passed
     assert not Verdict(url="", cases=(hit, miss)).passed
     assert Verdict(url="", cases=(hit, miss)).misses == (miss,)
 
 
-def test_a_rollout_whose_end_nobody_wrote_down_is_unfinished() -> None:
+def test_a_rollout_without_an_end_is_unfinished() -> None:
     """A killed deployer leaves neither a success nor a failure."""
     assert Rollout(attempt=ATTEMPT, ending=None).outcome == "unfinished"
     assert not Rollout(attempt=ATTEMPT, ending=None).succeeded
@@ -170,15 +170,15 @@ def test_a_rollout_whose_end_nobody_wrote_down_is_unfinished() -> None:
 
 
 @pytest.mark.parametrize("trigger", ["release", "rollback", "promote"])
-def test_an_attempt_says_what_asked_for_it(trigger: str) -> None:
-    """In one of three words."""
+def test_an_attempt_has_one_of_three_triggers(trigger: str) -> None:
+    """Other triggers are refused."""
     assert Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": trigger}).trigger == trigger
     with pytest.raises(ValidationError):
         Attempt.model_validate({**ATTEMPT.model_dump(), "trigger": f"{trigger}d"})
 
 
-def test_an_attempt_that_was_written_down_before_runs_were_is_still_read() -> None:
-    """A history outlives the versions of the suite."""
+def test_an_attempt_without_a_run_is_read() -> None:
+    """A history has attempts of older versions of twinship."""
     fields = ATTEMPT.model_dump(mode="json")
     del fields["run"]
     assert Attempt.from_cache(json.dumps(fields)) == ATTEMPT

@@ -1,302 +1,43 @@
-"""Loading gives an engine only what it lacks; trying an image shows what it did instead of what was promised."""
+"""Smoke tests of images: an image that misses a golden case is shown with its log."""
 
 from __future__ import annotations
 
-import io
-import json
-import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from deploy import smoke
 from deploy.cache import Cache
 from deploy.clients.docker.container import ThrowawayContainer
-from deploy.clients.docker.protocol import Engine
-from deploy.errors import EngineFailed, SmokeFailed
-from deploy.image import join as image
-from deploy.records import Descriptor, Image, Verdict
+from deploy.errors import SmokeFailed
+from deploy.image.join import join_image
+from deploy.records import Image, Verdict
 from tests.fakes import halves
-from tests.fakes.halves import BASE, CODE, LIBRARIES, MOUNT, WEIGHTS, digest
-from tests.fakes.proof import PROOF, FakePlayer, in_turn
+from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
+from tests.fakes.halves import MOUNT
 
-Held = tuple[bytes, ...]
-HELD = "sha256:held"
-
-
-class Found(NamedTuple):
-    """What an archive says of its image: paths in it, of which one's digest is to be the image's id, and its name."""
-
-    id: str
-    config: str
-    layers: list[str]
-    tag: str
-
-
-Reader = Callable[[Mapping[str, bytes]], Found]
-
-
-def saved(files: Mapping[str, bytes]) -> Found:
-    """Reads an archive as engines do that keep images as layers."""
-    (listed,) = json.loads(files["manifest.json"])
-    return Found(listed["Config"], listed["Config"], listed["Layers"], *listed["RepoTags"])
-
-
-def laid_out(files: Mapping[str, bytes]) -> Found:
-    """Reads an archive as engines do that keep images as OCI content."""
-    assert json.loads(files["oci-layout"]) == {"imageLayoutVersion": "1.0.0"}
-    (listed,) = json.loads(files["index.json"])["manifests"]
-    manifest = files[at(listed["digest"])]
-    assert (digest(manifest), len(manifest), listed["mediaType"]) == (
-        listed["digest"],
-        listed["size"],
-        image.MANIFEST_TYPE,
-    )
-    config, layers, _ = image.parse_manifest(manifest)
-    tag = listed["annotations"]["io.containerd.image.name"]
-    assert tag.endswith(f":{listed['annotations']['org.opencontainers.image.ref.name']}")
-    return Found(
-        at(listed["digest"]),
-        at(config.digest),
-        [at(item.digest) for item in layers],
-        tag.removeprefix("docker.io/"),
-    )
-
-
-READERS = pytest.mark.parametrize("reads", [saved, laid_out])
-
-
-def at(named: str) -> str:
-    """Where an OCI layout has the bytes of a digest."""
-    return f"blobs/{named.replace(':', '/')}"
-
-
-def unpacked(data: bytes) -> bytes:
-    """A layer as it was before it was packed."""
-    return data.removeprefix(b"\x1f\x8b")
-
-
-class LoadingEngine:
-    """As much of an engine as loading needs: it knows images by their chains, and takes archives with layers left out.
-
-    Attributes:
-        reads: the form of an archive that it reads.
-        takes: whether an archive may leave out layers that it holds.
-        renames: whether it makes other images of what it is given.
-        packs: whether it has packed its own layers in another way, and so lists no image of which some were left out.
-        loaded: the layers in each archive that came.
-        tags: the names that images were given.
-    """
-
-    def __init__(
-        self,
-        *held: Held,
-        reads: Reader = saved,
-        takes: bool = True,
-        renames: bool = False,
-        packs: bool = False,
-    ) -> None:
-        self.images = {
-            f"held-{number}": tuple(map(digest, chain)) for number, chain in enumerate(held)
-        }
-        self.reads = reads
-        self.takes = takes
-        self.renames = renames
-        self.packs = packs
-        self.unlisted: set[str] = set()
-        self.loaded: list[list[bytes]] = []
-        self.tags: list[str] = []
-
-    def image_id(self, image: str) -> str | None:
-        return image if image in self.images else None
-
-    def layer_chains(self) -> Iterable[tuple[str, ...]]:
-        return [chain for name, chain in self.images.items() if name not in self.unlisted]
-
-    def load(self, archive: Iterable[bytes]) -> None:
-        with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
-            files = {
-                member.name: opened.extractfile(member).read()  # type: ignore[union-attr]
-                for member in opened
-                if member.isreg()
-            }
-        found = self.reads(files)
-        self.loaded.append(
-            [
-                unpacked(data)
-                for name, data in files.items()
-                if name.startswith("blobs/") and not data.startswith(b"{")
-            ]
-        )
-        ids = image.diff_ids(files[found.config])
-        for count, (name, diff_id) in enumerate(zip(found.layers, ids, strict=True)):
-            held = any(chain[: count + 1] == ids[: count + 1] for chain in self.images.values())
-            if name not in files and not (held and self.takes):
-                raise EngineFailed(
-                    "the container engine refused what it was asked",
-                    on=name,
-                    next="send all layers",
-                )
-            if name in files and digest(unpacked(files[name])) != diff_id:
-                raise EngineFailed("the layer is another", on=name, next="send that layer")
-        self.tags.append(found.tag)
-        name = "renamed" if self.renames else digest(files[found.id])
-        self.images[name] = ids
-        self.unlisted = self.unlisted - {name} | (
-            {name} if self.packs and not files.keys() >= {*found.layers} else set()
-        )
-
-
-def as_engine(fake: LoadingEngine) -> Engine:
-    """The fake as what it stands for, of which it has only a part."""
-    return fake  # type: ignore[return-value]
-
-
-def nothing(item: Descriptor) -> None:
-    """Is told when something must be brought, which must not be."""
-    raise AssertionError(item)
+IMAGE_ID = "sha256:image"
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
 @pytest.fixture
 def joined(cache: Cache) -> Image:
-    """An image of base, libraries, weights and code."""
-    return image.join(halves.app(cache), halves.model(cache), MOUNT, cache)
+    """Return an image of base, libraries, weights and code."""
+    return join_image(halves.app(cache), halves.model(cache), MOUNT, cache)
 
 
-# --- loading
-
-
-@READERS
-@pytest.mark.parametrize(
-    ("held", "sent"),
-    [
-        ((), [BASE, LIBRARIES, WEIGHTS, CODE]),
-        (((BASE,),), [LIBRARIES, WEIGHTS, CODE]),
-        (((BASE, LIBRARIES, CODE),), [WEIGHTS, CODE]),
-        (((BASE,), (BASE, LIBRARIES, WEIGHTS, b"other code"), (b"x",)), [CODE]),
-        (((LIBRARIES, WEIGHTS, CODE),), [BASE, LIBRARIES, WEIGHTS, CODE]),
-        (((BASE, LIBRARIES, WEIGHTS, CODE),), []),
-        (((BASE, LIBRARIES, WEIGHTS, CODE, b"more"),), []),
-    ],
-)
-def test_only_layers_that_the_engine_lacks_are_sent(
-    cache: Cache, joined: Image, held: tuple[Held, ...], sent: list[bytes], reads: Reader
-) -> None:
-    """It finds the others by the chain of all layers below them; a layer above another one is another to it."""
-    engine = LoadingEngine(*held, reads=reads)
-    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert engine.loaded == [sent]
-    assert engine.images[told.id] == image.diff_ids(cache.read(joined.config))
-    assert told.sent == sum(len(data) + (0 if data == WEIGHTS else 2) for data in sent)
-
-
-def test_an_image_is_known_by_what_the_engine_keeps(cache: Cache, joined: Image) -> None:
-    """By its config where that is layers, and by its manifest where it is OCI content."""
-    for reads, known in ((saved, joined.config), (laid_out, joined.digest)):
-        assert (
-            smoke.load(joined, as_engine(LoadingEngine(reads=reads)), cache, lambda _: None).id
-            == known
-        )
-
-
-@READERS
-def test_an_image_that_the_engine_holds_is_not_sent(
-    cache: Cache, joined: Image, reads: Reader
-) -> None:
-    """Not even its config."""
-    engine = LoadingEngine(reads=reads)
-    first = smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert smoke.load(joined, as_engine(engine), cache, nothing) == (first.id, 0)
-    assert len(engine.loaded) == 1
-
-
-def test_only_what_is_sent_is_brought_to_the_cache(cache: Cache, joined: Image) -> None:
-    """A layer that the engine holds already may be far away."""
-    _, layers, _ = image.parse_manifest(cache.read(joined.digest))
-    data = {layer.digest: cache.read(layer.digest) for layer in layers}
-    for layer in layers:
-        cache.drop(layer.digest)
-    brought: list[str] = []
-
-    def bring(item: Descriptor) -> None:
-        brought.append(item.digest)
-        cache.put(data[item.digest])
-
-    smoke.load(joined, as_engine(LoadingEngine((BASE, LIBRARIES, b"old weights"))), cache, bring)
-    assert brought == [layer.digest for layer in layers[2:]]
-
-
-def test_an_engine_that_takes_no_gaps_gets_the_whole_image(cache: Cache, joined: Image) -> None:
-    """One that keeps images as OCI content may lack layers of an image that it holds; all bytes are told as sent."""
-    engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, takes=False)
-    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
-    assert told.sent == sum(map(len, (BASE, LIBRARIES, WEIGHTS, CODE))) + 2 * 3
-
-
-def test_an_image_is_made_whole_where_layers_of_the_engine_are_packed_in_another_way(
-    cache: Cache, joined: Image
-) -> None:
-    """Else it would run, but be on no list of images."""
-    engine = LoadingEngine((BASE, LIBRARIES), reads=laid_out, packs=True)
-    told = smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
-    assert told.id == joined.digest
-    assert image.diff_ids(cache.read(joined.config)) in list(engine.layer_chains())
-
-
-def test_an_engine_that_takes_nothing_is_told(cache: Cache, joined: Image) -> None:
-    """The whole image is not sent twice."""
-
-    class Refusing(LoadingEngine):
-        def load(self, archive: Iterable[bytes]) -> None:
-            super().load(archive)
-            raise EngineFailed(
-                "the container engine refused what it was asked", on="image", next="see the message"
-            )
-
-    engine = Refusing()
-    with pytest.raises(EngineFailed, match="refused"):
-        smoke.load(joined, as_engine(Refusing(renames=True)), cache, lambda _: None)
-    with pytest.raises(EngineFailed, match="refused"):
-        smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert len(engine.loaded) == 1
-
-
-def test_an_engine_that_makes_another_image_of_it_is_told(cache: Cache, joined: Image) -> None:
-    """What is tried must be exactly what was joined."""
-    with pytest.raises(EngineFailed, match="another identity") as caught:
-        smoke.load(joined, as_engine(LoadingEngine(renames=True)), cache, lambda _: None)
-    assert caught.value.on == joined.digest
-
-
-@READERS
-def test_a_loaded_image_has_a_name_that_people_recognise(
-    cache: Cache, joined: Image, reads: Reader
-) -> None:
-    """The application and the start of the digest."""
-    engine = LoadingEngine(reads=reads)
-    smoke.load(joined, as_engine(engine), cache, lambda _: None)
-    assert engine.tags == [f"twinship/classifier:{joined.digest.removeprefix('sha256:')[:12]}"]
-
-
-# --- trying
-
-
-class FakeTrials:
-    """A container that answers, or dies, or neither.
+class FakeContainers:
+    """Throwaway containers that answer, end, or are never ready.
 
     Attributes:
-        lives: whether its process does, each time that is asked.
+        lives: returns whether the process is alive.
         tried: the images and ports that were run.
         running: how many containers run now.
     """
@@ -306,67 +47,82 @@ class FakeTrials:
     ) -> None:
         self.lives = lives
         self.text = log
-        self.tried: list[tuple[str, int]] = []
+        self.started: list[tuple[str, int]] = []
         self.running = 0
 
     @contextmanager
     def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
-        self.tried.append((image, port))
+        self.started.append((image, port))
         self.running += 1
         try:
             yield ThrowawayContainer(
-                url="http://trial", is_running=self.lives, read_log=lambda: self.text
+                url="http://container", is_running=self.lives, read_log=lambda: self.text
             )
         finally:
             self.running -= 1
 
 
-def check(joined: Image, trials: FakeTrials, player: FakePlayer, within: float = 5.0) -> Verdict:
-    """Tries an image."""
+def check(
+    joined: Image, containers: FakeContainers, player: FakePlayer, within: float = 5.0
+) -> Verdict:
+    """Run the smoke test of an image."""
     return smoke.check(
-        joined, HELD, PROOF, trials, port=8080, ready="/readyz", within=within, play=player
+        joined,
+        IMAGE_ID,
+        GOLDEN_SET,
+        containers,
+        port=8080,
+        ready="/readyz",
+        within=within,
+        play=player,
     )
 
 
-def test_an_image_that_answers_as_promised_passes(joined: Image) -> None:
-    """Exactly the joined image ran, it was asked when it was ready, and nothing of it is left."""
-    trials = FakeTrials()
-    player = FakePlayer(in_turn(["no answer: ConnectionError", "expected status 200, got 503"]))
-    verdict = check(joined, trials, player)
+def test_an_image_with_the_expected_responses_passes(joined: Image) -> None:
+    """The joined image was run, played when it was ready, and removed."""
+    containers = FakeContainers()
+    player = FakePlayer(
+        return_in_turn(["no response: ConnectionError", "expected status 200, got 503"])
+    )
+    verdict = check(joined, containers, player)
     assert verdict.passed
     assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
-    assert trials.tried == [(HELD, 8080)]
-    assert trials.running == 0
+    assert containers.started == [(IMAGE_ID, 8080)]
+    assert containers.running == 0
 
 
-def test_a_wrong_answer_shows_what_was_expected_and_the_log(joined: Image) -> None:
-    """Expected and actual, the case, and the container's last lines; nothing was pushed."""
-    trials = FakeTrials()
+def test_a_wrong_response_is_an_error_with_the_log(joined: Image) -> None:
+    """The detail has the case, expected and actual values, and the end of the log."""
+    containers = FakeContainers()
     with pytest.raises(SmokeFailed) as caught:
-        check(joined, trials, FakePlayer(in_turn(["", "/result: expected 'cat', got 'dog'"])))
+        check(
+            joined,
+            containers,
+            FakePlayer(return_in_turn(["", "/result: expected 'cat', got 'dog'"])),
+        )
     assert "1 of 1" in caught.value.what
     assert "classifier 555555555555 with imagenet@1" in caught.value.on
     assert "three: /result: expected 'cat', got 'dog'" in caught.value.detail
     assert "    last line" in caught.value.detail
     assert "nothing was pushed" in caught.value.next
-    assert trials.running == 0
+    assert containers.running == 0
 
 
-def test_a_container_that_dies_shows_its_log_at_once(joined: Image) -> None:
-    """It is not waited for until the time is over."""
-    trials = FakeTrials(lives=lambda: False, log="ImportError: no module named flask")
+def test_a_container_that_ends_is_an_error_at_once(joined: Image) -> None:
+    """The test does not wait for the rest of the time."""
+    containers = FakeContainers(lives=lambda: False, log="ImportError: no module named flask")
     with pytest.raises(SmokeFailed, match="ended before it was ready") as caught:
-        check(joined, trials, FakePlayer(lambda: "no answer: ConnectionError"), within=3600)
+        check(joined, containers, FakePlayer(lambda: "no response: ConnectionError"), within=3600)
     assert "ImportError: no module named flask" in caught.value.detail
-    assert trials.running == 0
+    assert containers.running == 0
 
 
-def test_a_container_that_is_never_ready_shows_its_log(joined: Image) -> None:
-    """When the time that it was given is over."""
-    trials = FakeTrials(log="")
+def test_a_container_that_is_never_ready_is_an_error_with_the_log(joined: Image) -> None:
+    """The error comes after the configured time."""
+    containers = FakeContainers(log="")
     player = FakePlayer(lambda: "expected status 200, got 503")
     with pytest.raises(SmokeFailed, match=r"not ready within 0\.1 s") as caught:
-        check(joined, trials, player, within=0.1)
+        check(joined, containers, player, within=0.1)
     assert "(nothing)" in caught.value.detail
     assert player.played
-    assert trials.running == 0
+    assert containers.running == 0

@@ -1,4 +1,4 @@
-"""One image on its whole way, with a real engine and a real registry: built, exported, joined, pushed, pulled, run."""
+"""Images on a real engine and a real registry: built, exported, joined, pushed, pulled and run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy import smoke
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.client import DockerEngine
@@ -18,21 +17,25 @@ from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.join import join_image
+from deploy.image.load import load_image
+from deploy.image.manifest import parse_diff_ids, parse_image_manifest
+from deploy.image.pull import fetch_blob
+from deploy.image.push import push_image
 from deploy.machine.base_image import ensure_base_image
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking
-from tests.integration.deploy.tiny import MOUNT, Builder, Tiny, local_cache
+from tests.integration.deploy.tiny import MOUNT, ImageBuilder, TinyApplication, create_cache
 
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[4]
 
 
-class Counting(HttpRegistry):
-    """A registry that remembers what was sent to it."""
+class CountingRegistry(HttpRegistry):
+    """A registry client that records what is sent."""
 
     def __init__(self, host: str) -> None:
         super().__init__(host)
@@ -50,13 +53,13 @@ class Counting(HttpRegistry):
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
-    return local_cache(tmp_path)
+    """Return an empty cache."""
+    return create_cache(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def base(engine: DockerEngine) -> str:
-    """The image that applications are built from."""
+    """Return the base image of applications."""
     try:
         return ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
@@ -64,72 +67,80 @@ def base(engine: DockerEngine) -> str:
 
 
 @pytest.fixture
-def tiny(engine: DockerEngine, base: str, cache: Cache) -> Iterator[Tiny]:
-    """A tiny application."""
-    made = Tiny(engine, base, cache)
-    yield made
-    made.remove()
+def tiny(engine: DockerEngine, base: str, cache: Cache) -> Iterator[TinyApplication]:
+    """Return a maker of tiny applications."""
+    image = TinyApplication(engine, base, cache)
+    yield image
+    image.remove()
 
 
 @pytest.fixture
-def remote(registry_host: str) -> Counting:
-    """The registry on this machine."""
-    return Counting(registry_host)
+def remote(registry_host: str) -> CountingRegistry:
+    """Return the registry on this machine."""
+    return CountingRegistry(registry_host)
 
 
 @pytest.fixture
 def repository() -> str:
-    """A repository that nobody else knows."""
+    """Return a repository that no other test uses."""
     return f"test/{secrets.token_hex(8)}"
 
 
 @pytest.fixture(params=["classic", "buildkit"])
 def builder(
     request: pytest.FixtureRequest, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
-) -> Builder:
-    """Each of the two builders of an engine."""
+) -> ImageBuilder:
+    """Return each of the two builders of an engine."""
     if request.param == "classic":
         return engine.build
     if buildkit.find_command() is None:
-        # A distribution's own client may have BuildKit where a newer one, first on the path, has it as a plug-in only.
+        # A distribution's own client may have BuildKit built in; newer clients need a plug-in.
         monkeypatch.setenv("PATH", "/usr/bin", prepend=":")
     if buildkit.find_command() is None:
         lacking("the docker command line has no BuildKit", "install docker-buildx")
     return buildkit.build
 
 
-def push(made: Image, repository: str, remote: HttpRegistry, cache: Cache, *elsewhere: str) -> str:
-    """Pushes an image; returns what is deployed of it."""
-    return registry.push(
-        made, repository, remote, cache, mount=MOUNT, elsewhere=elsewhere
+def push(
+    image: Image, repository: str, remote: HttpRegistry, cache: Cache, *mount_sources: str
+) -> str:
+    """Push an image and return its reference."""
+    return push_image(
+        image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
     ).reference
 
 
-def pull(reference: str, tiny: Tiny) -> None:
-    """Has the engine pull an image."""
+def pull(reference: str, tiny: TinyApplication) -> None:
+    """Pull an image into the engine."""
     tiny.pulled.append(reference)
     tiny.engine.pull(reference, None, lambda _: None)
 
 
 def test_an_image_runs_as_it_was_joined(
-    tiny: Tiny, builder: Builder, remote: Counting, repository: str, cache: Cache
+    tiny: TinyApplication,
+    builder: ImageBuilder,
+    remote: CountingRegistry,
+    repository: str,
+    cache: Cache,
 ) -> None:
-    """Whichever builder made the application: pulled by its digest it is the joined image, with the model below the code."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
-    reference = push(made, repository, remote, cache)
-    assert reference == f"{remote.host}/{repository}@{made.digest}"
+    """With both builders, the pulled image is the joined one, with the model below the code."""
+    image = join_image(tiny.app(builder), tiny.model("once"), MOUNT, cache)
+    reference = push(image, repository, remote, cache)
+    assert reference == f"{remote.host}/{repository}@{image.digest}"
     pull(reference, tiny)
-    assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, made)
-    ids = image.diff_ids(cache.read(made.config))
+    assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, image)
+    ids = parse_diff_ids(cache.read(image.config))
     assert tiny.engine.diff_ids(reference) == ids
-    assert ids.index(made.layer.digest) == len(ids) - 2
+    assert ids.index(image.layer.digest) == len(ids) - 2
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"
 
 
-def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, cache: Cache) -> None:
-    """User, command, folder and environment come through, whichever builder wrote them."""
-    made = image.join(tiny.app(builder), tiny.model(), MOUNT, cache)
-    run = json.loads(cache.read(made.config))["config"]
+def test_the_config_of_the_build_is_kept(
+    tiny: TinyApplication, builder: ImageBuilder, cache: Cache
+) -> None:
+    """User, command, folder and environment stay, with both builders."""
+    image = join_image(tiny.app(builder), tiny.model(), MOUNT, cache)
+    run = json.loads(cache.read(image.config))["config"]
     assert (run["User"], run["Cmd"], run["WorkingDir"]) == (
         "10001:10001",
         ["perl", "serve.pl"],
@@ -140,87 +151,91 @@ def test_the_config_of_the_build_is_kept(tiny: Tiny, builder: Builder, cache: Ca
 
 
 def test_an_image_is_loaded_without_the_layers_of_its_build(
-    tiny: Tiny, builder: Builder, cache: Cache
+    tiny: TinyApplication, builder: ImageBuilder, cache: Cache
 ) -> None:
-    """The engine that built the application gets model and code, and runs exactly the joined image."""
-    made = image.join(tiny.app(builder), tiny.model("once"), MOUNT, cache)
+    """The engine of the build gets only model and code, and runs the joined image."""
+    image = join_image(tiny.app(builder), tiny.model("once"), MOUNT, cache)
 
-    def bring(item: Descriptor) -> None:
+    def fetch(item: Descriptor) -> None:
         assert cache.has(item.digest, item.size)
 
-    _, layers, _ = image.parse_manifest(cache.read(made.digest))
-    loaded = smoke.load(made, tiny.engine, cache, bring)
+    _, layers, _ = parse_image_manifest(cache.read(image.digest))
+    loaded = load_image(image, tiny.engine, cache, fetch)
     assert loaded.sent == sum(item.size for item in layers[-2:])
-    assert smoke.load(made, tiny.engine, cache, bring) == (loaded.id, 0)
+    assert load_image(image, tiny.engine, cache, fetch) == (loaded.id, 0)
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"
 
 
-def test_a_build_of_the_same_files_is_not_compressed_again(tiny: Tiny, cache: Cache) -> None:
-    """The layers of the second build are those of the first, by their digests."""
+def test_a_build_of_the_same_files_is_not_compressed_again(
+    tiny: TinyApplication, cache: Cache
+) -> None:
+    """The layers of the second build have the digests of the first."""
     first = tiny.app()
     second = tiny.app()
     assert (
-        image.parse_manifest(cache.read(first.manifest.digest))[1]
-        == image.parse_manifest(cache.read(second.manifest.digest))[1]
+        parse_image_manifest(cache.read(first.manifest.digest))[1]
+        == parse_image_manifest(cache.read(second.manifest.digest))[1]
     )
 
 
-def test_nothing_is_sent_twice(tiny: Tiny, remote: Counting, repository: str, cache: Cache) -> None:
-    """Each blob goes over once, whole; the second push sends nothing, and into another repository neither."""
-    made = image.join(tiny.app(), tiny.model(), MOUNT, cache)
-    push(made, repository, remote, cache)
+def test_no_blob_is_sent_twice(
+    tiny: TinyApplication, remote: CountingRegistry, repository: str, cache: Cache
+) -> None:
+    """A second push sends nothing, and a push to another repository neither."""
+    image = join_image(tiny.app(), tiny.model(), MOUNT, cache)
+    push(image, repository, remote, cache)
     assert all(cache.has(digest, count) for digest, count in remote.sent.items())
-    _, layers, _ = image.parse_manifest(cache.read(made.digest))
+    _, layers, _ = parse_image_manifest(cache.read(image.digest))
     assert {item.digest for item in layers} <= remote.sent.keys()
     remote.sent.clear()
-    push(made, repository, remote, cache)
-    push(made, f"{repository}-production", remote, cache, repository)
+    push(image, repository, remote, cache)
+    push(image, f"{repository}-production", remote, cache, repository)
     assert not remote.sent
-    assert remote.get_manifest(f"{repository}-production", made.digest) == cache.read(made.digest)
+    assert remote.get_manifest(f"{repository}-production", image.digest) == cache.read(image.digest)
 
 
-def test_new_code_moves_no_byte_of_the_model_and_the_reverse(
-    tiny: Tiny, remote: Counting, repository: str, cache: Cache
+def test_new_code_does_not_move_the_model_and_the_reverse(
+    tiny: TinyApplication, remote: CountingRegistry, repository: str, cache: Cache
 ) -> None:
-    """Neither to the registry, nor to the engine that pulls."""
+    """This holds for the registry and for the engine that pulls."""
     app = tiny.app()
     model = tiny.model("once")
-    push(image.join(app, model, MOUNT, cache), repository, remote, cache)
+    push(join_image(app, model, MOUNT, cache), repository, remote, cache)
     remote.sent.clear()
-    newer = image.join(tiny.app(stamp="second"), model, MOUNT, cache)
+    newer = join_image(tiny.app(stamp="second"), model, MOUNT, cache)
     cache.drop(model.digest)
     reference = push(newer, repository, remote, cache)
-    layers = {item.digest for item in image.parse_manifest(cache.read(newer.digest))[1]}
+    layers = {item.digest for item in parse_image_manifest(cache.read(newer.digest))[1]}
     assert len(layers & remote.sent.keys()) == 1
     assert model.digest not in remote.sent
     remote.sent.clear()
     other = tiny.model("right")
-    push(image.join(app, other, MOUNT, cache), repository, remote, cache)
+    push(join_image(app, other, MOUNT, cache), repository, remote, cache)
     assert max(remote.sent.items(), key=lambda item: item[1])[0] == other.digest
     assert sum(remote.sent.values()) < other.size + 8000
     pull(reference, tiny)
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"
 
 
-def test_another_machine_finds_both_halves_in_the_registry(
-    tiny: Tiny, remote: Counting, repository: str, cache: Cache, tmp_path: Path
+def test_another_machine_finds_app_and_model_in_the_registry(
+    tiny: TinyApplication, remote: CountingRegistry, repository: str, cache: Cache, tmp_path: Path
 ) -> None:
-    """It joins them to the same image without building anything, and brings what its engine lacks."""
+    """It joins them without a build, and fetches only what its engine lacks."""
     app = tiny.app()
     model = tiny.model("once")
-    made = image.join(app, model, MOUNT, cache)
-    push(made, repository, remote, cache)
-    other = local_cache(tmp_path / "other")
+    image = join_image(app, model, MOUNT, cache)
+    push(image, repository, remote, cache)
+    other = create_cache(tmp_path / "other")
     assert registry.find_app(tiny.name, app.key, repository, remote, other) == app
     assert registry.find_layer(model.model, MOUNT, repository, remote) == model
-    assert image.join(app, model, MOUNT, other) == made
-    brought: list[str] = []
+    assert join_image(app, model, MOUNT, other) == image
+    fetched: list[str] = []
 
-    def bring(item: Descriptor) -> None:
-        brought.append(item.digest)
-        registry.fetch_blob(item, repository, remote, other)
+    def fetch(item: Descriptor) -> None:
+        fetched.append(item.digest)
+        fetch_blob(item, repository, remote, other)
 
-    loaded = smoke.load(made, tiny.engine, other, bring)
-    assert brought[0] == model.digest
-    assert len(brought) == 2
+    loaded = load_image(image, tiny.engine, other, fetch)
+    assert fetched[0] == model.digest
+    assert len(fetched) == 2
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"

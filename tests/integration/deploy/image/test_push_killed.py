@@ -1,4 +1,4 @@
-"""A push that is killed in the middle of a large layer leaves nothing that can be pulled, and the next one finishes."""
+"""A push that is killed: nothing can be pulled, and the next push completes it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
-from deploy.image import join as image
 from deploy.image import registry
+from deploy.image.join import join_image
+from deploy.image.push import push_image
 from deploy.records import Image, ModelLayer
 from tests.fakes import halves
 
@@ -29,12 +30,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import progress
-from deploy.image import registry
+from deploy.image.push import push_image
 from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
 from deploy.records import Image
 
-class Display(progress.Quiet):
+class Display(progress.QuietDisplay):
     @contextmanager
     def track(self, label, total):
         done = 0
@@ -47,34 +48,36 @@ class Display(progress.Quiet):
         yield advance
 
 root, host, repository, joined, moment = sys.argv[1:]
-with progress.shown_on(Display()):
-    registry.push(Image.from_json(joined), repository, HttpRegistry(host), Cache(Path(root)), mount="/model")
+with progress.use_display(Display()):
+    image = Image.from_json(joined)
+    cache = Cache(Path(root))
+    push_image(image, repository, HttpRegistry(host), cache, mount_path="/model")
 """
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    """A cache."""
+    """Return a cache."""
     return Cache(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.fixture(scope="module")
 def joined(cache: Cache) -> Image:
-    """An image with a large model."""
+    """Return an image with a large model."""
     block = hashlib.shake_256(b"weights").digest(1 << 20)
     with cache.writer() as writer:
         for number in range(MEBIBYTES):
             writer.write(number.to_bytes(8, "big") + block[8:])
-        kept = writer.commit()
-    model = ModelLayer(model=halves.model(cache).model, digest=kept, size=writer.size)
-    return image.join(halves.app(cache), model, halves.MOUNT, cache)
+        stored = writer.commit()
+    model = ModelLayer(model=halves.model(cache).model, digest=stored, size=writer.size)
+    return join_image(halves.app(cache), model, halves.MOUNT, cache)
 
 
 @pytest.mark.parametrize("moment", [10, 100, 190])
-def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
+def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_completes_it(
     registry_host: str, cache: Cache, joined: Image, moment: int
 ) -> None:
-    """Whenever it was killed: at the first part of the layer, between parts, or at the last."""
+    """It is killed at the first chunk of the layer, in the middle, or at the last one."""
     repository = f"test/{secrets.token_hex(8)}"
     words = [str(cache.root), registry_host, repository, joined.to_json(), str(moment << 20)]
     with subprocess.Popen(
@@ -91,10 +94,10 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_finishes(
     assert [remote.get_manifest(repository, tag) for tag in tags] == [None, None, None]
     assert not remote.has_blob(repository, joined.layer.digest)
 
-    registry.push(joined, repository, remote, cache, mount=halves.MOUNT)
+    push_image(joined, repository, remote, cache, mount_path=halves.MOUNT)
     assert remote.get_manifest(repository, joined.digest) == cache.read(joined.digest)
     with remote.download(repository, joined.layer.digest) as stored:
-        seen = hashlib.sha256()
+        content_hash = hashlib.sha256()
         while chunk := stored.read(1 << 20):
-            seen.update(chunk)
-    assert f"sha256:{seen.hexdigest()}" == joined.layer.digest
+            content_hash.update(chunk)
+    assert f"sha256:{content_hash.hexdigest()}" == joined.layer.digest

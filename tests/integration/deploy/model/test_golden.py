@@ -1,4 +1,4 @@
-"""Golden cases played against a real HTTP server that answers rightly, wrongly, slowly, or not at all."""
+"""Golden cases played against a real HTTP server, with right, wrong, late or no responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from deploy.clients.http import Endpoint
 from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, ExpectedValue, GoldenCase, GoldenRequest
-from deploy.records import Case
+from deploy.records import CaseResult
 
 pytestmark = pytest.mark.integration
 
@@ -23,13 +23,16 @@ Serve = Callable[[Answer], str]
 
 @pytest.fixture
 def requests() -> list[bytes]:
-    """What the server was sent."""
+    """Return the requests that the server received."""
     return []
 
 
 @pytest.fixture
 def serve(requests: list[bytes]) -> Iterator[Serve]:
-    """Starts a server that notes each request and gives the connection to a function; returns its URL."""
+    """Return a function that starts a server and returns its URL.
+
+    The server records each request and passes the connection to a function.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
     threads: list[threading.Thread] = []
@@ -42,7 +45,7 @@ def serve(requests: list[bytes]) -> Iterator[Serve]:
                 return
             with connection:
                 connection.settimeout(5)
-                requests.append(received(connection))
+                requests.append(read_request(connection))
                 try:
                     answer(connection, over)
                 except OSError:
@@ -61,8 +64,8 @@ def serve(requests: list[bytes]) -> Iterator[Serve]:
         thread.join()
 
 
-def received(connection: socket.socket) -> bytes:
-    """One request, as long as its headers say."""
+def read_request(connection: socket.socket) -> bytes:
+    """Return one request, of the length that its headers say."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += connection.recv(65536)
@@ -77,19 +80,19 @@ def received(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def says(body: bytes, status: str = "200 OK", headers: str = "") -> Answer:
-    """Answers with that."""
+def respond(body: bytes, status: str = "200 OK", headers: str = "") -> Answer:
+    """Return a function that sends a response with that body."""
     head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n"
     return lambda connection, _: connection.sendall(head.encode() + body)
 
 
-def sends(data: bytes) -> Answer:
-    """Answers with those bytes, whatever they are."""
+def send_bytes(data: bytes) -> Answer:
+    """Return a function that sends those bytes."""
     return lambda connection, _: connection.sendall(data)
 
 
-def case(*, request: dict[str, Any] | None = None, **expect: Any) -> GoldenCase:
-    """A golden case that promises JSON with 1 at /a, unless it says otherwise."""
+def create_case(*, request: dict[str, Any] | None = None, **expect: Any) -> GoldenCase:
+    """Return a golden case that expects JSON with 1 at /a, unless arguments say otherwise."""
     return GoldenCase(
         name="one",
         request=GoldenRequest(**({"path": "/score"} | (request or {}))),
@@ -97,18 +100,18 @@ def case(*, request: dict[str, Any] | None = None, **expect: Any) -> GoldenCase:
     )
 
 
-def played(
+def play_case(
     url: str, asked: GoldenCase | None = None, bodies: dict[str, bytes] | None = None
-) -> Case:
-    """How one case went."""
-    verdict = golden.play(golden.GoldenSet((asked or case(),), bodies or {}), Endpoint(url))
+) -> CaseResult:
+    """Return the result of one case."""
+    verdict = golden.play(golden.GoldenSet((asked or create_case(),), bodies or {}), Endpoint(url))
     assert verdict.url == url
     return verdict.cases[0]
 
 
 def test_the_request_is_sent_as_the_model_says(serve: Serve, requests: list[bytes]) -> None:
-    """Method, path with its query, headers and the bytes of the body arrive as they were published."""
-    asked = case(
+    """Method, path with query, headers and body arrive as they were published."""
+    asked = create_case(
         request={
             "method": "PUT",
             "path": "/score?k=%20v",
@@ -116,7 +119,10 @@ def test_the_request_is_sent_as_the_model_says(serve: Serve, requests: list[byte
             "body": "a.png",
         }
     )
-    assert played(serve(says(b'{"a": 1}')), asked, {"a.png": b"\x89PNG\r\n\r\n\x00"}).problem == ""
+    assert (
+        play_case(serve(respond(b'{"a": 1}')), asked, {"a.png": b"\x89PNG\r\n\r\n\x00"}).problem
+        == ""
+    )
     head, _, body = requests[0].partition(b"\r\n\r\n")
     assert head.startswith(b"PUT /score?k=%20v HTTP/1.1\r\n")
     assert b"\r\nContent-Type: image/png" in head
@@ -124,12 +130,12 @@ def test_the_request_is_sent_as_the_model_says(serve: Serve, requests: list[byte
 
 
 def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> None:
-    """A miss does not keep the others from being asked."""
-    url = serve(says(b'{"a": 1}'))
+    """The cases after a miss are played too."""
+    url = serve(respond(b'{"a": 1}'))
     cases = (
-        case(),
-        case(status=404).model_copy(update={"name": "two"}),
-        case().model_copy(update={"name": "three"}),
+        create_case(),
+        create_case(status=404).model_copy(update={"name": "two"}),
+        create_case().model_copy(update={"name": "three"}),
     )
     verdict = golden.play(golden.GoldenSet(cases, {}), Endpoint(url))
     assert [(item.name, item.problem == "") for item in verdict.cases] == [
@@ -142,73 +148,78 @@ def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> 
     assert all(item.milliseconds > 0 for item in verdict.cases)
 
 
-def test_a_wrong_status_is_a_miss_that_shows_the_answer(serve: Serve) -> None:
-    """What the server says of its failure is part of the verdict."""
+def test_a_wrong_status_is_a_miss_with_the_response(serve: Serve) -> None:
+    """The verdict has the server's message."""
     assert (
-        played(serve(says(b'{"title": "no"}', "503 Service Unavailable"))).problem
+        play_case(serve(respond(b'{"title": "no"}', "503 Service Unavailable"))).problem
         == 'expected status 200, got 503: {"title": "no"}'
     )
 
 
-def test_a_redirect_is_an_answer_and_is_not_followed(serve: Serve, requests: list[bytes]) -> None:
-    """The promise is about this server; nobody else is asked."""
-    url = serve(says(b"", "302 Found", "Location: /elsewhere\r\n"))
-    assert "got 302" in played(url).problem
-    assert played(url, case(status=302, json=())).problem == ""
+def test_a_redirect_is_a_response_and_is_not_followed(serve: Serve, requests: list[bytes]) -> None:
+    """No other server is part of the golden cases."""
+    url = serve(respond(b"", "302 Found", "Location: /other\r\n"))
+    assert "got 302" in play_case(url).problem
+    assert play_case(url, create_case(status=302, json=())).problem == ""
     assert all(request.startswith(b"GET /score ") for request in requests)
 
 
-def test_an_answer_after_the_budget_is_a_miss(serve: Serve) -> None:
-    """A right answer that comes too late is not the promised one."""
-    assert played(serve(says(b'{"a": 1}')), case(within_ms=1e-6)).problem.startswith(
-        "expected an answer within 0 ms, it took "
+def test_a_late_response_is_a_miss(serve: Serve) -> None:
+    """A right response must also be in time."""
+    assert play_case(serve(respond(b'{"a": 1}')), create_case(within_ms=1e-6)).problem.startswith(
+        "expected a response within 0 ms, it took "
     )
 
 
-def test_a_wrong_answer_after_the_budget_is_told_as_wrong(serve: Serve) -> None:
-    """Of two problems the one that says more is shown."""
-    assert played(serve(says(b'{"a": 2}')), case(within_ms=1e-6)).problem == "/a: expected 1, got 2"
+def test_a_late_and_wrong_response_is_reported_as_wrong(serve: Serve) -> None:
+    """This problem says more than the other."""
+    assert (
+        play_case(serve(respond(b'{"a": 2}')), create_case(within_ms=1e-6)).problem
+        == "/a: expected 1, got 2"
+    )
 
 
-def test_nobody_listening_is_a_miss() -> None:
-    """A container that does not answer gives a verdict, not a traceback."""
+def test_a_refused_connection_is_a_miss() -> None:
+    """It gives a verdict and not an error."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    assert played(url).problem == "no answer: ConnectionError"
+    assert play_case(url).problem == "no response: ConnectionError"
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        sends(b""),
-        sends(b"not HTTP\r\n\r\n"),
-        sends(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}"),
-        sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}"),
-        says(b"not gzip", headers="Content-Encoding: gzip\r\n"),
-        sends(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n{}"),
+        send_bytes(b""),
+        send_bytes(b"not HTTP\r\n\r\n"),
+        send_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}"),
+        send_bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+        send_bytes(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}"),
+        respond(b"not gzip", headers="Content-Encoding: gzip\r\n"),
+        send_bytes(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n{}"),
     ],
 )
-def test_an_answer_that_breaks_off_or_is_none_is_a_miss(serve: Serve, answer: Answer) -> None:
-    """Connections that end too early, lie about lengths or speak no HTTP are misses that name the kind."""
-    assert played(serve(answer)).problem.startswith("no answer: ")
+def test_a_truncated_or_invalid_response_is_a_miss(serve: Serve, answer: Answer) -> None:
+    """The problem names the kind of the failure."""
+    assert play_case(serve(answer)).problem.startswith("no response: ")
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_says_nothing_is_a_miss(
+def test_a_server_that_sends_nothing_is_a_miss(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that accepts and never answers is given up."""
+    """The request has a timeout."""
     monkeypatch.setattr(golden, "GRACE_SECONDS", 0.1)
     assert (
-        played(serve(lambda _, over: over.wait()), case(within_ms=1)).problem
-        == "no answer: ReadTimeout"
+        play_case(serve(lambda _, over: over.wait()), create_case(within_ms=1)).problem
+        == "no response: ReadTimeout"
     )
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_trickles_is_a_miss(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that never ends, though each of its bytes comes in time, is given up as a whole."""
+def test_a_server_that_sends_single_bytes_is_a_miss(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeout is for the whole response."""
     monkeypatch.setattr(golden, "GRACE_SECONDS", 2.0)
 
     def trickle(connection: socket.socket, over: threading.Event) -> None:
@@ -216,11 +227,13 @@ def test_a_server_that_trickles_is_a_miss(serve: Serve, monkeypatch: pytest.Monk
         while not over.wait(0.01):
             connection.sendall(b" ")
 
-    assert played(serve(trickle), case(within_ms=1)).problem == "no answer: TimeoutError"
+    assert (
+        play_case(serve(trickle), create_case(within_ms=1)).problem == "no response: TimeoutError"
+    )
 
 
-def test_an_answer_without_end_is_cut_off(serve: Serve) -> None:
-    """No more than a megabyte of an answer is read, and the rest is not waited for."""
+def test_a_response_without_end_is_cut_off(serve: Serve) -> None:
+    """No more than a megabyte of a response is read."""
     sent = 0
 
     def flood(connection: socket.socket, over: threading.Event) -> None:
@@ -229,43 +242,44 @@ def test_an_answer_without_end_is_cut_off(serve: Serve) -> None:
         while not over.is_set():
             sent += connection.send(b'"' + b"x" * 65535)
 
-    assert played(serve(flood)).problem.startswith("expected JSON, got: ")
-    assert sent < 32 * golden.MAX_ANSWER
+    assert play_case(serve(flood)).problem.startswith("expected JSON, got: ")
+    assert sent < 32 * golden.MAX_RESPONSE_BYTES
 
 
-def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut_off(serve: Serve) -> None:
-    """A megabyte is the limit of what an answer holds, not of what was sent."""
+def test_a_compressed_response_that_is_huge_is_cut_off(serve: Serve) -> None:
+    """The limit is for the decompressed bytes."""
     bomb = gzip.compress(b'"' + b"x" * 50_000_000)
-    assert played(serve(says(bomb, headers="Content-Encoding: gzip\r\n"))).problem.startswith(
+    assert play_case(serve(respond(bomb, headers="Content-Encoding: gzip\r\n"))).problem.startswith(
         "expected JSON, got: "
     )
 
 
-def test_a_packed_answer_is_unpacked(serve: Serve) -> None:
-    """Whether a server packs its answers is its own affair."""
+def test_a_compressed_response_is_decompressed(serve: Serve) -> None:
+    """A server may compress its responses."""
     assert (
-        played(
-            serve(says(gzip.compress(b'{"a": 1}'), headers="Content-Encoding: gzip\r\n"))
+        play_case(
+            serve(respond(gzip.compress(b'{"a": 1}'), headers="Content-Encoding: gzip\r\n"))
         ).problem
         == ""
     )
 
 
-def test_an_answer_in_several_pieces_is_one_answer(serve: Serve) -> None:
-    """How a network cuts an answer up makes no difference."""
+def test_a_response_in_several_chunks_is_one_response(serve: Serve) -> None:
+    """The chunks make no difference."""
 
     def pieces(connection: socket.socket, _: threading.Event) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n':
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for byte in head + b'4\r\n{"a"\r\n4\r\n: 1}\r\n0\r\n\r\n':
             connection.sendall(bytes([byte]))
 
-    assert played(serve(pieces)).problem == ""
+    assert play_case(serve(pieces)).problem == ""
 
 
 def test_proxies_of_the_user_are_not_used(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What serves is asked itself, whatever the way to the rest of the world is."""
+    """The request goes directly to the server."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert played(serve(says(b'{"a": 1}'))).problem == ""
+    assert play_case(serve(respond(b'{"a": 1}'))).problem == ""

@@ -106,7 +106,7 @@ import signal, sys
 from invoke.exceptions import Exit
 from deploy.cli import output
 from deploy.rollout.apply import apply
-from tests.fakes.proof import PROOF, FakePlayer
+from tests.fakes.golden import GOLDEN_SET, FakePlayer
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
@@ -124,7 +124,7 @@ target.served(rollout(1, A))
 @output.task_body
 def task():
     try:
-        apply(B, target, PROOF, trigger="release", by="ada", play=FakePlayer())
+        apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=FakePlayer())
     finally:
         print(target.serves(A), target.history()[-1].ending.why)
 

@@ -9,7 +9,7 @@ import pytest
 from deploy.cli import tables
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
-from tests.fakes.proof import verdict
+from tests.fakes.golden import verdict
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 

@@ -48,7 +48,7 @@ def download(lock: Path, target: Path) -> None:
     pip.download_locked(lock, target, python="3.13", platforms=["manylinux_2_17_x86_64", "any"])
 
 
-class InterruptingDisplay(progress.Quiet):
+class InterruptingDisplay(progress.QuietDisplay):
     """A display whose user presses Ctrl-C at the first line."""
 
     def report(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The stream of `docker save` becomes blobs of the cache, whichever shape it has."""
+"""Exported images: config and layers of `docker save`, stored in the cache."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.errors import EngineFailed, EngineUnavailable
-from deploy.image import join as image
 from deploy.image.export import export_image
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE
 from deploy.records import Descriptor
 from tests.fakes.halves import config, digest
 
@@ -24,25 +24,25 @@ Member = tuple[str, bytes | str]
 """A path and its bytes, or where a link there leads."""
 
 
-def layer(*names: str, content: bytes = b"content") -> bytes:
-    """A layer with those files."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as archive:
+def create_layer(*names: str, content: bytes = b"content") -> bytes:
+    """Return a layer with those files."""
+    archive_file = io.BytesIO()
+    with tarfile.open(fileobj=archive_file, mode="w") as archive:
         for name in names:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+    return archive_file.getvalue()
 
 
-ONE = layer("one")
-TWO = layer("two", content=b"2" * 5000)
+ONE = create_layer("one")
+TWO = create_layer("two", content=b"2" * 5000)
 
 
-def stream(*members: Member, chunk: int = 1000) -> Iterator[bytes]:
-    """A tar of those members, in pieces as an engine sends them."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+def create_stream(*members: Member, chunk: int = 1000) -> Iterator[bytes]:
+    """Return a tar archive of those members, in chunks as an engine sends them."""
+    archive_file = io.BytesIO()
+    with tarfile.open(fileobj=archive_file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in members:
             member = tarfile.TarInfo(name)
             if isinstance(content, str):
@@ -52,22 +52,22 @@ def stream(*members: Member, chunk: int = 1000) -> Iterator[bytes]:
             else:
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
-    data = packed.getvalue()
+    data = archive_file.getvalue()
     return (data[start : start + chunk] for start in range(0, len(data), chunk))
 
 
-def described(*layers: bytes) -> bytes:
-    """The config of an image of those layers."""
+def create_config(*layers: bytes) -> bytes:
+    """Return the config of an image of those layers."""
     return json.dumps(config(*layers)).encode()
 
 
-def listed(path: str, *layers: str) -> bytes:
-    """The manifest.json that names a config and layers by path."""
+def create_list(path: str, *layers: str) -> bytes:
+    """Return the manifest.json that names a config and layers by path."""
     return json.dumps([{"Config": path, "RepoTags": ["one:two"], "Layers": list(layers)}]).encode()
 
 
-def old_shape(*layers: bytes) -> list[Member]:
-    """A folder a layer, and what else old engines write."""
+def create_old_form(*layers: bytes) -> list[Member]:
+    """Return the form of old engines, with one folder per layer."""
     members: list[Member] = []
     for number, data in enumerate(layers):
         members += [
@@ -78,157 +78,168 @@ def old_shape(*layers: bytes) -> list[Member]:
     paths = [f"{number}/layer.tar" for number in range(len(layers))]
     return [
         *members,
-        ("c.json", described(*layers)),
-        ("manifest.json", listed("c.json", *paths)),
+        ("c.json", create_config(*layers)),
+        ("manifest.json", create_list("c.json", *paths)),
         ("repositories", b"{}"),
     ]
 
 
 def blob_path(data: bytes) -> str:
-    """Where the OCI layout keeps bytes."""
+    """Return where an OCI layout has a blob."""
     return f"blobs/sha256/{digest(data).removeprefix('sha256:')}"
 
 
-def new_shape(kept: Iterable[bytes], *layers: bytes) -> list[Member]:
-    """An OCI layout with the layers as they are kept, and the manifest.json that newer engines add."""
-    about = described(*layers)
+def create_oci_layout(compressed: Iterable[bytes], *layers: bytes) -> list[Member]:
+    """Return an OCI layout, with the manifest.json that newer engines add."""
+    about = create_config(*layers)
     members: list[Member] = [
         ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
         ("index.json", b'{"manifests": []}'),
     ]
-    members += [(blob_path(data), data) for data in (about, *kept)]
-    return [*members, ("manifest.json", listed(blob_path(about), *map(blob_path, kept)))]
+    members += [(blob_path(data), data) for data in (about, *compressed)]
+    return [*members, ("manifest.json", create_list(blob_path(about), *map(blob_path, compressed)))]
 
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    """An empty cache."""
+    """Return an empty cache."""
     return Cache(tmp_path / "cache")
 
 
-def unpacked(item: Descriptor, cache: Cache) -> bytes:
-    """A layer's bytes, from its compressed form in the cache."""
+def decompress(item: Descriptor, cache: Cache) -> bytes:
+    """Return a layer of the cache without its compression."""
     data = cache.read(item.digest)
-    assert (item.media_type, item.size) == (image.GZIP_LAYER_TYPE, len(data))
+    assert (item.media_type, item.size) == (GZIP_LAYER_TYPE, len(data))
     return gzip.decompress(data)
 
 
-def test_the_old_shape_gives_config_and_layers(cache: Cache) -> None:
-    """From the lowest layer up, each compressed."""
-    about, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
-    assert cache.read(about.digest) == described(ONE, TWO)
-    assert (about.media_type, about.size) == (image.CONFIG_TYPE, len(described(ONE, TWO)))
-    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
+def test_config_and_layers_are_exported_from_the_old_form(cache: Cache) -> None:
+    """The layers are compressed and in their order."""
+    about, layers = export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
+    assert cache.read(about.digest) == create_config(ONE, TWO)
+    assert (about.media_type, about.size) == (CONFIG_TYPE, len(create_config(ONE, TWO)))
+    assert [decompress(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_the_oci_layout_gives_config_and_layers(cache: Cache) -> None:
-    """Also with layers that are not compressed."""
-    about, layers = export_image(stream(*new_shape((ONE, TWO), ONE, TWO)), cache, "one:two")
-    assert cache.read(about.digest) == described(ONE, TWO)
-    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
+def test_config_and_layers_are_exported_from_an_oci_layout(cache: Cache) -> None:
+    """The layers of the layout are not compressed."""
+    about, layers = export_image(
+        create_stream(*create_oci_layout((ONE, TWO), ONE, TWO)), cache, "one:two"
+    )
+    assert cache.read(about.digest) == create_config(ONE, TWO)
+    assert [decompress(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_layers_that_come_compressed_are_kept_as_they_come(cache: Cache) -> None:
-    """Their digests stay, whatever compressed them."""
-    kept = [gzip.compress(ONE, 9), gzip.compress(TWO, 1)]
-    _, layers = export_image(stream(*new_shape(kept, ONE, TWO)), cache, "one:two")
-    assert [item.digest for item in layers] == [digest(data) for data in kept]
-    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
+def test_compressed_layers_are_stored_unchanged(cache: Cache) -> None:
+    """They keep their digests."""
+    compressed = [gzip.compress(ONE, 9), gzip.compress(TWO, 1)]
+    _, layers = export_image(
+        create_stream(*create_oci_layout(compressed, ONE, TWO)), cache, "one:two"
+    )
+    assert [item.digest for item in layers] == [digest(data) for data in compressed]
+    assert [decompress(item, cache) for item in layers] == [ONE, TWO]
 
 
 @pytest.mark.parametrize("position", ["before", "after"])
-def test_a_layer_that_is_a_link_is_the_one_it_leads_to(cache: Cache, position: str) -> None:
-    """Old engines write the same layer once, and may name it before it comes."""
+def test_a_layer_may_be_a_link_to_another_layer(cache: Cache, position: str) -> None:
+    """Old engines write a layer once, and may write the link first."""
     link: list[Member] = [("1/layer.tar", "../0/layer.tar")]
     real: list[Member] = [("0/layer.tar", ONE)]
-    about = described(ONE, ONE)
+    about = create_config(ONE, ONE)
     end: list[Member] = [
         ("c.json", about),
-        ("manifest.json", listed("c.json", "0/layer.tar", "1/layer.tar")),
+        ("manifest.json", create_list("c.json", "0/layer.tar", "1/layer.tar")),
     ]
     _, layers = export_image(
-        stream(*(link + real if position == "before" else real + link), *end), cache, "one:two"
+        create_stream(*(link + real if position == "before" else real + link), *end),
+        cache,
+        "one:two",
     )
     assert layers[0] == layers[1]
-    assert unpacked(layers[0], cache) == ONE
+    assert decompress(layers[0], cache) == ONE
 
 
-def test_the_list_may_come_first(cache: Cache) -> None:
-    """The order of the stream does not matter."""
-    members = new_shape((ONE, TWO), ONE, TWO)
-    _, layers = export_image(stream(*reversed(members)), cache, "one:two")
-    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
+def test_the_members_may_have_any_order(cache: Cache) -> None:
+    """The manifest.json may be the first member."""
+    members = create_oci_layout((ONE, TWO), ONE, TWO)
+    _, layers = export_image(create_stream(*reversed(members)), cache, "one:two")
+    assert [decompress(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_paths_may_be_spelt_in_more_than_one_way(cache: Cache) -> None:
-    """A leading dot means nothing."""
+def test_paths_are_normalized(cache: Cache) -> None:
+    """A path may begin with a dot."""
     members: list[Member] = [
         ("./a/layer.tar", ONE),
-        ("c.json", described(ONE)),
-        ("manifest.json", listed("c.json", "a//layer.tar")),
+        ("c.json", create_config(ONE)),
+        ("manifest.json", create_list("c.json", "a//layer.tar")),
     ]
-    _, layers = export_image(stream(*members), cache, "one:two")
-    assert unpacked(layers[0], cache) == ONE
+    _, layers = export_image(create_stream(*members), cache, "one:two")
+    assert decompress(layers[0], cache) == ONE
 
 
 @pytest.mark.parametrize("name", ["{arch}/page.js", "[id]/page.js"])
 def test_a_small_layer_that_starts_like_json_is_a_layer(cache: Cache, name: str) -> None:
-    """The name of its first file decides how it starts."""
-    odd = layer(name)
-    _, layers = export_image(stream(*old_shape(ONE, odd)), cache, "one:two")
-    assert [unpacked(item, cache) for item in layers] == [ONE, odd]
+    """A layer begins with the name of its first file."""
+    odd = create_layer(name)
+    _, layers = export_image(create_stream(*create_old_form(ONE, odd)), cache, "one:two")
+    assert [decompress(item, cache) for item in layers] == [ONE, odd]
 
 
 def test_the_same_layer_gives_the_same_bytes_in_every_cache(cache: Cache, tmp_path: Path) -> None:
-    """No time enters the compressed form."""
+    """The compressed bytes do not depend on the time."""
     other = Cache(tmp_path / "other")
-    about, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "x")
-    assert export_image(stream(*old_shape(ONE, TWO)), other, "x") == (about, layers)
+    about, layers = export_image(create_stream(*create_old_form(ONE, TWO)), cache, "x")
+    assert export_image(create_stream(*create_old_form(ONE, TWO)), other, "x") == (about, layers)
     assert [cache.read(item.digest)[4:8] for item in layers] == [bytes(4), bytes(4)]
 
 
 def test_a_layer_that_was_exported_before_is_not_compressed_again(cache: Cache) -> None:
-    """Also if it came in the other shape, or in another image; one that the cache has lost is."""
-    _, before = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+    """It is recognized in other forms and images; a layer that is lost is compressed again."""
+    _, before = export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
     stamps = [cache.path(item.digest).stat().st_mtime_ns for item in before]
-    three = layer("three")
+    three = create_layer("three")
     _, after = export_image(
-        stream(*new_shape((ONE, TWO, three), ONE, TWO, three)), cache, "one:two"
+        create_stream(*create_oci_layout((ONE, TWO, three), ONE, TWO, three)), cache, "one:two"
     )
     assert after[:2] == before
     assert [cache.path(item.digest).stat().st_mtime_ns for item in before] == stamps
     cache.drop(before[0].digest)
-    _, again = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
-    assert unpacked(again[0], cache) == ONE
+    _, again = export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
+    assert decompress(again[0], cache) == ONE
 
 
-def test_a_layer_that_came_compressed_is_recognised_when_it_comes_plain(cache: Cache) -> None:
-    """So that two engines do not make two layers of one."""
-    kept = gzip.compress(ONE, 9)
-    export_image(stream(*new_shape([kept], ONE)), cache, "one:two")
-    _, layers = export_image(stream(*old_shape(ONE)), cache, "one:two")
-    assert [item.digest for item in layers] == [digest(kept)]
+def test_a_compressed_layer_is_recognized_when_it_is_exported_uncompressed(cache: Cache) -> None:
+    """Two engines must not give two layers of the same content."""
+    compressed = gzip.compress(ONE, 9)
+    export_image(create_stream(*create_oci_layout([compressed], ONE)), cache, "one:two")
+    _, layers = export_image(create_stream(*create_old_form(ONE)), cache, "one:two")
+    assert [item.digest for item in layers] == [digest(compressed)]
 
 
-def test_nothing_is_left_of_the_uncompressed_layers(cache: Cache) -> None:
-    """The cache holds each layer once."""
-    export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
+def test_uncompressed_layers_are_removed(cache: Cache) -> None:
+    """The cache has each layer once."""
+    export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
     assert not cache.path(digest(ONE)).exists()
     assert not cache.path(digest(TWO)).exists()
     assert not list(cache.temporary.iterdir())
 
 
-def test_memory_does_not_grow_with_a_layer(cache: Cache) -> None:
-    """A layer of 40 MB passes through in a few."""
+def test_the_memory_of_an_export_does_not_depend_on_the_size(cache: Cache) -> None:
+    """A layer of 40 MB takes a few megabytes."""
     size = 40 << 20
     block = bytes(1 << 20)
-    seen = hashlib.sha256()
+    content_hash = hashlib.sha256()
     for _ in range(size >> 20):
-        seen.update(block)
+        content_hash.update(block)
     about = json.dumps(
-        {**config(), "rootfs": {"type": "layers", "diff_ids": [f"sha256:{seen.hexdigest()}"]}}
+        {
+            **config(),
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{content_hash.hexdigest()}"]},
+        }
     ).encode()
-    end = b"".join(stream(("c.json", about), ("manifest.json", listed("c.json", "0/layer.tar"))))
+    end = b"".join(
+        create_stream(("c.json", about), ("manifest.json", create_list("c.json", "0/layer.tar")))
+    )
     member = tarfile.TarInfo("0/layer.tar")
     member.size = size
 
@@ -250,9 +261,9 @@ def test_memory_does_not_grow_with_a_layer(cache: Cache) -> None:
 # --- streams that are not what they should be
 
 
-def damaged() -> dict[str, bytes]:
-    """Streams that no sound engine sends."""
-    whole = b"".join(stream(*old_shape(ONE, TWO)))
+def create_damaged_streams() -> dict[str, bytes]:
+    """Return streams that are not in a form of `docker save`."""
+    whole = b"".join(create_stream(*create_old_form(ONE, TWO)))
     broken = bytearray(gzip.compress(ONE))
     broken[-6] ^= 255
     return {
@@ -260,61 +271,70 @@ def damaged() -> dict[str, bytes]:
         "no tar": b"Error response from daemon: no such image" * 50,
         "cut in a layer": whole[:6000],
         "cut between members": whole[:1024],
-        "no list": b"".join(stream(("0/layer.tar", ONE), ("c.json", described(ONE)))),
-        "an empty list": b"".join(stream(("manifest.json", b"[]"))),
-        "a list that is none": b"".join(stream(("manifest.json", b"{}"))),
-        "a list of nothing": b"".join(stream(("manifest.json", b"[null]"))),
-        "a list that is no JSON": b"".join(stream(("manifest.json", b"[{"))),
+        "no list": b"".join(create_stream(("0/layer.tar", ONE), ("c.json", create_config(ONE)))),
+        "an empty list": b"".join(create_stream(("manifest.json", b"[]"))),
+        "a list that is none": b"".join(create_stream(("manifest.json", b"{}"))),
+        "a list of nothing": b"".join(create_stream(("manifest.json", b"[null]"))),
+        "a list that is no JSON": b"".join(create_stream(("manifest.json", b"[{"))),
         "no config": b"".join(
-            stream(("0/layer.tar", ONE), ("manifest.json", listed("c.json", "0/layer.tar")))
+            create_stream(
+                ("0/layer.tar", ONE), ("manifest.json", create_list("c.json", "0/layer.tar"))
+            )
         ),
         "a config of something else": b"".join(
-            stream(
+            create_stream(
                 ("0/layer.tar", ONE),
                 ("c.json", b"{}"),
-                ("manifest.json", listed("c.json", "0/layer.tar")),
+                ("manifest.json", create_list("c.json", "0/layer.tar")),
             )
         ),
         "a missing layer": b"".join(
-            stream(("c.json", described(ONE)), ("manifest.json", listed("c.json", "0/layer.tar")))
+            create_stream(
+                ("c.json", create_config(ONE)),
+                ("manifest.json", create_list("c.json", "0/layer.tar")),
+            )
         ),
         "a link to nowhere": b"".join(
-            stream(
+            create_stream(
                 ("0/layer.tar", "../1/layer.tar"),
-                ("c.json", described(ONE)),
-                ("manifest.json", listed("c.json", "0/layer.tar")),
+                ("c.json", create_config(ONE)),
+                ("manifest.json", create_list("c.json", "0/layer.tar")),
             )
         ),
         "another layer": b"".join(
-            stream(
+            create_stream(
                 ("0/layer.tar", TWO),
-                ("c.json", described(ONE)),
-                ("manifest.json", listed("c.json", "0/layer.tar")),
+                ("c.json", create_config(ONE)),
+                ("manifest.json", create_list("c.json", "0/layer.tar")),
             )
         ),
         "layers in another order": b"".join(
-            stream(
+            create_stream(
                 ("a", ONE),
                 ("b", TWO),
-                ("c.json", described(ONE, TWO)),
-                ("manifest.json", listed("c.json", "b", "a")),
+                ("c.json", create_config(ONE, TWO)),
+                ("manifest.json", create_list("c.json", "b", "a")),
             )
         ),
         "a compressed layer cut short": b"".join(
-            stream(*new_shape([gzip.compress(TWO)[:-20]], TWO))
+            create_stream(*create_oci_layout([gzip.compress(TWO)[:-20]], TWO))
         ),
-        "a compressed layer with a wrong sum": b"".join(stream(*new_shape([bytes(broken)], ONE))),
+        "a compressed layer with a wrong sum": b"".join(
+            create_stream(*create_oci_layout([bytes(broken)], ONE))
+        ),
         "a compressed layer of nonsense": b"".join(
-            stream(*new_shape([b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 50], ONE))
+            create_stream(*create_oci_layout([b"\x1f\x8b\x08\x00" + bytes(6) + b"\xff" * 50], ONE))
         ),
-        "a compressed layer that is none": b"".join(stream(*new_shape([b"\x1f\x8bnonsense"], ONE))),
+        "a compressed layer that is none": b"".join(
+            create_stream(*create_oci_layout([b"\x1f\x8bnonsense"], ONE))
+        ),
     }
 
 
-@pytest.mark.parametrize("kind", damaged())
-def test_a_damaged_stream_is_told(cache: Cache, kind: str) -> None:
-    """As a failure of the engine, on that image, and no half layer is left under a name."""
-    data = damaged()[kind]
+@pytest.mark.parametrize("kind", create_damaged_streams())
+def test_a_damaged_stream_is_an_error(cache: Cache, kind: str) -> None:
+    """The error has the name of the image, and the cache has no incomplete layer."""
+    data = create_damaged_streams()[kind]
     with pytest.raises(EngineFailed) as caught:
         export_image(iter([data] if data else []), cache, "one:two")
     assert caught.value.on == "one:two"
@@ -322,20 +342,20 @@ def test_a_damaged_stream_is_told(cache: Cache, kind: str) -> None:
     assert not list(cache.temporary.iterdir())
 
 
-def test_after_a_damaged_stream_a_sound_one_is_exported(cache: Cache) -> None:
-    """Nothing that was learned from the first is believed."""
-    for data in damaged().values():
+def test_a_valid_stream_is_exported_after_a_damaged_one(cache: Cache) -> None:
+    """Records of the damaged stream are not used."""
+    for data in create_damaged_streams().values():
         with pytest.raises(EngineFailed):
             export_image(iter([data]), cache, "one:two")
-    _, layers = export_image(stream(*old_shape(ONE, TWO)), cache, "one:two")
-    assert [unpacked(item, cache) for item in layers] == [ONE, TWO]
+    _, layers = export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
+    assert [decompress(item, cache) for item in layers] == [ONE, TWO]
 
 
-def test_an_engine_that_stops_in_mid_stream_is_told_as_such(cache: Cache) -> None:
-    """Its own error comes through."""
+def test_the_error_of_an_engine_that_stops_is_raised(cache: Cache) -> None:
+    """It is not replaced by another error."""
 
     def broken() -> Iterator[bytes]:
-        yield from list(stream(*old_shape(ONE, TWO)))[:3]
+        yield from list(create_stream(*create_old_form(ONE, TWO)))[:3]
         raise EngineUnavailable(
             "the container engine stopped answering", on="one:two", next="run again"
         )

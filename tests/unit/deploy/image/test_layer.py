@@ -1,4 +1,4 @@
-"""The layer: the same files give the same bytes, and any tar reader gives the files back."""
+"""Layers: the same files give the same bytes on every machine."""
 
 from __future__ import annotations
 
@@ -22,39 +22,41 @@ NAMES = st.text(
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda parts: PurePosixPath(*parts))
 
 
-def entry(path: str | PurePosixPath, *chunks: bytes) -> layer.Entry:
-    """A file of those chunks."""
+def create_entry(path: str | PurePosixPath, *chunks: bytes) -> layer.Entry:
+    """Return a file of those chunks."""
     return layer.Entry(PurePosixPath(path), sum(map(len, chunks)), chunks)
 
 
-def written(entries: Iterable[layer.Entry]) -> bytes:
-    """The layer's bytes."""
+def write_bytes(entries: Iterable[layer.Entry]) -> bytes:
+    """Return the bytes of a layer."""
     sink = io.BytesIO()
-    layer.write(entries, sink)
+    layer.write_layer(entries, sink)
     return sink.getvalue()
 
 
-def members(data: bytes) -> list[tarfile.TarInfo]:
-    """The members as Python's own reader sees them."""
+def list_members(data: bytes) -> list[tarfile.TarInfo]:
+    """Return the members as Python's own tar reader sees them."""
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         return archive.getmembers()
 
 
-def is_free(paths: list[PurePosixPath]) -> bool:
-    """Whether no path is the folder of another."""
+def has_no_parent(paths: list[PurePosixPath]) -> bool:
+    """Return whether no path is the folder of another."""
     return not any(path in other.parents for path in paths for other in paths)
 
 
 @given(
     st.dictionaries(PATHS, st.lists(st.binary(max_size=700), max_size=3), max_size=6).filter(
-        lambda files: is_free(list(files))
+        lambda files: has_no_parent(list(files))
     )
 )
-def test_every_reader_gives_back_what_was_written(files: dict[PurePosixPath, list[bytes]]) -> None:
-    """Whatever the names and the sizes are, Python's reader and this module's give the same files in the same order."""
-    data = written(entry(path, *chunks) for path, chunks in files.items())
+def test_all_readers_find_the_written_files(files: dict[PurePosixPath, list[bytes]]) -> None:
+    """Python's reader and this module give the same files in the same order."""
+    data = write_bytes(create_entry(path, *chunks) for path, chunks in files.items())
     expected = [(path, b"".join(chunks)) for path, chunks in files.items()]
-    assert [(path, content.read()) for path, content in layer.read(io.BytesIO(data))] == expected
+    assert [
+        (path, content.read()) for path, content in layer.read_layer(io.BytesIO(data))
+    ] == expected
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         found = {
             member.name: extracted.read()
@@ -66,20 +68,22 @@ def test_every_reader_gives_back_what_was_written(files: dict[PurePosixPath, lis
 
 
 @given(st.binary(max_size=3000), st.lists(st.integers(0, 3000), max_size=5))
-def test_the_pieces_that_bytes_arrive_in_make_no_difference(data: bytes, cuts: list[int]) -> None:
-    """The layer is a function of the files, not of how a network cut them up."""
+def test_the_chunks_make_no_difference(data: bytes, cuts: list[int]) -> None:
+    """The layer depends on the contents only."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     pieces = [data[start:end] for start, end in pairwise(edges)]
-    assert written([entry("model/a", *pieces)]) == written([entry("model/a", data)])
+    assert write_bytes([create_entry("model/a", *pieces)]) == write_bytes(
+        [create_entry("model/a", data)]
+    )
 
 
-def test_the_bytes_are_the_same_on_every_machine_and_day() -> None:
-    """The digest of a known layer never changes: releases of the past stay what they are called."""
-    data = written(
+def test_the_digest_of_a_known_layer_never_changes() -> None:
+    """Earlier releases keep their digests."""
+    data = write_bytes(
         [
-            entry("model/manifest.json", b"{}\n"),
-            entry("model/golden/ä.json", b"[1]"),
-            entry("model/model.onnx", b"\x08" * 1000),
+            create_entry("model/manifest.json", b"{}\n"),
+            create_entry("model/golden/ä.json", b"[1]"),
+            create_entry("model/model.onnx", b"\x08" * 1000),
         ]
     )
     assert (
@@ -88,9 +92,9 @@ def test_the_bytes_are_the_same_on_every_machine_and_day() -> None:
     )
 
 
-def test_nothing_of_this_machine_is_in_the_layer() -> None:
-    """Owner, group and time are zero and without names; files are readable by all, folders can be entered by all."""
-    found = members(written([entry("model/deep/a", b"1")]))
+def test_a_layer_has_nothing_of_this_machine() -> None:
+    """Owner, group and time are zero and have no names; all users can read the files."""
+    found = list_members(write_bytes([create_entry("model/deep/a", b"1")]))
     assert [(item.name, item.type, item.mode) for item in found] == [
         ("model", tarfile.DIRTYPE, 0o755),
         ("model/deep", tarfile.DIRTYPE, 0o755),
@@ -101,39 +105,43 @@ def test_nothing_of_this_machine_is_in_the_layer() -> None:
     }
 
 
-def test_entries_keep_their_order_and_folders_come_once_before_their_files() -> None:
-    """The caller says what comes first, so that it can be read first."""
-    found = members(written([entry("m/z/1", b""), entry("m/a", b""), entry("m/z/2", b"")]))
+def test_entries_keep_their_order_and_each_folder_comes_once_before_its_files() -> None:
+    """The caller decides which files are read first."""
+    found = list_members(
+        write_bytes(
+            [create_entry("m/z/1", b""), create_entry("m/a", b""), create_entry("m/z/2", b"")]
+        )
+    )
     assert [item.name for item in found] == ["m", "m/z", "m/z/1", "m/a", "m/z/2"]
 
 
-def test_a_path_at_the_root_has_no_folder_above_it() -> None:
-    """A layer that is mounted at the root does not name the root."""
-    assert [item.name for item in members(written([entry("a", b"1")]))] == ["a"]
+def test_a_path_at_the_root_has_no_folder() -> None:
+    """The layer has no entry for the root."""
+    assert [item.name for item in list_members(write_bytes([create_entry("a", b"1")]))] == ["a"]
 
 
-def test_a_name_longer_than_a_header_is_kept() -> None:
-    """Names beyond the hundred bytes of the old format are neither cut nor refused."""
+def test_a_long_name_is_kept() -> None:
+    """Names of more than a hundred bytes are neither cut nor refused."""
     path = "model/" + "/".join(["long" * 20] * 4)
-    assert members(written([entry(path, b"1")]))[-1].name == path
+    assert list_members(write_bytes([create_entry(path, b"1")]))[-1].name == path
 
 
 @pytest.mark.parametrize("size", [0, 2, 4])
-def test_chunks_that_are_not_of_the_promised_size_are_refused(size: int) -> None:
-    """A tar whose header lies would shift everything after it."""
+def test_chunks_of_another_size_are_refused(size: int) -> None:
+    """A wrong size would make all later files unreadable."""
     with pytest.raises(ValueError, match=f"model/a has 3 bytes, not {size}"):
-        written([layer.Entry(PurePosixPath("model/a"), size, [b"123"])])
+        write_bytes([layer.Entry(PurePosixPath("model/a"), size, [b"123"])])
 
 
-class Nowhere:
-    """Forgets what it is given."""
+class NullSink:
+    """A sink that drops the bytes."""
 
     def write(self, data: bytes | memoryview, /) -> int:
         return len(data)
 
 
-def test_memory_does_not_grow_with_the_files() -> None:
-    """A file of 64 MB passes through in the memory of a few of its chunks."""
+def test_the_memory_of_a_layer_does_not_depend_on_the_size() -> None:
+    """A file of 64 MB takes the memory of a few chunks."""
     chunk = 1 << 20
 
     def chunks() -> Iterator[bytes]:
@@ -142,33 +150,36 @@ def test_memory_does_not_grow_with_the_files() -> None:
 
     tracemalloc.start()
     try:
-        layer.write([layer.Entry(PurePosixPath("model/a"), 64 * chunk, chunks())], Nowhere())
+        layer.write_layer([layer.Entry(PurePosixPath("model/a"), 64 * chunk, chunks())], NullSink())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 4 * chunk
 
 
-class Arriving(io.BytesIO):
-    """Bytes that come from afar: they can be read on, and not gone back to."""
+class ForwardStream(io.BytesIO):
+    """A stream that can be read forward only."""
 
     def seek(self, *_: int) -> int:
         raise io.UnsupportedOperation
 
 
-def test_the_head_is_read_without_the_rest() -> None:
-    """A reader that stops early has read little more than it was given, and never needs to go back."""
-    data = written(
-        [entry("model/manifest.json", b"{}"), entry("model/model.onnx", bytes(5_000_000))]
+def test_the_first_files_are_read_without_the_rest() -> None:
+    """A reader that stops early reads little more than those files."""
+    data = write_bytes(
+        [
+            create_entry("model/manifest.json", b"{}"),
+            create_entry("model/model.onnx", bytes(5_000_000)),
+        ]
     )
-    stream = Arriving(data)
-    path, content = next(layer.read(stream))
+    stream = ForwardStream(data)
+    path, content = next(layer.read_layer(stream))
     assert (str(path), content.read()) == ("model/manifest.json", b"{}")
     assert stream.tell() <= tarfile.RECORDSIZE
 
 
 def test_links_and_folders_are_not_read_as_files() -> None:
-    """A layer that somebody else made may hold more than files; nothing of that is taken for one."""
+    """A layer of another program may have links and folders."""
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as archive:
         for name, kind in (
@@ -182,10 +193,10 @@ def test_links_and_folders_are_not_read_as_files() -> None:
             member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else "f"
             archive.addfile(member)
         archive.addfile(tarfile.TarInfo("f"))
-    assert [str(path) for path, _ in layer.read(io.BytesIO(sink.getvalue()))] == ["f"]
+    assert [str(path) for path, _ in layer.read_layer(io.BytesIO(sink.getvalue()))] == ["f"]
 
 
-def test_bytes_that_are_no_tar_are_refused() -> None:
-    """A damaged layer is an error, not an empty one."""
+def test_bytes_that_are_not_a_tar_archive_are_refused() -> None:
+    """A damaged layer is an error and not an empty layer."""
     with pytest.raises(tarfile.TarError):
-        list(layer.read(io.BytesIO(b"not a tar" * 100)))
+        list(layer.read_layer(io.BytesIO(b"not a tar" * 100)))

@@ -1,4 +1,4 @@
-"""The description of a model, as an author writes it and as it is published: every rule, and one form."""
+"""Model manifests: their rules, and the canonical form."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.errors import ManifestInvalid
-from deploy.model import manifest
-from deploy.model.manifest import ModelFile, ModelManifest
+from deploy.model import manifest, reading
+from deploy.model.manifest import ModelFile
 
-DIGITS = Path(__file__).parents[3] / "models" / "digits"
 SHA = "0" * 64
 VALUES: dict[str, Any] = {
     "schema": 1,
@@ -58,70 +56,57 @@ VALUES: dict[str, Any] = {
     ],
     "metadata": {"licence": "Apache-2.0", "accuracy": 0.9},
 }
-TOML = """
-name = "digits"
-version = "1"
-format = "onnx"
-[interface]
-model = "model.onnx"
-labels = "labels.txt"
-input = { shape = [-1, 8, 8] }
-output = { shape = [-1, 10] }
-preprocessing = { mean = [-1] }
-[[golden]]
-name = "one"
-request = { path = "/healthz" }
-expect = { status = 204 }
-"""
 
 
-def text(values: Any) -> bytes:
-    """The values in the one JSON form."""
+def format_text(values: Any) -> bytes:
+    """Return values as canonical JSON."""
     return (
         json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     ).encode()
 
 
-def changed(change: Callable[[Any], object]) -> bytes:
-    """The manifest with something changed."""
+def change_manifest(change: Callable[[Any], object]) -> bytes:
+    """Return the model manifest with a change."""
     values = copy.deepcopy(VALUES)
     change(values)
-    return text(values)
+    return format_text(values)
 
 
-def refused(data: bytes) -> ManifestInvalid:
-    """The error for a stored manifest of those bytes."""
+def read_error(data: bytes) -> ManifestInvalid:
+    """Return the error of a stored model manifest."""
     with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_manifest(data, on="store/models/digits/1/manifest.json")
+        reading.parse_model_manifest(data, on="store/models/digits/1/manifest.json")
     assert caught.value.on == "store/models/digits/1/manifest.json"
     return caught.value
 
 
-def with_file(path: Any, **fields: Any) -> bytes:
-    """The manifest with one more file."""
-    return changed(
+def add_file(path: Any, **fields: Any) -> bytes:
+    """Return the model manifest with one more file."""
+    return change_manifest(
         lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1, **fields})
     )
 
 
-def expecting(**fields: Any) -> bytes:
-    """The manifest with one expected place."""
-    return changed(lambda values: values["golden"][0]["expect"].update(json=[fields]))
+def expect_value(**fields: Any) -> bytes:
+    """Return the model manifest with one expected value."""
+    return change_manifest(lambda values: values["golden"][0]["expect"].update(json=[fields]))
 
 
 def test_a_published_manifest_is_read_as_it_was_written() -> None:
-    """Reading and writing give the same bytes, over which the digest is taken."""
-    found = manifest.parse_manifest(text(VALUES), on="x")
-    assert found.text == text(VALUES)
-    assert found.model.digest == f"sha256:{hashlib.sha256(text(VALUES)).hexdigest()}"
+    """Reading and writing give the same bytes, and therefore the same digest."""
+    found = reading.parse_model_manifest(format_text(VALUES), on="x")
+    assert found.text == format_text(VALUES)
+    assert found.model.digest == f"sha256:{hashlib.sha256(format_text(VALUES)).hexdigest()}"
     assert str(found.model) == "digits@1"
     assert found.weights == "model.onnx"
 
 
-def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
-    """The application's own part of the description reaches it untouched."""
-    data = changed(lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}]))
-    assert json.loads(manifest.parse_manifest(data, on="x").text)["interface"]["windows"] == [
+def test_unknown_keys_of_an_interface_are_kept() -> None:
+    """The application finds its own part of the description unchanged."""
+    data = change_manifest(
+        lambda values: values["interface"].update(windows=[1, 2.5, None, {"deep": "é"}])
+    )
+    assert json.loads(reading.parse_model_manifest(data, on="x").text)["interface"]["windows"] == [
         1,
         2.5,
         None,
@@ -133,17 +118,17 @@ def test_what_an_interface_says_beyond_the_needed_is_kept() -> None:
     "other",
     [
         json.dumps(VALUES, sort_keys=True, separators=(",", ":")).encode() + b"\n",
-        text(VALUES)[:-1],
-        text(VALUES) + b"\n",
-        text(VALUES).replace(b'"schema":1', b'"schema": 1'),
-        text(VALUES).replace(b'{"files"', b'{"format":"onnx","files"', 1),
-        text(VALUES).replace(b"5000.0", b"5000"),
-        text(VALUES).replace(b'"name":"digits"', b'"name":"other","name":"digits"'),
+        format_text(VALUES)[:-1],
+        format_text(VALUES) + b"\n",
+        format_text(VALUES).replace(b'"schema":1', b'"schema": 1'),
+        format_text(VALUES).replace(b'{"files"', b'{"format":"onnx","files"', 1),
+        format_text(VALUES).replace(b"5000.0", b"5000"),
+        format_text(VALUES).replace(b'"name":"digits"', b'"name":"other","name":"digits"'),
     ],
 )
-def test_another_form_of_the_same_values_is_refused(other: bytes) -> None:
-    """Two texts for one model would be two digests for one model."""
-    assert "canonical form" in refused(other).what
+def test_other_json_of_the_same_values_is_refused(other: bytes) -> None:
+    """Two texts of one model would be two digests of one model."""
+    assert "canonical JSON" in read_error(other).what
 
 
 @pytest.mark.parametrize(
@@ -161,16 +146,16 @@ def test_another_form_of_the_same_values_is_refused(other: bytes) -> None:
         b'"\\ud800"',
     ],
 )
-def test_what_is_no_manifest_at_all_is_refused(bad: bytes) -> None:
-    """Whatever lies where a manifest should be, the answer is an error that names the place."""
-    refused(bad)
+def test_a_document_that_is_not_a_manifest_is_refused(bad: bytes) -> None:
+    """The error names the file."""
+    read_error(bad)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_crash_the_reader(data: bytes) -> None:
-    """Any bytes are a manifest or an error of ours."""
+def test_any_bytes_are_a_manifest_or_a_release_error(data: bytes) -> None:
+    """The parser raises no other error."""
     with pytest.raises(ManifestInvalid):
-        manifest.parse_manifest(data, on="x")
+        reading.parse_model_manifest(data, on="x")
 
 
 JSON = st.recursive(
@@ -193,13 +178,13 @@ JSON = st.recursive(
     ),
     JSON,
 )
-def test_no_values_crash_the_reader(key: str, value: object) -> None:
-    """Any JSON at any place is a manifest, in its own form, or an error of ours."""
+def test_any_values_are_a_manifest_or_a_release_error(key: str, value: object) -> None:
+    """A manifest that is accepted is canonical JSON."""
     data = (
         json.dumps({**VALUES, key: value}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
     )
     try:
-        found = manifest.parse_manifest(data, on="x")
+        found = reading.parse_model_manifest(data, on="x")
     except ManifestInvalid:
         return
     assert found.text == data
@@ -208,16 +193,16 @@ def test_no_values_crash_the_reader(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     "value", [b"NaN", b"Infinity", b"1e999", b'"\\ud800"', b"[" * 300 + b"]" * 300]
 )
-def test_values_that_json_has_no_form_for_are_refused(value: bytes) -> None:
-    """Free metadata is not free to make a manifest that cannot be written again."""
-    refused(text(VALUES).replace(b"0.9", value))
+def test_values_that_cannot_be_written_as_json_are_refused(value: bytes) -> None:
+    """Metadata may have any value that JSON has."""
+    read_error(format_text(VALUES).replace(b"0.9", value))
 
 
-def test_a_manifest_larger_than_a_megabyte_is_refused_unparsed() -> None:
-    """Large data belongs in files; a parser never sees it."""
-    largest = changed(lambda values: values["metadata"].update(notes="x" * 900_000))
-    assert manifest.parse_manifest(largest, on="x").name == "digits"
-    assert "more than 1048576 bytes" in refused(b"[" * (manifest.MAX_BYTES + 1)).what
+def test_a_manifest_larger_than_a_megabyte_is_not_parsed() -> None:
+    """Large data belongs in files of the model."""
+    largest = change_manifest(lambda values: values["metadata"].update(notes="x" * 900_000))
+    assert reading.parse_model_manifest(largest, on="x").name == "digits"
+    assert "more than 1048576 bytes" in read_error(b"[" * (manifest.MAX_BYTES + 1)).what
 
 
 @pytest.mark.parametrize(
@@ -237,11 +222,11 @@ def test_a_manifest_larger_than_a_megabyte_is_refused_unparsed() -> None:
         ),
     ],
 )
-def test_a_key_that_nobody_reads_is_refused_with_its_path(
+def test_an_unknown_key_is_refused_with_its_path(
     where: str, change: Callable[[Any], object]
 ) -> None:
-    """A promise that is mistyped must not be a promise that is not kept."""
-    assert refused(changed(change)).detail.strip().startswith(f"{where}: ")
+    """A mistyped key must not be ignored."""
+    assert read_error(change_manifest(change)).detail.strip().startswith(f"{where}: ")
 
 
 @pytest.mark.parametrize(
@@ -268,7 +253,7 @@ def test_a_key_that_nobody_reads_is_refused_with_its_path(
         ),
         (
             "golden.0.request.path",
-            lambda values: values["golden"][0]["request"].update(path="http://elsewhere/"),
+            lambda values: values["golden"][0]["request"].update(path="http://other/"),
         ),
         (
             "golden.0.request.path",
@@ -285,16 +270,18 @@ def test_a_key_that_nobody_reads_is_refused_with_its_path(
         ),
     ],
 )
-def test_a_value_that_breaks_a_rule_is_refused_with_its_path(
+def test_an_invalid_value_is_refused_with_its_path(
     where: str, change: Callable[[Any], object]
 ) -> None:
-    """Each part of a manifest has a form, and the error says which part has not."""
-    assert refused(changed(change)).detail.strip().startswith(f"{where}: ")
+    """The error has the path of the value."""
+    assert read_error(change_manifest(change)).detail.strip().startswith(f"{where}: ")
 
 
-def test_every_problem_is_reported_at_once() -> None:
-    """An author mends a description once."""
-    error = refused(changed(lambda values: values.update(name="A", version="", owner="me")))
+def test_all_problems_are_reported_at_once() -> None:
+    """An author can fix all of them in one step."""
+    error = read_error(
+        change_manifest(lambda values: values.update(name="A", version="", owner="me"))
+    )
     assert error.what == "the model's description has 3 problems"
     assert len(error.detail.splitlines()) == 3
 
@@ -326,8 +313,8 @@ def test_every_problem_is_reported_at_once() -> None:
     ],
 )
 def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
-    """No file of a model lands outside its folder, in the place of the manifest, or deletes another."""
-    assert "files.3.path" in refused(with_file(path)).detail
+    """No file leaves its folder, replaces the model manifest, or deletes another file."""
+    assert "files.3.path" in read_error(add_file(path)).detail
 
 
 @pytest.mark.parametrize(
@@ -343,47 +330,44 @@ def test_a_path_that_is_not_plain_and_relative_is_refused(path: object) -> None:
         "x" * 200,
     ],
 )
-def test_a_plain_path_is_taken(path: str) -> None:
-    """Names are otherwise free."""
-    files = manifest.parse_manifest(
-        changed(lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})),
+def test_a_plain_path_is_accepted(path: str) -> None:
+    """Other names are allowed."""
+    files = reading.parse_model_manifest(
+        change_manifest(
+            lambda values: values["files"].append({"path": path, "sha256": SHA, "size": 1})
+        ),
         on="x",
     ).files
     assert files[-1] == ModelFile(path=path, size=1, sha256=SHA)
 
 
 def test_a_file_cannot_be_a_link() -> None:
-    """The format has no word for one; whatever is added to a file is a key that nobody reads."""
+    """The format has no links; an additional key of a file is refused."""
     for word in ("link", "target", "type", "symlink"):
         assert (
             f"files.3.{word}: Extra inputs are not permitted"
-            in refused(with_file("x", **{word: "/etc/passwd"})).detail
+            in read_error(add_file("x", **{word: "/etc/passwd"})).detail
         )
 
 
-def test_whoever_reads_a_stored_manifest_is_not_told_to_mend_it() -> None:
-    """A version never changes; an author's description does."""
-    assert "publish the model again under a new version" in refused(with_file("/etc/passwd")).next
-    with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_description(
-            TOML.replace('format = "onnx"', 'format = "pickle"').encode(), on="model.toml"
-        )
-    assert "mend them" in caught.value.next
+def test_the_error_of_a_stored_manifest_suggests_a_new_version() -> None:
+    """A version never changes, but an author can change the description."""
+    assert "publish the model again under a new version" in read_error(add_file("/etc/passwd")).next
 
 
-def test_a_file_given_twice_is_refused() -> None:
-    """One name has one content."""
-    assert "files names 'labels.txt' twice" in refused(with_file("labels.txt")).detail
+def test_a_file_that_is_listed_twice_is_refused() -> None:
+    """One path has one content."""
+    assert "files names 'labels.txt' twice" in read_error(add_file("labels.txt")).detail
 
 
 @pytest.mark.parametrize("path", ["labels.txt/more", "model.onnx/a/b", "golden"])
 def test_a_file_that_is_the_folder_of_another_is_refused(path: str) -> None:
-    """No file system could hold both."""
-    assert "is a file and the folder of another" in refused(with_file(path)).detail
+    """No file system can have both."""
+    assert "is a file and the folder of another" in read_error(add_file(path)).detail
 
 
-def with_bodies(*sizes: int) -> bytes:
-    """A manifest with so many golden cases, whose bodies have those sizes."""
+def add_bodies(*sizes: int) -> bytes:
+    """Return a model manifest with golden cases whose bodies have those sizes."""
 
     def add(values: Any) -> None:
         names = [f"golden/{number}.json" for number in range(len(sizes))]
@@ -396,16 +380,16 @@ def with_bodies(*sizes: int) -> bytes:
             for number, name in enumerate(names)
         ]
 
-    return changed(add)
+    return change_manifest(add)
 
 
-def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
-    """All their bodies together count; the model's other files may have any size."""
+def test_request_bodies_that_are_too_large_are_refused() -> None:
+    """The sum of all bodies is limited; other files may have any size."""
     half = manifest.MAX_BODIES // 2
-    assert manifest.parse_manifest(with_bodies(half, half), on="m").golden
-    assert "golden cases have more than" in refused(with_bodies(half, half + 1)).detail
-    assert manifest.parse_manifest(
-        changed(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
+    assert reading.parse_model_manifest(add_bodies(half, half), on="m").golden
+    assert "golden cases have more than" in read_error(add_bodies(half, half + 1)).detail
+    assert reading.parse_model_manifest(
+        change_manifest(lambda values: values["files"][-1].update(size=1 << 40)), on="m"
     ).golden
 
 
@@ -417,11 +401,12 @@ def test_golden_cases_too_large_to_be_held_in_memory_are_refused() -> None:
         ("golden/one.json", lambda values: values["files"].pop(0)),
     ],
 )
-def test_a_file_that_is_spoken_of_must_be_listed(
-    missing: str, change: Callable[[Any], object]
-) -> None:
-    """Weights, labels and golden requests come with the model."""
-    assert f"{missing!r} is spoken of but is not among the files" in refused(changed(change)).detail
+def test_a_file_that_is_used_must_be_listed(missing: str, change: Callable[[Any], object]) -> None:
+    """Weights, labels and request bodies are files of the model."""
+    assert (
+        f"{missing!r} is used but is not one of the files"
+        in read_error(change_manifest(change)).detail
+    )
 
 
 @pytest.mark.parametrize(
@@ -435,129 +420,34 @@ def test_a_file_that_is_spoken_of_must_be_listed(
         {"at": "/a", "equals": [1]},
     ],
 )
-def test_a_place_expects_exactly_one_thing(fields: dict[str, Any]) -> None:
-    """A place of the answer equals a value or is near a number; nothing, both, or a shapeless promise is refused."""
-    assert "golden.0.expect.json.0" in refused(expecting(**fields)).detail
+def test_an_expected_value_has_exactly_one_comparison(fields: dict[str, Any]) -> None:
+    """A value equals another or is near a number, and not both or neither."""
+    assert "golden.0.expect.json.0" in read_error(expect_value(**fields)).detail
 
 
 @pytest.mark.parametrize("value", ["x", "", 1, 1.0, True, False, None])
 def test_an_expected_value_keeps_its_type(value: object) -> None:
-    """True is not 1, 1 is not 1.0, and null can be promised."""
+    """True is not 1, 1 is not 1.0, and null can be expected."""
     found = (
-        manifest.parse_manifest(expecting(at="", equals=value), on="x").golden[0].expect.json_[0]
+        reading.parse_model_manifest(expect_value(at="", equals=value), on="x")
+        .golden[0]
+        .expect.json_[0]
     )
     assert (found.equals, type(found.equals), found.near) == (value, type(value), None)
 
 
-def test_golden_requests_come_first_in_the_layer() -> None:
-    """The proof can be read without the weights, whatever the names are."""
-    data = changed(
+def test_request_bodies_come_first_in_the_layer() -> None:
+    """The golden cases can be read without the weights, whatever the names are."""
+    data = change_manifest(
         lambda values: values["files"].insert(
             0, {"path": "a-large-one.bin", "sha256": SHA, "size": 1}
         )
     )
-    assert [file.path for file in manifest.parse_manifest(data, on="x").ordered] == [
+    assert [
+        file.path for file in reading.parse_model_manifest(data, on="x").files_in_layer_order
+    ] == [
         "golden/one.json",
         "a-large-one.bin",
         "labels.txt",
         "model.onnx",
     ]
-
-
-def test_an_authors_description_is_read() -> None:
-    """The digits model of these tests is described as the documentation says."""
-    found = manifest.parse_description((DIGITS / "model.toml").read_bytes(), on="x")
-    assert (found.name, found.version, [case.name for case in found.golden]) == (
-        "digits",
-        "1",
-        ["three", "seven"],
-    )
-
-
-def test_minus_one_stands_for_a_free_dimension() -> None:
-    """TOML has no null; only in shapes does -1 mean one."""
-    interface = manifest.parse_description(TOML.encode(), on="x").interface.model_dump()
-    assert interface["input"] == {"shape": [None, 8, 8]}
-    assert interface["output"] == {"shape": [None, 10]}
-    assert interface["preprocessing"] == {"mean": [-1]}
-
-
-def test_an_interface_may_be_arranged_in_any_way() -> None:
-    """A model with several inputs and no labels is described as its application likes to read it."""
-    other = TOML.replace(
-        "input = { shape = [-1, 8, 8] }",
-        'inputs = [{ name = "a", shape = [-1] }, { name = "b", shape = [-1, 2] }]',
-    )
-    interface = manifest.parse_description(
-        other.replace('labels = "labels.txt"', "").encode(), on="x"
-    ).interface
-    assert interface.labels is None
-    assert interface.model_dump()["inputs"] == [
-        {"name": "a", "shape": [None]},
-        {"name": "b", "shape": [None, 2]},
-    ]
-
-
-def test_what_the_author_left_out_has_defaults() -> None:
-    """A golden case needs a path and no more."""
-    case = manifest.parse_description(
-        TOML.replace("expect = { status = 204 }", "expect = {}").encode(), on="x"
-    ).golden[0]
-    assert (case.request.method, case.request.body, case.expect.status, case.expect.within_ms) == (
-        "GET",
-        None,
-        200,
-        5000.0,
-    )
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('format = "onnx"', 'format = "pickle"'),
-        ('version = "1"', 'version = "latest"'),
-        ('version = "1"', "version = 1"),
-        ("[interface]", "[interfaces]"),
-        ('name = "digits"', 'name = "digits"\nschema = 1'),
-        ('model = "model.onnx"', "model = 3"),
-        ('name = "digits"', 'name = "digits"\nfiles = []'),
-    ],
-)
-def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new: str) -> None:
-    """The rules are the same before publishing as after."""
-    assert old in TOML
-    with pytest.raises(ManifestInvalid):
-        manifest.parse_description(TOML.replace(old, new).encode(), on="model.toml")
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        b"name: digits",
-        b"\xff",
-        b"a = " + b"[" * 100_000,
-        b"a = " + b"1" * 5000,
-        b"x" * (manifest.MAX_BYTES + 1),
-    ],
-)
-def test_what_is_no_toml_is_refused(bad: bytes) -> None:
-    """Another format, another encoding, no end of brackets, or of digits: each is an error that names the file."""
-    with pytest.raises(ManifestInvalid) as caught:
-        manifest.parse_description(bad, on="model.toml")
-    assert caught.value.on == "model.toml"
-
-
-def test_a_published_form_is_made_of_the_authors() -> None:
-    """What was left out stays out, dates become text, and the published form reads back as the same model."""
-    author = manifest.parse_description(
-        (TOML + "[metadata]\ntrained = 2026-01-02\n").encode(), on="x"
-    )
-    files = [{"path": name, "size": 1, "sha256": SHA} for name in ("labels.txt", "model.onnx")]
-    made = ModelManifest.model_validate(
-        {**author.model_dump(by_alias=True, exclude_unset=True), "schema": 1, "files": files}
-    )
-    assert json.loads(made.text)["metadata"] == {"trained": "2026-01-02"}
-    assert json.loads(made.text)["golden"] == [
-        {"name": "one", "request": {"path": "/healthz"}, "expect": {"status": 204}}
-    ]
-    assert manifest.parse_manifest(made.text, on="x").model == made.model

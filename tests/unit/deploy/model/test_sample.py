@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
-from deploy.model import fetch as published
 from deploy.model import sample
+from deploy.model.versions import find_latest_version
 from deploy.records import Model
 from deploy.settings.image import DEBIAN
 from tests.fakes.application import MODEL, PIPELINE, Application
@@ -68,7 +68,7 @@ def test_an_empty_store_gets_the_samples_first_version(sampled: Application) -> 
     """A first release then needs no model."""
     found = resolve(sampled, "latest")
     assert (found.name, found.version) == ("digits", "1")
-    assert published.latest("digits", sampled.store) == "1"
+    assert find_latest_version("digits", sampled.store) == "1"
 
 
 def test_the_samples_second_version_is_published_on_request(sampled: Application) -> None:

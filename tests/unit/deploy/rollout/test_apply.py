@@ -21,7 +21,7 @@ from deploy.errors import (
 )
 from deploy.records import Release, Rollout
 from deploy.rollout.apply import abort, apply, current, replica_error, verify
-from tests.fakes.proof import PROOF, FakePlayer, in_turn
+from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
@@ -39,8 +39,10 @@ def target() -> MemoryTarget:
 
 def applied(target: MemoryTarget, value: Release, problem: str = "") -> Rollout:
     """Applies a release, and has the front door answer wrongly if there is a problem."""
-    play = FakePlayer(in_turn([problem]))
-    return apply(value, target, PROOF, trigger="release", by="ada", clock=lambda: NOW, play=play)
+    play = FakePlayer(return_in_turn([problem]))
+    return apply(
+        value, target, GOLDEN_SET, trigger="release", by="ada", clock=lambda: NOW, play=play
+    )
 
 
 def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None:
@@ -61,7 +63,7 @@ def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None
 def test_a_release_is_proven_at_the_front_door(target: MemoryTarget) -> None:
     """The golden cases of its model are played against the environment's own URL."""
     play = FakePlayer()
-    apply(A, target, PROOF, trigger="release", by="ada", play=play)
+    apply(A, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert play.played == [(target.url, ("three",))]
 
 
@@ -83,7 +85,7 @@ def test_a_replica_that_will_not_serve_puts_the_previous_release_back(target: Me
     target.breaks(B)
     play = FakePlayer()
     with pytest.raises(RolloutFailed) as caught:
-        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+        apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert "out of memory" in caught.value.detail
     assert target.serves(A)
     assert target.history()[-1].outcome == "undone"
@@ -271,7 +273,7 @@ def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
 def decided(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
     """Applies a release that was chosen by that history."""
     return apply(
-        value, target, PROOF, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer()
+        value, target, GOLDEN_SET, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer()
     )
 
 
@@ -304,14 +306,20 @@ def test_what_was_decided_where_nothing_served_is_done(target: MemoryTarget) -> 
 
 def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None:
     """A rollback is told from a release."""
-    done = apply(A, target, PROOF, trigger="rollback", by="ci", play=FakePlayer())
+    done = apply(A, target, GOLDEN_SET, trigger="rollback", by="ci", play=FakePlayer())
     assert (done.attempt.trigger, done.attempt.by) == ("rollback", "ci")
 
 
 def test_the_history_says_which_ci_run_asked_for_a_rollout(target: MemoryTarget) -> None:
     """So that its log is found again; where a person asked there is none."""
     done = apply(
-        A, target, PROOF, trigger="promote", by="ci", run="https://ci.example/7", play=FakePlayer()
+        A,
+        target,
+        GOLDEN_SET,
+        trigger="promote",
+        by="ci",
+        run="https://ci.example/7",
+        play=FakePlayer(),
     )
     assert (target.history()[0].attempt.trigger, done.attempt.run) == (
         "promote",
@@ -324,7 +332,7 @@ def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
     """A history is read in other places than where it was written."""
     assert (
         apply(
-            A, target, PROOF, trigger="release", by="ada", play=FakePlayer()
+            A, target, GOLDEN_SET, trigger="release", by="ada", play=FakePlayer()
         ).attempt.at.utcoffset()
         is not None
     )
@@ -339,7 +347,7 @@ def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) 
     """Where the target lets them be asked; the front door is asked after that."""
     target.beside = BESIDE
     play = FakePlayer()
-    apply(A, target, PROOF, trigger="release", by="ada", play=play)
+    apply(A, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert play.played == [(BESIDE.url, ("three",)), (target.url, ("three",))]
 
 
@@ -350,7 +358,7 @@ def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarge
     play = FakePlayer()
     play.wrong[BESIDE.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss) as caught:
-        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+        apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert caught.value.on.startswith("http://beside, ")
     assert [url for url, _ in play.played] == [BESIDE.url]
     assert target.serves(A)
@@ -364,7 +372,7 @@ def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
     play = FakePlayer()
     play.wrong[target.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
-        apply(B, target, PROOF, trigger="release", by="ada", play=play)
+        apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert [url for url, _ in play.played] == [BESIDE.url, target.url]
 
 
@@ -372,7 +380,7 @@ def test_what_was_held_long_enough_is_proven_at_the_front_door_alone(target: Mem
     """Somebody has decided that it takes over."""
     target.beside = BESIDE
     play = FakePlayer()
-    apply(A, target, PROOF, trigger="release", by="ada", hold=False, play=play)
+    apply(A, target, GOLDEN_SET, trigger="release", by="ada", hold=False, play=play)
     assert [url for url, _ in play.played] == [target.url]
 
 
@@ -473,14 +481,14 @@ def test_an_attempt_that_cannot_be_taken_back_stays_open(target: MemoryTarget) -
 
 def test_verifying_changes_nothing(target: MemoryTarget) -> None:
     """The verdict is given, and the target was only asked for its URL."""
-    assert verify(target, PROOF, FakePlayer()).passed
+    assert verify(target, GOLDEN_SET, FakePlayer()).passed
     assert target.happened == []
 
 
 def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
     """A wrong answer is an error of its own, with the way to look and the way back."""
     with pytest.raises(VerifyFailed) as caught:
-        verify(target, PROOF, FakePlayer(lambda: "expected 3, got 8"))
+        verify(target, GOLDEN_SET, FakePlayer(lambda: "expected 3, got 8"))
     assert "three: expected 3, got 8" in caught.value.detail
     assert "rollback" in caught.value.next
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.container import LABEL, MACHINE, throwaway_container
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed, ReleaseError
-from deploy.image import join as image
+from deploy.image.join import join_image
+from deploy.image.load import load_image
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.process import ProcessId, machine_id
 from deploy.settings.reading import Settings
 from tests.fakes.halves import digest
 from tests.integration.conftest import lacking
 from tests.integration.deploy.tiny import LABEL as OURS
-from tests.integration.deploy.tiny import MOUNT, PORT, Tiny, local_cache
+from tests.integration.deploy.tiny import MOUNT, PORT, TinyApplication, create_cache
 
 pytestmark = pytest.mark.integration
 
@@ -31,22 +31,24 @@ ROOT = Path(__file__).parents[5]
 
 
 @pytest.fixture(scope="module")
-def tiny(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+def tiny(
+    engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TinyApplication]:
     """Create a tiny application."""
     try:
         base = ensure_base_image(engine, Settings.read(ROOT, {}).image)
     except ReleaseError as error:
         lacking(error.what, error.next)
-    made = Tiny(engine, base, local_cache(tmp_path_factory.mktemp("container")))
+    made = TinyApplication(engine, base, create_cache(tmp_path_factory.mktemp("container")))
     yield made
     made.remove()
 
 
 @pytest.fixture(scope="module")
-def serving(tiny: Tiny) -> str:
+def serving(tiny: TinyApplication) -> str:
     """Return the id of an image that serves."""
-    joined = image.join(tiny.app(), tiny.model(), MOUNT, tiny.cache)
-    return smoke.load(joined, tiny.engine, tiny.cache, lambda _: None).id
+    joined = join_image(tiny.app(), tiny.model(), MOUNT, tiny.cache)
+    return load_image(joined, tiny.engine, tiny.cache, lambda _: None).id
 
 
 def ours(engine: DockerEngine, image: str) -> list[dict[str, Any]]:
@@ -97,7 +99,7 @@ def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEn
 
 
 def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
-    engine: DockerEngine, tiny: Tiny, serving: str
+    engine: DockerEngine, tiny: TinyApplication, serving: str
 ) -> None:
     """Containers of running processes stay, also those of other machines."""
     with subprocess.Popen([sys.executable, "-c", ""]) as process:

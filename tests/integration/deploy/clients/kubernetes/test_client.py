@@ -30,7 +30,7 @@ from deploy.errors import (
 )
 from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
-from deploy.records import Case
+from deploy.records import CaseResult
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
 from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
@@ -441,7 +441,7 @@ def replica(real: KubeCluster, shell: str) -> Endpoint:
     return endpoint
 
 
-def play(endpoint: Endpoint, request: GoldenRequest | None = None) -> Case:
+def play(endpoint: Endpoint, request: GoldenRequest | None = None) -> CaseResult:
     """Return the result of a golden case that expects hello."""
     case = GoldenCase(
         name="one",

@@ -16,8 +16,10 @@ import pytest
 from deploy.cache import Cache
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import FileTampered, ManifestInvalid, StoreUnreachable
-from deploy.model import fetch as model
-from deploy.model import manifest
+from deploy.model.fetch import fetch_layer
+from deploy.model.publish import publish_model
+from deploy.model.reading import parse_model_manifest
+from deploy.model.versions import resolve_version
 from tests.fakes.store import MemoryStore
 
 pytestmark = pytest.mark.integration
@@ -87,7 +89,7 @@ def refused(status: int) -> Callable[[Bucket], None]:
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Bucket]]:
     """Start a server with the digits model, and set S3's variables to it."""
     published = MemoryStore()
-    model.publish(DIGITS, published)
+    publish_model(DIGITS, published)
     Bucket.held = published.files
     Bucket.instead = {}
     Bucket.asked = []
@@ -126,7 +128,7 @@ def cache(tmp_path: Path) -> Cache:
 
 def weights(bucket: type[Bucket]) -> str:
     """Return the store's name of the weights."""
-    found = manifest.parse_manifest(bucket.held[MANIFEST], on=MANIFEST)
+    found = parse_model_manifest(bucket.held[MANIFEST], on=MANIFEST)
     return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
 
 
@@ -137,8 +139,8 @@ def kept(cache: Cache) -> list[Path]:
 
 def test_a_store_that_is_in_order_gives_what_was_published(store: Store, cache: Cache) -> None:
     """No act replaces any bytes."""
-    found = model.resolve("digits", "latest", store)
-    assert model.fetch(found, store, cache, "/model").model == found
+    found = resolve_version("digits", "latest", store)
+    assert fetch_layer(found, store, cache, "/model").model == found
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "models/digits/latest.json"])
@@ -148,7 +150,7 @@ def test_a_manifest_of_100_mb_is_not_read_whole(
     """The connection is closed soon after the first megabyte."""
     bucket.instead[name] = huge
     with pytest.raises(ManifestInvalid):
-        model.resolve("digits", "latest", store)
+        resolve_version("digits", "latest", store)
     assert 0 < bucket.sent < MUCH
 
 
@@ -158,7 +160,7 @@ def test_weights_that_go_on_and_on_are_not_read_to_their_end(
     """A file that is longer than published is refused."""
     bucket.instead[weights(bucket)] = huge
     with pytest.raises(FileTampered, match="not the one that was published"):
-        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
+        fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
     assert 0 < bucket.sent < MUCH
     assert not kept(cache)
 
@@ -170,7 +172,7 @@ def test_a_tampered_byte_is_found_in_an_object_store_too(
     name = weights(bucket)
     bucket.held[name] = damaged = bucket.held[name][:-1] + b"X"
     with pytest.raises(FileTampered) as caught:
-        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
+        fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
     assert name.rpartition("/")[2] in caught.value.detail
     assert hashlib.sha256(damaged).hexdigest() in caught.value.detail
     assert not kept(cache)
@@ -182,7 +184,7 @@ def test_a_missing_file_is_another_error_than_a_missing_store(
     """A 404 for a file of a model manifest is a damaged version."""
     del bucket.held[weights(bucket)]
     with pytest.raises(FileTampered, match="missing"):
-        model.fetch(model.resolve("digits", "1", store), store, cache, "/model")
+        fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
     assert not kept(cache)
 
 
@@ -197,17 +199,17 @@ def test_a_permanent_refusal_is_an_error_at_once(
     """The error names the file, and there is no retry."""
     bucket.instead[MANIFEST] = act
     with pytest.raises(StoreUnreachable, match=words) as caught:
-        model.resolve("digits", "1", store)
+        resolve_version("digits", "1", store)
     assert caught.value.on == f"s3://bucket/prefix/{MANIFEST}"
     assert bucket.asked == [MANIFEST]
 
 
 def test_a_permanent_failure_is_given_up(bucket: type[Bucket], store: Store, cache: Cache) -> None:
     """It ends after several attempts, and leaves nothing behind."""
-    found = model.resolve("digits", "1", store)
+    found = resolve_version("digits", "1", store)
     bucket.instead[weights(bucket)] = refused(500)
     with pytest.raises(StoreUnreachable) as caught:
-        model.fetch(found, store, cache, "/model")
+        fetch_layer(found, store, cache, "/model")
     assert "run again" in caught.value.next
     assert bucket.asked.count(weights(bucket)) > 3
     assert not kept(cache)
@@ -224,5 +226,5 @@ def test_a_transient_failure_is_retried(
         act(exchange) if bucket.asked.count(name) < 3 else exchange.say(200, bucket.held[name])
 
     bucket.instead[name] = twice
-    found = model.resolve("digits", "1", store)
-    assert model.fetch(found, store, cache, "/model").model == found
+    found = resolve_version("digits", "1", store)
+    assert fetch_layer(found, store, cache, "/model").model == found

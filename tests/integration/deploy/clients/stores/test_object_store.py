@@ -12,7 +12,8 @@ import pytest
 from deploy.cache import Cache
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.errors import VersionExists
-from deploy.model import fetch as model
+from deploy.model.fetch import fetch_layer
+from deploy.model.versions import list_versions, resolve_version
 from tests.contracts.store import StoreContract
 
 pytestmark = pytest.mark.integration
@@ -30,7 +31,7 @@ store = open_store(sys.argv[2], Path())
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    model.publish(Path(sys.argv[1]), store)
+    publish_model(Path(sys.argv[1]), store)
 except ReleaseError as error:
     sys.exit(error.exit_code)
 """
@@ -73,9 +74,9 @@ def test_the_same_model_is_published_by_many_processes_at_once(tmp_path: Path) -
     """All succeed, and the folder has the complete model."""
     assert at_once(tmp_path / "store", *[DIGITS] * 4) == [0] * 4
     store = open_store("store", tmp_path)
-    found = model.resolve("digits", "latest", store)
-    assert model.versions("digits", store) == (found,)
-    assert model.fetch(found, store, Cache(tmp_path / "cache"), "/model").model == found
+    found = resolve_version("digits", "latest", store)
+    assert list_versions("digits", store) == (found,)
+    assert fetch_layer(found, store, Cache(tmp_path / "cache"), "/model").model == found
 
 
 def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> None:
@@ -85,6 +86,6 @@ def test_of_two_models_under_one_version_one_is_published(tmp_path: Path) -> Non
     (other / "labels.txt").write_text("\n".join("abcdefghij"), encoding="utf-8")
     assert sorted(at_once(tmp_path / "store", DIGITS, other)) == [0, VersionExists.exit_code]
     store = open_store("store", tmp_path)
-    found = model.resolve("digits", "latest", store)
-    assert model.versions("digits", store) == (found,)
-    assert model.fetch(found, store, Cache(tmp_path / "cache"), "/model").model == found
+    found = resolve_version("digits", "latest", store)
+    assert list_versions("digits", store) == (found,)
+    assert fetch_layer(found, store, Cache(tmp_path / "cache"), "/model").model == found

@@ -24,7 +24,7 @@ from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
-from tests.integration.deploy.responder import built
+from tests.integration.deploy.responder import build_replica
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +67,7 @@ class RealPlace:
 
     def release(self, code: str, script: Script | None = None) -> Release:
         # One that drops what it works on when it is stopped shows whether it was stopped too early.
-        image = built(
+        image = build_replica(
             self._engine,
             self._parts,
             f"{self.app}:{code}",

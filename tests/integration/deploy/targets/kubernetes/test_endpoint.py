@@ -200,4 +200,4 @@ def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(
         Endpoint(url, {"Host": HOST}, authority, server_name="other.example"),
     ):
         (case,) = golden.play(proof, wrong).cases
-        assert case.problem == "no answer: SSLError"
+        assert case.problem == "no response: SSLError"

@@ -16,7 +16,7 @@ from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.kubernetes.client import KubeCluster, connect
 from deploy.clients.oci.client import HttpRegistry
-from deploy.image import join as image
+from deploy.image.build import create_app_image
 from deploy.image.export import export_image
 from deploy.records import Commit, Image, Release
 from deploy.rollout.apply import Target
@@ -28,7 +28,7 @@ from tests.contracts.target import Place, TargetContract, WarmContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.conftest import lacking
-from tests.integration.deploy.responder import built
+from tests.integration.deploy.responder import build_replica
 
 pytestmark = pytest.mark.integration
 
@@ -54,10 +54,10 @@ class Images:
 
     def _pushed(self, code: str, script: Script) -> Release:
         tag = f"test-cluster:{secrets.token_hex(4)}"
-        built(self._engine, self._parts, tag, code, script, check=0.5)
+        build_replica(self._engine, self._parts, tag, code, script, check=0.5)
         config, layers = export_image(self._engine.save(tag), self._cache, tag)
         self._engine._api.remove_image(tag, force=True)
-        app = image.create_app_image(
+        app = create_app_image(
             "replica", code, Commit(revision="0" * 40, dirty=False), config, layers, self._cache
         )
         for item in (config, *layers):

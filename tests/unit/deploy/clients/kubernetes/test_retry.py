@@ -10,7 +10,7 @@ from deploy import progress
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse
 from deploy.errors import ClusterUnreachable, RolloutLocked
-from tests.fakes.display import Noted
+from tests.fakes.display import RecordingDisplay
 from tests.fakes.transport import (
     FakeTime,
     FakeTransport,
@@ -144,10 +144,10 @@ def test_the_progress_line_says_what_is_waited_for() -> None:
     client, _, _ = retrying(
         no_response(), status(503, "ServiceUnavailable", "etcd is away"), response_with(a="b")
     )
-    notes = Noted()
+    notes = RecordingDisplay()
     with progress.use_display(notes):
         client.send(GET, "version")
-    first, second = notes.notes
+    first, second = notes.lines
     assert "shop at https://api.example" in first
     assert "Connection refused" in first
     assert "0.0 s so far" in first

@@ -11,7 +11,7 @@ from deploy import progress
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.readiness import _complete
-from tests.fakes.display import Noted
+from tests.fakes.display import RecordingDisplay
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.kubernetes.watches import meanwhile, watch
 from tests.fakes.places import NAME, FakePlace
@@ -88,13 +88,13 @@ def test_it_tells_how_far_each_replica_is(
 
 def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
     """How many are ready, and what one of the others is doing."""
-    noted = Noted()
+    noted = RecordingDisplay()
     with progress.use_display(noted):
         watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20))).until_ready()
     assert any(
-        text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.notes
+        text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.lines
     )
-    assert any(text.endswith(" loading the model") for text in noted.notes)
+    assert any(text.endswith(" loading the model") for text in noted.lines)
 
 
 # --- when it is hopeless

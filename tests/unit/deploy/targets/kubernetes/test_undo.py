@@ -12,9 +12,9 @@ from deploy.records import Release
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
+from tests.fakes.golden import return_in_turn
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
-from tests.fakes.proof import in_turn
 
 WARM = STRATEGIES[1:]
 
@@ -211,7 +211,7 @@ def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace)
 def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
     """Though the image is the same."""
     before = template(place)
-    place.play.problem = in_turn(["expected 3, got 8"])
+    place.play.problem = return_in_turn(["expected 3, got 8"])
     with pytest.raises(GoldenMiss):
         place.apply(place.release("a"), place.deployer(resources={"memory": "16Mi"}))
     assert template(place) == before

@@ -1,0 +1,121 @@
+"""The published versions of models in a store.
+
+    blobs/sha256/<hex>                       each file, named by the digest of its bytes
+    models/<name>/<version>/manifest.json    the model manifest, written once, after its files
+    models/<name>/latest.json                the version that was published last
+
+A version never changes: its model manifest is created and never replaced, and its files are named
+by their digests. Two deployers can therefore publish at once, and a publication that is killed
+leaves nothing that can be taken for a version.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from pydantic import ValidationError
+
+from deploy.clients.stores.protocol import Store
+from deploy.errors import ManifestInvalid, ModelUnknown
+from deploy.model.manifest import (
+    LATEST,
+    MAX_BYTES,
+    PUBLISHED_FILE,
+    ModelFile,
+    ModelManifest,
+)
+from deploy.model.reading import parse_model_manifest
+from deploy.records import VERSION, Model, Record, Version
+
+
+class _Latest(Record):
+    version: Version
+
+
+def blob_path(file: ModelFile) -> str:
+    """Return where a store keeps the bytes of a file."""
+    return f"blobs/sha256/{file.sha256}"
+
+
+def manifest_path(name: str, version: str | None) -> str:
+    """Return where a store keeps the model manifest of a version."""
+    return f"models/{name}/{version}/{PUBLISHED_FILE}"
+
+
+def _latest_path(name: str) -> str:
+    return f"models/{name}/{LATEST}.json"
+
+
+def list_versions(name: str, store: Store) -> tuple[Model, ...]:
+    """Return the published versions of a model, sorted by name; none if there is no such model."""
+    paths = (manifest_path(name, version) for version in store.folders(f"models/{name}"))
+    texts = ((path, store.read(path, MAX_BYTES)) for path in paths)
+    return tuple(
+        parse_model_manifest(text, on=f"{store.location}/{path}").model
+        for path, text in texts
+        if text is not None
+    )
+
+
+def find_latest_version(name: str, store: Store) -> str | None:
+    """Return the version that was published last, or None if there is no such model.
+
+    Raises:
+        ManifestInvalid: the store's record of the latest version is damaged.
+    """
+    path = _latest_path(name)
+    text = store.read(path, MAX_BYTES)
+    if text is None:
+        return None
+    try:
+        return _Latest.from_json(text).version
+    except ValidationError:
+        raise ManifestInvalid(
+            "the record of the latest version cannot be read",
+            on=f"{store.location}/{path}",
+            next="publish a version again; this replaces the record",
+        ) from None
+
+
+def write_latest_version(name: str, version: str, store: Store) -> None:
+    """Record a version as the one that was published last."""
+    store.replace(_latest_path(name), json.dumps({"version": version}).encode())
+
+
+def resolve_version(name: str, version: str, store: Store) -> Model:
+    """Return the identity of a version; only here is the word `latest` resolved.
+
+    Raises:
+        ModelUnknown: the store has no such model or version.
+        ManifestInvalid: the model manifest breaks the format, or is that of another version.
+    """
+    return read_model_manifest(name, version, store).model
+
+
+def read_model_manifest(name: str, version: str, store: Store) -> ModelManifest:
+    """Return the model manifest of a published version.
+
+    Raises:
+        ModelUnknown: the store has no such model or version.
+        ManifestInvalid: the model manifest breaks the format, or is that of another version.
+    """
+    number = find_latest_version(name, store) if version == LATEST else version
+    path = manifest_path(name, number)
+    is_valid = number is not None and re.fullmatch(VERSION, number)
+    text = store.read(path, MAX_BYTES) if is_valid else None
+    if text is None:
+        known = ", ".join(store.folders(f"models/{name}")) or "none"
+        raise ModelUnknown(
+            f"the store has no {name} {version}",
+            on=store.location,
+            next=f"publish it, or choose a version of the store: {known}",
+        )
+    manifest = parse_model_manifest(text, on=f"{store.location}/{path}")
+    if (manifest.name, manifest.version) != (name, number):
+        raise ManifestInvalid(
+            f"the model manifest is that of {manifest.model}",
+            on=f"{store.location}/{path}",
+            next="publish the version again",
+        )
+    return manifest
