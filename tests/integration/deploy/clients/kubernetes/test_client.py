@@ -35,7 +35,7 @@ from tests.contracts.cluster import ClusterContract, Write, deployment, found, s
 from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
-from tests.integration.deploy.clients.oci.forwarder import Forwarder, forwarded
+from tests.integration.deploy.clients.oci.forwarder import Forwarder, run_forwarder
 from tests.integration.deploy.responder import responder
 
 pytestmark = pytest.mark.integration
@@ -252,7 +252,7 @@ def way(administrator: dict[str, Any]) -> Iterator[Forwarder]:
     """A way to the API server that can be closed."""
     parts = urlsplit(administrator["clusters"][0]["cluster"]["server"])
     assert parts.hostname
-    with forwarded((parts.hostname, parts.port or 443)) as made:
+    with run_forwarder((parts.hostname, parts.port or 443)) as made:
         yield made
 
 
@@ -276,7 +276,9 @@ def test_an_api_server_that_is_started_again_is_waited_for(
     way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """Every kind of call gets its answer in the end, and each write is carried out once."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
+    cluster = through(
+        way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.open())
+    )
     for ask, answer in (
         (lambda: bool(cluster.version()), True),
         (lambda: cluster.create(settings("one", key="value")), True),
@@ -290,7 +292,7 @@ def test_an_api_server_that_is_started_again_is_waited_for(
         (lambda: cluster.delete("ConfigMap", "two"), None),
         (lambda: cluster.find("ConfigMap", "two"), None),
     ):
-        way.down()
+        way.close()
         assert ask() == answer
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
 
@@ -302,14 +304,14 @@ def test_a_write_whose_answer_was_lost_is_known_to_be_ours(
     waits: list[float] = []
     cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=waits.append))
     cluster.version()
-    way.lose_an_answer()
+    way.lose_response()
     assert cluster.create(settings("one", key="value"))
     item = found(cluster, "ConfigMap", "one")
     item["data"] = {"key": "new"}
-    way.lose_an_answer()
+    way.lose_response()
     assert cluster.replace(item)
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
-    way.lose_an_answer()
+    way.lose_response()
     cluster.delete("ConfigMap", "one")
     assert cluster.find("ConfigMap", "one") is None
     assert len(waits) == 3
@@ -322,11 +324,11 @@ def test_somebody_elses_write_is_not_taken_for_ours(
 
     def overtaken(_: float) -> None:
         real.create(settings("one", key="theirs"))
-        way.up()
+        way.open()
 
     cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=overtaken))
     cluster.version()
-    way.down()
+    way.close()
     assert not cluster.create(settings("one", key="ours"))
     assert found(real, "ConfigMap", "one")["data"] == {"key": "theirs"}
 
@@ -337,7 +339,7 @@ def test_an_api_server_that_stays_away_is_given_up(
     """With its name, and why it cannot be reached."""
     cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
     cluster.version()
-    way.down()
+    way.close()
     with pytest.raises(ClusterUnreachable) as caught:
         cluster.version()
     assert "Connection refused" in caught.value.what
@@ -474,12 +476,14 @@ def test_golden_cases_are_played_again_when_the_api_server_is_back(
     replica: Endpoint, way: Forwarder, administrator: dict[str, Any], namespace: str, tmp_path: Path
 ) -> None:
     """That it was away, or lost an answer, is no wrong answer."""
-    cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.up()))
+    cluster = through(
+        way, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: way.open())
+    )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    way.down()
+    way.close()
     assert played(endpoint).problem == ""
-    way.lose_an_answer()
+    way.lose_response()
     assert played(endpoint).problem == ""
 
 
@@ -490,7 +494,7 @@ def test_golden_cases_are_not_missed_because_an_api_server_stays_away(
     cluster = through(way, administrator, namespace, tmp_path, RetryPolicy(outage=0.2))
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    way.down()
+    way.close()
     with pytest.raises(ClusterUnreachable):
         played(endpoint)
 
