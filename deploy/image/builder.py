@@ -47,7 +47,7 @@ def build_app(
             dockerfile=settings.image.dockerfile,
             args={"BASE": base},
             tag=tag,
-            said=progress.report,
+            on_line=progress.report,
         )
     config, layers = export_image(engine.save(tag), cache, tag)
     return create_app_image(name, inputs.key, inputs.commit, config, layers, cache)

@@ -14,7 +14,7 @@ from deploy.records import Release
 from deploy.rollout.apply import Target
 from deploy.targets.docker.names import APP
 from deploy.targets.docker.proxy import STATE_FOLDER
-from tests.contracts.engine import until
+from tests.contracts.engine import wait_until
 from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt
 
@@ -74,8 +74,8 @@ class DockerTargetContract(WarmTargetContract):
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().lock():
             pass
-        until(lambda: docker.answers() == {"a"}, "the release serves")
-        until(lambda: docker.target().serves(a), "all its replicas are healthy")
+        wait_until(lambda: docker.answers() == {"a"}, "the release serves")
+        wait_until(lambda: docker.target().serves(a), "all its replicas are healthy")
 
     def test_a_door_that_was_stopped_in_mid_rollout_opens_to_the_release_before(
         self, docker: DockerPlace, a: Release, b: Release
@@ -88,7 +88,9 @@ class DockerTargetContract(WarmTargetContract):
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().lock():
             pass
-        until(lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves")
+        wait_until(
+            lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves"
+        )
         assert docker.answers() == {"a"}
         assert (b.image.digest, "serving") not in states(target)
 
@@ -116,7 +118,9 @@ class DockerTargetContract(WarmTargetContract):
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target(replicas=1).lock():
             pass
-        until(lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves")
+        wait_until(
+            lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves"
+        )
         assert docker.answers() == {"b"}
 
     def test_a_door_without_its_file_opens_to_all_that_runs(
@@ -130,7 +134,7 @@ class DockerTargetContract(WarmTargetContract):
         docker.engine.put_file(door, f"{STATE_FOLDER}/haproxy.cfg", b"global\n    stats so")
         with docker.target().lock():
             pass
-        until(lambda: docker.answers() == {"a"}, "the release serves")
+        wait_until(lambda: docker.answers() == {"a"}, "the release serves")
 
     def test_a_door_that_is_gone_is_made_again(self, docker: DockerPlace, a: Release) -> None:
         """History and release outlive the door's container."""
@@ -141,7 +145,7 @@ class DockerTargetContract(WarmTargetContract):
         docker.engine.remove(self.door(docker).id)
         with docker.target().lock():
             pass
-        until(lambda: docker.target().serves(a), "the release serves")
+        wait_until(lambda: docker.target().serves(a), "the release serves")
         assert [rollout.attempt.id for rollout in docker.target().history()] == [1]
 
     def test_another_port_moves_the_door(self, docker: DockerPlace, a: Release) -> None:
@@ -155,7 +159,9 @@ class DockerTargetContract(WarmTargetContract):
         moved = docker.target(port=port)
         with moved.lock():
             pass
-        until(lambda: docker.answers(port=port) == {"a"}, "the release serves on the other port")
+        wait_until(
+            lambda: docker.answers(port=port) == {"a"}, "the release serves on the other port"
+        )
         assert {replica.name for replica in moved.replicas()} == before
         assert [rollout.attempt.id for rollout in moved.history()] == [1]
 
@@ -178,11 +184,11 @@ class DockerTargetContract(WarmTargetContract):
         target = docker.target()
         target.shift(a)
         target.settle(a)
-        until(lambda: target.serves(a), "the release serves")
+        wait_until(lambda: target.serves(a), "the release serves")
         moved = docker.target(port=docker.other_port())
         assert not moved.serves(a)
         with moved.lock():
-            until(lambda: moved.serves(a), "the release serves on the other port")
+            wait_until(lambda: moved.serves(a), "the release serves on the other port")
         assert not target.serves(a)
 
     def test_a_running_door_of_another_image_is_kept(
@@ -212,7 +218,7 @@ class DockerTargetContract(WarmTargetContract):
         docker.renew()
         with docker.target().lock():
             pass
-        until(lambda: docker.answers() == {"a"}, "the release serves")
+        wait_until(lambda: docker.answers() == {"a"}, "the release serves")
         assert self.door(docker).id != door.id
 
     @pytest.mark.parametrize(
@@ -230,7 +236,7 @@ class DockerTargetContract(WarmTargetContract):
         assert target.serves(a)
         assert not other.serves(a)
         with other.lock():
-            until(lambda: other.serves(a), "the release serves as the settings say")
+            wait_until(lambda: other.serves(a), "the release serves as the settings say")
         assert not target.serves(a)
         assert self.door(docker) == door
 
@@ -277,13 +283,13 @@ class DockerTargetContract(WarmTargetContract):
         target = docker.target()
         target.shift(a)
         docker.crash(target.replicas()[0].name)
-        until(
+        wait_until(
             lambda: (
                 sum(found.restarts for found in docker.engine.containers({APP: docker.app})) == 1
             ),
             "it was started again",
         )
-        until(lambda: target.serves(a), "the release serves with all its replicas")
+        wait_until(lambda: target.serves(a), "the release serves with all its replicas")
 
     def leave_lock(self, docker: DockerPlace, on: str) -> str:
         """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""

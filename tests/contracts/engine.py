@@ -14,14 +14,14 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import BuildFailed, EngineFailed, PortTaken, RegistryNotFound
 from tests.fakes.engine import Script
 
-Runs = Callable[[Script], tuple[str, tuple[str, ...]]]
+ImageOf = Callable[[Script], tuple[str, tuple[str, ...]]]
 _TIMEOUT = 60
 # The output of a script that handles signals. Earlier signals are lost, because the first process
 # of a container has no default handlers.
 UP = "up"
 
 
-def until(reached: Callable[[], bool], what: str) -> None:
+def wait_until(reached: Callable[[], bool], what: str) -> None:
     """Wait until a condition is true."""
     deadline = time.monotonic() + _TIMEOUT
     while not reached():
@@ -29,7 +29,7 @@ def until(reached: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
-def packed(files: dict[str, str]) -> io.BytesIO:
+def pack_context(files: dict[str, str]) -> io.BytesIO:
     """Pack files into a build context."""
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as archive:
@@ -58,7 +58,7 @@ class EngineContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def runs(self) -> Runs:
+    def image_of(self) -> ImageOf:
         """Return a function that gives the image and the command of a script."""
         raise NotImplementedError
 
@@ -73,30 +73,30 @@ class EngineContract:
         return {"dev.twinship.test": prefix}
 
     @pytest.fixture
-    def spec(self, prefix: str, labels: dict[str, str], runs: Runs) -> Callable[..., Spec]:
+    def spec(self, prefix: str, labels: dict[str, str], image_of: ImageOf) -> Callable[..., Spec]:
         """Return a function that makes specifications from a suffix, a script and options."""
 
         def made(ending: str = "one", script: Script | None = None, **more: Any) -> Spec:
-            image, command = runs(script or Script(on_signal={"SIGTERM": 0}))
+            image, command = image_of(script or Script(on_signal={"SIGTERM": 0}))
             more = {"image": image, "command": command, **more}
             return Spec(name=f"{prefix}-{ending}", labels=labels | more.pop("labelled", {}), **more)
 
         return made
 
     @pytest.fixture
-    def heeding(self, engine: Engine, spec: Callable[..., Spec]) -> Callable[..., str]:
+    def start_handler(self, engine: Engine, spec: Callable[..., Spec]) -> Callable[..., str]:
         """Return a function that starts a container which ends with a code at a signal."""
 
-        def started(signal: str, code: int, **more: Any) -> str:
+        def start(signal: str, code: int, **more: Any) -> str:
             made = engine.create(spec(script=Script(says=UP, on_signal={signal: code}), **more))
             engine.start(made.id)
-            until(lambda: UP in engine.logs(made.id, 1), "it heeds signals")
+            wait_until(lambda: UP in engine.logs(made.id, 1), "it handles signals")
             return made.id
 
-        return started
+        return start
 
     @pytest.fixture
-    def now(self, engine: Engine, labels: dict[str, str]) -> Callable[[str], Container]:
+    def state_of(self, engine: Engine, labels: dict[str, str]) -> Callable[[str], Container]:
         """Return a function that gives the present state of a container."""
         return lambda container: next(
             found for found in engine.containers(labels) if found.id == container
@@ -112,22 +112,25 @@ class EngineContract:
         assert (made.name, made.status, made.running) == (spec().name, "created", False)
 
     def test_a_started_container_runs_until_it_is_stopped(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """A stopped container still exists, with the exit code of its process."""
-        made = heeding("SIGTERM", 7)
-        assert now(made).running
+        made = start_handler("SIGTERM", 7)
+        assert state_of(made).running
         engine.stop(made, 10)
-        assert (now(made).status, now(made).exit_code) == ("exited", 7)
+        assert (state_of(made).status, state_of(made).exit_code) == ("exited", 7)
 
     def test_a_container_that_ignores_the_signal_is_killed(
-        self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
+        self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]
     ) -> None:
         """The kill comes after the grace period."""
         made = engine.create(spec(script=Script()))
         engine.start(made.id)
         engine.stop(made.id, 1)
-        assert (now(made.id).running, now(made.id).exit_code) == (False, 137)
+        assert (state_of(made.id).running, state_of(made.id).exit_code) == (False, 137)
 
     def test_stopping_and_removing_a_missing_container_is_no_error(
         self, engine: Engine, spec: Callable[..., Spec], prefix: str
@@ -150,22 +153,22 @@ class EngineContract:
         assert engine.containers(labels) == []
 
     def test_starting_a_running_container_changes_nothing(
-        self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
+        self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]
     ) -> None:
         """A run that continues another one can start a container again."""
         made = engine.create(spec())
         engine.start(made.id)
         engine.start(made.id)
-        assert (now(made.id).running, now(made.id).restarts) == (True, 0)
+        assert (state_of(made.id).running, state_of(made.id).restarts) == (True, 0)
 
     def test_a_container_that_ends_by_itself_shows_its_exit_code(
-        self, engine: Engine, spec: Callable[..., Spec], now: Callable[[str], Container]
+        self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]
     ) -> None:
         """The exit code outlives the process."""
         made = engine.create(spec(script=Script(exits=3)))
         engine.start(made.id)
-        until(lambda: now(made.id).status == "exited", "it ends")
-        assert now(made.id).exit_code == 3
+        wait_until(lambda: state_of(made.id).status == "exited", "it ends")
+        assert state_of(made.id).exit_code == 3
 
     def test_the_last_lines_of_a_log_outlive_the_process(
         self, engine: Engine, spec: Callable[..., Spec]
@@ -173,69 +176,91 @@ class EngineContract:
         """The last lines of a crashed container can be shown; a removed one has none."""
         made = engine.create(spec(script=Script(exits=1, says="first\nsecond\nthird")))
         engine.start(made.id)
-        until(lambda: "third" in engine.logs(made.id, 10), "it writes")
+        wait_until(lambda: "third" in engine.logs(made.id, 10), "it writes")
         assert engine.logs(made.id, 2).splitlines() == ["second", "third"]
         engine.remove(made.id)
         assert engine.logs(made.id, 2) == ""
 
     def test_a_container_with_restarts_is_restarted_when_it_ends(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """The engine restarts a process that dies, and counts the restarts."""
-        made = heeding("SIGTERM", 5)
+        made = start_handler("SIGTERM", 5)
         engine.enable_restart(made)
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
-        until(lambda: now(made).restarts == 1 and now(made).running, "it is started again")
+        wait_until(
+            lambda: state_of(made).restarts == 1 and state_of(made).running, "it is started again"
+        )
 
     def test_a_specification_can_ask_for_restarts_at_once(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """The proxy restarts with the engine in this way."""
-        made = heeding("SIGTERM", 5, restart=True)
+        made = start_handler("SIGTERM", 5, restart=True)
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
-        until(lambda: now(made).restarts == 1 and now(made).running, "it is started again")
+        wait_until(
+            lambda: state_of(made).restarts == 1 and state_of(made).running, "it is started again"
+        )
 
     def test_disabled_restarts_end_with_the_process(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """The container runs until its process ends, and is not restarted then."""
-        made = heeding("SIGTERM", 5, restart=True)
+        made = start_handler("SIGTERM", 5, restart=True)
         engine.disable_restart(made)
-        assert now(made).running
+        assert state_of(made).running
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
-        until(lambda: now(made).status == "exited", "it ends")
-        assert now(made).restarts == 0
+        wait_until(lambda: state_of(made).status == "exited", "it ends")
+        assert state_of(made).restarts == 0
 
     def test_a_container_without_restarts_stays_stopped(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """A replica that crashes before it is ready keeps its exit code."""
-        made = heeding("SIGTERM", 5)
+        made = start_handler("SIGTERM", 5)
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
-        until(lambda: now(made).status == "exited", "it ends")
-        assert (now(made).exit_code, now(made).restarts) == (5, 0)
+        wait_until(lambda: state_of(made).status == "exited", "it ends")
+        assert (state_of(made).exit_code, state_of(made).restarts) == (5, 0)
 
     def test_a_signal_reaches_the_first_process(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """The process decides what to do at a signal."""
-        made = heeding("SIGUSR1", 9)
+        made = start_handler("SIGUSR1", 9)
         engine.signal(made, "SIGUSR1")
-        until(lambda: now(made).status == "exited", "it ends")
-        assert now(made).exit_code == 9
+        wait_until(lambda: state_of(made).status == "exited", "it ends")
+        assert state_of(made).exit_code == 9
 
     def test_a_signal_does_not_change_the_restart_policy(
-        self, engine: Engine, heeding: Callable[..., str], now: Callable[[str], Container]
+        self,
+        engine: Engine,
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
     ) -> None:
         """The engine still restarts the container when it ends, also by the signal itself."""
-        made = heeding("SIGUSR1", 9, restart=True)
+        made = start_handler("SIGUSR1", 9, restart=True)
         for times in (2, 3):
             engine.signal(made, "SIGUSR1")
-            until(
+            wait_until(
                 lambda times=times: engine.logs(made, 10).count(UP) == times,  # type: ignore[misc]
                 "it is started again",
             )
-            assert (now(made).restarts, now(made).running) == (times - 1, True)
+            assert (state_of(made).restarts, state_of(made).running) == (times - 1, True)
 
     def test_a_command_in_a_container_gives_its_exit_code_and_output(
         self, engine: Engine, spec: Callable[..., Spec]
@@ -306,18 +331,18 @@ class EngineContract:
         raise NotImplementedError
 
     def test_a_build_puts_layers_on_its_base(
-        self, engine: Engine, prefix: str, labels: dict[str, str], runs: Runs
+        self, engine: Engine, prefix: str, labels: dict[str, str], image_of: ImageOf
     ) -> None:
         """The image exists under its tag, and the builder's lines are reported."""
-        base, _ = runs(Script())
-        said: list[str] = []
+        base, _ = image_of(Script())
+        lines: list[str] = []
         dockerfile = "ARG BASE\nFROM ${BASE}\nCOPY hello /hello\n"
         built = engine.build(
-            packed({"Dockerfile": dockerfile, "hello": prefix}),
+            pack_context({"Dockerfile": dockerfile, "hello": prefix}),
             dockerfile="Dockerfile",
             args={"BASE": base},
             tag=f"{prefix}:built",
-            on_line=said.append,
+            on_line=lines.append,
         )
         below = engine.diff_ids(base)
         layers = engine.diff_ids(f"{prefix}:built")
@@ -326,14 +351,14 @@ class EngineContract:
         assert (layers[:-1], len(layers)) == (below, len(below) + 1)
         assert engine.image_id(f"{prefix}:built") == built
         assert layers in engine.layer_chains()
-        assert any("COPY hello" in line for line in said)
+        assert any("COPY hello" in line for line in lines)
 
     def test_a_build_that_fails_shows_the_builders_last_lines(
-        self, engine: Engine, prefix: str, runs: Runs
+        self, engine: Engine, prefix: str, image_of: ImageOf
     ) -> None:
         """The detail has the instruction that failed, and there is no image of that name."""
-        base, _ = runs(Script())
-        context = packed({"Dockerfile": "ARG BASE\nFROM ${BASE}\nCOPY absent /\n"})
+        base, _ = image_of(Script())
+        context = pack_context({"Dockerfile": "ARG BASE\nFROM ${BASE}\nCOPY absent /\n"})
         with pytest.raises(BuildFailed) as caught:
             engine.build(
                 context,
@@ -348,7 +373,7 @@ class EngineContract:
     @pytest.fixture
     def small(self, engine: Engine, prefix: str) -> str:
         """Build an image of one layer; return its name."""
-        context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
+        context = pack_context({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
         engine.build(
             context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", on_line=lambda _: None
         )
@@ -374,7 +399,9 @@ class EngineContract:
 
     def test_a_file_system_becomes_an_image(self, engine: Engine, prefix: str) -> None:
         """An archive of files becomes one layer."""
-        engine.import_image(packed({"hello": prefix}), f"{prefix}:imported", ('CMD ["bash"]',))
+        engine.import_image(
+            pack_context({"hello": prefix}), f"{prefix}:imported", ('CMD ["bash"]',)
+        )
         assert len(engine.diff_ids(f"{prefix}:imported") or ()) == 1
 
     # --- networks, ports, volumes
@@ -391,7 +418,7 @@ class EngineContract:
         spec: Callable[..., Spec],
         prefix: str,
         labels: dict[str, str],
-        now: Callable[[str], Container],
+        state_of: Callable[[str], Container],
     ) -> None:
         """A second container cannot start with the address before the first is removed."""
         address = engine.ensure_network(prefix, labels).rpartition(".")[0] + ".77"
@@ -403,7 +430,7 @@ class EngineContract:
             engine.start(two.id)
         engine.remove(one.id)
         engine.start(two.id)
-        assert now(two.id).running
+        assert state_of(two.id).running
 
     def test_a_port_in_use_is_an_error_of_its_own(
         self, engine: Engine, spec: Callable[..., Spec], port: int

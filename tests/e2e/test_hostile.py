@@ -26,7 +26,7 @@ from bench.application import ROOT, Application, Done, free_port
 from bench.load import Load
 from tests.e2e import rights
 from tests.e2e.small_engine import SmallEngine, small_engine
-from tests.fakes.http_registry import Act, Exchange, HttpRegistryServer, cut_after, refused
+from tests.fakes.http_registry import Act, Exchange, HttpRegistryServer, cut_after, refuse_with
 
 REGISTRY = "TWINSHIP_ENVIRONMENTS__LOCAL__REGISTRY"
 REPOSITORY = "TWINSHIP_ENVIRONMENTS__LOCAL__REPOSITORY"
@@ -411,7 +411,7 @@ def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
 @pytest.fixture(name="registry")
 def _registry() -> Iterator[HttpRegistryServer]:
     """A registry on this machine that fails as it is told."""
-    with HttpRegistryServer().serving() as serving:
+    with HttpRegistryServer().serve() as serving:
         yield serving
 
 
@@ -435,14 +435,14 @@ def fails(
             51,
             ("401 Unauthorized", "docker login"),
         ),
-        (lambda registry: fails(registry, refused(403)), 51, ("403 Forbidden", "REFUSED")),
+        (lambda registry: fails(registry, refuse_with(403)), 51, ("403 Forbidden", "REFUSED")),
         (
-            lambda registry: fails(registry, refused(404), methods=("POST",)),
+            lambda registry: fails(registry, refuse_with(404), methods=("POST",)),
             52,
             ("404 Not Found", "check registry and repository"),
         ),
         (
-            lambda registry: fails(registry, refused(413), methods=("PUT",)),
+            lambda registry: fails(registry, refuse_with(413), methods=("PUT",)),
             53,
             ("413", "limits the body"),
         ),
@@ -480,14 +480,14 @@ def _joined(serving: Application, published: Path) -> Application:
 def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: Application) -> None:
     """Down, too many requests, its own errors and resets without end: each is tried for a while, and told as what it is."""
     faults = {
-        "429": (refused(429), 53, "run again later"),
-        "503": (refused(503), 53, "503"),
+        "429": (refuse_with(429), 53, "run again later"),
+        "503": (refuse_with(503), 53, "503"),
         "reset": (cut_after(0), 50, "no answer"),
     }
     with (
-        HttpRegistryServer().serving() as many,
-        HttpRegistryServer().serving() as broken,
-        HttpRegistryServer().serving() as cutting,
+        HttpRegistryServer().serve() as many,
+        HttpRegistryServer().serve() as broken,
+        HttpRegistryServer().serve() as cutting,
     ):
         hosts = dict(zip(faults, (many, broken, cutting), strict=True))
         for name, registry in hosts.items():
@@ -525,7 +525,7 @@ def test_a_registry_that_comes_back_is_waited_for(
     joined: Application, victim: Application, registry: HttpRegistryServer
 ) -> None:
     """A burst of errors, broken connections and slowness delay a push, and no more."""
-    for act, times in ((refused(503), 1), (cut_after(1000), 1), (slowly, OFTEN)):
+    for act, times in ((refuse_with(503), 1), (cut_after(1000), 1), (slowly, OFTEN)):
         fails(registry, act, times)
     done = victim.ok("push", **{REGISTRY: registry.host})
     assert done.out.strip().rpartition("@")[2] in {reference for _, reference in registry.manifests}

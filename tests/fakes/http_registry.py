@@ -40,7 +40,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenRequest:
     """A request that arrived."""
 
     method: str
@@ -83,7 +83,7 @@ class HttpRegistryServer:
     sends_ranges: bool = True
     lies: bool = False
     tokens: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    seen: list[Seen] = field(default_factory=list)
+    seen: list[SeenRequest] = field(default_factory=list)
     arrived: int = 0
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
     manifests: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class HttpRegistryServer:
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
-    def serving(self) -> Iterator[HttpRegistryServer]:
+    def serve(self) -> Iterator[HttpRegistryServer]:
         """Serve during a `with` block."""
 
         class Handler(Exchange):
@@ -119,7 +119,7 @@ class HttpRegistryServer:
         """Let something happen to the next requests of that kind."""
         self.faults.append(Fault(method, text, act, times))
 
-    def asked(self, method: str, text: str = "") -> list[Seen]:
+    def requests_of(self, method: str, text: str = "") -> list[SeenRequest]:
         """Return the requests of a method to paths that contain a text."""
         return [seen for seen in self.seen if seen.method == method and text in seen.path]
 
@@ -176,7 +176,7 @@ class Exchange(BaseHTTPRequestHandler):
         document = {"errors": [{"code": code, "message": f"refused with {credentials}"}]}
         self.answer(status, headers, json.dumps(document).encode())
 
-    def cut(self) -> None:
+    def reset_connection(self) -> None:
         """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
@@ -190,7 +190,9 @@ class Exchange(BaseHTTPRequestHandler):
     def _do(self) -> None:
         path, query = self.url
         self.registry.seen.append(
-            Seen(self.command, path, query, dict(self.headers.items()), self.client_address[1])
+            SeenRequest(
+                self.command, path, query, dict(self.headers.items()), self.client_address[1]
+            )
         )
         if self._fails(path):
             return
@@ -397,7 +399,7 @@ class Exchange(BaseHTTPRequestHandler):
 # --- acts of faults
 
 
-def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
+def refuse_with(status: int, headers: Mapping[str, str] | None = None) -> Act:
     """Return an act that refuses the request."""
 
     def act(exchange: Exchange) -> bool:
@@ -407,7 +409,7 @@ def refused(status: int, headers: Mapping[str, str] | None = None) -> Act:
     return act
 
 
-def answered(status: int, headers: Mapping[str, str], data: bytes) -> Act:
+def respond_with(status: int, headers: Mapping[str, str], data: bytes) -> Act:
     """Return an act that sends a given response."""
 
     def act(exchange: Exchange) -> bool:
@@ -425,26 +427,26 @@ def cut_after(count: int) -> Act:
         upload = exchange.url[0].rpartition("/")[2]
         if exchange.command == "PATCH":
             exchange.keep(upload, data)
-        exchange.cut()
+        exchange.reset_connection()
         return True
 
     return act
 
 
-def then_cut(exchange: Exchange) -> bool:
+def cut_response(exchange: Exchange) -> bool:
     """Execute the request, and break the connection before the response."""
-    exchange.answer = lambda *_: exchange.cut()  # type: ignore[method-assign]
+    exchange.answer = lambda *_: exchange.reset_connection()  # type: ignore[method-assign]
     return False
 
 
-def stalled(exchange: Exchange) -> bool:
+def stall(exchange: Exchange) -> bool:
     """Send no response until the registry stops."""
     exchange.registry.stopping.wait(30)
-    exchange.cut()
+    exchange.reset_connection()
     return True
 
 
-def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
+def end_response_early(data: bytes, promised: int, status: int = 200) -> Act:
     """Return an act whose response ends before its announced length."""
 
     def act(exchange: Exchange) -> bool:
@@ -456,12 +458,12 @@ def broken_off(data: bytes, promised: int, status: int = 200) -> Act:
     return act
 
 
-def passed(_: Exchange) -> bool:
+def let_pass(_: Exchange) -> bool:
     """Let the request pass."""
     return False
 
 
-def first(act: Callable[[], None]) -> Act:
+def run_first(act: Callable[[], None]) -> Act:
     """Return an act that does something and lets the request pass."""
 
     def after(_: Exchange) -> bool:

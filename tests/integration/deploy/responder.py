@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.clients.docker.client import DockerEngine
-from tests.contracts.engine import packed
+from tests.contracts.engine import pack_context
 from tests.fakes.engine import Script
 
 DOCKERFILE = """\
@@ -72,7 +72,7 @@ def build_replica(
         "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n"),
     }
     return engine.build(
-        packed(files),
+        pack_context(files),
         dockerfile="Dockerfile",
         args={"BASE": parts, "STOP": stop},
         tag=tag,

@@ -52,7 +52,7 @@ def write(folder: Path, **files: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def committed(folder: Path, message: str = "change") -> str:
+def commit_all(folder: Path, message: str = "change") -> str:
     """Commit all files; return the revision."""
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", message)
@@ -89,7 +89,7 @@ def application(tmp_path: Path) -> Path:
 def repository(application: Path) -> Path:
     """Create the application in a repository of one commit."""
     git(application.parent, "init", "--quiet", str(application))
-    committed(application)
+    commit_all(application)
     return application
 
 
@@ -106,11 +106,11 @@ def test_committed_files_have_the_revision_that_changed_them_last(repository: Pa
     first = git(repository, "rev-parse", "HEAD")
     before = read(repository)
     write(repository, README_md="# Read this")
-    committed(repository)
+    commit_all(repository)
     assert read(repository).commit == before.commit == Commit(revision=first, dirty=False)
     assert read(repository).key == before.key
     write(repository, app__main_py="print(3)")
-    second = committed(repository)
+    second = commit_all(repository)
     assert read(repository).commit == Commit(revision=second, dirty=False)
 
 
@@ -118,7 +118,7 @@ def test_a_removed_file_changed_the_code(repository: Path) -> None:
     """The commit that removed it changed the image."""
     (repository / "app" / "sub" / "more.py").unlink()
     assert read(repository).commit.dirty
-    removed = committed(repository)
+    removed = commit_all(repository)
     assert read(repository).commit == Commit(revision=removed, dirty=False)
 
 
@@ -151,7 +151,7 @@ def test_a_change_that_is_staged_is_not_committed(repository: Path) -> None:
 def test_a_file_that_git_ignores_but_the_image_holds_is_marked(repository: Path) -> None:
     """The commit alone could not give that image again."""
     write(repository, _gitignore="settings.local\n__pycache__/\n")
-    committed(repository)
+    commit_all(repository)
     write(repository, app__settings_local="x")
     assert read(repository).commit.dirty
 
@@ -181,9 +181,9 @@ def test_an_application_that_was_never_committed_has_no_revision(repository: Pat
 def test_an_application_in_a_folder_of_a_repository_is_read_alone(repository: Path) -> None:
     """Changes of other folders do not change its revision."""
     write(repository, other__main_py="x", other__Dockerfile="FROM scratch")
-    revision = committed(repository)
+    revision = commit_all(repository)
     write(repository, app__main_py="print(3)", README_md="x")
-    committed(repository)
+    commit_all(repository)
     write(repository, app__main_py="print(4)")
     assert read(repository / "other", "*.py").commit == Commit(revision=revision, dirty=False)
 
@@ -214,7 +214,7 @@ def test_a_shallow_clone_causes_a_warning(
     """It may lack the revision of the code; the files are complete."""
     whole = read(repository)
     write(repository, README_md="x")
-    later = committed(repository)
+    later = commit_all(repository)
     assert "shallow" not in caplog.text
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "--quiet", "--depth=1", repository.as_uri(), str(clone))
@@ -377,7 +377,7 @@ def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def known(tmp_path: Path) -> Inputs:
+def earlier(tmp_path: Path) -> Inputs:
     """Return inputs of three files."""
     return Inputs(
         tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False)
@@ -388,7 +388,7 @@ NEW = Commit(revision="6" * 40, dirty=False)
 
 
 @pytest.mark.parametrize(
-    ("files", "base", "commit", "said"),
+    ("files", "base", "commit", "description"),
     [
         ({"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, None, ""),
         ({"a": "- 2", "b": "- 1", "c": "- 1"}, BASE, None, "a changed"),
@@ -406,17 +406,17 @@ NEW = Commit(revision="6" * 40, dirty=False)
     ],
 )
 def test_changes_are_described_in_a_few_words(
-    known: Inputs, files: dict[str, str], base: str, commit: Commit | None, said: str
+    earlier: Inputs, files: dict[str, str], base: str, commit: Commit | None, description: str
 ) -> None:
     """At most three changes are listed, in a fixed order; a new revision only alone."""
-    now = replace(known, files=files, base=base, commit=commit or known.commit)
-    assert now.describe_changes(known.by_name) == said
+    now = replace(earlier, files=files, base=base, commit=commit or earlier.commit)
+    assert now.describe_changes(earlier.by_name) == description
 
 
 # --- the build context
 
 
-def packed(inputs: Inputs, *wheels: Path) -> bytes:
+def pack(inputs: Inputs, *wheels: Path) -> bytes:
     """Return the bytes of the build context."""
     with source.pack_build_context(inputs, wheels) as context:
         return context.read()
@@ -428,7 +428,7 @@ def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_
     (application / "app" / "main.py").chmod(0o700)
     (application / "app" / "sub" / "more.py").chmod(0o600)
     with tarfile.open(
-        fileobj=io.BytesIO(packed(read(application), tmp_path / "thing.whl"))
+        fileobj=io.BytesIO(pack(read(application), tmp_path / "thing.whl"))
     ) as archive:
         members = archive.getmembers()
         files = {member.name: archive.extractfile(member).read() for member in members}  # type: ignore[union-attr]  # all are files
@@ -446,11 +446,11 @@ def test_a_build_context_holds_the_inputs_and_the_wheels(application: Path, tmp_
 
 def test_a_build_context_is_the_same_for_the_same_inputs(application: Path, tmp_path: Path) -> None:
     """Otherwise a builder could not use its cache."""
-    before = packed(read(application))
+    before = pack(read(application))
     moved = tmp_path / "moved"
     application.rename(moved)
     os.utime(moved / "app" / "main.py", (1, 1))
-    assert hashlib.sha256(packed(read(moved))).digest() == hashlib.sha256(before).digest()
+    assert hashlib.sha256(pack(read(moved))).digest() == hashlib.sha256(before).digest()
 
 
 @pytest.mark.parametrize(
@@ -468,5 +468,5 @@ def test_a_file_that_changes_before_the_build_is_an_error(
     inputs = read(application)
     change(application / "app" / "main.py")
     with pytest.raises(SourceUnreadable) as caught:
-        packed(inputs)
+        pack(inputs)
     assert caught.value.on.endswith("app/main.py")

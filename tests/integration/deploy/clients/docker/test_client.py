@@ -22,7 +22,7 @@ from deploy.clients.docker.protocol import Engine, Spec
 from deploy.clients.oci.client import MANIFEST, HttpRegistry
 from deploy.errors import EngineDenied, EngineFailed, EngineUnavailable
 from deploy.image.export import export_image
-from tests.contracts.engine import EngineContract, Runs, packed, until
+from tests.contracts.engine import EngineContract, ImageOf, pack_context, wait_until
 from tests.fakes.engine import Script
 
 pytestmark = pytest.mark.integration
@@ -49,7 +49,7 @@ def shell(script: Script) -> str:
         f"trap 'exit {code}' {name.removeprefix('SIG')}\n"
         for name, code in script.on_signal.items()
     )
-    # It speaks when it heeds signals.
+    # It speaks when it handles signals.
     return (
         traps
         + said
@@ -76,7 +76,7 @@ class TestDockerEngine(EngineContract):
         return free_port()
 
     @pytest.fixture
-    def runs(self, parts_image: str) -> Runs:
+    def image_of(self, parts_image: str) -> ImageOf:
         """Return a function that gives a shell in the services image."""
         return lambda script: (parts_image, ("sh", "-c", shell(script)))
 
@@ -90,7 +90,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
     engine: DockerEngine, prefix: str, registry_host: str, tmp_path: Path
 ) -> None:
     """The engine gets exactly the pushed config or image manifest by its digest."""
-    context = packed({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
+    context = pack_context({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix})
     engine.build(
         context, dockerfile="Dockerfile", args={}, tag=f"{prefix}:small", on_line=lambda _: None
     )
@@ -157,7 +157,7 @@ def test_the_name_of_a_killed_process_is_free_within_seconds(
         taken.append(engine.start_tied(spec))
         return taken[-1] is not None
 
-    until(is_taken, "the name is free")
+    wait_until(is_taken, "the name is free")
     engine.end_tied(taken[-1])
 
 

@@ -82,12 +82,12 @@ def test_a_throwaway_container_is_hardened_like_a_replica(
 def test_a_failed_block_leaves_no_container(engine: DockerEngine, serving: str) -> None:
     """Any error can end the block."""
 
-    def tried() -> None:
+    def fail() -> None:
         with throwaway_container(serving, PORT):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tried()
+        fail()
     assert not ours(engine, serving)
 
 
@@ -107,7 +107,7 @@ def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
     dead = str(ProcessId("ada", socket.gethostname(), process.pid, "1"))
     left = {
         "dead": (dead, machine_id()),
-        "other machine": (dead, "another machine"),
+        "other-machine": (dead, "another machine"),
         "mine": (str(ProcessId.current()), machine_id()),
     }
     made = {
@@ -125,7 +125,7 @@ def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
             found = {container.id for container in engine.containers({OURS: tiny.name})}
             on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
         assert on == [machine_id()] * 2
-        assert found == {made["other machine"].id, made["mine"].id}
+        assert found == {made["other-machine"].id, made["mine"].id}
     finally:
         for container in made.values():
             engine.remove(container.id)

@@ -18,7 +18,7 @@ from deploy.errors import (
     RegistryUnreachable,
     ReleaseError,
 )
-from tests.fakes.http_registry import Act, HttpRegistryServer, answered, cut_after
+from tests.fakes.http_registry import Act, HttpRegistryServer, cut_after, respond_with
 from tests.fakes.registry import digest, manifest
 
 pytestmark = pytest.mark.integration
@@ -31,7 +31,7 @@ OFTEN = 1000
 @pytest.fixture
 def server() -> Iterator[HttpRegistryServer]:
     """Start a registry that fails as a test wants."""
-    with HttpRegistryServer().serving() as serving:
+    with HttpRegistryServer().serve() as serving:
         yield serving
 
 
@@ -50,19 +50,21 @@ def image(server: HttpRegistryServer) -> str:
     return f"{server.host}/{REPOSITORY}@{digest(whole)}"
 
 
-def refused(status: int, code: str) -> Act:
+def refuse_with_code(status: int, code: str) -> Act:
     """Return an act that refuses with an error code."""
     said = {"errors": [{"code": code, "message": "refused", "detail": None}]}
-    return answered(status, {"Content-Type": "application/json"}, json.dumps(said).encode())
+    return respond_with(status, {"Content-Type": "application/json"}, json.dumps(said).encode())
 
 
-def changed(server: HttpRegistryServer) -> None:
+def change_blobs(server: HttpRegistryServer) -> None:
     """Change a byte of every blob of the registry."""
     for name, data in server.blobs.items():
         server.blobs[name] = data[:-1] + bytes([data[-1] ^ 1])
 
 
-def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = None) -> ReleaseError:
+def pull_failure(
+    engine: DockerEngine, image: str, login: tuple[str, str] | None = None
+) -> ReleaseError:
     """Return the error of a pull that must fail."""
     with pytest.raises(ReleaseError) as caught:
         engine.pull(image, login, lambda _: None)
@@ -73,14 +75,14 @@ def failing(engine: DockerEngine, image: str, login: tuple[str, str] | None = No
 @pytest.mark.parametrize(
     ("act", "kind"),
     [
-        (refused(401, "UNAUTHORIZED"), RegistryDenied),
-        (refused(403, "DENIED"), RegistryDenied),
-        (refused(404, "MANIFEST_UNKNOWN"), RegistryNotFound),
-        (refused(404, "NAME_UNKNOWN"), RegistryNotFound),
-        (refused(429, "TOOMANYREQUESTS"), RegistryRefused),
-        (refused(503, "UNAVAILABLE"), RegistryRefused),
+        (refuse_with_code(401, "UNAUTHORIZED"), RegistryDenied),
+        (refuse_with_code(403, "DENIED"), RegistryDenied),
+        (refuse_with_code(404, "MANIFEST_UNKNOWN"), RegistryNotFound),
+        (refuse_with_code(404, "NAME_UNKNOWN"), RegistryNotFound),
+        (refuse_with_code(429, "TOOMANYREQUESTS"), RegistryRefused),
+        (refuse_with_code(503, "UNAVAILABLE"), RegistryRefused),
         (cut_after(0), RegistryUnreachable),
-        (answered(200, {"Content-Type": OCI}, manifest(b"{}", b"other")), BlobCorrupt),
+        (respond_with(200, {"Content-Type": OCI}, manifest(b"{}", b"other")), BlobCorrupt),
     ],
     ids=[
         "401",
@@ -99,7 +101,7 @@ def test_a_registrys_failure_is_its_own_error_when_the_engine_meets_it(
     """The exit code is that of a failed request by the suite itself."""
     for method in ("HEAD", "GET"):
         server.on(method, "manifests", act, OFTEN)
-    assert type(failing(engine, image)) is kind
+    assert type(pull_failure(engine, image)) is kind
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer"])
@@ -113,7 +115,7 @@ def test_a_refused_login_of_the_engine_is_an_error_without_secrets(
 ) -> None:
     """The registry repeats the header, and the engine repeats the message."""
     server.auth = auth  # type: ignore[assignment]  # one of the two
-    error = failing(engine, image, login)
+    error = pull_failure(engine, image, login)
     assert type(error) is RegistryDenied
     pairs = [
         seen.authorization.removeprefix("Basic ") for seen in server.seen if seen.authorization
@@ -124,7 +126,7 @@ def test_a_refused_login_of_the_engine_is_an_error_without_secrets(
 
 @pytest.mark.parametrize(
     ("damage", "kind"),
-    [(changed, BlobCorrupt), (lambda server: server.blobs.clear(), RegistryNotFound)],
+    [(change_blobs, BlobCorrupt), (lambda server: server.blobs.clear(), RegistryNotFound)],
     ids=["changed", "lost"],
 )
 def test_an_image_that_a_registry_has_damaged_is_refused(
@@ -136,7 +138,7 @@ def test_an_image_that_a_registry_has_damaged_is_refused(
 ) -> None:
     """The engine verifies every digest, and keeps no part of the image."""
     damage(server)
-    assert type(failing(engine, image)) is kind
+    assert type(pull_failure(engine, image)) is kind
     assert engine.image_id(image) is None
 
 
@@ -146,6 +148,6 @@ def test_a_registry_that_the_engine_cannot_reach_is_an_error(engine: DockerEngin
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         assert (
-            type(failing(engine, f"127.0.0.1:{port}/{REPOSITORY}@sha256:{'0' * 64}"))
+            type(pull_failure(engine, f"127.0.0.1:{port}/{REPOSITORY}@sha256:{'0' * 64}"))
             is RegistryUnreachable
         )

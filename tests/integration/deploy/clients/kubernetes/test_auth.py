@@ -31,7 +31,7 @@ from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, progra
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import as_user, token
-from tests.integration.deploy.clients.oci.forwarder import forwarded
+from tests.integration.deploy.clients.oci.forwarder import run_forwarder
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +78,7 @@ def test_a_server_behind_a_tunnel_is_trusted_by_its_server_name(
     cluster = content["clusters"][0]["cluster"]
     parts = urlsplit(cluster["server"])
     assert parts.hostname
-    with forwarded((parts.hostname, parts.port or 443), "127.0.0.2") as forwarder:
+    with run_forwarder((parts.hostname, parts.port or 443), "127.0.0.2") as forwarder:
         cluster["server"] = forwarder.url
         assert "certificate is not trusted" in error_of(written(tmp_path / "without", content)).what
         cluster["tls-server-name"] = parts.hostname

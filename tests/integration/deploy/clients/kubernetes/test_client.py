@@ -36,7 +36,7 @@ from tests.fakes.kubeconfig import written
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, allow, as_user, token
-from tests.integration.deploy.clients.oci.forwarder import Forwarder, forwarded
+from tests.integration.deploy.clients.oci.forwarder import Forwarder, run_forwarder
 from tests.integration.deploy.responder import responder
 
 pytestmark = pytest.mark.integration
@@ -222,7 +222,7 @@ def forwarder(administrator: dict[str, Any]) -> Iterator[Forwarder]:
     """Yield a port that forwards to the API server and can be closed."""
     parts = urlsplit(administrator["clusters"][0]["cluster"]["server"])
     assert parts.hostname
-    with forwarded((parts.hostname, parts.port or 443)) as forwarder:
+    with run_forwarder((parts.hostname, parts.port or 443)) as forwarder:
         yield forwarder
 
 
@@ -247,7 +247,7 @@ def test_requests_are_retried_while_an_api_server_restarts(
 ) -> None:
     """Each operation succeeds in the end, and each write is carried out once."""
     cluster = through(
-        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.up())
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.open())
     )
     for operation, expected in (
         (lambda: bool(cluster.version()), True),
@@ -262,7 +262,7 @@ def test_requests_are_retried_while_an_api_server_restarts(
         (lambda: cluster.delete("ConfigMap", "two"), None),
         (lambda: cluster.find("ConfigMap", "two"), None),
     ):
-        forwarder.down()
+        forwarder.close()
         assert operation() == expected
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
 
@@ -274,14 +274,14 @@ def test_a_write_whose_response_was_lost_is_ours(
     waits: list[float] = []
     cluster = through(forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=waits.append))
     cluster.version()
-    forwarder.lose_an_answer()
+    forwarder.lose_response()
     assert cluster.create(settings("one", key="value"))
     item = found(cluster, "ConfigMap", "one")
     item["data"] = {"key": "new"}
-    forwarder.lose_an_answer()
+    forwarder.lose_response()
     assert cluster.replace(item)
     assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
-    forwarder.lose_an_answer()
+    forwarder.lose_response()
     cluster.delete("ConfigMap", "one")
     assert cluster.find("ConfigMap", "one") is None
     assert len(waits) == 3
@@ -298,11 +298,11 @@ def test_the_write_of_another_deployer_is_not_ours(
 
     def come_first(_: float) -> None:
         real.create(settings("one", key="theirs"))
-        forwarder.up()
+        forwarder.open()
 
     cluster = through(forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=come_first))
     cluster.version()
-    forwarder.down()
+    forwarder.close()
     assert not cluster.create(settings("one", key="ours"))
     assert found(real, "ConfigMap", "one")["data"] == {"key": "theirs"}
 
@@ -315,7 +315,7 @@ def test_an_api_server_that_stays_away_is_an_error(
         forwarder, administrator, namespace, tmp_path, RetryPolicy(after_first_response=0.2)
     )
     cluster.version()
-    forwarder.down()
+    forwarder.close()
     with pytest.raises(ClusterUnreachable) as caught:
         cluster.version()
     assert "Connection refused" in caught.value.what
@@ -460,13 +460,13 @@ def test_golden_cases_are_repeated_when_the_api_server_is_back(
 ) -> None:
     """Neither its absence nor a lost response is a wrong response."""
     cluster = through(
-        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.up())
+        forwarder, administrator, namespace, tmp_path, RetryPolicy(wait=lambda _: forwarder.open())
     )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    forwarder.down()
+    forwarder.close()
     assert play(endpoint).problem == ""
-    forwarder.lose_an_answer()
+    forwarder.lose_response()
     assert play(endpoint).problem == ""
 
 
@@ -483,7 +483,7 @@ def test_an_api_server_that_stays_away_is_no_wrong_response(
     )
     endpoint = cluster.endpoint("Pod", "web", 8080)
     cluster.version()
-    forwarder.down()
+    forwarder.close()
     with pytest.raises(ClusterUnreachable):
         play(endpoint)
 

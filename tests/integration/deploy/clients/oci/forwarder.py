@@ -22,21 +22,21 @@ class Forwarder:
         self._listener: socket.socket | None = None
         self._open: list[socket.socket] = []
         self._losing = False
-        self.up()
+        self.open()
 
     @property
     def url(self) -> str:
         """The URL of its own port."""
         return f"https://{self._address[0]}:{self._address[1]}"
 
-    def up(self) -> None:
+    def open(self) -> None:
         """Accept connections, on the same port as before."""
         if self._listener is None:
             self._listener = socket.create_server(self._address)
             self._address = self._listener.getsockname()[:2]
             threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
-    def down(self) -> None:
+    def close(self) -> None:
         """Refuse connections, and break the open ones."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -45,7 +45,7 @@ class Forwarder:
         while self._open:
             _end(self._open.pop())
 
-    def lose_an_answer(self) -> None:
+    def lose_response(self) -> None:
         """Break the connection of the next response before it arrives."""
         self._losing = True
 
@@ -78,10 +78,10 @@ def _end(connection: socket.socket) -> None:
 
 
 @contextmanager
-def forwarded(target: tuple[str, int], host: str = "127.0.0.1") -> Iterator[Forwarder]:
+def run_forwarder(target: tuple[str, int], host: str = "127.0.0.1") -> Iterator[Forwarder]:
     """Run a forwarder during a `with` block."""
     made = Forwarder(target, host)
     try:
         yield made
     finally:
-        made.down()
+        made.close()

@@ -10,7 +10,7 @@ from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.protocol import Registry
 from tests.contracts.registry import RegistryContract, send
 from tests.fakes.registry import digest
-from tests.integration.deploy.clients.oci.forwarder import forwarded
+from tests.integration.deploy.clients.oci.forwarder import run_forwarder
 
 pytestmark = pytest.mark.integration
 
@@ -47,11 +47,11 @@ def test_a_download_resumes_after_a_broken_connection(registry_host: str) -> Non
     send(HttpRegistry(registry_host), repository, data)
     host, _, port = registry_host.partition(":")
     with (
-        forwarded((host, int(port))) as way,
+        run_forwarder((host, int(port))) as way,
         HttpRegistry(way.url.removeprefix("https://")).download(repository, digest(data)) as blob,
     ):
         start = blob.read(1 << 20)
-        way.lose_an_answer()
+        way.lose_response()
         rest = iter(lambda: blob.read(1 << 20), b"")
         assert b"".join((start, *rest)) == data
 

@@ -27,19 +27,19 @@ from deploy.errors import (
     RegistryUnreachable,
 )
 from deploy.machine.host import registry_answers
-from tests.contracts.engine import until
+from tests.contracts.engine import wait_until
 from tests.contracts.registry import CONFIG, RegistryContract, send
 from tests.fakes.http_registry import (
     Exchange,
     HttpRegistryServer,
-    answered,
-    broken_off,
     cut_after,
-    first,
-    passed,
-    refused,
-    stalled,
-    then_cut,
+    cut_response,
+    end_response_early,
+    let_pass,
+    refuse_with,
+    respond_with,
+    run_first,
+    stall,
 )
 from tests.fakes.registry import digest, manifest
 
@@ -55,7 +55,7 @@ ADA = Login("ada", "open-sesame")
 @pytest.fixture
 def server() -> Iterator[HttpRegistryServer]:
     """Start a registry that fails as a test wants."""
-    with HttpRegistryServer().serving() as serving:
+    with HttpRegistryServer().serve() as serving:
         yield serving
 
 
@@ -91,7 +91,9 @@ def client(connect: Connect) -> HttpRegistry:
 
 def starts(server: HttpRegistryServer) -> list[int]:
     """Return the start offsets of the chunks, in order."""
-    return [int(seen.headers["Content-Range"].partition("-")[0]) for seen in server.asked("PATCH")]
+    return [
+        int(seen.headers["Content-Range"].partition("-")[0]) for seen in server.requests_of("PATCH")
+    ]
 
 
 class TestFakeRegistry(RegistryContract):
@@ -143,7 +145,7 @@ def test_a_registry_that_recovers_costs_only_retries(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float]
 ) -> None:
     """A few errors cause only pauses."""
-    server.on("HEAD", "blobs", refused(502), times=2)
+    server.on("HEAD", "blobs", refuse_with(502), times=2)
     server.on("HEAD", "blobs", cut_after(0), times=2)
     assert not client.has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == 4
@@ -197,7 +199,7 @@ def test_a_web_page_in_place_of_a_manifest_is_refused(
     server.on(
         "GET",
         "manifests",
-        answered(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"),
+        respond_with(200, {"Content-Type": "text/html"}, b"<html>Log in here</html>"),
     )
     with pytest.raises(BlobCorrupt, match="another manifest"):
         client.get_manifest(REPOSITORY, digest(b"{}"))
@@ -207,7 +209,7 @@ def test_a_registry_that_never_answers_is_given_up(
     server: HttpRegistryServer, connect: Connect, waits: list[float]
 ) -> None:
     """Every attempt ends at its timeout."""
-    server.on("HEAD", "blobs", stalled, times=ATTEMPTS)
+    server.on("HEAD", "blobs", stall, times=ATTEMPTS)
     with pytest.raises(RegistryUnreachable):
         connect(read=0.02).has_blob(REPOSITORY, digest(SMALL))
     assert len(waits) == ATTEMPTS - 1
@@ -215,7 +217,7 @@ def test_a_registry_that_never_answers_is_given_up(
 
 def test_a_late_response_is_retried(server: HttpRegistryServer, connect: Connect) -> None:
     """One late response does not end a push."""
-    server.on("PATCH", "uploads", stalled, times=1)
+    server.on("PATCH", "uploads", stall, times=1)
     assert send(connect(read=0.1), REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
@@ -241,14 +243,14 @@ def test_a_permanent_refusal_is_an_error_at_once(
     advice: str,
 ) -> None:
     """There is no retry, and the error has the registry's own message."""
-    server.on("POST", "uploads", refused(status), times=ATTEMPTS)
+    server.on("POST", "uploads", refuse_with(status), times=ATTEMPTS)
     with pytest.raises(kind) as caught:
         send(client, REPOSITORY, SMALL)
     assert str(status) in caught.value.what
     assert caught.value.on == f"{server.host}/v2/{REPOSITORY}/blobs/uploads/"
     assert advice in caught.value.next
     assert "REFUSED" in caught.value.detail
-    assert len(server.asked("POST")) == 1
+    assert len(server.requests_of("POST")) == 1
     assert not waits
 
 
@@ -257,10 +259,10 @@ def test_a_transient_refusal_is_retried_for_a_limited_time(
     server: HttpRegistryServer, client: HttpRegistry, waits: list[float], status: int
 ) -> None:
     """The last error is a refusal, not a missing registry."""
-    server.on("PUT", "manifests", refused(status), times=ATTEMPTS)
+    server.on("PUT", "manifests", refuse_with(status), times=ATTEMPTS)
     with pytest.raises(RegistryRefused, match=str(status)):
         client.put_manifest(REPOSITORY, "one", b"{}")
-    assert len(server.asked("PUT")) == ATTEMPTS
+    assert len(server.requests_of("PUT")) == ATTEMPTS
     assert len(waits) == ATTEMPTS - 1
 
 
@@ -269,7 +271,7 @@ def test_the_pause_that_a_registry_requests_is_kept(
 ) -> None:
     """Whole seconds count, up to a minute; other values do not."""
     for said in ("7", "3600", "Wed, 21 Oct 2026 07:28:00 GMT", "-1"):
-        server.on("HEAD", "blobs", refused(429, {"Retry-After": said}))
+        server.on("HEAD", "blobs", refuse_with(429, {"Retry-After": said}))
     client.has_blob(REPOSITORY, digest(SMALL))
     assert waits[:2] == [7.0, 60.0]
     assert all(0 < wait <= 8 for wait in waits[2:])
@@ -328,9 +330,11 @@ def test_a_token_is_requested_once_for_each_scope(
     client.put_manifest(REPOSITORY, "one", manifest(CONFIG, SMALL))
     for _ in range(3):
         assert client.has_blob(REPOSITORY, digest(SMALL))
-    scopes = [seen.query["scope"] for seen in server.asked("GET", "/token")]
+    scopes = [seen.query["scope"] for seen in server.requests_of("GET", "/token")]
     assert scopes == [[f"repository:{REPOSITORY}:pull,push"], [f"repository:{REPOSITORY}:pull"]]
-    assert {seen.query["service"][0] for seen in server.asked("GET", "/token")} == {"the registry"}
+    assert {seen.query["service"][0] for seen in server.requests_of("GET", "/token")} == {
+        "the registry"
+    }
 
 
 def test_a_mount_asks_for_a_token_for_both_repositories(
@@ -341,7 +345,7 @@ def test_a_mount_asks_for_a_token_for_both_repositories(
     client = connect(ADA)
     send(client, "team/source", SMALL)
     assert client.mount(REPOSITORY, digest(SMALL), "team/source")
-    assert server.asked("GET", "/token")[-1].query["scope"] == [
+    assert server.requests_of("GET", "/token")[-1].query["scope"] == [
         f"repository:{REPOSITORY}:pull,push",
         "repository:team/source:pull",
     ]
@@ -352,8 +356,8 @@ def test_a_token_that_expires_in_mid_upload_is_renewed(
 ) -> None:
     """The chunk is sent again, and counted once."""
     server.auth = "bearer"
-    server.on("PATCH", "uploads", passed, times=2)
-    server.on("PATCH", "uploads", first(server.tokens.clear))
+    server.on("PATCH", "uploads", let_pass, times=2)
+    server.on("PATCH", "uploads", run_first(server.tokens.clear))
     assert send(connect(ADA), REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert server.arrived == len(LARGE)
@@ -367,10 +371,10 @@ def test_a_registry_that_refuses_its_own_token_gets_no_other(
     challenge = {
         "WWW-Authenticate": f'Bearer realm="http://{server.host}/token",service="the registry"'
     }
-    server.on("HEAD", "blobs", refused(401, challenge), times=2)
+    server.on("HEAD", "blobs", refuse_with(401, challenge), times=2)
     with pytest.raises(RegistryDenied):
         connect(ADA).has_blob(REPOSITORY, digest(SMALL))
-    assert len(server.asked("GET", "/token")) == 1
+    assert len(server.requests_of("GET", "/token")) == 1
 
 
 @pytest.mark.parametrize("said", [b"<html>", b"[]", b"{}", b'{"token": null}', b'{"token": 7}'])
@@ -379,7 +383,7 @@ def test_a_login_service_without_a_token_is_an_error(
 ) -> None:
     """Any other response has no token."""
     server.auth = "bearer"
-    server.on("GET", "/token", answered(200, {}, said))
+    server.on("GET", "/token", respond_with(200, {}, said))
     with pytest.raises(RegistryDenied, match="no token"):
         connect(ADA).has_blob(REPOSITORY, digest(SMALL))
 
@@ -388,12 +392,12 @@ def test_credentials_are_sent_to_the_registry_alone(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
     """Another host to which the registry redirects gets none, even if it requests them."""
-    with HttpRegistryServer(auth="basic").serving() as storage:
+    with HttpRegistryServer(auth="basic").serve() as storage:
         server.auth = "basic"
         server.on(
             "GET",
             "blobs",
-            answered(
+            respond_with(
                 307,
                 {"Location": f"http://{storage.host}/v2/{REPOSITORY}/blobs/{digest(SMALL)}"},
                 b"",
@@ -413,16 +417,16 @@ def test_redirects_of_the_registry_are_followed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
     """Registries keep blobs on other hosts; uploads and downloads follow."""
-    with HttpRegistryServer().serving() as storage:
+    with HttpRegistryServer().serve() as storage:
         upload = "0123"
         storage.uploads[upload] = bytearray()
         where = f"http://{storage.host}/v2/{REPOSITORY}/blobs"
         server.on(
             "POST",
             "uploads",
-            answered(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""),
+            respond_with(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""),
         )
-        server.on("GET", "blobs", answered(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
+        server.on("GET", "blobs", respond_with(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
         client = connect()
         send(client, REPOSITORY, SMALL)
         with client.download(REPOSITORY, digest(SMALL)) as blob:
@@ -437,7 +441,7 @@ def test_a_refused_mount_returns_false(
     server: HttpRegistryServer, client: HttpRegistry, status: int
 ) -> None:
     """An account without access to the other repository can still push to this one."""
-    server.on("POST", "uploads", refused(status))
+    server.on("POST", "uploads", refuse_with(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
     assert client.has_blob(REPOSITORY, digest(SMALL))
@@ -448,7 +452,7 @@ def test_a_mount_without_a_token_returns_false(
 ) -> None:
     """A login service can refuse the token for a mount."""
     server.auth = "bearer"
-    server.on("GET", "/token", refused(403))
+    server.on("GET", "/token", refuse_with(403))
     client = connect(ADA)
     assert not client.mount(REPOSITORY, digest(SMALL), "team/secret")
     send(client, REPOSITORY, SMALL)
@@ -461,9 +465,9 @@ def test_an_upload_in_place_of_a_mount_is_cancelled(
 ) -> None:
     """The mount just did not work, whether the upload can be cancelled or not."""
     if status != 204:
-        server.on("DELETE", "uploads", refused(status))
+        server.on("DELETE", "uploads", refuse_with(status))
     assert not client.mount(REPOSITORY, digest(SMALL), "team/absent")
-    assert len(server.asked("DELETE")) == 1
+    assert len(server.requests_of("DELETE")) == 1
     assert not waits
     assert bool(server.uploads) == (status != 204)
 
@@ -487,7 +491,7 @@ def test_an_upload_without_a_location_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The missing header is an error of the registry."""
-    server.on("POST", "uploads", answered(202, {}, b""))
+    server.on("POST", "uploads", respond_with(202, {}, b""))
     with pytest.raises(RegistryRefused, match="did not say where"):
         send(client, REPOSITORY, SMALL)
 
@@ -497,20 +501,20 @@ def test_a_broken_upload_resumes_at_the_registrys_offset(
     server: HttpRegistryServer, client: HttpRegistry, kept: int
 ) -> None:
     """Bytes that arrived are not sent again, and are counted once."""
-    server.on("PATCH", "uploads", passed, times=2)
+    server.on("PATCH", "uploads", let_pass, times=2)
     server.on("PATCH", "uploads", cut_after(kept))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert server.arrived == len(LARGE)
     assert starts(server)[:4] == [0, PART, 2 * PART, 2 * PART + kept]
-    assert len(server.asked("POST")) == 1
+    assert len(server.requests_of("POST")) == 1
 
 
 def test_a_chunk_whose_response_was_lost_is_not_sent_again(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The client requests the offset from the registry."""
-    server.on("PATCH", "uploads", then_cut)
+    server.on("PATCH", "uploads", cut_response)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert starts(server) == [0, PART, 2 * PART, 3 * PART, 4 * PART]
     assert server.arrived == len(LARGE)
@@ -525,8 +529,8 @@ def test_an_upload_with_another_offset_is_corrected(
         (held,) = server.uploads.values()
         del held[PART + 10 :]
 
-    server.on("PATCH", "uploads", passed, times=2)
-    server.on("PATCH", "uploads", first(lose_some))
+    server.on("PATCH", "uploads", let_pass, times=2)
+    server.on("PATCH", "uploads", run_first(lose_some))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert starts(server)[:4] == [0, PART, 2 * PART, PART + 10]
@@ -537,8 +541,8 @@ def test_an_upload_that_the_registry_lost_restarts(
     server: HttpRegistryServer, client: HttpRegistry, parts_before: int
 ) -> None:
     """It is sent from the start, in chunks, and counted once."""
-    server.on("PATCH", "uploads", passed, times=parts_before)
-    server.on("PATCH", "uploads", first(server.lose_uploads))
+    server.on("PATCH", "uploads", let_pass, times=parts_before)
+    server.on("PATCH", "uploads", run_first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
     assert starts(server)[parts_before + 1 :] == [0, PART, 2 * PART, 3 * PART, 4 * PART]
@@ -548,7 +552,7 @@ def test_an_upload_that_is_lost_before_its_end_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """This holds even after all bytes were sent."""
-    server.on("PUT", "uploads", first(server.lose_uploads))
+    server.on("PUT", "uploads", run_first(server.lose_uploads))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
@@ -558,11 +562,11 @@ def test_an_upload_that_is_lost_each_time_is_given_up(
 ) -> None:
     """Reaching the same offset again is not progress."""
     for _ in range(ATTEMPTS):
-        server.on("PATCH", "uploads", passed, times=2)
-        server.on("PATCH", "uploads", first(server.lose_uploads))
+        server.on("PATCH", "uploads", let_pass, times=2)
+        server.on("PATCH", "uploads", run_first(server.lose_uploads))
     with pytest.raises(RegistryNotFound):
         send(client, REPOSITORY, LARGE)
-    assert len(server.asked("POST")) == ATTEMPTS
+    assert len(server.requests_of("POST")) == ATTEMPTS
 
 
 def test_an_upload_succeeds_though_every_chunk_breaks(
@@ -578,7 +582,7 @@ def test_an_upload_without_progress_is_given_up(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """Only bytes that arrived stay counted."""
-    server.on("PATCH", "uploads", passed, times=1)
+    server.on("PATCH", "uploads", let_pass, times=1)
     server.on("PATCH", "uploads", cut_after(0), times=ATTEMPTS)
     counts: list[int] = []
     with pytest.raises(RegistryUnreachable):
@@ -593,7 +597,7 @@ def test_an_upload_whose_last_response_was_lost_succeeds(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """The blob exists, so nothing is sent again."""
-    server.on("PUT", "uploads", then_cut)
+    server.on("PUT", "uploads", cut_response)
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.arrived == len(LARGE)
 
@@ -606,8 +610,8 @@ def test_a_registry_without_chunks_gets_the_whole_blob(
     server.refuses_chunks = status
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
-    assert len(server.asked("PATCH")) == 1
-    assert len(server.asked("PUT")) == 1
+    assert len(server.requests_of("PATCH")) == 1
+    assert len(server.requests_of("PUT")) == 1
 
 
 def test_a_registry_without_write_access_is_an_error_at_the_first_chunk(
@@ -617,7 +621,7 @@ def test_a_registry_without_write_access_is_an_error_at_the_first_chunk(
     server.refuses_chunks = 403
     with pytest.raises(RegistryDenied):
         send(client, REPOSITORY, LARGE)
-    assert not server.asked("PUT")
+    assert not server.requests_of("PUT")
 
 
 def test_an_upload_at_once_that_breaks_is_sent_again(
@@ -625,7 +629,7 @@ def test_an_upload_at_once_that_breaks_is_sent_again(
 ) -> None:
     """Its bytes are counted once."""
     server.on("PUT", "uploads", cut_after(1000), times=2)
-    server.on("PUT", "uploads", refused(503))
+    server.on("PUT", "uploads", refuse_with(503))
     assert send(client, REPOSITORY, SMALL) == len(SMALL)
     assert server.blobs[REPOSITORY, digest(SMALL)] == SMALL
 
@@ -634,9 +638,9 @@ def test_an_upload_with_a_wrong_offset_restarts(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """An upload that is longer than the blob cannot continue."""
-    server.on("PATCH", "uploads", passed)
+    server.on("PATCH", "uploads", let_pass)
     server.on("PATCH", "uploads", cut_after(10))
-    server.on("GET", "uploads", answered(204, {"Range": "0-99999999999"}, b""))
+    server.on("GET", "uploads", respond_with(204, {"Range": "0-99999999999"}, b""))
     assert send(client, REPOSITORY, LARGE) == len(LARGE)
     assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
@@ -698,7 +702,7 @@ def test_a_manifest_of_any_size_is_not_read(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """Reading ends at the limit of registries."""
-    server.on("GET", "manifests", answered(200, {}, bytes((4 << 20) + 1)))
+    server.on("GET", "manifests", respond_with(200, {}, bytes((4 << 20) + 1)))
     with pytest.raises(RegistryRefused, match="4 MB"):
         client.get_manifest(REPOSITORY, "one")
 
@@ -745,7 +749,7 @@ def test_a_registry_without_space_is_an_error_at_once(
     said: bytes,
 ) -> None:
     """A retry would not help, and the fix is another than for other failures."""
-    server.on(method, text, answered(status, {}, said), times=1000)
+    server.on(method, text, respond_with(status, {}, said), times=1000)
     with pytest.raises(RegistryRefused, match="no space left") as caught:
         ask(client)
     assert "free some space" in caught.value.next
@@ -775,7 +779,7 @@ def small_registry(
     )
     api.start(made["Id"])
     address = f"127.0.0.1:{port}"
-    until(lambda: registry_answers(address), "the registry answers")
+    wait_until(lambda: registry_answers(address), "the registry answers")
     return address
 
 
@@ -948,7 +952,7 @@ def test_a_broken_manifest_is_requested_again(
     send(client, REPOSITORY, CONFIG)
     data = manifest(CONFIG)
     client.put_manifest(REPOSITORY, "one", data)
-    server.on("GET", "manifests", broken_off(data[:50], len(data)))
+    server.on("GET", "manifests", end_response_early(data[:50], len(data)))
     assert client.get_manifest(REPOSITORY, "one") == data
 
 
@@ -960,7 +964,7 @@ def read(client: HttpRegistry, size: int = 1000) -> bytes:
 
 def ranges(server: HttpRegistryServer) -> list[str]:
     """Return the offsets of the requests for a blob, in order."""
-    return [seen.headers.get("Range", "") for seen in server.asked("GET", "blobs/sha256")]
+    return [seen.headers.get("Range", "") for seen in server.requests_of("GET", "blobs/sha256")]
 
 
 def test_a_broken_download_resumes(
@@ -968,12 +972,14 @@ def test_a_broken_download_resumes(
 ) -> None:
     """No byte arrives twice, however often the connection breaks."""
     send(client, REPOSITORY, LARGE)
-    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    server.on("GET", "blobs/sha256", end_response_early(LARGE[:5000], len(LARGE)))
     for number in range(5, 15):
         server.on(
             "GET",
             "blobs/sha256",
-            broken_off(LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206),
+            end_response_early(
+                LARGE[1000 * number : 1000 * (number + 1)], len(LARGE) - 1000 * number, 206
+            ),
         )
     assert read(client) == LARGE
     assert ranges(server) == ["", *(f"bytes={number}000-" for number in range(5, 16))]
@@ -987,7 +993,7 @@ def test_a_download_restarts_where_a_registry_sends_no_ranges(
     send(client, REPOSITORY, LARGE)
     server.sends_ranges = False
     for end in (5000, 3000):
-        server.on("GET", "blobs/sha256", broken_off(LARGE[:end], len(LARGE)))
+        server.on("GET", "blobs/sha256", end_response_early(LARGE[:end], len(LARGE)))
     assert read(client) == LARGE
 
 
@@ -999,11 +1005,11 @@ def test_a_download_without_progress_is_given_up(
     parts: bool,
 ) -> None:
     """The error is one of this project, wherever the stream is read."""
-    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    server.on("GET", "blobs/sha256", end_response_early(LARGE[:5000], len(LARGE)))
     server.on(
         "GET",
         "blobs/sha256",
-        broken_off(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200),
+        end_response_early(b"" if parts else LARGE[:5000], len(LARGE), 206 if parts else 200),
         times=1000,
     )
     with client.download(REPOSITORY, digest(LARGE)) as blob:
@@ -1017,8 +1023,8 @@ def test_a_registry_that_goes_down_in_a_download_does_not_multiply_its_retries(
     waits: list[float], connect: Connect
 ) -> None:
     """The attempts of one request are not repeated for each attempt of the download."""
-    with HttpRegistryServer().serving() as server:
-        server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    with HttpRegistryServer().serve() as server:
+        server.on("GET", "blobs/sha256", end_response_early(LARGE[:5000], len(LARGE)))
         blob = connect(host=server.host).download(REPOSITORY, digest(LARGE))
         assert blob.read(5000) == LARGE[:5000]
     with pytest.raises(RegistryUnreachable):
@@ -1030,7 +1036,7 @@ def test_a_blob_that_is_deleted_during_a_download_is_an_error(
     server: HttpRegistryServer, client: HttpRegistry
 ) -> None:
     """A deleted blob is not a transient failure."""
-    server.on("GET", "blobs/sha256", broken_off(LARGE[:5000], len(LARGE)))
+    server.on("GET", "blobs/sha256", end_response_early(LARGE[:5000], len(LARGE)))
     with client.download(REPOSITORY, digest(LARGE)) as blob:
         assert blob.read(5000) == LARGE[:5000]
         with pytest.raises(RegistryNotFound):
@@ -1040,7 +1046,7 @@ def test_a_blob_that_is_deleted_during_a_download_is_an_error(
 # --- secrets
 
 
-def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[RegistryError]:
+def provoke_errors(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[RegistryError]:
     """Yield an error of each kind, from a registry that repeats the credentials."""
     tries: Mapping[str, Callable[[], object]] = {
         "POST": lambda: send(client, REPOSITORY, SMALL),
@@ -1051,11 +1057,11 @@ def provoked(server: HttpRegistryServer, client: HttpRegistry) -> Iterator[Regis
     }
     for method, attempt in tries.items():
         for act in (
-            refused(400),
-            refused(403),
-            refused(404),
-            refused(429),
-            refused(500),
+            refuse_with(400),
+            refuse_with(403),
+            refuse_with(404),
+            refuse_with(429),
+            refuse_with(500),
             cut_after(0),
         ):
             server.faults.clear()
@@ -1075,7 +1081,7 @@ def test_no_error_and_no_log_holds_a_secret(
     caplog.set_level(logging.DEBUG, "deploy")
     client = connect(ADA)
     client.has_blob(REPOSITORY, digest(SMALL))
-    errors = list(provoked(server, client))
+    errors = list(provoke_errors(server, client))
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("deploy")]
     texts = [
         *ours,

@@ -63,7 +63,7 @@ class Bucket(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def huge(exchange: Bucket) -> None:
+def send_huge(exchange: Bucket) -> None:
     """Send a hundred megabytes of opening brackets."""
     exchange.say(200, length=HUGE)
     exchange.close_connection = True
@@ -73,14 +73,14 @@ def huge(exchange: Bucket) -> None:
             Bucket.sent += 100_000
 
 
-def cut(exchange: Bucket) -> None:
+def break_connection(exchange: Bucket) -> None:
     """Break the connection."""
     exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     exchange.close_connection = True
     exchange.connection.close()
 
 
-def refused(status: int) -> Callable[[Bucket], None]:
+def refuse_with(status: int) -> Callable[[Bucket], None]:
     """Return an act that refuses."""
     return lambda exchange: exchange.say(status)
 
@@ -132,7 +132,7 @@ def weights(bucket: type[Bucket]) -> str:
     return next(f"blobs/sha256/{file.sha256}" for file in found.files if file.path == found.weights)
 
 
-def kept(cache: Cache) -> list[Path]:
+def cached_files(cache: Cache) -> list[Path]:
     """Return every file of the cache."""
     return [path for path in cache.root.rglob("*") if path.is_file()]
 
@@ -148,7 +148,7 @@ def test_a_manifest_of_100_mb_is_not_read_whole(
     bucket: type[Bucket], store: Store, name: str
 ) -> None:
     """The connection is closed soon after the first megabyte."""
-    bucket.instead[name] = huge
+    bucket.instead[name] = send_huge
     with pytest.raises(ManifestInvalid):
         resolve_version("digits", "latest", store)
     assert 0 < bucket.sent < MUCH
@@ -158,11 +158,11 @@ def test_weights_that_go_on_and_on_are_not_read_to_their_end(
     bucket: type[Bucket], store: Store, cache: Cache
 ) -> None:
     """A file that is longer than published is refused."""
-    bucket.instead[weights(bucket)] = huge
+    bucket.instead[weights(bucket)] = send_huge
     with pytest.raises(FileTampered, match="not the one that was published"):
         fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
     assert 0 < bucket.sent < MUCH
-    assert not kept(cache)
+    assert not cached_files(cache)
 
 
 def test_a_tampered_byte_is_found_in_an_object_store_too(
@@ -175,7 +175,7 @@ def test_a_tampered_byte_is_found_in_an_object_store_too(
         fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
     assert name.rpartition("/")[2] in caught.value.detail
     assert hashlib.sha256(damaged).hexdigest() in caught.value.detail
-    assert not kept(cache)
+    assert not cached_files(cache)
 
 
 def test_a_missing_file_is_another_error_than_a_missing_store(
@@ -185,12 +185,12 @@ def test_a_missing_file_is_another_error_than_a_missing_store(
     del bucket.held[weights(bucket)]
     with pytest.raises(FileTampered, match="missing"):
         fetch_layer(resolve_version("digits", "1", store), store, cache, "/model")
-    assert not kept(cache)
+    assert not cached_files(cache)
 
 
 @pytest.mark.parametrize(
     ("act", "words"),
-    [(refused(401), "refused the login"), (refused(403), "refused the login")],
+    [(refuse_with(401), "refused the login"), (refuse_with(403), "refused the login")],
     ids=["401", "403"],
 )
 def test_a_permanent_refusal_is_an_error_at_once(
@@ -207,15 +207,15 @@ def test_a_permanent_refusal_is_an_error_at_once(
 def test_a_permanent_failure_is_given_up(bucket: type[Bucket], store: Store, cache: Cache) -> None:
     """It ends after several attempts, and leaves nothing behind."""
     found = resolve_version("digits", "1", store)
-    bucket.instead[weights(bucket)] = refused(500)
+    bucket.instead[weights(bucket)] = refuse_with(500)
     with pytest.raises(StoreUnreachable) as caught:
         fetch_layer(found, store, cache, "/model")
     assert "run again" in caught.value.next
     assert bucket.asked.count(weights(bucket)) > 3
-    assert not kept(cache)
+    assert not cached_files(cache)
 
 
-@pytest.mark.parametrize("act", [refused(503), cut], ids=["503", "a reset"])
+@pytest.mark.parametrize("act", [refuse_with(503), break_connection], ids=["503", "a reset"])
 def test_a_transient_failure_is_retried(
     bucket: type[Bucket], store: Store, cache: Cache, act: Callable[[Bucket], None]
 ) -> None:

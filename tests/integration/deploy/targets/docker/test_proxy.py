@@ -20,7 +20,7 @@ from deploy.targets.docker.proxy import (
     render_configuration,
     slot_address,
 )
-from tests.contracts.engine import until
+from tests.contracts.engine import wait_until
 from tests.integration.deploy.responder import responder
 
 pytestmark = pytest.mark.integration
@@ -127,7 +127,7 @@ def test_a_reload_takes_a_new_configuration(
     start(1)
     door.configure(text(slots=5, admitted=frozenset({1})))
     assert sorted(door.slots()) == [1, 2, 3, 4, 5]
-    until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
+    wait_until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
     assert [slot.number for slot in door.slots().values() if slot.admitted] == [1]
 
 
@@ -142,7 +142,7 @@ def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
     monkeypatch.setattr(module, "_WITHIN", 2.0)
     start(1)
     door.admit(1, "drain")
-    until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
+    wait_until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
     unknown = text(slots=4).replace("option splice-auto", "option of-another-version")
     with pytest.raises(EngineFailed, match="did not take its new configuration"):
         door.configure(unknown)
@@ -176,7 +176,7 @@ def test_a_replica_is_checked_while_it_takes_no_requests(door: Proxy, start: Sta
     door.admit(1, "drain")
     assert not door.slots()[1].healthy
     start(1)
-    until(lambda: door.slots()[1].healthy, "it is healthy")
+    wait_until(lambda: door.slots()[1].healthy, "it is healthy")
     assert not door.slots()[1].admitted
     door.admit(1, "ready")
     assert (door.slots()[1].admitted, door.slots()[1].healthy, door.slots()[1].in_flight) == (
@@ -194,7 +194,7 @@ def test_a_slot_is_not_taken_for_healthy_by_its_last_tenants_check(
     """A replica that is never ready, in a slot that served before, is never found healthy."""
     door.admit(1, "drain")
     tenant = start(1)
-    until(lambda: door.slots()[1].healthy, "the first tenant is healthy")
+    wait_until(lambda: door.slots()[1].healthy, "the first tenant is healthy")
     engine.remove(tenant)
     door.admit(1, "maint")
     door.admit(1, "drain")
@@ -211,8 +211,8 @@ def test_a_replica_that_dies_is_found_unhealthy(
     """The proxy routes around it by itself."""
     door.admit(2, "drain")
     tenant = start(2)
-    until(lambda: door.slots()[2].healthy, "it is healthy")
+    wait_until(lambda: door.slots()[2].healthy, "it is healthy")
     door.admit(2, "ready")
     engine.remove(tenant)
-    until(lambda: not door.slots()[2].healthy, "it is found dead")
+    wait_until(lambda: not door.slots()[2].healthy, "it is found dead")
     assert door.slots()[2].admitted

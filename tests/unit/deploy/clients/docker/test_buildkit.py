@@ -44,7 +44,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     return write
 
 
-def built(said: Callable[[str], None] = lambda _: None) -> None:
+def build(on_line: Callable[[str], None] = lambda _: None) -> None:
     """Build an image."""
     with (Path(__file__)).open("rb") as context:
         buildkit.build(
@@ -52,7 +52,7 @@ def built(said: Callable[[str], None] = lambda _: None) -> None:
             dockerfile="Dockerfile",
             args={"BASE": "debian@sha256:1", "EMPTY": ""},
             tag="one/two:three",
-            on_line=said,
+            on_line=on_line,
         )
 
 
@@ -87,7 +87,7 @@ def test_without_a_docker_command_line_there_is_no_buildkit(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert buildkit.find_command() is None
     with pytest.raises(BuildFailed) as caught:
-        built()
+        build()
     assert "docker-buildx" in caught.value.detail
     assert "classic" in caught.value.detail
 
@@ -98,7 +98,7 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(
 ) -> None:
     """The context is the standard input; only the plug-in has the option for provenance."""
     install(buildx=buildx)
-    built()
+    build()
     words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert (tmp_path / "context").read_bytes() == Path(__file__).read_bytes()
     assert (tmp_path / "buildkit").read_text(encoding="utf-8") == "1"
@@ -116,7 +116,7 @@ def test_the_output_of_a_build_is_reported(install: Install) -> None:
     """Each line is reported, also bytes that are not text."""
     install(build=r"printf '#1 first\n  #2 second\n\377\n'; echo third >&2")
     lines: list[str] = []
-    built(lines.append)
+    build(lines.append)
     assert sorted(lines) == sorted(["#1 first", "#2 second", "\N{REPLACEMENT CHARACTER}", "third"])
 
 
@@ -124,7 +124,7 @@ def test_a_failed_build_shows_the_end_of_its_output(install: Install) -> None:
     """The first of many lines are left out."""
     install(build="for i in $(seq 100); do echo line $i; done; exit 7")
     with pytest.raises(BuildFailed) as caught:
-        built()
+        build()
     assert "line 100" in caught.value.detail
     assert "line 50\n" not in caught.value.detail
     assert caught.value.on == "Dockerfile"

@@ -6,7 +6,7 @@ import pytest
 
 from deploy.clients.docker.protocol import Engine, Spec
 from deploy.errors import EngineUnavailable
-from tests.contracts.engine import EngineContract, Runs
+from tests.contracts.engine import EngineContract, ImageOf
 from tests.fakes.engine import FakeEngine, Script
 
 
@@ -34,15 +34,15 @@ class TestFakeEngine(EngineContract):
         return 8080
 
     @pytest.fixture
-    def runs(self, fake: FakeEngine) -> Runs:
+    def image_of(self, fake: FakeEngine) -> ImageOf:
         """Return a function that adds an image for a script."""
 
-        def made(script: Script) -> tuple[str, tuple[str, ...]]:
+        def image(script: Script) -> tuple[str, tuple[str, ...]]:
             name = f"image-{script}"
             fake.script(name, script)
             return fake.image_id(name) or "", ()
 
-        return made
+        return image
 
     @pytest.fixture
     def missing(self) -> str:
@@ -78,8 +78,8 @@ def test_a_pulled_image_has_its_reference() -> None:
     """An image of the fake's registry can be pulled by reference."""
     engine = FakeEngine()
     other = FakeEngine()
-    made = other.add_image("app", b"layer")
-    engine.registry["registry.example/app@sha256:1"] = other.images[made]
+    image = other.add_image("app", b"layer")
+    engine.registry["registry.example/app@sha256:1"] = other.images[image]
     engine.pull("registry.example/app@sha256:1", ("user", "password"), lambda _: None)
-    assert engine.image_id("registry.example/app@sha256:1") == made
+    assert engine.image_id("registry.example/app@sha256:1") == image
     assert engine.pulled == [("registry.example/app@sha256:1", ("user", "password"))]

@@ -43,19 +43,19 @@ class Raw:
 
 def answer(raw: Raw, status: int = 500) -> requests.Response:
     """Return a response whose body has not been read."""
-    made = requests.Response()
-    made.status_code = status
-    made.raw = cast("Any", raw)
-    return made
+    response = requests.Response()
+    response.status_code = status
+    response.raw = cast("Any", raw)
+    return response
 
 
-def said(document: object, status: int = 500) -> requests.Response:
+def loaded_response(document: object, status: int = 500) -> requests.Response:
     """Return a response with a JSON body that has arrived."""
-    made = answer(
+    response = answer(
         Raw(json.dumps(document).encode() if not isinstance(document, bytes) else document), status
     )
-    load_body(made, 10)
-    return made
+    load_body(response, 10)
+    return response
 
 
 def refusal(detail: object) -> dict[str, object]:
@@ -103,8 +103,8 @@ def test_the_registrys_own_errors_are_shown() -> None:
             {"code": "UNKNOWN", "message": "unknown error", "detail": {"Err": 28}},
         ]
     }
-    assert error_text(said(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
-    assert len(error_text(said(refusal("x" * 10_000)))) == 500
+    assert error_text(loaded_response(two)) == '  DENIED: no\n  UNKNOWN: unknown error {"Err": 28}'
+    assert len(error_text(loaded_response(refusal("x" * 10_000)))) == 500
 
 
 @pytest.mark.parametrize(
@@ -123,9 +123,9 @@ def test_the_registrys_own_errors_are_shown() -> None:
 )
 def test_a_body_without_errors_has_no_text(body: bytes) -> None:
     """No content of a server or a proxy is a crash."""
-    assert error_text(said(body)) == ""
-    assert not is_full(said(body))
-    assert parse_token(said(body)) is None
+    assert error_text(loaded_response(body)) == ""
+    assert not is_full(loaded_response(body))
+    assert parse_token(loaded_response(body)) is None
 
 
 @pytest.mark.parametrize(
@@ -157,11 +157,11 @@ def test_a_registry_without_space_is_known_by_its_codes(
     status: int, detail: object, full: bool
 ) -> None:
     """The status or the error number of the system decides, not the text."""
-    assert is_full(said(refusal(detail), status)) is full
+    assert is_full(loaded_response(refusal(detail), status)) is full
 
 
 @pytest.mark.parametrize(
-    ("document", "given"),
+    ("document", "token"),
     [
         ({"token": "a"}, "a"),
         ({"access_token": "b"}, "b"),
@@ -170,6 +170,6 @@ def test_a_registry_without_space_is_known_by_its_codes(
         ({"other": "a"}, None),
     ],
 )
-def test_a_token_may_have_either_of_two_names(document: object, given: str | None) -> None:
+def test_a_token_may_have_either_of_two_names(document: object, token: str | None) -> None:
     """The specification has one name, some services the other."""
-    assert parse_token(said(document, 200)) == given
+    assert parse_token(loaded_response(document, 200)) == token

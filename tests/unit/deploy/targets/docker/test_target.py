@@ -28,7 +28,7 @@ from deploy.targets.docker.names import APP
 from deploy.targets.docker.proxy import slot_address
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
-from tests.contracts.engine import until
+from tests.contracts.engine import wait_until
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.images import make_image
 from tests.fakes.releases import release
@@ -427,7 +427,7 @@ def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told
     assert target.serves(a)
     assert not changed.serves(a)
     with changed.lock():
-        until(lambda: changed.serves(a), "the release serves as the settings say")
+        wait_until(lambda: changed.serves(a), "the release serves as the settings say")
 
 
 # --- slots
@@ -521,7 +521,7 @@ def test_a_door_that_crashes_in_mid_rollout_leads_to_the_new_release(ask: int) -
     place, b, _ = rolled(Crashing(), ask)
     assert place.fake.events.count(f"{DOOR} opened") == 2
     assert place.answers() == {"b"}
-    until(lambda: place.target().serves(b), "all its replicas are healthy")
+    wait_until(lambda: place.target().serves(b), "all its replicas are healthy")
 
 
 def test_looking_at_a_door_that_does_not_answer_is_no_error(
