@@ -61,14 +61,14 @@ def test_every_client_asks_again_and_again() -> None:
     with (
         serving(answer) as port,
         Load(
-            "127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", kept=lambda text: text.decode()
+            "127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", extractor=lambda text: text.decode()
         ) as load,
     ):
         _until(load, 10)
     assert asked == {("/ask application/json", b"{}")}
     assert not load.failures
     assert load.models == {"sha256:abc": len(load.answers)}
-    assert {answer.said for answer in load.answers} == {"said it"}
+    assert {answer.extract for answer in load.answers} == {"said it"}
     assert all(answer.seconds > 0 for answer in load.answers)
 
 
@@ -96,12 +96,12 @@ def test_an_answer_of_which_nothing_can_be_kept_is_a_failure(text: bytes) -> Non
     """One with a good status that breaks off, or is another than it should be; the client goes on."""
     with (
         serving(lambda _, __: (200, text)) as port,
-        Load("127.0.0.1", port, b"{}", 1, 0.0, kept=first_label) as load,
+        Load("127.0.0.1", port, b"{}", 1, 0.0, extractor=first_label) as load,
     ):
         _until(load, 2)
     assert load.failures == load.answers
     assert text.decode("utf-8", "replace") in load.failures[0].problem
-    assert load.failures[0].said == ""
+    assert load.failures[0].extract == ""
 
 
 def test_no_answer_is_a_failure_and_the_client_goes_on() -> None:
@@ -117,5 +117,5 @@ def test_no_answer_is_a_failure_and_the_client_goes_on() -> None:
 def test_asking_once_more_is_not_part_of_the_load() -> None:
     """What serves now can be asked while the load goes on."""
     with serving(lambda _, __: (200, b"now")) as port:
-        load = Load("127.0.0.1", port, b"{}", kept=lambda text: text.decode())
-        assert (load.once().said, load.answers) == ("now", [])
+        load = Load("127.0.0.1", port, b"{}", extractor=lambda text: text.decode())
+        assert (load.send_once().extract, load.answers) == ("now", [])

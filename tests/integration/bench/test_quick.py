@@ -7,7 +7,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.figures import Report
-from bench.ground import BENCH
+from bench.sandbox import BENCH_LABEL
 from tests.integration.conftest import lacking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -17,7 +17,7 @@ def _labelled() -> set[str]:
     """What the engine holds of any run of the benchmark."""
     found: set[str] = set()
     for kind in (("container", "ls", "-a"), ("volume", "ls"), ("network", "ls"), ("image", "ls")):
-        command = ["docker", *kind, "-q", "--filter", f"label={BENCH}"]
+        command = ["docker", *kind, "-q", "--filter", f"label={BENCH_LABEL}"]
         found.update(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import cluster
-from bench.application import Done
+from bench.application import TaskResult
 from bench.figures import Arrival
 from bench.report import _arrivals
 from bench.rollouts import Deployer
@@ -30,13 +30,13 @@ class Recorder:
     def commit(self, message: str) -> str:
         return message
 
-    def ok(self, *arguments: str, **variables: str) -> Done:
+    def ok(self, *arguments: str, **variables: str) -> TaskResult:
         self.asked.append((arguments, variables["TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY"]))
-        return Done(0, "", "")
+        return TaskResult(0, "", "")
 
-    def invoke(self, *arguments: str, **variables: str) -> Done:
+    def invoke(self, *arguments: str, **variables: str) -> TaskResult:
         self.ok(*arguments, **variables)
-        return Done(60, "", "")
+        return TaskResult(60, "", "")
 
 
 def test_replicas_are_timed_by_what_a_release_says_of_them() -> None:
@@ -64,11 +64,11 @@ def test_ten_rollouts_on_a_cluster_take_turns_with_the_strategies(tmp_path: Path
     for name in ("routes.py", "__init__.py"):
         (tmp_path / "app" / name).write_text("", encoding="utf-8")
     recorder = Recorder(tmp_path)
-    steps = cluster.mixed(
+    steps = cluster.ten_rollouts(
         Deployer(recorder, b"picture", {}, ("--env", "staging"), cluster.WRONG_ON_A_CLUSTER)
     )
     for step in steps:
-        step.take()
+        step.run()
     assert len({step.name for step in steps}) == len(steps) == 10
     assert {strategy for _, strategy in recorder.asked} == {"rolling", "blue-green", "canary"}
     assert all(arguments[1:3] == ("--env", "staging") for arguments, _ in recorder.asked)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.load import Answer, percentile, summed
+from bench.load import Answer, percentile, summarise
 
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (0.1, 1)])
@@ -19,7 +19,7 @@ def test_failures_have_no_latency() -> None:
         Answer(0, 0.001, 503, ""),
         Answer(0, 0.002, 200, "m", "not right"),
     ]
-    burst = summed(answers, 2.0)
+    burst = summarise(answers, 2.0)
 
     assert (burst.requests, burst.failures, burst.rate) == (2, 2, 1.0)
     assert [burst.p50, burst.p99] == pytest.approx([10.0, 30.0])
@@ -27,6 +27,6 @@ def test_failures_have_no_latency() -> None:
 
 def test_a_server_that_never_answers_is_no_error_of_the_benchmark() -> None:
     """Its rate is 0, and its failures are counted."""
-    burst = summed([Answer(0, 1.0, 0, "")], 1.0)
+    burst = summarise([Answer(0, 1.0, 0, "")], 1.0)
 
     assert (burst.rate, burst.failures) == (0.0, 1)

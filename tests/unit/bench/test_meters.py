@@ -16,7 +16,7 @@ PYTHON = sys.executable
 def test_a_command_is_measured_with_what_it_said(tmp_path: Path) -> None:
     """Output, the lines of standard error in their order, and the variables it was given."""
     code = "import os, sys; print(os.environ['WORD']); print('one', file=sys.stderr); print('two', file=sys.stderr)"
-    ended = meters.measured((PYTHON, "-c", code), tmp_path, {"WORD": "said"})
+    ended = meters.measure((PYTHON, "-c", code), tmp_path, {"WORD": "said"})
 
     assert ended.out == "said\n"
     assert [line for _, line in ended.lines] == ["one", "two"]
@@ -27,8 +27,8 @@ def test_a_command_is_measured_with_what_it_said(tmp_path: Path) -> None:
 def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> None:
     """A large measuring process does not show in the figure; what the command takes does."""
     ballast = bytearray(os.urandom(1)) * 150_000_000
-    small = meters.measured((PYTHON, "-c", "import time; time.sleep(0.1)"), tmp_path, {})
-    large = meters.measured(
+    small = meters.measure((PYTHON, "-c", "import time; time.sleep(0.1)"), tmp_path, {})
+    large = meters.measure(
         (PYTHON, "-c", "import time; held = bytearray(b'x') * 100_000_000; time.sleep(0.1)"),
         tmp_path,
         {},
@@ -41,7 +41,7 @@ def test_a_commands_memory_is_its_own_and_not_its_parents(tmp_path: Path) -> Non
 def test_the_memory_of_children_counts(tmp_path: Path) -> None:
     """A process that has another do its work is not small."""
     inner = "import time; held = bytearray(b'x') * 80_000_000; time.sleep(0.1)"
-    ended = meters.measured(
+    ended = meters.measure(
         (
             PYTHON,
             "-c",
@@ -58,7 +58,7 @@ def test_bytes_read_and_written_are_counted(tmp_path: Path) -> None:
     """Files that a command reads and writes show in its figures."""
     (tmp_path / "in").write_bytes(bytes(3_000_000))
     code = "open('out', 'wb').write(open('in', 'rb').read())"
-    ended = meters.measured((PYTHON, "-c", code), tmp_path, {})
+    ended = meters.measure((PYTHON, "-c", code), tmp_path, {})
 
     assert ended.cost.read is not None
     assert ended.cost.written is not None
@@ -69,7 +69,7 @@ def test_bytes_read_and_written_are_counted(tmp_path: Path) -> None:
 def test_a_command_that_fails_shows_its_end(tmp_path: Path) -> None:
     """Figures of a failure would mean nothing."""
     with pytest.raises(meters.CommandFailed, match=r"ended with 3\n(.|\n)*it broke"):
-        meters.measured(
+        meters.measure(
             (PYTHON, "-c", "import sys; print('it broke', file=sys.stderr); sys.exit(3)"),
             tmp_path,
             {},

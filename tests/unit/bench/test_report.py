@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import re
 
-from bench.aims import judged
+from bench.aims import judge
 from bench.figures import Measured, Report
-from bench.report import markdown, middles
+from bench.report import markdown, stage_medians
 from tests.unit.bench.examples import case, measured, rolled, run
 
 
 def _shown(**changes: object) -> str:
     found = measured(**changes)
-    return markdown(Report(measured=found, aims=judged(found)))
+    return markdown(Report(measured=found, aims=judge(found)))
 
 
 def test_the_report_tells_what_it_was_measured_on() -> None:
@@ -101,7 +101,7 @@ def test_parts_of_a_later_run_say_when_they_were_measured() -> None:
 
 def _joined(other: Measured) -> str:
     found = measured().with_parts_of(other, ["listing", "load"])
-    return markdown(Report(measured=found, aims=judged(found)))
+    return markdown(Report(measured=found, aims=judge(found)))
 
 
 def test_the_middle_of_a_stage_counts_runs_that_skipped_it() -> None:
@@ -112,4 +112,4 @@ def test_the_middle_of_a_stage_counts_runs_that_skipped_it() -> None:
         run(stages={"build": 6.0}),
     )
 
-    assert middles(runs) == {"push": 0.0, "build": 2.0}
+    assert stage_medians(runs) == {"push": 0.0, "build": 2.0}

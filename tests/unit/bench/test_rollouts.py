@@ -8,15 +8,15 @@ from typing import Any, Self, cast
 
 import pytest
 
-from bench.application import Done, TaskFailed
+from bench.application import TaskResult, TaskFailed
 from bench.load import Answer, Load
-from bench.rollouts import Deployer, Span, Step, first_label, fits, ten, under
+from bench.rollouts import Deployer, RolloutSpan, Step, first_label, is_consistent, ten_rollouts, measure
 
 SAYS = {"a": "tiger", "b": "tabby"}
 SPANS = [
-    Span("one", 10.0, 20.0, "a", "b"),
-    Span("two", 21.0, 30.0, "b", "b"),
-    Span("three", 31.0, 40.0, "b", "a"),
+    RolloutSpan("one", 10.0, 20.0, "a", "b"),
+    RolloutSpan("two", 21.0, 30.0, "b", "b"),
+    RolloutSpan("three", 31.0, 40.0, "b", "a"),
 ]
 
 
@@ -43,15 +43,15 @@ def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(
     at: float, seconds: float, model: str, *, fit: bool
 ) -> None:
     """At rest the one that serves, in a rollout the one before and the one after; never another."""
-    assert fits(Answer(at, seconds, 200, model, said=SAYS.get(model, "")), SPANS, SAYS) is fit
+    assert is_consistent(Answer(at, seconds, 200, model, extract=SAYS.get(model, "")), SPANS, SAYS) is fit
 
 
 def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_that_lingers() -> (
     None
 ):
     """And not for longer."""
-    spans = [Span("one", 10.0, 20.0, "a", "b", lingers=5.0)]
-    assert [fits(Answer(at, 0.1, 200, "a", said="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [
+    spans = [RolloutSpan("one", 10.0, 20.0, "a", "b", lingers=5.0)]
+    assert [is_consistent(Answer(at, 0.1, 200, "a", extract="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [
         True,
         False,
     ]
@@ -59,7 +59,7 @@ def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_
 
 def test_an_answer_that_says_what_another_model_says_is_mixed_up() -> None:
     """Even if the model that it names may serve."""
-    assert not fits(Answer(15.0, 0.1, 200, "a", said="tabby"), SPANS, SAYS)
+    assert not is_consistent(Answer(15.0, 0.1, 200, "a", extract="tabby"), SPANS, SAYS)
 
 
 @dataclass
@@ -82,14 +82,14 @@ class ScriptedLoad:
     ) -> None:
         return None
 
-    def once(self) -> Answer:
+    def send_once(self) -> Answer:
         model = self.models.pop(0)
-        return Answer(time.monotonic(), 0.0, 200, model, said=SAYS[model])
+        return Answer(time.monotonic(), 0.0, 200, model, extract=SAYS[model])
 
     def add(self, model: str, status: int = 200, said: str = "") -> None:
         """An answer at this moment."""
         self.answers.append(
-            Answer(time.monotonic(), 0.010, status, model, said=said or SAYS[model])
+            Answer(time.monotonic(), 0.010, status, model, extract=said or SAYS[model])
         )
 
 
@@ -107,7 +107,7 @@ def test_rollouts_are_measured_with_what_clients_saw() -> None:
         load.add("a")
 
     load.add("a")
-    rolled = under(
+    rolled = measure(
         cast("Load", load), "docker", "steady", [Step("forth", forth), Step("back", back)], rest=0.0
     )
 
@@ -134,7 +134,7 @@ def test_how_long_each_release_before_lingered_is_asked_for(which: str, mixed: i
     """Of each rollout, with its name; where nobody says, it does not."""
     load = ScriptedLoad(["a", "b", "b"])
     steps = [Step("forth", lambda: None), Step("same", lambda: load.add("a"))]
-    rolled = under(
+    rolled = measure(
         cast("Load", load),
         "docker",
         "steady",
@@ -157,16 +157,16 @@ class RecordedApplication:
         self.done.append(message)
         return "0" * 40
 
-    def ok(self, *arguments: str, **variables: str) -> Done:
+    def ok(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
         self.done.append(" ".join(arguments))
-        return Done(0, "", "")
+        return TaskResult(0, "", "")
 
-    def invoke(self, *arguments: str, **variables: str) -> Done:
+    def invoke(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
         entry = (self.folder / "app" / "__init__.py").read_text(encoding="utf-8")
         self.done.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
-        return Done(self.codes.pop(0), "", "why")
+        return TaskResult(self.codes.pop(0), "", "why")
 
 
 @pytest.fixture(name="application")
@@ -179,9 +179,9 @@ def _application(tmp_path: Path) -> RecordedApplication:
 
 def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> None:
     """Models, code and both go forth and back, and two releases are wrong and mended."""
-    steps = ten(Deployer(application, b"eleven char", {"HOME": "here"}))
+    steps = ten_rollouts(Deployer(application, b"eleven char", {"HOME": "here"}))
     for step in steps:
-        step.take()
+        step.run()
 
     assert len(steps) == 10
     assert application.done == [
@@ -211,8 +211,8 @@ def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) ->
     application.codes = [60]
     deployer = Deployer(application, b"x", options=("--env", "staging"), wrong="# != 1%d")
     deployer.release(2, HOME="here")
-    deployer.back("--only", "code", HOME="here")
-    deployer.fail(HOME="here")
+    deployer.roll_back("--only", "code", HOME="here")
+    deployer.release_wrong_code(HOME="here")
 
     assert application.done == [
         "release --env staging --model imagenet@2",
@@ -229,11 +229,11 @@ def test_a_wrong_release_that_is_not_undone_is_an_error(
     application.codes = [code]
     wrong = next(
         step
-        for step in ten(Deployer(application, b"eleven char", {"HOME": "here"}))
+        for step in ten_rollouts(Deployer(application, b"eleven char", {"HOME": "here"}))
         if "wrong" in step.name
     )
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
-        wrong.take()
+        wrong.run()
     assert (application.folder / "app" / "__init__.py").read_text(
         encoding="utf-8"
     ) == "good = True\n"

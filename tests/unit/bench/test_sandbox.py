@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.ground import BENCH, Tally, mark, tallied
+from bench.sandbox import BENCH_LABEL, RegistryCounters, label_stages, parse_counters
 
 COUNTERS = """\
 1234567\t/var/lib/registry
@@ -17,18 +17,18 @@ Inter-|   Receive                                                |  Transmit
 
 def test_a_registrys_counters_are_read() -> None:
     """Its storage, and both directions of its network interface; what it says to itself does not count."""
-    assert tallied(COUNTERS) == Tally(stored=1234567, received=2002000, sent=303000)
+    assert parse_counters(COUNTERS) == RegistryCounters(stored=1234567, received=2002000, sent=303000)
 
 
 def test_what_happened_between_two_looks_is_their_difference() -> None:
     """Each field by itself."""
-    assert Tally(10, 20, 30) - Tally(1, 5, 30) == Tally(9, 15, 0)
+    assert RegistryCounters(10, 20, 30) - RegistryCounters(1, 5, 30) == RegistryCounters(9, 15, 0)
 
 
 def test_counters_without_an_interface_are_an_error() -> None:
     """A registry that cannot be watched must not pass for one that moved nothing."""
     with pytest.raises(ValueError, match="no network interface"):
-        tallied(COUNTERS.replace("eth0", "wan0"))
+        parse_counters(COUNTERS.replace("eth0", "wan0"))
 
 
 def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
     file.write_text(
         "FROM $BASE AS python\nRUN a\nFROM python AS dependencies\nRUN b\nFROM python AS code\nCOPY app /app\nFROM python\nRUN c\n"
     )
-    mark(file, "me")
+    label_stages(file, "me")
 
     assert file.read_text().splitlines() == [
         "FROM $BASE AS python",
@@ -45,10 +45,10 @@ def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
         "FROM python AS dependencies",
         "RUN b",
         "FROM python AS code",
-        f"LABEL {BENCH}=me",
+        f"LABEL {BENCH_LABEL}=me",
         "COPY app /app",
         "FROM python",
-        f"LABEL {BENCH}=me",
+        f"LABEL {BENCH_LABEL}=me",
         "RUN c",
     ]
 
@@ -59,4 +59,4 @@ def test_a_dockerfile_that_cannot_be_labelled_is_refused(tmp_path: Path) -> None
     file.write_text("FROM base AS python\n")
 
     with pytest.raises(ValueError, match="no stage"):
-        mark(file, "me")
+        label_stages(file, "me")
