@@ -78,7 +78,7 @@ def _memory(cases: Sequence[Case], target: Path) -> None:
     for row, (label, colour, values) in enumerate(series):
         _bars(axes, row, len(series), values, label, colour)
     axes.axvline(SUITE_MEMORY / 1e6, color="#8c8c8c", linestyle=":", label="aim")
-    _label(axes, [case.title for case in cases], "most memory held at once, MB")
+    _label(axes, [case.title for case in cases], "maximum memory, MB")
     _save(figure, target)
 
 

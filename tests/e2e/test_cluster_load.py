@@ -25,7 +25,8 @@ def test_no_request_is_lost_in_rollouts_of_mixed_strategies(
         served, body, variables, ("--env", "staging"), on_cluster.WRONG_ON_A_CLUSTER
     )
     failing = Step(
-        "wrong, blue-green, undone", lambda: deployer.release_wrong_code(**{KEY.format("STRATEGY"): "blue-green"})
+        "wrong, blue-green, undone",
+        lambda: deployer.release_wrong_code(**{KEY.format("STRATEGY"): "blue-green"}),
     )
     deployer.release(1)
     before = served.ok("history", "--env", "staging", "--json").json

@@ -73,7 +73,9 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
     assert not load.failures, load.failures[:5]
     assert len(load.answers) > 20 * len(MOMENTS)
     models = {item["model_digest"]: item["model"] for item in serving.ok("history", "--json").json}
-    assert {(models.get(answer.model), answer.extract) for answer in load.answers} == set(SAYS.items())
+    assert {(models.get(answer.model), answer.extract) for answer in load.answers} == set(
+        SAYS.items()
+    )
     for begin, end, model in alone:
         assert {models[answer.model] for answer in load.answers if begin <= answer.at < end} == {
             model

@@ -26,7 +26,12 @@ def test_no_request_is_lost_in_ten_rollouts(
     serving.ok("release", "--model", "imagenet@1")
     body = serving.score_request(rollouts.PICTURE)
     load = Load(
-        "127.0.0.1", serving.port, body, clients=clients, pause=pause, extractor=rollouts.first_label
+        "127.0.0.1",
+        serving.port,
+        body,
+        clients=clients,
+        pause=pause,
+        extractor=rollouts.first_label,
     )
     rolled = rollouts.measure(
         load, "docker", "load", rollouts.ten_rollouts(rollouts.Deployer(serving, body)), rest=1.0

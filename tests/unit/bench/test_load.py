@@ -7,12 +7,12 @@ from bench.load import Answer, percentile, summarise
 
 @pytest.mark.parametrize(("percent", "value"), [(50, 50), (99, 99), (100, 100), (0.1, 1)])
 def test_a_percentile_is_a_value_that_was_measured(percent: float, value: int) -> None:
-    """The nearest rank, not something between two."""
+    """It is the nearest rank, not a value between two."""
     assert percentile([float(number) for number in range(100, 0, -1)], percent) == value
 
 
 def test_failures_have_no_latency() -> None:
-    """An error that comes fast must not make a server look fast, nor a wrong answer with a good status."""
+    """Fast errors and wrong responses must not make a server look fast."""
     answers = [
         Answer(0, 0.010, 200, "m"),
         Answer(0, 0.030, 200, "m"),

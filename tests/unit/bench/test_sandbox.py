@@ -8,34 +8,37 @@ from bench.sandbox import BENCH_LABEL, RegistryCounters, label_stages, parse_cou
 
 COUNTERS = """\
 1234567\t/var/lib/registry
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:     500       5    0    0    0     0          0         0      500       5    0    0    0     0       0          0
-  eth0: 2002000      20    0    0    0     0          0         0   303000      30    0    0    0     0       0          0
+Inter-|   Receive                          |  Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls
+    lo:     500       5    0    0    0     0          0         0      500       5    0    0    0
+  eth0: 2002000      20    0    0    0     0          0         0   303000      30    0    0    0
 """
 
 
 def test_a_registrys_counters_are_read() -> None:
-    """Its storage, and both directions of its network interface; what it says to itself does not count."""
-    assert parse_counters(COUNTERS) == RegistryCounters(stored=1234567, received=2002000, sent=303000)
+    """They are its storage and both directions of its network interface, not of loopback."""
+    assert parse_counters(COUNTERS) == RegistryCounters(
+        stored=1234567, received=2002000, sent=303000
+    )
 
 
-def test_what_happened_between_two_looks_is_their_difference() -> None:
-    """Each field by itself."""
+def test_the_difference_of_counters_is_the_traffic_between_them() -> None:
+    """Each field is subtracted."""
     assert RegistryCounters(10, 20, 30) - RegistryCounters(1, 5, 30) == RegistryCounters(9, 15, 0)
 
 
 def test_counters_without_an_interface_are_an_error() -> None:
-    """A registry that cannot be watched must not pass for one that moved nothing."""
+    """A registry without counters must not look like one without traffic."""
     with pytest.raises(ValueError, match="no network interface"):
         parse_counters(COUNTERS.replace("eth0", "wan0"))
 
 
 def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
-    """What never changes from release to release stays as it is, so that it is found in the build cache."""
+    """Stages that no release changes stay as they are, so that the build cache has them."""
     file = tmp_path / "Dockerfile"
     file.write_text(
-        "FROM $BASE AS python\nRUN a\nFROM python AS dependencies\nRUN b\nFROM python AS code\nCOPY app /app\nFROM python\nRUN c\n"
+        "FROM $BASE AS python\nRUN a\nFROM python AS dependencies\nRUN b\n"
+        "FROM python AS code\nCOPY app /app\nFROM python\nRUN c\n"
     )
     label_stages(file, "me")
 
@@ -54,7 +57,7 @@ def test_stages_that_hold_the_application_are_labelled(tmp_path: Path) -> None:
 
 
 def test_a_dockerfile_that_cannot_be_labelled_is_refused(tmp_path: Path) -> None:
-    """Images that could not be found again would never be removed."""
+    """Its images would never be found and removed."""
     file = tmp_path / "Dockerfile"
     file.write_text("FROM base AS python\n")
 

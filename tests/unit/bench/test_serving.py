@@ -10,7 +10,7 @@ from bench import serving
 
 
 def test_the_camera_picture_has_a_cameras_size_and_weight() -> None:
-    """12 megapixels, several megabytes, always the same bytes, and below what the application takes at most."""
+    """It is always the same, and below the limit of the application."""
     data = serving.camera_picture()
     with Image.open(io.BytesIO(data)) as picture:
         assert (picture.format, picture.size) == ("JPEG", serving.CAMERA)
