@@ -1,4 +1,5 @@
-"""Figures of the main job: what releases cost and how the application serves, each beside the usual way in the same run.
+"""The benchmark: what releases cost and how the application serves, next to the usual way.
 
-`python -m bench` writes them as JSON, Markdown and pictures; docs/08-benchmark.md tells how to read them.
+`python -m bench` writes the figures as JSON, Markdown and pictures; docs/08-benchmark.md explains
+them.
 """

@@ -1,4 +1,4 @@
-"""Measures and writes the report: `python -m bench [--quick] [--only PART ...] [--out FOLDER]`."""
+"""The program of the benchmark: `python -m bench [--quick] [--only PART ...] [--out FOLDER]`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from bench.figures import (
     Served,
     Transfer,
 )
-from bench.ground import Ground, docker, ground, packages_of
 from bench.load import Load
-from bench.releases import Rivals
+from bench.releases import Contenders
+from bench.sandbox import Sandbox, docker, download_packages, sandbox
 from deploy import progress, source
 from deploy.clients.docker import buildkit
 from deploy.machine import host
@@ -41,9 +41,9 @@ from sample import bundle, standin
 
 log = logging.getLogger("bench")
 
-# A model is in the store, the cache, and for each way in the engine and in the registry.
-_COPIES = 6
-_REST = 4_000_000_000
+# A model is in the store, in the cache, and for each way in the engine and the registry.
+_MODEL_COPIES = 6
+_OTHER_BYTES = 4_000_000_000
 
 PARTS = tuple(FIELDS)
 
@@ -88,12 +88,12 @@ QUICK = Scale(
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a run of the benchmark keeps what all its grounds share.
+class SharedInputs:
+    """The inputs that all sandboxes of a run share.
 
     Args:
-        folder: everything is below it.
-        sample: the sample model as its author would have it.
+        folder: the folder of the run.
+        sample: the author's directory of the sample model.
         packages: the cache of the locked packages.
     """
 
@@ -102,15 +102,19 @@ class Workplace:
     packages: Path
 
     @classmethod
-    def made(cls, folder: Path) -> Workplace:
-        """Brings what comes over the network, so that no figure depends on it."""
-        log.info("bringing the sample model and the locked packages")
+    def create(cls, folder: Path) -> SharedInputs:
+        """Download the inputs, so that no figure depends on the network."""
+        log.info("downloading the sample model and the locked packages")
         bundle.write("1", folder / "sample")
-        return cls(folder, folder / "sample", packages_of(folder / "packages", ROOT))
+        return cls(folder, folder / "sample", download_packages(folder / "packages", ROOT))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the benchmark and writes its report; the exit code is 1 if an aim was missed in a full run."""
+    """Run the benchmark and write its report.
+
+    Returns:
+        The exit code: 1 if a full run missed an aim, or else 0.
+    """
     options = _options(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("deploy").setLevel(logging.WARNING)
@@ -120,17 +124,17 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(
         prefix="twinship-bench-", ignore_cleanup_errors=True
     ) as folder:
-        require_room(Path(folder), scale)
-        measured = joined(
+        require_disk_space(Path(folder), scale)
+        measured = merge_report(
             measure(scale, options.only or PARTS, Path(folder), command),
             options.only,
             Path(options.out),
         )
-    found = Report(measured=measured, aims=aims.judged(measured))
-    write(found, Path(options.out))
-    for aim in found.aims:
+    result = Report(measured=measured, aims=aims.judge(measured))
+    write(result, Path(options.out))
+    for aim in result.aims:
         log.info("%s  %s: %s", "met   " if aim.met else "MISSED", aim.promise, aim.found)
-    return 0 if options.quick or all(aim.met for aim in found.aims) else 1
+    return 0 if options.quick or all(aim.met for aim in result.aims) else 1
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -140,14 +144,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="try everything out once, in about three minutes; the figures mean little",
+        help="run each part once, in about three minutes; the figures mean little",
     )
     parser.add_argument(
         "--only",
         nargs="+",
         choices=PARTS,
         default=[],
-        help="leave the other parts out, or as the report has them",
+        help="leave out the other parts, or keep those of the report",
     )
     parser.add_argument(
         "--out", default=str(ROOT / "docs" / "benchmark"), help="folder of the report"
@@ -155,41 +159,42 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def require_room(folder: Path, scale: Scale) -> None:
-    """Ends the program if the disk cannot hold what will be made."""
-    needed = _COPIES * sum(size * turns for size, turns in scale.models) + _REST
+def require_disk_space(folder: Path, scale: Scale) -> None:
+    """End the program if the disk has too little space for the run."""
+    needed = _MODEL_COPIES * sum(size * turns for size, turns in scale.models) + _OTHER_BYTES
     free = shutil.disk_usage(folder).free
     if free < needed:
         sys.exit(
-            f"the benchmark needs {progress.format_size(needed)} of disk, {folder} has {progress.format_size(free)}; set TMPDIR, or use --quick"
+            f"the benchmark needs {progress.format_size(needed)} of disk, "
+            f"{folder} has {progress.format_size(free)}; set TMPDIR, or use --quick"
         )
 
 
-def joined(measured: Measured, parts: Sequence[str], folder: Path) -> Measured:
-    """What was measured; where that was some parts only, among the others of the report in a folder, if there is one."""
+def merge_report(measured: Measured, parts: Sequence[str], folder: Path) -> Measured:
+    """Return the figures; if only some parts were measured, merge them into the report there."""
     path = folder / "report.json"
     if not parts or not path.is_file():
         return measured
     return Report.from_json(path.read_bytes()).measured.with_parts_of(measured, parts)
 
 
-def write(found: Report, folder: Path) -> None:
-    """Writes the report as JSON, Markdown and pictures."""
+def write(result: Report, folder: Path) -> None:
+    """Write the report as JSON, Markdown and charts."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(
-        f"{json.dumps(found.model_dump(mode='json'), indent=1)}\n", encoding="utf-8"
+        f"{json.dumps(result.model_dump(mode='json'), indent=1)}\n", encoding="utf-8"
     )
-    (folder / "report.md").write_text(report.markdown(found), encoding="utf-8")
-    charts.draw(found.measured, folder)
+    (folder / "report.md").write_text(report.markdown(result), encoding="utf-8")
+    charts.draw(result.measured, folder)
 
 
 def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> Measured:
-    """Measures the parts that are asked for."""
+    """Measure the given parts."""
     at = datetime.now(UTC)
     started = time.monotonic()
     listing = _listing(scale.listing) if "listing" in parts else ()
     cases, transfer, served, rolled = (
-        _with_ground(scale, parts, folder)
+        _measure_in_sandboxes(scale, parts, folder)
         if set(parts) - {"listing", "cluster"}
         else ((), None, (), ())
     )
@@ -212,137 +217,148 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
 def _listing(turns: int) -> tuple[float, ...]:
     log.info("invoke --list")
     command = (sys.executable, "-m", "invoke", "--list")
-    meters.measured(command, ROOT, {})
-    return tuple(meters.measured(command, ROOT, {}).cost.seconds for _ in range(turns))
+    meters.measure(command, ROOT, {})
+    return tuple(meters.measure(command, ROOT, {}).cost.seconds for _ in range(turns))
 
 
-def _with_ground(
+def _measure_in_sandboxes(
     scale: Scale, parts: Sequence[str], folder: Path
 ) -> tuple[tuple[Case, ...], Transfer | None, tuple[Served, ...], tuple[Rolled, ...]]:
-    """Measures what needs a ground. Every first release has a new one, and so have rollouts; the rest is done on the last of the former."""
-    shared = Workplace.made(folder)
+    """Measure the parts that need a sandbox.
+
+    Each first release has a new one, and so have the rollouts; the rest uses the last of the
+    former.
+    """
+    shared = SharedInputs.create(folder)
     rolled = _rolled(scale.rollouts, shared) if "load" in parts else ()
     if not set(parts) - {"listing", "load", "cluster"}:
         return (), None, (), rolled
     firsts = []
-    wanted = scale.first if "releases" in parts else 0
-    for turn in range(1, wanted):
+    count = scale.first if "releases" in parts else 0
+    for turn in range(1, count):
         with ExitStack() as stack:
-            firsts.append(_first(_rivals(stack, shared, turn), turn))
+            firsts.append(_first(_contenders(stack, shared, turn), turn))
     with ExitStack() as stack:
-        rivals = _rivals(stack, shared, 0)
-        if wanted:
-            firsts.append(_first(rivals, 0))
-        size = releases.weight(rivals.ground.published())
-        served = _served(rivals.ground, scale.load) if "serving" in parts else ()
-        cases = (releases.firsts(firsts, size), *_changes(rivals, scale, shared)) if wanted else ()
-        transfer = _transfer(rivals.ground, scale, shared) if "pushes" in parts else None
+        contenders = _contenders(stack, shared, 0)
+        if count:
+            firsts.append(_first(contenders, 0))
+        size = releases.model_size(contenders.sandbox.model_manifest())
+        served = _served(contenders.sandbox, scale.load) if "serving" in parts else ()
+        cases = (
+            (releases.first_case(firsts, size), *_changes(contenders, scale, shared))
+            if count
+            else ()
+        )
+        transfer = _transfer(contenders.sandbox, scale, shared) if "pushes" in parts else None
     return cases, transfer, served, rolled
 
 
-def _rolled(plan: rollouts.Plan, shared: Workplace) -> tuple[Rolled, ...]:
+def _rolled(plan: rollouts.Plan, shared: SharedInputs) -> tuple[Rolled, ...]:
     log.info("rollouts under load")
-    with ground(shared.folder / "ground-load", shared.packages) as made:
-        _publish_both(made, shared)
-        return tuple(_under(made, plan, number) for number in range(len(plan.loads)))
+    with sandbox(shared.folder / "sandbox-load", shared.packages) as box:
+        _publish_both(box, shared)
+        return tuple(_under_load(box, plan, number) for number in range(len(plan.loads)))
 
 
 def _clustered(plan: cluster.Plan, folder: Path) -> Clustered | None:
     kubeconfig = os.environ.get("KUBECONFIG", "")
     if not kubeconfig:
-        log.info("rollouts on a cluster: left out, KUBECONFIG names none")
+        log.info("rollouts on a cluster: left out, as KUBECONFIG is not set")
         return None
     log.info("rollouts on a cluster")
     folder.mkdir()
-    shared = Workplace.made(folder)
-    with ground(folder / "ground", shared.packages) as made:
-        _publish_both(made, shared)
-        return cluster.measured(made, kubeconfig, plan)
+    shared = SharedInputs.create(folder)
+    with sandbox(folder / "sandbox", shared.packages) as box:
+        _publish_both(box, shared)
+        return cluster.measure(box, kubeconfig, plan)
 
 
-def _publish_both(made: Ground, shared: Workplace) -> None:
-    made.invoke("model.publish", "--directory", str(shared.sample))
+def _publish_both(box: Sandbox, shared: SharedInputs) -> None:
+    box.invoke("model.publish", "--directory", str(shared.sample))
     second = shared.folder / "sample-2"
     bundle.write("2", second)
-    made.invoke("model.publish", "--directory", str(second))
+    box.invoke("model.publish", "--directory", str(second))
 
 
-def _under(made: Ground, plan: rollouts.Plan, number: int) -> Rolled:
-    """One of the plan's loads, which finds the first model serving."""
+def _under_load(box: Sandbox, plan: rollouts.Plan, number: int) -> Rolled:
+    """Measure one of the plan's loads, which starts with the first model in service."""
     name, clients, pause = plan.loads[number]
-    made.invoke("release", "--model", "imagenet@1")
-    body = made.application.scored(rollouts.PICTURE)
-    steps = rollouts.ten(rollouts.Deployer(made.application, body, made.variables))[: plan.steps]
+    box.invoke("release", "--model", "imagenet@1")
+    body = box.application.score_request(rollouts.PICTURE)
+    steps = rollouts.ten_rollouts(rollouts.Deployer(box.application, body, box.variables))[
+        : plan.steps
+    ]
     load = Load(
         "127.0.0.1",
-        made.application.port,
+        box.application.port,
         body,
         clients=clients,
         pause=pause,
-        kept=rollouts.first_label,
+        extractor=rollouts.first_label,
     )
-    return rollouts.under(load, "docker", name, steps, plan.rest)
+    return rollouts.measure(load, "docker", name, steps, plan.rest)
 
 
-def _rivals(stack: ExitStack, shared: Workplace, number: int) -> Rivals:
-    made = stack.enter_context(ground(shared.folder / f"ground-{number}", shared.packages))
-    made.invoke("model.publish", "--directory", str(shared.sample))
-    return Rivals.on(made, shared.folder / f"ground-{number}" / "context")
+def _contenders(stack: ExitStack, shared: SharedInputs, number: int) -> Contenders:
+    box = stack.enter_context(sandbox(shared.folder / f"sandbox-{number}", shared.packages))
+    box.invoke("model.publish", "--directory", str(shared.sample))
+    return Contenders.create(box, shared.folder / f"sandbox-{number}" / "context")
 
 
-def _first(rivals: Rivals, turn: int) -> tuple[Run, Run]:
+def _first(contenders: Contenders, turn: int) -> tuple[Run, Run]:
     log.info("first release")
-    return releases.first(rivals, turn)
+    return releases.measure_first(contenders, turn)
 
 
-def _served(on: Ground, plan: serving.Plan) -> tuple[Served, ...]:
+def _served(box: Sandbox, plan: serving.Plan) -> tuple[Served, ...]:
     log.info("serving")
-    releases.suite(on)
-    return serving.loaded(on, plan)
+    releases.release_by_suite(box)
+    return serving.measure(box, plan)
 
 
-def _changes(rivals: Rivals, scale: Scale, shared: Workplace) -> tuple[Case, ...]:
-    """New models, smallest first; code that changes, or does not, while the first of those serves."""
+def _changes(contenders: Contenders, scale: Scale, shared: SharedInputs) -> tuple[Case, ...]:
+    """Measure new models, smallest first, and changed and unchanged code on the first of them."""
     (size, turns), *larger = scale.models
-    first = _model(rivals, size, turns, shared)
+    first = _model(contenders, size, turns, shared)
     log.info("code changed")
-    code = releases.code(rivals, scale.code)
+    code = releases.measure_code(contenders, scale.code)
     log.info("nothing changed")
-    unchanged = releases.unchanged(rivals, scale.unchanged)
+    unchanged = releases.measure_unchanged(contenders, scale.unchanged)
     return (
         unchanged,
         code,
         first,
-        *(_model(rivals, size, turns, shared) for size, turns in larger),
+        *(_model(contenders, size, turns, shared) for size, turns in larger),
     )
 
 
-def _model(rivals: Rivals, size: int, turns: int, shared: Workplace) -> Case:
+def _model(contenders: Contenders, size: int, turns: int, shared: SharedInputs) -> Case:
     log.info("model changed, %.0f MB", size / 1e6)
-    return releases.model(rivals, size, turns, shared.sample, shared.folder)
+    return releases.measure_model(contenders, size, turns, shared.sample, shared.folder)
 
 
-def _transfer(on: Ground, scale: Scale, shared: Workplace) -> Transfer:
+def _transfer(box: Sandbox, scale: Scale, shared: SharedInputs) -> Transfer:
     log.info("a layer to the registry")
     folder = shared.folder / "layer"
     standin.write(folder, size=scale.models[0][0], seed=0, base=shared.sample)
-    return pushes.raced(on.registry, folder / "model.onnx", scale.pushes)
+    return pushes.measure(box.registry, folder / "model.onnx", scale.pushes)
 
 
 def machine() -> Machine:
-    """This machine."""
+    """Return the description of this machine."""
+    builder = "BuildKit" if buildkit.find_command() else "classic builder"
     return Machine(
         system=f"{platform.system()} {platform.release()}",
-        processor=_first_of(Path("/proc/cpuinfo"), "model name"),
+        processor=_first_value(Path("/proc/cpuinfo"), "model name"),
         cores=os.cpu_count() or 0,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
         engine=f"Docker {host.connect_engine().version}",
-        docker=f"{docker('--version').strip()}, {'BuildKit' if buildkit.find_command() else 'classic builder'}",
+        docker=f"{docker('--version').strip()}, {builder}",
     )
 
 
-def _first_of(path: Path, field: str) -> str:
+def _first_value(path: Path, field: str) -> str:
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     return next(
         (line.partition(":")[2].strip() for line in lines if line.startswith(field)),

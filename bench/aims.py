@@ -1,4 +1,4 @@
-"""What the suite promises of its speed and thrift, held against the figures of a run."""
+"""The aims for the suite's speed and use of resources, compared with the figures of a run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ TIMES_A_PUT = 1.3
 SUITE_MEMORY = 150_000_000
 LISTING_SECONDS = 0.5
 STEADY_RATE = 20.0
-# The head of a model's layer holds its golden cases; the system reads a little ahead of what is asked for.
+# The head of a model's layer has its golden cases; the system reads a little ahead.
 HEAD = 2_000_000
-# The heads of the requests by which a registry is asked what it holds.
-QUESTIONS = 10_000
+# The headers of the requests that ask a registry which blobs it has.
+REQUESTS = 10_000
 
 
-def judged(measured: Measured) -> tuple[Aim, ...]:
-    """The promises that this run's figures can speak to."""
-    return tuple(_judged(measured))
+def judge(measured: Measured) -> tuple[Aim, ...]:
+    """Return the aims that this run's figures cover."""
+    return tuple(_aims(measured))
 
 
-def _judged(measured: Measured) -> Iterator[Aim]:
+def _aims(measured: Measured) -> Iterator[Aim]:
     for case in measured.cases:
         if case.name == "unchanged":
             yield from _unchanged(case)
@@ -36,7 +36,10 @@ def _judged(measured: Measured) -> Iterator[Aim]:
             yield _model(case)
     if measured.transfer:
         ratio = median(measured.transfer.ratios)
-        promise = f"pushing {format_size(measured.transfer.size)} takes at most {TIMES_A_PUT} times one plain streamed PUT"
+        promise = (
+            f"pushing {format_size(measured.transfer.size)} takes at most {TIMES_A_PUT} times "
+            "one plain streamed PUT"
+        )
         yield Aim(promise=promise, found=f"{ratio:.2f} times", met=ratio <= TIMES_A_PUT)
     if measured.cases:
         yield _memory(measured.cases)
@@ -60,27 +63,27 @@ def _unchanged(case: Case) -> Iterator[Aim]:
     )
     stored = max(run.stored for run in case.suite)
     received = max(run.received for run in case.suite)
-    found = f"{format_size(stored)}, and {format_size(received)} of questions"
+    result = f"{format_size(stored)}, and {format_size(received)} of requests"
     yield Aim(
         promise="nothing changed: 0 bytes uploaded",
-        found=found,
-        met=stored == 0 and received <= QUESTIONS,
+        found=result,
+        met=stored == 0 and received <= REQUESTS,
     )
 
 
 def _code(case: Case) -> Iterator[Aim]:
     read = max(case.weights_read, default=None)
-    found = (
+    result = (
         f"{format_size(read)} of {format_size(case.model)}"
         if read is not None
         else "not seen: `TMPDIR` is in memory"
     )
     yield Aim(
         promise="code changed: no byte of the model is read",
-        found=found,
+        found=result,
         met=read is not None and read <= HEAD,
     )
-    # What the registry has stored would not show bytes that it has been sent and had before.
+    # The registry's storage would not show bytes that it received and already had.
     received = max(run.received for run in case.suite)
     yield Aim(
         promise="code changed: no byte of the model is sent",
@@ -100,7 +103,10 @@ def _model(case: Case) -> Aim:
 def _memory(cases: tuple[Case, ...]) -> Aim:
     largest = max(cases, key=lambda case: case.model).model
     peak = max(run.peak for case in cases for run in case.suite)
-    promise = f"memory of the suite stays below {format_size(SUITE_MEMORY)}, with models of up to {format_size(largest)}"
+    promise = (
+        f"memory of the suite stays below {format_size(SUITE_MEMORY)}, "
+        f"with models of up to {format_size(largest)}"
+    )
     return Aim(promise=promise, found=format_size(peak), met=peak < SUITE_MEMORY)
 
 

@@ -1,7 +1,8 @@
-"""The usual way: the same application and model in one `docker build`, and one `docker push` to the same registry.
+"""The usual way: the application and model in one `docker build`, then one `docker push`.
 
-It is given every advantage that can be had without leaving those two commands: the same Dockerfile with its cache, the model
-copied in below the code, and the model's files already at hand as hard links, while the suite fetches them from its store.
+It has every advantage that these two commands allow: the same Dockerfile with its cache, the model
+copied in below the code, and the model's files in place as hard links, while the suite fetches them
+from its store.
 """
 
 from __future__ import annotations
@@ -14,93 +15,100 @@ from pathlib import Path
 
 from bench import meters
 from bench.figures import Cost, Run
-from bench.ground import Ground, mark
+from bench.sandbox import Sandbox, label_stages
 from deploy.model import manifest
 
 _MARKER = "LABEL twinship.model=here"
-_COPIES_THE_MODEL = "COPY model /model"
+_COPY_MODEL = "COPY model /model"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A build context of its own beside a ground.
+    """A build context of its own for a sandbox's application and model.
 
     Args:
-        ground: whose application, model and registry.
-        folder: the context.
+        sandbox: has the application, the model and the registry.
+        folder: the folder of the context.
     """
 
-    ground: Ground
+    sandbox: Sandbox
     folder: Path
 
     @classmethod
-    def made(cls, ground: Ground, folder: Path) -> Baseline:
-        """The context of what the ground's checkout holds now, with its locked packages."""
+    def create(cls, sandbox: Sandbox, folder: Path) -> Baseline:
+        """Return the context of the sandbox's checkout, with its locked packages."""
         folder.mkdir(parents=True)
-        _linked(sorted((ground.application.home / "wheels").rglob("*.whl")), folder / "wheels")
-        made = cls(ground, folder)
-        made.lay_code()
-        return made
+        _link(sorted((sandbox.application.home / "wheels").rglob("*.whl")), folder / "wheels")
+        baseline = cls(sandbox, folder)
+        baseline.copy_code()
+        return baseline
 
-    def lay_code(self) -> None:
-        """Brings the checkout's code and Dockerfile into the context."""
-        checkout = self.ground.application.folder
+    def copy_code(self) -> None:
+        """Copy the checkout's code and Dockerfile into the context."""
+        checkout = self.sandbox.application.folder
         shutil.rmtree(self.folder / "app", ignore_errors=True)
         shutil.copytree(
             checkout / "app", self.folder / "app", ignore=shutil.ignore_patterns("__pycache__")
         )
         text = (checkout / "Dockerfile").read_text(encoding="utf-8")
         (self.folder / "Dockerfile").write_text(with_model(text), encoding="utf-8")
-        # Another label than the suite's, so that neither finds the other's layers in the build cache.
-        mark(self.folder / "Dockerfile", self.ground.label)
+        # Another label than the suite's: neither finds the other's layers in the build cache.
+        label_stages(self.folder / "Dockerfile", self.sandbox.label)
 
-    def lay_model(self, found: manifest.ModelManifest) -> None:
-        """Brings a model of the ground's store into the context, in the form that the suite ships."""
+    def link_model(self, model: manifest.ModelManifest) -> None:
+        """Link a model of the sandbox's store into the context, in the suite's form."""
         target = self.folder / "model"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
-        (target / manifest.PUBLISHED_FILE).write_bytes(found.text)
-        for entry in found.files:
+        (target / manifest.PUBLISHED_FILE).write_bytes(model.text)
+        for entry in model.files:
             (target / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            os.link(self.ground.file(entry), target / entry.path)
+            os.link(self.sandbox.stored_file(entry), target / entry.path)
 
-    def warm(self) -> None:
-        """Builds the stages that no release changes, which both ways then take from the engine's cache."""
+    def build_cached_stages(self) -> None:
+        """Build the stages that no release changes, so that both ways find them in the cache."""
         self._docker(
-            "build", "--target", "dependencies", "--build-arg", f"BASE={self.ground.base}", "."
+            "build",
+            "--target",
+            "dependencies",
+            "--build-arg",
+            f"BASE={self.sandbox.base_image}",
+            ".",
         )
 
     def release(self, version: str) -> Run:
-        """Builds and pushes what the context holds now."""
-        before = self.ground.tally()
-        name = f"{self.ground.registry}/baseline:{version}"
-        built = self._docker("build", "--build-arg", f"BASE={self.ground.base}", "--tag", name, ".")
+        """Build and push what is in the context now."""
+        before = self.sandbox.read_counters()
+        name = f"{self.sandbox.registry}/baseline:{version}"
+        built = self._docker(
+            "build", "--build-arg", f"BASE={self.sandbox.base_image}", "--tag", name, "."
+        )
         pushed = self._docker("push", name)
-        moved = self.ground.tally() - before
+        traffic = self.sandbox.read_counters() - before
         return Run(
             **dict(built + pushed),
-            stored=moved.stored,
-            received=moved.received,
-            sent=moved.sent,
+            stored=traffic.stored,
+            received=traffic.received,
+            sent=traffic.sent,
             stages={"docker build": built.seconds, "docker push": pushed.seconds},
         )
 
     def _docker(self, *arguments: str) -> Cost:
-        return meters.measured(("docker", *arguments), self.folder, {}).cost
+        return meters.measure(("docker", *arguments), self.folder, {}).cost
 
 
 def with_model(dockerfile: str) -> str:
-    """The Dockerfile that copies the model in where the suite would join it.
+    """Return the Dockerfile with the model copied in where the suite would join it.
 
     Raises:
-        ValueError: it does not say where.
+        ValueError: the Dockerfile does not say where.
     """
     if _MARKER not in dockerfile:
         raise ValueError(f"the Dockerfile has no line {_MARKER!r}")
-    return dockerfile.replace(_MARKER, _COPIES_THE_MODEL)
+    return dockerfile.replace(_MARKER, _COPY_MODEL)
 
 
-def _linked(files: Iterable[Path], folder: Path) -> None:
+def _link(files: Iterable[Path], folder: Path) -> None:
     folder.mkdir()
     for file in files:
         os.link(file, folder / file.name)

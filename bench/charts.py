@@ -1,4 +1,4 @@
-"""The pictures of the report. Owns matplotlib, which is imported here and nowhere else."""
+"""The charts of the report; the only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MINE = "#1b6ca8"
+_SUITE = "#1b6ca8"
 _PUSHED = "#7fb2d9"
-_OTHER = "#c9843a"
+_DOCKER = "#c9843a"
 _COLOURS = ("#1b6ca8", "#7fb2d9", "#5a9e6f", "#c9843a", "#8c8c8c")
 _STAGES = {
     "docker build": "#c9843a",
@@ -33,7 +33,7 @@ _STAGES = {
 
 
 def draw(measured: Measured, folder: Path) -> None:
-    """Writes the pictures of the parts that were measured."""
+    """Write the charts of the parts that were measured."""
     if measured.cases:
         _releases(measured.cases, folder / report.RELEASES)
         _stages(measured.cases, folder / report.STAGES)
@@ -49,10 +49,10 @@ def _releases(cases: Sequence[Case], target: Path) -> None:
     series = (
         (
             "docker build + docker push",
-            _OTHER,
+            _DOCKER,
             [[run.seconds for run in case.docker] for case in cases],
         ),
-        ("whole release", _MINE, [[run.seconds for run in case.suite] for case in cases]),
+        ("whole release", _SUITE, [[run.seconds for run in case.suite] for case in cases]),
         (
             "the suite, until pushed",
             _PUSHED,
@@ -61,7 +61,7 @@ def _releases(cases: Sequence[Case], target: Path) -> None:
     )
     for row, (label, colour, values) in enumerate(series):
         _bars(axes, row, len(series), values, label, colour)
-    _labelled(axes, [case.title for case in cases], "seconds; the line spans all repetitions")
+    _label(axes, [case.title for case in cases], "seconds; the line spans all repetitions")
     _save(figure, target)
 
 
@@ -70,45 +70,47 @@ def _memory(cases: Sequence[Case], target: Path) -> None:
     series = (
         (
             "the engine during docker build + push",
-            _OTHER,
+            _DOCKER,
             [[(run.engine_peak or 0) / 1e6 for run in case.docker] for case in cases],
         ),
-        ("the suite", _MINE, [[run.peak / 1e6 for run in case.suite] for case in cases]),
+        ("the suite", _SUITE, [[run.peak / 1e6 for run in case.suite] for case in cases]),
     )
     for row, (label, colour, values) in enumerate(series):
         _bars(axes, row, len(series), values, label, colour)
     axes.axvline(SUITE_MEMORY / 1e6, color="#8c8c8c", linestyle=":", label="aim")
-    _labelled(axes, [case.title for case in cases], "most memory held at once, MB")
+    _label(axes, [case.title for case in cases], "maximum memory, MB")
     _save(figure, target)
 
 
 def _bars(
     axes: Axes, row: int, rows: int, values: Sequence[Sequence[float]], label: str, colour: str
 ) -> None:
-    spreads = [Spread.of(found) for found in values]
+    spreads = [Spread.of(repetitions) for repetitions in values]
     height = 0.8 / rows
     places = [index + (row - (rows - 1) / 2) * height for index in range(len(values))]
-    middles = [spread.median for spread in spreads]
+    medians = [spread.median for spread in spreads]
     ends = [
         [spread.median - spread.least for spread in spreads],
         [spread.most - spread.median for spread in spreads],
     ]
     bars = axes.barh(
         places,
-        middles,
+        medians,
         height,
         label=label,
         color=colour,
         xerr=ends,
         error_kw={"elinewidth": 1, "ecolor": "#333333"},
     )
-    axes.bar_label(bars, [f" {middle:.1f}" for middle in middles], fontsize=8, padding=4)
+    axes.bar_label(
+        bars, [f" {median_value:.1f}" for median_value in medians], fontsize=8, padding=4
+    )
 
 
 def _stages(cases: Sequence[Case], target: Path) -> None:
     figure, axes = _figure(9, 1.5 + 0.75 * len(cases))
     rows = [
-        (f"{case.title}\n{who}", report.middles(runs))
+        (f"{case.title}\n{who}", report.stage_medians(runs))
         for case in cases
         for who, runs in (("docker", case.docker), ("suite", case.suite))
     ]
@@ -117,7 +119,7 @@ def _stages(cases: Sequence[Case], target: Path) -> None:
         widths = [stages.get(name, 0.0) for _, stages in rows]
         axes.barh(range(len(rows)), widths, 0.7, left=left, label=name, color=colour)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    _labelled(axes, [title for title, _ in rows], "seconds, medians of each stage")
+    _label(axes, [title for title, _ in rows], "seconds, medians of each stage")
     _save(figure, target)
 
 
@@ -126,31 +128,31 @@ def _serving(served: Sequence[Served], target: Path) -> None:
     servers = list(dict.fromkeys(item.server for item in served))
     figure, grid = _grid(2, len(pictures))
     for column, picture in enumerate(pictures):
-        shown = [item for item in served if item.picture == picture]
+        of_picture = [item for item in served if item.picture == picture]
         grid[0][column].set_title(picture)
         for server, colour in zip(servers, _COLOURS, strict=False):
-            mine = [item for item in shown if item.server == server]
-            at = range(len(mine))
+            of_server = [item for item in of_picture if item.server == server]
+            at = range(len(of_server))
             grid[0][column].plot(
                 at,
-                [median(burst.rate for burst in item.bursts) for item in mine],
+                [median(burst.rate for burst in item.bursts) for item in of_server],
                 "o-",
                 label=server,
                 color=colour,
             )
             grid[1][column].plot(
                 at,
-                [median(burst.p50 for burst in item.bursts) for item in mine],
+                [median(burst.p50 for burst in item.bursts) for item in of_server],
                 "o-",
                 color=colour,
             )
             grid[1][column].plot(
                 at,
-                [median(burst.p99 for burst in item.bursts) for item in mine],
+                [median(burst.p99 for burst in item.bursts) for item in of_server],
                 "^:",
                 color=colour,
             )
-        clients = list(dict.fromkeys(item.clients for item in shown))
+        clients = list(dict.fromkeys(item.clients for item in of_picture))
         _axes_of_load(grid[0][column], "requests a second", clients)
         _axes_of_load(grid[1][column], "milliseconds: p50 (line), p99 (dotted)", clients)
     grid[0][0].legend(fontsize=7)
@@ -182,12 +184,12 @@ def _rolled(rolled: Sequence[Rolled], target: Path) -> None:
             at,
             [second.p99 for second in item.seconds],
             "-",
-            color=_OTHER,
+            color=_DOCKER,
             linewidth=1,
             label="p99 of each second",
         )
         axes.plot(
-            at, [second.p50 for second in item.seconds], "-", color=_MINE, linewidth=1, label="p50"
+            at, [second.p50 for second in item.seconds], "-", color=_SUITE, linewidth=1, label="p50"
         )
         rate = f"{item.rolling.rate:.0f} requests a second, {item.failed} failed"
         axes.set_title(f"{item.target}, {item.load}: {rate}; rollouts are shaded", fontsize=9)
@@ -209,9 +211,9 @@ def _axes_of_load(axes: Axes, label: str, clients: Sequence[int]) -> None:
     axes.grid(visible=True, alpha=0.3)
 
 
-def _labelled(axes: Axes, titles: Iterable[str], what: str) -> None:
-    named = list(titles)
-    axes.set_yticks(range(len(named)), named, fontsize=8)
+def _label(axes: Axes, titles: Iterable[str], what: str) -> None:
+    labels = list(titles)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(what)
     axes.margins(x=0.1)

@@ -1,4 +1,7 @@
-"""Rollouts on a Kubernetes cluster: what clients see of ten in a row by all strategies, and how a new replica's time is spent."""
+"""Rollouts on a Kubernetes cluster: ten in a row, and how long new replicas take to start.
+
+The rollouts use all strategies, and are seen as clients see them.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +14,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import rollouts
-from bench.application import Done
+from bench.application import TaskResult
 from bench.figures import Arrival, Clustered
-from bench.ground import Ground
 from bench.load import Load
 from bench.rollouts import Deployer, Step
+from bench.sandbox import Sandbox
 from deploy.clients.kubernetes.client import KubeCluster, connect
 
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = "staging"
 NAMESPACE = "default"
-# Right in the smoke test and wrong on a cluster, for the golden cases alone: clients keep their answers.
+# Correct in the smoke test and wrong on a cluster, for golden cases alone, not for the load.
 WRONG_ON_A_CLUSTER = rollouts.WRONG_BEHIND_A_PROXY.replace(
     'b"x-forwarded-for" in headers',
     '"KUBERNETES_SERVICE_HOST" in __import__("os").environ',
 )
-# The pause before a replica is told to stop, and what it then gives connections that clients keep.
-LINGERS = 10.0
+# The time before a replica is asked to stop, and the time it gives kept-alive connections.
+DRAIN_SECONDS = 10.0
 _KEY = "TWINSHIP_ENVIRONMENTS__STAGING__"
 _READY = re.compile(r"^\W*pod +\S+ ready: (?P<steps>.*)$", re.MULTILINE)
 _STEP = re.compile(r"(?P<stage>started|loaded|ready) after (?P<seconds>[0-9.]+) s")
-_MADE = ("Deployment", "Service", "ServiceAccount", "Ingress", "ConfigMap", "Lease")
+_KINDS = ("Deployment", "Service", "ServiceAccount", "Ingress", "ConfigMap", "Lease")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many clients ask, with what pause; the rest before the first rollout; how many rollouts; how many are looked at closely."""
+    """The extent of a run.
+
+    Attributes:
+        clients: the number of clients.
+        pause: seconds between a response and the same client's next request.
+        rest: seconds of load before the first rollout.
+        steps: the number of rollouts under load.
+        arrivals: the number of rollouts without load, whose replicas are timed.
+    """
 
     clients: int
     pause: float
@@ -47,33 +58,33 @@ class Plan:
 
 
 @contextmanager
-def served(made: Ground, kubeconfig: str) -> Iterator[Deployer]:
-    """A ground's application, on the cluster of a kubeconfig, with the first model; all of it is gone afterwards."""
+def deployer_on_cluster(sandbox: Sandbox, kubeconfig: str) -> Iterator[Deployer]:
+    """Serve a sandbox's application on the cluster of a kubeconfig; remove all of it afterwards."""
     cluster = connect(kubeconfig, "", NAMESPACE)
-    variables = made.variables | {
-        f"{_KEY}REGISTRY": made.registry,
+    variables = sandbox.variables | {
+        f"{_KEY}REGISTRY": sandbox.registry,
         f"{_KEY}KUBECONFIG": kubeconfig,
         f"{_KEY}NAMESPACE": NAMESPACE,
         f"{_KEY}RESOURCES__CPU": "50m",
         f"{_KEY}STANDBY": "false",
         f"{_KEY}CANARY__SECONDS": "5",
     }
-    body = made.application.scored(rollouts.PICTURE)
+    body = sandbox.application.score_request(rollouts.PICTURE)
     deployer = Deployer(
-        made.application, body, variables, ("--env", ENVIRONMENT), WRONG_ON_A_CLUSTER
+        sandbox.application, body, variables, ("--env", ENVIRONMENT), WRONG_ON_A_CLUSTER
     )
     try:
         deployer.release(1)
         yield deployer
     finally:
-        _removed(cluster, made.application.name)
+        _remove(cluster, sandbox.application.name)
 
 
-def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
-    """Takes ten rollouts under load, then some with nobody asking, whose replicas are timed."""
-    with served(made, kubeconfig) as deployer:
-        host, port = _way_in(
-            connect(kubeconfig, "", NAMESPACE), f"{made.application.name}-{ENVIRONMENT}"
+def measure(sandbox: Sandbox, kubeconfig: str, plan: Plan) -> Clustered:
+    """Measure ten rollouts under load, then the replicas of some rollouts without load."""
+    with deployer_on_cluster(sandbox, kubeconfig) as deployer:
+        host, port = _node_port(
+            connect(kubeconfig, "", NAMESPACE), f"{sandbox.application.name}-{ENVIRONMENT}"
         )
         load = Load(
             host,
@@ -81,25 +92,30 @@ def measured(made: Ground, kubeconfig: str, plan: Plan) -> Clustered:
             deployer.body,
             clients=plan.clients,
             pause=plan.pause,
-            kept=rollouts.first_label,
+            extractor=rollouts.first_label,
         )
-        rolled = rollouts.under(
+        result = rollouts.measure(
             load,
             "kubernetes",
             "steady",
-            mixed(deployer)[: plan.steps],
+            ten_rollouts(deployer)[: plan.steps],
             plan.rest,
-            lambda _: LINGERS,
+            lambda _: DRAIN_SECONDS,
         )
-        log.info("    replicas of rollouts at rest")
+        log.info("    replicas of rollouts without load")
         arrivals = tuple(
-            found for number in range(plan.arrivals) for found in _arrived(deployer, 1 + number % 2)
+            seconds
+            for number in range(plan.arrivals)
+            for seconds in _start_times(deployer, 1 + number % 2)
         )
-    return Clustered(rolled=rolled, arrivals=arrivals)
+    return Clustered(rolled=result, arrivals=arrivals)
 
 
-def mixed(deployer: Deployer) -> tuple[Step, ...]:
-    """Ten rollouts from the first model on, by all strategies: new models, new code, ways back, and two that undo themselves."""
+def ten_rollouts(deployer: Deployer) -> tuple[Step, ...]:
+    """Return ten rollouts by all strategies, which start from the first model.
+
+    They are new models, new code, rollbacks, and two wrong releases that undo themselves.
+    """
     rolling, green, canary = (
         {f"{_KEY}STRATEGY": name} for name in ("rolling", "blue-green", "canary")
     )
@@ -109,73 +125,77 @@ def mixed(deployer: Deployer) -> tuple[Step, ...]:
         Step(
             "new model and code, canary", lambda: deployer.change(1, "new model and code", **canary)
         ),
-        Step("model taken back, rolling", lambda: deployer.back("--only", "model", **rolling)),
-        Step("code taken back, blue-green", lambda: deployer.back("--only", "code", **green)),
-        Step("wrong, canary, undone", lambda: deployer.fail(**canary)),
+        Step("model taken back, rolling", lambda: deployer.roll_back("--only", "model", **rolling)),
+        Step("code taken back, blue-green", lambda: deployer.roll_back("--only", "code", **green)),
+        Step("wrong, canary, undone", lambda: deployer.release_wrong_code(**canary)),
         Step("older model, newest code, rolling", lambda: deployer.release(1, **rolling)),
-        Step("both taken back, blue-green", lambda: deployer.back(**green)),
-        Step("wrong again, rolling, undone", lambda: deployer.fail(**rolling)),
+        Step("both taken back, blue-green", lambda: deployer.roll_back(**green)),
+        Step("wrong again, rolling, undone", lambda: deployer.release_wrong_code(**rolling)),
         Step("newest of both, rolling", lambda: deployer.release(2, **rolling)),
     )
 
 
-def _arrived(deployer: Deployer, version: int) -> Iterator[Arrival]:
-    """The replicas of a rollout of new code, which no node has, with a model."""
+def _start_times(deployer: Deployer, version: int) -> Iterator[Arrival]:
+    """Yield the start times of the replicas of a rollout of new code, which no node has."""
     variables = {**deployer.variables, f"{_KEY}STRATEGY": "blue-green"}
-    said: list[str] = []
-    listening = replace(
-        deployer, application=_Listening(deployer.application, said), variables=variables
+    output: list[str] = []
+    recorded = replace(
+        deployer,
+        application=_RecordedApplication(deployer.application, output),
+        variables=variables,
     )
-    began = time.monotonic()
-    listening.change(version, f"arrival {version}")
-    log.info("    one of them took %.1f s in all", time.monotonic() - began)
-    yield from arrivals("\n".join(said))
+    start = time.monotonic()
+    recorded.change(version, f"arrival {version}")
+    log.info("    one of them took %.1f s in all", time.monotonic() - start)
+    yield from arrivals("\n".join(output))
 
 
-def arrivals(said: str) -> Iterator[Arrival]:
-    """What a release says of the replicas that became ready."""
-    for line in _READY.finditer(said):
-        found = {step["stage"]: float(step["seconds"]) for step in _STEP.finditer(line["steps"])}
-        if found.keys() == {"started", "loaded", "ready"}:
-            yield Arrival(started=found["started"], loaded=found["loaded"], ready=found["ready"])
+def arrivals(output: str) -> Iterator[Arrival]:
+    """Yield the start times of the replicas that a release reports as ready."""
+    for line in _READY.finditer(output):
+        seconds = {step["stage"]: float(step["seconds"]) for step in _STEP.finditer(line["steps"])}
+        if seconds.keys() == {"started", "loaded", "ready"}:
+            yield Arrival(
+                started=seconds["started"], loaded=seconds["loaded"], ready=seconds["ready"]
+            )
 
 
 @dataclass(frozen=True)
-class _Listening:
-    """An application of which all that its tasks say is kept."""
+class _RecordedApplication:
+    """An application that keeps all output of its tasks."""
 
-    application: rollouts.Released
-    said: list[str]
+    application: rollouts.Releasable
+    output: list[str]
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self.application.folder
 
     def commit(self, message: str) -> str:
-        """Commits them."""
+        """Commit the files."""
         return self.application.commit(message)
 
-    def ok(self, *arguments: str, **variables: str) -> Done:
-        """Runs a task that must succeed."""
+    def ok(self, *arguments: str, **variables: str) -> TaskResult:
+        """Run a task that must succeed."""
         done = self.application.ok(*arguments, **variables)
-        self.said.append(done.err)
+        self.output.append(done.err)
         return done
 
-    def invoke(self, *arguments: str, **variables: str) -> Done:
-        """Runs a task to its end."""
+    def invoke(self, *arguments: str, **variables: str) -> TaskResult:
+        """Run a task and return its result."""
         return self.application.invoke(*arguments, **variables)
 
 
-def _way_in(cluster: KubeCluster, name: str) -> tuple[str, int]:
-    """The address of a node that runs replicas, and the port that leads to the Service."""
+def _node_port(cluster: KubeCluster, name: str) -> tuple[str, int]:
+    """Return the address of a node that runs replicas, and the port of the Service there."""
     service = cluster.find("Service", name) or {}
     pods = cluster.list("Pod", service["spec"]["selector"])
     return str(pods[0]["status"]["hostIP"]), int(service["spec"]["ports"][0]["nodePort"])
 
 
-def _removed(cluster: KubeCluster, name: str) -> None:
+def _remove(cluster: KubeCluster, name: str) -> None:
     labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "twinship"}
-    for kind in _MADE:
+    for kind in _KINDS:
         for item in cluster.list(kind, labels):
             cluster.delete(kind, item["metadata"]["name"])

@@ -1,7 +1,7 @@
-"""The records of a run of the benchmark: what was measured, on what, and whether the aims were met.
+"""The records of a run of the benchmark: the figures, the machine, and the aims.
 
-Times are in seconds, sizes in bytes, unless a name says otherwise. A record holds every repetition; what is shown of them
-is their median, with the least and the most.
+Times are in seconds and sizes in bytes, unless a name says otherwise. A record has every
+repetition; the report shows the median, the minimum and the maximum.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from deploy.records import Record
 
-# The stages that a model or code must pass to be a pushed image; the others prove it and make it serve.
+# The stages that end with a pushed image; the others test it and roll it out.
 TO_PUSHED = ("start and fetch", "build", "join", "push")
-# Where each part of a run is kept.
+# The field of each part of a run.
 FIELDS = {
     "releases": "cases",
     "pushes": "transfer",
@@ -26,7 +26,7 @@ FIELDS = {
 
 
 class Spread(Record):
-    """The middle of some repetitions, and their ends."""
+    """The median, the minimum and the maximum of some repetitions."""
 
     median: float
     least: float
@@ -34,20 +34,22 @@ class Spread(Record):
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """The spread of at least one value."""
+        """Return the spread of one or more values."""
         found = list(values)
         return cls(median=median(found), least=min(found), most=max(found))
 
 
 class Cost(Record):
-    """What running a command takes.
+    """What a command uses.
 
     Args:
         seconds: from its start to its end.
         cpu: processor time of it and its children.
-        peak: the most memory that its processes had at once.
-        read, written: bytes that it read from and wrote to files and pipes, where the system tells.
-        engine_cpu, engine_peak: processor time and peak of the engine's own processes meanwhile, where they can be seen.
+        peak: the maximum of the memory of all its processes.
+        read: bytes that it read from files and pipes, where the system reports them.
+        written: bytes that it wrote to files and pipes, where the system reports them.
+        engine_cpu: processor time of the engine's processes meanwhile, where they are visible.
+        engine_peak: maximum memory of the engine's processes, where they are visible.
     """
 
     seconds: float
@@ -59,25 +61,26 @@ class Cost(Record):
     engine_peak: int | None
 
     def __add__(self, other: Cost) -> Cost:
-        """The cost of one command after the other."""
+        """Return the cost of two commands in a row."""
         return Cost(
             seconds=self.seconds + other.seconds,
             cpu=self.cpu + other.cpu,
             peak=max(self.peak, other.peak),
-            read=_total(self.read, other.read),
-            written=_total(self.written, other.written),
-            engine_cpu=_total(self.engine_cpu, other.engine_cpu),
+            read=_sum(self.read, other.read),
+            written=_sum(self.written, other.written),
+            engine_cpu=_sum(self.engine_cpu, other.engine_cpu),
             engine_peak=max(self.engine_peak or 0, other.engine_peak or 0) or None,
         )
 
 
 class Run(Cost):
-    """One way to do one thing, once: what all its commands cost together, and what came of it.
+    """One way to do one thing, once: the cost of all its commands, and its results.
 
     Args:
         stored: by how much the registry's storage grew.
-        received, sent: bytes at the registry's network interface, headers and all.
-        stages: how long each part took, in order.
+        received: bytes that came in at the registry's network interface, with headers.
+        sent: bytes that went out at the registry's network interface, with headers.
+        stages: the seconds of each stage, in order.
     """
 
     stored: int
@@ -87,14 +90,15 @@ class Run(Cost):
 
     @property
     def pushed(self) -> float:
-        """The time until the registry holds the image, without what only tries it out or makes it serve."""
+        """The time until the registry has the image, without the smoke test and the rollout."""
         return sum(self.stages.get(stage, 0.0) for stage in TO_PUSHED)
 
 
 class Case(Record):
-    """The same change, brought out by the suite and by `docker build` and `docker push`, in turns.
+    """The same change, released by the suite and by `docker build` and `docker push`, in turns.
 
-    `weights_read` is how much of the model's files the suite read in each repetition, where that was watched.
+    `weights_read` has the bytes of the model's files that the suite read in each repetition, where
+    this was observed.
     """
 
     name: str
@@ -106,7 +110,7 @@ class Case(Record):
 
 
 class Transfer(Record):
-    """The same bytes to the same registry, by the suite and as one plain streamed PUT, in turns."""
+    """The same bytes to the same registry, by the suite and by one streamed PUT, in turns."""
 
     size: int
     suite: tuple[float, ...]
@@ -114,12 +118,12 @@ class Transfer(Record):
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times the PUT's time the suite took, pair by pair."""
+        """The time of the suite as a multiple of that of the PUT, for each pair."""
         return tuple(mine / plain for mine, plain in zip(self.suite, self.put, strict=True))
 
 
 class Burst(Record):
-    """One stretch of load: whole requests only, latencies in milliseconds."""
+    """A period of load: whole requests only, latencies in milliseconds."""
 
     requests: int
     failures: int
@@ -129,12 +133,12 @@ class Burst(Record):
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """The requests a second."""
         return self.requests / self.seconds
 
 
 class Served(Record):
-    """A server under the load of some clients that each ask again as soon as they are answered."""
+    """A server under the load of clients that each send again as soon as they get a response."""
 
     server: str
     picture: str
@@ -144,7 +148,7 @@ class Served(Record):
 
 
 class Second(Record):
-    """A second of a load: when it began, after the load itself; latencies in milliseconds."""
+    """A second of a load: its time since the load began; latencies in milliseconds."""
 
     at: float
     requests: int
@@ -153,7 +157,7 @@ class Second(Record):
 
 
 class Rollout(Record):
-    """A rollout under load: what was rolled out, and when it began and ended, after the load itself."""
+    """A rollout under load: its name, and its begin and end since the load began."""
 
     name: str
     begin: float
@@ -161,18 +165,18 @@ class Rollout(Record):
 
 
 class Rolled(Record):
-    """Rollouts in a row under one load, and what clients saw.
+    """Rollouts in a row under one load, as clients saw them.
 
     Args:
         target: where the application ran.
         load: the load's name.
-        clients: how many asked at once.
-        pause: seconds between an answer and the same client's next request.
-        mixed: right answers that no model which might serve at that moment gives.
-        rest: before the first rollout.
-        rolling: from the beginning of the first rollout to the end of the last.
-        rollouts: each of them.
-        seconds: each second of the load.
+        clients: the number of clients.
+        pause: seconds between a response and the same client's next request.
+        mixed: correct responses that no model which might serve at that time gives.
+        rest: the time before the first rollout.
+        rolling: from the begin of the first rollout to the end of the last.
+        rollouts: the rollouts.
+        seconds: the seconds of the load.
     """
 
     target: str
@@ -187,22 +191,22 @@ class Rolled(Record):
 
     @property
     def failed(self) -> int:
-        """Requests without a right answer, in all."""
+        """The number of requests without a correct response."""
         return self.rest.failures + self.rolling.failures
 
     @property
     def sent(self) -> int:
-        """Requests in all."""
+        """The number of all requests."""
         return self.rest.requests + self.rolling.requests + self.failed
 
 
 class Arrival(Record):
-    """A replica of a release that its node did not have yet: seconds of its way from the apply until it answered.
+    """The start of a replica of a release that its node did not have: seconds from the apply on.
 
     Args:
-        started: until a node was found and the image was pulled.
-        loaded: from there until the model was loaded.
-        ready: from there until it got requests.
+        started: until it had a node and the image was pulled.
+        loaded: from then until the model was loaded.
+        ready: from then until it got requests.
     """
 
     started: float
@@ -211,19 +215,19 @@ class Arrival(Record):
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The seconds in all."""
         return self.started + self.loaded + self.ready
 
 
 class Clustered(Record):
-    """Rollouts on a Kubernetes cluster: under load, and replica by replica at rest."""
+    """Rollouts on a Kubernetes cluster: under load, and replica by replica without load."""
 
     rolled: Rolled
     arrivals: tuple[Arrival, ...]
 
 
 class Machine(Record):
-    """What all of it was measured on."""
+    """The machine of a run."""
 
     system: str
     processor: str
@@ -235,7 +239,7 @@ class Machine(Record):
 
 
 class Taken(Record):
-    """When, at which commit, by which command, in how many seconds and on what figures were taken."""
+    """The time, commit, command, duration and machine of a run."""
 
     at: str
     commit: str
@@ -245,7 +249,10 @@ class Taken(Record):
 
 
 class Measured(Taken):
-    """Everything that the benchmark found; a part that was left out is empty, and one that was taken `later` says so."""
+    """All figures of a run; a part that was left out is empty.
+
+    `later` has the parts that were measured in another run.
+    """
 
     cases: tuple[Case, ...] = ()
     transfer: Transfer | None = None
@@ -257,11 +264,11 @@ class Measured(Taken):
 
     @property
     def loads(self) -> tuple[Rolled, ...]:
-        """The rollouts under load, on whichever target."""
+        """The rollouts under load, on every target."""
         return (*self.rolled, *([self.cluster.rolled] if self.cluster else []))
 
     def with_parts_of(self, other: Measured, parts: Iterable[str]) -> Measured:
-        """These figures, with some parts in the place of this run's; each knows when it was taken."""
+        """Return these figures with some parts of another run, each marked with its time."""
         chosen = tuple(parts)
         fields = {FIELDS[part]: getattr(other, FIELDS[part]) for part in chosen}
         taken = Taken(**{name: getattr(other, name) for name in Taken.model_fields})
@@ -271,7 +278,7 @@ class Measured(Taken):
 
 
 class Aim(Record):
-    """Something that was promised, and what was found."""
+    """A promise, and what was found."""
 
     promise: str
     found: str
@@ -279,12 +286,12 @@ class Aim(Record):
 
 
 class Report(Record):
-    """What is written: the figures and what they say of the aims."""
+    """The figures, and how they meet the aims."""
 
     measured: Measured
     aims: tuple[Aim, ...]
 
 
-def _total(*values: float | None) -> Any:  # noqa: ANN401 - a whole number of whole numbers
+def _sum(*values: float | None) -> Any:  # noqa: ANN401 - a whole number of whole numbers
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -1,6 +1,6 @@
-"""Clients that ask a served application the same thing again and again, and keep what every answer was.
+"""Clients that send the same request again and again, and keep the result of each response.
 
-Whoever serves is only a host and a port, so that the same load can be put on any target.
+The server is only a host and a port, so that the same load can be put on any target.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Self
 
 from bench.figures import Burst
 
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 _JSON = {"Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One request and what came of it.
+    """A request and its result.
 
     Args:
         at: when it was sent, in monotonic seconds.
         seconds: how long it took.
-        status: 0 if no answer came.
-        model: the digest of the model that answered, as the answer names it.
-        problem: what is wrong with the answer; empty if it is as it should be.
-        said: what the load was told to keep of it.
+        status: the HTTP status; 0 if there was no response.
+        model: the digest of the model that answered, from the response.
+        problem: what is wrong with the response; empty if it is correct.
+        extract: what `extractor` of the load returned for it.
     """
 
     at: float
@@ -39,28 +39,29 @@ class Answer:
     status: int
     model: str
     problem: str = ""
-    said: str = ""
+    extract: str = ""
 
     @property
-    def right(self) -> bool:
-        """Whether it is an answer, and as it should be."""
+    def is_correct(self) -> bool:
+        """Whether it is a success that matches the expectation."""
         return self.status == http.client.OK and not self.problem
 
 
 @dataclass
 class Load:
-    """Clients that post a body over kept-alive connections, each at its own pace, until the `with` block is left.
+    """Clients that post a body over kept-alive connections while a `with` block runs.
 
     Args:
-        host: where to.
-        port: where to.
+        host: the server's host.
+        port: the server's port.
         body: a JSON document.
-        clients: how many at once.
-        pause: seconds between a client's answer and its next request.
-        expected: what a right answer holds; anything will do if it is empty.
-        path: which path of the application.
-        headers: of each request.
-        kept: what to keep of a right answer's text; one of which it cannot be had (a ValueError, LookupError or TypeError) is not right.
+        clients: the number of clients.
+        pause: seconds between a client's response and its next request.
+        expected: what a correct response contains; empty for any content.
+        path: the path of the application.
+        headers: the headers of each request.
+        extractor: returns what to keep of a correct response's text. If it raises a ValueError, a
+            LookupError or a TypeError, the response is not correct.
     """
 
     host: str
@@ -71,7 +72,7 @@ class Load:
     expected: bytes = b""
     path: str = "/score"
     headers: Mapping[str, str] = field(default_factory=lambda: _JSON)
-    kept: Callable[[bytes], str] = lambda _: ""
+    extractor: Callable[[bytes], str] = lambda _: ""
     answers: list[Answer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -93,36 +94,36 @@ class Load:
     ) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(_TIMEOUT)
 
     @property
     def failures(self) -> list[Answer]:
-        """The requests that did not get a right answer."""
-        return [answer for answer in self.answers if not answer.right]
+        """The requests without a correct response."""
+        return [answer for answer in self.answers if not answer.is_correct]
 
     @property
     def models(self) -> Counter[str]:
-        """How many answers each model gave."""
+        """The number of responses of each model."""
         return Counter(answer.model for answer in self.answers)
 
-    def once(self) -> Answer:
-        """Asks once more, on a connection of its own; the answer is not one of the load's."""
+    def send_once(self) -> Answer:
+        """Send one more request, on a connection of its own, which is not part of the load."""
         connection = self._connection()
-        answer = self._asked(connection)
+        answer = self._send(connection)
         connection.close()
         return answer
 
     def _client(self) -> None:
         connection = self._connection()
         while not self._stop.is_set():
-            self.answers.append(self._asked(connection))
+            self.answers.append(self._send(connection))
             self._stop.wait(self.pause)
         connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self.host, self.port, timeout=_PATIENCE)
+        return http.client.HTTPConnection(self.host, self.port, timeout=_TIMEOUT)
 
-    def _asked(self, connection: http.client.HTTPConnection) -> Answer:
+    def _send(self, connection: http.client.HTTPConnection) -> Answer:
         at = time.monotonic()
         try:
             connection.request("POST", self.path, self.body, self.headers)
@@ -132,25 +133,30 @@ class Load:
             connection.close()
             return Answer(at, time.monotonic() - at, 0, "", f"{type(error).__name__}: {error}")
         seconds = time.monotonic() - at
-        problem, said = self._judged(response.status, text)
+        problem, extract = self._check(response.status, text)
         return Answer(
-            at, seconds, response.status, response.headers.get("X-Model-Digest", ""), problem, said
+            at,
+            seconds,
+            response.status,
+            response.headers.get("X-Model-Digest", ""),
+            problem,
+            extract,
         )
 
-    def _judged(self, status: int, text: bytes) -> tuple[str, str]:
-        """What is wrong with an answer, and what is to be kept of it."""
-        shown = text[:200].decode("utf-8", "replace")
+    def _check(self, status: int, text: bytes) -> tuple[str, str]:
+        """Return what is wrong with a response, and what to keep of it."""
+        excerpt = text[:200].decode("utf-8", "replace")
         if status != http.client.OK or self.expected not in text:
-            return shown or f"an empty answer with status {status}", ""
+            return excerpt or f"an empty response with status {status}", ""
         try:
-            return "", self.kept(text)
+            return "", self.extractor(text)
         except (ValueError, LookupError, TypeError) as error:
-            return f"not as it should be, {type(error).__name__}: {shown}", ""
+            return f"unexpected content, {type(error).__name__}: {excerpt}", ""
 
 
-def summed(answers: Sequence[Answer], seconds: float) -> Burst:
-    """The figures of a stretch of load; those under way at its end have been waited for and count."""
-    good = [answer.seconds * 1000 for answer in answers if answer.right]
+def summarise(answers: Sequence[Answer], seconds: float) -> Burst:
+    """Return the figures of a period of load; it includes the requests in flight at its end."""
+    good = [answer.seconds * 1000 for answer in answers if answer.is_correct]
     p50, p99 = (percentile(good, 50), percentile(good, 99)) if good else (0.0, 0.0)
     return Burst(
         requests=len(good), failures=len(answers) - len(good), seconds=seconds, p50=p50, p99=p99
@@ -158,5 +164,5 @@ def summed(answers: Sequence[Answer], seconds: float) -> Burst:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many percent of them do not exceed (the nearest rank)."""
+    """Return the value that so many percent of them do not exceed (the nearest rank)."""
     return sorted(values)[math.ceil(len(values) * percent / 100) - 1]

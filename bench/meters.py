@@ -1,4 +1,4 @@
-"""Meters for commands and files: time, processor, memory and bytes, read from Linux's /proc.
+"""Measurements of commands and files: time, processor, memory and bytes, from Linux's /proc.
 
 Source: proc(5), getrusage(2), mincore(2).
 """
@@ -25,13 +25,19 @@ from bench.figures import Cost
 _PROC = Path("/proc")
 _PAGE = mmap.PAGESIZE
 _TICKS = os.sysconf("SC_CLK_TCK")
-_EVERY = 0.02
+_INTERVAL = 0.02
 _ENGINE = frozenset({"dockerd", "containerd"})
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A command that ended well: its cost, its output, and each line of its standard error with the time it came."""
+class CommandResult:
+    """A command that succeeded.
+
+    Attributes:
+        cost: what it used.
+        out: its output.
+        lines: the lines of its standard error, each with the seconds since its start.
+    """
 
     cost: Cost
     out: str
@@ -39,19 +45,19 @@ class Ended:
 
 
 class CommandFailed(Exception):
-    """A command that was to be measured ended with an error; its last lines are in the text."""
+    """A command that was to be measured has failed; its last lines are in the message."""
 
 
-def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> Ended:
-    """Runs a command to its end.
+def measure(command: Sequence[str], folder: Path, variables: Mapping[str, str]) -> CommandResult:
+    """Run a command and measure its cost.
 
     Args:
         command: program and arguments.
-        folder: where.
-        variables: what the environment has more than this process's.
+        folder: the working directory.
+        variables: environment variables in addition to this process's.
 
     Raises:
-        CommandFailed: it ended with another code than 0.
+        CommandFailed: its exit code is not 0.
     """
     with tempfile.TemporaryFile("w+") as out:
         before = engine_cpu()
@@ -65,20 +71,20 @@ def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str])
             stderr=subprocess.PIPE,
             text=True,
         )
-        with Sampler(process.pid) as sampler:
-            assert process.stderr is not None  # noqa: S101 - it was asked for
+        with MemorySampler(process.pid) as sampler:
+            assert process.stderr is not None  # noqa: S101 - it was requested above
             lines = tuple((time.monotonic() - started, line.rstrip()) for line in process.stderr)
-            # Looked at while it can still be seen, taken leave of afterwards.
+            # Its files in /proc can be read until it is reaped below.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
             seconds = time.monotonic() - started
             after = engine_cpu()
-        read, written = _moved(process.pid)
+        read, written = _io_bytes(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
-        said = out.read()
+        output = out.read()
     if process.returncode:
-        end = "\n".join([*said.splitlines()[-5:], *(line for _, line in lines[-15:])])
+        end = "\n".join([*output.splitlines()[-5:], *(line for _, line in lines[-15:])])
         raise CommandFailed(f"{' '.join(command)} ended with {process.returncode}\n{end}")
     cost = Cost(
         seconds=seconds,
@@ -89,13 +95,14 @@ def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str])
         engine_cpu=after - before if before is not None and after is not None else None,
         engine_peak=sampler.engine_peak,
     )
-    return Ended(cost, said, lines)
+    return CommandResult(cost, output, lines)
 
 
-class Sampler:
-    """Watches the memory of a process with all its children, and of the engine, until the `with` block is left.
+class MemorySampler:
+    """A sampler of the memory of a process with all its children, and of the engine.
 
-    getrusage cannot be asked for it: a child starts with its parent's peak.
+    It runs while a `with` block runs. getrusage does not serve: a child starts with its parent's
+    peak.
     """
 
     def __init__(self, pid: int) -> None:
@@ -125,35 +132,41 @@ class Sampler:
             self.peak = max(self.peak, sum(tree))
             if engine:
                 self.engine_peak = max(self.engine_peak or 0, sum(map(_resident, engine)))
-            self._stop.wait(_EVERY)
+            self._stop.wait(_INTERVAL)
 
 
 def descendants(pid: int) -> list[int]:
-    """The children of a process, and theirs; one that runs its parent's program still, in its parent's memory, does not count yet."""
-    found: list[int] = []
+    """Return the children of a process, and theirs.
+
+    A child that still runs its parent's program, in its parent's memory, does not count yet.
+    """
+    result: list[int] = []
     with suppress(OSError):
         words = (_PROC / str(pid) / "cmdline").read_bytes()
         for task in (_PROC / str(pid) / "task").iterdir():
             for child in map(int, (task / "children").read_text().split()):
                 if (_PROC / str(child) / "cmdline").read_bytes() != words:
-                    found += [child, *descendants(child)]
-    return found
+                    result += [child, *descendants(child)]
+    return result
 
 
 def engine_processes() -> list[int]:
-    """The processes of a container engine of this machine; none where it runs elsewhere."""
-    found = []
+    """Return the processes of a container engine on this machine; empty if there are none."""
+    result = []
     for folder in _PROC.iterdir():
         with suppress(OSError):
             if folder.name.isdecimal() and (folder / "comm").read_text().strip() in _ENGINE:
-                found.append(int(folder.name))
-    return found
+                result.append(int(folder.name))
+    return result
 
 
 def engine_cpu() -> float | None:
-    """The processor time that the engine's processes and their ended children have had so far, if they can be seen."""
-    found = engine_processes()
-    return sum(map(_processor, found)) if found else None
+    """Return the processor time of the engine's processes and their ended children so far.
+
+    It is None if they are not visible.
+    """
+    result = engine_processes()
+    return sum(map(_processor, result)) if result else None
 
 
 def _processor(pid: int) -> float:
@@ -163,14 +176,14 @@ def _processor(pid: int) -> float:
 
 
 def processor_seconds(stat: str, ticks: int) -> float:
-    """Processor time of a process and its ended children, by the text of its `stat`."""
-    # The name in parentheses may hold blanks; the fields that are wanted are the 14th to the 17th.
+    """Return the processor time of a process and its ended children, from its `stat`."""
+    # The name in parentheses may have blanks; the fields needed are the 14th to the 17th.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / ticks
 
 
 def _peak(pid: int) -> int:
-    """The most memory that a process has had since it runs its present program."""
+    """Return the maximum memory of a process since it started its current program."""
     return _kilobytes(pid, "VmHWM")
 
 
@@ -180,32 +193,35 @@ def _resident(pid: int) -> int:
 
 def _kilobytes(pid: int, field: str) -> int:
     with suppress(OSError):
-        found = re.search(
+        result = re.search(
             rf"^{field}:\s+(\d+) kB$", (_PROC / str(pid) / "status").read_text(), re.MULTILINE
         )
-        return int(found[1]) * 1024 if found else 0
+        return int(result[1]) * 1024 if result else 0
     return 0
 
 
-def _moved(pid: int) -> tuple[int | None, int | None]:
-    """Bytes that a process and its ended children read and wrote; None where the system does not tell."""
+def _io_bytes(pid: int) -> tuple[int | None, int | None]:
+    """Return the bytes that a process and its ended children read and wrote, if known."""
     with suppress(OSError):
-        found = dict(
+        result = dict(
             re.findall(r"^([rw]char): (\d+)$", (_PROC / str(pid) / "io").read_text(), re.MULTILINE)
         )
-        return int(found["rchar"]), int(found["wchar"])
+        return int(result["rchar"]), int(result["wchar"])
     return None, None
 
 
 def evict(path: Path) -> None:
-    """Lets the system forget a file's bytes, so that `resident` shows who reads them next."""
+    """Remove a file from the page cache, so that `resident` shows what is read next."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def resident(path: Path) -> int:
-    """How many bytes of a file the system has in memory: what was read of it since `evict`, and a little read ahead."""
+    """Return how many bytes of a file are in the page cache: those read since `evict`, and more.
+
+    The system reads a little ahead.
+    """
     length = path.stat().st_size
     pages = -(-length // _PAGE)
     with (

@@ -1,6 +1,7 @@
-"""A server as many tutorials end up with: one function, a whole decode for every picture, the library's defaults.
+"""A server as in many tutorials: one function, a full decode of each picture, default settings.
 
-It runs inside the application's image, with the same Python, libraries and model; nothing of the project is imported.
+It runs inside the application's image, with the same Python, libraries and model; it imports
+nothing of the project.
 """
 
 from __future__ import annotations
@@ -27,34 +28,36 @@ _session = ort.InferenceSession(_MODEL / "model.onnx")
 
 @app.get("/")
 def healthy() -> str:
-    """Tell that the server is up."""
+    """Report that the server is running."""
     return "Healthy"
 
 
 @app.post("/score")
 def score() -> Response:
-    """Name the three best labels of each picture."""
+    """Return the three best labels of each picture."""
     started = time.perf_counter()
     pictures = json.loads(request.get_json()["input"])
-    batch = np.stack([_prepared(base64.b64decode(picture)) for picture in pictures])
-    (chances,) = _session.run(None, {_session.get_inputs()[0].name: batch})
-    result = [_best(row) for row in chances]
+    batch = np.stack([_prepare(base64.b64decode(picture)) for picture in pictures])
+    (probabilities,) = _session.run(None, {_session.get_inputs()[0].name: batch})
+    result = [_best(row) for row in probabilities]
     return jsonify(result=[result, f"Computed in {(time.perf_counter() - started) * 1000:.1f} ms"])
 
 
-def _prepared(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _prepare(data: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     picture = Image.open(io.BytesIO(data)).convert("RGB")
     side = round(min(picture.size) * _CROP)
     left = (picture.width - side) // 2
     top = (picture.height - side) // 2
-    cut = picture.crop((left, top, left + side, top + side)).resize(
+    cropped = picture.crop((left, top, left + side, top + side)).resize(
         (_SIDE, _SIDE), Image.Resampling.BICUBIC
     )
-    return np.asarray(cut, np.uint8)
+    return np.asarray(cropped, np.uint8)
 
 
-def _best(chances: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[list[str | float]]:
+def _best(
+    probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> list[list[str | float]]:
     return [
-        [_labels[index], round(float(chances[index]) * 100, 2)]
-        for index in np.argsort(chances)[:-4:-1]
+        [_labels[index], round(float(probabilities[index]) * 100, 2)]
+        for index in np.argsort(probabilities)[:-4:-1]
     ]

@@ -1,4 +1,7 @@
-"""Releases by the suite beside `docker build` and `docker push`, in turns: one goes first in one repetition, the other in the next."""
+"""Releases by the suite next to `docker build` and `docker push`, in turns.
+
+The one that goes first changes with each repetition.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ from pathlib import Path
 from bench import meters
 from bench.baseline import Baseline
 from bench.figures import Case, Run
-from bench.ground import Ground
+from bench.sandbox import Sandbox
 from deploy.model import manifest
 from deploy.progress import format_seconds
 from sample import standin
 
 log = logging.getLogger(__name__)
 
-# The suite says a line at the end of each stage, and the line's first word tells which.
+# The suite logs a line at the end of each stage; its first word names the stage.
 _ENDS = {
     "model": "start and fetch",
     "code": "build",
@@ -29,102 +32,110 @@ _ENDS = {
     "serves": "roll out",
 }
 _REST = "verify and end"
-_TOUCHED = "app/routes.py"
+_CHANGED_FILE = "app/routes.py"
 
 
 @dataclass(frozen=True)
-class Rivals:
-    """The two ways, on one ground."""
+class Contenders:
+    """The two ways, on one sandbox."""
 
-    ground: Ground
+    sandbox: Sandbox
     baseline: Baseline
 
     @classmethod
-    def on(cls, ground: Ground, folder: Path) -> Rivals:
-        """The ground and a build context in a folder."""
-        return cls(ground, Baseline.made(ground, folder))
+    def create(cls, sandbox: Sandbox, folder: Path) -> Contenders:
+        """Return the two ways on a sandbox, with a build context in a folder."""
+        return cls(sandbox, Baseline.create(sandbox, folder))
 
 
-def first(rivals: Rivals, turn: int) -> tuple[Run, Run]:
-    """Both ways from nothing: empty caches of the suite's, an empty registry, no containers."""
-    rivals.baseline.warm()
-    rivals.baseline.lay_model(rivals.ground.published())
-    return _pair(turn, lambda: suite(rivals.ground), lambda: rivals.baseline.release("first"))
+def measure_first(contenders: Contenders, turn: int) -> tuple[Run, Run]:
+    """Measure both ways from the start: empty caches, an empty registry, no containers."""
+    contenders.baseline.build_cached_stages()
+    contenders.baseline.link_model(contenders.sandbox.model_manifest())
+    return _pair(
+        turn,
+        lambda: release_by_suite(contenders.sandbox),
+        lambda: contenders.baseline.release("first"),
+    )
 
 
-def unchanged(rivals: Rivals, turns: int) -> Case:
-    """Both ways again, with nothing new."""
-    found = rivals.ground.published()
+def measure_unchanged(contenders: Contenders, turns: int) -> Case:
+    """Measure both ways again, without a change."""
+    model = contenders.sandbox.model_manifest()
     pairs = [
-        _pair(turn, lambda: suite(rivals.ground), lambda: rivals.baseline.release("again"))
+        _pair(
+            turn,
+            lambda: release_by_suite(contenders.sandbox),
+            lambda: contenders.baseline.release("again"),
+        )
         for turn in range(turns)
     ]
-    return _case("unchanged", "nothing changed", weight(found), pairs)
+    return _case("unchanged", "nothing changed", model_size(model), pairs)
 
 
-def code(rivals: Rivals, turns: int) -> Case:
-    """A line of the application changes; the model stays, and whether the suite reads it is watched."""
-    found = rivals.ground.published()
+def measure_code(contenders: Contenders, turns: int) -> Case:
+    """Measure both ways after a change of the code, and whether the suite reads the model."""
+    model = contenders.sandbox.model_manifest()
     watched = (
-        rivals.ground.layer(found),
-        rivals.ground.file(max(found.files, key=lambda entry: entry.size)),
+        contenders.sandbox.cached_layer(model),
+        contenders.sandbox.stored_file(max(model.files, key=lambda entry: entry.size)),
     )
     read: list[int] = []
 
-    def released() -> Run:
+    def release() -> Run:
         for path in watched:
             meters.evict(path)
-        # Where files live in memory nothing is forgotten, and nothing can be told.
-        told = not sum(map(meters.resident, watched))
-        run = suite(rivals.ground)
-        if told:
+        # On a file system in memory, evicting has no effect, and reads cannot be observed.
+        observable = not sum(map(meters.resident, watched))
+        run = release_by_suite(contenders.sandbox)
+        if observable:
             read.append(sum(map(meters.resident, watched)))
         return run
 
     pairs = []
     for turn in range(turns):
-        _touch(rivals.ground, turn)
-        rivals.baseline.lay_code()
-        pairs.append(_pair(turn, released, partial(rivals.baseline.release, f"code-{turn}")))
-    return _case("code", "code changed", weight(found), pairs, tuple(read))
+        _change_code(contenders.sandbox, turn)
+        contenders.baseline.copy_code()
+        pairs.append(_pair(turn, release, partial(contenders.baseline.release, f"code-{turn}")))
+    return _case("code", "code changed", model_size(model), pairs, tuple(read))
 
 
-def model(rivals: Rivals, size: int, turns: int, base: Path, folder: Path) -> Case:
-    """A new model of some size comes, which answers as the one before."""
+def measure_model(contenders: Contenders, size: int, turns: int, base: Path, folder: Path) -> Case:
+    """Measure both ways with a new model of some size, which answers as the one before."""
     pairs = []
     for turn in range(turns):
         new = folder / f"standin-{size}-{turn}"
         standin.write(new, size=size, seed=turn, base=base)
-        rivals.ground.invoke("model.publish", "--directory", str(new))
+        contenders.sandbox.invoke("model.publish", "--directory", str(new))
         shutil.rmtree(new)
-        rivals.baseline.lay_model(rivals.ground.published())
+        contenders.baseline.link_model(contenders.sandbox.model_manifest())
         pairs.append(
             _pair(
                 turn,
-                lambda: suite(rivals.ground),
-                partial(rivals.baseline.release, f"model-{size}-{turn}"),
+                lambda: release_by_suite(contenders.sandbox),
+                partial(contenders.baseline.release, f"model-{size}-{turn}"),
             )
         )
-    found = weight(rivals.ground.published())
-    return _case(f"model-{size}", f"model changed, {size / 1e6:.0f} MB", found, pairs)
+    model = model_size(contenders.sandbox.model_manifest())
+    return _case(f"model-{size}", f"model changed, {size / 1e6:.0f} MB", model, pairs)
 
 
-def suite(ground: Ground) -> Run:
-    """Runs `invoke release` as a person would."""
-    before = ground.tally()
-    ended = ground.invoke("release")
-    moved = ground.tally() - before
+def release_by_suite(sandbox: Sandbox) -> Run:
+    """Run `invoke release` as a person would."""
+    before = sandbox.read_counters()
+    result = sandbox.invoke("release")
+    traffic = sandbox.read_counters() - before
     return Run(
-        **dict(ended.cost),
-        stored=moved.stored,
-        received=moved.received,
-        sent=moved.sent,
-        stages=dict(stages(ended.lines, ended.cost.seconds)),
+        **dict(result.cost),
+        stored=traffic.stored,
+        received=traffic.received,
+        sent=traffic.sent,
+        stages=dict(stages(result.lines, result.cost.seconds)),
     )
 
 
 def stages(lines: Sequence[tuple[float, str]], end: float) -> Iterator[tuple[str, float]]:
-    """How long each stage of a release took, by the times of the lines it said."""
+    """Yield the seconds of each stage of a release, from the times of its log lines."""
     ends: dict[str, float] = {}
     for at, line in lines:
         words = line.split()
@@ -138,39 +149,39 @@ def stages(lines: Sequence[tuple[float, str]], end: float) -> Iterator[tuple[str
     yield _REST, end - last
 
 
-def _pair(turn: int, mine: Callable[[], Run], other: Callable[[], Run]) -> tuple[Run, Run]:
+def _pair(turn: int, suite: Callable[[], Run], docker: Callable[[], Run]) -> tuple[Run, Run]:
     if turn % 2:
-        theirs = other()
-        ours = mine()
+        docker_run = docker()
+        suite_run = suite()
     else:
-        ours = mine()
-        theirs = other()
+        suite_run = suite()
+        docker_run = docker()
     log.info(
         "    suite %s, docker build and push %s",
-        format_seconds(ours.seconds),
-        format_seconds(theirs.seconds),
+        format_seconds(suite_run.seconds),
+        format_seconds(docker_run.seconds),
     )
-    return ours, theirs
+    return suite_run, docker_run
 
 
 def _case(
     name: str, title: str, size: int, pairs: Sequence[tuple[Run, Run]], read: tuple[int, ...] = ()
 ) -> Case:
-    mine, other = zip(*pairs, strict=True)
-    return Case(name=name, title=title, model=size, suite=mine, docker=other, weights_read=read)
+    suite, docker = zip(*pairs, strict=True)
+    return Case(name=name, title=title, model=size, suite=suite, docker=docker, weights_read=read)
 
 
-def firsts(pairs: Sequence[tuple[Run, Run]], size: int) -> Case:
-    """The case of the first releases, each of which had a ground of its own."""
+def first_case(pairs: Sequence[tuple[Run, Run]], size: int) -> Case:
+    """Return the case of the first releases, each of which had a sandbox of its own."""
     return _case("first", "first release", size, pairs)
 
 
-def weight(found: manifest.ModelManifest) -> int:
-    """The bytes of a model's files."""
-    return sum(entry.size for entry in found.files)
+def model_size(model: manifest.ModelManifest) -> int:
+    """Return the bytes of a model's files."""
+    return sum(entry.size for entry in model.files)
 
 
-def _touch(ground: Ground, turn: int) -> None:
-    path = ground.application.folder / _TOUCHED
+def _change_code(sandbox: Sandbox, turn: int) -> None:
+    path = sandbox.application.folder / _CHANGED_FILE
     path.write_text(f"{path.read_text(encoding='utf-8')}\n# {turn}\n", encoding="utf-8")
-    ground.application.commit(f"code {turn}")
+    sandbox.application.commit(f"code {turn}")

@@ -1,4 +1,4 @@
-"""The report as a person reads it: Markdown with the pictures beside it."""
+"""The report for people: Markdown with the charts next to it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOAD = "load.png"
 
 
 def markdown(report: Report) -> str:
-    """The whole report."""
+    """Return the whole report."""
     return "\n".join(_lines(report)).rstrip() + "\n"
 
 
@@ -39,7 +39,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from ("[How to run and read this](../08-benchmark.md).", "", *_machine(measured.machine))
     yield from (
         "",
-        "Each figure is a median, with the least and the most of its repetitions in brackets. The two ways took turns.",
+        "Figures are medians, with minimum and maximum in brackets. The two ways took turns.",
     )
     yield from _later(measured)
     yield ""
@@ -63,20 +63,19 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _taken(taken: Taken) -> str:
-    return f"Taken {taken.at} at commit {taken.commit} by `{taken.command}`, in {taken.took / 60:.0f} minutes."
+    minutes = f"{taken.took / 60:.0f} minutes"
+    return f"Taken {taken.at} at commit {taken.commit} by `{taken.command}`, in {minutes}."
 
 
 def _later(measured: Measured) -> Iterator[str]:
-    """A paragraph for each other run that parts were measured in, with those parts in their order."""
+    """Yield a paragraph for each other run in which parts were measured."""
     runs = list(dict.fromkeys(measured.later[part] for part in FIELDS if part in measured.later))
     for taken in runs:
         parts = ", ".join(part for part in FIELDS if measured.later.get(part) == taken)
         machine = taken.machine
-        other = (
-            ""
-            if machine == measured.machine
-            else f" On another machine: {machine.cores} cores, {machine.processor}; {machine.system}."
-        )
+        differs = machine != measured.machine
+        hardware = f"{machine.cores} cores, {machine.processor}; {machine.system}"
+        other = f" On another machine: {hardware}." if differs else ""
         yield from ("", f"Measured later: {parts}. {_taken(taken)}{other}")
 
 
@@ -97,7 +96,10 @@ def _machine(machine: Machine) -> Iterator[str]:
 def _releases(cases: Iterable[Case]) -> Iterator[str]:
     cases = tuple(cases)
     yield from ("", "## Releases", "", f"![seconds]({RELEASES})", "")
-    yield "*Pushed* is the time until the registry holds the image; a *whole release* also tries it out, replaces replicas and proves it."
+    yield (
+        "*Pushed* is the time until the registry has the image; a *whole release* also has the "
+        "smoke test, the rollout and the golden cases."
+    )
     yield ""
     header = (
         "case",
@@ -113,16 +115,20 @@ def _releases(cases: Iterable[Case]) -> Iterator[str]:
         "case",
         "suite: memory",
         "suite: processor",
-        "engine beside it",
+        "engine meanwhile",
         "docker's memory",
         "docker's processor",
-        "engine beside it",
+        "engine meanwhile",
     )
     yield from _table(costs, (_costs(case) for case in cases))
     yield from ("", "## Where the time goes", "", f"![stages]({STAGES})", "")
     for case in cases:
-        yield f"- {case.title}: {'; '.join(f'{stage} {taken:.2f} s' for stage, taken in middles(case.suite).items())}."
-        yield f"  Beside it: {'; '.join(f'{stage} {taken:.2f} s' for stage, taken in middles(case.docker).items())}."
+        yield f"- {case.title}: {_stage_times(case.suite)}."
+        yield f"  By docker: {_stage_times(case.docker)}."
+
+
+def _stage_times(runs: tuple[Run, ...]) -> str:
+    return "; ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stage_medians(runs).items())
 
 
 def _times(case: Case) -> tuple[str, ...]:
@@ -141,9 +147,9 @@ def _costs(case: Case) -> tuple[str, ...]:
 
 
 def _cost(runs: tuple[Run, ...]) -> tuple[str, ...]:
-    used = [run.engine_cpu for run in runs if run.engine_cpu is not None]
-    held = [run.engine_peak for run in runs if run.engine_peak is not None]
-    engine = f"{median(used):.1f} s, {format_size(max(held))}" if used and held else "not seen"
+    times = [run.engine_cpu for run in runs if run.engine_cpu is not None]
+    peaks = [run.engine_peak for run in runs if run.engine_peak is not None]
+    engine = f"{median(times):.1f} s, {format_size(max(peaks))}" if times and peaks else "not seen"
     return (
         format_size(max(run.peak for run in runs)),
         f"{median(run.cpu for run in runs):.1f} s",
@@ -164,7 +170,7 @@ def _others(measured: Measured) -> Iterator[str]:
         )
         yield from _table(
             (format_size(transfer.size), "seconds", "MB a second"),
-            ((who, taken, f"{rate:.0f}") for who, taken, rate in rows),
+            ((way, taken, f"{rate:.0f}") for way, taken, rate in rows),
         )
     if measured.listing:
         yield from ("", "## `invoke --list`", "", _seconds(measured.listing))
@@ -173,10 +179,10 @@ def _others(measured: Measured) -> Iterator[str]:
 def _serving(served: tuple[Served, ...]) -> Iterator[str]:
     yield from ("", "## Serving", "", f"![serving]({SERVING})", "")
     header = ("picture", "clients", "server", "requests a second", "p50 ms", "p99 ms", "failed")
-    yield from _table(header, (_load(item) for item in served))
+    yield from _table(header, (_serving_row(item) for item in served))
 
 
-def _load(item: Served) -> tuple[str, ...]:
+def _serving_row(item: Served) -> tuple[str, ...]:
     bursts = item.bursts
     rates = Spread.of(burst.rate for burst in bursts)
     return (
@@ -192,8 +198,11 @@ def _load(item: Served) -> tuple[str, ...]:
 
 def _rolled(rolled: tuple[Rolled, ...]) -> Iterator[str]:
     yield from ("", "## Rollouts under load", "", f"![load]({LOAD})", "")
-    yield "Clients ask again and again, before rollouts and during many in a row."
-    yield "An answer is mixed up if it is of a model that may not serve at that moment, or says what another model says."
+    yield "Clients send requests continuously, before rollouts and during many in a row."
+    yield (
+        "A response is mixed up if its model may not serve at that time, "
+        "or if it has the result of another model."
+    )
     yield ""
     header = (
         "target",
@@ -206,16 +215,21 @@ def _rolled(rolled: tuple[Rolled, ...]) -> Iterator[str]:
         "p50, p99 at rest, ms",
         "p50, p99 in rollouts, ms",
     )
-    yield from _table(header, (_under(item) for item in rolled))
+    yield from _table(header, (_load_row(item) for item in rolled))
     yield ""
     names = list(dict.fromkeys(rollout.name for item in rolled for rollout in item.rollouts))
     columns = ("rollout, seconds", *(f"{item.target}, {item.load}" for item in rolled))
-    yield from _table(columns, ((name, *(_took(item, name) for item in rolled)) for name in names))
+    yield from _table(
+        columns, ((name, *(_durations(item, name) for item in rolled)) for name in names)
+    )
 
 
 def _arrivals(arrivals: tuple[Arrival, ...]) -> Iterator[str]:
     yield from ("", "### New replicas on the cluster", "")
-    yield f"From the apply until a replica answers, of {len(arrivals)} replicas whose node had an older image of the application."
+    yield (
+        f"From the apply until a replica answers, of {len(arrivals)} replicas "
+        "whose node had an older image of the application."
+    )
     yield ""
     header = ("seconds", "node found, image pulled", "model loaded", "ready for requests", "in all")
     columns = (
@@ -232,7 +246,7 @@ def _arrivals(arrivals: tuple[Arrival, ...]) -> Iterator[str]:
     yield from _table(header, [("a replica", *row)] if arrivals else [])
 
 
-def _under(item: Rolled) -> tuple[str, ...]:
+def _load_row(item: Rolled) -> tuple[str, ...]:
     counts = (f"{item.sent:,}", f"{item.rolling.rate:.0f}", str(item.failed), str(item.mixed))
     return (
         item.target,
@@ -248,14 +262,14 @@ def _latencies(burst: Burst) -> str:
     return f"{burst.p50:.0f}, {burst.p99:.0f}"
 
 
-def _took(item: Rolled, name: str) -> str:
+def _durations(item: Rolled, name: str) -> str:
     return ", ".join(
         f"{rollout.end - rollout.begin:.1f}" for rollout in item.rollouts if rollout.name == name
     )
 
 
-def middles(runs: tuple[Run, ...]) -> dict[str, float]:
-    """The median of each stage that any of the runs had, in order."""
+def stage_medians(runs: tuple[Run, ...]) -> dict[str, float]:
+    """Return the median of each stage that any of the runs has, in order."""
     names = dict.fromkeys(name for run in runs for name in run.stages)
     return {name: median(run.stages.get(name, 0.0) for run in runs) for name in names}
 

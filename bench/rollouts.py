@@ -1,4 +1,4 @@
-"""Rollouts in a row under load: what clients see meanwhile, whichever target the application runs on."""
+"""Rollouts in a row under load, as clients see them, on every target."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from bench.application import Done, TaskFailed
+from bench.application import TaskFailed, TaskResult
 from bench.figures import Rolled, Rollout, Second
-from bench.load import Answer, Load, percentile, summed
+from bench.load import Answer, Load, percentile, summarise
 
 log = logging.getLogger(__name__)
 
-# The sample's two models take this picture for different things, so that each answer tells which of them gave it.
+# The sample's two models give this picture different labels: each response shows its model.
 PICTURE = "chelsea.jpg"
-# Of the rest before the first rollout, the share that does not count: whatever is loaded on a first request is loaded then.
+# The part of the time before the first rollout that does not count: first requests are slower.
 _WARM_UP = 0.1
-_UNDONE = 60
+_UNDO_EXIT_CODE = 60
 _CODE = "app/routes.py"
-_ENTRY = "app/application.py"
-# Right in the smoke test and wrong behind the front door, for the golden cases alone: clients keep their answers.
+_ENTRY = "app/__init__.py"
+# Correct in the smoke test and wrong behind the proxy, for golden cases alone, not for the load.
 WRONG_BEHIND_A_PROXY = """
 
 
@@ -46,34 +46,40 @@ def create_app(*args, **kwargs):
 """
 
 
-class Released(Protocol):
-    """As much of an application as rolling it out needs."""
+class Releasable(Protocol):
+    """The part of an application that its rollouts need."""
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
 
     def commit(self, message: str) -> str:
-        """Commits them."""
+        """Commit the files."""
 
-    def ok(self, *arguments: str, **variables: str) -> Done:
-        """Runs a task that must succeed."""
+    def ok(self, *arguments: str, **variables: str) -> TaskResult:
+        """Run a task that must succeed."""
 
-    def invoke(self, *arguments: str, **variables: str) -> Done:
-        """Runs a task to its end."""
+    def invoke(self, *arguments: str, **variables: str) -> TaskResult:
+        """Run a task and return its result."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A rollout, and how to bring it about; it returns when all of it is done."""
+    """A rollout; `run` returns when it is complete."""
 
     name: str
-    take: Callable[[], object]
+    run: Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The loads, by name: clients at once, and seconds between an answer and the next request; the rest before the first rollout."""
+    """The extent of a run.
+
+    Attributes:
+        loads: the name, the number of clients and the pause in seconds of each load.
+        rest: seconds of load before the first rollout.
+        steps: the number of rollouts.
+    """
 
     loads: tuple[tuple[str, int, float], ...]
     rest: float
@@ -81,8 +87,17 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Span:
-    """A rollout's time, in monotonic seconds, the models that served before and after it, and how long the former answers on."""
+class RolloutSpan:
+    """The time of a rollout, and the models that serve before and after it.
+
+    Attributes:
+        name: the rollout's name.
+        begin: in monotonic seconds.
+        end: in monotonic seconds.
+        before: the model before it.
+        after: the model after it.
+        lingers: for how many seconds after the end the model before it may still answer.
+    """
 
     name: str
     begin: float
@@ -92,40 +107,42 @@ class Span:
     lingers: float = 0.0
 
 
-def under(
+def measure(
     load: Load,
     target: str,
     name: str,
     steps: Iterable[Step],
     rest: float,
-    lingers: Callable[[Span], float] = lambda _: 0.0,
+    lingers: Callable[[RolloutSpan], float] = lambda _: 0.0,
 ) -> Rolled:
-    """Takes one step after the other while a load asks, and holds every answer against what may serve at that moment.
+    """Run one step after the other under load, and check each response.
+
+    A response must be of a model that may serve at its time.
 
     Args:
-        load: not begun yet; keeps of an answer what the model says.
+        load: the load, not yet started; its extract of a response is the model's result.
         target: where the application runs.
-        name: the load's.
-        steps: each begins when the one before is done.
+        name: the load's name.
+        steps: the rollouts; each begins when the one before is complete.
         rest: seconds of load before the first.
-        lingers: tells, when all is over, for how many seconds after a rollout connections that clients keep may have been answered
-            by the release before.
+        lingers: called after all rollouts; returns for how many seconds after a rollout the
+            release before may still answer on kept-alive connections.
     """
-    spans: list[Span] = []
+    spans: list[RolloutSpan] = []
     with load:
         time.sleep(_WARM_UP * rest)
         begin = time.monotonic()
         time.sleep(rest)
-        serving = load.once()
-        says = {serving.model: serving.said}
+        serving = load.send_once()
+        results = {serving.model: serving.extract}
         for step in steps:
             before = serving.model
             started = time.monotonic()
-            step.take()
+            step.run()
             ended = time.monotonic()
-            serving = load.once()
-            says.setdefault(serving.model, serving.said)
-            spans.append(Span(step.name, started, ended, before, serving.model))
+            serving = load.send_once()
+            results.setdefault(serving.model, serving.extract)
+            spans.append(RolloutSpan(step.name, started, ended, before, serving.model))
             log.info(
                 "    %s, %s: %.1f s, %d answers so far",
                 name,
@@ -134,12 +151,17 @@ def under(
                 len(load.answers),
             )
     return _rolled(
-        load, target, name, begin, [replace(span, lingers=lingers(span)) for span in spans], says
+        load, target, name, begin, [replace(span, lingers=lingers(span)) for span in spans], results
     )
 
 
 def _rolled(
-    load: Load, target: str, name: str, begin: float, spans: Sequence[Span], says: Mapping[str, str]
+    load: Load,
+    target: str,
+    name: str,
+    begin: float,
+    spans: Sequence[RolloutSpan],
+    results: Mapping[str, str],
 ) -> Rolled:
     answers = [answer for answer in load.answers if answer.at >= begin]
     first = spans[0].begin
@@ -149,9 +171,13 @@ def _rolled(
         load=name,
         clients=load.clients,
         pause=load.pause,
-        mixed=sum(not fits(answer, spans, says) for answer in answers if answer.right),
-        rest=summed([answer for answer in answers if answer.at < first], first - begin),
-        rolling=summed([answer for answer in answers if first <= answer.at < last], last - first),
+        mixed=sum(
+            not is_consistent(answer, spans, results) for answer in answers if answer.is_correct
+        ),
+        rest=summarise([answer for answer in answers if answer.at < first], first - begin),
+        rolling=summarise(
+            [answer for answer in answers if first <= answer.at < last], last - first
+        ),
         rollouts=tuple(
             Rollout(name=span.name, begin=span.begin - begin, end=span.end - begin)
             for span in spans
@@ -160,54 +186,58 @@ def _rolled(
     )
 
 
-def fits(answer: Answer, spans: Sequence[Span], says: Mapping[str, str]) -> bool:
-    """Whether an answer says what the model that it names says, and that model might serve while the answer was under way.
+def is_consistent(answer: Answer, spans: Sequence[RolloutSpan], results: Mapping[str, str]) -> bool:
+    """Return whether a response has the result of its model, and this model might serve then.
 
-    In a rollout the model before it and the one after it may, at rest the one that serves; nothing else is known to say anything.
+    During a rollout these are the models before and after it, otherwise the one that serves. No
+    other result is known.
     """
-    met = [
+    current = [
         span
         for span in spans
         if span.begin <= answer.at + answer.seconds and answer.at <= span.end + span.lingers
     ]
     past = [span for span in spans if span.end < answer.at]
-    allowed = {model for span in met for model in (span.before, span.after)} or {
+    allowed = {model for span in current for model in (span.before, span.after)} or {
         past[-1].after if past else spans[0].before
     }
-    return answer.model in allowed and says.get(answer.model) == answer.said
+    return answer.model in allowed and results.get(answer.model) == answer.extract
 
 
 def _seconds(answers: Sequence[Answer], begin: float, end: float) -> Iterator[Second]:
     for at in range(int(end - begin)):
-        taken = [
+        latencies = [
             1000 * answer.seconds
             for answer in answers
-            if answer.right and at <= answer.at - begin < at + 1
+            if answer.is_correct and at <= answer.at - begin < at + 1
         ]
-        p50, p99 = (percentile(taken, 50), percentile(taken, 99)) if taken else (0.0, 0.0)
-        yield Second(at=float(at), requests=len(taken), p50=p50, p99=p99)
+        p50, p99 = (
+            (percentile(latencies, 50), percentile(latencies, 99)) if latencies else (0.0, 0.0)
+        )
+        yield Second(at=float(at), requests=len(latencies), p50=p50, p99=p99)
 
 
 @dataclass(frozen=True)
 class Deployer:
-    """Brings about rollouts of the sample application, of which both models are in the store.
+    """A deployer of the sample application, of which both models are in the store.
 
     Args:
-        application: what is rolled out.
-        body: what the load asks, which wrong code must leave alone.
-        variables: of the suite's environment.
-        options: of each of its tasks.
-        wrong: code that is right when it is tried out and wrong where it serves, but for a body of this length.
+        application: the application.
+        body: the body of the load's requests, which wrong code must not affect.
+        variables: environment variables of the suite.
+        options: options of each task.
+        wrong: code that is correct in the smoke test and wrong where it serves, except for a body
+            of this length.
     """
 
-    application: Released
+    application: Releasable
     body: bytes
     variables: Mapping[str, str] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     wrong: str = WRONG_BEHIND_A_PROXY
 
     def release(self, version: int, **variables: str) -> None:
-        """Releases the newest code with a model."""
+        """Release the newest code with a model."""
         self.application.ok(
             "release",
             *self.options,
@@ -218,7 +248,7 @@ class Deployer:
         )
 
     def change(self, version: int, line: str, **variables: str) -> None:
-        """Changes the code, and releases it with a model."""
+        """Change the code, and release it with a model."""
         path = self.application.folder / _CODE
         path.write_text(
             f"{path.read_text(encoding='utf-8')}\n# {line}, {time.time()}\n", encoding="utf-8"
@@ -226,45 +256,47 @@ class Deployer:
         self.application.commit(line)
         self.release(version, **variables)
 
-    def back(self, *which: str, **variables: str) -> None:
-        """Takes back what served before, or its model or code alone."""
+    def roll_back(self, *which: str, **variables: str) -> None:
+        """Roll back to the previous release, or to its model or code alone."""
         self.application.ok("rollback", *self.options, *which, **self.variables, **variables)
 
-    def fail(self, **variables: str) -> None:
-        """Releases wrong code, which must undo itself; mends the code.
+    def release_wrong_code(self, **variables: str) -> None:
+        """Release wrong code, which must be undone, and fix the code.
 
         Raises:
-            TaskFailed: it did not.
+            TaskFailed: it was not undone.
         """
         path = self.application.folder / _ENTRY
         good = path.read_text(encoding="utf-8")
         path.write_text(good + self.wrong % len(self.body), encoding="utf-8")
         self.application.commit("wrong")
-        done = self.application.invoke("release", *self.options, **self.variables, **variables)
+        result = self.application.invoke("release", *self.options, **self.variables, **variables)
         path.write_text(good, encoding="utf-8")
         self.application.commit("good again")
-        if done.code != _UNDONE:
-            raise TaskFailed(
-                f"a release that had to undo itself ended with {done.code}\n{done.out}\n{done.err}"
-            )
+        if result.code != _UNDO_EXIT_CODE:
+            output = f"{result.out}\n{result.err}"
+            raise TaskFailed(f"a release that had to be undone ended with {result.code}\n{output}")
 
 
-def ten(deployer: Deployer) -> tuple[Step, ...]:
-    """Ten rollouts from the first model on: new models, new code, both, ways back, and two that fail and undo themselves."""
+def ten_rollouts(deployer: Deployer) -> tuple[Step, ...]:
+    """Return ten rollouts, which start from the first model.
+
+    They are new models, new code, both, rollbacks, and two wrong releases that are undone.
+    """
     return (
         Step("new model", lambda: deployer.release(2)),
         Step("new code", lambda: deployer.change(2, "new code")),
         Step("new model and code", lambda: deployer.change(1, "new model and code")),
-        Step("model taken back", lambda: deployer.back("--only", "model")),
-        Step("code taken back", lambda: deployer.back("--only", "code")),
-        Step("wrong, undone", deployer.fail),
+        Step("model taken back", lambda: deployer.roll_back("--only", "model")),
+        Step("code taken back", lambda: deployer.roll_back("--only", "code")),
+        Step("wrong, undone", deployer.release_wrong_code),
         Step("older model, newest code", lambda: deployer.release(1)),
-        Step("both taken back", deployer.back),
-        Step("wrong again, undone", deployer.fail),
+        Step("both taken back", deployer.roll_back),
+        Step("wrong again, undone", deployer.release_wrong_code),
         Step("newest of both", lambda: deployer.release(2)),
     )
 
 
 def first_label(text: bytes) -> str:
-    """What an answer of the sample application takes its first picture for."""
+    """Return the label of the first picture in a response of the sample application."""
     return str(json.loads(text)["result"][0][0][0][0])

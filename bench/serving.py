@@ -1,6 +1,7 @@
-"""The served application under load, beside two servers of the usual kind with the same model, in turns.
+"""The served application under load, next to two usual servers with the same model, in turns.
 
-All run in containers of one image on this machine and are reached over published ports of the loopback address.
+All run in containers of one image on this machine, and are reached over published ports of the
+loopback address.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from PIL import Image
 
 from bench.application import ROOT, Application, free_port
 from bench.figures import Burst, Served
-from bench.ground import BENCH, Ground
-from bench.load import Load, summed
+from bench.load import Load, summarise
+from bench.sandbox import BENCH_LABEL, Sandbox
 from deploy.clients.docker.protocol import Spec
 from deploy.targets.docker.proxy import Proxy
 
@@ -60,15 +61,15 @@ _COMMANDS = {
         f"{_PLAIN_PORT}",
     ),
 }
-# What these servers need and the image does not have. All of it works as plain Python, from a zip file.
+# What these servers need and the image does not have. All of it runs from a zip file.
 _PACKAGES = ("blinker", "flask", "gunicorn", "itsdangerous", "jinja2", "markupsafe", "werkzeug")
-_WITHIN = 60.0
+_START_TIMEOUT = 60.0
 _WARM_UP = 2
 
 
 @dataclass(frozen=True)
 class Server:
-    """Something that answers /score. `only` makes the next load reach as many replicas as it shall."""
+    """A server that answers /score; `only` prepares the number of replicas for the next load."""
 
     name: str
     port: int
@@ -77,33 +78,39 @@ class Server:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much load: clients at once, seconds of each burst, and how many bursts of each kind."""
+    """The extent of a run.
+
+    Attributes:
+        clients: the numbers of clients.
+        seconds: the length of each burst.
+        turns: the number of bursts of each kind.
+    """
 
     clients: tuple[int, ...]
     seconds: float
     turns: int
 
 
-def loaded(ground: Ground, plan: Plan) -> tuple[Served, ...]:
-    """Puts every server under the same loads.
+def measure(sandbox: Sandbox, plan: Plan) -> tuple[Served, ...]:
+    """Put the same loads on every server.
 
     Args:
-        ground: its application serves the sample model.
-        plan: how much load.
+        sandbox: its application serves the sample model.
+        plan: the extent of the load.
     """
     bodies = {
-        "small JPEG, 256 x 256": Application.scored("coffee.jpg"),
-        "camera JPEG, 4000 x 3000": body_of(camera()),
+        "small JPEG, 256 x 256": Application.score_request("coffee.jpg"),
+        "camera JPEG, 4000 x 3000": score_request(camera_picture()),
     }
-    with _servers(ground) as servers:
+    with _servers(sandbox) as servers:
         return tuple(
-            found
+            result
             for picture, body in bodies.items()
-            for found in _under(servers, picture, body, plan)
+            for result in _bursts(servers, picture, body, plan)
         )
 
 
-def _under(servers: Sequence[Server], picture: str, body: bytes, plan: Plan) -> Iterator[Served]:
+def _bursts(servers: Sequence[Server], picture: str, body: bytes, plan: Plan) -> Iterator[Served]:
     for clients in plan.clients:
         bursts: dict[str, list[Burst]] = {server.name: [] for server in servers}
         for turn in range(plan.turns):
@@ -112,16 +119,16 @@ def _under(servers: Sequence[Server], picture: str, body: bytes, plan: Plan) -> 
                 _warm(server, body)
                 bursts[server.name].append(burst(server.port, body, clients, plan.seconds))
         for server in servers:
-            found = Served(
+            result = Served(
                 server=server.name,
                 picture=picture,
                 body=len(body),
                 clients=clients,
                 bursts=tuple(bursts[server.name]),
             )
-            rate = statistics.median(item.rate for item in found.bursts)
+            rate = statistics.median(item.rate for item in result.bursts)
             log.info("    %s, %s, %d clients: %.1f a second", server.name, picture, clients, rate)
-            yield found
+            yield result
 
 
 def _warm(server: Server, body: bytes) -> None:
@@ -131,57 +138,52 @@ def _warm(server: Server, body: bytes) -> None:
 
 
 def burst(port: int, body: bytes, clients: int, seconds: float) -> Burst:
-    """Has clients ask as fast as they are answered, for a while."""
+    """Return the figures of clients that send as fast as they get responses, for some seconds."""
     started = time.monotonic()
     with Load("127.0.0.1", port, body, clients=clients, pause=0.0) as load:
         time.sleep(seconds)
-    return summed(load.answers, time.monotonic() - started)
+    return summarise(load.answers, time.monotonic() - started)
 
 
 @contextmanager
-def _servers(ground: Ground) -> Iterator[tuple[Server, ...]]:
-    """The front door as it is, and beside it containers of the image that serves there."""
-    image = ground.replicas()[0].image
-    replicas = ground.settings.environment("local").replicas
-    door = Proxy(ground.engine, ground.door().id)
-    slots = [number for number, slot in door.slots().items() if slot.admitted]
-    labels = {BENCH: ground.label, "dev.twinship.bench.kind": "server"}
+def _servers(sandbox: Sandbox) -> Iterator[tuple[Server, ...]]:
+    """Yield the proxy, and next to it containers of the image that serves there."""
+    image = sandbox.replicas()[0].image
+    replicas = sandbox.settings.environment("local").replicas
+    proxy = Proxy(sandbox.engine, sandbox.proxy().id)
+    slots = [number for number, slot in proxy.slots().items() if slot.admitted]
+    labels = {BENCH_LABEL: sandbox.label, "dev.twinship.bench.kind": "server"}
     ports = {name: free_port() for name in ("one replica, no proxy", *_COMMANDS)}
     try:
         for name, port in ports.items():
-            _start(ground, image, labels, name, port)
+            _start(sandbox, image, labels, name, port)
         for port in ports.values():
             _wait(port)
         yield (
             Server(
-                f"front door, {replicas} replicas",
-                ground.application.port,
-                lambda: _admit(door, slots, len(slots)),
+                f"proxy, {replicas} replicas",
+                sandbox.application.port,
+                lambda: _admit(proxy, slots, len(slots)),
             ),
-            Server(
-                "front door, 1 replica", ground.application.port, lambda: _admit(door, slots, 1)
-            ),
+            Server("proxy, 1 replica", sandbox.application.port, lambda: _admit(proxy, slots, 1)),
             *(Server(name, port) for name, port in ports.items()),
         )
     finally:
-        _admit(door, slots, len(slots))
-        ground.engine.remove_labelled(labels)
+        _admit(proxy, slots, len(slots))
+        sandbox.engine.remove_labelled(labels)
 
 
-def _admit(door: Proxy, slots: Sequence[int], count: int) -> None:
-    """Lets requests into that many of the slots."""
+def _admit(proxy: Proxy, slots: Sequence[int], count: int) -> None:
+    """Admit requests to that many of the slots."""
     for index, slot in enumerate(slots):
-        door.admit(slot, "ready" if index < count else "drain")
+        proxy.admit(slot, "ready" if index < count else "drain")
 
 
-def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: int) -> None:
-    command = (
-        ("env", "PYTHONPATH=/bench/packages.zip", "python", "-m", *_COMMANDS[name])
-        if name in _COMMANDS
-        else ()
-    )
-    unique = f"twinship-bench-{ground.label}-{port}"
-    ground.engine.ensure_volume(unique, labels)
+def _start(sandbox: Sandbox, image: str, labels: dict[str, str], name: str, port: int) -> None:
+    served = _COMMANDS.get(name)
+    command = ("env", "PYTHONPATH=/bench/packages.zip", "python", "-m", *served) if served else ()
+    unique = f"twinship-bench-{sandbox.label}-{port}"
+    sandbox.engine.ensure_volume(unique, labels)
     inside = _PLAIN_PORT if command else _APP_PORT
     spec = Spec(
         name=unique,
@@ -192,10 +194,10 @@ def _start(ground: Ground, image: str, labels: dict[str, str], name: str, port: 
         ports={inside: ("127.0.0.1", port)},
         volumes={unique: ("/bench", False)},
     )
-    made = ground.engine.create(spec)
-    ground.engine.put_file(made.id, "/bench/plain.py", _PLAIN.read_bytes())
-    ground.engine.put_file(made.id, "/bench/packages.zip", _packages())
-    ground.engine.start(made.id)
+    container = sandbox.engine.create(spec)
+    sandbox.engine.put_file(container.id, "/bench/plain.py", _PLAIN.read_bytes())
+    sandbox.engine.put_file(container.id, "/bench/packages.zip", _packages())
+    sandbox.engine.start(container.id)
 
 
 def _packages() -> bytes:
@@ -213,18 +215,21 @@ def _packages() -> bytes:
 
 
 def _wait(port: int) -> None:
-    deadline = time.monotonic() + _WITHIN
+    deadline = time.monotonic() + _START_TIMEOUT
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise TimeoutError(f"no server came up on port {port}")
+    raise TimeoutError(f"no server started on port {port}")
 
 
-def camera() -> bytes:
-    """A picture of the size and weight that a camera of 12 megapixels writes: the sample's coffee, enlarged, with a sensor's noise."""
+def camera_picture() -> bytes:
+    """Return a picture with the size and weight of a 12-megapixel camera's.
+
+    It is the sample's coffee, enlarged, with the noise of a sensor.
+    """
     with Image.open(ROOT / "sample" / "pictures" / "coffee.jpg") as small:
         large = np.asarray(small.resize(CAMERA, Image.Resampling.BICUBIC), np.float32)
     noise = (
@@ -238,6 +243,6 @@ def camera() -> bytes:
     return target.getvalue()
 
 
-def body_of(picture: bytes) -> bytes:
-    """The request that has a picture scored."""
+def score_request(picture: bytes) -> bytes:
+    """Return the body of a request that scores a picture."""
     return json.dumps({"input": json.dumps([base64.b64encode(picture).decode()])}).encode()

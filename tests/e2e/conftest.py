@@ -29,7 +29,7 @@ def _engine() -> None:
 @pytest.fixture(scope="module", name="application")
 def _application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """An application that nobody has released yet; all it started is gone afterwards."""
-    application = Application.made(tmp_path_factory.mktemp("application"))
+    application = Application.create(tmp_path_factory.mktemp("application"))
     yield application
     application.invoke("down", "--purge")
 
@@ -57,7 +57,7 @@ def _cluster() -> Iterator[Namespace]:
 @pytest.fixture(scope="session", name="served")
 def _served(tmp_path_factory: pytest.TempPathFactory, cluster: Namespace) -> Iterator[Application]:
     """An application with two models published and the first released to `staging` on the cluster, shared by all that need one."""
-    application = on_cluster(Application.made(tmp_path_factory.mktemp("cluster")), cluster)
+    application = on_cluster(Application.create(tmp_path_factory.mktemp("cluster")), cluster)
     application.ok("release", "--env", "staging")
     application.ok("model.publish", "--sample", "2")
     yield application

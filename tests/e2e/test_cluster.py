@@ -140,7 +140,7 @@ def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
     before = served.ok("status", "--env", "staging", "--json", **settings).json["serving"]
     path = served.folder / "app" / "application.py"
     good = path.read_text(encoding="utf-8")
-    body = served.scored("chelsea.jpg")
+    body = served.score_request("chelsea.jpg")
     path.write_text(good + code.replace("%d", str(len(body))), encoding="utf-8")
     with Load(
         cluster.host(), cluster.port(f"{served.name}-staging"), body, clients=2, pause=0.1

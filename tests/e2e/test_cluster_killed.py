@@ -35,7 +35,11 @@ def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(
     }
     service = f"{served.name}-staging"
     with Load(
-        cluster.host(), cluster.port(service), served.scored("chelsea.jpg"), clients=3, pause=0.1
+        cluster.host(),
+        cluster.port(service),
+        served.score_request("chelsea.jpg"),
+        clients=3,
+        pause=0.1,
     ) as load:
         for number, (line, delay) in enumerate(MOMENTS):
             model = f"imagenet@{2 - number % 2}"

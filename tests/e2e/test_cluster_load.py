@@ -19,13 +19,14 @@ def test_no_request_is_lost_in_rollouts_of_mixed_strategies(
     served: Application, cluster: Namespace
 ) -> None:
     """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is whole, and of a model that may serve."""
-    body = served.scored(rollouts.PICTURE)
+    body = served.score_request(rollouts.PICTURE)
     variables = {KEY.format("CANARY__SECONDS"): "5", KEY.format("STANDBY"): "false"}
     deployer = Deployer(
         served, body, variables, ("--env", "staging"), on_cluster.WRONG_ON_A_CLUSTER
     )
     failing = Step(
-        "wrong, blue-green, undone", lambda: deployer.fail(**{KEY.format("STRATEGY"): "blue-green"})
+        "wrong, blue-green, undone",
+        lambda: deployer.release_wrong_code(**{KEY.format("STRATEGY"): "blue-green"}),
     )
     deployer.release(1)
     before = served.ok("history", "--env", "staging", "--json").json
@@ -35,11 +36,11 @@ def test_no_request_is_lost_in_rollouts_of_mixed_strategies(
         body,
         clients=6,
         pause=0.1,
-        kept=rollouts.first_label,
+        extractor=rollouts.first_label,
     )
-    steps = (*on_cluster.mixed(deployer), failing)
+    steps = (*on_cluster.ten_rollouts(deployer), failing)
     with Sightings(cluster, f"{served.name}-staging-") as sightings:
-        rolled = rollouts.under(
+        rolled = rollouts.measure(
             load,
             "kubernetes",
             "steady",

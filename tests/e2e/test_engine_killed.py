@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from bench.application import Application, Done
+from bench.application import Application, TaskResult
 from tests.e2e import remains
 from tests.e2e.halted import halted
 from tests.e2e.rights import lacking
@@ -54,11 +54,11 @@ class Story:
         self.application = replace(application, under=engine.within)
         self.at = {"DOCKER_HOST": engine.host}
 
-    def release(self, version: str) -> Done:
+    def release(self, version: str) -> TaskResult:
         """Releases a model."""
         return self.application.ok("release", "--model", f"@{version}", "--json", **self.at)
 
-    def killed(self, version: str, moment: Moment) -> Done:
+    def killed(self, version: str, moment: Moment) -> TaskResult:
         """Releases a model, and kills the engine at that moment; returns what the command made of it."""
         watching = self._watching()
         releasing = self.application.start("release", "--model", f"@{version}", **self.at)
@@ -75,7 +75,7 @@ class Story:
             self.engine.crash()
         out, err = releasing.communicate(timeout=BOUND)
         watching.communicate(timeout=BOUND)
-        return Done(releasing.returncode, out, err)
+        return TaskResult(releasing.returncode, out, err)
 
     def _watching(self) -> subprocess.Popen[str]:
         command = [
@@ -134,7 +134,7 @@ def _small() -> Iterator[SmallEngine]:
 @pytest.fixture(scope="module", name="parrot")
 def _parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """An application with two models, built, but not released anywhere."""
-    parrot = Application.made(tmp_path_factory.mktemp("parrot"), FOLDER)
+    parrot = Application.create(tmp_path_factory.mktemp("parrot"), FOLDER)
     for version, words in WORDS.items():
         model = tmp_path_factory.mktemp("model") / "model"
         shutil.copytree(parrot.folder / "model", model)
@@ -160,7 +160,7 @@ def _story(engine: SmallEngine, parrot: Application) -> Story:
     return story
 
 
-def told(done: Done, *codes: int) -> None:
+def told(done: TaskResult, *codes: int) -> None:
     """Looks at how a command told that the engine went away: what, on what, what to do next."""
     assert done.code in codes, f"it ended with {done.code}\n{done.out}\n{done.err}"
     assert done.out == ""

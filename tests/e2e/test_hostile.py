@@ -22,7 +22,7 @@ from typing import Any
 import onnx
 import pytest
 
-from bench.application import ROOT, Application, Done, free_port
+from bench.application import ROOT, Application, TaskResult, free_port
 from bench.load import Load
 from tests.e2e import rights
 from tests.e2e.small_engine import SmallEngine, small_engine
@@ -48,7 +48,7 @@ MEASURED = (
 def _load(serving: Application) -> Iterator[Load]:
     """Somebody who asks the front door for as long as these tests take."""
     with Load(
-        "127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=1, pause=0.2
+        "127.0.0.1", serving.port, serving.score_request("chelsea.jpg"), clients=1, pause=0.2
     ) as load:
         yield load
 
@@ -83,12 +83,12 @@ def refuses(
     *words: str,
     task: tuple[str, ...] = ("release",),
     **variables: str,
-) -> Done:
+) -> TaskResult:
     """Runs a task that must end with that code, and say what happened, on what, and what to do next."""
     return told(application.invoke(*task, **variables), code, *words)
 
 
-def told(done: Done, code: int, *words: str) -> Done:
+def told(done: TaskResult, code: int, *words: str) -> TaskResult:
     """Looks at how a task that failed told it."""
     assert done.code == code, f"it ended with {done.code}\n{done.out}\n{done.err}"
     assert done.out == ""
@@ -500,7 +500,7 @@ def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: App
             "push", **{REGISTRY: f"{own_address()}:{free_port()}", "NO_PROXY": "*"}
         )
         ended = {
-            name: Done(process.wait(), *map(str, process.communicate()))
+            name: TaskResult(process.wait(), *map(str, process.communicate()))
             for name, process in pushes.items()
         }
         for name, (_, code, words) in {**faults, "down": (None, 50, "no answer")}.items():

@@ -94,7 +94,7 @@ def _served(application: Application) -> Iterator[Served]:
         yield Served(
             Wire(application.port),
             bare,
-            application.scored("coffee.jpg"),
+            application.score_request("coffee.jpg"),
             (*map(Watched, names), container),
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

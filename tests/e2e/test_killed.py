@@ -51,9 +51,9 @@ SAYS = {"imagenet@1": TIGER_CAT, "imagenet@2": EGYPTIAN_CAT}
 def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Application) -> None:
     """Twenty-two kills under load: no request fails or is answered by halves, and every run after a kill leaves one release alone."""
     alone: list[tuple[float, float, str]] = []
-    body = serving.scored(rollouts.PICTURE)
+    body = serving.score_request(rollouts.PICTURE)
     with Load(
-        "127.0.0.1", serving.port, body, clients=4, pause=0.1, kept=rollouts.first_label
+        "127.0.0.1", serving.port, body, clients=4, pause=0.1, extractor=rollouts.first_label
     ) as load:
         for number, (line, delay) in enumerate(MOMENTS):
             serving.edit(
@@ -73,7 +73,9 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
     assert not load.failures, load.failures[:5]
     assert len(load.answers) > 20 * len(MOMENTS)
     models = {item["model_digest"]: item["model"] for item in serving.ok("history", "--json").json}
-    assert {(models.get(answer.model), answer.said) for answer in load.answers} == set(SAYS.items())
+    assert {(models.get(answer.model), answer.extract) for answer in load.answers} == set(
+        SAYS.items()
+    )
     for begin, end, model in alone:
         assert {models[answer.model] for answer in load.answers if begin <= answer.at < end} == {
             model

@@ -24,12 +24,17 @@ def test_no_request_is_lost_in_ten_rollouts(
 ) -> None:
     """New models, new code, both, ways back, failures that undo themselves: each answer is whole, and of a model that may serve."""
     serving.ok("release", "--model", "imagenet@1")
-    body = serving.scored(rollouts.PICTURE)
+    body = serving.score_request(rollouts.PICTURE)
     load = Load(
-        "127.0.0.1", serving.port, body, clients=clients, pause=pause, kept=rollouts.first_label
+        "127.0.0.1",
+        serving.port,
+        body,
+        clients=clients,
+        pause=pause,
+        extractor=rollouts.first_label,
     )
-    rolled = rollouts.under(
-        load, "docker", "load", rollouts.ten(rollouts.Deployer(serving, body)), rest=1.0
+    rolled = rollouts.measure(
+        load, "docker", "load", rollouts.ten_rollouts(rollouts.Deployer(serving, body)), rest=1.0
     )
 
     assert not load.failures, load.failures[:5]
@@ -45,7 +50,7 @@ def test_a_replica_that_dies_is_routed_around_and_replaced(serving: Application)
     """One whose process is killed is back by itself; one that is stopped for good is replaced by the next run."""
     first, second = _names(serving)
     with Load(
-        "127.0.0.1", serving.port, serving.scored("chelsea.jpg"), clients=4, pause=0.1
+        "127.0.0.1", serving.port, serving.score_request("chelsea.jpg"), clients=4, pause=0.1
     ) as load:
         time.sleep(0.5)
         life = Watched(first).life()

@@ -7,7 +7,7 @@ import subprocess
 import time
 from typing import Any
 
-from bench.application import Application, Done
+from bench.application import Application, TaskResult
 from bench.rollouts import WRONG_BEHIND_A_PROXY
 from tests.e2e.containers import docker
 from tests.e2e.halted import halted
@@ -210,7 +210,8 @@ def test_two_releases_at_once_end_in_one_order(application: Application) -> None
     first = application.start("release", "--model", "imagenet@1")
     second = application.start("release", "--model", "imagenet@2")
     ended = [
-        Done(process.wait(600), *map(str, process.communicate())) for process in (first, second)
+        TaskResult(process.wait(600), *map(str, process.communicate()))
+        for process in (first, second)
     ]
 
     assert all(done.code in (0, 63) for done in ended), [done.err for done in ended]

@@ -21,7 +21,7 @@ FOLDER = "examples/digits"
 @pytest.fixture(scope="module", name="digits")
 def _digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
     """The example with its model published, not yet released; all it started is gone afterwards."""
-    application = Application.made(tmp_path_factory.mktemp("digits"), FOLDER)
+    application = Application.create(tmp_path_factory.mktemp("digits"), FOLDER)
     application.ok("model.publish", "--directory", "model")
     yield application
     application.invoke("down", "--purge")

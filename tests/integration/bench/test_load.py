@@ -15,15 +15,15 @@ pytestmark = pytest.mark.integration
 
 
 @contextmanager
-def serving(answer: Callable[[str, bytes], tuple[int, bytes]]) -> Iterator[int]:
-    """A server of this process, and its port."""
+def serving(respond: Callable[[str, bytes], tuple[int, bytes]]) -> Iterator[int]:
+    """Yield the port of a server in this process."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            status, text = answer(f"{self.path} {self.headers['Content-Type']}", body)
+            status, text = respond(f"{self.path} {self.headers['Content-Type']}", body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.send_header("X-Model-Digest", "sha256:abc")
@@ -45,30 +45,31 @@ def serving(answer: Callable[[str, bytes], tuple[int, bytes]]) -> Iterator[int]:
         thread.join()
 
 
-def _until(load: Load, count: int) -> None:
+def wait_for_answers(load: Load, count: int) -> None:
+    """Wait until the load has that many responses."""
     while len(load.answers) < count:
         time.sleep(0.01)
 
 
-def test_every_client_asks_again_and_again() -> None:
-    """As it was told to, where it was told to; each answer is kept, with its model and what is to be kept of it."""
-    asked: set[tuple[str, bytes]] = set()
+def test_every_client_sends_requests_repeatedly() -> None:
+    """Each response is kept with its model and its extract."""
+    requests: set[tuple[str, bytes]] = set()
 
-    def answer(head: str, body: bytes) -> tuple[int, bytes]:
-        asked.add((head, body))
+    def respond(head: str, body: bytes) -> tuple[int, bytes]:
+        requests.add((head, body))
         return 200, b"said it"
 
     with (
-        serving(answer) as port,
+        serving(respond) as port,
         Load(
-            "127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", kept=lambda text: text.decode()
+            "127.0.0.1", port, b"{}", 3, 0.0, b"said", "/ask", extractor=lambda text: text.decode()
         ) as load,
     ):
-        _until(load, 10)
-    assert asked == {("/ask application/json", b"{}")}
+        wait_for_answers(load, 10)
+    assert requests == {("/ask application/json", b"{}")}
     assert not load.failures
     assert load.models == {"sha256:abc": len(load.answers)}
-    assert {answer.said for answer in load.answers} == {"said it"}
+    assert {answer.extract for answer in load.answers} == {"said it"}
     assert all(answer.seconds > 0 for answer in load.answers)
 
 
@@ -76,15 +77,13 @@ def test_every_client_asks_again_and_again() -> None:
     ("status", "text", "problem"),
     [(503, b"busy", "busy"), (503, b"", "status 503"), (200, b"other", "other")],
 )
-def test_answers_that_are_not_as_expected_are_failures(
-    status: int, text: bytes, problem: str
-) -> None:
-    """Another status, or another text; each says what it was."""
+def test_unexpected_responses_are_failures(status: int, text: bytes, problem: str) -> None:
+    """Another status or another text is in the problem."""
     with (
         serving(lambda _, __: (status, text)) as port,
         Load("127.0.0.1", port, b"{}", 1, 0.0, b"said") as load,
     ):
-        _until(load, 2)
+        wait_for_answers(load, 2)
     assert load.failures == load.answers
     assert problem in load.failures[0].problem
 
@@ -92,30 +91,30 @@ def test_answers_that_are_not_as_expected_are_failures(
 @pytest.mark.parametrize(
     "text", [b'{"result": [[["tabby"]]', b'{"result": []}', b'{"result": [7]}', b"\xff", b""]
 )
-def test_an_answer_of_which_nothing_can_be_kept_is_a_failure(text: bytes) -> None:
-    """One with a good status that breaks off, or is another than it should be; the client goes on."""
+def test_a_response_without_an_extract_is_a_failure(text: bytes) -> None:
+    """It is cut off, or has another content; the client continues."""
     with (
         serving(lambda _, __: (200, text)) as port,
-        Load("127.0.0.1", port, b"{}", 1, 0.0, kept=first_label) as load,
+        Load("127.0.0.1", port, b"{}", 1, 0.0, extractor=first_label) as load,
     ):
-        _until(load, 2)
+        wait_for_answers(load, 2)
     assert load.failures == load.answers
     assert text.decode("utf-8", "replace") in load.failures[0].problem
-    assert load.failures[0].said == ""
+    assert load.failures[0].extract == ""
 
 
-def test_no_answer_is_a_failure_and_the_client_goes_on() -> None:
-    """Nobody listens: each attempt is one failure."""
+def test_no_response_is_a_failure_and_the_client_continues() -> None:
+    """Each attempt is one failure."""
     with serving(lambda _, __: (200, b"")) as port:
         pass
     with Load("127.0.0.1", port, b"{}", 1, 0.01) as load:
-        _until(load, 3)
+        wait_for_answers(load, 3)
     assert {answer.status for answer in load.failures} == {0}
     assert "ConnectionRefusedError" in load.failures[0].problem
 
 
-def test_asking_once_more_is_not_part_of_the_load() -> None:
-    """What serves now can be asked while the load goes on."""
+def test_a_single_request_is_not_part_of_the_load() -> None:
+    """It can be sent while the load runs."""
     with serving(lambda _, __: (200, b"now")) as port:
-        load = Load("127.0.0.1", port, b"{}", kept=lambda text: text.decode())
-        assert (load.once().said, load.answers) == ("now", [])
+        load = Load("127.0.0.1", port, b"{}", extractor=lambda text: text.decode())
+        assert (load.send_once().extract, load.answers) == ("now", [])

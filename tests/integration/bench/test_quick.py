@@ -7,31 +7,31 @@ import pytest
 
 from bench.__main__ import main
 from bench.figures import Report
-from bench.ground import BENCH
+from bench.sandbox import BENCH_LABEL
 from tests.integration.conftest import lacking
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 
-def _labelled() -> set[str]:
-    """What the engine holds of any run of the benchmark."""
-    found: set[str] = set()
+def labelled() -> set[str]:
+    """Return what any run of the benchmark has created in the engine."""
+    names: set[str] = set()
     for kind in (("container", "ls", "-a"), ("volume", "ls"), ("network", "ls"), ("image", "ls")):
-        command = ["docker", *kind, "-q", "--filter", f"label={BENCH}"]
-        found.update(
+        command = ["docker", *kind, "-q", "--filter", f"label={BENCH_LABEL}"]
+        names.update(
             subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         )
-    return found
+    return names
 
 
 @pytest.fixture(scope="module", name="before")
 def _before() -> set[str]:
-    return _labelled()
+    return labelled()
 
 
 @pytest.fixture(scope="module", name="folder")
 def _folder(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of everything, measured once on small models."""
+    """Return the folder of a report of all parts, measured once on small models."""
     folder = tmp_path_factory.mktemp("report")
     main(["--quick", "--out", str(folder)])
     return folder
@@ -43,7 +43,7 @@ def _report(folder: Path) -> Report:
 
 
 def test_every_case_is_measured_both_ways(report: Report) -> None:
-    """The harness works from end to end: each case has figures of the suite and of docker beside it."""
+    """Each case has figures of the suite and of docker."""
     cases = {case.name: case for case in report.measured.cases}
 
     assert list(cases) == ["first", "unchanged", "code", "model-30000000"]
@@ -53,7 +53,7 @@ def test_every_case_is_measured_both_ways(report: Report) -> None:
 
 
 def test_the_stages_of_a_release_are_all_recognised(report: Report) -> None:
-    """The lines that a release says still tell when each stage ended."""
+    """The log lines of a release end its stages."""
     first = report.measured.cases[0].suite[0]
 
     assert list(first.stages) == [
@@ -69,7 +69,7 @@ def test_the_stages_of_a_release_are_all_recognised(report: Report) -> None:
 
 
 def test_bytes_are_counted_where_they_arrive(report: Report) -> None:
-    """A new model stores its size, by both ways; nothing new stores nothing, and new code next to nothing."""
+    """A new model stores its size, by both ways; no change stores nothing."""
     cases = {case.name: case for case in report.measured.cases}
 
     model = cases["model-30000000"]
@@ -81,18 +81,18 @@ def test_bytes_are_counted_where_they_arrive(report: Report) -> None:
 
 
 def test_new_code_does_not_read_the_model(report: Report) -> None:
-    """Not even to find that it is unchanged."""
+    """It is known to be unchanged without that."""
     code = next(case for case in report.measured.cases if case.name == "code")
     if not code.weights_read:
         lacking(
-            "what is read of the model's files cannot be watched here",
+            "reads of the model's files cannot be observed here",
             "have the cache on a disk, rather than in memory",
         )
     assert max(code.weights_read) < 5_000_000
 
 
 def test_every_server_answers_every_load_without_a_failure(report: Report) -> None:
-    """Five servers, two pictures, two numbers of clients."""
+    """There are five servers, two pictures, and two numbers of clients."""
     assert len({item.server for item in report.measured.served}) == 5
     assert len(report.measured.served) == 20
     assert all(
@@ -103,7 +103,7 @@ def test_every_server_answers_every_load_without_a_failure(report: Report) -> No
 
 
 def test_rollouts_under_load_lose_no_request(report: Report) -> None:
-    """A new model and new code are rolled out while clients ask; every answer is right, before and meanwhile."""
+    """A new model and new code are rolled out; each response is correct."""
     (rolled,) = report.measured.rolled
     assert [rollout.name for rollout in rolled.rollouts] == ["new model", "new code"]
     assert rolled.rest.requests > 0
@@ -111,8 +111,8 @@ def test_rollouts_under_load_lose_no_request(report: Report) -> None:
     assert (rolled.rest.failures, rolled.rolling.failures, rolled.mixed) == (0, 0, 0)
 
 
-def test_the_report_is_written_with_its_pictures(folder: Path) -> None:
-    """JSON for programs, Markdown and pictures for people."""
+def test_the_report_is_written_with_its_charts(folder: Path) -> None:
+    """JSON is for programs, Markdown and charts are for people."""
     text = (folder / "report.md").read_text(encoding="utf-8")
     pictures = {path.name for path in folder.glob("*.png")}
 
@@ -121,6 +121,6 @@ def test_the_report_is_written_with_its_pictures(folder: Path) -> None:
 
 
 def test_nothing_stays_in_the_engine(before: set[str], report: Report) -> None:
-    """Containers, volumes, networks and images of the benchmark are gone."""
+    """Containers, volumes, networks and images of the benchmark are removed."""
     assert report.measured.cases
-    assert _labelled() <= before
+    assert labelled() <= before

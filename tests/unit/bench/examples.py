@@ -1,4 +1,4 @@
-"""Figures as a run of the benchmark might find them."""
+"""Figures of a run of the benchmark, as examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODEL = 250_000_000
 
 
 def run(**changes: Any) -> Run:
-    """A release of a model; what matters to a test is given."""
+    """Return a release of a model; a test sets what matters to it."""
     values: dict[str, Any] = {
         "seconds": 9.0,
         "cpu": 1.5,
@@ -46,13 +46,13 @@ def run(**changes: Any) -> Run:
 
 
 def docker_run(**changes: Any) -> Run:
-    """The same by build and push."""
+    """Return the same by build and push."""
     values: dict[str, Any] = {"seconds": 12.0, "stages": {"docker build": 4.0, "docker push": 8.0}}
     return run(**(values | changes))
 
 
 def case(name: str, **changes: Any) -> Case:
-    """A case of two repetitions."""
+    """Return a case of two repetitions."""
     values: dict[str, Any] = {
         "name": name,
         "title": name,
@@ -64,7 +64,7 @@ def case(name: str, **changes: Any) -> Case:
 
 
 def served(server: str, clients: int, *rates: float) -> Served:
-    """A server that answered so many requests a second in its bursts."""
+    """Return a server with these rates of requests in its bursts."""
     bursts = tuple(
         Burst(requests=round(rate * 2), failures=0, seconds=2.0, p50=20.0, p99=50.0)
         for rate in rates
@@ -73,7 +73,7 @@ def served(server: str, clients: int, *rates: float) -> Served:
 
 
 def rolled(load: str, **changes: Any) -> Rolled:
-    """Two rollouts at thirty requests a second."""
+    """Return two rollouts at thirty requests a second."""
     values: dict[str, Any] = {
         "target": "docker",
         "load": load,
@@ -92,7 +92,7 @@ def rolled(load: str, **changes: Any) -> Rolled:
 
 
 def measured(**changes: Any) -> Measured:
-    """A whole run that met every aim."""
+    """Return a whole run that meets every aim."""
     values: dict[str, Any] = {
         "at": "2026-11-22 11:17 UTC",
         "commit": "0123456789ab",
@@ -115,7 +115,7 @@ def measured(**changes: Any) -> Measured:
         ),
         "transfer": Transfer(size=MODEL, suite=(0.9, 1.1), put=(0.8, 1.0)),
         "listing": (0.3, 0.2, 0.4),
-        "served": (served("front door", 1, 50.0, 60.0), served("front door", 4, 90.0, 100.0)),
+        "served": (served("proxy", 1, 50.0, 60.0), served("proxy", 4, 90.0, 100.0)),
         "rolled": (rolled("steady"), rolled("all it can")),
     }
     return Measured(**(values | changes))

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from bench.aims import judged
+from bench.aims import judge
 from bench.figures import Burst, Transfer
 from tests.unit.bench.examples import MODEL, case, docker_run, measured, rolled, run
 
 
 def test_a_good_run_meets_every_aim() -> None:
-    """Each promise is judged once, and shown with what was found."""
-    found = {aim.promise: (aim.found, aim.met) for aim in judged(measured())}
+    """Each promise has one result, with what was found."""
+    found = {aim.promise: (aim.found, aim.met) for aim in judge(measured())}
 
     assert len(found) == 12
     assert all(met for _, met in found.values())
@@ -96,21 +96,21 @@ def test_a_good_run_meets_every_aim() -> None:
     ],
 )
 def test_each_aim_can_be_missed(changes: dict[str, Any], promise: str) -> None:
-    """A figure beyond its limit misses its aim, and only that."""
-    missed = [aim.promise for aim in judged(measured(**changes)) if not aim.met]
+    """A figure beyond its limit misses its aim, and no other."""
+    missed = [aim.promise for aim in judge(measured(**changes)) if not aim.met]
 
     assert len(missed) == 1
     assert promise in missed[0]
 
 
 def test_parts_that_were_left_out_are_not_judged() -> None:
-    """A run of one part says nothing of the others."""
-    assert judged(measured(cases=(), transfer=None, listing=(), rolled=())) == ()
+    """A run of one part has no results for the others."""
+    assert judge(measured(cases=(), transfer=None, listing=(), rolled=())) == ()
 
 
-def test_reads_that_could_not_be_watched_are_no_success() -> None:
-    """Where files live in memory, nobody can tell what was read of them; the report says so instead of leaving the promise out."""
-    found = {aim.promise: (aim.found, aim.met) for aim in judged(measured(cases=(case("code"),)))}
+def test_reads_that_could_not_be_observed_are_no_success() -> None:
+    """On a file system in memory, reads are not visible; the report says so."""
+    found = {aim.promise: (aim.found, aim.met) for aim in judge(measured(cases=(case("code"),)))}
 
     assert found["code changed: no byte of the model is read"] == (
         "not seen: `TMPDIR` is in memory",
@@ -119,8 +119,8 @@ def test_reads_that_could_not_be_watched_are_no_success() -> None:
     assert found["code changed: no byte of the model is sent"][1]
 
 
-def test_only_the_model_of_the_promised_size_is_held_to_it() -> None:
-    """Against a small model the fixed costs weigh more, and nothing was promised."""
+def test_only_the_model_of_the_promised_size_has_the_aim() -> None:
+    """With a small model the fixed costs weigh more, and nothing is promised."""
     assert not [
-        aim for aim in judged(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise
+        aim for aim in judge(measured(cases=(case("model-30000000"),))) if "faster" in aim.promise
     ]

@@ -18,6 +18,6 @@ def test_the_model_is_copied_in_where_the_suite_would_join_it() -> None:
 
 
 def test_a_dockerfile_that_does_not_say_where_is_refused() -> None:
-    """Else the two ways would make different images."""
+    """Otherwise the two ways would build different images."""
     with pytest.raises(ValueError, match=r"twinship\.model=here"):
         with_model("FROM base\n")

@@ -9,7 +9,7 @@ from tests.unit.bench.examples import measured
 
 
 def test_pictures_are_drawn_of_every_part(tmp_path: Path) -> None:
-    """They are the ones that the report shows, large enough to be read."""
+    """They are those that the report shows, and large enough to read."""
     charts.draw(measured(), tmp_path)
 
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -26,7 +26,7 @@ def test_pictures_are_drawn_of_every_part(tmp_path: Path) -> None:
 
 
 def test_the_same_figures_give_the_same_pictures(tmp_path: Path) -> None:
-    """So that a change of a picture is a change of a figure."""
+    """A change of a chart is always a change of a figure."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         charts.draw(measured(), tmp_path / name)
@@ -37,7 +37,7 @@ def test_the_same_figures_give_the_same_pictures(tmp_path: Path) -> None:
 
 
 def test_parts_that_were_left_out_are_not_drawn(tmp_path: Path) -> None:
-    """An empty picture would look like a figure of nothing."""
+    """An empty chart would look like a figure."""
     charts.draw(measured(cases=(), served=(), rolled=()), tmp_path)
 
     assert not list(tmp_path.iterdir())

@@ -9,13 +9,13 @@ from bench.figures import Burst, Cost, Measured, Report, Spread, Transfer
 from tests.unit.bench.examples import measured, run
 
 
-def test_a_spread_is_the_median_and_the_ends() -> None:
-    """One slow repetition moves an end, not the middle."""
+def test_a_spread_is_the_median_the_minimum_and_the_maximum() -> None:
+    """One slow repetition changes the maximum, not the median."""
     assert Spread.of([3.0, 1.0, 20.0]) == Spread(median=3.0, least=1.0, most=20.0)
 
 
-def test_a_run_is_pushed_without_what_tries_it_out_or_makes_it_serve() -> None:
-    """Starting, fetching, building, joining and pushing count; stages that did not happen count nothing."""
+def test_the_time_until_pushed_has_no_smoke_test_and_no_rollout() -> None:
+    """Start, fetch, build, join and push count; stages that did not run count nothing."""
     assert run(
         stages={"start and fetch": 1.0, "load and smoke test": 4.0, "push": 0.5, "roll out": 3.0}
     ).pushed == pytest.approx(1.5)
@@ -23,17 +23,17 @@ def test_a_run_is_pushed_without_what_tries_it_out_or_makes_it_serve() -> None:
 
 
 def test_transfers_are_compared_pair_by_pair() -> None:
-    """Each upload is held against the PUT of the same turn."""
+    """Each upload is compared with the PUT of the same turn."""
     assert Transfer(size=1, suite=(1.0, 3.0), put=(2.0, 2.0)).ratios == (0.5, 1.5)
 
 
 def test_a_rate_is_requests_by_seconds() -> None:
-    """Requests that failed are no requests answered."""
+    """Failed requests do not count."""
     assert Burst(requests=30, failures=5, seconds=2.0, p50=1.0, p99=2.0).rate == 15.0
 
 
-def test_a_report_is_the_same_as_json_and_back() -> None:
-    """What is written can be read again by a later program."""
+def test_a_report_can_be_read_from_its_json() -> None:
+    """A later program reads it."""
     report = Report(measured=measured(), aims=())
 
     assert Report.from_json(json.dumps(report.model_dump(mode="json"))) == report
@@ -46,7 +46,7 @@ def _cost(**changes: Any) -> Cost:
 
 
 def test_costs_in_a_row_add_up() -> None:
-    """Time and bytes are sums, memory is the most of either; what was not seen of both is not known."""
+    """Time and bytes are sums, memory is a maximum; what is unknown of both stays unknown."""
     both = _cost(seconds=1.0, peak=5, read=10, engine_peak=None) + _cost(
         seconds=2.0, peak=7, read=None, engine_peak=9
     )
@@ -61,8 +61,8 @@ def test_costs_in_a_row_add_up() -> None:
     ) == (None, None, None)
 
 
-def test_parts_of_a_later_run_take_their_places() -> None:
-    """The others keep their figures, and all know when they were taken; what is measured again is as new as its last run."""
+def test_parts_of_a_later_run_replace_the_earlier_ones() -> None:
+    """The others keep their figures; each part has the time of its last run."""
     first = measured()
     second = measured(at="later", listing=(9.0,), served=(), cases=())
     joined = first.with_parts_of(second, ["listing", "serving"])

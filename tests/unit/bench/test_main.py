@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import FULL, PARTS, QUICK, joined, require_room, write
-from bench.aims import judged
+from bench.__main__ import FULL, PARTS, QUICK, merge_report, require_disk_space, write
+from bench.aims import judge
 from bench.figures import Report
 from tests.unit.bench.examples import measured
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_made(tmp_path: Path) -> None:
-    """A full disk in the middle would spoil the figures of everything else on the machine."""
+def test_a_disk_that_is_too_small_ends_the_run_at_its_start(tmp_path: Path) -> None:
+    """A full disk during the run would spoil all figures."""
     huge = dataclasses.replace(FULL, models=((10**15, 1000),))
 
     with pytest.raises(SystemExit, match="TMPDIR"):
-        require_room(tmp_path, huge)
+        require_disk_space(tmp_path, huge)
 
 
-def test_a_full_run_measures_what_the_aims_speak_of() -> None:
-    """250 MB and 1 GB, every case more than once; the quick one has the same cases."""
+def test_a_full_run_measures_what_the_aims_need() -> None:
+    """It has 250 MB and 1 GB, and every case more than once."""
     assert [size for size, _ in FULL.models] == [250_000_000, 1_000_000_000]
     assert (
         min(
@@ -38,32 +38,32 @@ def test_a_full_run_measures_what_the_aims_speak_of() -> None:
 
 
 def test_a_report_is_written_for_programs_and_for_people(tmp_path: Path) -> None:
-    """The folder is made; JSON can be read back, Markdown shows the pictures beside it."""
-    report = Report(measured=measured(), aims=judged(measured()))
+    """The folder is created; JSON can be read again, Markdown shows the charts."""
+    report = Report(measured=measured(), aims=judge(measured()))
     write(report, tmp_path / "new" / "folder")
 
     assert Report.from_json((tmp_path / "new" / "folder" / "report.json").read_bytes()) == report
     assert "releases.png" in (tmp_path / "new" / "folder" / "report.md").read_text(encoding="utf-8")
 
 
-def test_some_parts_are_joined_with_the_report_that_is_there(tmp_path: Path) -> None:
-    """Figures of the others stay as they are; a run of everything, or one with no report yet, stands for itself."""
+def test_some_parts_are_merged_into_the_existing_report(tmp_path: Path) -> None:
+    """The others keep their figures; a full run, or a first one, is a report of its own."""
     old = measured(at="old")
     new = measured(at="new", listing=(7.0,), cases=())
-    assert joined(new, ["listing"], tmp_path) == new
+    assert merge_report(new, ["listing"], tmp_path) == new
     write(Report(measured=old, aims=()), tmp_path)
 
-    found = joined(new, ["listing"], tmp_path)
+    found = merge_report(new, ["listing"], tmp_path)
     assert (found.at, found.cases, found.listing, found.later["listing"].at) == (
         "old",
         old.cases,
         (7.0,),
         "new",
     )
-    assert joined(new, [], tmp_path) == new
+    assert merge_report(new, [], tmp_path) == new
 
 
 def test_every_part_can_be_measured_alone() -> None:
-    """Ten rollouts, steadily and at the most, are one of them; those on a cluster another."""
+    """Rollouts under load are one part; those on a cluster another."""
     assert set(PARTS) == {"releases", "pushes", "serving", "load", "cluster", "listing"}
     assert (FULL.rollouts.steps, len(FULL.rollouts.loads)) == (10, 2)

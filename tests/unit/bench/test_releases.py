@@ -5,8 +5,8 @@ import pytest
 from bench.releases import stages
 
 
-def test_stages_are_told_from_the_lines_of_a_release() -> None:
-    """The last line of a stage ends it, other lines do not count, and what is left is the end."""
+def test_stages_are_read_from_the_log_lines_of_a_release() -> None:
+    """The last line of a stage ends it; other lines do not count."""
     lines = [
         (0.9, "· model  imagenet@2, 18.7 MB, fetched in 0.1 s"),
         (1.0, "· code   0123, building: app/routes.py changed"),
@@ -34,7 +34,7 @@ def test_stages_are_told_from_the_lines_of_a_release() -> None:
 
 
 def test_stages_that_did_not_run_are_left_out() -> None:
-    """With nothing new there is no smoke test and no push."""
+    """Without a change there is no smoke test and no push."""
     lines = [
         (0.7, "· model  m, nothing to fetch"),
         (0.8, "· code   c, nothing to build"),

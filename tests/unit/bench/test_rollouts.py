@@ -8,20 +8,28 @@ from typing import Any, Self, cast
 
 import pytest
 
-from bench.application import Done, TaskFailed
+from bench.application import TaskFailed, TaskResult
 from bench.load import Answer, Load
-from bench.rollouts import Deployer, Span, Step, first_label, fits, ten, under
+from bench.rollouts import (
+    Deployer,
+    RolloutSpan,
+    Step,
+    first_label,
+    is_consistent,
+    measure,
+    ten_rollouts,
+)
 
-SAYS = {"a": "tiger", "b": "tabby"}
+RESULTS = {"a": "tiger", "b": "tabby"}
 SPANS = [
-    Span("one", 10.0, 20.0, "a", "b"),
-    Span("two", 21.0, 30.0, "b", "b"),
-    Span("three", 31.0, 40.0, "b", "a"),
+    RolloutSpan("one", 10.0, 20.0, "a", "b"),
+    RolloutSpan("two", 21.0, 30.0, "b", "b"),
+    RolloutSpan("three", 31.0, 40.0, "b", "a"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("at", "seconds", "model", "fit"),
+    ("at", "seconds", "model", "consistent"),
     [
         (5.0, 1.0, "a", True),
         (5.0, 1.0, "b", False),
@@ -39,32 +47,38 @@ SPANS = [
         (15.0, 0.1, "c", False),
     ],
 )
-def test_an_answer_fits_a_model_that_may_serve_while_it_is_under_way(
-    at: float, seconds: float, model: str, *, fit: bool
+def test_a_response_must_be_of_a_model_that_may_serve(
+    at: float, seconds: float, model: str, *, consistent: bool
 ) -> None:
-    """At rest the one that serves, in a rollout the one before and the one after; never another."""
-    assert fits(Answer(at, seconds, 200, model, said=SAYS.get(model, "")), SPANS, SAYS) is fit
+    """This is the one that serves, or during a rollout the one before or after."""
+    assert (
+        is_consistent(
+            Answer(at, seconds, 200, model, extract=RESULTS.get(model, "")), SPANS, RESULTS
+        )
+        is consistent
+    )
 
 
-def test_a_kept_connection_may_be_answered_by_the_release_before_for_as_long_as_that_lingers() -> (
-    None
-):
-    """And not for longer."""
-    spans = [Span("one", 10.0, 20.0, "a", "b", lingers=5.0)]
-    assert [fits(Answer(at, 0.1, 200, "a", said="tiger"), spans, SAYS) for at in (24.9, 25.1)] == [
+def test_the_release_before_may_answer_kept_connections_while_it_lingers() -> None:
+    """Later responses of it are mixed up."""
+    spans = [RolloutSpan("one", 10.0, 20.0, "a", "b", lingers=5.0)]
+    assert [
+        is_consistent(Answer(at, 0.1, 200, "a", extract="tiger"), spans, RESULTS)
+        for at in (24.9, 25.1)
+    ] == [
         True,
         False,
     ]
 
 
-def test_an_answer_that_says_what_another_model_says_is_mixed_up() -> None:
-    """Even if the model that it names may serve."""
-    assert not fits(Answer(15.0, 0.1, 200, "a", said="tabby"), SPANS, SAYS)
+def test_a_response_with_the_result_of_another_model_is_mixed_up() -> None:
+    """This is so even if its model may serve."""
+    assert not is_consistent(Answer(15.0, 0.1, 200, "a", extract="tabby"), SPANS, RESULTS)
 
 
 @dataclass
 class ScriptedLoad:
-    """A load whose answers are known beforehand."""
+    """A load with prepared responses."""
 
     models: list[str]
     clients: int = 3
@@ -82,24 +96,24 @@ class ScriptedLoad:
     ) -> None:
         return None
 
-    def once(self) -> Answer:
+    def send_once(self) -> Answer:
         model = self.models.pop(0)
-        return Answer(time.monotonic(), 0.0, 200, model, said=SAYS[model])
+        return Answer(time.monotonic(), 0.0, 200, model, extract=RESULTS[model])
 
-    def add(self, model: str, status: int = 200, said: str = "") -> None:
-        """An answer at this moment."""
+    def add(self, model: str, status: int = 200, result: str = "") -> None:
+        """Add a response at this time."""
         self.answers.append(
-            Answer(time.monotonic(), 0.010, status, model, said=said or SAYS[model])
+            Answer(time.monotonic(), 0.010, status, model, extract=result or RESULTS[model])
         )
 
 
-def test_rollouts_are_measured_with_what_clients_saw() -> None:
-    """Rest and rollouts apart; failures and mixed answers counted; each step with its name and time."""
+def test_rollouts_are_measured_as_clients_saw_them() -> None:
+    """Failures and mixed responses are counted, and each step has its name and time."""
     load = ScriptedLoad(["a", "b", "a"])
 
     def forth() -> None:
         load.add("a")
-        load.add("b", said="tiger")
+        load.add("b", result="tiger")
         load.add("b", 503)
 
     def back() -> None:
@@ -107,7 +121,7 @@ def test_rollouts_are_measured_with_what_clients_saw() -> None:
         load.add("a")
 
     load.add("a")
-    rolled = under(
+    rolled = measure(
         cast("Load", load), "docker", "steady", [Step("forth", forth), Step("back", back)], rest=0.0
     )
 
@@ -130,11 +144,11 @@ def test_rollouts_are_measured_with_what_clients_saw() -> None:
 
 
 @pytest.mark.parametrize(("which", "mixed"), [("forth", 0), ("same", 1), ("none", 1)])
-def test_how_long_each_release_before_lingered_is_asked_for(which: str, mixed: int) -> None:
-    """Of each rollout, with its name; where nobody says, it does not."""
+def test_the_time_that_a_release_lingers_is_set_for_each_rollout(which: str, mixed: int) -> None:
+    """Without it, the release before does not linger."""
     load = ScriptedLoad(["a", "b", "b"])
     steps = [Step("forth", lambda: None), Step("same", lambda: load.add("a"))]
-    rolled = under(
+    rolled = measure(
         cast("Load", load),
         "docker",
         "steady",
@@ -147,27 +161,26 @@ def test_how_long_each_release_before_lingered_is_asked_for(which: str, mixed: i
 
 @dataclass
 class RecordedApplication:
-    """An application that notes what is done to it; each release ends with the next code."""
+    """An application that records its tasks; each release ends with the next exit code."""
 
     folder: Path
     codes: list[int]
-    done: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
 
     def commit(self, message: str) -> str:
-        self.done.append(message)
+        self.actions.append(message)
         return "0" * 40
 
-    def ok(self, *arguments: str, **variables: str) -> Done:
+    def ok(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
-        self.done.append(" ".join(arguments))
-        return Done(0, "", "")
+        self.actions.append(" ".join(arguments))
+        return TaskResult(0, "", "")
 
-    def invoke(self, *arguments: str, **variables: str) -> Done:
+    def invoke(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
-        entry = (self.folder / "app" / "application.py").read_text(encoding="utf-8")
-        wrong = "!= 11" if '!= b"11"' in entry else "nothing"
-        self.done.append(f"{arguments[0]} with {wrong}")
-        return Done(self.codes.pop(0), "", "why")
+        entry = (self.folder / "app" / "__init__.py").read_text(encoding="utf-8")
+        self.actions.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
+        return TaskResult(self.codes.pop(0), "", "why")
 
 
 @pytest.fixture(name="application")
@@ -179,13 +192,13 @@ def _application(tmp_path: Path) -> RecordedApplication:
 
 
 def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> None:
-    """Models, code and both go forth and back, and two releases are wrong and mended."""
-    steps = ten(Deployer(application, b"eleven char", {"HOME": "here"}))
+    """Models, code and both change and are rolled back, and two wrong releases are fixed."""
+    steps = ten_rollouts(Deployer(application, b"eleven char", {"HOME": "here"}))
     for step in steps:
-        step.take()
+        step.run()
 
     assert len(steps) == 10
-    assert application.done == [
+    assert application.actions == [
         "release --model imagenet@2",
         "new code",
         "release --model imagenet@2",
@@ -207,15 +220,17 @@ def test_ten_rollouts_are_of_every_kind(application: RecordedApplication) -> Non
     ) == 2
 
 
-def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) -> None:
-    """With options and variables of the target, and code that is wrong there."""
+def test_tasks_have_the_options_and_variables_of_the_target(
+    application: RecordedApplication,
+) -> None:
+    """The wrong code is that of the target too."""
     application.codes = [60]
     deployer = Deployer(application, b"x", options=("--env", "staging"), wrong='# != b"1%d"')
     deployer.release(2, HOME="here")
-    deployer.back("--only", "code", HOME="here")
-    deployer.fail(HOME="here")
+    deployer.roll_back("--only", "code", HOME="here")
+    deployer.release_wrong_code(HOME="here")
 
-    assert application.done == [
+    assert application.actions == [
         "release --env staging --model imagenet@2",
         "rollback --env staging --only code",
         *("wrong", "release with != 11", "good again"),
@@ -226,22 +241,22 @@ def test_tasks_are_run_as_a_target_needs_it(application: RecordedApplication) ->
 def test_a_wrong_release_that_is_not_undone_is_an_error(
     application: RecordedApplication, code: int
 ) -> None:
-    """Its figures would be of something else; the code is good again all the same."""
+    """Its figures would be of something else; the code is fixed nevertheless."""
     application.codes = [code]
     wrong = next(
         step
-        for step in ten(Deployer(application, b"eleven char", {"HOME": "here"}))
+        for step in ten_rollouts(Deployer(application, b"eleven char", {"HOME": "here"}))
         if "wrong" in step.name
     )
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
-        wrong.take()
-    assert (application.folder / "app" / "application.py").read_text(
+        wrong.run()
+    assert (application.folder / "app" / "__init__.py").read_text(
         encoding="utf-8"
     ) == "good = True\n"
 
 
-def test_the_first_label_is_what_an_answer_says() -> None:
-    """Of the first picture, the likeliest."""
+def test_the_first_label_is_the_most_likely_one() -> None:
+    """It is that of the first picture."""
     answer: Any = (
         b'{"result": [[[["tiger", 90.0], ["tabby", 5.0]], [["cup", 1.0]]], "Computed in 1.0 ms"]}'
     )

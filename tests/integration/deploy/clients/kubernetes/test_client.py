@@ -194,7 +194,7 @@ def test_other_namespaces_are_forbidden_whether_they_exist_or_not(
 
 
 def test_a_namespace_exists_before_its_root_ca(real: KubeCluster) -> None:
-    """The cluster creates the ConfigMap later, or again after it is deleted; the client does not."""
+    """The cluster creates it later, or again after it is deleted; the client does not."""
     for _ in range(5):
         real.delete("ConfigMap", ROOT_CA)
         real.require_access()
