@@ -34,7 +34,7 @@ from deploy.settings.environments import Docker, Kubernetes
 from deploy.settings.reading import Settings
 
 if TYPE_CHECKING:
-    from deploy.rollout.apply import Target
+    from deploy.rollout.target import Target
     from deploy.targets.kubernetes.target import KubernetesTarget
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,8 @@ from deploy.model import fetch as model
 from deploy.model import golden
 from deploy.records import AppImage, Image, Model, ModelLayer, Record, Release, Rollout, Verdict
 from deploy.rollout import apply as rollout
-from deploy.rollout.history import Only, choose_rollback
+from deploy.rollout.history import Only, choose_rollback, current
+from deploy.rollout.target import Trigger
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ def push(site: ReleaseContext, joined: Image) -> Release:
 def deploy(
     site: ReleaseContext,
     release: Release,
-    trigger: rollout.Trigger = "release",
+    trigger: Trigger = "release",
     *,
     hold: bool = True,
     decided_on: tuple[Rollout, ...] | None = None,
@@ -248,7 +249,7 @@ def release(site: ReleaseContext, version: str = model.LATEST) -> ReleaseResult:
 def find_serving(site: ReleaseContext, wanted: Release) -> ReleaseResult | None:
     """The rollout of exactly that release, proven again, if it serves as it should."""
     history = site.target.history()
-    now = rollout.current(history)
+    now = current(history)
     # An attempt that has not ended may have changed what its replicas do not show.
     if (
         now is None
@@ -323,7 +324,7 @@ def current_rollout(site: ReleaseContext) -> Rollout:
     Raises:
         ReleaseUnknown: nothing was released here.
     """
-    now = rollout.current(site.view.history())
+    now = current(site.view.history())
     if now is None:
         raise ReleaseUnknown(
             "nothing has been released here yet",

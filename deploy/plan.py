@@ -14,7 +14,7 @@ from deploy.machine import setup
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
-from deploy.rollout import apply as rollout
+from deploy.rollout.history import current
 
 
 class Step(Record):
@@ -127,5 +127,5 @@ def _push(site: ReleaseContext, joined: Image | None) -> Step:
 
 def _now(site: ReleaseContext) -> Rollout | None:
     with suppress(PlatformError):
-        return rollout.current(site.view.history())
+        return current(site.view.history())
     return None

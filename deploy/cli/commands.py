@@ -18,8 +18,7 @@ from deploy.machine import setup
 from deploy.model import fetch as model
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
-from deploy.rollout.apply import current
-from deploy.rollout.history import Only
+from deploy.rollout.history import Only, current
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes.render import as_yaml
 

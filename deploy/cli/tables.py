@@ -9,7 +9,8 @@ from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from deploy.progress import format_size
 from deploy.records import Commit, Release, Rollout, Verdict
-from deploy.rollout.apply import Target, current
+from deploy.rollout.history import current
+from deploy.rollout.target import Target
 
 
 def release(value: Release) -> dict[str, Any]:

@@ -6,9 +6,13 @@ from typing import Literal
 
 from deploy.errors import ReleaseUnknown
 from deploy.records import Rollout
-from deploy.rollout.apply import current
 
 Only = Literal["model", "code"]
+
+
+def current(history: tuple[Rollout, ...]) -> Rollout | None:
+    """The attempt whose release should be serving: the last that succeeded."""
+    return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
 
 
 def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:

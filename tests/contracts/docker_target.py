@@ -11,7 +11,7 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.targets.docker.names import APP
 from deploy.targets.docker.proxy import STATE_FOLDER
 from tests.contracts.engine import until

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Attempt, Ending, Release
-from deploy.rollout.apply import Prove
+from deploy.rollout.target import Prove
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.contracts.target import Place, Places, states

@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import RolloutFailed, RolloutLocked
 from deploy.machine.process import current_user
 from deploy.records import Ending, Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from tests.fakes.engine import Script
 from tests.fakes.releases import attempt
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from deploy.clients.http import Endpoint
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout.apply import Prove, Replica, replica_error
+from deploy.rollout.target import Prove, Replica, replica_error
 
 COUNT = 2
 

@@ -19,7 +19,7 @@ from deploy.clients.docker.protocol import Container, Engine, Spec, find_image_i
 from deploy.clients.http import Endpoint
 from deploy.errors import EngineFailed
 from deploy.records import Attempt, Ending, Record, Release, Rollout
-from deploy.rollout.apply import Prove, Replica, replica_error
+from deploy.rollout.target import Prove, Replica, replica_error
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker.lock import Lock

@@ -13,7 +13,7 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout.apply import Prove, Replica
+from deploy.rollout.target import Prove, Replica
 from deploy.targets.kubernetes import canary
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import CanaryVerb, Decision, History

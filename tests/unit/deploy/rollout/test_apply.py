@@ -20,7 +20,9 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
-from deploy.rollout.apply import abort, apply, current, replica_error, verify
+from deploy.rollout.apply import abort, apply, verify
+from deploy.rollout.history import current
+from deploy.rollout.target import replica_error
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget

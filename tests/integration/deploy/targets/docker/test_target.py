@@ -16,7 +16,7 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine
 from deploy.machine.host import require_free
 from deploy.records import Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker.names import APP

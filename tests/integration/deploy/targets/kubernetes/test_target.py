@@ -19,7 +19,7 @@ from deploy.clients.oci.client import HttpRegistry
 from deploy.image import join as image
 from deploy.image.export import export_image
 from deploy.records import Commit, Image, Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes.render import Rendering

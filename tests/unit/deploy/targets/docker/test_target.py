@@ -20,7 +20,7 @@ from deploy.errors import (
 )
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker import proxy as door
