@@ -26,7 +26,7 @@ from deploy.machine import host, services
 from deploy.model import fetch as model
 from deploy.model import manifest
 from deploy.settings.reading import Settings
-from deploy.targets.docker.names import APP, LABEL
+from deploy.targets.docker.state import APP, LABEL
 
 BENCH = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

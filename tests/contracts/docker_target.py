@@ -12,8 +12,8 @@ from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.target import Target
-from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import STATE_FOLDER
+from deploy.targets.docker.haproxy import STATE_FOLDER
+from deploy.targets.docker.state import APP
 from tests.contracts.engine import until
 from tests.contracts.target import Place, WarmTargetContract, states
 from tests.fakes.releases import attempt

@@ -11,7 +11,7 @@ from deploy import progress
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.errors import EngineUnavailable, RolloutLocked
 from deploy.machine.process import ProcessId, has_ended, machine_id
-from deploy.targets.docker.names import DockerState
+from deploy.targets.docker.state import DockerState
 
 _OWNER = "dev.twinship.owner"
 _MACHINE = "dev.twinship.machine"

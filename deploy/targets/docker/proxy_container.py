@@ -7,17 +7,17 @@ from collections.abc import Callable
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
-from deploy.targets.docker.names import DockerState, slot_of
-from deploy.targets.docker.proxy import (
+from deploy.targets.docker.haproxy import (
     COMMAND,
     CONFIG,
     PORT,
     STATE_FOLDER,
-    Proxy,
     read_admitted,
     render_configuration,
     slot_address,
 )
+from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.state import DockerState, slot_of
 
 _PLACE = "dev.twinship.place"
 _SLOTS = 12

@@ -10,24 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-from pydantic import ValidationError
 
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Engine, Spec, find_image_id
 from deploy.clients.http import Endpoint
 from deploy.errors import EngineFailed
-from deploy.records import Attempt, Ending, Record, Release, Rollout
+from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.target import Prove, Replica, replica_error
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
+from deploy.targets.docker.haproxy import slot_address
+from deploy.targets.docker.history import History
 from deploy.targets.docker.lock import Lock
-from deploy.targets.docker.names import IMAGE, SLOT, DockerState, slot_of
-from deploy.targets.docker.proxy import STATE_FOLDER, Proxy, Slot, slot_address
+from deploy.targets.docker.proxy import Proxy, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
-
-_Record = TypeVar("_Record", bound=Record)
+from deploy.targets.docker.state import IMAGE, SLOT, DockerState, slot_of
 
 _POLL = 0.05
 _LINES = 15
@@ -65,6 +62,7 @@ class DockerTarget:
         self._premises = DockerState(engine, app.name, name)
         self._lock = Lock(self._premises, parts)
         self._keeper = ProxyContainer(self._premises, app, env, parts, free)
+        self._history = History(self._premises, self._keeper)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -76,37 +74,16 @@ class DockerTarget:
     # --- memory
 
     def history(self) -> tuple[Rollout, ...]:
-        """Reads the journal: one file for each beginning, one for each end."""
-        door = self._premises.proxy()
-        files = (self._engine.files(door.id, STATE_FOLDER) or {}) if door else {}
-        endings = {
-            name[:6]: _parsed(Ending, data)
-            for name, data in files.items()
-            if name.endswith("-end.json")
-        }
-        begun = {
-            name[:6]: _parsed(Attempt, data)
-            for name, data in files.items()
-            if name.endswith("-begin.json")
-        }
-        return tuple(
-            Rollout(attempt=attempt, ending=endings.get(number))
-            for number, attempt in sorted(begun.items())
-            if attempt
-        )
+        """Reads the history."""
+        return self._history.read()
 
     def begin(self, attempt: Attempt) -> None:
         """Writes the beginning of an attempt."""
-        self._write(f"{attempt.id:06}-begin.json", attempt.to_json())
+        self._history.begin(attempt)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         """Writes the end of an attempt."""
-        self._write(f"{attempt.id:06}-end.json", ending.to_json())
-
-    def _write(self, name: str, text: str) -> None:
-        self._engine.put_file(
-            self._keeper.ensure().container, f"{STATE_FOLDER}/{name}", text.encode()
-        )
+        self._history.end(attempt, ending)
 
     # --- what runs
 
@@ -290,11 +267,3 @@ class DockerTarget:
         return next(
             (found for found in self._premises.replicas() if found.id == container.id), None
         )
-
-
-def _parsed(kind: type[_Record], data: bytes) -> _Record | None:
-    """A record, or None for a file that a killed engine left unfinished."""
-    try:
-        return kind.from_json(data)
-    except ValidationError:
-        return None

@@ -12,14 +12,14 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed
 from deploy.targets.docker import proxy as module
-from deploy.targets.docker.proxy import (
+from deploy.targets.docker.haproxy import (
     COMMAND,
     CONFIG,
     STATE_FOLDER,
-    Proxy,
     render_configuration,
     slot_address,
 )
+from deploy.targets.docker.proxy import Proxy
 from tests.contracts.engine import until
 from tests.integration.deploy.responder import responder
 

@@ -19,7 +19,7 @@ from deploy.records import Release
 from deploy.rollout.target import Target
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
-from deploy.targets.docker.names import APP
+from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.fakes.engine import Script

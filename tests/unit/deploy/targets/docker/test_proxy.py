@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from deploy.clients.docker.protocol import Spec
 from deploy.errors import EngineFailed
 from deploy.targets.docker import proxy as door
-from deploy.targets.docker.proxy import (
+from deploy.targets.docker.haproxy import (
     COMMAND,
     CONFIG,
     STATE_FOLDER,
-    Admission,
-    Proxy,
     read_admitted,
     render_configuration,
     slot_address,
 )
+from deploy.targets.docker.proxy import Admission, Proxy
 from tests.fakes.engine import FakeEngine, Script
 
 SUBNET = "172.30.0.0/24"

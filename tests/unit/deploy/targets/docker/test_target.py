@@ -24,8 +24,8 @@ from deploy.rollout.target import Target
 from deploy.settings.environments import Docker
 from deploy.settings.reading import App
 from deploy.targets.docker import proxy as door
-from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import slot_address
+from deploy.targets.docker.haproxy import slot_address
+from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import until
