@@ -158,9 +158,14 @@ class ReleaseContext:
             self.settings.app,
             self.environment,
             env,
-            parts=lambda: services.ensure_services_image(engine, self.settings.image, self.here),
+            services_image=lambda: services.ensure_services_image(
+                engine, self.settings.image, self.here
+            ),
             login=lambda: (self.login.user, self.login.password) if self.login else None,
-            free=self.here.require_free if engine.local else lambda _address, _port: None,
+            require_free_port=self.here.require_free
+            if engine.local
+            else lambda _address, _port: None,
+            clock=self.clock,
         )
 
     @cached_property

@@ -194,17 +194,24 @@ def deploy(
 ) -> Rollout:
     """Makes a release serve, proves it, and takes it back if it does not answer as promised."""
     started = time.monotonic()
-    done = rollout.apply(
-        release,
-        site.target,
-        golden_set(site, release.image),
-        trigger=trigger,
-        by=owner.current_user(),
-        run=owner.ci_run_url(),
-        hold=hold,
-        decided_on=decided_on,
-        play=site.play,
-    )
+    cases = golden_set(site, release.image)
+    by = owner.current_user()
+    run = owner.ci_run_url()
+    if hold:
+        done = rollout.apply(
+            release,
+            site.target,
+            cases,
+            trigger=trigger,
+            by=by,
+            run=run,
+            decided_on=decided_on,
+            play=site.play,
+        )
+    else:
+        done = rollout.take_over(
+            release, site.on_cluster, cases, trigger=trigger, by=by, run=run, play=site.play
+        )
     log.info(
         "serves %s, release %d, in %s",
         site.target.url,

@@ -11,11 +11,11 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
-from deploy.rollout.target import Target
+from deploy.rollout.target import ReplicaState, Target
 from deploy.targets.docker.haproxy import STATE_FOLDER
 from deploy.targets.docker.state import APP
 from tests.contracts.engine import until
-from tests.contracts.target import Place, WarmTargetContract, states
+from tests.contracts.target import Place, WarmTargetContract, states, trust
 from tests.fakes.releases import attempt
 
 PROCESS_THAT_NEVER_WAS = 4_194_305
@@ -69,7 +69,7 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release
     ) -> None:
         """The next deployer starts it again, and the release serves without having been released again."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         docker.target().settle(a)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().lock():
@@ -82,41 +82,47 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """A release that nobody has settled, because it is not proven yet, gets no requests when the door comes back."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
+        target.serve(b, trust)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target().lock():
             pass
-        until(lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves")
+        until(
+            lambda: states(target).count((a.image.digest, ReplicaState.SERVING)) == 2,
+            "the release serves",
+        )
         assert docker.answers() == {"a"}
-        assert (b.image.digest, "serving") not in states(target)
+        assert (b.image.digest, ReplicaState.SERVING) not in states(target)
 
     def test_a_door_that_was_restarted_in_mid_rollout_opens_when_that_is_settled(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
         """The rollout goes on, and its release has all requests in the end."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
+        target.serve(b, trust)
         docker.engine.stop(self.door(docker).id, 1)
         target.settle(b)
         assert docker.answers() == {"b"}
-        assert states(target) == [(b.image.digest, "serving")] * 2
+        assert states(target) == [(b.image.digest, ReplicaState.SERVING)] * 2
 
     def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
         """Also where the old release had more replicas than the new one has."""
-        docker.target(replicas=3).shift(a)
+        docker.target(replicas=3).serve(a, trust)
         target = docker.target(replicas=1)
-        target.shift(b)
+        target.serve(b, trust)
         target.settle(b, a)
         docker.engine.stop(self.door(docker).id, 1)
         with docker.target(replicas=1).lock():
             pass
-        until(lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves")
+        until(
+            lambda: states(target).count((b.image.digest, ReplicaState.SERVING)) == 1,
+            "the release serves",
+        )
         assert docker.answers() == {"b"}
 
     def test_a_door_without_its_file_opens_to_all_that_runs(
@@ -124,7 +130,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """A file that a crash spoilt is written anew; a door that opens to nobody would be worse than any other."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         door = self.door(docker).id
         docker.engine.stop(door, 1)
         docker.engine.put_file(door, f"{STATE_FOLDER}/haproxy.cfg", b"global\n    stats so")
@@ -135,7 +141,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_door_that_is_gone_is_made_again(self, docker: DockerPlace, a: Release) -> None:
         """History and release outlive the door's container."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         target.begin(attempt(1, a))
         docker.engine.remove(self.door(docker).id)
@@ -147,7 +153,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_another_port_moves_the_door(self, docker: DockerPlace, a: Release) -> None:
         """The same replicas are reached on the new port, and the history moves along."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         target.begin(attempt(1, a))
         before = {replica.name for replica in target.replicas()}
@@ -163,7 +169,7 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release
     ) -> None:
         """Nothing is given up before the new port is known to be free."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         moved = docker.target(port=docker.taken_port())
         with pytest.raises(PortTaken), moved.lock():
             pytest.fail("it was moved to a port that another program listens on")
@@ -176,7 +182,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """Where the settings name a new port, releasing again must not stop at what serves on the old one."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         until(lambda: target.serves(a), "the release serves")
         moved = docker.target(port=docker.other_port())
@@ -189,13 +195,13 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
         """Making it anew would lose every request until the new one listens; it is led to the next release as it is."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         docker.target().settle(a)
         door = self.door(docker)
         docker.renew()
         target = docker.target(in_flight=7)
         with target.lock():
-            target.shift(b)
+            target.serve(b, trust)
             target.settle(b)
         assert docker.answers() == {"b"}
         assert self.door(docker) == door
@@ -205,7 +211,7 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release
     ) -> None:
         """Nobody came through it, so that it can take the image of now; it opens what it opened."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         docker.target().settle(a)
         door = self.door(docker)
         docker.engine.stop(door.id, 1)
@@ -223,7 +229,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """Releasing again must not stop at what serves, for the running door has yet to be told."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         door = self.door(docker)
         other = docker.target(**changed)
@@ -238,7 +244,7 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release
     ) -> None:
         """The same port on an address where nothing can listen is found out before the old door goes."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         moved = docker.target(address="192.0.2.1")
         with pytest.raises(SettingsInvalid), moved.lock():
             pytest.fail("it was moved to an address that this machine does not have")
@@ -275,7 +281,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """Nobody has to be there when a process of a proven release dies."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         docker.crash(target.replicas()[0].name)
         until(
             lambda: (
@@ -309,7 +315,7 @@ class DockerTargetContract(WarmTargetContract):
     ) -> None:
         """A lock that outlived its holder, or was made but never held, keeps nobody out."""
         target = docker.target(lock_wait=30.0)
-        target.shift(a)
+        target.serve(a, trust)
         left = self.leave_lock(docker, machine_id())
         if started:
             docker.engine.start(left)
@@ -325,7 +331,7 @@ class DockerTargetContract(WarmTargetContract):
         self, docker: DockerPlace, a: Release, on: str
     ) -> None:
         """Whether its holder lives cannot be seen from here, whatever the machines are called."""
-        docker.target().shift(a)
+        docker.target().serve(a, trust)
         left = self.leave_lock(docker, on)
         docker.engine.start(left)
         with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).lock():

@@ -8,10 +8,10 @@ from typing import Any, Protocol, cast
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Attempt, Ending, Release
-from deploy.rollout.target import Prove
+from deploy.rollout.target import Prove, ReplicaState
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.target import KubernetesTarget
-from tests.contracts.target import Place, Places, states
+from tests.contracts.target import Place, Places, states, trust
 from tests.fakes.releases import attempt
 
 
@@ -37,9 +37,17 @@ class Deployer(KubernetesTarget):
             with self.lock():
                 yield
 
-    def shift(self, release: Release, prove: Prove | None = None) -> None:
+    def serve(self, release: Release, prove: Prove) -> None:
         with self._with_lease():
-            super().shift(release, prove)
+            super().serve(release, prove)
+
+    def restore(self, release: Release) -> None:
+        with self._with_lease():
+            super().restore(release)
+
+    def take_over(self, release: Release) -> None:
+        with self._with_lease():
+            super().take_over(release)
 
     def settle(self, *keep: Release) -> None:
         with self._with_lease():
@@ -92,20 +100,20 @@ class AroundContract(Places):
         first = attempt(1, a)
         target = place.target(host="shop.example")
         target.begin(first)
-        target.shift(a)
+        target.serve(a, trust)
         target.end(first, Ending(outcome="succeeded", at=first.at))
         was = around(place)
         killed = place.target(
             host="other.example", service="ClusterIP", resources={"cpu": "20m", "memory": "64Mi"}
         )
         killed.begin(attempt(2, b))
-        killed.shift(b)
-        assert (b.image.digest, "serving") in states(killed)
+        killed.serve(b, trust)
+        assert (b.image.digest, ReplicaState.SERVING) in states(killed)
         assert {kind for kind, items in around(place).items() if items != was[kind]} >= {
             "Ingress",
             "Deployment",
         }
-        place.target(service="ClusterIP", replicas=1).shift(a)
+        place.target(service="ClusterIP", replicas=1).restore(a)
         place.target(service="ClusterIP", replicas=1).settle(a)
         serving = around(place)
         serving["Deployment"] = [item for item in serving["Deployment"] if item["spec"]["replicas"]]

@@ -7,10 +7,11 @@ from typing import Protocol
 
 import pytest
 
+from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, RolloutLocked
 from deploy.machine.process import current_user
 from deploy.records import Ending, Release
-from deploy.rollout.target import Target
+from deploy.rollout.target import ReplicaState, Target
 from tests.fakes.engine import Script
 from tests.fakes.releases import attempt
 
@@ -34,12 +35,18 @@ class Place(Protocol):
         """A replica goes, and nobody brings it back."""
 
 
-def states(target: Target) -> list[tuple[str, str]]:
+def trust(_endpoint: Endpoint) -> None:
+    """Find no fault with new replicas."""
+
+
+def states(target: Target) -> list[tuple[str, ReplicaState]]:
     """The image and the state of every replica."""
     return sorted((replica.image, replica.state) for replica in target.replicas())
 
 
-def replicas(release: Release, state: str, count: int = 2) -> list[tuple[str, str]]:
+def replicas(
+    release: Release, state: ReplicaState, count: int = 2
+) -> list[tuple[str, ReplicaState]]:
     """That many replicas of a release in a state."""
     return [(release.image.digest, state)] * count
 
@@ -80,25 +87,25 @@ class TargetContract(Places):
     ) -> None:
         """All requests are answered by it, and that can be asked."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         assert place.answers() == {"a"}
-        assert states(target) == replicas(a, "serving")
+        assert states(target) == replicas(a, ReplicaState.SERVING)
         assert target.serves(a)
         assert not target.serves(b)
 
     def test_replicas_that_need_time_are_waited_for(self, place: Place) -> None:
         """A replica gets requests when it says that it is ready, not when it has started."""
         target = place.target()
-        target.shift(slow := place.release("slow", Script(ready_after=4)))
+        target.serve(slow := place.release("slow", Script(ready_after=4)), trust)
         assert target.serves(slow)
         assert place.answers() == {"slow"}
 
     def test_shifting_to_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
         """A rollout may be repeated."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = target.replicas()
-        place.target().shift(a)
+        place.target().serve(a, trust)
         place.target().settle(a)
         assert place.target().replicas() == before
 
@@ -108,9 +115,9 @@ class TargetContract(Places):
         """What a rollout takes it gives back, so that there is room for any number of them."""
         target = place.target()
         for release in (a, b, a, b):
-            target.shift(release)
+            target.serve(release, trust)
             target.settle(release)
-        assert states(target) == replicas(b, "serving")
+        assert states(target) == replicas(b, ReplicaState.SERVING)
         assert place.answers() == {"b"}
 
     @pytest.mark.parametrize(
@@ -124,9 +131,9 @@ class TargetContract(Places):
         self, place: Place, a: Release, script: Script, what: str, line: str
     ) -> None:
         """What was seen and the end of the replica's log are told; the old release still has all requests."""
-        place.target().shift(a)
+        place.target().serve(a, trust)
         with pytest.raises(RolloutFailed, match=what) as caught:
-            place.target(ready_within=self.patience).shift(place.release("broken", script))
+            place.target(ready_within=self.patience).serve(place.release("broken", script), trust)
         assert line in caught.value.detail
         assert place.answers() == {"a"}
 
@@ -136,11 +143,11 @@ class TargetContract(Places):
     ) -> None:
         """Shifting back and settling leaves exactly what was there before."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = target.replicas()
         with pytest.raises(RolloutFailed):
-            place.target(ready_within=self.patience).shift(place.release("broken", script))
-        target.shift(a)
+            place.target(ready_within=self.patience).serve(place.release("broken", script), trust)
+        target.restore(a)
         target.settle(a)
         assert target.replicas() == before
         assert place.answers() == {"a"}
@@ -149,7 +156,7 @@ class TargetContract(Places):
         """Where nothing served before, everything is taken away."""
         target = place.target()
         with pytest.raises(RolloutFailed):
-            target.shift(place.release("broken", CRASHING))
+            target.serve(place.release("broken", CRASHING), trust)
         target.settle()
         assert target.replicas() == ()
 
@@ -159,24 +166,26 @@ class TargetContract(Places):
         """A replica that is not ready gets no requests, though one that was served from the same place before."""
         target = place.target()
         for release in (a, b):
-            target.shift(release)
+            target.serve(release, trust)
             target.settle(release)
         with pytest.raises(RolloutFailed, match="not ready within"):
-            place.target(ready_within=self.patience).shift(place.release("broken", NEVER_READY))
+            place.target(ready_within=self.patience).serve(
+                place.release("broken", NEVER_READY), trust
+            )
         assert place.answers() == {"b"}
 
     def test_what_a_killed_run_left_is_cleared(self, place: Place, a: Release, b: Release) -> None:
         """Replicas of a rollout that nobody ended go when the next one is settled, also if they are dead."""
         target = place.target()
-        target.shift(a)
-        target.shift(b)
+        target.serve(a, trust)
+        target.serve(b, trust)
         place.lose(
             next(replica.name for replica in target.replicas() if replica.image == b.image.digest)
         )
         again = place.target()
-        again.shift(c := place.release("c"))
+        again.serve(c := place.release("c"), trust)
         again.settle(c)
-        assert states(again) == replicas(c, "serving")
+        assert states(again) == replicas(c, ReplicaState.SERVING)
         assert place.answers() == {"c"}
 
     def test_a_run_goes_on_where_a_killed_one_stopped(
@@ -184,21 +193,21 @@ class TargetContract(Places):
     ) -> None:
         """Replicas of the wanted release that were started already are taken, not started again."""
         target = place.target()
-        target.shift(a)
-        target.shift(b)
+        target.serve(a, trust)
+        target.serve(b, trust)
         started = {replica.name for replica in target.replicas() if replica.image == b.image.digest}
         again = place.target()
-        again.shift(b)
+        again.serve(b, trust)
         again.settle(b)
         assert {replica.name for replica in again.replicas()} == started
 
     def test_a_lost_replica_is_replaced(self, place: Place, a: Release) -> None:
         """A release with fewer replicas than it should have does not count as serving, and is made whole by releasing it again."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         place.lose(target.replicas()[0].name)
         assert not target.serves(a)
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         assert target.serves(a)
         assert place.answers() == {"a"}
@@ -208,13 +217,13 @@ class TargetContract(Places):
         self, place: Place, a: Release, count: int
     ) -> None:
         """More are started, or those too many are retired; until then the release does not count as serving."""
-        place.target(replicas=2).shift(a)
+        place.target(replicas=2).serve(a, trust)
         changed = place.target(replicas=count)
         assert not changed.serves(a)
-        changed.shift(a)
+        changed.serve(a, trust)
         changed.settle(a)
         assert changed.serves(a)
-        assert states(changed) == replicas(a, "serving", count)
+        assert states(changed) == replicas(a, ReplicaState.SERVING, count)
         assert place.answers() == {"a"}
 
     # --- memory
@@ -271,23 +280,25 @@ class WarmContract(Places):
     ) -> None:
         """After the shift the new release has all requests and the old one none; settling removes it."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
+        target.serve(b, trust)
         assert place.answers() == {"b"}
-        assert states(target) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
+        assert states(target) == sorted(
+            replicas(a, ReplicaState.STANDBY) + replicas(b, ReplicaState.SERVING)
+        )
         assert not target.serves(b)
         target.settle(b)
-        assert states(target) == replicas(b, "serving")
+        assert states(target) == replicas(b, ReplicaState.SERVING)
         assert target.serves(b)
 
     def test_going_back_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
         """Until a rollout is settled, the replicas that served before are only let in again."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = {replica.name for replica in target.replicas()}
-        target.shift(b)
-        target.shift(a)
+        target.serve(b, trust)
+        target.restore(a)
         target.settle(a)
         assert {replica.name for replica in target.replicas()} == before
         assert place.answers() == {"a"}

@@ -36,7 +36,7 @@ class Deployer(threading.Thread, Generic[T]):
         self._done = False
         self._came_to: list[T] = []
         self._failure: BaseException | None = None
-        application.clock = Clock(self._clock.now, self._sleep, self._clock.elsewhere)
+        application.clock = Clock(self._clock.now, self._sleep, self._clock.now_with_suspend)
         self.start()
 
     def until(self, moment: Callable[[], bool]) -> None:

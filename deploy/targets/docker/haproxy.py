@@ -1,4 +1,8 @@
-"""HAProxy's configuration on a Docker host: a text that depends on the settings alone."""
+"""The configuration of HAProxy on a Docker host: a text that depends on settings alone.
+
+The text carries a mark, a hash of itself, by which a running proxy says which configuration it
+has. Any change of the text, also of a comment, has every running proxy reload once.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +16,16 @@ STATE_FOLDER = "/state"
 COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE_FOLDER}/{CONFIG}")
 SOCKET = "/tmp/admin.sock"  # noqa: S108 - a path in the container
 _BUFFER = 65536
-# What a buffer holds of a body, beside its head and the room for changing that.
+# What a buffer holds of a body: the rest is for the head and for rewriting it.
 _WHOLE = 60_000
-_FIRST = 10
-_ADDRESS = 5
+_FIRST_ADDRESS = 10
+_PROXY_ADDRESS = 5
 
 
 def slot_address(subnet: str, slot: int | None) -> str:
-    """The fixed address of a slot, or of the door itself."""
+    """Return the fixed address of a slot; of the proxy itself for None."""
     network = ipaddress.ip_network(subnet)
-    return str(network[_FIRST + slot if slot is not None else _ADDRESS])
+    return str(network[_FIRST_ADDRESS + slot if slot is not None else _PROXY_ADDRESS])
 
 
 def render_configuration(
@@ -34,33 +38,30 @@ def render_configuration(
     answer_within: float,
     admitted: frozenset[int] = frozenset(),
 ) -> str:
-    """The proxy's configuration: a pure function of what the environment's settings say.
+    """Return the proxy's configuration.
 
     Args:
-        subnet: of the environment's network.
-        slots: how many replicas can be behind the door at once.
-        port: where replicas listen.
+        subnet: the addresses of the environment's network.
+        slots: the number of slots.
+        port: the port on which replicas listen.
         ready: the path of their health check.
-        in_flight: how many requests a replica is given at once; more wait at the door.
-        answer_within: for how many seconds a replica may say nothing before its request is given up.
-        admitted: the slots that take requests when the door starts.
+        in_flight: how many requests a replica gets at once; more wait in the proxy.
+        answer_within: the seconds after which the proxy gives up on a replica that sends nothing.
+        admitted: the slots that get requests when the proxy starts.
     """
-    patience = f"{round(answer_within * 1000)}ms"
-    servers = "\n".join(
-        f"    server slot-{slot} {slot_address(subnet, slot)}:{port}{'' if slot in admitted else ' disabled'}"
-        for slot in range(1, slots + 1)
-    )
+    timeout = f"{round(answer_within * 1000)}ms"
     body = f"""\
 defaults
     mode http
     timeout connect 2s
-    timeout client {patience}
-    timeout server {patience}
+    timeout client {timeout}
+    timeout server {timeout}
     timeout queue 30s
     timeout check 5s
     timeout http-request 30s
     timeout http-keep-alive 60s
-    # A connection to a replica serves one request: none can be closed by a replica just as it is used again.
+    # A connection to a replica serves one request: none can be closed by a replica \
+just as it is used again.
     option http-server-close
     option redispatch 1
     option splice-auto
@@ -70,11 +71,14 @@ defaults
 frontend door
     bind :{PORT}
     option forwardfor
-    # A request goes on when it is whole or fills a buffer, and whole ones go first: who sends slowly keeps neither replicas nor others
+    # A request goes on when it is whole or fills a buffer, and whole ones go first: who \
+sends slowly keeps neither replicas nor others
     # waiting.
     option http-buffer-request
-    http-request set-priority-class int(1) if {{ req.body_size gt {_WHOLE} }} or {{ req.hdr(transfer-encoding) -m found }}
-    # One that was answered before it had sent everything, and sends nothing more, would keep its place at the replica.
+    http-request set-priority-class int(1) if {{ req.body_size gt {_WHOLE} }} \
+or {{ req.hdr(transfer-encoding) -m found }}
+    # One that was answered before it had sent everything, and sends nothing more, would \
+keep its place at the replica.
     http-response set-timeout client 1s if {{ status ge 400 }}
     default_backend replicas
 
@@ -84,36 +88,46 @@ backend replicas
     # With a host, as any client would ask: some applications refuse a request without one.
     http-check send meth GET uri {ready} ver HTTP/1.1 hdr Host localhost
     http-check expect status 200
-{servers}
+{_servers(subnet, slots, port, admitted)}
 """
     return f"""\
 global
     fd-hard-limit 20000
     tune.bufsize {_BUFFER}
     stats socket {SOCKET} mode 600 level admin
-    hard-stop-after {patience}
-    description {compute_mark(body)}
+    hard-stop-after {timeout}
+    description {_compute_mark(body)}
 
 {body}"""
 
 
+def _servers(subnet: str, slots: int, port: int, admitted: frozenset[int]) -> str:
+    lines = []
+    for slot in range(1, slots + 1):
+        disabled = "" if slot in admitted else " disabled"
+        lines.append(f"    server slot-{slot} {slot_address(subnet, slot)}:{port}{disabled}")
+    return "\n".join(lines)
+
+
 def read_admitted(text: str) -> frozenset[int] | None:
-    """The slots that a configuration opens when the door starts, or None if it is not one, whole and unchanged."""
+    """Return the slots that get requests when the proxy starts.
+
+    None if the text is not a whole configuration, or was changed by hand.
+    """
     head, _, body = text.partition("\n\n")
-    if f"description {compute_mark(body)}" not in head:
+    if f"description {_compute_mark(body)}" not in head:
         return None
     return frozenset(
         int(number) for number in re.findall(r"^ +server slot-(\d+) \S+$", body, re.MULTILINE)
     )
 
 
-def compute_mark(body: str) -> str:
-    """A word by which a running proxy tells which configuration it has, whichever slots it opens."""
-    return hashlib.sha256(body.replace(" disabled", "").encode()).hexdigest()[:16]
-
-
-def mark_of(text: str) -> str:
-    """Return the mark that a configuration carries."""
+def read_mark(text: str) -> str:
+    """Return the mark of a configuration, which does not depend on the slots that it admits."""
     return next(
         line.split()[1] for line in text.splitlines() if line.strip().startswith("description")
     )
+
+
+def _compute_mark(body: str) -> str:
+    return hashlib.sha256(body.replace(" disabled", "").encode()).hexdigest()[:16]

@@ -354,7 +354,7 @@ def test_a_canary_without_a_deployer_is_given_up_by_whoever_asks(
     assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
         2,
         "undone",
-        "given up by ada",
+        "aborted by ada",
     )
     assert serving(orphaned) == ["1"]
     assert {replica.state for replica in orphaned.context().view.replicas()} == {"serving"}

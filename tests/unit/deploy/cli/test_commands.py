@@ -265,7 +265,7 @@ def test_what_becomes_of_a_canary_is_one_line(
 
 @pytest.mark.parametrize(
     ("decide", "outcome", "why"),
-    [(commands.promote_canary, "succeeded", ""), (commands.abort, "undone", "given up by ada")],
+    [(commands.promote_canary, "succeeded", ""), (commands.abort, "undone", "aborted by ada")],
 )
 def test_what_becomes_of_a_canary_is_told_to_scripts(
     orphaned: Application,

@@ -21,7 +21,7 @@ B = release("b", "2")
 def target() -> MemoryTarget:
     """An environment with a release that serves and one that was taken back."""
     target = MemoryTarget()
-    target.served(rollout(1, A), rollout(2, B, "undone", why="it missed a golden case"))
+    target.add_history(rollout(1, A), rollout(2, B, "undone", why="it missed a golden case"))
     return target
 
 
@@ -72,7 +72,7 @@ def test_status_tells_what_should_serve_and_what_does(target: MemoryTarget) -> N
 
 def test_status_tells_a_release_that_does_not_serve_as_it_should(target: MemoryTarget) -> None:
     """A replica less is not healthy."""
-    target.standing.pop()
+    target.running.pop()
     assert tables.status(target)["healthy"] is False
 
 

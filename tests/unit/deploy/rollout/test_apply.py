@@ -20,12 +20,12 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
-from deploy.rollout.apply import abort, apply, verify
+from deploy.rollout.apply import abort, apply, take_over, verify
 from deploy.rollout.history import current
-from deploy.rollout.target import replica_error
+from deploy.rollout.target import ReplicaState, replica_error
 from tests.fakes.proof import PROOF, FakePlayer, in_turn
 from tests.fakes.releases import release, rollout
-from tests.fakes.target import MemoryTarget
+from tests.fakes.target import MemoryCanaryTarget, MemoryTarget
 
 A = release("a")
 B = release("b")
@@ -47,9 +47,9 @@ def applied(target: MemoryTarget, value: Release, problem: str = "") -> Rollout:
 
 def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None:
     """It is written down before anything moves, proven before the old one is removed, and its end is written down."""
-    target.served(rollout(1, A))
+    target.add_history(rollout(1, A))
     done = applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.serves(B)
     assert target.history()[-1] == done
     assert (done.attempt.id, done.outcome, done.attempt.by, done.attempt.at) == (
@@ -69,20 +69,20 @@ def test_a_release_is_proven_at_the_front_door(target: MemoryTarget) -> None:
 
 def test_a_wrong_answer_puts_the_previous_release_back(target: MemoryTarget) -> None:
     """Expected and actual are told, the previous release serves alone, and the history says why."""
-    target.served(rollout(1, A))
+    target.add_history(rollout(1, A))
     with pytest.raises(GoldenMiss) as caught:
         applied(target, B, problem="expected 3, got 8")
     assert "three: expected 3, got 8" in caught.value.detail
     assert target.serves(A)
-    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+    assert target.calls == ["begin 2", "serve b1", "restore a1", "settle a1", "end 2"]
     ended = target.history()[-1]
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", caught.value.what)
 
 
 def test_a_replica_that_will_not_serve_puts_the_previous_release_back(target: MemoryTarget) -> None:
     """The error is the target's own, with the log, and the front door is not even asked."""
-    target.served(rollout(1, A))
-    target.breaks(B)
+    target.add_history(rollout(1, A))
+    target.fail_release(B)
     play = FakePlayer()
     with pytest.raises(RolloutFailed) as caught:
         apply(B, target, PROOF, trigger="release", by="ada", play=play)
@@ -103,9 +103,9 @@ def test_a_first_release_that_fails_leaves_nothing(target: MemoryTarget) -> None
 
 def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
     """The attempt stays without an end, so that the next run knows that it has something to finish."""
-    target.served(rollout(1, A))
-    target.breaks(B, replica_error("a replica ended", "replica-3", "out of memory"))
-    target.breaks(A, replica_error("a replica was not ready", "replica-4", "no disk"))
+    target.add_history(rollout(1, A))
+    target.fail_release(B, replica_error("a replica ended", "replica-3", "out of memory"))
+    target.fail_release(A, replica_error("a replica was not ready", "replica-4", "no disk"))
     with pytest.raises(UndoFailed) as caught:
         applied(target, B)
     assert "a replica ended" in caught.value.what
@@ -113,14 +113,14 @@ def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
     assert "no disk" in caught.value.detail
     assert isinstance(caught.value.__cause__, RolloutFailed)
     assert target.history()[-1].outcome == "unfinished"
-    assert not target.busy
+    assert not target.locked
 
 
 def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None:
     """As when the place itself went away; what brings it back comes before running again."""
-    target.served(rollout(1, A))
+    target.add_history(rollout(1, A))
     for broken in (A, B):
-        target.breaks(
+        target.fail_release(
             broken,
             EngineUnavailable("the engine stopped answering", on="replica-3", next="start it"),
         )
@@ -128,7 +128,7 @@ def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None
         applied(target, B)
     assert (
         caught.value.what
-        == "the engine stopped answering; and the previous release could not be put back"
+        == "the engine stopped answering; and the previous release could not be restored"
     )
     assert caught.value.next.startswith("start it; ")
 
@@ -145,8 +145,8 @@ def test_a_rollout_that_is_interrupted_is_undone(
     target: MemoryTarget, interruption: BaseException, why: str
 ) -> None:
     """Whatever ends it, the previous release is put back before the process goes, and the history names it."""
-    target.served(rollout(1, A))
-    target.breaks(B, interruption)
+    target.add_history(rollout(1, A))
+    target.fail_release(B, interruption)
     with pytest.raises(type(interruption)):
         applied(target, B)
     assert target.serves(A)
@@ -157,10 +157,10 @@ def test_a_rollout_that_is_interrupted_is_undone(
 @pytest.mark.parametrize("moment", ["end 2", "settle b1"])
 def test_ctrl_c_after_the_proof_comes_too_late(target: MemoryTarget, moment: str) -> None:
     """The release serves alone, and the history says so: neither half of that is left out."""
-    target.served(rollout(1, A))
-    target.presses(moment)
+    target.add_history(rollout(1, A))
+    target.interrupt(moment)
     applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.history()[-1].outcome == "succeeded"
 
 
@@ -169,11 +169,11 @@ FULL = DiskFull("no space is left on the disk", on="here", next="free some")
 
 def test_a_release_whose_success_cannot_be_written_down_is_taken_back(target: MemoryTarget) -> None:
     """What serves is what the history says."""
-    target.served(rollout(1, A))
-    target.fails("end 2", FULL)
+    target.add_history(rollout(1, A))
+    target.fail("end 2", FULL)
     with pytest.raises(DiskFull):
         applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "shift a1", "settle a1", "end 2"]
+    assert target.calls == ["begin 2", "serve b1", "end 2", "restore a1", "settle a1", "end 2"]
     assert target.serves(A)
     ended = target.history()[-1]
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", FULL.what)
@@ -183,36 +183,36 @@ def test_what_cannot_be_removed_after_a_success_takes_nothing_back(
     target: MemoryTarget, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The command fails, because somebody has to see to it, and says that the release serves."""
-    target.served(rollout(1, A))
-    target.fails("settle b1", FULL)
+    target.add_history(rollout(1, A))
+    target.fail("settle b1", FULL)
     with pytest.raises(DiskFull):
         applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.history()[-1].outcome == "succeeded"
     assert "release 2 is proven and serves" in caplog.text
 
 
-@pytest.mark.parametrize("moment", ["shift a1", "settle a1", "end 2"])
+@pytest.mark.parametrize("moment", ["restore a1", "settle a1", "end 2"])
 def test_ctrl_c_does_not_end_an_undoing(target: MemoryTarget, moment: str) -> None:
     """The previous release serves again, and what is told is the reason why the new one does not."""
-    target.served(rollout(1, A))
-    target.presses(moment)
+    target.add_history(rollout(1, A))
+    target.interrupt(moment)
     with pytest.raises(GoldenMiss):
         applied(target, B, problem="expected 3, got 8")
-    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+    assert target.calls == ["begin 2", "serve b1", "restore a1", "settle a1", "end 2"]
     assert target.history()[-1].outcome == "undone"
 
 
 def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) -> None:
     """Requests go back to what was proven before a third release is tried, and the unproven one is gone."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
     applied(target, C)
-    assert target.happened == [
-        "shift a1",
+    assert target.calls == [
+        "restore a1",
         "settle a1 c1",
         "begin 3",
-        "shift c1",
+        "serve c1",
         "end 3",
         "settle c1",
     ]
@@ -221,33 +221,33 @@ def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) ->
 
 def test_a_killed_rollout_of_the_same_release_is_gone_on_with(target: MemoryTarget) -> None:
     """What it had started already is used."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
     applied(target, B)
-    assert target.happened == ["begin 3", "shift b1", "end 3", "settle b1"]
+    assert target.calls == ["begin 3", "serve b1", "end 3", "settle b1"]
 
 
 def test_releasing_what_served_before_a_killed_rollout_takes_one_move(target: MemoryTarget) -> None:
     """Going back to what was proven is what is asked for anyway."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
     applied(target, A)
-    assert target.happened == ["begin 3", "shift a1", "end 3", "settle a1"]
+    assert target.calls == ["begin 3", "serve a1", "end 3", "settle a1"]
     assert target.serves(A)
 
 
 def test_a_killed_first_rollout_is_replaced(target: MemoryTarget) -> None:
     """Where nothing was ever proven there is nothing to go back to first."""
-    target.served(rollout(1, A, "unfinished"))
-    target.standing = [(A.image.digest, "serving")]
+    target.add_history(rollout(1, A, "unfinished"))
+    target.add_replicas(A, ReplicaState.SERVING)
     applied(target, B)
     assert target.serves(B)
 
 
 def test_attempts_are_numbered_on_whatever_came_of_them(target: MemoryTarget) -> None:
     """A number names one attempt for ever."""
-    target.served(rollout(1, A), rollout(7, B, "unfinished"))
-    target.breaks(C)
+    target.add_history(rollout(1, A), rollout(7, B, "unfinished"))
+    target.fail_release(C)
     with pytest.raises(RolloutFailed):
         applied(target, C)
     applied(target, B)
@@ -256,7 +256,7 @@ def test_attempts_are_numbered_on_whatever_came_of_them(target: MemoryTarget) ->
 
 def test_a_release_after_an_undone_one_falls_back_to_what_was_proven(target: MemoryTarget) -> None:
     """What was taken back is never put back."""
-    target.served(rollout(1, A), rollout(2, B, "undone"))
+    target.add_history(rollout(1, A), rollout(2, B, "undone"))
     with pytest.raises(GoldenMiss):
         applied(target, C, problem="expected 3, got 8")
     assert target.serves(A)
@@ -264,10 +264,10 @@ def test_a_release_after_an_undone_one_falls_back_to_what_was_proven(target: Mem
 
 def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
     """Not even an attempt is written down."""
-    target.busy = True
+    target.locked = True
     with pytest.raises(RolloutLocked):
         applied(target, A)
-    assert target.happened == []
+    assert target.calls == []
 
 
 def decided(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
@@ -282,12 +282,14 @@ def test_what_was_decided_before_somebody_else_released_is_not_done(
     target: MemoryTarget, seen: tuple[Rollout, ...]
 ) -> None:
     """It would take back what nobody had seen; who made it is told."""
-    target.served(rollout(1, A), rollout(2, B))
-    with pytest.raises(RolloutLocked, match="somebody else released meanwhile: ada, release 2"):
+    target.add_history(rollout(1, A), rollout(2, B))
+    with pytest.raises(
+        RolloutLocked, match="another deployer released in the meantime: ada, release 2"
+    ):
         decided(target, C, *seen)
-    assert target.happened == []
+    assert target.calls == []
     assert target.serves(B)
-    assert not target.busy
+    assert not target.locked
 
 
 @pytest.mark.parametrize("later", [(), (rollout(2, B, "undone"),), (rollout(2, B, "unfinished"),)])
@@ -295,7 +297,7 @@ def test_what_was_decided_on_what_still_serves_is_done(
     target: MemoryTarget, later: tuple[Rollout, ...]
 ) -> None:
     """Attempts that came to nothing have changed nothing."""
-    target.served(rollout(1, A), *later)
+    target.add_history(rollout(1, A), *later)
     assert decided(target, C, rollout(1, A)).succeeded
 
 
@@ -339,7 +341,7 @@ BESIDE = Endpoint("http://beside")
 
 def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) -> None:
     """Where the target lets them be asked; the front door is asked after that."""
-    target.beside = BESIDE
+    target.direct = BESIDE
     play = FakePlayer()
     apply(A, target, PROOF, trigger="release", by="ada", play=play)
     assert play.played == [(BESIDE.url, ("three",)), (target.url, ("three",))]
@@ -347,8 +349,8 @@ def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) 
 
 def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarget) -> None:
     """The front door is not asked, and it is told where the wrong answer came from."""
-    target.served(rollout(1, A))
-    target.beside = BESIDE
+    target.add_history(rollout(1, A))
+    target.direct = BESIDE
     play = FakePlayer()
     play.wrong[BESIDE.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss) as caught:
@@ -361,8 +363,8 @@ def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarge
 
 def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
     """It served until now, and its model's golden cases are not those of the release that failed."""
-    target.served(rollout(1, A))
-    target.beside = BESIDE
+    target.add_history(rollout(1, A))
+    target.direct = BESIDE
     play = FakePlayer()
     play.wrong[target.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
@@ -370,32 +372,54 @@ def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
     assert [url for url, _ in play.played] == [BESIDE.url, target.url]
 
 
-def test_what_was_held_long_enough_is_proven_at_the_front_door_alone(target: MemoryTarget) -> None:
-    """Somebody has decided that it takes over."""
-    target.beside = BESIDE
+def test_a_canary_that_takes_over_is_proven_at_the_endpoint_alone() -> None:
+    """Another person decided that it takes over, so its replicas are not proven again."""
+    target = MemoryCanaryTarget()
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    target.direct = BESIDE
     play = FakePlayer()
-    apply(A, target, PROOF, trigger="release", by="ada", hold=False, play=play)
+    done = take_over(B, target, PROOF, trigger="release", by="ada", play=play)
+    assert target.calls == ["begin 3", "take over b1", "end 3", "settle b1"]
     assert [url for url, _ in play.played] == [target.url]
+    assert target.history()[-1] == done
+    assert target.serves(B)
+
+
+def test_a_canary_that_takes_over_and_answers_wrongly_is_undone() -> None:
+    """As any other release."""
+    target = MemoryCanaryTarget()
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    play = FakePlayer(in_turn(["expected 3, got 8"]))
+    with pytest.raises(GoldenMiss):
+        take_over(B, target, PROOF, trigger="release", by="ada", play=play)
+    assert target.calls == ["begin 3", "take over b1", "restore a1", "settle a1", "end 3"]
+    assert target.serves(A)
 
 
 # --- what others left
 
 
-@pytest.mark.parametrize("state", ["starting", "serving", "failing"])
-def test_replicas_that_nobody_proved_are_taken_back_first(target: MemoryTarget, state: str) -> None:
+@pytest.mark.parametrize(
+    "state", [ReplicaState.STARTING, ReplicaState.SERVING, ReplicaState.UNHEALTHY]
+)
+def test_replicas_that_nobody_proved_are_taken_back_first(
+    target: MemoryTarget, state: ReplicaState
+) -> None:
     """Whatever state they are in, if they may get requests."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, state)]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, state)
     applied(target, C)
-    assert target.happened[:2] == ["shift a1", "settle a1 c1"]
+    assert target.calls[:2] == ["restore a1", "settle a1 c1"]
 
 
 def test_replicas_that_stand_by_hold_up_nothing(target: MemoryTarget) -> None:
     """They get no requests, and are removed when the next release serves."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "standing by")]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.STANDBY)
     applied(target, C)
-    assert target.happened == ["begin 3", "shift c1", "end 3", "settle c1"]
+    assert target.calls == ["begin 3", "serve c1", "end 3", "settle c1"]
     assert target.serves(C)
 
 
@@ -403,11 +427,13 @@ def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(
     target: MemoryTarget,
 ) -> None:
     """It puts nothing back, writes nothing down, and says why."""
-    target.served(rollout(1, A))
-    target.breaks(B, RolloutLocked("the lease was lost", on="environment local", next="run again"))
+    target.add_history(rollout(1, A))
+    target.fail_release(
+        B, RolloutLocked("the lease was lost", on="environment local", next="run again")
+    )
     with pytest.raises(RolloutLocked, match="the lease was lost"):
         applied(target, B)
-    assert target.happened == ["begin 2", "shift b1"]
+    assert target.calls == ["begin 2", "serve b1"]
     assert target.history()[-1].outcome == "unfinished"
 
 
@@ -416,16 +442,16 @@ def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(
 
 def test_an_attempt_whose_deployer_is_gone_is_taken_back(target: MemoryTarget) -> None:
     """The previous release serves alone, and the history says who gave the other one up."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
     done = abort(target, "ada", lambda: NOW)
-    assert target.happened == ["shift a1", "settle a1", "end 2"]
+    assert target.calls == ["restore a1", "settle a1", "end 2"]
     assert target.serves(A)
     assert target.history()[-1] == done
     assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
         2,
         "undone",
-        "given up by ada",
+        "aborted by ada",
     )
     assert done.ending
     assert done.ending.at == NOW
@@ -433,8 +459,8 @@ def test_an_attempt_whose_deployer_is_gone_is_taken_back(target: MemoryTarget) -
 
 def test_a_first_attempt_that_is_given_up_leaves_nothing(target: MemoryTarget) -> None:
     """There is nothing to put back."""
-    target.served(rollout(1, A, "unfinished"))
-    target.standing = [(A.image.digest, "starting")]
+    target.add_history(rollout(1, A, "unfinished"))
+    target.add_replicas(A, ReplicaState.STARTING)
     assert abort(target, "ada").outcome == "failed"
     assert target.replicas() == ()
 
@@ -446,26 +472,26 @@ def test_what_has_ended_cannot_be_given_up(
     target: MemoryTarget, history: tuple[Rollout, ...]
 ) -> None:
     """Nothing is changed then."""
-    target.served(*history)
-    with pytest.raises(ReleaseUnknown, match="nothing is under way"):
+    target.add_history(*history)
+    with pytest.raises(ReleaseUnknown, match="no rollout is under way"):
         abort(target, "ada")
-    assert target.happened == []
+    assert target.calls == []
 
 
 def test_what_a_living_deployer_works_at_cannot_be_given_up(target: MemoryTarget) -> None:
     """It has the lock."""
-    target.served(rollout(1, A, "unfinished"))
-    target.busy = True
+    target.add_history(rollout(1, A, "unfinished"))
+    target.locked = True
     with pytest.raises(RolloutLocked):
         abort(target, "ada")
-    assert target.happened == []
+    assert target.calls == []
 
 
 def test_an_attempt_that_cannot_be_taken_back_stays_open(target: MemoryTarget) -> None:
     """Both reasons are told, and the next run goes on from there."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.breaks(A)
-    with pytest.raises(UndoFailed, match=r"given up by ada; and .* a replica ended"):
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.fail_release(A)
+    with pytest.raises(UndoFailed, match=r"aborted by ada; and .* a replica ended"):
         abort(target, "ada")
     assert target.history()[-1].outcome == "unfinished"
 
@@ -476,7 +502,7 @@ def test_an_attempt_that_cannot_be_taken_back_stays_open(target: MemoryTarget) -
 def test_verifying_changes_nothing(target: MemoryTarget) -> None:
     """The verdict is given, and the target was only asked for its URL."""
     assert verify(target, PROOF, FakePlayer()).passed
-    assert target.happened == []
+    assert target.calls == []
 
 
 def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:

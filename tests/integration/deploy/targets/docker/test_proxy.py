@@ -144,7 +144,7 @@ def test_a_configuration_that_the_proxy_does_not_take_changes_nothing(
     door.admit(1, "drain")
     until(lambda: door.slots()[1].healthy, "slot 1 is healthy")
     unknown = text(slots=4).replace("option splice-auto", "option of-another-version")
-    with pytest.raises(EngineFailed, match="did not take its new configuration"):
+    with pytest.raises(EngineFailed, match="did not load its new configuration"):
         door.configure(unknown)
     door.admit(1, "ready")
     assert (door.slots()[1].admitted, door.slots()[1].healthy) == (True, True)

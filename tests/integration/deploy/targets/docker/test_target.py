@@ -22,6 +22,7 @@ from deploy.settings.reading import App
 from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
+from tests.contracts.target import trust
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
 from tests.integration.deploy.responder import built
@@ -172,11 +173,11 @@ def test_no_request_is_lost_in_rollouts_and_their_undoing(place: RealPlace) -> N
     target = place.target()
     a = place.release("a")
     b = place.release("b")
-    target.shift(a)
+    target.serve(a, trust)
     with asking(place) as answers:
-        target.shift(b)
-        target.shift(a)
-        target.shift(b)
+        target.serve(b, trust)
+        target.restore(a)
+        target.serve(b, trust)
         target.settle(b)
     assert len(answers) > 100
     assert set(answers) == {"a", "b"}
@@ -187,7 +188,7 @@ def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlac
     """A replica is not stopped under a request that it works on."""
     # One replica, so that the request outlasts the start of the next by far.
     target = place.target(replicas=1, drain_within=20.0)
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     b = place.release("b")
     got: list[int] = []
     slow = threading.Thread(
@@ -197,7 +198,7 @@ def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlac
     )
     slow.start()
     _wait_for_a_request(place)
-    target.shift(b)
+    target.serve(b, trust)
     target.settle(b)
     slow.join()
     assert got == [429]
@@ -224,8 +225,8 @@ def _wait_for_a_request(place: RealPlace) -> None:
 def test_a_door_that_crashes_is_started_again_by_the_engine(place: RealPlace) -> None:
     """It opens to the release that was settled last, without anybody's doing."""
     target = place.target()
-    target.shift(place.release("a"))
-    target.shift(b := place.release("b"))
+    target.serve(place.release("a"), trust)
+    target.serve(b := place.release("b"), trust)
     target.settle(b)
     door = next(
         found for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door")

@@ -184,7 +184,7 @@ def test_a_configuration_that_the_proxy_does_not_take_is_an_error(
 ) -> None:
     """It goes on with the one it has, and that is said."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
-    with pytest.raises(EngineFailed, match="did not take its new configuration"):
+    with pytest.raises(EngineFailed, match="did not load its new configuration"):
         running.configure("nonsense\n    description 0\n")
     assert running.has(text())
 

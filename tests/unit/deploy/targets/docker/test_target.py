@@ -29,6 +29,7 @@ from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import until
+from tests.contracts.target import trust
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.images import image_of
 from tests.fakes.releases import release
@@ -141,10 +142,10 @@ def place() -> FakePlace:
 def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: FakePlace) -> None:
     """At every moment of a rollout as many replicas as asked for are open, and each was found ready before it was opened."""
     target = place.target()
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     proxy = place.fake.proxy(DOOR)
     proxy.asked.clear()
-    target.shift(place.release("b", Script(ready_after=2)))
+    target.serve(place.release("b", Script(ready_after=2)), trust)
     opened = {"1": "ready", "2": "ready"}
     for slot, state in (
         re.findall(r"slot-(\d+) state (\w+)", told)[0]
@@ -160,8 +161,8 @@ def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: Fak
 def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
     """Settling closes a slot, waits for its requests, stops the replica, and only then frees the slot."""
     target = place.target()
-    target.shift(place.release("a"))
-    target.shift(b := place.release("b"))
+    target.serve(place.release("a"), trust)
+    target.serve(b := place.release("b"), trust)
     proxy = place.fake.proxy(DOOR)
     proxy.asked.clear()
     happened: list[str] = place.fake.happened
@@ -181,11 +182,11 @@ def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
 def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
     """A replica is stopped when its last request is answered."""
     target = place.target(drain_within=20.0)
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     proxy = place.fake.proxy(DOOR)
     proxy.busy = {slot_address("172.30.0.0/24", 1): 30}
     proxy.ends = 2
-    target.shift(b := place.release("b"))
+    target.serve(b := place.release("b"), trust)
     assert list(proxy.busy.values()) == [0]
     target.settle(b)
     assert target.serves(b)
@@ -196,9 +197,9 @@ def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(
 ) -> None:
     """A client that never leaves cannot keep a release from being replaced."""
     target = place.target(drain_within=0.1)
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     place.fake.proxy(DOOR).busy[slot_address("172.30.0.0/24", 1)] = 1
-    target.shift(b := place.release("b"))
+    target.serve(b := place.release("b"), trust)
     target.settle(b)
     assert target.serves(b)
 
@@ -207,7 +208,7 @@ def test_replicas_that_are_not_proven_ready_are_not_kept_alive(place: FakePlace)
     """The engine restarts a replica only once it has been ready, so that a crash is found instead of repeated."""
     target = place.target()
     with pytest.raises(RolloutFailed):
-        target.shift(place.release("a", Script(ready_after=None)))
+        target.serve(place.release("a", Script(ready_after=None)), trust)
     assert [made.restart for made in place.fake.made.values() if made.spec.name != DOOR] == [False]
 
 
@@ -217,7 +218,7 @@ def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(
     """Nobody waits for a dead replica until the time is up."""
     target = place.target(ready_within=3600.0)
     with pytest.raises(RolloutFailed, match="exit code 137"):
-        target.shift(place.release("a", Script(exits=137)))
+        target.serve(place.release("a", Script(exits=137)), trust)
 
 
 def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace) -> None:
@@ -226,8 +227,8 @@ def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace
     place.codes[a.image.config] = "a"
     place.fake.registry[a.reference] = other.held[a.image.config]
     target = place.target(login=lambda: ("user", "password"))
-    target.shift(a)
-    target.shift(a)
+    target.serve(a, trust)
+    target.serve(a, trust)
     assert place.fake.pulled == [(a.reference, ("user", "password"))]
     assert place.answers() == {"a"}
 
@@ -244,11 +245,11 @@ def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
 
     target = place.target(login=missing)
     with target.lock():
-        target.shift(a := place.release("a"))
+        target.serve(a := place.release("a"), trust)
         target.settle(a)
     assert target.serves(a)
     with pytest.raises(SettingsInvalid):
-        target.shift(release("pushed"))
+        target.serve(release("pushed"), trust)
 
 
 def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: FakePlace) -> None:
@@ -256,7 +257,7 @@ def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: Fake
     a = release("a")
     place.fake.held[a.image.digest] = image_of((b"a",))
     place.codes[a.image.digest] = "a"
-    place.target().shift(a)
+    place.target().serve(a, trust)
     assert place.fake.pulled == []
     assert place.answers() == {"a"}
 
@@ -264,25 +265,25 @@ def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: Fake
 def test_an_image_that_cannot_be_pulled_changes_nothing(place: FakePlace) -> None:
     """Before anything is drained, the image is there."""
     target = place.target()
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     before = place.fake.state()
     with pytest.raises(RegistryNotFound):
-        target.shift(release("never-pushed"))
+        target.serve(release("never-pushed"), trust)
     assert place.fake.state() == before
 
 
 def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -> None:
     """Releases, history and locks belong to one application in one environment."""
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     other = DockerTarget(
         place.fake,
         App(name="other"),
         "local",
         Docker(port=9000, lock_wait=0.0),
-        parts=lambda: "parts",
+        services_image=lambda: "parts",
         login=lambda: None,
-        free=lambda _address, _port: None,
+        require_free_port=lambda _address, _port: None,
     )
     with target.lock(), other.lock():
         other.settle()
@@ -354,11 +355,11 @@ def test_taking_a_release_back_writes_no_file(
         raise DiskFull("the engine has no space left", on=path, next="remove something")
 
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
-    target.shift(place.release("b"))
+    target.serve(place.release("b"), trust)
     monkeypatch.setattr(place.fake, "put_file", full)
-    target.shift(a)
+    target.restore(a)
     target.settle(a)
     assert place.answers() == {"a"}
 
@@ -366,7 +367,7 @@ def test_taking_a_release_back_writes_no_file(
 def test_a_door_that_was_stopped_for_good_is_kept_running_again(place: FakePlace) -> None:
     """The next deployer opens it, and from then on the engine does."""
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
     place.fake.keep_stopped(DOOR)
     place.fake.stop(DOOR, 0)
@@ -378,7 +379,7 @@ def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> 
     """However many replicas are asked for, the next release finds free slots beside them."""
     target = place.target(replicas=20)
     for code in "ab":
-        target.shift(release := place.release(code))
+        target.serve(release := place.release(code), trust)
     assert len(place.fake.proxy(DOOR).servers) >= 40
     target.settle(release)
     assert target.serves(release)
@@ -386,25 +387,25 @@ def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> 
 
 def test_the_door_listens_on_the_address_of_the_settings(place: FakePlace) -> None:
     """On the loopback address unless another is asked for."""
-    place.target().shift(place.release("a"))
+    place.target().serve(place.release("a"), trust)
     assert place.fake.made[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
-    place.target(address="0.0.0.0").shift(place.release("a"))
+    place.target(address="0.0.0.0").serve(place.release("a"), trust)
     assert place.fake.made[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}
 
 
 def test_a_door_that_moves_takes_the_image_of_now(place: FakePlace) -> None:
     """It has to be made anew in any case."""
-    place.target().shift(place.release("a"))
+    place.target().serve(place.release("a"), trust)
     place.renew()
-    place.target().shift(place.release("b"))
+    place.target().serve(place.release("b"), trust)
     assert place.fake.made[DOOR].spec.image == "parts"
-    place.target(port=9000).shift(place.release("c"))
+    place.target(port=9000).serve(place.release("c"), trust)
     assert place.fake.made[DOOR].spec.image == "newer parts"
 
 
 def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: FakePlace) -> None:
     """The one that would be made in its place could not be started."""
-    place.target().shift(place.release("a"))
+    place.target().serve(place.release("a"), trust)
     place.fake.stop(DOOR, 0)
     place.renew()
     place.fake.listening.add(8080)
@@ -421,7 +422,7 @@ def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told
     """Where replicas listen, and at which path they say that they are ready, is the door's to know."""
     target = place.target()
     changed = place.target(served=served)
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     assert target.serves(a)
     assert not changed.serves(a)
     with changed.lock():
@@ -435,7 +436,7 @@ def test_there_is_a_slot_for_every_replica_beside_what_was_left(place: FakePlace
     """However many replicas killed deployers have left, the next release finds free slots, and clears up."""
     target = place.target()
     for code in "abcdefgh":
-        target.shift(wanted := place.release(code))
+        target.serve(wanted := place.release(code), trust)
         assert place.answers() == {code}
     target.settle(wanted)
     assert target.serves(wanted)
@@ -446,10 +447,10 @@ def test_a_release_with_far_fewer_replicas_finds_free_slots(
     place: FakePlace, many: int, few: int
 ) -> None:
     """Those of the release before are all taken still."""
-    place.target(replicas=many).shift(place.release("a"))
+    place.target(replicas=many).serve(place.release("a"), trust)
     target = place.target(replicas=few)
     with target.lock():
-        target.shift(b := place.release("b"))
+        target.serve(b := place.release("b"), trust)
         target.settle(b)
     assert target.serves(b)
     assert place.answers() == {"b"}
@@ -457,12 +458,12 @@ def test_a_release_with_far_fewer_replicas_finds_free_slots(
 
 def test_a_door_keeps_the_slots_that_it_has_more_than_needed(place: FakePlace) -> None:
     """It is not configured anew for having too many, nor does the release count as not serving for that."""
-    place.target(replicas=20).shift(place.release("a"))
+    place.target(replicas=20).serve(place.release("a"), trust)
     proxy = place.fake.proxy(DOOR)
     servers = proxy.servers
     target = place.target(replicas=1)
     with target.lock():
-        target.shift(b := place.release("b"))
+        target.serve(b := place.release("b"), trust)
         target.settle(b)
     assert target.serves(b)
     assert proxy.servers is servers
@@ -503,11 +504,11 @@ def rolled(engine: Crashing, crashes: int = 0) -> tuple[FakePlace, Release, int]
     """Rolls out a release and another, with a door that crashes at an ask of the second rollout; also gives how many asks that had."""
     place = FakePlace(engine)
     target = place.target(ready_within=5.0)
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
     begun = engine.asked
     engine.crashes = begun + crashes
-    target.shift(b := place.release("b", Script(ready_after=1, on_signal={"SIGTERM": 0})))
+    target.serve(b := place.release("b", Script(ready_after=1, on_signal={"SIGTERM": 0})), trust)
     assert place.answers() == {"b"}
     target.settle(b)
     return place, b, engine.asked - begun
@@ -528,7 +529,7 @@ def test_looking_at_a_door_that_does_not_answer_is_no_error(
     """The release does not count as serving, and its replicas not as healthy, for nobody comes to them."""
     monkeypatch.setattr(door, "_WITHIN", 0.1)
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     place.fake.made[DOOR].proxy = None
     assert [replica.state for replica in target.replicas()] == ["starting"] * 2
     assert not target.serves(a)
@@ -538,7 +539,7 @@ def test_looking_waits_for_a_door_that_is_about_to_answer() -> None:
     """In the moment after a crash it is asked again, and tells what it found."""
     engine = Crashing()
     target = FakePlace(engine).target()
-    target.shift(a := release("a", config=engine.script("image a", Script())))
+    target.serve(a := release("a", config=engine.script("image a", Script())), trust)
     target.settle(a)
     engine.crashes = engine.asked + 1
     target.replicas()
