@@ -1,4 +1,4 @@
-"""What every target does, whatever releases are served by."""
+"""The rules of the target protocol, as tests that any target can run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ NEVER_READY = Script(ready_after=None, says="waiting for a file that is not ther
 
 
 class Place(Protocol):
-    """An environment in which a target is tried."""
+    """An environment in which a target is tested."""
 
     def target(self, *, replicas: int = 2, **changed: object) -> Target:
-        """The environment's target as another process would make it, with settings that may have changed."""
+        """Return the target as another process opens it, with some settings changed."""
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        """A release whose replicas answer with that text, and behave like that script."""
+        """Return a release whose replicas respond with that text and behave like that script."""
 
     def answers(self, **changed: object) -> set[str]:
-        """The texts that are answered at the front door now."""
+        """Return the texts of the responses at the endpoint now."""
 
     def lose(self, replica: str) -> None:
-        """A replica goes, and nobody brings it back."""
+        """End a replica for good."""
 
 
 def trust(_endpoint: Endpoint) -> None:
@@ -40,23 +40,23 @@ def trust(_endpoint: Endpoint) -> None:
 
 
 def states(target: Target) -> list[tuple[str, ReplicaState]]:
-    """The image and the state of every replica."""
+    """Return the image and the state of every replica."""
     return sorted((replica.image, replica.state) for replica in target.replicas())
 
 
 def replicas(
     release: Release, state: ReplicaState, count: int = 2
 ) -> list[tuple[str, ReplicaState]]:
-    """That many replicas of a release in a state."""
+    """Return what `states` returns for replicas of a release."""
     return [(release.image.digest, state)] * count
 
 
 class Places:
-    """Subclasses give the fixture `place`: an environment to which nothing was released yet."""
+    """Base of the rules; subclasses have the fixture `place`, an environment without a release."""
 
     @pytest.fixture
     def place(self) -> Place:
-        """The environment."""
+        """An environment without a release."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -71,12 +71,16 @@ class Places:
 
 
 class TargetContract(Places):
-    """What every target keeps; `patience` is for how many seconds a replica that is never ready is waited for."""
+    """The rules of every target.
+
+    Attributes:
+        patience: the seconds to wait for a replica that never becomes ready.
+    """
 
     patience = 2.0
 
-    def test_before_a_first_release_there_is_nothing(self, place: Place, a: Release) -> None:
-        """Looking at an empty environment is no error."""
+    def test_an_empty_environment_has_nothing(self, place: Place, a: Release) -> None:
+        """Reading it is no error."""
         target = place.target()
         assert target.history() == ()
         assert target.replicas() == ()
@@ -85,7 +89,7 @@ class TargetContract(Places):
     def test_a_first_release_serves_with_all_its_replicas(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """All requests are answered by it, and that can be asked."""
+        """It gets all requests, and the target says so."""
         target = place.target()
         target.serve(a, trust)
         assert place.answers() == {"a"}
@@ -94,14 +98,14 @@ class TargetContract(Places):
         assert not target.serves(b)
 
     def test_replicas_that_need_time_are_waited_for(self, place: Place) -> None:
-        """A replica gets requests when it says that it is ready, not when it has started."""
+        """A replica gets requests once it is ready, not once it has started."""
         target = place.target()
         target.serve(slow := place.release("slow", Script(ready_after=4)), trust)
         assert target.serves(slow)
         assert place.answers() == {"slow"}
 
-    def test_shifting_to_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
-        """A rollout may be repeated."""
+    def test_serving_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
+        """A rollout can be repeated."""
         target = place.target()
         target.serve(a, trust)
         before = target.replicas()
@@ -112,7 +116,7 @@ class TargetContract(Places):
     def test_many_rollouts_in_a_row_leave_one_release(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """What a rollout takes it gives back, so that there is room for any number of them."""
+        """A rollout frees what it used, so that any number of them finds room."""
         target = place.target()
         for release in (a, b, a, b):
             target.serve(release, trust)
@@ -127,10 +131,10 @@ class TargetContract(Places):
             (NEVER_READY, "not ready within", "a file that is not there"),
         ],
     )
-    def test_a_release_that_will_not_serve_is_an_error_with_its_log(
+    def test_a_release_that_does_not_start_is_an_error_with_its_log(
         self, place: Place, a: Release, script: Script, what: str, line: str
     ) -> None:
-        """What was seen and the end of the replica's log are told; the old release still has all requests."""
+        """The previous release still gets all requests."""
         place.target().serve(a, trust)
         with pytest.raises(RolloutFailed, match=what) as caught:
             place.target(ready_within=self.patience).serve(place.release("broken", script), trust)
@@ -138,10 +142,10 @@ class TargetContract(Places):
         assert place.answers() == {"a"}
 
     @pytest.mark.parametrize("script", [CRASHING, NEVER_READY])
-    def test_a_release_that_will_not_serve_can_be_taken_back(
+    def test_a_release_that_does_not_start_can_be_undone(
         self, place: Place, a: Release, script: Script
     ) -> None:
-        """Shifting back and settling leaves exactly what was there before."""
+        """Restore and settle leave exactly the replicas that were there before."""
         target = place.target()
         target.serve(a, trust)
         before = target.replicas()
@@ -152,18 +156,18 @@ class TargetContract(Places):
         assert target.replicas() == before
         assert place.answers() == {"a"}
 
-    def test_a_first_release_that_will_not_serve_leaves_nothing(self, place: Place) -> None:
-        """Where nothing served before, everything is taken away."""
+    def test_a_first_release_that_does_not_start_leaves_nothing(self, place: Place) -> None:
+        """If nothing served before, all replicas are removed."""
         target = place.target()
         with pytest.raises(RolloutFailed):
             target.serve(place.release("broken", CRASHING), trust)
         target.settle()
         assert target.replicas() == ()
 
-    def test_replicas_in_the_place_of_others_are_asked_themselves(
+    def test_a_replica_in_a_used_place_is_checked_itself(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """A replica that is not ready gets no requests, though one that was served from the same place before."""
+        """A replica that is not ready gets no requests, though an earlier one there was ready."""
         target = place.target()
         for release in (a, b):
             target.serve(release, trust)
@@ -174,8 +178,8 @@ class TargetContract(Places):
             )
         assert place.answers() == {"b"}
 
-    def test_what_a_killed_run_left_is_cleared(self, place: Place, a: Release, b: Release) -> None:
-        """Replicas of a rollout that nobody ended go when the next one is settled, also if they are dead."""
+    def test_what_a_killed_run_left_is_removed(self, place: Place, a: Release, b: Release) -> None:
+        """Replicas of an unfinished rollout are removed by the next one, also if they have ended."""
         target = place.target()
         target.serve(a, trust)
         target.serve(b, trust)
@@ -188,10 +192,10 @@ class TargetContract(Places):
         assert states(again) == replicas(c, ReplicaState.SERVING)
         assert place.answers() == {"c"}
 
-    def test_a_run_goes_on_where_a_killed_one_stopped(
+    def test_a_run_continues_where_a_killed_one_stopped(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """Replicas of the wanted release that were started already are taken, not started again."""
+        """Replicas of the release that run already are used, and no others are started."""
         target = place.target()
         target.serve(a, trust)
         target.serve(b, trust)
@@ -202,7 +206,7 @@ class TargetContract(Places):
         assert {replica.name for replica in again.replicas()} == started
 
     def test_a_lost_replica_is_replaced(self, place: Place, a: Release) -> None:
-        """A release with fewer replicas than it should have does not count as serving, and is made whole by releasing it again."""
+        """With a replica missing, a release does not serve; releasing it again starts the missing one."""
         target = place.target()
         target.serve(a, trust)
         place.lose(target.replicas()[0].name)
@@ -216,7 +220,7 @@ class TargetContract(Places):
     def test_another_number_of_replicas_is_reached_by_releasing_again(
         self, place: Place, a: Release, count: int
     ) -> None:
-        """More are started, or those too many are retired; until then the release does not count as serving."""
+        """Until then, the release does not serve as the settings say."""
         place.target(replicas=2).serve(a, trust)
         changed = place.target(replicas=count)
         assert not changed.serves(a)
@@ -226,12 +230,12 @@ class TargetContract(Places):
         assert states(changed) == replicas(a, ReplicaState.SERVING, count)
         assert place.answers() == {"a"}
 
-    # --- memory
+    # --- history
 
-    def test_attempts_are_remembered_by_the_environment(
+    def test_attempts_are_recorded_in_the_environment(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """Beginnings and ends are read by whoever comes next; an attempt without an end is unfinished."""
+        """Other processes read them; an attempt without an ending is unfinished."""
         first = attempt(1, a)
         second = attempt(2, b, "rollback")
         ending = Ending(outcome="undone", at=first.at + timedelta(seconds=9), why="a replica ended")
@@ -245,26 +249,26 @@ class TargetContract(Places):
         assert [rollout.ending for rollout in history] == [ending, None]
         assert [rollout.outcome for rollout in history] == ["undone", "unfinished"]
 
-    def test_attempts_are_remembered_in_their_order(self, place: Place, a: Release) -> None:
-        """Also after more than nine of them."""
+    def test_attempts_are_recorded_in_their_order(self, place: Place, a: Release) -> None:
+        """Also if there are more than nine."""
         target = place.target()
         with target.lock():
             for number in (1, 2, 9, 10, 11):
                 target.begin(attempt(number, a))
         assert [rollout.attempt.id for rollout in place.target().history()] == [1, 2, 9, 10, 11]
 
-    # --- one at a time
+    # --- the lock
 
-    def test_two_deployers_are_kept_apart_by_name(self, place: Place) -> None:
-        """The second is told who is at work, and changes nothing."""
+    def test_a_second_deployer_is_refused_with_the_name_of_the_first(self, place: Place) -> None:
+        """It changes nothing."""
         one = place.target(lock_wait=0.0)
         two = place.target(lock_wait=0.0)
         with one.lock(), pytest.raises(RolloutLocked) as caught, two.lock():
             pytest.fail("two deployers at once")
         assert current_user() in caught.value.what
 
-    def test_the_environment_is_free_again_after_a_deployer_has_failed(self, place: Place) -> None:
-        """However a rollout ends, the next one can begin at once."""
+    def test_the_lock_is_released_after_a_failure(self, place: Place) -> None:
+        """The next rollout can begin at once."""
         target = place.target(lock_wait=0.0)
         with pytest.raises(KeyboardInterrupt), target.lock():
             raise KeyboardInterrupt
@@ -273,12 +277,12 @@ class TargetContract(Places):
 
 
 class WarmContract(Places):
-    """What a target keeps beside, if it keeps the replicas of the release before until a rollout is settled."""
+    """The rules of a target that keeps the previous replicas until a rollout is settled."""
 
-    def test_old_replicas_stand_by_until_the_rollout_is_settled(
+    def test_old_replicas_are_standby_until_the_rollout_is_settled(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """After the shift the new release has all requests and the old one none; settling removes it."""
+        """The new release gets all requests, and the old one none; settling removes it."""
         target = place.target()
         target.serve(a, trust)
         target.settle(a)
@@ -292,8 +296,8 @@ class WarmContract(Places):
         assert states(target) == replicas(b, ReplicaState.SERVING)
         assert target.serves(b)
 
-    def test_going_back_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
-        """Until a rollout is settled, the replicas that served before are only let in again."""
+    def test_a_restore_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
+        """Until a rollout is settled, the replicas that served before only get requests again."""
         target = place.target()
         target.serve(a, trust)
         before = {replica.name for replica in target.replicas()}
@@ -305,4 +309,4 @@ class WarmContract(Places):
 
 
 class WarmTargetContract(TargetContract, WarmContract):
-    """All that a target keeps which keeps old replicas."""
+    """All rules of a target that keeps the previous replicas."""

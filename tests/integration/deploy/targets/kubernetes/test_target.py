@@ -23,7 +23,7 @@ from deploy.rollout.target import Target
 from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes.render import Rendering
-from tests.contracts.kubernetes_target import AroundContract, Deployer, environment
+from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContract, environment
 from tests.contracts.target import Place, TargetContract, WarmContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
@@ -170,7 +170,7 @@ class TestBlueGreen(WarmContract):
         return make(strategy="blue-green")
 
 
-class TestAround(AroundContract):
+class TestAround(SupportingObjectsContract):
     """What stands around replicas goes forth and back with them."""
 
     @pytest.fixture

@@ -12,7 +12,7 @@ from deploy.records import Release
 from deploy.rollout.target import ReplicaState
 from deploy.targets.kubernetes.render import CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.contracts.kubernetes_target import AroundContract
+from tests.contracts.kubernetes_target import SupportingObjectsContract
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace
@@ -42,7 +42,7 @@ class TestCanary(WarmTargetContract):
         return FakePlace(strategy="canary")
 
 
-class TestAround(AroundContract):
+class TestAround(SupportingObjectsContract):
     """Under each strategy."""
 
     @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
