@@ -144,7 +144,7 @@ def verify(
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
             on=target.url,
-            next="`invoke status` shows the replicas; `invoke rollback` returns to an earlier release",
+            next="`invoke status` shows the replicas; `invoke rollback` undoes the release",
             detail=_list_misses(verdict),
         )
     return verdict
@@ -266,7 +266,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _settle(attempt: Attempt, target: Target) -> None:
-    """Remove what served before; the release serves on if that fails, as its success is recorded."""
+    """Remove what served before; if that fails, the release is recorded as proven and stays."""
     try:
         target.settle(attempt.release)
     except ReleaseError:

@@ -185,7 +185,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_release_behind_a_proxy_on_another_port_does_not_serve(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """If the settings name a new port, a release must not be skipped because it serves on the old one."""
+        """A release must not be skipped because it serves on the old port."""
         target = docker.target()
         target.serve(a, trust)
         target.settle(a)
@@ -199,7 +199,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_running_proxy_of_another_image_is_kept(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
-        """A new one would lose every request until it listens; the old one serves the next release."""
+        """A new one would lose all requests until it listens; the old one stays in use."""
         docker.target().serve(a, trust)
         docker.target().settle(a)
         proxy = self.proxy(docker)
@@ -215,7 +215,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_stopped_proxy_of_another_image_is_created_again(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """It had no requests to lose, so that it gets the present image; it admits what it admitted."""
+        """It had no requests to lose, so that it gets the present image."""
         docker.target().serve(a, trust)
         docker.target().settle(a)
         proxy = self.proxy(docker)
@@ -318,7 +318,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_lock_whose_holder_has_ended_is_removed(
         self, docker: DockerPlace, a: Release, started: bool
     ) -> None:
-        """A lock that its holder left, or that was created and never started, keeps no deployer out."""
+        """A lock that was left, or that was created and never started, stops no deployer."""
         target = docker.target(lock_wait=30.0)
         target.serve(a, trust)
         left = self.leave_lock(docker, machine_id())
@@ -335,7 +335,7 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_lock_of_another_machine_of_the_same_name_stays(
         self, docker: DockerPlace, a: Release, on: str
     ) -> None:
-        """This machine cannot see whether the holder still runs, whatever the machines are called."""
+        """This machine cannot see whether the holder still runs."""
         docker.target().serve(a, trust)
         left = self.leave_lock(docker, on)
         docker.engine.start(left)

@@ -179,7 +179,7 @@ class TargetContract(Places):
         assert place.answers() == {"b"}
 
     def test_what_a_killed_run_left_is_removed(self, place: Place, a: Release, b: Release) -> None:
-        """Replicas of an unfinished rollout are removed by the next one, also if they have ended."""
+        """Replicas of an unfinished rollout are removed by the next, also if they ended."""
         target = place.target()
         target.serve(a, trust)
         target.serve(b, trust)
@@ -206,7 +206,7 @@ class TargetContract(Places):
         assert {replica.name for replica in again.replicas()} == started
 
     def test_a_lost_replica_is_replaced(self, place: Place, a: Release) -> None:
-        """With a replica missing, a release does not serve; releasing it again starts the missing one."""
+        """Without it the release does not serve as the settings say."""
         target = place.target()
         target.serve(a, trust)
         place.lose(target.replicas()[0].name)

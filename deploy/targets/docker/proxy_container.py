@@ -81,7 +81,7 @@ class ProxyContainer:
         return self._connect(container) if container and container.running else None
 
     def matches_settings(self) -> bool:
-        """Return whether the proxy runs at the address and with the configuration of the settings."""
+        """Return whether the proxy runs with the address and configuration of the settings."""
         container = self._state.proxy()
         return (
             container is not None

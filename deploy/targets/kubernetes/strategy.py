@@ -203,7 +203,7 @@ class Strategy:
     def _prove_on_other_track(
         self, traffic: TrafficSplit, release: Release, attempt: Attempt | None, prove: Prove
     ) -> None:
-        """Bring a release up next to what serves, and switch when it is proven, there or on hold."""
+        """Bring a release up next to what serves, and switch when it is proven."""
         is_canary = self._env.strategy == "canary"
         track = traffic.other_track
         count = self._canary_count() if is_canary else self._writer.count()

@@ -96,7 +96,7 @@ class RealPlace:
         self._engine.stop(replica, 1)
 
     def crash(self, replica: str) -> None:
-        # The first process of a container ignores signals without a handler; this one ends the proxy.
+        # The first process of a container ignores signals that it does not handle.
         self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
 
     def upgrade(self) -> None:

@@ -140,7 +140,7 @@ def place() -> FakePlace:
 
 
 def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: FakePlace) -> None:
-    """During a rollout, at least as many replicas as the settings ask for get requests, and each was ready before."""
+    """At any moment enough replicas get requests, and each of them was ready before."""
     target = place.target()
     target.serve(place.release("a"), trust)
     proxy = place.fake.proxy(PROXY)
@@ -205,7 +205,7 @@ def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(
 
 
 def test_replicas_that_were_never_ready_are_not_restarted(place: FakePlace) -> None:
-    """The engine restarts a replica only after it was ready, so that a crash is seen and not repeated."""
+    """The engine restarts a replica only after it was ready, so that a crash is seen."""
     target = place.target()
     with pytest.raises(RolloutFailed):
         target.serve(place.release("a", Script(ready_after=None)), trust)
