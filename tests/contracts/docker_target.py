@@ -15,7 +15,7 @@ from deploy.rollout.target import ReplicaState, Target
 from deploy.targets.docker.haproxy import STATE_FOLDER
 from deploy.targets.docker.state import APP, DockerState
 from tests.contracts.engine import until
-from tests.contracts.target import Place, WarmTargetContract, states, trust
+from tests.contracts.target import Place, StandbyTargetContract, states, trust
 from tests.fakes.releases import attempt
 
 UNUSED_PROCESS_ID = 4_194_305
@@ -51,7 +51,7 @@ class DockerPlace(Place, Protocol):
         """Return a port on which another program listens."""
 
 
-class DockerTargetContract(WarmTargetContract):
+class DockerTargetContract(StandbyTargetContract):
     """The rules; subclasses have the fixture `docker`, an environment without a release."""
 
     @pytest.fixture

@@ -276,7 +276,7 @@ class TargetContract(Places):
             pass
 
 
-class WarmContract(Places):
+class StandbyContract(Places):
     """The rules of a target that keeps the previous replicas until a rollout is settled."""
 
     def test_old_replicas_are_standby_until_the_rollout_is_settled(
@@ -308,5 +308,5 @@ class WarmContract(Places):
         assert place.answers() == {"a"}
 
 
-class WarmTargetContract(TargetContract, WarmContract):
+class StandbyTargetContract(TargetContract, StandbyContract):
     """All rules of a target that keeps the previous replicas."""

@@ -429,9 +429,9 @@ def test_a_deployer_that_lost_its_lock_changes_nothing_more(
     """It restores and records nothing; that is for the deployer that has the lock."""
     target.add_history(rollout(1, A))
     target.fail_release(
-        B, RolloutLocked("the lease was lost", on="environment local", next="run again")
+        B, RolloutLocked("the lock was lost", on="environment local", next="run again")
     )
-    with pytest.raises(RolloutLocked, match="the lease was lost"):
+    with pytest.raises(RolloutLocked, match="the lock was lost"):
         roll_out(target, B)
     assert target.calls == ["begin 2", "serve b1"]
     assert target.history()[-1].outcome == "unfinished"

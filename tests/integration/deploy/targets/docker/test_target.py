@@ -100,7 +100,7 @@ class RealPlace:
         self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
 
     def upgrade(self) -> None:
-        newer = f"{self.app}:parts"
+        newer = f"{self.app}:services"
         self._engine.tag(self._services_image, newer)
         self._services_image = newer
 

@@ -24,7 +24,7 @@ from deploy.settings.environments import Kubernetes
 from deploy.settings.reading import App
 from deploy.targets.kubernetes.render import Rendering
 from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContract, environment
-from tests.contracts.target import Place, TargetContract, WarmContract
+from tests.contracts.target import Place, StandbyContract, TargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.conftest import lacking
@@ -162,7 +162,7 @@ class TestRolling(TargetContract):
         return make()
 
 
-class TestBlueGreen(WarmContract):
+class TestBlueGreen(StandbyContract):
     """Two Deployments keep the old replicas warm; the rest of the contract is kept by the same moves on a cluster in memory."""
 
     @pytest.fixture

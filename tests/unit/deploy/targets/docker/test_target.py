@@ -85,7 +85,7 @@ class FakePlace:
         proxy.check()
         serving = {made.spec.ip: made for made in self.fake.made.values() if made.running}
         return {
-            self.codes[serving[found].spec.image] if found in serving else "nobody"
+            self.codes[serving[found].spec.image] if found in serving else "no replica"
             for found in proxy.open_to()
         }
 

@@ -13,7 +13,7 @@ from deploy.rollout.target import ReplicaState
 from deploy.targets.kubernetes.render import CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import SupportingObjectsContract
-from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
+from tests.contracts.target import Place, StandbyTargetContract, TargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace
 
@@ -26,7 +26,7 @@ class TestRolling(TargetContract):
         return FakePlace()
 
 
-class TestBlueGreen(WarmTargetContract):
+class TestBlueGreen(StandbyTargetContract):
     """Two Deployments keep the old replicas warm."""
 
     @pytest.fixture
@@ -34,7 +34,7 @@ class TestBlueGreen(WarmTargetContract):
         return FakePlace(strategy="blue-green")
 
 
-class TestCanary(WarmTargetContract):
+class TestCanary(StandbyTargetContract):
     """So does a canary, which is not held where nothing has to be proven."""
 
     @pytest.fixture
