@@ -30,7 +30,7 @@ from deploy.model.fetch import find_cached_layer
 from deploy.model.manifest import LATEST
 from deploy.model.versions import read_model_manifest
 from deploy.settings.reading import Settings
-from deploy.targets.docker.names import APP, LABEL
+from deploy.targets.docker.state import APP, LABEL
 
 BENCH_LABEL = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

@@ -1,4 +1,4 @@
-"""The passing of time, so that waiting can be tried without waiting."""
+"""The passing of time, as a parameter: code that waits can be tested without a wait."""
 
 from __future__ import annotations
 
@@ -7,25 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def _everywhere() -> float:
-    # Linux' monotonic clock stands still while the machine sleeps; where there is no other one, it goes on, or nothing tells.
+def _now_with_suspend() -> float:
+    # Linux' monotonic clock stops while the machine is suspended; this one does not.
     clock = getattr(time, "CLOCK_BOOTTIME", None)
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds since some moment, and a way to let some pass.
+    """Seconds since some moment, and a function that lets some pass.
 
     Attributes:
-        now: the seconds in which this machine was awake.
-        sleep: lets some pass.
-        elsewhere: the seconds that have passed for others: those that this machine slept through are among them.
+        now: returns the seconds during which this machine was awake.
+        sleep: lets seconds pass.
+        now_with_suspend: returns the seconds that passed for other machines too: those during
+            which this one was suspended count, if the system has a clock that counts them.
     """
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    elsewhere: Callable[[], float] = _everywhere
+    now_with_suspend: Callable[[], float] = _now_with_suspend
 
 
 REAL = Clock()

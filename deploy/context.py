@@ -26,10 +26,10 @@ from deploy.image.repository import Repository
 from deploy.machine import setup
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
 from deploy.model import golden
-from deploy.rollout.apply import Target
+from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
 from deploy.targets import opening
-from deploy.targets.opening import TARGETS, CanaryTarget, Kinds, RenderedTarget, TargetInputs
+from deploy.targets.opening import TARGETS, Kinds, RenderedTarget, TargetInputs
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from deploy.records import (
     short_digest,
 )
 from deploy.rollout import apply as rollouts
-from deploy.rollout.apply import Target
-from deploy.rollout.history import Only, choose_rollback
+from deploy.rollout.history import Only, choose_rollback, current
+from deploy.rollout.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def find_serving(
 ) -> ReleaseResult | None:
     """Return the rollout of exactly that release, proven again, if it serves and is healthy."""
     history = target.history()
-    now = rollouts.current(history)
+    now = current(history)
     # An attempt that has not ended may have changed what its replicas do not show.
     is_settled = bool(history) and history[-1].ending is not None
     if now is None or not is_settled or now.attempt.release != wanted or not target.serves(wanted):

@@ -16,7 +16,8 @@ from deploy.model import sample
 from deploy.model.manifest import LATEST
 from deploy.model.versions import read_model_manifest, resolve_version
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
-from deploy.rollout.apply import Target, current
+from deploy.rollout.history import current
+from deploy.rollout.target import Target
 
 
 class Step(Record):

@@ -13,7 +13,7 @@ from deploy.image.push import copy_release
 from deploy.pipeline import ReleaseResult, find_serving
 from deploy.records import Rollout
 from deploy.rollout import apply as rollouts
-from deploy.targets.opening import CanaryTarget
+from deploy.rollout.target import CanaryTarget
 
 log = logging.getLogger(__name__)
 

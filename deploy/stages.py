@@ -36,10 +36,10 @@ from deploy.records import (
     short_digest,
 )
 from deploy.rollout import apply as rollouts
-from deploy.rollout.apply import Target, Trigger
+from deploy.rollout.history import current
+from deploy.rollout.target import CanaryTarget, Target, Trigger
 from deploy.settings.app import App
 from deploy.settings.reading import Settings
-from deploy.targets.opening import CanaryTarget
 
 log = logging.getLogger(__name__)
 
@@ -202,14 +202,13 @@ def take_over(
         trigger: the reason for its rollout, for the history.
     """
     started = time.monotonic()
-    done = rollouts.apply(
+    done = rollouts.take_over(
         release,
         target,
         repository.read_golden_set(release.image),
         trigger=trigger,
         by=ci_run.current_user(),
         run=ci_run.run_url(),
-        hold=False,
         play=play,
     )
     _log_rollout(done, target, started)
@@ -242,7 +241,7 @@ def current_rollout(target: Target) -> Rollout:
     Raises:
         ReleaseUnknown: nothing was released here.
     """
-    now = rollouts.current(target.history())
+    now = current(target.history())
     if now is None:
         raise ReleaseUnknown(
             "nothing has been released here yet",

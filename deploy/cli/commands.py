@@ -18,8 +18,7 @@ from deploy.model.publish import publish_model
 from deploy.model.versions import find_latest_version, list_versions, read_model_manifest
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Rollout
-from deploy.rollout.apply import current
-from deploy.rollout.history import Only
+from deploy.rollout.history import Only, current
 from deploy.targets.kubernetes.render import as_yaml
 
 

@@ -11,7 +11,8 @@ from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from deploy.progress import format_size
 from deploy.records import Commit, Model, Release, Rollout, Verdict, short_digest
-from deploy.rollout.apply import Target, current
+from deploy.rollout.history import current
+from deploy.rollout.target import Target
 
 CHECKS = ("part", "", "")
 HISTORY = ("id", "when", "who", "trigger", "commit", "model", "digest", "outcome")

@@ -115,7 +115,7 @@ def down(settings: Settings, *, purge: bool, host: Host = THIS_MACHINE) -> list[
     Returns:
         The names of what was stopped or removed.
     """
-    from deploy.targets.docker.names import APP, LABEL
+    from deploy.targets.docker.state import APP, LABEL
 
     stopped: list[str] = []
     others: list[Container] = []

@@ -1,16 +1,16 @@
-"""Making a release serve, proving it at the front door, and taking it back when it does not.
+"""Rollouts: bring a release into service, prove it at the endpoint, and undo it if that fails.
 
-A target that can keeps the previous release's replicas warm until the new one is proven, so that undoing is a switch, not a start.
-Rolling back is rolling out an older release: there is one way forward, whichever way it leads.
+A target that can keeps the replicas of the previous release until the new one is proven, so that
+an undo changes where requests go and starts nothing. A rollback is a rollout of an older release.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from functools import partial
 
 from deploy import interrupts
 from deploy.clients.http import Endpoint
@@ -18,294 +18,282 @@ from deploy.errors import (
     GoldenMiss,
     ReleaseError,
     ReleaseUnknown,
-    RolloutFailed,
     RolloutLocked,
     UndoFailed,
     VerifyFailed,
-    format_log_tail,
 )
 from deploy.model import golden
-from deploy.records import Attempt, Ending, Record, Release, Rollout, Verdict
+from deploy.records import Attempt, Ending, Release, Rollout, Verdict
+from deploy.rollout.history import current
+from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target, Trigger
 
 log = logging.getLogger(__name__)
 
-Trigger = Literal["release", "rollback", "promote"]
-Prove = Callable[[Endpoint], None]
+Now = Callable[[], datetime]
 
 
-class Replica(Record):
-    """One copy of the application: what it runs (an image digest), and whether it gets requests."""
-
-    name: str
-    image: str
-    state: str
+def now() -> datetime:
+    """Return the present time, with its zone."""
+    return datetime.now(UTC)
 
 
-class Target(Protocol):
-    """A place where releases serve. Every operation may be repeated, and finishes what a killed one began."""
-
-    environment: str
-
-    @property
-    def url(self) -> str:
-        """The address of the front door, for people."""
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """How the front door is asked from here."""
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Keeps other deployers out, for as long as this process lives at the most.
-
-        Raises:
-            RolloutLocked: somebody else is at work, and did not finish in time; the text names them.
-        """
-
-    def history(self) -> tuple[Rollout, ...]:
-        """All attempts, oldest first."""
-
-    def begin(self, attempt: Attempt) -> None:
-        """Writes down that an attempt begins."""
-
-    def end(self, attempt: Attempt, ending: Ending) -> None:
-        """Writes down how an attempt ended."""
-
-    def replicas(self) -> tuple[Replica, ...]:
-        """What runs now."""
-
-    def serves(self, release: Release) -> bool:
-        """Whether that release, and nothing else, serves with all its replicas."""
-
-    def shift(self, release: Release, prove: Prove | None = None) -> None:
-        """Lets that release have all requests, dropping none; a target that can keeps the others' replicas, without requests.
-
-        Args:
-            release: what shall serve.
-            prove: plays the golden cases at an endpoint of the new replicas before all requests go there, where the target has
-                one; None where the release has proven itself before.
-
-        Raises:
-            RolloutFailed: a replica crashed or was not ready in time; the end of its log is in the detail.
-            GoldenMiss, CanaryAborted: the new replicas did not prove themselves.
-        """
-
-    def settle(self, *keep: Release) -> None:
-        """Removes all replicas but those releases', of which the first serves."""
-
-
-def current(history: tuple[Rollout, ...]) -> Rollout | None:
-    """The attempt whose release should be serving: the last that succeeded."""
-    return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
-
-
-def apply(  # noqa: PLR0913 - the history tells three of them, and tests choose two
+def apply(
     release: Release,
     target: Target,
-    proof: golden.GoldenSet,
+    golden_set: golden.GoldenSet,
     *,
     trigger: Trigger,
     by: str,
     run: str = "",
-    hold: bool = True,
     decided_on: tuple[Rollout, ...] | None = None,
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Now = now,
     play: golden.Play = golden.play,
 ) -> Rollout:
-    """Makes a release serve; a failure puts the previous one back before it is reported.
+    """Roll a release out; if that fails, restore the previous release before raising.
 
     Args:
-        release: what shall serve.
-        target: where.
-        proof: the golden cases of its model.
-        trigger: what asked for it, for the history.
-        by: who asked for it.
+        release: the release to roll out.
+        target: where it serves.
+        golden_set: the golden cases of its model.
+        trigger: the command that asked for it, for the history.
+        by: the person or CI job that asked for it.
         run: the address of the CI run that asked for it.
-        hold: whether the target tries the release out on some replicas first, if it can.
-        decided_on: the history that this release was chosen by, where it depends on what served; None where it replaces whatever serves.
-        clock: tells the time.
-        play: asks the front door.
+        decided_on: the history by which this release was chosen, if the choice depends on what
+            served; None if the release replaces whatever serves.
+        clock: returns the present time.
+        play: plays the golden cases at an endpoint.
 
     Raises:
-        GoldenMiss, RolloutFailed, CanaryAborted: the new release did not prove itself; the previous one serves again.
-        UndoFailed: nor could the previous one be put back.
-        RolloutLocked: another deployer is at work, has taken over from this one, or has released since this was decided.
+        GoldenMiss, RolloutFailed, CanaryAborted: the new release was not proven; the previous one
+            serves again.
+        UndoFailed: the new release was not proven, and the previous one could not be restored.
+        RolloutLocked: another deployer is at work, has taken the lock from this one, or has
+            released since this was decided.
     """
+    prove = _prover(release, golden_set, play)
     with target.lock():
         history = target.history()
         previous = current(history)
         if decided_on is not None:
             _require_unchanged(previous, current(decided_on))
-        number = history[-1].attempt.id + 1 if history else 1
-        attempt = Attempt(
-            id=number,
-            environment=target.environment,
-            trigger=trigger,
-            release=release,
-            by=by,
-            at=clock(),
-            url=target.url,
-            run=run,
+        attempt = _create_attempt(
+            release, target, history, clock(), trigger=trigger, by=by, run=run
         )
-        _clear_unfinished(target, previous, release)
-        target.begin(attempt)
-        with _undoing(attempt, target, previous, clock):
-            target.shift(
-                release, (lambda endpoint: _prove(endpoint, proof, release, play)) if hold else None
-            )
-            _prove(target.endpoint, proof, release, play)
-        ending = Ending(outcome="succeeded", at=clock())
-        with interrupts.defer_signals("the release is proven, and all but done"):
-            with _undoing(attempt, target, previous, clock):
-                target.end(attempt, ending)
-            _settle(attempt, target)
-        return Rollout(attempt=attempt, ending=ending)
+        _undo_unfinished(target, previous, release)
+        serve = partial(target.serve, release, prove)
+        return _roll_out(attempt, target, previous, serve, prove, clock)
 
 
-def _require_unchanged(now: Rollout | None, before: Rollout | None) -> None:
-    """Stops what would take back a release that nobody knew of when it was decided."""
-    if now is not None and now != before:
-        raise RolloutLocked(
-            f"somebody else released meanwhile: {now.attempt.by}, release {now.attempt.id}",
-            on=f"environment {now.attempt.environment}",
-            next="`invoke status` shows what serves; if that shall be replaced, run again; nothing was changed",
-        )
-
-
-@contextmanager
-def _undoing(
-    attempt: Attempt, target: Target, previous: Rollout | None, clock: Callable[[], datetime]
-) -> Iterator[None]:
-    """Puts the previous release back where a `with` block fails, and writes that down."""
-    try:
-        yield
-    except RolloutLocked:
-        # Whoever has the lock now finds what is left here, and clears it.
-        raise
-    except BaseException as error:
-        with interrupts.defer_signals("putting the previous release back"):
-            target.end(attempt, _undone(_why(error), target, previous, clock))
-        raise
-
-
-def _settle(attempt: Attempt, target: Target) -> None:
-    """Removes what served before; a failure does not take the release back, whose success is written down."""
-    try:
-        target.settle(attempt.release)
-    except ReleaseError:
-        log.warning(
-            "release %d is proven and serves; what it replaced could not all be removed", attempt.id
-        )
-        raise
-
-
-def _clear_unfinished(target: Target, previous: Rollout | None, release: Release) -> None:
-    """Takes back what a killed deployer left, unless it is what shall be released now."""
-    if previous is None or previous.attempt.release.image.digest == release.image.digest:
-        return
-    back = previous.attempt.release
-    # What stands by has been taken back already, or is kept for an instant way back.
-    strangers = {replica.image for replica in target.replicas() if replica.state != "standing by"}
-    if strangers - {back.image.digest, release.image.digest}:
-        log.info(
-            "an earlier rollout was never finished: release %d comes back first",
-            previous.attempt.id,
-        )
-        target.shift(back)
-        target.settle(back, release)
-
-
-def _prove(
-    endpoint: Endpoint, proof: golden.GoldenSet, release: Release, play: golden.Play
-) -> None:
-    verdict = play(proof, endpoint)
-    if not verdict.passed:
-        raise GoldenMiss(
-            f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
-            on=f"{endpoint.url}, {release.image.app.commit} with {release.image.layer.model}",
-            next="the previous release serves again; mend the code or the model",
-            detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
-        )
-    log.info(
-        "proven at %s: %s",
-        endpoint.url,
-        "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases),
-    )
-
-
-def _why(error: BaseException) -> str:
-    """What ended a rollout, for the history."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return error.what if isinstance(error, ReleaseError) else type(error).__name__
-
-
-def _undone(
-    why: str, target: Target, previous: Rollout | None, clock: Callable[[], datetime]
-) -> Ending:
-    """Puts the previous release back, or leaves nothing where there is none."""
-    back = previous.attempt.release if previous else None
-    log.warning(
-        "%s: %s",
-        why,
-        f"putting back release {previous.attempt.id}"
-        if previous
-        else "nothing served before, taking it away",
-    )
-    try:
-        if back:
-            target.shift(back)
-        target.settle(*([back] if back else []))
-    except ReleaseError as failure:
-        reason = f": {failure.what}" if failure.what != why else ""
-        raise UndoFailed(
-            f"{why}; and the previous release could not be put back{reason}",
-            on=failure.on,
-            next=f"{failure.next}; the next run goes on from where this one stopped",
-            detail=failure.detail,
-        ) from failure
-    return Ending(outcome="undone" if back else "failed", at=clock(), why=why)
-
-
-def abort(
-    target: Target, by: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+def take_over(
+    release: Release,
+    target: CanaryTarget,
+    golden_set: golden.GoldenSet,
+    *,
+    trigger: Trigger,
+    by: str,
+    run: str = "",
+    clock: Now = now,
+    play: golden.Play = golden.play,
 ) -> Rollout:
-    """Takes back an attempt whose deployer is gone.
+    """Give a canary all requests, whose deployer has ended, and prove it at the endpoint.
+
+    The arguments and errors are those of `apply`; the release is that of the canary.
+    """
+    prove = _prover(release, golden_set, play)
+    with target.lock():
+        history = target.history()
+        previous = current(history)
+        attempt = _create_attempt(
+            release, target, history, clock(), trigger=trigger, by=by, run=run
+        )
+        _undo_unfinished(target, previous, release)
+        serve = partial(target.take_over, release)
+        return _roll_out(attempt, target, previous, serve, prove, clock)
+
+
+def abort(target: Target, by: str, clock: Now = now) -> Rollout:
+    """Undo an attempt whose deployer has ended.
 
     Raises:
         ReleaseUnknown: the last attempt has ended.
-        UndoFailed: the previous release could not be put back.
+        UndoFailed: the previous release could not be restored.
         RolloutLocked: its deployer is still at work.
     """
     with target.lock():
         history = target.history()
         if not history or history[-1].ending:
             raise ReleaseUnknown(
-                "nothing is under way", on="history", next="`invoke status` shows what serves"
+                "no rollout is under way", on="history", next="`invoke status` shows what serves"
             )
         attempt = history[-1].attempt
-        ending = _undone(f"given up by {by}", target, current(history), clock)
+        ending = _undo(f"aborted by {by}", target, current(history), clock)
         target.end(attempt, ending)
         return Rollout(attempt=attempt, ending=ending)
 
 
-def verify(target: Target, proof: golden.GoldenSet, play: golden.Play = golden.play) -> Verdict:
-    """Plays the golden cases through the front door, changing nothing.
+def verify(
+    target: Target, golden_set: golden.GoldenSet, play: golden.Play = golden.play
+) -> Verdict:
+    """Play the golden cases at the endpoint, without a change.
 
     Raises:
-        VerifyFailed: an answer is wrong or missing.
+        VerifyFailed: a response is wrong or missing.
     """
-    verdict = play(proof, target.endpoint)
+    verdict = play(golden_set, target.endpoint)
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
             on=target.url,
-            next="`invoke status` shows the replicas; `invoke rollback` takes the release back",
-            detail="\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses),
+            next="`invoke status` shows the replicas; `invoke rollback` undoes the release",
+            detail=_list_misses(verdict),
         )
     return verdict
 
 
-def replica_error(what: str, on: str, log_end: str) -> RolloutFailed:
-    """The error of a replica that will not serve, with the end of its log."""
-    detail = f"  its log ends with:\n{format_log_tail(log_end)}"
-    return RolloutFailed(what, on=on, next="the log shows why", detail=detail)
+def _create_attempt(
+    release: Release,
+    target: Target,
+    history: tuple[Rollout, ...],
+    at: datetime,
+    *,
+    trigger: Trigger,
+    by: str,
+    run: str,
+) -> Attempt:
+    return Attempt(
+        id=history[-1].attempt.id + 1 if history else 1,
+        environment=target.environment,
+        trigger=trigger,
+        release=release,
+        by=by,
+        at=at,
+        url=target.url,
+        run=run,
+    )
+
+
+def _require_unchanged(now: Rollout | None, before: Rollout | None) -> None:
+    """Refuse to replace a release that was not there yet when this one was chosen."""
+    if now is not None and now != before:
+        raise RolloutLocked(
+            f"another deployer released in the meantime: {now.attempt.by}, "
+            f"release {now.attempt.id}",
+            on=f"environment {now.attempt.environment}",
+            next="`invoke status` shows what serves; run again to replace it; nothing was changed",
+        )
+
+
+def _undo_unfinished(target: Target, previous: Rollout | None, release: Release) -> None:
+    """Undo what a killed deployer left, unless it is the release to roll out now."""
+    if previous is None or previous.attempt.release.image.digest == release.image.digest:
+        return
+    proven = previous.attempt.release
+    # Standby replicas get no requests: they were undone already, or are kept for a fast undo.
+    images = {
+        replica.image for replica in target.replicas() if replica.state is not ReplicaState.STANDBY
+    }
+    if images - {proven.image.digest, release.image.digest}:
+        log.info(
+            "an earlier rollout is unfinished: release %d is restored first", previous.attempt.id
+        )
+        target.restore(proven)
+        target.settle(proven, release)
+
+
+def _roll_out(
+    attempt: Attempt,
+    target: Target,
+    previous: Rollout | None,
+    serve: Callable[[], None],
+    prove: Prove,
+    clock: Now,
+) -> Rollout:
+    target.begin(attempt)
+    with _undo_on_failure(attempt, target, previous, clock):
+        serve()
+        prove(target.endpoint)
+    ending = Ending(outcome="succeeded", at=clock())
+    with interrupts.defer_signals("the release is proven, and almost done"):
+        with _undo_on_failure(attempt, target, previous, clock):
+            target.end(attempt, ending)
+        _settle(attempt, target)
+    return Rollout(attempt=attempt, ending=ending)
+
+
+@contextmanager
+def _undo_on_failure(
+    attempt: Attempt, target: Target, previous: Rollout | None, clock: Now
+) -> Iterator[None]:
+    """Restore the previous release if a `with` block fails, and record that."""
+    try:
+        yield
+    except RolloutLocked:
+        # The deployer that has the lock now finds what is left here, and undoes it.
+        raise
+    except BaseException as error:
+        with interrupts.defer_signals("restoring the previous release"):
+            target.end(attempt, _undo(_reason(error), target, previous, clock))
+        raise
+
+
+def _undo(why: str, target: Target, previous: Rollout | None, clock: Now) -> Ending:
+    """Restore the previous release, or leave nothing where nothing served before."""
+    if previous:
+        log.warning("%s: restoring release %d", why, previous.attempt.id)
+    else:
+        log.warning("%s: nothing served before, removing the release", why)
+    proven = (previous.attempt.release,) if previous else ()
+    try:
+        for release in proven:
+            target.restore(release)
+        target.settle(*proven)
+    except ReleaseError as failure:
+        reason = f": {failure.what}" if failure.what != why else ""
+        raise UndoFailed(
+            f"{why}; and the previous release could not be restored{reason}",
+            on=failure.on,
+            next=f"{failure.next}; the next run continues from there",
+            detail=failure.detail,
+        ) from failure
+    return Ending(outcome="undone" if previous else "failed", at=clock(), why=why)
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a rollout failed, for the history."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return error.what if isinstance(error, ReleaseError) else type(error).__name__
+
+
+def _settle(attempt: Attempt, target: Target) -> None:
+    """Remove what served before; if that fails, the release is recorded as proven and stays."""
+    try:
+        target.settle(attempt.release)
+    except ReleaseError:
+        log.warning(
+            "release %d is proven and serves; not all that it replaced could be removed",
+            attempt.id,
+        )
+        raise
+
+
+def _prover(release: Release, golden_set: golden.GoldenSet, play: golden.Play) -> Prove:
+    """Return a function that plays the golden cases at an endpoint, and raises GoldenMiss."""
+
+    def prove(endpoint: Endpoint) -> None:
+        verdict = play(golden_set, endpoint)
+        if not verdict.passed:
+            raise GoldenMiss(
+                f"the release missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
+                on=f"{endpoint.url}, {release.image.app.commit} with {release.image.layer.model}",
+                next="the previous release serves again; fix the code or the model",
+                detail=_list_misses(verdict),
+            )
+        answers = "; ".join(f"{case.name} → {case.answer}" for case in verdict.cases)
+        log.info("proven at %s: %s", endpoint.url, answers)
+
+    return prove
+
+
+def _list_misses(verdict: Verdict) -> str:
+    return "\n".join(f"  {case.name}: {case.problem}" for case in verdict.misses)

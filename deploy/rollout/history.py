@@ -1,4 +1,4 @@
-"""What served here before, and which of it a rollback returns to."""
+"""What an environment's history says: which release serves, and which one a rollback returns to."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from typing import Literal
 
 from deploy.errors import ReleaseUnknown
 from deploy.records import Rollout
-from deploy.rollout.apply import current
 
 Only = Literal["model", "code"]
 
 
+def current(history: tuple[Rollout, ...]) -> Rollout | None:
+    """Return the attempt whose release should serve: the last that succeeded."""
+    return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
+
+
 def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
-    """The attempt that a rollback returns to.
+    """Return the attempt to whose release a rollback returns.
 
     Args:
         history: all attempts, oldest first.
-        number: a particular one, or None for the last that differs in what shall be taken back.
-        only: take back the model or the code alone, or None for both.
+        number: the attempt, or None for the last one that differs from what serves.
+        only: roll back the model or the code alone, or None for both.
 
     Raises:
-        ReleaseUnknown: there is no such attempt, or none to go back to.
+        ReleaseUnknown: there is no such attempt, or none that differs.
     """
-    now = current(history)
-    if now is None:
+    serving = current(history)
+    if serving is None:
         raise ReleaseUnknown(
             "nothing has been released here yet",
             on="history",
@@ -31,47 +35,54 @@ def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only
         )
     succeeded = [rollout for rollout in history if rollout.succeeded]
     if number is not None:
-        chosen = next((rollout for rollout in succeeded if rollout.attempt.id == number), None)
-        known = ", ".join(str(rollout.attempt.id) for rollout in succeeded)
-        if chosen is None:
-            raise ReleaseUnknown(
-                f"release {number} never served here",
-                on="history",
-                next=f"choose one that did: {known}",
-            )
-        return chosen
-    different = (
-        rollout
-        for rollout in reversed(_before(succeeded, now, only))
-        if _half(rollout, only) != _half(now, only)
-    )
-    found = next(different, None)
+        return _find(succeeded, number)
+    return _last_different(succeeded, serving, only)
+
+
+def _find(succeeded: list[Rollout], number: int) -> Rollout:
+    found = next((rollout for rollout in succeeded if rollout.attempt.id == number), None)
     if found is None:
-        part = only or "release"
+        known = ", ".join(str(rollout.attempt.id) for rollout in succeeded)
         raise ReleaseUnknown(
-            f"there is no earlier {part} to go back to",
+            f"release {number} never served here",
             on="history",
-            next="`invoke history` shows what served here",
+            next=f"choose one that did: {known}",
         )
     return found
 
 
-def _before(succeeded: list[Rollout], now: Rollout, only: Only | None) -> list[Rollout]:
-    """What served before the present release, or that half of it, came: rolling back twice goes two steps, not back and forth."""
-    first = now
+def _last_different(succeeded: list[Rollout], serving: Rollout, only: Only | None) -> Rollout:
+    for rollout in reversed(_earlier(succeeded, serving, only)):
+        if _digests(rollout, only) != _digests(serving, only):
+            return rollout
+    raise ReleaseUnknown(
+        f"there is no earlier {only or 'release'} to go back to",
+        on="history",
+        next="`invoke history` shows what served here",
+    )
+
+
+def _earlier(succeeded: list[Rollout], serving: Rollout, only: Only | None) -> list[Rollout]:
+    """Return what served before the present release was first rolled out.
+
+    So that two rollbacks in a row go two steps back, and not back and forth.
+    """
+    first = serving
     while first.attempt.trigger == "rollback":
-        earlier = [
+        same = [
             rollout
             for rollout in succeeded
-            if rollout.attempt.id < first.attempt.id and _half(rollout, only) == _half(now, only)
+            if rollout.attempt.id < first.attempt.id
+            and _digests(rollout, only) == _digests(serving, only)
         ]
-        if not earlier:
+        if not same:
             break
-        first = earlier[-1]
+        first = same[-1]
     return [rollout for rollout in succeeded if rollout.attempt.id < first.attempt.id]
 
 
-def _half(rollout: Rollout, only: Only | None) -> tuple[str, ...]:
+def _digests(rollout: Rollout, only: Only | None) -> tuple[str, ...]:
+    """Return the digest of the model's layer or of the app image, or both."""
     joined = rollout.attempt.release.image
-    halves = {"model": joined.layer.digest, "code": joined.app.manifest.digest}
-    return (halves[only],) if only else tuple(halves.values())
+    digests = {"model": joined.layer.digest, "code": joined.app.manifest.digest}
+    return (digests[only],) if only else tuple(digests.values())

@@ -1,1 +1,1 @@
-"""The places where releases serve, each with the operations of `deploy.rollout.apply.Target`."""
+"""The places where releases serve, each with the operations of `deploy.rollout.target.Target`."""

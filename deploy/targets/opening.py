@@ -15,30 +15,16 @@ from deploy.errors import SettingsInvalid
 from deploy.machine import services
 from deploy.machine.host import Host
 from deploy.records import Attempt, Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.environments import Docker, Environment, Kubernetes
 from deploy.settings.kinds import target_of
 from deploy.settings.reading import Settings
 
 if TYPE_CHECKING:
     from deploy.targets.docker.target import DockerTarget
-    from deploy.targets.kubernetes.history import CanaryVerb
     from deploy.targets.kubernetes.target import KubernetesTarget
 
 E = TypeVar("E", bound=Environment)
-
-
-class CanaryTarget(Target, Protocol):
-    """A target that can try a release as a canary, and lets people decide on it."""
-
-    def canary(self) -> str:
-        """Return the digest of the image that is on hold as a canary; empty if there is none."""
-
-    def may_take_over(self, release: Release) -> bool:
-        """Return whether the canary was made of the present settings and object templates."""
-
-    def decide(self, verb: CanaryVerb, by: str) -> None:
-        """Record a decision for the deployer that holds the canary."""
 
 
 class RenderedTarget(Target, Protocol):
@@ -154,10 +140,17 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
         inputs.settings.app,
         inputs.environment,
         env,
-        parts=lambda: services.ensure_services_image(engine, inputs.settings.image, inputs.host),
+        services_image=lambda: services.ensure_services_image(
+            engine, inputs.settings.image, inputs.host
+        ),
         login=find_login,
-        free=inputs.host.require_free_port if engine.is_local else lambda _address, _port: None,
+        require_free_port=inputs.host.require_free_port if engine.is_local else _accept_any_port,
+        clock=inputs.clock,
     )
+
+
+def _accept_any_port(_address: str, _port: int) -> None:
+    """Accept a port of another machine, whose listeners cannot be seen from here."""
 
 
 def open_kubernetes(env: Kubernetes, inputs: TargetInputs) -> KubernetesTarget:

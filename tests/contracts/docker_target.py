@@ -1,4 +1,4 @@
-"""What a target on a Docker host does beyond what every target does, on an engine in memory or a real one."""
+"""The rules of a target on a Docker host, on an engine in memory or a real one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
-from deploy.rollout.apply import Target
-from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import STATE_FOLDER
+from deploy.rollout.target import ReplicaState, Target
+from deploy.targets.docker.haproxy import STATE_FOLDER
+from deploy.targets.docker.state import APP, DockerState
 from tests.contracts.engine import wait_until
-from tests.contracts.target import Place, WarmTargetContract, states
+from tests.contracts.target import Place, StandbyTargetContract, states, trust
 from tests.fakes.releases import attempt
 
-PROCESS_THAT_NEVER_WAS = 4_194_305
-"""More than Linux gives numbers to processes."""
+UNUSED_PROCESS_ID = 4_194_305
+"""A number above the highest that Linux gives to a process."""
+
+
+def proxy_of(engine: Engine, app: str) -> Container:
+    """Return the container of an application's proxy."""
+    found = DockerState(engine, app, "local").proxy()
+    assert found
+    return found
 
 
 class DockerPlace(Place, Protocol):
@@ -32,20 +39,20 @@ class DockerPlace(Place, Protocol):
         """The host's engine."""
 
     def crash(self, replica: str) -> None:
-        """The process of a replica ends by itself."""
+        """End the process of a replica, as a crash does."""
 
-    def renew(self) -> None:
-        """From now on deployers have another image for the door, as after an upgrade."""
+    def upgrade(self) -> None:
+        """Give deployers another image for the proxy from now on."""
 
-    def other_port(self) -> int:
-        """A port on which nobody listens."""
+    def free_port(self) -> int:
+        """Return a port on which no program listens."""
 
     def taken_port(self) -> int:
-        """A port on which another program listens."""
+        """Return a port on which another program listens."""
 
 
-class DockerTargetContract(WarmTargetContract):
-    """Subclasses give the fixture `docker`: an environment to which nothing was released yet."""
+class DockerTargetContract(StandbyTargetContract):
+    """The rules; subclasses have the fixture `docker`, an environment without a release."""
 
     @pytest.fixture
     def docker(self) -> DockerPlace:
@@ -57,105 +64,105 @@ class DockerTargetContract(WarmTargetContract):
         """The environment, as of any target."""
         return docker
 
-    def door(self, docker: DockerPlace) -> Container:
-        """The container of the front door."""
-        return next(
-            found
-            for found in docker.engine.containers({APP: docker.app})
-            if found.name.endswith("-door")
-        )
+    def proxy(self, docker: DockerPlace) -> Container:
+        """Return the container of the proxy."""
+        return proxy_of(docker.engine, docker.app)
 
-    def test_a_door_that_was_stopped_opens_what_it_opened(
+    def test_a_proxy_that_was_stopped_admits_what_it_admitted(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """The next deployer starts it again, and the release serves without having been released again."""
-        docker.target().shift(a)
+        """The next deployer starts it, and the release serves without another rollout."""
+        docker.target().serve(a, trust)
         docker.target().settle(a)
-        docker.engine.stop(self.door(docker).id, 1)
+        docker.engine.stop(self.proxy(docker).id, 1)
         with docker.target().lock():
             pass
         wait_until(lambda: docker.answers() == {"a"}, "the release serves")
         wait_until(lambda: docker.target().serves(a), "all its replicas are healthy")
 
-    def test_a_door_that_was_stopped_in_mid_rollout_opens_to_the_release_before(
+    def test_a_proxy_that_was_stopped_during_a_rollout_admits_the_previous_release(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
-        """A release that nobody has settled, because it is not proven yet, gets no requests when the door comes back."""
+        """A release that is not settled, and so not proven, gets no requests after a restart."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
-        docker.engine.stop(self.door(docker).id, 1)
+        target.serve(b, trust)
+        docker.engine.stop(self.proxy(docker).id, 1)
         with docker.target().lock():
             pass
         wait_until(
-            lambda: states(target).count((a.image.digest, "serving")) == 2, "the release serves"
+            lambda: states(target).count((a.image.digest, ReplicaState.SERVING)) == 2,
+            "the release serves",
         )
         assert docker.answers() == {"a"}
-        assert (b.image.digest, "serving") not in states(target)
+        assert (b.image.digest, ReplicaState.SERVING) not in states(target)
 
-    def test_a_door_that_was_restarted_in_mid_rollout_opens_when_that_is_settled(
+    def test_a_proxy_that_was_restarted_during_a_rollout_admits_its_release_in_the_end(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
-        """The rollout goes on, and its release has all requests in the end."""
+        """Settling the rollout gives its release all requests."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
-        docker.engine.stop(self.door(docker).id, 1)
+        target.serve(b, trust)
+        docker.engine.stop(self.proxy(docker).id, 1)
         target.settle(b)
         assert docker.answers() == {"b"}
-        assert states(target) == [(b.image.digest, "serving")] * 2
+        assert states(target) == [(b.image.digest, ReplicaState.SERVING)] * 2
 
-    def test_a_door_that_was_stopped_opens_none_of_many_old_replicas(
+    def test_a_proxy_that_was_stopped_admits_none_of_many_old_replicas(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
-        """Also where the old release had more replicas than the new one has."""
-        docker.target(replicas=3).shift(a)
+        """Also if the old release had more replicas than the new one."""
+        docker.target(replicas=3).serve(a, trust)
         target = docker.target(replicas=1)
-        target.shift(b)
+        target.serve(b, trust)
         target.settle(b, a)
-        docker.engine.stop(self.door(docker).id, 1)
+        docker.engine.stop(self.proxy(docker).id, 1)
         with docker.target(replicas=1).lock():
             pass
         wait_until(
-            lambda: states(target).count((b.image.digest, "serving")) == 1, "the release serves"
+            lambda: states(target).count((b.image.digest, ReplicaState.SERVING)) == 1,
+            "the release serves",
         )
         assert docker.answers() == {"b"}
 
-    def test_a_door_without_its_file_opens_to_all_that_runs(
+    def test_a_proxy_without_its_file_admits_all_running_replicas(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """A file that a crash spoilt is written anew; a door that opens to nobody would be worse than any other."""
+        """A damaged file is written again; a proxy that admits nothing would be worse."""
         target = docker.target()
-        target.shift(a)
-        door = self.door(docker).id
-        docker.engine.stop(door, 1)
-        docker.engine.put_file(door, f"{STATE_FOLDER}/haproxy.cfg", b"global\n    stats so")
+        target.serve(a, trust)
+        proxy = self.proxy(docker).id
+        docker.engine.stop(proxy, 1)
+        docker.engine.put_file(proxy, f"{STATE_FOLDER}/haproxy.cfg", b"global\n    stats so")
         with docker.target().lock():
             pass
         wait_until(lambda: docker.answers() == {"a"}, "the release serves")
 
-    def test_a_door_that_is_gone_is_made_again(self, docker: DockerPlace, a: Release) -> None:
-        """History and release outlive the door's container."""
+    def test_a_proxy_that_was_removed_is_created_again(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
+        """History and release do not depend on the proxy's container."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         target.begin(attempt(1, a))
-        docker.engine.remove(self.door(docker).id)
+        docker.engine.remove(self.proxy(docker).id)
         with docker.target().lock():
             pass
         wait_until(lambda: docker.target().serves(a), "the release serves")
         assert [rollout.attempt.id for rollout in docker.target().history()] == [1]
 
-    def test_another_port_moves_the_door(self, docker: DockerPlace, a: Release) -> None:
-        """The same replicas are reached on the new port, and the history moves along."""
+    def test_another_port_moves_the_proxy(self, docker: DockerPlace, a: Release) -> None:
+        """The same replicas are reached on the new port, and the history stays."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         target.begin(attempt(1, a))
         before = {replica.name for replica in target.replicas()}
-        port = docker.other_port()
+        port = docker.free_port()
         moved = docker.target(port=port)
         with moved.lock():
             pass
@@ -165,89 +172,89 @@ class DockerTargetContract(WarmTargetContract):
         assert {replica.name for replica in moved.replicas()} == before
         assert [rollout.attempt.id for rollout in moved.history()] == [1]
 
-    def test_a_port_that_is_taken_leaves_the_old_door_open(
+    def test_a_port_that_is_taken_leaves_the_old_proxy_running(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """Nothing is given up before the new port is known to be free."""
-        docker.target().shift(a)
+        """Nothing is removed before the new port is known to be free."""
+        docker.target().serve(a, trust)
         moved = docker.target(port=docker.taken_port())
         with pytest.raises(PortTaken), moved.lock():
-            pytest.fail("it was moved to a port that another program listens on")
+            pytest.fail("the proxy moved to a port on which another program listens")
         assert docker.answers() == {"a"}
         with docker.target(lock_wait=0.0).lock():
             assert docker.target().serves(a)
 
-    def test_a_release_behind_a_door_on_another_port_does_not_serve(
+    def test_a_release_behind_a_proxy_on_another_port_does_not_serve(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """Where the settings name a new port, releasing again must not stop at what serves on the old one."""
+        """A release must not be skipped because it serves on the old port."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         wait_until(lambda: target.serves(a), "the release serves")
-        moved = docker.target(port=docker.other_port())
+        moved = docker.target(port=docker.free_port())
         assert not moved.serves(a)
         with moved.lock():
             wait_until(lambda: moved.serves(a), "the release serves on the other port")
         assert not target.serves(a)
 
-    def test_a_running_door_of_another_image_is_kept(
+    def test_a_running_proxy_of_another_image_is_kept(
         self, docker: DockerPlace, a: Release, b: Release
     ) -> None:
-        """Making it anew would lose every request until the new one listens; it is led to the next release as it is."""
-        docker.target().shift(a)
+        """A new one would lose all requests until it listens; the old one stays in use."""
+        docker.target().serve(a, trust)
         docker.target().settle(a)
-        door = self.door(docker)
-        docker.renew()
+        proxy = self.proxy(docker)
+        docker.upgrade()
         target = docker.target(in_flight=7)
         with target.lock():
-            target.shift(b)
+            target.serve(b, trust)
             target.settle(b)
         assert docker.answers() == {"b"}
-        assert self.door(docker) == door
+        assert self.proxy(docker) == proxy
         assert target.serves(b)
 
-    def test_a_door_of_another_image_that_was_stopped_is_made_anew(
+    def test_a_stopped_proxy_of_another_image_is_created_again(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """Nobody came through it, so that it can take the image of now; it opens what it opened."""
-        docker.target().shift(a)
+        """It had no requests to lose, so that it gets the present image."""
+        docker.target().serve(a, trust)
         docker.target().settle(a)
-        door = self.door(docker)
-        docker.engine.stop(door.id, 1)
-        docker.renew()
+        proxy = self.proxy(docker)
+        docker.engine.stop(proxy.id, 1)
+        docker.upgrade()
         with docker.target().lock():
             pass
         wait_until(lambda: docker.answers() == {"a"}, "the release serves")
-        assert self.door(docker).id != door.id
+        assert self.proxy(docker).id != proxy.id
 
     @pytest.mark.parametrize(
         "changed", [{"in_flight": 7}, {"answer_within": 7.0}], ids=["in_flight", "answer_within"]
     )
-    def test_a_release_behind_a_door_with_other_settings_does_not_serve(
+    def test_a_release_behind_a_proxy_with_other_settings_does_not_serve(
         self, docker: DockerPlace, a: Release, changed: dict[str, Any]
     ) -> None:
-        """Releasing again must not stop at what serves, for the running door has yet to be told."""
+        """A release must not be skipped as long as the running proxy has the old settings."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        door = self.door(docker)
+        proxy = self.proxy(docker)
         other = docker.target(**changed)
         assert target.serves(a)
         assert not other.serves(a)
         with other.lock():
             wait_until(lambda: other.serves(a), "the release serves as the settings say")
         assert not target.serves(a)
-        assert self.door(docker) == door
+        assert self.proxy(docker) == proxy
 
-    def test_an_address_that_is_not_this_machines_leaves_the_old_door_open(
+    def test_an_address_of_another_machine_leaves_the_old_proxy_running(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """The same port on an address where nothing can listen is found out before the old door goes."""
-        docker.target().shift(a)
+        """An address on which nothing can listen is an error before the old proxy is removed."""
+        docker.target().serve(a, trust)
         moved = docker.target(address="192.0.2.1")
         with pytest.raises(SettingsInvalid), moved.lock():
-            pytest.fail("it was moved to an address that this machine does not have")
+            pytest.fail("the proxy moved to an address that this machine does not have")
         assert docker.answers() == {"a"}
         with docker.target(lock_wait=0.0).lock():
             assert docker.target().serves(a)
@@ -255,23 +262,23 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_first_release_to_a_port_that_is_taken_changes_nothing(
         self, docker: DockerPlace
     ) -> None:
-        """Not even a door is left that nobody can enter."""
+        """It leaves no proxy behind."""
         moved = docker.target(port=docker.taken_port())
         with pytest.raises(PortTaken), moved.lock():
-            pytest.fail("it was opened on a port that another program listens on")
+            pytest.fail("the proxy was started on a port on which another program listens")
         assert docker.engine.containers({APP: docker.app}) == []
 
     @pytest.mark.parametrize("data", [b"", b"{", b'{"id": 2, "environment": "local"}', b"\xff\xfe"])
-    def test_half_a_file_in_the_journal_is_no_attempt(
+    def test_half_a_file_in_the_history_is_no_attempt(
         self, docker: DockerPlace, a: Release, data: bytes
     ) -> None:
-        """What a killed engine left unfinished is passed over; what else was written down is still known."""
+        """A file that a killed engine left half is skipped; the other files are read."""
         target = docker.target()
         with target.lock():
             target.begin(attempt(1, a))
-            door = self.door(docker).id
-            docker.engine.put_file(door, f"{STATE_FOLDER}/000001-end.json", data)
-            docker.engine.put_file(door, f"{STATE_FOLDER}/000002-begin.json", data)
+            proxy = self.proxy(docker).id
+            docker.engine.put_file(proxy, f"{STATE_FOLDER}/000001-end.json", data)
+            docker.engine.put_file(proxy, f"{STATE_FOLDER}/000002-begin.json", data)
         assert [(rollout.attempt.id, rollout.outcome) for rollout in target.history()] == [
             (1, "unfinished")
         ]
@@ -279,9 +286,9 @@ class DockerTargetContract(WarmTargetContract):
     def test_a_replica_that_ends_later_is_started_again_by_the_engine(
         self, docker: DockerPlace, a: Release
     ) -> None:
-        """Nobody has to be there when a process of a proven release dies."""
+        """A proven release recovers from a crash without a deployer."""
         target = docker.target()
-        target.shift(a)
+        target.serve(a, trust)
         docker.crash(target.replicas()[0].name)
         wait_until(
             lambda: (
@@ -292,30 +299,30 @@ class DockerTargetContract(WarmTargetContract):
         wait_until(lambda: target.serves(a), "the release serves with all its replicas")
 
     def leave_lock(self, docker: DockerPlace, on: str) -> str:
-        """Makes a lock whose holder is no process of this machine, but was one of that; gives its id."""
-        door = self.door(docker)
+        """Create a lock whose holder was a process of a machine and has ended; return its id."""
+        proxy = self.proxy(docker)
         owner = ProcessId(
-            ProcessId.current().user, ProcessId.current().host, PROCESS_THAT_NEVER_WAS, "1"
+            ProcessId.current().user, ProcessId.current().host, UNUSED_PROCESS_ID, "1"
         )
         labels = {
-            **door.labels,
+            **proxy.labels,
             "dev.twinship.role": "lock",
             "dev.twinship.owner": str(owner),
             "dev.twinship.machine": on,
         }
         labels["dev.twinship.since"] = datetime.now(UTC).isoformat()
-        name = door.name.removesuffix("-door") + "-lock"
+        name = f"{DockerState(docker.engine, docker.app, 'local').name}-lock"
         return docker.engine.create(
-            Spec(name=name, image=door.image, labels=labels, command=("sleep", "600"))
+            Spec(name=name, image=proxy.image, labels=labels, command=("sleep", "600"))
         ).id
 
     @pytest.mark.parametrize("started", [True, False])
-    def test_a_lock_whose_holder_is_gone_is_cleared(
+    def test_a_lock_whose_holder_has_ended_is_removed(
         self, docker: DockerPlace, a: Release, started: bool
     ) -> None:
-        """A lock that outlived its holder, or was made but never held, keeps nobody out."""
+        """A lock that was left, or that was created and never started, stops no deployer."""
         target = docker.target(lock_wait=30.0)
-        target.shift(a)
+        target.serve(a, trust)
         left = self.leave_lock(docker, machine_id())
         if started:
             docker.engine.start(left)
@@ -327,11 +334,11 @@ class DockerTargetContract(WarmTargetContract):
             ] == []
 
     @pytest.mark.parametrize("on", ["another machine", ""])
-    def test_a_lock_of_a_machine_of_the_same_name_is_left_alone(
+    def test_a_lock_of_another_machine_of_the_same_name_stays(
         self, docker: DockerPlace, a: Release, on: str
     ) -> None:
-        """Whether its holder lives cannot be seen from here, whatever the machines are called."""
-        docker.target().shift(a)
+        """This machine cannot see whether the holder still runs."""
+        docker.target().serve(a, trust)
         left = self.leave_lock(docker, on)
         docker.engine.start(left)
         with pytest.raises(RolloutLocked), docker.target(lock_wait=0.0).lock():
@@ -342,8 +349,8 @@ class DockerTargetContract(WarmTargetContract):
             if found.id == left
         ] == [True]
 
-    def test_looking_makes_nothing(self, docker: DockerPlace, a: Release) -> None:
-        """History, replicas and status of an environment without releases leave no container behind."""
+    def test_reading_creates_nothing(self, docker: DockerPlace, a: Release) -> None:
+        """History, replicas and status of an environment without a release create no container."""
         target: Target = docker.target()
         target.history()
         target.replicas()

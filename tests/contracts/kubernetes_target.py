@@ -1,4 +1,4 @@
-"""What a target on a cluster does, on a cluster in memory or a real one."""
+"""The rules of a target on a cluster, on a cluster in memory or a real one."""
 
 from __future__ import annotations
 
@@ -8,54 +8,62 @@ from typing import Any, Protocol, cast
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.records import Attempt, Ending, Release
-from deploy.rollout.apply import Prove
+from deploy.rollout.target import Prove, ReplicaState
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.target import KubernetesTarget
-from tests.contracts.target import Place, Places, states
+from tests.contracts.target import Place, Places, states, trust
 from tests.fakes.releases import attempt
 
 
 class Deployer(KubernetesTarget):
-    """A target that takes the lease for each change by itself, where a rollout would hold it over all of them."""
+    """A target that takes the lock for each change, where a rollout holds it for all of them."""
 
-    _held = False
+    _locked = False
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         with super().lock():
-            self._held = True
+            self._locked = True
             try:
                 yield
             finally:
-                self._held = False
+                self._locked = False
 
     @contextmanager
-    def _with_lease(self) -> Iterator[None]:
-        if self._held:
+    def _in_lock(self) -> Iterator[None]:
+        if self._locked:
             yield
         else:
             with self.lock():
                 yield
 
-    def shift(self, release: Release, prove: Prove | None = None) -> None:
-        with self._with_lease():
-            super().shift(release, prove)
+    def serve(self, release: Release, prove: Prove) -> None:
+        with self._in_lock():
+            super().serve(release, prove)
+
+    def restore(self, release: Release) -> None:
+        with self._in_lock():
+            super().restore(release)
+
+    def take_over(self, release: Release) -> None:
+        with self._in_lock():
+            super().take_over(release)
 
     def settle(self, *keep: Release) -> None:
-        with self._with_lease():
+        with self._in_lock():
             super().settle(*keep)
 
     def begin(self, attempt: Attempt) -> None:
-        with self._with_lease():
+        with self._in_lock():
             super().begin(attempt)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
-        with self._with_lease():
+        with self._in_lock():
             super().end(attempt, ending)
 
 
 def environment(**changed: Any) -> dict[str, Any]:
-    """The settings of an environment that is quick to give up."""
+    """Return the settings of an environment with short times."""
     return {
         "target": "kubernetes",
         "standby": False,
@@ -72,8 +80,8 @@ class OnCluster(Protocol):
     cluster: Cluster
 
 
-def around(place: Place) -> dict[str, list[Object]]:
-    """What was applied of all that stands around replicas."""
+def applied_objects(place: Place) -> dict[str, list[Object]]:
+    """Return what was applied of the objects that a rollout changes."""
     cluster = cast("OnCluster", place).cluster
     ours = {"app.kubernetes.io/instance": "local"}
     return {
@@ -82,32 +90,32 @@ def around(place: Place) -> dict[str, list[Object]]:
     }
 
 
-class AroundContract(Places):
-    """What a target on a cluster keeps that changes more than replicas."""
+class SupportingObjectsContract(Places):
+    """The rules of a target that changes other objects than replicas."""
 
-    def test_what_a_release_has_changed_around_replicas_is_put_back_by_whoever_comes_next(
+    def test_the_next_deployer_restores_the_supporting_objects_of_a_killed_one(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """Though its deployer was killed, and has removed or changed it all; settings of whoever comes next do not count."""
+        """Also those that were removed, and whatever the settings of the next deployer say."""
         first = attempt(1, a)
         target = place.target(host="shop.example")
         target.begin(first)
-        target.shift(a)
+        target.serve(a, trust)
         target.end(first, Ending(outcome="succeeded", at=first.at))
-        was = around(place)
+        was = applied_objects(place)
         killed = place.target(
             host="other.example", service="ClusterIP", resources={"cpu": "20m", "memory": "64Mi"}
         )
         killed.begin(attempt(2, b))
-        killed.shift(b)
-        assert (b.image.digest, "serving") in states(killed)
-        assert {kind for kind, items in around(place).items() if items != was[kind]} >= {
+        killed.serve(b, trust)
+        assert (b.image.digest, ReplicaState.SERVING) in states(killed)
+        assert {kind for kind, items in applied_objects(place).items() if items != was[kind]} >= {
             "Ingress",
             "Deployment",
         }
-        place.target(service="ClusterIP", replicas=1).shift(a)
+        place.target(service="ClusterIP", replicas=1).restore(a)
         place.target(service="ClusterIP", replicas=1).settle(a)
-        serving = around(place)
+        serving = applied_objects(place)
         serving["Deployment"] = [item for item in serving["Deployment"] if item["spec"]["replicas"]]
         assert serving == was
         assert place.answers() == {"a"}

@@ -1,4 +1,4 @@
-"""What every target does, whatever releases are served by."""
+"""The rules of the target protocol, as tests that any target can run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Protocol
 import pytest
 
 from deploy.ci.run import current_user
+from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, RolloutLocked
 from deploy.records import Ending, Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import ReplicaState, Target
 from tests.fakes.engine import Script
 from tests.fakes.releases import attempt
 
@@ -19,37 +20,43 @@ NEVER_READY = Script(ready_after=None, says="waiting for a file that is not ther
 
 
 class Place(Protocol):
-    """An environment in which a target is tried."""
+    """An environment in which a target is tested."""
 
     def target(self, *, replicas: int = 2, **changed: object) -> Target:
-        """The environment's target as another process would make it, with settings that may have changed."""
+        """Return the target as another process opens it, with some settings changed."""
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        """A release whose replicas answer with that text, and behave like that script."""
+        """Return a release whose replicas respond with that text and behave like that script."""
 
     def answers(self, **changed: object) -> set[str]:
-        """The texts that are answered at the front door now."""
+        """Return the texts of the responses at the endpoint now."""
 
     def lose(self, replica: str) -> None:
-        """A replica goes, and nobody brings it back."""
+        """End a replica for good."""
 
 
-def states(target: Target) -> list[tuple[str, str]]:
-    """The image and the state of every replica."""
+def trust(_endpoint: Endpoint) -> None:
+    """Find no fault with new replicas."""
+
+
+def states(target: Target) -> list[tuple[str, ReplicaState]]:
+    """Return the image and the state of every replica."""
     return sorted((replica.image, replica.state) for replica in target.replicas())
 
 
-def replicas(release: Release, state: str, count: int = 2) -> list[tuple[str, str]]:
-    """That many replicas of a release in a state."""
+def replicas(
+    release: Release, state: ReplicaState, count: int = 2
+) -> list[tuple[str, ReplicaState]]:
+    """Return what `states` returns for replicas of a release."""
     return [(release.image.digest, state)] * count
 
 
 class Places:
-    """Subclasses give the fixture `place`: an environment to which nothing was released yet."""
+    """Base of the rules; subclasses have the fixture `place`, an environment without a release."""
 
     @pytest.fixture
     def place(self) -> Place:
-        """The environment."""
+        """An environment without a release."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -64,12 +71,16 @@ class Places:
 
 
 class TargetContract(Places):
-    """What every target keeps; `patience` is for how many seconds a replica that is never ready is waited for."""
+    """The rules of every target.
+
+    Attributes:
+        patience: the seconds to wait for a replica that never becomes ready.
+    """
 
     patience = 2.0
 
-    def test_before_a_first_release_there_is_nothing(self, place: Place, a: Release) -> None:
-        """Looking at an empty environment is no error."""
+    def test_an_empty_environment_has_nothing(self, place: Place, a: Release) -> None:
+        """Reading it is no error."""
         target = place.target()
         assert target.history() == ()
         assert target.replicas() == ()
@@ -78,39 +89,39 @@ class TargetContract(Places):
     def test_a_first_release_serves_with_all_its_replicas(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """All requests are answered by it, and that can be asked."""
+        """It gets all requests, and the target says so."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         assert place.answers() == {"a"}
-        assert states(target) == replicas(a, "serving")
+        assert states(target) == replicas(a, ReplicaState.SERVING)
         assert target.serves(a)
         assert not target.serves(b)
 
     def test_replicas_that_need_time_are_waited_for(self, place: Place) -> None:
-        """A replica gets requests when it says that it is ready, not when it has started."""
+        """A replica gets requests once it is ready, not once it has started."""
         target = place.target()
-        target.shift(slow := place.release("slow", Script(ready_after=4)))
+        target.serve(slow := place.release("slow", Script(ready_after=4)), trust)
         assert target.serves(slow)
         assert place.answers() == {"slow"}
 
-    def test_shifting_to_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
-        """A rollout may be repeated."""
+    def test_serving_what_serves_changes_nothing(self, place: Place, a: Release) -> None:
+        """A rollout can be repeated."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = target.replicas()
-        place.target().shift(a)
+        place.target().serve(a, trust)
         place.target().settle(a)
         assert place.target().replicas() == before
 
     def test_many_rollouts_in_a_row_leave_one_release(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """What a rollout takes it gives back, so that there is room for any number of them."""
+        """A rollout frees what it used, so that any number of them finds room."""
         target = place.target()
         for release in (a, b, a, b):
-            target.shift(release)
+            target.serve(release, trust)
             target.settle(release)
-        assert states(target) == replicas(b, "serving")
+        assert states(target) == replicas(b, ReplicaState.SERVING)
         assert place.answers() == {"b"}
 
     @pytest.mark.parametrize(
@@ -120,85 +131,87 @@ class TargetContract(Places):
             (NEVER_READY, "not ready within", "a file that is not there"),
         ],
     )
-    def test_a_release_that_will_not_serve_is_an_error_with_its_log(
+    def test_a_release_that_does_not_start_is_an_error_with_its_log(
         self, place: Place, a: Release, script: Script, what: str, line: str
     ) -> None:
-        """What was seen and the end of the replica's log are told; the old release still has all requests."""
-        place.target().shift(a)
+        """The previous release still gets all requests."""
+        place.target().serve(a, trust)
         with pytest.raises(RolloutFailed, match=what) as caught:
-            place.target(ready_within=self.patience).shift(place.release("broken", script))
+            place.target(ready_within=self.patience).serve(place.release("broken", script), trust)
         assert line in caught.value.detail
         assert place.answers() == {"a"}
 
     @pytest.mark.parametrize("script", [CRASHING, NEVER_READY])
-    def test_a_release_that_will_not_serve_can_be_taken_back(
+    def test_a_release_that_does_not_start_can_be_undone(
         self, place: Place, a: Release, script: Script
     ) -> None:
-        """Shifting back and settling leaves exactly what was there before."""
+        """Restore and settle leave exactly the replicas that were there before."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = target.replicas()
         with pytest.raises(RolloutFailed):
-            place.target(ready_within=self.patience).shift(place.release("broken", script))
-        target.shift(a)
+            place.target(ready_within=self.patience).serve(place.release("broken", script), trust)
+        target.restore(a)
         target.settle(a)
         assert target.replicas() == before
         assert place.answers() == {"a"}
 
-    def test_a_first_release_that_will_not_serve_leaves_nothing(self, place: Place) -> None:
-        """Where nothing served before, everything is taken away."""
+    def test_a_first_release_that_does_not_start_leaves_nothing(self, place: Place) -> None:
+        """If nothing served before, all replicas are removed."""
         target = place.target()
         with pytest.raises(RolloutFailed):
-            target.shift(place.release("broken", CRASHING))
+            target.serve(place.release("broken", CRASHING), trust)
         target.settle()
         assert target.replicas() == ()
 
-    def test_replicas_in_the_place_of_others_are_asked_themselves(
+    def test_a_replica_in_a_used_place_is_checked_itself(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """A replica that is not ready gets no requests, though one that was served from the same place before."""
+        """A replica that is not ready gets no requests, though an earlier one there was ready."""
         target = place.target()
         for release in (a, b):
-            target.shift(release)
+            target.serve(release, trust)
             target.settle(release)
         with pytest.raises(RolloutFailed, match="not ready within"):
-            place.target(ready_within=self.patience).shift(place.release("broken", NEVER_READY))
+            place.target(ready_within=self.patience).serve(
+                place.release("broken", NEVER_READY), trust
+            )
         assert place.answers() == {"b"}
 
-    def test_what_a_killed_run_left_is_cleared(self, place: Place, a: Release, b: Release) -> None:
-        """Replicas of a rollout that nobody ended go when the next one is settled, also if they are dead."""
+    def test_what_a_killed_run_left_is_removed(self, place: Place, a: Release, b: Release) -> None:
+        """Replicas of an unfinished rollout are removed by the next, also if they ended."""
         target = place.target()
-        target.shift(a)
-        target.shift(b)
+        target.serve(a, trust)
+        target.serve(b, trust)
         place.lose(
             next(replica.name for replica in target.replicas() if replica.image == b.image.digest)
         )
         again = place.target()
-        again.shift(c := place.release("c"))
+        again.serve(c := place.release("c"), trust)
         again.settle(c)
-        assert states(again) == replicas(c, "serving")
+        assert states(again) == replicas(c, ReplicaState.SERVING)
         assert place.answers() == {"c"}
 
-    def test_a_run_goes_on_where_a_killed_one_stopped(
+    def test_a_run_continues_where_a_killed_one_stopped(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """Replicas of the wanted release that were started already are taken, not started again."""
+        """Replicas of the release that run already are used, and no others are started."""
         target = place.target()
-        target.shift(a)
-        target.shift(b)
+        target.serve(a, trust)
+        target.serve(b, trust)
         started = {replica.name for replica in target.replicas() if replica.image == b.image.digest}
         again = place.target()
-        again.shift(b)
+        again.serve(b, trust)
         again.settle(b)
         assert {replica.name for replica in again.replicas()} == started
 
     def test_a_lost_replica_is_replaced(self, place: Place, a: Release) -> None:
-        """A release with fewer replicas than it should have does not count as serving, and is made whole by releasing it again."""
+        """Without it the release does not serve as the settings say."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         place.lose(target.replicas()[0].name)
         assert not target.serves(a)
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
         assert target.serves(a)
         assert place.answers() == {"a"}
@@ -207,22 +220,22 @@ class TargetContract(Places):
     def test_another_number_of_replicas_is_reached_by_releasing_again(
         self, place: Place, a: Release, count: int
     ) -> None:
-        """More are started, or those too many are retired; until then the release does not count as serving."""
-        place.target(replicas=2).shift(a)
+        """Until then, the release does not serve as the settings say."""
+        place.target(replicas=2).serve(a, trust)
         changed = place.target(replicas=count)
         assert not changed.serves(a)
-        changed.shift(a)
+        changed.serve(a, trust)
         changed.settle(a)
         assert changed.serves(a)
-        assert states(changed) == replicas(a, "serving", count)
+        assert states(changed) == replicas(a, ReplicaState.SERVING, count)
         assert place.answers() == {"a"}
 
-    # --- memory
+    # --- history
 
-    def test_attempts_are_remembered_by_the_environment(
+    def test_attempts_are_recorded_in_the_environment(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """Beginnings and ends are read by whoever comes next; an attempt without an end is unfinished."""
+        """Other processes read them; an attempt without an ending is unfinished."""
         first = attempt(1, a)
         second = attempt(2, b, "rollback")
         ending = Ending(outcome="undone", at=first.at + timedelta(seconds=9), why="a replica ended")
@@ -236,26 +249,26 @@ class TargetContract(Places):
         assert [rollout.ending for rollout in history] == [ending, None]
         assert [rollout.outcome for rollout in history] == ["undone", "unfinished"]
 
-    def test_attempts_are_remembered_in_their_order(self, place: Place, a: Release) -> None:
-        """Also after more than nine of them."""
+    def test_attempts_are_recorded_in_their_order(self, place: Place, a: Release) -> None:
+        """Also if there are more than nine."""
         target = place.target()
         with target.lock():
             for number in (1, 2, 9, 10, 11):
                 target.begin(attempt(number, a))
         assert [rollout.attempt.id for rollout in place.target().history()] == [1, 2, 9, 10, 11]
 
-    # --- one at a time
+    # --- the lock
 
-    def test_two_deployers_are_kept_apart_by_name(self, place: Place) -> None:
-        """The second is told who is at work, and changes nothing."""
+    def test_a_second_deployer_is_refused_with_the_name_of_the_first(self, place: Place) -> None:
+        """It changes nothing."""
         one = place.target(lock_wait=0.0)
         two = place.target(lock_wait=0.0)
         with one.lock(), pytest.raises(RolloutLocked) as caught, two.lock():
             pytest.fail("two deployers at once")
         assert current_user() in caught.value.what
 
-    def test_the_environment_is_free_again_after_a_deployer_has_failed(self, place: Place) -> None:
-        """However a rollout ends, the next one can begin at once."""
+    def test_the_lock_is_released_after_a_failure(self, place: Place) -> None:
+        """The next rollout can begin at once."""
         target = place.target(lock_wait=0.0)
         with pytest.raises(KeyboardInterrupt), target.lock():
             raise KeyboardInterrupt
@@ -263,35 +276,37 @@ class TargetContract(Places):
             pass
 
 
-class WarmContract(Places):
-    """What a target keeps beside, if it keeps the replicas of the release before until a rollout is settled."""
+class StandbyContract(Places):
+    """The rules of a target that keeps the previous replicas until a rollout is settled."""
 
-    def test_old_replicas_stand_by_until_the_rollout_is_settled(
+    def test_old_replicas_are_standby_until_the_rollout_is_settled(
         self, place: Place, a: Release, b: Release
     ) -> None:
-        """After the shift the new release has all requests and the old one none; settling removes it."""
+        """The new release gets all requests, and the old one none; settling removes it."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         target.settle(a)
-        target.shift(b)
+        target.serve(b, trust)
         assert place.answers() == {"b"}
-        assert states(target) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
+        assert states(target) == sorted(
+            replicas(a, ReplicaState.STANDBY) + replicas(b, ReplicaState.SERVING)
+        )
         assert not target.serves(b)
         target.settle(b)
-        assert states(target) == replicas(b, "serving")
+        assert states(target) == replicas(b, ReplicaState.SERVING)
         assert target.serves(b)
 
-    def test_going_back_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
-        """Until a rollout is settled, the replicas that served before are only let in again."""
+    def test_a_restore_starts_nothing(self, place: Place, a: Release, b: Release) -> None:
+        """Until a rollout is settled, the replicas that served before only get requests again."""
         target = place.target()
-        target.shift(a)
+        target.serve(a, trust)
         before = {replica.name for replica in target.replicas()}
-        target.shift(b)
-        target.shift(a)
+        target.serve(b, trust)
+        target.restore(a)
         target.settle(a)
         assert {replica.name for replica in target.replicas()} == before
         assert place.answers() == {"a"}
 
 
-class WarmTargetContract(TargetContract, WarmContract):
-    """All that a target keeps which keeps old replicas."""
+class StandbyTargetContract(TargetContract, StandbyContract):
+    """All rules of a target that keeps the previous replicas."""

@@ -67,7 +67,7 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
         encoding="utf-8",
     )
     for delay in (0.0, 0.3):
-        _killed(served, "latest", "putting back", delay, {})
+        _killed(served, "latest", "restoring release", delay, {})
     done = served.invoke("release", "--env", "staging")
     assert done.code == 61, done.err
     assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before

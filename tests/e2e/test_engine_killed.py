@@ -244,7 +244,7 @@ def test_an_engine_that_was_killed_in_an_undoing_brings_back_what_served(
     parrot.edit("parrot.pl", "my ($head) = @_;", f"my ($head) = @_;{WRONG}")
     parrot.commit("wrong behind a proxy")
     parrot.ok("build")
-    told(story.killed("1", Moment(said="putting back")), 62)
+    told(story.killed("1", Moment(said="restoring release")), 62)
     assert story.back("2") == WORDS["2"]
 
     parrot.git("checkout", "-q", "HEAD~1")

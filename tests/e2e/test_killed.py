@@ -100,7 +100,7 @@ def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Appli
     path.write_text(good + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
     serving.commit("wrong behind a proxy")
     for delay in (0.0, 0.2, 0.5):
-        _killed(serving, "imagenet@2", "putting back", delay)
+        _killed(serving, "imagenet@2", "restoring release", delay)
     done = serving.invoke("release")
     assert done.code == 60, done.err
 

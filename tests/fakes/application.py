@@ -10,7 +10,7 @@ from deploy.clients.oci.protocol import Registry
 from deploy.context import Clients, ReleaseContext
 from deploy.model.publish import publish_model
 from deploy.records import Image, Model, Rollout, Verdict
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.image import DEBIAN
 from deploy.targets.opening import TARGETS, Kinds
 from tests.fakes.engine import FakeEngine, Script

@@ -1,4 +1,4 @@
-"""Other deployers than the one that a test is: one that lives and moves in turn with it, and one that is killed."""
+"""Other deployers: one that works in turn with the test, and one that is killed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _PATIENCE = 30.0
 
 
 class Deployer(threading.Thread, Generic[T]):
-    """Works beside the test: each of the two goes on only while the other one sleeps, so that every run of a test is the same.
+    """A thread that takes turns with the test, so that every run of a test is the same.
+
+    Each of the two works only while the other one sleeps.
 
     Args:
-        application: what it deploys; from now on whoever sleeps by its clock lets the other one go on.
-        work: what it does.
+        application: the application that it deploys; its clock lets the other thread work.
+        work: what the deployer does.
     """
 
     def __init__(self, application: Application, work: Callable[[], T]) -> None:
@@ -34,31 +36,31 @@ class Deployer(threading.Thread, Generic[T]):
         self._go = threading.Semaphore(0)
         self._back = threading.Semaphore(0)
         self._done = False
-        self._came_to: list[T] = []
+        self._results: list[T] = []
         self._failure: BaseException | None = None
-        application.clock = Clock(self._clock.now, self._sleep, self._clock.elsewhere)
+        application.clock = Clock(self._clock.now, self._sleep, self._clock.now_with_suspend)
         self.start()
 
     def until(self, moment: Callable[[], bool]) -> None:
-        """Lets it go on until that is so."""
+        """Let it work until a condition is true."""
         while not moment():
             assert not self._done, f"it ended before: {self._failure!r}"
-            self._let_go_on()
+            self._take_turn()
 
     def outcome(self) -> T:
-        """What its work comes to; raises what it ends with."""
+        """Let it work to its end; return or raise what the work does."""
         while not self._done:
-            self._let_go_on()
+            self._take_turn()
         if self._failure:
             raise self._failure
-        return self._came_to[0]
+        return self._results[0]
 
     def run(self) -> None:
-        """Works, when it may."""
+        """Do the work, in turns."""
         self._go.acquire()
         try:
-            self._came_to.append(self._work())
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test gets it
+            self._results.append(self._work())
+        except BaseException as error:  # noqa: BLE001 - the test gets any error
             self._failure = error
         self._done = True
         self._back.release()
@@ -69,15 +71,15 @@ class Deployer(threading.Thread, Generic[T]):
             self._back.release()
             self._go.acquire()
         elif not self._done:
-            self._let_go_on()
+            self._take_turn()
 
-    def _let_go_on(self) -> None:
+    def _take_turn(self) -> None:
         self._go.release()
         assert self._back.acquire(timeout=_PATIENCE), "the deployer neither sleeps nor ends"
 
 
 def is_held(application: Application) -> bool:
-    """Whether a canary is held in `staging`: requests go to both of its sides."""
+    """Return whether a canary is on hold in `staging`: requests go to both tracks."""
     service = application.cluster.objects.get("Service", "classifier-staging")
     return service is not None and TRACK_LABEL not in service["spec"]["selector"]
 
@@ -87,11 +89,11 @@ class Killed(BaseException):
 
 
 class Mortal:
-    """A cluster as a deployer sees it who is killed by what it asks of it, and asks nothing more then.
+    """A cluster as seen by a deployer that is killed at an operation, and does nothing after it.
 
     Args:
         cluster: the cluster itself.
-        dies: whether it is killed before it does that, by the name of the operation.
+        dies: returns whether it is killed before an operation of that name.
     """
 
     def __init__(self, cluster: FakeCluster, dies: Callable[[str], bool]) -> None:
@@ -110,7 +112,7 @@ class Mortal:
 def mortal(
     application: Application, environment: str, dies: Callable[[str], bool]
 ) -> Iterator[None]:
-    """Within this, a deployer is killed at that moment; after it everybody can see that it is dead."""
+    """Kill a deployer at an operation in a `with` block; then its lock shows that it has ended."""
     application.machine.clusters[""] = cast("Cluster", Mortal(application.cluster, dies))
     try:
         yield

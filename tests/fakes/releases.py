@@ -18,7 +18,7 @@ from deploy.records import (
     Release,
     Rollout,
 )
-from deploy.rollout.apply import Trigger
+from deploy.rollout.target import Trigger
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REPOSITORY = "registry.example/classifier"

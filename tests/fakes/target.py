@@ -1,4 +1,4 @@
-"""A target in memory, whose releases fail when they are told to."""
+"""A target in memory that fails where a test says so, and checks the order of calls."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from contextlib import contextmanager
 from deploy.clients.http import Endpoint
 from deploy.errors import RolloutLocked
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout.apply import Prove, Replica, replica_error
+from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState, replica_error
 
 COUNT = 2
 
 
 class MemoryTarget:
-    """An environment with two replicas of whatever serves.
+    """An environment with two replicas of the release that serves.
 
     Attributes:
-        standing: the images of all replicas, with their states.
-        broken: errors that a shift to an image ends in, by its digest; each is raised once, the last one always.
-        happened: what was asked for, in order.
-        busy: whether another deployer is at work.
-        beside: where new replicas can be asked before they get requests; None for a target on which they cannot.
+        running: the image digests of all replicas, with their states.
+        errors: the errors that bringing up an image raises, by its digest: each is raised once,
+            and the last one again and again.
+        calls: the changes that were asked for, in order.
+        locked: whether a deployer has the lock.
+        direct: where new replicas are reached before they get requests; None if they cannot be.
     """
 
     environment = "local"
@@ -30,102 +31,164 @@ class MemoryTarget:
     endpoint = Endpoint(url)
 
     def __init__(self) -> None:
-        self.standing: list[tuple[str, str]] = []
-        self.broken: dict[str, list[BaseException]] = {}
-        self.happened: list[str] = []
-        self.busy = False
-        self._pressed = ""
-        self._failing: dict[str, BaseException] = {}
-        self.beside: Endpoint | None = None
-        self._begun: dict[int, Attempt] = {}
-        self._ended: dict[int, Ending] = {}
+        self.running: list[tuple[str, ReplicaState]] = []
+        self.errors: dict[str, list[BaseException]] = {}
+        self.calls: list[str] = []
+        self.locked = False
+        self.direct: Endpoint | None = None
+        self._interrupted_call = ""
+        self._failing_calls: dict[str, BaseException] = {}
+        self._attempts: dict[int, Attempt] = {}
+        self._endings: dict[int, Ending] = {}
+        self._open: Attempt | None = None
+        self._in_service: Release | None = None
 
-    def breaks(self, release: Release, *errors: BaseException) -> None:
-        """Has shifts to a release end like that."""
-        self.broken[release.image.digest] = list(errors) or [
+    def fail_release(self, release: Release, *errors: BaseException) -> None:
+        """Make every attempt to bring up a release raise these errors, one after another."""
+        self.errors[release.image.digest] = list(errors) or [
             replica_error("a replica ended", "replica", "out of memory")
         ]
 
-    def presses(self, moment: str) -> None:
-        """Has somebody press Ctrl-C when that is asked for."""
-        self._pressed = moment
+    def interrupt(self, call: str) -> None:
+        """Send SIGINT to this process during a call."""
+        self._interrupted_call = call
 
-    def fails(self, moment: str, error: BaseException) -> None:
-        """Has what is asked for then fail, once."""
-        self._failing[moment] = error
+    def fail(self, call: str, error: BaseException) -> None:
+        """Make a call raise an error, once."""
+        self._failing_calls[call] = error
+
+    def add_history(self, *rollouts: Rollout) -> None:
+        """Add earlier attempts; the last release that succeeded serves."""
+        for rollout in rollouts:
+            self._attempts[rollout.attempt.id] = rollout.attempt
+            if rollout.ending:
+                self._endings[rollout.attempt.id] = rollout.ending
+            if rollout.succeeded:
+                self.add_replicas(rollout.attempt.release, ReplicaState.SERVING, alone=True)
+
+    def add_replicas(self, release: Release, state: ReplicaState, *, alone: bool = False) -> None:
+        """Add replicas of a release, in addition to the others or in place of them."""
+        self.running = [] if alone else self.running
+        self.running += [(release.image.digest, state)] * COUNT
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        if self.busy:
+        if self.locked:
             raise RolloutLocked(
                 "another deployer is at work: ada", on="environment local", next="wait"
             )
-        self.busy = True
+        self.locked = True
+        self._open = None
+        self._in_service = None
         try:
             yield
         finally:
-            self.busy = False
+            self.locked = False
 
     def history(self) -> tuple[Rollout, ...]:
         return tuple(
-            Rollout(attempt=attempt, ending=self._ended.get(number))
-            for number, attempt in sorted(self._begun.items())
+            Rollout(attempt=attempt, ending=self._endings.get(number))
+            for number, attempt in sorted(self._attempts.items())
         )
 
     def begin(self, attempt: Attempt) -> None:
-        self._act(f"begin {attempt.id}")
-        self._begun[attempt.id] = attempt
+        self._call(f"begin {attempt.id}")
+        assert self._open is None, "the attempt before has not ended"
+        self._open = attempt
+        self._attempts[attempt.id] = attempt
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
-        self._act(f"end {attempt.id}")
-        self._ended[attempt.id] = ending
+        self._call(f"end {attempt.id}")
+        assert attempt.id in self._attempts, "the attempt was never begun"
+        self._open = None
+        self._endings[attempt.id] = ending
 
-    def _act(self, what: str) -> None:
-        assert self.busy, f"{what} without the lock"
-        self.happened.append(what)
-        if what == self._pressed:
+    def _call(self, what: str) -> None:
+        assert self.locked, f"{what} without the lock"
+        self.calls.append(what)
+        if what == self._interrupted_call:
             signal.raise_signal(signal.SIGINT)
-        if what in self._failing:
-            raise self._failing.pop(what)
+        if what in self._failing_calls:
+            raise self._failing_calls.pop(what)
 
     def replicas(self) -> tuple[Replica, ...]:
         return tuple(
             Replica(name=f"replica-{number}", image=image, state=state)
-            for number, (image, state) in enumerate(self.standing, 1)
+            for number, (image, state) in enumerate(self.running, 1)
         )
 
     def serves(self, release: Release) -> bool:
-        return self.standing == [(release.image.digest, "serving")] * COUNT
+        return self.running == [(release.image.digest, ReplicaState.SERVING)] * COUNT
 
-    def shift(self, release: Release, prove: Prove | None = None) -> None:
-        self._act(f"shift {name(release)}")
-        errors = self.broken.get(release.image.digest)
+    def serve(self, release: Release, prove: Prove) -> None:
+        self._call(f"serve {name(release)}")
+        self._require_begun(release)
+        self._start(release)
+        if self.direct:
+            self.running.append((release.image.digest, ReplicaState.STANDBY))
+            prove(self.direct)
+        self._switch(release)
+
+    def restore(self, release: Release) -> None:
+        self._call(f"restore {name(release)}")
+        self._start(release)
+        self._switch(release)
+
+    def _require_begun(self, release: Release) -> None:
+        assert self._open, "no attempt was begun"
+        assert self._open.release == release, "the attempt is at another release"
+
+    def _start(self, release: Release) -> None:
+        errors = self.errors.get(release.image.digest)
         if errors:
-            self.standing.append((release.image.digest, "starting"))
+            self.running.append((release.image.digest, ReplicaState.STARTING))
             raise errors.pop(0) if len(errors) > 1 else errors[0]
-        if prove and self.beside:
-            self.standing.append((release.image.digest, "standing by"))
-            prove(self.beside)
-        others = [
-            (image, "standing by") for image, _ in self.standing if image != release.image.digest
+
+    def _switch(self, release: Release) -> None:
+        digest = release.image.digest
+        self.running = [
+            (image, ReplicaState.STANDBY) for image, _ in self.running if image != digest
         ]
-        self.standing = [*others, *[(release.image.digest, "serving")] * COUNT]
+        self.add_replicas(release, ReplicaState.SERVING)
+        self._in_service = release
 
     def settle(self, *keep: Release) -> None:
-        self._act(f"settle {' '.join(map(name, keep))}".rstrip())
+        self._call(f"settle {' '.join(map(name, keep))}".rstrip())
+        assert not keep or keep[0] == self._in_service, "the first release does not serve"
         kept = {release.image.digest for release in keep}
-        self.standing = [(image, state) for image, state in self.standing if image in kept]
+        self.running = [(image, state) for image, state in self.running if image in kept]
 
-    def served(self, *rollouts: Rollout) -> None:
-        """Gives the environment a past; what succeeded last is served."""
-        for rollout in rollouts:
-            self._begun[rollout.attempt.id] = rollout.attempt
-            if rollout.ending:
-                self._ended[rollout.attempt.id] = rollout.ending
-            if rollout.succeeded:
-                self.standing = [(rollout.attempt.release.image.digest, "serving")] * COUNT
+
+class MemoryCanaryTarget(MemoryTarget):
+    """The same with canaries.
+
+    Attributes:
+        decisions: the decisions about the canary, with who made them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decisions: list[tuple[CanaryVerb, str]] = []
+
+    def canary(self) -> str:
+        images = {image for image, state in self.running if state is ReplicaState.SERVING}
+        last = self.history()[-1:]
+        held = (item.attempt.release.image.digest for item in last if item.ending is None)
+        return next((image for image in held if image in images), "")
+
+    def may_take_over(self, release: Release) -> bool:
+        return self.canary() == release.image.digest
+
+    def decide(self, verb: CanaryVerb, by: str) -> None:
+        self.decisions.append((verb, by))
+
+    def take_over(self, release: Release) -> None:
+        self._call(f"take over {name(release)}")
+        self._require_begun(release)
+        self._start(release)
+        self._switch(release)
 
 
 def name(release: Release) -> str:
-    """A release in short: its code and its model."""
+    """Return a release in short: its code and its model."""
     return f"{release.image.app.key}{release.image.layer.model.version}"

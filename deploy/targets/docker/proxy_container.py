@@ -1,159 +1,166 @@
-"""Keeping the front door of a Docker host: that there is one, that it is where the settings have it, and works as they say."""
+"""The proxy's container on a Docker host: created, started and configured as the settings say."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from deploy.clients.docker.protocol import Container, Spec
+from deploy.clock import REAL, Clock
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.targets.docker.names import DockerState, slot_of
-from deploy.targets.docker.proxy import (
+from deploy.targets.docker.haproxy import (
     COMMAND,
     CONFIG,
     PORT,
     STATE_FOLDER,
-    Proxy,
     read_admitted,
     render_configuration,
     slot_address,
 )
+from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.state import DockerState, slot_of
 
 _PLACE = "dev.twinship.place"
 _SLOTS = 12
 
 
 class ProxyContainer:
-    """Who makes an environment's front door, mends it, and tells it what the settings say.
+    """The container in which an environment's proxy runs.
 
     Args:
-        premises: the environment's.
-        app: what serves.
+        state: finds what the environment has on the host.
+        app: the application behind the proxy.
         env: the environment's settings.
-        parts: gives the image of the proxy, made if it is missing.
-        free: makes sure that nobody listens on an address and port; raises PortTaken.
+        image: returns the proxy's image, and builds it if it is missing.
+        require_free_port: raises PortTaken if another program listens on an address and port.
+        clock: measures time and lets it pass.
     """
 
     def __init__(
         self,
-        premises: DockerState,
+        state: DockerState,
         app: App,
         env: Docker,
-        parts: Callable[[], str],
-        free: Callable[[str, int], None],
+        image: Callable[[], str],
+        require_free_port: Callable[[str, int], None],
+        clock: Clock = REAL,
     ) -> None:
-        self._premises = premises
-        self._engine = premises.engine
+        self._state = state
+        self._engine = state.engine
         self._app = app
         self._env = env
-        self._parts = parts
-        self._free = free
-        self._listens = f"{env.address}:{env.port}"
+        self._image = image
+        self._require_free_port = require_free_port
+        self._clock = clock
+        self._address = f"{env.address}:{env.port}"
 
     def ensure(self, room: int = 0) -> Proxy:
-        """The running door, made or mended if need be.
+        """Return the running proxy; create, start and configure it first where that is needed.
 
-        One that runs where it should is kept with the image that it was made from: another one cannot take over its port, and every request
-        until it listens would be lost. It takes the image of now when it moves, or has been stopped.
+        A running proxy at the right address keeps the image that it was created from: a new one
+        cannot take over its port, and every request until that one listens would be lost. It gets
+        the present image when its address changes, or after it was stopped.
 
         Args:
-            room: how many slots there must be beside those that were taken until now.
+            room: how many slots are needed in addition to those of the replicas that exist.
         """
-        found = self._in_place()
-        if not found.running:
-            # What was settled last serves again.
-            self._write(found.id, self._configuration(self._needed(room), self._remembered(found)))
-            self._engine.start(found.id)
-            self._engine.enable_restart(found.id)
-            Proxy(self._engine, found.id).wait()
-        door = Proxy(self._engine, found.id)
-        due = self._due(door, room)
-        if due:
-            door.configure(
-                self._configuration(
-                    due, frozenset(number for number, now in door.slots().items() if now.admitted)
-                )
-            )
-        return door
+        container = self._ensure_container()
+        proxy = self._connect(container)
+        if not container.running:
+            self._start(container, room)
+            proxy.wait()
+        slots = self._missing_slots(proxy, room)
+        if slots:
+            admitted = {number for number, slot in proxy.slots().items() if slot.admitted}
+            proxy.configure(self._configuration(slots, frozenset(admitted)))
+        return proxy
 
     def running(self) -> Proxy | None:
-        """The door, if its container runs."""
-        found = self._premises.proxy()
-        return Proxy(self._engine, found.id) if found and found.running else None
+        """Return the proxy, if its container runs."""
+        container = self._state.proxy()
+        return self._connect(container) if container and container.running else None
 
     def matches_settings(self) -> bool:
-        """Whether the door is open where the settings have it, and works as they say."""
-        found = self._premises.proxy()
+        """Return whether the proxy runs with the address and configuration of the settings."""
+        container = self._state.proxy()
         return (
-            found is not None
-            and found.running
-            and self._is_here(found)
-            and not self._due(Proxy(self._engine, found.id))
+            container is not None
+            and container.running
+            and _read_address(container) == self._address
+            and not self._missing_slots(self._connect(container))
         )
 
-    def save_admitted(self, door: Proxy, admitted: frozenset[int]) -> None:
-        """From now on the door opens those slots when it is restarted."""
-        self._write(door.container, self._configuration(len(door.slots()), admitted))
+    def save_admitted(self, proxy: Proxy, admitted: frozenset[int]) -> None:
+        """Have the proxy admit those slots whenever it is restarted."""
+        self._write(proxy.container, self._configuration(len(proxy.slots()), admitted))
+
+    def _connect(self, container: Container) -> Proxy:
+        return Proxy(self._engine, container.id, self._clock)
 
     # --- its container
 
-    def _in_place(self) -> Container:
-        """The door's container, made anew if it is not where it should be, or was stopped and is of another image than the one of now."""
-        place = f"{self._listens} {self._parts()}"
-        found = self._premises.proxy()
+    def _ensure_container(self) -> Container:
+        """Return the container, created again if it cannot be used as it is."""
+        image = self._image()
+        place = f"{self._address} {image}"
+        found = self._state.proxy()
         if found and (
-            found.labels.get(_PLACE) == place or (found.running and self._is_here(found))
+            found.labels.get(_PLACE) == place
+            or (found.running and _read_address(found) == self._address)
         ):
             return found
-        # Asked before the old door goes: where the new one could not listen, the old one serves on. It has the old port itself.
-        self._free(
-            self._env.address,
-            0 if found and found.running and _port(found) == self._env.port else self._env.port,
-        )
+        # Checked before the old container goes: it serves on if the new one could not listen.
+        # Its own port is free for the new one.
+        own_port = found is not None and found.running and _read_port(found) == self._env.port
+        self._require_free_port(self._env.address, 0 if own_port else self._env.port)
         if found:
             self._engine.remove(found.id)
-        return self._made(place)
+        return self._create(image, place)
 
-    def _is_here(self, door: Container) -> bool:
-        return _listens(door) == self._listens
-
-    def _made(self, place: str) -> Container:
-        premises = self._premises
-        self._engine.ensure_volume(premises.name, premises.labels)
+    def _create(self, image: str, place: str) -> Container:
+        state = self._state
+        self._engine.ensure_volume(state.name, state.labels)
         return self._engine.create(
             Spec(
-                name=f"{premises.name}-door",
-                image=self._parts(),
-                labels=premises.role("door") | {_PLACE: place},
+                name=state.proxy_name,
+                image=image,
+                labels=state.proxy_labels | {_PLACE: place},
                 command=COMMAND,
-                network=premises.name,
-                ip=slot_address(premises.subnet(), None),
+                network=state.name,
+                ip=slot_address(state.subnet(), None),
                 ports={PORT: (self._env.address, self._env.port)},
-                volumes={premises.name: (STATE_FOLDER, False)},
+                volumes={state.name: (STATE_FOLDER, False)},
                 restart=True,
             )
         )
 
-    # --- what it works by
+    def _start(self, container: Container, room: int) -> None:
+        """Start the container with the slots admitted that were admitted after the last rollout."""
+        admitted = self._read_admitted(container)
+        self._write(container.id, self._configuration(self._needed_slots(room), admitted))
+        self._engine.start(container.id)
+        self._engine.enable_restart(container.id)
 
-    def _due(self, door: Proxy, room: int = 0) -> int:
-        """With how many slots the door has yet to be configured; 0 if it works as it should. What it has more than needed, it keeps."""
-        needed = self._needed(room)
-        if door.has(self._configuration(needed)):
+    # --- its configuration
+
+    def _missing_slots(self, proxy: Proxy, room: int = 0) -> int:
+        """Return the slots with which the proxy must be configured; 0 if it is as needed.
+
+        Slots that it has in addition to those needed are kept.
+        """
+        needed = self._needed_slots(room)
+        if proxy.has(self._configuration(needed)):
             return 0
-        slots = max(needed, len(door.slots()))
-        return 0 if slots > needed and door.has(self._configuration(slots)) else slots
+        slots = max(needed, len(proxy.slots()))
+        return 0 if slots > needed and proxy.has(self._configuration(slots)) else slots
 
-    def _needed(self, room: int) -> int:
-        return max(
-            _SLOTS,
-            4 * self._env.replicas,
-            room + max(map(slot_of, self._premises.replicas()), default=0),
-        )
+    def _needed_slots(self, room: int) -> int:
+        used = max(map(slot_of, self._state.replicas()), default=0)
+        return max(_SLOTS, 4 * self._env.replicas, room + used)
 
     def _configuration(self, slots: int, admitted: frozenset[int] = frozenset()) -> str:
         return render_configuration(
-            self._premises.subnet(),
+            self._state.subnet(),
             slots,
             port=self._app.port,
             ready=self._app.ready,
@@ -162,28 +169,25 @@ class ProxyContainer:
             admitted=admitted,
         )
 
-    def _remembered(self, door: Container) -> frozenset[int]:
-        """The slots of the release that was settled last; where the door's file is lost, those of all that runs."""
-        files = self._engine.files(door.id, STATE_FOLDER) or {}
-        found = read_admitted(files.get(CONFIG, b"").decode("utf-8", "replace"))
-        return (
-            frozenset(slot_of(replica) for replica in self._premises.replicas() if replica.running)
-            if found is None
-            else found
-        )
+    def _read_admitted(self, container: Container) -> frozenset[int]:
+        """Return the slots that the file admits; those of all running replicas if it is damaged."""
+        files = self._engine.files(container.id, STATE_FOLDER) or {}
+        admitted = read_admitted(files.get(CONFIG, b"").decode("utf-8", "replace"))
+        if admitted is None:
+            return frozenset(slot_of(item) for item in self._state.replicas() if item.running)
+        return admitted
 
-    def _write(self, door: str, text: str) -> None:
-        # A file that is right is left alone: a full disk, or a crash, might leave half of a new one.
-        if (self._engine.files(door, STATE_FOLDER) or {}).get(CONFIG) != text.encode():
-            self._engine.put_file(door, f"{STATE_FOLDER}/{CONFIG}", text.encode())
+    def _write(self, container: str, text: str) -> None:
+        # An equal file is not written: a full disk or a crash can leave half of a new one.
+        if (self._engine.files(container, STATE_FOLDER) or {}).get(CONFIG) != text.encode():
+            self._engine.put_file(container, f"{STATE_FOLDER}/{CONFIG}", text.encode())
 
 
-def _listens(door: Container) -> str:
-    """The address and port that a door was made for; empty where nothing says so."""
-    return door.labels.get(_PLACE, "").partition(" ")[0]
+def _read_address(container: Container) -> str:
+    """Return the address and port that a container was created for; empty if it has no label."""
+    return container.labels.get(_PLACE, "").partition(" ")[0]
 
 
-def _port(door: Container) -> int:
-    """The port of them; 0 where nothing says so."""
-    port = _listens(door).rpartition(":")[2]
+def _read_port(container: Container) -> int:
+    port = _read_address(container).rpartition(":")[2]
     return int(port) if port.isdecimal() else 0

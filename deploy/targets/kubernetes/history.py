@@ -10,14 +10,13 @@ Source: the Kubernetes documentation, "ConfigMaps".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.records import Attempt, Ending, Record, Rollout
+from deploy.rollout.target import CanaryVerb
 from deploy.targets.kubernetes.snapshot import Snapshot
 
-CanaryVerb = Literal["promote", "abort"]
 KEPT = 200
 MOST_BYTES = 800_000
 _TRIES = 10

@@ -108,7 +108,7 @@ class Lock:
             )
 
     def _is_doubtful(self) -> bool:
-        return self._clock.elsewhere() - self._renewed > _DOUBTFUL
+        return self._clock.now_with_suspend() - self._renewed > _DOUBTFUL
 
     # --- taking it
 
@@ -116,7 +116,7 @@ class Lock:
         began = self._clock.now()
         seen = None
         while True:
-            asked = self._clock.elsewhere()
+            asked = self._clock.now_with_suspend()
             if self._cluster.create(self._object()):
                 break
             found = self._cluster.find("Lease", self._name)
@@ -169,7 +169,7 @@ class Lock:
     def _renew(self) -> None:
         with self._renewing:
             # From before the question on: others count from when they saw the answer's effect, which may be sooner than we do.
-            asked = self._clock.elsewhere()
+            asked = self._clock.now_with_suspend()
             found = self._cluster.find("Lease", self._name)
             if found is None or _identity(found) != self._me:
                 self._lost = True

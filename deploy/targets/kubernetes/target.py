@@ -1,41 +1,40 @@
-"""A namespace of a cluster: a release rolled out by one of three strategies, with its history, its lock and its way back there.
+"""A namespace of a cluster, in which a release is rolled out by one of three strategies.
 
-Everything is read from the cluster, so any machine with access sees the same and can go on where another one stopped.
+Everything is read from the cluster, its history and its lock too, so that any machine with access
+sees the same and can continue where another one stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
-from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Ending, Release, Rollout
-from deploy.rollout.apply import Prove, Replica
+from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
 from deploy.targets.kubernetes import canary
 from deploy.targets.kubernetes.endpoint import EndpointFinder
-from deploy.targets.kubernetes.history import CanaryVerb, Decision, History
+from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
-from deploy.targets.kubernetes.pods import Pod, log_tail
-from deploy.targets.kubernetes.prepull import prepull
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACKS, Rendering, Track
-from deploy.targets.kubernetes.snapshot import Snapshot
-from deploy.targets.kubernetes.state import ClusterState, DeploymentState, TrafficSplit
+from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.render import MANAGED_BY, Rendering
+from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
+from deploy.targets.kubernetes.strategy import Strategy
 from deploy.targets.kubernetes.writer import Writer
 
 
 class KubernetesTarget:
-    """An environment on a cluster.
+    """An environment in a namespace of a cluster.
 
     Args:
-        cluster: its namespace.
-        rendering: makes the objects that it consists of.
-        size: tells the bytes of a release's image.
-        front: finds the front door.
-        clock: tells the time.
-        read: gives a replica's metrics.
+        cluster: the namespace.
+        rendering: renders the environment's objects.
+        size: returns the bytes of a release's image.
+        endpoint_finder: finds the address at which clients reach the release.
+        clock: measures time and lets it pass.
+        read_metrics: returns a replica's metrics.
     """
 
     def __init__(
@@ -43,322 +42,195 @@ class KubernetesTarget:
         cluster: Cluster,
         rendering: Rendering,
         size: Callable[[Release], int],
-        front: EndpointFinder | None = None,
+        endpoint_finder: EndpointFinder | None = None,
         clock: Clock = REAL,
-        read: canary.ReadMetrics = canary.read_metrics,
+        read_metrics: canary.ReadMetrics = canary.read_metrics,
     ) -> None:
-        self._cluster = cluster
-        self._rendering = rendering
         self._env = rendering.env
-        self._clock = clock
-        self._read = read
         self.environment = rendering.environment
         name = rendering.name
         labels = rendering.labels | {MANAGED_BY: "twinship"}
-        self._sides = ClusterState(cluster, rendering)
-        self._journal = History(cluster, f"{name}-history", labels)
-        self._lease = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
-        self._changes = Writer(cluster, rendering, self._sides, self._lease, size, clock)
-        self._front = front or EndpointFinder(cluster, rendering)
-        self._begun: Attempt | None = None
-        self._before: Snapshot | None = None
+        self._state = ClusterState(cluster, rendering)
+        self._history = History(cluster, f"{name}-history", labels)
+        self._lock = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
+        self._writer = Writer(cluster, rendering, self._state, self._lock, size, clock)
+        self._strategy = Strategy(
+            cluster,
+            rendering,
+            self._state,
+            self._writer,
+            self._history,
+            self._lock,
+            clock,
+            read_metrics,
+        )
+        self._endpoint_finder = endpoint_finder or EndpointFinder(cluster, rendering)
 
     @property
     def url(self) -> str:
-        """The front door, for people."""
+        """The address at which clients reach the release, for people."""
         return self.endpoint.url
 
     @property
     def endpoint(self) -> Endpoint:
-        """The best way in from here."""
-        return self._front.endpoint(self._hosts)
+        """The best address for requests from this machine."""
+        return self._endpoint_finder.endpoint(self._node_addresses)
 
     @property
     def times(self) -> dict[str, dict[str, float]]:
-        """Of the last rollout: for each pod, after how many seconds it was first seen in each stage."""
-        return self._changes.times
+        """The seconds after which each pod of the last rollout was first seen in each stage."""
+        return self._writer.times
 
-    def _hosts(self) -> list[str]:
-        """The addresses of the nodes on which the Service finds replicas."""
-        serving = self._sides.serving()
+    def _node_addresses(self) -> list[str]:
+        """Return the addresses of the nodes that have replicas which get requests."""
+        traffic = self._state.serving()
         return sorted(
             {
                 pod.host
-                for pod in self._sides.pods()
-                if pod.ready and pod.host and serving.sends_to(pod.track)
+                for pod in self._state.pods()
+                if pod.ready and pod.host and traffic.sends_to(pod.track)
             }
         )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the environment's lease; nothing that serves is touched yet, whatever settings and manifests say."""
-        with self._lease.acquire(self._env.lock_wait):
-            self._changes.around.require_own()
-            self._begun = None
-            self._before = self._journal.snapshot()
-            self._changes.around.clear_warm_up()
+        """Hold the environment's Lease; nothing that serves changes, whatever the settings say."""
+        with self._lock.acquire(self._env.lock_wait):
+            self._writer.around.require_own()
+            self._writer.around.clear_warm_up()
             yield
 
-    # --- memory
+    # --- history
 
     def history(self) -> tuple[Rollout, ...]:
-        """Reads the journal; what serves and is missing there is told by its Deployment."""
-        noted, damaged = self._journal.recall()
-        lost = self._forgotten() if damaged else ()
-        return tuple(sorted((*noted, *lost), key=lambda item: item.attempt.id))
+        """Return all attempts; one that is lost is read from the Deployment that serves by it."""
+        known, damaged = self._history.recall()
+        lost = self._lost_attempt() if damaged else ()
+        return tuple(sorted((*known, *lost), key=lambda item: item.attempt.id))
 
-    def _forgotten(self) -> tuple[Rollout, ...]:
-        """The attempt by which a side serves, if the journal does not have it any more."""
-        # Looked at before the journal is read: whatever is rolled out from now on is written there first.
-        side = self._sides.deployment(self._sides.serving().track)
-        attempt = side.attempt if side else None
-        known = {item.attempt.id for item in self._journal.read()}
+    def _lost_attempt(self) -> tuple[Rollout, ...]:
+        """Return the attempt by which a Deployment serves, if the history does not have it."""
+        # Read before the history: whatever is rolled out from now on is recorded there first.
+        deployment = self._state.deployment(self._state.serving().track)
+        attempt = deployment.attempt if deployment else None
+        known = {item.attempt.id for item in self._history.read()}
         if (
-            side is None
+            deployment is None
             or attempt is None
             or attempt.id in known
-            or attempt.release.image.digest != side.image
+            or attempt.release.image.digest != deployment.image
+            or not self._strategy.is_complete(deployment)
         ):
             return ()
-        return (
-            (Rollout(attempt=attempt, ending=Ending(outcome="succeeded", at=attempt.at)),)
-            if self._is_whole(side)
-            else ()
-        )
+        return (Rollout(attempt=attempt, ending=Ending(outcome="succeeded", at=attempt.at)),)
 
     def begin(self, attempt: Attempt) -> None:
-        """Writes the beginning; what is rolled out from now on is marked with this attempt, and what serves is kept in mind."""
-        self._lease.require()
-        serving = self._sides.serving()
-        # After an attempt that has not ended the way back is still its own: what is there now may be half of it.
-        self._begun = attempt
-        self._before = self._before or self._changes.before(serving)
-        # A Service that somebody else leads by now is told before anything is written.
-        self._changes.around.point(serving)
-        self._changes.times = {}
-        self._journal.begin(attempt, *self._forgotten(), before=self._before)
+        """Record that an attempt begins, with a snapshot of what serves."""
+        self._lock.require()
+        traffic = self._state.serving()
+        # What serves after an attempt that has not ended can be half of it.
+        snapshot = self._history.snapshot() or self._writer.before(traffic)
+        # Fails before anything is recorded if another manager owns the Service's selector.
+        self._writer.around.point(traffic)
+        self._history.begin(attempt, *self._lost_attempt(), before=snapshot)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
-        """Writes the end; what the settings no longer ask for goes with a success."""
-        self._lease.require()
+        """Record how an attempt ended; after a success, remove what the settings no longer name."""
+        self._lock.require()
         if ending.outcome == "succeeded":
-            self._changes.around.finish()
-        self._journal.end(attempt, ending)
-        self._before = None
+            self._writer.around.finish()
+        self._history.end(attempt, ending)
 
-    # --- what runs
+    def _unfinished(self) -> Attempt | None:
+        """Return the attempt that has begun and not ended."""
+        last = self._history.read()[-1:]
+        return next((item.attempt for item in last if item.ending is None), None)
+
+    def _find_attempt(self, release: Release) -> Attempt | None:
+        """Return the unfinished attempt if it is at that release, or the one by which it served."""
+        unfinished = self._unfinished()
+        if unfinished and unfinished.release == release:
+            return unfinished
+        known = [item for item in self.history() if item.attempt.release == release]
+        last = sorted(known, key=lambda item: item.succeeded)[-1:]
+        return next((item.attempt for item in last), None)
+
+    # --- state
 
     def replicas(self) -> tuple[Replica, ...]:
-        """Every pod that was not asked to go."""
-        serving = self._sides.serving()
-
-        def state(pod: Pod) -> str:
-            if not pod.ready:
-                return "failing" if pod.problem else "starting"
-            return "serving" if serving.sends_to(pod.track) else "standing by"
-
+        """Return every pod that is not being deleted."""
+        traffic = self._state.serving()
         return tuple(
-            Replica(name=pod.name, image=pod.image, state=state(pod)) for pod in self._sides.pods()
+            Replica(name=pod.name, image=pod.image, state=_replica_state(pod, traffic))
+            for pod in self._state.pods()
         )
 
     def serves(self, release: Release) -> bool:
-        """Whether the Service sends requests to that release alone, and it is as the settings and manifests say."""
-        serving = self._sides.serving()
-        if serving.both or not self._stands(serving.track, release):
+        """Return whether that release alone gets requests, as the settings and templates say."""
+        traffic = self._state.serving()
+        if traffic.both or not self._strategy.is_up_to_date(traffic.track, release):
             return False
-        beside = self._sides.deployment(serving.other_track)
-        alone = beside is None or not beside.replicas or self._may_stand_by(beside)
-        return alone and self._sides.leads_to(serving.track)
+        other = self._state.deployment(traffic.other_track)
+        alone = other is None or not other.replicas or self._strategy.may_be_standby(other)
+        return alone and self._state.leads_to(traffic.track)
 
-    def _stands(self, name: Track, release: Release) -> bool:
-        """Whether a side has as many replicas as shall serve, all ready, of that release and of the present settings."""
-        side = self._sides.deployment(name)
-        if (
-            side is None
-            or side.image != release.image.digest
-            or side.settings != self._changes.settings(release)
-        ):
-            return False
-        return self._is_whole(side) and side.replicas == self._changes.count()
+    # --- rollout
 
-    def _is_whole(self, side: DeploymentState) -> bool:
-        """Whether a side has all its replicas, ready, and none that were made of something else."""
-        pods = self._sides.pods(side.name)
-        return len(pods) == side.replicas > 0 and all(
-            pod.ready and pod.template == side.template for pod in pods
-        )
+    def serve(self, release: Release, prove: Prove) -> None:
+        """Bring a release into service by the environment's strategy."""
+        self._writer.times = {}
+        self._strategy.serve(release, self._find_attempt(release), prove)
 
-    # --- moving
-
-    def shift(self, release: Release, prove: Prove | None = None) -> None:
-        """Brings a release up by the environment's strategy and has the Service send requests to it."""
-        self._changes.attempt = self._attempt_of(release)
-        serving = self._sides.serving()
-        before = None if prove else self._as_it_was(serving, release)
-        if before:
-            self._go_back(before, serving, release)
-            return
-        self._changes.say_count()
-        self._changes.around.apply(serving)
-        standing = self._proven(serving, release, prove)
-        if standing:
-            if prove:
-                # Nothing of it changes but the marks of the attempt.
-                self._changes.roll(standing, release, self._changes.count())
-            self._changes.switch(standing, release)
+    def restore(self, release: Release) -> None:
+        """Bring a release back into service: from the snapshot, or by the present settings."""
+        traffic = self._state.serving()
+        snapshot = self._history.snapshot()
+        if snapshot is None and traffic.both:
+            snapshot = self._writer.before(traffic)
+        if snapshot and snapshot.is_running(release):
+            self._strategy.restore(snapshot, traffic, release)
         else:
-            self._bring(serving, release, prove)
-
-    def _attempt_of(self, release: Release) -> Attempt | None:
-        """The attempt that is under way, or that by which a release served before, if it is put back."""
-        if self._begun and self._begun.release == release:
-            return self._begun
-        known = [item for item in self.history() if item.attempt.release == release]
-        return next(
-            (item.attempt for item in sorted(known, key=lambda item: item.succeeded)[-1:]), None
-        )
-
-    def _as_it_was(self, serving: TrafficSplit, release: Release) -> Snapshot | None:
-        """The way back to a release, with all that it was made of: it served when the attempt began, or is stable beside a canary."""
-        before = self._before or (self._changes.before(serving) if serving.both else None)
-        return before if before and before.is_running(release) else None
-
-    def _go_back(self, before: Snapshot, serving: TrafficSplit, release: Release) -> None:
-        """Puts back what served; if it never went, it has the requests at once."""
-        back = TrafficSplit(before.track)
-        old = (pod for pod in self._sides.pods(before.track) if pod.image == release.image.digest)
-        if serving == back or any(pod.ready for pod in old):
-            self._changes.around.point(back, before.objects)
-        self._changes.restore(before, release)
-        self._changes.put_back(before, release)
-
-    def _proven(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> Track | None:
-        """The side that has the release up already and needs no more proof than what the front door asks for."""
-        if self._stands(serving.track, release):
-            return serving.track
-        beside = self._sides.deployment(serving.other_track)
-        known = beside is not None and (
-            prove is None or (self._may_stand_by(beside) and not serving.both)
-        )
-        return serving.other_track if known and self._stands(serving.other_track, release) else None
-
-    def _bring(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
-        """Brings a release up: in the place of what serves, or beside it."""
-        if prove and self._env.warm_up:
-            within = self._changes.within(release)
-            require = self._lease.require
-            prepull(self._cluster, self._rendering.warm_up(release), within, self._clock, require)
-        if self._env.strategy == "rolling" or self._sides.image(serving.track) in (
-            "",
-            release.image.digest,
-        ):
-            self._changes.roll(serving.track, release, self._changes.count())
-            self._changes.switch(serving.track, release)
-        else:
-            self._beside(serving, release, prove)
-
-    def _beside(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
-        """Brings a release up on the other side, proves it there, holds it as a canary if that is the strategy, and switches."""
-        held = self._env.strategy == "canary" and prove is not None
-        pods = self._changes.roll(
-            serving.other_track, release, self._canaries() if held else self._changes.count()
-        )
-        if prove:
-            for pod in pods:
-                prove(self._to(pod))
-        if held and prove:
-            self._changes.around.point(TrafficSplit(serving.track, both=True))
-            self._hold(serving, release, prove)
-            self._changes.roll(serving.other_track, release, self._changes.count())
-        self._changes.switch(serving.other_track, release)
+            self._strategy.serve_without_proof(release, self._find_attempt(release))
 
     def settle(self, *keep: Release) -> None:
-        """Takes away the replicas of a side that shall not stay; the one that serves stays as long as anything shall."""
-        serving = self._sides.serving()
-        for name in TRACKS:
-            side = self._sides.deployment(name)
-            stays = (
-                bool(keep)
-                if name == serving.track
-                else bool(side and self._stays_beside(side, serving, keep))
-            )
-            if side and side.replicas and not stays:
-                self._changes.empty(side)
+        """Remove the replicas of a track that is not kept.
 
-    def _stays_beside(
-        self, side: DeploymentState, serving: TrafficSplit, keep: Collection[Release]
-    ) -> bool:
-        """Whether a side that does not serve stays: for what it runs, or because it may stand by and was not given up just now."""
-        begun = self._begun.release.image.digest if self._begun else ""
-        if side.image in {release.image.digest for release in keep}:
-            return side.image != self._sides.image(serving.track) or self._may_stand_by(side)
-        return bool(keep) and side.image != begun and self._may_stand_by(side)
+        The track that serves stays as long as any release is kept.
+        """
+        self._strategy.settle(keep, self._unfinished())
 
-    def _may_stand_by(self, side: DeploymentState) -> bool:
-        """Whether a side that gets no requests is kept for an instant way back: what it runs has served, and proven itself."""
-        if self._env.strategy != "blue-green" or not self._env.standby:
-            return False
-        return any(
-            item.succeeded and item.attempt.release.image.digest == side.image
-            for item in self._journal.read()
-        )
-
-    # --- for people
+    # --- objects for people
 
     def rendered(self, release: Release, attempt: Attempt | None) -> list[Object]:
-        """The objects of a release on the side that serves, as they are applied; kinds that the cluster lacks are among them."""
-        return self._changes.rendered(self._sides.serving().track, release, attempt)
+        """Return the objects of a release on the track that serves, as they are applied.
+
+        Kinds that the cluster lacks are among them.
+        """
+        return self._writer.rendered(self._state.serving().track, release, attempt)
 
     # --- canaries
 
     def canary(self) -> str:
-        """The digest of the image that is held as a canary; empty if none is."""
-        serving = self._sides.serving()
-        return self._sides.image(serving.other_track) if serving.both else ""
+        """Return the digest of the image that is on hold as a canary; empty if there is none."""
+        traffic = self._state.serving()
+        return self._state.image(traffic.other_track) if traffic.both else ""
 
     def may_take_over(self, release: Release) -> bool:
-        """Whether the canary of a release was made of the present settings and manifests: what takes over is what was tried out."""
-        side = self._sides.deployment(self._sides.serving().other_track)
-        return side is not None and side.settings == self._changes.settings(release)
+        """Return whether the canary was made from the present settings and object templates."""
+        deployment = self._state.deployment(self._state.serving().other_track)
+        return deployment is not None and deployment.settings == self._writer.settings(release)
+
+    def take_over(self, release: Release) -> None:
+        """Give the canary all requests, with as many replicas as serve now."""
+        self._writer.times = {}
+        self._strategy.serve_without_proof(release, self._find_attempt(release))
 
     def decide(self, verb: CanaryVerb, by: str) -> None:
-        """Leaves word for the deployer that holds the canary: `promote` or `abort`."""
-        self._journal.decide(Decision(image=self.canary(), verb=verb, by=by))
+        """Leave a decision in the history, where the deployer that holds the canary reads it."""
+        self._history.decide(Decision(image=self.canary(), verb=verb, by=by))
 
-    def _hold(self, serving: TrafficSplit, release: Release, prove: Prove) -> None:
-        canary.CanaryHold(
-            self._env.canary,
-            canaries=lambda: self._living(serving, release),
-            stables=lambda: {
-                pod.name: self._to(pod) for pod in self._sides.pods(serving.track) if pod.ready
-            },
-            prove=prove,
-            decided=lambda: self._journal.decision(release.image.digest),
-            read_metrics=self._read,
-            clock=self._clock,
-        ).run()
 
-    def _living(self, serving: TrafficSplit, release: Release) -> dict[str, Endpoint]:
-        """The ways to the canary's replicas, none of which may have died; where none is ready any more, they are waited for."""
-        self._lease.require()
-        pods = self._sides.pods(serving.other_track)
-        dead = next((pod for pod in pods if pod.problem or pod.restarts), None)
-        if dead:
-            raise RolloutFailed(
-                "a replica of the canary died",
-                on=f"pod {dead.name}",
-                next="the log shows why",
-                detail=log_tail(self._cluster, dead),
-            )
-        ready = [pod for pod in pods if pod.ready]
-        return {
-            pod.name: self._to(pod)
-            for pod in ready or self._changes.roll(serving.other_track, release, self._canaries())
-        }
-
-    def _canaries(self) -> int:
-        """How many replicas a canary has."""
-        return min(self._env.canary.replicas, self._changes.count())
-
-    def _to(self, pod: Pod) -> Endpoint:
-        return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)
+def _replica_state(pod: Pod, traffic: TrafficSplit) -> ReplicaState:
+    if not pod.ready:
+        return ReplicaState.UNHEALTHY if pod.problem else ReplicaState.STARTING
+    return ReplicaState.SERVING if traffic.sends_to(pod.track) else ReplicaState.STANDBY

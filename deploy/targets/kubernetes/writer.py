@@ -50,8 +50,7 @@ class Writer:
 
     Attributes:
         around: all that is not a replica.
-        attempt: what the next changes are part of, for the cluster's memory.
-        times: of the present attempt: for each pod, how many seconds after its rollout began it was first seen in each stage.
+        times: of the last rollout: for each pod, how many seconds after its rollout began it was first seen in each stage.
     """
 
     def __init__(
@@ -71,7 +70,6 @@ class Writer:
         self._size = size
         self._clock = clock
         self.around = SupportingObjects(cluster, rendering, lease)
-        self.attempt: Attempt | None = None
         self.times: dict[str, dict[str, float]] = {}
 
     # --- what shall serve
@@ -141,14 +139,22 @@ class Writer:
 
     # --- replicas
 
-    def roll(self, name: Track, release: Release, count: int) -> list[Pod]:
+    def roll(
+        self, name: Track, release: Release, count: int, attempt: Attempt | None = None
+    ) -> list[Pod]:
         """Brings a side to that many replicas of a release, and waits until all are ready.
+
+        Args:
+            name: the track.
+            release: the release to run there.
+            count: the number of its replicas.
+            attempt: the attempt that this is part of, to be marked on the Deployment.
 
         Raises:
             RolloutFailed: one cannot become ready, or did not in time.
             FieldConflict: somebody else owns what a manifest sets.
         """
-        item = self._deployment(name, release, count, self.attempt)
+        item = self._deployment(name, release, count, attempt)
         self._put(name, item)
         return self._ready(name, item, release)
 

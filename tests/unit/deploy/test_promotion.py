@@ -372,7 +372,7 @@ def test_a_canary_without_a_deployer_is_aborted_by_the_command(
     assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
         2,
         "undone",
-        "given up by ada",
+        "aborted by ada",
     )
     assert list_serving_versions(orphaned) == ["1"]
     assert {replica.state for replica in orphaned.target().replicas()} == {"serving"}

@@ -277,7 +277,7 @@ def test_a_decision_on_a_canary_prints_one_line(
 
 @pytest.mark.parametrize(
     ("decide", "outcome", "why"),
-    [(commands.promote_canary, "succeeded", ""), (commands.abort, "undone", "given up by ada")],
+    [(commands.promote_canary, "succeeded", ""), (commands.abort, "undone", "aborted by ada")],
 )
 def test_a_decision_on_a_canary_prints_json(
     orphaned: Application,

@@ -111,15 +111,14 @@ from tests.fakes.releases import release, rollout
 from tests.fakes.target import MemoryTarget
 
 class Waiting(MemoryTarget):
-    def shift(self, release, prove=None):
-        super().shift(release, prove)
-        if release != A:
-            print("waiting", flush=True)
-            signal.pause()
+    def serve(self, release, prove):
+        super().serve(release, prove)
+        print("waiting", flush=True)
+        signal.pause()
 
 A, B = release("a"), release("b")
 target = Waiting()
-target.served(rollout(1, A))
+target.add_history(rollout(1, A))
 
 @output.task_body
 def task():

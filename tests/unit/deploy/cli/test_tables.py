@@ -21,7 +21,7 @@ B = release("b", "2")
 def target() -> MemoryTarget:
     """Return an environment with a release that serves and a later one that was undone."""
     target = MemoryTarget()
-    target.served(rollout(1, A), rollout(2, B, "undone", why="it missed a golden case"))
+    target.add_history(rollout(1, A), rollout(2, B, "undone", why="it missed a golden case"))
     return target
 
 
@@ -72,7 +72,7 @@ def test_status_has_the_current_release_and_the_replicas(target: MemoryTarget) -
 
 def test_status_with_a_missing_replica_is_unhealthy(target: MemoryTarget) -> None:
     """The number of replicas counts."""
-    target.standing.pop()
+    target.running.pop()
     assert tables.status(target)["healthy"] is False
 
 

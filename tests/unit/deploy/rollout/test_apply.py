@@ -1,4 +1,4 @@
-"""Making a release serve, taking it back when it fails, and choosing what to go back to."""
+"""Rollouts: bring a release into service, prove it, and undo it after a failure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.records import Release, Rollout
-from deploy.rollout.apply import abort, apply, current, replica_error, verify
+from deploy.rollout.apply import abort, apply, take_over, verify
+from deploy.rollout.history import current
+from deploy.rollout.target import ReplicaState, replica_error
 from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
 from tests.fakes.releases import release, rollout
-from tests.fakes.target import MemoryTarget
+from tests.fakes.target import MemoryCanaryTarget, MemoryTarget
 
 A = release("a")
 B = release("b")
@@ -33,23 +35,23 @@ NOW = datetime(2026, 2, 3, tzinfo=UTC)
 
 @pytest.fixture
 def target() -> MemoryTarget:
-    """An environment to which nothing was released yet."""
+    """An environment without a release."""
     return MemoryTarget()
 
 
-def applied(target: MemoryTarget, value: Release, problem: str = "") -> Rollout:
-    """Applies a release, and has the front door answer wrongly if there is a problem."""
+def roll_out(target: MemoryTarget, value: Release, problem: str = "") -> Rollout:
+    """Roll a release out; with a problem, the first response at the endpoint is wrong."""
     play = FakePlayer(return_in_turn([problem]))
     return apply(
         value, target, GOLDEN_SET, trigger="release", by="ada", clock=lambda: NOW, play=play
     )
 
 
-def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None:
-    """It is written down before anything moves, proven before the old one is removed, and its end is written down."""
-    target.served(rollout(1, A))
-    done = applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+def test_a_proven_release_serves_alone(target: MemoryTarget) -> None:
+    """It is recorded before and after, and proven before the old release is removed."""
+    target.add_history(rollout(1, A))
+    done = roll_out(target, B)
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.serves(B)
     assert target.history()[-1] == done
     assert (done.attempt.id, done.outcome, done.attempt.by, done.attempt.at) == (
@@ -60,29 +62,29 @@ def test_a_release_that_proves_itself_serves_alone(target: MemoryTarget) -> None
     )
 
 
-def test_a_release_is_proven_at_the_front_door(target: MemoryTarget) -> None:
-    """The golden cases of its model are played against the environment's own URL."""
+def test_a_release_is_proven_at_the_endpoint(target: MemoryTarget) -> None:
+    """The golden cases of its model are played at the environment's URL."""
     play = FakePlayer()
     apply(A, target, GOLDEN_SET, trigger="release", by="ada", play=play)
     assert play.played == [(target.url, ("three",))]
 
 
-def test_a_wrong_answer_puts_the_previous_release_back(target: MemoryTarget) -> None:
-    """Expected and actual are told, the previous release serves alone, and the history says why."""
-    target.served(rollout(1, A))
+def test_a_wrong_response_restores_the_previous_release(target: MemoryTarget) -> None:
+    """The error has expected and actual value, and the history the reason."""
+    target.add_history(rollout(1, A))
     with pytest.raises(GoldenMiss) as caught:
-        applied(target, B, problem="expected 3, got 8")
+        roll_out(target, B, problem="expected 3, got 8")
     assert "three: expected 3, got 8" in caught.value.detail
     assert target.serves(A)
-    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+    assert target.calls == ["begin 2", "serve b1", "restore a1", "settle a1", "end 2"]
     ended = target.history()[-1]
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", caught.value.what)
 
 
-def test_a_replica_that_will_not_serve_puts_the_previous_release_back(target: MemoryTarget) -> None:
-    """The error is the target's own, with the log, and the front door is not even asked."""
-    target.served(rollout(1, A))
-    target.breaks(B)
+def test_a_replica_that_does_not_start_restores_the_previous_release(target: MemoryTarget) -> None:
+    """The error is that of the target, with the log, and no golden case is played."""
+    target.add_history(rollout(1, A))
+    target.fail_release(B)
     play = FakePlayer()
     with pytest.raises(RolloutFailed) as caught:
         apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
@@ -93,42 +95,42 @@ def test_a_replica_that_will_not_serve_puts_the_previous_release_back(target: Me
 
 
 def test_a_first_release_that_fails_leaves_nothing(target: MemoryTarget) -> None:
-    """Where nothing served before, nothing serves after."""
+    """If nothing served before, nothing serves after."""
     with pytest.raises(GoldenMiss):
-        applied(target, A, problem="expected 3, got 8")
+        roll_out(target, A, problem="expected 3, got 8")
     assert target.replicas() == ()
     assert target.history()[-1].outcome == "failed"
     assert current(target.history()) is None
 
 
-def test_an_undo_that_fails_tells_both_reasons(target: MemoryTarget) -> None:
-    """The attempt stays without an end, so that the next run knows that it has something to finish."""
-    target.served(rollout(1, A))
-    target.breaks(B, replica_error("a replica ended", "replica-3", "out of memory"))
-    target.breaks(A, replica_error("a replica was not ready", "replica-4", "no disk"))
+def test_an_undo_that_fails_has_both_reasons(target: MemoryTarget) -> None:
+    """The attempt stays unfinished, so that the next run completes the undo."""
+    target.add_history(rollout(1, A))
+    target.fail_release(B, replica_error("a replica ended", "replica-3", "out of memory"))
+    target.fail_release(A, replica_error("a replica was not ready", "replica-4", "no disk"))
     with pytest.raises(UndoFailed) as caught:
-        applied(target, B)
+        roll_out(target, B)
     assert "a replica ended" in caught.value.what
     assert "a replica was not ready" in caught.value.what
     assert "no disk" in caught.value.detail
     assert isinstance(caught.value.__cause__, RolloutFailed)
     assert target.history()[-1].outcome == "unfinished"
-    assert not target.busy
+    assert not target.locked
 
 
-def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None:
-    """As when the place itself went away; what brings it back comes before running again."""
-    target.served(rollout(1, A))
+def test_one_reason_for_both_failures_is_named_once(target: MemoryTarget) -> None:
+    """For example, the engine stopped; its own advice comes first."""
+    target.add_history(rollout(1, A))
     for broken in (A, B):
-        target.breaks(
+        target.fail_release(
             broken,
             EngineUnavailable("the engine stopped answering", on="replica-3", next="start it"),
         )
     with pytest.raises(UndoFailed) as caught:
-        applied(target, B)
+        roll_out(target, B)
     assert (
         caught.value.what
-        == "the engine stopped answering; and the previous release could not be put back"
+        == "the engine stopped answering; and the previous release could not be restored"
     )
     assert caught.value.next.startswith("start it; ")
 
@@ -141,177 +143,181 @@ def test_one_reason_for_both_failures_is_told_once(target: MemoryTarget) -> None
         (ValueError("a bug"), "ValueError"),
     ],
 )
-def test_a_rollout_that_is_interrupted_is_undone(
+def test_an_interrupted_rollout_is_undone(
     target: MemoryTarget, interruption: BaseException, why: str
 ) -> None:
-    """Whatever ends it, the previous release is put back before the process goes, and the history names it."""
-    target.served(rollout(1, A))
-    target.breaks(B, interruption)
+    """The previous release is restored before the process ends, and the history has the reason."""
+    target.add_history(rollout(1, A))
+    target.fail_release(B, interruption)
     with pytest.raises(type(interruption)):
-        applied(target, B)
+        roll_out(target, B)
     assert target.serves(A)
     ended = target.history()[-1]
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", why)
 
 
 @pytest.mark.parametrize("moment", ["end 2", "settle b1"])
-def test_ctrl_c_after_the_proof_comes_too_late(target: MemoryTarget, moment: str) -> None:
-    """The release serves alone, and the history says so: neither half of that is left out."""
-    target.served(rollout(1, A))
-    target.presses(moment)
-    applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+def test_ctrl_c_after_the_proof_is_deferred(target: MemoryTarget, moment: str) -> None:
+    """The release serves alone, and the history says so."""
+    target.add_history(rollout(1, A))
+    target.interrupt(moment)
+    roll_out(target, B)
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.history()[-1].outcome == "succeeded"
 
 
 FULL = DiskFull("no space is left on the disk", on="here", next="free some")
 
 
-def test_a_release_whose_success_cannot_be_written_down_is_taken_back(target: MemoryTarget) -> None:
+def test_a_release_whose_success_cannot_be_recorded_is_undone(target: MemoryTarget) -> None:
     """What serves is what the history says."""
-    target.served(rollout(1, A))
-    target.fails("end 2", FULL)
+    target.add_history(rollout(1, A))
+    target.fail("end 2", FULL)
     with pytest.raises(DiskFull):
-        applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "shift a1", "settle a1", "end 2"]
+        roll_out(target, B)
+    assert target.calls == ["begin 2", "serve b1", "end 2", "restore a1", "settle a1", "end 2"]
     assert target.serves(A)
     ended = target.history()[-1]
     assert (ended.outcome, ended.ending and ended.ending.why) == ("undone", FULL.what)
 
 
-def test_what_cannot_be_removed_after_a_success_takes_nothing_back(
+def test_a_failed_removal_after_a_success_undoes_nothing(
     target: MemoryTarget, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The command fails, because somebody has to see to it, and says that the release serves."""
-    target.served(rollout(1, A))
-    target.fails("settle b1", FULL)
+    """The command fails, so that a person sees it, and says that the release serves."""
+    target.add_history(rollout(1, A))
+    target.fail("settle b1", FULL)
     with pytest.raises(DiskFull):
-        applied(target, B)
-    assert target.happened == ["begin 2", "shift b1", "end 2", "settle b1"]
+        roll_out(target, B)
+    assert target.calls == ["begin 2", "serve b1", "end 2", "settle b1"]
     assert target.history()[-1].outcome == "succeeded"
     assert "release 2 is proven and serves" in caplog.text
 
 
-@pytest.mark.parametrize("moment", ["shift a1", "settle a1", "end 2"])
-def test_ctrl_c_does_not_end_an_undoing(target: MemoryTarget, moment: str) -> None:
-    """The previous release serves again, and what is told is the reason why the new one does not."""
-    target.served(rollout(1, A))
-    target.presses(moment)
+@pytest.mark.parametrize("moment", ["restore a1", "settle a1", "end 2"])
+def test_ctrl_c_does_not_end_an_undo(target: MemoryTarget, moment: str) -> None:
+    """The previous release serves again, and the error is why the new one does not."""
+    target.add_history(rollout(1, A))
+    target.interrupt(moment)
     with pytest.raises(GoldenMiss):
-        applied(target, B, problem="expected 3, got 8")
-    assert target.happened == ["begin 2", "shift b1", "shift a1", "settle a1", "end 2"]
+        roll_out(target, B, problem="expected 3, got 8")
+    assert target.calls == ["begin 2", "serve b1", "restore a1", "settle a1", "end 2"]
     assert target.history()[-1].outcome == "undone"
 
 
-def test_what_a_killed_rollout_left_is_taken_back_first(target: MemoryTarget) -> None:
-    """Requests go back to what was proven before a third release is tried, and the unproven one is gone."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
-    applied(target, C)
-    assert target.happened == [
-        "shift a1",
+def test_a_killed_rollout_is_undone_first(target: MemoryTarget) -> None:
+    """The proven release serves before a third one is rolled out."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    roll_out(target, C)
+    assert target.calls == [
+        "restore a1",
         "settle a1 c1",
         "begin 3",
-        "shift c1",
+        "serve c1",
         "end 3",
         "settle c1",
     ]
     assert target.serves(C)
 
 
-def test_a_killed_rollout_of_the_same_release_is_gone_on_with(target: MemoryTarget) -> None:
-    """What it had started already is used."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
-    applied(target, B)
-    assert target.happened == ["begin 3", "shift b1", "end 3", "settle b1"]
+def test_a_killed_rollout_of_the_same_release_is_continued(target: MemoryTarget) -> None:
+    """The replicas that it started are used."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    roll_out(target, B)
+    assert target.calls == ["begin 3", "serve b1", "end 3", "settle b1"]
 
 
-def test_releasing_what_served_before_a_killed_rollout_takes_one_move(target: MemoryTarget) -> None:
-    """Going back to what was proven is what is asked for anyway."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
-    applied(target, A)
-    assert target.happened == ["begin 3", "shift a1", "end 3", "settle a1"]
+def test_releasing_the_proven_release_after_a_killed_rollout_is_one_step(
+    target: MemoryTarget,
+) -> None:
+    """An undo would do the same."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    roll_out(target, A)
+    assert target.calls == ["begin 3", "serve a1", "end 3", "settle a1"]
     assert target.serves(A)
 
 
 def test_a_killed_first_rollout_is_replaced(target: MemoryTarget) -> None:
-    """Where nothing was ever proven there is nothing to go back to first."""
-    target.served(rollout(1, A, "unfinished"))
-    target.standing = [(A.image.digest, "serving")]
-    applied(target, B)
+    """Without a proven release there is nothing to restore first."""
+    target.add_history(rollout(1, A, "unfinished"))
+    target.add_replicas(A, ReplicaState.SERVING)
+    roll_out(target, B)
     assert target.serves(B)
 
 
-def test_attempts_are_numbered_on_whatever_came_of_them(target: MemoryTarget) -> None:
+def test_attempts_are_numbered_on_however_they_ended(target: MemoryTarget) -> None:
     """A number names one attempt for ever."""
-    target.served(rollout(1, A), rollout(7, B, "unfinished"))
-    target.breaks(C)
+    target.add_history(rollout(1, A), rollout(7, B, "unfinished"))
+    target.fail_release(C)
     with pytest.raises(RolloutFailed):
-        applied(target, C)
-    applied(target, B)
+        roll_out(target, C)
+    roll_out(target, B)
     assert [one.attempt.id for one in target.history()] == [1, 7, 8, 9]
 
 
-def test_a_release_after_an_undone_one_falls_back_to_what_was_proven(target: MemoryTarget) -> None:
-    """What was taken back is never put back."""
-    target.served(rollout(1, A), rollout(2, B, "undone"))
+def test_an_undo_returns_to_the_last_proven_release(target: MemoryTarget) -> None:
+    """A release that was undone is never restored."""
+    target.add_history(rollout(1, A), rollout(2, B, "undone"))
     with pytest.raises(GoldenMiss):
-        applied(target, C, problem="expected 3, got 8")
+        roll_out(target, C, problem="expected 3, got 8")
     assert target.serves(A)
 
 
-def test_another_deployer_at_work_changes_nothing(target: MemoryTarget) -> None:
-    """Not even an attempt is written down."""
-    target.busy = True
+def test_while_another_deployer_is_at_work_nothing_changes(target: MemoryTarget) -> None:
+    """No attempt is recorded."""
+    target.locked = True
     with pytest.raises(RolloutLocked):
-        applied(target, A)
-    assert target.happened == []
+        roll_out(target, A)
+    assert target.calls == []
 
 
-def decided(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
-    """Applies a release that was chosen by that history."""
+def roll_out_by(target: MemoryTarget, value: Release, *seen: Rollout) -> Rollout:
+    """Roll out a release that was chosen by that history."""
     return apply(
         value, target, GOLDEN_SET, trigger="rollback", by="ada", decided_on=seen, play=FakePlayer()
     )
 
 
 @pytest.mark.parametrize("seen", [(), (rollout(1, A),)])
-def test_what_was_decided_before_somebody_else_released_is_not_done(
+def test_a_choice_before_another_release_is_refused(
     target: MemoryTarget, seen: tuple[Rollout, ...]
 ) -> None:
-    """It would take back what nobody had seen; who made it is told."""
-    target.served(rollout(1, A), rollout(2, B))
-    with pytest.raises(RolloutLocked, match="somebody else released meanwhile: ada, release 2"):
-        decided(target, C, *seen)
-    assert target.happened == []
+    """It would undo a release that was not there yet; the error names who made that."""
+    target.add_history(rollout(1, A), rollout(2, B))
+    with pytest.raises(
+        RolloutLocked, match="another deployer released in the meantime: ada, release 2"
+    ):
+        roll_out_by(target, C, *seen)
+    assert target.calls == []
     assert target.serves(B)
-    assert not target.busy
+    assert not target.locked
 
 
 @pytest.mark.parametrize("later", [(), (rollout(2, B, "undone"),), (rollout(2, B, "unfinished"),)])
-def test_what_was_decided_on_what_still_serves_is_done(
+def test_a_choice_is_valid_while_the_same_release_serves(
     target: MemoryTarget, later: tuple[Rollout, ...]
 ) -> None:
-    """Attempts that came to nothing have changed nothing."""
-    target.served(rollout(1, A), *later)
-    assert decided(target, C, rollout(1, A)).succeeded
+    """Attempts that did not succeed have changed nothing."""
+    target.add_history(rollout(1, A), *later)
+    assert roll_out_by(target, C, rollout(1, A)).succeeded
 
 
-def test_what_was_decided_where_nothing_served_is_done(target: MemoryTarget) -> None:
-    """Nothing can be taken back there."""
-    assert decided(target, A).succeeded
+def test_a_choice_is_valid_if_nothing_served(target: MemoryTarget) -> None:
+    """It can undo nothing."""
+    assert roll_out_by(target, A).succeeded
 
 
-def test_the_history_says_what_asked_for_a_rollout(target: MemoryTarget) -> None:
-    """A rollback is told from a release."""
+def test_the_history_has_the_command_and_the_person(target: MemoryTarget) -> None:
+    """So that a rollback differs from a release."""
     done = apply(A, target, GOLDEN_SET, trigger="rollback", by="ci", play=FakePlayer())
     assert (done.attempt.trigger, done.attempt.by) == ("rollback", "ci")
 
 
-def test_the_history_says_which_ci_run_asked_for_a_rollout(target: MemoryTarget) -> None:
-    """So that its log is found again; where a person asked there is none."""
+def test_the_history_has_the_ci_run(target: MemoryTarget) -> None:
+    """By its address the log is found; a person's rollout has none."""
     done = apply(
         A,
         target,
@@ -325,11 +331,11 @@ def test_the_history_says_which_ci_run_asked_for_a_rollout(target: MemoryTarget)
         "promote",
         "https://ci.example/7",
     )
-    assert applied(target, B).attempt.run == ""
+    assert roll_out(target, B).attempt.run == ""
 
 
-def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
-    """A history is read in other places than where it was written."""
+def test_times_have_a_zone(target: MemoryTarget) -> None:
+    """A history is read on other machines too."""
     assert (
         apply(
             A, target, GOLDEN_SET, trigger="release", by="ada", play=FakePlayer()
@@ -340,107 +346,129 @@ def test_times_are_told_with_their_zone(target: MemoryTarget) -> None:
 
 # --- proving before requests go there
 
-BESIDE = Endpoint("http://beside")
+NEW_REPLICAS = Endpoint("http://new-replicas")
 
 
 def test_new_replicas_are_proven_before_they_get_requests(target: MemoryTarget) -> None:
-    """Where the target lets them be asked; the front door is asked after that."""
-    target.beside = BESIDE
+    """If the target can reach them; then the endpoint is proven."""
+    target.direct = NEW_REPLICAS
     play = FakePlayer()
     apply(A, target, GOLDEN_SET, trigger="release", by="ada", play=play)
-    assert play.played == [(BESIDE.url, ("three",)), (target.url, ("three",))]
+    assert play.played == [(NEW_REPLICAS.url, ("three",)), (target.url, ("three",))]
 
 
-def test_new_replicas_that_answer_wrongly_never_get_requests(target: MemoryTarget) -> None:
-    """The front door is not asked, and it is told where the wrong answer came from."""
-    target.served(rollout(1, A))
-    target.beside = BESIDE
+def test_new_replicas_with_wrong_responses_never_get_requests(target: MemoryTarget) -> None:
+    """The error names their endpoint, and the environment's own is not asked."""
+    target.add_history(rollout(1, A))
+    target.direct = NEW_REPLICAS
     play = FakePlayer()
-    play.wrong[BESIDE.url] = "expected 3, got 8"
+    play.wrong[NEW_REPLICAS.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss) as caught:
         apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
-    assert caught.value.on.startswith("http://beside, ")
-    assert [url for url, _ in play.played] == [BESIDE.url]
+    assert caught.value.on.startswith("http://new-replicas, ")
+    assert [url for url, _ in play.played] == [NEW_REPLICAS.url]
     assert target.serves(A)
     assert target.history()[-1].outcome == "undone"
 
 
-def test_what_is_put_back_is_not_proven_again(target: MemoryTarget) -> None:
-    """It served until now, and its model's golden cases are not those of the release that failed."""
-    target.served(rollout(1, A))
-    target.beside = BESIDE
+def test_a_restored_release_is_not_proven_again(target: MemoryTarget) -> None:
+    """It was proven before, and the golden cases are those of another model."""
+    target.add_history(rollout(1, A))
+    target.direct = NEW_REPLICAS
     play = FakePlayer()
     play.wrong[target.url] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
-    assert [url for url, _ in play.played] == [BESIDE.url, target.url]
+    assert [url for url, _ in play.played] == [NEW_REPLICAS.url, target.url]
 
 
-def test_what_was_held_long_enough_is_proven_at_the_front_door_alone(target: MemoryTarget) -> None:
-    """Somebody has decided that it takes over."""
-    target.beside = BESIDE
+def test_a_canary_that_takes_over_is_proven_at_the_endpoint_alone() -> None:
+    """Another person decided that it takes over, so its replicas are not proven again."""
+    target = MemoryCanaryTarget()
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    target.direct = NEW_REPLICAS
     play = FakePlayer()
-    apply(A, target, GOLDEN_SET, trigger="release", by="ada", hold=False, play=play)
+    done = take_over(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
+    assert target.calls == ["begin 3", "take over b1", "end 3", "settle b1"]
     assert [url for url, _ in play.played] == [target.url]
+    assert target.history()[-1] == done
+    assert target.serves(B)
 
 
-# --- what others left
+def test_a_canary_that_takes_over_and_answers_wrongly_is_undone() -> None:
+    """As any other release."""
+    target = MemoryCanaryTarget()
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
+    play = FakePlayer(return_in_turn(["expected 3, got 8"]))
+    with pytest.raises(GoldenMiss):
+        take_over(B, target, GOLDEN_SET, trigger="release", by="ada", play=play)
+    assert target.calls == ["begin 3", "take over b1", "restore a1", "settle a1", "end 3"]
+    assert target.serves(A)
 
 
-@pytest.mark.parametrize("state", ["starting", "serving", "failing"])
-def test_replicas_that_nobody_proved_are_taken_back_first(target: MemoryTarget, state: str) -> None:
-    """Whatever state they are in, if they may get requests."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, state)]
-    applied(target, C)
-    assert target.happened[:2] == ["shift a1", "settle a1 c1"]
+# --- what another deployer left
 
 
-def test_replicas_that_stand_by_hold_up_nothing(target: MemoryTarget) -> None:
+@pytest.mark.parametrize(
+    "state", [ReplicaState.STARTING, ReplicaState.SERVING, ReplicaState.UNHEALTHY]
+)
+def test_unproven_replicas_are_undone_first(target: MemoryTarget, state: ReplicaState) -> None:
+    """In any state in which they may get requests."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, state)
+    roll_out(target, C)
+    assert target.calls[:2] == ["restore a1", "settle a1 c1"]
+
+
+def test_standby_replicas_need_no_undo(target: MemoryTarget) -> None:
     """They get no requests, and are removed when the next release serves."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "standing by")]
-    applied(target, C)
-    assert target.happened == ["begin 3", "shift c1", "end 3", "settle c1"]
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.STANDBY)
+    roll_out(target, C)
+    assert target.calls == ["begin 3", "serve c1", "end 3", "settle c1"]
     assert target.serves(C)
 
 
-def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(
+def test_a_deployer_that_lost_its_lock_changes_nothing_more(
     target: MemoryTarget,
 ) -> None:
-    """It puts nothing back, writes nothing down, and says why."""
-    target.served(rollout(1, A))
-    target.breaks(B, RolloutLocked("the lease was lost", on="environment local", next="run again"))
-    with pytest.raises(RolloutLocked, match="the lease was lost"):
-        applied(target, B)
-    assert target.happened == ["begin 2", "shift b1"]
+    """It restores and records nothing; that is for the deployer that has the lock."""
+    target.add_history(rollout(1, A))
+    target.fail_release(
+        B, RolloutLocked("the lock was lost", on="environment local", next="run again")
+    )
+    with pytest.raises(RolloutLocked, match="the lock was lost"):
+        roll_out(target, B)
+    assert target.calls == ["begin 2", "serve b1"]
     assert target.history()[-1].outcome == "unfinished"
 
 
-# --- giving up what a deployer that is gone began
+# --- abort an attempt whose deployer has ended
 
 
-def test_an_attempt_whose_deployer_is_gone_is_taken_back(target: MemoryTarget) -> None:
-    """The previous release serves alone, and the history says who gave the other one up."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.standing += [(B.image.digest, "serving")]
+def test_an_attempt_whose_deployer_has_ended_can_be_aborted(target: MemoryTarget) -> None:
+    """The previous release serves alone, and the history has who aborted the attempt."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.add_replicas(B, ReplicaState.SERVING)
     done = abort(target, "ada", lambda: NOW)
-    assert target.happened == ["shift a1", "settle a1", "end 2"]
+    assert target.calls == ["restore a1", "settle a1", "end 2"]
     assert target.serves(A)
     assert target.history()[-1] == done
     assert (done.attempt.id, done.outcome, done.ending and done.ending.why) == (
         2,
         "undone",
-        "given up by ada",
+        "aborted by ada",
     )
     assert done.ending
     assert done.ending.at == NOW
 
 
-def test_a_first_attempt_that_is_given_up_leaves_nothing(target: MemoryTarget) -> None:
-    """There is nothing to put back."""
-    target.served(rollout(1, A, "unfinished"))
-    target.standing = [(A.image.digest, "starting")]
+def test_a_first_attempt_that_is_aborted_leaves_nothing(target: MemoryTarget) -> None:
+    """There is nothing to restore."""
+    target.add_history(rollout(1, A, "unfinished"))
+    target.add_replicas(A, ReplicaState.STARTING)
     assert abort(target, "ada").outcome == "failed"
     assert target.replicas() == ()
 
@@ -448,45 +476,45 @@ def test_a_first_attempt_that_is_given_up_leaves_nothing(target: MemoryTarget) -
 @pytest.mark.parametrize(
     "history", [(), (rollout(1, A),), (rollout(1, A, "unfinished"), rollout(2, A, "undone"))]
 )
-def test_what_has_ended_cannot_be_given_up(
+def test_an_attempt_that_has_ended_cannot_be_aborted(
     target: MemoryTarget, history: tuple[Rollout, ...]
 ) -> None:
-    """Nothing is changed then."""
-    target.served(*history)
-    with pytest.raises(ReleaseUnknown, match="nothing is under way"):
+    """Nothing changes."""
+    target.add_history(*history)
+    with pytest.raises(ReleaseUnknown, match="no rollout is under way"):
         abort(target, "ada")
-    assert target.happened == []
+    assert target.calls == []
 
 
-def test_what_a_living_deployer_works_at_cannot_be_given_up(target: MemoryTarget) -> None:
-    """It has the lock."""
-    target.served(rollout(1, A, "unfinished"))
-    target.busy = True
+def test_an_attempt_whose_deployer_is_at_work_cannot_be_aborted(target: MemoryTarget) -> None:
+    """That deployer has the lock."""
+    target.add_history(rollout(1, A, "unfinished"))
+    target.locked = True
     with pytest.raises(RolloutLocked):
         abort(target, "ada")
-    assert target.happened == []
+    assert target.calls == []
 
 
-def test_an_attempt_that_cannot_be_taken_back_stays_open(target: MemoryTarget) -> None:
-    """Both reasons are told, and the next run goes on from there."""
-    target.served(rollout(1, A), rollout(2, B, "unfinished"))
-    target.breaks(A)
-    with pytest.raises(UndoFailed, match=r"given up by ada; and .* a replica ended"):
+def test_an_attempt_that_cannot_be_undone_stays_unfinished(target: MemoryTarget) -> None:
+    """The error has both reasons, and the next run continues."""
+    target.add_history(rollout(1, A), rollout(2, B, "unfinished"))
+    target.fail_release(A)
+    with pytest.raises(UndoFailed, match=r"aborted by ada; and .* a replica ended"):
         abort(target, "ada")
     assert target.history()[-1].outcome == "unfinished"
 
 
-# --- verifying
+# --- verify
 
 
 def test_verifying_changes_nothing(target: MemoryTarget) -> None:
-    """The verdict is given, and the target was only asked for its URL."""
+    """It only plays the golden cases."""
     assert verify(target, GOLDEN_SET, FakePlayer()).passed
-    assert target.happened == []
+    assert target.calls == []
 
 
-def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
-    """A wrong answer is an error of its own, with the way to look and the way back."""
+def test_verifying_raises_for_a_wrong_response(target: MemoryTarget) -> None:
+    """The error names the commands that show the replicas and return to an earlier release."""
     with pytest.raises(VerifyFailed) as caught:
         verify(target, GOLDEN_SET, FakePlayer(lambda: "expected 3, got 8"))
     assert "three: expected 3, got 8" in caught.value.detail
@@ -496,17 +524,17 @@ def test_verifying_tells_what_is_wrong(target: MemoryTarget) -> None:
 @pytest.mark.parametrize(
     ("outcome", "expected"), [("succeeded", 2), ("undone", 1), ("failed", 1), ("unfinished", 1)]
 )
-def test_what_should_serve_is_what_was_proven_last(
+def test_the_current_attempt_is_the_last_that_succeeded(
     outcome: Literal["succeeded", "undone", "failed", "unfinished"], expected: int
 ) -> None:
-    """Attempts that were taken back, or whose end nobody wrote down, do not count."""
+    """Attempts that were undone or are unfinished do not count."""
     now = current((rollout(1, A), rollout(2, B, outcome)))
     assert now is not None
     assert now.attempt.id == expected
 
 
-def test_the_end_of_a_log_is_shown_as_such() -> None:
-    """Lines are indented under what they belong to; a replica that wrote nothing is said to have written nothing."""
+def test_an_error_of_a_replica_has_the_end_of_its_log() -> None:
+    """Its lines are indented; an empty log is named as such."""
     assert (
         replica_error("a replica ended", "replica-1", "one\ntwo\n").detail
         == "  its log ends with:\n    one\n    two"

@@ -1,4 +1,4 @@
-"""Choosing what to go back to."""
+"""The release that a rollback returns to."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from deploy.rollout.history import Only, choose_rollback
 from tests.fakes.releases import release, rollout
 
 
-def past(*steps: str) -> tuple[Rollout, ...]:
-    """A history from words: code and model, then `<` for a rollback, `!` for one that was undone, `?` for one without end."""
+def read_steps(*steps: str) -> tuple[Rollout, ...]:
+    """Return a history: per step code and model, `<` for a rollback, `!` undone, `?` unfinished."""
     return tuple(
         rollout(
             number,
@@ -47,11 +47,11 @@ def past(*steps: str) -> tuple[Rollout, ...]:
         (("z0", "a1", "b2", "a1", "c3", "a1<"), None, 3),
     ],
 )
-def test_a_rollback_goes_to_the_last_that_was_different(
+def test_a_rollback_returns_to_the_last_different_release(
     steps: tuple[str, ...], only: Only | None, expected: int
 ) -> None:
-    """In what shall be taken back, among what was proven; and twice is two steps back, not there and back again."""
-    assert choose_rollback(past(*steps), None, only).attempt.id == expected
+    """Two rollbacks in a row go two steps back, and only to what was proven."""
+    assert choose_rollback(read_steps(*steps), None, only).attempt.id == expected
 
 
 @pytest.mark.parametrize(
@@ -66,18 +66,18 @@ def test_a_rollback_goes_to_the_last_that_was_different(
         (("a1", "a2", "a1<"), "model"),
     ],
 )
-def test_where_nothing_was_different_there_is_nothing_to_go_back_to(
+def test_without_a_different_release_there_is_no_rollback(
     steps: tuple[str, ...], only: Only | None
 ) -> None:
-    """It is said for which half."""
+    """The error names which half has none."""
     with pytest.raises(ReleaseUnknown, match=f"no earlier {only or 'release'} to go back to"):
-        choose_rollback(past(*steps), None, only)
+        choose_rollback(read_steps(*steps), None, only)
 
 
 @pytest.mark.parametrize("only", [None, "model", "code"])
-def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> None:
-    """By its number in the history, also to one that was taken back by a rollback before."""
-    history = past("a1", "b2", "a1<", "c3")
+def test_a_rollback_returns_to_any_proven_release_by_number(only: Only | None) -> None:
+    """Also to one that a rollback replaced."""
+    history = read_steps("a1", "b2", "a1<", "c3")
     assert [choose_rollback(history, number, only).attempt.id for number in (1, 2, 3, 4)] == [
         1,
         2,
@@ -87,19 +87,17 @@ def test_a_rollback_goes_to_any_release_that_was_proven(only: Only | None) -> No
 
 
 @pytest.mark.parametrize("number", [2, 3, 9])
-def test_a_release_that_never_served_cannot_be_gone_back_to(number: int) -> None:
-    """Those that did are listed."""
+def test_a_rollback_to_a_release_that_never_served_is_refused(number: int) -> None:
+    """The error lists those that did."""
     with pytest.raises(ReleaseUnknown, match=f"release {number} never served here") as caught:
-        choose_rollback(past("a1", "b2!", "c3?", "d4"), number, None)
+        choose_rollback(read_steps("a1", "b2!", "c3?", "d4"), number, None)
     assert caught.value.next.endswith("1, 4")
 
 
 @pytest.mark.parametrize("steps", [(), ("a1!",), ("a1?",)])
 @pytest.mark.parametrize("number", [None, 1])
-def test_where_nothing_was_released_there_is_nothing_to_go_back_to(
-    steps: tuple[str, ...], number: int | None
-) -> None:
-    """The way to a first release is named."""
+def test_without_a_release_there_is_no_rollback(steps: tuple[str, ...], number: int | None) -> None:
+    """The error names the command for a first release."""
     with pytest.raises(ReleaseUnknown, match="nothing has been released here yet") as caught:
-        choose_rollback(past(*steps), number, None)
+        choose_rollback(read_steps(*steps), number, None)
     assert "invoke release" in caught.value.next

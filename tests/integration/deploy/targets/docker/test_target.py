@@ -1,10 +1,9 @@
-"""The target on this machine's Docker engine: its contracts, and requests that go through the door meanwhile."""
+"""The target on this machine's Docker engine: its rules, and requests during rollouts."""
 
 from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,14 +13,18 @@ import requests
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine
+from deploy.errors import EngineFailed
 from deploy.machine.host import require_free_port
 from deploy.records import Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.targets.docker.names import APP
+from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
-from tests.contracts.docker_target import DockerPlace, DockerTargetContract
+from tests.contracts.docker_target import DockerPlace, DockerTargetContract, proxy_of
+from tests.contracts.engine import wait_until
+from tests.contracts.target import trust
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
 from tests.integration.deploy.responder import build_replica
@@ -30,13 +33,13 @@ pytestmark = pytest.mark.integration
 
 
 class RealPlace:
-    """An environment on a real engine, with replicas that are proxies answering by themselves."""
+    """An environment on a real engine, whose replicas are proxies that respond by themselves."""
 
     def __init__(
-        self, engine: DockerEngine, app: str, parts: str, free_port: Callable[[], int]
+        self, engine: DockerEngine, app: str, services_image: str, free_port: Callable[[], int]
     ) -> None:
         self._engine = engine
-        self._parts = parts
+        self._services_image = services_image
         self._free_port = free_port
         self.app = app
         self.port = free_port()
@@ -60,16 +63,16 @@ class RealPlace:
             App(name=self.app),
             "local",
             env,
-            lambda: self._parts,
+            lambda: self._services_image,
             lambda: None,
             require_free_port,
         )
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        # One that drops what it works on when it is stopped shows whether it was stopped too early.
+        # A replica that drops its requests when it is stopped shows whether that was too early.
         image = build_replica(
             self._engine,
-            self._parts,
+            self._services_image,
             f"{self.app}:{code}",
             code,
             script or Script(),
@@ -93,15 +96,15 @@ class RealPlace:
         self._engine.stop(replica, 1)
 
     def crash(self, replica: str) -> None:
-        # A first process ignores every signal that it has no handler for; this one the proxy handles, by ending.
+        # The first process of a container ignores signals that it does not handle.
         self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
 
-    def renew(self) -> None:
-        newer = f"{self.app}:parts"
-        self._engine.tag(self._parts, newer)
-        self._parts = newer
+    def upgrade(self) -> None:
+        newer = f"{self.app}:services"
+        self._engine.tag(self._services_image, newer)
+        self._services_image = newer
 
-    def other_port(self) -> int:
+    def free_port(self) -> int:
         return self._free_port()
 
     def taken_port(self) -> int:
@@ -112,7 +115,7 @@ class RealPlace:
         return int(other.getsockname()[1])
 
     def close(self) -> None:
-        """Removes all of it."""
+        """Remove what it has on the engine, and close its sockets."""
         for other in self._others:
             other.close()
         self._engine.remove_labelled({APP: self.app})
@@ -122,28 +125,28 @@ class RealPlace:
 def place(
     engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
 ) -> Iterator[RealPlace]:
-    """An environment of the test's own."""
+    """An environment for one test."""
     place = RealPlace(engine, prefix, parts_image, free_port)
     yield place
     place.close()
 
 
 class TestDockerTarget(DockerTargetContract):
-    """The target keeps its contracts on a real engine."""
+    """The rules of a target, on a real engine."""
 
     @pytest.fixture
     def docker(
         self, engine: DockerEngine, prefix: str, parts_image: str, free_port: Callable[[], int]
     ) -> Iterator[DockerPlace]:
-        """An environment of the test's own."""
+        """An environment for one test."""
         docker = RealPlace(engine, prefix, parts_image, free_port)
         yield docker
         docker.close()
 
 
 @contextmanager
-def asking(place: RealPlace) -> Iterator[list[str]]:
-    """Asks at the front door again and again; gives what was answered."""
+def send_requests(place: RealPlace) -> Iterator[list[str]]:
+    """Send requests to the endpoint without a pause; yield the texts of the responses."""
     answers: list[str] = []
     over = threading.Event()
 
@@ -167,27 +170,27 @@ def asking(place: RealPlace) -> Iterator[list[str]]:
             thread.join()
 
 
-def test_no_request_is_lost_in_rollouts_and_their_undoing(place: RealPlace) -> None:
-    """Forwards, back, and forwards again, every request is answered by one of the two releases."""
+def test_no_request_is_lost_in_rollouts_and_undos(place: RealPlace) -> None:
+    """Every request has a response from one of the two releases."""
     target = place.target()
     a = place.release("a")
     b = place.release("b")
-    target.shift(a)
-    with asking(place) as answers:
-        target.shift(b)
-        target.shift(a)
-        target.shift(b)
+    target.serve(a, trust)
+    with send_requests(place) as answers:
+        target.serve(b, trust)
+        target.restore(a)
+        target.serve(b, trust)
         target.settle(b)
     assert len(answers) > 100
     assert set(answers) == {"a", "b"}
     assert answers[-1] == "b"
 
 
-def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlace) -> None:
-    """A replica is not stopped under a request that it works on."""
-    # One replica, so that the request outlasts the start of the next by far.
+def test_a_slow_request_gets_its_response_from_the_replica_that_began_it(place: RealPlace) -> None:
+    """A replica is not stopped while it works on a request."""
+    # One replica, so that the request takes longer than the start of the next one.
     target = place.target(replicas=1, drain_within=20.0)
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     b = place.release("b")
     got: list[int] = []
     slow = threading.Thread(
@@ -197,49 +200,28 @@ def test_a_slow_request_is_answered_by_the_replica_that_began_it(place: RealPlac
     )
     slow.start()
     _wait_for_a_request(place)
-    target.shift(b)
+    target.serve(b, trust)
     target.settle(b)
     slow.join()
     assert got == [429]
 
 
 def _wait_for_a_request(place: RealPlace) -> None:
-    """Returns when a replica works on something."""
-    from deploy.targets.docker.proxy import Proxy
-
-    door = Proxy(
-        place.engine,
-        next(
-            found.id
-            for found in place.engine.containers({APP: place.app})
-            if found.name.endswith("-door")
-        ),
+    """Return when a replica works on something."""
+    proxy = Proxy(place.engine, proxy_of(place.engine, place.app).id)
+    wait_until(
+        lambda: any(slot.in_flight for slot in proxy.slots().values()), "a replica has a request"
     )
-    deadline = time.monotonic() + 10
-    while not any(slot.in_flight for slot in door.slots().values()):
-        assert time.monotonic() < deadline, "no request came through"
-        time.sleep(0.02)
 
 
-def test_a_door_that_crashes_is_started_again_by_the_engine(place: RealPlace) -> None:
-    """It opens to the release that was settled last, without anybody's doing."""
+def test_a_proxy_that_crashes_is_restarted_by_the_engine(place: RealPlace) -> None:
+    """It admits the release that was settled last, without a deployer."""
     target = place.target()
-    target.shift(place.release("a"))
-    target.shift(b := place.release("b"))
+    target.serve(place.release("a"), trust)
+    target.serve(b := place.release("b"), trust)
     target.settle(b)
-    door = next(
-        found for found in place.engine.containers({APP: place.app}) if found.name.endswith("-door")
-    )
-    with suppress(Exception):
-        place.engine.execute(door.id, ("sh", "-c", "kill -TERM 1"))
-    deadline = time.monotonic() + 15
-    while place.answers() != {"b"}:
-        assert time.monotonic() < deadline, "the door did not come back"
-    assert (
-        next(
-            found.restarts
-            for found in place.engine.containers({APP: place.app})
-            if found.id == door.id
-        )
-        == 1
-    )
+    proxy = proxy_of(place.engine, place.app)
+    with suppress(EngineFailed):
+        place.engine.execute(proxy.id, ("sh", "-c", "kill -TERM 1"))
+    wait_until(lambda: place.answers() == {"b"}, "the release serves again")
+    assert proxy_of(place.engine, place.app).restarts == 1

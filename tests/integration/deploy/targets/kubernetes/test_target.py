@@ -19,12 +19,12 @@ from deploy.clients.oci.client import HttpRegistry
 from deploy.image.build import create_app_image
 from deploy.image.export import export_image
 from deploy.records import Commit, Image, Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import Target
 from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes.render import Rendering
-from tests.contracts.kubernetes_target import AroundContract, Deployer, environment
-from tests.contracts.target import Place, TargetContract, WarmContract
+from tests.contracts.kubernetes_target import Deployer, SupportingObjectsContract, environment
+from tests.contracts.target import Place, StandbyContract, TargetContract
 from tests.fakes.engine import Script
 from tests.fakes.releases import release as recorded
 from tests.integration.conftest import lacking
@@ -162,7 +162,7 @@ class TestRolling(TargetContract):
         return make()
 
 
-class TestBlueGreen(WarmContract):
+class TestBlueGreen(StandbyContract):
     """Two Deployments keep the old replicas warm; the rest of the contract is kept by the same moves on a cluster in memory."""
 
     @pytest.fixture
@@ -170,7 +170,7 @@ class TestBlueGreen(WarmContract):
         return make(strategy="blue-green")
 
 
-class TestAround(AroundContract):
+class TestAround(SupportingObjectsContract):
     """What stands around replicas goes forth and back with them."""
 
     @pytest.fixture

@@ -1,4 +1,4 @@
-"""The target on a Docker host, on an engine in memory: its contracts, and what can only be seen from inside."""
+"""The target on a Docker host, on an engine in memory: its rules, and the order of its steps."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from deploy.errors import (
 )
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
-from deploy.rollout.apply import Target
+from deploy.rollout.target import ReplicaState, Target
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
-from deploy.targets.docker import proxy as door
-from deploy.targets.docker.names import APP
-from deploy.targets.docker.proxy import slot_address
+from deploy.targets.docker.haproxy import slot_address
+from deploy.targets.docker.state import APP, DockerState
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import wait_until
+from tests.contracts.target import trust
+from tests.fakes.clock import FakeTime
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.images import make_image
 from tests.fakes.releases import release
 
-DOOR = "twinship-classifier-local-door"
+PROXY = DockerState(FakeEngine(), "classifier", "local").proxy_name
 
 
 class FakePlace:
@@ -43,8 +44,9 @@ class FakePlace:
 
     def __init__(self, fake: FakeEngine | None = None) -> None:
         self.fake = fake or FakeEngine()
-        self.parts = "parts"
-        self.fake.script(self.parts, Script())
+        self.time = FakeTime()
+        self.services_image = "services"
+        self.fake.script(self.services_image, Script())
         self.codes: dict[str, str] = {}
 
     @property
@@ -53,8 +55,8 @@ class FakePlace:
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Target:
         settings: dict[str, Any] = {
-            "ready_within": 0.3,
-            "drain_within": 0.3,
+            "ready_within": 20.0,
+            "drain_within": 5.0,
             "lock_wait": 0.0,
             **changed,
         }
@@ -65,9 +67,10 @@ class FakePlace:
             app,
             "local",
             Docker(replicas=replicas, **settings),
-            lambda: self.parts,
+            lambda: self.services_image,
             login,
-            self.free,
+            self.require_free_port,
+            self.time.clock,
         )
 
     def release(self, code: str, script: Script | None = None) -> Release:
@@ -76,13 +79,13 @@ class FakePlace:
         return release(code, config=held)
 
     def answers(self, **changed: object) -> set[str]:
-        published = {port for _, port in self.fake.all_containers[DOOR].spec.ports.values()}
+        published = {port for _, port in self.fake.all_containers[PROXY].spec.ports.values()}
         assert published == {changed.get("port", 8080)}
-        proxy = self.fake.proxy(DOOR)
+        proxy = self.fake.proxy(PROXY)
         proxy.check()
         serving = {made.spec.ip: made for made in self.fake.all_containers.values() if made.running}
         return {
-            self.codes[serving[found].spec.image] if found in serving else "nobody"
+            self.codes[serving[found].spec.image] if found in serving else "no replica"
             for found in proxy.open_to()
         }
 
@@ -92,19 +95,19 @@ class FakePlace:
     def crash(self, replica: str) -> None:
         self.fake.end_process(replica)
 
-    def renew(self) -> None:
-        self.parts = "newer parts"
-        self.fake.script(self.parts, Script())
+    def upgrade(self) -> None:
+        self.services_image = "newer services"
+        self.fake.script(self.services_image, Script())
 
-    def other_port(self) -> int:
+    def free_port(self) -> int:
         return 9000
 
     def taken_port(self) -> int:
         self.fake.listening.add(9100)
         return 9100
 
-    def free(self, address: str, port: int) -> None:
-        """What the machine says of an address and a port."""
+    def require_free_port(self, address: str, port: int) -> None:
+        """Check an address and a port as the machine does."""
         if address not in ("127.0.0.1", "0.0.0.0"):
             raise SettingsInvalid(
                 "nothing can listen there", on=f"{address}:{port}", next="name another"
@@ -122,47 +125,45 @@ class FakePlace:
 
 
 class TestDockerTarget(DockerTargetContract):
-    """The target keeps its contracts on an engine in memory."""
-
-    patience = 0.2
+    """The rules of a target, on an engine in memory."""
 
     @pytest.fixture
     def docker(self) -> DockerPlace:
-        """An empty engine."""
+        """An environment without a release."""
         return FakePlace()
 
 
 @pytest.fixture
 def place() -> FakePlace:
-    """An empty engine."""
+    """An environment without a release."""
     return FakePlace()
 
 
 def test_an_old_replica_is_drained_only_when_a_new_one_takes_requests(place: FakePlace) -> None:
-    """At every moment of a rollout as many replicas as asked for are open, and each was found ready before it was opened."""
+    """At any moment enough replicas get requests, and each of them was ready before."""
     target = place.target()
-    target.shift(place.release("a"))
-    proxy = place.fake.proxy(DOOR)
+    target.serve(place.release("a"), trust)
+    proxy = place.fake.proxy(PROXY)
     proxy.asked.clear()
-    target.shift(place.release("b", Script(ready_after=2)))
-    opened = {"1": "ready", "2": "ready"}
+    target.serve(place.release("b", Script(ready_after=2)), trust)
+    admissions = {"1": "ready", "2": "ready"}
     for slot, state in (
-        re.findall(r"slot-(\d+) state (\w+)", told)[0]
-        for told in proxy.asked
-        if told.startswith("set")
+        re.findall(r"slot-(\d+) state (\w+)", command)[0]
+        for command in proxy.asked
+        if command.startswith("set")
     ):
-        opened[slot] = state
-        assert list(opened.values()).count("ready") >= 2
-    assert opened == {"1": "drain", "2": "drain", "3": "ready", "4": "ready"}
+        admissions[slot] = state
+        assert list(admissions.values()).count("ready") >= 2
+    assert admissions == {"1": "drain", "2": "drain", "3": "ready", "4": "ready"}
     assert proxy.blind == []
 
 
 def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
-    """Settling closes a slot, waits for its requests, stops the replica, and only then frees the slot."""
+    """Settling drains a slot, stops its replica, and only then disables the slot."""
     target = place.target()
-    target.shift(place.release("a"))
-    target.shift(b := place.release("b"))
-    proxy = place.fake.proxy(DOOR)
+    target.serve(place.release("a"), trust)
+    target.serve(b := place.release("b"), trust)
+    proxy = place.fake.proxy(PROXY)
     proxy.asked.clear()
     happened: list[str] = place.fake.events
     happened.clear()
@@ -172,20 +173,20 @@ def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
         for slot in (1, 2)
         for what in ("stopped", "removed")
     ]
-    assert [told.rsplit(maxsplit=1)[1] for told in proxy.asked if "slot-1 " in told] == [
+    assert [command.rsplit(maxsplit=1)[1] for command in proxy.asked if "slot-1 " in command] == [
         "drain",
         "maint",
     ]
 
 
-def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
-    """A replica is stopped when its last request is answered."""
+def test_requests_in_flight_are_waited_for(place: FakePlace) -> None:
+    """A replica is stopped after the response to its last request."""
     target = place.target(drain_within=20.0)
-    target.shift(place.release("a"))
-    proxy = place.fake.proxy(DOOR)
+    target.serve(place.release("a"), trust)
+    proxy = place.fake.proxy(PROXY)
     proxy.busy = {slot_address("172.30.0.0/24", 1): 30}
     proxy.ends = 2
-    target.shift(b := place.release("b"))
+    target.serve(b := place.release("b"), trust)
     assert list(proxy.busy.values()) == [0]
     target.settle(b)
     assert target.serves(b)
@@ -194,48 +195,48 @@ def test_requests_under_way_are_waited_for(place: FakePlace) -> None:
 def test_a_request_without_end_is_not_waited_for_longer_than_the_settings_allow(
     place: FakePlace,
 ) -> None:
-    """A client that never leaves cannot keep a release from being replaced."""
+    """A client that stays connected does not stop a rollout."""
     target = place.target(drain_within=0.1)
-    target.shift(place.release("a"))
-    place.fake.proxy(DOOR).busy[slot_address("172.30.0.0/24", 1)] = 1
-    target.shift(b := place.release("b"))
+    target.serve(place.release("a"), trust)
+    place.fake.proxy(PROXY).busy[slot_address("172.30.0.0/24", 1)] = 1
+    target.serve(b := place.release("b"), trust)
     target.settle(b)
     assert target.serves(b)
 
 
-def test_replicas_that_are_not_proven_ready_are_not_kept_alive(place: FakePlace) -> None:
-    """The engine restarts a replica only once it has been ready, so that a crash is found instead of repeated."""
+def test_replicas_that_were_never_ready_are_not_restarted(place: FakePlace) -> None:
+    """The engine restarts a replica only after it was ready, so that a crash is seen."""
     target = place.target()
     with pytest.raises(RolloutFailed):
-        target.shift(place.release("a", Script(ready_after=None)))
+        target.serve(place.release("a", Script(ready_after=None)), trust)
     assert [
-        made.restart for made in place.fake.all_containers.values() if made.spec.name != DOOR
+        made.restart for made in place.fake.all_containers.values() if made.spec.name != PROXY
     ] == [False]
 
 
-def test_a_replica_that_dies_while_it_is_waited_for_ends_the_rollout_at_once(
+def test_a_replica_that_ends_before_it_is_ready_ends_the_rollout_at_once(
     place: FakePlace,
 ) -> None:
-    """Nobody waits for a dead replica until the time is up."""
+    """It is not waited for until the time is up."""
     target = place.target(ready_within=3600.0)
     with pytest.raises(RolloutFailed, match="exit code 137"):
-        target.shift(place.release("a", Script(exits=137)))
+        target.serve(place.release("a", Script(exits=137)), trust)
 
 
 def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace) -> None:
-    """With the environment's login; one that is there is not pulled."""
+    """With the environment's login; an image that the engine has is not pulled."""
     a = release("a", config=(other := FakeEngine()).add_image("a"))
     place.codes[a.image.config] = "a"
     place.fake.registry[a.reference] = other.images[a.image.config]
     target = place.target(login=lambda: ("user", "password"))
-    target.shift(a)
-    target.shift(a)
+    target.serve(a, trust)
+    target.serve(a, trust)
     assert place.fake.pulled == [(a.reference, ("user", "password"))]
     assert place.answers() == {"a"}
 
 
-def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
-    """Who only looks, or goes back to what is there, needs none."""
+def test_a_login_is_needed_for_a_pull_alone(place: FakePlace) -> None:
+    """A rollout of an image that the engine has needs none."""
 
     def missing() -> NoReturn:
         raise SettingsInvalid(
@@ -246,45 +247,47 @@ def test_a_login_is_asked_for_when_an_image_is_pulled(place: FakePlace) -> None:
 
     target = place.target(login=missing)
     with target.lock():
-        target.shift(a := place.release("a"))
+        target.serve(a := place.release("a"), trust)
         target.settle(a)
     assert target.serves(a)
     with pytest.raises(SettingsInvalid):
-        target.shift(release("pushed"))
+        target.serve(release("pushed"), trust)
 
 
-def test_an_image_is_run_by_its_manifest_where_the_engine_keeps_that(place: FakePlace) -> None:
-    """An engine that keeps images as OCI content knows none by its config; what it holds is not pulled."""
+def test_an_image_is_run_by_its_manifest_digest_where_the_engine_knows_that(
+    place: FakePlace,
+) -> None:
+    """An engine that stores images as OCI content does not know them by their config."""
     a = release("a")
     place.fake.images[a.image.digest] = make_image((b"a",))
     place.codes[a.image.digest] = "a"
-    place.target().shift(a)
+    place.target().serve(a, trust)
     assert place.fake.pulled == []
     assert place.answers() == {"a"}
 
 
 def test_an_image_that_cannot_be_pulled_changes_nothing(place: FakePlace) -> None:
-    """Before anything is drained, the image is there."""
+    """The pull comes before any replica is drained."""
     target = place.target()
-    target.shift(place.release("a"))
+    target.serve(place.release("a"), trust)
     before = place.fake.state()
     with pytest.raises(RegistryNotFound):
-        target.shift(release("never-pushed"))
+        target.serve(release("never-pushed"), trust)
     assert place.fake.state() == before
 
 
 def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -> None:
-    """Releases, history and locks belong to one application in one environment."""
+    """Releases, history and lock belong to one application in one environment."""
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     other = DockerTarget(
         place.fake,
         App(name="other"),
         "local",
         Docker(port=9000, lock_wait=0.0),
-        parts=lambda: "parts",
+        services_image=lambda: "services",
         login=lambda: None,
-        free=lambda _address, _port: None,
+        require_free_port=lambda _address, _port: None,
     )
     with target.lock(), other.lock():
         other.settle()
@@ -292,8 +295,8 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
         assert target.serves(a)
 
 
-def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
-    """Whoever has to wait can go and ask."""
+def test_the_holder_of_the_lock_is_named_with_machine_and_time(place: FakePlace) -> None:
+    """A person who waits can ask them."""
     with place.target().lock(), pytest.raises(RolloutLocked) as caught, place.target().lock():
         pytest.fail("two deployers at once")
     assert "process" in caught.value.what
@@ -302,7 +305,7 @@ def test_a_holder_is_told_with_machine_and_time(place: FakePlace) -> None:
 
 
 def test_a_lock_says_which_process_of_which_machine_holds_it(place: FakePlace) -> None:
-    """Another deployer of that machine can tell by it whether the holder has ended."""
+    """By it, another deployer of that machine sees whether the holder has ended."""
     with place.target().lock():
         (lock,) = locks(place)
     assert (lock.labels["dev.twinship.owner"], lock.labels["dev.twinship.machine"]) == (
@@ -311,7 +314,7 @@ def test_a_lock_says_which_process_of_which_machine_holds_it(place: FakePlace) -
     )
 
 
-def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) -> None:
+def test_a_waiting_deployer_continues_when_the_holder_is_killed(place: FakePlace) -> None:
     """The lock ends with its holder's process."""
     holder = place.target()
     waiting = holder.lock()
@@ -322,108 +325,110 @@ def test_a_waiting_deployer_goes_on_when_the_holder_is_killed(place: FakePlace) 
 
 
 def locks(place: FakePlace) -> list[Container]:
-    """The containers that are locks."""
+    """Return the containers that are locks."""
     return place.fake.containers({APP: "classifier", "dev.twinship.role": "lock"})
 
 
-def test_an_engine_that_ends_in_mid_rollout_does_not_hide_what_went_wrong(place: FakePlace) -> None:
-    """The lock cannot be given back to an engine that is gone; the error is what the rollout said of it."""
+def test_an_engine_that_stops_during_a_rollout_does_not_hide_the_first_error(
+    place: FakePlace,
+) -> None:
+    """The lock cannot be released on an engine that stopped; the error of the rollout is raised."""
 
     def lost() -> NoReturn:
         place.fake.is_stopped = True
         raise UndoFailed(
-            "the engine went away; and the previous release could not be put back",
+            "the engine went away; and the previous release could not be restored",
             on="replica-1",
             next="start it",
         )
 
-    with pytest.raises(UndoFailed, match="could not be put back"), place.target().lock():
+    with pytest.raises(UndoFailed, match="could not be restored"), place.target().lock():
         lost()
 
 
-def test_an_engine_that_ends_after_a_rollout_is_told(place: FakePlace) -> None:
-    """Whoever cannot give the lock back has not come to the end."""
+def test_an_engine_that_stops_after_a_rollout_is_an_error(place: FakePlace) -> None:
+    """A deployer that cannot release the lock has not completed."""
     with pytest.raises(EngineUnavailable), place.target().lock():
         place.fake.is_stopped = True
 
 
-def test_taking_a_release_back_writes_no_file(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The door's file has said all along what shall serve, so that a full disk does not keep the old release from serving again."""
+def test_an_undo_writes_no_file(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy's file still admits the old release, so that a full disk does not stop an undo."""
 
     def full(_container: str, path: str, _data: bytes) -> NoReturn:
         raise DiskFull("the engine has no space left", on=path, next="remove something")
 
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
-    target.shift(place.release("b"))
+    target.serve(place.release("b"), trust)
     monkeypatch.setattr(place.fake, "put_file", full)
-    target.shift(a)
+    target.restore(a)
     target.settle(a)
     assert place.answers() == {"a"}
 
 
-def test_a_door_that_was_stopped_for_good_is_kept_running_again(place: FakePlace) -> None:
-    """The next deployer opens it, and from then on the engine does."""
+def test_a_proxy_that_was_stopped_for_good_is_restarted_by_the_engine_again(
+    place: FakePlace,
+) -> None:
+    """The next deployer starts it, and from then on the engine does."""
     target = place.target()
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
-    place.fake.disable_restart(DOOR)
-    place.fake.stop(DOOR, 0)
+    place.fake.disable_restart(PROXY)
+    place.fake.stop(PROXY, 0)
     with target.lock():
-        assert place.fake.all_containers[DOOR].restart
+        assert place.fake.all_containers[PROXY].restart
 
 
 def test_a_proxy_has_room_for_the_replicas_of_two_releases(place: FakePlace) -> None:
-    """However many replicas are asked for, the next release finds free slots beside them."""
+    """The next release finds free slots, however many replicas the settings ask for."""
     target = place.target(replicas=20)
     for code in "ab":
-        target.shift(release := place.release(code))
-    assert len(place.fake.proxy(DOOR).servers) >= 40
+        target.serve(release := place.release(code), trust)
+    assert len(place.fake.proxy(PROXY).servers) >= 40
     target.settle(release)
     assert target.serves(release)
 
 
-def test_the_door_listens_on_the_address_of_the_settings(place: FakePlace) -> None:
-    """On the loopback address unless another is asked for."""
-    place.target().shift(place.release("a"))
-    assert place.fake.all_containers[DOOR].spec.ports == {8080: ("127.0.0.1", 8080)}
-    place.target(address="0.0.0.0").shift(place.release("a"))
-    assert place.fake.all_containers[DOOR].spec.ports == {8080: ("0.0.0.0", 8080)}
+def test_the_proxy_listens_on_the_address_of_the_settings(place: FakePlace) -> None:
+    """On the loopback address by default."""
+    place.target().serve(place.release("a"), trust)
+    assert place.fake.all_containers[PROXY].spec.ports == {8080: ("127.0.0.1", 8080)}
+    place.target(address="0.0.0.0").serve(place.release("a"), trust)
+    assert place.fake.all_containers[PROXY].spec.ports == {8080: ("0.0.0.0", 8080)}
 
 
-def test_a_door_that_moves_takes_the_image_of_now(place: FakePlace) -> None:
-    """It has to be made anew in any case."""
-    place.target().shift(place.release("a"))
-    place.renew()
-    place.target().shift(place.release("b"))
-    assert place.fake.all_containers[DOOR].spec.image == "parts"
-    place.target(port=9000).shift(place.release("c"))
-    assert place.fake.all_containers[DOOR].spec.image == "newer parts"
+def test_a_proxy_that_moves_gets_the_present_image(place: FakePlace) -> None:
+    """It is created again in any case."""
+    place.target().serve(place.release("a"), trust)
+    place.upgrade()
+    place.target().serve(place.release("b"), trust)
+    assert place.fake.all_containers[PROXY].spec.image == "services"
+    place.target(port=9000).serve(place.release("c"), trust)
+    assert place.fake.all_containers[PROXY].spec.image == "newer services"
 
 
-def test_a_stopped_door_whose_port_was_taken_meanwhile_is_not_given_up(place: FakePlace) -> None:
-    """The one that would be made in its place could not be started."""
-    place.target().shift(place.release("a"))
-    place.fake.stop(DOOR, 0)
-    place.renew()
+def test_a_stopped_proxy_whose_port_is_taken_stays(place: FakePlace) -> None:
+    """A new one could not be started in its place."""
+    place.target().serve(place.release("a"), trust)
+    place.fake.stop(PROXY, 0)
+    place.upgrade()
     place.fake.listening.add(8080)
-    before = place.fake.all_containers[DOOR].id
+    before = place.fake.all_containers[PROXY].id
     with pytest.raises(PortTaken), place.target().lock():
-        pytest.fail("it was opened on a port that another program listens on")
-    assert place.fake.all_containers[DOOR].id == before
+        pytest.fail("the proxy was started on a port on which another program listens")
+    assert place.fake.all_containers[PROXY].id == before
 
 
 @pytest.mark.parametrize("served", [{"ready": "/other"}, {"port": 9999}], ids=["ready", "port"])
-def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told(
+def test_a_release_with_another_port_or_health_check_does_not_serve_yet(
     place: FakePlace, served: dict[str, Any]
 ) -> None:
-    """Where replicas listen, and at which path they say that they are ready, is the door's to know."""
+    """The proxy must be configured with them first."""
     target = place.target()
     changed = place.target(served=served)
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     assert target.serves(a)
     assert not changed.serves(a)
     with changed.lock():
@@ -433,11 +438,11 @@ def test_a_release_that_is_asked_otherwise_does_not_serve_until_the_door_is_told
 # --- slots
 
 
-def test_there_is_a_slot_for_every_replica_beside_what_was_left(place: FakePlace) -> None:
-    """However many replicas killed deployers have left, the next release finds free slots, and clears up."""
+def test_there_are_slots_next_to_those_of_killed_deployers(place: FakePlace) -> None:
+    """The next release finds free slots, and removes the replicas that were left."""
     target = place.target()
     for code in "abcdefgh":
-        target.shift(wanted := place.release(code))
+        target.serve(wanted := place.release(code), trust)
         assert place.answers() == {code}
     target.settle(wanted)
     assert target.serves(wanted)
@@ -447,41 +452,41 @@ def test_there_is_a_slot_for_every_replica_beside_what_was_left(place: FakePlace
 def test_a_release_with_far_fewer_replicas_finds_free_slots(
     place: FakePlace, many: int, few: int
 ) -> None:
-    """Those of the release before are all taken still."""
-    place.target(replicas=many).shift(place.release("a"))
+    """The slots of the previous release are still in use."""
+    place.target(replicas=many).serve(place.release("a"), trust)
     target = place.target(replicas=few)
     with target.lock():
-        target.shift(b := place.release("b"))
+        target.serve(b := place.release("b"), trust)
         target.settle(b)
     assert target.serves(b)
     assert place.answers() == {"b"}
 
 
-def test_a_door_keeps_the_slots_that_it_has_more_than_needed(place: FakePlace) -> None:
-    """It is not configured anew for having too many, nor does the release count as not serving for that."""
-    place.target(replicas=20).shift(place.release("a"))
-    proxy = place.fake.proxy(DOOR)
+def test_a_proxy_keeps_slots_that_it_does_not_need(place: FakePlace) -> None:
+    """It is not configured again for that, and the release serves."""
+    place.target(replicas=20).serve(place.release("a"), trust)
+    proxy = place.fake.proxy(PROXY)
     servers = proxy.servers
     target = place.target(replicas=1)
     with target.lock():
-        target.shift(b := place.release("b"))
+        target.serve(b := place.release("b"), trust)
         target.settle(b)
     assert target.serves(b)
     assert proxy.servers is servers
-    place.fake.end_process(DOOR)
+    place.fake.end_process(PROXY)
     assert place.answers() == {"b"}
 
 
-# --- a door that crashes
+# --- a proxy that crashes
 
 
 class Crashing(FakeEngine):
-    """An engine on which the door crashes as something is asked of it; it is started again, and needs a while to answer.
+    """An engine on which the proxy crashes at a command, is restarted, and responds after a while.
 
     Attributes:
-        asked: how often the door was asked.
-        crashes: at which of these asks it crashes.
-        silent: how many of the next ones find nobody.
+        asked: how many commands there were.
+        crashes: the command at which it crashes.
+        silent: how many of the next commands get no response.
     """
 
     def __init__(self) -> None:
@@ -493,7 +498,7 @@ class Crashing(FakeEngine):
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         self.asked += 1
         if self.asked == self.crashes:
-            self.end_process(DOOR)
+            self.end_process(PROXY)
             self.silent = 2
         if self.silent:
             self.silent -= 1
@@ -501,49 +506,50 @@ class Crashing(FakeEngine):
         return super().execute(container, command)
 
 
-def rolled(engine: Crashing, crashes: int = 0) -> tuple[FakePlace, Release, int]:
-    """Rolls out a release and another, with a door that crashes at an ask of the second rollout; also gives how many asks that had."""
+def roll_out(engine: Crashing, crashes: int = 0) -> tuple[FakePlace, Release, int]:
+    """Roll out two releases; the proxy crashes at a command of the second rollout.
+
+    Returns:
+        The environment, the second release, and the number of commands of its rollout.
+    """
     place = FakePlace(engine)
     target = place.target(ready_within=5.0)
-    target.shift(a := place.release("a"))
+    target.serve(a := place.release("a"), trust)
     target.settle(a)
     begun = engine.asked
     engine.crashes = begun + crashes
-    target.shift(b := place.release("b", Script(ready_after=1, on_signal={"SIGTERM": 0})))
+    target.serve(b := place.release("b", Script(ready_after=1, on_signal={"SIGTERM": 0})), trust)
     assert place.answers() == {"b"}
     target.settle(b)
     return place, b, engine.asked - begun
 
 
-@pytest.mark.parametrize("ask", range(1, rolled(Crashing())[2] + 1))
-def test_a_door_that_crashes_in_mid_rollout_leads_to_the_new_release(ask: int) -> None:
-    """Whenever it does, all its replicas serve in the end, and the old ones do not when it is proven."""
-    place, b, _ = rolled(Crashing(), ask)
-    assert place.fake.events.count(f"{DOOR} opened") == 2
+@pytest.mark.parametrize("ask", range(1, roll_out(Crashing())[2] + 1))
+def test_a_proxy_that_crashes_during_a_rollout_admits_the_new_release(ask: int) -> None:
+    """At whichever command it crashes, all new replicas serve in the end, and no old ones."""
+    place, b, _ = roll_out(Crashing(), ask)
+    assert place.fake.events.count(f"{PROXY} opened") == 2
     assert place.answers() == {"b"}
     wait_until(lambda: place.target().serves(b), "all its replicas are healthy")
 
 
-def test_looking_at_a_door_that_does_not_answer_is_no_error(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The release does not count as serving, and its replicas not as healthy, for nobody comes to them."""
-    monkeypatch.setattr(door, "_WITHIN", 0.1)
+def test_reading_from_a_proxy_that_does_not_respond_is_no_error(place: FakePlace) -> None:
+    """The release does not serve, and its replicas are not healthy, as no request reaches them."""
     target = place.target()
-    target.shift(a := place.release("a"))
-    place.fake.all_containers[DOOR].proxy = None
-    assert [replica.state for replica in target.replicas()] == ["starting"] * 2
+    target.serve(a := place.release("a"), trust)
+    place.fake.all_containers[PROXY].proxy = None
+    assert [replica.state for replica in target.replicas()] == [ReplicaState.STARTING] * 2
     assert not target.serves(a)
 
 
-def test_looking_waits_for_a_door_that_is_about_to_answer() -> None:
-    """In the moment after a crash it is asked again, and tells what it found."""
+def test_reading_waits_for_a_proxy_that_is_about_to_respond() -> None:
+    """Just after a crash it is asked again."""
     engine = Crashing()
     target = FakePlace(engine).target()
-    target.shift(a := release("a", config=engine.script("image a", Script())))
+    target.serve(a := release("a", config=engine.script("image a", Script())), trust)
     target.settle(a)
     engine.crashes = engine.asked + 1
     target.replicas()
-    assert engine.all_containers[DOOR].restarts == 1
+    assert engine.all_containers[PROXY].restarts == 1
     assert not engine.silent
     assert target.serves(a)

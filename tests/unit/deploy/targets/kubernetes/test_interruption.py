@@ -169,7 +169,7 @@ def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() ->
     place.lose(lost := min(place.pods("a")))
     stayed = place.pods("a") - {lost}
     done = rollout.abort(place.deployer(resources={"memory": "1Gi"}), "grace")
-    assert (done.outcome, done.ending and done.ending.why) == ("undone", "given up by grace")
+    assert (done.outcome, done.ending and done.ending.why) == ("undone", "aborted by grace")
     assert place.found("Deployment")["spec"] == before
     assert stayed < place.pods() == place.pods("a")
     assert place.deployer().serves(a)

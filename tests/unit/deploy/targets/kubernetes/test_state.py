@@ -86,8 +86,7 @@ def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: ClusterStat
     assert sides.deployment("main") is None
     a = place.release("a")
     changes = place.changes()
-    changes.attempt = attempt(7, a)
-    changes.roll("main", a, 2)
+    changes.roll("main", a, 2, attempt(7, a))
     side = sides.deployment("main")
     assert side
     assert (side.name, side.image, side.replicas, side.attempt) == (

@@ -9,10 +9,11 @@ import pytest
 
 from deploy.errors import GoldenMiss
 from deploy.records import Release
+from deploy.rollout.target import ReplicaState
 from deploy.targets.kubernetes.render import CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.contracts.kubernetes_target import AroundContract
-from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
+from tests.contracts.kubernetes_target import SupportingObjectsContract
+from tests.contracts.target import Place, StandbyTargetContract, TargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, STRATEGIES, FakePlace
 
@@ -25,7 +26,7 @@ class TestRolling(TargetContract):
         return FakePlace()
 
 
-class TestBlueGreen(WarmTargetContract):
+class TestBlueGreen(StandbyTargetContract):
     """Two Deployments keep the old replicas warm."""
 
     @pytest.fixture
@@ -33,7 +34,7 @@ class TestBlueGreen(WarmTargetContract):
         return FakePlace(strategy="blue-green")
 
 
-class TestCanary(WarmTargetContract):
+class TestCanary(StandbyTargetContract):
     """So does a canary, which is not held where nothing has to be proven."""
 
     @pytest.fixture
@@ -41,7 +42,7 @@ class TestCanary(WarmTargetContract):
         return FakePlace(strategy="canary")
 
 
-class TestAround(AroundContract):
+class TestAround(SupportingObjectsContract):
     """Under each strategy."""
 
     @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
@@ -99,7 +100,7 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
         monkeypatch.setattr(place.cluster, write.__name__, sent(write))
     place.apply(place.release("a"), target)
     place.apply(place.release("b"), target)
-    assert required == {target._lease.require}
+    assert required == {target._lock.require}
     assert {
         ("apply", "Service"),
         ("apply", "Deployment"),
@@ -118,7 +119,7 @@ def test_a_release_serves_with_all_its_replicas(place: FakePlace, a: Release, b:
     target = place.deployer()
     assert (done.attempt.id, done.outcome) == (2, "succeeded")
     assert place.answers() == {"b"}
-    assert states(target) == replicas(b, "serving")
+    assert states(target) == replicas(b, ReplicaState.SERVING)
     assert target.serves(b)
 
 
@@ -150,13 +151,13 @@ def test_replicas_that_crash_are_told_from_those_that_start() -> None:
     crashed, lost = sorted(place.pods())
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
     place.cluster.step(20)
-    assert {replica.state for replica in place.deployer().replicas()} == {"failing"}
+    assert {replica.state for replica in place.deployer().replicas()} == {ReplicaState.UNHEALTHY}
     place.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
     place.cluster.lose(lost)
     place.cluster.step(5)
     found = {replica.name: replica.state for replica in place.deployer().replicas()}
-    assert found.pop(crashed) == "failing"
-    assert list(found.values()) == ["starting"]
+    assert found.pop(crashed) == ReplicaState.UNHEALTHY
+    assert list(found.values()) == [ReplicaState.STARTING]
 
 
 def test_the_same_release_again_touches_no_pod(place: FakePlace, a: Release) -> None:
@@ -184,7 +185,9 @@ def test_the_release_before_stands_by(standby: FakePlace) -> None:
     """Its replicas get no requests, and the environment is as it should be."""
     a = standby.release("a")
     b = standby.release("b")
-    assert states(standby.deployer()) == sorted(replicas(a, "standing by") + replicas(b, "serving"))
+    assert states(standby.deployer()) == sorted(
+        replicas(a, ReplicaState.STANDBY) + replicas(b, ReplicaState.SERVING)
+    )
     assert standby.answers() == {"b"}
     assert standby.deployer().serves(b)
 
@@ -225,7 +228,7 @@ def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> No
     with pytest.raises(GoldenMiss):
         standby.apply(a, trigger="rollback")
     assert standby.answers() == {"b"}
-    assert states(standby.deployer()) == replicas(b, "serving")
+    assert states(standby.deployer()) == replicas(b, ReplicaState.SERVING)
 
 
 def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakePlace) -> None:
@@ -271,10 +274,10 @@ def test_a_strategy_may_change_from_release_to_release(
     place.apply(b)
     place.apply(c := place.release("c"), place.deployer(**after))
     assert place.answers() == {"c"}
-    assert states(place.deployer(**after)) == replicas(c, "serving")
+    assert states(place.deployer(**after)) == replicas(c, ReplicaState.SERVING)
     assert place.deployer(**after).serves(c)
     place.apply(a)
-    assert states(place.deployer()) == replicas(a, "serving")
+    assert states(place.deployer()) == replicas(a, ReplicaState.SERVING)
 
 
 @pytest.mark.parametrize("after", STRATEGIES[:2], ids=lambda settings: settings["strategy"])
@@ -287,4 +290,4 @@ def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str,
     changes.around.point(TrafficSplit("main", both=True))
     place.apply(b, place.deployer(**after))
     assert place.answers() == {"b"}
-    assert states(place.deployer(**after)) == replicas(b, "serving")
+    assert states(place.deployer(**after)) == replicas(b, ReplicaState.SERVING)

@@ -13,6 +13,7 @@ from deploy.errors import (
     GoldenMiss,
     RolloutFailed,
 )
+from deploy.rollout.target import ReplicaState
 from deploy.targets.kubernetes.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
@@ -22,7 +23,7 @@ from tests.fakes.places import NAME, FakePlace, observed
 def is_undone(place: FakePlace) -> None:
     """The release before serves alone, and the history says that the last one was taken back."""
     assert place.answers() == {"a"}
-    assert states(place.deployer()) == replicas(place.release("a"), "serving")
+    assert states(place.deployer()) == replicas(place.release("a"), ReplicaState.SERVING)
     assert place.deployer().history()[-1].outcome == "undone"
 
 
@@ -127,7 +128,7 @@ def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(
     monkeypatch.setattr(place.cluster, "step", watched)
     place.apply(b := place.release("b"))
     assert most == [2]
-    assert states(place.deployer()) == replicas(b, "serving")
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING)
     assert place.deployer().serves(b)
 
 
@@ -160,7 +161,7 @@ def test_a_first_canary_has_nothing_to_be_compared_with() -> None:
     """It is rolled out like any first release."""
     place = FakePlace(strategy="canary", canary={"seconds": 3600})
     place.apply(b := place.release("b"))
-    assert states(place.deployer()) == replicas(b, "serving")
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING)
     assert place.cluster.seconds() < 100
 
 
@@ -213,4 +214,4 @@ def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:
 
     place.play.problem = problem
     place.apply(b)
-    assert states(place.deployer()) == replicas(b, "serving", 5)
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 5)

@@ -12,7 +12,10 @@ from deploy.errors import (
     RolloutLocked,
 )
 from deploy.records import Ending, Release
+from deploy.targets.kubernetes.history import History
 from deploy.targets.kubernetes.render import CAUSE, RELEASE, TRACK_LABEL
+from deploy.targets.kubernetes.snapshot import Snapshot
+from tests.contracts.target import trust
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.places import NAME, FakePlace
 from tests.fakes.releases import attempt, rollout
@@ -29,12 +32,12 @@ def test_the_cluster_tells_which_release_was_put_back() -> None:
     done = rollout(1, first)
     assert done.ending
     target.begin(done.attempt)
-    target.shift(first)
+    target.serve(first, trust)
     target.end(done.attempt, done.ending)
     target.begin(attempt(2, second))
-    target.shift(second)
+    target.serve(second, trust)
 
-    target.shift(first)
+    target.restore(first)
 
     item = place.cluster.find("Deployment", NAME) or {}
     assert item["metadata"]["annotations"][CAUSE].startswith("release 1: ")
@@ -189,7 +192,7 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
         place.cluster.objects.later(25)
         place.cluster.asked.clear()
         with pytest.raises(RolloutLocked, match="the lease was lost"):
-            target.shift(b)
+            target.serve(b, trust)
     assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
     assert place.answers() == {"a"}
 
@@ -203,15 +206,19 @@ def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
     target = place.deployer()
     with target.lock():
         target.begin(begun)
-    before = target._before
-    assert before
-    assert before.is_running(a)
     other = place.deployer()
     with other.lock():
-        assert (other._before, other._begun) == (before, None)
+        other.begin(attempt(3, b))
+        before = snapshot(place)
+        assert before
+        assert before.is_running(a)
         other.end(begun, Ending(outcome="undone", at=begun.at))
-    with target.lock():
-        assert (target._before, target._begun) == (None, None)
+    assert snapshot(place) is None
+
+
+def snapshot(place: FakePlace) -> Snapshot | None:
+    """What the history keeps for an attempt that has not ended."""
+    return History(place.cluster, f"{NAME}-history", {}).snapshot()
 
 
 def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.errors import ClusterRefused, FieldConflict
 from deploy.records import Release
+from deploy.rollout.target import ReplicaState
 from tests.contracts.target import replicas, states
 from tests.fakes.places import NAME, FakePlace
 
@@ -42,7 +43,7 @@ def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> N
     assert place.deployer().serves(place.release("a"))
     for wanted in (b, place.release("c"), place.release("d")):
         place.apply(wanted)
-        assert states(place.deployer()) == replicas(wanted, "serving", 5)
+        assert states(place.deployer()) == replicas(wanted, ReplicaState.SERVING, 5)
         assert place.deployer().serves(wanted)
 
 
@@ -51,9 +52,9 @@ def test_the_settings_choose_the_number_where_nobody_else_does(
 ) -> None:
     """Also if it was another one before."""
     place.apply(b, place.deployer(replicas=3))
-    assert states(place.deployer()) == replicas(b, "serving", 3)
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 3)
     place.apply(b, place.deployer(replicas=1))
-    assert states(place.deployer()) == replicas(b, "serving", 1)
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 1)
     assert place.deployer(replicas=1).serves(b)
 
 
@@ -64,7 +65,7 @@ def test_the_number_that_an_autoscaler_chose_stays(place: FakePlace, b: Release)
     scaled(place, 4, "kube-controller-manager", serving(place))
     for wanted in (place.release("c"), place.release("d"), place.release("e")):
         place.apply(wanted, place.deployer(autoscale=autoscale))
-        assert states(place.deployer()) == replicas(wanted, "serving", 4)
+        assert states(place.deployer()) == replicas(wanted, ReplicaState.SERVING, 4)
         assert place.deployer(autoscale=autoscale).serves(wanted)
         assert place.found(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
 
@@ -77,15 +78,15 @@ def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
     place.apply(place.release("a"))
     target = place.deployer()
     b = place.release("b")
-    put = target._changes._put
+    put = target._writer._put
 
     def raced(*arguments: Any) -> None:
         scaled(place, 4, "kube-controller-manager")
         put(*arguments)
 
-    monkeypatch.setattr(target._changes, "_put", raced)
+    monkeypatch.setattr(target._writer, "_put", raced)
     place.apply(b, target)
-    assert states(place.deployer()) == replicas(b, "serving", 4)
+    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 4)
     assert place.deployer().serves(b)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from deploy.errors import ClusterForbidden, ClusterRefused, GoldenMiss, RolloutFailed, UndoFailed
 from deploy.records import Release
+from deploy.rollout.target import ReplicaState
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
@@ -38,7 +39,7 @@ def is_undone(place: FakePlace, error: Exception) -> None:
     """The release before serves alone, as it should, and the history says what came of the last one."""
     a = place.release("a")
     assert place.answers() == {"a"}
-    assert states(place.deployer()) == replicas(a, "serving")
+    assert states(place.deployer()) == replicas(a, ReplicaState.SERVING)
     assert place.deployer().serves(a)
     last = place.deployer().history()[-1]
     assert (last.outcome, last.ending and last.ending.why) == ("undone", getattr(error, "what", ""))
@@ -158,7 +159,7 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
     with pytest.raises(GoldenMiss):
         warm.apply(b)
     assert seen[1] - seen[0] < 2 < warm.cluster.seconds() - seen[0]
-    assert states(warm.deployer()) == replicas(a, "serving")
+    assert states(warm.deployer()) == replicas(a, ReplicaState.SERVING)
 
 
 def test_an_old_replica_that_was_started_again_may_come_back(
@@ -237,15 +238,15 @@ def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.Mo
     """That the old replicas of the same image crash says nothing of the new ones."""
     a = place.release("a", PodScript(exits=137))
     place.cluster.step(300)
-    assert {state for _, state in states(place.deployer())} == {"failing"}
+    assert {state for _, state in states(place.deployer())} == {ReplicaState.UNHEALTHY}
     target = place.deployer(resources={"memory": "1Gi"})
-    roll = target._changes._put
+    roll = target._writer._put
 
     def cured(*arguments: Any) -> None:
         roll(*arguments)
         place.release("a", PodScript(ready_after=5))
 
-    monkeypatch.setattr(target._changes, "_put", cured)
+    monkeypatch.setattr(target._writer, "_put", cured)
     place.apply(a, target)
     assert place.deployer(resources={"memory": "1Gi"}).serves(a)
 
@@ -260,7 +261,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
     changes = place.changes(resources={"memory": "1Gi"})
     changes._put("main", changes._deployment("main", a, 2, None))
     target = place.deployer(resources={"memory": "1Gi"})
-    pods = target._sides.pods("main")
+    pods: list[Pod] = []
     while (
         len(pods) != 2
         or not all(pod.ready for pod in pods)
@@ -269,10 +270,8 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
         place.cluster.step()
         pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
     monkeypatch.setattr(place.cluster, "_controllers", ())
-    side = target._sides.deployment("main")
-    assert side
-    assert side.image == pods[0].image == pods[1].image
-    assert not target._is_whole(side)
+    assert {pod.image for pod in pods} == {a.image.digest}
+    assert not target.serves(a)
 
 
 # --- what cannot be undone
@@ -293,7 +292,7 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
     with pytest.raises(UndoFailed) as caught:
         place.apply(b)
     assert (
-        "missed 1 of 1 golden cases; and the previous release could not be put back: no"
+        "missed 1 of 1 golden cases; and the previous release could not be restored: no"
         in caught.value.what
     )
     assert place.deployer().history()[-1].outcome == "unfinished"

@@ -37,12 +37,10 @@ def test_a_side_is_brought_to_a_number_of_replicas(place: FakePlace, a: Release)
 def test_pods_change_only_with_what_they_are_made_of(place: FakePlace, a: Release) -> None:
     """Neither an attempt nor settings of other objects restart them."""
     changes = place.changes()
-    changes.attempt = attempt(1, a)
-    changes.roll("main", a, 2)
+    changes.roll("main", a, 2, attempt(1, a))
     before = place.pods()
     changed = place.changes(host="x.example", service="NodePort")
-    changed.attempt = attempt(2, a)
-    changed.roll("main", a, 2)
+    changed.roll("main", a, 2, attempt(2, a))
     assert place.pods() == before
     place.changes(resources={"memory": "1Gi"}).roll("main", a, 2)
     assert place.pods().isdisjoint(before)
@@ -51,13 +49,11 @@ def test_pods_change_only_with_what_they_are_made_of(place: FakePlace, a: Releas
 def test_a_side_is_restored_to_what_it_was(place: FakePlace, a: Release, b: Release) -> None:
     """To the last field, whatever the settings have become, and with the marks that it had."""
     changes = place.changes()
-    changes.attempt = attempt(1, a)
-    changes.roll("main", a, 2)
+    changes.roll("main", a, 2, attempt(1, a))
     before = changes.before(TrafficSplit("main"))
     assert before
     changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
-    changed.attempt = attempt(2, b)
-    changed.roll("main", b, 4)
+    changed.roll("main", b, 4, attempt(2, b))
     changed.restore(before, a)
     assert side(changes).applied == before.deployment
     assert len(place.pods("a")) == len(place.pods()) == 2

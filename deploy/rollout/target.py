@@ -1,0 +1,173 @@
+"""The protocol of a target: what rollouts ask of it, and what they read from it.
+
+`tests/contracts/target.py` holds the rules as tests that any target can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from deploy.clients.http import Endpoint
+from deploy.errors import RolloutFailed, format_log_tail
+from deploy.records import Attempt, Ending, Record, Release, Rollout
+
+Trigger = Literal["release", "rollback", "promote"]
+Prove = Callable[[Endpoint], None]
+CanaryVerb = Literal["promote", "abort"]
+
+
+class ReplicaState(StrEnum):
+    """The state of a replica: what it does for clients now.
+
+    Attributes:
+        STARTING: it is not ready yet.
+        STANDBY: it is ready, and gets no requests.
+        SERVING: it is ready, and gets requests.
+        STOPPED: its process has ended.
+        UNHEALTHY: it is not ready, and waiting does not help.
+    """
+
+    STARTING = "starting"
+    STANDBY = "standby"
+    SERVING = "serving"
+    STOPPED = "stopped"
+    UNHEALTHY = "unhealthy"
+
+
+class Replica(Record):
+    """One copy of the application: its name, the digest of its image, and its state."""
+
+    name: str
+    image: str
+    state: ReplicaState
+
+
+class Target(Protocol):
+    """A Docker host, a namespace, or another place in which releases serve.
+
+    A deployer may be killed at any moment, and the next one can be another process on another
+    machine. Therefore a target reads what it needs from the place itself, and each method can be
+    called again and completes what an interrupted call began.
+
+    One rollout calls, within one `lock`:
+
+    1. `begin` with the attempt;
+    2. `serve` with its release (or `take_over`, on a target with canaries);
+    3. `end` with the attempt, then `settle` with its release.
+
+    If 2 or the proof after it fails: `restore` and `settle` with the previous release, or `settle`
+    without a release if nothing served before; then `end`. `restore` and `settle` are also called
+    before 1, to undo an attempt that another deployer did not finish.
+
+    `history`, `replicas`, `serves`, `url` and `endpoint` change nothing. They are called at any
+    time, with or without the lock.
+    """
+
+    environment: str
+
+    @property
+    def url(self) -> str:
+        """The address at which clients reach the release, for people."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The same address as this machine reaches it."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other deployers out during a `with` block; the lock ends with this process.
+
+        Raises:
+            RolloutLocked: another deployer has the lock, and did not release it in time; the
+                message names the deployer.
+        """
+
+    def history(self) -> tuple[Rollout, ...]:
+        """Return all attempts, oldest first."""
+
+    def begin(self, attempt: Attempt) -> None:
+        """Record that an attempt begins, and keep what `restore` needs until it ends.
+
+        If an earlier attempt has not ended, what was kept for that one stays: what serves now
+        can be half of it.
+        """
+
+    def end(self, attempt: Attempt, ending: Ending) -> None:
+        """Record how an attempt ended, in place of an earlier ending of the same attempt."""
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Return the replicas that exist now."""
+
+    def serves(self, release: Release) -> bool:
+        """Return whether all replicas of that release serve, as the settings say, and no others."""
+
+    def serve(self, release: Release, prove: Prove) -> None:
+        """Bring a release into service without losing a request.
+
+        The replicas of the previous release stay as standby where the target can keep them, so
+        that `restore` need not start any.
+
+        Args:
+            release: the release of the attempt that `begin` recorded.
+            prove: plays the golden cases at an endpoint of the new replicas, and raises if an
+                answer is wrong. A target that can reach new replicas before clients do calls it
+                then; another one need not call it.
+
+        Raises:
+            RolloutFailed: a replica crashed, or was not ready in time; the detail has the end of
+                its log.
+            GoldenMiss, CanaryAborted: the new replicas gave wrong or failed responses.
+        """
+
+    def restore(self, release: Release) -> None:
+        """Bring the previous release back into service, as it was when `begin` was called.
+
+        Nothing is proven: the release was proven when it was rolled out.
+
+        Args:
+            release: the release of the last attempt that succeeded.
+
+        Raises:
+            RolloutFailed: a replica crashed, or was not ready in time.
+        """
+
+    def settle(self, *keep: Release) -> None:
+        """Remove all replicas, except those of the given releases, of which the first serves.
+
+        A target may keep one more release as standby if it was proven here, unless it is the
+        release of the attempt that has not ended.
+        """
+
+
+class CanaryTarget(Target, Protocol):
+    """A target that can give a new release some of the requests first.
+
+    While a deployer holds a canary in `serve`, another process can read and decide.
+    """
+
+    def canary(self) -> str:
+        """Return the digest of the image that is on hold as a canary; empty if there is none."""
+
+    def may_take_over(self, release: Release) -> bool:
+        """Return whether the canary of a release was made from the present settings."""
+
+    def decide(self, verb: CanaryVerb, by: str) -> None:
+        """Instruct the deployer that holds the canary: `promote` or `abort`; needs no lock."""
+
+    def take_over(self, release: Release) -> None:
+        """Give the canary all requests, without another hold or proof.
+
+        Args:
+            release: the release of the canary, and of the attempt that `begin` recorded.
+
+        Raises:
+            RolloutFailed: a replica crashed, or was not ready in time.
+        """
+
+
+def replica_error(what: str, on: str, log_end: str) -> RolloutFailed:
+    """Return the error of a replica that does not become ready, with the end of its log."""
+    detail = f"  its log ends with:\n{format_log_tail(log_end)}"
+    return RolloutFailed(what, on=on, next="the log shows why", detail=detail)

@@ -1,0 +1,133 @@
+"""The configuration of HAProxy on a Docker host: a text that depends on settings alone.
+
+The text carries a mark, a hash of itself, by which a running proxy says which configuration it
+has. Any change of the text, also of a comment, has every running proxy reload once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+
+CONFIG = "haproxy.cfg"
+PORT = 8080
+STATE_FOLDER = "/state"
+COMMAND = ("haproxy", "-W", "-db", "-f", f"{STATE_FOLDER}/{CONFIG}")
+SOCKET = "/tmp/admin.sock"  # noqa: S108 - a path in the container
+_BUFFER = 65536
+# What a buffer holds of a body: the rest is for the head and for rewriting it.
+_WHOLE = 60_000
+_FIRST_ADDRESS = 10
+_PROXY_ADDRESS = 5
+
+
+def slot_address(subnet: str, slot: int | None) -> str:
+    """Return the fixed address of a slot; of the proxy itself for None."""
+    network = ipaddress.ip_network(subnet)
+    return str(network[_FIRST_ADDRESS + slot if slot is not None else _PROXY_ADDRESS])
+
+
+def render_configuration(
+    subnet: str,
+    slots: int,
+    *,
+    port: int,
+    ready: str,
+    in_flight: int,
+    answer_within: float,
+    admitted: frozenset[int] = frozenset(),
+) -> str:
+    """Return the proxy's configuration.
+
+    Args:
+        subnet: the addresses of the environment's network.
+        slots: the number of slots.
+        port: the port on which replicas listen.
+        ready: the path of their health check.
+        in_flight: how many requests a replica gets at once; more wait in the proxy.
+        answer_within: the seconds after which the proxy gives up on a replica that sends nothing.
+        admitted: the slots that get requests when the proxy starts.
+    """
+    timeout = f"{round(answer_within * 1000)}ms"
+    body = f"""\
+defaults
+    mode http
+    timeout connect 2s
+    timeout client {timeout}
+    timeout server {timeout}
+    timeout queue 30s
+    timeout check 5s
+    timeout http-request 30s
+    timeout http-keep-alive 60s
+    # A connection to a replica serves one request: none can be closed by a replica \
+just as it is used again.
+    option http-server-close
+    option redispatch 1
+    option splice-auto
+    retries 4
+    default-server check inter 1s fastinter 100ms downinter 200ms rise 1 fall 3 maxconn {in_flight}
+
+frontend door
+    bind :{PORT}
+    option forwardfor
+    # A request goes on when it is whole or fills a buffer, and whole ones go first: who \
+sends slowly keeps neither replicas nor others
+    # waiting.
+    option http-buffer-request
+    http-request set-priority-class int(1) if {{ req.body_size gt {_WHOLE} }} \
+or {{ req.hdr(transfer-encoding) -m found }}
+    # One that was answered before it had sent everything, and sends nothing more, would \
+keep its place at the replica.
+    http-response set-timeout client 1s if {{ status ge 400 }}
+    default_backend replicas
+
+backend replicas
+    balance leastconn
+    option httpchk
+    # With a host, as any client would ask: some applications refuse a request without one.
+    http-check send meth GET uri {ready} ver HTTP/1.1 hdr Host localhost
+    http-check expect status 200
+{_servers(subnet, slots, port, admitted)}
+"""
+    return f"""\
+global
+    fd-hard-limit 20000
+    tune.bufsize {_BUFFER}
+    stats socket {SOCKET} mode 600 level admin
+    hard-stop-after {timeout}
+    description {_compute_mark(body)}
+
+{body}"""
+
+
+def _servers(subnet: str, slots: int, port: int, admitted: frozenset[int]) -> str:
+    lines = []
+    for slot in range(1, slots + 1):
+        disabled = "" if slot in admitted else " disabled"
+        lines.append(f"    server slot-{slot} {slot_address(subnet, slot)}:{port}{disabled}")
+    return "\n".join(lines)
+
+
+def read_admitted(text: str) -> frozenset[int] | None:
+    """Return the slots that get requests when the proxy starts.
+
+    None if the text is not a whole configuration, or was changed by hand.
+    """
+    head, _, body = text.partition("\n\n")
+    if f"description {_compute_mark(body)}" not in head:
+        return None
+    return frozenset(
+        int(number) for number in re.findall(r"^ +server slot-(\d+) \S+$", body, re.MULTILINE)
+    )
+
+
+def read_mark(text: str) -> str:
+    """Return the mark of a configuration, which does not depend on the slots that it admits."""
+    return next(
+        line.split()[1] for line in text.splitlines() if line.strip().startswith("description")
+    )
+
+
+def _compute_mark(body: str) -> str:
+    return hashlib.sha256(body.replace(" disabled", "").encode()).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""The replicas on a Docker host: containers in the proxy's slots, which a rollout replaces.
+
+A replica is only started in a free slot, only gets requests once its health check passes, and is
+only stopped when it has no request left.
+"""
+
+from __future__ import annotations
+
+from deploy import progress
+from deploy.clients.docker.protocol import Container, Spec, find_image_id
+from deploy.clock import REAL, Clock
+from deploy.errors import RolloutFailed
+from deploy.records import Release
+from deploy.rollout.target import replica_error
+from deploy.settings.environments import Docker
+from deploy.targets.docker.haproxy import slot_address
+from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.state import IMAGE, SLOT, DockerState, slot_of
+
+_POLL = 0.05
+_LOG_LINES = 15
+
+
+class Replicas:
+    """The replicas of one environment.
+
+    A proxy that is restarted in the meantime, after a crash or with the engine, admits the slots
+    of the last rollout that was settled. Therefore the methods check what the proxy admits, and
+    instruct it again.
+
+    Args:
+        state: finds what the environment has on the host.
+        env: the environment's settings.
+        clock: measures time and lets it pass.
+    """
+
+    def __init__(self, state: DockerState, env: Docker, clock: Clock = REAL) -> None:
+        self._state = state
+        self._engine = state.engine
+        self._env = env
+        self._clock = clock
+
+    def find_usable(self, release: Release) -> list[Container]:
+        """Return the running replicas of a release; remove those of it that ended."""
+        found = [item for item in self._state.replicas() if item.labels[IMAGE] == _digest(release)]
+        for container in found:
+            if not container.running:
+                self._engine.remove(container.id)
+        return [container for container in found if container.running]
+
+    def start(self, proxy: Proxy, release: Release) -> Container:
+        """Start a replica in a free slot; it gets no requests yet."""
+        state = self._state
+        used = {slot_of(container) for container in state.replicas()}
+        slot = next(number for number in range(1, len(used) + 2) if number not in used)
+        proxy.admit(slot, "drain")
+        container = self._engine.create(
+            Spec(
+                name=f"{state.name}-{slot}",
+                image=find_image_id(self._engine, release.image) or release.reference,
+                labels=state.replica_labels | {SLOT: str(slot), IMAGE: _digest(release)},
+                network=state.name,
+                ip=slot_address(state.subnet(), slot),
+                grace=int(self._env.drain_within),
+            )
+        )
+        self._engine.start(container.id)
+        return container
+
+    def admit(self, proxy: Proxy, container: Container) -> None:
+        """Send requests to a replica once it is ready; from then on the engine restarts it.
+
+        Raises:
+            RolloutFailed: it ended, or was not ready in time.
+        """
+        number = slot_of(container)
+        deadline = self._clock.now() + self._env.ready_within
+        if not proxy.slots()[number].healthy:
+            proxy.admit(number, "drain")
+        while not (slot := proxy.slots()[number]).healthy:
+            if not slot.checked:
+                # The proxy was restarted in the meantime, with this slot disabled.
+                proxy.admit(number, "drain")
+            self._require_running(container)
+            if self._clock.now() > deadline:
+                within = progress.format_seconds(self._env.ready_within)
+                raise self._error(container, f"a replica was not ready within {within}")
+            progress.report(f"waiting for {container.name} to be ready")
+            self._clock.sleep(_POLL)
+        self._engine.enable_restart(container.id)
+        proxy.admit(number, "ready")
+
+    def admit_all(self, proxy: Proxy, containers: list[Container]) -> None:
+        """Send requests to those of the replicas that get none."""
+        for container in _excluded(proxy, containers):
+            self.admit(proxy, container)
+
+    def hand_over(self, proxy: Proxy, old: list[Container], new: list[Container]) -> None:
+        """Send all requests to the new replicas, and wait until the old ones have none left."""
+        while True:
+            self.admit_all(proxy, new)
+            for container in old:
+                proxy.admit(slot_of(container), "drain")
+            self._wait_until_idle(proxy, old)
+            if not _excluded(proxy, new):
+                return
+
+    def retire(self, proxy: Proxy, container: Container) -> None:
+        """Drain a replica, stop and remove it, and free its slot."""
+        proxy.admit(slot_of(container), "drain")
+        self._wait_until_idle(proxy, [container])
+        self._engine.stop(container.id, int(self._env.drain_within))
+        self._engine.remove(container.id)
+        proxy.admit(slot_of(container), "maint")
+
+    def _wait_until_idle(self, proxy: Proxy, containers: list[Container]) -> None:
+        """Wait until the replicas have no requests left, at most for the time of the settings."""
+        deadline = self._clock.now() + self._env.drain_within
+        while self._clock.now() < deadline:
+            slots = proxy.slots()
+            left = sum(slots[slot_of(container)].in_flight for container in containers)
+            if not left:
+                return
+            progress.report(f"waiting for {left} requests to finish")
+            self._clock.sleep(_POLL)
+
+    def _require_running(self, container: Container) -> None:
+        now = next((item for item in self._state.replicas() if item.id == container.id), None)
+        if now is None or not now.running:
+            code = f" with exit code {now.exit_code}" if now else ""
+            raise self._error(container, f"a replica ended{code} before it was ready")
+
+    def _error(self, container: Container, what: str) -> RolloutFailed:
+        return replica_error(what, container.name, self._engine.logs(container.id, _LOG_LINES))
+
+
+def _digest(release: Release) -> str:
+    return release.image.digest
+
+
+def _excluded(proxy: Proxy, containers: list[Container]) -> list[Container]:
+    """Return those of the replicas that get no requests."""
+    slots = proxy.slots()
+    return [container for container in containers if not slots[slot_of(container)].admitted]

@@ -1,0 +1,78 @@
+"""The state of an environment on a Docker host: its containers, network and volume, by label."""
+
+from __future__ import annotations
+
+from deploy.clients.docker.protocol import Container, Engine
+
+LABEL = "dev.twinship.docker"
+APP = "dev.twinship.app"
+SLOT = "dev.twinship.slot"
+IMAGE = "dev.twinship.image"
+_ENVIRONMENT = "dev.twinship.environment"
+_ROLE = "dev.twinship.role"
+# Labels of containers that older versions made say so too.
+_PROXY = "door"
+
+
+class DockerState:
+    """What an application has on a Docker host in one environment.
+
+    Args:
+        engine: the host's engine.
+        app: the application's name.
+        environment: the environment's name.
+
+    Attributes:
+        name: the name of the network and the volume; names of containers begin with it.
+        labels: the labels of all of it.
+    """
+
+    def __init__(self, engine: Engine, app: str, environment: str) -> None:
+        self.engine = engine
+        self.environment = environment
+        self.name = f"twinship-{app}-{environment}"
+        self.labels = {LABEL: "yes", APP: app, _ENVIRONMENT: environment}
+
+    @property
+    def replica_labels(self) -> dict[str, str]:
+        """The labels of every replica."""
+        return self._role("replica")
+
+    @property
+    def proxy_labels(self) -> dict[str, str]:
+        """The labels of the proxy's container."""
+        return self._role(_PROXY)
+
+    @property
+    def lock_labels(self) -> dict[str, str]:
+        """The labels of the container that is the lock."""
+        return self._role("lock")
+
+    def _role(self, role: str) -> dict[str, str]:
+        return self.labels | {_ROLE: role}
+
+    @property
+    def proxy_name(self) -> str:
+        """The name of the proxy's container."""
+        return f"{self.name}-{_PROXY}"
+
+    def replicas(self) -> list[Container]:
+        """Return every replica, running or not."""
+        return self.engine.containers(self.replica_labels)
+
+    def proxy(self) -> Container | None:
+        """Return the proxy's container, running or not, whatever its image."""
+        return next(iter(self.engine.containers(self.proxy_labels)), None)
+
+    def lock(self) -> Container | None:
+        """Return the container that is the lock, if a deployer has it."""
+        return next(iter(self.engine.containers(self.lock_labels)), None)
+
+    def subnet(self) -> str:
+        """Return the addresses of the environment's network; make the network if it is missing."""
+        return self.engine.ensure_network(self.name, self.labels)
+
+
+def slot_of(replica: Container) -> int:
+    """Return the number of a replica's slot in the proxy."""
+    return int(replica.labels[SLOT])
