@@ -29,7 +29,7 @@ from tests.fakes.proof import PROOF, FakePlayer
 from tests.fakes.releases import release
 
 NAME = "classifier-local"
-MANIFESTS = templates.read_templates(templates.OWN)
+MANIFESTS = templates.read_templates(templates.DEFAULT_FOLDER)
 SIZE = 100_000_000
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "rolling"},
@@ -38,7 +38,7 @@ STRATEGIES: list[dict[str, Any]] = [
 ]
 
 
-class Held(Lock):
+class UncontestedLock(Lock):
     """A lease that nobody else wants; `asked` counts how often that was made sure of."""
 
     def __init__(self, cluster: Cluster) -> None:
@@ -49,7 +49,7 @@ class Held(Lock):
         self.asked += 1
 
 
-class FakePlace:
+class FakeNamespace:
     """An environment named `local` on a cluster in memory.
 
     Args:
@@ -119,7 +119,7 @@ class FakePlace:
             self.cluster,
             rendering,
             ClusterState(self.cluster, rendering),
-            Held(self.cluster),
+            UncontestedLock(self.cluster),
             lambda _: SIZE,
             self.cluster.clock,
         )
@@ -216,12 +216,12 @@ def side(changes: Writer, name: Track = "main") -> DeploymentState:
     return found
 
 
-def writes(operation: str) -> bool:
+def is_write(operation: str) -> bool:
     """Whether an operation of a cluster changes anything."""
     return operation in ("apply", "create", "replace", "delete")
 
 
-def observed(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+def observe_responses(place: FakeNamespace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """What is answered after each step from now on."""
     seen: list[set[str]] = []
     step = place.cluster.step

@@ -41,7 +41,7 @@ def rendering(
 ) -> Rendering:
     """How an environment with those keys is rendered, from the suite's manifests or from a folder of one's own."""
     env = environment(**keys, **({"manifests": folder.name} if folder else {}))
-    return Rendering.of(app, name, env, folder.parent if folder else Path("nowhere"))
+    return Rendering.read(app, name, env, folder.parent if folder else Path("nowhere"))
 
 
 def everything(made: Rendering, release: Release, attempt: Attempt | None = None) -> list[Object]:
@@ -49,13 +49,13 @@ def everything(made: Rendering, release: Release, attempt: Attempt | None = None
     sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in TRACKS]
     services = [made.service(side, both=both) for side in TRACKS for both in (False, True)]
     items = [
-        made.account(),
+        made.service_account(),
         *sides,
         *services,
         made.ingress(),
         *map(made.autoscaler, TRACKS),
-        made.disruption(),
-        made.warm_up(release),
+        made.disruption_budget(),
+        made.prepull(release),
     ]
     return [item for item in items if item]
 
@@ -64,7 +64,7 @@ def edited(tmp_path: Path, file: str = "", **changes: Any) -> Path:
     """A folder of manifests like the suite's, in which some keys of a file's object are others: `spec__replicas=3`."""
     folder = tmp_path / "manifests"
     if not folder.exists():
-        shutil.copytree(templates.OWN, folder)
+        shutil.copytree(templates.DEFAULT_FOLDER, folder)
     if file:
         item = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
         for place, value in changes.items():
@@ -88,5 +88,5 @@ def pod_of(item: Object) -> Object:
 
 def container_of(item: Object) -> Object:
     """The application's container in what an object makes its pods of."""
-    found: Object = templates.container(pod_of(item))
+    found: Object = templates.app_container(pod_of(item))
     return found

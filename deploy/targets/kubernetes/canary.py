@@ -42,24 +42,24 @@ _SAMPLE = re.compile(
 class ResponseCount:
     """Answers, and how many of them had a status of 5xx."""
 
-    answers: float = 0.0
+    responses: float = 0.0
     failures: float = 0.0
 
     def __add__(self, other: ResponseCount) -> ResponseCount:
-        return ResponseCount(self.answers + other.answers, self.failures + other.failures)
+        return ResponseCount(self.responses + other.responses, self.failures + other.failures)
 
     def since(self, before: ResponseCount) -> ResponseCount:
         """What has come since an earlier count; all of it, if the replica began anew."""
-        grown = ResponseCount(self.answers - before.answers, self.failures - before.failures)
-        return self if min(grown.answers, grown.failures) < 0 else grown
+        grown = ResponseCount(self.responses - before.responses, self.failures - before.failures)
+        return self if min(grown.responses, grown.failures) < 0 else grown
 
     @property
-    def share(self) -> float:
+    def failure_rate(self) -> float:
         """The share of failures; none where nothing was answered."""
-        return self.failures / self.answers if self.answers > 0 else 0.0
+        return self.failures / self.responses if self.responses > 0 else 0.0
 
     def __str__(self) -> str:
-        return f"{self.answers:.0f} answers, {self.failures:.0f} failed"
+        return f"{self.responses:.0f} answers, {self.failures:.0f} failed"
 
 
 def read_metrics(endpoint: Endpoint, path: str, clock: Clock = REAL) -> str:
@@ -141,10 +141,10 @@ class CanaryHold:
     """
 
     settings: Canary
-    canaries: Callable[[], dict[str, Endpoint]]
-    stables: Callable[[], dict[str, Endpoint]]
+    canary_endpoints: Callable[[], dict[str, Endpoint]]
+    stable_endpoints: Callable[[], dict[str, Endpoint]]
     prove: Callable[[Endpoint], None]
-    decided: Callable[[], Decision | None]
+    read_decision: Callable[[], Decision | None]
     read_metrics: ReadMetrics = read_metrics
     clock: Clock = REAL
     _new: ResponseTotals = field(default_factory=ResponseTotals)
@@ -162,19 +162,19 @@ class CanaryHold:
         """
         began = proved = self.clock.now()
         while True:
-            canaries = self.canaries()
+            canaries = self.canary_endpoints()
             counts = self._counts(canaries)
             self._listen(counts)
             new = self._new.add(counts)
-            old = self._old.add(self._counts(self.stables()))
-            decision = self.decided()
+            old = self._old.add(self._counts(self.stable_endpoints()))
+            decision = self.read_decision()
             if decision:
                 self._obey(decision, new)
                 return
             self._compare(new, old)
             passed = self.clock.now() - began
             if passed >= self.settings.seconds or (
-                self.settings.requests and new.answers >= self.settings.requests
+                self.settings.requests and new.responses >= self.settings.requests
             ):
                 self._require_evidence()
                 log.info(
@@ -204,7 +204,7 @@ class CanaryHold:
 
     def _listen(self, counts: Mapping[str, ResponseCount | None]) -> None:
         """Says at the first poll that nothing can be compared, if so: golden cases were answered before, and would be counted."""
-        self._told = self._told or any(count and count.answers for count in counts.values())
+        self._told = self._told or any(count and count.responses for count in counts.values())
         if self.settings.metrics and not self._told and not self._polled:
             cure = f"{_NAME_THEM}, or an empty `metrics` if it has none"
             log.warning(
@@ -228,12 +228,12 @@ class CanaryHold:
             )
 
     def _compare(self, new: ResponseCount, old: ResponseCount) -> None:
-        enough = new.failures >= _TOO_MANY or new.answers >= min(
+        enough = new.failures >= _TOO_MANY or new.responses >= min(
             _FEWEST, self.settings.requests or _FEWEST
         )
-        if enough and new.share > old.share + self.settings.errors:
+        if enough and new.failure_rate > old.failure_rate + self.settings.errors:
             raise CanaryAborted(
-                f"the canary failed {new.share:.1%} of its requests, the stable side {old.share:.1%}",
+                f"the canary failed {new.failure_rate:.1%} of its requests, the stable side {old.failure_rate:.1%}",
                 on=f"canary: {new}; stable: {old}",
                 next="the previous release serves again; the logs of the application show why",
             )

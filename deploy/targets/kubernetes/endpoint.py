@@ -105,7 +105,7 @@ class EndpointFinder:
         self._port = rendering.port
         self._said = ""
 
-    def endpoint(self, hosts: Callable[[], list[str]]) -> Endpoint:
+    def find(self, hosts: Callable[[], list[str]]) -> Endpoint:
         """The best way in now.
 
         Args:

@@ -18,8 +18,8 @@ from deploy.records import Attempt, Ending, Record, Rollout
 from deploy.targets.kubernetes.snapshot import Snapshot
 
 CanaryVerb = Literal["promote", "abort"]
-KEPT = 200
-MOST_BYTES = 800_000
+MAX_ENTRIES = 200
+MAX_BYTES = 800_000
 _TRIES = 10
 _DECISION = "decision"
 _BEFORE = "before"
@@ -49,9 +49,9 @@ class History:
 
     def read(self) -> tuple[Rollout, ...]:
         """All attempts, oldest first; an entry that somebody spoilt is passed over."""
-        return self.recall()[0]
+        return self.read_and_check()[0]
 
-    def recall(self) -> tuple[tuple[Rollout, ...], bool]:
+    def read_and_check(self) -> tuple[tuple[Rollout, ...], bool]:
         """The same, and whether something is missing: the whole journal, or an entry that cannot be read."""
         data = self._data()
         entries = [Rollout.from_cache(data[key]) for key in _keys(data)]
@@ -144,7 +144,7 @@ def _forget(data: dict[str, str]) -> None:
         "",
     )
     for key in old:
-        few = len(_keys(data)) <= KEPT
-        small = sum(len(text.encode()) for text in data.values()) <= MOST_BYTES
+        few = len(_keys(data)) <= MAX_ENTRIES
+        small = sum(len(text.encode()) for text in data.values()) <= MAX_BYTES
         if key != serving and not (few and small):
             del data[key]

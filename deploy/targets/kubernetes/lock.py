@@ -22,10 +22,10 @@ from deploy.machine.process import ProcessId, machine_id
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30
+LEASE_SECONDS = 30
 # A holder that could not renew for so long makes sure before it changes anything; others may not have taken it yet.
-_DOUBTFUL = SECONDS * 2 / 3
-_RENEWED_EVERY = SECONDS / 3
+_DOUBTFUL = LEASE_SECONDS * 2 / 3
+_RENEWED_EVERY = LEASE_SECONDS / 3
 _POLL = 0.5
 _MACHINE = "twinship.dev/machine"
 
@@ -137,7 +137,7 @@ class Lock:
     def _is_free(self, found: Object, seen: _Seen) -> bool:
         """Whether nobody has it, or its holder has died."""
         died = self._is_near(found) and not ProcessId.parse(_identity(found)).alive
-        return not _identity(found) or died or self._clock.now() - seen.since >= SECONDS
+        return not _identity(found) or died or self._clock.now() - seen.since >= LEASE_SECONDS
 
     def _is_near(self, found: Object) -> bool:
         """Whether the processes of its holder's machine are those of this one; a name may be that of several machines."""
@@ -183,7 +183,9 @@ class Lock:
                 self._cluster.replace(self._object(found, holder=""))
         except ClusterError as error:
             log.warning(
-                "the lease could not be given back, it expires in %d s: %s", SECONDS, error.what
+                "the lease could not be given back, it expires in %d s: %s",
+                LEASE_SECONDS,
+                error.what,
             )
 
     def _object(self, found: Object | None = None, holder: str | None = None) -> Object:
@@ -191,7 +193,7 @@ class Lock:
         mine = found is not None and _identity(found) == self._me
         spec = {
             "holderIdentity": self._me if holder is None else holder,
-            "leaseDurationSeconds": SECONDS,
+            "leaseDurationSeconds": LEASE_SECONDS,
             "acquireTime": (found["spec"].get("acquireTime") if found and mine else None) or now,
             "renewTime": now,
         }

@@ -11,9 +11,9 @@ from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterError
-from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
+from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 
-TEMPLATE = "twinship.dev/template"
+TEMPLATE_ANNOTATION = "twinship.dev/template"
 """On pods: what they were made of, in short; two pods of one image may differ in all else."""
 STAGES = ("scheduled", "started", "loaded", "ready")
 # What the kubelet has tried and will only try again; a first failure of a pull is not among them, it may be a passing one.
@@ -55,13 +55,13 @@ class Pod:
             image_digest(container)
             for container in self.item.get("spec", {}).get("containers") or []
         ]
-        noted = self._annotations.get(IMAGE, "")
+        noted = self._annotations.get(IMAGE_LABEL, "")
         return noted if noted in runs else next(iter(runs), "")
 
     @property
-    def template(self) -> str:
+    def pod_template(self) -> str:
         """What it was made of, in short."""
-        return str(self._annotations.get(TEMPLATE, ""))
+        return str(self._annotations.get(TEMPLATE_ANNOTATION, ""))
 
     @property
     def track(self) -> str:
@@ -69,19 +69,22 @@ class Pod:
         return str((self.item["metadata"].get("labels") or {}).get(TRACK_LABEL, ""))
 
     @property
-    def leaving(self) -> bool:
+    def is_terminating(self) -> bool:
         """Whether it was asked to go, and is still there."""
         return "deletionTimestamp" in self.item["metadata"]
 
     @property
-    def leaves_within(self) -> float:
+    def grace_period(self) -> float:
         """How many seconds it was given to go."""
         return float(self.item["metadata"].get("deletionGracePeriodSeconds") or 0)
 
     @property
     def ending(self) -> bool:
         """Whether it was asked to go, or has ended."""
-        return self.leaving or self.item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        return self.is_terminating or self.item.get("status", {}).get("phase") in (
+            "Succeeded",
+            "Failed",
+        )
 
     @property
     def ready(self) -> bool:
@@ -97,7 +100,7 @@ class Pod:
         )
 
     @property
-    def host(self) -> str:
+    def node_address(self) -> str:
         """The address of its node; empty before it has one."""
         return str(self.item.get("status", {}).get("hostIP", ""))
 
@@ -114,12 +117,12 @@ class Pod:
         return "scheduled" if self._condition("PodScheduled").get("status") == "True" else ""
 
     @property
-    def noticed(self) -> bool:
+    def is_known_to_node(self) -> bool:
         """Whether its node has taken notice of it; one that is away does not."""
         return bool(self._containers("containerStatuses"))
 
     @property
-    def waits_for_room(self) -> str:
+    def scheduling_problem(self) -> str:
         """Why no node takes it; empty if one does, or none was asked yet."""
         scheduled = self._condition("PodScheduled")
         return (
@@ -141,7 +144,7 @@ class Pod:
         )
 
     @property
-    def ends(self) -> dict[str, int]:
+    def exit_counts(self) -> dict[str, int]:
         """How often each of its containers has ended."""
         return {
             _name(status): _ends(status)

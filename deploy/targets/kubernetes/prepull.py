@@ -79,7 +79,7 @@ def _awaited(pods: list[Pod], wanted: int, passed: float) -> int:
     """How many nodes may have the image soon: none that cannot pull it, and after a while none that has not begun to."""
     pulling = [pod for pod in pods if not _has_image(pod) and not pod.problem]
     return (
-        sum(pod.noticed for pod in pulling)
+        sum(pod.is_known_to_node for pod in pulling)
         if passed > _BEGUN_WITHIN
         else wanted - len(pods) + len(pulling)
     )
@@ -92,5 +92,5 @@ def _has_image(pod: Pod) -> bool:
 def _pods(cluster: Cluster, daemons: Object) -> list[Pod]:
     """Those of this image; others may be left of a warm-up that was killed."""
     found = map(Pod, cluster.list("Pod", daemons["spec"]["selector"]["matchLabels"]))
-    image = image_digest(templates.container(templates.pod(daemons)))
+    image = image_digest(templates.app_container(templates.pod_spec(daemons)))
     return [pod for pod in found if pod.image == image and not pod.ending]

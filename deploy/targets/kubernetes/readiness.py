@@ -44,10 +44,10 @@ class ExpectedPods:
 
     deployment: str
     labels: Mapping[str, str]
-    template: str
+    pod_template: str
     size: int
     ready_within: float
-    within: float
+    replica_seconds: float
 
 
 @dataclass
@@ -85,9 +85,11 @@ class ReadinessWait:
             all_pods = [Pod(item) for item in self.cluster.list("Pod", self.wanted.labels)]
             if self._ends is None:
                 # Replicas of before may have been started again at any time of their lives.
-                self._ends = {pod.name: pod.ends for pod in all_pods}
+                self._ends = {pod.name: pod.exit_counts for pod in all_pods}
             pods = [
-                pod for pod in all_pods if pod.template == self.wanted.template and not pod.ending
+                pod
+                for pod in all_pods
+                if pod.pod_template == self.wanted.pod_template and not pod.ending
             ]
             self._note(pods)
             self._fail_early(deployment, pods, makes_room=self._makes_room(all_pods))
@@ -105,7 +107,9 @@ class ReadinessWait:
     def _makes_room(self, pods: list[Pod]) -> bool:
         """Whether a pod is about to go; one that outstays its time may be on a node that is gone, and stay for ever."""
         left = [
-            pod.leaves_within - self._waited(f"{pod.name} to go") for pod in pods if pod.leaving
+            pod.grace_period - self._waited(f"{pod.name} to go")
+            for pod in pods
+            if pod.is_terminating
         ]
         return max(left, default=-1.0) >= 0
 
@@ -126,7 +130,7 @@ class ReadinessWait:
             )
 
     def _late(self) -> bool:
-        return self.clock.now() - self._moved > self.wanted.within
+        return self.clock.now() - self._moved > self.wanted.replica_seconds
 
     def _passed(self) -> float:
         return self.clock.now() - self._began
@@ -170,7 +174,7 @@ class ReadinessWait:
                     f"a replica was not ready within {progress.format_seconds(self.wanted.ready_within)} of its start",
                     pod,
                 )
-            if pod.waits_for_room:
+            if pod.scheduling_problem:
                 self._wait_for_room(pod, makes_room=makes_room)
 
     def _fail_refused(self, deployment: Object, *, makes_room: bool) -> None:
@@ -217,11 +221,11 @@ class ReadinessWait:
         if waited > _NODE_WITHIN or not any(
             event.get("reason") in _SCALING for event in self.cluster.events(pod.name)
         ):
-            raise self._failed(f"no node can take a replica: {pod.waits_for_room}", pod)
+            raise self._failed(f"no node can take a replica: {pod.scheduling_problem}", pod)
         self._moved = self.clock.now()
 
     def _too_late(self, pods: list[Pod]) -> None:
-        within = progress.format_seconds(self.wanted.within)
+        within = progress.format_seconds(self.wanted.replica_seconds)
         waiting = next((pod for pod in pods if not pod.ready), None)
         if waiting:
             raise self._failed(f"a replica was not ready within {within}", waiting)

@@ -27,11 +27,11 @@ TRACKS: tuple[Track, Track] = ("main", "twin")
 """The two Deployments of an environment: beside the one that serves, the other tries out a release, or keeps the last one warm."""
 
 TRACK_LABEL = "twinship.dev/side"
-IMAGE = "twinship.dev/image"
-RELEASE = "twinship.dev/release"
-WARM_UP = "twinship.dev/warm-up"
-CAUSE = "kubernetes.io/change-cause"
-MANAGED_BY = "app.kubernetes.io/managed-by"
+IMAGE_LABEL = "twinship.dev/image"
+RELEASE_ANNOTATION = "twinship.dev/release"
+PREPULL_LABEL = "twinship.dev/warm-up"
+CHANGE_CAUSE = "kubernetes.io/change-cause"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 _DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 _LONGEST = 50
 
@@ -53,7 +53,7 @@ class Rendering:
     app: App
     environment: str
     env: Kubernetes
-    manifests: Mapping[str, Object] = field(repr=False)
+    object_templates: Mapping[str, Object] = field(repr=False)
 
     def __post_init__(self) -> None:
         if len(self.name) > _LONGEST:
@@ -64,7 +64,7 @@ class Rendering:
             )
 
     @classmethod
-    def of(cls, app: App, environment: str, env: Kubernetes, directory: Path) -> Self:
+    def read(cls, app: App, environment: str, env: Kubernetes, directory: Path) -> Self:
         """Reads the suite's manifests, or those that the environment names, relative to the folder of pipeline.toml.
 
         Raises:
@@ -74,7 +74,9 @@ class Rendering:
             app,
             environment,
             env,
-            templates.read_templates(directory / env.manifests if env.manifests else templates.OWN),
+            templates.read_templates(
+                directory / env.manifests if env.manifests else templates.DEFAULT_FOLDER
+            ),
         )
 
     # --- names
@@ -85,12 +87,12 @@ class Rendering:
         name = re.sub(r"[._]", "-", f"{self.app.name}-{self.environment}")
         return name if name[0].isalpha() else f"app-{name}"
 
-    def named(self, side: Track) -> str:
+    def deployment_name(self, side: Track) -> str:
         """What the Deployment of a side is called."""
         return self.name if side == "main" else f"{self.name}-twin"
 
     @property
-    def warm_up_name(self) -> str:
+    def prepull_name(self) -> str:
         """What the DaemonSet of the warm-up is called."""
         return f"{self.name}-warm-up"
 
@@ -105,7 +107,7 @@ class Rendering:
     @property
     def port(self) -> int:
         """The port of the service: the one named `http`, else the first."""
-        ports: list[Object] = self.manifests["Service"]["spec"]["ports"]
+        ports: list[Object] = self.object_templates["Service"]["spec"]["ports"]
         found: int = next((port for port in ports if port.get("name") == "http"), ports[0])["port"]
         return found
 
@@ -128,12 +130,12 @@ class Rendering:
             attempt: the rollout that this is part of, for the cluster's memory; the pods do not depend on it.
             deadline: seconds after which the cluster calls the rollout failed.
         """
-        item = self._made("Deployment", self.named(side))
+        item = self._made("Deployment", self.deployment_name(side))
         found_by = self.labels | {TRACK_LABEL: side}
         ensure_mapping(item, "metadata", "labels").update(found_by)
         if attempt:
             ensure_mapping(item, "metadata", "annotations").update(
-                {RELEASE: attempt.model_dump_json(), CAUSE: _cause(attempt)}
+                {RELEASE_ANNOTATION: attempt.model_dump_json(), CHANGE_CAUSE: _cause(attempt)}
             )
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
@@ -141,11 +143,11 @@ class Rendering:
         ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
         names = ensure_mapping(item, "spec", "template", "metadata")
         ensure_mapping(names, "labels").update(
-            found_by | {IMAGE: release.image.digest.removeprefix("sha256:")[:32]}
+            found_by | {IMAGE_LABEL: release.image.digest.removeprefix("sha256:")[:32]}
         )
-        ensure_mapping(names, "annotations").update({IMAGE: release.image.digest})
-        self._fill_pod(templates.pod(item), found_by)
-        self._fill_container(templates.container(templates.pod(item)), release)
+        ensure_mapping(names, "annotations").update({IMAGE_LABEL: release.image.digest})
+        self._fill_pod(templates.pod_spec(item), found_by)
+        self._fill_container(templates.app_container(templates.pod_spec(item)), release)
         return item
 
     def service(self, side: Track, *, both: bool) -> Object:
@@ -190,7 +192,7 @@ class Rendering:
             {"minReplicas": self.env.replicas, "maxReplicas": self.env.autoscale.at_most}
         )
         ensure_mapping(item, "spec", "scaleTargetRef").update(
-            {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.named(side)}
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.deployment_name(side)}
         )
         for metric in item["spec"].get("metrics", []):
             if metric.get("resource", {}).get("name") == "cpu":
@@ -200,24 +202,24 @@ class Rendering:
                 }
         return item
 
-    def disruption(self) -> Object:
+    def disruption_budget(self) -> Object:
         """How many replicas of both sides may be taken away at once when nodes are drained."""
         item = self._made("PodDisruptionBudget", self.name)
         ensure_mapping(item, "spec", "selector", "matchLabels").update(self.labels)
         return item
 
-    def account(self) -> Object:
+    def service_account(self) -> Object:
         """Who the replicas are on the cluster."""
         return self._made("ServiceAccount", self.name)
 
-    def warm_up(self, release: Release) -> Object:
+    def prepull(self, release: Release) -> Object:
         """What makes nodes pull an image: those that replicas may run on."""
-        item = self._made("DaemonSet", self.warm_up_name)
-        replica = templates.pod(self._copy("Deployment"))
-        found_by = {"app.kubernetes.io/name": self.app.name, WARM_UP: self.environment}
+        item = self._made("DaemonSet", self.prepull_name)
+        replica = templates.pod_spec(self._copy("Deployment"))
+        found_by = {"app.kubernetes.io/name": self.app.name, PREPULL_LABEL: self.environment}
         ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
         ensure_mapping(item, "spec", "template", "metadata", "labels").update(found_by)
-        pod = templates.pod(item)
+        pod = templates.pod_spec(item)
         pod.update(
             {
                 key: replica[key]
@@ -229,30 +231,32 @@ class Rendering:
         nodes = replica.get("affinity", {}).get("nodeAffinity")
         pod.update({"affinity": {"nodeAffinity": nodes}} if nodes else {})
         self._fill_secret(pod)
-        templates.container(pod)["image"] = release.reference
+        templates.app_container(pod)["image"] = release.reference
         return item
 
     # --- parts of objects
 
     def _copy(self, kind: str) -> Object:
-        return deepcopy(self.manifests[kind])
+        return deepcopy(self.object_templates[kind])
 
     def _made(self, kind: str, name: str) -> Object:
         item = self._copy(kind)
         ours = {"name": name, "namespace": self.env.namespace}
         item["metadata"] = ours | item.get("metadata", {}) | ours
-        ensure_mapping(item, "metadata", "labels").update(self.labels | {MANAGED_BY: "twinship"})
+        ensure_mapping(item, "metadata", "labels").update(
+            self.labels | {MANAGED_BY_LABEL: "twinship"}
+        )
         return item
 
     def _placeholder(self, kind: str) -> object:
         """What the folder calls its own object of a kind, so that references to it are known."""
-        return self.manifests[kind].get("metadata", {}).get("name")
+        return self.object_templates[kind].get("metadata", {}).get("name")
 
     def _fill_pod(self, pod: Object, found_by: Mapping[str, str]) -> None:
         if pod.get("serviceAccountName") in (None, self._placeholder("ServiceAccount")):
             pod["serviceAccountName"] = self.name
         pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _pause(
-            templates.container(pod)
+            templates.app_container(pod)
         )
         for spread in pod.get("topologySpreadConstraints", []):
             ensure_mapping(spread, "labelSelector", "matchLabels").update(found_by)

@@ -12,11 +12,17 @@ from deploy.clients.kubernetes.protocol import MANAGER, Cluster, Object
 from deploy.records import Attempt
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.ownership import applied_fields, owners
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod, image_digest
-from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod, image_digest
+from deploy.targets.kubernetes.render import (
+    RELEASE_ANNOTATION,
+    TRACK_LABEL,
+    TRACKS,
+    Rendering,
+    Track,
+)
 
-SETTINGS = "twinship.dev/settings"
-WANTED = "twinship.dev/replicas"
+SETTINGS_ANNOTATION = "twinship.dev/settings"
+REPLICAS_ANNOTATION = "twinship.dev/replicas"
 """On a Deployment: the number of replicas that the settings say. Old API servers do not tell who scaled it to another one."""
 
 
@@ -41,19 +47,21 @@ class TrafficSplit:
 class DeploymentState:
     """A Deployment as it is now."""
 
-    name: Track
+    track: Track
     item: Object
 
     @property
     def image(self) -> str:
         """The digest that its pods are made to run."""
-        return image_digest(templates.container(templates.pod(self.item)))
+        return image_digest(templates.app_container(templates.pod_spec(self.item)))
 
     @property
-    def template(self) -> str:
+    def pod_template(self) -> str:
         """What its pods are made of, in short."""
         return str(
-            (self.item["spec"]["template"]["metadata"].get("annotations") or {}).get(TEMPLATE, "")
+            (self.item["spec"]["template"]["metadata"].get("annotations") or {}).get(
+                TEMPLATE_ANNOTATION, ""
+            )
         )
 
     @property
@@ -65,18 +73,18 @@ class DeploymentState:
     def replicas_are_ours(self) -> bool:
         """Whether that number is what the settings said, and no autoscaler or person has a say in it."""
         return owners(self.item, "spec", "replicas") == [MANAGER] and self._annotations.get(
-            WANTED
+            REPLICAS_ANNOTATION
         ) == str(self.replicas)
 
     @property
     def settings(self) -> str:
         """What it was rendered from, in short."""
-        return str(self._annotations.get(SETTINGS, ""))
+        return str(self._annotations.get(SETTINGS_ANNOTATION, ""))
 
     @property
     def attempt(self) -> Attempt | None:
         """The attempt that it was last rolled out by; None for one that is missing or spoilt."""
-        return Attempt.from_cache(self._annotations.get(RELEASE))
+        return Attempt.from_cache(self._annotations.get(RELEASE_ANNOTATION))
 
     @property
     def applied(self) -> Object:
@@ -104,7 +112,7 @@ class ClusterState:
         """The labels of a side's pods."""
         return self._rendering.labels | {TRACK_LABEL: side}
 
-    def serving(self) -> TrafficSplit:
+    def traffic(self) -> TrafficSplit:
         """Where the Service sends requests; where there is none it is to lead to the side that has replicas."""
         service = self._cluster.find("Service", self._rendering.name)
         if service is None:
@@ -119,7 +127,7 @@ class ClusterState:
 
     def deployment(self, side: Track) -> DeploymentState | None:
         """A side, if it has ever been used."""
-        found = self._cluster.find("Deployment", self._rendering.named(side))
+        found = self._cluster.find("Deployment", self._rendering.deployment_name(side))
         return DeploymentState(side, found) if found else None
 
     def image(self, side: Track) -> str:
@@ -132,11 +140,11 @@ class ClusterState:
         labels = self.labels(side) if side else self._rendering.labels
         return [pod for pod in map(Pod, self._cluster.list("Pod", labels)) if not pod.ending]
 
-    def leads_to(self, side: Track) -> bool:
+    def routes_to(self, side: Track) -> bool:
         """Whether requests to the Service go to all pods of a side."""
-        return {pod.name for pod in self.pods(side)} <= self.reached()
+        return {pod.name for pod in self.pods(side)} <= self.routed_pods()
 
-    def reached(self) -> set[str]:
+    def routed_pods(self) -> set[str]:
         """The names of the pods that requests to the Service go to."""
         found = self._cluster.find("Endpoints", self._rendering.name) or {}
         addresses = [

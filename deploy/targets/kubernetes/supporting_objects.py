@@ -13,7 +13,7 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.ownership import applied_fields
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS, Rendering, Track
 from deploy.targets.kubernetes.state import TrafficSplit
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class SupportingObjects:
         self._lease = lease
         self._left_out: set[str] = set()
 
-    def require_own(self) -> None:
+    def require_ownership(self) -> None:
         """Nothing is taken from `a-b` in `c` by `a` in `b-c`: to the API server both are the same owner of the same fields.
 
         Raises:
             ClusterRefused: another application, or another environment of this one, has objects of the same names.
         """
-        deployments = (("Deployment", self._rendering.named(name)) for name in TRACKS)
+        deployments = (("Deployment", self._rendering.deployment_name(name)) for name in TRACKS)
         for kind, name in (("Service", self._name), *deployments):
             found = self._cluster.find(kind, name)
             labels = (found or {}).get("metadata", {}).get("labels") or {}
@@ -56,20 +56,20 @@ class SupportingObjects:
                     next="rename the application or the environment, or give the environment another namespace; nothing was changed",
                 )
 
-    def clear_warm_up(self) -> None:
+    def remove_prepull(self) -> None:
         """Removes the warm-up of a deployer that was killed meanwhile."""
-        self._remove("DaemonSet", self._rendering.warm_up_name)
+        self._remove("DaemonSet", self._rendering.prepull_name)
 
     # --- forward
 
-    def apply(self, serving: TrafficSplit) -> None:
+    def create_missing(self, serving: TrafficSplit) -> None:
         """Makes sure of the account, which new replicas need, and makes what is not there yet."""
-        self._apply(self._rendering.account())
+        self._apply(self._rendering.service_account())
         for kind, item in self._wanted(serving.track).items():
             if item and not self._cluster.find(kind, self._name):
                 self._ensure(item)
 
-    def point(
+    def point_service(
         self, serving: TrafficSplit, towards: Mapping[str, Object] = MappingProxyType({})
     ) -> None:
         """Has the Service send requests there, and changes nothing else of it.
@@ -91,13 +91,13 @@ class SupportingObjects:
         if item != now:
             self._apply(item)
 
-    def change(self, name: Track) -> None:
+    def update(self, name: Track) -> None:
         """Makes them all as the settings and manifests say, with a side that serves alone."""
-        for item in (*self._wanted(name).values(), self._rendering.disruption()):
+        for item in (*self._wanted(name).values(), self._rendering.disruption_budget()):
             if item:
                 self._ensure(item)
 
-    def finish(self) -> None:
+    def remove_unused(self) -> None:
         """Removes what the settings no longer ask for."""
         for kind, item in self._wanted(TRACKS[0]).items():
             if item is None:
@@ -109,7 +109,7 @@ class SupportingObjects:
         """What we applied of those that a release may change or remove, by kind; nothing for one that is not there."""
         return {kind: item for kind in _KEPT if (item := self._applied(kind))}
 
-    def put_back(self, kept: Mapping[str, Object], name: Track) -> None:
+    def restore(self, kept: Mapping[str, Object], name: Track) -> None:
         """Makes them what they were, with a side that serves alone; what was not there goes."""
         back = {**kept, "Service": self._service_as(kept, name)}
         for kind in _KEPT:
@@ -188,5 +188,6 @@ def _led(item: Object, serving: TrafficSplit, wanted: Object) -> Object:
 def _is_ours(found: Object | None) -> bool:
     """Whether a release made an object; one of the same name that a person made stays."""
     return (
-        found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY) == "twinship"
+        found is not None
+        and (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == "twinship"
     )

@@ -20,7 +20,7 @@ from deploy.targets.kubernetes.history import CanaryVerb, Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod, log_tail
 from deploy.targets.kubernetes.prepull import prepull
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACKS, Rendering, Track
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import ClusterState, DeploymentState, TrafficSplit
 from deploy.targets.kubernetes.writer import Writer
@@ -54,7 +54,7 @@ class KubernetesTarget:
         self._read = read
         self.environment = rendering.environment
         name = rendering.name
-        labels = rendering.labels | {MANAGED_BY: "twinship"}
+        labels = rendering.labels | {MANAGED_BY_LABEL: "twinship"}
         self._sides = ClusterState(cluster, rendering)
         self._journal = History(cluster, f"{name}-history", labels)
         self._lease = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
@@ -71,7 +71,7 @@ class KubernetesTarget:
     @property
     def endpoint(self) -> Endpoint:
         """The best way in from here."""
-        return self._front.endpoint(self._hosts)
+        return self._front.find(self._hosts)
 
     @property
     def times(self) -> dict[str, dict[str, float]]:
@@ -80,12 +80,12 @@ class KubernetesTarget:
 
     def _hosts(self) -> list[str]:
         """The addresses of the nodes on which the Service finds replicas."""
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         return sorted(
             {
-                pod.host
+                pod.node_address
                 for pod in self._sides.pods()
-                if pod.ready and pod.host and serving.sends_to(pod.track)
+                if pod.ready and pod.node_address and serving.sends_to(pod.track)
             }
         )
 
@@ -93,24 +93,24 @@ class KubernetesTarget:
     def lock(self) -> Iterator[None]:
         """Holds the environment's lease; nothing that serves is touched yet, whatever settings and manifests say."""
         with self._lease.acquire(self._env.lock_wait):
-            self._changes.around.require_own()
+            self._changes.supporting_objects.require_ownership()
             self._begun = None
             self._before = self._journal.snapshot()
-            self._changes.around.clear_warm_up()
+            self._changes.supporting_objects.remove_prepull()
             yield
 
     # --- memory
 
     def history(self) -> tuple[Rollout, ...]:
         """Reads the journal; what serves and is missing there is told by its Deployment."""
-        noted, damaged = self._journal.recall()
+        noted, damaged = self._journal.read_and_check()
         lost = self._forgotten() if damaged else ()
         return tuple(sorted((*noted, *lost), key=lambda item: item.attempt.id))
 
     def _forgotten(self) -> tuple[Rollout, ...]:
         """The attempt by which a side serves, if the journal does not have it any more."""
         # Looked at before the journal is read: whatever is rolled out from now on is written there first.
-        side = self._sides.deployment(self._sides.serving().track)
+        side = self._sides.deployment(self._sides.traffic().track)
         attempt = side.attempt if side else None
         known = {item.attempt.id for item in self._journal.read()}
         if (
@@ -129,12 +129,12 @@ class KubernetesTarget:
     def begin(self, attempt: Attempt) -> None:
         """Writes the beginning; what is rolled out from now on is marked with this attempt, and what serves is kept in mind."""
         self._lease.require()
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         # After an attempt that has not ended the way back is still its own: what is there now may be half of it.
         self._begun = attempt
-        self._before = self._before or self._changes.before(serving)
+        self._before = self._before or self._changes.take_snapshot(serving)
         # A Service that somebody else leads by now is told before anything is written.
-        self._changes.around.point(serving)
+        self._changes.supporting_objects.point_service(serving)
         self._changes.times = {}
         self._journal.begin(attempt, *self._forgotten(), before=self._before)
 
@@ -142,7 +142,7 @@ class KubernetesTarget:
         """Writes the end; what the settings no longer ask for goes with a success."""
         self._lease.require()
         if ending.outcome == "succeeded":
-            self._changes.around.finish()
+            self._changes.supporting_objects.remove_unused()
         self._journal.end(attempt, ending)
         self._before = None
 
@@ -150,7 +150,7 @@ class KubernetesTarget:
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every pod that was not asked to go."""
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
 
         def state(pod: Pod) -> str:
             if not pod.ready:
@@ -163,12 +163,12 @@ class KubernetesTarget:
 
     def serves(self, release: Release) -> bool:
         """Whether the Service sends requests to that release alone, and it is as the settings and manifests say."""
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         if serving.both or not self._stands(serving.track, release):
             return False
         beside = self._sides.deployment(serving.other_track)
         alone = beside is None or not beside.replicas or self._may_stand_by(beside)
-        return alone and self._sides.leads_to(serving.track)
+        return alone and self._sides.routes_to(serving.track)
 
     def _stands(self, name: Track, release: Release) -> bool:
         """Whether a side has as many replicas as shall serve, all ready, of that release and of the present settings."""
@@ -176,16 +176,16 @@ class KubernetesTarget:
         if (
             side is None
             or side.image != release.image.digest
-            or side.settings != self._changes.settings(release)
+            or side.settings != self._changes.settings_hash(release)
         ):
             return False
-        return self._is_whole(side) and side.replicas == self._changes.count()
+        return self._is_whole(side) and side.replicas == self._changes.replica_count()
 
     def _is_whole(self, side: DeploymentState) -> bool:
         """Whether a side has all its replicas, ready, and none that were made of something else."""
-        pods = self._sides.pods(side.name)
+        pods = self._sides.pods(side.track)
         return len(pods) == side.replicas > 0 and all(
-            pod.ready and pod.template == side.template for pod in pods
+            pod.ready and pod.pod_template == side.pod_template for pod in pods
         )
 
     # --- moving
@@ -193,19 +193,19 @@ class KubernetesTarget:
     def shift(self, release: Release, prove: Prove | None = None) -> None:
         """Brings a release up by the environment's strategy and has the Service send requests to it."""
         self._changes.attempt = self._attempt_of(release)
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         before = None if prove else self._as_it_was(serving, release)
         if before:
             self._go_back(before, serving, release)
             return
-        self._changes.say_count()
-        self._changes.around.apply(serving)
+        self._changes.log_replica_count()
+        self._changes.supporting_objects.create_missing(serving)
         standing = self._proven(serving, release, prove)
         if standing:
             if prove:
                 # Nothing of it changes but the marks of the attempt.
-                self._changes.roll(standing, release, self._changes.count())
-            self._changes.switch(standing, release)
+                self._changes.roll_out(standing, release, self._changes.replica_count())
+            self._changes.switch_traffic(standing, release)
         else:
             self._bring(serving, release, prove)
 
@@ -220,7 +220,7 @@ class KubernetesTarget:
 
     def _as_it_was(self, serving: TrafficSplit, release: Release) -> Snapshot | None:
         """The way back to a release, with all that it was made of: it served when the attempt began, or is stable beside a canary."""
-        before = self._before or (self._changes.before(serving) if serving.both else None)
+        before = self._before or (self._changes.take_snapshot(serving) if serving.both else None)
         return before if before and before.is_running(release) else None
 
     def _go_back(self, before: Snapshot, serving: TrafficSplit, release: Release) -> None:
@@ -228,9 +228,9 @@ class KubernetesTarget:
         back = TrafficSplit(before.track)
         old = (pod for pod in self._sides.pods(before.track) if pod.image == release.image.digest)
         if serving == back or any(pod.ready for pod in old):
-            self._changes.around.point(back, before.objects)
-        self._changes.restore(before, release)
-        self._changes.put_back(before, release)
+            self._changes.supporting_objects.point_service(back, before.objects)
+        self._changes.restore_replicas(before, release)
+        self._changes.restore_traffic(before, release)
 
     def _proven(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> Track | None:
         """The side that has the release up already and needs no more proof than what the front door asks for."""
@@ -245,36 +245,38 @@ class KubernetesTarget:
     def _bring(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
         """Brings a release up: in the place of what serves, or beside it."""
         if prove and self._env.warm_up:
-            within = self._changes.within(release)
+            within = self._changes.replica_seconds(release)
             require = self._lease.require
-            prepull(self._cluster, self._rendering.warm_up(release), within, self._clock, require)
+            prepull(self._cluster, self._rendering.prepull(release), within, self._clock, require)
         if self._env.strategy == "rolling" or self._sides.image(serving.track) in (
             "",
             release.image.digest,
         ):
-            self._changes.roll(serving.track, release, self._changes.count())
-            self._changes.switch(serving.track, release)
+            self._changes.roll_out(serving.track, release, self._changes.replica_count())
+            self._changes.switch_traffic(serving.track, release)
         else:
             self._beside(serving, release, prove)
 
     def _beside(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
         """Brings a release up on the other side, proves it there, holds it as a canary if that is the strategy, and switches."""
         held = self._env.strategy == "canary" and prove is not None
-        pods = self._changes.roll(
-            serving.other_track, release, self._canaries() if held else self._changes.count()
+        pods = self._changes.roll_out(
+            serving.other_track,
+            release,
+            self._canaries() if held else self._changes.replica_count(),
         )
         if prove:
             for pod in pods:
                 prove(self._to(pod))
         if held and prove:
-            self._changes.around.point(TrafficSplit(serving.track, both=True))
+            self._changes.supporting_objects.point_service(TrafficSplit(serving.track, both=True))
             self._hold(serving, release, prove)
-            self._changes.roll(serving.other_track, release, self._changes.count())
-        self._changes.switch(serving.other_track, release)
+            self._changes.roll_out(serving.other_track, release, self._changes.replica_count())
+        self._changes.switch_traffic(serving.other_track, release)
 
     def settle(self, *keep: Release) -> None:
         """Takes away the replicas of a side that shall not stay; the one that serves stays as long as anything shall."""
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         for name in TRACKS:
             side = self._sides.deployment(name)
             stays = (
@@ -283,7 +285,7 @@ class KubernetesTarget:
                 else bool(side and self._stays_beside(side, serving, keep))
             )
             if side and side.replicas and not stays:
-                self._changes.empty(side)
+                self._changes.remove_replicas(side)
 
     def _stays_beside(
         self, side: DeploymentState, serving: TrafficSplit, keep: Collection[Release]
@@ -307,19 +309,19 @@ class KubernetesTarget:
 
     def rendered(self, release: Release, attempt: Attempt | None) -> list[Object]:
         """The objects of a release on the side that serves, as they are applied; kinds that the cluster lacks are among them."""
-        return self._changes.rendered(self._sides.serving().track, release, attempt)
+        return self._changes.render(self._sides.traffic().track, release, attempt)
 
     # --- canaries
 
     def canary(self) -> str:
         """The digest of the image that is held as a canary; empty if none is."""
-        serving = self._sides.serving()
+        serving = self._sides.traffic()
         return self._sides.image(serving.other_track) if serving.both else ""
 
     def may_take_over(self, release: Release) -> bool:
         """Whether the canary of a release was made of the present settings and manifests: what takes over is what was tried out."""
-        side = self._sides.deployment(self._sides.serving().other_track)
-        return side is not None and side.settings == self._changes.settings(release)
+        side = self._sides.deployment(self._sides.traffic().other_track)
+        return side is not None and side.settings == self._changes.settings_hash(release)
 
     def decide(self, verb: CanaryVerb, by: str) -> None:
         """Leaves word for the deployer that holds the canary: `promote` or `abort`."""
@@ -328,12 +330,12 @@ class KubernetesTarget:
     def _hold(self, serving: TrafficSplit, release: Release, prove: Prove) -> None:
         canary.CanaryHold(
             self._env.canary,
-            canaries=lambda: self._living(serving, release),
-            stables=lambda: {
+            canary_endpoints=lambda: self._living(serving, release),
+            stable_endpoints=lambda: {
                 pod.name: self._to(pod) for pod in self._sides.pods(serving.track) if pod.ready
             },
             prove=prove,
-            decided=lambda: self._journal.decision(release.image.digest),
+            read_decision=lambda: self._journal.decision(release.image.digest),
             read_metrics=self._read,
             clock=self._clock,
         ).run()
@@ -353,12 +355,13 @@ class KubernetesTarget:
         ready = [pod for pod in pods if pod.ready]
         return {
             pod.name: self._to(pod)
-            for pod in ready or self._changes.roll(serving.other_track, release, self._canaries())
+            for pod in ready
+            or self._changes.roll_out(serving.other_track, release, self._canaries())
         }
 
     def _canaries(self) -> int:
         """How many replicas a canary has."""
-        return min(self._env.canary.replicas, self._changes.count())
+        return min(self._env.canary.replicas, self._changes.replica_count())
 
     def _to(self, pod: Pod) -> Endpoint:
         return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)

@@ -17,7 +17,7 @@ import yaml
 from deploy.clients.kubernetes.protocol import KINDS, Object
 from deploy.errors import SettingsInvalid
 
-OWN = Path(__file__).parents[2] / "manifests"
+DEFAULT_FOLDER = Path(__file__).parents[2] / "manifests"
 """The suite's own folder."""
 
 FILES: Mapping[str, str] = {
@@ -144,12 +144,12 @@ def ensure_mapping(item: Object, *place: str) -> Object:
     return item
 
 
-def pod(item: Object) -> Object:
+def pod_spec(item: Object) -> Object:
     """What a Deployment or a DaemonSet makes its pods of."""
     return ensure_mapping(item, "spec", "template", "spec")
 
 
-def container(item: Object) -> Object:
+def app_container(item: Object) -> Object:
     """The container of a pod that runs the application: the one named `app`, else the only one."""
     containers: list[Object] = item["containers"]
     return next((found for found in containers if found.get("name") == "app"), containers[0])
@@ -173,7 +173,7 @@ class _TemplateFile:
         self._check(item, _SHAPES[kind], ())
         self._check_needed(item, _NEEDED.get(kind, ()))
         if kind in ("Deployment", "DaemonSet"):
-            self._check_container(pod(item)["containers"])
+            self._check_container(pod_spec(item)["containers"])
         return item
 
     def _parsed(self) -> Any:  # noqa: ANN401 - YAML holds anything

@@ -13,13 +13,13 @@ from deploy.clock import REAL, Clock
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
 from deploy.targets.kubernetes.lock import Lock
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod
+from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod
 from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
-from deploy.targets.kubernetes.render import CAUSE, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, TRACKS, Rendering, Track
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import (
-    SETTINGS,
-    WANTED,
+    REPLICAS_ANNOTATION,
+    SETTINGS_ANNOTATION,
     ClusterState,
     DeploymentState,
     TrafficSplit,
@@ -70,24 +70,24 @@ class Writer:
         self._lease = lease
         self._size = size
         self._clock = clock
-        self.around = SupportingObjects(cluster, rendering, lease)
+        self.supporting_objects = SupportingObjects(cluster, rendering, lease)
         self.attempt: Attempt | None = None
         self.times: dict[str, dict[str, float]] = {}
 
     # --- what shall serve
 
-    def count(self) -> int:
+    def replica_count(self) -> int:
         """How many replicas shall serve: as the settings say, unless an autoscaler or a person decides."""
-        now = self._sides.deployment(self._sides.serving().track)
+        now = self._sides.deployment(self._sides.traffic().track)
         if now is None or not now.replicas:
             return self._env.replicas
         if self._env.autoscale:
             return max(self._env.replicas, min(now.replicas, self._env.autoscale.at_most))
         return self._env.replicas if now.replicas_are_ours else now.replicas
 
-    def say_count(self) -> None:
+    def log_replica_count(self) -> None:
         """Tells whoever changed the settings that somebody else has chosen another number of replicas."""
-        count = self.count()
+        count = self.replica_count()
         if not self._env.autoscale and count != self._env.replicas:
             log.info(
                 "replicas stay at %d, as somebody chose; the settings say %d",
@@ -95,7 +95,7 @@ class Writer:
                 self._env.replicas,
             )
 
-    def settings(self, release: Release) -> str:
+    def settings_hash(self, release: Release) -> str:
         """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
         rendering = self._rendering
         first = TRACKS[0]
@@ -104,44 +104,45 @@ class Writer:
             rendering.service(first, both=False),
             rendering.ingress(),
             rendering.autoscaler(first),
-            rendering.disruption(),
-            rendering.account(),
+            rendering.disruption_budget(),
+            rendering.service_account(),
         ]
         return _short(made)
 
-    def rendered(self, name: Track, release: Release, attempt: Attempt | None) -> list[Object]:
+    def render(self, name: Track, release: Release, attempt: Attempt | None) -> list[Object]:
         """All objects of an environment that serves a release from a side, in the order in which they are applied.
 
         The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
         """
         rendering = self._rendering
         service = self._rendering.service(name, both=False)
-        rest = (rendering.ingress(), rendering.disruption(), rendering.autoscaler(name))
-        count = self.count() if self._env.autoscale else self._env.replicas
+        rest = (rendering.ingress(), rendering.disruption_budget(), rendering.autoscaler(name))
+        count = self.replica_count() if self._env.autoscale else self._env.replicas
         made = (
-            rendering.account(),
+            rendering.service_account(),
             service,
             *rest,
             self._deployment(name, release, count, attempt),
         )
         return [item for item in made if item]
 
-    def before(self, serving: TrafficSplit) -> Snapshot | None:
+    def take_snapshot(self, serving: TrafficSplit) -> Snapshot | None:
         """What serves now, as it was applied; None if nothing does."""
         side = self._sides.deployment(serving.track)
         if side is None or not side.replicas:
             return None
         return Snapshot(
-            track=side.name, objects={"Deployment": side.applied, **self.around.snapshot()}
+            track=side.track,
+            objects={"Deployment": side.applied, **self.supporting_objects.snapshot()},
         )
 
-    def within(self, release: Release) -> float:
+    def replica_seconds(self, release: Release) -> float:
         """Seconds that one replica may take: to find a node, to pull its image, to become ready."""
         return _SCHEDULING + self._size(release) / self._env.pull_rate + self._env.ready_within
 
     # --- replicas
 
-    def roll(self, name: Track, release: Release, count: int) -> list[Pod]:
+    def roll_out(self, name: Track, release: Release, count: int) -> list[Pod]:
         """Brings a side to that many replicas of a release, and waits until all are ready.
 
         Raises:
@@ -152,7 +153,7 @@ class Writer:
         self._put(name, item)
         return self._ready(name, item, release)
 
-    def restore(self, before: Snapshot, release: Release) -> list[Pod]:
+    def restore_replicas(self, before: Snapshot, release: Release) -> list[Pod]:
         """Brings a side back to what it was, whatever settings and manifests say by now, and waits until all replicas are ready.
 
         Raises:
@@ -167,12 +168,14 @@ class Writer:
 
     def _ready(self, name: Track, item: Object, release: Release) -> list[Pod]:
         wanted = ExpectedPods(
-            deployment=self._rendering.named(name),
+            deployment=self._rendering.deployment_name(name),
             labels=self._sides.labels(name),
-            template=item["spec"]["template"]["metadata"].get("annotations", {}).get(TEMPLATE, ""),
+            pod_template=item["spec"]["template"]["metadata"]
+            .get("annotations", {})
+            .get(TEMPLATE_ANNOTATION, ""),
             size=self._size(release),
             ready_within=self._env.ready_within,
-            within=self.within(release),
+            replica_seconds=self.replica_seconds(release),
         )
         watch = ReadinessWait(self._cluster, wanted, self._clock)
         try:
@@ -203,7 +206,7 @@ class Writer:
 
     def _left_to(self, owner: str, name: Track, item: Object) -> Object:
         """A Deployment to be applied where somebody else owns the number of its replicas."""
-        if self._sides.serving().sends_to(name):
+        if self._sides.traffic().sends_to(name):
             log.info("the number of replicas is left to %s", owner)
             return {
                 **item,
@@ -213,22 +216,22 @@ class Writer:
         self._delete(name)
         return item
 
-    def switch(self, name: Track, release: Release) -> None:
+    def switch_traffic(self, name: Track, release: Release) -> None:
         """Has the Service send requests to a side alone, with all around it as the settings say, and waits until every node does.
 
         Raises:
             RolloutFailed: the Service does not lead to the side's replicas.
         """
-        self.around.change(name)
+        self.supporting_objects.update(name)
         self._until_reached(name, release)
 
-    def put_back(self, before: Snapshot, release: Release) -> None:
+    def restore_traffic(self, before: Snapshot, release: Release) -> None:
         """The same, with all around it as it was before.
 
         Raises:
             RolloutFailed: the Service does not lead to the side's replicas.
         """
-        self.around.put_back(before.objects, before.track)
+        self.supporting_objects.restore(before.objects, before.track)
         self._until_reached(before.track, release)
 
     def _until_reached(self, name: Track, release: Release) -> None:
@@ -250,33 +253,40 @@ class Writer:
             for pod in self._sides.pods(name)
             if pod.ready and pod.image == release.image.digest
         }
-        return bool(ready) and self._sides.reached() == ready
+        return bool(ready) and self._sides.routed_pods() == ready
 
-    def empty(self, side: DeploymentState) -> None:
+    def remove_replicas(self, side: DeploymentState) -> None:
         """Takes a side's replicas away; its Deployment stays with its revisions, unless somebody else owns their number."""
         made = side.applied
         try:
             self._apply({**made, "spec": made.get("spec", {}) | {"replicas": 0}})
         except FieldConflict:
-            self._delete(side.name)
+            self._delete(side.track)
         self._wait(
-            lambda: not self._sides.pods(side.name),
+            lambda: not self._sides.pods(side.track),
             self._env.drain_within,
             "waiting for the old replicas to take their leave",
         )
 
     def _delete(self, name: Track) -> None:
-        self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
+        self._cluster.delete(
+            "Deployment", self._rendering.deployment_name(name), require=self._lease.require
+        )
 
     def _deployment(
         self, name: Track, release: Release, count: int, attempt: Attempt | None
     ) -> Object:
-        item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
+        item = self._rendering.deployment(
+            release, name, count, attempt, int(self.replica_seconds(release))
+        )
         ensure_mapping(item, "metadata", "annotations").update(
-            {SETTINGS: self.settings(release), WANTED: str(self._env.replicas)}
+            {
+                SETTINGS_ANNOTATION: self.settings_hash(release),
+                REPLICAS_ANNOTATION: str(self._env.replicas),
+            }
         )
         template = item["spec"]["template"]
-        ensure_mapping(template, "metadata", "annotations")[TEMPLATE] = _short(template)
+        ensure_mapping(template, "metadata", "annotations")[TEMPLATE_ANNOTATION] = _short(template)
         return item
 
     def _wait(self, done: Callable[[], bool], within: float, note: str) -> bool:
@@ -290,7 +300,7 @@ class Writer:
 
 
 def _says_which_release(path: str) -> bool:
-    return path.endswith("].image") or "twinship.dev/" in path or CAUSE in path
+    return path.endswith("].image") or "twinship.dev/" in path or CHANGE_CAUSE in path
 
 
 def _short(made: object) -> str:

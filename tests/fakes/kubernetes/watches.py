@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from deploy.records import Release
 from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakeNamespace
 
 TEMPLATE = "7777"
 
 
-def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -> ReadinessWait:
+def watch(place: FakeNamespace, release: Release, count: int = 2, **limits: float) -> ReadinessWait:
     """A rollout of a release that has just begun."""
     rendering = place.rendering()
     item = rendering.deployment(release, "main", count, None, 600)
@@ -19,19 +19,19 @@ def watch(place: FakePlace, release: Release, count: int = 2, **limits: float) -
         f"{TEMPLATE}{release.image.app.key}"
     )
     place.cluster.apply(item)
-    within = {"ready_within": 20.0, "within": 60.0, **limits}
+    seconds = {"ready_within": 20.0, "replica_seconds": 60.0, **limits}
     labels = place.changes()._sides.labels("main")
     wanted = ExpectedPods(
         deployment=NAME,
         labels=labels,
-        template=f"{TEMPLATE}{release.image.app.key}",
+        pod_template=f"{TEMPLATE}{release.image.app.key}",
         size=230_000_000,
-        **within,
+        **seconds,
     )
     return ReadinessWait(place.cluster, wanted, place.cluster.clock)
 
 
-def meanwhile(place: FakePlace, act: Callable[[], object], after: float) -> Callable[[], None]:
+def meanwhile(place: FakeNamespace, act: Callable[[], object], after: float) -> Callable[[], None]:
     """Does something once, when so many seconds have passed."""
     began = place.cluster.seconds()
     done = [False]

@@ -31,7 +31,7 @@ from deploy.errors import (
 )
 from deploy.machine.setup import cache_folder
 from deploy.rollout.history import Only
-from deploy.targets.kubernetes.render import RELEASE
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
@@ -105,7 +105,10 @@ def test_settings_that_were_half_rolled_out_are_not_there_already(
 
     def rolled(operation: str) -> bool:
         found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
-        return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
+        return (
+            operation == "apply"
+            and '"id":3,' in found["metadata"]["annotations"][RELEASE_ANNOTATION]
+        )
 
     with mortal(staged, "staging", rolled), pytest.raises(Killed):
         pipeline.release(staged.context("staging"))

@@ -34,7 +34,7 @@ from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
 
-FILES = sorted(templates.OWN.glob("*.yaml"))
+FILES = sorted(templates.DEFAULT_FOLDER.glob("*.yaml"))
 A = release("a")
 
 

@@ -95,7 +95,7 @@ class RealPlace:
         env = Kubernetes(**environment(replicas=replicas, **{**self._settings, **changed}))
         return Deployer(
             self.cluster,
-            Rendering.of(App(name="replica"), "local", env, Path()),
+            Rendering.read(App(name="replica"), "local", env, Path()),
             lambda _: 100_000_000,
         )
 

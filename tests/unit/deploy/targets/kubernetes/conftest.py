@@ -5,22 +5,22 @@ from __future__ import annotations
 import pytest
 
 from deploy.records import Release
-from tests.fakes.places import STRATEGIES, FakePlace
+from tests.fakes.places import STRATEGIES, FakeNamespace
 
 
 @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
+def place(request: pytest.FixtureRequest) -> FakeNamespace:
     """An environment of each strategy."""
-    return FakePlace(**request.param)
+    return FakeNamespace(**request.param)
 
 
 @pytest.fixture
-def a(place: FakePlace) -> Release:
+def a(place: FakeNamespace) -> Release:
     """A release."""
     return place.release("a")
 
 
 @pytest.fixture
-def b(place: FakePlace) -> Release:
+def b(place: FakeNamespace) -> Release:
     """Another one."""
     return place.release("b")

@@ -77,10 +77,10 @@ class Sides:
         """Holds a canary beside a stable side."""
         CanaryHold(
             Canary(**{"seconds": 30, **settings}),
-            canaries=lambda: {name: Endpoint(name) for name in self.new},
-            stables=lambda: {name: Endpoint(name) for name in self.old},
+            canary_endpoints=lambda: {name: Endpoint(name) for name in self.new},
+            stable_endpoints=lambda: {name: Endpoint(name) for name in self.old},
             prove=self._prove,
-            decided=self._decided,
+            read_decision=self._decided,
             read_metrics=self.read,
             clock=self.clock,
         ).run()
@@ -314,5 +314,5 @@ def test_a_side_that_had_no_replica_at_first_counts_all_that_come() -> None:
 
 def test_nothing_answered_is_no_failure() -> None:
     """A share needs something to be a share of."""
-    assert ResponseCount().share == 0
-    assert ResponseCount(10, 5).share == 0.5
+    assert ResponseCount().failure_rate == 0
+    assert ResponseCount(10, 5).failure_rate == 0.5

@@ -64,7 +64,7 @@ class Place:
 
     def url(self, *hosts: str) -> str:
         """Where it is asked, with replicas on those nodes."""
-        return self.front.endpoint(lambda: list(hosts)).url
+        return self.front.find(lambda: list(hosts)).url
 
     @property
     def node_port(self) -> int:
@@ -113,14 +113,14 @@ def test_a_host_from_which_the_dns_does_not_lead_to_the_ingress_is_named_in_the_
 ) -> None:
     """It may still lead to another cluster: the controller's own address is asked."""
     place = Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS)
-    assert place.front.endpoint(list) == Endpoint(f"http://{ADDRESS}", {"Host": HOST})
+    assert place.front.find(list) == Endpoint(f"http://{ADDRESS}", {"Host": HOST})
     assert said(caplog) == [f"Ingress {HOST} at {ADDRESS}, where the DNS does not lead"]
 
 
 def test_such_a_host_has_its_certificate_checked_all_the_same() -> None:
     """It is asked for by its name, and has to show the certificate of that."""
     place = Place((ADDRESS,), host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert place.front.endpoint(list) == Endpoint(
+    assert place.front.find(list) == Endpoint(
         f"https://{ADDRESS}", {"Host": HOST}, server_name=HOST
     )
 
@@ -143,7 +143,7 @@ def test_without_a_certificate_none_is_asked_for() -> None:
     """Nor an authority for it."""
     place = Place((ADDRESS,), (HOST,), host=HOST).gives(ip=ADDRESS)
     place.insecure[HOST, ADDRESS] = "wrong version number"
-    assert place.front.endpoint(list) == Endpoint(f"http://{HOST}")
+    assert place.front.find(list) == Endpoint(f"http://{HOST}")
 
 
 @pytest.mark.parametrize("known", [(), (HOST,)])
@@ -153,10 +153,8 @@ def test_the_certificate_of_a_host_is_checked_with_the_authorities_that_the_mach
     """A company may have one of its own."""
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/company.pem")
     secure = Place((ADDRESS,), known, host=HOST, tls_secret="shop-tls").gives(ip=ADDRESS)
-    assert secure.front.endpoint(list).authority == "/etc/company.pem"
-    assert (
-        Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.endpoint(list).authority == ""
-    )
+    assert secure.front.find(list).authority == "/etc/company.pem"
+    assert Place((ADDRESS,), known, host=HOST).gives(ip=ADDRESS).front.find(list).authority == ""
 
 
 def test_the_authorities_are_those_of_requests_or_else_of_openssl(
@@ -251,7 +249,7 @@ def test_the_port_of_a_node_is_asked_where_replicas_run() -> None:
 
 def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     """A Service may have others beside it."""
-    own = templates.read_templates(templates.OWN)
+    own = templates.read_templates(templates.DEFAULT_FOLDER)
     ports = [
         {"name": "admin", "port": 9000, "targetPort": 9000},
         {"name": "http", "port": 8000, "targetPort": "http"},
@@ -262,9 +260,9 @@ def test_the_port_of_a_node_is_the_one_of_the_application() -> None:
     service = place.cluster.apply(made.service("main", both=False))
     expected = next(port["nodePort"] for port in service["spec"]["ports"] if port["name"] == "http")
     front = EndpointFinder(place.cluster, made, lambda *_: True)
-    assert front.endpoint(lambda: ["192.0.2.1"]).url == f"http://192.0.2.1:{expected}"
+    assert front.find(lambda: ["192.0.2.1"]).url == f"http://192.0.2.1:{expected}"
     front = EndpointFinder(place.cluster, made, lambda *_: False)
-    assert front.endpoint(lambda: ["192.0.2.1"]).url == f"http://fake/services/{NAME}:8000"
+    assert front.find(lambda: ["192.0.2.1"]).url == f"http://fake/services/{NAME}:8000"
 
 
 def test_before_a_replica_runs_no_node_is_asked(caplog: pytest.LogCaptureFixture) -> None:
@@ -282,7 +280,7 @@ def test_whoever_has_access_to_the_api_server_has_a_way_in(
     def hosts() -> list[str]:
         pytest.fail("nobody asked for nodes")
 
-    assert Place().front.endpoint(hosts).url == PROXY
+    assert Place().front.find(hosts).url == PROXY
     assert said(caplog) == ["the API server's proxy to the Service"]
 
 

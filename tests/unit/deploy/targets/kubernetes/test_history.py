@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import ClusterRefused
 from deploy.records import Ending, Rollout
 from deploy.targets.kubernetes import history as module
-from deploy.targets.kubernetes.history import KEPT, Decision, History
+from deploy.targets.kubernetes.history import MAX_ENTRIES, Decision, History
 from deploy.targets.kubernetes.snapshot import Snapshot
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.releases import attempt, release, rollout
@@ -68,9 +68,9 @@ def test_what_was_written_is_read_by_whoever_comes_next(
 
 def test_an_empty_journal_is_no_error(cluster: FakeCluster, journal: History) -> None:
     """Nor is one without anything in it; something is missing there."""
-    assert journal.recall() == ((), True)
+    assert journal.read_and_check() == ((), True)
     cluster.create({"kind": "ConfigMap", "metadata": {"name": NAME}})
-    assert journal.recall() == ((), True)
+    assert journal.read_and_check() == ((), True)
 
 
 @pytest.mark.parametrize("spoilt", ["", "{", "null", "[]", '{"attempt": 7}'])
@@ -79,10 +79,10 @@ def test_an_entry_that_was_spoilt_is_passed_over(
 ) -> None:
     """The others are read, and it is known that one is missing."""
     written(journal, rollout(1, A), rollout(2, B), rollout(3, A))
-    assert journal.recall()[1] is False
+    assert journal.read_and_check()[1] is False
     data(cluster)["000002"] = spoilt
     assert ids(journal) == [1, 3]
-    assert journal.recall()[1] is True
+    assert journal.read_and_check()[1] is True
 
 
 def test_what_others_keep_beside_the_entries_stays(cluster: FakeCluster, journal: History) -> None:
@@ -125,7 +125,7 @@ def test_what_served_before_is_known_until_the_attempt_has_ended(
     assert journal.snapshot() is None
     journal.begin(attempt(1, A), before=WAY)
     assert History(cluster, NAME, {}).snapshot() == WAY
-    assert (ids(journal), journal.recall()[1]) == ([1], False)
+    assert (ids(journal), journal.read_and_check()[1]) == ([1], False)
     journal.end(attempt(1, A), Ending(outcome="undone", at=NOW))
     assert journal.snapshot() is None
 
@@ -152,8 +152,10 @@ def test_a_way_back_that_was_spoilt_is_none(
 
 def test_the_oldest_entries_go_when_there_are_too_many(journal: History) -> None:
     """As many as there are too many."""
-    journal.begin(attempt(KEPT + 7, A), *(rollout(number, A) for number in range(1, KEPT + 7)))
-    assert ids(journal) == list(range(8, KEPT + 8))
+    journal.begin(
+        attempt(MAX_ENTRIES + 7, A), *(rollout(number, A) for number in range(1, MAX_ENTRIES + 7))
+    )
+    assert ids(journal) == list(range(8, MAX_ENTRIES + 8))
 
 
 def test_what_serves_is_never_forgotten(journal: History) -> None:
@@ -161,12 +163,12 @@ def test_what_serves_is_never_forgotten(journal: History) -> None:
     past = [
         rollout(1, B),
         rollout(2, A),
-        *(rollout(number, B, "undone") for number in range(3, KEPT + 9)),
+        *(rollout(number, B, "undone") for number in range(3, MAX_ENTRIES + 9)),
     ]
-    journal.begin(attempt(KEPT + 9, B), *past)
+    journal.begin(attempt(MAX_ENTRIES + 9, B), *past)
     assert ids(journal)[0] == 2
-    assert len(ids(journal)) == KEPT
-    journal.begin(attempt(KEPT + 10, B))
+    assert len(ids(journal)) == MAX_ENTRIES
+    journal.begin(attempt(MAX_ENTRIES + 10, B))
     assert ids(journal)[0] == 2
 
 

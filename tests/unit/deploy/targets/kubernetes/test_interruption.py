@@ -15,7 +15,7 @@ from deploy.rollout import apply as rollout
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import FakePlace, writes
+from tests.fakes.places import FakeNamespace, is_write
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "rolling": {"strategy": "rolling", "host": "shop.example"},
@@ -33,24 +33,26 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "autoscale": {"at_most": 4},
     },
 }
-Run = Callable[[FakePlace, Release, Callable[[str], bool]], None]
+Run = Callable[[FakeNamespace, Release, Callable[[str], bool]], None]
 
 
 def at_write(number: int) -> Callable[[str], bool]:
     """The moment before the write that comes after so many others."""
     done = count()
-    return lambda operation: writes(operation) and next(done) == number
+    return lambda operation: is_write(operation) and next(done) == number
 
 
-def releases(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> None:
+def releases(place: FakeNamespace, wanted: Release, dies: Callable[[str], bool]) -> None:
     """Applies a release, by somebody who may be killed meanwhile."""
     place.apply(wanted, place.deployer(dies))
 
 
-def killed(settings: dict[str, Any], *, first: bool, run: Run = releases) -> Iterator[FakePlace]:
+def killed(
+    settings: dict[str, Any], *, first: bool, run: Run = releases
+) -> Iterator[FakeNamespace]:
     """Places where a deployer was killed who released `b`, before each of its writes; then nobody is at work."""
     for number in count():
-        place = FakePlace(**settings)
+        place = FakeNamespace(**settings)
         if first:
             place.apply(place.release("a"))
         try:
@@ -70,7 +72,7 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def expected(settings: dict[str, Any], *codes: str) -> dict[str, Any]:
     """How things stand after releases by nobody who was killed."""
-    place = FakePlace(**settings)
+    place = FakeNamespace(**settings)
     for code in codes:
         place.apply(place.release(code))
     return place.end()
@@ -117,7 +119,7 @@ def test_a_first_release_run_again_ends_as_if_nobody_had_been_killed(
         assert place.end() == end
 
 
-def missed(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> None:
+def missed(place: FakeNamespace, wanted: Release, dies: Callable[[str], bool]) -> None:
     """Applies a release that answers wrongly at the front door, by somebody who may be killed meanwhile."""
     place.misses("/services/", wanted)
     with pytest.raises(GoldenMiss):
@@ -134,7 +136,7 @@ def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(
         assert place.deployer().serves(place.release("c"))
 
 
-def is_held(place: FakePlace) -> bool:
+def is_held(place: FakeNamespace) -> bool:
     """Whether requests go to a canary, too."""
     return TRACK_LABEL not in place.found("Service")["spec"]["selector"]
 
@@ -143,7 +145,7 @@ def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
     """The canary answers its share until somebody comes, who holds it anew, from its beginning."""
     settings: dict[str, Any] = {"strategy": "canary", "canary": {"seconds": 30, "metrics": ""}}
     end = expected(settings, "a", "b")
-    place = FakePlace(**settings)
+    place = FakeNamespace(**settings)
     place.apply(place.release("a"))
     with pytest.raises(Killed):
         releases(place, place.release("b"), lambda _: is_held(place))
@@ -160,7 +162,7 @@ def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
 
 def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() -> None:
     """Whatever the settings of whoever gives it up; what is left of the stable replicas has all requests at once."""
-    place = FakePlace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    place = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
     place.apply(a := place.release("a"))
     before = deepcopy(place.found("Deployment")["spec"])
     with pytest.raises(Killed):
@@ -177,7 +179,7 @@ def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() ->
 
 def test_the_lease_of_a_killed_deployer_expires() -> None:
     """Until then others are told of it; nobody has to remove anything."""
-    place = FakePlace()
+    place = FakeNamespace()
     with pytest.raises(Killed):
         releases(place, place.release("a"), at_write(5))
     with pytest.raises(RolloutLocked, match="another deployer is at work"):

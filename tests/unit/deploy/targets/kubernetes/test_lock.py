@@ -12,7 +12,7 @@ from deploy.clock import Clock
 from deploy.errors import RolloutLocked
 from deploy.machine.process import ProcessId, current_user, machine_id
 from deploy.targets.kubernetes import lock as module
-from deploy.targets.kubernetes.lock import SECONDS, Lock
+from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 NAME = "shop-deployer"
@@ -73,7 +73,7 @@ def test_it_is_held_for_as_long_as_the_block(cluster: FakeCluster) -> None:
     with lease(cluster).acquire(0):
         spec = found(cluster)["spec"]
         assert spec["holderIdentity"] == str(ProcessId.current())
-        assert spec["leaseDurationSeconds"] == SECONDS
+        assert spec["leaseDurationSeconds"] == LEASE_SECONDS
         assert before <= datetime.fromisoformat(spec["acquireTime"]) <= datetime.now(UTC)
         assert found(cluster)["metadata"]["labels"] == {"app": "shop"}
     assert found(cluster)["spec"]["holderIdentity"] == ""
@@ -158,7 +158,7 @@ def test_a_dead_holder_elsewhere_loses_it_by_expiry(cluster: FakeCluster, wait: 
     """However short the wait for others: whoever is not seen alive is waited for until then, else nobody would ever get it."""
     held_by(cluster, FAR)
     with lease(cluster).acquire(wait):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize("wait", [0, 20])
@@ -180,14 +180,14 @@ def test_a_machine_that_slept_has_not_watched_anybody(cluster: FakeCluster) -> N
     held_by(cluster, FAR)
     clock = Clock(cluster.seconds, cluster.sleep, lambda: cluster.seconds() * 100)
     with lease(cluster, clock).acquire(0):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 def test_a_holder_that_dies_while_it_is_waited_for_loses_it(cluster: FakeCluster) -> None:
     """Counted from when it was last seen to change."""
     held_by(cluster, FAR)
     with lease(cluster, renewing(cluster, until=40)).acquire(120):
-        assert 40 + SECONDS - 2 <= cluster.seconds() < 40 + SECONDS + 3
+        assert 40 + LEASE_SECONDS - 2 <= cluster.seconds() < 40 + LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize("off", [timedelta(days=-400), timedelta(days=400)])
@@ -196,7 +196,7 @@ def test_the_clocks_of_other_machines_do_not_matter(cluster: FakeCluster, off: t
     told = (datetime.now(UTC) + off).isoformat()
     held_by(cluster, FAR, acquireTime=told, renewTime=told)
     with lease(cluster).acquire(60):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from deploy.clock import Clock
 from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.targets.kubernetes import lock as module
-from deploy.targets.kubernetes.lock import SECONDS, Lock
+from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 NAME = "shop-deployer"
@@ -46,7 +46,7 @@ def mine(cluster: FakeCluster) -> Lock:
 def test_it_may_be_relied_on_for_a_while(cluster: FakeCluster, mine: Lock) -> None:
     """Without asking the API server each time."""
     cluster.asked.clear()
-    cluster.objects.later(SECONDS / 2)
+    cluster.objects.later(LEASE_SECONDS / 2)
     mine.require()
     assert cluster.asked == []
 
@@ -55,7 +55,7 @@ def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lock) -> None:
     """Since when it is held stays as it was."""
     before = dict(found(cluster)["spec"])
     for _ in range(6):
-        cluster.objects.later(SECONDS / 3)
+        cluster.objects.later(LEASE_SECONDS / 3)
         mine._renew()
         mine.require()
     after = found(cluster)["spec"]
@@ -67,7 +67,7 @@ def test_a_lease_that_could_not_be_renewed_is_made_sure_of(
     cluster: FakeCluster, mine: Lock
 ) -> None:
     """While the API server was away nobody could take it; if nobody has since, it is one's own still."""
-    cluster.objects.later(SECONDS * 5)
+    cluster.objects.later(LEASE_SECONDS * 5)
     mine.require()
     cluster.asked.clear()
     mine.require()
@@ -89,7 +89,7 @@ def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, othe
     cluster.asked.clear()
     mine.require()
     assert cluster.asked == []
-    slept[0] += SECONDS
+    slept[0] += LEASE_SECONDS
     if not others:
         mine.require()
         return
@@ -115,7 +115,7 @@ def test_a_lease_that_is_lost_stays_lost(
 ) -> None:
     """It is told once it is known, and nothing is written over what others have."""
     lost(cluster)
-    cluster.objects.later(SECONDS)
+    cluster.objects.later(LEASE_SECONDS)
     for _ in range(2):
         with pytest.raises(RolloutLocked, match="the lease was lost"):
             mine.require()
@@ -127,7 +127,7 @@ def test_a_race_for_renewing_is_lost_without_harm(
     cluster: FakeCluster, mine: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not taken for renewed, and is the next time."""
-    cluster.objects.later(SECONDS)
+    cluster.objects.later(LEASE_SECONDS)
     monkeypatch.setattr(cluster, "replace", lambda _: False)
     with pytest.raises(RolloutLocked):
         mine.require()
@@ -143,7 +143,7 @@ def test_renewing_counts_from_the_question(
 
     def slow(item: dict[str, Any]) -> bool:
         done = replace(item)
-        cluster.objects.later(SECONDS)
+        cluster.objects.later(LEASE_SECONDS)
         return done
 
     monkeypatch.setattr(cluster, "replace", slow)

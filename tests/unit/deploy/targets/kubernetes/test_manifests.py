@@ -18,7 +18,8 @@ from tests.fakes.renderings import WHOLE, container_of, everything, pod_of, rend
 
 A = release("a")
 TEXTS = {
-    path.name: path.read_text(encoding="utf-8") for path in sorted(templates.OWN.glob("*.yaml"))
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted(templates.DEFAULT_FOLDER.glob("*.yaml"))
 }
 STRATEGIES: list[dict[str, Any]] = [
     {},

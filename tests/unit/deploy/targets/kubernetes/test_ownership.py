@@ -9,7 +9,7 @@ import pytest
 
 from deploy.targets.kubernetes.ownership import applied_fields, owners
 from tests.fakes.kubernetes.api_server import FakeCluster
-from tests.fakes.places import FakePlace
+from tests.fakes.places import FakeNamespace
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import WHOLE
 
@@ -162,10 +162,10 @@ def test_a_field_may_have_several_owners() -> None:
 @pytest.mark.parametrize("strategy", ["rolling", "canary"])
 def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> None:
     """Every object that a release makes is found whole, whatever the API server has filled in."""
-    place = FakePlace(
+    place = FakeNamespace(
         strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"}
     )
-    made = place.changes().rendered("main", release("a"), attempt(1, release("a")))
+    made = place.changes().render("main", release("a"), attempt(1, release("a")))
     assert {item["kind"] for item in made} >= {
         "Deployment",
         "Service",

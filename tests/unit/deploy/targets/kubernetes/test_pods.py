@@ -7,8 +7,14 @@ from typing import Any
 import pytest
 
 from deploy.errors import ClusterForbidden
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod, event_lines, image_digest, log_tail
-from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
+from deploy.targets.kubernetes.pods import (
+    TEMPLATE_ANNOTATION,
+    Pod,
+    event_lines,
+    image_digest,
+    log_tail,
+)
+from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 DIGEST = f"sha256:{'7' * 64}"
@@ -164,7 +170,7 @@ def test_an_end_of_before_says_nothing(
     """But one that came since, or a container that is not started again for a while."""
     known = pod(
         containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **before}]
-    ).ends
+    ).exit_counts
     found = pod(
         containers=[{"name": "proxy", "restartCount": 5, "state": RUNS}, {"name": "app", **now}]
     )
@@ -177,7 +183,7 @@ def test_an_end_of_before_says_nothing(
 def test_a_container_that_cannot_start_never_could() -> None:
     """Whatever was known of its ends."""
     found = pod(containers=[{"name": "app", "state": waits("InvalidImageName")}])
-    assert found.problem_since(found.ends) == "a replica cannot start: InvalidImageName"
+    assert found.problem_since(found.exit_counts) == "a replica cannot start: InvalidImageName"
 
 
 def test_a_container_that_only_begins_a_pod_may_fail_but_not_end_well() -> None:
@@ -208,28 +214,30 @@ def test_a_pod_that_goes_takes_no_requests(found: Pod) -> None:
 
 def test_a_pod_that_was_evicted_has_left() -> None:
     """One that was asked to go takes its time, as much as it was given."""
-    assert not pod({"phase": "Failed", "reason": "Evicted"}).leaving
+    assert not pod({"phase": "Failed", "reason": "Evicted"}).is_terminating
     going = pod(deletionTimestamp="2026-01-01T12:00:00Z", deletionGracePeriodSeconds=35)
-    assert (going.leaving, going.leaves_within) == (True, 35.0)
-    assert (pod().leaving, pod().leaves_within) == (False, 0.0)
+    assert (going.is_terminating, going.grace_period) == (True, 35.0)
+    assert (pod().is_terminating, pod().grace_period) == (False, 0.0)
 
 
 def test_a_node_takes_notice_of_its_pods() -> None:
     """It says how their containers are, also of those that it is only about to make."""
-    assert not pod().noticed
-    assert pod(containers=[{"state": waits("ContainerCreating")}]).noticed
+    assert not pod().is_known_to_node
+    assert pod(containers=[{"state": waits("ContainerCreating")}]).is_known_to_node
 
 
 def test_a_pod_without_a_node_says_why() -> None:
     """In the scheduler's words, if it has any."""
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     assert (
-        pod(conditions=[{**unscheduled, "message": "0/3 nodes: Insufficient cpu"}]).waits_for_room
+        pod(
+            conditions=[{**unscheduled, "message": "0/3 nodes: Insufficient cpu"}]
+        ).scheduling_problem
         == "0/3 nodes: Insufficient cpu"
     )
-    assert pod(conditions=[unscheduled]).waits_for_room == "no node fits"
-    assert pod().waits_for_room == ""
-    assert pod(conditions=[]).waits_for_room == ""
+    assert pod(conditions=[unscheduled]).scheduling_problem == "no node fits"
+    assert pod().scheduling_problem == ""
+    assert pod(conditions=[]).scheduling_problem == ""
 
 
 def test_starts_of_all_containers_count() -> None:
@@ -243,12 +251,14 @@ def test_starts_of_all_containers_count() -> None:
 
 def test_what_a_pod_is() -> None:
     """Its image, side and making, from what it carries."""
-    found = pod(labels={TRACK_LABEL: "twin"}, annotations={IMAGE: DIGEST, TEMPLATE: "77"})
+    found = pod(
+        labels={TRACK_LABEL: "twin"}, annotations={IMAGE_LABEL: DIGEST, TEMPLATE_ANNOTATION: "77"}
+    )
     found.item["spec"] = {
         "containers": [{"image": "mesh.example/proxy:1"}, {"image": f"shop.example/app@{DIGEST}"}]
     }
     found.item["status"]["hostIP"] = "192.0.2.1"
-    assert (found.image, found.track, found.template, found.host) == (
+    assert (found.image, found.track, found.pod_template, found.node_address) == (
         DIGEST,
         "twin",
         "77",
@@ -258,18 +268,24 @@ def test_what_a_pod_is() -> None:
 
 def test_what_a_pod_runs_counts_more_than_what_is_noted() -> None:
     """Somebody may have set another image by hand, or taken the notes away."""
-    found = pod(annotations={IMAGE: DIGEST})
+    found = pod(annotations={IMAGE_LABEL: DIGEST})
     found.item["spec"] = {"containers": [{"image": "shop.example/app:latest"}]}
     assert found.image == "shop.example/app:latest"
     bare = pod(annotations=None, labels=None)
     bare.item["spec"] = {"containers": [{"image": f"shop.example/app@{DIGEST}"}]}
-    assert (bare.image, bare.track, bare.template) == (DIGEST, "", "")
+    assert (bare.image, bare.track, bare.pod_template) == (DIGEST, "", "")
 
 
 def test_a_pod_that_was_only_just_made_says_nothing_yet() -> None:
     """It has no status, and that is no error."""
     found = Pod({"metadata": {"name": "shop-1"}})
-    assert (found.stage, found.problem, found.host, found.image, found.waits_for_room) == (
+    assert (
+        found.stage,
+        found.problem,
+        found.node_address,
+        found.image,
+        found.scheduling_problem,
+    ) == (
         "",
         "",
         "",

@@ -11,31 +11,31 @@ from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.records import Release
 from deploy.targets.kubernetes.prepull import prepull
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace, Held
+from tests.fakes.places import NAME, FakeNamespace, UncontestedLock
 
 WARM = f"{NAME}-warm-up"
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An environment on three nodes."""
-    place = FakePlace()
+    place = FakeNamespace()
     place.cluster.world.nodes[:] = ["node-1", "node-2", "node-3"]
     return place
 
 
-def warmed(place: FakePlace, release: Release, within: float = 60.0) -> None:
+def warmed(place: FakeNamespace, release: Release, within: float = 60.0) -> None:
     """Warms up for a release."""
-    prepull(place.cluster, place.rendering().warm_up(release), within, place.cluster.clock)
+    prepull(place.cluster, place.rendering().prepull(release), within, place.cluster.clock)
 
 
-def nodes(place: FakePlace, release: Release) -> set[str]:
+def nodes(place: FakeNamespace, release: Release) -> set[str]:
     """The nodes that have the image of a release."""
     return {node for node, image in place.cluster.kubelet.pulled if image == release.reference}
 
 
 def test_every_node_has_the_image_in_the_end(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And nothing else is left of it."""
     a = place.release("a", PodScript(pulled_in=30))
@@ -53,7 +53,7 @@ def test_every_node_has_the_image_in_the_end(
     ids=["refused", "slow"],
 )
 def test_a_node_that_does_not_manage_holds_up_nothing(
-    place: FakePlace, script: PodScript, seconds: float, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, script: PodScript, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rollout will tell what is wrong, if it comes to that."""
     warmed(place, place.release("a", script))
@@ -64,7 +64,7 @@ def test_a_node_that_does_not_manage_holds_up_nothing(
 
 
 def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are waited for as if it were not there."""
     a = place.release("a", PodScript(pulled_in=100))
@@ -80,7 +80,7 @@ def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
     ("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"]
 )
 def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
-    place: FakePlace,
+    place: FakeNamespace,
     pulled_in: int,
     seconds: tuple[int, int],
     lacking: dict[str, Any],
@@ -95,29 +95,29 @@ def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
     assert seconds[0] <= place.cluster.seconds() < seconds[1]
 
 
-def test_what_a_killed_warm_up_left_does_not_count(place: FakePlace) -> None:
+def test_what_a_killed_warm_up_left_does_not_count(place: FakeNamespace) -> None:
     """Its pods run, but another image; pods that go do not count either."""
     a = place.release("a")
     b = place.release("b", PodScript(pulled_in=30))
-    place.cluster.apply(place.rendering().warm_up(a))
+    place.cluster.apply(place.rendering().prepull(a))
     place.cluster.step(20)
     place.cluster.world.lingers = 10_000
     warmed(place, b)
     assert nodes(place, b) == {"node-1", "node-2", "node-3"}
 
 
-def test_a_cluster_without_nodes_is_warm(place: FakePlace) -> None:
+def test_a_cluster_without_nodes_is_warm(place: FakeNamespace) -> None:
     """There is nowhere to pull to."""
     place.cluster.world.nodes.clear()
     warmed(place, place.release("a"))
     assert place.cluster.seconds() < 5
 
 
-def test_nothing_is_changed_without_the_lease(place: FakePlace) -> None:
+def test_nothing_is_changed_without_the_lease(place: FakeNamespace) -> None:
     """Neither in the beginning nor in the end."""
-    lease = Held(place.cluster)
+    lease = UncontestedLock(place.cluster)
     asked = [0]
-    daemons = place.rendering().warm_up(place.release("a", PodScript(pulled_in=30)))
+    daemons = place.rendering().prepull(place.release("a", PodScript(pulled_in=30)))
 
     def require() -> None:
         asked[0] += 1
@@ -131,7 +131,9 @@ def test_nothing_is_changed_without_the_lease(place: FakePlace) -> None:
     assert place.found("DaemonSet", WARM)
 
 
-def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(place: FakePlace) -> None:
+def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(
+    place: FakeNamespace,
+) -> None:
     """The image is on the nodes: there is no reason to fail."""
     gone = ClusterUnreachable("no answer", on="it", next="again")
     place.cluster.broken["delete", "DaemonSet"] = [gone]

@@ -14,19 +14,19 @@ from deploy.targets.kubernetes.readiness import _complete
 from tests.fakes.display import Noted
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.kubernetes.watches import meanwhile, watch
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakeNamespace
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace()
+    return FakeNamespace()
 
 
 # --- when it is over
 
 
-def test_it_is_over_when_all_replicas_are_ready(place: FakePlace) -> None:
+def test_it_is_over_when_all_replicas_are_ready(place: FakeNamespace) -> None:
     """Their pods are given, and the times of their stages kept."""
     watched = watch(place, place.release("a", PodScript(pulled_in=5, ready_after=5)))
     pods = watched.until_ready()
@@ -38,7 +38,7 @@ def test_it_is_over_when_all_replicas_are_ready(place: FakePlace) -> None:
         assert seen["scheduled"] < seen["started"] < seen["ready"]
 
 
-def test_it_is_not_over_while_old_replicas_run(place: FakePlace) -> None:
+def test_it_is_not_over_while_old_replicas_run(place: FakeNamespace) -> None:
     """Nor while there are too many, or the controller has not looked yet."""
     watch(place, place.release("a")).until_ready()
     watch(place, b := place.release("b", PodScript(ready_after=3))).until_ready()
@@ -48,7 +48,7 @@ def test_it_is_not_over_while_old_replicas_run(place: FakePlace) -> None:
     assert len(watch(place, b, count=1).until_ready()) == 1
 
 
-def test_replicas_that_are_terminating_still_are_not_waited_for(place: FakePlace) -> None:
+def test_replicas_that_are_terminating_still_are_not_waited_for(place: FakeNamespace) -> None:
     """They take their leave while the new ones serve."""
     place.cluster.world.lingers = 100_000
     watch(place, place.release("a")).until_ready()
@@ -56,7 +56,7 @@ def test_replicas_that_are_terminating_still_are_not_waited_for(place: FakePlace
     assert len(place.cluster.objects.all("Pod")) == 4
 
 
-def test_it_is_asked_between_two_looks_whether_to_go_on(place: FakePlace) -> None:
+def test_it_is_asked_between_two_looks_whether_to_go_on(place: FakeNamespace) -> None:
     """Whatever that raises ends the watch."""
 
     def stop() -> None:
@@ -67,7 +67,7 @@ def test_it_is_asked_between_two_looks_whether_to_go_on(place: FakePlace) -> Non
 
 
 def test_it_tells_how_far_each_replica_is(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line for each stage, with the bytes of the pull and the times between."""
     with caplog.at_level(logging.INFO):
@@ -86,7 +86,7 @@ def test_it_tells_how_far_each_replica_is(
     assert ", ready after " in said[-1]
 
 
-def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
+def test_it_notes_what_is_waited_for(place: FakeNamespace) -> None:
     """How many are ready, and what one of the others is doing."""
     noted = Noted()
     with progress.use_display(noted):
@@ -100,7 +100,7 @@ def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
 # --- when it is hopeless
 
 
-def test_a_replica_that_cannot_start_ends_it_early(place: FakePlace) -> None:
+def test_a_replica_that_cannot_start_ends_it_early(place: FakeNamespace) -> None:
     """With its last events and the end of its log."""
     place.cluster.scripts[(a := place.release("a")).image.digest] = PodScript(
         exits=3, says="\n".join(map(str, range(40)))
@@ -115,7 +115,7 @@ def test_a_replica_that_cannot_start_ends_it_early(place: FakePlace) -> None:
     assert place.cluster.seconds() < 20
 
 
-def test_a_replica_of_other_making_that_crashes_is_nobodys_concern(place: FakePlace) -> None:
+def test_a_replica_of_other_making_that_crashes_is_nobodys_concern(place: FakeNamespace) -> None:
     """The new ones are made because it does."""
     watch(place, a := place.release("a")).until_ready()
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
@@ -125,7 +125,7 @@ def test_a_replica_of_other_making_that_crashes_is_nobodys_concern(place: FakePl
 
 
 @pytest.mark.parametrize("steps", [0, 5], ids=["ended", "started again"])
-def test_a_replica_of_before_may_be_starting_again(place: FakePlace, steps: int) -> None:
+def test_a_replica_of_before_may_be_starting_again(place: FakeNamespace, steps: int) -> None:
     """What brought it down is not this rollout."""
     watch(place, a := place.release("a")).until_ready()
     place.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
@@ -135,7 +135,7 @@ def test_a_replica_of_before_may_be_starting_again(place: FakePlace, steps: int)
     assert [pod.restarts for pod in pods] == [1, 0]
 
 
-def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakePlace) -> None:
+def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakeNamespace) -> None:
     """From then on it counts as any other."""
     watch(place, a := place.release("a")).until_ready()
     first, second = sorted(place.pods())
@@ -147,7 +147,7 @@ def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakePlace) -> Non
 
 
 def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(
-    place: FakePlace,
+    place: FakeNamespace,
 ) -> None:
     """The node says that it has given it up for a while."""
     watch(place, a := place.release("a")).until_ready()
@@ -160,7 +160,7 @@ def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(
     assert place.cluster.seconds() - began < 3
 
 
-def test_a_replica_that_is_never_ready_ends_it_when_its_time_is_over(place: FakePlace) -> None:
+def test_a_replica_that_is_never_ready_ends_it_when_its_time_is_over(place: FakeNamespace) -> None:
     """That counts from its start, however long the pull took."""
     slow = place.release("a", PodScript(pulled_in=60, ready_after=None))
     with pytest.raises(RolloutFailed, match=r"a replica was not ready within 20 s of its start"):
@@ -168,10 +168,10 @@ def test_a_replica_that_is_never_ready_ends_it_when_its_time_is_over(place: Fake
     assert 30 < place.cluster.seconds() < 60
 
 
-def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakePlace) -> None:
+def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakeNamespace) -> None:
     """Its time to become ready is not counted again."""
     a = place.release("a", PodScript(pulled_in=1))
-    watched = watch(place, a, count=1, ready_within=5.0, within=90.0)
+    watched = watch(place, a, count=1, ready_within=5.0, replica_seconds=90.0)
     (name,) = {pod.name for pod in watched.until_ready()}
     conditions = place.found("Pod", name)["status"]["conditions"]
     pod = Pod(
@@ -186,7 +186,7 @@ def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakePlace) -> N
     assert watched._is_late(pod)
 
 
-def test_pods_that_may_not_be_made_end_it(place: FakePlace) -> None:
+def test_pods_that_may_not_be_made_end_it(place: FakeNamespace) -> None:
     """A quota is told in the words of who refuses."""
     place.cluster.world.quota = 1
     with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
@@ -196,9 +196,9 @@ def test_pods_that_may_not_be_made_end_it(place: FakePlace) -> None:
     assert "quota" in caught.value.next
 
 
-def leaving(lingers: int, quota: int, **settings: float) -> FakePlace:
+def leaving(lingers: int, quota: int, **settings: float) -> FakeNamespace:
     """An environment whose replicas have just been replaced, with those before them about to leave its quota."""
-    place = FakePlace(**settings)
+    place = FakeNamespace(**settings)
     place.cluster.world.lingers = lingers
     watch(place, place.release("a")).until_ready()
     for name in place.pods():
@@ -212,7 +212,7 @@ def test_a_quota_that_replicas_are_about_to_leave_is_waited_for() -> None:
     """They count in it until they are gone, which may take longer than a replica may take to come up."""
     place = leaving(lingers=150, quota=4, drain_within=60.0)
     began = place.cluster.seconds()
-    watch(place, place.release("b"), ready_within=10.0, within=10.0).until_ready()
+    watch(place, place.release("b"), ready_within=10.0, replica_seconds=10.0).until_ready()
     assert place.cluster.seconds() - began > 20
 
 
@@ -225,7 +225,7 @@ def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
     assert 15 < place.cluster.seconds() - began < 30
 
 
-def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
+def test_a_pod_that_was_evicted_leaves_nothing(place: FakeNamespace) -> None:
     """It is there until somebody clears it away; a quota is not to be had by waiting."""
     world = place.cluster.world
     labels = place.changes()._sides.labels("main")
@@ -246,7 +246,7 @@ def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
     assert place.cluster.seconds() < 20
 
 
-def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -> None:
+def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakeNamespace) -> None:
     """Somebody has raised the quota since, perhaps; the controller has not looked yet."""
     watched = watch(place, place.release("a"))
     refused = {
@@ -268,7 +268,7 @@ def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -
 
 
 def test_a_deployment_that_somebody_paused_ends_it(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No replica is made anew, and what to do is said; one that runs already is all that is wanted."""
     watch(place, a := place.release("a")).until_ready()
@@ -287,7 +287,7 @@ def test_a_deployment_that_somebody_paused_ends_it(
 # --- when it is too late
 
 
-def test_a_rollout_that_has_passed_its_deadline_failed(place: FakePlace) -> None:
+def test_a_rollout_that_has_passed_its_deadline_failed(place: FakeNamespace) -> None:
     """A pull that takes for ever is told with what is known of it."""
     with pytest.raises(RolloutFailed, match="a replica was not ready within 1 min 00 s") as caught:
         watch(place, place.release("a", PodScript(pulled_in=10_000))).until_ready()
@@ -295,17 +295,17 @@ def test_a_rollout_that_has_passed_its_deadline_failed(place: FakePlace) -> None
     assert 60 < place.cluster.seconds() < 65
 
 
-def test_the_deadline_begins_anew_with_each_replica_that_is_ready(place: FakePlace) -> None:
+def test_the_deadline_begins_anew_with_each_replica_that_is_ready(place: FakeNamespace) -> None:
     """It is about one replica, so that more of them may take longer."""
     watch(place, place.release("a"), count=6).until_ready()
     slow = place.release("b", PodScript(ready_after=40))
     began = place.cluster.seconds()
-    watch(place, slow, count=6, within=20.0).until_ready()
+    watch(place, slow, count=6, replica_seconds=20.0).until_ready()
     assert place.cluster.seconds() - began > 30
 
 
 def test_success_is_never_told_after_the_deadline(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even if all replicas turn out to be ready when it is noticed that it has passed."""
     watched = watch(place, place.release("a"))
@@ -334,7 +334,7 @@ def test_what_is_told_of_the_last_change_but_one_is_not_believed() -> None:
     )
 
 
-def test_a_deployment_that_is_gone_is_never_complete(place: FakePlace) -> None:
+def test_a_deployment_that_is_gone_is_never_complete(place: FakeNamespace) -> None:
     """Somebody removed it in mid-rollout."""
     watched = watch(place, place.release("a", PodScript(pulled_in=50)))
     each = meanwhile(place, lambda: place.cluster.delete("Deployment", NAME), after=5)

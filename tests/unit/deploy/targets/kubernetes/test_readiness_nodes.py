@@ -9,16 +9,16 @@ import pytest
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pods import Pod
 from tests.fakes.kubernetes.watches import meanwhile, watch
-from tests.fakes.places import FakePlace
+from tests.fakes.places import FakeNamespace
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace()
+    return FakeNamespace()
 
 
-def test_a_replica_without_a_node_ends_it_after_a_while(place: FakePlace) -> None:
+def test_a_replica_without_a_node_ends_it_after_a_while(place: FakeNamespace) -> None:
     """In the scheduler's words."""
     place.cluster.world.room = 1
     with pytest.raises(
@@ -29,7 +29,7 @@ def test_a_replica_without_a_node_ends_it_after_a_while(place: FakePlace) -> Non
     assert 30 < place.cluster.seconds() < 45
 
 
-def test_a_node_that_is_freed_in_time_is_taken(place: FakePlace) -> None:
+def test_a_node_that_is_freed_in_time_is_taken(place: FakeNamespace) -> None:
     """A pod may wait a moment."""
     place.cluster.world.room = 1
     each = meanwhile(place, lambda: setattr(place.cluster.world, "room", 5), after=20)
@@ -38,28 +38,28 @@ def test_a_node_that_is_freed_in_time_is_taken(place: FakePlace) -> None:
 
 def test_a_node_that_old_replicas_leave_is_waited_for() -> None:
     """For as long as they were given, which may be longer than a replica may take to come up."""
-    place = FakePlace(drain_within=90.0)
+    place = FakeNamespace(drain_within=90.0)
     watch(place, place.release("a")).until_ready()
     place.cluster.world.room = 3
     place.cluster.world.lingers = 200
     began = place.cluster.seconds()
-    watch(place, place.release("b"), within=20.0).until_ready()
+    watch(place, place.release("b"), replica_seconds=20.0).until_ready()
     assert place.cluster.seconds() - began > 40
 
 
 def test_a_node_that_an_old_replica_does_not_leave_is_not_waited_for() -> None:
     """It has had its time: nothing is heard of its node, perhaps."""
-    place = FakePlace(drain_within=5.0)
+    place = FakeNamespace(drain_within=5.0)
     watch(place, place.release("a")).until_ready()
     place.cluster.world.room = 3
     place.cluster.world.lingers = 100_000
     began = place.cluster.seconds()
     with pytest.raises(RolloutFailed, match="no node can take a replica"):
-        watch(place, place.release("b"), within=300.0).until_ready()
+        watch(place, place.release("b"), replica_seconds=300.0).until_ready()
     assert 40 < place.cluster.seconds() - began < 60
 
 
-def test_who_waited_before_old_replicas_began_to_leave_waits_anew(place: FakePlace) -> None:
+def test_who_waited_before_old_replicas_began_to_leave_waits_anew(place: FakeNamespace) -> None:
     """For a node may be full again when they have left."""
     watched = watch(place, place.release("a"))
     watched._since = {}
@@ -72,7 +72,7 @@ def test_who_waited_before_old_replicas_began_to_leave_waits_anew(place: FakePla
         watched._wait_for_room(pod, makes_room=False)
 
 
-def grown(place: FakePlace, reason: str, after: float) -> Callable[[], None]:
+def grown(place: FakeNamespace, reason: str, after: float) -> Callable[[], None]:
     """An autoscaler that says that it adds a node, and has done so after a while."""
     place.cluster.world.room = 1
     each = meanwhile(place, lambda: setattr(place.cluster.world, "room", 5), after=after)
@@ -88,13 +88,13 @@ def grown(place: FakePlace, reason: str, after: float) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
-def test_a_node_that_is_being_added_is_waited_for(reason: str, place: FakePlace) -> None:
+def test_a_node_that_is_being_added_is_waited_for(reason: str, place: FakeNamespace) -> None:
     """Longer than a replica may take otherwise; its deadline begins when it has the node."""
     watch(place, place.release("a")).until_ready(grown(place, reason, after=400))
     assert place.cluster.seconds() > 400
 
 
-def test_a_node_that_never_comes_is_not_waited_for_for_ever(place: FakePlace) -> None:
+def test_a_node_that_never_comes_is_not_waited_for_for_ever(place: FakeNamespace) -> None:
     """Autoscalers give up, too."""
     with pytest.raises(RolloutFailed, match="no node can take a replica"):
         watch(place, place.release("a")).until_ready(grown(place, "TriggeredScaleUp", after=5000))

@@ -16,9 +16,9 @@ from deploy.errors import SettingsInvalid
 from deploy.records import Attempt
 from deploy.settings.reading import App
 from deploy.targets.kubernetes.render import (
-    CAUSE,
-    IMAGE,
-    RELEASE,
+    CHANGE_CAUSE,
+    IMAGE_LABEL,
+    RELEASE_ANNOTATION,
     TRACK_LABEL,
     TRACKS,
     Rendering,
@@ -48,12 +48,12 @@ def selected(selector: dict[str, str], labels: dict[str, str]) -> bool:
 def test_objects_are_named_for_application_and_environment() -> None:
     """The two sides and the warm-up are told apart."""
     made = rendering()
-    assert (made.name, made.named("main"), made.named("twin")) == (
+    assert (made.name, made.deployment_name("main"), made.deployment_name("twin")) == (
         "classifier-staging",
         "classifier-staging",
         "classifier-staging-twin",
     )
-    assert made.warm_up(A)["metadata"]["name"] == made.warm_up_name == "classifier-staging-warm-up"
+    assert made.prepull(A)["metadata"]["name"] == made.prepull_name == "classifier-staging-warm-up"
     assert deployment(made, "twin")["metadata"]["name"] == "classifier-staging-twin"
 
 
@@ -97,8 +97,8 @@ def test_the_image_is_named_by_digest_and_told_on_the_pods() -> None:
     item = deployment(rendering())
     template = item["spec"]["template"]["metadata"]
     assert container_of(item)["image"] == A.reference
-    assert template["annotations"][IMAGE] == A.image.digest
-    assert template["labels"][IMAGE] == A.image.digest.removeprefix("sha256:")[:32]
+    assert template["annotations"][IMAGE_LABEL] == A.image.digest
+    assert template["labels"][IMAGE_LABEL] == A.image.digest.removeprefix("sha256:")[:32]
 
 
 def test_a_side_selects_its_own_pods_of_any_release() -> None:
@@ -134,15 +134,15 @@ def test_the_attempt_is_kept_on_the_deployment() -> None:
     """Complete, to be read back from any machine, and as a line for `kubectl rollout history`."""
     first = attempt(7, A)
     found = rendering().deployment(A, "main", 2, first, 600)["metadata"]["annotations"]
-    assert Attempt.from_json(found[RELEASE]) == first
-    assert "\n" not in found[RELEASE]
-    assert found[CAUSE] == f"release 7: commit {A.image.app.commit} with digits@1, by ada"
+    assert Attempt.from_json(found[RELEASE_ANNOTATION]) == first
+    assert "\n" not in found[RELEASE_ANNOTATION]
+    assert found[CHANGE_CAUSE] == f"release 7: commit {A.image.app.commit} with digits@1, by ada"
 
 
 def test_the_cause_tells_a_rollback_and_the_run_of_ci() -> None:
     """Whoever reads the history can find what was going on."""
     back = attempt(8, A, "rollback").model_copy(update={"run": "https://ci.example/runs/5"})
-    cause = rendering().deployment(A, "main", 2, back, 600)["metadata"]["annotations"][CAUSE]
+    cause = rendering().deployment(A, "main", 2, back, 600)["metadata"]["annotations"][CHANGE_CAUSE]
     assert cause.startswith("rollback 8: ")
     assert cause.endswith(", by ada, https://ci.example/runs/5")
 
@@ -159,13 +159,13 @@ def test_applying_a_release_again_starts_no_pods() -> None:
 def test_the_same_input_gives_the_same_objects() -> None:
     """And one rendering leaves nothing behind that another would show."""
     made = rendering(**WHOLE)
-    before = deepcopy(made.manifests)
+    before = deepcopy(made.object_templates)
     first = everything(made, A, attempt(1, A))
-    assert {item["kind"] for item in first} == set(made.manifests)
+    assert {item["kind"] for item in first} == set(made.object_templates)
     for item in first:
         item["metadata"].clear()
         item.get("spec", {}).clear()
-    assert made.manifests == before
+    assert made.object_templates == before
     assert everything(made, B) == everything(rendering(**WHOLE), B)
 
 
@@ -245,9 +245,9 @@ def test_a_pull_secret_is_named_where_there_is_one() -> None:
     """For the replicas and for the warm-up, which pull the same image."""
     with_secret = rendering(pull_secret="login")
     without = rendering()
-    for made in (deployment(with_secret), with_secret.warm_up(A)):
+    for made in (deployment(with_secret), with_secret.prepull(A)):
         assert pod_of(made)["imagePullSecrets"] == [{"name": "login"}]
-    for made in (deployment(without), without.warm_up(A)):
+    for made in (deployment(without), without.prepull(A)):
         assert "imagePullSecrets" not in pod_of(made)
 
 
@@ -330,7 +330,7 @@ def test_an_autoscaler_is_made_of_its_table(side: Track) -> None:
 def test_a_drained_node_takes_one_replica_at_a_time() -> None:
     """Counted over both sides, and never with the pods of the warm-up."""
     made = rendering()
-    spec = made.disruption()["spec"]
+    spec = made.disruption_budget()["spec"]
     assert spec["maxUnavailable"] == 1
     assert all(
         selected(
@@ -345,15 +345,19 @@ def test_replicas_are_nobody_to_the_api_server() -> None:
     """They have an account of their own, and no token of it."""
     made = rendering()
     pod = pod_of(deployment(made))
-    assert pod["serviceAccountName"] == made.account()["metadata"]["name"] == "classifier-staging"
-    assert made.account()["automountServiceAccountToken"] is False
+    assert (
+        pod["serviceAccountName"]
+        == made.service_account()["metadata"]["name"]
+        == "classifier-staging"
+    )
+    assert made.service_account()["automountServiceAccountToken"] is False
     assert pod["automountServiceAccountToken"] is False
 
 
 def test_the_warm_up_pulls_the_image_and_gets_no_requests() -> None:
     """Its pods run nothing of the application, and nothing that selects replicas selects them."""
     made = rendering()
-    item = made.warm_up(A)
+    item = made.prepull(A)
     labels = item["spec"]["template"]["metadata"]["labels"]
     assert container_of(item)["image"] == A.reference
     assert container_of(item)["command"] == ["sleep", "infinity"]
@@ -361,7 +365,7 @@ def test_the_warm_up_pulls_the_image_and_gets_no_requests() -> None:
     assert not selected(made.labels, labels)
     assert not selected(
         item["spec"]["selector"]["matchLabels"],
-        rendering(name="other").warm_up(A)["spec"]["template"]["metadata"]["labels"],
+        rendering(name="other").prepull(A)["spec"]["template"]["metadata"]["labels"],
     )
 
 
@@ -381,14 +385,14 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
         spec__template__spec__affinity={"nodeAffinity": nodes, "podAntiAffinity": {}},
         spec__template__spec__imagePullSecrets=[{"name": "mine"}],
     )
-    pod = pod_of(rendering(folder).warm_up(A))
+    pod = pod_of(rendering(folder).prepull(A))
     assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (
         {"pool": "gpu"},
         taints,
         {"nodeAffinity": nodes},
     )
     assert pod["imagePullSecrets"] == [{"name": "mine"}]
-    assert "affinity" not in pod_of(rendering().warm_up(A))
+    assert "affinity" not in pod_of(rendering().prepull(A))
 
 
 # --- a user's own manifests
@@ -409,7 +413,7 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
     )
     item = rendering(folder).deployment(A, "main", 2, attempt(1, A), 600)
     found = container_of(item)
-    assert item["metadata"]["annotations"].keys() == {"team", RELEASE, CAUSE}
+    assert item["metadata"]["annotations"].keys() == {"team", RELEASE_ANNOTATION, CHANGE_CAUSE}
     assert item["spec"]["strategy"] == {"type": "Recreate"}
     assert item["spec"]["template"]["metadata"]["labels"].items() >= {
         ("team", "vision"),
@@ -465,7 +469,7 @@ def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
     }
     assert selected(made.labels, item["spec"]["selector"]["matchLabels"])
     assert made.service("main", both=False)["metadata"]["name"] == "classifier-staging"
-    assert made.disruption()["spec"] == {"selector": {"matchLabels": made.labels}}
+    assert made.disruption_budget()["spec"] == {"selector": {"matchLabels": made.labels}}
     scaler = made.autoscaler("main")
     assert scaler is not None
     assert "metrics" not in scaler["spec"]

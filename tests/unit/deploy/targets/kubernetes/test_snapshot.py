@@ -7,25 +7,25 @@ import pytest
 from deploy.records import Release
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakeNamespace
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An environment in which `a` serves."""
-    place = FakePlace(host="shop.example")
+    place = FakeNamespace(host="shop.example")
     place.apply(place.release("a"))
     return place
 
 
-def before(place: FakePlace) -> Snapshot:
+def before(place: FakeNamespace) -> Snapshot:
     """The way back to what serves now."""
-    found = place.changes().before(TrafficSplit("main"))
+    found = place.changes().take_snapshot(TrafficSplit("main"))
     assert found
     return found
 
 
-def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) -> None:
+def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakeNamespace) -> None:
     """Of all that a release may change; what is not there is not in it."""
     place.cluster.other(
         {"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}},
@@ -38,19 +38,19 @@ def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) 
     assert "clusterIP" not in kept["Service"]["spec"]
 
 
-def test_it_is_the_same_when_somebody_else_reads_it(place: FakePlace) -> None:
+def test_it_is_the_same_when_somebody_else_reads_it(place: FakeNamespace) -> None:
     """As JSON and back."""
     kept = before(place)
     assert Snapshot.from_json(kept.to_json()) == kept
 
 
-def test_it_leads_to_one_release(place: FakePlace, b: Release) -> None:
+def test_it_leads_to_one_release(place: FakeNamespace, b: Release) -> None:
     """To what its pods were made to run."""
     assert before(place).is_running(place.release("a"))
     assert not before(place).is_running(b)
 
 
-def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> None:
+def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakeNamespace) -> None:
     """Somebody else has chosen the image, or has cleared the account of who owns what."""
     a = place.release("a")
     container = {"name": "app", "image": "elsewhere.example/other:latest"}

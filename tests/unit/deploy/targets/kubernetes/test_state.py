@@ -6,25 +6,30 @@ from typing import Any
 
 import pytest
 
-from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL
-from deploy.targets.kubernetes.state import WANTED, ClusterState, DeploymentState, TrafficSplit
-from tests.fakes.places import NAME, FakePlace
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION, TRACK_LABEL
+from deploy.targets.kubernetes.state import (
+    REPLICAS_ANNOTATION,
+    ClusterState,
+    DeploymentState,
+    TrafficSplit,
+)
+from tests.fakes.places import NAME, FakeNamespace
 from tests.fakes.releases import attempt
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace(strategy="blue-green")
+    return FakeNamespace(strategy="blue-green")
 
 
 @pytest.fixture
-def sides(place: FakePlace) -> ClusterState:
+def sides(place: FakeNamespace) -> ClusterState:
     """Its two sides."""
     return ClusterState(place.cluster, place.rendering())
 
 
-def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
+def led(place: FakeNamespace, selector: Any, annotations: Any = None) -> None:
     """Has the Service lead there."""
     place.cluster.delete("Service", NAME)
     place.cluster.create(
@@ -51,7 +56,7 @@ def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
     ],
 )
 def test_requests_go_where_the_selector_leads_them(
-    place: FakePlace,
+    place: FakeNamespace,
     sides: ClusterState,
     selector: Any,
     annotations: dict[str, str],
@@ -59,16 +64,16 @@ def test_requests_go_where_the_selector_leads_them(
 ) -> None:
     """What is noted beside it says which side is stable, while it leads to both."""
     led(place, selector, annotations)
-    assert sides.serving() == expected
+    assert sides.traffic() == expected
 
 
 def test_without_a_service_the_side_that_has_replicas_is_to_serve(
-    place: FakePlace, sides: ClusterState
+    place: FakeNamespace, sides: ClusterState
 ) -> None:
     """The first one, in an empty environment."""
-    assert sides.serving() == TrafficSplit("main")
-    place.changes().roll("twin", place.release("a"), 1)
-    assert sides.serving() == TrafficSplit("twin")
+    assert sides.traffic() == TrafficSplit("main")
+    place.changes().roll_out("twin", place.release("a"), 1)
+    assert sides.traffic() == TrafficSplit("twin")
 
 
 def test_sides_know_each_other() -> None:
@@ -81,32 +86,32 @@ def test_sides_know_each_other() -> None:
     ]
 
 
-def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: ClusterState) -> None:
+def test_a_side_is_read_from_its_deployment(place: FakeNamespace, sides: ClusterState) -> None:
     """What it runs, how many, and by which attempt."""
     assert sides.deployment("main") is None
     a = place.release("a")
     changes = place.changes()
     changes.attempt = attempt(7, a)
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     side = sides.deployment("main")
     assert side
-    assert (side.name, side.image, side.replicas, side.attempt) == (
+    assert (side.track, side.image, side.replicas, side.attempt) == (
         "main",
         a.image.digest,
         2,
         attempt(7, a),
     )
-    assert side.settings == changes.settings(a)
-    assert side.template == sides.pods("main")[0].template != ""
+    assert side.settings == changes.settings_hash(a)
+    assert side.pod_template == sides.pods("main")[0].pod_template != ""
     assert sides.image("main") == a.image.digest
     assert sides.image("twin") == ""
 
 
-def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: ClusterState) -> None:
+def test_a_side_that_was_emptied_has_no_image(place: FakeNamespace, sides: ClusterState) -> None:
     """Though its Deployment still knows what it had."""
     changes = place.changes()
-    changes.roll("main", a := place.release("a"), 2)
-    changes.empty(_side(sides))
+    changes.roll_out("main", a := place.release("a"), 2)
+    changes.remove_replicas(_side(sides))
     assert sides.image("main") == ""
     assert _side(sides).image == a.image.digest
 
@@ -114,15 +119,15 @@ def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: ClusterSt
 @pytest.mark.parametrize("spoilt", [None, "", "{", '{"id": 0}', "[]"])
 def test_an_attempt_that_was_spoilt_is_none(spoilt: str | None) -> None:
     """Nobody stumbles over it."""
-    notes = None if spoilt is None else {RELEASE: spoilt}
+    notes = None if spoilt is None else {RELEASE_ANNOTATION: spoilt}
     assert DeploymentState("main", {"metadata": {"annotations": notes}, "spec": {}}).attempt is None
 
 
 def test_a_number_is_ours_until_somebody_else_has_a_say(
-    place: FakePlace, sides: ClusterState
+    place: FakeNamespace, sides: ClusterState
 ) -> None:
     """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
-    place.changes().roll("main", a := place.release("a"), 2)
+    place.changes().roll_out("main", a := place.release("a"), 2)
     assert _side(sides).replicas_are_ours
     place.cluster.other(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl"
@@ -132,54 +137,56 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl"
     )
     assert not _side(sides).replicas_are_ours
-    place.changes().roll("main", a, 3)
+    place.changes().roll_out("main", a, 3)
     assert not _side(sides).replicas_are_ours
-    place.changes().roll("twin", a, 3)
+    place.changes().roll_out("twin", a, 3)
     twin = sides.deployment("twin")
     assert twin
-    assert twin.item["metadata"]["annotations"][WANTED] == "2"
+    assert twin.item["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
     assert not twin.replicas_are_ours
 
 
-def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: ClusterState) -> None:
+def test_pods_that_go_are_no_pods_any_more(place: FakeNamespace, sides: ClusterState) -> None:
     """Though they may take a while."""
     place.cluster.world.lingers = 1000
     changes = place.changes()
-    changes.roll("main", place.release("a"), 2)
-    changes.roll("twin", place.release("b"), 1)
+    changes.roll_out("main", place.release("a"), 2)
+    changes.roll_out("twin", place.release("b"), 1)
     assert (len(sides.pods()), len(sides.pods("main")), len(sides.pods("twin"))) == (3, 2, 1)
-    changes.empty(_side(sides))
+    changes.remove_replicas(_side(sides))
     assert (len(sides.pods()), len(sides.pods("main"))) == (1, 0)
     assert len(place.cluster.objects.all("Pod")) == 3
 
 
-def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: ClusterState) -> None:
+def test_pods_that_a_service_leads_to_are_reached(
+    place: FakeNamespace, sides: ClusterState
+) -> None:
     """Those that are ready, and no others."""
     changes = place.changes()
-    changes.roll("main", place.release("a"), 2)
-    assert sides.reached() == set()
-    assert not sides.leads_to("main")
-    changes.around.point(TrafficSplit("main"))
+    changes.roll_out("main", place.release("a"), 2)
+    assert sides.routed_pods() == set()
+    assert not sides.routes_to("main")
+    changes.supporting_objects.point_service(TrafficSplit("main"))
     place.cluster.step()
-    assert sides.reached() == place.pods()
-    assert sides.leads_to("main")
+    assert sides.routed_pods() == place.pods()
+    assert sides.routes_to("main")
     place.cluster.other(
         {"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}},
         "kubectl",
     )
     place.cluster.step()
-    assert not sides.leads_to("main")
+    assert not sides.routes_to("main")
 
 
 @pytest.mark.parametrize(
     "subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]]
 )
 def test_addresses_of_something_else_are_nobodys(
-    place: FakePlace, sides: ClusterState, subsets: Any
+    place: FakeNamespace, sides: ClusterState, subsets: Any
 ) -> None:
     """Endpoints may have been written by hand."""
     place.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
-    assert sides.reached() <= {""}
+    assert sides.routed_pods() <= {""}
 
 
 def _side(sides: ClusterState) -> DeploymentState:

@@ -10,9 +10,9 @@ import pytest
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import ClusterRefused
 from deploy.records import Release
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import MANIFESTS, NAME, FakePlace
+from tests.fakes.places import MANIFESTS, NAME, FakeNamespace
 from tests.fakes.renderings import WHOLE
 
 AROUND = ("Service", "Ingress", "HorizontalPodAutoscaler")
@@ -25,17 +25,17 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace(strategy="blue-green")
+    return FakeNamespace(strategy="blue-green")
 
 
-def specs(place: FakePlace) -> dict[str, Object]:
+def specs(place: FakeNamespace) -> dict[str, Object]:
     """What is wanted of each object, by kind."""
     return {kind: deepcopy(place.found(kind)["spec"]) for kind in AROUND if place.found(kind)}
 
 
-def written(place: FakePlace) -> list[str]:
+def written(place: FakeNamespace) -> list[str]:
     """The kinds of what was written since the last look."""
     done = [
         kind
@@ -66,22 +66,24 @@ def labelled(*labels: str) -> dict[str, Object]:
     ],
 )
 def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
-    place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
+    place: FakeNamespace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
 ) -> None:
     """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
     for name in TRACKS:
-        place.changes(named=first).around.change(name)
-        place.changes(named=first).roll(name, a, 1)
+        place.changes(named=first).supporting_objects.update(name)
+        place.changes(named=first).roll_out(name, a, 1)
     place.cluster.asked.clear()
     with pytest.raises(
         ClusterRefused, match=f"environment {first[1]} of application {first[0]}"
     ) as error:
-        place.changes(named=second).around.require_own()
+        place.changes(named=second).supporting_objects.require_ownership()
     assert error.value.on == taken
     assert {asked[0] for asked in place.cluster.asked} == {"get"}
 
 
-def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
+def test_what_a_person_made_under_the_same_name_is_no_other_application(
+    place: FakeNamespace,
+) -> None:
     """Whose fields are whose, the API server tells."""
     place.cluster.create(
         {
@@ -91,29 +93,29 @@ def test_what_a_person_made_under_the_same_name_is_no_other_application(place: F
             "spec": {"ports": [{"port": 80}]},
         }
     )
-    place.changes().around.require_own()
-    place.changes().around.point(TrafficSplit("main"))
-    assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
+    place.changes().supporting_objects.require_ownership()
+    place.changes().supporting_objects.point_service(TrafficSplit("main"))
+    assert place.found("Service")["metadata"]["labels"][MANAGED_BY_LABEL] == "twinship"
 
 
-def test_a_warm_up_that_was_left_is_removed(place: FakePlace, a: Release) -> None:
+def test_a_warm_up_that_was_left_is_removed(place: FakeNamespace, a: Release) -> None:
     """Its deployer was killed."""
-    place.cluster.apply(place.rendering().warm_up(a))
-    place.changes().around.clear_warm_up()
+    place.cluster.apply(place.rendering().prepull(a))
+    place.changes().supporting_objects.remove_prepull()
     assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
 
 
 # --- forward
 
 
-def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
+def test_what_the_settings_ask_for_is_made(place: FakeNamespace) -> None:
     """Once: doing it again changes nothing."""
     kinds = ["ServiceAccount", "PodDisruptionBudget", *AROUND]
 
     def made() -> list[str]:
-        around = place.changes(**WHOLE).around
-        around.apply(TrafficSplit("main"))
-        around.change("main")
+        around = place.changes(**WHOLE).supporting_objects
+        around.create_missing(TrafficSplit("main"))
+        around.update("main")
         return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
 
     made()
@@ -121,9 +123,9 @@ def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
     assert made() == made()
 
 
-def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
+def test_what_is_missing_is_made_before_replicas_are(place: FakeNamespace) -> None:
     """Addresses take their time to come."""
-    place.changes(**WHOLE).around.apply(TrafficSplit("twin"))
+    place.changes(**WHOLE).supporting_objects.create_missing(TrafficSplit("twin"))
     assert set(specs(place)) == set(AROUND)
     assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
     assert place.found("ServiceAccount")
@@ -131,21 +133,21 @@ def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE)])
 def test_what_there_is_is_not_changed_before_the_switch(
-    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
+    place: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """It answers requests with what was proven; then it is as the settings say, and what they do not ask for is there until the end."""
-    place.changes(**before).around.change("main")
+    place.changes(**before).supporting_objects.update("main")
     was = specs(place)
-    around = place.changes(**after).around
-    around.apply(TrafficSplit("main"))
-    around.point(TrafficSplit("main"))
+    around = place.changes(**after).supporting_objects
+    around.create_missing(TrafficSplit("main"))
+    around.point_service(TrafficSplit("main"))
     assert specs(place) == was
-    around.change("main")
+    around.update("main")
     assert set(specs(place)) == set(was)
-    around.finish()
-    fresh = FakePlace(strategy="blue-green")
-    fresh.changes(**after).around.change("main")
-    assert around.snapshot() == fresh.changes(**after).around.snapshot()
+    around.remove_unused()
+    fresh = FakeNamespace(strategy="blue-green")
+    fresh.changes(**after).supporting_objects.update("main")
+    assert around.snapshot() == fresh.changes(**after).supporting_objects.snapshot()
 
 
 @pytest.mark.parametrize(
@@ -158,23 +160,23 @@ def test_what_there_is_is_not_changed_before_the_switch(
 )
 @pytest.mark.parametrize("there", [True, False])
 def test_the_service_is_led_to_a_side_or_to_both(
-    place: FakePlace, there: bool, serving: TrafficSplit, selected: str | None
+    place: FakeNamespace, there: bool, serving: TrafficSplit, selected: str | None
 ) -> None:
     """Which of them is stable is noted."""
     if there:
-        place.changes().around.change("main")
-    place.changes().around.point(serving)
+        place.changes().supporting_objects.update("main")
+    place.changes().supporting_objects.point_service(serving)
     service = place.found("Service")
     assert service["spec"]["selector"].get(TRACK_LABEL) == selected
     assert service["metadata"]["annotations"][TRACK_LABEL] == serving.track
-    assert place.changes()._sides.serving() == serving
+    assert place.changes()._sides.traffic() == serving
 
 
-def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
+def test_a_service_that_leads_there_is_not_written(place: FakeNamespace) -> None:
     """Whatever else the settings want of it by now."""
-    place.changes().around.change("main")
+    place.changes().supporting_objects.update("main")
     written(place)
-    place.changes(service="LoadBalancer").around.point(TrafficSplit("main"))
+    place.changes(service="LoadBalancer").supporting_objects.point_service(TrafficSplit("main"))
     assert written(place) == []
 
 
@@ -182,19 +184,19 @@ def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
     ("before", "after"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])]
 )
 def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
-    place: FakePlace, before: list[str], after: list[str]
+    place: FakeNamespace, before: list[str], after: list[str]
 ) -> None:
     """Those of before lack a label that was added, those to come one that was removed."""
-    place.changes(manifests=labelled(*before)).around.change("main")
+    place.changes(manifests=labelled(*before)).supporting_objects.update("main")
     changes = place.changes(manifests=labelled(*after))
-    changes.around.point(TrafficSplit("main", both=True))
+    changes.supporting_objects.point_service(TrafficSplit("main", both=True))
     selector = place.found("Service")["spec"]["selector"]
     assert (selector.get("one"), selector.get("two"), TRACK_LABEL in selector) == (
         "yes",
         None,
         False,
     )
-    changes.around.change("twin")
+    changes.supporting_objects.update("twin")
     assert [
         label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]
     ] == after
@@ -207,48 +209,48 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     ("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)]
 )
 def test_they_are_put_back_as_they_were(
-    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
+    place: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """Whatever was changed, made or removed."""
-    place.changes(**before).around.change("main")
-    around = place.changes(**after).around
+    place.changes(**before).supporting_objects.update("main")
+    around = place.changes(**after).supporting_objects
     kept = around.snapshot()
-    around.apply(TrafficSplit("main"))
-    around.change("twin")
-    around.finish()
+    around.create_missing(TrafficSplit("main"))
+    around.update("twin")
+    around.remove_unused()
     assert around.snapshot() != kept
-    around.put_back(kept, "main")
+    around.restore(kept, "main")
     assert around.snapshot() == kept
     assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "main"
 
 
-def test_what_is_as_it_was_is_not_written_again(place: FakePlace) -> None:
+def test_what_is_as_it_was_is_not_written_again(place: FakeNamespace) -> None:
     """Admission might not have it any more."""
     changes = place.changes(**WHOLE)
-    changes.around.change("main")
-    kept = changes.around.snapshot()
+    changes.supporting_objects.update("main")
+    kept = changes.supporting_objects.snapshot()
     written(place)
-    place.changes(**OTHER).around.put_back(kept, "main")
+    place.changes(**OTHER).supporting_objects.restore(kept, "main")
     assert written(place) == []
 
 
-def test_a_service_that_was_missing_is_there_afterwards(place: FakePlace) -> None:
+def test_a_service_that_was_missing_is_there_afterwards(place: FakeNamespace) -> None:
     """Nothing serves without one."""
     changes = place.changes()
-    changes.around.put_back({}, "twin")
+    changes.supporting_objects.restore({}, "twin")
     assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
 
 
-def test_what_led_to_both_sides_leads_to_one_again(place: FakePlace) -> None:
+def test_what_led_to_both_sides_leads_to_one_again(place: FakeNamespace) -> None:
     """A canary that was held when the way back was noted is not held any more."""
     changes = place.changes()
-    changes.around.point(TrafficSplit("twin", both=True))
-    kept = changes.around.snapshot()
-    changes.around.put_back(kept, "twin")
-    assert place.changes()._sides.serving() == TrafficSplit("twin")
+    changes.supporting_objects.point_service(TrafficSplit("twin", both=True))
+    kept = changes.supporting_objects.snapshot()
+    changes.supporting_objects.restore(kept, "twin")
+    assert place.changes()._sides.traffic() == TrafficSplit("twin")
 
 
-def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
+def test_what_a_person_made_is_theirs_again(place: FakeNamespace) -> None:
     """A release may have set fields of it; that does not make it ours to remove."""
     place.cluster.create(
         {
@@ -257,9 +259,9 @@ def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
             "spec": {"defaultBackend": {"service": {"name": "x"}}},
         }
     )
-    kept = place.changes(host="shop.example").around.snapshot()
-    around = place.changes(host="shop.example").around
-    around.change("main")
+    kept = place.changes(host="shop.example").supporting_objects.snapshot()
+    around = place.changes(host="shop.example").supporting_objects
+    around.update("main")
     assert place.found("Ingress")["spec"]["rules"]
-    around.put_back(kept, "main")
+    around.restore(kept, "main")
     assert place.found("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}

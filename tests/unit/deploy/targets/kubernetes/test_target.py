@@ -9,12 +9,12 @@ import pytest
 
 from deploy.errors import GoldenMiss
 from deploy.records import Release
-from deploy.targets.kubernetes.render import CAUSE
+from deploy.targets.kubernetes.render import CHANGE_CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import AroundContract
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakePlace
+from tests.fakes.places import NAME, STRATEGIES, FakeNamespace
 
 
 class TestRolling(TargetContract):
@@ -22,7 +22,7 @@ class TestRolling(TargetContract):
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace()
+        return FakeNamespace()
 
 
 class TestBlueGreen(WarmTargetContract):
@@ -30,7 +30,7 @@ class TestBlueGreen(WarmTargetContract):
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace(strategy="blue-green")
+        return FakeNamespace(strategy="blue-green")
 
 
 class TestCanary(WarmTargetContract):
@@ -38,7 +38,7 @@ class TestCanary(WarmTargetContract):
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace(strategy="canary")
+        return FakeNamespace(strategy="canary")
 
 
 class TestAround(AroundContract):
@@ -46,7 +46,7 @@ class TestAround(AroundContract):
 
     @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
     def place(self, request: pytest.FixtureRequest) -> Place:
-        return FakePlace(**request.param)
+        return FakeNamespace(**request.param)
 
 
 # --- the front door
@@ -54,7 +54,7 @@ class TestAround(AroundContract):
 
 def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None:
     """And at the front door after it; while nothing serves there is nothing to keep apart."""
-    place = FakePlace(strategy="blue-green")
+    place = FakeNamespace(strategy="blue-green")
     place.apply(place.release("a"))
     assert [url for url, _ in place.play.played] == [f"http://fake/services/{NAME}:80"]
     place.play.played.clear()
@@ -65,7 +65,7 @@ def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None
 
 def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
     """A node port leads nowhere on a node where the Service has no replica, if its traffic policy is local."""
-    place = FakePlace(strategy="blue-green", standby=True, service="NodePort")
+    place = FakeNamespace(strategy="blue-green", standby=True, service="NodePort")
     place.apply(place.release("a"))
     place.cluster.world.nodes.append("node-2")
     place.apply(place.release("b"))
@@ -80,7 +80,7 @@ def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
 
 
 def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
     target = place.deployer(warm_up=True)
@@ -111,7 +111,9 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
 # --- what serves
 
 
-def test_a_release_serves_with_all_its_replicas(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_release_serves_with_all_its_replicas(
+    place: FakeNamespace, a: Release, b: Release
+) -> None:
     """And none of the release before gets requests."""
     place.apply(a)
     done = place.apply(b)
@@ -122,7 +124,7 @@ def test_a_release_serves_with_all_its_replicas(place: FakePlace, a: Release, b:
     assert target.serves(b)
 
 
-def test_a_release_whose_service_is_gone_does_not_serve(place: FakePlace, a: Release) -> None:
+def test_a_release_whose_service_is_gone_does_not_serve(place: FakeNamespace, a: Release) -> None:
     """Its replicas are all there, but nobody can ask them; releasing again makes the Service anew."""
     place.apply(a)
     place.cluster.delete("Service", NAME)
@@ -133,7 +135,7 @@ def test_a_release_whose_service_is_gone_does_not_serve(place: FakePlace, a: Rel
 
 
 def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
-    place: FakePlace, a: Release
+    place: FakeNamespace, a: Release
 ) -> None:
     """What counts is what the pods are made to run, not what is noted beside it."""
     place.apply(a)
@@ -145,7 +147,7 @@ def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
 
 def test_replicas_that_crash_are_told_from_those_that_start() -> None:
     """By what their containers say."""
-    place = FakePlace()
+    place = FakeNamespace()
     place.apply(a := place.release("a"))
     crashed, lost = sorted(place.pods())
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
@@ -159,28 +161,30 @@ def test_replicas_that_crash_are_told_from_those_that_start() -> None:
     assert list(found.values()) == ["starting"]
 
 
-def test_the_same_release_again_touches_no_pod(place: FakePlace, a: Release) -> None:
+def test_the_same_release_again_touches_no_pod(place: FakeNamespace, a: Release) -> None:
     """It is proven again, and written down, in the cluster's own memory, too."""
     place.apply(a)
     before = place.pods()
     assert place.apply(a).attempt.id == 2
     assert place.pods() == before
-    assert place.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("release 2: ")
+    assert place.found("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+        "release 2: "
+    )
 
 
 # --- a standby side
 
 
 @pytest.fixture
-def standby() -> FakePlace:
+def standby() -> FakeNamespace:
     """An environment whose last release but one stands by."""
-    place = FakePlace(strategy="blue-green", standby=True)
+    place = FakeNamespace(strategy="blue-green", standby=True)
     place.apply(place.release("a"))
     place.apply(place.release("b"))
     return place
 
 
-def test_the_release_before_stands_by(standby: FakePlace) -> None:
+def test_the_release_before_stands_by(standby: FakeNamespace) -> None:
     """Its replicas get no requests, and the environment is as it should be."""
     a = standby.release("a")
     b = standby.release("b")
@@ -189,18 +193,20 @@ def test_the_release_before_stands_by(standby: FakePlace) -> None:
     assert standby.deployer().serves(b)
 
 
-def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
+def test_going_back_to_what_stands_by_starts_no_pod(standby: FakeNamespace) -> None:
     """Only the Service is led elsewhere; what served until then stands by in turn."""
     before = standby.pods()
     versions = {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
     standby.apply(standby.release("a"), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods() == before
-    assert standby.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("rollback 3: ")
+    assert standby.found("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+        "rollback 3: "
+    )
     assert {side: standby.found("Deployment", side)["spec"] for side in versions} == versions
 
 
-def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakePlace) -> None:
+def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakeNamespace) -> None:
     """There are never more than two."""
     standby.apply(standby.release("c"))
     assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {
@@ -209,7 +215,7 @@ def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakePlace) ->
     }
 
 
-def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePlace) -> None:
+def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakeNamespace) -> None:
     """The release does not count as serving as it should until then."""
     changed = standby.deployer(standby=False)
     assert not changed.serves(standby.release("b"))
@@ -217,7 +223,7 @@ def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePl
     assert standby.pods() == standby.pods("b")
 
 
-def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> None:
+def test_a_release_that_was_given_up_does_not_stand_by(standby: FakeNamespace) -> None:
     """Though it had served well before: it has just shown that it does not any more."""
     a = standby.release("a")
     b = standby.release("b")
@@ -228,7 +234,7 @@ def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> No
     assert states(standby.deployer()) == replicas(b, "serving")
 
 
-def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakePlace) -> None:
+def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakeNamespace) -> None:
     """It is made anew, and proven before it gets requests."""
     before = standby.pods("a")
     standby.apply(standby.release("a"), standby.deployer(ready_within=30.0), trigger="rollback")
@@ -236,7 +242,7 @@ def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakePlace) 
     assert standby.pods("a").isdisjoint(before)
 
 
-def test_an_empty_settle_takes_everything_away(standby: FakePlace) -> None:
+def test_an_empty_settle_takes_everything_away(standby: FakeNamespace) -> None:
     """Standby or not: where nothing served before a first release that failed, nothing is left."""
     target = standby.target()
     target.settle()
@@ -244,15 +250,15 @@ def test_an_empty_settle_takes_everything_away(standby: FakePlace) -> None:
     assert target.replicas() == ()
 
 
-def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace) -> None:
+def test_what_serves_is_never_settled_away_for_something_else(standby: FakeNamespace) -> None:
     """Releases that nobody gets to see are no reason to stop answering."""
     standby.target().settle(standby.release("a"))
     assert standby.answers() == {"b"}
 
 
-def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
+def test_a_canary_that_was_left_is_no_standby(standby: FakeNamespace) -> None:
     """Though it served well once: it has not proven itself this time, and is asked first."""
-    standby.changes().around.point(TrafficSplit("twin", both=True))
+    standby.changes().supporting_objects.point_service(TrafficSplit("twin", both=True))
     standby.play.played.clear()
     standby.apply(standby.release("a"), trigger="rollback")
     assert [url for url, _ in standby.play.played if "/pods/" in url]
@@ -264,7 +270,7 @@ def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
 
 @pytest.mark.parametrize("after", STRATEGIES, ids=lambda settings: settings["strategy"])
 def test_a_strategy_may_change_from_release_to_release(
-    place: FakePlace, after: dict[str, Any], a: Release, b: Release
+    place: FakeNamespace, after: dict[str, Any], a: Release, b: Release
 ) -> None:
     """Forth and back, on whichever side the release before was."""
     place.apply(a)
@@ -280,11 +286,11 @@ def test_a_strategy_may_change_from_release_to_release(
 @pytest.mark.parametrize("after", STRATEGIES[:2], ids=lambda settings: settings["strategy"])
 def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str, Any]) -> None:
     """It gets all requests, in the end on one side alone."""
-    place = FakePlace(strategy="canary")
+    place = FakeNamespace(strategy="canary")
     place.apply(place.release("a"))
     changes = place.changes()
-    changes.roll("twin", b := place.release("b"), 1)
-    changes.around.point(TrafficSplit("main", both=True))
+    changes.roll_out("twin", b := place.release("b"), 1)
+    changes.supporting_objects.point_service(TrafficSplit("main", both=True))
     place.apply(b, place.deployer(**after))
     assert place.answers() == {"b"}
     assert states(place.deployer(**after)) == replicas(b, "serving")

@@ -16,17 +16,17 @@ from deploy.errors import (
 from deploy.targets.kubernetes.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace, observed
+from tests.fakes.places import NAME, FakeNamespace, observe_responses
 
 
-def is_undone(place: FakePlace) -> None:
+def is_undone(place: FakeNamespace) -> None:
     """The release before serves alone, and the history says that the last one was taken back."""
     assert place.answers() == {"a"}
     assert states(place.deployer()) == replicas(place.release("a"), "serving")
     assert place.deployer().history()[-1].outcome == "undone"
 
 
-def counted(place: FakePlace, failing: float) -> None:
+def counted(place: FakeNamespace, failing: float) -> None:
     """Has replicas tell of ten answers a second, a share of which fails where they are of `b`."""
 
     def metrics(endpoint: Any, _path: str) -> str:
@@ -38,9 +38,9 @@ def counted(place: FakePlace, failing: float) -> None:
     place.metrics = metrics
 
 
-def canary(**settings: Any) -> FakePlace:
+def canary(**settings: Any) -> FakeNamespace:
     """An environment with canaries in which `a` serves."""
-    place = FakePlace(strategy="canary", canary={"seconds": 30, **settings})
+    place = FakeNamespace(strategy="canary", canary={"seconds": 30, **settings})
     place.apply(place.release("a"))
     return place
 
@@ -49,7 +49,7 @@ def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatc
     """It had its share of requests, no more, and has none then."""
     place = canary()
     counted(place, 0.2)
-    seen = observed(place, monkeypatch)
+    seen = observe_responses(place, monkeypatch)
     with pytest.raises(
         CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"
     ):
@@ -158,7 +158,7 @@ def test_a_word_ends_the_hold(verb: Any) -> None:
 
 def test_a_first_canary_has_nothing_to_be_compared_with() -> None:
     """It is rolled out like any first release."""
-    place = FakePlace(strategy="canary", canary={"seconds": 3600})
+    place = FakeNamespace(strategy="canary", canary={"seconds": 3600})
     place.apply(b := place.release("b"))
     assert states(place.deployer()) == replicas(b, "serving")
     assert place.cluster.seconds() < 100

@@ -12,9 +12,9 @@ from deploy.errors import (
     RolloutLocked,
 )
 from deploy.records import Ending, Release
-from deploy.targets.kubernetes.render import CAUSE, RELEASE, TRACK_LABEL
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakeNamespace
 from tests.fakes.releases import attempt, rollout
 
 # --- what is remembered
@@ -22,7 +22,7 @@ from tests.fakes.releases import attempt, rollout
 
 def test_the_cluster_tells_which_release_was_put_back() -> None:
     """What `kubectl rollout history` shows of a release that was put back is that release, not the one that failed."""
-    place = FakePlace()
+    place = FakeNamespace()
     target = place.target()
     first = place.release("a")
     second = place.release("b")
@@ -37,10 +37,12 @@ def test_the_cluster_tells_which_release_was_put_back() -> None:
     target.shift(first)
 
     item = place.cluster.find("Deployment", NAME) or {}
-    assert item["metadata"]["annotations"][CAUSE].startswith("release 1: ")
+    assert item["metadata"]["annotations"][CHANGE_CAUSE].startswith("release 1: ")
 
 
-def test_what_serves_is_known_without_a_history(place: FakePlace, a: Release, b: Release) -> None:
+def test_what_serves_is_known_without_a_history(
+    place: FakeNamespace, a: Release, b: Release
+) -> None:
     """The Deployment that serves tells it; a next release goes on from there, and can be taken back to it."""
     place.apply(a)
     done = place.apply(b)
@@ -58,7 +60,7 @@ def test_what_serves_is_known_without_a_history(place: FakePlace, a: Release, b:
 
 
 def test_an_entry_that_was_spoilt_is_told_by_what_serves(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """The release before does not come back for it."""
     place.apply(a)
@@ -71,16 +73,16 @@ def test_an_entry_that_was_spoilt_is_told_by_what_serves(
     assert [item.attempt.release for item in place.deployer().history()] == [b]
 
 
-def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
+def test_a_history_is_not_made_up(place: FakeNamespace, a: Release) -> None:
     """An annotation that is missing or spoilt, and replicas that do not serve tell nothing."""
     place.apply(a)
     place.cluster.delete("ConfigMap", f"{NAME}-history")
     notes = place.found("Deployment")["metadata"]["annotations"]
-    note = notes.pop(RELEASE)
+    note = notes.pop(RELEASE_ANNOTATION)
     assert place.deployer().history() == ()
-    notes[RELEASE] = note.replace("sha256", "md5")
+    notes[RELEASE_ANNOTATION] = note.replace("sha256", "md5")
     assert place.deployer().history() == ()
-    notes[RELEASE] = note
+    notes[RELEASE_ANNOTATION] = note
     assert len(place.deployer().history()) == 1
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
     place.cluster.step(20)
@@ -88,7 +90,7 @@ def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
 
 
 def test_a_release_that_is_put_back_keeps_its_own_mark(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """An attempt that failed leaves no trace on what serves."""
     place.apply(a)
@@ -98,13 +100,13 @@ def test_a_release_that_is_put_back_keeps_its_own_mark(
     for name in (NAME, f"{NAME}-twin"):
         item = place.found("Deployment", name)
         if item and item["spec"]["replicas"]:
-            assert '"id":1,' in item["metadata"]["annotations"][RELEASE]
+            assert '"id":1,' in item["metadata"]["annotations"][RELEASE_ANNOTATION]
 
 
 @pytest.mark.parametrize("spoilt", [{}, {TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "main"}])
 def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict[str, str]) -> None:
     """What is noted beside it is not worth an outage."""
-    place = FakePlace(strategy="blue-green")
+    place = FakeNamespace(strategy="blue-green")
     place.apply(place.release("a"))
     place.apply(place.release("b"))
     place.found("Service")["metadata"]["annotations"] = spoilt
@@ -114,7 +116,7 @@ def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict
     assert place.deployer().serves(place.release("b"))
 
 
-def test_the_times_of_replicas_are_kept(place: FakePlace, a: Release, b: Release) -> None:
+def test_the_times_of_replicas_are_kept(place: FakeNamespace, a: Release, b: Release) -> None:
     """For each of the new ones when it was scheduled, started, loaded and ready, in seconds since its rollout began."""
     place.apply(a)
     target = place.deployer()
@@ -126,7 +128,7 @@ def test_the_times_of_replicas_are_kept(place: FakePlace, a: Release, b: Release
         assert 0 <= seen["scheduled"] < seen["started"] < seen["ready"]
 
 
-def test_the_times_are_those_of_one_rollout(place: FakePlace, a: Release, b: Release) -> None:
+def test_the_times_are_those_of_one_rollout(place: FakeNamespace, a: Release, b: Release) -> None:
     """A target that is used again begins anew."""
     target = place.deployer()
     place.apply(a, target)
@@ -138,7 +140,7 @@ def test_the_times_are_those_of_one_rollout(place: FakePlace, a: Release, b: Rel
 
 
 def test_nodes_have_the_image_before_the_rollout_needs_it(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """The pull is over when the first replica is made, and nothing of the warm-up is left."""
     place.apply(a)
@@ -152,7 +154,7 @@ def test_nodes_have_the_image_before_the_rollout_needs_it(
 
 def test_what_stands_by_needs_no_warm_up() -> None:
     """It was pulled before."""
-    place = FakePlace(strategy="blue-green", standby=True)
+    place = FakeNamespace(strategy="blue-green", standby=True)
     place.apply(place.release("a"))
     place.apply(place.release("b"))
     place.apply(place.release("a"), place.deployer(warm_up=True), trigger="rollback")
@@ -162,7 +164,7 @@ def test_what_stands_by_needs_no_warm_up() -> None:
 # --- one at a time, and who may
 
 
-def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_second_deployer_changes_nothing(place: FakeNamespace, a: Release, b: Release) -> None:
     """It is told who is at work."""
     place.apply(a)
     first = place.deployer()
@@ -179,7 +181,9 @@ def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Rele
     assert changed == []
 
 
-def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_deployer_whose_lease_was_taken_stops(
+    place: FakeNamespace, a: Release, b: Release
+) -> None:
     """It does not even put back what was before: that is for whoever has the lease now."""
     place.apply(a)
     lease = place.found("Lease", f"{NAME}-deployer")
@@ -195,7 +199,7 @@ def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b:
 
 
 def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """For whoever takes it back; then a target that is used again looks anew."""
     place.apply(a)
@@ -214,7 +218,7 @@ def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
         assert (target._before, target._begun) == (None, None)
 
 
-def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:
+def test_a_namespace_that_is_missing_is_told_at_once(place: FakeNamespace, a: Release) -> None:
     """Before anything else."""
     place.cluster.missing = True
     with pytest.raises(NamespaceMissing):
@@ -225,7 +229,7 @@ def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Releas
     "denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")]
 )
 def test_a_missing_permission_is_told_and_the_old_release_serves(
-    denied: tuple[str, str], place: FakePlace, a: Release, b: Release
+    denied: tuple[str, str], place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """As what it is, whatever else could not be done for it."""
     place.apply(a)
@@ -235,7 +239,7 @@ def test_a_missing_permission_is_told_and_the_old_release_serves(
     assert place.answers() == {"a"}
 
 
-def test_a_log_that_may_not_be_read_hides_no_failure(place: FakePlace, a: Release) -> None:
+def test_a_log_that_may_not_be_read_hides_no_failure(place: FakeNamespace, a: Release) -> None:
     """Why a replica failed is told all the same."""
     place.cluster.denied.add(("get", "Pod/log"))
     place.cluster.scripts[a.image.digest] = PodScript(exits=3)

@@ -10,25 +10,25 @@ import pytest
 from deploy.errors import ClusterRefused, FieldConflict
 from deploy.records import Release
 from tests.contracts.target import replicas, states
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.places import NAME, FakeNamespace
 
 HPA = "HorizontalPodAutoscaler"
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
+def place(place: FakeNamespace) -> FakeNamespace:
     """An environment of each strategy in which `a` serves."""
     place.apply(place.release("a"))
     return place
 
 
-def scaled(place: FakePlace, count: int, manager: str, name: str = NAME) -> None:
+def scaled(place: FakeNamespace, count: int, manager: str, name: str = NAME) -> None:
     """Somebody else chooses the number of replicas."""
     place.scale(count, name, manager)
     place.cluster.step(20)
 
 
-def serving(place: FakePlace) -> str:
+def serving(place: FakeNamespace) -> str:
     """The name of the Deployment that serves."""
     return NAME if place.end()["led to"] == "main" else f"{NAME}-twin"
 
@@ -36,7 +36,7 @@ def serving(place: FakePlace) -> str:
 # --- how many
 
 
-def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> None:
+def test_the_number_that_a_person_chose_stays(place: FakeNamespace, b: Release) -> None:
     """From release to release, on whichever side they serve, and they count as serving as they should."""
     scaled(place, 5, "kubectl")
     assert place.deployer().serves(place.release("a"))
@@ -47,7 +47,7 @@ def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> N
 
 
 def test_the_settings_choose_the_number_where_nobody_else_does(
-    place: FakePlace, b: Release
+    place: FakeNamespace, b: Release
 ) -> None:
     """Also if it was another one before."""
     place.apply(b, place.deployer(replicas=3))
@@ -57,7 +57,7 @@ def test_the_settings_choose_the_number_where_nobody_else_does(
     assert place.deployer(replicas=1).serves(b)
 
 
-def test_the_number_that_an_autoscaler_chose_stays(place: FakePlace, b: Release) -> None:
+def test_the_number_that_an_autoscaler_chose_stays(place: FakeNamespace, b: Release) -> None:
     """Within the bounds of the settings; it follows to the side that serves."""
     autoscale = {"at_most": 6}
     place.apply(b, place.deployer(autoscale=autoscale))
@@ -73,7 +73,7 @@ def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An autoscaler goes on working while a release is rolled out; nobody takes its field away."""
-    place = FakePlace(autoscale={"at_most": 6})
+    place = FakeNamespace(autoscale={"at_most": 6})
     place.apply(place.release("a"))
     target = place.deployer()
     b = place.release("b")
@@ -91,7 +91,7 @@ def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
 
 def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(b: Release) -> None:
     """Its last number there is nobody's wish any more."""
-    place = FakePlace(strategy="blue-green", standby=True, autoscale={"at_most": 6})
+    place = FakeNamespace(strategy="blue-green", standby=True, autoscale={"at_most": 6})
     place.apply(place.release("a"))
     scaled(place, 3, "kube-controller-manager")
     place.apply(place.release("b"))
@@ -104,7 +104,7 @@ def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(
 
 def test_a_standby_that_is_too_small_is_no_instant_way_back() -> None:
     """It gets the requests when there are as many replicas as are needed."""
-    place = FakePlace(strategy="blue-green", standby=True)
+    place = FakeNamespace(strategy="blue-green", standby=True)
     place.apply(a := place.release("a"))
     place.apply(place.release("b"))
     scaled(place, 5, "kubectl", f"{NAME}-twin")
@@ -117,7 +117,7 @@ def test_a_standby_that_is_too_small_is_no_instant_way_back() -> None:
 
 
 def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
-    place: FakePlace, b: Release
+    place: FakeNamespace, b: Release
 ) -> None:
     """Nothing is taken from them, and what served before serves on, whole."""
     taken = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
@@ -140,7 +140,7 @@ def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
     assert place.deployer().history()[-1].outcome == "undone"
 
 
-def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakePlace, b: Release) -> None:
+def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakeNamespace, b: Release) -> None:
     """What others add stays there."""
     noted = {"metadata": {"name": NAME, "annotations": {"team": "vision"}}}
     place.cluster.other({"kind": "Service", **noted}, "kubectl-annotate")
@@ -148,7 +148,7 @@ def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakePlace, b: Rel
     assert place.found("Service")["metadata"]["annotations"]["team"] == "vision"
 
 
-def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakePlace, b: Release) -> None:
+def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakeNamespace, b: Release) -> None:
     """Before anything is changed."""
     led = {"metadata": {"name": NAME}, "spec": {"selector": {"app": "maintenance"}}}
     place.cluster.other({"kind": "Service", **led}, "kubectl-edit")
@@ -159,9 +159,9 @@ def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakePlace, b: Re
 
 def test_names_that_another_environment_has_are_told_before_anything_is_changed() -> None:
     """The second side of this one would be the first of that."""
-    place = FakePlace()
+    place = FakeNamespace()
     b = place.release("b")
-    place.changes(named=("classifier", "local-twin")).roll("main", b, 1)
+    place.changes(named=("classifier", "local-twin")).roll_out("main", b, 1)
     with pytest.raises(
         ClusterRefused, match="taken by environment local-twin of application classifier"
     ):
@@ -174,7 +174,7 @@ def test_names_that_another_environment_has_are_told_before_anything_is_changed(
 
 
 def test_a_kind_that_is_not_served_is_left_out(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With one line for each, however often it would have been needed."""
     place.cluster.unserved |= {HPA, "PodDisruptionBudget", "Ingress"}
@@ -190,7 +190,7 @@ def test_a_kind_that_is_not_served_is_left_out(
 
 
 def test_nothing_is_said_of_kinds_that_are_not_asked_for(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cluster may lack what the settings do not need."""
     place.cluster.unserved |= {HPA, "Ingress"}
@@ -204,7 +204,7 @@ def test_nothing_is_said_of_kinds_that_are_not_asked_for(
     [("Ingress", {"host": "shop.example"}), (HPA, {"autoscale": {"at_most": 4}})],
 )
 def test_what_the_settings_no_longer_ask_for_goes(
-    kind: str, settings: dict[str, Any], place: FakePlace, b: Release
+    kind: str, settings: dict[str, Any], place: FakeNamespace, b: Release
 ) -> None:
     """With the next release; replicas are as many as the settings say again."""
     place.apply(b, place.deployer(lambda _: False, **settings))
@@ -216,7 +216,7 @@ def test_what_the_settings_no_longer_ask_for_goes(
 
 @pytest.mark.parametrize("kind", ["Ingress", HPA, "DaemonSet"])
 def test_what_a_person_made_under_the_same_name_stays(
-    kind: str, place: FakePlace, b: Release
+    kind: str, place: FakeNamespace, b: Release
 ) -> None:
     """As `kubectl autoscale` does it, for example."""
     name = f"{NAME}-warm-up" if kind == "DaemonSet" else NAME
@@ -234,7 +234,7 @@ def test_what_a_person_made_under_the_same_name_stays(
 
 
 def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
     """`kubectl rollout undo` makes another release run behind the history; that must not end all releases."""
     caplog.set_level(logging.INFO)

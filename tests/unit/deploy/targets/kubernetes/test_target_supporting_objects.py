@@ -15,7 +15,7 @@ from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import MANIFESTS, NAME, STRATEGIES, FakePlace, observed
+from tests.fakes.places import MANIFESTS, NAME, STRATEGIES, FakeNamespace, observe_responses
 from tests.unit.deploy.targets.kubernetes.test_interruption import at_write
 
 WHOLE: dict[str, Any] = {
@@ -42,20 +42,20 @@ def changed(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
+def place(place: FakeNamespace) -> FakeNamespace:
     """An environment of each strategy in which `a` serves, with everything around it."""
     place.apply(place.release("a"), deployer(place, WHOLE))
     return place
 
 
 def deployer(
-    place: FakePlace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False
+    place: FakeNamespace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False
 ) -> KubernetesTarget:
     """A deployer with other settings, who may be killed."""
     return place.deployer(dies, **settings)
 
 
-def around(place: FakePlace) -> dict[str, Object]:
+def around(place: FakeNamespace) -> dict[str, Object]:
     """The objects around replicas, but for what a cluster itself notes of them."""
     found = {kind: deepcopy(place.found(kind)) for kind in KINDS if place.found(kind)}
     for item in found.values():
@@ -67,10 +67,10 @@ def around(place: FakePlace) -> dict[str, Object]:
     return found
 
 
-def before(place: FakePlace) -> Snapshot:
+def before(place: FakeNamespace) -> Snapshot:
     """All that would be put back now."""
     changes = place.changes()
-    found = changes.before(changes._sides.serving())
+    found = changes.take_snapshot(changes._sides.traffic())
     assert found
     return found
 
@@ -79,7 +79,7 @@ def before(place: FakePlace) -> Snapshot:
 
 
 def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start(
-    place: FakePlace, changed: dict[str, Any]
+    place: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """An address that a cloud gave would not come back."""
     was = {kind: deepcopy(place.found(kind)) for kind in KINDS}
@@ -90,7 +90,7 @@ def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start
 
 
 def test_what_a_release_has_changed_is_undone_with_it(
-    place: FakePlace, changed: dict[str, Any]
+    place: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """To the last field; the release before serves with the settings that it had."""
     was = around(place)
@@ -104,9 +104,9 @@ def test_what_a_release_has_changed_is_undone_with_it(
     assert deployer(place, WHOLE).serves(place.release("a"))
 
 
-def test_what_a_release_has_made_is_undone_with_it(place: FakePlace) -> None:
+def test_what_a_release_has_made_is_undone_with_it(place: FakeNamespace) -> None:
     """Where there was nothing but a Service before."""
-    fresh = FakePlace(**place.settings)
+    fresh = FakeNamespace(**place.settings)
     fresh.apply(fresh.release("a"))
     was = around(fresh)
     fresh.misses("/services/", b := fresh.release("b"))
@@ -116,17 +116,22 @@ def test_what_a_release_has_made_is_undone_with_it(place: FakePlace) -> None:
     assert fresh.deployer().serves(fresh.release("a"))
 
 
-def test_a_release_that_works_changes_all_of_it(place: FakePlace, changed: dict[str, Any]) -> None:
+def test_a_release_that_works_changes_all_of_it(
+    place: FakeNamespace, changed: dict[str, Any]
+) -> None:
     """Also if it is the settings alone that change."""
     place.apply(place.release("a"), deployer(place, changed))
-    fresh = FakePlace(**place.settings)
+    fresh = FakeNamespace(**place.settings)
     fresh.apply(fresh.release("a"), deployer(fresh, changed))
-    kept = [place.changes().around.snapshot(), fresh.changes().around.snapshot()]
+    kept = [
+        place.changes().supporting_objects.snapshot(),
+        fresh.changes().supporting_objects.snapshot(),
+    ]
     assert kept[0] == kept[1]
     assert deployer(place, changed).serves(place.release("a"))
 
 
-def test_what_somebody_changed_is_put_right_by_the_same_release(place: FakePlace) -> None:
+def test_what_somebody_changed_is_put_right_by_the_same_release(place: FakeNamespace) -> None:
     """Though there is nothing to do for its replicas."""
     pods = place.pods()
     place.cluster.delete("Ingress", NAME)
@@ -153,14 +158,14 @@ def labelled(*labels: str) -> dict[str, Object]:
 @pytest.mark.parametrize("code", ["a", "b"])
 @pytest.mark.parametrize(("old", "new"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])])
 def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch, old: list[str], new: list[str], code: str
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch, old: list[str], new: list[str], code: str
 ) -> None:
     """On the way there and on the way back; some replicas lack what the others carry."""
     place.apply(place.release("a"), place.deployer(manifests=labelled(*old)))
     place.release("a", PodScript(ready_after=5))
     wanted = place.release(code, PodScript(ready_after=5))
     way = before(place)
-    seen = observed(place, monkeypatch)
+    seen = observe_responses(place, monkeypatch)
     place.play.problem = lambda: _missed(place)
     with pytest.raises(GoldenMiss):
         place.apply(wanted, place.deployer(manifests=labelled(*new)))
@@ -172,7 +177,7 @@ def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels
     assert set() not in seen
 
 
-def _missed(place: FakePlace) -> str:
+def _missed(place: FakeNamespace) -> str:
     return "expected 3, got 8" if "/services/" in place.play.played[-1][0] else ""
 
 
@@ -180,7 +185,7 @@ def _missed(place: FakePlace) -> str:
 
 
 def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
-    place: FakePlace,
+    place: FakeNamespace,
 ) -> None:
     """It puts back what was there, not what it would make."""
     was = around(place)
@@ -197,7 +202,7 @@ def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
     assert before(place) == way
 
 
-def test_to_hold_the_lease_changes_nothing(place: FakePlace) -> None:
+def test_to_hold_the_lease_changes_nothing(place: FakeNamespace) -> None:
     """Who waits for a deployer only wants to hear what came of it."""
     target = place.deployer(service="NodePort")
     place.cluster.asked.clear()
@@ -213,7 +218,7 @@ def test_to_hold_the_lease_changes_nothing(place: FakePlace) -> None:
 
 def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
     """Others would make something else of it that nobody has tried."""
-    place = FakePlace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    place = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
     place.apply(place.release("a"))
     b = place.release("b")
     assert not place.deployer().may_take_over(b)
@@ -228,10 +233,10 @@ def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
 
 def killed(
     strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodScript
-) -> Iterator[tuple[FakePlace, Snapshot]]:
+) -> Iterator[tuple[FakeNamespace, Snapshot]]:
     """Places where a deployer was killed who released `b` with other settings, before each of its writes, and the way back."""
     for number in range(100):
-        place = FakePlace(**strategy)
+        place = FakeNamespace(**strategy)
         place.apply(place.release("a"), deployer(place, WHOLE))
         way = before(place)
         place.misses("/services/", b := place.release("b", script))

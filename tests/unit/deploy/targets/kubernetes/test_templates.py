@@ -34,20 +34,20 @@ def broken(tmp_path: Path, file: str, old: str, new: str) -> tuple[int, str]:
 
 def line_of(file: str, text: str) -> int:
     """The line on which a text first stands in a file of the suite."""
-    lines = (templates.OWN / file).read_text(encoding="utf-8").splitlines()
+    lines = (templates.DEFAULT_FOLDER / file).read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
 def test_the_suites_own_folder_is_right() -> None:
     """One object of each kind, in the version that is spoken."""
-    found = templates.read_templates(templates.OWN)
+    found = templates.read_templates(templates.DEFAULT_FOLDER)
     assert found.keys() == templates.FILES.keys()
     assert all(item["apiVersion"] == KINDS[kind].api_version for kind, item in found.items())
 
 
 def test_no_manifest_of_the_suite_is_forgotten() -> None:
     """Each file is rendered, but for the one that the deployer's own account is made of."""
-    assert {path.name for path in templates.OWN.iterdir()} == {
+    assert {path.name for path in templates.DEFAULT_FOLDER.iterdir()} == {
         *templates.FILES.values(),
         "rbac.yaml",
     }
@@ -66,8 +66,8 @@ def test_a_missing_file_is_said_with_where_to_take_it(tmp_path: Path, file: str)
 def test_the_folder_is_the_one_beside_the_settings(tmp_path: Path) -> None:
     """Its name is relative to pipeline.toml, wherever the command is run."""
     folder = edited(tmp_path, "deployment.yaml", spec__minReadySeconds=7)
-    assert rendering(folder).manifests["Deployment"]["spec"]["minReadySeconds"] == 7
-    assert "minReadySeconds" not in rendering().manifests["Deployment"]["spec"]
+    assert rendering(folder).object_templates["Deployment"]["spec"]["minReadySeconds"] == 7
+    assert "minReadySeconds" not in rendering().object_templates["Deployment"]["spec"]
 
 
 def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> None:
@@ -306,9 +306,9 @@ def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: 
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "a"}, {"name": "app"}],
     )
-    assert templates.container(templates.pod(templates.read_templates(folder)["Deployment"])) == {
-        "name": "app"
-    }
+    assert templates.app_container(
+        templates.pod_spec(templates.read_templates(folder)["Deployment"])
+    ) == {"name": "app"}
 
 
 def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
     )
     found = templates.read_templates(folder)["Deployment"]
     assert "annotations" not in found["metadata"]
-    assert "nodeSelector" not in templates.pod(found)
+    assert "nodeSelector" not in templates.pod_spec(found)
 
 
 def test_dates_and_words_are_text(tmp_path: Path) -> None:

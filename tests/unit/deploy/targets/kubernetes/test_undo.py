@@ -13,28 +13,28 @@ from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
+from tests.fakes.places import NAME, STRATEGIES, FakeNamespace, observe_responses
 from tests.fakes.proof import in_turn
 
 WARM = STRATEGIES[1:]
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
+def place(place: FakeNamespace) -> FakeNamespace:
     """An environment of each strategy in which `a` serves."""
     place.apply(place.release("a"))
     return place
 
 
 @pytest.fixture(params=WARM, ids=lambda settings: settings["strategy"])
-def warm(request: pytest.FixtureRequest) -> FakePlace:
+def warm(request: pytest.FixtureRequest) -> FakeNamespace:
     """The same, of each strategy that keeps what serves apart from what shall."""
-    place = FakePlace(**request.param)
+    place = FakeNamespace(**request.param)
     place.apply(place.release("a"))
     return place
 
 
-def is_undone(place: FakePlace, error: Exception) -> None:
+def is_undone(place: FakeNamespace, error: Exception) -> None:
     """The release before serves alone, as it should, and the history says what came of the last one."""
     a = place.release("a")
     assert place.answers() == {"a"}
@@ -81,11 +81,11 @@ BROKEN: dict[str, tuple[PodScript, str, str]] = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_what_does_not_start_is_undone(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch, broken: str
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
     script, what, detail = BROKEN[broken]
-    seen = observed(place, monkeypatch)
+    seen = observe_responses(place, monkeypatch)
     with pytest.raises(RolloutFailed, match=what) as caught:
         place.apply(place.release("b", script))
     assert detail in caught.value.detail
@@ -95,7 +95,7 @@ def test_what_does_not_start_is_undone(
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_a_quota_that_is_used_up_is_told(place: FakePlace) -> None:
+def test_a_quota_that_is_used_up_is_told(place: FakeNamespace) -> None:
     """With the words of who refused the pod, and at once."""
     place.cluster.world.quota = 2
     began = place.cluster.seconds()
@@ -106,7 +106,7 @@ def test_a_quota_that_is_used_up_is_told(place: FakePlace) -> None:
     is_undone(place, caught.value)
 
 
-def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakePlace) -> None:
+def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakeNamespace) -> None:
     """The new replicas had all requests already; then they have none."""
     place.misses("/services/", b := place.release("b"))
     with pytest.raises(GoldenMiss) as caught:
@@ -115,13 +115,13 @@ def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakePl
 
 
 def test_a_release_that_answers_wrongly_gets_no_request(
-    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+    warm: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Golden cases are missed before the switch, and the side that serves is not touched."""
     before = deepcopy(warm.found("Deployment"))
     pods = warm.pods()
     warm.misses("/pods/", b := warm.release("b"))
-    seen = observed(warm, monkeypatch)
+    seen = observe_responses(warm, monkeypatch)
     with pytest.raises(GoldenMiss) as caught:
         warm.apply(b)
     is_undone(warm, caught.value)
@@ -131,7 +131,7 @@ def test_a_release_that_answers_wrongly_gets_no_request(
 
 
 def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
-    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+    warm: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is left of the old release has the requests at once; the rest comes when it comes."""
     a = warm.release("a")
@@ -162,7 +162,7 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
 
 
 def test_an_old_replica_that_was_started_again_may_come_back(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its ends of before say nothing of what is put back; it is waited for."""
     a = place.release("a")
@@ -187,7 +187,7 @@ def test_an_old_replica_that_was_started_again_may_come_back(
 # --- settings that do not work
 
 
-def template(place: FakePlace) -> Any:
+def template(place: FakeNamespace) -> Any:
     """What the replicas that serve are made of."""
     side = place.found("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
@@ -195,7 +195,7 @@ def template(place: FakePlace) -> Any:
     )
 
 
-def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace) -> None:
+def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakeNamespace) -> None:
     """It may have been the settings that did not work; the old replicas are not made anew with them."""
     before = template(place)
     pods = place.pods()
@@ -208,7 +208,7 @@ def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace)
     assert not place.deployer(resources={"memory": "16Mi"}).serves(place.release("a"))
 
 
-def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
+def test_new_settings_alone_are_undone_too(place: FakeNamespace) -> None:
     """Though the image is the same."""
     before = template(place)
     place.play.problem = in_turn(["expected 3, got 8"])
@@ -219,12 +219,12 @@ def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
 
 
 def test_new_settings_alone_are_rolled_out(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
     before = place.pods()
     memory = {"memory": "1Gi"}
-    seen = observed(place, monkeypatch)
+    seen = observe_responses(place, monkeypatch)
     assert not place.deployer(resources=memory).serves(place.release("a"))
     place.apply(place.release("a"), place.deployer(resources=memory))
     assert place.pods().isdisjoint(before)
@@ -233,7 +233,9 @@ def test_new_settings_alone_are_rolled_out(
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_can_cure_what_crashes(
+    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That the old replicas of the same image crash says nothing of the new ones."""
     a = place.release("a", PodScript(exits=137))
     place.cluster.step(300)
@@ -254,7 +256,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
-    place = FakePlace()
+    place = FakeNamespace()
     place.apply(a := place.release("a"))
     place.release("a", PodScript(pulled_in=1, ready_after=1))
     changes = place.changes(resources={"memory": "1Gi"})
@@ -264,7 +266,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
     while (
         len(pods) != 2
         or not all(pod.ready for pod in pods)
-        or len({pod.template for pod in pods}) != 2
+        or len({pod.pod_template for pod in pods}) != 2
     ):
         place.cluster.step()
         pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
@@ -278,7 +280,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
 # --- what cannot be undone
 
 
-def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
+def test_what_cannot_be_put_back_is_told(place: FakeNamespace) -> None:
     """Both reasons; the history has no end of the attempt, and running it again goes on."""
     place.misses("/services/", b := place.release("b"))
     play = place.play.problem
@@ -305,7 +307,7 @@ def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
 def test_where_nothing_has_changed_there_is_nothing_to_put_back(
-    place: FakePlace, kind: str
+    place: FakeNamespace, kind: str
 ) -> None:
     """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
     before = template(place)
@@ -318,9 +320,9 @@ def test_where_nothing_has_changed_there_is_nothing_to_put_back(
     assert (template(place), place.found("Service")) == (before, service)
 
 
-def test_a_first_release_that_fails_leaves_no_replica(place: FakePlace) -> None:
+def test_a_first_release_that_fails_leaves_no_replica(place: FakeNamespace) -> None:
     """Whatever the strategy."""
-    fresh = FakePlace(**place.settings)
+    fresh = FakeNamespace(**place.settings)
     fresh.misses("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b)
@@ -328,7 +330,7 @@ def test_a_first_release_that_fails_leaves_no_replica(place: FakePlace) -> None:
     assert fresh.deployer().history()[-1].outcome == "failed"
 
 
-def test_a_rollback_is_held_and_proven_like_a_release(warm: FakePlace) -> None:
+def test_a_rollback_is_held_and_proven_like_a_release(warm: FakeNamespace) -> None:
     """What served once may not work any more."""
     a: Release = warm.release("a")
     warm.apply(warm.release("b"))

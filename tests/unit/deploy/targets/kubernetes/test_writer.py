@@ -8,45 +8,45 @@ from typing import Any
 import pytest
 
 from deploy.records import Release
-from deploy.targets.kubernetes.render import CAUSE, RELEASE
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import SIZE, FakePlace, Held, side
+from tests.fakes.places import SIZE, FakeNamespace, UncontestedLock, side
 from tests.fakes.releases import attempt
 from tests.fakes.renderings import WHOLE
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace(strategy="blue-green")
+    return FakeNamespace(strategy="blue-green")
 
 
-def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> None:
+def test_nothing_is_changed_without_the_lease(place: FakeNamespace, a: Release) -> None:
     """Each write makes sure of it first."""
     changes = place.changes(**WHOLE)
     lease = changes._lease
-    assert isinstance(lease, Held)
+    assert isinstance(lease, UncontestedLock)
 
     def written() -> int:
         return sum(
             asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked
         )
 
-    changes.around.apply(TrafficSplit("main"))
-    changes.roll("main", a, 2)
-    changes.switch("main", a)
-    changes.empty(side(changes))
+    changes.supporting_objects.create_missing(TrafficSplit("main"))
+    changes.roll_out("main", a, 2)
+    changes.switch_traffic("main", a)
+    changes.remove_replicas(side(changes))
     assert lease.asked >= written() > 8
 
 
 # --- how long, how many, of what
 
 
-def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakePlace, a: Release) -> None:
+def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakeNamespace, a: Release) -> None:
     """To find a node, to pull at the rate of the settings, to become ready; the cluster knows that too."""
     changes = place.changes(pull_rate=10e6, ready_within=45.0)
-    assert changes.within(a) == 30 + SIZE / 10e6 + 45
-    changes.roll("main", a, 1)
+    assert changes.replica_seconds(a) == 30 + SIZE / 10e6 + 45
+    changes.roll_out("main", a, 1)
     assert place.found("Deployment")["spec"]["progressDeadlineSeconds"] == 85
 
 
@@ -64,33 +64,35 @@ def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakePlace, a: Rel
     ],
 )
 def test_how_many_replicas_shall_serve(
-    place: FakePlace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
+    place: FakeNamespace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
 ) -> None:
     """As the settings say, unless somebody else chose; an autoscaler within its bounds."""
-    place.changes().roll("main", a, 2)
+    place.changes().roll_out("main", a, 2)
     if chosen:
         place.scale(chosen)
-    assert place.changes(**settings).count() == count
+    assert place.changes(**settings).replica_count() == count
 
 
 def test_a_side_without_replicas_says_nothing_about_their_number(
-    place: FakePlace, a: Release
+    place: FakeNamespace, a: Release
 ) -> None:
     """It is the settings that say it."""
-    assert place.changes(replicas=3).count() == 3
+    assert place.changes(replicas=3).replica_count() == 3
     changes = place.changes()
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     place.scale(5)
-    changes.empty(side(changes))
-    assert place.changes(replicas=3).count() == 3
+    changes.remove_replicas(side(changes))
+    assert place.changes(replicas=3).replica_count() == 3
 
 
-def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: Release) -> None:
+def test_settings_in_short_differ_when_they_do(
+    place: FakeNamespace, a: Release, b: Release
+) -> None:
     """In whatever object; not by who asked, nor by the side."""
     same = {
-        place.changes().settings(a),
-        place.changes(lock_wait=9.0).settings(a),
-        place.changes(strategy="canary").settings(a),
+        place.changes().settings_hash(a),
+        place.changes(lock_wait=9.0).settings_hash(a),
+        place.changes(strategy="canary").settings_hash(a),
     }
     assert len(same) == 1
     others: list[dict[str, Any]] = [
@@ -103,20 +105,20 @@ def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: 
     assert (
         len(
             {
-                place.changes().settings(b),
+                place.changes().settings_hash(b),
                 *same,
-                *(place.changes(**changed).settings(a) for changed in others),
+                *(place.changes(**changed).settings_hash(a) for changed in others),
             }
         )
         == 7
     )
 
 
-def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> None:
+def test_what_is_rendered_is_what_is_applied(place: FakeNamespace, a: Release) -> None:
     """With the marks of the attempt."""
     changes = place.changes(**WHOLE)
-    changes.roll("main", a, 2)
-    made = {item["kind"]: item for item in changes.rendered("main", a, attempt(7, a))}
+    changes.roll_out("main", a, 2)
+    made = {item["kind"]: item for item in changes.render("main", a, attempt(7, a))}
     assert made.keys() == {
         "ServiceAccount",
         "Service",
@@ -125,40 +127,40 @@ def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> No
         "HorizontalPodAutoscaler",
         "Deployment",
     }
-    assert '"id":7,' in made["Deployment"]["metadata"]["annotations"][RELEASE]
-    assert made["Deployment"]["metadata"]["annotations"][CAUSE].startswith("release 7: ")
+    assert '"id":7,' in made["Deployment"]["metadata"]["annotations"][RELEASE_ANNOTATION]
+    assert made["Deployment"]["metadata"]["annotations"][CHANGE_CAUSE].startswith("release 7: ")
 
 
 @pytest.mark.parametrize(
     ("settings", "count"), [({}, 2), ({"replicas": 3}, 3), ({"autoscale": {"at_most": 6}}, 4)]
 )
 def test_a_number_that_others_chose_can_be_taken_back(
-    place: FakePlace, a: Release, settings: dict[str, Any], count: int
+    place: FakeNamespace, a: Release, settings: dict[str, Any], count: int
 ) -> None:
     """By applying what is rendered; an autoscaler's is its own."""
-    place.changes().roll("main", a, 2)
+    place.changes().roll_out("main", a, 2)
     place.scale(4)
-    rendered = place.changes(**settings).rendered("main", a, None)
+    rendered = place.changes(**settings).render("main", a, None)
     assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [
         count
     ]
 
 
 def test_a_number_that_others_chose_is_told(
-    place: FakePlace, a: Release, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, a: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever changes the settings must not wonder."""
     caplog.set_level(logging.INFO)
-    place.changes().roll("main", a, 2)
-    place.changes(replicas=3).say_count()
+    place.changes().roll_out("main", a, 2)
+    place.changes(replicas=3).log_replica_count()
     assert "replicas stay" not in caplog.text
     place.scale(5)
-    place.changes(replicas=3).say_count()
+    place.changes(replicas=3).log_replica_count()
     assert "replicas stay at 5, as somebody chose; the settings say 3" in caplog.text
 
 
-def test_an_old_api_server_does_not_tell_who_scaled(place: FakePlace, a: Release) -> None:
+def test_an_old_api_server_does_not_tell_who_scaled(place: FakeNamespace, a: Release) -> None:
     """That somebody did is seen all the same."""
-    place.changes().roll("main", a, 2)
+    place.changes().roll_out("main", a, 2)
     place.found("Deployment")["spec"]["replicas"] = 5
-    assert place.changes().count() == 5
+    assert place.changes().replica_count() == 5

@@ -9,97 +9,99 @@ import pytest
 
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Release
-from deploy.targets.kubernetes.state import WANTED, TrafficSplit
+from deploy.targets.kubernetes.state import REPLICAS_ANNOTATION, TrafficSplit
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace, side
+from tests.fakes.places import NAME, FakeNamespace, side
 from tests.fakes.releases import attempt
 
 TWIN = f"{NAME}-twin"
 
 
 @pytest.fixture
-def place() -> FakePlace:
+def place() -> FakeNamespace:
     """An empty environment."""
-    return FakePlace(strategy="blue-green")
+    return FakeNamespace(strategy="blue-green")
 
 
-def test_a_side_is_brought_to_a_number_of_replicas(place: FakePlace, a: Release) -> None:
+def test_a_side_is_brought_to_a_number_of_replicas(place: FakeNamespace, a: Release) -> None:
     """Their pods are given; what the settings say is noted beside it."""
     changes = place.changes()
-    assert {pod.name for pod in changes.roll("twin", a, 3)} == place.pods()
+    assert {pod.name for pod in changes.roll_out("twin", a, 3)} == place.pods()
     assert len(place.pods()) == 3
-    assert place.found("Deployment", TWIN)["metadata"]["annotations"][WANTED] == "2"
+    assert place.found("Deployment", TWIN)["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
     assert not side(changes, "twin").replicas_are_ours
-    changes.roll("twin", a, 2)
+    changes.roll_out("twin", a, 2)
     assert side(changes, "twin").replicas_are_ours
 
 
-def test_pods_change_only_with_what_they_are_made_of(place: FakePlace, a: Release) -> None:
+def test_pods_change_only_with_what_they_are_made_of(place: FakeNamespace, a: Release) -> None:
     """Neither an attempt nor settings of other objects restart them."""
     changes = place.changes()
     changes.attempt = attempt(1, a)
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     before = place.pods()
     changed = place.changes(host="x.example", service="NodePort")
     changed.attempt = attempt(2, a)
-    changed.roll("main", a, 2)
+    changed.roll_out("main", a, 2)
     assert place.pods() == before
-    place.changes(resources={"memory": "1Gi"}).roll("main", a, 2)
+    place.changes(resources={"memory": "1Gi"}).roll_out("main", a, 2)
     assert place.pods().isdisjoint(before)
 
 
-def test_a_side_is_restored_to_what_it_was(place: FakePlace, a: Release, b: Release) -> None:
+def test_a_side_is_restored_to_what_it_was(place: FakeNamespace, a: Release, b: Release) -> None:
     """To the last field, whatever the settings have become, and with the marks that it had."""
     changes = place.changes()
     changes.attempt = attempt(1, a)
-    changes.roll("main", a, 2)
-    before = changes.before(TrafficSplit("main"))
+    changes.roll_out("main", a, 2)
+    before = changes.take_snapshot(TrafficSplit("main"))
     assert before
     changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
     changed.attempt = attempt(2, b)
-    changed.roll("main", b, 4)
-    changed.restore(before, a)
+    changed.roll_out("main", b, 4)
+    changed.restore_replicas(before, a)
     assert side(changes).applied == before.deployment
     assert len(place.pods("a")) == len(place.pods()) == 2
 
 
-def test_a_side_that_is_what_it_was_is_not_written_again(place: FakePlace, a: Release) -> None:
+def test_a_side_that_is_what_it_was_is_not_written_again(place: FakeNamespace, a: Release) -> None:
     """Admission might not have it any more; its replicas are waited for all the same."""
     changes = place.changes()
-    changes.roll("main", a, 2)
-    before = changes.before(TrafficSplit("main"))
+    changes.roll_out("main", a, 2)
+    before = changes.take_snapshot(TrafficSplit("main"))
     assert before
     place.cluster.denied.add(("patch", "Deployment"))
     place.cluster.lose(min(place.pods()))
-    assert {pod.name for pod in changes.restore(before, a)} == place.pods()
+    assert {pod.name for pod in changes.restore_replicas(before, a)} == place.pods()
     assert len(place.pods()) == 2
 
 
-def test_where_nothing_serves_there_is_nothing_to_go_back_to(place: FakePlace, a: Release) -> None:
+def test_where_nothing_serves_there_is_nothing_to_go_back_to(
+    place: FakeNamespace, a: Release
+) -> None:
     """Whether there never was anything, or it was taken away."""
     changes = place.changes()
-    assert changes.before(TrafficSplit("main")) is None
-    changes.roll("main", a, 2)
-    changes.empty(side(changes))
-    assert changes.before(TrafficSplit("main")) is None
+    assert changes.take_snapshot(TrafficSplit("main")) is None
+    changes.roll_out("main", a, 2)
+    changes.remove_replicas(side(changes))
+    assert changes.take_snapshot(TrafficSplit("main")) is None
 
 
-def test_replicas_that_fail_are_no_replicas(place: FakePlace, a: Release) -> None:
+def test_replicas_that_fail_are_no_replicas(place: FakeNamespace, a: Release) -> None:
     """What was seen of them until then is kept."""
     changes = place.changes()
     place.cluster.scripts[a.image.digest] = PodScript(exits=1)
     with pytest.raises(RolloutFailed):
-        changes.roll("main", a, 2)
+        changes.roll_out("main", a, 2)
     assert changes.times.keys() == place.pods()
 
 
-def test_the_first_time_that_a_replica_was_seen_counts(place: FakePlace, a: Release) -> None:
+def test_the_first_time_that_a_replica_was_seen_counts(place: FakeNamespace, a: Release) -> None:
     """A canary is rolled out twice, and its first replica only once."""
     place.cluster.scripts[a.image.digest] = PodScript(pulled_in=20)
     changes = place.changes()
-    changes.roll("twin", a, 1)
+    changes.roll_out("twin", a, 1)
     (first,) = (dict(seen) for seen in changes.times.values())
-    changes.roll("twin", a, 2)
+    changes.roll_out("twin", a, 2)
     assert len(changes.times) == 2
     assert first in changes.times.values()
     assert first["started"] > 1
@@ -109,34 +111,36 @@ def test_the_first_time_that_a_replica_was_seen_counts(place: FakePlace, a: Rele
 
 
 def test_a_number_that_others_own_is_left_to_them_where_requests_are_answered(
-    place: FakePlace, a: Release, b: Release, caplog: pytest.LogCaptureFixture
+    place: FakeNamespace, a: Release, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And that is said."""
-    place.changes().roll("main", a, 2)
+    place.changes().roll_out("main", a, 2)
     place.scale(4, by="keda")
     with caplog.at_level(logging.INFO):
-        assert len(place.changes().roll("main", b, 2)) == 4
+        assert len(place.changes().roll_out("main", b, 2)) == 4
     assert "the number of replicas is left to keda" in caplog.text
     assert place.found("Deployment")["spec"]["replicas"] == 4
 
 
 def test_a_number_that_others_own_counts_for_nothing_where_none_are(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """The side is made anew."""
     changes = place.changes()
-    changes.around.point(TrafficSplit("main"))
-    changes.roll("twin", a, 2)
+    changes.supporting_objects.point_service(TrafficSplit("main"))
+    changes.roll_out("twin", a, 2)
     place.scale(4, TWIN)
-    changes.roll("twin", b, 3)
+    changes.roll_out("twin", b, 3)
     assert len(place.pods("b")) == len(place.pods()) == 3
     assert side(changes, "twin").item["spec"]["replicas"] == 3
 
 
-def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: Release) -> None:
+def test_another_field_that_others_own_ends_it(
+    place: FakeNamespace, a: Release, b: Release
+) -> None:
     """With its owner, and nothing changed; also if they own the number as well."""
     changes = place.changes()
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     place.cluster.other(
         {
             "kind": "Deployment",
@@ -147,7 +151,7 @@ def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: 
     )
     before = deepcopy(place.found("Deployment")["spec"])
     with pytest.raises(FieldConflict) as caught:
-        changes.roll("main", b, 2)
+        changes.roll_out("main", b, 2)
     assert caught.value.owners == {"spec.replicas": "grace", "spec.revisionHistoryLimit": "grace"}
     assert place.found("Deployment")["spec"] == before
 
@@ -156,46 +160,48 @@ def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: 
 
 
 def test_requests_go_to_a_side_alone_when_it_is_done(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """And nodes have had the time to hear of it."""
     changes = place.changes(autoscale={"at_most": 4})
-    changes.roll("main", a, 2)
-    changes.roll("twin", b, 2)
+    changes.roll_out("main", a, 2)
+    changes.roll_out("twin", b, 2)
     for name, release, code in (("main", a, "a"), ("twin", b, "b")):
         began = place.cluster.seconds()
-        changes.switch(name, release)  # type: ignore[arg-type]
+        changes.switch_traffic(name, release)  # type: ignore[arg-type]
         assert place.answers() == {code}
         assert place.cluster.seconds() - began >= 2
         assert place.found("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"][
             "name"
-        ] == place.rendering().named(name)  # type: ignore[arg-type]
+        ] == place.rendering().deployment_name(name)  # type: ignore[arg-type]
 
 
 def test_a_switch_is_not_done_while_others_get_requests(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """Nor while a replica gets none."""
     changes = place.changes()
-    changes.roll("main", a, 2)
-    changes.roll("twin", b, 1)
-    changes.around.point(TrafficSplit("main", both=True))
+    changes.roll_out("main", a, 2)
+    changes.roll_out("twin", b, 1)
+    changes.supporting_objects.point_service(TrafficSplit("main", both=True))
     place.cluster.step()
     assert not changes._reached("main", a)
-    changes.around.point(TrafficSplit("main"))
+    changes.supporting_objects.point_service(TrafficSplit("main"))
     place.cluster.step()
     assert changes._reached("main", a)
     assert not changes._reached("main", b)
 
 
-def test_a_service_that_does_not_find_its_replicas_is_told(place: FakePlace, a: Release) -> None:
+def test_a_service_that_does_not_find_its_replicas_is_told(
+    place: FakeNamespace, a: Release
+) -> None:
     """Before those that answer still are taken away."""
     changes = place.changes()
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     place.cluster._controllers = place.cluster._controllers[:-1]  # type: ignore[assignment]
     what = "the Service did not lead to all replicas of the release, and to them alone, within 30 s"
     with pytest.raises(RolloutFailed, match=what) as caught:
-        changes.switch("main", a)
+        changes.switch_traffic("main", a)
     assert caught.value.on == f"Service {NAME}"
 
 
@@ -203,15 +209,15 @@ def test_a_service_that_does_not_find_its_replicas_is_told(place: FakePlace, a: 
 
 
 def test_a_side_that_is_emptied_keeps_its_revisions(
-    place: FakePlace, a: Release, b: Release
+    place: FakeNamespace, a: Release, b: Release
 ) -> None:
     """It is what it was, without replicas: nothing that came in between makes a revision of it."""
     changes = place.changes()
-    changes.roll("main", a, 2)
-    changes.roll("main", b, 2)
+    changes.roll_out("main", a, 2)
+    changes.roll_out("main", b, 2)
     sets = _sets(place)
     template = deepcopy(place.found("Deployment")["spec"]["template"])
-    place.changes(resources={"memory": "1Gi"}).empty(side(changes))
+    place.changes(resources={"memory": "1Gi"}).remove_replicas(side(changes))
     assert place.pods() == set()
     assert place.found("Deployment")["spec"]["replicas"] == 0
     assert place.found("Deployment")["spec"]["template"] == template
@@ -219,25 +225,27 @@ def test_a_side_that_is_emptied_keeps_its_revisions(
     assert len(sets) == 2
 
 
-def test_a_side_whose_number_others_own_is_removed(place: FakePlace, a: Release) -> None:
+def test_a_side_whose_number_others_own_is_removed(place: FakeNamespace, a: Release) -> None:
     """There is no other way to have it go."""
     changes = place.changes()
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     place.scale(3)
-    changes.empty(side(changes))
+    changes.remove_replicas(side(changes))
     assert place.found("Deployment") == {}
     assert place.pods() == set()
 
 
-def test_a_side_that_is_not_known_to_be_ours_is_emptied_too(place: FakePlace, a: Release) -> None:
+def test_a_side_that_is_not_known_to_be_ours_is_emptied_too(
+    place: FakeNamespace, a: Release
+) -> None:
     """Somebody cleared the account of who owns what."""
     changes = place.changes()
-    changes.roll("main", a, 2)
+    changes.roll_out("main", a, 2)
     place.cluster._owners.clear()
     del place.found("Deployment")["metadata"]["managedFields"]
-    changes.empty(side(changes))
+    changes.remove_replicas(side(changes))
     assert place.pods() == set()
 
 
-def _sets(place: FakePlace) -> set[str]:
+def _sets(place: FakeNamespace) -> set[str]:
     return {item["metadata"]["name"] for item in place.cluster.objects.all("ReplicaSet")}
