@@ -58,14 +58,14 @@ def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) ->
     started = sum(map(_has_image, pods))
     if is_current and started >= wanted:
         log.info(
-            "warm   %s pulled the image, in %s",
+            "pull   %s pulled the image, in %s",
             progress.format_count(started, "node"),
             progress.format_seconds(passed),
         )
         return True
     if passed > within or (is_current and _awaited(pods, wanted, passed) <= 0):
         log.warning(
-            "warm   %d of %d nodes have the image after %s; going on",
+            "pull   %d of %d nodes have the image after %s; going on",
             started,
             wanted,
             progress.format_seconds(passed),
