@@ -68,6 +68,7 @@ def test_the_ca_bundle_of_requests_comes_before_that_of_openssl(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An empty variable names no bundle."""
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", "/etc/openssl.pem")
     assert ca_bundle() == "/etc/openssl.pem"
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/requests.pem")
