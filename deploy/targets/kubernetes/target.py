@@ -14,7 +14,8 @@ from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.apply import Prove, Replica
-from deploy.targets.kubernetes import canary
+from deploy.targets.kubernetes.canary import CanaryHold
+from deploy.targets.kubernetes.canary_metrics import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import CanaryVerb, Decision, History
 from deploy.targets.kubernetes.lock import Lock
@@ -45,7 +46,7 @@ class KubernetesTarget:
         size: Callable[[Release], int],
         front: EndpointFinder | None = None,
         clock: Clock = REAL,
-        read: canary.ReadMetrics = canary.read_metrics,
+        read: ReadMetrics = read_metrics,
     ) -> None:
         self._cluster = cluster
         self._rendering = rendering
@@ -328,7 +329,7 @@ class KubernetesTarget:
         self._journal.decide(Decision(image=self.canary(), verb=verb, by=by))
 
     def _hold(self, serving: TrafficSplit, release: Release, prove: Prove) -> None:
-        canary.CanaryHold(
+        CanaryHold(
             self._env.canary,
             canary_endpoints=lambda: self._living(serving, release),
             stable_endpoints=lambda: {

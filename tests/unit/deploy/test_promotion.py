@@ -274,7 +274,7 @@ def test_a_canary_is_given_up_by_its_deployer(
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
     done = promotion.abort(trying.context())
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "undone", ["1"])
-    with pytest.raises(CanaryAborted, match="ada gave the canary up"):
+    with pytest.raises(CanaryAborted, match="ada aborted the canary"):
         deployer.outcome()
 
 

@@ -51,7 +51,7 @@ def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatc
     counted(place, 0.2)
     seen = observe_responses(place, monkeypatch)
     with pytest.raises(
-        CanaryAborted, match=r"failed 20\.0% of its requests, the stable side 0\.0%"
+        CanaryAborted, match=r"failed 20\.0% of its requests, the stable release 0\.0%"
     ):
         place.apply(place.release("b"))
     is_undone(place)
@@ -147,7 +147,7 @@ def test_a_word_ends_the_hold(verb: Any) -> None:
 
     place.play.problem = problem
     if verb == "abort":
-        with pytest.raises(CanaryAborted, match="grace gave the canary up"):
+        with pytest.raises(CanaryAborted, match="grace aborted the canary"):
             place.apply(b)
         is_undone(place)
     else:
