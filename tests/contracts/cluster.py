@@ -264,7 +264,7 @@ class ClusterContract:
 
         def require() -> None:
             if not held:
-                raise RolloutLocked("the lease was lost", on="it", next="again")
+                raise RolloutLocked("the lock was lost", on="it", next="again")
             held.pop()
 
         cluster.apply(settings("one", key="value"), require=require)

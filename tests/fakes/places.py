@@ -67,6 +67,7 @@ class FakeNamespace:
         self.settings = settings
         self.play = FakePlayer()
         self.reachable: set[str] = set()
+        self.uncontested_lock = UncontestedLock(self.cluster)
         self.metrics: Callable[[Endpoint, str], str] = lambda _endpoint, _path: ""
 
     def rendering(
@@ -119,10 +120,20 @@ class FakeNamespace:
             self.cluster,
             rendering,
             ClusterState(self.cluster, rendering),
-            UncontestedLock(self.cluster),
+            self.uncontested_lock,
             lambda _: SIZE,
             self.cluster.clock,
         )
+
+    def state(self) -> ClusterState:
+        """Return a reader of the environment's state."""
+        return ClusterState(self.cluster, self.rendering())
+
+    def deployment(self, track: Track = "main") -> DeploymentState:
+        """Return the Deployment of a track as it is now."""
+        found = self.state().deployment(track)
+        assert found
+        return found
 
     def _read(self, endpoint: Endpoint, path: str) -> str:
         return self.metrics(endpoint, path)
@@ -207,13 +218,6 @@ class FakeNamespace:
 
 def _image(item: Object) -> str:
     return str(item["spec"]["template"]["spec"]["containers"][0]["image"])
-
-
-def side(changes: Writer, name: Track = "main") -> DeploymentState:
-    """A side as it is now."""
-    found = changes._sides.deployment(name)
-    assert found
-    return found
 
 
 def is_write(operation: str) -> bool:

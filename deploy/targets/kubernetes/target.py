@@ -62,6 +62,7 @@ class KubernetesTarget:
         self._changes = Writer(cluster, rendering, self._sides, self._lease, size, clock)
         self._front = front or EndpointFinder(cluster, rendering)
         self._begun: Attempt | None = None
+        self._attempt: Attempt | None = None
         self._before: Snapshot | None = None
 
     @property
@@ -137,7 +138,7 @@ class KubernetesTarget:
         # A Service that somebody else leads by now is told before anything is written.
         self._changes.supporting_objects.point_service(serving)
         self._changes.times = {}
-        self._journal.begin(attempt, *self._forgotten(), before=self._before)
+        self._journal.begin(attempt, *self._forgotten(), snapshot=self._before)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         """Writes the end; what the settings no longer ask for goes with a success."""
@@ -193,7 +194,7 @@ class KubernetesTarget:
 
     def shift(self, release: Release, prove: Prove | None = None) -> None:
         """Brings a release up by the environment's strategy and has the Service send requests to it."""
-        self._changes.attempt = self._attempt_of(release)
+        self._attempt = self._attempt_of(release)
         serving = self._sides.traffic()
         before = None if prove else self._as_it_was(serving, release)
         if before:
@@ -205,7 +206,9 @@ class KubernetesTarget:
         if standing:
             if prove:
                 # Nothing of it changes but the marks of the attempt.
-                self._changes.roll_out(standing, release, self._changes.replica_count())
+                self._changes.roll_out(
+                    standing, release, self._changes.replica_count(), self._attempt
+                )
             self._changes.switch_traffic(standing, release)
         else:
             self._bring(serving, release, prove)
@@ -253,7 +256,9 @@ class KubernetesTarget:
             "",
             release.image.digest,
         ):
-            self._changes.roll_out(serving.track, release, self._changes.replica_count())
+            self._changes.roll_out(
+                serving.track, release, self._changes.replica_count(), self._attempt
+            )
             self._changes.switch_traffic(serving.track, release)
         else:
             self._beside(serving, release, prove)
@@ -265,6 +270,7 @@ class KubernetesTarget:
             serving.other_track,
             release,
             self._canaries() if held else self._changes.replica_count(),
+            self._attempt,
         )
         if prove:
             for pod in pods:
@@ -272,7 +278,9 @@ class KubernetesTarget:
         if held and prove:
             self._changes.supporting_objects.point_service(TrafficSplit(serving.track, both=True))
             self._hold(serving, release, prove)
-            self._changes.roll_out(serving.other_track, release, self._changes.replica_count())
+            self._changes.roll_out(
+                serving.other_track, release, self._changes.replica_count(), self._attempt
+            )
         self._changes.switch_traffic(serving.other_track, release)
 
     def settle(self, *keep: Release) -> None:
@@ -357,7 +365,7 @@ class KubernetesTarget:
         return {
             pod.name: self._to(pod)
             for pod in ready
-            or self._changes.roll_out(serving.other_track, release, self._canaries())
+            or self._changes.roll_out(serving.other_track, release, self._canaries(), self._attempt)
         }
 
     def _canaries(self) -> int:

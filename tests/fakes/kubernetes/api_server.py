@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.protocol import KINDS, MANAGER, ROOT_CA, Object
@@ -27,6 +28,13 @@ __all__ = ["FakeCluster", "PodScript", "World"]
 TICK = 0.1
 """How many seconds a look takes."""
 _GIVEN = ("uid", "creationTimestamp", "generation", "resourceVersion", "managedFields", "namespace")
+
+
+class Controller(Protocol):
+    """What moves some objects."""
+
+    def step(self) -> None:
+        """Move them a step."""
 
 
 class FakeCluster:
@@ -59,7 +67,11 @@ class FakeCluster:
         self.objects = Objects(namespace, self.world)
         self.kubelet = Kubelet(self.objects)
         pods = (ReplicaSets(self.objects), DaemonSets(self.objects), self.kubelet)
-        self._controllers = (Deployments(self.objects), *pods, Services(self.objects))
+        self._controllers: tuple[Controller, ...] = (
+            Deployments(self.objects),
+            *pods,
+            Services(self.objects),
+        )
         self.texts: dict[str, str] = {}
         self.missing = False
         self.unserved: set[str] = set()
@@ -75,6 +87,18 @@ class FakeCluster:
         return self.world.scripts
 
     # --- what a test does to it
+
+    def stop_controllers(self, *kinds: type) -> None:
+        """Stop the controllers of those classes, or all."""
+        self._controllers = tuple(
+            controller
+            for controller in self._controllers
+            if kinds and type(controller) not in kinds
+        )
+
+    def forget_field_owners(self) -> None:
+        """Forget who owns which fields of all objects."""
+        self._owners.clear()
 
     def step(self, times: int = 1, seconds: float = TICK) -> None:
         """Moves controllers, nodes and the clock that many steps, each of so many seconds."""

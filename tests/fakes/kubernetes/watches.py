@@ -1,43 +1,72 @@
-"""Watches of rollouts on a cluster in memory, and what happens in the midst of them."""
+"""Rollouts that have just started on a cluster in memory, and what happens during them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from deploy.clock import Clock
 from deploy.records import Release
-from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
+from deploy.targets.kubernetes.pod_progress import ExpectedPods, PodProgress, Times
+from deploy.targets.kubernetes.pods import Pod
+from deploy.targets.kubernetes.readiness import ReadinessWait
 from tests.fakes.places import NAME, FakeNamespace
 
 TEMPLATE = "7777"
 
 
-def watch(place: FakeNamespace, release: Release, count: int = 2, **limits: float) -> ReadinessWait:
-    """A rollout of a release that has just begun."""
+@dataclass
+class StartedRollout:
+    """A rollout that is waited for.
+
+    Attributes:
+        wait: the wait.
+        times: the times of its pods.
+    """
+
+    wait: ReadinessWait
+    times: Times = field(default_factory=dict)
+
+    def until_ready(self, each: Callable[[], None] = lambda: None) -> list[Pod]:
+        """Wait until all pods are ready."""
+        return self.wait.until_ready(self.times, each)
+
+    def progress(self) -> PodProgress:
+        """Return the progress of a rollout that starts now."""
+        clock = self.wait.clock
+        return PodProgress(self.wait.expected, clock, clock.now(), {}, self.times)
+
+
+def watch(
+    place: FakeNamespace,
+    release: Release,
+    count: int = 2,
+    clock: Clock | None = None,
+    **seconds: float,
+) -> StartedRollout:
+    """Start a rollout of a release."""
     rendering = place.rendering()
     item = rendering.deployment(release, "main", count, None, 600)
-    item["spec"]["template"]["metadata"]["annotations"]["twinship.dev/template"] = (
-        f"{TEMPLATE}{release.image.app.key}"
-    )
+    template = f"{TEMPLATE}{release.image.app.key}"
+    item["spec"]["template"]["metadata"]["annotations"]["twinship.dev/template"] = template
     place.cluster.apply(item)
-    seconds = {"ready_within": 20.0, "replica_seconds": 60.0, **limits}
-    labels = place.changes()._sides.labels("main")
-    wanted = ExpectedPods(
+    expected = ExpectedPods(
         deployment=NAME,
-        labels=labels,
-        pod_template=f"{TEMPLATE}{release.image.app.key}",
-        size=230_000_000,
-        **seconds,
+        labels=place.state().labels("main"),
+        pod_template=template,
+        image_bytes=230_000_000,
+        **{"ready_within": 20.0, "replica_seconds": 60.0, **seconds},
     )
-    return ReadinessWait(place.cluster, wanted, place.cluster.clock)
+    return StartedRollout(ReadinessWait(place.cluster, expected, clock or place.cluster.clock))
 
 
 def meanwhile(place: FakeNamespace, act: Callable[[], object], after: float) -> Callable[[], None]:
-    """Does something once, when so many seconds have passed."""
-    began = place.cluster.seconds()
+    """Return a function that acts once, when so many seconds have passed."""
+    started = place.cluster.seconds()
     done = [False]
 
     def each() -> None:
-        if not done[0] and place.cluster.seconds() - began >= after:
+        if not done[0] and place.cluster.seconds() - started >= after:
             done[0] = True
             act()
 

@@ -402,8 +402,8 @@ def test_a_deployer_that_lost_its_lock_leaves_everything_to_whoever_has_it(
 ) -> None:
     """It puts nothing back, writes nothing down, and says why."""
     target.served(rollout(1, A))
-    target.breaks(B, RolloutLocked("the lease was lost", on="environment local", next="run again"))
-    with pytest.raises(RolloutLocked, match="the lease was lost"):
+    target.breaks(B, RolloutLocked("the lock was lost", on="environment local", next="run again"))
+    with pytest.raises(RolloutLocked, match="the lock was lost"):
         applied(target, B)
     assert target.happened == ["begin 2", "shift b1"]
     assert target.history()[-1].outcome == "unfinished"

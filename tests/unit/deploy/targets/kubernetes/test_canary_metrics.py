@@ -32,8 +32,10 @@ def metrics(good: float, failed: float = 0.0) -> str:
     [
         (metrics(90, 10), ResponseCount(100, 10)),
         (
-            'app_requests_total{status="200"} 1e3\n'
-            'app_requests_total{status="503"} 1.5e1 1700000000000\n',
+            (
+                'app_requests_total{status="200"} 1e3\n'
+                'app_requests_total{status="503"} 1.5e1 1700000000000\n'
+            ),
             ResponseCount(1015, 15),
         ),
         (
@@ -57,9 +59,11 @@ def metrics(good: float, failed: float = 0.0) -> str:
         ),
         ('app_requests_total{not_status="500"} 2\n', ResponseCount()),
         (
-            'app_requests_total{status="500"} NaN\n'
-            'app_requests_total{status="500"} +Inf\n'
-            'app_requests_total{status="500"} -3\n',
+            (
+                'app_requests_total{status="500"} NaN\n'
+                'app_requests_total{status="500"} +Inf\n'
+                'app_requests_total{status="500"} -3\n'
+            ),
             ResponseCount(),
         ),
         (

@@ -208,7 +208,7 @@ def test_a_container_that_only_begins_a_pod_may_fail_but_not_end_well() -> None:
 def test_a_pod_that_goes_takes_no_requests(found: Pod) -> None:
     """Though it may say that it is ready: it was asked to go, was evicted, or has ended."""
     found.item["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
-    assert found.ending
+    assert not found.is_active
     assert not found.ready
 
 
@@ -292,7 +292,7 @@ def test_a_pod_that_was_only_just_made_says_nothing_yet() -> None:
         "",
         "",
     )
-    assert (found.ready, found.ending, found.restarts) == (False, False, 0)
+    assert (found.ready, found.is_active, found.restarts) == (False, True, 0)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_nothing_is_changed_without_the_lease(place: FakeNamespace) -> None:
     def require() -> None:
         asked[0] += 1
         if asked[0] > 3:
-            raise RolloutLocked("the lease was lost", on="it", next="again")
+            raise RolloutLocked("the lock was lost", on="it", next="again")
         lease.require()
 
     with pytest.raises(RolloutLocked):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pytest
 
 from deploy import progress
+from deploy.clock import Clock
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.readiness import _complete
+from deploy.targets.kubernetes.readiness import is_complete
 from tests.fakes.display import Noted
 from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.kubernetes.watches import meanwhile, watch
@@ -180,16 +180,17 @@ def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakeNamespace) 
             "status": {"conditions": [one for one in conditions if one["type"] != "Ready"]},
         }
     )
+    rollout = watched.progress()
     place.cluster.objects.later(30)
-    assert not watched._is_late(pod)
+    assert not rollout.is_pod_late(pod)
     del watched.times[name]["ready"]
-    assert watched._is_late(pod)
+    assert rollout.is_pod_late(pod)
 
 
 def test_pods_that_may_not_be_made_end_it(place: FakeNamespace) -> None:
     """A quota is told in the words of who refuses."""
     place.cluster.world.quota = 1
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
         watch(place, place.release("a")).until_ready()
     assert caught.value.on == f"Deployment {NAME}"
     assert "exceeded quota: pods" in caught.value.detail
@@ -220,7 +221,7 @@ def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
     """They have had their time: nothing is heard of their node, perhaps."""
     place = leaving(lingers=100_000, quota=4, drain_within=5.0)
     began = place.cluster.seconds()
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate"):
         watch(place, place.release("b")).until_ready()
     assert 15 < place.cluster.seconds() - began < 30
 
@@ -228,7 +229,7 @@ def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
 def test_a_pod_that_was_evicted_leaves_nothing(place: FakeNamespace) -> None:
     """It is there until somebody clears it away; a quota is not to be had by waiting."""
     world = place.cluster.world
-    labels = place.changes()._sides.labels("main")
+    labels = place.state().labels("main")
     world.quota = 1
     world.away = {"node-9"}
     evicted = {"phase": "Failed", "reason": "Evicted"}
@@ -241,7 +242,7 @@ def test_a_pod_that_was_evicted_leaves_nothing(place: FakeNamespace) -> None:
             "status": evicted,
         }
     )
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate"):
         watch(place, place.release("a")).until_ready()
     assert place.cluster.seconds() < 20
 
@@ -253,28 +254,25 @@ def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakeNamespac
         "conditions": [{"type": "ReplicaFailure", "status": "True"}],
         "observedGeneration": 1,
     }
-    watched._since = {}
+    rollout = watched.progress()
+
+    def look(generation: int) -> None:
+        item = {"metadata": {"generation": generation}, "spec": {}, "status": refused}
+        watched.wait.fail_early(rollout, item, [], makes_room=False)
+
     for generation in (1, 2, 1):
-        watched._fail_early(
-            {"metadata": {"generation": generation}, "spec": {}, "status": refused},
-            [],
-            makes_room=False,
-        )
+        look(generation)
         place.cluster.objects.later(11)
     with pytest.raises(RolloutFailed):
-        watched._fail_early(
-            {"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], makes_room=False
-        )
+        look(1)
 
 
-def test_a_deployment_that_somebody_paused_ends_it(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_deployment_that_somebody_paused_ends_it(place: FakeNamespace) -> None:
     """No replica is made anew, and what to do is said; one that runs already is all that is wanted."""
     watch(place, a := place.release("a")).until_ready()
     place.found("Deployment")["spec"]["paused"] = True
     watch(place, a).until_ready()
-    monkeypatch.setattr(place.cluster, "_controllers", ())
+    place.cluster.stop_controllers()
     watched = watch(place, place.release("b"))
     place.found("Deployment")["status"]["observedGeneration"] = place.found("Deployment")[
         "metadata"
@@ -304,18 +302,10 @@ def test_the_deadline_begins_anew_with_each_replica_that_is_ready(place: FakeNam
     assert place.cluster.seconds() - began > 30
 
 
-def test_success_is_never_told_after_the_deadline(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_success_is_never_told_after_the_deadline(place: FakeNamespace) -> None:
     """Not even if all replicas turn out to be ready when it is noticed that it has passed."""
-    watched = watch(place, place.release("a"))
-    sleep: Any = watched.clock.sleep
-
-    def long(_seconds: float) -> None:
-        sleep(61.0)
-
-    monkeypatch.setattr(place.cluster, "sleep", long)
-    watched.clock = type(watched.clock)(watched.clock.now, long)
+    clock = Clock(place.cluster.seconds, lambda _: place.cluster.sleep(61.0))
+    watched = watch(place, place.release("a"), clock=clock)
     with pytest.raises(RolloutFailed, match="within 1 min 00 s"):
         watched.until_ready()
     assert all(Pod(place.found("Pod", name)).ready for name in place.pods())
@@ -325,16 +315,16 @@ def test_what_is_told_of_the_last_change_but_one_is_not_believed() -> None:
     """The controller has not looked yet, and all replicas are of before."""
     counts = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 1}
     item = {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": counts}
-    assert _complete(item)
-    assert not _complete({**item, "metadata": {"generation": 2}})
+    assert is_complete(item)
+    assert not is_complete({**item, "metadata": {"generation": 2}})
     assert not any(
-        _complete({**item, "status": counts | {name: 1}})
+        is_complete({**item, "status": counts | {name: 1}})
         for name in counts
         if name != "observedGeneration"
     )
 
 
-def test_a_deployment_that_is_gone_is_never_complete(place: FakeNamespace) -> None:
+def test_a_deployment_that_is_gone_is_neveris_complete(place: FakeNamespace) -> None:
     """Somebody removed it in mid-rollout."""
     watched = watch(place, place.release("a", PodScript(pulled_in=50)))
     each = meanwhile(place, lambda: place.cluster.delete("Deployment", NAME), after=5)

@@ -62,14 +62,15 @@ def test_a_node_that_an_old_replica_does_not_leave_is_not_waited_for() -> None:
 def test_who_waited_before_old_replicas_began_to_leave_waits_anew(place: FakeNamespace) -> None:
     """For a node may be full again when they have left."""
     watched = watch(place, place.release("a"))
-    watched._since = {}
+    rollout = watched.progress()
     unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     pod = Pod({"metadata": {"name": "shop-1"}, "status": {"conditions": [unscheduled]}})
+    rollout.record([pod])
     for makes_room in (False, True, False, False):
-        watched._wait_for_room(pod, makes_room=makes_room)
+        watched.wait.fail_early(rollout, {}, [pod], makes_room=makes_room)
         place.cluster.objects.later(20)
     with pytest.raises(RolloutFailed, match="no node can take a replica"):
-        watched._wait_for_room(pod, makes_room=False)
+        watched.wait.fail_early(rollout, {}, [pod], makes_room=False)
 
 
 def grown(place: FakeNamespace, reason: str, after: float) -> Callable[[], None]:

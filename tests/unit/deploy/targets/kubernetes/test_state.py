@@ -91,8 +91,7 @@ def test_a_side_is_read_from_its_deployment(place: FakeNamespace, sides: Cluster
     assert sides.deployment("main") is None
     a = place.release("a")
     changes = place.changes()
-    changes.attempt = attempt(7, a)
-    changes.roll_out("main", a, 2)
+    changes.roll_out("main", a, 2, attempt(7, a))
     side = sides.deployment("main")
     assert side
     assert (side.track, side.image, side.replicas, side.attempt) == (

@@ -169,7 +169,7 @@ def test_the_service_is_led_to_a_side_or_to_both(
     service = place.found("Service")
     assert service["spec"]["selector"].get(TRACK_LABEL) == selected
     assert service["metadata"]["annotations"][TRACK_LABEL] == serving.track
-    assert place.changes()._sides.traffic() == serving
+    assert place.state().traffic() == serving
 
 
 def test_a_service_that_leads_there_is_not_written(place: FakeNamespace) -> None:
@@ -247,7 +247,7 @@ def test_what_led_to_both_sides_leads_to_one_again(place: FakeNamespace) -> None
     changes.supporting_objects.point_service(TrafficSplit("twin", both=True))
     kept = changes.supporting_objects.snapshot()
     changes.supporting_objects.restore(kept, "twin")
-    assert place.changes()._sides.traffic() == TrafficSplit("twin")
+    assert place.state().traffic() == TrafficSplit("twin")
 
 
 def test_what_a_person_made_is_theirs_again(place: FakeNamespace) -> None:

@@ -192,7 +192,7 @@ def test_a_deployer_whose_lease_was_taken_stops(
         lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
         place.cluster.objects.later(25)
         place.cluster.asked.clear()
-        with pytest.raises(RolloutLocked, match="the lease was lost"):
+        with pytest.raises(RolloutLocked, match="the lock was lost"):
             target.shift(b)
     assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
     assert place.answers() == {"a"}

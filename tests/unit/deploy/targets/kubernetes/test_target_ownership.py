@@ -77,13 +77,14 @@ def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
     place.apply(place.release("a"))
     target = place.deployer()
     b = place.release("b")
-    put = target._changes._put
+    apply = place.cluster.apply
 
-    def raced(*arguments: Any) -> None:
-        scaled(place, 4, "kube-controller-manager")
-        put(*arguments)
+    def raced(item: Any, **how: Any) -> Any:
+        if item["kind"] == "Deployment":
+            scaled(place, 4, "kube-controller-manager")
+        return apply(item, **how)
 
-    monkeypatch.setattr(target._changes, "_put", raced)
+    monkeypatch.setattr(place.cluster, "apply", raced)
     place.apply(b, target)
     assert states(place.deployer()) == replicas(b, "serving", 4)
     assert place.deployer().serves(b)

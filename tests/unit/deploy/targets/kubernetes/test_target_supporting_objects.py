@@ -70,7 +70,7 @@ def around(place: FakeNamespace) -> dict[str, Object]:
 def before(place: FakeNamespace) -> Snapshot:
     """All that would be put back now."""
     changes = place.changes()
-    found = changes.take_snapshot(changes._sides.traffic())
+    found = changes.take_snapshot(place.state().traffic())
     assert found
     return found
 

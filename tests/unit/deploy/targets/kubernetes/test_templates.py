@@ -29,7 +29,7 @@ def broken(tmp_path: Path, file: str, old: str, new: str) -> tuple[int, str]:
     error = refused(folder)
     path, _, line = error.on.rpartition(":")
     assert path == str(folder / file)
-    return int(line), error.what.removeprefix("a manifest is broken: ")
+    return int(line), error.what.removeprefix("an object template is broken: ")
 
 
 def line_of(file: str, text: str) -> int:
@@ -59,7 +59,7 @@ def test_a_missing_file_is_said_with_where_to_take_it(tmp_path: Path, file: str)
     folder = edited(tmp_path)
     (folder / file).unlink()
     error = refused(folder)
-    assert (error.what, error.on) == ("a manifest is missing", str(folder / file))
+    assert (error.what, error.on) == ("an object template is missing", str(folder / file))
     assert error.next == f"copy {file} from the suite's deploy/manifests, then edit it"
 
 
@@ -74,10 +74,10 @@ def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> N
     """A folder in its place, or another encoding."""
     path = edited(tmp_path) / "service.yaml"
     path.write_bytes(b"\xff\xfe")
-    assert refused(path.parent).what == "a manifest cannot be read: it is not UTF-8"
+    assert refused(path.parent).what == "an object template cannot be read: it is not UTF-8"
     path.unlink()
     path.mkdir()
-    assert refused(path.parent).what == "a manifest cannot be read: Is a directory"
+    assert refused(path.parent).what == "an object template cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_file_that_holds_no_object_is_refused(tmp_path: Path, text: str) -> No
     (folder / "service.yaml").write_text(text, encoding="utf-8")
     error = refused(folder)
     assert (error.what, error.on) == (
-        "a manifest is broken: a manifest must be a mapping",
+        "an object template is broken: an object template must be a mapping",
         f"{folder / 'service.yaml'}:1",
     )
 
@@ -285,7 +285,7 @@ def test_what_cannot_be_made_up_must_be_there(
     folder = edited(tmp_path, file, **{place: value})
     lines = (folder / file).read_text(encoding="utf-8").splitlines()
     error = refused(folder)
-    assert error.what == f"a manifest is broken: {problem}"
+    assert error.what == f"an object template is broken: {problem}"
     assert line in lines[int(error.on.rpartition(":")[2]) - 1]
 
 

@@ -99,7 +99,7 @@ def test_a_quota_that_is_used_up_is_told(place: FakeNamespace) -> None:
     """With the words of who refused the pod, and at once."""
     place.cluster.world.quota = 2
     began = place.cluster.seconds()
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
         place.apply(place.release("b"))
     assert "exceeded quota" in caught.value.detail
     assert place.cluster.seconds() - began < 30
@@ -241,28 +241,29 @@ def test_settings_can_cure_what_crashes(
     place.cluster.step(300)
     assert {state for _, state in states(place.deployer())} == {"failing"}
     target = place.deployer(resources={"memory": "1Gi"})
-    roll = target._changes._put
+    apply = place.cluster.apply
 
-    def cured(*arguments: Any) -> None:
-        roll(*arguments)
-        place.release("a", PodScript(ready_after=5))
+    def cured(item: Any, **how: Any) -> Any:
+        applied = apply(item, **how)
+        if item["kind"] == "Deployment":
+            place.release("a", PodScript(ready_after=5))
+        return applied
 
-    monkeypatch.setattr(target._changes, "_put", cured)
+    monkeypatch.setattr(place.cluster, "apply", cured)
     place.apply(a, target)
     assert place.deployer(resources={"memory": "1Gi"}).serves(a)
 
 
-def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
     """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
     place = FakeNamespace()
     place.apply(a := place.release("a"))
     place.release("a", PodScript(pulled_in=1, ready_after=1))
     changes = place.changes(resources={"memory": "1Gi"})
-    changes._put("main", changes._deployment("main", a, 2, None))
+    (item,) = (item for item in changes.render("main", a, None) if item["kind"] == "Deployment")
+    place.cluster.apply(item)
     target = place.deployer(resources={"memory": "1Gi"})
-    pods = target._sides.pods("main")
+    pods = place.state().pods("main")
     while (
         len(pods) != 2
         or not all(pod.ready for pod in pods)
@@ -270,11 +271,12 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
     ):
         place.cluster.step()
         pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
-    monkeypatch.setattr(place.cluster, "_controllers", ())
-    side = target._sides.deployment("main")
-    assert side
-    assert side.image == pods[0].image == pods[1].image
-    assert not target._is_whole(side)
+    place.cluster.stop_controllers()
+    side = place.deployment()
+    assert side.image == pods[0].image == pods[1].image == a.image.digest
+    assert side.settings == changes.settings_hash(a)
+    assert place.state().routes_to("main")
+    assert not target.serves(a)
 
 
 # --- what cannot be undone

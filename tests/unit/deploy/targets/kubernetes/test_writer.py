@@ -10,7 +10,7 @@ import pytest
 from deploy.records import Release
 from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import SIZE, FakeNamespace, UncontestedLock, side
+from tests.fakes.places import SIZE, FakeNamespace
 from tests.fakes.releases import attempt
 from tests.fakes.renderings import WHOLE
 
@@ -24,8 +24,6 @@ def place() -> FakeNamespace:
 def test_nothing_is_changed_without_the_lease(place: FakeNamespace, a: Release) -> None:
     """Each write makes sure of it first."""
     changes = place.changes(**WHOLE)
-    lease = changes._lease
-    assert isinstance(lease, UncontestedLock)
 
     def written() -> int:
         return sum(
@@ -35,8 +33,8 @@ def test_nothing_is_changed_without_the_lease(place: FakeNamespace, a: Release) 
     changes.supporting_objects.create_missing(TrafficSplit("main"))
     changes.roll_out("main", a, 2)
     changes.switch_traffic("main", a)
-    changes.remove_replicas(side(changes))
-    assert lease.asked >= written() > 8
+    changes.remove_replicas(place.deployment())
+    assert place.uncontested_lock.asked >= written() > 8
 
 
 # --- how long, how many, of what
@@ -81,7 +79,7 @@ def test_a_side_without_replicas_says_nothing_about_their_number(
     changes = place.changes()
     changes.roll_out("main", a, 2)
     place.scale(5)
-    changes.remove_replicas(side(changes))
+    changes.remove_replicas(place.deployment())
     assert place.changes(replicas=3).replica_count() == 3
 
 
@@ -156,7 +154,7 @@ def test_a_number_that_others_chose_is_told(
     assert "replicas stay" not in caplog.text
     place.scale(5)
     place.changes(replicas=3).log_replica_count()
-    assert "replicas stay at 5, as somebody chose; the settings say 3" in caplog.text
+    assert "replicas stay at 5, which was set on the cluster; the settings say 3" in caplog.text
 
 
 def test_an_old_api_server_does_not_tell_who_scaled(place: FakeNamespace, a: Release) -> None:

@@ -11,7 +11,8 @@ from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Release
 from deploy.targets.kubernetes.state import REPLICAS_ANNOTATION, TrafficSplit
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakeNamespace, side
+from tests.fakes.kubernetes.controllers import Services
+from tests.fakes.places import NAME, FakeNamespace
 from tests.fakes.releases import attempt
 
 TWIN = f"{NAME}-twin"
@@ -29,20 +30,18 @@ def test_a_side_is_brought_to_a_number_of_replicas(place: FakeNamespace, a: Rele
     assert {pod.name for pod in changes.roll_out("twin", a, 3)} == place.pods()
     assert len(place.pods()) == 3
     assert place.found("Deployment", TWIN)["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
-    assert not side(changes, "twin").replicas_are_ours
+    assert not place.deployment("twin").replicas_are_ours
     changes.roll_out("twin", a, 2)
-    assert side(changes, "twin").replicas_are_ours
+    assert place.deployment("twin").replicas_are_ours
 
 
 def test_pods_change_only_with_what_they_are_made_of(place: FakeNamespace, a: Release) -> None:
     """Neither an attempt nor settings of other objects restart them."""
     changes = place.changes()
-    changes.attempt = attempt(1, a)
-    changes.roll_out("main", a, 2)
+    changes.roll_out("main", a, 2, attempt(1, a))
     before = place.pods()
     changed = place.changes(host="x.example", service="NodePort")
-    changed.attempt = attempt(2, a)
-    changed.roll_out("main", a, 2)
+    changed.roll_out("main", a, 2, attempt(2, a))
     assert place.pods() == before
     place.changes(resources={"memory": "1Gi"}).roll_out("main", a, 2)
     assert place.pods().isdisjoint(before)
@@ -51,15 +50,13 @@ def test_pods_change_only_with_what_they_are_made_of(place: FakeNamespace, a: Re
 def test_a_side_is_restored_to_what_it_was(place: FakeNamespace, a: Release, b: Release) -> None:
     """To the last field, whatever the settings have become, and with the marks that it had."""
     changes = place.changes()
-    changes.attempt = attempt(1, a)
-    changes.roll_out("main", a, 2)
+    changes.roll_out("main", a, 2, attempt(1, a))
     before = changes.take_snapshot(TrafficSplit("main"))
     assert before
     changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
-    changed.attempt = attempt(2, b)
-    changed.roll_out("main", b, 4)
+    changed.roll_out("main", b, 4, attempt(2, b))
     changed.restore_replicas(before, a)
-    assert side(changes).applied == before.deployment
+    assert place.deployment().applied == before.deployment
     assert len(place.pods("a")) == len(place.pods()) == 2
 
 
@@ -82,7 +79,7 @@ def test_where_nothing_serves_there_is_nothing_to_go_back_to(
     changes = place.changes()
     assert changes.take_snapshot(TrafficSplit("main")) is None
     changes.roll_out("main", a, 2)
-    changes.remove_replicas(side(changes))
+    changes.remove_replicas(place.deployment())
     assert changes.take_snapshot(TrafficSplit("main")) is None
 
 
@@ -132,7 +129,7 @@ def test_a_number_that_others_own_counts_for_nothing_where_none_are(
     place.scale(4, TWIN)
     changes.roll_out("twin", b, 3)
     assert len(place.pods("b")) == len(place.pods()) == 3
-    assert side(changes, "twin").item["spec"]["replicas"] == 3
+    assert place.deployment("twin").item["spec"]["replicas"] == 3
 
 
 def test_another_field_that_others_own_ends_it(
@@ -185,11 +182,11 @@ def test_a_switch_is_not_done_while_others_get_requests(
     changes.roll_out("twin", b, 1)
     changes.supporting_objects.point_service(TrafficSplit("main", both=True))
     place.cluster.step()
-    assert not changes._reached("main", a)
+    assert not changes.is_routed("main", a)
     changes.supporting_objects.point_service(TrafficSplit("main"))
     place.cluster.step()
-    assert changes._reached("main", a)
-    assert not changes._reached("main", b)
+    assert changes.is_routed("main", a)
+    assert not changes.is_routed("main", b)
 
 
 def test_a_service_that_does_not_find_its_replicas_is_told(
@@ -198,8 +195,8 @@ def test_a_service_that_does_not_find_its_replicas_is_told(
     """Before those that answer still are taken away."""
     changes = place.changes()
     changes.roll_out("main", a, 2)
-    place.cluster._controllers = place.cluster._controllers[:-1]  # type: ignore[assignment]
-    what = "the Service did not lead to all replicas of the release, and to them alone, within 30 s"
+    place.cluster.stop_controllers(Services)
+    what = "the Service did not select all replicas of the release, and only those, within 30 s"
     with pytest.raises(RolloutFailed, match=what) as caught:
         changes.switch_traffic("main", a)
     assert caught.value.on == f"Service {NAME}"
@@ -217,7 +214,7 @@ def test_a_side_that_is_emptied_keeps_its_revisions(
     changes.roll_out("main", b, 2)
     sets = _sets(place)
     template = deepcopy(place.found("Deployment")["spec"]["template"])
-    place.changes(resources={"memory": "1Gi"}).remove_replicas(side(changes))
+    place.changes(resources={"memory": "1Gi"}).remove_replicas(place.deployment())
     assert place.pods() == set()
     assert place.found("Deployment")["spec"]["replicas"] == 0
     assert place.found("Deployment")["spec"]["template"] == template
@@ -230,7 +227,7 @@ def test_a_side_whose_number_others_own_is_removed(place: FakeNamespace, a: Rele
     changes = place.changes()
     changes.roll_out("main", a, 2)
     place.scale(3)
-    changes.remove_replicas(side(changes))
+    changes.remove_replicas(place.deployment())
     assert place.found("Deployment") == {}
     assert place.pods() == set()
 
@@ -241,9 +238,9 @@ def test_a_side_that_is_not_known_to_be_ours_is_emptied_too(
     """Somebody cleared the account of who owns what."""
     changes = place.changes()
     changes.roll_out("main", a, 2)
-    place.cluster._owners.clear()
+    place.cluster.forget_field_owners()
     del place.found("Deployment")["metadata"]["managedFields"]
-    changes.remove_replicas(side(changes))
+    changes.remove_replicas(place.deployment())
     assert place.pods() == set()
 
 
