@@ -21,7 +21,7 @@ _VOLUMES = {
 }
 
 
-def breaches(pod: Mapping[str, Any]) -> list[str]:
+def violations(pod: Mapping[str, Any]) -> list[str]:
     """The controls that the pod breaks, each with the container or volume that does."""
     found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
     found += [

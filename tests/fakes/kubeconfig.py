@@ -25,7 +25,7 @@ def kubeconfig(
     }
 
 
-def written(path: Path, content: object) -> str:
+def write_yaml(path: Path, content: object) -> str:
     """Writes a file of YAML; its path."""
     path.write_text(
         content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8"
@@ -33,14 +33,14 @@ def written(path: Path, content: object) -> str:
     return str(path)
 
 
-def program(path: Path, *lines: str) -> str:
+def write_login_program(path: Path, *lines: str) -> str:
     """A login program: a shell script of those lines; its path."""
     path.write_text("\n".join(("#!/bin/sh", *lines, "")), encoding="utf-8")
     path.chmod(0o700)
     return str(path)
 
 
-def login(command: str, *arguments: str) -> dict[str, Any]:
+def exec_user(command: str, *arguments: str) -> dict[str, Any]:
     """The user of a kubeconfig who logs in by a program."""
     return {
         "exec": {
@@ -52,7 +52,7 @@ def login(command: str, *arguments: str) -> dict[str, Any]:
     }
 
 
-def credentials(**status: str) -> tuple[str, ...]:
+def credential_lines(**status: str) -> tuple[str, ...]:
     """The lines of a login program that gives those; the shell fills in what they name."""
     given = {
         "apiVersion": "client.authentication.k8s.io/v1",

@@ -23,7 +23,7 @@ def environment(**keys: Any) -> Kubernetes:
     return Kubernetes.model_validate({"target": "kubernetes", "namespace": "models", **keys})
 
 
-WHOLE: dict[str, Any] = {
+ALL_SETTINGS: dict[str, Any] = {
     "host": "classifier.example",
     "ingress_class": "nginx",
     "tls_secret": "classifier-tls",
@@ -44,7 +44,7 @@ def rendering(
     return Rendering.read(app, name, env, folder.parent if folder else Path("nowhere"))
 
 
-def everything(made: Rendering, release: Release, attempt: Attempt | None = None) -> list[Object]:
+def all_objects(made: Rendering, release: Release, attempt: Attempt | None = None) -> list[Object]:
     """All that an environment can consist of: both sides, the service before and after a canary, the warm-up."""
     sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in TRACKS]
     services = [made.service(side, both=both) for side in TRACKS for both in (False, True)]
@@ -60,7 +60,7 @@ def everything(made: Rendering, release: Release, attempt: Attempt | None = None
     return [item for item in items if item]
 
 
-def edited(tmp_path: Path, file: str = "", **changes: Any) -> Path:
+def edit_templates(tmp_path: Path, file: str = "", **changes: Any) -> Path:
     """A folder of manifests like the suite's, in which some keys of a file's object are others: `spec__replicas=3`."""
     folder = tmp_path / "manifests"
     if not folder.exists():
@@ -80,13 +80,13 @@ def _at(item: Any, place: list[str]) -> Any:
     return item
 
 
-def pod_of(item: Object) -> Object:
+def pod_spec(item: Object) -> Object:
     """What an object makes its pods of."""
     found: Object = item["spec"]["template"]["spec"]
     return found
 
 
-def container_of(item: Object) -> Object:
+def app_container(item: Object) -> Object:
     """The application's container in what an object makes its pods of."""
-    found: Object = templates.app_container(pod_of(item))
+    found: Object = templates.app_container(pod_spec(item))
     return found

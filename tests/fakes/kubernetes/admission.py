@@ -6,14 +6,14 @@ import re
 from typing import Any
 
 from deploy.clients.kubernetes.protocol import KINDS, Object
-from tests.fakes.kubernetes.objects import Objects, labelled
+from tests.fakes.kubernetes.objects import Objects, has_labels
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
 WITHOUT_STATUS = frozenset({"ConfigMap", "Endpoints", "Event", "Lease", "ServiceAccount"})
 
 
-def fresh(item: Object) -> Object:
+def empty_object(item: Object) -> Object:
     """An object of that kind and name as it is before anything was said about it."""
     kind = item["kind"]
     made: Object = {
@@ -35,7 +35,7 @@ def fresh(item: Object) -> Object:
     return made
 
 
-def fill(item: Object, objects: Objects) -> None:
+def set_defaults(item: Object, objects: Objects) -> None:
     """Fills in what was not given; nobody owns that."""
     spec = item.get("spec", {})
     if item["kind"] == "Deployment":
@@ -68,7 +68,7 @@ def _fill_service(spec: Object, objects: Objects) -> None:
             port.setdefault("nodePort", 30000 + objects.number() % 2768)
 
 
-def invalid(item: Object, before: Object | None) -> str:
+def validation_error(item: Object, before: Object | None) -> str:
     """Why an object cannot be kept; empty if it can."""
     metadata = item["metadata"]
     if item["apiVersion"] != KINDS[item["kind"]].api_version:
@@ -95,7 +95,7 @@ def invalid(item: Object, before: Object | None) -> str:
 def _invalid_pods(spec: Any, before: Object | None) -> str:
     if "selector" not in spec or "template" not in spec:
         return "spec.selector, spec.template: Required value"
-    if not labelled(spec["template"], spec["selector"].get("matchLabels", {})):
+    if not has_labels(spec["template"], spec["selector"].get("matchLabels", {})):
         return "spec.template.metadata.labels: Invalid value: `selector` does not match template `labels`"
     if before and before["spec"]["selector"] != spec["selector"]:
         return "spec.selector: Invalid value: field is immutable"

@@ -15,11 +15,16 @@ from deploy.clients.kubernetes.protocol import Objects as Items
 from deploy.clock import Clock
 from deploy.errors import ClusterForbidden, ClusterRefused, FieldConflict, NamespaceMissing
 from tests.fakes.engine import Script
-from tests.fakes.kubernetes.admission import WITHOUT_STATUS, fill, fresh, invalid
+from tests.fakes.kubernetes.admission import (
+    WITHOUT_STATUS,
+    empty_object,
+    set_defaults,
+    validation_error,
+)
 from tests.fakes.kubernetes.controllers import DaemonSets, ReplicaSets, Services
 from tests.fakes.kubernetes.deployments import Deployments
 from tests.fakes.kubernetes.nodes import Kubelet
-from tests.fakes.kubernetes.objects import START, Objects, World, copied, happened
+from tests.fakes.kubernetes.objects import START, Objects, World, deep_copy, event_time
 from tests.fakes.kubernetes.ownership import Ownership
 from tests.fakes.kubernetes.pods import PodScript, is_ready
 
@@ -72,12 +77,12 @@ class FakeCluster:
             *pods,
             Services(self.objects),
         )
-        self.texts: dict[str, str] = {}
+        self.response_texts: dict[str, str] = {}
         self.missing = False
         self.unserved: set[str] = set()
-        self.denied: set[tuple[str, str]] = set()
-        self.broken: dict[tuple[str, str], list[Exception | None]] = {}
-        self.asked: list[tuple[str, str, str]] = []
+        self.forbidden: set[tuple[str, str]] = set()
+        self.failures: dict[tuple[str, str], list[Exception | None]] = {}
+        self.requests: list[tuple[str, str, str]] = []
         self.clock = Clock(self.seconds, self.sleep, self.seconds)
         self._owners: dict[str, Ownership] = {}
 
@@ -105,7 +110,7 @@ class FakeCluster:
         for _ in range(times):
             for controller in self._controllers:
                 controller.step()
-            self.objects.later(seconds)
+            self.objects.advance(seconds)
 
     def seconds(self) -> float:
         """In place of time.monotonic: for how long the cluster has been there."""
@@ -116,11 +121,11 @@ class FakeCluster:
         steps = min(60, max(1, math.ceil(seconds)))
         self.step(steps, seconds / steps)
 
-    def other(self, item: Object, manager: str) -> Object:
+    def apply_as(self, item: Object, manager: str) -> Object:
         """Another manager applies those fields of an object and takes them from whoever has them; the object as it is then."""
         live = self.objects.get(item["kind"], item["metadata"]["name"])
         assert live is not None, f"there is no {item['kind']} {item['metadata']['name']}"
-        before = copied(live)
+        before = deep_copy(live)
         self._owned(live).apply(live, item, manager)
         return self._written(live, before)
 
@@ -141,18 +146,18 @@ class FakeCluster:
     def answers(self, name: str, kind: str = "Service") -> set[str]:
         """The texts that are answered at a Service, or by a Pod, now."""
         if kind == "Pod":
-            return {self._text(self.pod(name))} if is_ready(self.pod(name)) else set()
+            return {self.response_text(self.pod(name))} if is_ready(self.pod(name)) else set()
         endpoints = self.objects.get("Endpoints", name) or {}
         addresses = [
             address
             for subset in endpoints.get("subsets", ())
             for address in subset.get("addresses", ())
         ]
-        return {self._text(self.pod(address["targetRef"]["name"])) for address in addresses}
+        return {self.response_text(self.pod(address["targetRef"]["name"])) for address in addresses}
 
-    def _text(self, pod: Object) -> str:
+    def response_text(self, pod: Object) -> str:
         digest = str(pod["spec"]["containers"][0]["image"]).rpartition("@")[2]
-        return self.texts.get(digest, digest)
+        return self.response_texts.get(digest, digest)
 
     # --- the protocol
 
@@ -174,27 +179,27 @@ class FakeCluster:
         self._asks("patch", item["kind"], item["metadata"]["name"])
         self._makes(item["kind"])
         live = self.objects.get(item["kind"], item["metadata"]["name"])
-        changed = copied(live or fresh(item))
+        changed = deep_copy(live or empty_object(item))
         ownership = self._owned(live).copy()
         if not force and (conflicts := ownership.conflicts(changed, item, MANAGER)):
             raise _conflict(item, conflicts)
         changed["apiVersion"] = item.get("apiVersion", changed["apiVersion"])
         ownership.apply(changed, item, MANAGER)
         self._admit(changed, live)
-        before = copied(live)
+        before = deep_copy(live)
         live = self._kept(live, changed)
         self._owners[live["metadata"]["uid"]] = ownership
         return self._written(live, before)
 
     def find(self, kind: str, name: str) -> Object | None:
         self._asks("get", kind, name)
-        found = copied(self.objects.get(kind, name))
+        found = deep_copy(self.objects.get(kind, name))
         self.step()
         return found
 
     def list(self, kind: str, labels: Mapping[str, str]) -> Items:
         self._asks("list", kind, ",".join(f"{key}={value}" for key, value in labels.items()))
-        found = copied(self.objects.all(kind, labels))
+        found = deep_copy(self.objects.find_all(kind, labels))
         self.step()
         return found
 
@@ -204,8 +209,8 @@ class FakeCluster:
         if self.objects.get(item["kind"], item["metadata"]["name"]):
             return False
         made = {
-            **fresh(item),
-            **{key: value for key, value in copied(item).items() if key != "status"},
+            **empty_object(item),
+            **{key: value for key, value in deep_copy(item).items() if key != "status"},
         }
         self._admit(made, None)
         self.objects.add(made)
@@ -219,8 +224,8 @@ class FakeCluster:
         version = live["metadata"]["resourceVersion"] if live else ""
         if live is None or item["metadata"].get("resourceVersion", version) != version:
             return False
-        before = copied(live)
-        after = copied(item)
+        before = deep_copy(live)
+        after = deep_copy(item)
         after["metadata"] |= {
             key: before["metadata"][key] for key in _GIVEN if key in before["metadata"]
         }
@@ -243,9 +248,11 @@ class FakeCluster:
     def events(self, name: str) -> Items:
         self._asks("list", "Event", name)
         found = [
-            event for event in self.objects.all("Event") if event["involvedObject"]["name"] == name
+            event
+            for event in self.objects.find_all("Event")
+            if event["involvedObject"]["name"] == name
         ]
-        told = copied(sorted(found, key=happened))
+        told = deep_copy(sorted(found, key=event_time))
         self.step()
         return told
 
@@ -253,11 +260,11 @@ class FakeCluster:
         self._asks("get", "Pod/log", pod)
         found = self.objects.get("Pod", pod)
         return (
-            "".join(f"{line}\n" for line in self.kubelet.written(found)[-lines:]) if found else ""
+            "".join(f"{line}\n" for line in self.kubelet.log_lines(found)[-lines:]) if found else ""
         )
 
     def may(self, verb: str, kind: str, part: str = "") -> bool:
-        return (verb, f"{kind}/{part}" if part else kind) not in self.denied
+        return (verb, f"{kind}/{part}" if part else kind) not in self.forbidden
 
     def endpoint(self, kind: str, name: str, port: int) -> Endpoint:
         return Endpoint(url=f"http://fake/{kind.lower()}s/{name}:{port}")
@@ -266,11 +273,11 @@ class FakeCluster:
 
     def _asks(self, verb: str, kind: str, name: str) -> None:
         """Fails a request, or refuses it, if a test wants that."""
-        self.asked.append((verb, kind, name))
-        scripted = self.broken.get((verb, kind), [])
+        self.requests.append((verb, kind, name))
+        scripted = self.failures.get((verb, kind), [])
         if scripted and (error := scripted.pop(0)):
             raise error
-        if (verb, kind) in self.denied:
+        if (verb, kind) in self.forbidden:
             on = f"{kind} {name} in namespace {self.namespace}"
             raise ClusterForbidden(
                 f"this account may not {verb} {kind}",
@@ -294,8 +301,8 @@ class FakeCluster:
         )
 
     def _admit(self, item: Object, before: Object | None) -> None:
-        fill(item, self.objects)
-        if why := invalid(item, before):
+        set_defaults(item, self.objects)
+        if why := validation_error(item, before):
             on = f"{item['kind']} {item['metadata']['name']}"
             raise ClusterRefused(
                 "the API server refused it (422 Invalid)",
@@ -319,7 +326,7 @@ class FakeCluster:
 
     def _written(self, live: Object, before: Object | None) -> Object:
         """Notes what a write has changed; the object as it is then."""
-        live["metadata"]["managedFields"] = self._owned(live).shown(live["apiVersion"])
+        live["metadata"]["managedFields"] = self._owned(live).managed_fields(live["apiVersion"])
         if before and before != live:
             wanted = [
                 (item.get("spec"), item["metadata"].get("annotations")) for item in (before, live)
@@ -330,7 +337,7 @@ class FakeCluster:
             ):
                 live["metadata"]["generation"] += 1
             self.objects.touch(live)
-        return copied(live)
+        return deep_copy(live)
 
 
 def _conflict(item: Object, owners: Mapping[str, str]) -> FieldConflict:

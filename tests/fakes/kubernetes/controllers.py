@@ -6,11 +6,11 @@ import hashlib
 import json
 
 from deploy.clients.kubernetes.protocol import Object
-from tests.fakes.kubernetes.objects import Objects, copied, leaving
-from tests.fakes.kubernetes.pods import is_ready, pinned
+from tests.fakes.kubernetes.objects import Objects, deep_copy, is_terminating
+from tests.fakes.kubernetes.pods import is_ready, pinned_node
 
 
-def hashed(template: Object) -> str:
+def template_hash(template: Object) -> str:
     """A short name of a pod template, the same for the same template."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -23,7 +23,7 @@ class ReplicaSets:
 
     def step(self) -> None:
         """Makes and removes pods, and counts those that are there."""
-        for item in self.objects.all("ReplicaSet"):
+        for item in self.objects.find_all("ReplicaSet"):
             pods = self.active(item)
             missing = item["spec"]["replicas"] - len(pods)
             refused = next(filter(None, (self._make(item) for _ in range(missing))), "")
@@ -38,14 +38,14 @@ class ReplicaSets:
         """The pods of a ReplicaSet that are not ending."""
         return [
             pod
-            for pod in self.objects.owned("Pod", item)
-            if not leaving(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
+            for pod in self.objects.owned_by("Pod", item)
+            if not is_terminating(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
         ]
 
     def _make(self, item: Object) -> str:
         """Makes a pod; why not, if it may not be made."""
         quota = self.objects.world.quota
-        used = len(self.objects.all("Pod"))
+        used = len(self.objects.find_all("Pod"))
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         if quota is not None and used >= quota:
             of = f"requested: pods=1, used: pods={used}, limited: pods={quota}"
@@ -84,7 +84,7 @@ class ReplicaSets:
 
 def make_pod(objects: Objects, name: str, owner: Object) -> Object:
     """Makes a pod of the template of what it is made for."""
-    template = copied(owner["spec"]["template"])
+    template = deep_copy(owner["spec"]["template"])
     return objects.make(
         "Pod",
         name,
@@ -119,12 +119,12 @@ class DaemonSets:
 
     def step(self) -> None:
         """Makes pods where there are none, and replaces those of an old template, one after another."""
-        for item in self.objects.all("DaemonSet"):
-            pods = [pod for pod in self.objects.owned("Pod", item) if not leaving(pod)]
+        for item in self.objects.find_all("DaemonSet"):
+            pods = [pod for pod in self.objects.owned_by("Pod", item) if not is_terminating(pod)]
             for node in self.objects.world.nodes:
-                if node not in map(pinned, pods):
+                if node not in map(pinned_node, pods):
                     pods.append(self._make(item, node))
-            mark = hashed(item["spec"]["template"])
+            mark = template_hash(item["spec"]["template"])
             old = [
                 pod for pod in pods if pod["metadata"]["labels"]["controller-revision-hash"] != mark
             ]
@@ -136,7 +136,7 @@ class DaemonSets:
     def _make(self, item: Object, node: str) -> Object:
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         pod = make_pod(self.objects, name, item)
-        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = hashed(
+        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = template_hash(
             item["spec"]["template"]
         )
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
@@ -172,11 +172,11 @@ class Services:
 
     def step(self) -> None:
         """Lists the pods that are ready and those that are not yet."""
-        for item in self.objects.all("Service"):
+        for item in self.objects.find_all("Service"):
             self._list(item)
             if item["spec"].get("type") == "LoadBalancer":
                 self._balance(item)
-        for item in self.objects.all("Ingress"):
+        for item in self.objects.find_all("Ingress"):
             self._balance(item)
 
     def _balance(self, item: Object) -> None:
@@ -193,8 +193,8 @@ class Services:
             return
         pods = [
             pod
-            for pod in self.objects.all("Pod", spec["selector"])
-            if not leaving(pod) and "podIP" in pod["status"]
+            for pod in self.objects.find_all("Pod", spec["selector"])
+            if not is_terminating(pod) and "podIP" in pod["status"]
         ]
         endpoints = self.objects.get("Endpoints", name)
         if endpoints is None:

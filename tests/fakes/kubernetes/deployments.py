@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from deploy.clients.kubernetes.protocol import Object
-from tests.fakes.kubernetes.controllers import hashed
-from tests.fakes.kubernetes.objects import Objects, copied
+from tests.fakes.kubernetes.controllers import template_hash
+from tests.fakes.kubernetes.objects import Objects, deep_copy
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -26,8 +26,8 @@ class Deployments:
 
     def step(self) -> None:
         """Scales the new ReplicaSet up or the old ones down, and says how far it is."""
-        for item in self.objects.all("Deployment"):
-            sets = self.objects.owned("ReplicaSet", item)
+        for item in self.objects.find_all("Deployment"):
+            sets = self.objects.owned_by("ReplicaSet", item)
             if any(
                 _notes(one).get(DESIRED) != str(item["spec"]["replicas"])
                 for one in sets
@@ -47,9 +47,9 @@ class Deployments:
 
     def _make(self, item: Object, sets: list[Object]) -> Object:
         """The ReplicaSet of a template that was not there before."""
-        template = copied(item["spec"]["template"])
-        selector = copied(item["spec"]["selector"])
-        mark = hashed(template)
+        template = deep_copy(item["spec"]["template"])
+        selector = deep_copy(item["spec"]["selector"])
+        mark = template_hash(template)
         template["metadata"]["labels"][HASH] = selector.setdefault("matchLabels", {})[HASH] = mark
         spec = {
             "replicas": 0,
@@ -88,7 +88,7 @@ class Deployments:
         if item["spec"]["strategy"]["type"] == "Recreate":
             for one in old:
                 self._scale(item, one, 0)
-            if not any(self.objects.owned("Pod", one) for one in old):
+            if not any(self.objects.owned_by("Pod", one) for one in old):
                 self._scale(item, new, count)
         elif new["spec"]["replicas"] > count:
             self._scale(item, new, count)
@@ -275,7 +275,7 @@ def _copied(item: Object) -> dict[str, str]:
 
 def _newest(item: Object, sets: list[Object]) -> Object | None:
     """The ReplicaSet of the present template."""
-    mark = hashed(item["spec"]["template"])
+    mark = template_hash(item["spec"]["template"])
     return next((one for one in sets if one["metadata"]["labels"][HASH] == mark), None)
 
 

@@ -12,7 +12,9 @@ from tests.fakes.engine import Script
 
 T = TypeVar("T")
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
-COUNTED = frozenset({"DaemonSet", "Deployment", "Ingress", "PodDisruptionBudget", "ReplicaSet"})
+KINDS_WITH_GENERATION = frozenset(
+    {"DaemonSet", "Deployment", "Ingress", "PodDisruptionBudget", "ReplicaSet"}
+)
 """Kinds whose metadata.generation counts the changes of what is wanted."""
 
 
@@ -33,36 +35,36 @@ class World:
 
     scripts: dict[str, Script] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=lambda: ["node-1"])
-    away: set[str] = field(default_factory=set)
+    lost_nodes: set[str] = field(default_factory=set)
     unpullable: dict[str, str] = field(default_factory=dict)
-    room: int | None = None
+    max_pods: int | None = None
     quota: int | None = None
-    lingers: int = 0
+    termination_steps: int = 0
     addresses: dict[str, str] = field(default_factory=dict)
 
 
-def copied(value: T) -> T:
+def deep_copy(value: T) -> T:
     """JSON of one's own."""
     fresh: Any = value
     if isinstance(value, dict):
-        fresh = {key: copied(inner) for key, inner in value.items()}
+        fresh = {key: deep_copy(inner) for key, inner in value.items()}
     elif isinstance(value, list):
-        fresh = [copied(inner) for inner in value]
+        fresh = [deep_copy(inner) for inner in value]
     return cast("T", fresh)
 
 
-def labelled(item: Object, labels: Mapping[str, str] | None) -> bool:
+def has_labels(item: Object, labels: Mapping[str, str] | None) -> bool:
     """Whether an object carries all those labels."""
     carried: dict[str, str] = item["metadata"].get("labels", {})
     return (labels or {}).items() <= carried.items()
 
 
-def leaving(item: Object) -> bool:
+def is_terminating(item: Object) -> bool:
     """Whether an object was asked to go, and is still there."""
     return "deletionTimestamp" in item["metadata"]
 
 
-def happened(event: Object) -> str:
+def event_time(event: Object) -> str:
     """When an event was seen last; the scheduler's have another field for it than all others."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or "").rstrip("Z")
 
@@ -93,7 +95,7 @@ class Objects:
         """The cluster's time, as objects have it."""
         return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def later(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         """Moves the clock on."""
         self.now += timedelta(seconds=seconds)
 
@@ -105,14 +107,16 @@ class Objects:
         """The object itself, not a copy."""
         return self._held.get((kind, name))
 
-    def all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
+    def find_all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
         """The objects themselves, ordered by name."""
         found = [
-            item for (one, _), item in self._held.items() if one == kind and labelled(item, labels)
+            item
+            for (one, _), item in self._held.items()
+            if one == kind and has_labels(item, labels)
         ]
         return sorted(found, key=lambda item: str(item["metadata"]["name"]))
 
-    def owned(self, kind: str, owner: Object) -> list[Object]:
+    def owned_by(self, kind: str, owner: Object) -> list[Object]:
         """The objects that another one owns, oldest first."""
         return [
             item
@@ -131,7 +135,7 @@ class Objects:
             "uid": f"{number:08x}-0000-4000-8000-{number:012x}",
             "creationTimestamp": self.time,
         }
-        if kind in COUNTED:
+        if kind in KINDS_WITH_GENERATION:
             metadata["generation"] = 1
         self._held[kind, metadata["name"]] = item
         self.touch(item)
@@ -166,7 +170,7 @@ class Objects:
         if item.get(part) == value:
             return False
         item[part] = value
-        if part == "spec" and item["kind"] in COUNTED:
+        if part == "spec" and item["kind"] in KINDS_WITH_GENERATION:
             item["metadata"]["generation"] += 1
         self.touch(item)
         return True
@@ -175,11 +179,11 @@ class Objects:
         """Removes an object and what it owns; a pod that has a node may linger."""
         kind = item["kind"]
         metadata = item["metadata"]
-        if kind == "Pod" and self.world.lingers and item["spec"].get("nodeName"):
-            if not leaving(item):
+        if kind == "Pod" and self.world.termination_steps and item["spec"].get("nodeName"):
+            if not is_terminating(item):
                 grace = int(item["spec"].get("terminationGracePeriodSeconds", 30))
                 metadata |= {"deletionTimestamp": self.time, "deletionGracePeriodSeconds": grace}
-                self.ending[metadata["name"]] = self.world.lingers
+                self.ending[metadata["name"]] = self.world.termination_steps
                 self.touch(item)
             return
         self._held.pop((kind, metadata["name"]), None)
@@ -198,7 +202,7 @@ class Objects:
         uid = about["metadata"]["uid"]
         name = about["metadata"]["name"]
         scheduler = reason in {"Scheduled", "FailedScheduling"}
-        for known in self.all("Event"):
+        for known in self.find_all("Event"):
             same = (known["involvedObject"].get("uid"), known.get("reason"), known["message"]) == (
                 uid,
                 reason,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.kubernetes.objects import copied
+from tests.fakes.kubernetes.objects import deep_copy
 
 Object = dict[str, Any]
 Path = tuple[str, ...]
@@ -29,7 +29,7 @@ KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """Lists whose items are told apart by some of their fields; all other lists are one value."""
 ATOMIC = frozenset({"selector", "nodeSelector"})
-NOBODYS = frozenset(
+UNOWNED = frozenset(
     {
         "name",
         "namespace",
@@ -68,7 +68,7 @@ def _leaves(value: Any, path: Path, name: str = "") -> Iterator[tuple[Path, Any]
 
 def leaves(item: Object) -> dict[Path, Any]:
     """The fields of an object that somebody can own, with their values."""
-    metadata = {key: value for key, value in item.get("metadata", {}).items() if key not in NOBODYS}
+    metadata = {key: value for key, value in item.get("metadata", {}).items() if key not in UNOWNED}
     body = {
         key: value
         for key, value in item.items()
@@ -91,7 +91,7 @@ def _step(value: Any, step: str, came: str) -> Any:
     )
 
 
-def found(item: Any, path: Path) -> Any:
+def value_at(item: Any, path: Path) -> Any:
     """What an object has at a path, or MISSING."""
     came = ""
     for step in path:
@@ -102,33 +102,33 @@ def found(item: Any, path: Path) -> Any:
 
 def differs(item: Object, path: Path, value: Any) -> bool:
     """Whether an object has something else there; nothing more is said of a map by giving an empty one."""
-    present = found(item, path)
+    present = value_at(item, path)
     return present != value and not (
         value == {} and isinstance(present, dict) and path[-1][2:] not in ATOMIC
     )
 
 
-def put(item: Object, path: Path, value: Any) -> None:
+def set_value(item: Object, path: Path, value: Any) -> None:
     """Sets a field, making what leads there."""
     if not differs(item, path, value):
         return
     for end in range(1, len(path)):
-        if found(item, path[:end]) in (MISSING, None):
+        if value_at(item, path[:end]) in (MISSING, None):
             fresh: Any = [] if path[end].startswith("k:") else {}
-            put(item, path[:end], fresh)
-    holder = found(item, path[:-1])
+            set_value(item, path[:end], fresh)
+    holder = value_at(item, path[:-1])
     last = path[-1]
     if last.startswith("f:"):
-        holder[last[2:]] = copied(value)
-    elif found(item, path) is MISSING:
+        holder[last[2:]] = deep_copy(value)
+    elif value_at(item, path) is MISSING:
         holder.append({**json.loads(last[2:]), **value})
 
 
-def drop(item: Object, path: Path) -> None:
+def remove_value(item: Object, path: Path) -> None:
     """Removes a field, and what is empty without it."""
-    holder = found(item, path[:-1])
+    holder = value_at(item, path[:-1])
     last = path[-1]
-    gone = found(item, path)
+    gone = value_at(item, path)
     if gone is MISSING:
         return
     if isinstance(holder, list):
@@ -136,10 +136,10 @@ def drop(item: Object, path: Path) -> None:
     else:
         del holder[last[2:]]
     if not holder and len(path) > 2:
-        drop(item, path[:-1])
+        remove_value(item, path[:-1])
 
 
-def spelled(path: Path) -> str:
+def path_text(path: Path) -> str:
     """A path as an API server spells it to people, such as spec.template.spec.containers[name="app"].image."""
     text = ""
     for step in path:
@@ -166,7 +166,7 @@ class Ownership:
         """The fields that others own with another value than is given, by path, with the other's name."""
         wanted = leaves(given)
         return {
-            spelled(path): owner[0]
+            path_text(path): owner[0]
             for owner, paths in self.owned.items()
             if owner != (manager, "Apply")
             for path in sorted(paths & wanted.keys())
@@ -184,9 +184,9 @@ class Ownership:
         for path in sorted(before - kept):
             _give_up(live, path, kept)
         for path, value in wanted.items():
-            put(live, path, value)
+            set_value(live, path, value)
         self.owned = {
-            owner: {path for path in paths if found(live, path) is not MISSING}
+            owner: {path for path in paths if value_at(live, path) is not MISSING}
             for owner, paths in self.owned.items()
         }
         self._tidy()
@@ -205,7 +205,7 @@ class Ownership:
     def _tidy(self) -> None:
         self.owned = {owner: paths for owner, paths in self.owned.items() if paths}
 
-    def shown(self, api_version: str) -> list[Object]:
+    def managed_fields(self, api_version: str) -> list[Object]:
         """As metadata.managedFields."""
         return [
             {
@@ -225,9 +225,9 @@ def _give_up(live: Object, path: Path, kept: Collection[Path]) -> None:
         if step.startswith("k:") and not any(
             (*path[:end], f"f:{key}") in kept for key in json.loads(step[2:])
         ):
-            drop(live, path[:end])
+            remove_value(live, path[:end])
             return
-    drop(live, path)
+    remove_value(live, path)
 
 
 def _tree(paths: Iterable[Path]) -> Object:

@@ -28,31 +28,31 @@ class PodScript(Script):
 
 
 @dataclass
-class Run:
+class FakeContainer:
     """A container of a pod, as it changes; `first` says that the others wait for its end."""
 
     spec: Object
     script: PodScript
-    first: bool
+    is_init: bool
     state: Object
     stage: str = "waiting"
-    last: Object = field(default_factory=dict)
-    left: int = 0
+    last_state: Object = field(default_factory=dict)
+    steps_left: int = 0
     restarts: int = 0
     checks: int = 0
     started: bool = False
     ready: bool = False
-    written: str = ""
+    log: str = ""
 
     @property
-    def probed(self) -> bool:
+    def has_probes(self) -> bool:
         """Whether anybody asks it how it is."""
-        return not self.first and ("readinessProbe" in self.spec or "startupProbe" in self.spec)
+        return not self.is_init and ("readinessProbe" in self.spec or "startupProbe" in self.spec)
 
     @property
     def exits(self) -> int | None:
         """The code with which it ends as soon as it was started."""
-        if self.first:
+        if self.is_init:
             return 0
         return None if self.spec.get("command", ("",))[0] == "sleep" else self.script.exits
 
@@ -61,7 +61,7 @@ class Run:
         """Whether it has ended well."""
         return bool(self.state.get("terminated", {}).get("exitCode") == 0)
 
-    def shown(self) -> Object:
+    def status(self) -> Object:
         """As a pod's status has it."""
         image = self.spec["image"]
         shown: Object = {
@@ -70,10 +70,10 @@ class Run:
             "imageID": image,
             "restartCount": self.restarts,
         }
-        shown |= {"state": self.state, "lastState": self.last}
+        shown |= {"state": self.state, "lastState": self.last_state}
         return shown | (
             {"ready": self.completed}
-            if self.first
+            if self.is_init
             else {"ready": self.ready, "started": self.started}
         )
 
@@ -84,7 +84,7 @@ def is_ready(pod: Object) -> bool:
     return conditions.get("Ready") == "True"
 
 
-def pinned(pod: Object) -> str:
+def pinned_node(pod: Object) -> str:
     """The only node that a pod may run on; empty if it may run on any."""
     affinity = (
         pod["spec"]
@@ -102,18 +102,18 @@ def pinned(pod: Object) -> str:
     )
 
 
-def is_started_again(pod: Object, run: Run) -> bool:
+def is_restarted(pod: Object, run: FakeContainer) -> bool:
     """Whether a container that has ended is started again, sooner or later."""
     policy = pod["spec"].get("restartPolicy", "Always")
-    return not (run.first and run.completed) and (
+    return not (run.is_init and run.completed) and (
         policy == "Always" or (policy == "OnFailure" and not run.completed)
     )
 
 
-def phase(pod: Object, runs: list[Run]) -> str:
+def phase(pod: Object, runs: list[FakeContainer]) -> str:
     """How far a pod is, in one word."""
     if runs and all(
-        run.stage == "ended" and "terminated" in run.state and not is_started_again(pod, run)
+        run.stage == "ended" and "terminated" in run.state and not is_restarted(pod, run)
         for run in runs
     ):
         return "Succeeded" if all(run.completed for run in runs) else "Failed"

@@ -29,7 +29,7 @@ from deploy.clients.kubernetes.protocol import MANAGER, Object
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.render import as_yaml
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE, edited, everything, rendering
+from tests.fakes.renderings import ALL_SETTINGS, all_objects, edit_templates, rendering
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
@@ -45,7 +45,7 @@ def documents(text: str) -> list[Object]:
 
 def rendered() -> list[Object]:
     """All that an environment can consist of."""
-    return everything(rendering(**WHOLE), A, attempt(1, A))
+    return all_objects(rendering(**ALL_SETTINGS), A, attempt(1, A))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_the_longest_and_the_oddest_names_are_taken(
     """Whatever the settings let pass fits the cluster's own limits."""
     settings = rendering().app.model_copy(update={"name": app})
     made = rendering(app=settings, name="b.c_d9")
-    for item in everything(made, A):
+    for item in all_objects(made, A):
         if served(server, item):
             assert sent(_here(item, namespace), applied(server, namespace, item))
 
@@ -167,7 +167,7 @@ def test_a_wrong_manifest_is_refused(
     server: DynamicClient, namespace: str, tmp_path: Path, place: str, value: Any
 ) -> None:
     """The server does check what is only tried."""
-    folder = edited(tmp_path, "deployment.yaml", **{place: value})
+    folder = edit_templates(tmp_path, "deployment.yaml", **{place: value})
     item = yaml.safe_load((folder / "deployment.yaml").read_text(encoding="utf-8"))
     with pytest.raises((UnprocessibleEntityError, BadRequestError, DynamicApiError)) as caught:
         applied(server, namespace, item)

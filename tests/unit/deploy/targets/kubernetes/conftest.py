@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.records import Release
-from tests.fakes.places import STRATEGIES, FakeNamespace
+from tests.fakes.namespaces import STRATEGIES, FakeNamespace
 
 
 @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])

@@ -15,7 +15,7 @@ from deploy.rollout import apply as rollout
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import FakeNamespace, is_write
+from tests.fakes.namespaces import FakeNamespace, is_write
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "rolling": {"strategy": "rolling", "host": "shop.example"},
@@ -75,7 +75,7 @@ def expected(settings: dict[str, Any], *codes: str) -> dict[str, Any]:
     place = FakeNamespace(**settings)
     for code in codes:
         place.apply(place.release(code))
-    return place.end()
+    return place.summary()
 
 
 def test_the_same_release_run_again_ends_as_if_nobody_had_been_killed(
@@ -86,7 +86,7 @@ def test_the_same_release_run_again_ends_as_if_nobody_had_been_killed(
     for place in killed(settings, first=True):
         assert place.answers() in ({"a"}, {"a", "b"}, {"b"})
         place.apply(place.release("b"))
-        assert place.end() == end
+        assert place.summary() == end
         assert place.deployer().serves(place.release("b"))
 
 
@@ -116,12 +116,12 @@ def test_a_first_release_run_again_ends_as_if_nobody_had_been_killed(
     end = expected(settings, "b")
     for place in killed(settings, first=False):
         place.apply(place.release("b"))
-        assert place.end() == end
+        assert place.summary() == end
 
 
 def missed(place: FakeNamespace, wanted: Release, dies: Callable[[str], bool]) -> None:
     """Applies a release that answers wrongly at the front door, by somebody who may be killed meanwhile."""
-    place.misses("/services/", wanted)
+    place.fail_golden_cases("/services/", wanted)
     with pytest.raises(GoldenMiss):
         releases(place, wanted, dies)
 
@@ -138,7 +138,7 @@ def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(
 
 def is_held(place: FakeNamespace) -> bool:
     """Whether requests go to a canary, too."""
-    return TRACK_LABEL not in place.found("Service")["spec"]["selector"]
+    return TRACK_LABEL not in place.get("Service")["spec"]["selector"]
 
 
 def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
@@ -157,14 +157,14 @@ def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
     place.apply(place.release("b"))
     assert place.cluster.seconds() - began > 60
     assert canary < place.pods("b")
-    assert place.end() == end
+    assert place.summary() == end
 
 
 def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() -> None:
     """Whatever the settings of whoever gives it up; what is left of the stable replicas has all requests at once."""
     place = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
     place.apply(a := place.release("a"))
-    before = deepcopy(place.found("Deployment")["spec"])
+    before = deepcopy(place.get("Deployment")["spec"])
     with pytest.raises(Killed):
         releases(place, place.release("b"), lambda _: is_held(place))
     place.release("a", PodScript(ready_after=20))
@@ -172,7 +172,7 @@ def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() ->
     stayed = place.pods("a") - {lost}
     done = rollout.abort(place.deployer(resources={"memory": "1Gi"}), "grace")
     assert (done.outcome, done.ending and done.ending.why) == ("undone", "given up by grace")
-    assert place.found("Deployment")["spec"] == before
+    assert place.get("Deployment")["spec"] == before
     assert stayed < place.pods() == place.pods("a")
     assert place.deployer().serves(a)
 

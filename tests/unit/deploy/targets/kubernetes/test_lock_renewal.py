@@ -45,17 +45,17 @@ def lock(cluster: FakeCluster) -> Lock:
 
 def test_a_fresh_lock_needs_no_check(cluster: FakeCluster, lock: Lock) -> None:
     """The API server is not asked each time."""
-    cluster.asked.clear()
-    cluster.objects.later(LEASE_SECONDS / 2)
+    cluster.requests.clear()
+    cluster.objects.advance(LEASE_SECONDS / 2)
     lock.require()
-    assert cluster.asked == []
+    assert cluster.requests == []
 
 
 def test_a_renewed_lock_is_kept(cluster: FakeCluster, lock: Lock) -> None:
     """The time since when it is held stays the same."""
     before = dict(lease(cluster)["spec"])
     for _ in range(6):
-        cluster.objects.later(LEASE_SECONDS / 3)
+        cluster.objects.advance(LEASE_SECONDS / 3)
         lock.renew()
         lock.require()
     after = lease(cluster)["spec"]
@@ -65,11 +65,11 @@ def test_a_renewed_lock_is_kept(cluster: FakeCluster, lock: Lock) -> None:
 
 def test_a_lock_that_was_not_renewed_in_time_is_checked(cluster: FakeCluster, lock: Lock) -> None:
     """No other deployer has taken it, so this one still has it."""
-    cluster.objects.later(LEASE_SECONDS * 5)
+    cluster.objects.advance(LEASE_SECONDS * 5)
     lock.require()
-    cluster.asked.clear()
+    cluster.requests.clear()
     lock.require()
-    assert cluster.asked == []
+    assert cluster.requests == []
 
 
 @pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
@@ -84,9 +84,9 @@ def test_a_machine_that_slept_checks_its_lock(cluster: FakeCluster, taken: bool)
         Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]),
     )
     lock.take(0)
-    cluster.asked.clear()
+    cluster.requests.clear()
     lock.require()
-    assert cluster.asked == []
+    assert cluster.requests == []
     slept[0] += LEASE_SECONDS
     if not taken:
         lock.require()
@@ -113,7 +113,7 @@ def test_a_lost_lock_stays_lost(
 ) -> None:
     """The error comes each time, and the Lease of another deployer is not changed."""
     lose(cluster)
-    cluster.objects.later(LEASE_SECONDS)
+    cluster.objects.advance(LEASE_SECONDS)
     for _ in range(2):
         with pytest.raises(RolloutLocked, match="the lock was lost"):
             lock.require()
@@ -125,7 +125,7 @@ def test_a_conflict_during_a_renewal_counts_as_no_renewal(
     cluster: FakeCluster, lock: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next renewal may succeed."""
-    cluster.objects.later(LEASE_SECONDS)
+    cluster.objects.advance(LEASE_SECONDS)
     monkeypatch.setattr(cluster, "replace", lambda _: False)
     with pytest.raises(RolloutLocked):
         lock.require()
@@ -141,15 +141,15 @@ def test_a_renewal_counts_from_its_request(
 
     def slow_replace(item: dict[str, Any]) -> bool:
         done = replace(item)
-        cluster.objects.later(LEASE_SECONDS)
+        cluster.objects.advance(LEASE_SECONDS)
         return done
 
     monkeypatch.setattr(cluster, "replace", slow_replace)
     lock.renew()
     monkeypatch.undo()
-    cluster.asked.clear()
+    cluster.requests.clear()
     lock.require()
-    assert ("get", "Lease", NAME) in cluster.asked
+    assert ("get", "Lease", NAME) in cluster.requests
 
 
 def test_an_unreachable_api_server_does_not_end_the_renewals(
@@ -157,7 +157,7 @@ def test_an_unreachable_api_server_does_not_end_the_renewals(
 ) -> None:
     """The renewal is tried again, and the lock is released in the end."""
     monkeypatch.setattr(lock_module, "RENEW_INTERVAL", 0.001)
-    cluster.broken["update", "Lease"] = [UNREACHABLE, UNREACHABLE]
+    cluster.failures["update", "Lease"] = [UNREACHABLE, UNREACHABLE]
     renewed = Event()
     replace = cluster.replace
 
@@ -177,5 +177,5 @@ def test_a_lock_that_cannot_be_released_expires(
 ) -> None:
     """A warning says so; it is no error, because the work is done."""
     with new_lock(cluster).acquire(0):
-        cluster.broken["update", "Lease"] = [UNREACHABLE]
+        cluster.failures["update", "Lease"] = [UNREACHABLE]
     assert "the lock could not be released, it expires in 30 s: no answer" in caplog.text

@@ -11,10 +11,10 @@ import yaml
 
 from deploy.clients.kubernetes.protocol import KINDS, Object
 from deploy.targets.kubernetes import templates
-from tests.contracts.restricted import breaches
+from tests.contracts.restricted import violations
 from tests.contracts.schemas import problems
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE, container_of, everything, pod_of, rendering
+from tests.fakes.renderings import ALL_SETTINGS, all_objects, app_container, pod_spec, rendering
 
 A = release("a")
 TEXTS = {
@@ -23,7 +23,7 @@ TEXTS = {
 }
 STRATEGIES: list[dict[str, Any]] = [
     {},
-    WHOLE,
+    ALL_SETTINGS,
     {"service": "NodePort"},
     {"host": "a.example"},
     {"autoscale": {"at_most": 2}},
@@ -37,7 +37,7 @@ def as_they_are() -> list[Object]:
 
 def rendered(keys: dict[str, Any]) -> list[Object]:
     """All that an environment with those keys can consist of."""
-    return everything(rendering(**keys), A, attempt(1, A))
+    return all_objects(rendering(**keys), A, attempt(1, A))
 
 
 def rules() -> list[Object]:
@@ -93,7 +93,7 @@ def test_a_wrong_manifest_is_not_valid(place: str, value: Any, problem: str) -> 
 
 def test_manifests_and_renderings_are_of_the_kinds_that_are_spoken() -> None:
     """In the same versions that the client reads and writes them."""
-    for item in [*rendered(WHOLE), *as_they_are()]:
+    for item in [*rendered(ALL_SETTINGS), *as_they_are()]:
         if item["kind"] not in ("Role", "RoleBinding"):
             assert item["apiVersion"] == KINDS[item["kind"]].api_version
 
@@ -102,13 +102,13 @@ def test_manifests_and_renderings_are_of_the_kinds_that_are_spoken() -> None:
     "item",
     [
         item
-        for item in [*as_they_are(), *rendered(WHOLE)]
+        for item in [*as_they_are(), *rendered(ALL_SETTINGS)]
         if item["kind"] in ("Deployment", "DaemonSet")
     ],
 )
 def test_pods_fit_a_restricted_namespace(item: Object) -> None:
     """As the manifests are, and as they are rendered: the strictest of the Pod Security Standards."""
-    assert breaches(pod_of(item)) == []
+    assert violations(pod_spec(item)) == []
 
 
 @pytest.mark.parametrize(
@@ -134,22 +134,22 @@ def test_pods_fit_a_restricted_namespace(item: Object) -> None:
 )
 def test_a_pod_that_may_more_than_restricted_is_seen(place: str, value: Any, breach: str) -> None:
     """The check of the standard finds each of its controls broken."""
-    pod = deepcopy(pod_of(yaml.safe_load(TEXTS["deployment.yaml"])))
+    pod = deepcopy(pod_spec(yaml.safe_load(TEXTS["deployment.yaml"])))
     holder: Any = pod
     *above, key = place.split("__")
     for name in above:
         holder = holder[int(name)] if isinstance(holder, list) else holder[name]
     holder[int(key) if isinstance(holder, list) else key] = value
-    assert breaches(pod) == [breach]
+    assert violations(pod) == [breach]
 
 
 @pytest.mark.parametrize(
-    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+    "item", [item for item in rendered(ALL_SETTINGS) if item["kind"] in ("Deployment", "DaemonSet")]
 )
 def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
     """Nothing of the image can be written, no token lies in it, and what it takes is asked for and limited."""
-    pod = pod_of(item)
-    container = container_of(item)
+    pod = pod_spec(item)
+    container = app_container(item)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -159,18 +159,18 @@ def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+    "item", [item for item in rendered(ALL_SETTINGS) if item["kind"] in ("Deployment", "DaemonSet")]
 )
 def test_pods_run_on_nodes_for_which_images_are_made(item: Object) -> None:
     """A cluster may have others: of the same processors, but not of Linux."""
-    assert pod_of(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert pod_spec(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
 
 
 def test_replicas_can_write_to_tmp_alone() -> None:
     """Programs need some place; it goes with the pod, and cannot fill the node."""
     item = yaml.safe_load(TEXTS["deployment.yaml"])
-    assert container_of(item)["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
-    assert pod_of(item)["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}]
+    assert app_container(item)["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+    assert pod_spec(item)["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}]
 
 
 def test_a_rollout_takes_no_replica_before_another_is_ready() -> None:
@@ -178,8 +178,8 @@ def test_a_rollout_takes_no_replica_before_another_is_ready() -> None:
     item = yaml.safe_load(TEXTS["deployment.yaml"])
     assert item["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert item["spec"]["revisionHistoryLimit"] == 10
-    pause = int(container_of(item)["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert 0 < pause < pod_of(item)["terminationGracePeriodSeconds"]
+    pause = int(app_container(item)["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert 0 < pause < pod_spec(item)["terminationGracePeriodSeconds"]
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "examples/digits/Dockerfile"])
@@ -240,7 +240,7 @@ def test_a_deployer_may_apply_whatever_is_rendered() -> None:
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    for item in rendered(WHOLE):
+    for item in rendered(ALL_SETTINGS):
         kind = KINDS[item["kind"]]
         assert {"create", "patch"} <= set(allowed[kind.group, kind.plural])
 

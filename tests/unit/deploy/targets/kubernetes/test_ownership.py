@@ -9,9 +9,9 @@ import pytest
 
 from deploy.targets.kubernetes.ownership import applied_fields, owners
 from tests.fakes.kubernetes.api_server import FakeCluster
-from tests.fakes.places import FakeNamespace
+from tests.fakes.namespaces import FakeNamespace
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE
+from tests.fakes.renderings import ALL_SETTINGS
 
 OURS: dict[str, Any] = {
     "manager": "twinship",
@@ -163,9 +163,10 @@ def test_a_field_may_have_several_owners() -> None:
 def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> None:
     """Every object that a release makes is found whole, whatever the API server has filled in."""
     place = FakeNamespace(
-        strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"}
+        strategy=strategy,
+        **{key: value for key, value in ALL_SETTINGS.items() if key != "resources"},
     )
-    made = place.changes().render("main", release("a"), attempt(1, release("a")))
+    made = place.writer().render("main", release("a"), attempt(1, release("a")))
     assert {item["kind"] for item in made} >= {
         "Deployment",
         "Service",

@@ -321,7 +321,7 @@ def test_the_end_of_a_log_is_told() -> None:
     """Or that there is none, or why it cannot be read."""
     cluster = FakeCluster()
     assert log_tail(cluster, pod()) == "    (nothing)"
-    cluster.broken["get", "Pod/log"] = [
+    cluster.failures["get", "Pod/log"] = [
         ClusterForbidden("this account may not get pods/log", on="shop", next="add the rule")
     ]
     assert log_tail(cluster, pod()) == "    (cannot be read: this account may not get pods/log)"

@@ -11,7 +11,7 @@ from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.records import Release
 from deploy.targets.kubernetes.prepull import prepull
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakeNamespace, UncontestedLock
+from tests.fakes.namespaces import NAME, FakeNamespace, UncontestedLock
 
 WARM = f"{NAME}-warm-up"
 
@@ -42,8 +42,8 @@ def test_every_node_has_the_image_in_the_end(
     with caplog.at_level(logging.INFO):
         warmed(place, a)
     assert nodes(place, a) == {"node-1", "node-2", "node-3"}
-    assert place.found("DaemonSet", WARM) == {}
-    assert place.cluster.objects.all("Pod") == []
+    assert place.get("DaemonSet", WARM) == {}
+    assert place.cluster.objects.find_all("Pod") == []
     assert "3 nodes pulled the image, in" in caplog.text
 
 
@@ -60,7 +60,7 @@ def test_a_node_that_does_not_manage_holds_up_nothing(
     assert place.cluster.seconds() < seconds
     assert "0 of 3 nodes have the image after" in caplog.text
     assert "going on" in caplog.text
-    assert place.found("DaemonSet", WARM) == {}
+    assert place.get("DaemonSet", WARM) == {}
 
 
 def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
@@ -75,7 +75,9 @@ def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
     assert place.cluster.seconds() < 30
 
 
-@pytest.mark.parametrize("lacking", [{"away": {"node-2"}}, {"room": 2}], ids=["away", "full"])
+@pytest.mark.parametrize(
+    "lacking", [{"lost_nodes": {"node-2"}}, {"max_pods": 2}], ids=["away", "full"]
+)
 @pytest.mark.parametrize(
     ("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"]
 )
@@ -101,7 +103,7 @@ def test_what_a_killed_warm_up_left_does_not_count(place: FakeNamespace) -> None
     b = place.release("b", PodScript(pulled_in=30))
     place.cluster.apply(place.rendering().prepull(a))
     place.cluster.step(20)
-    place.cluster.world.lingers = 10_000
+    place.cluster.world.termination_steps = 10_000
     warmed(place, b)
     assert nodes(place, b) == {"node-1", "node-2", "node-3"}
 
@@ -127,8 +129,8 @@ def test_nothing_is_changed_without_the_lease(place: FakeNamespace) -> None:
 
     with pytest.raises(RolloutLocked):
         prepull(place.cluster, daemons, 60.0, place.cluster.clock, require)
-    assert lease.asked == 3
-    assert place.found("DaemonSet", WARM)
+    assert lease.checks == 3
+    assert place.get("DaemonSet", WARM)
 
 
 def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(
@@ -136,9 +138,9 @@ def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(
 ) -> None:
     """The image is on the nodes: there is no reason to fail."""
     gone = ClusterUnreachable("no answer", on="it", next="again")
-    place.cluster.broken["delete", "DaemonSet"] = [gone]
+    place.cluster.failures["delete", "DaemonSet"] = [gone]
     warmed(place, place.release("a"))
-    assert place.found("DaemonSet", WARM)
+    assert place.get("DaemonSet", WARM)
     with place.deployer().lock():
         pass
-    assert place.found("DaemonSet", WARM) == {}
+    assert place.get("DaemonSet", WARM) == {}

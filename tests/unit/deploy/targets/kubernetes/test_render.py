@@ -26,7 +26,15 @@ from deploy.targets.kubernetes.render import (
     as_yaml,
 )
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import APP, WHOLE, container_of, edited, everything, pod_of, rendering
+from tests.fakes.renderings import (
+    ALL_SETTINGS,
+    APP,
+    all_objects,
+    app_container,
+    edit_templates,
+    pod_spec,
+    rendering,
+)
 
 A = release("a")
 B = release("b")
@@ -79,8 +87,8 @@ def test_names_that_are_too_long_together_are_refused() -> None:
 
 def test_every_object_is_in_the_namespace_and_can_be_found() -> None:
     """By the application, the environment and who made it."""
-    made = rendering(**WHOLE)
-    for item in everything(made, A):
+    made = rendering(**ALL_SETTINGS)
+    for item in all_objects(made, A):
         assert item["metadata"]["namespace"] == "models"
         assert item["metadata"]["labels"].items() >= {
             ("app.kubernetes.io/name", "classifier"),
@@ -96,7 +104,7 @@ def test_the_image_is_named_by_digest_and_told_on_the_pods() -> None:
     """Whole in an annotation, shortened to fit in a label."""
     item = deployment(rendering())
     template = item["spec"]["template"]["metadata"]
-    assert container_of(item)["image"] == A.reference
+    assert app_container(item)["image"] == A.reference
     assert template["annotations"][IMAGE_LABEL] == A.image.digest
     assert template["labels"][IMAGE_LABEL] == A.image.digest.removeprefix("sha256:")[:32]
 
@@ -119,7 +127,7 @@ def test_spreading_counts_the_pods_of_the_same_side() -> None:
     """Replicas that stand by must not push those that serve onto one node."""
     for side in TRACKS:
         item = deployment(rendering(), side)
-        spread = pod_of(item)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
+        spread = pod_spec(item)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
         assert spread == item["spec"]["selector"]["matchLabels"]
 
 
@@ -158,21 +166,21 @@ def test_applying_a_release_again_starts_no_pods() -> None:
 
 def test_the_same_input_gives_the_same_objects() -> None:
     """And one rendering leaves nothing behind that another would show."""
-    made = rendering(**WHOLE)
+    made = rendering(**ALL_SETTINGS)
     before = deepcopy(made.object_templates)
-    first = everything(made, A, attempt(1, A))
+    first = all_objects(made, A, attempt(1, A))
     assert {item["kind"] for item in first} == set(made.object_templates)
     for item in first:
         item["metadata"].clear()
         item.get("spec", {}).clear()
     assert made.object_templates == before
-    assert everything(made, B) == everything(rendering(**WHOLE), B)
+    assert all_objects(made, B) == all_objects(rendering(**ALL_SETTINGS), B)
 
 
 def test_settings_are_set_in_the_container() -> None:
     """Its port, its ready path and what it is given."""
     item = deployment(rendering(resources={"cpu": "1500m", "memory": "2Gi", "cpu_limit": "4"}))
-    found = container_of(item)
+    found = app_container(item)
     assert found["ports"] == [{"name": "http", "containerPort": 9000, "protocol": "TCP"}]
     assert (
         found["startupProbe"]["httpGet"]
@@ -187,8 +195,8 @@ def test_settings_are_set_in_the_container() -> None:
 
 def test_liveness_asks_only_for_a_connection() -> None:
     """A replica that is busy, or waits for something else, is not started anew for it."""
-    assert container_of(deployment(rendering()))["livenessProbe"].keys() >= {"tcpSocket"}
-    assert "httpGet" not in container_of(deployment(rendering()))["livenessProbe"]
+    assert app_container(deployment(rendering()))["livenessProbe"].keys() >= {"tcpSocket"}
+    assert "httpGet" not in app_container(deployment(rendering()))["livenessProbe"]
 
 
 @pytest.mark.parametrize(
@@ -198,13 +206,13 @@ def test_a_replica_may_take_its_time_to_start(
     tmp_path: Path, within: float, every: int, tries: int
 ) -> None:
     """Twice `ready_within` and some more, so that it is the rollout that gives up, and says why."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__containers__0__startupProbe__periodSeconds=every,
     )
     assert (
-        container_of(deployment(rendering(folder, ready_within=within)))["startupProbe"][
+        app_container(deployment(rendering(folder, ready_within=within)))["startupProbe"][
             "failureThreshold"
         ]
         == tries
@@ -227,11 +235,11 @@ def test_requests_under_way_have_their_time_after_the_pause(
     tmp_path: Path, hook: Object, pause: int
 ) -> None:
     """`drain_within` seconds, whole ones, on top of the pause before the replica is told to stop."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__containers__0__lifecycle__preStop=hook
     )
     assert (
-        pod_of(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"]
+        pod_spec(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"]
         == 21 + pause
     )
 
@@ -246,9 +254,9 @@ def test_a_pull_secret_is_named_where_there_is_one() -> None:
     with_secret = rendering(pull_secret="login")
     without = rendering()
     for made in (deployment(with_secret), with_secret.prepull(A)):
-        assert pod_of(made)["imagePullSecrets"] == [{"name": "login"}]
+        assert pod_spec(made)["imagePullSecrets"] == [{"name": "login"}]
     for made in (deployment(without), without.prepull(A)):
-        assert "imagePullSecrets" not in pod_of(made)
+        assert "imagePullSecrets" not in pod_spec(made)
 
 
 # --- the other objects
@@ -279,7 +287,7 @@ def test_the_service_finds_the_container_by_the_name_of_its_port() -> None:
     made = rendering()
     port = made.service("main", both=False)["spec"]["ports"][0]
     assert (made.port, port["port"], port["targetPort"]) == (80, 80, "http")
-    assert [one["name"] for one in container_of(deployment(made))["ports"]] == ["http"]
+    assert [one["name"] for one in app_container(deployment(made))["ports"]] == ["http"]
 
 
 def test_the_service_is_of_the_type_and_dns_label_of_the_settings() -> None:
@@ -344,7 +352,7 @@ def test_a_drained_node_takes_one_replica_at_a_time() -> None:
 def test_replicas_are_nobody_to_the_api_server() -> None:
     """They have an account of their own, and no token of it."""
     made = rendering()
-    pod = pod_of(deployment(made))
+    pod = pod_spec(deployment(made))
     assert (
         pod["serviceAccountName"]
         == made.service_account()["metadata"]["name"]
@@ -359,8 +367,8 @@ def test_the_warm_up_pulls_the_image_and_gets_no_requests() -> None:
     made = rendering()
     item = made.prepull(A)
     labels = item["spec"]["template"]["metadata"]["labels"]
-    assert container_of(item)["image"] == A.reference
-    assert container_of(item)["command"] == ["sleep", "infinity"]
+    assert app_container(item)["image"] == A.reference
+    assert app_container(item)["command"] == ["sleep", "infinity"]
     assert selected(item["spec"]["selector"]["matchLabels"], labels)
     assert not selected(made.labels, labels)
     assert not selected(
@@ -377,7 +385,7 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
         }
     }
     taints = [{"key": "gpu", "operator": "Exists"}]
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__nodeSelector={"pool": "gpu"},
@@ -385,14 +393,14 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
         spec__template__spec__affinity={"nodeAffinity": nodes, "podAntiAffinity": {}},
         spec__template__spec__imagePullSecrets=[{"name": "mine"}],
     )
-    pod = pod_of(rendering(folder).prepull(A))
+    pod = pod_spec(rendering(folder).prepull(A))
     assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (
         {"pool": "gpu"},
         taints,
         {"nodeAffinity": nodes},
     )
     assert pod["imagePullSecrets"] == [{"name": "mine"}]
-    assert "affinity" not in pod_of(rendering().prepull(A))
+    assert "affinity" not in pod_spec(rendering().prepull(A))
 
 
 # --- a user's own manifests
@@ -400,7 +408,7 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
 
 def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
     """Other containers, variables, labels, limits and strategies are nobody's business but theirs."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         metadata__annotations={"team": "vision"},
@@ -412,14 +420,14 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
         spec__template__spec__containers__0__ports=[{"name": "metrics", "containerPort": 9100}],
     )
     item = rendering(folder).deployment(A, "main", 2, attempt(1, A), 600)
-    found = container_of(item)
+    found = app_container(item)
     assert item["metadata"]["annotations"].keys() == {"team", RELEASE_ANNOTATION, CHANGE_CAUSE}
     assert item["spec"]["strategy"] == {"type": "Recreate"}
     assert item["spec"]["template"]["metadata"]["labels"].items() >= {
         ("team", "vision"),
         (TRACK_LABEL, "main"),
     }
-    assert pod_of(item)["priorityClassName"] == "high"
+    assert pod_spec(item)["priorityClassName"] == "high"
     assert found["env"] == [{"name": "APP_THREADS", "value": "4"}]
     assert found["resources"]["limits"] == {"nvidia.com/gpu": "1", "cpu": "2", "memory": "512Mi"}
     assert found["ports"] == [
@@ -435,34 +443,38 @@ def test_the_container_of_the_application_is_the_one_named_app(tmp_path: Path) -
         "image": "registry.example/proxy:1",
         "readinessProbe": {"httpGet": {"path": "/up", "port": 1}},
     }
-    ours = container_of(deployment(rendering()))
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[beside, ours])
-    assert pod_of(deployment(rendering(folder)))["containers"] == [beside, ours]
+    ours = app_container(deployment(rendering()))
+    folder = edit_templates(
+        tmp_path, "deployment.yaml", spec__template__spec__containers=[beside, ours]
+    )
+    assert pod_spec(deployment(rendering(folder)))["containers"] == [beside, ours]
 
 
 def test_the_only_container_may_have_any_name(tmp_path: Path) -> None:
     """With one there is no doubt which it is."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers__0__name="server")
-    found = pod_of(deployment(rendering(folder)))["containers"]
+    folder = edit_templates(
+        tmp_path, "deployment.yaml", spec__template__spec__containers__0__name="server"
+    )
+    found = pod_spec(deployment(rendering(folder)))["containers"]
     assert [(one["name"], one["image"]) for one in found] == [("server", A.reference)]
 
 
 def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
     """Probes, spreading and the pause are proposals; a bare Deployment is rendered as well."""
     bare = [{"name": "app", "image": "x"}]
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         spec={"template": {"spec": {"containers": bare}}},
         metadata=None,
     )
-    edited(tmp_path, "service.yaml", spec={"ports": [{"port": 80}]}, metadata={})
-    edited(tmp_path, "disruption.yaml", spec=None)
-    edited(tmp_path, "autoscaler.yaml", spec={"metrics": None})
+    edit_templates(tmp_path, "service.yaml", spec={"ports": [{"port": 80}]}, metadata={})
+    edit_templates(tmp_path, "disruption.yaml", spec=None)
+    edit_templates(tmp_path, "autoscaler.yaml", spec={"metrics": None})
     made = rendering(folder, autoscale={"at_most": 3})
     item = deployment(made)
-    assert container_of(item).keys() == {"name", "image", "ports", "resources"}
-    assert pod_of(item).keys() == {
+    assert app_container(item).keys() == {"name", "image", "ports", "resources"}
+    assert pod_spec(item).keys() == {
         "containers",
         "serviceAccountName",
         "terminationGracePeriodSeconds",
@@ -477,24 +489,24 @@ def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
 
 def test_an_account_of_ones_own_is_kept(tmp_path: Path) -> None:
     """One that the folder does not make has a reason, such as a cloud identity."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__serviceAccountName="cloud-identity"
     )
-    assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "cloud-identity"
-    edited(tmp_path, "account.yaml", metadata__name="cloud-identity")
-    assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "classifier-staging"
+    assert pod_spec(deployment(rendering(folder)))["serviceAccountName"] == "cloud-identity"
+    edit_templates(tmp_path, "account.yaml", metadata__name="cloud-identity")
+    assert pod_spec(deployment(rendering(folder)))["serviceAccountName"] == "classifier-staging"
 
 
 def test_pull_secrets_of_ones_own_stay_beside_that_of_the_settings(tmp_path: Path) -> None:
     """Another container may need another login; none is named twice."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__imagePullSecrets=[{"name": "mine"}]
     )
-    assert pod_of(deployment(rendering(folder)))["imagePullSecrets"] == [{"name": "mine"}]
-    assert pod_of(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [
+    assert pod_spec(deployment(rendering(folder)))["imagePullSecrets"] == [{"name": "mine"}]
+    assert pod_spec(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [
         {"name": "mine"}
     ]
-    assert pod_of(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [
+    assert pod_spec(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [
         {"name": "mine"},
         {"name": "login"},
     ]
@@ -513,7 +525,9 @@ def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
         {"host": "www.example", "http": {"paths": paths}},
         {"host": "bare.example"},
     ]
-    folder = edited(tmp_path, "ingress.yaml", spec={"rules": rules, "defaultBackend": backends[0]})
+    folder = edit_templates(
+        tmp_path, "ingress.yaml", spec={"rules": rules, "defaultBackend": backends[0]}
+    )
     found = rendering(folder, host="a.example").ingress()
     assert found is not None
     spec = found["spec"]
@@ -535,7 +549,7 @@ def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
         "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 90}},
     }
     queue = {"type": "External", "external": {"metric": {"name": "queue"}}}
-    folder = edited(tmp_path, "autoscaler.yaml", spec__metrics=[queue, memory, cpu])
+    folder = edit_templates(tmp_path, "autoscaler.yaml", spec__metrics=[queue, memory, cpu])
     found = rendering(folder, autoscale={"at_most": 3, "cpu": 50}).autoscaler("main")
     assert found is not None
     kept = found["spec"]["metrics"]
@@ -545,13 +559,13 @@ def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
 
 def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
     """The one named http is the front door, else the first."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "service.yaml",
         spec__ports=[{"name": "metrics", "port": 9100}, {"name": "http", "port": 8000}],
     )
     assert rendering(folder).port == 8000
-    edited(
+    edit_templates(
         tmp_path,
         "service.yaml",
         spec__ports=[{"name": "web", "port": 81}, {"name": "metrics", "port": 9100}],
@@ -561,7 +575,7 @@ def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
 
 def test_a_service_of_ones_own_can_still_lead_to_both_sides(tmp_path: Path) -> None:
     """Whatever side its manifest names."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path, "service.yaml", spec__selector={"team": "vision", TRACK_LABEL: "twin"}
     )
     made = rendering(folder)
@@ -575,7 +589,7 @@ def test_a_service_of_ones_own_can_still_lead_to_both_sides(tmp_path: Path) -> N
 
 def test_anchors_of_yaml_share_nothing_once_they_are_read(tmp_path: Path) -> None:
     """Labels that are written once for selector and pods must not carry a release's own labels into the selector."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     text = (folder / "deployment.yaml").read_text(encoding="utf-8")
     labels = "app.kubernetes.io/name: app\n      app.kubernetes.io/instance: example\n      twinship.dev/side: main\n"
     anchored = text.replace(
@@ -594,8 +608,8 @@ def test_anchors_of_yaml_share_nothing_once_they_are_read(tmp_path: Path) -> Non
 
 def test_yaml_is_what_was_rendered() -> None:
     """One document an object, keys in the order of the manifest, nothing by reference."""
-    made = rendering(**WHOLE)
-    objects = everything(made, A, attempt(1, A))
+    made = rendering(**ALL_SETTINGS)
+    objects = all_objects(made, A, attempt(1, A))
     text = as_yaml(objects)
     assert list(yaml.safe_load_all(text)) == objects
     assert text.count("\n---\n") + 1 == len(objects)

@@ -7,7 +7,7 @@ import pytest
 from deploy.records import Release
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import NAME, FakeNamespace
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ def place() -> FakeNamespace:
 
 def before(place: FakeNamespace) -> Snapshot:
     """The way back to what serves now."""
-    found = place.changes().take_snapshot(TrafficSplit("main"))
+    found = place.writer().take_snapshot(TrafficSplit("main"))
     assert found
     return found
 
 
 def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakeNamespace) -> None:
     """Of all that a release may change; what is not there is not in it."""
-    place.cluster.other(
+    place.cluster.apply_as(
         {"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}},
         "kubectl",
     )
@@ -55,9 +55,9 @@ def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakeNamespace) 
     a = place.release("a")
     container = {"name": "app", "image": "elsewhere.example/other:latest"}
     template = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    place.cluster.other(
+    place.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set"
     )
     assert not before(place).is_running(a)
-    del place.found("Deployment")["metadata"]["managedFields"]
+    del place.get("Deployment")["metadata"]["managedFields"]
     assert not before(place).is_running(a)

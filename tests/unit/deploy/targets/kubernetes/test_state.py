@@ -13,7 +13,7 @@ from deploy.targets.kubernetes.state import (
     DeploymentState,
     TrafficSplit,
 )
-from tests.fakes.places import NAME, FakeNamespace
+from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt
 
 
@@ -72,7 +72,7 @@ def test_without_a_service_the_side_that_has_replicas_is_to_serve(
 ) -> None:
     """The first one, in an empty environment."""
     assert sides.traffic() == TrafficSplit("main")
-    place.changes().roll_out("twin", place.release("a"), 1)
+    place.writer().roll_out("twin", place.release("a"), 1)
     assert sides.traffic() == TrafficSplit("twin")
 
 
@@ -90,7 +90,7 @@ def test_a_side_is_read_from_its_deployment(place: FakeNamespace, sides: Cluster
     """What it runs, how many, and by which attempt."""
     assert sides.deployment("main") is None
     a = place.release("a")
-    changes = place.changes()
+    changes = place.writer()
     changes.roll_out("main", a, 2, attempt(7, a))
     side = sides.deployment("main")
     assert side
@@ -108,7 +108,7 @@ def test_a_side_is_read_from_its_deployment(place: FakeNamespace, sides: Cluster
 
 def test_a_side_that_was_emptied_has_no_image(place: FakeNamespace, sides: ClusterState) -> None:
     """Though its Deployment still knows what it had."""
-    changes = place.changes()
+    changes = place.writer()
     changes.roll_out("main", a := place.release("a"), 2)
     changes.remove_replicas(_side(sides))
     assert sides.image("main") == ""
@@ -126,19 +126,19 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(
     place: FakeNamespace, sides: ClusterState
 ) -> None:
     """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
-    place.changes().roll_out("main", a := place.release("a"), 2)
+    place.writer().roll_out("main", a := place.release("a"), 2)
     assert _side(sides).replicas_are_ours
-    place.cluster.other(
+    place.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl"
     )
     assert not _side(sides).replicas_are_ours
-    place.cluster.other(
+    place.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl"
     )
     assert not _side(sides).replicas_are_ours
-    place.changes().roll_out("main", a, 3)
+    place.writer().roll_out("main", a, 3)
     assert not _side(sides).replicas_are_ours
-    place.changes().roll_out("twin", a, 3)
+    place.writer().roll_out("twin", a, 3)
     twin = sides.deployment("twin")
     assert twin
     assert twin.item["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
@@ -147,21 +147,21 @@ def test_a_number_is_ours_until_somebody_else_has_a_say(
 
 def test_pods_that_go_are_no_pods_any_more(place: FakeNamespace, sides: ClusterState) -> None:
     """Though they may take a while."""
-    place.cluster.world.lingers = 1000
-    changes = place.changes()
+    place.cluster.world.termination_steps = 1000
+    changes = place.writer()
     changes.roll_out("main", place.release("a"), 2)
     changes.roll_out("twin", place.release("b"), 1)
     assert (len(sides.pods()), len(sides.pods("main")), len(sides.pods("twin"))) == (3, 2, 1)
     changes.remove_replicas(_side(sides))
     assert (len(sides.pods()), len(sides.pods("main"))) == (1, 0)
-    assert len(place.cluster.objects.all("Pod")) == 3
+    assert len(place.cluster.objects.find_all("Pod")) == 3
 
 
 def test_pods_that_a_service_leads_to_are_reached(
     place: FakeNamespace, sides: ClusterState
 ) -> None:
     """Those that are ready, and no others."""
-    changes = place.changes()
+    changes = place.writer()
     changes.roll_out("main", place.release("a"), 2)
     assert sides.routed_pods() == set()
     assert not sides.routes_to("main")
@@ -169,7 +169,7 @@ def test_pods_that_a_service_leads_to_are_reached(
     place.cluster.step()
     assert sides.routed_pods() == place.pods()
     assert sides.routes_to("main")
-    place.cluster.other(
+    place.cluster.apply_as(
         {"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}},
         "kubectl",
     )

@@ -12,8 +12,8 @@ from deploy.errors import ClusterRefused
 from deploy.records import Release
 from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import MANIFESTS, NAME, FakeNamespace
-from tests.fakes.renderings import WHOLE
+from tests.fakes.namespaces import MANIFESTS, NAME, FakeNamespace
+from tests.fakes.renderings import ALL_SETTINGS
 
 AROUND = ("Service", "Ingress", "HorizontalPodAutoscaler")
 SPARSE: dict[str, Any] = {"service": "NodePort"}
@@ -32,17 +32,17 @@ def place() -> FakeNamespace:
 
 def specs(place: FakeNamespace) -> dict[str, Object]:
     """What is wanted of each object, by kind."""
-    return {kind: deepcopy(place.found(kind)["spec"]) for kind in AROUND if place.found(kind)}
+    return {kind: deepcopy(place.get(kind)["spec"]) for kind in AROUND if place.get(kind)}
 
 
 def written(place: FakeNamespace) -> list[str]:
     """The kinds of what was written since the last look."""
     done = [
         kind
-        for verb, kind, _ in place.cluster.asked
+        for verb, kind, _ in place.cluster.requests
         if verb in ("patch", "create", "update", "delete")
     ]
-    place.cluster.asked.clear()
+    place.cluster.requests.clear()
     return done
 
 
@@ -70,15 +70,15 @@ def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
 ) -> None:
     """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
     for name in TRACKS:
-        place.changes(named=first).supporting_objects.update(name)
-        place.changes(named=first).roll_out(name, a, 1)
-    place.cluster.asked.clear()
+        place.writer(named=first).supporting_objects.update(name)
+        place.writer(named=first).roll_out(name, a, 1)
+    place.cluster.requests.clear()
     with pytest.raises(
         ClusterRefused, match=f"environment {first[1]} of application {first[0]}"
     ) as error:
-        place.changes(named=second).supporting_objects.require_ownership()
+        place.writer(named=second).supporting_objects.require_ownership()
     assert error.value.on == taken
-    assert {asked[0] for asked in place.cluster.asked} == {"get"}
+    assert {asked[0] for asked in place.cluster.requests} == {"get"}
 
 
 def test_what_a_person_made_under_the_same_name_is_no_other_application(
@@ -93,16 +93,16 @@ def test_what_a_person_made_under_the_same_name_is_no_other_application(
             "spec": {"ports": [{"port": 80}]},
         }
     )
-    place.changes().supporting_objects.require_ownership()
-    place.changes().supporting_objects.point_service(TrafficSplit("main"))
-    assert place.found("Service")["metadata"]["labels"][MANAGED_BY_LABEL] == "twinship"
+    place.writer().supporting_objects.require_ownership()
+    place.writer().supporting_objects.point_service(TrafficSplit("main"))
+    assert place.get("Service")["metadata"]["labels"][MANAGED_BY_LABEL] == "twinship"
 
 
 def test_a_warm_up_that_was_left_is_removed(place: FakeNamespace, a: Release) -> None:
     """Its deployer was killed."""
     place.cluster.apply(place.rendering().prepull(a))
-    place.changes().supporting_objects.remove_prepull()
-    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+    place.writer().supporting_objects.remove_prepull()
+    assert place.get("DaemonSet", f"{NAME}-warm-up") == {}
 
 
 # --- forward
@@ -113,10 +113,10 @@ def test_what_the_settings_ask_for_is_made(place: FakeNamespace) -> None:
     kinds = ["ServiceAccount", "PodDisruptionBudget", *AROUND]
 
     def made() -> list[str]:
-        around = place.changes(**WHOLE).supporting_objects
+        around = place.writer(**ALL_SETTINGS).supporting_objects
         around.create_missing(TrafficSplit("main"))
         around.update("main")
-        return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
+        return [place.get(kind)["metadata"]["resourceVersion"] for kind in kinds]
 
     made()
     # Addresses that controllers look for have come by then.
@@ -125,20 +125,22 @@ def test_what_the_settings_ask_for_is_made(place: FakeNamespace) -> None:
 
 def test_what_is_missing_is_made_before_replicas_are(place: FakeNamespace) -> None:
     """Addresses take their time to come."""
-    place.changes(**WHOLE).supporting_objects.create_missing(TrafficSplit("twin"))
+    place.writer(**ALL_SETTINGS).supporting_objects.create_missing(TrafficSplit("twin"))
     assert set(specs(place)) == set(AROUND)
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
-    assert place.found("ServiceAccount")
+    assert place.get("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
+    assert place.get("ServiceAccount")
 
 
-@pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(ALL_SETTINGS, OTHER), (OTHER, ALL_SETTINGS), (ALL_SETTINGS, SPARSE)]
+)
 def test_what_there_is_is_not_changed_before_the_switch(
     place: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """It answers requests with what was proven; then it is as the settings say, and what they do not ask for is there until the end."""
-    place.changes(**before).supporting_objects.update("main")
+    place.writer(**before).supporting_objects.update("main")
     was = specs(place)
-    around = place.changes(**after).supporting_objects
+    around = place.writer(**after).supporting_objects
     around.create_missing(TrafficSplit("main"))
     around.point_service(TrafficSplit("main"))
     assert specs(place) == was
@@ -146,8 +148,8 @@ def test_what_there_is_is_not_changed_before_the_switch(
     assert set(specs(place)) == set(was)
     around.remove_unused()
     fresh = FakeNamespace(strategy="blue-green")
-    fresh.changes(**after).supporting_objects.update("main")
-    assert around.snapshot() == fresh.changes(**after).supporting_objects.snapshot()
+    fresh.writer(**after).supporting_objects.update("main")
+    assert around.snapshot() == fresh.writer(**after).supporting_objects.snapshot()
 
 
 @pytest.mark.parametrize(
@@ -164,9 +166,9 @@ def test_the_service_is_led_to_a_side_or_to_both(
 ) -> None:
     """Which of them is stable is noted."""
     if there:
-        place.changes().supporting_objects.update("main")
-    place.changes().supporting_objects.point_service(serving)
-    service = place.found("Service")
+        place.writer().supporting_objects.update("main")
+    place.writer().supporting_objects.point_service(serving)
+    service = place.get("Service")
     assert service["spec"]["selector"].get(TRACK_LABEL) == selected
     assert service["metadata"]["annotations"][TRACK_LABEL] == serving.track
     assert place.state().traffic() == serving
@@ -174,9 +176,9 @@ def test_the_service_is_led_to_a_side_or_to_both(
 
 def test_a_service_that_leads_there_is_not_written(place: FakeNamespace) -> None:
     """Whatever else the settings want of it by now."""
-    place.changes().supporting_objects.update("main")
+    place.writer().supporting_objects.update("main")
     written(place)
-    place.changes(service="LoadBalancer").supporting_objects.point_service(TrafficSplit("main"))
+    place.writer(service="LoadBalancer").supporting_objects.point_service(TrafficSplit("main"))
     assert written(place) == []
 
 
@@ -187,10 +189,10 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     place: FakeNamespace, before: list[str], after: list[str]
 ) -> None:
     """Those of before lack a label that was added, those to come one that was removed."""
-    place.changes(manifests=labelled(*before)).supporting_objects.update("main")
-    changes = place.changes(manifests=labelled(*after))
+    place.writer(manifests=labelled(*before)).supporting_objects.update("main")
+    changes = place.writer(manifests=labelled(*after))
     changes.supporting_objects.point_service(TrafficSplit("main", both=True))
-    selector = place.found("Service")["spec"]["selector"]
+    selector = place.get("Service")["spec"]["selector"]
     assert (selector.get("one"), selector.get("two"), TRACK_LABEL in selector) == (
         "yes",
         None,
@@ -198,7 +200,7 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
     )
     changes.supporting_objects.update("twin")
     assert [
-        label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]
+        label for label in ("one", "two") if label in place.get("Service")["spec"]["selector"]
     ] == after
 
 
@@ -206,14 +208,15 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)]
+    ("before", "after"),
+    [(ALL_SETTINGS, OTHER), (OTHER, ALL_SETTINGS), (ALL_SETTINGS, SPARSE), (SPARSE, ALL_SETTINGS)],
 )
 def test_they_are_put_back_as_they_were(
     place: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     """Whatever was changed, made or removed."""
-    place.changes(**before).supporting_objects.update("main")
-    around = place.changes(**after).supporting_objects
+    place.writer(**before).supporting_objects.update("main")
+    around = place.writer(**after).supporting_objects
     kept = around.snapshot()
     around.create_missing(TrafficSplit("main"))
     around.update("twin")
@@ -221,29 +224,29 @@ def test_they_are_put_back_as_they_were(
     assert around.snapshot() != kept
     around.restore(kept, "main")
     assert around.snapshot() == kept
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "main"
+    assert place.get("Service")["spec"]["selector"][TRACK_LABEL] == "main"
 
 
 def test_what_is_as_it_was_is_not_written_again(place: FakeNamespace) -> None:
     """Admission might not have it any more."""
-    changes = place.changes(**WHOLE)
+    changes = place.writer(**ALL_SETTINGS)
     changes.supporting_objects.update("main")
     kept = changes.supporting_objects.snapshot()
     written(place)
-    place.changes(**OTHER).supporting_objects.restore(kept, "main")
+    place.writer(**OTHER).supporting_objects.restore(kept, "main")
     assert written(place) == []
 
 
 def test_a_service_that_was_missing_is_there_afterwards(place: FakeNamespace) -> None:
     """Nothing serves without one."""
-    changes = place.changes()
+    changes = place.writer()
     changes.supporting_objects.restore({}, "twin")
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
+    assert place.get("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
 
 
 def test_what_led_to_both_sides_leads_to_one_again(place: FakeNamespace) -> None:
     """A canary that was held when the way back was noted is not held any more."""
-    changes = place.changes()
+    changes = place.writer()
     changes.supporting_objects.point_service(TrafficSplit("twin", both=True))
     kept = changes.supporting_objects.snapshot()
     changes.supporting_objects.restore(kept, "twin")
@@ -259,9 +262,9 @@ def test_what_a_person_made_is_theirs_again(place: FakeNamespace) -> None:
             "spec": {"defaultBackend": {"service": {"name": "x"}}},
         }
     )
-    kept = place.changes(host="shop.example").supporting_objects.snapshot()
-    around = place.changes(host="shop.example").supporting_objects
+    kept = place.writer(host="shop.example").supporting_objects.snapshot()
+    around = place.writer(host="shop.example").supporting_objects
     around.update("main")
-    assert place.found("Ingress")["spec"]["rules"]
+    assert place.get("Ingress")["spec"]["rules"]
     around.restore(kept, "main")
-    assert place.found("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}
+    assert place.get("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}

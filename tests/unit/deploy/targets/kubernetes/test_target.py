@@ -15,7 +15,7 @@ from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import AroundContract
 from tests.contracts.target import Place, TargetContract, WarmTargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakeNamespace
+from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace
 
 
 class TestRolling(TargetContract):
@@ -57,11 +57,11 @@ def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None
     """And at the front door after it; while nothing serves there is nothing to keep apart."""
     place = FakeNamespace(strategy="blue-green")
     place.apply(place.release("a"))
-    assert [url for url, _ in place.play.played] == [f"http://fake/services/{NAME}:80"]
-    place.play.played.clear()
+    assert [url for url, _ in place.player.played] == [f"http://fake/services/{NAME}:80"]
+    place.player.played.clear()
     place.apply(place.release("b"))
     pods = [f"http://fake/pods/{name}:8080" for name in sorted(place.pods())]
-    assert [url for url, _ in place.play.played] == [*pods, f"http://fake/services/{NAME}:80"]
+    assert [url for url, _ in place.player.played] == [*pods, f"http://fake/services/{NAME}:80"]
 
 
 def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
@@ -71,9 +71,7 @@ def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
     place.cluster.world.nodes.append("node-2")
     place.apply(place.release("b"))
     place.reachable |= {"192.0.2.1", "192.0.2.2"}
-    assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {
-        "192.0.2.1"
-    }
+    assert {place.get("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {"192.0.2.1"}
     assert place.deployer().url.startswith("http://192.0.2.2:3")
 
 
@@ -141,7 +139,7 @@ def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
 ) -> None:
     """What counts is what the pods are made to run, not what is noted beside it."""
     place.apply(a)
-    template = place.found("Deployment")["spec"]["template"]
+    template = place.get("Deployment")["spec"]["template"]
     template["spec"]["containers"][0]["image"] = "elsewhere.example/other:latest"
     place.cluster.step(20)
     assert not place.deployer().serves(a)
@@ -169,7 +167,7 @@ def test_the_same_release_again_touches_no_pod(place: FakeNamespace, a: Release)
     before = place.pods()
     assert place.apply(a).attempt.id == 2
     assert place.pods() == before
-    assert place.found("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+    assert place.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
         "release 2: "
     )
 
@@ -198,20 +196,20 @@ def test_the_release_before_stands_by(standby: FakeNamespace) -> None:
 def test_going_back_to_what_stands_by_starts_no_pod(standby: FakeNamespace) -> None:
     """Only the Service is led elsewhere; what served until then stands by in turn."""
     before = standby.pods()
-    versions = {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
+    versions = {side: standby.get("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
     standby.apply(standby.release("a"), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods() == before
-    assert standby.found("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+    assert standby.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
         "rollback 3: "
     )
-    assert {side: standby.found("Deployment", side)["spec"] for side in versions} == versions
+    assert {side: standby.get("Deployment", side)["spec"] for side in versions} == versions
 
 
 def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakeNamespace) -> None:
     """There are never more than two."""
     standby.apply(standby.release("c"))
-    assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {
+    assert {standby.cluster.response_text(standby.get("Pod", name)) for name in standby.pods()} == {
         "b",
         "c",
     }
@@ -229,7 +227,7 @@ def test_a_release_that_was_given_up_does_not_stand_by(standby: FakeNamespace) -
     """Though it had served well before: it has just shown that it does not any more."""
     a = standby.release("a")
     b = standby.release("b")
-    standby.misses("/services/", a)
+    standby.fail_golden_cases("/services/", a)
     with pytest.raises(GoldenMiss):
         standby.apply(a, trigger="rollback")
     assert standby.answers() == {"b"}
@@ -260,10 +258,10 @@ def test_what_serves_is_never_settled_away_for_something_else(standby: FakeNames
 
 def test_a_canary_that_was_left_is_no_standby(standby: FakeNamespace) -> None:
     """Though it served well once: it has not proven itself this time, and is asked first."""
-    standby.changes().supporting_objects.point_service(TrafficSplit("twin", both=True))
-    standby.play.played.clear()
+    standby.writer().supporting_objects.point_service(TrafficSplit("twin", both=True))
+    standby.player.played.clear()
     standby.apply(standby.release("a"), trigger="rollback")
-    assert [url for url, _ in standby.play.played if "/pods/" in url]
+    assert [url for url, _ in standby.player.played if "/pods/" in url]
     assert standby.answers() == {"a"}
 
 
@@ -290,7 +288,7 @@ def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str,
     """It gets all requests, in the end on one side alone."""
     place = FakeNamespace(strategy="canary")
     place.apply(place.release("a"))
-    changes = place.changes()
+    changes = place.writer()
     changes.roll_out("twin", b := place.release("b"), 1)
     changes.supporting_objects.point_service(TrafficSplit("main", both=True))
     place.apply(b, place.deployer(**after))

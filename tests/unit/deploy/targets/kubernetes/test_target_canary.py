@@ -16,7 +16,7 @@ from deploy.errors import (
 from deploy.targets.kubernetes.pods import Pod
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakeNamespace, observe_responses
+from tests.fakes.namespaces import NAME, FakeNamespace, observe_responses
 
 
 def is_undone(place: FakeNamespace) -> None:
@@ -77,15 +77,15 @@ def test_a_canary_that_is_lost_is_waited_for() -> None:
     lost: list[str] = []
 
     def problem() -> str:
-        asked = place.play.played[-1][0].rpartition("/")[2].partition(":")[0]
-        assert "/services/" in place.play.played[-1][0] or Pod(place.found("Pod", asked)).ready
+        asked = place.player.played[-1][0].rpartition("/")[2].partition(":")[0]
+        assert "/services/" in place.player.played[-1][0] or Pod(place.get("Pod", asked)).ready
         if place.cluster.seconds() - began > 12 and not lost and place.pods("b"):
             place.cluster.scripts[b.image.digest] = PodScript(ready_after=50)
             lost.append(min(place.pods("b")))
             place.cluster.lose(lost[0])
         return ""
 
-    place.play.problem = problem
+    place.player.problem = problem
     place.apply(b)
     assert lost
     assert place.answers() == {"b"}
@@ -98,10 +98,10 @@ def test_a_canary_that_was_started_again_is_given_up() -> None:
 
     def metrics(endpoint: Any, _path: str) -> str:
         name = endpoint.url.rpartition("/")[2].partition(":")[0]
-        if name in place.pods("b") and not Pod(place.found("Pod", name)).restarts:
+        if name in place.pods("b") and not Pod(place.get("Pod", name)).restarts:
             place.cluster.crash(name)
             place.cluster.step(20)
-            assert Pod(place.found("Pod", name)).ready
+            assert Pod(place.get("Pod", name)).ready
         return ""
 
     place.metrics = metrics
@@ -145,7 +145,7 @@ def test_a_word_ends_the_hold(verb: Any) -> None:
             calls.append(verb)
         return ""
 
-    place.play.problem = problem
+    place.player.problem = problem
     if verb == "abort":
         with pytest.raises(CanaryAborted, match="grace aborted the canary"):
             place.apply(b)
@@ -168,7 +168,7 @@ def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
     """Golden cases are played again and again while it is held."""
     place = canary(metrics="")
     b = place.release("b")
-    place.play.problem = lambda: (
+    place.player.problem = lambda: (
         "expected 3, got 8" if place.deployer().canary() == b.image.digest else ""
     )
     with pytest.raises(GoldenMiss):
@@ -189,7 +189,7 @@ def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_
             raise error("the API server says no", on="it", next="see to it")
         return ""
 
-    place.play.problem = problem
+    place.player.problem = problem
     with pytest.raises(error):
         place.apply(b)
     is_undone(place)
@@ -205,12 +205,12 @@ def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:
 
     def problem() -> str:
         if place.deployer().canary() == b.image.digest:
-            place.cluster.other(
+            place.cluster.apply_as(
                 {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 5}},
                 "kubectl",
             )
         return ""
 
-    place.play.problem = problem
+    place.player.problem = problem
     place.apply(b)
     assert states(place.deployer()) == replicas(b, "serving", 5)

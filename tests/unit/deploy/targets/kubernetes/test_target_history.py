@@ -14,7 +14,7 @@ from deploy.errors import (
 from deploy.records import Ending, Release
 from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakeNamespace
+from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt, rollout
 
 # --- what is remembered
@@ -49,7 +49,7 @@ def test_what_serves_is_known_without_a_history(
     place.cluster.delete("ConfigMap", f"{NAME}-history")
     (found,) = place.deployer().history()
     assert (found.attempt, found.outcome) == (done.attempt, "succeeded")
-    place.misses("/services/", c := place.release("c"))
+    place.fail_golden_cases("/services/", c := place.release("c"))
     with pytest.raises(GoldenMiss):
         place.apply(c)
     assert place.answers() == {"b"}
@@ -65,7 +65,7 @@ def test_an_entry_that_was_spoilt_is_told_by_what_serves(
     """The release before does not come back for it."""
     place.apply(a)
     place.apply(b)
-    entries = place.found("ConfigMap", f"{NAME}-history")["data"]
+    entries = place.get("ConfigMap", f"{NAME}-history")["data"]
     kept = entries["000002"]
     entries["000002"] = "{"
     assert [item.attempt.release for item in place.deployer().history()] == [a, b]
@@ -77,7 +77,7 @@ def test_a_history_is_not_made_up(place: FakeNamespace, a: Release) -> None:
     """An annotation that is missing or spoilt, and replicas that do not serve tell nothing."""
     place.apply(a)
     place.cluster.delete("ConfigMap", f"{NAME}-history")
-    notes = place.found("Deployment")["metadata"]["annotations"]
+    notes = place.get("Deployment")["metadata"]["annotations"]
     note = notes.pop(RELEASE_ANNOTATION)
     assert place.deployer().history() == ()
     notes[RELEASE_ANNOTATION] = note.replace("sha256", "md5")
@@ -94,11 +94,11 @@ def test_a_release_that_is_put_back_keeps_its_own_mark(
 ) -> None:
     """An attempt that failed leaves no trace on what serves."""
     place.apply(a)
-    place.misses("/services/", b)
+    place.fail_golden_cases("/services/", b)
     with pytest.raises(GoldenMiss):
         place.apply(b)
     for name in (NAME, f"{NAME}-twin"):
-        item = place.found("Deployment", name)
+        item = place.get("Deployment", name)
         if item and item["spec"]["replicas"]:
             assert '"id":1,' in item["metadata"]["annotations"][RELEASE_ANNOTATION]
 
@@ -109,7 +109,7 @@ def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict
     place = FakeNamespace(strategy="blue-green")
     place.apply(place.release("a"))
     place.apply(place.release("b"))
-    place.found("Service")["metadata"]["annotations"] = spoilt
+    place.get("Service")["metadata"]["annotations"] = spoilt
     with place.deployer().lock():
         place.cluster.step()
     assert place.answers() == {"b"}
@@ -147,8 +147,8 @@ def test_nodes_have_the_image_before_the_rollout_needs_it(
     place.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
     target = place.deployer(warm_up=True)
     place.apply(b, target)
-    assert ("patch", "DaemonSet", f"{NAME}-warm-up") in place.cluster.asked
-    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+    assert ("patch", "DaemonSet", f"{NAME}-warm-up") in place.cluster.requests
+    assert place.get("DaemonSet", f"{NAME}-warm-up") == {}
     assert max(seen["started"] - seen["scheduled"] for seen in target.times.values()) < 1
 
 
@@ -158,7 +158,7 @@ def test_what_stands_by_needs_no_warm_up() -> None:
     place.apply(place.release("a"))
     place.apply(place.release("b"))
     place.apply(place.release("a"), place.deployer(warm_up=True), trigger="rollback")
-    assert not [asked for asked in place.cluster.asked if asked[:2] == ("patch", "DaemonSet")]
+    assert not [asked for asked in place.cluster.requests if asked[:2] == ("patch", "DaemonSet")]
 
 
 # --- one at a time, and who may
@@ -170,12 +170,12 @@ def test_a_second_deployer_changes_nothing(place: FakeNamespace, a: Release, b: 
     first = place.deployer()
     second = place.deployer(lock_wait=0.0)
     with first.lock():
-        place.cluster.asked.clear()
+        place.cluster.requests.clear()
         with pytest.raises(RolloutLocked, match=r"another deployer is at work: .* since"):
             place.apply(b, second)
     changed = [
         asked
-        for asked in place.cluster.asked
+        for asked in place.cluster.requests
         if asked[0] in ("patch", "update", "delete") and asked[1] != "Lease"
     ]
     assert changed == []
@@ -186,15 +186,17 @@ def test_a_deployer_whose_lease_was_taken_stops(
 ) -> None:
     """It does not even put back what was before: that is for whoever has the lease now."""
     place.apply(a)
-    lease = place.found("Lease", f"{NAME}-deployer")
+    lease = place.get("Lease", f"{NAME}-deployer")
     target = place.deployer()
     with target.lock():
         lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
-        place.cluster.objects.later(25)
-        place.cluster.asked.clear()
+        place.cluster.objects.advance(25)
+        place.cluster.requests.clear()
         with pytest.raises(RolloutLocked, match="the lock was lost"):
             target.shift(b)
-    assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
+    assert not [
+        asked for asked in place.cluster.requests if asked[0] in ("create", "patch", "delete")
+    ]
     assert place.answers() == {"a"}
 
 
@@ -233,7 +235,7 @@ def test_a_missing_permission_is_told_and_the_old_release_serves(
 ) -> None:
     """As what it is, whatever else could not be done for it."""
     place.apply(a)
-    place.cluster.denied.add(denied)
+    place.cluster.forbidden.add(denied)
     with pytest.raises(Exception, match=f"may not {denied[0]} {denied[1]}"):
         place.apply(b)
     assert place.answers() == {"a"}
@@ -241,7 +243,7 @@ def test_a_missing_permission_is_told_and_the_old_release_serves(
 
 def test_a_log_that_may_not_be_read_hides_no_failure(place: FakeNamespace, a: Release) -> None:
     """Why a replica failed is told all the same."""
-    place.cluster.denied.add(("get", "Pod/log"))
+    place.cluster.forbidden.add(("get", "Pod/log"))
     place.cluster.scripts[a.image.digest] = PodScript(exits=3)
     with pytest.raises(RolloutFailed, match="exit code 3") as caught:
         place.apply(a)

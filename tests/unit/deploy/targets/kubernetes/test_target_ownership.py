@@ -10,7 +10,7 @@ import pytest
 from deploy.errors import ClusterRefused, FieldConflict
 from deploy.records import Release
 from tests.contracts.target import replicas, states
-from tests.fakes.places import NAME, FakeNamespace
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 HPA = "HorizontalPodAutoscaler"
 
@@ -30,7 +30,7 @@ def scaled(place: FakeNamespace, count: int, manager: str, name: str = NAME) -> 
 
 def serving(place: FakeNamespace) -> str:
     """The name of the Deployment that serves."""
-    return NAME if place.end()["led to"] == "main" else f"{NAME}-twin"
+    return NAME if place.summary()["led to"] == "main" else f"{NAME}-twin"
 
 
 # --- how many
@@ -66,7 +66,7 @@ def test_the_number_that_an_autoscaler_chose_stays(place: FakeNamespace, b: Rele
         place.apply(wanted, place.deployer(autoscale=autoscale))
         assert states(place.deployer()) == replicas(wanted, "serving", 4)
         assert place.deployer(autoscale=autoscale).serves(wanted)
-        assert place.found(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
+        assert place.get(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
 
 
 def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
@@ -98,7 +98,7 @@ def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(
     place.apply(place.release("b"))
     scaled(place, 5, "kube-controller-manager", f"{NAME}-twin")
     place.apply(c := place.release("c"))
-    assert place.end()["led to"] == "main"
+    assert place.summary()["led to"] == "main"
     assert len(place.pods("c")) == 5
     assert place.deployer().serves(c)
 
@@ -123,8 +123,8 @@ def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
     """Nothing is taken from them, and what served before serves on, whole."""
     taken = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
     for name in (NAME, f"{NAME}-twin"):
-        if place.found("Deployment", name):
-            place.cluster.other(
+        if place.get("Deployment", name):
+            place.cluster.apply_as(
                 {"kind": "Deployment", "metadata": {"name": name}, **taken}, "kubectl-edit"
             )
     place.cluster.step(40)
@@ -136,7 +136,7 @@ def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
     }
     assert place.answers() == {"a"}
     assert (
-        place.found("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
+        place.get("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
     )
     assert place.deployer().history()[-1].outcome == "undone"
 
@@ -144,15 +144,15 @@ def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
 def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakeNamespace, b: Release) -> None:
     """What others add stays there."""
     noted = {"metadata": {"name": NAME, "annotations": {"team": "vision"}}}
-    place.cluster.other({"kind": "Service", **noted}, "kubectl-annotate")
+    place.cluster.apply_as({"kind": "Service", **noted}, "kubectl-annotate")
     place.apply(b)
-    assert place.found("Service")["metadata"]["annotations"]["team"] == "vision"
+    assert place.get("Service")["metadata"]["annotations"]["team"] == "vision"
 
 
 def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakeNamespace, b: Release) -> None:
     """Before anything is changed."""
     led = {"metadata": {"name": NAME}, "spec": {"selector": {"app": "maintenance"}}}
-    place.cluster.other({"kind": "Service", **led}, "kubectl-edit")
+    place.cluster.apply_as({"kind": "Service", **led}, "kubectl-edit")
     with pytest.raises(FieldConflict, match="kubectl-edit"):
         place.apply(b)
     assert len(place.deployer().history()) == 1
@@ -162,13 +162,13 @@ def test_names_that_another_environment_has_are_told_before_anything_is_changed(
     """The second side of this one would be the first of that."""
     place = FakeNamespace()
     b = place.release("b")
-    place.changes(named=("classifier", "local-twin")).roll_out("main", b, 1)
+    place.writer(named=("classifier", "local-twin")).roll_out("main", b, 1)
     with pytest.raises(
         ClusterRefused, match="taken by environment local-twin of application classifier"
     ):
         place.apply(b)
     assert place.deployer().history() == ()
-    assert place.found("Service") == {}
+    assert place.get("Service") == {}
 
 
 # --- what is there beside the replicas
@@ -209,9 +209,9 @@ def test_what_the_settings_no_longer_ask_for_goes(
 ) -> None:
     """With the next release; replicas are as many as the settings say again."""
     place.apply(b, place.deployer(lambda _: False, **settings))
-    assert place.found(kind)
+    assert place.get(kind)
     place.apply(b)
-    assert place.found(kind) == {}
+    assert place.get(kind) == {}
     assert place.deployer().serves(b)
 
 
@@ -226,12 +226,12 @@ def test_what_a_person_made_under_the_same_name_stays(
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": []}},
     }
-    place.cluster.other({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
+    place.cluster.apply_as({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
     place.cluster.create(
         {"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}}
     )
     place.apply(b)
-    assert place.found(kind, name)
+    assert place.get(kind, name)
 
 
 def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
@@ -253,7 +253,7 @@ def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
         "metadata": {"annotations": {"twinship.dev/image": notes["twinship.dev/image"]}},
         "spec": {"containers": [container]},
     }
-    place.cluster.other(
+    place.cluster.apply_as(
         {
             "kind": "Deployment",
             "metadata": {"name": name, "annotations": notes},

@@ -15,7 +15,7 @@ from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import MANIFESTS, NAME, STRATEGIES, FakeNamespace, observe_responses
+from tests.fakes.namespaces import MANIFESTS, NAME, STRATEGIES, FakeNamespace, observe_responses
 from tests.unit.deploy.targets.kubernetes.test_interruption import at_write
 
 WHOLE: dict[str, Any] = {
@@ -57,7 +57,7 @@ def deployer(
 
 def around(place: FakeNamespace) -> dict[str, Object]:
     """The objects around replicas, but for what a cluster itself notes of them."""
-    found = {kind: deepcopy(place.found(kind)) for kind in KINDS if place.found(kind)}
+    found = {kind: deepcopy(place.get(kind)) for kind in KINDS if place.get(kind)}
     for item in found.values():
         item.pop("status")
         for key in ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"):
@@ -69,7 +69,7 @@ def around(place: FakeNamespace) -> dict[str, Object]:
 
 def before(place: FakeNamespace) -> Snapshot:
     """All that would be put back now."""
-    changes = place.changes()
+    changes = place.writer()
     found = changes.take_snapshot(place.state().traffic())
     assert found
     return found
@@ -82,10 +82,10 @@ def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start
     place: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """An address that a cloud gave would not come back."""
-    was = {kind: deepcopy(place.found(kind)) for kind in KINDS}
+    was = {kind: deepcopy(place.get(kind)) for kind in KINDS}
     with pytest.raises(RolloutFailed):
         place.apply(place.release("b", PodScript(exits=1)), deployer(place, changed))
-    assert {kind: place.found(kind) for kind in KINDS} == was
+    assert {kind: place.get(kind) for kind in KINDS} == was
     assert place.answers() == {"a"}
 
 
@@ -95,7 +95,7 @@ def test_what_a_release_has_changed_is_undone_with_it(
     """To the last field; the release before serves with the settings that it had."""
     was = around(place)
     way = before(place)
-    place.misses("/", b := place.release("b"))
+    place.fail_golden_cases("/", b := place.release("b"))
     with pytest.raises(GoldenMiss):
         place.apply(b, deployer(place, changed))
     assert around(place) == was
@@ -109,7 +109,7 @@ def test_what_a_release_has_made_is_undone_with_it(place: FakeNamespace) -> None
     fresh = FakeNamespace(**place.settings)
     fresh.apply(fresh.release("a"))
     was = around(fresh)
-    fresh.misses("/services/", b := fresh.release("b"))
+    fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b, deployer(fresh, WHOLE))
     assert around(fresh) == was
@@ -124,8 +124,8 @@ def test_a_release_that_works_changes_all_of_it(
     fresh = FakeNamespace(**place.settings)
     fresh.apply(fresh.release("a"), deployer(fresh, changed))
     kept = [
-        place.changes().supporting_objects.snapshot(),
-        fresh.changes().supporting_objects.snapshot(),
+        place.writer().supporting_objects.snapshot(),
+        fresh.writer().supporting_objects.snapshot(),
     ]
     assert kept[0] == kept[1]
     assert deployer(place, changed).serves(place.release("a"))
@@ -135,10 +135,10 @@ def test_what_somebody_changed_is_put_right_by_the_same_release(place: FakeNames
     """Though there is nothing to do for its replicas."""
     pods = place.pods()
     place.cluster.delete("Ingress", NAME)
-    place.found("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
+    place.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
     place.apply(place.release("a"), deployer(place, WHOLE))
-    assert place.found("Ingress")
-    assert place.found("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
+    assert place.get("Ingress")
+    assert place.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
     assert place.pods() == pods
 
 
@@ -166,19 +166,19 @@ def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels
     wanted = place.release(code, PodScript(ready_after=5))
     way = before(place)
     seen = observe_responses(place, monkeypatch)
-    place.play.problem = lambda: _missed(place)
+    place.player.problem = lambda: _missed(place)
     with pytest.raises(GoldenMiss):
         place.apply(wanted, place.deployer(manifests=labelled(*new)))
     assert before(place) == way
     assert place.answers() == {"a"}
-    place.play.problem = lambda: ""
+    place.player.problem = lambda: ""
     place.apply(wanted, place.deployer(manifests=labelled(*new)))
     assert place.answers() == {code}
     assert set() not in seen
 
 
 def _missed(place: FakeNamespace) -> str:
-    return "expected 3, got 8" if "/services/" in place.play.played[-1][0] else ""
+    return "expected 3, got 8" if "/services/" in place.player.played[-1][0] else ""
 
 
 # --- checkouts that know nothing of it
@@ -205,12 +205,12 @@ def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
 def test_to_hold_the_lease_changes_nothing(place: FakeNamespace) -> None:
     """Who waits for a deployer only wants to hear what came of it."""
     target = place.deployer(service="NodePort")
-    place.cluster.asked.clear()
+    place.cluster.requests.clear()
     with target.lock():
         pass
     written = {
         kind
-        for verb, kind, _ in place.cluster.asked
+        for verb, kind, _ in place.cluster.requests
         if verb in ("patch", "create", "update", "delete")
     }
     assert written == {"Lease"}
@@ -239,7 +239,7 @@ def killed(
         place = FakeNamespace(**strategy)
         place.apply(place.release("a"), deployer(place, WHOLE))
         way = before(place)
-        place.misses("/services/", b := place.release("b", script))
+        place.fail_golden_cases("/services/", b := place.release("b", script))
         try:
             place.apply(b, deployer(place, changed, at_write(number)))
         except Killed:

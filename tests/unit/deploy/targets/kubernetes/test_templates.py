@@ -10,7 +10,7 @@ import pytest
 from deploy.clients.kubernetes.protocol import KINDS
 from deploy.errors import SettingsInvalid
 from deploy.targets.kubernetes import templates
-from tests.fakes.renderings import edited, rendering
+from tests.fakes.renderings import edit_templates, rendering
 
 
 def refused(folder: Path) -> SettingsInvalid:
@@ -22,7 +22,7 @@ def refused(folder: Path) -> SettingsInvalid:
 
 def broken(tmp_path: Path, file: str, old: str, new: str) -> tuple[int, str]:
     """The line and the problem that are told of a file of the suite in which a text is another."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     text = (folder / file).read_text(encoding="utf-8")
     assert text.count(old) >= 1
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
@@ -56,7 +56,7 @@ def test_no_manifest_of_the_suite_is_forgotten() -> None:
 @pytest.mark.parametrize("file", templates.FILES.values())
 def test_a_missing_file_is_said_with_where_to_take_it(tmp_path: Path, file: str) -> None:
     """A folder of one's own is whole: nothing is mixed in silently from another version of the suite."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     (folder / file).unlink()
     error = refused(folder)
     assert (error.what, error.on) == ("an object template is missing", str(folder / file))
@@ -65,14 +65,14 @@ def test_a_missing_file_is_said_with_where_to_take_it(tmp_path: Path, file: str)
 
 def test_the_folder_is_the_one_beside_the_settings(tmp_path: Path) -> None:
     """Its name is relative to pipeline.toml, wherever the command is run."""
-    folder = edited(tmp_path, "deployment.yaml", spec__minReadySeconds=7)
+    folder = edit_templates(tmp_path, "deployment.yaml", spec__minReadySeconds=7)
     assert rendering(folder).object_templates["Deployment"]["spec"]["minReadySeconds"] == 7
     assert "minReadySeconds" not in rendering().object_templates["Deployment"]["spec"]
 
 
 def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> None:
     """A folder in its place, or another encoding."""
-    path = edited(tmp_path) / "service.yaml"
+    path = edit_templates(tmp_path) / "service.yaml"
     path.write_bytes(b"\xff\xfe")
     assert refused(path.parent).what == "an object template cannot be read: it is not UTF-8"
     path.unlink()
@@ -135,7 +135,7 @@ def test_a_file_that_is_not_yaml_is_said_with_the_line(
 )
 def test_yaml_that_json_cannot_say_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     """The API server speaks JSON."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     (folder / "service.yaml").write_text(text, encoding="utf-8")
     error = refused(folder)
     assert problem in error.what
@@ -145,7 +145,7 @@ def test_yaml_that_json_cannot_say_is_refused(tmp_path: Path, text: str, problem
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "text", "3"])
 def test_a_file_that_holds_no_object_is_refused(tmp_path: Path, text: str) -> None:
     """An empty file or a list is not a manifest."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     (folder / "service.yaml").write_text(text, encoding="utf-8")
     error = refused(folder)
     assert (error.what, error.on) == (
@@ -282,7 +282,7 @@ def test_what_cannot_be_made_up_must_be_there(
     tmp_path: Path, file: str, place: str, value: Any, line: str, problem: str
 ) -> None:
     """A container, a port and a rule are a user's to write; the nearest line above is named."""
-    folder = edited(tmp_path, file, **{place: value})
+    folder = edit_templates(tmp_path, file, **{place: value})
     lines = (folder / file).read_text(encoding="utf-8").splitlines()
     error = refused(folder)
     assert error.what == f"an object template is broken: {problem}"
@@ -291,17 +291,17 @@ def test_what_cannot_be_made_up_must_be_there(
 
 def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: Path) -> None:
     """One that is named app; neither none nor two."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "a"}, {"name": "b"}]
     )
     assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(
+    edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "app"}, {"name": "app"}],
     )
     assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(
+    edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "a"}, {"name": "app"}],
@@ -313,7 +313,7 @@ def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: 
 
 def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
     """That is what an emptied block of YAML says."""
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         metadata__annotations=None,
@@ -326,7 +326,7 @@ def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
 
 def test_dates_and_words_are_text(tmp_path: Path) -> None:
     """A date in an annotation is what kubectl makes of it: text."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
     (folder / "service.yaml").write_text(
         text.replace("metadata:", "metadata:\n  annotations: {since: 2026-01-01}", 1),
@@ -339,7 +339,7 @@ def test_dates_and_words_are_text(tmp_path: Path) -> None:
 
 def test_keys_of_two_mappings_may_be_the_same(tmp_path: Path) -> None:
     """Only within one mapping a name is unique; `<<` takes over a mapping, and what stands beside it wins."""
-    folder = edited(tmp_path)
+    folder = edit_templates(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
     merged = text.replace(
         "  labels:\n", "  annotations: &more {a: b, c: d}\n  labels:\n    <<: *more\n    c: e\n", 1

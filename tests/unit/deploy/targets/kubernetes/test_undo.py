@@ -13,7 +13,7 @@ from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakeNamespace, observe_responses
+from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace, observe_responses
 from tests.fakes.proof import in_turn
 
 WARM = STRATEGIES[1:]
@@ -108,7 +108,7 @@ def test_a_quota_that_is_used_up_is_told(place: FakeNamespace) -> None:
 
 def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakeNamespace) -> None:
     """The new replicas had all requests already; then they have none."""
-    place.misses("/services/", b := place.release("b"))
+    place.fail_golden_cases("/services/", b := place.release("b"))
     with pytest.raises(GoldenMiss) as caught:
         place.apply(b)
     is_undone(place, caught.value)
@@ -118,15 +118,15 @@ def test_a_release_that_answers_wrongly_gets_no_request(
     warm: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Golden cases are missed before the switch, and the side that serves is not touched."""
-    before = deepcopy(warm.found("Deployment"))
+    before = deepcopy(warm.get("Deployment"))
     pods = warm.pods()
-    warm.misses("/pods/", b := warm.release("b"))
+    warm.fail_golden_cases("/pods/", b := warm.release("b"))
     seen = observe_responses(warm, monkeypatch)
     with pytest.raises(GoldenMiss) as caught:
         warm.apply(b)
     is_undone(warm, caught.value)
     assert all(answers == {"a"} for answers in seen)
-    assert warm.found("Deployment") == before
+    assert warm.get("Deployment") == before
     assert warm.pods() == pods
 
 
@@ -139,14 +139,14 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
     seen: list[float] = []
 
     def problem() -> str:
-        if "/services/" not in warm.play.played[-1][0]:
+        if "/services/" not in warm.player.played[-1][0]:
             return ""
         warm.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
         warm.cluster.lose(min(warm.pods("a")))
         seen.append(warm.cluster.seconds())
         return "expected 3, got 8"
 
-    warm.play.problem = problem
+    warm.player.problem = problem
     step = warm.cluster.step
 
     def watched(times: int = 1, seconds: float = 0.1) -> None:
@@ -189,9 +189,9 @@ def test_an_old_replica_that_was_started_again_may_come_back(
 
 def template(place: FakeNamespace) -> Any:
     """What the replicas that serve are made of."""
-    side = place.found("Service")["spec"]["selector"][TRACK_LABEL]
+    side = place.get("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
-        place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
+        place.get("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
     )
 
 
@@ -211,7 +211,7 @@ def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakeNamesp
 def test_new_settings_alone_are_undone_too(place: FakeNamespace) -> None:
     """Though the image is the same."""
     before = template(place)
-    place.play.problem = in_turn(["expected 3, got 8"])
+    place.player.problem = in_turn(["expected 3, got 8"])
     with pytest.raises(GoldenMiss):
         place.apply(place.release("a"), place.deployer(resources={"memory": "16Mi"}))
     assert template(place) == before
@@ -259,7 +259,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
     place = FakeNamespace()
     place.apply(a := place.release("a"))
     place.release("a", PodScript(pulled_in=1, ready_after=1))
-    changes = place.changes(resources={"memory": "1Gi"})
+    changes = place.writer(resources={"memory": "1Gi"})
     (item,) = (item for item in changes.render("main", a, None) if item["kind"] == "Deployment")
     place.cluster.apply(item)
     target = place.deployer(resources={"memory": "1Gi"})
@@ -270,7 +270,7 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
         or len({pod.pod_template for pod in pods}) != 2
     ):
         place.cluster.step()
-        pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
+        pods = [Pod(deepcopy(place.get("Pod", name))) for name in place.pods()]
     place.cluster.stop_controllers()
     side = place.deployment()
     assert side.image == pods[0].image == pods[1].image == a.image.digest
@@ -284,16 +284,16 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
 
 def test_what_cannot_be_put_back_is_told(place: FakeNamespace) -> None:
     """Both reasons; the history has no end of the attempt, and running it again goes on."""
-    place.misses("/services/", b := place.release("b"))
-    play = place.play.problem
+    place.fail_golden_cases("/services/", b := place.release("b"))
+    play = place.player.problem
 
     def breaks() -> str:
         if wrong := play():
             for kind in ("Service", "Deployment"):
-                place.cluster.broken["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
+                place.cluster.failures["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
         return wrong
 
-    place.play.problem = breaks
+    place.player.problem = breaks
     with pytest.raises(UndoFailed) as caught:
         place.apply(b)
     assert (
@@ -301,8 +301,8 @@ def test_what_cannot_be_put_back_is_told(place: FakeNamespace) -> None:
         in caught.value.what
     )
     assert place.deployer().history()[-1].outcome == "unfinished"
-    place.play.problem = lambda: ""
-    place.cluster.broken.clear()
+    place.player.problem = lambda: ""
+    place.cluster.failures.clear()
     place.apply(place.release("c"))
     assert place.answers() == {"c"}
 
@@ -313,19 +313,19 @@ def test_where_nothing_has_changed_there_is_nothing_to_put_back(
 ) -> None:
     """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
     before = template(place)
-    service = deepcopy(place.found("Service"))
-    place.cluster.denied.add(("patch", kind))
+    service = deepcopy(place.get("Service"))
+    place.cluster.forbidden.add(("patch", kind))
     with pytest.raises(ClusterForbidden) as caught:
         place.apply(place.release("b"))
-    place.cluster.denied.clear()
+    place.cluster.forbidden.clear()
     is_undone(place, caught.value)
-    assert (template(place), place.found("Service")) == (before, service)
+    assert (template(place), place.get("Service")) == (before, service)
 
 
 def test_a_first_release_that_fails_leaves_no_replica(place: FakeNamespace) -> None:
     """Whatever the strategy."""
     fresh = FakeNamespace(**place.settings)
-    fresh.misses("/services/", b := fresh.release("b"))
+    fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b)
     assert fresh.pods() == set()
@@ -336,7 +336,7 @@ def test_a_rollback_is_held_and_proven_like_a_release(warm: FakeNamespace) -> No
     """What served once may not work any more."""
     a: Release = warm.release("a")
     warm.apply(warm.release("b"))
-    warm.misses("/pods/", a)
+    warm.fail_golden_cases("/pods/", a)
     with pytest.raises(GoldenMiss):
         warm.apply(a, trigger="rollback")
     assert warm.answers() == {"b"}

@@ -10,9 +10,9 @@ import pytest
 from deploy.records import Release
 from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import SIZE, FakeNamespace
+from tests.fakes.namespaces import SIZE, FakeNamespace
 from tests.fakes.releases import attempt
-from tests.fakes.renderings import WHOLE
+from tests.fakes.renderings import ALL_SETTINGS
 
 
 @pytest.fixture
@@ -23,18 +23,18 @@ def place() -> FakeNamespace:
 
 def test_nothing_is_changed_without_the_lease(place: FakeNamespace, a: Release) -> None:
     """Each write makes sure of it first."""
-    changes = place.changes(**WHOLE)
+    changes = place.writer(**ALL_SETTINGS)
 
     def written() -> int:
         return sum(
-            asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked
+            asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.requests
         )
 
     changes.supporting_objects.create_missing(TrafficSplit("main"))
     changes.roll_out("main", a, 2)
     changes.switch_traffic("main", a)
     changes.remove_replicas(place.deployment())
-    assert place.uncontested_lock.asked >= written() > 8
+    assert place.uncontested_lock.checks >= written() > 8
 
 
 # --- how long, how many, of what
@@ -42,10 +42,10 @@ def test_nothing_is_changed_without_the_lease(place: FakeNamespace, a: Release) 
 
 def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakeNamespace, a: Release) -> None:
     """To find a node, to pull at the rate of the settings, to become ready; the cluster knows that too."""
-    changes = place.changes(pull_rate=10e6, ready_within=45.0)
+    changes = place.writer(pull_rate=10e6, ready_within=45.0)
     assert changes.replica_seconds(a) == 30 + SIZE / 10e6 + 45
     changes.roll_out("main", a, 1)
-    assert place.found("Deployment")["spec"]["progressDeadlineSeconds"] == 85
+    assert place.get("Deployment")["spec"]["progressDeadlineSeconds"] == 85
 
 
 @pytest.mark.parametrize(
@@ -65,22 +65,22 @@ def test_how_many_replicas_shall_serve(
     place: FakeNamespace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
 ) -> None:
     """As the settings say, unless somebody else chose; an autoscaler within its bounds."""
-    place.changes().roll_out("main", a, 2)
+    place.writer().roll_out("main", a, 2)
     if chosen:
         place.scale(chosen)
-    assert place.changes(**settings).replica_count() == count
+    assert place.writer(**settings).replica_count() == count
 
 
 def test_a_side_without_replicas_says_nothing_about_their_number(
     place: FakeNamespace, a: Release
 ) -> None:
     """It is the settings that say it."""
-    assert place.changes(replicas=3).replica_count() == 3
-    changes = place.changes()
+    assert place.writer(replicas=3).replica_count() == 3
+    changes = place.writer()
     changes.roll_out("main", a, 2)
     place.scale(5)
     changes.remove_replicas(place.deployment())
-    assert place.changes(replicas=3).replica_count() == 3
+    assert place.writer(replicas=3).replica_count() == 3
 
 
 def test_settings_in_short_differ_when_they_do(
@@ -88,9 +88,9 @@ def test_settings_in_short_differ_when_they_do(
 ) -> None:
     """In whatever object; not by who asked, nor by the side."""
     same = {
-        place.changes().settings_hash(a),
-        place.changes(lock_wait=9.0).settings_hash(a),
-        place.changes(strategy="canary").settings_hash(a),
+        place.writer().settings_hash(a),
+        place.writer(lock_wait=9.0).settings_hash(a),
+        place.writer(strategy="canary").settings_hash(a),
     }
     assert len(same) == 1
     others: list[dict[str, Any]] = [
@@ -103,9 +103,9 @@ def test_settings_in_short_differ_when_they_do(
     assert (
         len(
             {
-                place.changes().settings_hash(b),
+                place.writer().settings_hash(b),
                 *same,
-                *(place.changes(**changed).settings_hash(a) for changed in others),
+                *(place.writer(**changed).settings_hash(a) for changed in others),
             }
         )
         == 7
@@ -114,7 +114,7 @@ def test_settings_in_short_differ_when_they_do(
 
 def test_what_is_rendered_is_what_is_applied(place: FakeNamespace, a: Release) -> None:
     """With the marks of the attempt."""
-    changes = place.changes(**WHOLE)
+    changes = place.writer(**ALL_SETTINGS)
     changes.roll_out("main", a, 2)
     made = {item["kind"]: item for item in changes.render("main", a, attempt(7, a))}
     assert made.keys() == {
@@ -136,9 +136,9 @@ def test_a_number_that_others_chose_can_be_taken_back(
     place: FakeNamespace, a: Release, settings: dict[str, Any], count: int
 ) -> None:
     """By applying what is rendered; an autoscaler's is its own."""
-    place.changes().roll_out("main", a, 2)
+    place.writer().roll_out("main", a, 2)
     place.scale(4)
-    rendered = place.changes(**settings).render("main", a, None)
+    rendered = place.writer(**settings).render("main", a, None)
     assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [
         count
     ]
@@ -149,16 +149,16 @@ def test_a_number_that_others_chose_is_told(
 ) -> None:
     """Whoever changes the settings must not wonder."""
     caplog.set_level(logging.INFO)
-    place.changes().roll_out("main", a, 2)
-    place.changes(replicas=3).log_replica_count()
+    place.writer().roll_out("main", a, 2)
+    place.writer(replicas=3).log_replica_count()
     assert "replicas stay" not in caplog.text
     place.scale(5)
-    place.changes(replicas=3).log_replica_count()
+    place.writer(replicas=3).log_replica_count()
     assert "replicas stay at 5, which was set on the cluster; the settings say 3" in caplog.text
 
 
 def test_an_old_api_server_does_not_tell_who_scaled(place: FakeNamespace, a: Release) -> None:
     """That somebody did is seen all the same."""
-    place.changes().roll_out("main", a, 2)
-    place.found("Deployment")["spec"]["replicas"] = 5
-    assert place.changes().replica_count() == 5
+    place.writer().roll_out("main", a, 2)
+    place.get("Deployment")["spec"]["replicas"] = 5
+    assert place.writer().replica_count() == 5

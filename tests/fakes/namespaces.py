@@ -43,10 +43,10 @@ class UncontestedLock(Lock):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, "held", {}, "local")
-        self.asked = 0
+        self.checks = 0
 
     def require(self) -> None:
-        self.asked += 1
+        self.checks += 1
 
 
 class FakeNamespace:
@@ -65,7 +65,7 @@ class FakeNamespace:
     def __init__(self, **settings: Any) -> None:
         self.cluster = FakeCluster()
         self.settings = settings
-        self.play = FakePlayer()
+        self.player = FakePlayer()
         self.reachable: set[str] = set()
         self.uncontested_lock = UncontestedLock(self.cluster)
         self.metrics: Callable[[Endpoint, str], str] = lambda _endpoint, _path: ""
@@ -84,7 +84,7 @@ class FakeNamespace:
             self.cluster,
             rendering,
             lambda _: SIZE,
-            self.front(rendering),
+            self.endpoint_finder(rendering),
             self.cluster.clock,
             self._read,
         )
@@ -99,12 +99,12 @@ class FakeNamespace:
             cluster,
             rendering,
             lambda _: SIZE,
-            self.front(rendering),
+            self.endpoint_finder(rendering),
             self.cluster.clock,
             self._read,
         )
 
-    def front(self, rendering: Rendering) -> EndpointFinder:
+    def endpoint_finder(self, rendering: Rendering) -> EndpointFinder:
         """The environment's front door."""
         return EndpointFinder(
             self.cluster,
@@ -113,7 +113,7 @@ class FakeNamespace:
             lambda host, _at: host in self.reachable,
         )
 
-    def changes(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Writer:
+    def writer(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Writer:
         """What changes the environment, or another of that application and name, with a lease that is held."""
         rendering = replace(self.rendering(**changed), app=App(name=named[0]), environment=named[1])
         return Writer(
@@ -145,24 +145,26 @@ class FakeNamespace:
         self.cluster.scripts[made.image.digest] = (
             script if isinstance(script, PodScript) else PodScript(**vars(script))
         )
-        self.cluster.texts[made.image.digest] = code
+        self.cluster.response_texts[made.image.digest] = code
         return made
 
     def apply(self, wanted: Release, target: KubernetesTarget | None = None, **how: Any) -> Rollout:
         """Rolls a release out as the pipeline does."""
         named = {"trigger": "release", "by": "ada", **how}
-        return rollout.apply(wanted, target or self.deployer(), PROOF, play=self.play, **named)
+        return rollout.apply(wanted, target or self.deployer(), PROOF, play=self.player, **named)
 
-    def misses(self, where: str, wanted: Release) -> None:
+    def fail_golden_cases(self, where: str, wanted: Release) -> None:
         """Has golden cases missed where the URL has that in it, while that release is the last that was begun."""
 
         def problem() -> str:
             begun = self.deployer().history()[-1].attempt.release
             return (
-                "expected 3, got 8" if where in self.play.played[-1][0] and begun == wanted else ""
+                "expected 3, got 8"
+                if where in self.player.played[-1][0] and begun == wanted
+                else ""
             )
 
-        self.play.problem = problem
+        self.player.problem = problem
 
     def answers(self, **changed: object) -> set[str]:
         """The texts that are answered at the front door now."""
@@ -170,7 +172,7 @@ class FakeNamespace:
 
     def scale(self, count: int, name: str = NAME, by: str = "kubectl") -> None:
         """Somebody chooses the number of replicas."""
-        self.cluster.other(
+        self.cluster.apply_as(
             {"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by
         )
 
@@ -178,7 +180,7 @@ class FakeNamespace:
         """A replica goes."""
         self.cluster.lose(replica)
 
-    def found(self, kind: str, name: str = NAME) -> Object:
+    def get(self, kind: str, name: str = NAME) -> Object:
         """An object of the environment as it is now; nothing moves because of the look."""
         return self.cluster.objects.get(kind, name) or {}
 
@@ -186,17 +188,18 @@ class FakeNamespace:
         """The names of the pods, or of those that answer with that text."""
         found = {
             str(pod["metadata"]["name"]): pod
-            for pod in self.cluster.objects.all("Pod", self.rendering().labels)
+            for pod in self.cluster.objects.find_all("Pod", self.rendering().labels)
         }
         return {
             name
             for name, pod in found.items()
-            if code in ("", self.cluster._text(pod)) and "deletionTimestamp" not in pod["metadata"]
+            if code in ("", self.cluster.response_text(pod))
+            and "deletionTimestamp" not in pod["metadata"]
         }
 
-    def end(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """How things stand, in all that must be the same however it came to that."""
-        sides = [self.found("Deployment", name) for name in (NAME, f"{NAME}-twin")]
+        sides = [self.get("Deployment", name) for name in (NAME, f"{NAME}-twin")]
         return {
             "sides": [
                 (item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "")
@@ -204,14 +207,16 @@ class FakeNamespace:
                 else (0, "")
                 for item in sides
             ],
-            "led to": self.found("Service")["spec"]["selector"].get(TRACK_LABEL),
-            "scaled": self.found("HorizontalPodAutoscaler")
+            "led to": self.get("Service")["spec"]["selector"].get(TRACK_LABEL),
+            "scaled": self.get("HorizontalPodAutoscaler")
             .get("spec", {})
             .get("scaleTargetRef", {})
             .get("name"),
             "answers": self.answers(),
-            "warmed": [item["metadata"]["name"] for item in self.cluster.objects.all("DaemonSet")],
-            "held by": self.found("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
+            "warmed": [
+                item["metadata"]["name"] for item in self.cluster.objects.find_all("DaemonSet")
+            ],
+            "held by": self.get("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
             "last": self.deployer().history()[-1].outcome,
         }
 

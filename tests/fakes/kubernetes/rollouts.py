@@ -10,7 +10,7 @@ from deploy.records import Release
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, PodProgress, Times
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.readiness import ReadinessWait
-from tests.fakes.places import NAME, FakeNamespace
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 TEMPLATE = "7777"
 
@@ -37,7 +37,7 @@ class StartedRollout:
         return PodProgress(self.wait.expected, clock, clock.now(), {}, self.times)
 
 
-def watch(
+def start_rollout(
     place: FakeNamespace,
     release: Release,
     count: int = 2,
@@ -60,7 +60,7 @@ def watch(
     return StartedRollout(ReadinessWait(place.cluster, expected, clock or place.cluster.clock))
 
 
-def meanwhile(place: FakeNamespace, act: Callable[[], object], after: float) -> Callable[[], None]:
+def once_after(place: FakeNamespace, act: Callable[[], object], after: float) -> Callable[[], None]:
     """Return a function that acts once, when so many seconds have passed."""
     started = place.cluster.seconds()
     done = [False]
