@@ -1,4 +1,4 @@
-"""An environment on a cluster in memory, with deployers that come and go."""
+"""An environment in a namespace of a cluster in memory, with its deployers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ STRATEGIES: list[dict[str, Any]] = [
 
 
 class UncontestedLock(Lock):
-    """A lease that nobody else wants; `asked` counts how often that was made sure of."""
+    """A lock that no other deployer wants.
+
+    Attributes:
+        checks: how often it was required.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster, "held", {}, "local")
@@ -56,10 +60,11 @@ class FakeNamespace:
         settings: keys of its table, for all its deployers.
 
     Attributes:
-        cluster: where it is.
-        play: answers golden cases; tests make it find mistakes.
-        metrics: what a replica says of itself.
-        reachable: hosts that can be reached from here, and host names that the DNS knows.
+        cluster: the cluster in memory.
+        player: plays golden cases; tests make it find mistakes.
+        metrics: returns the metrics of a replica.
+        reachable: hosts that can be reached from here, and host names that DNS resolves.
+        uncontested_lock: the lock of its writers.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -73,12 +78,12 @@ class FakeNamespace:
     def rendering(
         self, *, replicas: int = 2, manifests: Mapping[str, Object] = MANIFESTS, **changed: Any
     ) -> Rendering:
-        """The environment's objects, with settings that may have changed."""
+        """Return the rendering of the environment, with some settings changed."""
         env = Kubernetes(**environment(replicas=replicas, **{**self.settings, **changed}))
         return Rendering(App(name="classifier"), "local", env, manifests)
 
     def target(self, *, replicas: int = 2, **changed: Any) -> Deployer:
-        """The environment's target, which takes the lease for each change by itself."""
+        """Return the environment's target, which acquires the lock for each change by itself."""
         rendering = self.rendering(replicas=replicas, **changed)
         return Deployer(
             self.cluster,
@@ -86,14 +91,18 @@ class FakeNamespace:
             lambda _: SIZE,
             self.endpoint_finder(rendering),
             self.cluster.clock,
-            self._read,
+            self._read_metrics,
         )
 
     def deployer(
-        self, dies: Callable[[str], bool] = lambda _: False, *, replicas: int = 2, **changed: Any
+        self,
+        is_killed: Callable[[str], bool] = lambda _: False,
+        *,
+        replicas: int = 2,
+        **changed: Any,
     ) -> KubernetesTarget:
-        """The environment's target as another process makes it, which may be killed by what it asks of the cluster."""
-        cluster = cast("Cluster", Mortal(self.cluster, dies))
+        """Return the environment's target of another process, which may be killed by a request."""
+        cluster = cast("Cluster", Mortal(self.cluster, is_killed))
         rendering = self.rendering(replicas=replicas, **{"lock_wait": 60.0, **changed})
         return KubernetesTarget(
             cluster,
@@ -101,11 +110,11 @@ class FakeNamespace:
             lambda _: SIZE,
             self.endpoint_finder(rendering),
             self.cluster.clock,
-            self._read,
+            self._read_metrics,
         )
 
     def endpoint_finder(self, rendering: Rendering) -> EndpointFinder:
-        """The environment's front door."""
+        """Return what finds the environment's endpoint."""
         return EndpointFinder(
             self.cluster,
             rendering,
@@ -114,7 +123,7 @@ class FakeNamespace:
         )
 
     def writer(self, named: tuple[str, str] = ("classifier", "local"), **changed: Any) -> Writer:
-        """What changes the environment, or another of that application and name, with a lease that is held."""
+        """Return a writer of the environment, or of another application and environment."""
         rendering = replace(self.rendering(**changed), app=App(name=named[0]), environment=named[1])
         return Writer(
             self.cluster,
@@ -131,15 +140,15 @@ class FakeNamespace:
 
     def deployment(self, track: Track = "main") -> DeploymentState:
         """Return the Deployment of a track as it is now."""
-        found = self.state().deployment(track)
-        assert found
-        return found
+        deployment = self.state().deployment(track)
+        assert deployment
+        return deployment
 
-    def _read(self, endpoint: Endpoint, path: str) -> str:
+    def _read_metrics(self, endpoint: Endpoint, path: str) -> str:
         return self.metrics(endpoint, path)
 
     def release(self, code: str, script: Script | None = None) -> Release:
-        """A release whose replicas answer with that text, and behave like that script."""
+        """Return a release whose replicas answer with that text and follow the script."""
         made = release(code)
         script = script or Script()
         self.cluster.scripts[made.image.digest] = (
@@ -148,64 +157,66 @@ class FakeNamespace:
         self.cluster.response_texts[made.image.digest] = code
         return made
 
-    def apply(self, wanted: Release, target: KubernetesTarget | None = None, **how: Any) -> Rollout:
-        """Rolls a release out as the pipeline does."""
-        named = {"trigger": "release", "by": "ada", **how}
-        return rollout.apply(wanted, target or self.deployer(), PROOF, play=self.player, **named)
+    def apply(
+        self, expected: Release, target: KubernetesTarget | None = None, **options: Any
+    ) -> Rollout:
+        """Roll out a release as the pipeline does."""
+        named = {"trigger": "release", "by": "ada", **options}
+        return rollout.apply(expected, target or self.deployer(), PROOF, play=self.player, **named)
 
-    def fail_golden_cases(self, where: str, wanted: Release) -> None:
-        """Has golden cases missed where the URL has that in it, while that release is the last that was begun."""
+    def fail_golden_cases(self, url_part: str, expected: Release) -> None:
+        """Let golden cases fail at URLs with that part, while that release is the last attempt."""
 
         def problem() -> str:
-            begun = self.deployer().history()[-1].attempt.release
+            latest = self.deployer().history()[-1].attempt.release
             return (
                 "expected 3, got 8"
-                if where in self.player.played[-1][0] and begun == wanted
+                if url_part in self.player.played[-1][0] and latest == expected
                 else ""
             )
 
         self.player.problem = problem
 
     def answers(self, **changed: object) -> set[str]:
-        """The texts that are answered at the front door now."""
+        """Return the texts that the Service answers now."""
         return self.cluster.answers(NAME)
 
     def scale(self, count: int, name: str = NAME, by: str = "kubectl") -> None:
-        """Somebody chooses the number of replicas."""
+        """Let another manager set the number of replicas."""
         self.cluster.apply_as(
             {"kind": "Deployment", "metadata": {"name": name}, "spec": {"replicas": count}}, by
         )
 
     def lose(self, replica: str) -> None:
-        """A replica goes."""
+        """Remove a replica."""
         self.cluster.lose(replica)
 
     def get(self, kind: str, name: str = NAME) -> Object:
-        """An object of the environment as it is now; nothing moves because of the look."""
+        """Return an object as it is now, without moving the cluster a step."""
         return self.cluster.objects.get(kind, name) or {}
 
     def pods(self, code: str = "") -> set[str]:
-        """The names of the pods, or of those that answer with that text."""
-        found = {
+        """Return the names of the active pods, or of those that answer with that text."""
+        pods = {
             str(pod["metadata"]["name"]): pod
             for pod in self.cluster.objects.find_all("Pod", self.rendering().labels)
         }
         return {
             name
-            for name, pod in found.items()
+            for name, pod in pods.items()
             if code in ("", self.cluster.response_text(pod))
             and "deletionTimestamp" not in pod["metadata"]
         }
 
     def summary(self) -> dict[str, Any]:
-        """How things stand, in all that must be the same however it came to that."""
-        sides = [self.get("Deployment", name) for name in (NAME, f"{NAME}-twin")]
+        """Return what must be the same after any sequence of events."""
+        deployments = [self.get("Deployment", name) for name in (NAME, f"{NAME}-twin")]
         return {
             "sides": [
                 (item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "")
                 if item
                 else (0, "")
-                for item in sides
+                for item in deployments
             ],
             "led to": self.get("Service")["spec"]["selector"].get(TRACK_LABEL),
             "scaled": self.get("HorizontalPodAutoscaler")
@@ -226,18 +237,18 @@ def _image(item: Object) -> str:
 
 
 def is_write(operation: str) -> bool:
-    """Whether an operation of a cluster changes anything."""
+    """Return whether an operation of a cluster changes anything."""
     return operation in ("apply", "create", "replace", "delete")
 
 
 def observe_responses(place: FakeNamespace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
-    """What is answered after each step from now on."""
+    """Record the texts that the Service answers after each step from now on."""
     seen: list[set[str]] = []
     step = place.cluster.step
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
         seen.append(place.answers())
 
-    monkeypatch.setattr(place.cluster, "step", watched)
+    monkeypatch.setattr(place.cluster, "step", observed_step)
     return seen

@@ -76,7 +76,7 @@ def test_every_rendering_is_valid(keys: dict[str, Any]) -> None:
         ),
         ("spec__selector", None, "spec.selector: Input should be"),
         ("spec__template__spec__containers__0", {"image": "x"}, "name: Field required"),
-        ("spec__min_ready_seconds", 3, "key of Python's"),
+        ("spec__min_ready_seconds", 3, "key with its Python name"),
         ("apiVersion", "apps/v9", "Deployment is not in apps/v9"),
     ],
 )
