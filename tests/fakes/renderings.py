@@ -39,7 +39,7 @@ ALL_SETTINGS: dict[str, Any] = {
 def rendering(
     folder: Path | None = None, name: str = "staging", app: App = APP, **keys: Any
 ) -> Rendering:
-    """Return the rendering of an environment with those keys, from the suite's or other templates."""
+    """Return the rendering of an environment, from the suite's or other object templates."""
     env = environment(**keys, **({"manifests": folder.name} if folder else {}))
     return Rendering.read(app, name, env, folder.parent if folder else Path("nowhere"))
 
