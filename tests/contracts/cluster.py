@@ -179,9 +179,7 @@ class ClusterContract:
         assert cluster.apply(deployment("web", replicas=0))["metadata"]["generation"] == 1
         cluster.apply(settings("one", key="value"))
         version = found(cluster, "ConfigMap", "one")["metadata"]["resourceVersion"]
-        assert (
-            cluster.apply(settings("one", key="value"))["metadata"]["resourceVersion"] == version
-        )
+        assert cluster.apply(settings("one", key="value"))["metadata"]["resourceVersion"] == version
 
     def test_the_generation_counts_changes_of_the_specification(self, cluster: Cluster) -> None:
         """A label of the object itself does not count."""

@@ -241,14 +241,14 @@ def is_write(operation: str) -> bool:
     return operation in ("apply", "create", "replace", "delete")
 
 
-def observe_responses(place: FakeNamespace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+def observe_responses(namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """Record the texts that the Service answers after each step from now on."""
     seen: list[set[str]] = []
-    step = place.cluster.step
+    step = namespace.cluster.step
 
     def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
-        seen.append(place.answers())
+        seen.append(namespace.answers())
 
-    monkeypatch.setattr(place.cluster, "step", observed_step)
+    monkeypatch.setattr(namespace.cluster, "step", observed_step)
     return seen

@@ -38,35 +38,39 @@ class StartedRollout:
 
 
 def start_rollout(
-    place: FakeNamespace,
+    namespace: FakeNamespace,
     release: Release,
     count: int = 2,
     clock: Clock | None = None,
     **seconds: float,
 ) -> StartedRollout:
     """Start a rollout of a release."""
-    rendering = place.rendering()
+    rendering = namespace.rendering()
     item = rendering.deployment(release, "main", count, None, 600)
     template = f"{TEMPLATE}{release.image.app.key}"
     item["spec"]["template"]["metadata"]["annotations"]["twinship.dev/template"] = template
-    place.cluster.apply(item)
+    namespace.cluster.apply(item)
     expected = ExpectedPods(
         deployment=NAME,
-        labels=place.state().labels("main"),
+        labels=namespace.state().labels("main"),
         pod_template=template,
         image_bytes=230_000_000,
         **{"ready_within": 20.0, "replica_seconds": 60.0, **seconds},
     )
-    return StartedRollout(ReadinessWait(place.cluster, expected, clock or place.cluster.clock))
+    return StartedRollout(
+        ReadinessWait(namespace.cluster, expected, clock or namespace.cluster.clock)
+    )
 
 
-def once_after(place: FakeNamespace, act: Callable[[], object], after: float) -> Callable[[], None]:
+def once_after(
+    namespace: FakeNamespace, act: Callable[[], object], after: float
+) -> Callable[[], None]:
     """Return a function that acts once, when so many seconds have passed."""
-    started = place.cluster.seconds()
+    started = namespace.cluster.seconds()
     done = [False]
 
     def each() -> None:
-        if not done[0] and place.cluster.seconds() - started >= after:
+        if not done[0] and namespace.cluster.seconds() - started >= after:
             done[0] = True
             act()
 

@@ -1,4 +1,7 @@
-"""Environments on a cluster in memory, and releases for them; a module that is about other ones has a `place` of its own."""
+"""Environments on a cluster in memory, and releases for them.
+
+A module for other environments overrides the fixture `namespace`.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from tests.fakes.namespaces import STRATEGIES, FakeNamespace
 
 
 @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakeNamespace:
-    """An environment of each strategy."""
+def namespace(request: pytest.FixtureRequest) -> FakeNamespace:
+    """Return an environment of each strategy."""
     return FakeNamespace(**request.param)
 
 
 @pytest.fixture
-def a(place: FakeNamespace) -> Release:
-    """A release."""
-    return place.release("a")
+def a(namespace: FakeNamespace) -> Release:
+    """Return a release."""
+    return namespace.release("a")
 
 
 @pytest.fixture
-def b(place: FakeNamespace) -> Release:
-    """Another one."""
-    return place.release("b")
+def b(namespace: FakeNamespace) -> Release:
+    """Return another release."""
+    return namespace.release("b")

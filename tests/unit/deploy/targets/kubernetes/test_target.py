@@ -55,34 +55,36 @@ class TestAround(AroundContract):
 
 def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None:
     """And at the front door after it; while nothing serves there is nothing to keep apart."""
-    place = FakeNamespace(strategy="blue-green")
-    place.apply(place.release("a"))
-    assert [url for url, _ in place.player.played] == [f"http://fake/services/{NAME}:80"]
-    place.player.played.clear()
-    place.apply(place.release("b"))
-    pods = [f"http://fake/pods/{name}:8080" for name in sorted(place.pods())]
-    assert [url for url, _ in place.player.played] == [*pods, f"http://fake/services/{NAME}:80"]
+    namespace = FakeNamespace(strategy="blue-green")
+    namespace.apply(namespace.release("a"))
+    assert [url for url, _ in namespace.player.played] == [f"http://fake/services/{NAME}:80"]
+    namespace.player.played.clear()
+    namespace.apply(namespace.release("b"))
+    pods = [f"http://fake/pods/{name}:8080" for name in sorted(namespace.pods())]
+    assert [url for url, _ in namespace.player.played] == [*pods, f"http://fake/services/{NAME}:80"]
 
 
 def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
     """A node port leads nowhere on a node where the Service has no replica, if its traffic policy is local."""
-    place = FakeNamespace(strategy="blue-green", standby=True, service="NodePort")
-    place.apply(place.release("a"))
-    place.cluster.world.nodes.append("node-2")
-    place.apply(place.release("b"))
-    place.reachable |= {"192.0.2.1", "192.0.2.2"}
-    assert {place.get("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {"192.0.2.1"}
-    assert place.deployer().url.startswith("http://192.0.2.2:3")
+    namespace = FakeNamespace(strategy="blue-green", standby=True, service="NodePort")
+    namespace.apply(namespace.release("a"))
+    namespace.cluster.world.nodes.append("node-2")
+    namespace.apply(namespace.release("b"))
+    namespace.reachable |= {"192.0.2.1", "192.0.2.2"}
+    assert {namespace.get("Pod", name)["status"]["hostIP"] for name in namespace.pods("a")} == {
+        "192.0.2.1"
+    }
+    assert namespace.deployer().url.startswith("http://192.0.2.2:3")
 
 
 # --- the lease
 
 
 def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
-    target = place.deployer(warm_up=True)
+    target = namespace.deployer(warm_up=True)
     required = set()
     kinds = set()
 
@@ -94,10 +96,10 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
 
         return asked
 
-    for write in (place.cluster.apply, place.cluster.delete):
-        monkeypatch.setattr(place.cluster, write.__name__, sent(write))
-    place.apply(place.release("a"), target)
-    place.apply(place.release("b"), target)
+    for write in (namespace.cluster.apply, namespace.cluster.delete):
+        monkeypatch.setattr(namespace.cluster, write.__name__, sent(write))
+    namespace.apply(namespace.release("a"), target)
+    namespace.apply(namespace.release("b"), target)
     assert len(required) == 1
     assert {getattr(one, "__func__", None) for one in required} == {Lock.require}
     assert {
@@ -112,62 +114,64 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
 
 
 def test_a_release_serves_with_all_its_replicas(
-    place: FakeNamespace, a: Release, b: Release
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
     """And none of the release before gets requests."""
-    place.apply(a)
-    done = place.apply(b)
-    target = place.deployer()
+    namespace.apply(a)
+    done = namespace.apply(b)
+    target = namespace.deployer()
     assert (done.attempt.id, done.outcome) == (2, "succeeded")
-    assert place.answers() == {"b"}
+    assert namespace.answers() == {"b"}
     assert states(target) == replicas(b, "serving")
     assert target.serves(b)
 
 
-def test_a_release_whose_service_is_gone_does_not_serve(place: FakeNamespace, a: Release) -> None:
+def test_a_release_whose_service_is_gone_does_not_serve(
+    namespace: FakeNamespace, a: Release
+) -> None:
     """Its replicas are all there, but nobody can ask them; releasing again makes the Service anew."""
-    place.apply(a)
-    place.cluster.delete("Service", NAME)
-    assert not place.deployer().serves(a)
-    place.apply(a)
-    assert place.deployer().serves(a)
-    assert place.answers() == {"a"}
+    namespace.apply(a)
+    namespace.cluster.delete("Service", NAME)
+    assert not namespace.deployer().serves(a)
+    namespace.apply(a)
+    assert namespace.deployer().serves(a)
+    assert namespace.answers() == {"a"}
 
 
 def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
-    place: FakeNamespace, a: Release
+    namespace: FakeNamespace, a: Release
 ) -> None:
     """What counts is what the pods are made to run, not what is noted beside it."""
-    place.apply(a)
-    template = place.get("Deployment")["spec"]["template"]
+    namespace.apply(a)
+    template = namespace.get("Deployment")["spec"]["template"]
     template["spec"]["containers"][0]["image"] = "elsewhere.example/other:latest"
-    place.cluster.step(20)
-    assert not place.deployer().serves(a)
+    namespace.cluster.step(20)
+    assert not namespace.deployer().serves(a)
 
 
 def test_replicas_that_crash_are_told_from_those_that_start() -> None:
     """By what their containers say."""
-    place = FakeNamespace()
-    place.apply(a := place.release("a"))
-    crashed, lost = sorted(place.pods())
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
-    place.cluster.step(20)
-    assert {replica.state for replica in place.deployer().replicas()} == {"failing"}
-    place.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
-    place.cluster.lose(lost)
-    place.cluster.step(5)
-    found = {replica.name: replica.state for replica in place.deployer().replicas()}
+    namespace = FakeNamespace()
+    namespace.apply(a := namespace.release("a"))
+    crashed, lost = sorted(namespace.pods())
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    namespace.cluster.step(20)
+    assert {replica.state for replica in namespace.deployer().replicas()} == {"failing"}
+    namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
+    namespace.cluster.lose(lost)
+    namespace.cluster.step(5)
+    found = {replica.name: replica.state for replica in namespace.deployer().replicas()}
     assert found.pop(crashed) == "failing"
     assert list(found.values()) == ["starting"]
 
 
-def test_the_same_release_again_touches_no_pod(place: FakeNamespace, a: Release) -> None:
+def test_the_same_release_again_touches_no_pod(namespace: FakeNamespace, a: Release) -> None:
     """It is proven again, and written down, in the cluster's own memory, too."""
-    place.apply(a)
-    before = place.pods()
-    assert place.apply(a).attempt.id == 2
-    assert place.pods() == before
-    assert place.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+    namespace.apply(a)
+    before = namespace.pods()
+    assert namespace.apply(a).attempt.id == 2
+    assert namespace.pods() == before
+    assert namespace.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
         "release 2: "
     )
 
@@ -178,10 +182,10 @@ def test_the_same_release_again_touches_no_pod(place: FakeNamespace, a: Release)
 @pytest.fixture
 def standby() -> FakeNamespace:
     """An environment whose last release but one stands by."""
-    place = FakeNamespace(strategy="blue-green", standby=True)
-    place.apply(place.release("a"))
-    place.apply(place.release("b"))
-    return place
+    namespace = FakeNamespace(strategy="blue-green", standby=True)
+    namespace.apply(namespace.release("a"))
+    namespace.apply(namespace.release("b"))
+    return namespace
 
 
 def test_the_release_before_stands_by(standby: FakeNamespace) -> None:
@@ -270,27 +274,27 @@ def test_a_canary_that_was_left_is_no_standby(standby: FakeNamespace) -> None:
 
 @pytest.mark.parametrize("after", STRATEGIES, ids=lambda settings: settings["strategy"])
 def test_a_strategy_may_change_from_release_to_release(
-    place: FakeNamespace, after: dict[str, Any], a: Release, b: Release
+    namespace: FakeNamespace, after: dict[str, Any], a: Release, b: Release
 ) -> None:
     """Forth and back, on whichever side the release before was."""
-    place.apply(a)
-    place.apply(b)
-    place.apply(c := place.release("c"), place.deployer(**after))
-    assert place.answers() == {"c"}
-    assert states(place.deployer(**after)) == replicas(c, "serving")
-    assert place.deployer(**after).serves(c)
-    place.apply(a)
-    assert states(place.deployer()) == replicas(a, "serving")
+    namespace.apply(a)
+    namespace.apply(b)
+    namespace.apply(c := namespace.release("c"), namespace.deployer(**after))
+    assert namespace.answers() == {"c"}
+    assert states(namespace.deployer(**after)) == replicas(c, "serving")
+    assert namespace.deployer(**after).serves(c)
+    namespace.apply(a)
+    assert states(namespace.deployer()) == replicas(a, "serving")
 
 
 @pytest.mark.parametrize("after", STRATEGIES[:2], ids=lambda settings: settings["strategy"])
 def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str, Any]) -> None:
     """It gets all requests, in the end on one side alone."""
-    place = FakeNamespace(strategy="canary")
-    place.apply(place.release("a"))
-    changes = place.writer()
-    changes.roll_out("twin", b := place.release("b"), 1)
+    namespace = FakeNamespace(strategy="canary")
+    namespace.apply(namespace.release("a"))
+    changes = namespace.writer()
+    changes.roll_out("twin", b := namespace.release("b"), 1)
     changes.supporting_objects.point_service(TrafficSplit("main", both=True))
-    place.apply(b, place.deployer(**after))
-    assert place.answers() == {"b"}
-    assert states(place.deployer(**after)) == replicas(b, "serving")
+    namespace.apply(b, namespace.deployer(**after))
+    assert namespace.answers() == {"b"}
+    assert states(namespace.deployer(**after)) == replicas(b, "serving")

@@ -42,22 +42,24 @@ def changed(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture
-def place(place: FakeNamespace) -> FakeNamespace:
+def namespace(namespace: FakeNamespace) -> FakeNamespace:
     """An environment of each strategy in which `a` serves, with everything around it."""
-    place.apply(place.release("a"), deployer(place, WHOLE))
-    return place
+    namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+    return namespace
 
 
 def deployer(
-    place: FakeNamespace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False
+    namespace: FakeNamespace,
+    settings: Mapping[str, Any],
+    dies: Callable[[str], bool] = lambda _: False,
 ) -> KubernetesTarget:
     """A deployer with other settings, who may be killed."""
-    return place.deployer(dies, **settings)
+    return namespace.deployer(dies, **settings)
 
 
-def around(place: FakeNamespace) -> dict[str, Object]:
+def around(namespace: FakeNamespace) -> dict[str, Object]:
     """The objects around replicas, but for what a cluster itself notes of them."""
-    found = {kind: deepcopy(place.get(kind)) for kind in KINDS if place.get(kind)}
+    found = {kind: deepcopy(namespace.get(kind)) for kind in KINDS if namespace.get(kind)}
     for item in found.values():
         item.pop("status")
         for key in ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"):
@@ -67,10 +69,10 @@ def around(place: FakeNamespace) -> dict[str, Object]:
     return found
 
 
-def before(place: FakeNamespace) -> Snapshot:
+def before(namespace: FakeNamespace) -> Snapshot:
     """All that would be put back now."""
-    changes = place.writer()
-    found = changes.take_snapshot(place.state().traffic())
+    changes = namespace.writer()
+    found = changes.take_snapshot(namespace.state().traffic())
     assert found
     return found
 
@@ -79,34 +81,34 @@ def before(place: FakeNamespace) -> Snapshot:
 
 
 def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start(
-    place: FakeNamespace, changed: dict[str, Any]
+    namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """An address that a cloud gave would not come back."""
-    was = {kind: deepcopy(place.get(kind)) for kind in KINDS}
+    was = {kind: deepcopy(namespace.get(kind)) for kind in KINDS}
     with pytest.raises(RolloutFailed):
-        place.apply(place.release("b", PodScript(exits=1)), deployer(place, changed))
-    assert {kind: place.get(kind) for kind in KINDS} == was
-    assert place.answers() == {"a"}
+        namespace.apply(namespace.release("b", PodScript(exits=1)), deployer(namespace, changed))
+    assert {kind: namespace.get(kind) for kind in KINDS} == was
+    assert namespace.answers() == {"a"}
 
 
 def test_what_a_release_has_changed_is_undone_with_it(
-    place: FakeNamespace, changed: dict[str, Any]
+    namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """To the last field; the release before serves with the settings that it had."""
-    was = around(place)
-    way = before(place)
-    place.fail_golden_cases("/", b := place.release("b"))
+    was = around(namespace)
+    way = before(namespace)
+    namespace.fail_golden_cases("/", b := namespace.release("b"))
     with pytest.raises(GoldenMiss):
-        place.apply(b, deployer(place, changed))
-    assert around(place) == was
-    assert before(place) == way
-    assert place.answers() == {"a"}
-    assert deployer(place, WHOLE).serves(place.release("a"))
+        namespace.apply(b, deployer(namespace, changed))
+    assert around(namespace) == was
+    assert before(namespace) == way
+    assert namespace.answers() == {"a"}
+    assert deployer(namespace, WHOLE).serves(namespace.release("a"))
 
 
-def test_what_a_release_has_made_is_undone_with_it(place: FakeNamespace) -> None:
+def test_what_a_release_has_made_is_undone_with_it(namespace: FakeNamespace) -> None:
     """Where there was nothing but a Service before."""
-    fresh = FakeNamespace(**place.settings)
+    fresh = FakeNamespace(**namespace.settings)
     fresh.apply(fresh.release("a"))
     was = around(fresh)
     fresh.fail_golden_cases("/services/", b := fresh.release("b"))
@@ -117,29 +119,29 @@ def test_what_a_release_has_made_is_undone_with_it(place: FakeNamespace) -> None
 
 
 def test_a_release_that_works_changes_all_of_it(
-    place: FakeNamespace, changed: dict[str, Any]
+    namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """Also if it is the settings alone that change."""
-    place.apply(place.release("a"), deployer(place, changed))
-    fresh = FakeNamespace(**place.settings)
+    namespace.apply(namespace.release("a"), deployer(namespace, changed))
+    fresh = FakeNamespace(**namespace.settings)
     fresh.apply(fresh.release("a"), deployer(fresh, changed))
     kept = [
-        place.writer().supporting_objects.snapshot(),
+        namespace.writer().supporting_objects.snapshot(),
         fresh.writer().supporting_objects.snapshot(),
     ]
     assert kept[0] == kept[1]
-    assert deployer(place, changed).serves(place.release("a"))
+    assert deployer(namespace, changed).serves(namespace.release("a"))
 
 
-def test_what_somebody_changed_is_put_right_by_the_same_release(place: FakeNamespace) -> None:
+def test_what_somebody_changed_is_put_right_by_the_same_release(namespace: FakeNamespace) -> None:
     """Though there is nothing to do for its replicas."""
-    pods = place.pods()
-    place.cluster.delete("Ingress", NAME)
-    place.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
-    place.apply(place.release("a"), deployer(place, WHOLE))
-    assert place.get("Ingress")
-    assert place.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
-    assert place.pods() == pods
+    pods = namespace.pods()
+    namespace.cluster.delete("Ingress", NAME)
+    namespace.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
+    namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+    assert namespace.get("Ingress")
+    assert namespace.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
+    assert namespace.pods() == pods
 
 
 # --- a selector of other labels
@@ -158,59 +160,66 @@ def labelled(*labels: str) -> dict[str, Object]:
 @pytest.mark.parametrize("code", ["a", "b"])
 @pytest.mark.parametrize(("old", "new"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])])
 def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch, old: list[str], new: list[str], code: str
+    namespace: FakeNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    old: list[str],
+    new: list[str],
+    code: str,
 ) -> None:
     """On the way there and on the way back; some replicas lack what the others carry."""
-    place.apply(place.release("a"), place.deployer(manifests=labelled(*old)))
-    place.release("a", PodScript(ready_after=5))
-    wanted = place.release(code, PodScript(ready_after=5))
-    way = before(place)
-    seen = observe_responses(place, monkeypatch)
-    place.player.problem = lambda: _missed(place)
+    namespace.apply(namespace.release("a"), namespace.deployer(manifests=labelled(*old)))
+    namespace.release("a", PodScript(ready_after=5))
+    wanted = namespace.release(code, PodScript(ready_after=5))
+    way = before(namespace)
+    seen = observe_responses(namespace, monkeypatch)
+    namespace.player.problem = lambda: _missed(namespace)
     with pytest.raises(GoldenMiss):
-        place.apply(wanted, place.deployer(manifests=labelled(*new)))
-    assert before(place) == way
-    assert place.answers() == {"a"}
-    place.player.problem = lambda: ""
-    place.apply(wanted, place.deployer(manifests=labelled(*new)))
-    assert place.answers() == {code}
+        namespace.apply(wanted, namespace.deployer(manifests=labelled(*new)))
+    assert before(namespace) == way
+    assert namespace.answers() == {"a"}
+    namespace.player.problem = lambda: ""
+    namespace.apply(wanted, namespace.deployer(manifests=labelled(*new)))
+    assert namespace.answers() == {code}
     assert set() not in seen
 
 
-def _missed(place: FakeNamespace) -> str:
-    return "expected 3, got 8" if "/services/" in place.player.played[-1][0] else ""
+def _missed(namespace: FakeNamespace) -> str:
+    return "expected 3, got 8" if "/services/" in namespace.player.played[-1][0] else ""
 
 
 # --- checkouts that know nothing of it
 
 
 def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
-    place: FakeNamespace,
+    namespace: FakeNamespace,
 ) -> None:
     """It puts back what was there, not what it would make."""
-    was = around(place)
-    way = before(place)
+    was = around(namespace)
+    way = before(namespace)
     with pytest.raises(Killed):
-        place.apply(
-            place.release("b"),
-            deployer(place, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in place.answers()),
+        namespace.apply(
+            namespace.release("b"),
+            deployer(
+                namespace, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in namespace.answers()
+            ),
         )
     assert (
-        rollout.abort(place.deployer(service="NodePort", replicas=5), "grace").outcome == "undone"
+        rollout.abort(namespace.deployer(service="NodePort", replicas=5), "grace").outcome
+        == "undone"
     )
-    assert around(place) == was
-    assert before(place) == way
+    assert around(namespace) == was
+    assert before(namespace) == way
 
 
-def test_to_hold_the_lease_changes_nothing(place: FakeNamespace) -> None:
+def test_to_hold_the_lease_changes_nothing(namespace: FakeNamespace) -> None:
     """Who waits for a deployer only wants to hear what came of it."""
-    target = place.deployer(service="NodePort")
-    place.cluster.requests.clear()
+    target = namespace.deployer(service="NodePort")
+    namespace.cluster.requests.clear()
     with target.lock():
         pass
     written = {
         kind
-        for verb, kind, _ in place.cluster.requests
+        for verb, kind, _ in namespace.cluster.requests
         if verb in ("patch", "create", "update", "delete")
     }
     assert written == {"Lease"}
@@ -218,14 +227,14 @@ def test_to_hold_the_lease_changes_nothing(place: FakeNamespace) -> None:
 
 def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
     """Others would make something else of it that nobody has tried."""
-    place = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
-    place.apply(place.release("a"))
-    b = place.release("b")
-    assert not place.deployer().may_take_over(b)
+    namespace = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    namespace.apply(namespace.release("a"))
+    b = namespace.release("b")
+    assert not namespace.deployer().may_take_over(b)
     with pytest.raises(Killed):
-        place.apply(b, place.deployer(lambda _: place.answers() == {"a", "b"}))
-    assert place.deployer().may_take_over(b)
-    assert not place.deployer(host="shop.example").may_take_over(b)
+        namespace.apply(b, namespace.deployer(lambda _: namespace.answers() == {"a", "b"}))
+    assert namespace.deployer().may_take_over(b)
+    assert not namespace.deployer(host="shop.example").may_take_over(b)
 
 
 # --- killed on the way
@@ -236,14 +245,14 @@ def killed(
 ) -> Iterator[tuple[FakeNamespace, Snapshot]]:
     """Places where a deployer was killed who released `b` with other settings, before each of its writes, and the way back."""
     for number in range(100):
-        place = FakeNamespace(**strategy)
-        place.apply(place.release("a"), deployer(place, WHOLE))
-        way = before(place)
-        place.fail_golden_cases("/services/", b := place.release("b", script))
+        namespace = FakeNamespace(**strategy)
+        namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+        way = before(namespace)
+        namespace.fail_golden_cases("/services/", b := namespace.release("b", script))
         try:
-            place.apply(b, deployer(place, changed, at_write(number)))
+            namespace.apply(b, deployer(namespace, changed, at_write(number)))
         except Killed:
-            yield place, way
+            yield namespace, way
         except ReleaseError:
             assert number > 6
             return
@@ -256,22 +265,22 @@ def test_a_release_that_was_killed_and_is_run_again_knows_the_way_back(
 ) -> None:
     """What is there by then is half of it; what served comes back with the settings that it had, and nothing else."""
     changed = {"resources": {"memory": "16Mi"}}
-    for place, way in killed(strategy, changed, script):
+    for namespace, way in killed(strategy, changed, script):
         with pytest.raises(ReleaseError) as caught:
-            place.apply(place.release("b", script), deployer(place, changed))
+            namespace.apply(namespace.release("b", script), deployer(namespace, changed))
         assert not isinstance(caught.value, UndoFailed)
-        assert before(place) == way
-        assert place.answers() == {"a"}
-        assert deployer(place, WHOLE).serves(place.release("a"))
+        assert before(namespace) == way
+        assert namespace.answers() == {"a"}
+        assert deployer(namespace, WHOLE).serves(namespace.release("a"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda settings: settings["strategy"])
 def test_an_attempt_that_was_killed_can_be_given_up_from_anywhere(strategy: dict[str, Any]) -> None:
     """With all that it has changed by then."""
-    for place, way in killed(
+    for namespace, way in killed(
         strategy, {**WHOLE, "service": "ClusterIP", "host": "other.example"}, PodScript()
     ):
-        if place.deployer().history()[-1].ending is None:
-            rollout.abort(place.deployer(replicas=7), "grace")
-        assert before(place) == way
-        assert deployer(place, WHOLE).serves(place.release("a"))
+        if namespace.deployer().history()[-1].ending is None:
+            rollout.abort(namespace.deployer(replicas=7), "grace")
+        assert before(namespace) == way
+        assert deployer(namespace, WHOLE).serves(namespace.release("a"))

@@ -20,27 +20,27 @@ WARM = STRATEGIES[1:]
 
 
 @pytest.fixture
-def place(place: FakeNamespace) -> FakeNamespace:
+def namespace(namespace: FakeNamespace) -> FakeNamespace:
     """An environment of each strategy in which `a` serves."""
-    place.apply(place.release("a"))
-    return place
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
 @pytest.fixture(params=WARM, ids=lambda settings: settings["strategy"])
 def warm(request: pytest.FixtureRequest) -> FakeNamespace:
     """The same, of each strategy that keeps what serves apart from what shall."""
-    place = FakeNamespace(**request.param)
-    place.apply(place.release("a"))
-    return place
+    namespace = FakeNamespace(**request.param)
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
-def is_undone(place: FakeNamespace, error: Exception) -> None:
+def is_undone(namespace: FakeNamespace, error: Exception) -> None:
     """The release before serves alone, as it should, and the history says what came of the last one."""
-    a = place.release("a")
-    assert place.answers() == {"a"}
-    assert states(place.deployer()) == replicas(a, "serving")
-    assert place.deployer().serves(a)
-    last = place.deployer().history()[-1]
+    a = namespace.release("a")
+    assert namespace.answers() == {"a"}
+    assert states(namespace.deployer()) == replicas(a, "serving")
+    assert namespace.deployer().serves(a)
+    last = namespace.deployer().history()[-1]
     assert (last.outcome, last.ending and last.ending.why) == ("undone", getattr(error, "what", ""))
 
 
@@ -81,37 +81,39 @@ BROKEN: dict[str, tuple[PodScript, str, str]] = {
 
 @pytest.mark.parametrize("broken", BROKEN)
 def test_what_does_not_start_is_undone(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch, broken: str
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
     script, what, detail = BROKEN[broken]
-    seen = observe_responses(place, monkeypatch)
+    seen = observe_responses(namespace, monkeypatch)
     with pytest.raises(RolloutFailed, match=what) as caught:
-        place.apply(place.release("b", script))
+        namespace.apply(namespace.release("b", script))
     assert detail in caught.value.detail
     assert caught.value.on.startswith(f"pod {NAME}")
-    is_undone(place, caught.value)
+    is_undone(namespace, caught.value)
     assert {"a"} in seen
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_a_quota_that_is_used_up_is_told(place: FakeNamespace) -> None:
+def test_a_quota_that_is_used_up_is_told(namespace: FakeNamespace) -> None:
     """With the words of who refused the pod, and at once."""
-    place.cluster.world.quota = 2
-    began = place.cluster.seconds()
+    namespace.cluster.world.quota = 2
+    began = namespace.cluster.seconds()
     with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
-        place.apply(place.release("b"))
+        namespace.apply(namespace.release("b"))
     assert "exceeded quota" in caught.value.detail
-    assert place.cluster.seconds() - began < 30
-    is_undone(place, caught.value)
+    assert namespace.cluster.seconds() - began < 30
+    is_undone(namespace, caught.value)
 
 
-def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakeNamespace) -> None:
+def test_golden_cases_that_are_missed_at_the_front_door_are_undone(
+    namespace: FakeNamespace,
+) -> None:
     """The new replicas had all requests already; then they have none."""
-    place.fail_golden_cases("/services/", b := place.release("b"))
+    namespace.fail_golden_cases("/services/", b := namespace.release("b"))
     with pytest.raises(GoldenMiss) as caught:
-        place.apply(b)
-    is_undone(place, caught.value)
+        namespace.apply(b)
+    is_undone(namespace, caught.value)
 
 
 def test_a_release_that_answers_wrongly_gets_no_request(
@@ -162,169 +164,171 @@ def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
 
 
 def test_an_old_replica_that_was_started_again_may_come_back(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its ends of before say nothing of what is put back; it is waited for."""
-    a = place.release("a")
-    b = place.release("b", PodScript(exits=3))
+    a = namespace.release("a")
+    b = namespace.release("b", PodScript(exits=3))
     crashed: list[str] = []
-    step = place.cluster.step
+    step = namespace.cluster.step
 
     def watched(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
-        if place.pods("b") and not crashed:
-            place.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
-            crashed.append(min(place.pods("a")))
-            place.cluster.crash(crashed[0])
+        if namespace.pods("b") and not crashed:
+            namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
+            crashed.append(min(namespace.pods("a")))
+            namespace.cluster.crash(crashed[0])
 
-    monkeypatch.setattr(place.cluster, "step", watched)
+    monkeypatch.setattr(namespace.cluster, "step", watched)
     with pytest.raises(RolloutFailed, match="ended with exit code 3") as caught:
-        place.apply(b)
-    assert crashed[0] in place.pods("a")
-    is_undone(place, caught.value)
+        namespace.apply(b)
+    assert crashed[0] in namespace.pods("a")
+    is_undone(namespace, caught.value)
 
 
 # --- settings that do not work
 
 
-def template(place: FakeNamespace) -> Any:
+def template(namespace: FakeNamespace) -> Any:
     """What the replicas that serve are made of."""
-    side = place.get("Service")["spec"]["selector"][TRACK_LABEL]
+    side = namespace.get("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
-        place.get("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
+        namespace.get("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
     )
 
 
-def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakeNamespace) -> None:
+def test_a_release_with_new_settings_is_undone_to_the_old_ones(namespace: FakeNamespace) -> None:
     """It may have been the settings that did not work; the old replicas are not made anew with them."""
-    before = template(place)
-    pods = place.pods()
-    changed = place.deployer(resources={"memory": "16Mi"})
+    before = template(namespace)
+    pods = namespace.pods()
+    changed = namespace.deployer(resources={"memory": "16Mi"})
     with pytest.raises(RolloutFailed):
-        place.apply(place.release("b", PodScript(exits=137)), changed)
-    assert template(place) == before
-    assert place.pods() == pods
-    assert place.deployer().serves(place.release("a"))
-    assert not place.deployer(resources={"memory": "16Mi"}).serves(place.release("a"))
+        namespace.apply(namespace.release("b", PodScript(exits=137)), changed)
+    assert template(namespace) == before
+    assert namespace.pods() == pods
+    assert namespace.deployer().serves(namespace.release("a"))
+    assert not namespace.deployer(resources={"memory": "16Mi"}).serves(namespace.release("a"))
 
 
-def test_new_settings_alone_are_undone_too(place: FakeNamespace) -> None:
+def test_new_settings_alone_are_undone_too(namespace: FakeNamespace) -> None:
     """Though the image is the same."""
-    before = template(place)
-    place.player.problem = in_turn(["expected 3, got 8"])
+    before = template(namespace)
+    namespace.player.problem = in_turn(["expected 3, got 8"])
     with pytest.raises(GoldenMiss):
-        place.apply(place.release("a"), place.deployer(resources={"memory": "16Mi"}))
-    assert template(place) == before
-    assert place.deployer().serves(place.release("a"))
+        namespace.apply(namespace.release("a"), namespace.deployer(resources={"memory": "16Mi"}))
+    assert template(namespace) == before
+    assert namespace.deployer().serves(namespace.release("a"))
 
 
 def test_new_settings_alone_are_rolled_out(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
-    before = place.pods()
+    before = namespace.pods()
     memory = {"memory": "1Gi"}
-    seen = observe_responses(place, monkeypatch)
-    assert not place.deployer(resources=memory).serves(place.release("a"))
-    place.apply(place.release("a"), place.deployer(resources=memory))
-    assert place.pods().isdisjoint(before)
-    assert len(place.pods()) == 2
-    assert place.deployer(resources=memory).serves(place.release("a"))
+    seen = observe_responses(namespace, monkeypatch)
+    assert not namespace.deployer(resources=memory).serves(namespace.release("a"))
+    namespace.apply(namespace.release("a"), namespace.deployer(resources=memory))
+    assert namespace.pods().isdisjoint(before)
+    assert len(namespace.pods()) == 2
+    assert namespace.deployer(resources=memory).serves(namespace.release("a"))
     assert all(answers == {"a"} for answers in seen)
 
 
 def test_settings_can_cure_what_crashes(
-    place: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the old replicas of the same image crash says nothing of the new ones."""
-    a = place.release("a", PodScript(exits=137))
-    place.cluster.step(300)
-    assert {state for _, state in states(place.deployer())} == {"failing"}
-    target = place.deployer(resources={"memory": "1Gi"})
-    apply = place.cluster.apply
+    a = namespace.release("a", PodScript(exits=137))
+    namespace.cluster.step(300)
+    assert {state for _, state in states(namespace.deployer())} == {"failing"}
+    target = namespace.deployer(resources={"memory": "1Gi"})
+    apply = namespace.cluster.apply
 
     def cured(item: Any, **how: Any) -> Any:
         applied = apply(item, **how)
         if item["kind"] == "Deployment":
-            place.release("a", PodScript(ready_after=5))
+            namespace.release("a", PodScript(ready_after=5))
         return applied
 
-    monkeypatch.setattr(place.cluster, "apply", cured)
-    place.apply(a, target)
-    assert place.deployer(resources={"memory": "1Gi"}).serves(a)
+    monkeypatch.setattr(namespace.cluster, "apply", cured)
+    namespace.apply(a, target)
+    assert namespace.deployer(resources={"memory": "1Gi"}).serves(a)
 
 
 def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
     """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
-    place = FakeNamespace()
-    place.apply(a := place.release("a"))
-    place.release("a", PodScript(pulled_in=1, ready_after=1))
-    changes = place.writer(resources={"memory": "1Gi"})
+    namespace = FakeNamespace()
+    namespace.apply(a := namespace.release("a"))
+    namespace.release("a", PodScript(pulled_in=1, ready_after=1))
+    changes = namespace.writer(resources={"memory": "1Gi"})
     (item,) = (item for item in changes.render("main", a, None) if item["kind"] == "Deployment")
-    place.cluster.apply(item)
-    target = place.deployer(resources={"memory": "1Gi"})
-    pods = place.state().pods("main")
+    namespace.cluster.apply(item)
+    target = namespace.deployer(resources={"memory": "1Gi"})
+    pods = namespace.state().pods("main")
     while (
         len(pods) != 2
         or not all(pod.ready for pod in pods)
         or len({pod.pod_template for pod in pods}) != 2
     ):
-        place.cluster.step()
-        pods = [Pod(deepcopy(place.get("Pod", name))) for name in place.pods()]
-    place.cluster.stop_controllers()
-    side = place.deployment()
+        namespace.cluster.step()
+        pods = [Pod(deepcopy(namespace.get("Pod", name))) for name in namespace.pods()]
+    namespace.cluster.stop_controllers()
+    side = namespace.deployment()
     assert side.image == pods[0].image == pods[1].image == a.image.digest
     assert side.settings == changes.settings_hash(a)
-    assert place.state().routes_to("main")
+    assert namespace.state().routes_to("main")
     assert not target.serves(a)
 
 
 # --- what cannot be undone
 
 
-def test_what_cannot_be_put_back_is_told(place: FakeNamespace) -> None:
+def test_what_cannot_be_put_back_is_told(namespace: FakeNamespace) -> None:
     """Both reasons; the history has no end of the attempt, and running it again goes on."""
-    place.fail_golden_cases("/services/", b := place.release("b"))
-    play = place.player.problem
+    namespace.fail_golden_cases("/services/", b := namespace.release("b"))
+    play = namespace.player.problem
 
     def breaks() -> str:
         if wrong := play():
             for kind in ("Service", "Deployment"):
-                place.cluster.failures["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
+                namespace.cluster.failures["patch", kind] = [
+                    ClusterRefused("no", on="it", next="wait")
+                ]
         return wrong
 
-    place.player.problem = breaks
+    namespace.player.problem = breaks
     with pytest.raises(UndoFailed) as caught:
-        place.apply(b)
+        namespace.apply(b)
     assert (
         "missed 1 of 1 golden cases; and the previous release could not be put back: no"
         in caught.value.what
     )
-    assert place.deployer().history()[-1].outcome == "unfinished"
-    place.player.problem = lambda: ""
-    place.cluster.failures.clear()
-    place.apply(place.release("c"))
-    assert place.answers() == {"c"}
+    assert namespace.deployer().history()[-1].outcome == "unfinished"
+    namespace.player.problem = lambda: ""
+    namespace.cluster.failures.clear()
+    namespace.apply(namespace.release("c"))
+    assert namespace.answers() == {"c"}
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
 def test_where_nothing_has_changed_there_is_nothing_to_put_back(
-    place: FakeNamespace, kind: str
+    namespace: FakeNamespace, kind: str
 ) -> None:
     """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
-    before = template(place)
-    service = deepcopy(place.get("Service"))
-    place.cluster.forbidden.add(("patch", kind))
+    before = template(namespace)
+    service = deepcopy(namespace.get("Service"))
+    namespace.cluster.forbidden.add(("patch", kind))
     with pytest.raises(ClusterForbidden) as caught:
-        place.apply(place.release("b"))
-    place.cluster.forbidden.clear()
-    is_undone(place, caught.value)
-    assert (template(place), place.get("Service")) == (before, service)
+        namespace.apply(namespace.release("b"))
+    namespace.cluster.forbidden.clear()
+    is_undone(namespace, caught.value)
+    assert (template(namespace), namespace.get("Service")) == (before, service)
 
 
-def test_a_first_release_that_fails_leaves_no_replica(place: FakeNamespace) -> None:
+def test_a_first_release_that_fails_leaves_no_replica(namespace: FakeNamespace) -> None:
     """Whatever the strategy."""
-    fresh = FakeNamespace(**place.settings)
+    fresh = FakeNamespace(**namespace.settings)
     fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b)
