@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Any, cast
 
 import pytest
@@ -212,23 +213,23 @@ class FakeNamespace:
         """Return what must be the same after any sequence of events."""
         deployments = [self.get("Deployment", name) for name in (NAME, f"{NAME}-twin")]
         return {
-            "sides": [
+            "deployments": [
                 (item["spec"]["replicas"], _image(item) if item["spec"]["replicas"] else "")
                 if item
                 else (0, "")
                 for item in deployments
             ],
-            "led to": self.get("Service")["spec"]["selector"].get(TRACK_LABEL),
+            "track": self.get("Service")["spec"]["selector"].get(TRACK_LABEL),
             "scaled": self.get("HorizontalPodAutoscaler")
             .get("spec", {})
             .get("scaleTargetRef", {})
             .get("name"),
             "answers": self.answers(),
-            "warmed": [
+            "prepulls": [
                 item["metadata"]["name"] for item in self.cluster.objects.find_all("DaemonSet")
             ],
-            "held by": self.get("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
-            "last": self.deployer().history()[-1].outcome,
+            "lock": self.get("Lease", f"{NAME}-deployer")["spec"]["holderIdentity"],
+            "outcome": self.deployer().history()[-1].outcome,
         }
 
 
@@ -239,6 +240,12 @@ def _image(item: Object) -> str:
 def is_write(operation: str) -> bool:
     """Return whether an operation of a cluster changes anything."""
     return operation in ("apply", "create", "replace", "delete")
+
+
+def before_write(number: int) -> Callable[[str], bool]:
+    """Return whether an operation is the write that comes after so many others."""
+    writes = count()
+    return lambda operation: is_write(operation) and next(writes) == number
 
 
 def observe_responses(namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:

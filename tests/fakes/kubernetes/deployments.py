@@ -144,16 +144,16 @@ class Deployments:
             self._scale(item, active[0], max(0, active[0]["spec"]["replicas"] + left))
 
     def _scale(self, item: Object, one: Object, count: int) -> None:
-        way = "up" if count > one["spec"]["replicas"] else "down"
+        direction = "up" if count > one["spec"]["replicas"] else "down"
         if self.objects.change(one, "spec", {**one["spec"], "replicas": count}):
             self._annotate(one, _sizes(item))
             self.objects.event(
                 item,
                 "ScalingReplicaSet",
-                f"Scaled {way} replica set {one['metadata']['name']} to {count}",
+                f"Scaled {direction} replica set {one['metadata']['name']} to {count}",
             )
 
-    # --- what is told
+    # --- the status
 
     def _update_status(
         self, item: Object, new: Object | None, sets: list[Object], *, fresh: bool
@@ -166,14 +166,16 @@ class Deployments:
             0, max(_wanted(sets), counts["replicas"]) - counts["availableReplicas"]
         )
         known = {one["type"]: one for one in item.get("status", {}).get("conditions", ())}
-        told = [self._available(item, counts, known.get("Available")), *_refused(sets)]
+        conditions = [self._available(item, counts, known.get("Available")), *_refused(sets)]
         progress = self._progress(item, new, counts, known.get("Progressing"), fresh=fresh)
         status = {
             "observedGeneration": item["metadata"]["generation"],
             **{key: value for key, value in counts.items() if value},
         }
         self.objects.change(
-            item, "status", {**status, "conditions": [*told, *([progress] if progress else [])]}
+            item,
+            "status",
+            {**status, "conditions": [*conditions, *([progress] if progress else [])]},
         )
 
     def _available(self, item: Object, counts: dict[str, int], old: Object | None) -> Object:
@@ -240,11 +242,15 @@ class Deployments:
     ) -> Object:
         """Return a condition, with the times of the old one if it is unchanged."""
         now = self.objects.time
-        told = {"type": kind, "status": str(value), "reason": reason, "message": message}
-        if old is None or old["status"] != told["status"]:
-            return {**told, "lastUpdateTime": now, "lastTransitionTime": now}
+        condition = {"type": kind, "status": str(value), "reason": reason, "message": message}
+        if old is None or old["status"] != condition["status"]:
+            return {**condition, "lastUpdateTime": now, "lastTransitionTime": now}
         updated = old["lastUpdateTime"] if old["reason"] == reason else now
-        return {**told, "lastUpdateTime": updated, "lastTransitionTime": old["lastTransitionTime"]}
+        return {
+            **condition,
+            "lastUpdateTime": updated,
+            "lastTransitionTime": old["lastTransitionTime"],
+        }
 
     def _remove_old_sets(self, item: Object, old: list[Object]) -> None:
         """Remove the oldest ReplicaSets after a rollout, except for the number to keep."""

@@ -134,7 +134,7 @@ def test_the_snapshot_is_that_of_the_last_attempt(history: History) -> None:
     assert history.snapshot() is None
 
 
-@pytest.mark.parametrize("damaged", ["", "{", '{"side": "elsewhere", "objects": {}}'])
+@pytest.mark.parametrize("damaged", ["", "{", '{"track": "unknown", "objects": {}}'])
 def test_a_damaged_snapshot_is_none(cluster: FakeCluster, history: History, damaged: str) -> None:
     """It causes no error."""
     history.begin(attempt(1, A), snapshot=SNAPSHOT)

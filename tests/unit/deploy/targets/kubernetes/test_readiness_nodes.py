@@ -76,7 +76,9 @@ def test_the_wait_for_a_node_restarts_while_others_terminate(namespace: FakeName
 def add_node(namespace: FakeNamespace, reason: str, after: float) -> Callable[[], None]:
     """Return a function that announces a new node and adds it after a while."""
     namespace.cluster.world.max_pods = 1
-    each = once_after(namespace, lambda: setattr(namespace.cluster.world, "max_pods", 5), after=after)
+    each = once_after(
+        namespace, lambda: setattr(namespace.cluster.world, "max_pods", 5), after=after
+    )
 
     def each_look() -> None:
         for name in namespace.pods():

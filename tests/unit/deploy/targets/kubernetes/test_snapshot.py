@@ -31,17 +31,17 @@ def test_it_has_only_the_fields_that_we_applied(namespace: FakeNamespace) -> Non
         {"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}},
         "kubectl",
     )
-    kept = snapshot(namespace).objects
-    assert set(kept) == {"Deployment", "Service", "Ingress"}
-    assert kept["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
-    assert "team" not in kept["Service"]["metadata"]["annotations"]
-    assert "clusterIP" not in kept["Service"]["spec"]
+    found = snapshot(namespace).objects
+    assert set(found) == {"Deployment", "Service", "Ingress"}
+    assert found["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
+    assert "team" not in found["Service"]["metadata"]["annotations"]
+    assert "clusterIP" not in found["Service"]["spec"]
 
 
 def test_it_can_be_read_from_json(namespace: FakeNamespace) -> None:
     """Nothing is lost."""
-    kept = snapshot(namespace)
-    assert Snapshot.from_json(kept.to_json()) == kept
+    found = snapshot(namespace)
+    assert Snapshot.from_json(found.to_json()) == found
 
 
 def test_it_runs_one_release(namespace: FakeNamespace, b: Release) -> None:

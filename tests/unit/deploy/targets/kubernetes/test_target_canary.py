@@ -1,4 +1,4 @@
-"""Canaries on a cluster in memory: what they have, and what becomes of them."""
+"""Canaries on a cluster in memory: their requests, and how their hold ends."""
 
 from __future__ import annotations
 
@@ -19,58 +19,61 @@ from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, FakeNamespace, observe_responses
 
 
-def is_undone(namespace: FakeNamespace) -> None:
-    """The release before serves alone, and the history says that the last one was taken back."""
+def assert_undone(namespace: FakeNamespace) -> None:
+    """Assert that the previous release serves alone, and that the history records the undo."""
     assert namespace.answers() == {"a"}
     assert states(namespace.deployer()) == replicas(namespace.release("a"), "serving")
     assert namespace.deployer().history()[-1].outcome == "undone"
 
 
-def counted(namespace: FakeNamespace, failing: float) -> None:
-    """Has replicas tell of ten answers a second, a share of which fails where they are of `b`."""
+def report_metrics(namespace: FakeNamespace, failure_rate: float) -> None:
+    """Let replicas report ten responses a second, some of which fail if they are of `b`."""
 
     def metrics(endpoint: Any, _path: str) -> str:
         name = endpoint.url.rpartition("/")[2].partition(":")[0]
         total = 10 * namespace.cluster.seconds()
-        failed = total * failing if name in namespace.pods("b") else 0
-        return f'app_requests_total{{status="200"}} {total - failed}\napp_requests_total{{status="500"}} {failed}\n'
+        failed = total * failure_rate if name in namespace.pods("b") else 0
+        return (
+            f'app_requests_total{{status="200"}} {total - failed}\n'
+            f'app_requests_total{{status="500"}} {failed}\n'
+        )
 
     namespace.metrics = metrics
 
 
 def canary(**settings: Any) -> FakeNamespace:
-    """An environment with canaries in which `a` serves."""
+    """Return an environment with canaries in which `a` serves."""
     namespace = FakeNamespace(strategy="canary", canary={"seconds": 30, **settings})
     namespace.apply(namespace.release("a"))
     return namespace
 
 
-def test_a_canary_that_fails_requests_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It had its share of requests, no more, and has none then."""
+def test_a_canary_that_fails_requests_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a share of the requests, and none afterwards."""
     namespace = canary()
-    counted(namespace, 0.2)
+    report_metrics(namespace, 0.2)
     seen = observe_responses(namespace, monkeypatch)
     with pytest.raises(
         CanaryAborted, match=r"failed 20\.0% of its requests, the stable release 0\.0%"
     ):
         namespace.apply(namespace.release("b"))
-    is_undone(namespace)
+    assert_undone(namespace)
     assert all("a" in answers for answers in seen)
     assert {"a", "b"} in seen
 
 
-def test_a_canary_that_dies_is_given_up() -> None:
-    """At once, with the end of its log."""
+def test_a_canary_that_dies_is_aborted() -> None:
+    """That happens at once; the error has the end of its log."""
     namespace = canary()
     b = namespace.release("b", PodScript(ready_after=1, dies_after=20, says="out of memory"))
     with pytest.raises(RolloutFailed, match="a replica of the canary died") as caught:
         namespace.apply(b)
     assert "out of memory" in caught.value.detail
-    is_undone(namespace)
+    assert_undone(namespace)
 
 
-def test_a_canary_that_is_lost_is_waited_for() -> None:
-    """A node that is drained says nothing about a release."""
+def test_a_removed_canary_replica_is_waited_for() -> None:
+    """A drained node does not say that the release is bad."""
     namespace = canary(metrics="")
     b = namespace.release("b")
     began = namespace.cluster.seconds()
@@ -93,8 +96,8 @@ def test_a_canary_that_is_lost_is_waited_for() -> None:
     assert namespace.answers() == {"b"}
 
 
-def test_a_canary_that_was_started_again_is_given_up() -> None:
-    """Though it is ready again: it is being tried, and has died."""
+def test_a_restarted_canary_is_aborted() -> None:
+    """It is ready again, but it has died while it was on hold."""
     namespace = canary()
     b = namespace.release("b")
 
@@ -109,24 +112,24 @@ def test_a_canary_that_was_started_again_is_given_up() -> None:
     namespace.metrics = metrics
     with pytest.raises(RolloutFailed, match="a replica of the canary died"):
         namespace.apply(b)
-    is_undone(namespace)
+    assert_undone(namespace)
 
 
 @pytest.mark.parametrize("count", [2, 3, 50])
-def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(
+def test_a_canary_has_at_most_as_many_replicas_as_serve(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There are never more of them than there shall be in the end."""
+    """So it gets at most half of the requests."""
     namespace = canary(replicas=count)
-    counted(namespace, 0)
+    report_metrics(namespace, 0)
     step = namespace.cluster.step
     most = [0]
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
         most[0] = max(most[0], len(namespace.pods("b")))
 
-    monkeypatch.setattr(namespace.cluster, "step", watched)
+    monkeypatch.setattr(namespace.cluster, "step", observed_step)
     namespace.apply(b := namespace.release("b"))
     assert most == [2]
     assert states(namespace.deployer()) == replicas(b, "serving")
@@ -134,8 +137,8 @@ def test_a_canary_of_as_many_replicas_as_serve_has_half_of_the_requests(
 
 
 @pytest.mark.parametrize("verb", ["promote", "abort"])
-def test_a_word_ends_the_hold(verb: Any) -> None:
-    """Whoever says it is named."""
+def test_a_decision_ends_the_hold(verb: Any) -> None:
+    """The error of an abort names the person."""
     namespace = canary(seconds=3600, metrics="")
     b = namespace.release("b")
     began = namespace.cluster.seconds()
@@ -151,23 +154,23 @@ def test_a_word_ends_the_hold(verb: Any) -> None:
     if verb == "abort":
         with pytest.raises(CanaryAborted, match="grace aborted the canary"):
             namespace.apply(b)
-        is_undone(namespace)
+        assert_undone(namespace)
     else:
         namespace.apply(b)
         assert namespace.answers() == {"b"}
     assert namespace.cluster.seconds() - began < 100
 
 
-def test_a_first_canary_has_nothing_to_be_compared_with() -> None:
-    """It is rolled out like any first release."""
+def test_a_first_release_is_not_held_as_a_canary() -> None:
+    """There is no other release to compare it with."""
     namespace = FakeNamespace(strategy="canary", canary={"seconds": 3600})
     namespace.apply(b := namespace.release("b"))
     assert states(namespace.deployer()) == replicas(b, "serving")
     assert namespace.cluster.seconds() < 100
 
 
-def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
-    """Golden cases are played again and again while it is held."""
+def test_a_canary_that_answers_wrongly_is_aborted() -> None:
+    """Golden cases are played repeatedly during the hold."""
     namespace = canary(metrics="")
     b = namespace.release("b")
     namespace.player.problem = lambda: (
@@ -175,14 +178,14 @@ def test_a_canary_that_comes_to_answer_wrongly_is_given_up() -> None:
     )
     with pytest.raises(GoldenMiss):
         namespace.apply(b)
-    is_undone(namespace)
+    assert_undone(namespace)
 
 
 @pytest.mark.parametrize("error", [ClusterForbidden, ClusterUnreachable])
-def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_for_that_reason(
+def test_a_canary_that_the_cluster_does_not_reach_is_aborted(
     error: Any,
 ) -> None:
-    """Nothing is known of it; but it is not said that it answered wrongly."""
+    """The history has the error of the cluster as the reason."""
     namespace = canary(metrics="")
     b = namespace.release("b")
 
@@ -194,14 +197,14 @@ def test_a_canary_that_cannot_be_asked_for_a_reason_of_the_clusters_is_given_up_
     namespace.player.problem = problem
     with pytest.raises(error):
         namespace.apply(b)
-    is_undone(namespace)
+    assert_undone(namespace)
     ending = namespace.deployer().history()[-1].ending
     assert ending
     assert ending.why == "the API server says no"
 
 
 def test_as_many_replicas_take_over_as_serve_when_the_hold_ends() -> None:
-    """However long it lasted, and whoever needed more of them in the meantime."""
+    """The number may have been changed on the cluster during the hold."""
     namespace = canary(metrics="")
     b = namespace.release("b")
 

@@ -1,4 +1,4 @@
-"""What the target on a cluster keeps in mind, what it does before a rollout, and who may roll out."""
+"""The history, the pre-pull and the lock of the target on a cluster."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt, rollout
 
-# --- what is remembered
+# --- history
 
 
-def test_the_cluster_tells_which_release_was_put_back() -> None:
-    """What `kubectl rollout history` shows of a release that was put back is that release, not the one that failed."""
+def test_the_deployment_records_the_release_that_was_restored() -> None:
+    """`kubectl rollout history` shows that release, not the failed one."""
     namespace = FakeNamespace()
     target = namespace.target()
     first = namespace.release("a")
@@ -43,7 +43,7 @@ def test_the_cluster_tells_which_release_was_put_back() -> None:
 def test_what_serves_is_known_without_a_history(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The Deployment that serves tells it; a next release goes on from there, and can be taken back to it."""
+    """The Deployment has its attempt; a next release can be undone to it."""
     namespace.apply(a)
     done = namespace.apply(b)
     namespace.cluster.delete("ConfigMap", f"{NAME}-history")
@@ -59,10 +59,10 @@ def test_what_serves_is_known_without_a_history(
     ]
 
 
-def test_an_entry_that_was_spoilt_is_told_by_what_serves(
+def test_a_damaged_entry_is_recovered_from_the_deployment(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The release before does not come back for it."""
+    """Otherwise an undo would restore the release before it."""
     namespace.apply(a)
     namespace.apply(b)
     entries = namespace.get("ConfigMap", f"{NAME}-history")["data"]
@@ -73,26 +73,26 @@ def test_an_entry_that_was_spoilt_is_told_by_what_serves(
     assert [item.attempt.release for item in namespace.deployer().history()] == [b]
 
 
-def test_a_history_is_not_made_up(namespace: FakeNamespace, a: Release) -> None:
-    """An annotation that is missing or spoilt, and replicas that do not serve tell nothing."""
+def test_no_history_is_recovered_without_evidence(namespace: FakeNamespace, a: Release) -> None:
+    """A missing or damaged annotation, or replicas that do not serve, are none."""
     namespace.apply(a)
     namespace.cluster.delete("ConfigMap", f"{NAME}-history")
-    notes = namespace.get("Deployment")["metadata"]["annotations"]
-    note = notes.pop(RELEASE_ANNOTATION)
+    annotations = namespace.get("Deployment")["metadata"]["annotations"]
+    note = annotations.pop(RELEASE_ANNOTATION)
     assert namespace.deployer().history() == ()
-    notes[RELEASE_ANNOTATION] = note.replace("sha256", "md5")
+    annotations[RELEASE_ANNOTATION] = note.replace("sha256", "md5")
     assert namespace.deployer().history() == ()
-    notes[RELEASE_ANNOTATION] = note
+    annotations[RELEASE_ANNOTATION] = note
     assert len(namespace.deployer().history()) == 1
     namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
     namespace.cluster.step(20)
     assert namespace.deployer().history() == ()
 
 
-def test_a_release_that_is_put_back_keeps_its_own_mark(
+def test_a_restored_release_keeps_its_own_attempt(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """An attempt that failed leaves no trace on what serves."""
+    """The failed attempt leaves no annotation on what serves."""
     namespace.apply(a)
     namespace.fail_golden_cases("/services/", b)
     with pytest.raises(GoldenMiss):
@@ -103,21 +103,23 @@ def test_a_release_that_is_put_back_keeps_its_own_mark(
             assert '"id":1,' in item["metadata"]["annotations"][RELEASE_ANNOTATION]
 
 
-@pytest.mark.parametrize("spoilt", [{}, {TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "main"}])
-def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict[str, str]) -> None:
-    """What is noted beside it is not worth an outage."""
+@pytest.mark.parametrize("damaged", [{}, {TRACK_LABEL: "unknown"}, {TRACK_LABEL: "main"}])
+def test_a_service_with_a_damaged_annotation_keeps_its_track(damaged: dict[str, str]) -> None:
+    """Its selector counts."""
     namespace = FakeNamespace(strategy="blue-green")
     namespace.apply(namespace.release("a"))
     namespace.apply(namespace.release("b"))
-    namespace.get("Service")["metadata"]["annotations"] = spoilt
+    namespace.get("Service")["metadata"]["annotations"] = damaged
     with namespace.deployer().lock():
         namespace.cluster.step()
     assert namespace.answers() == {"b"}
     assert namespace.deployer().serves(namespace.release("b"))
 
 
-def test_the_times_of_replicas_are_kept(namespace: FakeNamespace, a: Release, b: Release) -> None:
-    """For each of the new ones when it was scheduled, started, loaded and ready, in seconds since its rollout began."""
+def test_the_times_of_new_replicas_are_recorded(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """For each stage it is the number of seconds since the start of the rollout."""
     namespace.apply(a)
     target = namespace.deployer()
     namespace.cluster.scripts[b.image.digest] = PodScript(pulled_in=12, ready_after=12)
@@ -131,20 +133,20 @@ def test_the_times_of_replicas_are_kept(namespace: FakeNamespace, a: Release, b:
 def test_the_times_are_those_of_one_rollout(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """A target that is used again begins anew."""
+    """A target that is used again starts with none."""
     target = namespace.deployer()
     namespace.apply(a, target)
     namespace.apply(b, target)
     assert target.times.keys() == namespace.pods("b")
 
 
-# --- warm-up
+# --- pre-pull
 
 
 def test_nodes_have_the_image_before_the_rollout_needs_it(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The pull is over when the first replica is made, and nothing of the warm-up is left."""
+    """The pull is over when the first replica is created, and the pre-pull is removed."""
     namespace.apply(a)
     namespace.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
     target = namespace.deployer(warm_up=True)
@@ -154,8 +156,8 @@ def test_nodes_have_the_image_before_the_rollout_needs_it(
     assert max(seen["started"] - seen["scheduled"] for seen in target.times.values()) < 1
 
 
-def test_what_stands_by_needs_no_warm_up() -> None:
-    """It was pulled before."""
+def test_a_standby_needs_no_prepull() -> None:
+    """Its image was pulled before."""
     namespace = FakeNamespace(strategy="blue-green", standby=True)
     namespace.apply(namespace.release("a"))
     namespace.apply(namespace.release("b"))
@@ -165,13 +167,13 @@ def test_what_stands_by_needs_no_warm_up() -> None:
     ]
 
 
-# --- one at a time, and who may
+# --- lock and permissions
 
 
 def test_a_second_deployer_changes_nothing(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """It is told who is at work."""
+    """The error names the first one."""
     namespace.apply(a)
     first = namespace.deployer()
     second = namespace.deployer(lock_wait=0.0)
@@ -187,15 +189,15 @@ def test_a_second_deployer_changes_nothing(
     assert changed == []
 
 
-def test_a_deployer_whose_lease_was_taken_stops(
+def test_a_deployer_that_lost_its_lock_stops(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """It does not even put back what was before: that is for whoever has the lease now."""
+    """It does not even undo; that is up to the deployer that has the lock."""
     namespace.apply(a)
     lease = namespace.get("Lease", f"{NAME}-deployer")
     target = namespace.deployer()
     with target.lock():
-        lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
+        lease["spec"]["holderIdentity"] = "grace/far/7/1"
         namespace.cluster.objects.advance(25)
         namespace.cluster.requests.clear()
         with pytest.raises(RolloutLocked, match="the lock was lost"):
@@ -206,10 +208,10 @@ def test_a_deployer_whose_lease_was_taken_stops(
     assert namespace.answers() == {"a"}
 
 
-def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
+def test_the_snapshot_of_an_attempt_counts_until_it_has_ended(
     namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """For whoever takes it back; then a target that is used again looks anew."""
+    """Another deployer uses it for the undo; afterwards a new one is taken."""
     namespace.apply(a)
     begun = attempt(2, b)
     target = namespace.deployer()
@@ -226,8 +228,8 @@ def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
         assert (target._before, target._begun) == (None, None)
 
 
-def test_a_namespace_that_is_missing_is_told_at_once(namespace: FakeNamespace, a: Release) -> None:
-    """Before anything else."""
+def test_a_missing_namespace_is_reported_first(namespace: FakeNamespace, a: Release) -> None:
+    """Nothing else is done."""
     namespace.cluster.missing = True
     with pytest.raises(NamespaceMissing):
         namespace.apply(a)
@@ -236,10 +238,10 @@ def test_a_namespace_that_is_missing_is_told_at_once(namespace: FakeNamespace, a
 @pytest.mark.parametrize(
     "denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")]
 )
-def test_a_missing_permission_is_told_and_the_old_release_serves(
+def test_a_missing_permission_is_reported_and_the_old_release_serves(
     denied: tuple[str, str], namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """As what it is, whatever else could not be done for it."""
+    """The error is not hidden by a later one."""
     namespace.apply(a)
     namespace.cluster.forbidden.add(denied)
     with pytest.raises(Exception, match=f"may not {denied[0]} {denied[1]}"):
@@ -247,8 +249,10 @@ def test_a_missing_permission_is_told_and_the_old_release_serves(
     assert namespace.answers() == {"a"}
 
 
-def test_a_log_that_may_not_be_read_hides_no_failure(namespace: FakeNamespace, a: Release) -> None:
-    """Why a replica failed is told all the same."""
+def test_a_log_that_may_not_be_read_does_not_hide_the_failure(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """The error still has the reason why the replica failed."""
     namespace.cluster.forbidden.add(("get", "Pod/log"))
     namespace.cluster.scripts[a.image.digest] = PodScript(exits=3)
     with pytest.raises(RolloutFailed, match="exit code 3") as caught:

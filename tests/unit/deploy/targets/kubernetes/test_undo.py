@@ -1,4 +1,4 @@
-"""The target on a cluster when a release does not work: it is told why, and what served before serves throughout."""
+"""The undo of a failed release: the reason is reported, and the previous release serves on."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from tests.fakes.kubernetes.api_server import PodScript
 from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace, observe_responses
 from tests.fakes.proof import in_turn
 
-WARM = STRATEGIES[1:]
+TWO_TRACKS = STRATEGIES[1:]
 
 
 @pytest.fixture
 def namespace(namespace: FakeNamespace) -> FakeNamespace:
-    """An environment of each strategy in which `a` serves."""
+    """Return an environment of each strategy in which `a` serves."""
     namespace.apply(namespace.release("a"))
     return namespace
 
 
-@pytest.fixture(params=WARM, ids=lambda settings: settings["strategy"])
-def warm(request: pytest.FixtureRequest) -> FakeNamespace:
-    """The same, of each strategy that keeps what serves apart from what shall."""
+@pytest.fixture(params=TWO_TRACKS, ids=lambda settings: settings["strategy"])
+def two_tracks(request: pytest.FixtureRequest) -> FakeNamespace:
+    """Return an environment of each strategy that uses both tracks, in which `a` serves."""
     namespace = FakeNamespace(**request.param)
     namespace.apply(namespace.release("a"))
     return namespace
 
 
-def is_undone(namespace: FakeNamespace, error: Exception) -> None:
-    """The release before serves alone, as it should, and the history says what came of the last one."""
+def assert_undone(namespace: FakeNamespace, error: Exception) -> None:
+    """Assert that the previous release serves alone, and that the history has the reason."""
     a = namespace.release("a")
     assert namespace.answers() == {"a"}
     assert states(namespace.deployer()) == replicas(a, "serving")
@@ -80,125 +80,125 @@ BROKEN: dict[str, tuple[PodScript, str, str]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_does_not_start_is_undone(
+def test_a_release_that_does_not_start_is_undone(
     namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
+    """The error has events and log of the replica; the old replicas answer all the time."""
     script, what, detail = BROKEN[broken]
     seen = observe_responses(namespace, monkeypatch)
     with pytest.raises(RolloutFailed, match=what) as caught:
         namespace.apply(namespace.release("b", script))
     assert detail in caught.value.detail
     assert caught.value.on.startswith(f"pod {NAME}")
-    is_undone(namespace, caught.value)
+    assert_undone(namespace, caught.value)
     assert {"a"} in seen
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_a_quota_that_is_used_up_is_told(namespace: FakeNamespace) -> None:
-    """With the words of who refused the pod, and at once."""
+def test_a_used_up_quota_is_reported(namespace: FakeNamespace) -> None:
+    """The error comes soon and has the message about the pod."""
     namespace.cluster.world.quota = 2
     began = namespace.cluster.seconds()
     with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
         namespace.apply(namespace.release("b"))
     assert "exceeded quota" in caught.value.detail
     assert namespace.cluster.seconds() - began < 30
-    is_undone(namespace, caught.value)
+    assert_undone(namespace, caught.value)
 
 
-def test_golden_cases_that_are_missed_at_the_front_door_are_undone(
+def test_a_release_that_misses_golden_cases_at_the_endpoint_is_undone(
     namespace: FakeNamespace,
 ) -> None:
-    """The new replicas had all requests already; then they have none."""
+    """The new replicas had all requests, and have none afterwards."""
     namespace.fail_golden_cases("/services/", b := namespace.release("b"))
     with pytest.raises(GoldenMiss) as caught:
         namespace.apply(b)
-    is_undone(namespace, caught.value)
+    assert_undone(namespace, caught.value)
 
 
 def test_a_release_that_answers_wrongly_gets_no_request(
-    warm: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+    two_tracks: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Golden cases are missed before the switch, and the side that serves is not touched."""
-    before = deepcopy(warm.get("Deployment"))
-    pods = warm.pods()
-    warm.fail_golden_cases("/pods/", b := warm.release("b"))
-    seen = observe_responses(warm, monkeypatch)
+    """Golden cases are missed before the switch, and the serving track does not change."""
+    before = deepcopy(two_tracks.get("Deployment"))
+    pods = two_tracks.pods()
+    two_tracks.fail_golden_cases("/pods/", b := two_tracks.release("b"))
+    seen = observe_responses(two_tracks, monkeypatch)
     with pytest.raises(GoldenMiss) as caught:
-        warm.apply(b)
-    is_undone(warm, caught.value)
+        two_tracks.apply(b)
+    assert_undone(two_tracks, caught.value)
     assert all(answers == {"a"} for answers in seen)
-    assert warm.get("Deployment") == before
-    assert warm.pods() == pods
+    assert two_tracks.get("Deployment") == before
+    assert two_tracks.pods() == pods
 
 
-def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
-    warm: FakeNamespace, monkeypatch: pytest.MonkeyPatch
+def test_the_undo_does_not_wait_for_a_lost_replica(
+    two_tracks: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left of the old release has the requests at once; the rest comes when it comes."""
-    a = warm.release("a")
-    b = warm.release("b")
+    """The remaining old replicas get the requests at once."""
+    a = two_tracks.release("a")
+    b = two_tracks.release("b")
     seen: list[float] = []
 
     def problem() -> str:
-        if "/services/" not in warm.player.played[-1][0]:
+        if "/services/" not in two_tracks.player.played[-1][0]:
             return ""
-        warm.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
-        warm.cluster.lose(min(warm.pods("a")))
-        seen.append(warm.cluster.seconds())
+        two_tracks.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
+        two_tracks.cluster.lose(min(two_tracks.pods("a")))
+        seen.append(two_tracks.cluster.seconds())
         return "expected 3, got 8"
 
-    warm.player.problem = problem
-    step = warm.cluster.step
+    two_tracks.player.problem = problem
+    step = two_tracks.cluster.step
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
-        if len(seen) == 1 and warm.answers() == {"a"}:
-            seen.append(warm.cluster.seconds())
+        if len(seen) == 1 and two_tracks.answers() == {"a"}:
+            seen.append(two_tracks.cluster.seconds())
 
-    monkeypatch.setattr(warm.cluster, "step", watched)
+    monkeypatch.setattr(two_tracks.cluster, "step", observed_step)
     with pytest.raises(GoldenMiss):
-        warm.apply(b)
-    assert seen[1] - seen[0] < 2 < warm.cluster.seconds() - seen[0]
-    assert states(warm.deployer()) == replicas(a, "serving")
+        two_tracks.apply(b)
+    assert seen[1] - seen[0] < 2 < two_tracks.cluster.seconds() - seen[0]
+    assert states(two_tracks.deployer()) == replicas(a, "serving")
 
 
-def test_an_old_replica_that_was_started_again_may_come_back(
+def test_an_old_replica_may_restart_during_the_undo(
     namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its ends of before say nothing of what is put back; it is waited for."""
+    """Its earlier exits do not count, and it is waited for."""
     a = namespace.release("a")
     b = namespace.release("b", PodScript(exits=3))
     crashed: list[str] = []
     step = namespace.cluster.step
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
         if namespace.pods("b") and not crashed:
             namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
             crashed.append(min(namespace.pods("a")))
             namespace.cluster.crash(crashed[0])
 
-    monkeypatch.setattr(namespace.cluster, "step", watched)
+    monkeypatch.setattr(namespace.cluster, "step", observed_step)
     with pytest.raises(RolloutFailed, match="ended with exit code 3") as caught:
         namespace.apply(b)
     assert crashed[0] in namespace.pods("a")
-    is_undone(namespace, caught.value)
+    assert_undone(namespace, caught.value)
 
 
-# --- settings that do not work
+# --- settings
 
 
 def template(namespace: FakeNamespace) -> Any:
-    """What the replicas that serve are made of."""
-    side = namespace.get("Service")["spec"]["selector"][TRACK_LABEL]
+    """Return the pod template of the replicas that serve."""
+    track = namespace.get("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
-        namespace.get("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
+        namespace.get("Deployment", NAME if track == "main" else f"{NAME}-twin")["spec"]["template"]
     )
 
 
 def test_a_release_with_new_settings_is_undone_to_the_old_ones(namespace: FakeNamespace) -> None:
-    """It may have been the settings that did not work; the old replicas are not made anew with them."""
+    """The settings may be the cause, so the old replicas are not restarted with them."""
     before = template(namespace)
     pods = namespace.pods()
     changed = namespace.deployer(resources={"memory": "16Mi"})
@@ -211,7 +211,7 @@ def test_a_release_with_new_settings_is_undone_to_the_old_ones(namespace: FakeNa
 
 
 def test_new_settings_alone_are_undone_too(namespace: FakeNamespace) -> None:
-    """Though the image is the same."""
+    """The image is the same."""
     before = template(namespace)
     namespace.player.problem = in_turn(["expected 3, got 8"])
     with pytest.raises(GoldenMiss):
@@ -223,7 +223,7 @@ def test_new_settings_alone_are_undone_too(namespace: FakeNamespace) -> None:
 def test_new_settings_alone_are_rolled_out(
     namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
+    """All replicas are replaced; only then the release counts as serving."""
     before = namespace.pods()
     memory = {"memory": "1Gi"}
     seen = observe_responses(namespace, monkeypatch)
@@ -235,29 +235,29 @@ def test_new_settings_alone_are_rolled_out(
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_settings_can_cure_what_crashes(
+def test_new_settings_can_fix_a_crash(
     namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That the old replicas of the same image crash says nothing of the new ones."""
+    """Crashes of the old replicas of the same image do not count."""
     a = namespace.release("a", PodScript(exits=137))
     namespace.cluster.step(300)
     assert {state for _, state in states(namespace.deployer())} == {"failing"}
     target = namespace.deployer(resources={"memory": "1Gi"})
     apply = namespace.cluster.apply
 
-    def cured(item: Any, **how: Any) -> Any:
+    def apply_and_fix(item: Any, **how: Any) -> Any:
         applied = apply(item, **how)
         if item["kind"] == "Deployment":
             namespace.release("a", PodScript(ready_after=5))
         return applied
 
-    monkeypatch.setattr(namespace.cluster, "apply", cured)
+    monkeypatch.setattr(namespace.cluster, "apply", apply_and_fix)
     namespace.apply(a, target)
     assert namespace.deployer(resources={"memory": "1Gi"}).serves(a)
 
 
-def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
-    """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
+def test_a_half_finished_rollout_of_settings_does_not_serve() -> None:
+    """Old and new replicas of one image are not what the settings say."""
     namespace = FakeNamespace()
     namespace.apply(a := namespace.release("a"))
     namespace.release("a", PodScript(pulled_in=1, ready_after=1))
@@ -274,22 +274,22 @@ def test_a_roll_of_settings_that_stopped_half_way_does_not_stand() -> None:
         namespace.cluster.step()
         pods = [Pod(deepcopy(namespace.get("Pod", name))) for name in namespace.pods()]
     namespace.cluster.stop_controllers()
-    side = namespace.deployment()
-    assert side.image == pods[0].image == pods[1].image == a.image.digest
-    assert side.settings == changes.settings_hash(a)
+    deployment = namespace.deployment()
+    assert deployment.image == pods[0].image == pods[1].image == a.image.digest
+    assert deployment.settings == changes.settings_hash(a)
     assert namespace.state().routes_to("main")
     assert not target.serves(a)
 
 
-# --- what cannot be undone
+# --- limits of the undo
 
 
-def test_what_cannot_be_put_back_is_told(namespace: FakeNamespace) -> None:
-    """Both reasons; the history has no end of the attempt, and running it again goes on."""
+def test_a_failed_undo_is_reported(namespace: FakeNamespace) -> None:
+    """The error has both reasons; the attempt has no ending, and a new run continues."""
     namespace.fail_golden_cases("/services/", b := namespace.release("b"))
     play = namespace.player.problem
 
-    def breaks() -> str:
+    def problem_and_failure() -> str:
         if wrong := play():
             for kind in ("Service", "Deployment"):
                 namespace.cluster.failures["patch", kind] = [
@@ -297,7 +297,7 @@ def test_what_cannot_be_put_back_is_told(namespace: FakeNamespace) -> None:
                 ]
         return wrong
 
-    namespace.player.problem = breaks
+    namespace.player.problem = problem_and_failure
     with pytest.raises(UndoFailed) as caught:
         namespace.apply(b)
     assert (
@@ -312,22 +312,20 @@ def test_what_cannot_be_put_back_is_told(namespace: FakeNamespace) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
-def test_where_nothing_has_changed_there_is_nothing_to_put_back(
-    namespace: FakeNamespace, kind: str
-) -> None:
-    """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
+def test_an_unchanged_object_is_not_restored(namespace: FakeNamespace, kind: str) -> None:
+    """A policy might refuse it now, though it exists and serves."""
     before = template(namespace)
     service = deepcopy(namespace.get("Service"))
     namespace.cluster.forbidden.add(("patch", kind))
     with pytest.raises(ClusterForbidden) as caught:
         namespace.apply(namespace.release("b"))
     namespace.cluster.forbidden.clear()
-    is_undone(namespace, caught.value)
+    assert_undone(namespace, caught.value)
     assert (template(namespace), namespace.get("Service")) == (before, service)
 
 
 def test_a_first_release_that_fails_leaves_no_replica(namespace: FakeNamespace) -> None:
-    """Whatever the strategy."""
+    """That holds for each strategy."""
     fresh = FakeNamespace(**namespace.settings)
     fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
@@ -336,11 +334,11 @@ def test_a_first_release_that_fails_leaves_no_replica(namespace: FakeNamespace) 
     assert fresh.deployer().history()[-1].outcome == "failed"
 
 
-def test_a_rollback_is_held_and_proven_like_a_release(warm: FakeNamespace) -> None:
-    """What served once may not work any more."""
-    a: Release = warm.release("a")
-    warm.apply(warm.release("b"))
-    warm.fail_golden_cases("/pods/", a)
+def test_a_rollback_is_held_and_proven_like_a_release(two_tracks: FakeNamespace) -> None:
+    """An earlier release may not work any more."""
+    a: Release = two_tracks.release("a")
+    two_tracks.apply(two_tracks.release("b"))
+    two_tracks.fail_golden_cases("/pods/", a)
     with pytest.raises(GoldenMiss):
-        warm.apply(a, trigger="rollback")
-    assert warm.answers() == {"b"}
+        two_tracks.apply(a, trigger="rollback")
+    assert two_tracks.answers() == {"b"}
