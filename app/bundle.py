@@ -73,7 +73,9 @@ def read(directory: Path) -> Bundle:
     """
     raw = _manifest(directory)
     try:
-        members = parse(raw).exactly({"schema", "name", "version", "format", "files", "interface"}, {"golden", "metadata"})
+        members = parse(raw).exactly(
+            {"schema", "name", "version", "format", "files", "interface"}, {"golden", "metadata"}
+        )
         members["schema"].whole(1, 1)
         members["format"].choice("onnx")
         name, version = members["name"].text(), members["version"].text()
@@ -83,7 +85,9 @@ def read(directory: Path) -> Bundle:
             if path not in entries:
                 members["interface"].members()[key].refuse("a path in files")
     except DocumentError as error:
-        raise ModelError(f"{directory / MANIFEST}: {error.at or 'document'}", error.expected, error.found) from error
+        raise ModelError(
+            f"{directory / MANIFEST}: {error.at or 'document'}", error.expected, error.found
+        ) from error
     _nothing_else(directory, entries)
     for entry in entries.values():
         _check(directory, entry)
@@ -119,7 +123,11 @@ def _regular(path: Path) -> int:
     except OSError as error:
         raise ModelError(str(path), "a file", error.strerror or str(error)) from error
     if not stat.S_ISREG(status.st_mode):
-        raise ModelError(str(path), "a regular file", "a link" if stat.S_ISLNK(status.st_mode) else "something else")
+        raise ModelError(
+            str(path),
+            "a regular file",
+            "a link" if stat.S_ISLNK(status.st_mode) else "something else",
+        )
     return status.st_size
 
 
@@ -141,7 +149,13 @@ def _path(node: Node) -> str:
     text = node.text()
     plain = text.isprintable() and "\\" not in text and len(text) <= _LONGEST_PATH
     # Rebuilding the path drops ".", "//" and a trailing "/": only the one spelling that stays as it is may pass.
-    if not plain or text.startswith("/") or ".." in text.split("/") or str(PurePosixPath(text)) != text or text in (".", MANIFEST):
+    if (
+        not plain
+        or text.startswith("/")
+        or ".." in text.split("/")
+        or str(PurePosixPath(text)) != text
+        or text in (".", MANIFEST)
+    ):
         node.refuse("a plain relative path inside the model")
     return text
 
@@ -181,7 +195,9 @@ def _check(directory: Path, entry: Entry) -> None:
 
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
     if path.stat().st_size > _LABELS_BYTES:
-        raise ModelError(str(path), f"at most {_LABELS_BYTES} bytes", f"{path.stat().st_size} bytes")
+        raise ModelError(
+            str(path), f"at most {_LABELS_BYTES} bytes", f"{path.stat().st_size} bytes"
+        )
     try:
         labels = tuple(_content(path).decode("utf-8").splitlines())
     except UnicodeDecodeError as error:

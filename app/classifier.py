@@ -43,7 +43,10 @@ class Classifier:
     def classify(self, pictures: list[npt.NDArray[Any]]) -> list[list[Guess]]:
         """Return the best three guesses for each prepared picture, the likeliest first."""
         size = self.bundle.interface.input.batch or _LARGEST_BATCH
-        batches = (np.ascontiguousarray(np.stack(pictures[at : at + size])) for at in range(0, len(pictures), size))
+        batches = (
+            np.ascontiguousarray(np.stack(pictures[at : at + size]))
+            for at in range(0, len(pictures), size)
+        )
         return [self._best(row) for batch in batches for row in self._run(batch)]
 
     def _run(self, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -59,7 +62,9 @@ class Classifier:
 
     def _best(self, row: npt.NDArray[np.float32]) -> list[Guess]:
         order = np.argsort(-row, kind="stable")[:_TOP]
-        return [Guess(self.bundle.labels[index], round(100 * float(row[index]), 2)) for index in order]
+        return [
+            Guess(self.bundle.labels[index], round(100 * float(row[index]), 2)) for index in order
+        ]
 
 
 def load(bundle: Bundle) -> Classifier:
@@ -90,7 +95,9 @@ def _session(bundle: Bundle) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     onnxruntime.set_default_logger_severity(4)
     try:
-        return onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            bundle.model, options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:  # The runtime's own errors have no common base but Exception.
         raise ModelError(str(bundle.model), "an ONNX model", _line(error)) from error
 
@@ -99,8 +106,15 @@ def _check_input(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
     tensor: Input = bundle.interface.input
     names = [actual.name for actual in session.get_inputs()]
     if names != [tensor.name]:
-        raise ModelError(f"{bundle.model}: inputs", f"only {tensor.name}", ", ".join(names) or "none")
-    _check_tensor(f"{bundle.model}: input {tensor.name}", _TYPES[tensor.dtype], tensor.shape, session.get_inputs()[0])
+        raise ModelError(
+            f"{bundle.model}: inputs", f"only {tensor.name}", ", ".join(names) or "none"
+        )
+    _check_tensor(
+        f"{bundle.model}: input {tensor.name}",
+        _TYPES[tensor.dtype],
+        tensor.shape,
+        session.get_inputs()[0],
+    )
 
 
 def _check_output(bundle: Bundle, session: onnxruntime.InferenceSession) -> None:
@@ -109,14 +123,22 @@ def _check_output(bundle: Bundle, session: onnxruntime.InferenceSession) -> None
     if tensor.name not in outputs:
         raise ModelError(f"{bundle.model}: outputs", tensor.name, ", ".join(outputs) or "none")
     shape = (bundle.interface.input.batch, tensor.classes)
-    _check_tensor(f"{bundle.model}: output {tensor.name}", _TYPES["float32"], shape, outputs[tensor.name])
+    _check_tensor(
+        f"{bundle.model}: output {tensor.name}", _TYPES["float32"], shape, outputs[tensor.name]
+    )
 
 
-def _check_tensor(what: str, kind: str, shape: tuple[int | None, ...], actual: onnxruntime.NodeArg) -> None:
+def _check_tensor(
+    what: str, kind: str, shape: tuple[int | None, ...], actual: onnxruntime.NodeArg
+) -> None:
     if actual.type != kind:
         raise ModelError(what, kind, actual.type)
     # A dimension that the model leaves open is a name or None there, and takes any size.
-    fixed = [(said, real) for said, real in zip(shape, actual.shape, strict=False) if isinstance(real, int)]
+    fixed = [
+        (said, real)
+        for said, real in zip(shape, actual.shape, strict=False)
+        if isinstance(real, int)
+    ]
     if len(shape) != len(actual.shape) or any(said != real for said, real in fixed):
         raise ModelError(what, f"shape {list(shape)}", f"shape {actual.shape}")
 

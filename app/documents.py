@@ -123,11 +123,15 @@ def parse(raw: bytes | str, at: str = "") -> Node:
         text = raw if isinstance(raw, str) else raw.decode("utf-8")
         if _many(text):
             raise _RefusedError(f"more than {_MOST_VALUES} values")  # noqa: TRY301 - as the parser's hooks refuse
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
     except UnicodeDecodeError as error:
         raise DocumentError(at, "UTF-8", f"another byte at {error.start}") from error
     except json.JSONDecodeError as error:
-        raise DocumentError(at, "JSON", f"a fault at line {error.lineno} column {error.colno}: {error.msg}") from error
+        raise DocumentError(
+            at, "JSON", f"a fault at line {error.lineno} column {error.colno}: {error.msg}"
+        ) from error
     except RecursionError as error:
         raise DocumentError(at, "JSON", "deep nesting") from error
     except _RefusedError as error:

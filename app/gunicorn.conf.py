@@ -22,7 +22,11 @@ except SettingsError as error:
 # wait for others to end instead of failing.
 _, _files = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_files, _files))
-_for_connections = _MOST_CONNECTIONS if _files == resource.RLIM_INFINITY else _files - _settings.threads - _OTHER_FILES
+_for_connections = (
+    _MOST_CONNECTIONS
+    if _files == resource.RLIM_INFINITY
+    else _files - _settings.threads - _OTHER_FILES
+)
 
 # Until gunicorn sets its own handlers, a first process of a container would ignore the signal.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

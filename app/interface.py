@@ -77,7 +77,13 @@ def read(node: Node) -> Interface:
     members["task"].choice("image-classification")
     tensor = _input(members["input"])
     preprocessing = _preprocessing(members["preprocessing"], tensor)
-    return Interface(members["model"].text(), members["labels"].text(), tensor, _output(members["output"]), preprocessing)
+    return Interface(
+        members["model"].text(),
+        members["labels"].text(),
+        tensor,
+        _output(members["output"]),
+        preprocessing,
+    )
 
 
 def _input(node: Node) -> Input:
@@ -113,11 +119,17 @@ def _output(node: Node) -> Output:
     if len(shape) != len(("pictures", "classes")):
         members["shape"].refuse("two dimensions, pictures and classes")
     _batch(shape[0])
-    return Output(members["name"].text(), shape[1].whole(1, _MOST_CLASSES), members["activation"].choice("none", "softmax"))
+    return Output(
+        members["name"].text(),
+        shape[1].whole(1, _MOST_CLASSES),
+        members["activation"].choice("none", "softmax"),
+    )
 
 
 def _preprocessing(node: Node, tensor: Input) -> Preprocessing:
-    members = node.exactly({"color", "background", "crop", "interpolation"}, {"scale", "mean", "std"})
+    members = node.exactly(
+        {"color", "background", "crop", "interpolation"}, {"scale", "mean", "std"}
+    )
     colour = members["color"].choice(*_COLOURS)
     if _COLOURS[colour] != tensor.channels:
         members["color"].refuse(f"a colour of as many channels as the input, {tensor.channels}")
@@ -143,10 +155,18 @@ def _background(node: Node) -> tuple[int, int, int]:
     return (levels[0], levels[1], levels[2])
 
 
-def _arithmetic(members: dict[str, Node], tensor: Input) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
+def _arithmetic(
+    members: dict[str, Node], tensor: Input
+) -> tuple[float, tuple[float, ...], tuple[float, ...]]:
     scale = members["scale"].number() if "scale" in members else 1.0
-    mean = _numbers(members["mean"], tensor.channels) if "mean" in members else (0.0,) * tensor.channels
-    std = _numbers(members["std"], tensor.channels) if "std" in members else (1.0,) * tensor.channels
+    mean = (
+        _numbers(members["mean"], tensor.channels)
+        if "mean" in members
+        else (0.0,) * tensor.channels
+    )
+    std = (
+        _numbers(members["std"], tensor.channels) if "std" in members else (1.0,) * tensor.channels
+    )
     if 0.0 in std:
         members["std"].refuse("numbers other than 0")
     if tensor.dtype == "uint8" and (scale != 1.0 or any(mean) or set(std) != {1.0}):

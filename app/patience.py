@@ -64,7 +64,9 @@ class Patience:
         """Shut the connections that were waited for long enough; the thread that waits there sees the end of the stream."""
         now, waits = self._clock(), list(self._waits.values())
         for wait in waits:
-            if now > wait.since + self._seconds or (not _keeps_on(wait, now) and len(waits) > _CROWD):
+            if now > wait.since + self._seconds or (
+                not _keeps_on(wait, now) and len(waits) > _CROWD
+            ):
                 with contextlib.suppress(OSError):
                     wait.connection.shutdown(wait.direction)
 

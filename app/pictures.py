@@ -87,7 +87,9 @@ def open_picture(raw: bytes, most_pixels: int) -> Image.Image:
     except Exception as error:  # Decoders raise whatever comes to them on damaged bytes.
         raise PictureError(f"a damaged picture: {_reason(error)}") from error
     if picture.width * picture.height > most_pixels:
-        raise TooLargeError(f"{picture.width}x{picture.height} are more than the {most_pixels} pixels that are left for it")
+        raise TooLargeError(
+            f"{picture.width}x{picture.height} are more than the {most_pixels} pixels that are left for it"
+        )
     return picture
 
 

@@ -27,7 +27,13 @@ class RequestError(Exception):
         retry_after: Seconds after which the same request may be served; None where it would fare no better.
     """
 
-    def __init__(self, status: HTTPStatus, detail: str, field: str | None = None, retry_after: int | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        field: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
@@ -38,7 +44,12 @@ class RequestError(Exception):
 def answer(status: int, detail: str, field: str | None = None) -> Response:
     """Make the answer that reports one problem."""
     phrase = HTTPStatus(status).phrase
-    problem: dict[str, object] = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
+    problem: dict[str, object] = {
+        "type": "about:blank",
+        "title": phrase,
+        "status": status,
+        "detail": detail,
+    }
     if field is not None:
         problem["field"] = field
     return Response(json.dumps(problem) + "\n", status, content_type="application/problem+json")
@@ -60,7 +71,9 @@ def _refused(error: RequestError) -> Response:
 
 def _http(error: HTTPException) -> Response:
     status = error.code or 500
-    response = answer(status, _DETAILS.get(status) or error.description or HTTPStatus(status).phrase)
+    response = answer(
+        status, _DETAILS.get(status) or error.description or HTTPStatus(status).phrase
+    )
     for name, value in error.get_headers():
         if name.lower() != "content-type":
             response.headers[name] = value

@@ -57,7 +57,9 @@ def blueprint(service: Service) -> Blueprint:
         "/openapi.json": lambda: Response(OPENAPI.read_bytes(), content_type="application/json"),
     }
     for path, view in views.items():
-        routes.add_url_rule(path, path.strip("/").replace(".", "_") or "index", view, methods=["GET"])
+        routes.add_url_rule(
+            path, path.strip("/").replace(".", "_") or "index", view, methods=["GET"]
+        )
     routes.add_url_rule("/score", "score", lambda: _score(service), methods=["POST"])
 
     @routes.after_app_request
@@ -106,18 +108,24 @@ def _turn(turns: Turns) -> Iterator[None]:
         with turns.turn(request.environ.get(CLIENT_GONE, lambda: False)):
             yield
     except CrowdedError:
-        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait to be scored.", retry_after=1) from None
+        raise RequestError(
+            HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests wait to be scored.", retry_after=1
+        ) from None
 
 
 def _body(share: Share) -> bytes:
     if request.mimetype != "application/json":
-        raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json.")
+        raise RequestError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "The Content-Type must be application/json."
+        )
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "No Content-Encoding is understood.")
     body, moved = bytearray(), request.environ.get(BODY_MOVED, lambda _: None)
     for piece in _pieces():
         if not share.take(len(piece)):
-            raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1)
+            raise RequestError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "Too many bytes wait to be scored.", retry_after=1
+            )
         body += piece
         moved(len(piece))
     if share.taken < (request.content_length or 0):
@@ -134,5 +142,9 @@ def _pieces() -> Iterator[bytes]:
             yield piece
     except RequestEntityTooLarge:
         raise
-    except Exception as error:  # The server's readers have no common base for what a client can do wrong.
-        raise RequestError(HTTPStatus.BAD_REQUEST, "The body could not be read as its headers announce it.") from error
+    except (
+        Exception
+    ) as error:  # The server's readers have no common base for what a client can do wrong.
+        raise RequestError(
+            HTTPStatus.BAD_REQUEST, "The body could not be read as its headers announce it."
+        ) from error

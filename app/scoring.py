@@ -28,7 +28,11 @@ def read_body(raw: bytes, most_pictures: int) -> list[str]:
     """
     try:
         members = parse(raw).members()
-        node = members["input"] if "input" in members else Node(None, "input").refuse("a list of pictures", "nothing")
+        node = (
+            members["input"]
+            if "input" in members
+            else Node(None, "input").refuse("a list of pictures", "nothing")
+        )
         listed = parse(node.value, node.at) if isinstance(node.value, str) else node
         texts = [item.text() for item in listed.items()[: most_pictures + 1]]
         if not texts:
@@ -69,7 +73,9 @@ class Scorer:
                 prepared.append(pictures.prepare(picture, wanted.input, wanted.preprocessing))
             except PictureError as error:
                 too_large = isinstance(error, TooLargeError)
-                status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
+                status = (
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
+                )
                 raise RequestError(status, f"input/{index}: {error}.", f"input/{index}") from error
         return prepared
 

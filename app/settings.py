@@ -99,7 +99,14 @@ class _Reader:
         if not text:
             return default
         # The length is looked at first because int() refuses thousands of digits with another error.
-        if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS and least <= int(text) <= most:
+        if (
+            text.isascii()
+            and text.isdigit()
+            and len(text) <= _MOST_DIGITS
+            and least <= int(text) <= most
+        ):
             return int(text)
-        self.faults.append(f"{name}: expected a whole number from {least} to {most}, found {text[:40]!r}")
+        self.faults.append(
+            f"{name}: expected a whole number from {least} to {most}, found {text[:40]!r}"
+        )
         return default

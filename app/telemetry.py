@@ -11,7 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from flask import Flask, Response, g, request
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from app.bundle import Bundle
@@ -28,16 +35,35 @@ class Telemetry:
     def __init__(self, bundle: Bundle) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.requests = Counter("app_requests", "Requests answered.", ("path", "method", "status"), registry=self.registry)
-        self.seconds = Histogram(
-            "app_request_seconds", "Time from the head of a request to its answer.", ("path",), buckets=_SECONDS, registry=self.registry
+        self.requests = Counter(
+            "app_requests",
+            "Requests answered.",
+            ("path", "method", "status"),
+            registry=self.registry,
         )
-        self.running = Gauge("app_requests_running", "Requests being answered.", registry=self.registry)
+        self.seconds = Histogram(
+            "app_request_seconds",
+            "Time from the head of a request to its answer.",
+            ("path",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.running = Gauge(
+            "app_requests_running", "Requests being answered.", registry=self.registry
+        )
         self.pictures = Counter("app_pictures", "Pictures scored.", registry=self.registry)
         self.scoring = Histogram(
-            "app_scoring_seconds", "Time to decode and classify the pictures of a request.", buckets=_SECONDS, registry=self.registry
+            "app_scoring_seconds",
+            "Time to decode and classify the pictures of a request.",
+            buckets=_SECONDS,
+            registry=self.registry,
         )
-        model = Gauge("app_model_info", "The model that is served.", ("name", "version", "digest"), registry=self.registry)
+        model = Gauge(
+            "app_model_info",
+            "The model that is served.",
+            ("name", "version", "digest"),
+            registry=self.registry,
+        )
         model.labels(bundle.name, bundle.version, bundle.digest).set(1)
 
     def scored(self, pictures: int, milliseconds: float) -> None:

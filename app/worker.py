@@ -56,7 +56,10 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
         def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - handed on as it comes
             connection = environ["gunicorn.socket"]
             key = connection.fileno()
-            environ[BODY_MOVED], environ[BODY_READ] = partial(self._patience.moved, key), partial(self._patience.end, key)
+            environ[BODY_MOVED], environ[BODY_READ] = (
+                partial(self._patience.moved, key),
+                partial(self._patience.end, key),
+            )
             environ[CLIENT_GONE] = partial(_gone, connection)
             answer = application(environ, start_response)
             # From here on it is the client's turn again: an answer that it does not take must not hold the thread for ever.
@@ -83,7 +86,12 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
 
     def finish_request(self, conn: gthread.TConn, fs: Future[object]) -> None:
         """Take a connection back; on a stop, one that has sent nothing yet is given a last chance instead of being dropped."""
-        if not self.alive and not fs.cancelled() and fs.exception() is None and fs.result() is _DEFER:
+        if (
+            not self.alive
+            and not fs.cancelled()
+            and fs.exception() is None
+            and fs.result() is _DEFER
+        ):
             self.enqueue_req(conn)
         elif conn.sock.fileno() < 0:
             # Its thread has closed it; doing so again would count it twice, and a stop that finds nobody left drops all who are.
@@ -101,7 +109,9 @@ class Worker(gthread.ThreadWorker):  # type: ignore[misc]  # untyped, as above
         """Do the main loop's regular cleaning, and end what takes too long or takes the place of others."""
         super().murder_keepalived(force)
         self._patience.enforce()
-        while self.nr_conns > _CROWDED * self.worker_connections and (silent := self.pending_conns or self.keepalived_conns):
+        while self.nr_conns > _CROWDED * self.worker_connections and (
+            silent := self.pending_conns or self.keepalived_conns
+        ):
             conn = silent.popleft()
             with contextlib.suppress(OSError, KeyError, ValueError):
                 self.poller.unregister(conn.sock)

@@ -185,7 +185,7 @@ class ReleaseContext:
         from deploy.targets.kubernetes.render import Rendering
         from deploy.targets.kubernetes.target import KubernetesTarget
 
-        rendering = Rendering.of(self.settings.app, self.environment, self.env, self.directory)
+        rendering = Rendering.read(self.settings.app, self.environment, self.env, self.directory)
         self.cluster.require()
         size = cache(lambda item: registry.pull_size(item, self.registry, self.cache))
         return KubernetesTarget(self.cluster, rendering, size, clock=self.clock)

@@ -140,7 +140,7 @@ class Application:
             self.engine.built,
             self.engine.loaded,
             self.engine.happened,
-            self.cluster.asked,
+            self.cluster.requests,
             self.architecture.happened,
             *(
                 noted
@@ -158,7 +158,7 @@ class Application:
         """What the cluster was asked to change: verb, kind and name."""
         return [
             asked
-            for asked in self.cluster.asked
+            for asked in self.cluster.requests
             if asked[0] in ("create", "patch", "update", "delete")
         ]
 

@@ -370,7 +370,7 @@ def test_a_promotion_must_be_told_both_environments(
     """Neither is guessed."""
     assert run("promote", *words) != 0
     assert capsys.readouterr().out == ""
-    assert application.cluster.asked == []
+    assert application.cluster.requests == []
 
 
 def test_machines_are_set_up_and_stopped(

@@ -31,7 +31,7 @@ from deploy.errors import (
 )
 from deploy.machine.setup import cache_folder
 from deploy.rollout.history import Only
-from deploy.targets.kubernetes.render import RELEASE
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
@@ -105,7 +105,10 @@ def test_settings_that_were_half_rolled_out_are_not_there_already(
 
     def rolled(operation: str) -> bool:
         found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
-        return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
+        return (
+            operation == "apply"
+            and '"id":3,' in found["metadata"]["annotations"][RELEASE_ANNOTATION]
+        )
 
     with mortal(staged, "staging", rolled), pytest.raises(Killed):
         pipeline.release(staged.context("staging"))
@@ -575,21 +578,21 @@ def no_context(application: Application) -> None:
 
 def no_answer(application: Application) -> None:
     """Its API server is away."""
-    application.cluster.broken["get", "ConfigMap"] = [
+    application.cluster.failures["get", "ConfigMap"] = [
         ClusterUnreachable("no answer", on="memory", next="see whether it runs")
     ]
 
 
 def no_login(application: Application) -> None:
     """The credentials have expired."""
-    application.cluster.broken["get", "ConfigMap"] = [
+    application.cluster.failures["get", "ConfigMap"] = [
         ClusterLogin("they have expired", on="memory", next="log in again")
     ]
 
 
 def no_rights(application: Application) -> None:
     """The account is nobody there."""
-    application.cluster.denied.add(("get", "ConfigMap"))
+    application.cluster.forbidden.add(("get", "ConfigMap"))
 
 
 def no_namespace(application: Application) -> None:
@@ -649,5 +652,5 @@ def test_a_cluster_is_asked_once_whether_it_takes_a_release(released: Applicatio
     pipeline.release(released.context("local"))
     assert released.architecture.reached == []
     pipeline.release(released.context("staging"))
-    assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
-    assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)
+    assert released.cluster.requests.count(("get", "ConfigMap", ROOT_CA)) == 1
+    assert released.cluster.requests[0] == ("get", "ConfigMap", ROOT_CA)

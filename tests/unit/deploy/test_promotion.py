@@ -274,7 +274,7 @@ def test_a_canary_is_given_up_by_its_deployer(
     monkeypatch.setenv("GITHUB_ACTOR", "ada")
     done = promotion.abort(trying.context())
     assert (done.attempt.id, done.outcome, serving(trying)) == (2, "undone", ["1"])
-    with pytest.raises(CanaryAborted, match="ada gave the canary up"):
+    with pytest.raises(CanaryAborted, match="ada aborted the canary"):
         deployer.outcome()
 
 
@@ -296,7 +296,7 @@ def test_a_canary_that_fails_while_it_takes_over_is_no_success(
 ) -> None:
     """Whoever promoted it hears why it was taken back."""
     deployer = wait(trying, monkeypatch)
-    trying.cluster.world.room = len(trying.context().view.replicas())
+    trying.cluster.world.max_pods = len(trying.context().view.replicas())
     with pytest.raises(
         CanaryAborted, match="the canary was taken back: no node can take a replica"
     ):

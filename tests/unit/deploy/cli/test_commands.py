@@ -249,7 +249,7 @@ def test_a_release_is_not_promoted_to_where_it_serves(staged: Application) -> No
     """That is told before anything is asked."""
     with pytest.raises(SettingsInvalid, match="to where it serves"):
         commands.promote(staged.context("staging"), staged.context("staging"), json=False)
-    assert staged.cluster.asked == []
+    assert staged.cluster.requests == []
 
 
 @pytest.mark.parametrize(

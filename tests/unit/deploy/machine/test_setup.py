@@ -392,7 +392,7 @@ def test_the_doctor_tells_a_cluster_by_its_version(
     """And the namespace that a release goes to; nothing is written there."""
     found = cluster_check(settings, cluster)
     assert (found.ok, found.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
-    assert not [asked for asked in cluster.asked if asked[0] not in ("get", "list")]
+    assert not [asked for asked in cluster.requests if asked[0] not in ("get", "list")]
 
 
 def test_the_doctor_tells_that_there_is_no_cluster(settings: Settings) -> None:
@@ -439,11 +439,11 @@ def test_the_doctor_does_not_take_a_closed_namespace_for_a_missing_one(
 ) -> None:
     """Where the account may not look, that is what is said."""
     cluster.missing = True
-    cluster.denied = {("get", "ConfigMap")}
+    cluster.forbidden = {("get", "ConfigMap")}
     assert (
         cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
     )
-    cluster.denied = {("get", "ConfigMap"), ("create", "Lease")}
+    cluster.forbidden = {("get", "ConfigMap"), ("create", "Lease")}
     assert cluster_check(settings, cluster).cure.startswith(
         "this account may not create Lease in shop"
     )
@@ -453,7 +453,7 @@ def test_the_doctor_tells_what_an_account_may_not_do(
     settings: Settings, cluster: FakeCluster
 ) -> None:
     """With the namespace, and the file that has the rules to add."""
-    cluster.denied = {("create", "Lease"), ("create", "Service")}
+    cluster.forbidden = {("create", "Lease"), ("create", "Service")}
     cure = cluster_check(settings, cluster).cure
     assert (
         cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"

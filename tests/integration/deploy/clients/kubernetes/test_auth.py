@@ -27,7 +27,14 @@ from deploy.clients.kubernetes.retry import RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown, ClusterUnreachable
 from tests.e2e.rights import root
-from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
+from tests.fakes.kubeconfig import (
+    TOKEN,
+    credential_lines,
+    exec_user,
+    kubeconfig,
+    write_login_program,
+    write_yaml,
+)
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.test_client import as_user, token
@@ -65,7 +72,7 @@ def test_a_server_of_unknown_certificate_is_not_trusted(
     """The CA of the kubeconfig is what counts."""
     content = copy.deepcopy(administrator)
     del content["clusters"][0]["cluster"]["certificate-authority-data"]
-    error = refused(written(tmp_path / "config", content))
+    error = refused(write_yaml(tmp_path / "config", content))
     assert isinstance(error, ClusterUnreachable)
     assert "certificate is not trusted" in error.what
 
@@ -80,9 +87,11 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
     assert parts.hostname
     with forwarded((parts.hostname, parts.port or 443), "127.0.0.2") as way:
         cluster["server"] = way.url
-        assert "certificate is not trusted" in refused(written(tmp_path / "without", content)).what
+        assert (
+            "certificate is not trusted" in refused(write_yaml(tmp_path / "without", content)).what
+        )
         cluster["tls-server-name"] = parts.hostname
-        made = connect(written(tmp_path / "with", content), "", "default")
+        made = connect(write_yaml(tmp_path / "with", content), "", "default")
         assert made.version()
         endpoint = made.endpoint("Service", "absent", 80)
         with endpoint.session() as session:
@@ -91,7 +100,7 @@ def test_a_server_of_another_name_is_trusted_by_the_name_that_is_meant(
         del cluster["certificate-authority-data"]
         cluster["insecure-skip-tls-verify"] = True
         with pytest.warns(InsecureRequestWarning):
-            assert connect(written(tmp_path / "blind", content), "", "default").version()
+            assert connect(write_yaml(tmp_path / "blind", content), "", "default").version()
 
 
 def test_a_token_that_nobody_knows_is_a_login(
@@ -195,7 +204,7 @@ def asked(
 ) -> Any:
     """What such a server answers, asked once."""
     content = kubeconfig("red", current="red", server=server, **user)
-    return ApiServerAccess(written(tmp_path / "config", content), "").send(
+    return ApiServerAccess(write_yaml(tmp_path / "config", content), "").send(
         call or ApiRequest("GET", "/version"), within
     )
 
@@ -260,16 +269,18 @@ def test_a_login_program_is_run_again_when_its_credentials_have_expired(tmp_path
         known = request.headers["Authorization"] == f"Bearer {accepted}"
         said(request, 200 if known else 401, b'{"gitVersion": "v1.33.1"}')
 
-    command = program(
-        tmp_path / "kubelogin", f"cat {path} >&2 || exit 1", *credentials(token=f"$(cat {path})")
+    command = write_login_program(
+        tmp_path / "kubelogin",
+        f"cat {path} >&2 || exit 1",
+        *credential_lines(token=f"$(cat {path})"),
     )
     path.write_text("first", encoding="utf-8")
     with answering(handler) as port:
         content = kubeconfig(
-            "red", current="red", server=f"http://127.0.0.1:{port}", **login(command)
+            "red", current="red", server=f"http://127.0.0.1:{port}", **exec_user(command)
         )
         cluster = KubeCluster(
-            ApiServerAccess(written(tmp_path / "config", content), ""),
+            ApiServerAccess(write_yaml(tmp_path / "config", content), ""),
             "default",
             RetryPolicy(wait=lambda _: None),
         )
@@ -291,7 +302,7 @@ def test_where_nobody_listens(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
         error = refused(
-            written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
+            write_yaml(tmp_path / "config", kubeconfig("red", current="red", server=server)),
             patience=RetryPolicy(first_contact=0.3),
         )
     assert isinstance(error, ClusterUnreachable)
@@ -409,4 +420,4 @@ def test_a_client_certificate_that_is_turned_down_in_the_handshake_is_a_login(
         user = {"client-certificate": str(other / "crt"), "client-key": str(other / "key")}
         content = kubeconfig("red", current="red", server=f"https://127.0.0.1:{port}", **user)
         content["clusters"][0]["cluster"]["certificate-authority"] = authority[0]
-        assert isinstance(refused(written(tmp_path / "config", content)), ClusterLogin)
+        assert isinstance(refused(write_yaml(tmp_path / "config", content)), ClusterLogin)

@@ -32,7 +32,7 @@ from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Case
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
-from tests.fakes.kubeconfig import written
+from tests.fakes.kubeconfig import write_yaml
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.oci.forwarder import Forwarder, forwarded
@@ -168,7 +168,7 @@ def as_user(administrator: dict[str, Any], folder: Path, **user: Any) -> str:
     """The path of a kubeconfig for the same cluster, but somebody else."""
     content = copy.deepcopy(administrator)
     content["users"][0]["user"] = user
-    return written(folder / f"kubeconfig-{secrets.token_hex(4)}", content)
+    return write_yaml(folder / f"kubeconfig-{secrets.token_hex(4)}", content)
 
 
 def allow(kubectl: Kubectl, namespace: str, rules: list[Object]) -> None:
@@ -268,7 +268,7 @@ def through(
     server = urlsplit(content["clusters"][0]["cluster"]["server"]).hostname
     content["clusters"][0]["cluster"] |= {"server": way.url, "tls-server-name": server}
     return KubeCluster(
-        ApiServerAccess(written(folder / "through", content), ""), namespace, patience
+        ApiServerAccess(write_yaml(folder / "through", content), ""), namespace, patience
     )
 
 

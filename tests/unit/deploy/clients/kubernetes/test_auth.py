@@ -11,7 +11,14 @@ import pytest
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.errors import ClusterLogin, ClusterUnknown
-from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
+from tests.fakes.kubeconfig import (
+    TOKEN,
+    credential_lines,
+    exec_user,
+    kubeconfig,
+    write_login_program,
+    write_yaml,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +30,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def access(tmp_path: Path, content: object) -> ApiServerAccess:
     """The way that the current context of such a kubeconfig leads."""
-    return ApiServerAccess(written(tmp_path / "config", content), "")
+    return ApiServerAccess(write_yaml(tmp_path / "config", content), "")
 
 
 def endpoint(tmp_path: Path, content: object) -> Endpoint:
@@ -68,7 +75,7 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
 def test_the_token_is_that_of_the_context_that_is_named(tmp_path: Path) -> None:
     """Not of the current one."""
     made = ApiServerAccess(
-        written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
+        write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
     )
     assert made.name == "blue at https://api.example"
     assert dict(made.endpoint("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
@@ -80,7 +87,7 @@ def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
         "red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"}
     )
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
-    key = written(tmp_path / "my.key", "key")
+    key = write_yaml(tmp_path / "my.key", "key")
     made = endpoint(tmp_path, content)
     assert made.certificate is not None
     assert [Path(made.certificate[0]).read_text(encoding="utf-8"), made.certificate[1]] == [
@@ -138,21 +145,21 @@ def test_a_proxy_of_the_environment_is_for_others_than_this_machine(
 
 def test_a_login_program_gives_a_token(tmp_path: Path) -> None:
     """It is told by its environment what is asked of it."""
-    command = program(
+    command = write_login_program(
         tmp_path / "kubelogin",
         'test -n "$KUBERNETES_EXEC_INFO" || exit 1',
-        *credentials(token="$1"),
+        *credential_lines(token="$1"),
     )
-    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
+    made = endpoint(tmp_path, kubeconfig("red", current="red", **exec_user(command, TOKEN)))
     assert dict(made.headers) == {"Authorization": f"Bearer {TOKEN}"}
 
 
 def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
     """With its key."""
-    command = program(
-        tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
+    command = write_login_program(
+        tmp_path / "kubelogin", *credential_lines(clientCertificateData="cert", clientKeyData="key")
     )
-    made = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
+    made = endpoint(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     assert made.certificate is not None
     assert [Path(path).read_text(encoding="utf-8") for path in made.certificate] == ["cert", "key"]
 
@@ -160,10 +167,12 @@ def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
 def test_credentials_of_a_login_program_can_be_had_again(tmp_path: Path) -> None:
     """It is run anew, and what it gives then is sent."""
     count = tmp_path / "count"
-    command = program(
-        tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})")
+    command = write_login_program(
+        tmp_path / "kubelogin",
+        f"echo x >> {count}",
+        *credential_lines(token=f"$(grep -c x {count})"),
     )
-    made = access(tmp_path, kubeconfig("red", current="red", **login(command)))
+    made = access(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     first = made.endpoint("/path").headers["Authorization"]
     made.renew()
     assert (first, made.endpoint("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
@@ -175,7 +184,7 @@ def test_a_login_program_that_is_not_installed(
     """It is named, and nothing is printed by the way."""
     handlers = list(logging.getLogger().handlers)
     with pytest.raises(ClusterLogin) as caught:
-        access(tmp_path, kubeconfig("red", current="red", **login("kubelogin-absent", TOKEN)))
+        access(tmp_path, kubeconfig("red", current="red", **exec_user("kubelogin-absent", TOKEN)))
     assert logging.getLogger().handlers == handlers
     assert caught.value.what == "the login program kubelogin-absent is not installed"
     assert caught.value.on == "context red"
@@ -191,17 +200,17 @@ def test_a_login_program_that_is_not_installed(
         (("exit 1",), "process returned 1"),
         ((f"echo {TOKEN}",), ""),
         ((f"""echo '{{"token": "{TOKEN}"}}'""",), ""),
-        (credentials(), ""),
-        (credentials(clientCertificateData=TOKEN), ""),
+        (credential_lines(), ""),
+        (credential_lines(clientCertificateData=TOKEN), ""),
     ],
 )
 def test_a_login_program_that_fails(
     tmp_path: Path, lines: tuple[str, ...], detail: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """What it wrote to stderr is shown, and never what it wrote to stdout."""
-    command = program(tmp_path / "kubelogin", *lines)
+    command = write_login_program(tmp_path / "kubelogin", *lines)
     with pytest.raises(ClusterLogin) as caught:
-        access(tmp_path, kubeconfig("red", current="red", **login(command)))
+        access(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     assert caught.value.what == f"the login program {command} gave no credentials"
     assert "kubelogin" in caught.value.next
     assert detail in caught.value.detail
@@ -211,8 +220,8 @@ def test_a_login_program_that_fails(
 
 def test_a_login_program_that_cannot_be_run_as_the_kubeconfig_says(tmp_path: Path) -> None:
     """The library's words for it quote the whole entry, and are not shown."""
-    command = program(tmp_path / "kubelogin", *credentials(token=TOKEN))
-    user = login(command, TOKEN)
+    command = write_login_program(tmp_path / "kubelogin", *credential_lines(token=TOKEN))
+    user = exec_user(command, TOKEN)
     user["exec"]["env"] = [{"name": "WITHOUT_VALUE"}]
     with pytest.raises(ClusterLogin) as caught:
         access(tmp_path, kubeconfig("red", current="red", **user))

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.clients.kubernetes.kubeconfig import Context, choose_context
 from deploy.errors import ClusterUnknown
-from tests.fakes.kubeconfig import TOKEN, kubeconfig, login, written
+from tests.fakes.kubeconfig import TOKEN, exec_user, kubeconfig, write_yaml
 
 
 def context_of(kubeconfig: str = "", context: str = "") -> Context:
@@ -31,7 +31,7 @@ def refused(kubeconfig: str = "", context: str = "") -> ClusterUnknown:
 
 def test_the_current_context_is_meant_unless_another_is_named(tmp_path: Path) -> None:
     """With its own cluster and user."""
-    path = written(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
+    path = write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
     assert context_of(path).name == "blue"
     red = context_of(path, "red")
     assert (red.name, red.files, red.cluster["server"], red.user["token"]) == (
@@ -49,15 +49,15 @@ def test_the_place_is_found_as_kubectl_finds_it(
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    written(home / ".kube" / "config", kubeconfig("home", current="home"))
+    write_yaml(home / ".kube" / "config", kubeconfig("home", current="home"))
     assert context_of().name == "home"
     assert context_of("~/.kube/config").name == "home"
     monkeypatch.setenv(
-        "KUBECONFIG", written(tmp_path / "named", kubeconfig("named", current="named"))
+        "KUBECONFIG", write_yaml(tmp_path / "named", kubeconfig("named", current="named"))
     )
     assert context_of().name == "named"
     assert (
-        context_of(written(tmp_path / "other", kubeconfig("other", current="other"))).name
+        context_of(write_yaml(tmp_path / "other", kubeconfig("other", current="other"))).name
         == "other"
     )
 
@@ -66,12 +66,12 @@ def test_of_several_files_the_first_that_says_something_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also for the current context; files that are not there are passed over."""
-    first = written(tmp_path / "first", kubeconfig("red", server="https://first.example"))
-    second = written(
+    first = write_yaml(tmp_path / "first", kubeconfig("red", server="https://first.example"))
+    second = write_yaml(
         tmp_path / "second",
         kubeconfig("red", "blue", current="red", server="https://second.example"),
     )
-    third = written(tmp_path / "third", kubeconfig("blue", current="blue"))
+    third = write_yaml(tmp_path / "third", kubeconfig("blue", current="blue"))
     monkeypatch.setenv(
         "KUBECONFIG", os.pathsep.join((first, str(tmp_path / "absent"), "", second, third))
     )
@@ -82,7 +82,7 @@ def test_of_several_files_the_first_that_says_something_counts(
 
 def test_a_context_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     """In order, one a line."""
-    path = written(tmp_path / "config", kubeconfig("red", "blue", current="green"))
+    path = write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="green"))
     for name in ("", "green"):
         error = refused(path, name)
         assert error.what == "the kubeconfig has no context green"
@@ -93,11 +93,11 @@ def test_a_context_that_is_not_there_is_told_with_those_that_are(tmp_path: Path)
 
 def test_a_kubeconfig_without_a_current_context(tmp_path: Path) -> None:
     """Is told apart, with its contexts or that it has none."""
-    error = refused(written(tmp_path / "config", kubeconfig("red")))
+    error = refused(write_yaml(tmp_path / "config", kubeconfig("red")))
     assert (error.what, error.detail.strip()) == ("the kubeconfig has no current context", "red")
     assert (
         "no contexts"
-        in refused(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
+        in refused(write_yaml(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
     )
 
 
@@ -120,7 +120,9 @@ def test_in_a_pod_its_own_account_is_meant(tmp_path: Path, monkeypatch: pytest.M
     refused(str(tmp_path / "absent"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     refused()
-    monkeypatch.setenv("KUBECONFIG", written(tmp_path / "config", kubeconfig("red", current="red")))
+    monkeypatch.setenv(
+        "KUBECONFIG", write_yaml(tmp_path / "config", kubeconfig("red", current="red"))
+    )
     assert context_of().name == "red"
     assert choose_context("in-cluster", "") is None
 
@@ -145,7 +147,7 @@ def test_a_pods_account_has_no_contexts() -> None:
 )
 def test_a_file_that_is_no_kubeconfig(tmp_path: Path, content: object, what: str) -> None:
     """It is told why not, and nothing of its content."""
-    path = written(tmp_path / "config", content)
+    path = write_yaml(tmp_path / "config", content)
     error = refused(path)
     assert what in error.what
     assert error.on == path
@@ -194,7 +196,7 @@ def test_a_context_that_speaks_of_what_is_not_there(
     """It is told what; a context whose user is missing would ask as nobody."""
     content = kubeconfig("red", current="red")
     content[entry][0][entry.removesuffix("s")] = change
-    assert what in refused(written(tmp_path / "config", content)).what
+    assert what in refused(write_yaml(tmp_path / "config", content)).what
 
 
 def test_files_are_named_from_where_the_kubeconfig_is(
@@ -209,9 +211,9 @@ def test_files_are_named_from_where_the_kubeconfig_is(
         **{"client-key": "absent", "client-key-data": "aGk=", "client-certificate": "my.crt"},
     )
     monkeypatch.chdir(tmp_path)
-    written(folder / "config", content)
+    write_yaml(folder / "config", content)
     assert str(folder / "my.crt") in refused("folder/config").what
-    written(folder / "my.crt", "certificate")
+    write_yaml(folder / "my.crt", "certificate")
     assert context_of("folder/config").name == "red"
 
 
@@ -219,23 +221,26 @@ def test_a_context_may_ask_as_nobody_if_it_says_so(tmp_path: Path) -> None:
     """By naming no user."""
     content = kubeconfig("red", current="red")
     del content["contexts"][0]["context"]["user"]
-    found = context_of(written(tmp_path / "config", content))
+    found = context_of(write_yaml(tmp_path / "config", content))
     assert (dict(found.user), found.program) == ({}, None)
 
 
 def test_a_login_program_is_known(tmp_path: Path) -> None:
     """By the command that the user names."""
     found = context_of(
-        written(
-            tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))
+        write_yaml(
+            tmp_path / "config",
+            kubeconfig("red", current="red", **exec_user("kubelogin", "get-token")),
         )
     )
     assert found.program == "kubelogin"
-    assert context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).program is None
+    assert (
+        context_of(write_yaml(tmp_path / "other", kubeconfig("red", current="red"))).program is None
+    )
 
 
 def test_a_context_does_not_show_its_credentials(tmp_path: Path) -> None:
     """Not even to a debugger."""
     assert TOKEN not in repr(
-        context_of(written(tmp_path / "config", kubeconfig("red", current="red")))
+        context_of(write_yaml(tmp_path / "config", kubeconfig("red", current="red")))
     )

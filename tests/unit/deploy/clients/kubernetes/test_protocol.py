@@ -33,7 +33,7 @@ class TestFakeCluster(ClusterContract):
         """Another manager, who takes what he wants."""
 
         def written(item: Object, manager: str) -> None:
-            cluster.other(item, manager)
+            cluster.apply_as(item, manager)
 
         return written
 
@@ -125,7 +125,7 @@ def daemons(code: str = "a") -> Object:
 
 def pods(cluster: FakeCluster, app: str = "web") -> list[Object]:
     """The pods as they are, without letting time pass."""
-    return cluster.objects.all("Pod", {"app": app})
+    return cluster.objects.find_all("Pod", {"app": app})
 
 
 def codes(cluster: FakeCluster) -> list[str]:
@@ -297,13 +297,13 @@ def test_a_crash_is_remembered_and_tried_again_less_and_less_often(cluster: Fake
 
 def test_a_pod_for_which_there_is_no_room_waits_for_it(cluster: FakeCluster) -> None:
     """It has no node until another pod is gone."""
-    cluster.world.room = 1
+    cluster.world.max_pods = 1
     cluster.apply(web(replicas=2))
     cluster.step(10)
     waiting = next(pod for pod in pods(cluster) if "nodeName" not in pod["spec"])
     assert conditions(waiting, "reason")["PodScheduled"] == "Unschedulable"
     assert reasons(cluster, waiting["metadata"]["name"]) == ["FailedScheduling"]
-    cluster.world.room = 2
+    cluster.world.max_pods = 2
     until(cluster, lambda: ready(cluster) == 2)
 
 
@@ -417,7 +417,7 @@ def test_a_pod_that_goes_may_linger(cluster: FakeCluster) -> None:
     cluster.apply(door())
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
-    cluster.world.lingers = 4
+    cluster.world.termination_steps = 4
     cluster.apply(web(replicas=0))
     until(cluster, lambda: "deletionTimestamp" in pods(cluster)[0]["metadata"])
     assert cluster.answers("web") == set()
@@ -429,9 +429,9 @@ def test_what_a_deployment_made_goes_with_it(cluster: FakeCluster) -> None:
     """ReplicaSets at once, and pods as they do."""
     cluster.apply(web())
     until(cluster, lambda: ready(cluster) == 2)
-    cluster.world.lingers = 2
+    cluster.world.termination_steps = 2
     cluster.delete("Deployment", "web")
-    assert cluster.objects.all("ReplicaSet") == []
+    assert cluster.objects.find_all("ReplicaSet") == []
     assert all("deletionTimestamp" in pod["metadata"] for pod in pods(cluster))
     until(cluster, lambda: pods(cluster) == [])
 
@@ -524,7 +524,7 @@ def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) ->
         until(cluster, lambda: rolled(cluster))
     notes = {
         item["metadata"]["annotations"]["release"]: item["metadata"]["annotations"]
-        for item in cluster.objects.all("ReplicaSet")
+        for item in cluster.objects.find_all("ReplicaSet")
     }
     revision = "deployment.kubernetes.io/revision"
     assert {release: found[revision] for release, found in notes.items()} == {"a": "3", "b": "2"}
@@ -535,7 +535,8 @@ def test_an_old_template_comes_back_with_its_replicaset(cluster: FakeCluster) ->
     cluster.apply(again)
     cluster.step()
     assert {
-        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+        item["metadata"]["annotations"]["release"]
+        for item in cluster.objects.find_all("ReplicaSet")
     } == {"a again", "b"}
 
 
@@ -565,7 +566,8 @@ def test_only_so_many_old_revisions_are_kept(cluster: FakeCluster) -> None:
         until(cluster, lambda: rolled(cluster))
     cluster.step()
     kept = {
-        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+        item["metadata"]["annotations"]["release"]
+        for item in cluster.objects.find_all("ReplicaSet")
     }
     assert kept == {"c", "d", "e"}
 
@@ -581,7 +583,7 @@ def test_a_deployment_is_scaled(cluster: FakeCluster, count: int) -> None:
     after = {pod["metadata"]["name"] for pod in pods(cluster)}
     assert len(after) == count
     assert len(after & before) == min(count, 3)
-    assert len(cluster.objects.all("ReplicaSet")) == 1
+    assert len(cluster.objects.find_all("ReplicaSet")) == 1
 
 
 def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
@@ -592,7 +594,7 @@ def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
     cluster.apply(web("b", replicas=4, **surging("50%", 0)))
     cluster.step(5)
     assert codes(cluster) == [*"aaaabb"]
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 8}}, "autoscaler"
     )
     cluster.step(10)
@@ -604,7 +606,7 @@ def test_scaling_in_mid_rollout_is_shared_out(cluster: FakeCluster) -> None:
 
 def test_a_deployment_that_is_recreated_is_away_for_a_while(cluster: FakeCluster) -> None:
     """All old pods are gone before a new one is made."""
-    cluster.world.lingers = 2
+    cluster.world.termination_steps = 2
     recreate: Object = {"strategy": {"type": "Recreate"}}
     for code in "ab":
         cluster.apply(web(code, **recreate))
@@ -627,7 +629,7 @@ def test_pods_beyond_the_quota_are_not_made(cluster: FakeCluster) -> None:
     assert "exceeded quota" in conditions(live(cluster), "message")["ReplicaFailure"]
     new = next(
         item
-        for item in cluster.objects.all("ReplicaSet")
+        for item in cluster.objects.find_all("ReplicaSet")
         if item["metadata"]["annotations"]["release"] == "b"
     )
     assert "FailedCreate" in reasons(cluster, new["metadata"]["name"])
@@ -660,7 +662,7 @@ def test_a_number_of_replicas_that_is_given_up_is_one(cluster: FakeCluster) -> N
     cluster.apply(web(replicas=3))
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 1
     cluster.apply(web(replicas=3))
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 3}}, "autoscaler"
     )
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 3
@@ -704,7 +706,7 @@ def test_an_image_that_a_node_has_is_not_pulled_again(cluster: FakeCluster) -> N
 
 def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluster) -> None:
     """Those that are not ready are told apart; the port is found by its name."""
-    cluster.texts["sha256:a"] = "hello"
+    cluster.response_texts["sha256:a"] = "hello"
     cluster.scripts["sha256:b"] = NEVER
     cluster.apply(door())
     cluster.apply(web(**surging(1, 0)))
@@ -825,12 +827,12 @@ def test_who_owns_a_field_can_be_read(cluster: FakeCluster) -> None:
     cluster.apply(web(replicas=2))
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Apply")}
     item = {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}
-    cluster.other(item, "autoscaler")
+    cluster.apply_as(item, "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {
         ("twinship", "Apply"),
         ("autoscaler", "Apply"),
     }
-    cluster.other(changed(item, 3, "spec", "replicas"), "autoscaler")
+    cluster.apply_as(changed(item, 3, "spec", "replicas"), "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {("autoscaler", "Apply")}
     found = cluster.find("Deployment", "web") or {}
     assert cluster.replace(
@@ -845,7 +847,7 @@ def test_a_list_s_item_stays_as_long_as_somebody_else_owns_it(cluster: FakeClust
     two = {"name": "B", "value": "1"}
     cluster.apply(web(container={"env": [one, two]}))
     theirs = {"containers": [{"name": "app", "env": [two]}]}
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": theirs}}},
         "mesh",
     )
@@ -873,7 +875,7 @@ def test_what_is_empty_without_a_field_goes_with_it(cluster: FakeCluster) -> Non
 def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
     """Each by one call of that verb and kind; a gap lets a call pass, and so does the end."""
     error = ClusterUnreachable("no answer", on="", next="")
-    cluster.broken["get", "Lease"] = [error, None, error]
+    cluster.failures["get", "Lease"] = [error, None, error]
     answers: list[object] = []
     for _ in range(4):
         try:
@@ -886,7 +888,7 @@ def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
 
 def test_what_is_denied_is_refused_and_can_be_asked_for(cluster: FakeCluster) -> None:
     """By verb and kind, or part of a kind."""
-    cluster.denied |= {("patch", "Deployment"), ("get", "Pod/log")}
+    cluster.forbidden |= {("patch", "Deployment"), ("get", "Pod/log")}
     with pytest.raises(ClusterForbidden):
         cluster.apply(web())
     with pytest.raises(ClusterForbidden):
@@ -916,7 +918,7 @@ def test_a_look_shows_what_was_and_lets_a_step_pass(cluster: FakeCluster) -> Non
     cluster.apply(door())
     assert cluster.list("Pod", {}) == []
     assert len(cluster.list("Pod", {})) == 2
-    assert cluster.asked == [
+    assert cluster.requests == [
         ("patch", "Deployment", "web"),
         ("patch", "Service", "web"),
         ("list", "Pod", ""),

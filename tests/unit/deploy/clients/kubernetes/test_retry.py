@@ -175,7 +175,7 @@ def test_what_must_hold_is_made_sure_of_whenever_something_is_asked() -> None:
 
     def require() -> None:
         if not held:
-            raise RolloutLocked("the lease was lost", on="it", next="again")
+            raise RolloutLocked("the lock was lost", on="it", next="again")
         held.pop()
 
     server, wire, _ = met(no_response(), status(503), response_with(a="b"))
