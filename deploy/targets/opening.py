@@ -162,7 +162,7 @@ def open_kubernetes(env: Kubernetes, inputs: TargetInputs) -> KubernetesTarget:
     from deploy.targets.kubernetes.render import Rendering
     from deploy.targets.kubernetes.target import KubernetesTarget
 
-    rendering = Rendering.of(inputs.settings.app, inputs.environment, env, inputs.directory)
+    rendering = Rendering.read(inputs.settings.app, inputs.environment, env, inputs.directory)
     cluster = inputs.host.connect_cluster(*env.cluster_address(inputs.directory))
     cluster.require_access()
     return KubernetesTarget(cluster, rendering, inputs.image_size, clock=inputs.clock)

@@ -1,4 +1,4 @@
-"""What every cluster does, whatever it is made of."""
+"""The contract of every cluster, in memory or real."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from deploy.clients.kubernetes.protocol import KINDS, Cluster, Object
 from deploy.errors import ClusterRefused, FieldConflict, RolloutLocked
 
 Write = Callable[[Object, str], None]
-_PATIENCE = 30
+_TIMEOUT = 30
 
 
-def until(reached: Callable[[], bool], what: str) -> None:
-    """Waits for what a cluster does in its own time."""
-    deadline = time.monotonic() + _PATIENCE
-    while not reached():
-        assert time.monotonic() < deadline, f"not within {_PATIENCE} s: {what}"
+def until(is_met: Callable[[], bool], what: str) -> None:
+    """Wait until a condition is met, which a cluster may take some time for."""
+    deadline = time.monotonic() + _TIMEOUT
+    while not is_met():
+        assert time.monotonic() < deadline, f"not within {_TIMEOUT} s: {what}"
         time.sleep(0.05)
 
 
 def settings(name: str, labels: dict[str, str] | None = None, **data: str) -> Object:
-    """A ConfigMap."""
+    """Return a ConfigMap."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -35,7 +35,7 @@ def settings(name: str, labels: dict[str, str] | None = None, **data: str) -> Ob
 
 
 def deployment(name: str, **spec: Any) -> Object:
-    """A Deployment that runs nothing unless it is told a number of replicas."""
+    """Return a Deployment without pods, unless a number of replicas is given."""
     labels = {"app": name}
     pod = {
         "metadata": {"labels": labels},
@@ -50,7 +50,7 @@ def deployment(name: str, **spec: Any) -> Object:
 
 
 def scaled(name: str, replicas: int) -> Object:
-    """Of a Deployment, what an autoscaler sets."""
+    """Return the part of a Deployment that an autoscaler sets."""
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -60,7 +60,7 @@ def scaled(name: str, replicas: int) -> Object:
 
 
 def event(namespace: str, name: str, about: str, message: str, when: str) -> Object:
-    """Something that happened to a pod."""
+    """Return an event about a pod."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -72,46 +72,46 @@ def event(namespace: str, name: str, about: str, message: str, when: str) -> Obj
 
 
 def found(cluster: Cluster, kind: str, name: str) -> Object:
-    """An object that is there."""
+    """Return an object that must exist."""
     item = cluster.find(kind, name)
     assert item is not None
     return item
 
 
 class ClusterContract:
-    """Subclasses give the fixtures `cluster`, `other` and `unserved`."""
+    """Tests of a cluster; subclasses define the fixtures `cluster`, `other` and `unserved`."""
 
     @pytest.fixture
     def cluster(self) -> Cluster:
-        """A namespace with nothing in it that these tests would see."""
+        """Return a namespace without objects that these tests would see."""
         raise NotImplementedError
 
     @pytest.fixture
     def other(self) -> Write:
-        """Sets fields of an object under another manager's name, taking them from whoever has them."""
+        """Return a function that sets fields of an object as another manager, by force."""
         raise NotImplementedError
 
     @pytest.fixture
     def unserved(self) -> str:
-        """A kind that the cluster does not serve."""
+        """Return a kind that the cluster does not serve."""
         raise NotImplementedError
 
-    # --- what is there
+    # --- finding
 
-    def test_it_says_what_it_is(self, cluster: Cluster) -> None:
-        """Its name and its API server's version can be shown to people."""
+    def test_it_has_a_name_and_a_version(self, cluster: Cluster) -> None:
+        """Both can be shown to people."""
         assert cluster.name
         assert re.match(r"v\d+\.\d+\.\d+", cluster.version())
 
-    def test_a_namespace_that_is_there_is_seen_to_be(self, cluster: Cluster) -> None:
-        """However new it is; nothing is made there to find that out, and nothing is in the way of what is made next."""
+    def test_an_existing_namespace_is_found(self, cluster: Cluster) -> None:
+        """A new one is found too, and the check creates nothing."""
         cluster.require_access()
         assert cluster.list("ConfigMap", {"app": "web"}) == []
         cluster.apply(settings("one"))
         cluster.require_access()
 
-    def test_what_was_never_made_is_not_there(self, cluster: Cluster) -> None:
-        """To look for it, to list it and to remove it is no error."""
+    def test_an_absent_object_is_not_found(self, cluster: Cluster) -> None:
+        """To find, list or delete it is no error."""
         assert cluster.find("Deployment", "absent") is None
         assert cluster.list("Deployment", {"app": "absent"}) == []
         cluster.delete("Deployment", "absent")
@@ -119,14 +119,14 @@ class ClusterContract:
         assert cluster.log("absent", 10) == ""
 
     def test_it_knows_the_kinds_that_it_serves(self, cluster: Cluster) -> None:
-        """Of the core and of groups."""
+        """They are in the core and in API groups."""
         assert cluster.serves("Service")
         assert cluster.serves("Deployment")
 
     def test_a_kind_that_it_does_not_serve_has_no_objects(
         self, cluster: Cluster, unserved: str
     ) -> None:
-        """None can be found, listed or removed, which is no error; to make one is."""
+        """To find, list or delete one is no error; to create one is."""
         assert not cluster.serves(unserved)
         assert cluster.find(unserved, "one") is None
         assert cluster.list(unserved, {}) == []
@@ -143,8 +143,8 @@ class ClusterContract:
 
     # --- applying
 
-    def test_applying_makes_an_object(self, cluster: Cluster) -> None:
-        """What comes back is what can be found from then on, with its kind and version."""
+    def test_applying_creates_an_object(self, cluster: Cluster) -> None:
+        """The result is the object that can be found from then on, with its kind and version."""
         made = cluster.apply(settings("one", {"a": "b"}, key="value"))
         assert made == cluster.find("ConfigMap", "one")
         assert (made["apiVersion"], made["kind"], made["data"]) == (
@@ -157,15 +157,15 @@ class ClusterContract:
         assert made["metadata"]["uid"]
         assert made["metadata"]["resourceVersion"]
 
-    def test_what_was_read_is_ones_own(self, cluster: Cluster) -> None:
+    def test_a_read_object_is_a_copy(self, cluster: Cluster) -> None:
         """To change it changes nothing on the cluster."""
         cluster.apply(settings("one", key="value"))["data"]["key"] = "changed"
         found(cluster, "ConfigMap", "one")["data"]["key"] = "changed"
         cluster.list("ConfigMap", {})[0].clear()
         assert found(cluster, "ConfigMap", "one")["data"] == {"key": "value"}
 
-    def test_applying_sets_what_is_given(self, cluster: Cluster) -> None:
-        """A field with another value gets that value, and the object is another version of the same."""
+    def test_applying_sets_the_given_fields(self, cluster: Cluster) -> None:
+        """The object gets a new version."""
         first = cluster.apply(settings("one", key="old"))
         second = cluster.apply(settings("one", key="new", more="yes"))
         assert second["data"] == {"key": "new", "more": "yes"}
@@ -173,7 +173,7 @@ class ClusterContract:
         assert second["metadata"]["resourceVersion"] != first["metadata"]["resourceVersion"]
 
     def test_applying_the_same_again_changes_nothing(self, cluster: Cluster) -> None:
-        """The object is not even another version of itself."""
+        """The object keeps its version."""
         first = cluster.apply(deployment("web", replicas=0))
         assert first["metadata"]["generation"] == 1
         assert cluster.apply(deployment("web", replicas=0))["metadata"]["generation"] == 1
@@ -181,8 +181,8 @@ class ClusterContract:
         version = found(cluster, "ConfigMap", "one")["metadata"]["resourceVersion"]
         assert cluster.apply(settings("one", key="value"))["metadata"]["resourceVersion"] == version
 
-    def test_the_generation_counts_changes_of_what_is_wanted(self, cluster: Cluster) -> None:
-        """Labels of the object itself are not among them."""
+    def test_the_generation_counts_changes_of_the_specification(self, cluster: Cluster) -> None:
+        """A label of the object itself does not count."""
         cluster.apply(deployment("web", replicas=0))
         labelled = deployment("web", replicas=0)
         labelled["metadata"]["labels"] = {"note": "something"}
@@ -194,35 +194,33 @@ class ClusterContract:
             == 2
         )
 
-    def test_a_field_that_is_no_longer_given_goes(self, cluster: Cluster) -> None:
-        """What this project set once and sets no more is removed."""
+    def test_a_field_that_is_no_longer_given_is_removed(self, cluster: Cluster) -> None:
+        """It was applied by the same manager."""
         cluster.apply(settings("one", {"a": "b", "c": "d"}, key="value", old="yes"))
         made = cluster.apply(settings("one", {"a": "b"}, key="value"))
         assert made["data"] == {"key": "value"}
         assert made["metadata"]["labels"] == {"a": "b"}
 
-    def test_what_others_set_stays(self, cluster: Cluster, other: Write) -> None:
-        """Fields that are not given are left alone, in objects and in lists whose items have names."""
+    def test_fields_of_other_managers_stay(self, cluster: Cluster, other: Write) -> None:
+        """That holds in objects, and in lists whose items have names."""
         cluster.apply(settings("one", key="value"))
         other(settings("one", {"theirs": "yes"}, more="theirs"), "visitor")
         made = cluster.apply(settings("one", key="new"))
         assert made["data"] == {"key": "new", "more": "theirs"}
         assert made["metadata"]["labels"] == {"theirs": "yes"}
         cluster.apply(deployment("web", replicas=0))
-        beside = deployment("web")
-        beside["spec"]["template"]["spec"]["containers"].append(
+        with_sidecar = deployment("web")
+        with_sidecar["spec"]["template"]["spec"]["containers"].append(
             {"name": "sidecar", "image": "registry.invalid/sidecar:1"}
         )
-        other(beside, "mesh")
+        other(with_sidecar, "mesh")
         containers = cluster.apply(deployment("web", replicas=0))["spec"]["template"]["spec"][
             "containers"
         ]
         assert {container["name"] for container in containers} == {"app", "sidecar"}
 
-    def test_a_field_that_somebody_else_set_is_a_conflict(
-        self, cluster: Cluster, other: Write
-    ) -> None:
-        """The error names field and owner, and nothing was changed, nor anything else that was given."""
+    def test_a_field_of_another_manager_is_a_conflict(self, cluster: Cluster, other: Write) -> None:
+        """The error names field and owner, and none of the given fields is changed."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
         with pytest.raises(FieldConflict) as caught:
@@ -233,39 +231,39 @@ class ClusterContract:
         spec = found(cluster, "Deployment", "web")["spec"]
         assert (spec["replicas"], spec.get("minReadySeconds", 0)) == (1, 0)
 
-    def test_what_somebody_else_set_can_be_taken_from_them(
+    def test_a_field_of_another_manager_can_be_taken_by_force(
         self, cluster: Cluster, other: Write
     ) -> None:
-        """By force, and from then on it is ours."""
+        """From then on it is ours."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
         assert cluster.apply(deployment("web", replicas=0), force=True)["spec"]["replicas"] == 0
         assert cluster.apply(deployment("web", replicas=2))["spec"]["replicas"] == 2
 
-    def test_two_may_want_the_same(self, cluster: Cluster, other: Write) -> None:
-        """A field that somebody else set to the same value is no conflict; when one lets go of it, it stays."""
+    def test_two_managers_may_set_the_same_value(self, cluster: Cluster, other: Write) -> None:
+        """There is no conflict, and the field stays when one of them gives it up."""
         cluster.apply(settings("one", key="value"))
         other(settings("one", key="value"), "visitor")
         cluster.apply(settings("one", key="value"))
         assert cluster.apply(settings("one"))["data"] == {"key": "value"}
 
-    def test_a_field_that_was_given_up_belongs_to_whoever_took_it(
+    def test_a_field_that_was_given_up_belongs_to_its_new_owner(
         self, cluster: Cluster, other: Write
     ) -> None:
-        """An autoscaler that took the number of replicas keeps it while this project no longer says one."""
+        """An autoscaler keeps the number of replicas that this project no longer sets."""
         cluster.apply(deployment("web", replicas=0))
         other(scaled("web", 1), "autoscaler")
         made = cluster.apply(deployment("web", minReadySeconds=3))
         assert (made["spec"]["replicas"], made["spec"]["minReadySeconds"]) == (1, 3)
 
-    def test_what_must_hold_is_made_sure_of_before_anything_changes(self, cluster: Cluster) -> None:
-        """Where it does not, nothing was applied or removed; where it does, that is all there is to it."""
-        held = [True, True]
+    def test_a_requirement_is_checked_before_each_write(self, cluster: Cluster) -> None:
+        """If it fails, nothing is applied or deleted."""
+        remaining = [True, True]
 
         def require() -> None:
-            if not held:
-                raise RolloutLocked("the lease was lost", on="it", next="again")
-            held.pop()
+            if not remaining:
+                raise RolloutLocked("the lock was lost", on="it", next="again")
+            remaining.pop()
 
         cluster.apply(settings("one", key="value"), require=require)
         cluster.apply(settings("one", key="new"), require=require)
@@ -274,20 +272,20 @@ class ClusterContract:
         with pytest.raises(RolloutLocked):
             cluster.delete("ConfigMap", "one", require=require)
         assert found(cluster, "ConfigMap", "one")["data"] == {"key": "new"}
-        held.append(True)
+        remaining.append(True)
         cluster.delete("ConfigMap", "one", require=require)
         assert cluster.find("ConfigMap", "one") is None
 
-    # --- making and replacing
+    # --- creating and replacing
 
-    def test_an_object_is_made_once(self, cluster: Cluster) -> None:
-        """Who comes second is told so, and changes nothing."""
+    def test_an_object_is_created_once(self, cluster: Cluster) -> None:
+        """The second call returns that it exists and changes nothing."""
         assert cluster.create(settings("one", key="first"))
         assert not cluster.create(settings("one", key="second"))
         assert found(cluster, "ConfigMap", "one")["data"] == {"key": "first"}
 
-    def test_an_object_is_replaced_as_it_was_read(self, cluster: Cluster) -> None:
-        """Whole: what is no longer in it is gone."""
+    def test_an_object_is_replaced_as_a_whole(self, cluster: Cluster) -> None:
+        """Fields that are not in it any more are removed."""
         cluster.create(settings("one", {"a": "b"}, key="value", old="yes"))
         item = found(cluster, "ConfigMap", "one")
         item["data"] = {"key": "new"}
@@ -297,12 +295,13 @@ class ClusterContract:
         assert replaced["metadata"]["labels"] == {"a": "b"}
         assert replaced["metadata"]["uid"] == item["metadata"]["uid"]
 
-    def test_an_object_that_has_changed_since_is_not_replaced(self, cluster: Cluster) -> None:
-        """Of two who read the same, one wins; what is gone cannot be replaced either."""
+    def test_an_object_that_has_changed_meanwhile_is_not_replaced(self, cluster: Cluster) -> None:
+        """One of two writers wins; an object that was deleted cannot be replaced either."""
         cluster.create(settings("one", key="value"))
         mine = found(cluster, "ConfigMap", "one")
         theirs = found(cluster, "ConfigMap", "one")
-        mine["data"], theirs["data"] = {"key": "mine"}, {"key": "theirs"}
+        mine["data"] = {"key": "mine"}
+        theirs["data"] = {"key": "theirs"}
         assert cluster.replace(theirs)
         assert not cluster.replace(mine)
         assert found(cluster, "ConfigMap", "one")["data"] == {"key": "theirs"}
@@ -311,10 +310,10 @@ class ClusterContract:
         assert not cluster.replace(item)
         assert cluster.find("ConfigMap", "one") is None
 
-    # --- listing and removing
+    # --- listing and deleting
 
-    def test_a_list_has_what_carries_all_labels(self, cluster: Cluster) -> None:
-        """Ordered by name, each with its kind and version."""
+    def test_a_list_has_the_objects_with_all_labels(self, cluster: Cluster) -> None:
+        """They are ordered by name, each with its kind and version."""
         for name in ("c", "a", "b"):
             cluster.apply(settings(name, {"app": "web", "side": name}))
         cluster.apply(settings("d", {"app": "other", "side": "a"}))
@@ -326,8 +325,8 @@ class ClusterContract:
         (item,) = cluster.list("ConfigMap", {"app": "web", "side": "b"})
         assert item == cluster.find("ConfigMap", "b")
 
-    def test_a_removed_object_is_gone(self, cluster: Cluster) -> None:
-        """Removing it twice is no error, and another one of its name is another one."""
+    def test_a_deleted_object_is_absent(self, cluster: Cluster) -> None:
+        """To delete it twice is no error, and a new one of its name is another object."""
         first = cluster.apply(settings("one", key="value"))
         cluster.apply(settings("two"))
         cluster.delete("ConfigMap", "one")
@@ -336,8 +335,8 @@ class ClusterContract:
         assert cluster.find("ConfigMap", "two") is not None
         assert cluster.apply(settings("one"))["metadata"]["uid"] != first["metadata"]["uid"]
 
-    def test_what_an_object_owns_goes_with_it(self, cluster: Cluster) -> None:
-        """In the cluster's own time."""
+    def test_the_objects_that_an_object_owns_are_deleted_with_it(self, cluster: Cluster) -> None:
+        """That may take some time."""
         owner = cluster.apply(settings("owner"))
         owned = settings("owned")
         reference = {
@@ -351,23 +350,23 @@ class ClusterContract:
         cluster.delete("ConfigMap", "owner")
         until(lambda: cluster.find("ConfigMap", "owned") is None, "what is owned is removed")
 
-    # --- what pods went through, and ways in
+    # --- events, permissions and endpoints
 
-    def test_events_come_in_the_order_in_which_they_happened(self, cluster: Cluster) -> None:
-        """Those about that object alone."""
+    def test_events_are_ordered_by_time(self, cluster: Cluster) -> None:
+        """Only those about that object are returned."""
         cluster.create(event(cluster.namespace, "x1", "web-1", "third", "2030-01-01T10:00:02Z"))
         cluster.create(event(cluster.namespace, "x2", "web-1", "first", "2030-01-01T09:59:59Z"))
         cluster.create(event(cluster.namespace, "x3", "web-1", "second", "2030-01-01T10:00:00Z"))
         cluster.create(event(cluster.namespace, "x4", "web-2", "other", "2030-01-01T10:00:01Z"))
         assert [one["message"] for one in cluster.events("web-1")] == ["first", "second", "third"]
 
-    def test_who_may_everything_may_this(self, cluster: Cluster) -> None:
-        """Permissions can be asked for, also those for a part of an object."""
+    def test_an_administrator_has_all_permissions(self, cluster: Cluster) -> None:
+        """Permissions can also be asked for a subresource."""
         assert cluster.is_allowed("delete", "Deployment")
         assert cluster.is_allowed("get", "Pod", "log")
 
-    def test_each_port_of_each_thing_has_an_entrance_of_its_own(self, cluster: Cluster) -> None:
-        """A path is appended to it, so that it does not end with a slash."""
+    def test_each_port_of_each_object_has_its_own_endpoint(self, cluster: Cluster) -> None:
+        """Its URL does not end with a slash, because a path is appended to it."""
         things = [
             ("Service", "web", 80),
             ("Service", "web", 8080),

@@ -1,4 +1,4 @@
-"""Whether a pod fits a namespace of the level `restricted`.
+"""The rules for pods in a namespace of the level `restricted`.
 
 Source: Kubernetes documentation, "Pod Security Standards", policies Baseline and Restricted.
 """
@@ -21,27 +21,27 @@ _VOLUMES = {
 }
 
 
-def breaches(pod: Mapping[str, Any]) -> list[str]:
-    """The controls that the pod breaks, each with the container or volume that does."""
-    found = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
-    found += [
+def violations(pod: Mapping[str, Any]) -> list[str]:
+    """Return the controls that a pod violates, each with the container or volume."""
+    violated = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    violated += [
         f"volume {volume['name']}" for volume in pod.get("volumes", []) if volume.keys() - _VOLUMES
     ]
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
-        found += [
+        violated += [
             f"{container['name']}: {control}"
-            for control in _broken(pod.get("securityContext", {}), container)
+            for control in _violated(pod.get("securityContext", {}), container)
         ]
-    return found
+    return violated
 
 
-def _broken(of_pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
-    own = container.get("securityContext", {})
-    context = {**of_pod, **own}
-    capabilities = own.get("capabilities", {})
+def _violated(pod_context: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
+    own_context = container.get("securityContext", {})
+    context = {**pod_context, **own_context}
+    capabilities = own_context.get("capabilities", {})
     controls = {
-        "privileged": not own.get("privileged"),
-        "allowPrivilegeEscalation": own.get("allowPrivilegeEscalation") is False,
+        "privileged": not own_context.get("privileged"),
+        "allowPrivilegeEscalation": own_context.get("allowPrivilegeEscalation") is False,
         "runAsNonRoot": context.get("runAsNonRoot") is True,
         "runAsUser": context.get("runAsUser") != 0,
         "seccompProfile": context.get("seccompProfile", {}).get("type")
@@ -50,4 +50,4 @@ def _broken(of_pod: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
         and set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"},
         "hostPort": not any(port.get("hostPort") for port in container.get("ports", [])),
     }
-    yield from (control for control, kept in controls.items() if not kept)
+    yield from (control for control, is_met in controls.items() if not is_met)

@@ -1,6 +1,7 @@
-"""Whether an object is one of Kubernetes' own: every key known, every value of its type, and nothing that is required left out.
+"""The schemas of Kubernetes' objects: known keys, types of values, and required keys.
 
-Source: the OpenAPI document of Kubernetes, in the version that the client library's models were made from.
+Source: the OpenAPI document of Kubernetes, in the version from which the client library's models
+were generated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 
 def problems(item: dict[str, Any]) -> list[str]:
-    """What is wrong with an object, each with its place; a kind that the schema does not have is a problem as well."""
+    """Return the problems of an object, each with its path; an unknown kind is a problem too."""
     version = str(item.get("apiVersion", "")).rpartition("/")[2]
     kind = str(item.get("kind", ""))
     model: type[BaseModel] | None = getattr(models, f"{version.capitalize()}{kind}", None)
@@ -24,5 +25,5 @@ def problems(item: dict[str, Any]) -> list[str]:
         return [
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
         ]
-    # The models also take the names that Python gives to keys, which the API server does not know.
-    return [] if read == item else [f"{kind} has a key of Python's"]
+    # The models also accept Python's names of keys, which the API server does not know.
+    return [] if read == item else [f"{kind} has a key with its Python name"]

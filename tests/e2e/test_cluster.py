@@ -223,7 +223,7 @@ def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(
         rf"· proven at https://\S+/namespaces/{cluster.name}/services/{served.name}-inside:\w+/proxy: ",
         done.err,
     ), done.err
-    assert re.search(r"· warm   [1-9]\d* nodes? pulled the image", done.err), done.err
+    assert re.search(r"· pull   [1-9]\d* nodes? pulled the image", done.err), done.err
     assert "DaemonSet" not in {pod.metadata.owner_references[0].kind for pod in cluster.pods()}
     assert served.ok("verify", "--env", "inside", "--json").json["passed"] is True
 

@@ -176,7 +176,7 @@ class Application:
             self.engine.built,
             self.engine.loaded,
             self.engine.events,
-            self.cluster.asked,
+            self.cluster.requests,
             self.machine.actions,
             *(
                 calls
@@ -193,7 +193,7 @@ class Application:
     def cluster_writes(self) -> list[tuple[str, str, str]]:
         """The changes of the cluster: verb, kind and name."""
         verbs = ("create", "patch", "update", "delete")
-        return [request for request in self.cluster.asked if request[0] in verbs]
+        return [request for request in self.cluster.requests if request[0] in verbs]
 
     def state(self) -> str:
         """Return the state of all fakes, to be compared with a later one."""

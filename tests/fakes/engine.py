@@ -11,8 +11,8 @@ from typing import Any
 
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.errors import EngineFailed, PortTaken
+from tests.fakes.haproxy import Proxy, usable
 from tests.fakes.images import FakeImages
-from tests.fakes.kubernetes.proxy import Proxy, usable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ TOKEN = "open-sesame"
 def kubeconfig(
     *names: str, current: str = "", server: str = "https://api.example", **user: Any
 ) -> dict[str, Any]:
-    """A kubeconfig with a context, a cluster and a user of each of those names."""
+    """Return a kubeconfig with a context, a cluster and a user of each name."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -25,23 +25,23 @@ def kubeconfig(
     }
 
 
-def written(path: Path, content: object) -> str:
-    """Writes a file of YAML; its path."""
+def write_yaml(path: Path, content: object) -> str:
+    """Write a YAML file and return its path."""
     path.write_text(
         content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8"
     )
     return str(path)
 
 
-def program(path: Path, *lines: str) -> str:
-    """A login program: a shell script of those lines; its path."""
+def write_login_program(path: Path, *lines: str) -> str:
+    """Write a login program, a shell script of those lines, and return its path."""
     path.write_text("\n".join(("#!/bin/sh", *lines, "")), encoding="utf-8")
     path.chmod(0o700)
     return str(path)
 
 
-def login(command: str, *arguments: str) -> dict[str, Any]:
-    """The user of a kubeconfig who logs in by a program."""
+def exec_user(command: str, *arguments: str) -> dict[str, Any]:
+    """Return the user of a kubeconfig who logs in by a program."""
     return {
         "exec": {
             "apiVersion": "client.authentication.k8s.io/v1",
@@ -52,11 +52,11 @@ def login(command: str, *arguments: str) -> dict[str, Any]:
     }
 
 
-def credentials(**status: str) -> tuple[str, ...]:
-    """The lines of a login program that gives those; the shell fills in what they name."""
-    given = {
+def credential_lines(**status: str) -> tuple[str, ...]:
+    """Return the lines of a login program that prints those credentials."""
+    credential = {
         "apiVersion": "client.authentication.k8s.io/v1",
         "kind": "ExecCredential",
         "status": status,
     }
-    return ("cat <<END", json.dumps(given), "END")
+    return ("cat <<END", json.dumps(credential), "END")

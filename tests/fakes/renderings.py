@@ -1,4 +1,4 @@
-"""Renderings of an environment, and folders of manifests that a user has edited."""
+"""Renderings of an environment, and folders of object templates that a user has edited."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ APP = App(name="classifier", port=9000, ready="/ready")
 
 
 def environment(**keys: Any) -> Kubernetes:
-    """An environment on a cluster, with those keys of its table."""
+    """Return the settings of an environment on a cluster, with those keys of its table."""
     return Kubernetes.model_validate({"target": "kubernetes", "namespace": "models", **keys})
 
 
-WHOLE: dict[str, Any] = {
+ALL_SETTINGS: dict[str, Any] = {
     "host": "classifier.example",
     "ingress_class": "nginx",
     "tls_secret": "classifier-tls",
@@ -33,60 +33,64 @@ WHOLE: dict[str, Any] = {
     "dns_label": "classifier",
     "resources": {"cpu": "1500m", "memory": "2Gi", "cpu_limit": "4"},
 }
-"""Keys under which every object is rendered, with everything that may be in it."""
+"""Settings with which every object is rendered, with all its optional parts."""
 
 
 def rendering(
     folder: Path | None = None, name: str = "staging", app: App = APP, **keys: Any
 ) -> Rendering:
-    """How an environment with those keys is rendered, from the suite's manifests or from a folder of one's own."""
+    """Return the rendering of an environment, from the suite's or other object templates."""
     env = environment(**keys, **({"manifests": folder.name} if folder else {}))
-    return Rendering.of(app, name, env, folder.parent if folder else Path("nowhere"))
+    return Rendering.read(app, name, env, folder.parent if folder else Path("nowhere"))
 
 
-def everything(made: Rendering, release: Release, attempt: Attempt | None = None) -> list[Object]:
-    """All that an environment can consist of: both sides, the service before and after a canary, the warm-up."""
-    sides = [made.deployment(release, side, made.env.replicas, attempt, 600) for side in TRACKS]
-    services = [made.service(side, both=both) for side in TRACKS for both in (False, True)]
+def all_objects(
+    rendered: Rendering, release: Release, attempt: Attempt | None = None
+) -> list[Object]:
+    """Return all objects that an environment can have, on each track and with a canary on hold."""
+    deployments = [
+        rendered.deployment(release, track, rendered.env.replicas, attempt, 600) for track in TRACKS
+    ]
+    services = [rendered.service(track, both=both) for track in TRACKS for both in (False, True)]
     items = [
-        made.account(),
-        *sides,
+        rendered.service_account(),
+        *deployments,
         *services,
-        made.ingress(),
-        *map(made.autoscaler, TRACKS),
-        made.disruption(),
-        made.warm_up(release),
+        rendered.ingress(),
+        *map(rendered.autoscaler, TRACKS),
+        rendered.disruption_budget(),
+        rendered.prepull(release),
     ]
     return [item for item in items if item]
 
 
-def edited(tmp_path: Path, file: str = "", **changes: Any) -> Path:
-    """A folder of manifests like the suite's, in which some keys of a file's object are others: `spec__replicas=3`."""
+def edit_templates(tmp_path: Path, file: str = "", **changes: Any) -> Path:
+    """Return a copy of the suite's templates with other values in a file: `spec__replicas=3`."""
     folder = tmp_path / "manifests"
     if not folder.exists():
-        shutil.copytree(templates.OWN, folder)
+        shutil.copytree(templates.DEFAULT_FOLDER, folder)
     if file:
         item = yaml.safe_load((folder / file).read_text(encoding="utf-8"))
-        for place, value in changes.items():
-            *above, key = place.split("__")
+        for path, value in changes.items():
+            *above, key = path.split("__")
             _at(item, above)[key] = value
         (folder / file).write_text(yaml.safe_dump(item, sort_keys=False), encoding="utf-8")
     return folder
 
 
-def _at(item: Any, place: list[str]) -> Any:
-    for key in place:
+def _at(item: Any, path: list[str]) -> Any:
+    for key in path:
         item = item[int(key)] if isinstance(item, list) else item.setdefault(key, {})
     return item
 
 
-def pod_of(item: Object) -> Object:
-    """What an object makes its pods of."""
+def pod_spec(item: Object) -> Object:
+    """Return the pod specification in an object."""
     found: Object = item["spec"]["template"]["spec"]
     return found
 
 
-def container_of(item: Object) -> Object:
-    """The application's container in what an object makes its pods of."""
-    found: Object = templates.container(pod_of(item))
+def app_container(item: Object) -> Object:
+    """Return the application's container in the pod specification of an object."""
+    found: Object = templates.app_container(pod_spec(item))
     return found

@@ -371,7 +371,7 @@ def test_a_promotion_needs_both_environments(
     """Neither has a default."""
     assert run("promote", *words) != 0
     assert capsys.readouterr().out == ""
-    assert application.cluster.asked == []
+    assert application.cluster.requests == []
 
 
 def test_a_machine_is_set_up_and_stopped(

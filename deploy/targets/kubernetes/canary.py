@@ -1,257 +1,175 @@
-"""Holding a canary: a few replicas of the new release answer some of the requests, and are compared with those that serve.
+"""The hold of a canary: a few replicas of the new release get a share of the requests.
 
-Both sides count their own answers, in the text format of Prometheus; a side's share of failures is counted from the start of the
-hold, so that what a replica did before does not weigh in. A counter that has become smaller began anew, as everywhere in Prometheus.
-
-Source: Prometheus, "Exposition formats", text format 0.0.4.
+Their failure rate is compared with that of the stable track. Both are counted from the start of
+the hold, so that what a replica did before does not matter.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from deploy import progress
-from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
+from deploy.clients.http import Endpoint
 from deploy.clock import REAL, Clock
 from deploy.errors import CanaryAborted
 from deploy.settings.environments import Canary
+from deploy.targets.kubernetes.canary_metrics import (
+    ReadMetrics,
+    ResponseCount,
+    ResponseTotals,
+    parse_metrics,
+    read_metrics,
+)
 from deploy.targets.kubernetes.history import Decision
 
 log = logging.getLogger(__name__)
 
-ReadMetrics = Callable[[Endpoint, str], str]
 _POLL = 1.0
-_PROVED_EVERY = 10.0
-# Fewer answers say little, unless so many of them failed that it is no chance.
-_FEWEST = 20
-_TOO_MANY = 5
-_READ_WITHIN = 5.0
-_NAME_THEM = "name its own by `metrics`, `counter` and `status` of the canary"
-_MOST_BYTES = 4 << 20
-_SAMPLE = re.compile(
-    r'^(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)\{(?P<labels>(?:[^"{}\n]|"(?:[^"\\\n]|\\.)*")*)\}[ \t]+(?P<value>\S+)',
-    re.MULTILINE,
-)
-
-
-@dataclass(frozen=True)
-class ResponseCount:
-    """Answers, and how many of them had a status of 5xx."""
-
-    answers: float = 0.0
-    failures: float = 0.0
-
-    def __add__(self, other: ResponseCount) -> ResponseCount:
-        return ResponseCount(self.answers + other.answers, self.failures + other.failures)
-
-    def since(self, before: ResponseCount) -> ResponseCount:
-        """What has come since an earlier count; all of it, if the replica began anew."""
-        grown = ResponseCount(self.answers - before.answers, self.failures - before.failures)
-        return self if min(grown.answers, grown.failures) < 0 else grown
-
-    @property
-    def share(self) -> float:
-        """The share of failures; none where nothing was answered."""
-        return self.failures / self.answers if self.answers > 0 else 0.0
-
-    def __str__(self) -> str:
-        return f"{self.answers:.0f} answers, {self.failures:.0f} failed"
-
-
-def read_metrics(endpoint: Endpoint, path: str, clock: Clock = REAL) -> str:
-    """A replica's metrics; empty if it does not give any now.
-
-    Raises:
-        ClusterError: this account may not ask for them.
-    """
-    # Without those of now the hold goes on: nobody is waited for.
-    question = Request(path, _READ_WITHIN, _MOST_BYTES, follow_redirects=True, retry_gateway=False)
-    try:
-        with HttpClient(endpoint, clock.now) as visit:
-            reply = visit.send(question)
-    except NoResponse:
-        return ""
-    return _lines(reply.content) if reply.status < 400 else ""
-
-
-def _lines(content: bytes) -> str:
-    """The whole lines of an answer, which may have been cut off."""
-    whole = content if len(content) < _MOST_BYTES else content[: content.rfind(b"\n") + 1]
-    return whole.decode("utf-8", "replace")
-
-
-def parse_metrics(text: str, counter: str, status: str) -> ResponseCount:
-    """The answers that metrics tell of.
-
-    Args:
-        text: in the text format.
-        counter: the name of the counter of answers.
-        status: the label of it that has the status.
-    """
-    label = re.compile(rf'(?:^|,)\s*{re.escape(status)}="([1-5](?:\d\d|xx))"', re.IGNORECASE)
-    found = ResponseCount()
-    for sample in _SAMPLE.finditer(text):
-        code = label.search(sample["labels"]) if sample["name"] == counter else None
-        if code:
-            value = _number(sample["value"])
-            found += ResponseCount(value, value if code[1].startswith("5") else 0.0)
-    return found
-
-
-@dataclass
-class ResponseTotals:
-    """What the replicas of one side have answered since the hold began."""
-
-    total: ResponseCount = ResponseCount()
-    _last: dict[str, ResponseCount] = field(default_factory=dict)
-    _first: frozenset[str] | None = None
-
-    def add(self, counts: Mapping[str, ResponseCount | None]) -> ResponseCount:
-        """Counts on; a replica that came later counts from its own start.
-
-        Args:
-            counts: what each replica that is there says of its whole life; None for one that says nothing now.
-        """
-        self._first = frozenset(counts) if self._first is None else self._first
-        for name, now in counts.items():
-            if now is not None:
-                self.total += now.since(
-                    self._last.get(name, now if name in self._first else ResponseCount())
-                )
-                self._last[name] = now
-        return self.total
+_PROVE_INTERVAL = 10.0
+# Fewer responses say little, unless so many of them failed that it cannot be chance.
+_MIN_RESPONSES = 20
+_CERTAIN_FAILURES = 5
+_SET_NAMES = "name its own by `metrics`, `counter` and `status` of the canary"
 
 
 @dataclass
 class CanaryHold:
-    """A canary that is under way.
+    """A canary on hold.
 
     Args:
-        settings: how long, and what is compared.
-        canaries: gives the endpoints of the canary's replicas, by name; raises RolloutFailed if one of them died.
-        stables: gives those of the side that serves.
+        settings: how long it is held, and what is compared.
+        canary_endpoints: returns the endpoints of the canary's replicas by name; raises
+            RolloutFailed if one of them died.
+        stable_endpoints: returns the endpoints of the stable track's replicas by name.
         prove: plays the golden cases.
-        decided: gives the word that somebody left, if any.
-        read_metrics: gives a replica's metrics.
-        clock: tells the time.
+        read_decision: returns the decision of a person, if there is one.
+        read_metrics: returns the metrics of a replica.
+        clock: the clock by which the hold waits.
     """
 
     settings: Canary
-    canaries: Callable[[], dict[str, Endpoint]]
-    stables: Callable[[], dict[str, Endpoint]]
+    canary_endpoints: Callable[[], dict[str, Endpoint]]
+    stable_endpoints: Callable[[], dict[str, Endpoint]]
     prove: Callable[[Endpoint], None]
-    decided: Callable[[], Decision | None]
+    read_decision: Callable[[], Decision | None]
     read_metrics: ReadMetrics = read_metrics
     clock: Clock = REAL
-    _new: ResponseTotals = field(default_factory=ResponseTotals)
-    _old: ResponseTotals = field(default_factory=ResponseTotals)
-    _polled: bool = False
-    _told: bool = False
+    _canary_totals: ResponseTotals = field(default_factory=ResponseTotals)
+    _stable_totals: ResponseTotals = field(default_factory=ResponseTotals)
+    _was_polled: bool = False
+    _has_counts: bool = False
 
     def run(self) -> None:
-        """Holds until the canary has shown itself for long enough, or somebody promotes it.
+        """Hold the canary until the settings are met, or a person promotes it.
 
         Raises:
-            CanaryAborted: it fails more often than the stable side, told of no answers where they are to be counted, or somebody gave
-                it up.
+            CanaryAborted: it fails more often than the stable track, it has no response counts
+                where the settings need them, or a person aborted it.
             GoldenMiss: it answers a golden case wrongly.
         """
-        began = proved = self.clock.now()
+        started = self.clock.now()
+        proved = started
         while True:
-            canaries = self.canaries()
-            counts = self._counts(canaries)
-            self._listen(counts)
-            new = self._new.add(counts)
-            old = self._old.add(self._counts(self.stables()))
-            decision = self.decided()
+            endpoints = self.canary_endpoints()
+            canary, stable = self._poll(endpoints)
+            decision = self.read_decision()
             if decision:
-                self._obey(decision, new)
+                self._apply_decision(decision, canary)
                 return
-            self._compare(new, old)
-            passed = self.clock.now() - began
-            if passed >= self.settings.seconds or (
-                self.settings.requests and new.answers >= self.settings.requests
-            ):
-                self._require_evidence()
-                log.info(
-                    "canary held for %s: %s; stable: %s", progress.format_seconds(passed), new, old
-                )
+            self._compare(canary, stable)
+            elapsed = self.clock.now() - started
+            if self._is_over(elapsed, canary):
+                self._require_counts()
+                duration = progress.format_seconds(elapsed)
+                log.info("canary held for %s: %s; stable: %s", duration, canary, stable)
                 return
-            progress.report(
-                f"canary {progress.format_seconds(passed)} of {progress.format_seconds(self.settings.seconds)}: {new}; stable: {old}"
-            )
-            if self.clock.now() - proved >= _PROVED_EVERY:
-                self.prove(next(iter(canaries.values())))
+            self._report(elapsed, canary, stable)
+            if self.clock.now() - proved >= _PROVE_INTERVAL:
+                self.prove(next(iter(endpoints.values())))
                 proved = self.clock.now()
             self.clock.sleep(_POLL)
 
-    def _counts(self, replicas: Mapping[str, Endpoint]) -> dict[str, ResponseCount | None]:
-        """What replicas say that they have answered."""
+    def _poll(self, endpoints: Mapping[str, Endpoint]) -> tuple[ResponseCount, ResponseCount]:
+        """Read the counts of all replicas; return the totals of the canary and the stable track."""
+        counts = self._read_counts(endpoints)
+        self._warn_without_counts(counts)
+        canary = self._canary_totals.add(counts)
+        stable = self._stable_totals.add(self._read_counts(self.stable_endpoints()))
+        return canary, stable
+
+    def _read_counts(self, endpoints: Mapping[str, Endpoint]) -> dict[str, ResponseCount | None]:
+        """Return the response count of each replica since its start."""
         texts = {
             name: self.read_metrics(endpoint, self.settings.metrics)
             if self.settings.metrics
             else ""
-            for name, endpoint in replicas.items()
+            for name, endpoint in endpoints.items()
         }
         return {
             name: parse_metrics(text, self.settings.counter, self.settings.status) if text else None
             for name, text in texts.items()
         }
 
-    def _listen(self, counts: Mapping[str, ResponseCount | None]) -> None:
-        """Says at the first poll that nothing can be compared, if so: golden cases were answered before, and would be counted."""
-        self._told = self._told or any(count and count.answers for count in counts.values())
-        if self.settings.metrics and not self._told and not self._polled:
-            cure = f"{_NAME_THEM}, or an empty `metrics` if it has none"
+    def _warn_without_counts(self, counts: Mapping[str, ResponseCount | None]) -> None:
+        """Warn at the first poll if nothing can be compared.
+
+        The canary has already answered golden cases, so it would have counts by now.
+        """
+        if any(count and count.responses for count in counts.values()):
+            self._has_counts = True
+        if self.settings.metrics and not self._has_counts and not self._was_polled:
             log.warning(
-                "the canary tells of no answers (%s), so its failures are not compared; %s",
+                "the canary reports no responses (%s), so its failures are not compared; "
+                "%s, or an empty `metrics` if it has none",
                 self._counter,
-                cure,
+                _SET_NAMES,
             )
-        self._polled = True
+        self._was_polled = True
 
     @property
     def _counter(self) -> str:
-        return f"counter {self.settings.counter} with label {self.settings.status} at {self.settings.metrics}"
+        return (
+            f"counter {self.settings.counter} with label {self.settings.status} "
+            f"at {self.settings.metrics}"
+        )
 
-    def _require_evidence(self) -> None:
-        if self.settings.requests and not self._told:
-            cure = f"{_NAME_THEM}, or leave out `requests`"
+    def _is_over(self, elapsed: float, canary: ResponseCount) -> bool:
+        """Return whether the canary was held for long enough, or has answered enough."""
+        if elapsed >= self.settings.seconds:
+            return True
+        return bool(self.settings.requests) and canary.responses >= self.settings.requests
+
+    def _report(self, elapsed: float, canary: ResponseCount, stable: ResponseCount) -> None:
+        now = progress.format_seconds(elapsed)
+        limit = progress.format_seconds(self.settings.seconds)
+        progress.report(f"canary {now} of {limit}: {canary}; stable: {stable}")
+
+    def _require_counts(self) -> None:
+        if self.settings.requests and not self._has_counts:
             raise CanaryAborted(
-                "the canary told of no answers, which `requests` counts",
+                "the canary reports no responses, which `requests` counts",
                 on=self._counter,
-                next=cure,
+                next=f"{_SET_NAMES}, or leave out `requests`",
             )
 
-    def _compare(self, new: ResponseCount, old: ResponseCount) -> None:
-        enough = new.failures >= _TOO_MANY or new.answers >= min(
-            _FEWEST, self.settings.requests or _FEWEST
-        )
-        if enough and new.share > old.share + self.settings.errors:
+    def _compare(self, canary: ResponseCount, stable: ResponseCount) -> None:
+        enough = min(_MIN_RESPONSES, self.settings.requests or _MIN_RESPONSES)
+        is_significant = canary.failures >= _CERTAIN_FAILURES or canary.responses >= enough
+        if is_significant and canary.failure_rate > stable.failure_rate + self.settings.errors:
             raise CanaryAborted(
-                f"the canary failed {new.share:.1%} of its requests, the stable side {old.share:.1%}",
-                on=f"canary: {new}; stable: {old}",
+                f"the canary failed {canary.failure_rate:.1%} of its requests, "
+                f"the stable release {stable.failure_rate:.1%}",
+                on=f"canary: {canary}; stable: {stable}",
                 next="the previous release serves again; the logs of the application show why",
             )
 
-    def _obey(self, decision: Decision, new: ResponseCount) -> None:
+    def _apply_decision(self, decision: Decision, canary: ResponseCount) -> None:
         if decision.verb == "abort":
             raise CanaryAborted(
-                f"{decision.by} gave the canary up",
-                on=str(new),
+                f"{decision.by} aborted the canary",
+                on=str(canary),
                 next="the previous release serves again",
             )
-        log.info("canary promoted by %s: %s", decision.by, new)
-
-
-def _number(text: str) -> float:
-    """A count; what cannot be one counts for nothing."""
-    try:
-        found = float(text)
-    except ValueError:
-        return 0.0
-    return found if math.isfinite(found) and found > 0 else 0.0
+        log.info("canary promoted by %s: %s", decision.by, canary)

@@ -1,8 +1,9 @@
-"""An environment's memory on its cluster: a ConfigMap with one entry for each attempt, read by whoever has access.
+"""The history of an environment on its cluster: a ConfigMap with one entry for each attempt.
 
-An entry is a whole rollout, so a write cannot leave half of one. Old entries go when there are too many, or when the object nears
-the size that the API server takes (1 MiB); the last one that succeeded never does, for that is what serves.
-Beside the entries is the way back from an attempt that has not ended.
+An entry is a whole rollout, so a write cannot leave half of one. The oldest entries are removed
+when there are too many, or when the object comes near the size limit of the API server (1 MiB).
+The last successful one is never removed, because it is what serves. The ConfigMap also has the
+snapshot of an attempt that has not ended.
 
 Source: the Kubernetes documentation, "ConfigMaps".
 """
@@ -17,15 +18,15 @@ from deploy.records import Attempt, Ending, Record, Rollout
 from deploy.rollout.target import CanaryVerb
 from deploy.targets.kubernetes.snapshot import Snapshot
 
-KEPT = 200
-MOST_BYTES = 800_000
-_TRIES = 10
-_DECISION = "decision"
-_BEFORE = "before"
+MAX_ENTRIES = 200
+MAX_BYTES = 800_000
+WRITE_TRIES = 10
+_DECISION_KEY = "decision"
+_SNAPSHOT_KEY = "before"
 
 
 class Decision(Record):
-    """What somebody wants to become of the canary of an image."""
+    """A person's decision about the canary of an image."""
 
     image: str
     verb: CanaryVerb
@@ -36,9 +37,9 @@ class History:
     """The attempts of one environment.
 
     Args:
-        cluster: where it is.
-        name: the ConfigMap's.
-        labels: put on it when it is made.
+        cluster: the namespace of the environment.
+        name: the name of the ConfigMap.
+        labels: the labels of a ConfigMap that is created.
     """
 
     def __init__(self, cluster: Cluster, name: str, labels: Mapping[str, str]) -> None:
@@ -47,61 +48,64 @@ class History:
         self._labels = labels
 
     def read(self) -> tuple[Rollout, ...]:
-        """All attempts, oldest first; an entry that somebody spoilt is passed over."""
-        return self.recall()[0]
+        """Return all attempts, oldest first; damaged entries are left out."""
+        return self.read_and_check()[0]
 
-    def recall(self) -> tuple[tuple[Rollout, ...], bool]:
-        """The same, and whether something is missing: the whole journal, or an entry that cannot be read."""
+    def read_and_check(self) -> tuple[tuple[Rollout, ...], bool]:
+        """Return all attempts, and whether the whole history or an entry is missing or damaged."""
         data = self._data()
-        entries = [Rollout.from_cache(data[key]) for key in _keys(data)]
-        return tuple(found for found in entries if found), not entries or None in entries
+        entries = [Rollout.from_cache(data[key]) for key in _entry_keys(data)]
+        return tuple(entry for entry in entries if entry), not entries or None in entries
 
-    def begin(self, attempt: Attempt, *lost: Rollout, before: Snapshot | None = None) -> None:
-        """Writes down that an attempt begins; what was decided of an earlier one no longer counts.
+    def begin(
+        self, attempt: Attempt, *recovered: Rollout, snapshot: Snapshot | None = None
+    ) -> None:
+        """Record that an attempt begins, and remove the decision about an earlier canary.
 
         Args:
-            attempt: what begins.
-            lost: earlier attempts that are known from elsewhere, to be remembered again.
-            before: what served until then, to be remembered until the attempt ends; None if nothing did.
+            attempt: the attempt that begins.
+            recovered: earlier attempts that the history has lost, to be recorded again.
+            snapshot: what served until then, kept until the attempt ends; None if nothing did.
         """
 
         def change(data: dict[str, str]) -> None:
-            data.pop(_DECISION, None)
-            data.pop(_BEFORE, None)
-            data.update({_BEFORE: before.model_dump_json()} if before else {})
-            for item in (*lost, Rollout(attempt=attempt, ending=None)):
+            data.pop(_DECISION_KEY, None)
+            data.pop(_SNAPSHOT_KEY, None)
+            if snapshot:
+                data[_SNAPSHOT_KEY] = snapshot.model_dump_json()
+            for item in (*recovered, Rollout(attempt=attempt, ending=None)):
                 data[_key(item.attempt)] = item.model_dump_json()
-            _forget(data)
+            _remove_oldest(data)
 
-        self._change(change)
+        self._write(change)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
-        """Writes down how an attempt ended."""
+        """Record how an attempt ended."""
 
         def change(data: dict[str, str]) -> None:
-            data.pop(_BEFORE, None)
+            data.pop(_SNAPSHOT_KEY, None)
             data[_key(attempt)] = Rollout(attempt=attempt, ending=ending).model_dump_json()
 
-        self._change(change)
+        self._write(change)
 
     def snapshot(self) -> Snapshot | None:
-        """What served before the attempt that has not ended; None if there is none, or nothing did."""
-        return Snapshot.from_cache(self._data().get(_BEFORE))
+        """Return the snapshot of the attempt that has not ended; None if there is none."""
+        return Snapshot.from_cache(self._data().get(_SNAPSHOT_KEY))
 
     def decide(self, decision: Decision) -> None:
-        """Leaves word for the deployer that holds a canary."""
-        self._change(lambda data: data.update({_DECISION: decision.model_dump_json()}))
+        """Record a decision for the deployer that holds the canary."""
+        self._write(lambda data: data.update({_DECISION_KEY: decision.model_dump_json()}))
 
     def decision(self, image: str) -> Decision | None:
-        """The word that was left about the canary of an image."""
-        found = Decision.from_cache(self._data().get(_DECISION))
-        return found if found and found.image == image else None
+        """Return the decision about the canary of an image, if there is one."""
+        decision = Decision.from_cache(self._data().get(_DECISION_KEY))
+        return decision if decision and decision.image == image else None
 
     def _data(self) -> dict[str, str]:
         return dict((self._cluster.find("ConfigMap", self._name) or {}).get("data") or {})
 
-    def _change(self, change: Callable[[dict[str, str]], None]) -> None:
-        for _ in range(_TRIES):
+    def _write(self, change: Callable[[dict[str, str]], None]) -> None:
+        for _ in range(WRITE_TRIES):
             found = self._cluster.find("ConfigMap", self._name)
             data = dict((found or {}).get("data") or {})
             change(data)
@@ -112,38 +116,41 @@ class History:
             ):
                 return
         raise ClusterRefused(
-            "the history could not be written: somebody else keeps changing it",
+            "the history could not be written: another client keeps changing it",
             on=f"ConfigMap {self._name}",
             next="find out who writes it, then run again",
         )
 
     def _object(self, metadata: Object | None, data: dict[str, str]) -> Object:
-        made = {"name": self._name, "labels": dict(self._labels)}
-        return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata or made, "data": data}
+        created = {"name": self._name, "labels": dict(self._labels)}
+        return {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata or created,
+            "data": data,
+        }
 
 
 def _key(attempt: Attempt) -> str:
     return f"{attempt.id:06}"
 
 
-def _keys(data: Iterable[str]) -> list[str]:
-    """The keys of entries, oldest first."""
+def _entry_keys(data: Iterable[str]) -> list[str]:
+    """Return the keys of entries, oldest first."""
     return sorted((key for key in data if key.isdecimal()), key=int)
 
 
-def _forget(data: dict[str, str]) -> None:
-    """Removes the oldest entries, as many as there are too many."""
-    *old, _ = _keys(data)
-    serving = next(
-        (
-            key
-            for key in reversed(old)
-            if (found := Rollout.from_cache(data[key])) and found.succeeded
-        ),
-        "",
-    )
+def _remove_oldest(data: dict[str, str]) -> None:
+    """Remove the oldest entries until number and size are within the limits."""
+    *old, _ = _entry_keys(data)
+    last_success = next((key for key in reversed(old) if _is_success(data[key])), "")
     for key in old:
-        few = len(_keys(data)) <= KEPT
-        small = sum(len(text.encode()) for text in data.values()) <= MOST_BYTES
-        if key != serving and not (few and small):
+        is_few = len(_entry_keys(data)) <= MAX_ENTRIES
+        is_small = sum(len(text.encode()) for text in data.values()) <= MAX_BYTES
+        if key != last_success and not (is_few and is_small):
             del data[key]
+
+
+def _is_success(text: str) -> bool:
+    entry = Rollout.from_cache(text)
+    return entry is not None and entry.succeeded

@@ -1,8 +1,11 @@
-"""One deployer at a time: a Lease of the cluster, renewed while its holder lives, free for others once it is not.
+"""The lock of an environment on a cluster: only one deployer at a time may change it.
 
-Whether a lease has expired is told from how long it was seen unchanged, never from its times: clocks of two machines differ.
+The lock is a Lease object of the cluster. The deployer renews it while it lives; one that was not
+renewed expires. Whether it has expired is decided by how long it was seen unchanged, never by the
+times in it, because the clocks of two machines differ.
 
-Source: the Kubernetes API reference, "Lease v1 coordination.k8s.io", and the rules of client-go's leader election.
+Source: the Kubernetes API reference, "Lease v1 coordination.k8s.io", and the rules of client-go's
+leader election.
 """
 
 from __future__ import annotations
@@ -22,17 +25,18 @@ from deploy.machine.process import ProcessId, machine_id
 
 log = logging.getLogger(__name__)
 
-SECONDS = 30
-# A holder that could not renew for so long makes sure before it changes anything; others may not have taken it yet.
-_DOUBTFUL = SECONDS * 2 / 3
-_RENEWED_EVERY = SECONDS / 3
+LEASE_SECONDS = 30
+RENEW_INTERVAL = LEASE_SECONDS / 3
+# After so long without a renewal the lock is checked before each change. No other deployer can
+# have taken it earlier.
+_CHECK_AFTER = LEASE_SECONDS * 2 / 3
 _POLL = 0.5
-_MACHINE = "twinship.dev/machine"
+_MACHINE_ANNOTATION = "twinship.dev/machine"
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A lease of somebody else as it was first seen, and since when it has not changed."""
+class _Observation:
+    """Another deployer's Lease: its first and its current version, and since when it has that."""
 
     first: str
     version: str
@@ -40,14 +44,14 @@ class _Seen:
 
 
 class Lock:
-    """The right to change one environment.
+    """The lock of one environment.
 
     Args:
-        cluster: where the environment is.
-        name: the lease's.
-        labels: put on it when it is made.
-        environment: for people.
-        clock: tells the time.
+        cluster: the namespace of the environment.
+        name: the name of the Lease.
+        labels: the labels of a Lease that is created.
+        environment: the name of the environment, for messages.
+        clock: the clock by which the lock waits and expires.
     """
 
     def __init__(
@@ -71,153 +75,163 @@ class Lock:
 
     @contextmanager
     def acquire(self, wait: float) -> Iterator[None]:
-        """Holds the lease for the time of a `with` block.
+        """Acquire the lock for the duration of a `with` block, and renew it meanwhile.
 
         Args:
-            wait: seconds to wait for another holder. One on another machine of whom nothing is seen may be dead, and is waited for
-                until its lease has expired.
+            wait: seconds to wait for another deployer. One on another machine that shows no sign
+                of life may be dead, so it is waited for until its Lease expires.
 
         Raises:
-            RolloutLocked: somebody else holds it for longer than that.
+            RolloutLocked: another deployer keeps the lock for longer.
         """
-        self._take(wait)
+        self.take(wait)
         done = threading.Event()
-        keeper = threading.Thread(target=self._keep, args=(done,), daemon=True)
-        keeper.start()
+        renewer = threading.Thread(target=self._renew_until, args=(done,), daemon=True)
+        renewer.start()
         try:
             yield
         finally:
             done.set()
-            keeper.join()
-            self._give_back()
+            renewer.join()
+            self.release()
 
     def require(self) -> None:
-        """Makes sure that nobody else has taken the lease since.
+        """Check that no other deployer has taken the lock.
 
         Raises:
-            RolloutLocked: it is not held any more; whoever has it now must not be disturbed.
+            RolloutLocked: this process does not have the lock any more.
         """
-        if self._is_doubtful() and not self._lost:
-            # The API server was away, perhaps: what could not be renewed could not be taken either.
-            self._renew()
-        if self._is_doubtful() or self._lost:
+        if self._needs_check() and not self._lost:
+            # If the API server was unreachable, no other deployer could take the lock either.
+            self.renew()
+        if self._needs_check() or self._lost:
             raise RolloutLocked(
-                "the lease was lost: it could not be renewed in time, or somebody took it",
+                "the lock was lost: it was not renewed in time, or another deployer took it",
                 on=f"environment {self._environment}, Lease {self._name}",
-                next="run the same command again: it goes on from where this one stopped",
+                next="run the same command again: it continues where this one stopped",
             )
 
-    def _is_doubtful(self) -> bool:
-        return self._clock.now_with_suspend() - self._renewed > _DOUBTFUL
+    def _needs_check(self) -> bool:
+        return self._clock.now_with_suspend() - self._renewed > _CHECK_AFTER
 
     # --- taking it
 
-    def _take(self, wait: float) -> None:
-        began = self._clock.now()
-        seen = None
+    def take(self, wait: float) -> None:
+        """Take the lock, without renewing it later.
+
+        Raises:
+            RolloutLocked: another deployer keeps the lock for longer than the wait.
+        """
+        started = self._clock.now()
+        observation = None
         while True:
-            asked = self._clock.now_with_suspend()
+            requested = self._clock.now_with_suspend()
             if self._cluster.create(self._object()):
                 break
             found = self._cluster.find("Lease", self._name)
-            seen = self._looked(found, seen)
-            if found and self._is_free(found, seen) and self._cluster.replace(self._object(found)):
+            observation = self._observe(found, observation)
+            is_free = found and self._is_free(found, observation)
+            if is_free and self._cluster.replace(self._object(found)):
                 break
-            self._wait(found or {}, seen, began + wait)
-        self._renewed = asked
+            self._wait(found or {}, observation, started + wait)
+        self._renewed = requested
         self._lost = False
 
-    def _looked(self, found: Object | None, seen: _Seen | None) -> _Seen:
+    def _observe(self, found: Object | None, earlier: _Observation | None) -> _Observation:
         version = str(found["metadata"]["resourceVersion"]) if found else ""
         now = self._clock.now()
-        if seen and seen.version == version:
-            return seen
-        return _Seen(first=seen.first if seen else version, version=version, since=now)
+        if earlier and earlier.version == version:
+            return earlier
+        return _Observation(first=earlier.first if earlier else version, version=version, since=now)
 
-    def _is_free(self, found: Object, seen: _Seen) -> bool:
-        """Whether nobody has it, or its holder has died."""
-        died = self._is_near(found) and not ProcessId.parse(_identity(found)).is_alive
-        return not _identity(found) or died or self._clock.now() - seen.since >= SECONDS
+    def _is_free(self, found: Object, observation: _Observation) -> bool:
+        """Return whether no deployer has the lock, or the one that has it is dead."""
+        if not _holder(found):
+            return True
+        died = self._is_on_this_machine(found) and not ProcessId.parse(_holder(found)).is_alive
+        return died or self._clock.now() - observation.since >= LEASE_SECONDS
 
-    def _is_near(self, found: Object) -> bool:
-        """Whether the processes of its holder's machine are those of this one; a name may be that of several machines."""
-        return (
-            bool(self._machine)
-            and (found["metadata"].get("annotations") or {}).get(_MACHINE) == self._machine
-        )
+    def _is_on_this_machine(self, found: Object) -> bool:
+        """Return whether the holder is a process of this machine; host names are not unique."""
+        annotations = found["metadata"].get("annotations") or {}
+        return bool(self._machine) and annotations.get(_MACHINE_ANNOTATION) == self._machine
 
-    def _wait(self, found: Object, seen: _Seen, deadline: float) -> None:
-        works = not found or self._is_near(found) or seen.version != seen.first
-        if works and self._clock.now() >= deadline:
+    def _wait(self, found: Object, observation: _Observation, deadline: float) -> None:
+        was_renewed = observation.version != observation.first
+        is_alive = not found or self._is_on_this_machine(found) or was_renewed
+        if is_alive and self._clock.now() >= deadline:
             raise RolloutLocked(
-                f"another deployer is at work: {_shown(found)}",
+                f"another deployer is at work: {_description(found)}",
                 on=f"environment {self._environment}, Lease {self._name}",
                 next="wait until it is done, then run again; nothing was changed",
             )
-        progress.report(f"waiting for {_shown(found)}")
+        progress.report(f"waiting for {_description(found)}")
         self._clock.sleep(_POLL)
 
-    # --- keeping it
+    # --- keeping and releasing it
 
-    def _keep(self, done: threading.Event) -> None:
-        while not done.wait(_RENEWED_EVERY):
+    def _renew_until(self, done: threading.Event) -> None:
+        while not done.wait(RENEW_INTERVAL):
             try:
-                self._renew()
+                self.renew()
             except ClusterError as error:
-                log.debug("the lease could not be renewed: %s", error)
+                log.debug("the lock could not be renewed: %s", error)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Renew the lock, or note that another deployer has taken it."""
         with self._renewing:
-            # From before the question on: others count from when they saw the answer's effect, which may be sooner than we do.
-            asked = self._clock.now_with_suspend()
+            # The time before the request: others may see the renewal before its response arrives.
+            requested = self._clock.now_with_suspend()
             found = self._cluster.find("Lease", self._name)
-            if found is None or _identity(found) != self._me:
+            if found is None or _holder(found) != self._me:
                 self._lost = True
             elif self._cluster.replace(self._object(found)):
-                self._renewed = asked
+                self._renewed = requested
 
-    def _give_back(self) -> None:
+    def release(self) -> None:
+        """Release the lock, if this process still has it."""
         try:
             found = self._cluster.find("Lease", self._name)
-            if found and _identity(found) == self._me:
+            if found and _holder(found) == self._me:
                 self._cluster.replace(self._object(found, holder=""))
         except ClusterError as error:
             log.warning(
-                "the lease could not be given back, it expires in %d s: %s", SECONDS, error.what
+                "the lock could not be released, it expires in %d s: %s", LEASE_SECONDS, error.what
             )
 
     def _object(self, found: Object | None = None, holder: str | None = None) -> Object:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        mine = found is not None and _identity(found) == self._me
+        is_mine = found is not None and _holder(found) == self._me
         spec = {
             "holderIdentity": self._me if holder is None else holder,
-            "leaseDurationSeconds": SECONDS,
-            "acquireTime": (found["spec"].get("acquireTime") if found and mine else None) or now,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "acquireTime": (found["spec"].get("acquireTime") if found and is_mine else None) or now,
             "renewTime": now,
         }
         metadata: Object = (
             found["metadata"] if found else {"name": self._name, "labels": dict(self._labels)}
         )
-        notes: Object = metadata.get("annotations") or {}
+        annotations: Object = metadata.get("annotations") or {}
         return {
             "apiVersion": KINDS["Lease"].api_version,
             "kind": "Lease",
-            "metadata": metadata | {"annotations": notes | {_MACHINE: self._machine}},
+            "metadata": metadata
+            | {"annotations": annotations | {_MACHINE_ANNOTATION: self._machine}},
             "spec": spec,
         }
 
 
-def _identity(lease: Object) -> str:
-    return str((lease.get("spec") or {}).get("holderIdentity") or "")
+def _holder(item: Object) -> str:
+    return str((item.get("spec") or {}).get("holderIdentity") or "")
 
 
-def _shown(lease: Object) -> str:
-    """The holder and since when, for people; whoever else than a deployer of ours took it is named as they named themselves."""
-    identity = _identity(lease)
-    owner = ProcessId.parse(identity)
-    name = owner.display if str(owner) == identity else identity or "somebody"
+def _description(item: Object) -> str:
+    """Return who has the lock and since when; a holder that is no deployer by its own name."""
+    identity = _holder(item)
+    process = ProcessId.parse(identity)
+    name = process.display if str(process) == identity else identity or "an unknown holder"
     try:
-        since = datetime.fromisoformat(str((lease.get("spec") or {}).get("acquireTime")))
+        since = datetime.fromisoformat(str((item.get("spec") or {}).get("acquireTime")))
     except ValueError:
         return name
     return f"{name}, since {since.astimezone():%H:%M:%S}"

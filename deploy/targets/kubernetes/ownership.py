@@ -1,6 +1,7 @@
-"""Which fields of an object are ours: those that we applied, with the values that they have now.
+"""The fields of an object that we own: those that we applied, with their current values.
 
-Source: the Kubernetes documentation, "Server-Side Apply", and the API reference, "FieldsV1" (meta/v1).
+Source: the Kubernetes documentation, "Server-Side Apply", and the API reference, "FieldsV1"
+(meta/v1).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 
 
 def applied_fields(item: Object) -> Object:
-    """What we applied of an object, as it is now: applied once more it changes nothing, and applied later it puts back this."""
-    ours: Mapping[str, Any] = next(
-        (entry["fieldsV1"] for entry in _entries(item) if _ours(entry)), {}
+    """Return the fields of an object that we applied, with their current values.
+
+    To apply them now changes nothing; to apply them later restores these values.
+    """
+    fields: Mapping[str, Any] = next(
+        (entry["fieldsV1"] for entry in _entries(item) if _is_ours(entry)), {}
     )
-    body = _kept(item, ours) if ours else {}
+    body = _select(item, fields) if fields else {}
     names = {key: item["metadata"][key] for key in ("name", "namespace") if key in item["metadata"]}
     return {
         "apiVersion": item["apiVersion"],
@@ -27,13 +31,13 @@ def applied_fields(item: Object) -> Object:
     }
 
 
-def owners(item: Object, *place: str) -> list[str]:
-    """Who owns a field; not us twice, though we may have applied it and written it otherwise."""
+def owners(item: Object, *path: str) -> list[str]:
+    """Return the managers that own a field, each once."""
     return sorted(
         {
             str(entry.get("manager", ""))
             for entry in _entries(item)
-            if _has(entry.get("fieldsV1", {}), place)
+            if _has_field(entry.get("fieldsV1", {}), path)
         }
     )
 
@@ -42,8 +46,8 @@ def _entries(item: Object) -> list[Object]:
     return item["metadata"].get("managedFields") or []
 
 
-def _ours(entry: Object) -> bool:
-    # A part of an object that is written by itself, such as its status, has an entry of its own.
+def _is_ours(entry: Object) -> bool:
+    # A subresource such as the status has an entry of its own.
     return (
         entry.get("manager") == FIELD_MANAGER
         and entry.get("operation") == "Apply"
@@ -51,44 +55,44 @@ def _ours(entry: Object) -> bool:
     )
 
 
-def _has(fields: Any, place: tuple[str, ...]) -> bool:  # noqa: ANN401 - JSON
-    for key in place:
+def _has_field(fields: Any, path: tuple[str, ...]) -> bool:  # noqa: ANN401 - JSON
+    for key in path:
         fields = fields.get(f"f:{key}")
         if fields is None:
             return False
     return True
 
 
-def _kept(value: Any, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """The part of a value that those fields name."""
+def _select(value: Any, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return the part of a value that the fields name."""
     steps = {step: inner for step, inner in fields.items() if step != "."}
     if isinstance(value, list) and steps:
         return [
-            _item(one, step, inner)
-            for one in value
+            _select_item(item, step, inner)
+            for item in value
             for step, inner in steps.items()
-            if _meant(one, step)
+            if _matches(item, step)
         ]
     if isinstance(value, dict) and steps:
         return {
-            step[2:]: _kept(value[step[2:]], inner)
+            step[2:]: _select(value[step[2:]], inner)
             for step, inner in steps.items()
             if step[2:] in value
         }
     return value
 
 
-def _item(one: Any, step: str, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """The part of a list's item that those fields name, and what it is found by."""
-    kept = _kept(one, fields)
-    return {**json.loads(step[2:]), **kept} if step.startswith("k:") else kept
+def _select_item(item: Any, step: str, fields: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return the part of a list's item that the fields name, and the keys that identify it."""
+    selected = _select(item, fields)
+    return {**json.loads(step[2:]), **selected} if step.startswith("k:") else selected
 
 
-def _meant(one: Any, step: str) -> bool:  # noqa: ANN401 - JSON
-    """Whether a step leads to that item of a list: by some of its keys, or because it is that value."""
+def _matches(item: Any, step: str) -> bool:  # noqa: ANN401 - JSON
+    """Return whether a step names that item of a list, by its keys or by its value."""
     named = json.loads(step[2:])
     return (
-        one == named
+        item == named
         if step.startswith("v:")
-        else all(one.get(key) == value for key, value in named.items())
+        else all(item.get(key) == value for key, value in named.items())
     )

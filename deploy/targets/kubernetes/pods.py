@@ -1,4 +1,4 @@
-"""One pod as its status tells it: how far it has come, whether it can still get there, and what to show of it if not.
+"""One pod: its progress, whether it can still become ready, and the events and log for people.
 
 Source: the Kubernetes documentation, "Pod Lifecycle", and the API reference, "Pod v1 core".
 """
@@ -11,13 +11,14 @@ from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterError, format_log_tail
-from deploy.targets.kubernetes.render import IMAGE, TRACK_LABEL
+from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 
-TEMPLATE = "twinship.dev/template"
-"""On pods: what they were made of, in short; two pods of one image may differ in all else."""
+TEMPLATE_ANNOTATION = "twinship.dev/template"
+"""On pods: a hash of their template; two pods of one image may differ in everything else."""
 STAGES = ("scheduled", "started", "loaded", "ready")
-# What the kubelet has tried and will only try again; a first failure of a pull is not among them, it may be a passing one.
-_HOPELESS = frozenset(
+# States that the kubelet has tried and only repeats. `ErrImagePull`, the first failure of a pull,
+# is not among them, because it may be temporary.
+_FINAL_REASONS = frozenset(
     {
         "CrashLoopBackOff",
         "CreateContainerConfigError",
@@ -29,81 +30,85 @@ _HOPELESS = frozenset(
         "RunContainerError",
     }
 )
-_LINES = 15
+_LOG_LINES = 15
 
 
 def image_digest(container: Object) -> str:
-    """The digest of the image that a container runs; the whole name of one without."""
+    """Return the digest of a container's image; the whole name of an image without one."""
     return str(container.get("image", "")).rpartition("@")[2]
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod of ours."""
+    """A pod of an environment."""
 
     item: Object
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the pod."""
         return str(self.item["metadata"]["name"])
 
     @property
     def image(self) -> str:
-        """The digest of the image that it was made to run; of several containers the noted one counts, if it is there."""
-        runs = [
+        """The digest of the image that it runs.
+
+        Of several containers it is the one in the pod's annotation, if there is such a one.
+        """
+        digests = [
             image_digest(container)
             for container in self.item.get("spec", {}).get("containers") or []
         ]
-        noted = self._annotations.get(IMAGE, "")
-        return noted if noted in runs else next(iter(runs), "")
+        annotated = self._annotations.get(IMAGE_LABEL, "")
+        return annotated if annotated in digests else next(iter(digests), "")
 
     @property
-    def template(self) -> str:
-        """What it was made of, in short."""
-        return str(self._annotations.get(TEMPLATE, ""))
+    def pod_template(self) -> str:
+        """The hash of the template that it was created from."""
+        return str(self._annotations.get(TEMPLATE_ANNOTATION, ""))
 
     @property
     def track(self) -> str:
-        """Which of the two Deployments it belongs to."""
+        """The track to which it belongs."""
         return str((self.item["metadata"].get("labels") or {}).get(TRACK_LABEL, ""))
 
     @property
-    def leaving(self) -> bool:
-        """Whether it was asked to go, and is still there."""
+    def is_terminating(self) -> bool:
+        """Whether it was deleted and still exists."""
         return "deletionTimestamp" in self.item["metadata"]
 
     @property
-    def leaves_within(self) -> float:
-        """How many seconds it was given to go."""
+    def grace_period(self) -> float:
+        """The seconds that a terminating pod may take to stop."""
         return float(self.item["metadata"].get("deletionGracePeriodSeconds") or 0)
 
     @property
-    def ending(self) -> bool:
-        """Whether it was asked to go, or has ended."""
-        return self.leaving or self.item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    def is_active(self) -> bool:
+        """Whether it was not deleted and has not ended."""
+        has_ended = self.item.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        return not self.is_terminating and not has_ended
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests."""
-        return not self.ending and self._condition("Ready").get("status") == "True"
+        """Whether it gets requests."""
+        return self.is_active and self._condition("Ready").get("status") == "True"
 
     @property
     def restarts(self) -> int:
-        """How often a container of it was started again."""
+        """The number of restarts of its containers."""
         return sum(
             int(status.get("restartCount", 0))
             for status in self._containers("initContainerStatuses", "containerStatuses")
         )
 
     @property
-    def host(self) -> str:
+    def node_address(self) -> str:
         """The address of its node; empty before it has one."""
         return str(self.item.get("status", {}).get("hostIP", ""))
 
     @property
     def stage(self) -> str:
-        """How far it has come: one of STAGES, or empty."""
+        """Its progress: one of STAGES, or empty."""
         containers = self._containers("containerStatuses")
         if self.ready:
             return "ready"
@@ -114,13 +119,13 @@ class Pod:
         return "scheduled" if self._condition("PodScheduled").get("status") == "True" else ""
 
     @property
-    def noticed(self) -> bool:
-        """Whether its node has taken notice of it; one that is away does not."""
+    def is_known_to_node(self) -> bool:
+        """Whether the kubelet of its node has reported its containers; an absent one does not."""
         return bool(self._containers("containerStatuses"))
 
     @property
-    def waits_for_room(self) -> str:
-        """Why no node takes it; empty if one does, or none was asked yet."""
+    def scheduling_problem(self) -> str:
+        """Why no node takes it; empty if one does, or if the scheduler has not tried yet."""
         scheduled = self._condition("PodScheduled")
         return (
             str(scheduled.get("message") or "no node fits")
@@ -130,21 +135,20 @@ class Pod:
 
     @property
     def problem(self) -> str:
-        """Why it will not become ready by waiting; empty if it may."""
+        """Why it cannot become ready any more; empty if it may."""
         return self.problem_since({})
 
-    def problem_since(self, ends: Mapping[str, int]) -> str:
-        """The same where its containers had ended that often before: those ends say nothing of what comes after them."""
+    def problem_since(self, exit_counts: Mapping[str, int]) -> str:
+        """Return why it cannot become ready, ignoring the exits that were already counted."""
         statuses = self._containers("initContainerStatuses", "containerStatuses")
-        return next(
-            filter(None, (_problem(status, ends.get(_name(status))) for status in statuses)), ""
-        )
+        problems = (_problem(status, exit_counts.get(_name(status))) for status in statuses)
+        return next(filter(None, problems), "")
 
     @property
-    def ends(self) -> dict[str, int]:
-        """How often each of its containers has ended."""
+    def exit_counts(self) -> dict[str, int]:
+        """The number of exits of each of its containers."""
         return {
-            _name(status): _ends(status)
+            _name(status): _exit_count(status)
             for status in self._containers("initContainerStatuses", "containerStatuses")
         }
 
@@ -156,60 +160,60 @@ class Pod:
         conditions = self.item.get("status", {}).get("conditions") or []
         return next((condition for condition in conditions if condition.get("type") == kind), {})
 
-    def _containers(self, *places: str) -> list[Mapping[str, Any]]:
+    def _containers(self, *keys: str) -> list[Mapping[str, Any]]:
         status = self.item.get("status", {})
-        return [container for place in places for container in status.get(place) or []]
+        return [container for key in keys for container in status.get(key) or []]
 
 
-def _problem(status: Mapping[str, Any], ends: int | None) -> str:
-    """Why a container will not become ready by waiting."""
+def _problem(status: Mapping[str, Any], known_exits: int | None) -> str:
+    """Return why a container cannot become ready any more."""
     waiting = (status.get("state") or {}).get("waiting") or {}
-    ended = _last_end(status)
-    hopeless = waiting.get("reason") in _HOPELESS
-    if ended and not status.get("ready") and (hopeless or _ends(status) != ends):
-        code = ended.get("exitCode")
-        reason = ended.get("reason") or ""
-        return f"a replica ended with exit code {code}{f' ({reason})' if reason not in ('', 'Error') else ''} before it was ready"
-    return (
-        f"a replica cannot start: {waiting['reason']}{_after(waiting.get('message'))}"
-        if hopeless
-        else ""
-    )
+    last_exit = _last_exit(status)
+    is_final = waiting.get("reason") in _FINAL_REASONS
+    is_new = is_final or _exit_count(status) != known_exits
+    if last_exit and not status.get("ready") and is_new:
+        reason = last_exit.get("reason") or ""
+        suffix = f" ({reason})" if reason not in ("", "Error") else ""
+        code = last_exit.get("exitCode")
+        return f"a replica ended with exit code {code}{suffix} before it was ready"
+    if is_final:
+        return f"a replica cannot start: {waiting['reason']}{_after_comma(waiting.get('message'))}"
+    return ""
 
 
-def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    now = status.get("state") or {}
-    before = status.get("lastState") or {}
-    return now.get("terminated") or before.get("terminated") or {}
+def _last_exit(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    state = status.get("state") or {}
+    last_state = status.get("lastState") or {}
+    return state.get("terminated") or last_state.get("terminated") or {}
 
 
-def _ends(status: Mapping[str, Any]) -> int:
-    """How often a container has ended: once before each time that it was started again, and once more if it does not run."""
-    stands = "running" not in (status.get("state") or {}) and bool(_last_end(status))
-    return int(status.get("restartCount", 0)) + stands
+def _exit_count(status: Mapping[str, Any]) -> int:
+    """Return how often a container has ended: before each restart, and now if it is not running."""
+    has_ended = "running" not in (status.get("state") or {}) and bool(_last_exit(status))
+    return int(status.get("restartCount", 0)) + has_ended
 
 
 def _name(status: Mapping[str, Any]) -> str:
     return str(status.get("name", ""))
 
 
-def _after(message: object) -> str:
+def _after_comma(message: object) -> str:
     return f", {message}" if message else ""
 
 
-def event_lines(events: list[Object], lines: int = 6) -> str:
-    """The last events about a thing, a line each, for people."""
-    shown = [
+def event_lines(events: list[Object], count: int = 6) -> str:
+    """Return the last events of an object for people, one on a line."""
+    lines = [
         f"    {event.get('reason', '')}: {' '.join(str(event.get('message', '')).split())}"
-        for event in events[-lines:]
+        for event in events[-count:]
     ]
-    return "\n".join(shown)
+    return "\n".join(lines)
 
 
 def log_tail(cluster: Cluster, pod: Pod) -> str:
-    """The end of what a pod wrote, for people; what went wrong with it is told even where its log may not be read."""
+    """Return the last lines of a pod's log for people, or why the log cannot be read."""
     try:
-        text = cluster.log(pod.name, _LINES)
+        text = cluster.log(pod.name, _LOG_LINES)
     except ClusterError as error:
         text = f"(cannot be read: {error.what})"
     return format_log_tail(text)

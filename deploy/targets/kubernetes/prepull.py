@@ -1,4 +1,4 @@
-"""Having nodes pull an image before a rollout needs it: a DaemonSet that lives until each of its pods has started."""
+"""The pre-pull of an image before a rollout: a DaemonSet that is removed when its pods run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from deploy.targets.kubernetes.pods import Pod, image_digest
 log = logging.getLogger(__name__)
 
 _POLL = 0.5
-# A node that has not begun with its pod for so long is away, or has no room for it.
-_BEGUN_WITHIN = 30.0
+# A node that has not started its pod by then is lost, or has no room for it.
+_START_SECONDS = 30.0
 
 
 def prepull(
     cluster: Cluster,
-    daemons: Object,
-    within: float,
+    daemon_set: Object,
+    seconds: float,
     clock: Clock = REAL,
     require: Callable[[], None] = lambda: None,
 ) -> None:
-    """Pulls an image to every node that may run it; a node that does not manage holds up nothing, its replica pulls for itself.
+    """Pull an image to every node that may run it.
+
+    A node that cannot pull it delays nothing: its replica pulls the image itself.
 
     Args:
-        cluster: where.
-        daemons: the DaemonSet.
-        within: seconds that it may take.
-        clock: tells the time.
-        require: called before anything is changed, and between two looks.
+        cluster: the namespace of the environment.
+        daemon_set: the DaemonSet whose pods have the image.
+        seconds: the time limit.
+        clock: the clock by which it waits.
+        require: called before each write, and between two looks.
     """
-    name = daemons["metadata"]["name"]
-    began = clock.now()
-    cluster.apply(daemons, require=require)
+    name = daemon_set["metadata"]["name"]
+    started = clock.now()
+    cluster.apply(daemon_set, require=require)
     try:
-        while not _is_over(cluster, daemons, clock.now() - began, within):
+        while not _is_over(cluster, daemon_set, clock.now() - started, seconds):
             require()
             clock.sleep(_POLL)
     finally:
@@ -48,49 +50,43 @@ def prepull(
             cluster.delete("DaemonSet", name, require=require)
 
 
-def _is_over(cluster: Cluster, daemons: Object, passed: float, within: float) -> bool:
-    found = cluster.find("DaemonSet", daemons["metadata"]["name"]) or {}
+def _is_over(cluster: Cluster, daemon_set: Object, elapsed: float, limit: float) -> bool:
+    found = cluster.find("DaemonSet", daemon_set["metadata"]["name"]) or {}
     status = found.get("status", {})
     generation = found.get("metadata", {}).get("generation", 1)
-    wanted = status.get("desiredNumberScheduled", 0)
+    nodes = status.get("desiredNumberScheduled", 0)
     is_current = status.get("observedGeneration", 0) >= generation
-    pods = _pods(cluster, daemons)
-    started = sum(map(_has_image, pods))
-    if is_current and started >= wanted:
-        log.info(
-            "warm   %s pulled the image, in %s",
-            progress.format_count(started, "node"),
-            progress.format_seconds(passed),
-        )
+    pods = _pods(cluster, daemon_set)
+    done = sum(map(_has_image, pods))
+    duration = progress.format_seconds(elapsed)
+    if is_current and done >= nodes:
+        log.info("pull   %s pulled the image, in %s", progress.format_count(done, "node"), duration)
         return True
-    if passed > within or (is_current and _awaited(pods, wanted, passed) <= 0):
-        log.warning(
-            "warm   %d of %d nodes have the image after %s; going on",
-            started,
-            wanted,
-            progress.format_seconds(passed),
-        )
+    if elapsed > limit or (is_current and _pending_nodes(pods, nodes, elapsed) <= 0):
+        message = "pull   %d of %d nodes have the image after %s; going on"
+        log.warning(message, done, nodes, duration)
         return True
-    progress.report(f"{started} of {wanted} nodes have the image")
+    progress.report(f"{done} of {nodes} nodes have the image")
     return False
 
 
-def _awaited(pods: list[Pod], wanted: int, passed: float) -> int:
-    """How many nodes may have the image soon: none that cannot pull it, and after a while none that has not begun to."""
+def _pending_nodes(pods: list[Pod], nodes: int, elapsed: float) -> int:
+    """Return how many nodes may have the image soon.
+
+    A node that cannot pull it does not count, and after a while one that has not started either.
+    """
     pulling = [pod for pod in pods if not _has_image(pod) and not pod.problem]
-    return (
-        sum(pod.noticed for pod in pulling)
-        if passed > _BEGUN_WITHIN
-        else wanted - len(pods) + len(pulling)
-    )
+    if elapsed > _START_SECONDS:
+        return sum(pod.is_known_to_node for pod in pulling)
+    return nodes - len(pods) + len(pulling)
 
 
 def _has_image(pod: Pod) -> bool:
     return pod.stage in ("started", "loaded", "ready")
 
 
-def _pods(cluster: Cluster, daemons: Object) -> list[Pod]:
-    """Those of this image; others may be left of a warm-up that was killed."""
-    found = map(Pod, cluster.list("Pod", daemons["spec"]["selector"]["matchLabels"]))
-    image = image_digest(templates.container(templates.pod(daemons)))
-    return [pod for pod in found if pod.image == image and not pod.ending]
+def _pods(cluster: Cluster, daemon_set: Object) -> list[Pod]:
+    """Return the pods with this image; a killed deployer may have left others."""
+    pods = map(Pod, cluster.list("Pod", daemon_set["spec"]["selector"]["matchLabels"]))
+    image = image_digest(templates.app_container(templates.pod_spec(daemon_set)))
+    return [pod for pod in pods if pod.image == image and pod.is_active]

@@ -1,7 +1,8 @@
-"""The objects of a Kubernetes environment, made of manifests and settings: the same input gives the same objects, and nothing is asked.
+"""The objects of a Kubernetes environment, rendered from object templates and settings.
 
-The manifests are YAML that a user may edit. What the settings name is set, what refers to another object of the folder follows its
-name, and everything else stays as it is written there.
+The same input gives the same objects, and no cluster is asked. The object templates are YAML files
+that a user may edit. The keys of the settings are filled in, references between the objects of the
+folder follow their new names, and everything else stays as it is.
 """
 
 from __future__ import annotations
@@ -24,27 +25,27 @@ from deploy.targets.kubernetes.templates import ensure_mapping
 
 Track = Literal["main", "twin"]
 TRACKS: tuple[Track, Track] = ("main", "twin")
-"""The two Deployments of an environment: beside the one that serves, the other tries out a release, or keeps the last one warm."""
+"""The two Deployments of an environment: one serves, the other has the next or the last release."""
 
 TRACK_LABEL = "twinship.dev/side"
-IMAGE = "twinship.dev/image"
-RELEASE = "twinship.dev/release"
-WARM_UP = "twinship.dev/warm-up"
-CAUSE = "kubernetes.io/change-cause"
-MANAGED_BY = "app.kubernetes.io/managed-by"
+IMAGE_LABEL = "twinship.dev/image"
+RELEASE_ANNOTATION = "twinship.dev/release"
+PREPULL_LABEL = "twinship.dev/warm-up"
+CHANGE_CAUSE = "kubernetes.io/change-cause"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 _DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
-_LONGEST = 50
+_MAX_NAME = 50
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """One environment's objects.
+    """The rendering of one environment's objects.
 
     Attributes:
-        app: what serves.
-        environment: its name.
-        env: its settings.
-        manifests: the objects of the folder, by kind; `DaemonSet` is the warm-up.
+        app: the settings of the application.
+        environment: the name of the environment.
+        env: the settings of the environment.
+        object_templates: the object templates by kind; `DaemonSet` is that of the pre-pull.
 
     Raises:
         SettingsInvalid: the names of application and environment are too long together.
@@ -53,50 +54,59 @@ class Rendering:
     app: App
     environment: str
     env: Kubernetes
-    manifests: Mapping[str, Object] = field(repr=False)
+    object_templates: Mapping[str, Object] = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.name) > _LONGEST:
+        if len(self.name) > _MAX_NAME:
             raise SettingsInvalid(
-                f"application and environment have names that are too long together: {len(self.name)} characters, at most {_LONGEST}",
+                "application and environment have names that are too long together: "
+                f"{len(self.name)} characters, at most {_MAX_NAME}",
                 on=self.name,
                 next="choose a shorter name for the environment",
             )
 
     @classmethod
-    def of(cls, app: App, environment: str, env: Kubernetes, directory: Path) -> Self:
-        """Reads the suite's manifests, or those that the environment names, relative to the folder of pipeline.toml.
+    def read(cls, app: App, environment: str, env: Kubernetes, directory: Path) -> Self:
+        """Return the rendering of an environment with its object templates.
+
+        Args:
+            app: the settings of the application.
+            environment: the name of the environment.
+            env: the settings of the environment.
+            directory: the folder of pipeline.toml, to which the path of the templates is relative.
 
         Raises:
-            SettingsInvalid: a manifest is missing or broken, or the names are too long.
+            SettingsInvalid: an object template is missing or broken, or the names are too long.
         """
         return cls(
             app,
             environment,
             env,
-            templates.read_templates(directory / env.manifests if env.manifests else templates.OWN),
+            templates.read_templates(
+                directory / env.manifests if env.manifests else templates.DEFAULT_FOLDER
+            ),
         )
 
     # --- names
 
     @property
     def name(self) -> str:
-        """What the objects are called: a DNS label (RFC 1035) of the application and the environment."""
+        """The name of the objects: a DNS label (RFC 1035) of application and environment."""
         name = re.sub(r"[._]", "-", f"{self.app.name}-{self.environment}")
         return name if name[0].isalpha() else f"app-{name}"
 
-    def named(self, side: Track) -> str:
-        """What the Deployment of a side is called."""
-        return self.name if side == "main" else f"{self.name}-twin"
+    def deployment_name(self, track: Track) -> str:
+        """Return the name of a track's Deployment."""
+        return self.name if track == "main" else f"{self.name}-twin"
 
     @property
-    def warm_up_name(self) -> str:
-        """What the DaemonSet of the warm-up is called."""
+    def prepull_name(self) -> str:
+        """The name of the pre-pull's DaemonSet."""
         return f"{self.name}-warm-up"
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the objects and the replicas of both sides are found by."""
+        """The labels of all objects and of the replicas of both tracks."""
         return {
             "app.kubernetes.io/name": self.app.name,
             "app.kubernetes.io/instance": self.environment,
@@ -104,8 +114,8 @@ class Rendering:
 
     @property
     def port(self) -> int:
-        """The port of the service: the one named `http`, else the first."""
-        ports: list[Object] = self.manifests["Service"]["spec"]["ports"]
+        """The port of the Service: the one named `http`, else the first."""
+        ports: list[Object] = self.object_templates["Service"]["spec"]["ports"]
         found: int = next((port for port in ports if port.get("name") == "http"), ports[0])["port"]
         return found
 
@@ -114,62 +124,62 @@ class Rendering:
     def deployment(
         self,
         release: Release,
-        side: Track,
+        track: Track,
         replicas: int | None,
         attempt: Attempt | None,
         deadline: int,
     ) -> Object:
-        """The replicas of a side.
+        """Return the Deployment of a track.
 
         Args:
-            release: what they run.
-            side: which of the two.
-            replicas: how many; None leaves that to an autoscaler.
-            attempt: the rollout that this is part of, for the cluster's memory; the pods do not depend on it.
-            deadline: seconds after which the cluster calls the rollout failed.
+            release: the release that its pods run.
+            track: the track.
+            replicas: the number of pods; None leaves it to an autoscaler.
+            attempt: the attempt that is recorded on it; its pods do not depend on it.
+            deadline: seconds after which the cluster reports the rollout as failed.
         """
-        item = self._made("Deployment", self.named(side))
-        found_by = self.labels | {TRACK_LABEL: side}
-        ensure_mapping(item, "metadata", "labels").update(found_by)
+        item = self._new("Deployment", self.deployment_name(track))
+        labels = self.labels | {TRACK_LABEL: track}
+        ensure_mapping(item, "metadata", "labels").update(labels)
         if attempt:
             ensure_mapping(item, "metadata", "annotations").update(
-                {RELEASE: attempt.model_dump_json(), CAUSE: _cause(attempt)}
+                {RELEASE_ANNOTATION: attempt.model_dump_json(), CHANGE_CAUSE: _cause(attempt)}
             )
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
             del item["spec"]["replicas"]
-        ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
-        names = ensure_mapping(item, "spec", "template", "metadata")
-        ensure_mapping(names, "labels").update(
-            found_by | {IMAGE: release.image.digest.removeprefix("sha256:")[:32]}
+        ensure_mapping(item, "spec", "selector", "matchLabels").update(labels)
+        pod_metadata = ensure_mapping(item, "spec", "template", "metadata")
+        ensure_mapping(pod_metadata, "labels").update(
+            labels | {IMAGE_LABEL: release.image.digest.removeprefix("sha256:")[:32]}
         )
-        ensure_mapping(names, "annotations").update({IMAGE: release.image.digest})
-        self._fill_pod(templates.pod(item), found_by)
-        self._fill_container(templates.container(templates.pod(item)), release)
+        ensure_mapping(pod_metadata, "annotations").update({IMAGE_LABEL: release.image.digest})
+        self._fill_pod(templates.pod_spec(item), labels)
+        self._fill_container(templates.app_container(templates.pod_spec(item)), release)
         return item
 
-    def service(self, side: Track, *, both: bool) -> Object:
-        """The front door.
+    def service(self, track: Track, *, both: bool) -> Object:
+        """Return the Service.
 
         Args:
-            side: the stable one.
-            both: let the other side have its share of the requests, too.
+            track: the stable track.
+            both: whether the other track gets requests too.
         """
-        item = self._made("Service", self.name)
+        item = self._new("Service", self.name)
         ensure_mapping(item, "metadata", "annotations").update(
-            {TRACK_LABEL: side} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
+            {TRACK_LABEL: track} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
         )
         item["spec"]["type"] = self.env.service
-        ensure_mapping(item, "spec", "selector").update(self.labels | {TRACK_LABEL: side})
+        ensure_mapping(item, "spec", "selector").update(self.labels | {TRACK_LABEL: track})
         if both:
             del item["spec"]["selector"][TRACK_LABEL]
         return item
 
     def ingress(self) -> Object | None:
-        """The way in from outside by a host's name; None where the environment has no host."""
+        """Return the Ingress; None if the environment has no host."""
         if not self.env.host:
             return None
-        item = self._made("Ingress", self.name)
+        item = self._new("Ingress", self.name)
         spec = item["spec"]
         spec["rules"][0]["host"] = self.env.host
         for backend in _backends(spec):
@@ -181,16 +191,16 @@ class Rendering:
             spec["tls"] = [{"hosts": [self.env.host], "secretName": self.env.tls_secret}]
         return item
 
-    def autoscaler(self, side: Track) -> Object | None:
-        """What chooses the number of replicas of the stable side; None where the environment fixes it."""
+    def autoscaler(self, track: Track) -> Object | None:
+        """Return the autoscaler of the stable track; None if the environment has none."""
         if not self.env.autoscale:
             return None
-        item = self._made("HorizontalPodAutoscaler", self.name)
+        item = self._new("HorizontalPodAutoscaler", self.name)
         ensure_mapping(item, "spec").update(
             {"minReplicas": self.env.replicas, "maxReplicas": self.env.autoscale.at_most}
         )
         ensure_mapping(item, "spec", "scaleTargetRef").update(
-            {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.named(side)}
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.deployment_name(track)}
         )
         for metric in item["spec"].get("metrics", []):
             if metric.get("resource", {}).get("name") == "cpu":
@@ -200,24 +210,24 @@ class Rendering:
                 }
         return item
 
-    def disruption(self) -> Object:
-        """How many replicas of both sides may be taken away at once when nodes are drained."""
-        item = self._made("PodDisruptionBudget", self.name)
+    def disruption_budget(self) -> Object:
+        """Return the limit of how many replicas of both tracks may be evicted at once."""
+        item = self._new("PodDisruptionBudget", self.name)
         ensure_mapping(item, "spec", "selector", "matchLabels").update(self.labels)
         return item
 
-    def account(self) -> Object:
-        """Who the replicas are on the cluster."""
-        return self._made("ServiceAccount", self.name)
+    def service_account(self) -> Object:
+        """Return the account of the replicas."""
+        return self._new("ServiceAccount", self.name)
 
-    def warm_up(self, release: Release) -> Object:
-        """What makes nodes pull an image: those that replicas may run on."""
-        item = self._made("DaemonSet", self.warm_up_name)
-        replica = templates.pod(self._copy("Deployment"))
-        found_by = {"app.kubernetes.io/name": self.app.name, WARM_UP: self.environment}
-        ensure_mapping(item, "spec", "selector", "matchLabels").update(found_by)
-        ensure_mapping(item, "spec", "template", "metadata", "labels").update(found_by)
-        pod = templates.pod(item)
+    def prepull(self, release: Release) -> Object:
+        """Return the DaemonSet that pulls an image to the nodes that replicas may run on."""
+        item = self._new("DaemonSet", self.prepull_name)
+        replica = templates.pod_spec(self._copy("Deployment"))
+        labels = {"app.kubernetes.io/name": self.app.name, PREPULL_LABEL: self.environment}
+        ensure_mapping(item, "spec", "selector", "matchLabels").update(labels)
+        ensure_mapping(item, "spec", "template", "metadata", "labels").update(labels)
+        pod = templates.pod_spec(item)
         pod.update(
             {
                 key: replica[key]
@@ -225,67 +235,70 @@ class Rendering:
                 if key in replica
             }
         )
-        # Which pods a replica keeps away from says nothing about where its image is needed.
+        # Only node affinity matters: the image is needed wherever a replica may run.
         nodes = replica.get("affinity", {}).get("nodeAffinity")
         pod.update({"affinity": {"nodeAffinity": nodes}} if nodes else {})
-        self._fill_secret(pod)
-        templates.container(pod)["image"] = release.reference
+        self._fill_pull_secret(pod)
+        templates.app_container(pod)["image"] = release.reference
         return item
 
     # --- parts of objects
 
     def _copy(self, kind: str) -> Object:
-        return deepcopy(self.manifests[kind])
+        return deepcopy(self.object_templates[kind])
 
-    def _made(self, kind: str, name: str) -> Object:
+    def _new(self, kind: str, name: str) -> Object:
         item = self._copy(kind)
-        ours = {"name": name, "namespace": self.env.namespace}
-        item["metadata"] = ours | item.get("metadata", {}) | ours
-        ensure_mapping(item, "metadata", "labels").update(self.labels | {MANAGED_BY: "twinship"})
+        identity = {"name": name, "namespace": self.env.namespace}
+        # Once before, for the order of the keys, and once after, for the values.
+        item["metadata"] = identity | item.get("metadata", {}) | identity
+        ensure_mapping(item, "metadata", "labels").update(
+            self.labels | {MANAGED_BY_LABEL: "twinship"}
+        )
         return item
 
     def _placeholder(self, kind: str) -> object:
-        """What the folder calls its own object of a kind, so that references to it are known."""
-        return self.manifests[kind].get("metadata", {}).get("name")
+        """Return the name that the template of a kind has, by which references to it are found."""
+        return self.object_templates[kind].get("metadata", {}).get("name")
 
-    def _fill_pod(self, pod: Object, found_by: Mapping[str, str]) -> None:
+    def _fill_pod(self, pod: Object, labels: Mapping[str, str]) -> None:
         if pod.get("serviceAccountName") in (None, self._placeholder("ServiceAccount")):
             pod["serviceAccountName"] = self.name
-        pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _pause(
-            templates.container(pod)
+        pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _stop_delay(
+            templates.app_container(pod)
         )
         for spread in pod.get("topologySpreadConstraints", []):
-            ensure_mapping(spread, "labelSelector", "matchLabels").update(found_by)
-        self._fill_secret(pod)
+            ensure_mapping(spread, "labelSelector", "matchLabels").update(labels)
+        self._fill_pull_secret(pod)
 
-    def _fill_secret(self, pod: Object) -> None:
+    def _fill_pull_secret(self, pod: Object) -> None:
         secret = {"name": self.env.pull_secret}
-        named = pod.get("imagePullSecrets", [])
-        if self.env.pull_secret and secret not in named:
-            pod["imagePullSecrets"] = [*named, secret]
+        existing = pod.get("imagePullSecrets", [])
+        if self.env.pull_secret and secret not in existing:
+            pod["imagePullSecrets"] = [*existing, secret]
 
     def _fill_container(self, container: Object, release: Release) -> None:
         container["image"] = release.reference
         _port(container)["containerPort"] = self.app.port
-        given = self.env.resources
+        resources = self.env.resources
         ensure_mapping(container, "resources", "requests").update(
-            {"cpu": given.cpu, "memory": given.memory}
+            {"cpu": resources.cpu, "memory": resources.memory}
         )
         ensure_mapping(container, "resources", "limits").update(
-            {"cpu": given.cpu_limit, "memory": given.memory}
+            {"cpu": resources.cpu_limit, "memory": resources.memory}
         )
         for probe in (container.get("startupProbe", {}), container.get("readinessProbe", {})):
             if "httpGet" in probe:
                 probe["httpGet"]["path"] = self.app.ready
         if startup := container.get("startupProbe"):
-            # The rollout gives up first and says why; a kubelet that did would only start the container anew.
+            # The rollout must fail first, with a reason; the kubelet would only restart the container.
             startup["failureThreshold"] = (
                 ceil(2 * self.env.ready_within / (startup.get("periodSeconds") or 10)) + 5
             )
 
 
 def _port(container: Object) -> Object:
-    """The container's port that the service leads to, made if there is none."""
+    """Return the container port to which the Service sends requests; create it if missing."""
     ports: list[Object] = container.setdefault("ports", [])
     for port in ports:
         if port.get("name") == "http":
@@ -294,29 +307,30 @@ def _port(container: Object) -> Object:
     return ports[-1]
 
 
-def _pause(container: Object) -> int:
-    """For how many seconds the container goes on before it is told to stop."""
+def _stop_delay(container: Object) -> int:
+    """Return how many seconds a container goes on before it is stopped."""
     hook = container.get("lifecycle", {}).get("preStop", {})
-    found: int = hook.get("sleep", {}).get("seconds", 0)
+    seconds: int = hook.get("sleep", {}).get("seconds", 0)
     command = hook.get("exec", {}).get("command", [])
-    slept = command[1] if command[:1] == ["sleep"] and len(command) == 2 else ""
-    return int(slept) if slept.isdecimal() else found
+    argument = command[1] if command[:1] == ["sleep"] and len(command) == 2 else ""
+    return int(argument) if argument.isdecimal() else seconds
 
 
 def _backends(spec: Object) -> Iterator[Object]:
-    """The services that an Ingress leads to."""
+    """Yield the services to which an Ingress sends requests."""
     paths = [path for rule in spec["rules"] for path in rule.get("http", {}).get("paths", [])]
-    for holder in (spec.get("defaultBackend", {}), *(path.get("backend", {}) for path in paths)):
-        yield holder.get("service", {})
+    for backend in (spec.get("defaultBackend", {}), *(path.get("backend", {}) for path in paths)):
+        yield backend.get("service", {})
 
 
 def _cause(attempt: Attempt) -> str:
-    """One line that `kubectl rollout history` shows."""
+    """Return the line that `kubectl rollout history` shows."""
     image = attempt.release.image
     run = f", {attempt.run}" if attempt.run else ""
-    return f"{attempt.trigger} {attempt.id}: commit {image.app.commit} with {image.layer.model}, by {attempt.by}{run}"
+    what = f"commit {image.app.commit} with {image.layer.model}"
+    return f"{attempt.trigger} {attempt.id}: {what}, by {attempt.by}{run}"
 
 
 def as_yaml(objects: Sequence[Object]) -> str:
-    """The objects as one stream of YAML documents, keys in the order in which they are written in the manifests."""
+    """Return the objects as one stream of YAML documents, with keys in the templates' order."""
     return templates.to_yaml(objects)

@@ -1,4 +1,4 @@
-"""What served when an attempt began, as it was applied: the way back from it, for whoever takes the attempt back."""
+"""The snapshot of an environment when an attempt begins: what undo applies again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ from deploy.targets.kubernetes.render import Track
 
 
 class Snapshot(Record):
-    """The side that had the requests, and what we applied of its Deployment and of each object around it that there was, by kind."""
+    """The track that served, and the fields that we had applied.
+
+    Attributes:
+        track: the track that got the requests.
+        objects: the applied fields of its Deployment and of each supporting object that existed,
+            by kind.
+    """
 
     track: Track
     objects: Mapping[str, Object]
 
     @property
     def deployment(self) -> Object:
-        """What was applied of the side's Deployment."""
+        """The applied fields of the Deployment."""
         return self.objects["Deployment"]
 
     def is_running(self, release: Release) -> bool:
-        """Whether that is a release; somebody else may have taken over what its pods run, or cleared the account of who applied it."""
+        """Return whether the applied fields make pods run a release.
+
+        They do not if another manager has taken over the image, or has cleared the field owners.
+        """
         pod = self.deployment.get("spec", {}).get("template", {}).get("spec", {})
         return release.image.digest in map(image_digest, pod.get("containers", []))

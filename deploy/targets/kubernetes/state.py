@@ -1,7 +1,8 @@
-"""What an environment on a cluster looks like now: two sides, one of which the Service sends requests to.
+"""The present state of an environment on a cluster: its two tracks and the traffic between them.
 
-Each side is a Deployment. `rolling` stays on the one that serves; `blue-green` and `canary` bring the new release up on the other
-and then move the Service there. While a canary is held, the Service sends requests to both.
+Each track is a Deployment. The strategy `rolling` stays on the one that serves. `blue-green` and
+`canary` bring the new release up on the other one and then switch the Service to it. While a
+canary is on hold, the Service sends requests to both.
 """
 
 from __future__ import annotations
@@ -12,75 +13,85 @@ from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Cluster, Object
 from deploy.records import Attempt
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.ownership import applied_fields, owners
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod, image_digest
-from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod, image_digest
+from deploy.targets.kubernetes.render import (
+    RELEASE_ANNOTATION,
+    TRACK_LABEL,
+    TRACKS,
+    Rendering,
+    Track,
+)
 
-SETTINGS = "twinship.dev/settings"
-WANTED = "twinship.dev/replicas"
-"""On a Deployment: the number of replicas that the settings say. Old API servers do not tell who scaled it to another one."""
+SETTINGS_ANNOTATION = "twinship.dev/settings"
+REPLICAS_ANNOTATION = "twinship.dev/replicas"
+"""On a Deployment: the number of replicas in the settings, because the field managers of old API
+servers do not show that another client has scaled it."""
 
 
 @dataclass(frozen=True)
 class TrafficSplit:
-    """Where the Service sends requests: to one side, or while a canary is held to both, with that one stable."""
+    """The tracks to which the Service sends requests.
+
+    Attributes:
+        track: the stable track.
+        both: whether the other track gets requests too, because a canary is on hold.
+    """
 
     track: Track
     both: bool = False
 
     @property
     def other_track(self) -> Track:
-        """The side that is not the stable one."""
+        """The track that is not the stable one."""
         return TRACKS[1 - TRACKS.index(self.track)]
 
-    def sends_to(self, side: str) -> bool:
-        """Whether that side gets requests."""
-        return self.both or side == self.track
+    def sends_to(self, track: str) -> bool:
+        """Return whether a track gets requests."""
+        return self.both or track == self.track
 
 
 @dataclass(frozen=True)
 class DeploymentState:
     """A Deployment as it is now."""
 
-    name: Track
+    track: Track
     item: Object
 
     @property
     def image(self) -> str:
-        """The digest that its pods are made to run."""
-        return image_digest(templates.container(templates.pod(self.item)))
+        """The digest of the image in its pod template."""
+        return image_digest(templates.app_container(templates.pod_spec(self.item)))
 
     @property
-    def template(self) -> str:
-        """What its pods are made of, in short."""
-        return str(
-            (self.item["spec"]["template"]["metadata"].get("annotations") or {}).get(TEMPLATE, "")
-        )
+    def pod_template(self) -> str:
+        """The hash of its pod template."""
+        metadata = self.item["spec"]["template"]["metadata"]
+        return str((metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
 
     @property
     def replicas(self) -> int:
-        """How many pods it shall have."""
+        """The wanted number of pods."""
         return int(self.item["spec"].get("replicas", 1))
 
     @property
     def replicas_are_ours(self) -> bool:
-        """Whether that number is what the settings said, and no autoscaler or person has a say in it."""
-        return owners(self.item, "spec", "replicas") == [FIELD_MANAGER] and self._annotations.get(
-            WANTED
-        ) == str(self.replicas)
+        """Whether that number is from the settings, and no autoscaler or person has set it too."""
+        is_from_settings = self._annotations.get(REPLICAS_ANNOTATION) == str(self.replicas)
+        return owners(self.item, "spec", "replicas") == [FIELD_MANAGER] and is_from_settings
 
     @property
     def settings(self) -> str:
-        """What it was rendered from, in short."""
-        return str(self._annotations.get(SETTINGS, ""))
+        """The hash of the settings that it was rendered from."""
+        return str(self._annotations.get(SETTINGS_ANNOTATION, ""))
 
     @property
     def attempt(self) -> Attempt | None:
-        """The attempt that it was last rolled out by; None for one that is missing or spoilt."""
-        return Attempt.from_cache(self._annotations.get(RELEASE))
+        """The attempt that rolled it out last; None if its annotation is missing or damaged."""
+        return Attempt.from_cache(self._annotations.get(RELEASE_ANNOTATION))
 
     @property
     def applied(self) -> Object:
-        """What we applied of it."""
+        """The fields that we applied."""
         return applied_fields(self.item)
 
     @property
@@ -89,55 +100,53 @@ class DeploymentState:
 
 
 class ClusterState:
-    """Reads the two sides.
+    """A reader of one environment's state.
 
     Args:
-        cluster: where they are.
-        rendering: tells what they are called, and which labels they carry.
+        cluster: the namespace of the environment.
+        rendering: the names and labels of its objects.
     """
 
     def __init__(self, cluster: Cluster, rendering: Rendering) -> None:
         self._cluster = cluster
         self._rendering = rendering
 
-    def labels(self, side: Track) -> dict[str, str]:
-        """The labels of a side's pods."""
-        return self._rendering.labels | {TRACK_LABEL: side}
+    def labels(self, track: Track) -> dict[str, str]:
+        """Return the labels of a track's pods."""
+        return self._rendering.labels | {TRACK_LABEL: track}
 
-    def serving(self) -> TrafficSplit:
-        """Where the Service sends requests; where there is none it is to lead to the side that has replicas."""
+    def traffic(self) -> TrafficSplit:
+        """Return where the Service sends requests; without one, where a new Service would."""
         service = self._cluster.find("Service", self._rendering.name)
         if service is None:
-            return TrafficSplit(next((name for name in TRACKS if self.image(name)), TRACKS[0]))
-        led = (service["spec"].get("selector") or {}).get(TRACK_LABEL)
-        # What is noted beside it counts only while a canary is held: requests go where the selector leads them.
-        noted = (service["metadata"].get("annotations") or {}).get(TRACK_LABEL)
-        return TrafficSplit(
-            next((name for wanted in (led, noted) for name in TRACKS if name == wanted), TRACKS[0]),
-            both=led is None,
-        )
+            return TrafficSplit(next((track for track in TRACKS if self.image(track)), TRACKS[0]))
+        selected = (service["spec"].get("selector") or {}).get(TRACK_LABEL)
+        # The annotation counts only while a canary is on hold; otherwise the selector decides.
+        annotated = (service["metadata"].get("annotations") or {}).get(TRACK_LABEL)
+        candidates = (track for name in (selected, annotated) for track in TRACKS if track == name)
+        return TrafficSplit(next(candidates, TRACKS[0]), both=selected is None)
 
-    def deployment(self, side: Track) -> DeploymentState | None:
-        """A side, if it has ever been used."""
-        found = self._cluster.find("Deployment", self._rendering.named(side))
-        return DeploymentState(side, found) if found else None
+    def deployment(self, track: Track) -> DeploymentState | None:
+        """Return the Deployment of a track, if it has ever been used."""
+        found = self._cluster.find("Deployment", self._rendering.deployment_name(track))
+        return DeploymentState(track, found) if found else None
 
-    def image(self, side: Track) -> str:
-        """The digest that a side's pods are made to run; empty for a side that has none."""
-        found = self.deployment(side)
+    def image(self, track: Track) -> str:
+        """Return the image digest of a track's pods; empty for a track without pods."""
+        found = self.deployment(track)
         return found.image if found and found.replicas else ""
 
-    def pods(self, side: Track | None = None) -> list[Pod]:
-        """The pods of a side, or of both, that were not asked to go."""
-        labels = self.labels(side) if side else self._rendering.labels
-        return [pod for pod in map(Pod, self._cluster.list("Pod", labels)) if not pod.ending]
+    def pods(self, track: Track | None = None) -> list[Pod]:
+        """Return the active pods of a track, or of both."""
+        labels = self.labels(track) if track else self._rendering.labels
+        return [pod for pod in map(Pod, self._cluster.list("Pod", labels)) if pod.is_active]
 
-    def leads_to(self, side: Track) -> bool:
-        """Whether requests to the Service go to all pods of a side."""
-        return {pod.name for pod in self.pods(side)} <= self.reached()
+    def routes_to(self, track: Track) -> bool:
+        """Return whether the Service sends requests to all pods of a track."""
+        return {pod.name for pod in self.pods(track)} <= self.routed_pods()
 
-    def reached(self) -> set[str]:
-        """The names of the pods that requests to the Service go to."""
+    def routed_pods(self) -> set[str]:
+        """Return the names of the pods to which the Service sends requests."""
         found = self._cluster.find("Endpoints", self._rendering.name) or {}
         addresses = [
             address

@@ -14,7 +14,8 @@ from deploy.clock import Clock
 from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Release
 from deploy.rollout.target import Prove
-from deploy.targets.kubernetes import canary
+from deploy.targets.kubernetes.canary import CanaryHold
+from deploy.targets.kubernetes.canary_metrics import ReadMetrics
 from deploy.targets.kubernetes.history import History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod, log_tail
@@ -48,7 +49,7 @@ class Strategy:
         history: History,
         lock: Lock,
         clock: Clock,
-        read_metrics: canary.ReadMetrics,
+        read_metrics: ReadMetrics,
     ) -> None:
         self._cluster = cluster
         self._rendering = rendering
@@ -77,8 +78,8 @@ class Strategy:
             return
         # On a track that is proven, nothing changes but the marks of the attempt.
         track = proven or traffic.track
-        self._writer.roll(track, release, self._writer.count(), attempt)
-        self._writer.switch(track, release)
+        self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+        self._writer.switch_traffic(track, release)
 
     def serve_without_proof(self, release: Release, attempt: Attempt | None) -> None:
         """Bring a release into service by the present settings, without a proof or a hold."""
@@ -87,17 +88,17 @@ class Strategy:
         complete = next((track for track in both if self.is_up_to_date(track, release)), None)
         track = complete or self._choose_track(traffic, release)
         if complete is None:
-            self._writer.roll(track, release, self._writer.count(), attempt)
-        self._writer.switch(track, release)
+            self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+        self._writer.switch_traffic(track, release)
 
     def restore(self, snapshot: Snapshot, traffic: TrafficSplit, release: Release) -> None:
         """Restore what served; replicas of it that are left get all requests at once."""
         back = TrafficSplit(snapshot.track)
         left = (pod for pod in self._state.pods(back.track) if pod.image == release.image.digest)
         if traffic == back or any(pod.ready for pod in left):
-            self._writer.around.point(back, snapshot.objects)
-        self._writer.restore(snapshot, release)
-        self._writer.put_back(snapshot, release)
+            self._writer.supporting_objects.point_service(back, snapshot.objects)
+        self._writer.restore_replicas(snapshot, release)
+        self._writer.restore_traffic(snapshot, release)
 
     def settle(self, keep: Collection[Release], unfinished: Attempt | None) -> None:
         """Remove the replicas of a track that is not kept.
@@ -106,7 +107,7 @@ class Strategy:
             keep: the releases to keep; the track that serves stays if there is any.
             unfinished: the attempt that has not ended, whose release is not kept as a standby.
         """
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         for track in TRACKS:
             deployment = self._state.deployment(track)
             if deployment is None or not deployment.replicas:
@@ -116,7 +117,7 @@ class Strategy:
             else:
                 is_kept = self._is_kept(deployment, traffic, keep, unfinished)
             if not is_kept:
-                self._writer.empty(deployment)
+                self._writer.remove_replicas(deployment)
 
     # --- tracks
 
@@ -126,16 +127,16 @@ class Strategy:
         if (
             deployment is None
             or deployment.image != release.image.digest
-            or deployment.settings != self._writer.settings(release)
+            or deployment.settings != self._writer.settings_hash(release)
         ):
             return False
-        return self.is_complete(deployment) and deployment.replicas == self._writer.count()
+        return self.is_complete(deployment) and deployment.replicas == self._writer.replica_count()
 
     def is_complete(self, deployment: DeploymentState) -> bool:
         """Return whether a Deployment has all its replicas, ready, and none of another template."""
-        pods = self._state.pods(deployment.name)
+        pods = self._state.pods(deployment.track)
         return len(pods) == deployment.replicas > 0 and all(
-            pod.ready and pod.template == deployment.template for pod in pods
+            pod.ready and pod.pod_template == deployment.pod_template for pod in pods
         )
 
     def may_be_standby(self, deployment: DeploymentState) -> bool:
@@ -186,16 +187,16 @@ class Strategy:
 
     def _prepare(self) -> TrafficSplit:
         """Create the supporting objects that are missing; return where requests go now."""
-        traffic = self._state.serving()
-        self._writer.say_count()
-        self._writer.around.apply(traffic)
+        traffic = self._state.traffic()
+        self._writer.log_replica_count()
+        self._writer.supporting_objects.create_missing(traffic)
         return traffic
 
     def _prepull(self, release: Release) -> None:
         prepull(
             self._cluster,
-            self._rendering.warm_up(release),
-            self._writer.within(release),
+            self._rendering.prepull(release),
+            self._writer.replica_seconds(release),
             self._clock,
             self._lock.require,
         )
@@ -206,28 +207,28 @@ class Strategy:
         """Bring a release up next to what serves, and switch when it is proven."""
         is_canary = self._env.strategy == "canary"
         track = traffic.other_track
-        count = self._canary_count() if is_canary else self._writer.count()
-        for pod in self._writer.roll(track, release, count, attempt):
+        count = self._canary_count() if is_canary else self._writer.replica_count()
+        for pod in self._writer.roll_out(track, release, count, attempt):
             prove(self._pod_endpoint(pod))
         if is_canary:
-            self._writer.around.point(TrafficSplit(traffic.track, both=True))
+            self._writer.supporting_objects.point_service(TrafficSplit(traffic.track, both=True))
             self._hold_canary(traffic, release, attempt, prove)
-            self._writer.roll(track, release, self._writer.count(), attempt)
-        self._writer.switch(track, release)
+            self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+        self._writer.switch_traffic(track, release)
 
     def _hold_canary(
         self, traffic: TrafficSplit, release: Release, attempt: Attempt | None, prove: Prove
     ) -> None:
-        canary.CanaryHold(
+        CanaryHold(
             self._env.canary,
-            canaries=lambda: self._canary_endpoints(traffic, release, attempt),
-            stables=lambda: {
+            canary_endpoints=lambda: self._canary_endpoints(traffic, release, attempt),
+            stable_endpoints=lambda: {
                 pod.name: self._pod_endpoint(pod)
                 for pod in self._state.pods(traffic.track)
                 if pod.ready
             },
             prove=prove,
-            decided=lambda: self._history.decision(release.image.digest),
+            read_decision=lambda: self._history.decision(release.image.digest),
             read_metrics=self._read_metrics,
             clock=self._clock,
         ).run()
@@ -250,14 +251,14 @@ class Strategy:
                 next="the log shows why",
                 detail=log_tail(self._cluster, dead),
             )
-        ready = [pod for pod in pods if pod.ready] or self._writer.roll(
+        ready = [pod for pod in pods if pod.ready] or self._writer.roll_out(
             traffic.other_track, release, self._canary_count(), attempt
         )
         return {pod.name: self._pod_endpoint(pod) for pod in ready}
 
     def _canary_count(self) -> int:
         """Return how many replicas a canary has: never more than serve."""
-        return min(self._env.canary.replicas, self._writer.count())
+        return min(self._env.canary.replicas, self._writer.replica_count())
 
     def _pod_endpoint(self, pod: Pod) -> Endpoint:
         return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)

@@ -1,6 +1,7 @@
-"""What stands around the replicas of an environment: their account, the Service, and all that the settings ask for beside them.
+"""The objects of an environment that are not its replicas: account, Service, Ingress and so on.
 
-What there is already answers requests. So it changes with the switch and not before, and what has to go goes when all is proven.
+Objects that exist already answer requests. So they change with the switch of the traffic and not
+before, and those that the settings no longer need are removed when the release is proven.
 """
 
 from __future__ import annotations
@@ -13,38 +14,40 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.ownership import applied_fields
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS, Rendering, Track
 from deploy.targets.kubernetes.state import TrafficSplit
 
 log = logging.getLogger(__name__)
 
-_OPTIONAL = ("Ingress", "HorizontalPodAutoscaler")
-_KEPT = ("Service", *_OPTIONAL)
+_SNAPSHOT_KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 
 
 class SupportingObjects:
-    """Writes the objects of one environment that are not its replicas.
+    """A writer of the objects of one environment that are not its replicas.
 
     Args:
-        cluster: where they are.
-        rendering: makes them.
-        lease: must be held.
+        cluster: the namespace of the environment.
+        rendering: what renders the objects.
+        lock: the lock that each write requires.
     """
 
-    def __init__(self, cluster: Cluster, rendering: Rendering, lease: Lock) -> None:
+    def __init__(self, cluster: Cluster, rendering: Rendering, lock: Lock) -> None:
         self._cluster = cluster
         self._rendering = rendering
         self._name = rendering.name
-        self._lease = lease
-        self._left_out: set[str] = set()
+        self._lock = lock
+        self._unserved_kinds: set[str] = set()
 
-    def require_own(self) -> None:
-        """Nothing is taken from `a-b` in `c` by `a` in `b-c`: to the API server both are the same owner of the same fields.
+    def require_ownership(self) -> None:
+        """Check that no other environment has objects of the same names.
+
+        The API server cannot tell the environments `a-b` in `c` and `a` in `b-c` apart: both apply
+        the same objects as the same manager.
 
         Raises:
-            ClusterRefused: another application, or another environment of this one, has objects of the same names.
+            ClusterRefused: another application, or another environment of this one, has them.
         """
-        deployments = (("Deployment", self._rendering.named(name)) for name in TRACKS)
+        deployments = (("Deployment", self._rendering.deployment_name(track)) for track in TRACKS)
         for kind, name in (("Service", self._name), *deployments):
             found = self._cluster.find(kind, name)
             labels = (found or {}).get("metadata", {}).get("labels") or {}
@@ -53,52 +56,53 @@ class SupportingObjects:
                 raise ClusterRefused(
                     f"this name is taken by environment {environment} of application {app}",
                     on=f"{kind} {name}",
-                    next="rename the application or the environment, or give the environment another namespace; nothing was changed",
+                    next="rename the application or the environment, or give the environment "
+                    "another namespace; nothing was changed",
                 )
 
-    def clear_warm_up(self) -> None:
-        """Removes the warm-up of a deployer that was killed meanwhile."""
-        self._remove("DaemonSet", self._rendering.warm_up_name)
+    def remove_prepull(self) -> None:
+        """Remove the pre-pull of a deployer that was killed."""
+        self._remove("DaemonSet", self._rendering.prepull_name)
 
     # --- forward
 
-    def apply(self, serving: TrafficSplit) -> None:
-        """Makes sure of the account, which new replicas need, and makes what is not there yet."""
-        self._apply(self._rendering.account())
-        for kind, item in self._wanted(serving.track).items():
+    def create_missing(self, traffic: TrafficSplit) -> None:
+        """Apply the account, which new replicas need, and create the objects that do not exist."""
+        self._apply(self._rendering.service_account())
+        for kind, item in self._wanted(traffic.track).items():
             if item and not self._cluster.find(kind, self._name):
-                self._ensure(item)
+                self._apply_if_served(item)
 
-    def point(
-        self, serving: TrafficSplit, towards: Mapping[str, Object] = MappingProxyType({})
+    def point_service(
+        self, traffic: TrafficSplit, restoring: Mapping[str, Object] = MappingProxyType({})
     ) -> None:
-        """Has the Service send requests there, and changes nothing else of it.
+        """Let the Service send requests to a track or to both, and change nothing else of it.
 
-        Replicas are found by the labels that it has in common with the Service that there shall be in the end:
-        while the one takes over from the other, there are replicas that carry no more than these.
+        Its selector keeps only the labels that the present and the final Service have in common,
+        because during the change some replicas carry no others.
 
         Args:
-            serving: a side, or both.
-            towards: what is about to be put back, if that is where this leads.
+            traffic: the tracks that are to get requests.
+            restoring: the objects of a snapshot that is about to be restored, if so.
         """
         now = self._applied("Service")
-        wanted = self._service_as(towards, serving.track)
+        final = self._restored_service(restoring, traffic.track)
         item = (
-            _led(now, serving, wanted)
+            _select_track(now, traffic, final)
             if "spec" in now
-            else self._rendering.service(serving.track, both=serving.both)
+            else self._rendering.service(traffic.track, both=traffic.both)
         )
         if item != now:
             self._apply(item)
 
-    def change(self, name: Track) -> None:
-        """Makes them all as the settings and manifests say, with a side that serves alone."""
-        for item in (*self._wanted(name).values(), self._rendering.disruption()):
+    def update(self, track: Track) -> None:
+        """Apply all objects as settings and templates say, with a track that serves alone."""
+        for item in (*self._wanted(track).values(), self._rendering.disruption_budget()):
             if item:
-                self._ensure(item)
+                self._apply_if_served(item)
 
-    def finish(self) -> None:
-        """Removes what the settings no longer ask for."""
+    def remove_unused(self) -> None:
+        """Remove the objects that the settings no longer need."""
         for kind, item in self._wanted(TRACKS[0]).items():
             if item is None:
                 self._remove(kind, self._name)
@@ -106,87 +110,81 @@ class SupportingObjects:
     # --- back
 
     def snapshot(self) -> dict[str, Object]:
-        """What we applied of those that a release may change or remove, by kind; nothing for one that is not there."""
-        return {kind: item for kind in _KEPT if (item := self._applied(kind))}
+        """Return the applied fields of each object that a release may change or remove, by kind."""
+        return {kind: item for kind in _SNAPSHOT_KINDS if (item := self._applied(kind))}
 
-    def put_back(self, kept: Mapping[str, Object], name: Track) -> None:
-        """Makes them what they were, with a side that serves alone; what was not there goes."""
-        back = {**kept, "Service": self._service_as(kept, name)}
-        for kind in _KEPT:
-            if kind not in back:
+    def restore(self, snapshot: Mapping[str, Object], track: Track) -> None:
+        """Restore the objects of a snapshot, with a track that serves alone; remove new ones."""
+        objects = {**snapshot, "Service": self._restored_service(snapshot, track)}
+        for kind in _SNAPSHOT_KINDS:
+            if kind not in objects:
                 self._remove(kind, self._name)
-            elif back[kind] != self._applied(kind):
-                # What admission would not have again may well be what nobody has touched.
-                self._apply(back[kind])
+            elif objects[kind] != self._applied(kind):
+                # An unchanged object is not written: admission may refuse now what it took before.
+                self._apply(objects[kind])
 
-    def _service_as(self, kept: Mapping[str, Object], name: Track) -> Object:
-        was = kept.get("Service", {})
+    def _restored_service(self, snapshot: Mapping[str, Object], track: Track) -> Object:
+        service = snapshot.get("Service", {})
         return (
-            _led(was, TrafficSplit(name), was)
-            if "spec" in was
-            else self._rendering.service(name, both=False)
+            _select_track(service, TrafficSplit(track), service)
+            if "spec" in service
+            else self._rendering.service(track, both=False)
         )
 
-    # --- one of them
+    # --- one object
 
-    def _wanted(self, name: Track) -> dict[str, Object | None]:
-        """What the settings ask for, by kind, of those that a release may change or remove."""
-        rendering = self._rendering
-        return dict(
-            zip(
-                _KEPT,
-                (
-                    rendering.service(name, both=False),
-                    rendering.ingress(),
-                    rendering.autoscaler(name),
-                ),
-                strict=True,
-            )
-        )
+    def _wanted(self, track: Track) -> dict[str, Object | None]:
+        """Return the objects of the snapshot's kinds that the settings need; None if not needed."""
+        return {
+            "Service": self._rendering.service(track, both=False),
+            "Ingress": self._rendering.ingress(),
+            "HorizontalPodAutoscaler": self._rendering.autoscaler(track),
+        }
 
     def _applied(self, kind: str) -> Object:
-        """What we applied of one; empty if it is not there."""
+        """Return the fields that we applied of an object; empty if it does not exist."""
         found = self._cluster.find(kind, self._name)
         return applied_fields(found) if found else {}
 
-    def _ensure(self, item: Object) -> None:
+    def _apply_if_served(self, item: Object) -> None:
         kind = item["kind"]
         if self._cluster.serves(kind):
             self._apply(item)
-        elif kind not in self._left_out:
+        elif kind not in self._unserved_kinds:
             log.info(
-                "left out: %s, which this cluster does not serve in the version of the manifest",
+                "left out: %s, which this cluster does not serve in the version of the template",
                 kind,
             )
-            self._left_out.add(kind)
+            self._unserved_kinds.add(kind)
 
     def _apply(self, item: Object) -> None:
-        self._cluster.apply(item, require=self._lease.require)
+        self._cluster.apply(item, require=self._lock.require)
 
     def _remove(self, kind: str, name: str) -> None:
         if _is_ours(self._cluster.find(kind, name)):
-            self._cluster.delete(kind, name, require=self._lease.require)
+            self._cluster.delete(kind, name, require=self._lock.require)
 
 
-def _led(item: Object, serving: TrafficSplit, wanted: Object) -> Object:
-    """A Service that leads to a side, or to both, by the labels that it has in common with the one that there shall be."""
-    shall = wanted["spec"].get("selector", {})
+def _select_track(item: Object, traffic: TrafficSplit, final: Object) -> Object:
+    """Return a Service that selects a track, or both, by the labels it shares with another."""
+    wanted = final["spec"].get("selector", {})
     selector = {
         key: value
-        for key, value in item["spec"].get("selector", shall).items()
-        if shall.get(key) == value and key != TRACK_LABEL
+        for key, value in item["spec"].get("selector", wanted).items()
+        if wanted.get(key) == value and key != TRACK_LABEL
     }
-    selector |= {} if serving.both else {TRACK_LABEL: serving.track}
-    notes = {**item["metadata"].get("annotations", {}), TRACK_LABEL: serving.track}
+    if not traffic.both:
+        selector[TRACK_LABEL] = traffic.track
+    annotations = {**item["metadata"].get("annotations", {}), TRACK_LABEL: traffic.track}
     return {
         **item,
-        "metadata": {**item["metadata"], "annotations": notes},
+        "metadata": {**item["metadata"], "annotations": annotations},
         "spec": {**item["spec"], "selector": selector},
     }
 
 
 def _is_ours(found: Object | None) -> bool:
-    """Whether a release made an object; one of the same name that a person made stays."""
-    return (
-        found is not None and (found["metadata"].get("labels") or {}).get(MANAGED_BY) == "twinship"
-    )
+    """Return whether a release created an object; one that a person created must stay."""
+    if found is None:
+        return False
+    return (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == "twinship"

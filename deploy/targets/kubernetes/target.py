@@ -14,12 +14,12 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
-from deploy.targets.kubernetes import canary
+from deploy.targets.kubernetes.canary_metrics import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.render import MANAGED_BY, Rendering
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, Rendering
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
 from deploy.targets.kubernetes.writer import Writer
@@ -44,12 +44,12 @@ class KubernetesTarget:
         size: Callable[[Release], int],
         endpoint_finder: EndpointFinder | None = None,
         clock: Clock = REAL,
-        read_metrics: canary.ReadMetrics = canary.read_metrics,
+        read_metrics: ReadMetrics = read_metrics,
     ) -> None:
         self._env = rendering.env
         self.environment = rendering.environment
         name = rendering.name
-        labels = rendering.labels | {MANAGED_BY: "twinship"}
+        labels = rendering.labels | {MANAGED_BY_LABEL: "twinship"}
         self._state = ClusterState(cluster, rendering)
         self._history = History(cluster, f"{name}-history", labels)
         self._lock = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)
@@ -74,7 +74,7 @@ class KubernetesTarget:
     @property
     def endpoint(self) -> Endpoint:
         """The best address for requests from this machine."""
-        return self._endpoint_finder.endpoint(self._node_addresses)
+        return self._endpoint_finder.find(self._node_addresses)
 
     @property
     def times(self) -> dict[str, dict[str, float]]:
@@ -83,12 +83,12 @@ class KubernetesTarget:
 
     def _node_addresses(self) -> list[str]:
         """Return the addresses of the nodes that have replicas which get requests."""
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         return sorted(
             {
-                pod.host
+                pod.node_address
                 for pod in self._state.pods()
-                if pod.ready and pod.host and traffic.sends_to(pod.track)
+                if pod.ready and pod.node_address and traffic.sends_to(pod.track)
             }
         )
 
@@ -96,22 +96,22 @@ class KubernetesTarget:
     def lock(self) -> Iterator[None]:
         """Hold the environment's Lease; nothing that serves changes, whatever the settings say."""
         with self._lock.acquire(self._env.lock_wait):
-            self._writer.around.require_own()
-            self._writer.around.clear_warm_up()
+            self._writer.supporting_objects.require_ownership()
+            self._writer.supporting_objects.remove_prepull()
             yield
 
     # --- history
 
     def history(self) -> tuple[Rollout, ...]:
         """Return all attempts; one that is lost is read from the Deployment that serves by it."""
-        known, damaged = self._history.recall()
+        known, damaged = self._history.read_and_check()
         lost = self._lost_attempt() if damaged else ()
         return tuple(sorted((*known, *lost), key=lambda item: item.attempt.id))
 
     def _lost_attempt(self) -> tuple[Rollout, ...]:
         """Return the attempt by which a Deployment serves, if the history does not have it."""
         # Read before the history: whatever is rolled out from now on is recorded there first.
-        deployment = self._state.deployment(self._state.serving().track)
+        deployment = self._state.deployment(self._state.traffic().track)
         attempt = deployment.attempt if deployment else None
         known = {item.attempt.id for item in self._history.read()}
         if (
@@ -127,18 +127,18 @@ class KubernetesTarget:
     def begin(self, attempt: Attempt) -> None:
         """Record that an attempt begins, with a snapshot of what serves."""
         self._lock.require()
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         # What serves after an attempt that has not ended can be half of it.
-        snapshot = self._history.snapshot() or self._writer.before(traffic)
+        snapshot = self._history.snapshot() or self._writer.take_snapshot(traffic)
         # Fails before anything is recorded if another manager owns the Service's selector.
-        self._writer.around.point(traffic)
-        self._history.begin(attempt, *self._lost_attempt(), before=snapshot)
+        self._writer.supporting_objects.point_service(traffic)
+        self._history.begin(attempt, *self._lost_attempt(), snapshot=snapshot)
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         """Record how an attempt ended; after a success, remove what the settings no longer name."""
         self._lock.require()
         if ending.outcome == "succeeded":
-            self._writer.around.finish()
+            self._writer.supporting_objects.remove_unused()
         self._history.end(attempt, ending)
 
     def _unfinished(self) -> Attempt | None:
@@ -159,7 +159,7 @@ class KubernetesTarget:
 
     def replicas(self) -> tuple[Replica, ...]:
         """Return every pod that is not being deleted."""
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         return tuple(
             Replica(name=pod.name, image=pod.image, state=_replica_state(pod, traffic))
             for pod in self._state.pods()
@@ -167,12 +167,12 @@ class KubernetesTarget:
 
     def serves(self, release: Release) -> bool:
         """Return whether that release alone gets requests, as the settings and templates say."""
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         if traffic.both or not self._strategy.is_up_to_date(traffic.track, release):
             return False
         other = self._state.deployment(traffic.other_track)
         alone = other is None or not other.replicas or self._strategy.may_be_standby(other)
-        return alone and self._state.leads_to(traffic.track)
+        return alone and self._state.routes_to(traffic.track)
 
     # --- rollout
 
@@ -183,10 +183,10 @@ class KubernetesTarget:
 
     def restore(self, release: Release) -> None:
         """Bring a release back into service: from the snapshot, or by the present settings."""
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         snapshot = self._history.snapshot()
         if snapshot is None and traffic.both:
-            snapshot = self._writer.before(traffic)
+            snapshot = self._writer.take_snapshot(traffic)
         if snapshot and snapshot.is_running(release):
             self._strategy.restore(snapshot, traffic, release)
         else:
@@ -206,19 +206,19 @@ class KubernetesTarget:
 
         Kinds that the cluster lacks are among them.
         """
-        return self._writer.rendered(self._state.serving().track, release, attempt)
+        return self._writer.render(self._state.traffic().track, release, attempt)
 
     # --- canaries
 
     def canary(self) -> str:
         """Return the digest of the image that is on hold as a canary; empty if there is none."""
-        traffic = self._state.serving()
+        traffic = self._state.traffic()
         return self._state.image(traffic.other_track) if traffic.both else ""
 
     def may_take_over(self, release: Release) -> bool:
         """Return whether the canary was made from the present settings and object templates."""
-        deployment = self._state.deployment(self._state.serving().other_track)
-        return deployment is not None and deployment.settings == self._writer.settings(release)
+        deployment = self._state.deployment(self._state.traffic().other_track)
+        return deployment is not None and deployment.settings == self._writer.settings_hash(release)
 
     def take_over(self, release: Release) -> None:
         """Give the canary all requests, with as many replicas as serve now."""

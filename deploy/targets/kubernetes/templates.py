@@ -1,7 +1,8 @@
-"""A folder of manifests: YAML read to plain JSON values, with every mistake told by its file and line.
+"""A folder of object templates: YAML files, read as plain JSON values.
 
-What a rendering relies on is made sure of here: one object of the right kind in each file, and mappings, lists and numbers wherever it
-looks or writes. Nothing here knows settings or releases.
+Each file must have one object of the right kind, with a mapping, list or number wherever the
+rendering reads or writes one. An error names the file and the line. Nothing here knows settings or
+releases.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import yaml
 from deploy.clients.kubernetes.protocol import KINDS, Object
 from deploy.errors import SettingsInvalid
 
-OWN = Path(__file__).parents[2] / "manifests"
-"""The suite's own folder."""
+DEFAULT_FOLDER = Path(__file__).parents[2] / "manifests"
+"""The folder of the object templates that come with the suite."""
 
 FILES: Mapping[str, str] = {
     "ServiceAccount": "account.yaml",
@@ -30,8 +31,9 @@ FILES: Mapping[str, str] = {
     "DaemonSet": "warm-up.yaml",
 }
 
-# A shape is what a value must be if it is there: a mapping with shapes for some of its keys, a list of one shape, or a type.
-_NAMES: dict[str, Any] = {"labels": {}, "annotations": {}}
+# A shape says what a value must be if it is there: a mapping with shapes for some of its keys, a
+# list of one shape, or a type.
+_METADATA: dict[str, Any] = {"labels": {}, "annotations": {}}
 _LABELS: dict[str, Any] = {"matchLabels": {}}
 _CONTAINER: dict[str, Any] = {
     "ports": [{}],
@@ -48,48 +50,52 @@ _POD: dict[str, Any] = {
     "imagePullSecrets": [{}],
     "topologySpreadConstraints": [{"labelSelector": _LABELS}],
 }
-_PODS: dict[str, Any] = {
-    "metadata": _NAMES,
-    "spec": {"selector": _LABELS, "template": {"metadata": _NAMES, "spec": _POD}},
+_POD_OWNER: dict[str, Any] = {
+    "metadata": _METADATA,
+    "spec": {"selector": _LABELS, "template": {"metadata": _METADATA, "spec": _POD}},
 }
 _BACKEND: dict[str, Any] = {"service": {}}
 _SHAPES: Mapping[str, dict[str, Any]] = {
-    "ServiceAccount": {"metadata": _NAMES},
-    "PodDisruptionBudget": {"metadata": _NAMES, "spec": {"selector": _LABELS}},
-    "Deployment": _PODS,
-    "Service": {"metadata": _NAMES, "spec": {"selector": {}, "ports": [{"port": int}]}},
+    "ServiceAccount": {"metadata": _METADATA},
+    "PodDisruptionBudget": {"metadata": _METADATA, "spec": {"selector": _LABELS}},
+    "Deployment": _POD_OWNER,
+    "Service": {"metadata": _METADATA, "spec": {"selector": {}, "ports": [{"port": int}]}},
     "Ingress": {
-        "metadata": _NAMES,
+        "metadata": _METADATA,
         "spec": {
             "defaultBackend": _BACKEND,
             "rules": [{"http": {"paths": [{"backend": _BACKEND}]}}],
         },
     },
     "HorizontalPodAutoscaler": {
-        "metadata": _NAMES,
+        "metadata": _METADATA,
         "spec": {"scaleTargetRef": {}, "metrics": [{"resource": {"target": {}}}]},
     },
-    "DaemonSet": _PODS,
+    "DaemonSet": _POD_OWNER,
 }
-_NEEDED: Mapping[str, tuple[str, ...]] = {
+_REQUIRED: Mapping[str, tuple[str, ...]] = {
     "Deployment": ("spec", "template", "spec", "containers"),
     "DaemonSet": ("spec", "template", "spec", "containers"),
     "Service": ("spec", "ports", "0", "port"),
     "Ingress": ("spec", "rules"),
 }
-"""What must be there, since nothing can be made up in its place."""
+"""The path of a value that must be there, because it has no default."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: a date is text, and a key that is written twice is a mistake."""
+    """A loader of YAML as kubectl reads it: a date is text, and a repeated key is an error."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - declared like that where it is overridden
+    yaml_implicit_resolvers = {  # noqa: RUF012 - declared like this in the base class
         first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - inherited
-        """A mapping, refused if it has two keys of one name."""
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - inherited
+    ) -> dict[Any, Any]:
+        """Return a mapping, or raise an error if it has a key twice."""
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
@@ -101,23 +107,25 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that means the same to every reader: without anchors, and with quotes where some reader would see no text."""
+    """A writer of YAML that all parsers read alike: no anchors, and quotes for unclear text."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Whether something that occurs twice is written twice."""
+        """Return whether a value that occurs twice is written twice."""
         return True
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    doubtful = re.match(r"[-+.\d]|.?\Z", value) or not value.isprintable()
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if doubtful else None)
+def _represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    is_unclear = re.match(r"[-+.\d]|.?\Z", value) or not value.isprintable()
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", value, style='"' if is_unclear else None
+    )
 
 
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)
 
 
 def to_yaml(objects: Sequence[Object]) -> str:
-    """The objects as one stream of YAML documents, keys in their order."""
+    """Return the objects as one stream of YAML documents, with keys in their order."""
     return yaml.dump_all(
         objects,
         Dumper=_Dumper,
@@ -129,70 +137,71 @@ def to_yaml(objects: Sequence[Object]) -> str:
 
 
 def read_templates(folder: Path) -> dict[str, Object]:
-    """The objects of a folder, by kind.
+    """Return the objects of a folder, by kind.
 
     Raises:
-        SettingsInvalid: a file is missing, is not YAML, or is not the one object that its name promises; with its line.
+        SettingsInvalid: a file is missing, is not YAML, or is not one object of the right kind; the
+            error names the line.
     """
     return {kind: _TemplateFile(folder / name).read(kind) for kind, name in FILES.items()}
 
 
-def ensure_mapping(item: Object, *place: str) -> Object:
-    """The mapping at a place, made if there is none."""
-    for key in place:
+def ensure_mapping(item: Object, *path: str) -> Object:
+    """Return the mapping at a path; create it if there is none."""
+    for key in path:
         item = item.setdefault(key, {})
     return item
 
 
-def pod(item: Object) -> Object:
-    """What a Deployment or a DaemonSet makes its pods of."""
+def pod_spec(item: Object) -> Object:
+    """Return the pod specification in a Deployment or a DaemonSet."""
     return ensure_mapping(item, "spec", "template", "spec")
 
 
-def container(item: Object) -> Object:
-    """The container of a pod that runs the application: the one named `app`, else the only one."""
+def app_container(item: Object) -> Object:
+    """Return the container that runs the application: the one named `app`, else the only one."""
     containers: list[Object] = item["containers"]
     return next((found for found in containers if found.get("name") == "app"), containers[0])
 
 
 class _TemplateFile:
-    """One file, and where in it things stand."""
+    """One file, and the lines on which its values are."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._node: yaml.Node | None = None
 
     def read(self, kind: str) -> Object:
-        """The object of that kind in which everything that is there has its shape."""
-        item: Object = self._parsed()
+        """Return the object, if it is of that kind and each value has its shape."""
+        item: Object = self._parse()
         self._check(item, {}, ())
         expected = {"apiVersion": KINDS[kind].api_version, "kind": kind}
         for key, value in expected.items():
             if item.get(key) != value:
-                self._refuse((key,), f"{key} must be {value}")
+                self._fail_at((key,), f"{key} must be {value}")
         self._check(item, _SHAPES[kind], ())
-        self._check_needed(item, _NEEDED.get(kind, ()))
+        self._check_required(item, _REQUIRED.get(kind, ()))
         if kind in ("Deployment", "DaemonSet"):
-            self._check_container(pod(item)["containers"])
+            self._check_container(pod_spec(item)["containers"])
         return item
 
-    def _parsed(self) -> Any:  # noqa: ANN401 - YAML holds anything
+    def _parse(self) -> Any:  # noqa: ANN401 - YAML holds anything
         try:
             loader = _Loader(self._path.read_text(encoding="utf-8"))
             self._node = loader.get_single_node()
             found = loader.construct_document(self._node) if self._node else None
-            # By way of JSON nothing is shared by an anchor, and nothing is there that JSON does not have.
+            # Through JSON, so that anchors share no value and no value is foreign to JSON.
             return json.loads(json.dumps(found, allow_nan=False))
         except FileNotFoundError:
             raise SettingsInvalid(
-                "a manifest is missing",
+                "an object template is missing",
                 on=str(self._path),
                 next=f"copy {self._path.name} from the suite's deploy/manifests, then edit it",
             ) from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise SettingsInvalid(
-                f"a manifest cannot be read: {reason}",
+                f"an object template cannot be read: {reason}",
                 on=str(self._path),
                 next="make the file readable",
             ) from error
@@ -202,11 +211,11 @@ class _TemplateFile:
         except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             self._fail(str(error).partition("\n")[0] or "it is not YAML", 1)
 
-    def _check(self, value: Any, shape: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
-        """Refuses a value of another shape; keys without a value are as good as absent, and are taken out."""
+    def _check(self, value: Any, shape: Any, path: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
+        """Fail if a value has another shape; remove keys without a value, which count as absent."""
         kind: Any = shape if isinstance(shape, type) else type(shape)
         if type(value) is not kind:
-            self._refuse(place, f"{_shown(place)} must be {_CALLED[kind]}")
+            self._fail_at(path, f"{_path_text(path)} must be {_TYPE_NAMES[kind]}")
         inner: Sequence[tuple[str, Any]] = ()
         if kind is list:
             inner = [(str(index), shape[0]) for index in range(len(value))]
@@ -214,28 +223,28 @@ class _TemplateFile:
             for key in [key for key in shape if value.get(key, "") is None]:
                 del value[key]
             inner = [(key, shape[key]) for key in shape if key in value]
-        for key, below in inner:
-            self._check(value[int(key) if kind is list else key], below, (*place, key))
+        for key, inner_shape in inner:
+            self._check(value[int(key) if kind is list else key], inner_shape, (*path, key))
 
-    def _check_needed(self, item: Any, place: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
-        for depth, key in enumerate(place, 1):
+    def _check_required(self, item: Any, path: tuple[str, ...]) -> None:  # noqa: ANN401 - JSON
+        for depth, key in enumerate(path, 1):
             item = item.get(key) if isinstance(item, dict) else dict(enumerate(item)).get(int(key))
             if item in (None, [], {}):
-                self._refuse(place[:depth], f"{_shown(place[:depth])} is missing")
+                self._fail_at(path[:depth], f"{_path_text(path[:depth])} is missing")
 
     def _check_container(self, containers: list[Object]) -> None:
         if len(containers) > 1 and [one.get("name") for one in containers].count("app") != 1:
-            place = _NEEDED["Deployment"]
-            self._refuse(
-                place,
-                f"one of {_shown(place)} must be named app: the one that runs the application",
+            path = _REQUIRED["Deployment"]
+            self._fail_at(
+                path,
+                f"one of {_path_text(path)} must be named app: the one that runs the application",
             )
 
-    def _refuse(self, place: Sequence[str], what: str) -> NoReturn:
+    def _fail_at(self, path: Sequence[str], what: str) -> NoReturn:
         node = self._node
         line = 1
-        for key in place:
-            found = _below(node, key)
+        for key in path:
+            found = _child(node, key)
             if found is None:
                 break
             line, node = found
@@ -243,13 +252,13 @@ class _TemplateFile:
 
     def _fail(self, what: str, line: int) -> NoReturn:
         raise SettingsInvalid(
-            f"a manifest is broken: {what}",
+            f"an object template is broken: {what}",
             on=f"{self._path}:{line}",
-            next="mend that line; the suite's deploy/manifests show how it is meant",
+            next="fix that line; the suite's deploy/manifests show how it is meant",
         )
 
 
-_CALLED: Mapping[type, str] = {
+_TYPE_NAMES: Mapping[type, str] = {
     dict: "a mapping",
     list: "a list",
     int: "a whole number",
@@ -257,13 +266,13 @@ _CALLED: Mapping[type, str] = {
 }
 
 
-def _shown(place: Sequence[str]) -> str:
-    """A place as people write it, such as spec.ports[0].port."""
-    return re.sub(r"\.(\d+)", r"[\1]", ".".join(place)) or "a manifest"
+def _path_text(path: Sequence[str]) -> str:
+    """Return a path as people write it, such as spec.ports[0].port."""
+    return re.sub(r"\.(\d+)", r"[\1]", ".".join(path)) or "an object template"
 
 
-def _below(node: yaml.Node | None, key: str) -> tuple[int, yaml.Node] | None:
-    """The line of a key or an item, and what stands there."""
+def _child(node: yaml.Node | None, key: str) -> tuple[int, yaml.Node] | None:
+    """Return the line of a key or an item, and its value."""
     if isinstance(node, yaml.MappingNode):
         return next(
             ((name.start_mark.line + 1, value) for name, value in node.value if name.value == key),

@@ -1,4 +1,8 @@
-"""What a deployer changes on a cluster: nothing without the lease, and nothing that somebody else owns is taken from them."""
+"""The writes of a deployer to a cluster.
+
+Each write requires the lock, and no field is taken from another manager, except for the fields
+that say which release runs.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,14 @@ from deploy.clock import REAL, Clock
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
 from deploy.targets.kubernetes.lock import Lock
-from deploy.targets.kubernetes.pods import TEMPLATE, Pod
-from deploy.targets.kubernetes.readiness import ExpectedPods, ReadinessWait
-from deploy.targets.kubernetes.render import CAUSE, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.pod_progress import ExpectedPods, Times
+from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod
+from deploy.targets.kubernetes.readiness import ReadinessWait
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, TRACKS, Rendering, Track
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import (
-    SETTINGS,
-    WANTED,
+    REPLICAS_ANNOTATION,
+    SETTINGS_ANNOTATION,
     ClusterState,
     DeploymentState,
     TrafficSplit,
@@ -30,274 +35,300 @@ from deploy.targets.kubernetes.templates import ensure_mapping
 log = logging.getLogger(__name__)
 
 _POLL = 0.25
-_SCHEDULING = 30.0
-_REACHED_WITHIN = 30.0
-# Nodes rewrite their routes at most once a second, and cannot be asked whether they have.
-_ROUTES = 2.0
+_SCHEDULING_SECONDS = 30.0
+_ROUTING_SECONDS = 30.0
+# Nodes update their routes at most once a second, and do not report when they have.
+_ROUTE_UPDATE_SECONDS = 2.0
 _REPLICAS = "spec.replicas"
 
 
 class Writer:
-    """Writes the objects of one environment.
+    """A writer of the objects of one environment.
 
     Args:
-        cluster: where they are.
-        rendering: makes them.
-        sides: reads them.
-        lease: must be held.
-        size: tells the bytes of a release's image.
-        clock: tells the time.
+        cluster: the namespace of the environment.
+        rendering: what renders the objects.
+        state: what reads the objects.
+        lock: the lock that each write requires.
+        image_bytes: returns the size of a release's image.
+        clock: the clock by which it waits.
 
     Attributes:
-        around: all that is not a replica.
-        times: of the last rollout: for each pod, how many seconds after its rollout began it was first seen in each stage.
+        supporting_objects: the writer of all objects that are not replicas.
+        times: for each pod of the last attempt, how many seconds after the start of its rollout it
+            was first seen in each stage.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         rendering: Rendering,
-        sides: ClusterState,
-        lease: Lock,
-        size: Callable[[Release], int],
+        state: ClusterState,
+        lock: Lock,
+        image_bytes: Callable[[Release], int],
         clock: Clock = REAL,
     ) -> None:
         self._cluster = cluster
         self._rendering = rendering
         self._env = rendering.env
-        self._sides = sides
-        self._lease = lease
-        self._size = size
+        self._state = state
+        self._lock = lock
+        self._image_bytes = image_bytes
         self._clock = clock
-        self.around = SupportingObjects(cluster, rendering, lease)
-        self.times: dict[str, dict[str, float]] = {}
+        self.supporting_objects = SupportingObjects(cluster, rendering, lock)
+        self.times: Times = {}
 
-    # --- what shall serve
+    # --- what is to serve
 
-    def count(self) -> int:
-        """How many replicas shall serve: as the settings say, unless an autoscaler or a person decides."""
-        now = self._sides.deployment(self._sides.serving().track)
+    def replica_count(self) -> int:
+        """Return how many replicas are to serve.
+
+        That is the number in the settings, unless an autoscaler or a person has set another one.
+        """
+        now = self._state.deployment(self._state.traffic().track)
         if now is None or not now.replicas:
             return self._env.replicas
         if self._env.autoscale:
             return max(self._env.replicas, min(now.replicas, self._env.autoscale.at_most))
         return self._env.replicas if now.replicas_are_ours else now.replicas
 
-    def say_count(self) -> None:
-        """Tells whoever changed the settings that somebody else has chosen another number of replicas."""
-        count = self.count()
+    def log_replica_count(self) -> None:
+        """Log that the number of replicas is not the one in the settings, if so."""
+        count = self.replica_count()
         if not self._env.autoscale and count != self._env.replicas:
             log.info(
-                "replicas stay at %d, as somebody chose; the settings say %d",
+                "replicas stay at %d, which was set on the cluster; the settings say %d",
                 count,
                 self._env.replicas,
             )
 
-    def settings(self, release: Release) -> str:
-        """What a release is rendered to, in short, whoever asked for it and whichever side it is on."""
+    def settings_hash(self, release: Release) -> str:
+        """Return a hash of what a release is rendered to, independent of attempt and track."""
         rendering = self._rendering
-        first = TRACKS[0]
-        made = [
-            rendering.deployment(release, first, self._env.replicas, None, 0),
-            rendering.service(first, both=False),
+        track = TRACKS[0]
+        objects = [
+            rendering.deployment(release, track, self._env.replicas, None, 0),
+            rendering.service(track, both=False),
             rendering.ingress(),
-            rendering.autoscaler(first),
-            rendering.disruption(),
-            rendering.account(),
+            rendering.autoscaler(track),
+            rendering.disruption_budget(),
+            rendering.service_account(),
         ]
-        return _short(made)
+        return _hash(objects)
 
-    def rendered(self, name: Track, release: Release, attempt: Attempt | None) -> list[Object]:
-        """All objects of an environment that serves a release from a side, in the order in which they are applied.
+    def render(self, track: Track, release: Release, attempt: Attempt | None) -> list[Object]:
+        """Return all objects of an environment that serves a release, in the order of writing.
 
-        The number of replicas is that of the settings, whoever has chosen another one: so it can be taken back from them.
+        The number of replicas is the one in the settings, so that applying the objects undoes the
+        scaling by other managers.
         """
         rendering = self._rendering
-        service = self._rendering.service(name, both=False)
-        rest = (rendering.ingress(), rendering.disruption(), rendering.autoscaler(name))
-        count = self.count() if self._env.autoscale else self._env.replicas
-        made = (
-            rendering.account(),
-            service,
-            *rest,
-            self._deployment(name, release, count, attempt),
+        count = self.replica_count() if self._env.autoscale else self._env.replicas
+        objects = (
+            rendering.service_account(),
+            rendering.service(track, both=False),
+            rendering.ingress(),
+            rendering.disruption_budget(),
+            rendering.autoscaler(track),
+            self._render_deployment(track, release, count, attempt),
         )
-        return [item for item in made if item]
+        return [item for item in objects if item]
 
-    def before(self, serving: TrafficSplit) -> Snapshot | None:
-        """What serves now, as it was applied; None if nothing does."""
-        side = self._sides.deployment(serving.track)
-        if side is None or not side.replicas:
+    def take_snapshot(self, traffic: TrafficSplit) -> Snapshot | None:
+        """Return what serves now, as it was applied; None if nothing does."""
+        serving = self._state.deployment(traffic.track)
+        if serving is None or not serving.replicas:
             return None
-        return Snapshot(
-            track=side.name, objects={"Deployment": side.applied, **self.around.snapshot()}
-        )
+        objects = {"Deployment": serving.applied, **self.supporting_objects.snapshot()}
+        return Snapshot(track=serving.track, objects=objects)
 
-    def within(self, release: Release) -> float:
-        """Seconds that one replica may take: to find a node, to pull its image, to become ready."""
-        return _SCHEDULING + self._size(release) / self._env.pull_rate + self._env.ready_within
+    def replica_seconds(self, release: Release) -> float:
+        """Return the seconds that one replica may take: for a node, the pull and the start."""
+        pull_seconds = self._image_bytes(release) / self._env.pull_rate
+        return _SCHEDULING_SECONDS + pull_seconds + self._env.ready_within
 
     # --- replicas
 
-    def roll(
-        self, name: Track, release: Release, count: int, attempt: Attempt | None = None
+    def roll_out(
+        self, track: Track, release: Release, count: int, attempt: Attempt | None = None
     ) -> list[Pod]:
-        """Brings a side to that many replicas of a release, and waits until all are ready.
+        """Bring up replicas of a release on a track; return them when all are ready.
 
         Args:
-            name: the track.
-            release: the release to run there.
-            count: the number of its replicas.
-            attempt: the attempt that this is part of, to be marked on the Deployment.
+            track: the track.
+            release: the release.
+            count: the number of replicas.
+            attempt: the attempt that is recorded on the Deployment.
 
         Raises:
-            RolloutFailed: one cannot become ready, or did not in time.
-            FieldConflict: somebody else owns what a manifest sets.
+            RolloutFailed: a replica cannot become ready, or did not in time.
+            FieldConflict: another manager owns a field that an object template sets.
         """
-        item = self._deployment(name, release, count, attempt)
-        self._put(name, item)
-        return self._ready(name, item, release)
+        item = self._render_deployment(track, release, count, attempt)
+        self._apply_deployment(track, item)
+        return self._wait_until_ready(track, item, release)
 
-    def restore(self, before: Snapshot, release: Release) -> list[Pod]:
-        """Brings a side back to what it was, whatever settings and manifests say by now, and waits until all replicas are ready.
+    def restore_replicas(self, snapshot: Snapshot, release: Release) -> list[Pod]:
+        """Restore the Deployment of a snapshot; return its replicas when all are ready.
+
+        The present settings and object templates do not count.
 
         Raises:
-            RolloutFailed: one cannot become ready any more, or did not in time.
-            FieldConflict: somebody else owns what was set.
+            RolloutFailed: a replica cannot become ready any more, or did not in time.
+            FieldConflict: another manager owns a field that had been set.
         """
-        now = self._sides.deployment(before.track)
-        if now is None or now.applied != before.deployment:
-            # What admission would not have again may well be what nobody has touched.
-            self._put(before.track, before.deployment)
-        return self._ready(before.track, before.deployment, release)
+        now = self._state.deployment(snapshot.track)
+        if now is None or now.applied != snapshot.deployment:
+            # An unchanged object is not written: admission may refuse now what it took before.
+            self._apply_deployment(snapshot.track, snapshot.deployment)
+        return self._wait_until_ready(snapshot.track, snapshot.deployment, release)
 
-    def _ready(self, name: Track, item: Object, release: Release) -> list[Pod]:
-        wanted = ExpectedPods(
-            deployment=self._rendering.named(name),
-            labels=self._sides.labels(name),
-            template=item["spec"]["template"]["metadata"].get("annotations", {}).get(TEMPLATE, ""),
-            size=self._size(release),
+    def _wait_until_ready(self, track: Track, item: Object, release: Release) -> list[Pod]:
+        annotations = item["spec"]["template"]["metadata"].get("annotations", {})
+        expected = ExpectedPods(
+            deployment=self._rendering.deployment_name(track),
+            labels=self._state.labels(track),
+            pod_template=annotations.get(TEMPLATE_ANNOTATION, ""),
+            image_bytes=self._image_bytes(release),
             ready_within=self._env.ready_within,
-            within=self.within(release),
+            replica_seconds=self.replica_seconds(release),
         )
-        watch = ReadinessWait(self._cluster, wanted, self._clock)
+        times: Times = {}
+        wait = ReadinessWait(self._cluster, expected, self._clock)
         try:
-            return watch.until_ready(self._lease.require)
+            return wait.until_ready(times, self._lock.require)
         finally:
-            # A replica that was seen by an earlier watch has its times from there.
-            self.times = watch.times | self.times
+            # The times of a replica that an earlier wait has seen are those of that wait.
+            self.times = times | self.times
 
     def _apply(self, item: Object) -> None:
-        self._cluster.apply(item, require=self._lease.require)
+        self._cluster.apply(item, require=self._lock.require)
 
-    def _put(self, name: Track, item: Object) -> None:
-        """Applies a Deployment, but for a number of replicas that others have chosen since.
+    def _apply_deployment(self, track: Track, item: Object) -> None:
+        """Apply a Deployment, without a number of replicas that another manager has set.
 
-        Which release it is, is ours to say: what `kubectl rollout undo` or a patched image has changed of that is taken back.
+        The fields that say which release runs are taken back from `kubectl rollout undo`, or from
+        a person who has changed the image.
         """
         try:
             self._apply(item)
         except FieldConflict as conflict:
-            if not all(path == _REPLICAS or _says_which_release(path) for path in conflict.owners):
+            paths = conflict.owners
+            if not all(path == _REPLICAS or _identifies_release(path) for path in paths):
                 raise
-            taken = sorted({owner for path, owner in conflict.owners.items() if path != _REPLICAS})
-            if taken:
-                log.info("taken back from %s: which release runs", " and ".join(taken))
-            if _REPLICAS in conflict.owners:
-                item = self._left_to(conflict.owners[_REPLICAS], name, item)
-            self._cluster.apply(item, force=bool(taken), require=self._lease.require)
+            others = sorted({owner for path, owner in paths.items() if path != _REPLICAS})
+            if others:
+                log.info("taken back from %s: which release runs", " and ".join(others))
+            if _REPLICAS in paths:
+                item = self._without_replicas(paths[_REPLICAS], track, item)
+            self._cluster.apply(item, force=bool(others), require=self._lock.require)
 
-    def _left_to(self, owner: str, name: Track, item: Object) -> Object:
-        """A Deployment to be applied where somebody else owns the number of its replicas."""
-        if self._sides.serving().sends_to(name):
+    def _without_replicas(self, owner: str, track: Track, item: Object) -> Object:
+        """Return the Deployment to apply where another manager owns the number of replicas."""
+        if self._state.traffic().sends_to(track):
             log.info("the number of replicas is left to %s", owner)
-            return {
-                **item,
-                "spec": {key: value for key, value in item["spec"].items() if key != "replicas"},
-            }
-        # An autoscaler that has gone over to the other side. Its last number is nobody's wish any more.
-        self._delete(name)
+            spec = {key: value for key, value in item["spec"].items() if key != "replicas"}
+            return {**item, "spec": spec}
+        # An autoscaler now scales the other track, so its last number here has no meaning.
+        self._delete(track)
         return item
 
-    def switch(self, name: Track, release: Release) -> None:
-        """Has the Service send requests to a side alone, with all around it as the settings say, and waits until every node does.
+    # --- traffic
+
+    def switch_traffic(self, track: Track, release: Release) -> None:
+        """Send all requests to a track, update the supporting objects, and wait for the nodes.
 
         Raises:
-            RolloutFailed: the Service does not lead to the side's replicas.
+            RolloutFailed: the Service does not select the track's replicas.
         """
-        self.around.change(name)
-        self._until_reached(name, release)
+        self.supporting_objects.update(track)
+        self._wait_for_routes(track, release)
 
-    def put_back(self, before: Snapshot, release: Release) -> None:
-        """The same, with all around it as it was before.
+    def restore_traffic(self, snapshot: Snapshot, release: Release) -> None:
+        """Send all requests to the track of a snapshot, and restore the supporting objects.
 
         Raises:
-            RolloutFailed: the Service does not lead to the side's replicas.
+            RolloutFailed: the Service does not select the track's replicas.
         """
-        self.around.put_back(before.objects, before.track)
-        self._until_reached(before.track, release)
+        self.supporting_objects.restore(snapshot.objects, snapshot.track)
+        self._wait_for_routes(snapshot.track, release)
 
-    def _until_reached(self, name: Track, release: Release) -> None:
+    def _wait_for_routes(self, track: Track, release: Release) -> None:
         if not self._wait(
-            lambda: self._reached(name, release),
-            _REACHED_WITHIN,
-            "waiting for the Service to see its replicas",
+            lambda: self.is_routed(track, release),
+            _ROUTING_SECONDS,
+            "waiting for the Service to select its replicas",
         ):
+            limit = progress.format_seconds(_ROUTING_SECONDS)
             raise RolloutFailed(
-                f"the Service did not lead to all replicas of the release, and to them alone, within {progress.format_seconds(_REACHED_WITHIN)}",
+                f"the Service did not select all replicas of the release, and only those, "
+                f"within {limit}",
                 on=f"Service {self._rendering.name}",
-                next="`kubectl describe` on it shows where it leads; its selector and port are in the manifests",
+                next="`kubectl describe` on it shows which pods it selects; its selector and port "
+                "are in the object templates",
             )
-        self._clock.sleep(_ROUTES)
+        self._clock.sleep(_ROUTE_UPDATE_SECONDS)
 
-    def _reached(self, name: Track, release: Release) -> bool:
+    def is_routed(self, track: Track, release: Release) -> bool:
+        """Return whether the Service selects the ready replicas of a release, and only those."""
         ready = {
             pod.name
-            for pod in self._sides.pods(name)
+            for pod in self._state.pods(track)
             if pod.ready and pod.image == release.image.digest
         }
-        return bool(ready) and self._sides.reached() == ready
+        return bool(ready) and self._state.routed_pods() == ready
 
-    def empty(self, side: DeploymentState) -> None:
-        """Takes a side's replicas away; its Deployment stays with its revisions, unless somebody else owns their number."""
-        made = side.applied
+    # --- removing replicas
+
+    def remove_replicas(self, deployment: DeploymentState) -> None:
+        """Remove the replicas of a Deployment, and wait until they have stopped.
+
+        The Deployment stays with its revisions, unless another manager owns the number of replicas.
+        """
+        applied = deployment.applied
         try:
-            self._apply({**made, "spec": made.get("spec", {}) | {"replicas": 0}})
+            self._apply({**applied, "spec": applied.get("spec", {}) | {"replicas": 0}})
         except FieldConflict:
-            self._delete(side.name)
+            self._delete(deployment.track)
         self._wait(
-            lambda: not self._sides.pods(side.name),
+            lambda: not self._state.pods(deployment.track),
             self._env.drain_within,
-            "waiting for the old replicas to take their leave",
+            "waiting for the old replicas to stop",
         )
 
-    def _delete(self, name: Track) -> None:
-        self._cluster.delete("Deployment", self._rendering.named(name), require=self._lease.require)
+    def _delete(self, track: Track) -> None:
+        name = self._rendering.deployment_name(track)
+        self._cluster.delete("Deployment", name, require=self._lock.require)
 
-    def _deployment(
-        self, name: Track, release: Release, count: int, attempt: Attempt | None
+    def _render_deployment(
+        self, track: Track, release: Release, count: int, attempt: Attempt | None
     ) -> Object:
-        item = self._rendering.deployment(release, name, count, attempt, int(self.within(release)))
+        seconds = int(self.replica_seconds(release))
+        item = self._rendering.deployment(release, track, count, attempt, seconds)
         ensure_mapping(item, "metadata", "annotations").update(
-            {SETTINGS: self.settings(release), WANTED: str(self._env.replicas)}
+            {
+                SETTINGS_ANNOTATION: self.settings_hash(release),
+                REPLICAS_ANNOTATION: str(self._env.replicas),
+            }
         )
         template = item["spec"]["template"]
-        ensure_mapping(template, "metadata", "annotations")[TEMPLATE] = _short(template)
+        ensure_mapping(template, "metadata", "annotations")[TEMPLATE_ANNOTATION] = _hash(template)
         return item
 
-    def _wait(self, done: Callable[[], bool], within: float, note: str) -> bool:
-        deadline = self._clock.now() + within
-        while not done():
+    def _wait(self, is_done: Callable[[], bool], seconds: float, message: str) -> bool:
+        """Wait until a condition is met; return whether it was in time."""
+        deadline = self._clock.now() + seconds
+        while not is_done():
             if self._clock.now() >= deadline:
                 return False
-            progress.report(note)
+            progress.report(message)
             self._clock.sleep(_POLL)
         return True
 
 
-def _says_which_release(path: str) -> bool:
-    return path.endswith("].image") or "twinship.dev/" in path or CAUSE in path
+def _identifies_release(path: str) -> bool:
+    return path.endswith("].image") or "twinship.dev/" in path or CHANGE_CAUSE in path
 
 
-def _short(made: object) -> str:
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The controllers of a cluster in memory: they make pods of what was asked for, a step at a time, as the real ones do."""
+"""The controllers of a cluster in memory, which create pods a step at a time."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import hashlib
 import json
 
 from deploy.clients.kubernetes.protocol import Object
-from tests.fakes.kubernetes.objects import Objects, copied, leaving
-from tests.fakes.kubernetes.pods import is_ready, pinned
+from tests.fakes.kubernetes.objects import Objects, deep_copy, is_terminating
+from tests.fakes.kubernetes.pods import is_ready, pinned_node
 
 
-def hashed(template: Object) -> str:
-    """A short name of a pod template, the same for the same template."""
+def template_hash(template: Object) -> str:
+    """Return a hash of a pod template."""
     return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class ReplicaSets:
-    """Keeps as many pods of each ReplicaSet as it asks for."""
+    """A controller of ReplicaSets."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
 
     def step(self) -> None:
-        """Makes and removes pods, and counts those that are there."""
-        for item in self.objects.all("ReplicaSet"):
+        """Create and remove pods, and count them."""
+        for item in self.objects.find_all("ReplicaSet"):
             pods = self.active(item)
             missing = item["spec"]["replicas"] - len(pods)
             refused = next(filter(None, (self._make(item) for _ in range(missing))), "")
-            for pod in sorted(pods, key=_worth)[: max(0, -missing)]:
+            for pod in sorted(pods, key=_rank)[: max(0, -missing)]:
                 self.objects.event(
                     item, "SuccessfulDelete", f"Deleted pod: {pod['metadata']['name']}"
                 )
@@ -35,32 +35,34 @@ class ReplicaSets:
             self._count(item, refused)
 
     def active(self, item: Object) -> list[Object]:
-        """The pods of a ReplicaSet that are not ending."""
+        """Return the active pods of a ReplicaSet."""
         return [
             pod
-            for pod in self.objects.owned("Pod", item)
-            if not leaving(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
+            for pod in self.objects.owned_by("Pod", item)
+            if not is_terminating(pod) and pod["status"]["phase"] not in {"Failed", "Succeeded"}
         ]
 
     def _make(self, item: Object) -> str:
-        """Makes a pod; why not, if it may not be made."""
+        """Create a pod; return why it may not be created, if so."""
         quota = self.objects.world.quota
-        used = len(self.objects.all("Pod"))
+        used = len(self.objects.find_all("Pod"))
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         if quota is not None and used >= quota:
             of = f"requested: pods=1, used: pods={used}, limited: pods={quota}"
-            why = f'pods "{name}" is forbidden: exceeded quota: pods, {of}'
-            self.objects.event(item, "FailedCreate", f"Error creating: {why}", "Warning")
-            return why
+            reason = f'pods "{name}" is forbidden: exceeded quota: pods, {of}'
+            self.objects.event(item, "FailedCreate", f"Error creating: {reason}", "Warning")
+            return reason
         make_pod(self.objects, name, item)
         self.objects.event(item, "SuccessfulCreate", f"Created pod: {name}")
         return ""
 
     def _count(self, item: Object, refused: str) -> None:
         pods = self.active(item)
-        patience = item["spec"].get("minReadySeconds", 0)
+        min_ready_seconds = item["spec"].get("minReadySeconds", 0)
         ready = [pod for pod in pods if is_ready(pod)]
-        available = [pod for pod in ready if self.objects.since(_ready_since(pod)) >= patience]
+        available = [
+            pod for pod in ready if self.objects.since(_ready_since(pod)) >= min_ready_seconds
+        ]
         counts = {
             "fullyLabeledReplicas": len(pods),
             "readyReplicas": len(ready),
@@ -68,13 +70,13 @@ class ReplicaSets:
         }
         status: Object = {key: value for key, value in counts.items() if value}
         if refused:
-            told = {
+            condition = {
                 "type": "ReplicaFailure",
                 "status": "True",
                 "reason": "FailedCreate",
                 "message": refused,
             }
-            status["conditions"] = [told | {"lastTransitionTime": self.objects.time}]
+            status["conditions"] = [condition | {"lastTransitionTime": self.objects.time}]
         self.objects.change(
             item,
             "status",
@@ -83,8 +85,8 @@ class ReplicaSets:
 
 
 def make_pod(objects: Objects, name: str, owner: Object) -> Object:
-    """Makes a pod of the template of what it is made for."""
-    template = copied(owner["spec"]["template"])
+    """Create a pod from its owner's template."""
+    template = deep_copy(owner["spec"]["template"])
     return objects.make(
         "Pod",
         name,
@@ -98,8 +100,8 @@ def _suffix(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()[:5]
 
 
-def _worth(pod: Object) -> tuple[bool, bool, bool]:
-    """What is removed first: pods without a node, then pending ones, then those that are not ready."""
+def _rank(pod: Object) -> tuple[bool, bool, bool]:
+    """Return the rank of a pod: those without a node are removed first, then pending ones."""
     return ("nodeName" in pod["spec"], pod["status"]["phase"] == "Running", is_ready(pod))
 
 
@@ -112,19 +114,19 @@ def _ready_since(pod: Object) -> str:
 
 
 class DaemonSets:
-    """Keeps a pod of each DaemonSet on every node."""
+    """A controller of DaemonSets."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
 
     def step(self) -> None:
-        """Makes pods where there are none, and replaces those of an old template, one after another."""
-        for item in self.objects.all("DaemonSet"):
-            pods = [pod for pod in self.objects.owned("Pod", item) if not leaving(pod)]
+        """Create missing pods, and replace those of an old template one by one."""
+        for item in self.objects.find_all("DaemonSet"):
+            pods = [pod for pod in self.objects.owned_by("Pod", item) if not is_terminating(pod)]
             for node in self.objects.world.nodes:
-                if node not in map(pinned, pods):
+                if node not in map(pinned_node, pods):
                     pods.append(self._make(item, node))
-            mark = hashed(item["spec"]["template"])
+            mark = template_hash(item["spec"]["template"])
             old = [
                 pod for pod in pods if pod["metadata"]["labels"]["controller-revision-hash"] != mark
             ]
@@ -136,7 +138,7 @@ class DaemonSets:
     def _make(self, item: Object, node: str) -> Object:
         name = f"{item['metadata']['name']}-{_suffix(self.objects.number())}"
         pod = make_pod(self.objects, name, item)
-        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = hashed(
+        pod["metadata"].setdefault("labels", {})["controller-revision-hash"] = template_hash(
             item["spec"]["template"]
         )
         here = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
@@ -165,21 +167,21 @@ class DaemonSets:
 
 
 class Services:
-    """Finds the pods of each Service, and gives it addresses."""
+    """A controller of Services, Endpoints and load balancers."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
 
     def step(self) -> None:
-        """Lists the pods that are ready and those that are not yet."""
-        for item in self.objects.all("Service"):
+        """Update the endpoints and the addresses."""
+        for item in self.objects.find_all("Service"):
             self._list(item)
             if item["spec"].get("type") == "LoadBalancer":
-                self._balance(item)
-        for item in self.objects.all("Ingress"):
-            self._balance(item)
+                self._assign_address(item)
+        for item in self.objects.find_all("Ingress"):
+            self._assign_address(item)
 
-    def _balance(self, item: Object) -> None:
+    def _assign_address(self, item: Object) -> None:
         given = self.objects.world.addresses.get(item["metadata"]["name"])
         key = "ip" if given and given.replace(".", "").isdigit() else "hostname"
         self.objects.change(
@@ -193,8 +195,8 @@ class Services:
             return
         pods = [
             pod
-            for pod in self.objects.all("Pod", spec["selector"])
-            if not leaving(pod) and "podIP" in pod["status"]
+            for pod in self.objects.find_all("Pod", spec["selector"])
+            if not is_terminating(pod) and "podIP" in pod["status"]
         ]
         endpoints = self.objects.get("Endpoints", name)
         if endpoints is None:
@@ -227,7 +229,7 @@ class Services:
 
 
 def _target(port: Object, pod: Object) -> Object:
-    """The port of a pod that a port of a Service leads to."""
+    """Return the port of a pod to which a port of a Service sends requests."""
     target = port.get("targetPort", port["port"])
     named = {
         one.get("name"): one["containerPort"]

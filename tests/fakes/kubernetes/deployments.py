@@ -1,12 +1,12 @@
-"""The Deployment controller of a cluster in memory: a ReplicaSet for each template, and the way from one to the next."""
+"""The Deployment controller of a cluster in memory, with a ReplicaSet for each template."""
 
 from __future__ import annotations
 
 import math
 
 from deploy.clients.kubernetes.protocol import Object
-from tests.fakes.kubernetes.controllers import hashed
-from tests.fakes.kubernetes.objects import Objects, copied
+from tests.fakes.kubernetes.controllers import template_hash
+from tests.fakes.kubernetes.objects import Objects, deep_copy
 
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
@@ -19,37 +19,37 @@ NOT_COPIED = frozenset(
 
 
 class Deployments:
-    """Rolls each Deployment to its template."""
+    """A controller of Deployments."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
 
     def step(self) -> None:
-        """Scales the new ReplicaSet up or the old ones down, and says how far it is."""
-        for item in self.objects.all("Deployment"):
-            sets = self.objects.owned("ReplicaSet", item)
+        """Scale the new ReplicaSet up or the old ones down, and update the status."""
+        for item in self.objects.find_all("Deployment"):
+            sets = self.objects.owned_by("ReplicaSet", item)
             if any(
-                _notes(one).get(DESIRED) != str(item["spec"]["replicas"])
+                _annotations(one).get(DESIRED) != str(item["spec"]["replicas"])
                 for one in sets
                 if one["spec"]["replicas"]
             ):
-                self._share(item, sets)
-                self._tell(item, _newest(item, sets), sets, fresh=False)
+                self._scale_proportionally(item, sets)
+                self._update_status(item, _newest(item, sets), sets, fresh=False)
                 continue
             found = _newest(item, sets)
-            new = found or self._make(item, sets)
+            new = found or self._create(item, sets)
             old = [one for one in sets if one is not new]
             if found:
-                self._number(item, new, old)
+                self._update_revision(item, new, old)
             self._roll(item, new, old)
-            self._tell(item, new, [*old, new], fresh=not found)
-            self._forget(item, old)
+            self._update_status(item, new, [*old, new], fresh=not found)
+            self._remove_old_sets(item, old)
 
-    def _make(self, item: Object, sets: list[Object]) -> Object:
-        """The ReplicaSet of a template that was not there before."""
-        template = copied(item["spec"]["template"])
-        selector = copied(item["spec"]["selector"])
-        mark = hashed(template)
+    def _create(self, item: Object, sets: list[Object]) -> Object:
+        """Create the ReplicaSet of a new template."""
+        template = deep_copy(item["spec"]["template"])
+        selector = deep_copy(item["spec"]["selector"])
+        mark = template_hash(template)
         template["metadata"]["labels"][HASH] = selector.setdefault("matchLabels", {})[HASH] = mark
         spec = {
             "replicas": 0,
@@ -65,15 +65,18 @@ class Deployments:
         self._annotate(item, {REVISION: revision})
         return self.objects.make("ReplicaSet", name, item, body, labels=labels, annotations=notes)
 
-    def _number(self, item: Object, new: Object, old: list[Object]) -> None:
-        """Gives the ReplicaSet of the present template the highest revision, and the annotations of its Deployment."""
+    def _update_revision(self, item: Object, new: Object, old: list[Object]) -> None:
+        """Give the present ReplicaSet the highest revision and the Deployment's annotations."""
         revision = 1 + max(map(_revision, old), default=0)
         notes = _copied(item)
         if _revision(new) < revision:
-            past = [*filter(None, _notes(new).get(HISTORY, "").split(",")), _notes(new)[REVISION]]
+            past = [
+                *filter(None, _annotations(new).get(HISTORY, "").split(",")),
+                _annotations(new)[REVISION],
+            ]
             notes |= {REVISION: str(revision), HISTORY: ",".join(past)}
         self._annotate(new, notes)
-        self._annotate(item, {REVISION: _notes(new)[REVISION]})
+        self._annotate(item, {REVISION: _annotations(new)[REVISION]})
 
     def _annotate(self, item: Object, notes: dict[str, str]) -> None:
         present = item["metadata"].setdefault("annotations", {})
@@ -84,11 +87,12 @@ class Deployments:
     # --- from one to the next
 
     def _roll(self, item: Object, new: Object, old: list[Object]) -> None:
-        count, (surge, away) = item["spec"]["replicas"], _bounds(item)
+        count = item["spec"]["replicas"]
+        surge, away = _bounds(item)
         if item["spec"]["strategy"]["type"] == "Recreate":
             for one in old:
                 self._scale(item, one, 0)
-            if not any(self.objects.owned("Pod", one) for one in old):
+            if not any(self.objects.owned_by("Pod", one) for one in old):
                 self._scale(item, new, count)
         elif new["spec"]["replicas"] > count:
             self._scale(item, new, count)
@@ -100,7 +104,7 @@ class Deployments:
             self._shrink(item, new, old, count - away)
 
     def _shrink(self, item: Object, new: Object, old: list[Object], least: int) -> None:
-        """Takes away old pods: first those that do not work, then as many as the new ones replace."""
+        """Remove old pods: first unavailable ones, then as many as the new ones replace."""
         spare = max(
             0,
             _wanted([new, *old])
@@ -119,8 +123,8 @@ class Deployments:
             self._scale(item, one, one["spec"]["replicas"] - fewer)
             spare -= fewer
 
-    def _share(self, item: Object, sets: list[Object]) -> None:
-        """Scales what runs to another number of replicas: in the midst of a rollout, each ReplicaSet in its proportion."""
+    def _scale_proportionally(self, item: Object, sets: list[Object]) -> None:
+        """Scale the active ReplicaSets in proportion to another number of replicas."""
         active = [one for one in sets if one["spec"]["replicas"]]
         count = item["spec"]["replicas"]
         most = count + _bounds(item)[0] if count and len(active) > 1 else count
@@ -128,7 +132,9 @@ class Deployments:
         for one in sorted(active, key=lambda one: -int(one["spec"]["replicas"])):
             before = one["spec"]["replicas"]
             part = (
-                round(before * most / int(_notes(one)[MOST])) - before if len(active) > 1 else left
+                round(before * most / int(_annotations(one)[MOST])) - before
+                if len(active) > 1
+                else left
             )
             part = max(min(part, left), 0) if left > 0 else min(max(part, left), 0)
             left -= part
@@ -138,18 +144,20 @@ class Deployments:
             self._scale(item, active[0], max(0, active[0]["spec"]["replicas"] + left))
 
     def _scale(self, item: Object, one: Object, count: int) -> None:
-        way = "up" if count > one["spec"]["replicas"] else "down"
+        direction = "up" if count > one["spec"]["replicas"] else "down"
         if self.objects.change(one, "spec", {**one["spec"], "replicas": count}):
             self._annotate(one, _sizes(item))
             self.objects.event(
                 item,
                 "ScalingReplicaSet",
-                f"Scaled {way} replica set {one['metadata']['name']} to {count}",
+                f"Scaled {direction} replica set {one['metadata']['name']} to {count}",
             )
 
-    # --- what is told
+    # --- the status
 
-    def _tell(self, item: Object, new: Object | None, sets: list[Object], *, fresh: bool) -> None:
+    def _update_status(
+        self, item: Object, new: Object | None, sets: list[Object], *, fresh: bool
+    ) -> None:
         counts = {
             name: _total(sets, name) for name in ("replicas", "readyReplicas", "availableReplicas")
         }
@@ -158,14 +166,16 @@ class Deployments:
             0, max(_wanted(sets), counts["replicas"]) - counts["availableReplicas"]
         )
         known = {one["type"]: one for one in item.get("status", {}).get("conditions", ())}
-        told = [self._available(item, counts, known.get("Available")), *_refused(sets)]
+        conditions = [self._available(item, counts, known.get("Available")), *_refused(sets)]
         progress = self._progress(item, new, counts, known.get("Progressing"), fresh=fresh)
         status = {
             "observedGeneration": item["metadata"]["generation"],
             **{key: value for key, value in counts.items() if value},
         }
         self.objects.change(
-            item, "status", {**status, "conditions": [*told, *([progress] if progress else [])]}
+            item,
+            "status",
+            {**status, "conditions": [*conditions, *([progress] if progress else [])]},
         )
 
     def _available(self, item: Object, counts: dict[str, int], old: Object | None) -> Object:
@@ -188,9 +198,9 @@ class Deployments:
         *,
         fresh: bool,
     ) -> Object | None:
-        """Whether the rollout goes on, is over, or has taken too long.
+        """Return the condition of progress: under way, complete, or past the deadline.
 
-        What was said of the rollout before stays until something moves, also when an old template has come back.
+        The old condition stays until something moves, also after a return to an old template.
         """
         name = (new or item)["metadata"]["name"]
         if fresh:
@@ -216,7 +226,7 @@ class Deployments:
                 "NewReplicaSetAvailable",
                 f'ReplicaSet "{name}" has successfully progressed.',
             )
-        if _went_on(item.get("status", {}), counts):
+        if _has_progressed(item.get("status", {}), counts):
             said = self._said(
                 "Progressing", old, "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.'
             )
@@ -230,16 +240,20 @@ class Deployments:
     def _said(
         self, kind: str, old: Object | None, reason: str, message: str, *, value: bool = True
     ) -> Object:
-        """A condition; its times are those of the old one as far as nothing has changed."""
+        """Return a condition, with the times of the old one if it is unchanged."""
         now = self.objects.time
-        told = {"type": kind, "status": str(value), "reason": reason, "message": message}
-        if old is None or old["status"] != told["status"]:
-            return {**told, "lastUpdateTime": now, "lastTransitionTime": now}
+        condition = {"type": kind, "status": str(value), "reason": reason, "message": message}
+        if old is None or old["status"] != condition["status"]:
+            return {**condition, "lastUpdateTime": now, "lastTransitionTime": now}
         updated = old["lastUpdateTime"] if old["reason"] == reason else now
-        return {**told, "lastUpdateTime": updated, "lastTransitionTime": old["lastTransitionTime"]}
+        return {
+            **condition,
+            "lastUpdateTime": updated,
+            "lastTransitionTime": old["lastTransitionTime"],
+        }
 
-    def _forget(self, item: Object, old: list[Object]) -> None:
-        """Removes the oldest ReplicaSets when the rollout is over, but for as many as shall be kept."""
+    def _remove_old_sets(self, item: Object, old: list[Object]) -> None:
+        """Remove the oldest ReplicaSets after a rollout, except for the number to keep."""
         over = any(
             one["reason"] == "NewReplicaSetAvailable" for one in item["status"]["conditions"]
         )
@@ -260,27 +274,27 @@ def _wanted(sets: list[Object]) -> int:
     return sum(item["spec"]["replicas"] for item in sets)
 
 
-def _notes(item: Object) -> dict[str, str]:
+def _annotations(item: Object) -> dict[str, str]:
     found: dict[str, str] = item["metadata"].get("annotations", {})
     return found
 
 
 def _revision(item: Object) -> int:
-    return int(_notes(item).get(REVISION, 0))
+    return int(_annotations(item).get(REVISION, 0))
 
 
 def _copied(item: Object) -> dict[str, str]:
-    return {key: value for key, value in _notes(item).items() if key not in NOT_COPIED}
+    return {key: value for key, value in _annotations(item).items() if key not in NOT_COPIED}
 
 
 def _newest(item: Object, sets: list[Object]) -> Object | None:
     """The ReplicaSet of the present template."""
-    mark = hashed(item["spec"]["template"])
+    mark = template_hash(item["spec"]["template"])
     return next((one for one in sets if one["metadata"]["labels"][HASH] == mark), None)
 
 
 def _bounds(item: Object) -> tuple[int, int]:
-    """How many pods there may be too many, and how many too few."""
+    """Return how many pods may be too many, and how many too few."""
     count = item["spec"]["replicas"]
     rolling = item["spec"]["strategy"].get("rollingUpdate", {})
     surge = _part(rolling.get("maxSurge", 0), count, up=True)
@@ -289,7 +303,7 @@ def _bounds(item: Object) -> tuple[int, int]:
 
 
 def _part(value: int | str, of: int, *, up: bool) -> int:
-    """A number that may be given in percent."""
+    """Return a number that may be given in percent."""
     if isinstance(value, int):
         return value
     exact = of * int(value.removesuffix("%")) / 100
@@ -302,7 +316,7 @@ def _sizes(item: Object) -> dict[str, str]:
 
 
 def _refused(sets: list[Object]) -> list[Object]:
-    """What ReplicaSets say of pods that they may not make."""
+    """Return the conditions of ReplicaSets that may not create pods."""
     found = [
         one
         for item in sets
@@ -312,8 +326,8 @@ def _refused(sets: list[Object]) -> list[Object]:
     return [{**one, "lastUpdateTime": one["lastTransitionTime"]} for one in found[:1]]
 
 
-def _went_on(before: Object, now: dict[str, int]) -> bool:
-    """Whether there are more new pods, fewer old ones, or more that work."""
+def _has_progressed(before: Object, now: dict[str, int]) -> bool:
+    """Return whether there are more new pods, fewer old ones, or more available ones."""
     fewer_old = now["replicas"] - now["updatedReplicas"] < before.get("replicas", 0) - before.get(
         "updatedReplicas", 0
     )

@@ -1,18 +1,18 @@
-"""The nodes of a cluster in memory: pods are scheduled, pulled, started and probed, a step at a time, as their scripts say."""
+"""The nodes of a cluster in memory, which run pods a step at a time as their scripts say."""
 
 from __future__ import annotations
 
 from deploy.clients.kubernetes.protocol import Object
 from tests.fakes.engine import Script
-from tests.fakes.kubernetes.objects import Objects, leaving
-from tests.fakes.kubernetes.pods import PodScript, Run, is_started_again, phase, pinned
+from tests.fakes.kubernetes.objects import Objects, is_terminating
+from tests.fakes.kubernetes.pods import FakeContainer, PodScript, is_restarted, phase, pinned_node
 
 BACK_OFF = 10
-"""For how many seconds a container is not started again after a second crash; twice as many after each further one."""
+"""The seconds before a restart after a second crash; twice as many after each further one."""
 
 
 class Kubelet:
-    """Schedules the pods, and runs them on their nodes.
+    """The scheduler and the kubelets of all nodes.
 
     Attributes:
         pulled: the images that nodes have, as (node, image).
@@ -22,16 +22,16 @@ class Kubelet:
         self.objects = objects
         self.world = objects.world
         self.pulled: set[tuple[str, str]] = set()
-        self._runs: dict[str, list[Run]] = {}
+        self._runs: dict[str, list[FakeContainer]] = {}
 
     def script(self, image: str) -> PodScript:
-        """How the containers of an image behave."""
+        """Return the script of an image."""
         scripts = self.world.scripts
         found = scripts.get(image) or scripts.get(image.rpartition("@")[2], Script())
         return found if isinstance(found, PodScript) else PodScript(**vars(found))
 
-    def runs(self, pod: Object) -> list[Run]:
-        """The containers of a pod, those first that the others wait for."""
+    def containers(self, pod: Object) -> list[FakeContainer]:
+        """Return the containers of a pod, init containers first."""
         uid = pod["metadata"]["uid"]
         spec = pod["spec"]
         if uid not in self._runs:
@@ -39,45 +39,49 @@ class Kubelet:
             reason = "PodInitializing" if first else "ContainerCreating"
             specs = [*((one, True) for one in first), *((one, False) for one in spec["containers"])]
             self._runs[uid] = [
-                Run(one, self.script(one["image"]), is_first, {"waiting": {"reason": reason}})
+                FakeContainer(
+                    one, self.script(one["image"]), is_first, {"waiting": {"reason": reason}}
+                )
                 for one, is_first in specs
             ]
         return self._runs[uid]
 
-    def written(self, pod: Object) -> list[str]:
-        """The lines that a pod has written."""
-        return [line for run in self.runs(pod) for line in run.written.splitlines()]
+    def log_lines(self, pod: Object) -> list[str]:
+        """Return the log of a pod."""
+        return [line for container in self.containers(pod) for line in container.log.splitlines()]
 
     def crash(self, pod: Object, code: int) -> None:
-        """Ends the processes of a pod."""
-        for run in self.runs(pod):
-            self._ends(run, code)
-        self._tell(pod)
+        """End the processes of a pod."""
+        for container in self.containers(pod):
+            self._end(container, code)
+        self._update_status(pod)
 
     def step(self) -> None:
-        """Moves every pod a step."""
+        """Move every pod a step."""
         self.objects.end_pods()
-        for pod in self.objects.all("Pod"):
-            if leaving(pod):
+        for pod in self.objects.find_all("Pod"):
+            if is_terminating(pod):
                 self._stop(pod)
             elif not pod["spec"].get("nodeName"):
                 self._schedule(pod)
-            elif pod["spec"]["nodeName"] not in self.world.away:
-                self._work(pod)
+            elif pod["spec"]["nodeName"] not in self.world.lost_nodes:
+                self._run(pod)
 
     # --- the scheduler
 
     def _schedule(self, pod: Object) -> None:
-        """Gives a pod a node, or says why it has none."""
+        """Assign a node to a pod, or record why there is none."""
         nodes = self.world.nodes
         taken = [
             other["spec"]["nodeName"]
-            for other in self.objects.all("Pod")
+            for other in self.objects.find_all("Pod")
             if other["spec"].get("nodeName")
         ]
-        said = [self.script(run.spec["image"]).unschedulable for run in self.runs(pod)]
-        why = next(filter(None, said), "")
-        if not why and self.world.room is not None and len(taken) >= self.world.room:
+        reasons = [
+            self.script(container.spec["image"]).unschedulable for container in self.containers(pod)
+        ]
+        why = next(filter(None, reasons), "")
+        if not why and self.world.max_pods is not None and len(taken) >= self.world.max_pods:
             why = f"0/{len(nodes)} nodes are available: {len(nodes)} Too many pods."
         if why:
             if self._condition(
@@ -85,8 +89,8 @@ class Kubelet:
             ):
                 self.objects.event(pod, "FailedScheduling", why, "Warning")
             return
-        node = pinned(pod) or min(
-            (one for one in nodes if one not in self.world.away), key=taken.count
+        node = pinned_node(pod) or min(
+            (one for one in nodes if one not in self.world.lost_nodes), key=taken.count
         )
         pod["spec"]["nodeName"] = node
         name = pod["metadata"]["name"]
@@ -96,16 +100,20 @@ class Kubelet:
         self._condition(pod, "PodScheduled", value=True)
 
     def _condition(self, pod: Object, kind: str, *, value: bool, **why: str) -> bool:
-        """Sets a condition of a pod; whether it has changed."""
+        """Set a condition of a pod; return whether it has changed."""
         known = {one["type"]: one for one in pod["status"].get("conditions", ())}
         old = known.get(kind, {})
-        told = {"type": kind, "status": str(value), **why}
-        if told.items() <= old.items():
+        condition = {"type": kind, "status": str(value), **why}
+        if condition.items() <= old.items():
             return False
         since = (
-            old["lastTransitionTime"] if old.get("status") == told["status"] else self.objects.time
+            old["lastTransitionTime"]
+            if old.get("status") == condition["status"]
+            else self.objects.time
         )
-        conditions = known | {kind: {**told, "lastProbeTime": None, "lastTransitionTime": since}}
+        conditions = known | {
+            kind: {**condition, "lastProbeTime": None, "lastTransitionTime": since}
+        }
         return self.objects.change(
             pod, "status", {**pod["status"], "conditions": list(conditions.values())}
         )
@@ -113,27 +121,34 @@ class Kubelet:
     # --- a node
 
     def _stop(self, pod: Object) -> None:
-        """A pod that was asked to go takes requests until its processes have ended, in its last step but one."""
+        """End the processes of a terminating pod in its last step but one."""
         if self.objects.ending[pod["metadata"]["name"]] == 1:
-            for run in self.runs(pod):
-                self._ends(run, 0)
-            self._tell(pod)
+            for container in self.containers(pod):
+                self._end(container, 0)
+            self._update_status(pod)
 
-    def _work(self, pod: Object) -> None:
-        """Moves the containers of a pod a step."""
+    def _run(self, pod: Object) -> None:
+        """Move the containers of a pod a step."""
         if "podIP" in pod["status"]:
-            first = [run for run in self.runs(pod) if run.first and not run.completed]
-            for run in first[:1] or [run for run in self.runs(pod) if not run.first]:
-                self._advance(pod, run)
-        self._tell(pod)
+            first = [
+                container
+                for container in self.containers(pod)
+                if container.is_init and not container.completed
+            ]
+            for container in first[:1] or [
+                container for container in self.containers(pod) if not container.is_init
+            ]:
+                self._advance(pod, container)
+        self._update_status(pod)
 
-    def _tell(self, pod: Object) -> None:
-        """Says how the containers of a pod are."""
-        first, runs = (
-            [run for run in self.runs(pod) if run.first is which] for which in (True, False)
+    def _update_status(self, pod: Object) -> None:
+        """Update the status of a pod from its containers."""
+        first, containers = (
+            [container for container in self.containers(pod) if container.is_init is which]
+            for which in (True, False)
         )
         node = self.world.nodes.index(pod["spec"]["nodeName"])
-        status = {**pod["status"], "phase": phase(pod, runs), "hostIP": f"192.0.2.{1 + node}"}
+        status = {**pod["status"], "phase": phase(pod, containers), "hostIP": f"192.0.2.{1 + node}"}
         if "podIP" not in status:
             number = self.objects.number()
             status |= {
@@ -141,25 +156,29 @@ class Kubelet:
                 "startTime": self.objects.time,
             }
         if first:
-            status["initContainerStatuses"] = [run.shown() for run in first]
-        status["containerStatuses"] = [run.shown() for run in runs]
+            status["initContainerStatuses"] = [container.status() for container in first]
+        status["containerStatuses"] = [container.status() for container in containers]
         self.objects.change(pod, "status", status)
-        self._summed_up(
+        self._set_summary(
             pod,
             "Initialized",
             "ContainersNotInitialized",
             "incomplete",
-            [run for run in first if not run.completed],
+            [container for container in first if not container.completed],
         )
         for kind in ("Ready", "ContainersReady"):
-            self._summed_up(
-                pod, kind, "ContainersNotReady", "unready", [run for run in runs if not run.ready]
+            self._set_summary(
+                pod,
+                kind,
+                "ContainersNotReady",
+                "unready",
+                [container for container in containers if not container.ready],
             )
 
-    def _summed_up(
-        self, pod: Object, kind: str, reason: str, word: str, lacking: list[Run]
+    def _set_summary(
+        self, pod: Object, kind: str, reason: str, word: str, lacking: list[FakeContainer]
     ) -> None:
-        names = " ".join(run.spec["name"] for run in lacking)
+        names = " ".join(container.spec["name"] for container in lacking)
         why = (
             {"reason": reason, "message": f"containers with {word} status: [{names}]"}
             if lacking
@@ -167,99 +186,108 @@ class Kubelet:
         )
         self._condition(pod, kind, value=not lacking, **why)
 
-    def _advance(self, pod: Object, run: Run) -> None:
-        """Moves a container a step."""
-        run.script = self.script(run.spec["image"])
+    def _advance(self, pod: Object, container: FakeContainer) -> None:
+        """Move a container a step."""
+        container.script = self.script(container.spec["image"])
         {
             "waiting": self._wait,
             "pulling": self._pull,
             "running": self._probe,
-            "ended": self._again,
-        }[run.stage](pod, run)
+            "ended": self._restart,
+        }[container.stage](pod, container)
 
-    def _wait(self, pod: Object, run: Run) -> None:
-        image = run.spec["image"]
+    def _wait(self, pod: Object, container: FakeContainer) -> None:
+        image = container.spec["image"]
         node = pod["spec"]["nodeName"]
-        if (node, image) in self.pulled and run.spec.get("imagePullPolicy") != "Always":
+        if (node, image) in self.pulled and container.spec.get("imagePullPolicy") != "Always":
             self.objects.event(
                 pod, "Pulled", f'Container image "{image}" already present on machine'
             )
-            self._start(pod, run)
+            self._start(pod, container)
             return
         self.objects.event(pod, "Pulling", f'Pulling image "{image}"')
-        run.stage = "pulling"
-        run.left = run.script.pulled_in
+        container.stage = "pulling"
+        container.steps_left = container.script.pulled_in
 
-    def _pull(self, pod: Object, run: Run) -> None:
-        image = run.spec["image"]
-        run.left = run.left - 1
-        if why := run.script.unpullable or self.world.unpullable.get(pod["spec"]["nodeName"], ""):
-            self._pull_fails(pod, run, why)
-        elif run.left <= 0:
+    def _pull(self, pod: Object, container: FakeContainer) -> None:
+        image = container.spec["image"]
+        container.steps_left = container.steps_left - 1
+        if why := container.script.unpullable or self.world.unpullable.get(
+            pod["spec"]["nodeName"], ""
+        ):
+            self._fail_pull(pod, container, why)
+        elif container.steps_left <= 0:
             self.pulled.add((pod["spec"]["nodeName"], image))
             self.objects.event(
-                pod, "Pulled", f'Successfully pulled image "{image}" in {run.script.pulled_in}s'
+                pod,
+                "Pulled",
+                f'Successfully pulled image "{image}" in {container.script.pulled_in}s',
             )
-            self._start(pod, run)
+            self._start(pod, container)
 
-    def _pull_fails(self, pod: Object, run: Run, said: str) -> None:
-        """Tells of a pull that failed, and then that it is not tried again for a while."""
-        image = run.spec["image"]
-        if run.state["waiting"]["reason"] != "ErrImagePull":
-            why = f'rpc error: code = NotFound desc = failed to pull and unpack image "{image}": {said}'
-            run.state = {"waiting": {"reason": "ErrImagePull", "message": why}}
-            run.left = 3
+    def _fail_pull(self, pod: Object, container: FakeContainer, reasons: str) -> None:
+        """Record a failed pull, and then its back-off."""
+        image = container.spec["image"]
+        if container.state["waiting"]["reason"] != "ErrImagePull":
+            why = (
+                "rpc error: code = NotFound desc = "
+                f'failed to pull and unpack image "{image}": {reasons}'
+            )
+            container.state = {"waiting": {"reason": "ErrImagePull", "message": why}}
+            container.steps_left = 3
             self.objects.event(pod, "Failed", f'Failed to pull image "{image}": {why}', "Warning")
             self.objects.event(pod, "Failed", "Error: ErrImagePull", "Warning")
-        elif run.left <= 0:
-            run.state = {
+        elif container.steps_left <= 0:
+            container.state = {
                 "waiting": {
                     "reason": "ImagePullBackOff",
                     "message": f'Back-off pulling image "{image}"',
                 }
             }
-            run.left = BACK_OFF
+            container.steps_left = BACK_OFF
             self.objects.event(pod, "BackOff", f'Back-off pulling image "{image}"')
             self.objects.event(pod, "Failed", "Error: ImagePullBackOff", "Warning")
 
-    def _start(self, pod: Object, run: Run) -> None:
-        name = run.spec["name"]
-        if run.script.misconfigured:
-            run.stage = "waiting"
-            run.state = {
+    def _start(self, pod: Object, container: FakeContainer) -> None:
+        name = container.spec["name"]
+        if container.script.misconfigured:
+            container.stage = "waiting"
+            container.state = {
                 "waiting": {
                     "reason": "CreateContainerConfigError",
-                    "message": run.script.misconfigured,
+                    "message": container.script.misconfigured,
                 }
             }
-            self.objects.event(pod, "Failed", f"Error: {run.script.misconfigured}", "Warning")
+            self.objects.event(pod, "Failed", f"Error: {container.script.misconfigured}", "Warning")
             return
         self.objects.event(pod, "Created", f"Created container {name}")
         self.objects.event(pod, "Started", f"Started container {name}")
-        run.stage = "running"
-        run.checks = 0
-        run.written = run.script.says
-        run.state = {"running": {"startedAt": self.objects.time}}
-        run.started = "startupProbe" not in run.spec
-        run.ready = not run.first and not run.probed and run.exits is None
+        container.stage = "running"
+        container.checks = 0
+        container.log = container.script.says
+        container.state = {"running": {"startedAt": self.objects.time}}
+        container.started = "startupProbe" not in container.spec
+        container.ready = (
+            not container.is_init and not container.has_probes and container.exits is None
+        )
 
-    def _probe(self, pod: Object, run: Run) -> None:
-        """Lets a running container end, or be probed."""
-        after = run.script.ready_after
-        dies = run.script.dies_after
-        run.checks += 1
-        if run.exits is not None:
-            self._ends(run, run.exits)
-        elif not run.probed or (after is not None and run.checks > after):
-            run.started = run.ready = True
-            if dies is not None and run.checks > (after or 0) + dies:
-                self._ends(run, 1)
+    def _probe(self, pod: Object, container: FakeContainer) -> None:
+        """End a running container, or probe it."""
+        after = container.script.ready_after
+        dies = container.script.dies_after
+        container.checks += 1
+        if container.exits is not None:
+            self._end(container, container.exits)
+        elif not container.has_probes or (after is not None and container.checks > after):
+            container.started = container.ready = True
+            if dies is not None and container.checks > (after or 0) + dies:
+                self._end(container, 1)
         else:
-            self._fails(pod, run)
+            self._fail_probe(pod, container)
 
-    def _fails(self, pod: Object, run: Run) -> None:
-        """Tells of a probe that has failed; a start is not waited for for ever."""
-        probe = run.spec.get("startupProbe")
+    def _fail_probe(self, pod: Object, container: FakeContainer) -> None:
+        """Record a failed probe; restart a container that does not start in time."""
+        probe = container.spec.get("startupProbe")
         kind = "Startup" if probe else "Readiness"
         self.objects.event(
             pod,
@@ -268,49 +296,51 @@ class Kubelet:
             "Warning",
         )
         patience = probe.get("failureThreshold", 3) * probe.get("periodSeconds", 10) if probe else 0
-        if probe and self.objects.since(run.state["running"]["startedAt"]) > patience:
+        if probe and self.objects.since(container.state["running"]["startedAt"]) > patience:
             self.objects.event(
                 pod,
                 "Killing",
-                f"Container {run.spec['name']} failed startup probe, will be restarted",
+                f"Container {container.spec['name']} failed startup probe, will be restarted",
             )
-            self._ends(run, 137)
+            self._end(container, 137)
 
-    def _ends(self, run: Run, code: int) -> None:
-        """Ends the process of a container, if there is one."""
-        if run.stage != "running":
+    def _end(self, container: FakeContainer, code: int) -> None:
+        """End the process of a container, if there is one."""
+        if container.stage != "running":
             return
-        told = {
+        condition = {
             "exitCode": code,
             "reason": "Error" if code else "Completed",
-            **run.state["running"],
+            **container.state["running"],
             "finishedAt": self.objects.time,
         }
-        run.state = {"terminated": told}
-        run.stage = "ended"
-        run.ready = False
-        run.started = False
+        container.state = {"terminated": condition}
+        container.stage = "ended"
+        container.ready = False
+        container.started = False
 
-    def _again(self, pod: Object, run: Run) -> None:
-        """Starts a container that has ended again, at once for the first time and then after a while."""
-        if "terminated" in run.state:
-            if not is_started_again(pod, run):
+    def _restart(self, pod: Object, container: FakeContainer) -> None:
+        """Restart an ended container, at once for the first time and then after a back-off."""
+        if "terminated" in container.state:
+            if not is_restarted(pod, container):
                 return
-            run.last = {"terminated": run.state["terminated"]}
-            back_off = BACK_OFF * 2 ** min(run.restarts - 1, 5) if run.restarts else 0
+            container.last_state = {"terminated": container.state["terminated"]}
+            back_off = BACK_OFF * 2 ** min(container.restarts - 1, 5) if container.restarts else 0
         else:
-            back_off = run.left
-        if self.objects.since(run.last["terminated"]["finishedAt"]) < back_off:
-            self._backs_off(pod, run, back_off)
+            back_off = container.steps_left
+        if self.objects.since(container.last_state["terminated"]["finishedAt"]) < back_off:
+            self._back_off(pod, container, back_off)
             return
-        run.restarts += 1
-        self._start(pod, run)
+        container.restarts += 1
+        self._start(pod, container)
 
-    def _backs_off(self, pod: Object, run: Run, seconds: int) -> None:
+    def _back_off(self, pod: Object, container: FakeContainer, seconds: int) -> None:
         metadata = pod["metadata"]
         where = f"pod={metadata['name']}_{self.objects.namespace}({metadata['uid']})"
-        told = f"back-off {seconds}s restarting failed container={run.spec['name']} {where}"
-        if "terminated" in run.state:
+        condition = (
+            f"back-off {seconds}s restarting failed container={container.spec['name']} {where}"
+        )
+        if "terminated" in container.state:
             self.objects.event(pod, "BackOff", "Back-off restarting failed container", "Warning")
-        run.state = {"waiting": {"reason": "CrashLoopBackOff", "message": told}}
-        run.left = seconds
+        container.state = {"waiting": {"reason": "CrashLoopBackOff", "message": condition}}
+        container.steps_left = seconds

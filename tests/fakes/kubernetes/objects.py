@@ -1,4 +1,4 @@
-"""What a cluster in memory keeps: the objects of one namespace, its clock and its events, and what its surroundings are like."""
+"""The objects, the clock and the events of one namespace of a cluster in memory."""
 
 from __future__ import annotations
 
@@ -12,58 +12,62 @@ from tests.fakes.engine import Script
 
 T = TypeVar("T")
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
-COUNTED = frozenset({"DaemonSet", "Deployment", "Ingress", "PodDisruptionBudget", "ReplicaSet"})
-"""Kinds whose metadata.generation counts the changes of what is wanted."""
+KINDS_WITH_GENERATION = frozenset(
+    {"DaemonSet", "Deployment", "Ingress", "PodDisruptionBudget", "ReplicaSet"}
+)
+"""Kinds whose metadata.generation counts the changes of the specification."""
 
 
 @dataclass
 class World:
-    """What a cluster has to work with.
+    """The conditions under which a cluster works.
 
     Attributes:
-        scripts: how pods behave, by the digest or the whole reference of their image; others start at once and stay.
+        scripts: how pods behave, by the digest or the whole reference of their image; others start
+            at once and stay.
         nodes: the names of the nodes.
-        away: those of them that nothing is heard of.
+        lost_nodes: those of them that do not respond.
         unpullable: why a node can pull nothing, by its name.
-        room: how many pods the nodes take together; None for any number.
+        max_pods: how many pods the nodes take together; None for any number.
         quota: how many pods the namespace may have; None for any number.
-        lingers: for how many steps a pod that was removed is still there, as terminating.
-        addresses: what a load balancer gives, by the name of a Service or an Ingress: an IP address, or a host name.
+        termination_steps: for how many steps a removed pod is still terminating.
+        addresses: the address of a load balancer, by the name of a Service or an Ingress: an IP
+            address or a host name.
     """
 
     scripts: dict[str, Script] = field(default_factory=dict)
     nodes: list[str] = field(default_factory=lambda: ["node-1"])
-    away: set[str] = field(default_factory=set)
+    lost_nodes: set[str] = field(default_factory=set)
     unpullable: dict[str, str] = field(default_factory=dict)
-    room: int | None = None
+    max_pods: int | None = None
     quota: int | None = None
-    lingers: int = 0
+    termination_steps: int = 0
     addresses: dict[str, str] = field(default_factory=dict)
 
 
-def copied(value: T) -> T:
-    """JSON of one's own."""
+def deep_copy(value: T) -> T:
+    """Return a deep copy of a JSON value."""
     fresh: Any = value
     if isinstance(value, dict):
-        fresh = {key: copied(inner) for key, inner in value.items()}
+        fresh = {key: deep_copy(inner) for key, inner in value.items()}
     elif isinstance(value, list):
-        fresh = [copied(inner) for inner in value]
+        fresh = [deep_copy(inner) for inner in value]
     return cast("T", fresh)
 
 
-def labelled(item: Object, labels: Mapping[str, str] | None) -> bool:
-    """Whether an object carries all those labels."""
+def has_labels(item: Object, labels: Mapping[str, str] | None) -> bool:
+    """Return whether an object has all those labels."""
     carried: dict[str, str] = item["metadata"].get("labels", {})
     return (labels or {}).items() <= carried.items()
 
 
-def leaving(item: Object) -> bool:
-    """Whether an object was asked to go, and is still there."""
+def is_terminating(item: Object) -> bool:
+    """Return whether an object was deleted and still exists."""
     return "deletionTimestamp" in item["metadata"]
 
 
-def happened(event: Object) -> str:
-    """When an event was seen last; the scheduler's have another field for it than all others."""
+def event_time(event: Object) -> str:
+    """Return when an event was last seen; those of the scheduler use another field."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or "").rstrip("Z")
 
 
@@ -72,7 +76,7 @@ class Objects:
 
     Attributes:
         now: the cluster's time.
-        ending: for how many more steps a terminating pod is there, by its name.
+        ending: the remaining steps of each terminating pod, by its name.
     """
 
     def __init__(self, namespace: str, world: World) -> None:
@@ -80,48 +84,50 @@ class Objects:
         self.world = world
         self.now = START
         self.ending: dict[str, int] = {}
-        self._held: dict[tuple[str, str], Object] = {}
+        self._items: dict[tuple[str, str], Object] = {}
         self._count = 0
 
     def number(self) -> int:
-        """The next number; no two are the same."""
+        """Return a new number."""
         self._count += 1
         return self._count
 
     @property
     def time(self) -> str:
-        """The cluster's time, as objects have it."""
+        """The cluster's time, as in objects."""
         return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    def later(self, seconds: float) -> None:
-        """Moves the clock on."""
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
         self.now += timedelta(seconds=seconds)
 
     def since(self, time: str) -> float:
-        """How many seconds ago that was."""
+        """Return how many seconds ago a time was."""
         return (self.now - datetime.fromisoformat(time)).total_seconds()
 
     def get(self, kind: str, name: str) -> Object | None:
-        """The object itself, not a copy."""
-        return self._held.get((kind, name))
+        """Return the object itself, not a copy."""
+        return self._items.get((kind, name))
 
-    def all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
-        """The objects themselves, ordered by name."""
+    def find_all(self, kind: str, labels: Mapping[str, str] | None = None) -> list[Object]:
+        """Return the objects themselves, ordered by name."""
         found = [
-            item for (one, _), item in self._held.items() if one == kind and labelled(item, labels)
+            item
+            for (one, _), item in self._items.items()
+            if one == kind and has_labels(item, labels)
         ]
         return sorted(found, key=lambda item: str(item["metadata"]["name"]))
 
-    def owned(self, kind: str, owner: Object) -> list[Object]:
-        """The objects that another one owns, oldest first."""
+    def owned_by(self, kind: str, owner: Object) -> list[Object]:
+        """Return the objects that another one owns, oldest first."""
         return [
             item
-            for (one, _), item in self._held.items()
+            for (one, _), item in self._items.items()
             if one == kind and owner["metadata"]["uid"] in _owners(item)
         ]
 
     def add(self, item: Object) -> Object:
-        """Takes a new object in, giving it what the API server gives."""
+        """Add a new object, with the fields that the API server sets."""
         kind = item["kind"]
         metadata = item["metadata"]
         number = self.number()
@@ -131,14 +137,14 @@ class Objects:
             "uid": f"{number:08x}-0000-4000-8000-{number:012x}",
             "creationTimestamp": self.time,
         }
-        if kind in COUNTED:
+        if kind in KINDS_WITH_GENERATION:
             metadata["generation"] = 1
-        self._held[kind, metadata["name"]] = item
+        self._items[kind, metadata["name"]] = item
         self.touch(item)
         return item
 
     def make(self, kind: str, name: str, owner: Object, body: Object, **metadata: Any) -> Object:
-        """Makes an object as a controller does, owned by what it is made for."""
+        """Create an object as a controller does, with its owner."""
         reference = {
             "apiVersion": owner["apiVersion"],
             "kind": owner["kind"],
@@ -158,47 +164,47 @@ class Objects:
         )
 
     def touch(self, item: Object) -> None:
-        """Notes that an object has changed."""
+        """Set a new version on an object."""
         item["metadata"]["resourceVersion"] = str(self.number())
 
     def change(self, item: Object, part: str, value: Any) -> bool:
-        """Sets a part of an object, such as its status; whether that changed anything."""
+        """Set a part of an object, such as its status; return whether that changed anything."""
         if item.get(part) == value:
             return False
         item[part] = value
-        if part == "spec" and item["kind"] in COUNTED:
+        if part == "spec" and item["kind"] in KINDS_WITH_GENERATION:
             item["metadata"]["generation"] += 1
         self.touch(item)
         return True
 
     def remove(self, item: Object) -> None:
-        """Removes an object and what it owns; a pod that has a node may linger."""
+        """Remove an object and what it owns; a pod on a node may first be terminating."""
         kind = item["kind"]
         metadata = item["metadata"]
-        if kind == "Pod" and self.world.lingers and item["spec"].get("nodeName"):
-            if not leaving(item):
+        if kind == "Pod" and self.world.termination_steps and item["spec"].get("nodeName"):
+            if not is_terminating(item):
                 grace = int(item["spec"].get("terminationGracePeriodSeconds", 30))
                 metadata |= {"deletionTimestamp": self.time, "deletionGracePeriodSeconds": grace}
-                self.ending[metadata["name"]] = self.world.lingers
+                self.ending[metadata["name"]] = self.world.termination_steps
                 self.touch(item)
             return
-        self._held.pop((kind, metadata["name"]), None)
-        for owned in [other for other in self._held.values() if metadata["uid"] in _owners(other)]:
+        self._items.pop((kind, metadata["name"]), None)
+        for owned in [other for other in self._items.values() if metadata["uid"] in _owners(other)]:
             self.remove(owned)
 
     def end_pods(self) -> None:
-        """Moves the pods that are terminating a step nearer to their end."""
+        """Move the terminating pods a step nearer to their end."""
         self.ending = {name: left - 1 for name, left in self.ending.items()}
         for name in [name for name, left in self.ending.items() if left <= 0]:
             del self.ending[name]
-            self._held.pop(("Pod", name), None)
+            self._items.pop(("Pod", name), None)
 
     def event(self, about: Object, reason: str, message: str, kind: str = "Normal") -> None:
-        """Notes an event, or counts one that was noted before; the scheduler's have their time in another field."""
+        """Record an event, or count it again; those of the scheduler use another time field."""
         uid = about["metadata"]["uid"]
         name = about["metadata"]["name"]
         scheduler = reason in {"Scheduled", "FailedScheduling"}
-        for known in self.all("Event"):
+        for known in self.find_all("Event"):
             same = (known["involvedObject"].get("uid"), known.get("reason"), known["message"]) == (
                 uid,
                 reason,

@@ -1,4 +1,4 @@
-"""Who owns which fields of an object: server-side apply as an API server does it, for the kinds that a release uses."""
+"""The owners of an object's fields: server-side apply for the kinds that a release uses."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.fakes.kubernetes.objects import copied
+from tests.fakes.kubernetes.objects import deep_copy
 
 Object = dict[str, Any]
 Path = tuple[str, ...]
-"""Steps as managedFields spells them: `f:name` for a field, `k:{...}` for the item of a list that has those keys."""
+"""Steps as in managedFields: `f:name` for a field, `k:{...}` for the list item with those keys."""
 Owner = tuple[str, str]
-"""A manager, and the operation it wrote with: Apply or Update."""
+"""A manager and its operation: Apply or Update."""
 
 KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "conditions": (("type",),),
@@ -27,9 +27,9 @@ KEYS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "volumeMounts": (("mountPath",),),
     "volumes": (("name",),),
 }
-"""Lists whose items are told apart by some of their fields; all other lists are one value."""
+"""Lists whose items are identified by some of their fields; all other lists are one value."""
 ATOMIC = frozenset({"selector", "nodeSelector"})
-NOBODYS = frozenset(
+UNOWNED = frozenset(
     {
         "name",
         "namespace",
@@ -45,7 +45,7 @@ MISSING = object()
 
 
 def _key(name: str, item: Any) -> str | None:
-    """The step to an item of a list of that name; None if it has no keys."""
+    """Return the step to an item of a list; None if it has no keys."""
     filled = {"protocol": "TCP", **item} if isinstance(item, dict) else {}
     for keys in KEYS.get(name, ()):
         if filled.keys() >= set(keys):
@@ -67,8 +67,8 @@ def _leaves(value: Any, path: Path, name: str = "") -> Iterator[tuple[Path, Any]
 
 
 def leaves(item: Object) -> dict[Path, Any]:
-    """The fields of an object that somebody can own, with their values."""
-    metadata = {key: value for key, value in item.get("metadata", {}).items() if key not in NOBODYS}
+    """Return the fields of an object that a manager can own, with their values."""
+    metadata = {key: value for key, value in item.get("metadata", {}).items() if key not in UNOWNED}
     body = {
         key: value
         for key, value in item.items()
@@ -81,66 +81,66 @@ def leaves(item: Object) -> dict[Path, Any]:
     }
 
 
-def _step(value: Any, step: str, came: str) -> Any:
+def _step(value: Any, step: str, last_step: str) -> Any:
     if step.startswith("f:"):
         return value.get(step[2:], MISSING) if isinstance(value, dict) else MISSING
     return (
-        next((item for item in value if _key(came[2:], item) == step), MISSING)
+        next((item for item in value if _key(last_step[2:], item) == step), MISSING)
         if isinstance(value, list)
         else MISSING
     )
 
 
-def found(item: Any, path: Path) -> Any:
-    """What an object has at a path, or MISSING."""
-    came = ""
+def value_at(item: Any, path: Path) -> Any:
+    """Return the value at a path of an object, or MISSING."""
+    last_step = ""
     for step in path:
-        item = _step(item, step, came)
-        came = step
+        item = _step(item, step, last_step)
+        last_step = step
     return item
 
 
 def differs(item: Object, path: Path, value: Any) -> bool:
-    """Whether an object has something else there; nothing more is said of a map by giving an empty one."""
-    present = found(item, path)
+    """Return whether an object has another value there; an empty map equals any map."""
+    present = value_at(item, path)
     return present != value and not (
         value == {} and isinstance(present, dict) and path[-1][2:] not in ATOMIC
     )
 
 
-def put(item: Object, path: Path, value: Any) -> None:
-    """Sets a field, making what leads there."""
+def set_value(item: Object, path: Path, value: Any) -> None:
+    """Set a field and create its parents."""
     if not differs(item, path, value):
         return
     for end in range(1, len(path)):
-        if found(item, path[:end]) in (MISSING, None):
+        if value_at(item, path[:end]) in (MISSING, None):
             fresh: Any = [] if path[end].startswith("k:") else {}
-            put(item, path[:end], fresh)
-    holder = found(item, path[:-1])
+            set_value(item, path[:end], fresh)
+    parent = value_at(item, path[:-1])
     last = path[-1]
     if last.startswith("f:"):
-        holder[last[2:]] = copied(value)
-    elif found(item, path) is MISSING:
-        holder.append({**json.loads(last[2:]), **value})
+        parent[last[2:]] = deep_copy(value)
+    elif value_at(item, path) is MISSING:
+        parent.append({**json.loads(last[2:]), **value})
 
 
-def drop(item: Object, path: Path) -> None:
-    """Removes a field, and what is empty without it."""
-    holder = found(item, path[:-1])
+def remove_value(item: Object, path: Path) -> None:
+    """Remove a field, and parents that are then empty."""
+    parent = value_at(item, path[:-1])
     last = path[-1]
-    gone = found(item, path)
-    if gone is MISSING:
+    removed = value_at(item, path)
+    if removed is MISSING:
         return
-    if isinstance(holder, list):
-        holder[:] = [one for one in holder if one is not gone]
+    if isinstance(parent, list):
+        parent[:] = [one for one in parent if one is not removed]
     else:
-        del holder[last[2:]]
-    if not holder and len(path) > 2:
-        drop(item, path[:-1])
+        del parent[last[2:]]
+    if not parent and len(path) > 2:
+        remove_value(item, path[:-1])
 
 
-def spelled(path: Path) -> str:
-    """A path as an API server spells it to people, such as spec.template.spec.containers[name="app"].image."""
+def path_text(path: Path) -> str:
+    """Return a path as in messages of an API server: spec.containers[name="app"].image."""
     text = ""
     for step in path:
         keys = json.loads(step[2:]).items() if step.startswith("k:") else ()
@@ -159,14 +159,14 @@ class Ownership:
     owned: dict[Owner, set[Path]] = field(default_factory=dict)
 
     def copy(self) -> Ownership:
-        """The same, to be changed alone."""
+        """Return an independent copy."""
         return Ownership({owner: set(paths) for owner, paths in self.owned.items()})
 
     def conflicts(self, live: Object, given: Object, manager: str) -> dict[str, str]:
-        """The fields that others own with another value than is given, by path, with the other's name."""
+        """Return the fields that others own with another value, as path and owner."""
         wanted = leaves(given)
         return {
-            spelled(path): owner[0]
+            path_text(path): owner[0]
             for owner, paths in self.owned.items()
             if owner != (manager, "Apply")
             for path in sorted(paths & wanted.keys())
@@ -174,25 +174,25 @@ class Ownership:
         }
 
     def apply(self, live: Object, given: Object, manager: str) -> None:
-        """Sets what is given, taking it from others, and removes what that manager applied before and nobody else owns."""
+        """Set the given fields by force; remove earlier ones that no other manager owns."""
         wanted = leaves(given)
         changed = {path for path, value in wanted.items() if differs(live, path, value)}
         self.owned = {owner: paths - changed for owner, paths in self.owned.items()}
         before = self.owned.get((manager, "Apply"), set())
         self.owned[manager, "Apply"] = set(wanted)
-        kept = set().union(*self.owned.values())
-        for path in sorted(before - kept):
-            _give_up(live, path, kept)
+        owned_paths = set().union(*self.owned.values())
+        for path in sorted(before - owned_paths):
+            _remove_unowned(live, path, owned_paths)
         for path, value in wanted.items():
-            put(live, path, value)
+            set_value(live, path, value)
         self.owned = {
-            owner: {path for path in paths if found(live, path) is not MISSING}
+            owner: {path for path in paths if value_at(live, path) is not MISSING}
             for owner, paths in self.owned.items()
         }
         self._tidy()
 
     def update(self, before: Object, after: Object, manager: str) -> None:
-        """Gives that manager the fields that it changed, and takes them from all others."""
+        """Give a manager the fields that it changed, and take them from all others."""
         old = leaves(before)
         new = leaves(after)
         changed = {path for path, value in new.items() if path not in old or old[path] != value}
@@ -205,8 +205,8 @@ class Ownership:
     def _tidy(self) -> None:
         self.owned = {owner: paths for owner, paths in self.owned.items() if paths}
 
-    def shown(self, api_version: str) -> list[Object]:
-        """As metadata.managedFields."""
+    def managed_fields(self, api_version: str) -> list[Object]:
+        """Return the value of metadata.managedFields."""
         return [
             {
                 "manager": manager,
@@ -219,15 +219,15 @@ class Ownership:
         ]
 
 
-def _give_up(live: Object, path: Path, kept: Collection[Path]) -> None:
-    """Removes a field that nobody owns any more; an item of a list goes whole when nobody else owns what it is told by."""
+def _remove_unowned(live: Object, path: Path, owned_paths: Collection[Path]) -> None:
+    """Remove a field without owners, or its whole list item if its keys have no owner."""
     for end, step in enumerate(path, start=1):
         if step.startswith("k:") and not any(
-            (*path[:end], f"f:{key}") in kept for key in json.loads(step[2:])
+            (*path[:end], f"f:{key}") in owned_paths for key in json.loads(step[2:])
         ):
-            drop(live, path[:end])
+            remove_value(live, path[:end])
             return
-    drop(live, path)
+    remove_value(live, path)
 
 
 def _tree(paths: Iterable[Path]) -> Object:

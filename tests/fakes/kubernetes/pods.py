@@ -1,4 +1,4 @@
-"""The pods of a cluster in memory: how they shall behave, and how their containers are."""
+"""The pods of a cluster in memory: their scripts and their containers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.fakes.engine import Script
 
 @dataclass(frozen=True)
 class PodScript(Script):
-    """How the pods of an image behave.
+    """The behaviour of an image's pods.
 
-    A container that only sleeps does so whatever its image would do.
+    A container with the command `sleep` sleeps whatever the script says.
 
     Args:
         pulled_in: how many steps the pull takes.
-        unpullable: why it cannot be pulled, as the registry says it; empty if it can.
-        unschedulable: why no node takes its pods, as the scheduler says it.
-        misconfigured: why its containers cannot be made, such as `secret "key" not found`.
+        unpullable: the registry's reason why it cannot be pulled; empty if it can.
+        unschedulable: the scheduler's reason why no node takes its pods.
+        misconfigured: why its containers cannot be created, such as `secret "key" not found`.
     """
 
     pulled_in: int = 1
@@ -28,64 +28,64 @@ class PodScript(Script):
 
 
 @dataclass
-class Run:
-    """A container of a pod, as it changes; `first` says that the others wait for its end."""
+class FakeContainer:
+    """A container of a pod; the others wait until an init container has ended."""
 
     spec: Object
     script: PodScript
-    first: bool
+    is_init: bool
     state: Object
     stage: str = "waiting"
-    last: Object = field(default_factory=dict)
-    left: int = 0
+    last_state: Object = field(default_factory=dict)
+    steps_left: int = 0
     restarts: int = 0
     checks: int = 0
     started: bool = False
     ready: bool = False
-    written: str = ""
+    log: str = ""
 
     @property
-    def probed(self) -> bool:
-        """Whether anybody asks it how it is."""
-        return not self.first and ("readinessProbe" in self.spec or "startupProbe" in self.spec)
+    def has_probes(self) -> bool:
+        """Whether it has a probe."""
+        return not self.is_init and ("readinessProbe" in self.spec or "startupProbe" in self.spec)
 
     @property
     def exits(self) -> int | None:
-        """The code with which it ends as soon as it was started."""
-        if self.first:
+        """The code with which it exits right after its start."""
+        if self.is_init:
             return 0
         return None if self.spec.get("command", ("",))[0] == "sleep" else self.script.exits
 
     @property
     def completed(self) -> bool:
-        """Whether it has ended well."""
+        """Whether it has ended without an error."""
         return bool(self.state.get("terminated", {}).get("exitCode") == 0)
 
-    def shown(self) -> Object:
-        """As a pod's status has it."""
+    def status(self) -> Object:
+        """Return its entry in the pod's status."""
         image = self.spec["image"]
-        shown: Object = {
+        entry: Object = {
             "name": self.spec["name"],
             "image": image,
             "imageID": image,
             "restartCount": self.restarts,
         }
-        shown |= {"state": self.state, "lastState": self.last}
-        return shown | (
+        entry |= {"state": self.state, "lastState": self.last_state}
+        return entry | (
             {"ready": self.completed}
-            if self.first
+            if self.is_init
             else {"ready": self.ready, "started": self.started}
         )
 
 
 def is_ready(pod: Object) -> bool:
-    """Whether a pod gets requests."""
+    """Return whether a pod gets requests."""
     conditions = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions", ())}
     return conditions.get("Ready") == "True"
 
 
-def pinned(pod: Object) -> str:
-    """The only node that a pod may run on; empty if it may run on any."""
+def pinned_node(pod: Object) -> str:
+    """Return the only node on which a pod may run; empty if any will do."""
     affinity = (
         pod["spec"]
         .get("affinity", {})
@@ -102,19 +102,25 @@ def pinned(pod: Object) -> str:
     )
 
 
-def is_started_again(pod: Object, run: Run) -> bool:
-    """Whether a container that has ended is started again, sooner or later."""
+def is_restarted(pod: Object, container: FakeContainer) -> bool:
+    """Return whether an ended container is restarted at some time."""
     policy = pod["spec"].get("restartPolicy", "Always")
-    return not (run.first and run.completed) and (
-        policy == "Always" or (policy == "OnFailure" and not run.completed)
+    return not (container.is_init and container.completed) and (
+        policy == "Always" or (policy == "OnFailure" and not container.completed)
     )
 
 
-def phase(pod: Object, runs: list[Run]) -> str:
-    """How far a pod is, in one word."""
-    if runs and all(
-        run.stage == "ended" and "terminated" in run.state and not is_started_again(pod, run)
-        for run in runs
+def phase(pod: Object, containers: list[FakeContainer]) -> str:
+    """Return the phase of a pod."""
+    if containers and all(
+        container.stage == "ended"
+        and "terminated" in container.state
+        and not is_restarted(pod, container)
+        for container in containers
     ):
-        return "Succeeded" if all(run.completed for run in runs) else "Failed"
-    return "Running" if any(run.stage in {"running", "ended"} for run in runs) else "Pending"
+        return "Succeeded" if all(container.completed for container in containers) else "Failed"
+    return (
+        "Running"
+        if any(container.stage in {"running", "ended"} for container in containers)
+        else "Pending"
+    )

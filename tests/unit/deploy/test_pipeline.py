@@ -31,7 +31,7 @@ from deploy.errors import (
 )
 from deploy.machine.host import cache_folder
 from deploy.rollout.history import Only
-from deploy.targets.kubernetes.render import RELEASE
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, mortal
 from tests.fakes.engine import Script
@@ -105,7 +105,10 @@ def test_settings_of_an_unfinished_rollout_are_rolled_out_again(
 
     def is_last_rollout(operation: str) -> bool:
         found = staged.cluster.objects.get("Deployment", "classifier-staging") or {}
-        return operation == "apply" and '"id":3,' in found["metadata"]["annotations"][RELEASE]
+        return (
+            operation == "apply"
+            and '"id":3,' in found["metadata"]["annotations"][RELEASE_ANNOTATION]
+        )
 
     with mortal(staged, "staging", is_last_rollout), pytest.raises(Killed):
         pipeline.release(staged.context("staging"))
@@ -526,21 +529,21 @@ def remove_context(application: Application) -> None:
 
 def stop_api_server(application: Application) -> None:
     """Make the API server unreachable."""
-    application.cluster.broken["get", "ConfigMap"] = [
+    application.cluster.failures["get", "ConfigMap"] = [
         ClusterUnreachable("no answer", on="memory", next="see whether it runs")
     ]
 
 
 def expire_login(application: Application) -> None:
     """Let the credentials expire."""
-    application.cluster.broken["get", "ConfigMap"] = [
+    application.cluster.failures["get", "ConfigMap"] = [
         ClusterLogin("they have expired", on="memory", next="log in again")
     ]
 
 
 def revoke_rights(application: Application) -> None:
     """Take all permissions from the account."""
-    application.cluster.denied.add(("get", "ConfigMap"))
+    application.cluster.forbidden.add(("get", "ConfigMap"))
 
 
 def remove_namespace(application: Application) -> None:
@@ -604,5 +607,5 @@ def test_a_cluster_is_checked_once(released: Application) -> None:
     pipeline.release(released.context("local"))
     assert released.machine.connections == []
     pipeline.release(released.context("staging"))
-    assert released.cluster.asked.count(("get", "ConfigMap", ROOT_CA)) == 1
-    assert released.cluster.asked[0] == ("get", "ConfigMap", ROOT_CA)
+    assert released.cluster.requests.count(("get", "ConfigMap", ROOT_CA)) == 1
+    assert released.cluster.requests[0] == ("get", "ConfigMap", ROOT_CA)

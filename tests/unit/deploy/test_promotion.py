@@ -306,7 +306,7 @@ def test_a_canary_that_fails_during_its_promotion_is_an_error(
 ) -> None:
     """The error has the reason."""
     deployer = start_canary(staged_with_canaries, monkeypatch)
-    staged_with_canaries.cluster.world.room = len(staged_with_canaries.target().replicas())
+    staged_with_canaries.cluster.world.max_pods = len(staged_with_canaries.target().replicas())
     with pytest.raises(
         CanaryAborted, match="the canary was taken back: no node can take a replica"
     ):

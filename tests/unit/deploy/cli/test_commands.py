@@ -259,7 +259,7 @@ def test_a_release_is_not_promoted_to_its_own_environment(staged: Application) -
     """The error comes before any request to the cluster."""
     with pytest.raises(SettingsInvalid, match="to where it serves"):
         commands.promote(staged.context("staging"), staged.context("staging"), json=False)
-    assert staged.cluster.asked == []
+    assert staged.cluster.requests == []
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_a_cluster_is_found_with_its_version_and_namespace(
     """Nothing is written there."""
     check = cluster_check(settings, cluster)
     assert (check.ok, check.found) == (True, f"Kubernetes {cluster.version()}, namespace shop")
-    assert not [asked for asked in cluster.asked if asked[0] not in ("get", "list")]
+    assert not [asked for asked in cluster.requests if asked[0] not in ("get", "list")]
 
 
 def test_a_missing_context_is_reported_with_its_cure(settings: Settings) -> None:
@@ -175,11 +175,11 @@ def test_a_forbidden_namespace_is_not_a_missing_one(
 ) -> None:
     """The missing permission is reported."""
     cluster.missing = True
-    cluster.denied = {("get", "ConfigMap")}
+    cluster.forbidden = {("get", "ConfigMap")}
     assert (
         cluster_check(settings, cluster).cure == "this account may not get ConfigMap: add the rule"
     )
-    cluster.denied = {("get", "ConfigMap"), ("create", "Lease")}
+    cluster.forbidden = {("get", "ConfigMap"), ("create", "Lease")}
     assert cluster_check(settings, cluster).cure.startswith(
         "this account may not create Lease in shop"
     )
@@ -187,7 +187,7 @@ def test_a_forbidden_namespace_is_not_a_missing_one(
 
 def test_missing_permissions_are_reported(settings: Settings, cluster: FakeCluster) -> None:
     """The namespace is named, and the file that has the rules to add."""
-    cluster.denied = {("create", "Lease"), ("create", "Service")}
+    cluster.forbidden = {("create", "Lease"), ("create", "Service")}
     cure = cluster_check(settings, cluster).cure
     assert (
         cure == "this account may not create Lease, Service in shop; see deploy/manifests/rbac.yaml"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.clients.kubernetes.protocol import Object
-from tests.fakes.kubeconfig import written
+from tests.fakes.kubeconfig import write_yaml
 from tests.integration.deploy.clients.conftest import Kubectl
 
 ACCOUNT = "deployer"
@@ -24,7 +24,7 @@ def as_user(administrator: dict[str, Any], folder: Path, **user: Any) -> str:
     """Return the path of a kubeconfig for the same cluster with another user."""
     content = copy.deepcopy(administrator)
     content["users"][0]["user"] = user
-    return written(folder / f"kubeconfig-{secrets.token_hex(4)}", content)
+    return write_yaml(folder / f"kubeconfig-{secrets.token_hex(4)}", content)
 
 
 def allow(kubectl: Kubectl, namespace: str, rules: list[Object]) -> None:

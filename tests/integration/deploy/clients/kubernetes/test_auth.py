@@ -27,7 +27,14 @@ from deploy.clients.kubernetes.retry import RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown, ClusterUnreachable
 from tests.e2e.rights import root
-from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
+from tests.fakes.kubeconfig import (
+    TOKEN,
+    credential_lines,
+    exec_user,
+    kubeconfig,
+    write_login_program,
+    write_yaml,
+)
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import as_user, token
@@ -65,7 +72,7 @@ def test_a_server_with_an_unknown_certificate_is_not_trusted(
     """The CA of the kubeconfig decides."""
     content = copy.deepcopy(administrator)
     del content["clusters"][0]["cluster"]["certificate-authority-data"]
-    error = error_of(written(tmp_path / "config", content))
+    error = error_of(write_yaml(tmp_path / "config", content))
     assert isinstance(error, ClusterUnreachable)
     assert "certificate is not trusted" in error.what
 
@@ -80,9 +87,11 @@ def test_a_server_behind_a_tunnel_is_trusted_by_its_server_name(
     assert parts.hostname
     with run_forwarder((parts.hostname, parts.port or 443), "127.0.0.2") as forwarder:
         cluster["server"] = forwarder.url
-        assert "certificate is not trusted" in error_of(written(tmp_path / "without", content)).what
+        assert (
+            "certificate is not trusted" in error_of(write_yaml(tmp_path / "without", content)).what
+        )
         cluster["tls-server-name"] = parts.hostname
-        cluster_client = connect(written(tmp_path / "with", content), "", "default")
+        cluster_client = connect(write_yaml(tmp_path / "with", content), "", "default")
         assert cluster_client.version()
         endpoint = cluster_client.endpoint("Service", "absent", 80)
         with endpoint.open_session() as session:
@@ -91,7 +100,7 @@ def test_a_server_behind_a_tunnel_is_trusted_by_its_server_name(
         del cluster["certificate-authority-data"]
         cluster["insecure-skip-tls-verify"] = True
         with pytest.warns(InsecureRequestWarning):
-            assert connect(written(tmp_path / "blind", content), "", "default").version()
+            assert connect(write_yaml(tmp_path / "blind", content), "", "default").version()
 
 
 def test_an_unknown_token_is_a_login_error(administrator: dict[str, Any], tmp_path: Path) -> None:
@@ -196,7 +205,7 @@ def send(
 ) -> Any:
     """Send one request to such a server and return the response."""
     content = kubeconfig("red", current="red", server=server, **user)
-    return ApiServerAccess(written(tmp_path / "config", content), "").send(
+    return ApiServerAccess(write_yaml(tmp_path / "config", content), "").send(
         request_sent or ApiRequest("GET", "/version"), timeout
     )
 
@@ -261,16 +270,18 @@ def test_a_login_program_runs_again_when_its_credentials_expire(tmp_path: Path) 
         known = request.headers["Authorization"] == f"Bearer {accepted}"
         respond(request, 200 if known else 401, b'{"gitVersion": "v1.33.1"}')
 
-    command = program(
-        tmp_path / "kubelogin", f"cat {path} >&2 || exit 1", *credentials(token=f"$(cat {path})")
+    command = write_login_program(
+        tmp_path / "kubelogin",
+        f"cat {path} >&2 || exit 1",
+        *credential_lines(token=f"$(cat {path})"),
     )
     path.write_text("first", encoding="utf-8")
     with serving(handler) as port:
         content = kubeconfig(
-            "red", current="red", server=f"http://127.0.0.1:{port}", **login(command)
+            "red", current="red", server=f"http://127.0.0.1:{port}", **exec_user(command)
         )
         cluster = KubeCluster(
-            ApiServerAccess(written(tmp_path / "config", content), ""),
+            ApiServerAccess(write_yaml(tmp_path / "config", content), ""),
             "default",
             RetryPolicy(wait=lambda _: None),
         )
@@ -292,7 +303,7 @@ def test_a_closed_port_is_unreachable(tmp_path: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         server = f"https://127.0.0.1:{unused.getsockname()[1]}"
         error = error_of(
-            written(tmp_path / "config", kubeconfig("red", current="red", server=server)),
+            write_yaml(tmp_path / "config", kubeconfig("red", current="red", server=server)),
             retry_policy=RetryPolicy(before_first_response=0.3),
         )
     assert isinstance(error, ClusterUnreachable)
@@ -410,4 +421,4 @@ def test_a_client_certificate_refused_in_the_handshake_is_a_login_error(
         user = {"client-certificate": str(other / "crt"), "client-key": str(other / "key")}
         content = kubeconfig("red", current="red", server=f"https://127.0.0.1:{port}", **user)
         content["clusters"][0]["cluster"]["certificate-authority"] = authority[0]
-        assert isinstance(error_of(written(tmp_path / "config", content)), ClusterLogin)
+        assert isinstance(error_of(write_yaml(tmp_path / "config", content)), ClusterLogin)

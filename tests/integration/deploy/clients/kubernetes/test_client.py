@@ -32,7 +32,7 @@ from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import CaseResult
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
-from tests.fakes.kubeconfig import written
+from tests.fakes.kubeconfig import write_yaml
 from tests.integration.conftest import lacking
 from tests.integration.deploy.clients.conftest import Kubectl
 from tests.integration.deploy.clients.kubernetes.accounts import ACCOUNT, allow, as_user, token
@@ -238,7 +238,7 @@ def through(
     server = urlsplit(content["clusters"][0]["cluster"]["server"]).hostname
     content["clusters"][0]["cluster"] |= {"server": forwarder.url, "tls-server-name": server}
     return KubeCluster(
-        ApiServerAccess(written(folder / "through", content), ""), namespace, retry_policy
+        ApiServerAccess(write_yaml(folder / "through", content), ""), namespace, retry_policy
     )
 
 

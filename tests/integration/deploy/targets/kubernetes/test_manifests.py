@@ -1,4 +1,4 @@
-"""A real API server takes the manifests as they are, and all that is rendered of them; nothing is left behind."""
+"""A real API server accepts the object templates and all rendered objects in a dry run."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 from deploy.targets.kubernetes import templates
 from deploy.targets.kubernetes.render import as_yaml
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE, edited, everything, rendering
+from tests.fakes.renderings import ALL_SETTINGS, all_objects, edit_templates, rendering
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
 
-FILES = sorted(templates.OWN.glob("*.yaml"))
+FILES = sorted(templates.DEFAULT_FOLDER.glob("*.yaml"))
 A = release("a")
 
 
 def documents(text: str) -> list[Object]:
-    """The objects of a stream of YAML."""
+    """Return the objects of a stream of YAML."""
     return list(yaml.safe_load_all(text))
 
 
-def rendered() -> list[Object]:
-    """All that an environment can consist of."""
-    return everything(rendering(**WHOLE), A, attempt(1, A))
+def render_all() -> list[Object]:
+    """Return all objects of an environment."""
+    return all_objects(rendering(**ALL_SETTINGS), A, attempt(1, A))
 
 
 @pytest.fixture(scope="module")
 def server() -> DynamicClient:
-    """The API server that KUBECONFIG leads to."""
+    """Return the API server that KUBECONFIG names."""
     cure = "set KUBECONFIG to the path of a kubeconfig for a cluster that tests may use"
     if not os.environ.get("KUBECONFIG"):
         lacking("no cluster is named", cure)
     try:
-        api: ApiClient = config.new_client_from_config()  # type: ignore[no-untyped-call]  # the library's own omission
-        return DynamicClient(api)  # type: ignore[no-untyped-call]  # the same
+        api: ApiClient = config.new_client_from_config()  # type: ignore[no-untyped-call]  # the library has no types
+        return DynamicClient(api)  # type: ignore[no-untyped-call]  # the library has no types
     except (ConfigException, HTTPError, ApiException, DynamicApiError) as error:
         lacking(f"no cluster answers: {error}", cure)
 
 
 @pytest.fixture(scope="module")
 def kubectl() -> str:
-    """Kubernetes' own command line."""
+    """Return the command line of Kubernetes."""
     found = shutil.which("kubectl")
     if found is None:
         lacking("kubectl is not installed", "install it: Debian's package is kubernetes-client")
@@ -72,7 +72,7 @@ def kubectl() -> str:
 
 @pytest.fixture(scope="module")
 def namespace(server: DynamicClient) -> Iterator[str]:
-    """A namespace of the tests' own; it stays empty."""
+    """Create a namespace that stays empty."""
     name = f"test-manifests-{secrets.token_hex(4)}"
     namespaces = server.resources.get(api_version="v1", kind="Namespace")
     namespaces.create(body={"metadata": {"name": name}})
@@ -80,11 +80,11 @@ def namespace(server: DynamicClient) -> Iterator[str]:
     namespaces.delete(name=name)
 
 
-def applied(server: DynamicClient, namespace: str, item: Object) -> Object:
-    """What an object would be on the cluster after a server-side apply that is not carried out."""
+def dry_run_apply(server: DynamicClient, namespace: str, item: Object) -> Object:
+    """Return what an object would be after a server-side apply, which is not carried out."""
     resource = server.resources.get(api_version=item["apiVersion"], kind=item["kind"])
     name = item["metadata"]["name"]
-    body = _here(item, namespace)
+    body = _in_namespace(item, namespace)
     answer = resource.server_side_apply(
         body=body, name=name, namespace=namespace, field_manager=FIELD_MANAGER, dry_run="All"
     )
@@ -92,12 +92,12 @@ def applied(server: DynamicClient, namespace: str, item: Object) -> Object:
     return found
 
 
-def _here(item: Object, namespace: str) -> Object:
+def _in_namespace(item: Object, namespace: str) -> Object:
     return item | {"metadata": item["metadata"] | {"namespace": namespace}}
 
 
-def served(server: DynamicClient, item: Object) -> bool:
-    """Whether this cluster knows objects of that kind in that version."""
+def is_served(server: DynamicClient, item: Object) -> bool:
+    """Return whether this cluster knows objects of that kind in that version."""
     try:
         server.resources.get(api_version=item["apiVersion"], kind=item["kind"])
     except ResourceNotFoundError:
@@ -106,21 +106,23 @@ def served(server: DynamicClient, item: Object) -> bool:
 
 
 def require_served(server: DynamicClient, item: Object) -> None:
-    """Skips on a cluster that is older than a kind; the schemas of current ones are checked without a cluster."""
-    if not served(server, item):
+    """Skip on a cluster older than a kind; unit tests check the schemas of current ones."""
+    if not is_served(server, item):
         pytest.skip(
             f"this cluster does not serve {item['kind']} in {item['apiVersion']}; a newer one does"
         )
 
 
-def sent(part: Any, whole: Any) -> bool:
-    """Whether everything that was sent is in what the cluster would have; it adds defaults, and items are in their order."""
+def contains(part: Any, whole: Any) -> bool:
+    """Return whether the cluster's object has all that was sent; it adds defaults."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
-            key in whole and sent(value, whole[key]) for key, value in part.items()
+            key in whole and contains(value, whole[key]) for key, value in part.items()
         )
     if isinstance(part, list):
-        return isinstance(whole, list) and len(part) == len(whole) and all(map(sent, part, whole))
+        return (
+            isinstance(whole, list) and len(part) == len(whole) and all(map(contains, part, whole))
+        )
     return bool(part == whole)
 
 
@@ -129,33 +131,33 @@ def sent(part: Any, whole: Any) -> bool:
     [item for file in FILES for item in documents(file.read_text(encoding="utf-8"))],
     ids=lambda item: item["kind"],
 )
-def test_a_manifest_is_taken_as_it_is(server: DynamicClient, namespace: str, item: Object) -> None:
-    """Nothing of it is dropped on the way."""
+def test_a_template_is_accepted(server: DynamicClient, namespace: str, item: Object) -> None:
+    """No key of it is dropped."""
     require_served(server, item)
-    assert sent(_here(item, namespace), applied(server, namespace, item))
+    assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
 
 
-@pytest.mark.parametrize("item", rendered(), ids=lambda item: item["kind"])
-def test_a_rendering_is_taken(server: DynamicClient, namespace: str, item: Object) -> None:
-    """Names, labels, annotations and quantities are of the forms that the server asks for."""
+@pytest.mark.parametrize("item", render_all(), ids=lambda item: item["kind"])
+def test_a_rendered_object_is_accepted(server: DynamicClient, namespace: str, item: Object) -> None:
+    """Names, labels, annotations and quantities are valid."""
     require_served(server, item)
-    assert sent(_here(item, namespace), applied(server, namespace, item))
+    assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
 
 
 @pytest.mark.parametrize("app", ["a" * 43, "3d", "my_app.v2"])
-def test_the_longest_and_the_oddest_names_are_taken(
+def test_the_longest_and_most_unusual_names_are_accepted(
     server: DynamicClient, namespace: str, app: str
 ) -> None:
-    """Whatever the settings let pass fits the cluster's own limits."""
+    """All names that the settings allow are within the limits of the cluster."""
     settings = rendering().app.model_copy(update={"name": app})
     made = rendering(app=settings, name="b.c_d9")
-    for item in everything(made, A):
-        if served(server, item):
-            assert sent(_here(item, namespace), applied(server, namespace, item))
+    for item in all_objects(made, A):
+        if is_served(server, item):
+            assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
 
 
 @pytest.mark.parametrize(
-    ("place", "value"),
+    ("path", "value"),
     [
         ("spec__template__spec__containers__0__livenesProbe", {}),
         ("spec__template__spec__containers__0__ports__0__containerPort", 70000),
@@ -163,38 +165,40 @@ def test_the_longest_and_the_oddest_names_are_taken(
         ("spec__progressDeadlineSeconds", 0),
     ],
 )
-def test_a_wrong_manifest_is_refused(
-    server: DynamicClient, namespace: str, tmp_path: Path, place: str, value: Any
+def test_an_invalid_template_is_refused(
+    server: DynamicClient, namespace: str, tmp_path: Path, path: str, value: Any
 ) -> None:
-    """The server does check what is only tried."""
-    folder = edited(tmp_path, "deployment.yaml", **{place: value})
+    """The server validates in a dry run too."""
+    folder = edit_templates(tmp_path, "deployment.yaml", **{path: value})
     item = yaml.safe_load((folder / "deployment.yaml").read_text(encoding="utf-8"))
     with pytest.raises((UnprocessibleEntityError, BadRequestError, DynamicApiError)) as caught:
-        applied(server, namespace, item)
+        dry_run_apply(server, namespace, item)
     assert caught.value.status in (400, 422, 500)
 
 
-def test_kubectl_takes_the_folder(server: DynamicClient, namespace: str, kubectl: str) -> None:
-    """`kubectl apply -f deploy/manifests/`, but for kinds that are younger than the cluster."""
-    taken = {file: documents(file.read_text(encoding="utf-8")) for file in FILES}
+def test_kubectl_accepts_the_folder(server: DynamicClient, namespace: str, kubectl: str) -> None:
+    """That is `kubectl apply -f deploy/manifests/`, without kinds unknown to the cluster."""
+    items_by_file = {file: documents(file.read_text(encoding="utf-8")) for file in FILES}
     files = [
-        str(file) for file, items in taken.items() if all(served(server, item) for item in items)
+        str(file)
+        for file, items in items_by_file.items()
+        if all(is_served(server, item) for item in items)
     ]
     assert _dry_run(kubectl, namespace, *(word for file in files for word in ("-f", file))) == len(
-        [item for file in files for item in taken[Path(file)]]
+        [item for file in files for item in items_by_file[Path(file)]]
     )
 
 
-def test_kubectl_takes_what_is_rendered(
+def test_kubectl_accepts_the_rendered_objects(
     server: DynamicClient, namespace: str, kubectl: str
 ) -> None:
-    """`invoke render | kubectl apply -f -`."""
-    objects = [_here(item, namespace) for item in rendered() if served(server, item)]
+    """That is `invoke render | kubectl apply -f -`."""
+    objects = [_in_namespace(item, namespace) for item in render_all() if is_served(server, item)]
     assert _dry_run(kubectl, namespace, "-f", "-", stdin=as_yaml(objects)) == len(objects)
 
 
 def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -> None:
-    """Also what looks like a number, a date or a truth to one reader of YAML and not to another."""
+    """Some YAML parsers would read it as a number, a date or a boolean."""
     words = [
         "1e3",
         "12e45678",
@@ -229,7 +233,7 @@ def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -
 
 
 def _dry_run(kubectl: str, namespace: str, *words: str, stdin: str = "") -> int:
-    """How many objects kubectl would apply."""
+    """Return how many objects kubectl would apply."""
     command = [kubectl, "apply", "--dry-run=server", "--namespace", namespace, *words]
     done = subprocess.run(
         command, input=stdin, capture_output=True, text=True, check=False, timeout=60

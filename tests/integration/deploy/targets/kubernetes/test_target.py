@@ -1,4 +1,4 @@
-"""The target on a real cluster: its contracts, with replicas that are proxies answering by themselves."""
+"""The target on a real cluster: its contracts, with proxies that answer requests as replicas."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from tests.integration.deploy.responder import build_replica
 
 pytestmark = pytest.mark.integration
 
-TRIES = 12
+REQUESTS = 12
 
 
 class Images:
-    """Makes images of replicas, and has a registry hold them."""
+    """Images of replicas, in a registry."""
 
-    def __init__(self, engine: DockerEngine, parts: str, host: str, cache: Cache) -> None:
+    def __init__(self, engine: DockerEngine, services_image: str, host: str, cache: Cache) -> None:
         self._engine = engine
-        self._parts = parts
+        self._services_image = services_image
         self._registry = HttpRegistry(host)
         self._cache = cache
-        self._made: dict[str, Release] = {}
+        self._releases: dict[str, Release] = {}
 
     def release(self, code: str, script: Script) -> Release:
-        """A release whose replicas answer with that text, and behave like that script."""
+        """Return a release whose replicas answer with that text and follow the script."""
         key = f"{code} {script}"
-        if key not in self._made:
-            self._made[key] = self._pushed(code, script)
-        return self._made[key]
+        if key not in self._releases:
+            self._releases[key] = self._push(code, script)
+        return self._releases[key]
 
-    def _pushed(self, code: str, script: Script) -> Release:
+    def _push(self, code: str, script: Script) -> Release:
         tag = f"test-cluster:{secrets.token_hex(4)}"
-        build_replica(self._engine, self._parts, tag, code, script, check=0.5)
+        build_replica(self._engine, self._services_image, tag, code, script, check=0.5)
         config, layers = export_image(self._engine.save(tag), self._cache, tag)
         self._engine._api.remove_image(tag, force=True)
         app = create_app_image(
@@ -78,7 +78,7 @@ class Images:
         return Release(image=joined, repository=f"{self._registry.host}/test-cluster")
 
 
-class RealPlace:
+class RealNamespace:
     """An environment in a namespace of its own."""
 
     def __init__(self, cluster: KubeCluster, images: Images, **settings: Any) -> None:
@@ -95,7 +95,7 @@ class RealPlace:
         env = Kubernetes(**environment(replicas=replicas, **{**self._settings, **changed}))
         return Deployer(
             self.cluster,
-            Rendering.of(App(name="replica"), "local", env, Path()),
+            Rendering.read(App(name="replica"), "local", env, Path()),
             lambda _: 100_000_000,
         )
 
@@ -104,14 +104,14 @@ class RealPlace:
 
     def answers(self, **changed: object) -> set[str]:
         url = self.target().url
-        return {self._asked(url) for _ in range(TRIES)}
+        return {self._request(url) for _ in range(REQUESTS)}
 
-    def _asked(self, url: str) -> str:
+    def _request(self, url: str) -> str:
         try:
-            answer = requests.get(url, timeout=5)
+            response = requests.get(url, timeout=5)
         except requests.RequestException as error:
             return type(error).__name__
-        return answer.text if answer.ok else str(answer.status_code)
+        return response.text if response.ok else str(response.status_code)
 
     def lose(self, replica: str) -> None:
         self.cluster.delete("Pod", replica)
@@ -121,7 +121,7 @@ class RealPlace:
 def images(
     engine: DockerEngine, registry_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Images:
-    """Makes what replicas run."""
+    """Return the images of replicas."""
     from deploy.machine import services
     from deploy.settings.reading import Settings
 
@@ -133,7 +133,7 @@ def images(
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """An empty namespace of a real cluster."""
+    """Create an empty namespace of a real cluster."""
     if not os.environ.get("KUBECONFIG"):
         lacking("no cluster is named", "set KUBECONFIG to the kubeconfig of one")
     from kubernetes import client, config
@@ -147,32 +147,32 @@ def namespace() -> Iterator[str]:
 
 
 @pytest.fixture
-def make(namespace: str, images: Images) -> Callable[..., RealPlace]:
-    """Makes an environment there."""
-    return lambda **settings: RealPlace(connect("", "", namespace), images, **settings)
+def make(namespace: str, images: Images) -> Callable[..., RealNamespace]:
+    """Return a function that creates an environment in the namespace."""
+    return lambda **settings: RealNamespace(connect("", "", namespace), images, **settings)
 
 
 class TestRolling(TargetContract):
-    """A Deployment's own rolling update keeps the contract."""
+    """The rolling update of a Deployment meets the contract."""
 
     patience = 3.0
 
     @pytest.fixture
-    def place(self, make: Callable[..., RealPlace]) -> Place:
+    def place(self, make: Callable[..., RealNamespace]) -> Place:
         return make()
 
 
 class TestBlueGreen(StandbyContract):
-    """Two Deployments keep the old replicas warm; the rest of the contract is kept by the same moves on a cluster in memory."""
+    """Two Deployments keep the old replicas; unit tests cover the rest of the contract."""
 
     @pytest.fixture
-    def place(self, make: Callable[..., RealPlace]) -> Place:
+    def place(self, make: Callable[..., RealNamespace]) -> Place:
         return make(strategy="blue-green")
 
 
-class TestAround(SupportingObjectsContract):
-    """What stands around replicas goes forth and back with them."""
+class TestSupportingObjects(SupportingObjectsContract):
+    """Supporting objects change and are undone with the replicas."""
 
     @pytest.fixture
-    def place(self, make: Callable[..., RealPlace]) -> Place:
+    def place(self, make: Callable[..., RealNamespace]) -> Place:
         return make()

@@ -11,7 +11,14 @@ import pytest
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.errors import ClusterLogin, ClusterUnknown
-from tests.fakes.kubeconfig import TOKEN, credentials, kubeconfig, login, program, written
+from tests.fakes.kubeconfig import (
+    TOKEN,
+    credential_lines,
+    exec_user,
+    kubeconfig,
+    write_login_program,
+    write_yaml,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +30,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def access(tmp_path: Path, content: object) -> ApiServerAccess:
     """Return the access by the current context of such a kubeconfig."""
-    return ApiServerAccess(written(tmp_path / "config", content), "")
+    return ApiServerAccess(write_yaml(tmp_path / "config", content), "")
 
 
 def endpoint(tmp_path: Path, content: object) -> Endpoint:
@@ -74,7 +81,7 @@ def test_a_token_is_sent(tmp_path: Path) -> None:
 def test_the_token_is_that_of_the_named_context(tmp_path: Path) -> None:
     """The current context does not matter."""
     result = ApiServerAccess(
-        written(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
+        write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="red")), "blue"
     )
     assert result.name == "blue at https://api.example"
     assert dict(result.endpoint("/path").headers) == {"Authorization": f"Bearer {TOKEN}-blue"}
@@ -86,7 +93,7 @@ def test_a_client_certificate_is_sent(tmp_path: Path) -> None:
         "red", current="red", **{"client-certificate-data": "aGk=", "client-key": "my.key"}
     )
     content["clusters"][0]["cluster"]["certificate-authority-data"] = "Q0E="
-    key = written(tmp_path / "my.key", "key")
+    key = write_yaml(tmp_path / "my.key", "key")
     result = endpoint(tmp_path, content)
     assert result.client_certificate is not None
     assert [
@@ -147,21 +154,21 @@ def test_a_proxy_of_the_environment_is_not_used_for_this_machine(
 
 def test_a_login_program_gives_a_token(tmp_path: Path) -> None:
     """Its environment has the request for credentials."""
-    command = program(
+    command = write_login_program(
         tmp_path / "kubelogin",
         'test -n "$KUBERNETES_EXEC_INFO" || exit 1',
-        *credentials(token="$1"),
+        *credential_lines(token="$1"),
     )
-    result = endpoint(tmp_path, kubeconfig("red", current="red", **login(command, TOKEN)))
+    result = endpoint(tmp_path, kubeconfig("red", current="red", **exec_user(command, TOKEN)))
     assert dict(result.headers) == {"Authorization": f"Bearer {TOKEN}"}
 
 
 def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
     """It comes with its key."""
-    command = program(
-        tmp_path / "kubelogin", *credentials(clientCertificateData="cert", clientKeyData="key")
+    command = write_login_program(
+        tmp_path / "kubelogin", *credential_lines(clientCertificateData="cert", clientKeyData="key")
     )
-    result = endpoint(tmp_path, kubeconfig("red", current="red", **login(command)))
+    result = endpoint(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     assert result.client_certificate is not None
     assert [Path(path).read_text(encoding="utf-8") for path in result.client_certificate] == [
         "cert",
@@ -172,10 +179,12 @@ def test_a_login_program_gives_a_certificate(tmp_path: Path) -> None:
 def test_credentials_of_a_login_program_can_be_renewed(tmp_path: Path) -> None:
     """The program runs again, and its new token is sent."""
     count = tmp_path / "count"
-    command = program(
-        tmp_path / "kubelogin", f"echo x >> {count}", *credentials(token=f"$(grep -c x {count})")
+    command = write_login_program(
+        tmp_path / "kubelogin",
+        f"echo x >> {count}",
+        *credential_lines(token=f"$(grep -c x {count})"),
     )
-    result = access(tmp_path, kubeconfig("red", current="red", **login(command)))
+    result = access(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     first = result.endpoint("/path").headers["Authorization"]
     result.renew()
     assert (first, result.endpoint("/path").headers["Authorization"]) == ("Bearer 1", "Bearer 2")
@@ -187,7 +196,7 @@ def test_a_missing_login_program_is_named(
     """Nothing is printed."""
     handlers = list(logging.getLogger().handlers)
     with pytest.raises(ClusterLogin) as caught:
-        access(tmp_path, kubeconfig("red", current="red", **login("kubelogin-absent", TOKEN)))
+        access(tmp_path, kubeconfig("red", current="red", **exec_user("kubelogin-absent", TOKEN)))
     assert logging.getLogger().handlers == handlers
     assert caught.value.what == "the login program kubelogin-absent is not installed"
     assert caught.value.on == "context red"
@@ -203,17 +212,17 @@ def test_a_missing_login_program_is_named(
         (("exit 1",), "process returned 1"),
         ((f"echo {TOKEN}",), ""),
         ((f"""echo '{{"token": "{TOKEN}"}}'""",), ""),
-        (credentials(), ""),
-        (credentials(clientCertificateData=TOKEN), ""),
+        (credential_lines(), ""),
+        (credential_lines(clientCertificateData=TOKEN), ""),
     ],
 )
 def test_a_failing_login_program_is_an_error(
     tmp_path: Path, lines: tuple[str, ...], detail: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Its standard error is shown, and never its standard output."""
-    command = program(tmp_path / "kubelogin", *lines)
+    command = write_login_program(tmp_path / "kubelogin", *lines)
     with pytest.raises(ClusterLogin) as caught:
-        access(tmp_path, kubeconfig("red", current="red", **login(command)))
+        access(tmp_path, kubeconfig("red", current="red", **exec_user(command)))
     assert caught.value.what == f"the login program {command} gave no credentials"
     assert "kubelogin" in caught.value.next
     assert detail in caught.value.detail
@@ -223,8 +232,8 @@ def test_a_failing_login_program_is_an_error(
 
 def test_a_malformed_login_entry_is_not_quoted(tmp_path: Path) -> None:
     """The library's message quotes the whole entry, and is not shown."""
-    command = program(tmp_path / "kubelogin", *credentials(token=TOKEN))
-    user = login(command, TOKEN)
+    command = write_login_program(tmp_path / "kubelogin", *credential_lines(token=TOKEN))
+    user = exec_user(command, TOKEN)
     user["exec"]["env"] = [{"name": "WITHOUT_VALUE"}]
     with pytest.raises(ClusterLogin) as caught:
         access(tmp_path, kubeconfig("red", current="red", **user))

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context
 from deploy.errors import ClusterUnknown
-from tests.fakes.kubeconfig import TOKEN, kubeconfig, login, written
+from tests.fakes.kubeconfig import TOKEN, exec_user, kubeconfig, write_yaml
 
 
 def context_of(kubeconfig: str = "", context: str = "") -> KubeconfigContext:
@@ -33,7 +33,7 @@ def error_of(kubeconfig: str = "", context: str = "") -> ClusterUnknown:
 
 def test_the_current_context_is_chosen_unless_another_is_named(tmp_path: Path) -> None:
     """It has its own cluster and user."""
-    path = written(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
+    path = write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="blue"))
     assert context_of(path).name == "blue"
     red = context_of(path, "red")
     assert (red.name, red.files, red.cluster["server"], red.user["token"]) == (
@@ -49,15 +49,15 @@ def test_the_files_are_those_of_kubectl(tmp_path: Path, monkeypatch: pytest.Monk
     home = tmp_path / "home"
     (home / ".kube").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
-    written(home / ".kube" / "config", kubeconfig("home", current="home"))
+    write_yaml(home / ".kube" / "config", kubeconfig("home", current="home"))
     assert context_of().name == "home"
     assert context_of("~/.kube/config").name == "home"
     monkeypatch.setenv(
-        "KUBECONFIG", written(tmp_path / "named", kubeconfig("named", current="named"))
+        "KUBECONFIG", write_yaml(tmp_path / "named", kubeconfig("named", current="named"))
     )
     assert context_of().name == "named"
     assert (
-        context_of(written(tmp_path / "other", kubeconfig("other", current="other"))).name
+        context_of(write_yaml(tmp_path / "other", kubeconfig("other", current="other"))).name
         == "other"
     )
 
@@ -66,12 +66,12 @@ def test_of_several_files_the_first_value_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This includes the current context; missing files are skipped."""
-    first = written(tmp_path / "first", kubeconfig("red", server="https://first.example"))
-    second = written(
+    first = write_yaml(tmp_path / "first", kubeconfig("red", server="https://first.example"))
+    second = write_yaml(
         tmp_path / "second",
         kubeconfig("red", "blue", current="red", server="https://second.example"),
     )
-    third = written(tmp_path / "third", kubeconfig("blue", current="blue"))
+    third = write_yaml(tmp_path / "third", kubeconfig("blue", current="blue"))
     monkeypatch.setenv(
         "KUBECONFIG", os.pathsep.join((first, str(tmp_path / "absent"), "", second, third))
     )
@@ -82,7 +82,7 @@ def test_of_several_files_the_first_value_counts(
 
 def test_a_missing_context_is_an_error_with_the_existing_ones(tmp_path: Path) -> None:
     """They are sorted, one a line."""
-    path = written(tmp_path / "config", kubeconfig("red", "blue", current="green"))
+    path = write_yaml(tmp_path / "config", kubeconfig("red", "blue", current="green"))
     for name in ("", "green"):
         error = error_of(path, name)
         assert error.what == "the kubeconfig has no context green"
@@ -93,11 +93,11 @@ def test_a_missing_context_is_an_error_with_the_existing_ones(tmp_path: Path) ->
 
 def test_a_kubeconfig_without_a_current_context_is_an_error(tmp_path: Path) -> None:
     """The detail has its contexts, or says that it has none."""
-    error = error_of(written(tmp_path / "config", kubeconfig("red")))
+    error = error_of(write_yaml(tmp_path / "config", kubeconfig("red")))
     assert (error.what, error.detail.strip()) == ("the kubeconfig has no current context", "red")
     assert (
         "no contexts"
-        in error_of(written(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
+        in error_of(write_yaml(tmp_path / "none", {"kind": "Config", "contexts": None})).detail
     )
 
 
@@ -127,7 +127,9 @@ def test_in_a_pod_its_own_account_is_chosen(
     error_of(str(tmp_path / "absent"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     error_of()
-    monkeypatch.setenv("KUBECONFIG", written(tmp_path / "config", kubeconfig("red", current="red")))
+    monkeypatch.setenv(
+        "KUBECONFIG", write_yaml(tmp_path / "config", kubeconfig("red", current="red"))
+    )
     assert context_of().name == "red"
     assert choose_context("in-cluster", "") is None
 
@@ -157,7 +159,7 @@ def test_a_file_that_is_no_kubeconfig_is_an_error(
     tmp_path: Path, content: object, what: str
 ) -> None:
     """The error says why, and nothing of its content."""
-    path = written(tmp_path / "config", content)
+    path = write_yaml(tmp_path / "config", content)
     error = error_of(path)
     assert what in error.what
     assert error.on == path
@@ -206,7 +208,7 @@ def test_a_context_that_names_a_missing_entry_is_an_error(
     """Without its user, the library would send requests without a login."""
     content = kubeconfig("red", current="red")
     content[entry][0][entry.removesuffix("s")] = change
-    assert what in error_of(written(tmp_path / "config", content)).what
+    assert what in error_of(write_yaml(tmp_path / "config", content)).what
 
 
 def test_paths_are_relative_to_the_kubeconfig(
@@ -221,9 +223,9 @@ def test_paths_are_relative_to_the_kubeconfig(
         **{"client-key": "absent", "client-key-data": "aGk=", "client-certificate": "my.crt"},
     )
     monkeypatch.chdir(tmp_path)
-    written(folder / "config", content)
+    write_yaml(folder / "config", content)
     assert str(folder / "my.crt") in error_of("folder/config").what
-    written(folder / "my.crt", "certificate")
+    write_yaml(folder / "my.crt", "certificate")
     assert context_of("folder/config").name == "red"
 
 
@@ -231,20 +233,21 @@ def test_a_context_may_have_no_user(tmp_path: Path) -> None:
     """Requests then have no login."""
     content = kubeconfig("red", current="red")
     del content["contexts"][0]["context"]["user"]
-    chosen = context_of(written(tmp_path / "config", content))
+    chosen = context_of(write_yaml(tmp_path / "config", content))
     assert (dict(chosen.user), chosen.login_program) == ({}, None)
 
 
 def test_a_login_program_is_known(tmp_path: Path) -> None:
     """It is the command of the user's entry."""
     chosen = context_of(
-        written(
-            tmp_path / "config", kubeconfig("red", current="red", **login("kubelogin", "get-token"))
+        write_yaml(
+            tmp_path / "config",
+            kubeconfig("red", current="red", **exec_user("kubelogin", "get-token")),
         )
     )
     assert chosen.login_program == "kubelogin"
     assert (
-        context_of(written(tmp_path / "other", kubeconfig("red", current="red"))).login_program
+        context_of(write_yaml(tmp_path / "other", kubeconfig("red", current="red"))).login_program
         is None
     )
 
@@ -252,5 +255,5 @@ def test_a_login_program_is_known(tmp_path: Path) -> None:
 def test_a_context_does_not_show_its_credentials(tmp_path: Path) -> None:
     """Its representation leaves them out."""
     assert TOKEN not in repr(
-        context_of(written(tmp_path / "config", kubeconfig("red", current="red")))
+        context_of(write_yaml(tmp_path / "config", kubeconfig("red", current="red")))
     )

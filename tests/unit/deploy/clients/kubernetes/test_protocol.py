@@ -36,7 +36,7 @@ class TestFakeCluster(ClusterContract):
         """Return the write of another manager, which takes the fields over."""
 
         def write(item: Object, manager: str) -> None:
-            cluster.other(item, manager)
+            cluster.apply_as(item, manager)
 
         return write
 
@@ -128,7 +128,7 @@ def daemons(code: str = "a") -> Object:
 
 def pods(cluster: FakeCluster, app: str = "web") -> list[Object]:
     """Return the current pods, without a step of time."""
-    return cluster.objects.all("Pod", {"app": app})
+    return cluster.objects.find_all("Pod", {"app": app})
 
 
 def codes(cluster: FakeCluster) -> list[str]:
@@ -303,13 +303,13 @@ def test_a_crashing_container_restarts_with_a_growing_delay(cluster: FakeCluster
 
 def test_a_pod_without_room_waits_for_it(cluster: FakeCluster) -> None:
     """It has no node until another pod is gone."""
-    cluster.world.room = 1
+    cluster.world.max_pods = 1
     cluster.apply(web(replicas=2))
     cluster.step(10)
     waiting = next(pod for pod in pods(cluster) if "nodeName" not in pod["spec"])
     assert conditions(waiting, "reason")["PodScheduled"] == "Unschedulable"
     assert reasons(cluster, waiting["metadata"]["name"]) == ["FailedScheduling"]
-    cluster.world.room = 2
+    cluster.world.max_pods = 2
     until(cluster, lambda: ready(cluster) == 2)
 
 
@@ -423,7 +423,7 @@ def test_a_deleted_pod_may_terminate_slowly(cluster: FakeCluster) -> None:
     cluster.apply(service())
     cluster.apply(web(replicas=1))
     until(cluster, lambda: ready(cluster) == 1)
-    cluster.world.lingers = 4
+    cluster.world.termination_steps = 4
     cluster.apply(web(replicas=0))
     until(cluster, lambda: "deletionTimestamp" in pods(cluster)[0]["metadata"])
     assert cluster.answers("web") == set()
@@ -435,9 +435,9 @@ def test_the_dependents_of_a_deployment_are_deleted_with_it(cluster: FakeCluster
     """ReplicaSets are deleted at once, and pods after their termination."""
     cluster.apply(web())
     until(cluster, lambda: ready(cluster) == 2)
-    cluster.world.lingers = 2
+    cluster.world.termination_steps = 2
     cluster.delete("Deployment", "web")
-    assert cluster.objects.all("ReplicaSet") == []
+    assert cluster.objects.find_all("ReplicaSet") == []
     assert all("deletionTimestamp" in pod["metadata"] for pod in pods(cluster))
     until(cluster, lambda: pods(cluster) == [])
 
@@ -530,7 +530,7 @@ def test_an_old_template_returns_with_its_replicaset(cluster: FakeCluster) -> No
         until(cluster, lambda: is_rolled_out(cluster))
     notes = {
         item["metadata"]["annotations"]["release"]: item["metadata"]["annotations"]
-        for item in cluster.objects.all("ReplicaSet")
+        for item in cluster.objects.find_all("ReplicaSet")
     }
     revision = "deployment.kubernetes.io/revision"
     assert {release: found[revision] for release, found in notes.items()} == {"a": "3", "b": "2"}
@@ -541,7 +541,8 @@ def test_an_old_template_returns_with_its_replicaset(cluster: FakeCluster) -> No
     cluster.apply(annotated)
     cluster.step()
     assert {
-        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+        item["metadata"]["annotations"]["release"]
+        for item in cluster.objects.find_all("ReplicaSet")
     } == {"a again", "b"}
 
 
@@ -571,7 +572,8 @@ def test_the_number_of_old_revisions_is_limited(cluster: FakeCluster) -> None:
         until(cluster, lambda: is_rolled_out(cluster))
     cluster.step()
     releases = {
-        item["metadata"]["annotations"]["release"] for item in cluster.objects.all("ReplicaSet")
+        item["metadata"]["annotations"]["release"]
+        for item in cluster.objects.find_all("ReplicaSet")
     }
     assert releases == {"c", "d", "e"}
 
@@ -587,7 +589,7 @@ def test_a_deployment_is_scaled(cluster: FakeCluster, count: int) -> None:
     after = {pod["metadata"]["name"] for pod in pods(cluster)}
     assert len(after) == count
     assert len(after & before) == min(count, 3)
-    assert len(cluster.objects.all("ReplicaSet")) == 1
+    assert len(cluster.objects.find_all("ReplicaSet")) == 1
 
 
 def test_scaling_during_a_rollout_is_proportional(cluster: FakeCluster) -> None:
@@ -598,7 +600,7 @@ def test_scaling_during_a_rollout_is_proportional(cluster: FakeCluster) -> None:
     cluster.apply(web("b", replicas=4, **rolling("50%", 0)))
     cluster.step(5)
     assert codes(cluster) == [*"aaaabb"]
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 8}}, "autoscaler"
     )
     cluster.step(10)
@@ -610,7 +612,7 @@ def test_scaling_during_a_rollout_is_proportional(cluster: FakeCluster) -> None:
 
 def test_a_deployment_that_is_recreated_is_away_for_some_time(cluster: FakeCluster) -> None:
     """All old pods are gone before a new one is created."""
-    cluster.world.lingers = 2
+    cluster.world.termination_steps = 2
     recreate: Object = {"strategy": {"type": "Recreate"}}
     for code in "ab":
         cluster.apply(web(code, **recreate))
@@ -633,7 +635,7 @@ def test_pods_beyond_the_quota_are_not_created(cluster: FakeCluster) -> None:
     assert "exceeded quota" in conditions(live(cluster), "message")["ReplicaFailure"]
     new = next(
         item
-        for item in cluster.objects.all("ReplicaSet")
+        for item in cluster.objects.find_all("ReplicaSet")
         if item["metadata"]["annotations"]["release"] == "b"
     )
     assert "FailedCreate" in reasons(cluster, new["metadata"]["name"])
@@ -666,7 +668,7 @@ def test_a_number_of_replicas_without_an_owner_is_one(cluster: FakeCluster) -> N
     cluster.apply(web(replicas=3))
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 1
     cluster.apply(web(replicas=3))
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 3}}, "autoscaler"
     )
     assert cluster.apply(web(replicas=None))["spec"]["replicas"] == 3
@@ -710,7 +712,7 @@ def test_an_image_that_a_node_has_is_not_pulled_again(cluster: FakeCluster) -> N
 
 def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluster) -> None:
     """Pods that are not ready are listed separately; the port is found by its name."""
-    cluster.texts["sha256:a"] = "hello"
+    cluster.response_texts["sha256:a"] = "hello"
     cluster.scripts["sha256:b"] = NEVER
     cluster.apply(service())
     cluster.apply(web(**rolling(1, 0)))
@@ -836,12 +838,12 @@ def test_the_owners_of_a_field_can_be_read(cluster: FakeCluster) -> None:
     cluster.apply(web(replicas=2))
     assert owners(cluster, "f:spec", "f:replicas") == {("twinship", "Apply")}
     item = {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": 2}}
-    cluster.other(item, "autoscaler")
+    cluster.apply_as(item, "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {
         ("twinship", "Apply"),
         ("autoscaler", "Apply"),
     }
-    cluster.other(with_value(item, 3, "spec", "replicas"), "autoscaler")
+    cluster.apply_as(with_value(item, 3, "spec", "replicas"), "autoscaler")
     assert owners(cluster, "f:spec", "f:replicas") == {("autoscaler", "Apply")}
     found = cluster.find("Deployment", "web") or {}
     assert cluster.replace(
@@ -856,7 +858,7 @@ def test_a_list_item_stays_while_another_manager_owns_it(cluster: FakeCluster) -
     two = {"name": "B", "value": "1"}
     cluster.apply(web(container={"env": [first_container, two]}))
     theirs = {"containers": [{"name": "app", "env": [two]}]}
-    cluster.other(
+    cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": {"spec": theirs}}},
         "mesh",
     )
@@ -884,7 +886,7 @@ def test_a_map_without_fields_is_removed(cluster: FakeCluster) -> None:
 def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
     """Each call of that verb and kind raises the next one; a gap and the end raise none."""
     error = ClusterUnreachable("no answer", on="", next="")
-    cluster.broken["get", "Lease"] = [error, None, error]
+    cluster.failures["get", "Lease"] = [error, None, error]
     answers: list[object] = []
     for _ in range(4):
         try:
@@ -897,7 +899,7 @@ def test_errors_are_raised_one_by_one(cluster: FakeCluster) -> None:
 
 def test_a_denied_verb_is_refused_and_reviewed(cluster: FakeCluster) -> None:
     """Verbs are denied by kind, or by subresource."""
-    cluster.denied |= {("patch", "Deployment"), ("get", "Pod/log")}
+    cluster.forbidden |= {("patch", "Deployment"), ("get", "Pod/log")}
     with pytest.raises(ClusterForbidden):
         cluster.apply(web())
     with pytest.raises(ClusterForbidden):
@@ -927,7 +929,7 @@ def test_a_read_returns_the_state_before_its_step(cluster: FakeCluster) -> None:
     cluster.apply(service())
     assert cluster.list("Pod", {}) == []
     assert len(cluster.list("Pod", {})) == 2
-    assert cluster.asked == [
+    assert cluster.requests == [
         ("patch", "Deployment", "web"),
         ("patch", "Service", "web"),
         ("list", "Pod", ""),

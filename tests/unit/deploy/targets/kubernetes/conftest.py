@@ -1,26 +1,29 @@
-"""Environments on a cluster in memory, and releases for them; a module that is about other ones has a `place` of its own."""
+"""Environments on a cluster in memory, and releases for them.
+
+A module for other environments overrides the fixture `namespace`.
+"""
 
 from __future__ import annotations
 
 import pytest
 
 from deploy.records import Release
-from tests.fakes.places import STRATEGIES, FakePlace
+from tests.fakes.namespaces import STRATEGIES, FakeNamespace
 
 
 @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
-def place(request: pytest.FixtureRequest) -> FakePlace:
-    """An environment of each strategy."""
-    return FakePlace(**request.param)
+def namespace(request: pytest.FixtureRequest) -> FakeNamespace:
+    """Return an environment of each strategy."""
+    return FakeNamespace(**request.param)
 
 
 @pytest.fixture
-def a(place: FakePlace) -> Release:
-    """A release."""
-    return place.release("a")
+def a(namespace: FakeNamespace) -> Release:
+    """Return a release."""
+    return namespace.release("a")
 
 
 @pytest.fixture
-def b(place: FakePlace) -> Release:
-    """Another one."""
-    return place.release("b")
+def b(namespace: FakeNamespace) -> Release:
+    """Return another release."""
+    return namespace.release("b")

@@ -1,4 +1,4 @@
-"""The target on a cluster when its deployer is killed: whoever comes next finishes, and ends where it would have ended."""
+"""The target on a cluster after its deployer was killed: the next deployer finishes its work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploy.rollout import apply as rollout
 from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import FakePlace, writes
+from tests.fakes.namespaces import FakeNamespace, before_write
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "rolling": {"strategy": "rolling", "host": "shop.example"},
@@ -33,30 +33,28 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "autoscale": {"at_most": 4},
     },
 }
-Run = Callable[[FakePlace, Release, Callable[[str], bool]], None]
+Run = Callable[[FakeNamespace, Release, Callable[[str], bool]], None]
 
 
-def at_write(number: int) -> Callable[[str], bool]:
-    """The moment before the write that comes after so many others."""
-    done = count()
-    return lambda operation: writes(operation) and next(done) == number
+def apply_release(
+    namespace: FakeNamespace, wanted: Release, is_killed: Callable[[str], bool]
+) -> None:
+    """Apply a release by a deployer that may be killed."""
+    namespace.apply(wanted, namespace.deployer(is_killed))
 
 
-def releases(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> None:
-    """Applies a release, by somebody who may be killed meanwhile."""
-    place.apply(wanted, place.deployer(dies))
-
-
-def killed(settings: dict[str, Any], *, first: bool, run: Run = releases) -> Iterator[FakePlace]:
-    """Places where a deployer was killed who released `b`, before each of its writes; then nobody is at work."""
+def namespaces_after_kill(
+    settings: dict[str, Any], *, first: bool, run: Run = apply_release
+) -> Iterator[FakeNamespace]:
+    """Yield an environment for each write before which a deployer of `b` was killed."""
     for number in count():
-        place = FakePlace(**settings)
+        namespace = FakeNamespace(**settings)
         if first:
-            place.apply(place.release("a"))
+            namespace.apply(namespace.release("a"))
         try:
-            run(place, place.release("b"), at_write(number))
+            run(namespace, namespace.release("b"), before_write(number))
         except Killed:
-            yield place
+            yield namespace
         else:
             assert number > 8
             return
@@ -64,124 +62,126 @@ def killed(settings: dict[str, Any], *, first: bool, run: Run = releases) -> Ite
 
 @pytest.fixture(params=STRATEGIES)
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The settings of a strategy."""
+    """Return the settings of a strategy."""
     return STRATEGIES[request.param]
 
 
 def expected(settings: dict[str, Any], *codes: str) -> dict[str, Any]:
-    """How things stand after releases by nobody who was killed."""
-    place = FakePlace(**settings)
+    """Return the summary after the same releases without a kill."""
+    namespace = FakeNamespace(**settings)
     for code in codes:
-        place.apply(place.release(code))
-    return place.end()
+        namespace.apply(namespace.release(code))
+    return namespace.summary()
 
 
-def test_the_same_release_run_again_ends_as_if_nobody_had_been_killed(
+def test_the_same_release_again_ends_as_without_a_kill(
     settings: dict[str, Any],
 ) -> None:
-    """Whatever the killed deployer was about to write, what served answered on, and nothing is left of it."""
+    """The previous release answers until then, and nothing remains of the killed run."""
     end = expected(settings, "a", "b")
-    for place in killed(settings, first=True):
-        assert place.answers() in ({"a"}, {"a", "b"}, {"b"})
-        place.apply(place.release("b"))
-        assert place.end() == end
-        assert place.deployer().serves(place.release("b"))
+    for namespace in namespaces_after_kill(settings, first=True):
+        assert namespace.answers() in ({"a"}, {"a", "b"}, {"b"})
+        namespace.apply(namespace.release("b"))
+        assert namespace.summary() == end
+        assert namespace.deployer().serves(namespace.release("b"))
 
 
-def test_another_release_after_it_ends_alone(settings: dict[str, Any]) -> None:
-    """What was begun and never proven is taken away, though nobody asks for it any more."""
-    for place in killed(settings, first=True):
-        place.apply(place.release("c"))
-        assert place.answers() == {"c"}
-        assert place.deployer().serves(place.release("c"))
-        assert place.pods("c") | place.pods("a") | place.pods("b") == place.pods()
+def test_another_release_afterwards_serves_alone(settings: dict[str, Any]) -> None:
+    """What was begun and never proven is removed."""
+    for namespace in namespaces_after_kill(settings, first=True):
+        namespace.apply(namespace.release("c"))
+        assert namespace.answers() == {"c"}
+        assert namespace.deployer().serves(namespace.release("c"))
+        assert namespace.pods("c") | namespace.pods("a") | namespace.pods("b") == namespace.pods()
         if not settings.get("standby"):
-            assert place.pods() == place.pods("c")
+            assert namespace.pods() == namespace.pods("c")
 
 
-def test_what_served_before_can_be_released_again(settings: dict[str, Any]) -> None:
-    """Going back is always possible, too."""
-    for place in killed(settings, first=True):
-        place.apply(place.release("a"))
-        assert place.answers() == {"a"}
-        assert place.deployer().serves(place.release("a"))
+def test_the_previous_release_can_be_released_again(settings: dict[str, Any]) -> None:
+    """A rollback is always possible."""
+    for namespace in namespaces_after_kill(settings, first=True):
+        namespace.apply(namespace.release("a"))
+        assert namespace.answers() == {"a"}
+        assert namespace.deployer().serves(namespace.release("a"))
 
 
-def test_a_first_release_run_again_ends_as_if_nobody_had_been_killed(
+def test_a_first_release_again_ends_as_without_a_kill(
     settings: dict[str, Any],
 ) -> None:
-    """Before it there was nothing to fall back on."""
+    """There is no previous release."""
     end = expected(settings, "b")
-    for place in killed(settings, first=False):
-        place.apply(place.release("b"))
-        assert place.end() == end
+    for namespace in namespaces_after_kill(settings, first=False):
+        namespace.apply(namespace.release("b"))
+        assert namespace.summary() == end
 
 
-def missed(place: FakePlace, wanted: Release, dies: Callable[[str], bool]) -> None:
-    """Applies a release that answers wrongly at the front door, by somebody who may be killed meanwhile."""
-    place.misses("/services/", wanted)
+def apply_wrong_release(
+    namespace: FakeNamespace, wanted: Release, is_killed: Callable[[str], bool]
+) -> None:
+    """Apply a release that answers wrongly at the endpoint, by a deployer that may be killed."""
+    namespace.fail_golden_cases("/services/", wanted)
     with pytest.raises(GoldenMiss):
-        releases(place, wanted, dies)
+        apply_release(namespace, wanted, is_killed)
 
 
-def test_a_deployer_killed_while_it_takes_a_release_back_is_made_up_for(
+def test_the_undo_of_a_killed_deployer_is_finished(
     settings: dict[str, Any],
 ) -> None:
-    """A wrong release may serve until somebody comes; then it does not any more."""
-    for place in killed(settings, first=True, run=missed):
-        place.apply(place.release("c"))
-        assert place.answers() == {"c"}
-        assert place.deployer().serves(place.release("c"))
+    """The wrong release may serve until the next run."""
+    for namespace in namespaces_after_kill(settings, first=True, run=apply_wrong_release):
+        namespace.apply(namespace.release("c"))
+        assert namespace.answers() == {"c"}
+        assert namespace.deployer().serves(namespace.release("c"))
 
 
-def is_held(place: FakePlace) -> bool:
-    """Whether requests go to a canary, too."""
-    return TRACK_LABEL not in place.found("Service")["spec"]["selector"]
+def is_canary_on_hold(namespace: FakeNamespace) -> bool:
+    """Return whether a canary gets requests."""
+    return TRACK_LABEL not in namespace.get("Service")["spec"]["selector"]
 
 
-def test_a_deployer_killed_while_it_holds_a_canary_is_made_up_for() -> None:
-    """The canary answers its share until somebody comes, who holds it anew, from its beginning."""
+def test_the_hold_of_a_killed_deployer_is_repeated() -> None:
+    """The canary keeps its share of the requests until then, and the hold starts again."""
     settings: dict[str, Any] = {"strategy": "canary", "canary": {"seconds": 30, "metrics": ""}}
     end = expected(settings, "a", "b")
-    place = FakePlace(**settings)
-    place.apply(place.release("a"))
+    namespace = FakeNamespace(**settings)
+    namespace.apply(namespace.release("a"))
     with pytest.raises(Killed):
-        releases(place, place.release("b"), lambda _: is_held(place))
-    place.cluster.step(10)
-    assert place.answers() == {"a", "b"}
-    assert place.deployer().canary() == place.release("b").image.digest
-    canary = place.pods("b")
-    began = place.cluster.seconds()
-    place.apply(place.release("b"))
-    assert place.cluster.seconds() - began > 60
-    assert canary < place.pods("b")
-    assert place.end() == end
+        apply_release(namespace, namespace.release("b"), lambda _: is_canary_on_hold(namespace))
+    namespace.cluster.step(10)
+    assert namespace.answers() == {"a", "b"}
+    assert namespace.deployer().canary() == namespace.release("b").image.digest
+    canary = namespace.pods("b")
+    began = namespace.cluster.seconds()
+    namespace.apply(namespace.release("b"))
+    assert namespace.cluster.seconds() - began > 60
+    assert canary < namespace.pods("b")
+    assert namespace.summary() == end
 
 
-def test_a_canary_that_was_left_is_given_up_without_touching_what_is_stable() -> None:
-    """Whatever the settings of whoever gives it up; what is left of the stable replicas has all requests at once."""
-    place = FakePlace(strategy="canary", canary={"seconds": 30, "metrics": ""})
-    place.apply(a := place.release("a"))
-    before = deepcopy(place.found("Deployment")["spec"])
+def test_aborting_an_abandoned_canary_does_not_change_the_stable_release() -> None:
+    """The present settings do not count; the stable replicas get all requests at once."""
+    namespace = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    namespace.apply(a := namespace.release("a"))
+    before = deepcopy(namespace.get("Deployment")["spec"])
     with pytest.raises(Killed):
-        releases(place, place.release("b"), lambda _: is_held(place))
-    place.release("a", PodScript(ready_after=20))
-    place.lose(lost := min(place.pods("a")))
-    stayed = place.pods("a") - {lost}
-    done = rollout.abort(place.deployer(resources={"memory": "1Gi"}), "grace")
+        apply_release(namespace, namespace.release("b"), lambda _: is_canary_on_hold(namespace))
+    namespace.release("a", PodScript(ready_after=20))
+    namespace.lose(lost := min(namespace.pods("a")))
+    stayed = namespace.pods("a") - {lost}
+    done = rollout.abort(namespace.deployer(resources={"memory": "1Gi"}), "grace")
     assert (done.outcome, done.ending and done.ending.why) == ("undone", "aborted by grace")
-    assert place.found("Deployment")["spec"] == before
-    assert stayed < place.pods() == place.pods("a")
-    assert place.deployer().serves(a)
+    assert namespace.get("Deployment")["spec"] == before
+    assert stayed < namespace.pods() == namespace.pods("a")
+    assert namespace.deployer().serves(a)
 
 
-def test_the_lease_of_a_killed_deployer_expires() -> None:
-    """Until then others are told of it; nobody has to remove anything."""
-    place = FakePlace()
+def test_the_lock_of_a_killed_deployer_expires() -> None:
+    """Until then it is reported to others; nothing has to be removed by hand."""
+    namespace = FakeNamespace()
     with pytest.raises(Killed):
-        releases(place, place.release("a"), at_write(5))
+        apply_release(namespace, namespace.release("a"), before_write(5))
     with pytest.raises(RolloutLocked, match="another deployer is at work"):
-        place.apply(place.release("a"), place.deployer(lock_wait=20.0))
-    began = place.cluster.seconds()
-    place.apply(place.release("a"), place.deployer(lock_wait=60.0))
-    assert 25 < place.cluster.seconds() - began < 60
+        namespace.apply(namespace.release("a"), namespace.deployer(lock_wait=20.0))
+    began = namespace.cluster.seconds()
+    namespace.apply(namespace.release("a"), namespace.deployer(lock_wait=60.0))
+    assert 25 < namespace.cluster.seconds() - began < 60

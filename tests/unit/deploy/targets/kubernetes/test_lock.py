@@ -1,4 +1,4 @@
-"""One deployer at a time: told apart, waited for, and made up for when it died."""
+"""Taking the lock of an environment, waiting for it, and taking it from a dead deployer."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from deploy.ci.run import current_user
 from deploy.clock import Clock
 from deploy.errors import RolloutLocked
 from deploy.machine.process import ProcessId, machine_id
-from deploy.targets.kubernetes import lock as module
-from deploy.targets.kubernetes.lock import SECONDS, Lock
+from deploy.targets.kubernetes import lock as lock_module
+from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 NAME = "shop-deployer"
-FAR = "grace/elsewhere.example/77/1"
+FAR = "grace/far.example/77/1"
 
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    """A namespace."""
+    """Return an empty namespace."""
     return FakeCluster()
 
 
-def lease(cluster: FakeCluster, clock: Clock | None = None) -> Lock:
-    """The right of this process to change an environment."""
+def lock(cluster: FakeCluster, clock: Clock | None = None) -> Lock:
+    """Return the lock of an environment for this process."""
     return Lock(cluster, NAME, {"app": "shop"}, "staging", clock or cluster.clock)
 
 
-def held_by(cluster: FakeCluster, holder: str, near: bool = False, **spec: Any) -> dict[str, Any]:  # noqa: FBT002 - a flag of the test's
-    """Has somebody else hold it; the object as it is held."""
-    notes = {"twinship.dev/machine": machine_id()} if near else {}
+def create_lease(
+    cluster: FakeCluster, holder: str, *, on_this_machine: bool = False, **spec: Any
+) -> dict[str, Any]:
+    """Create a Lease of that holder and return it."""
+    annotations = {"twinship.dev/machine": machine_id()} if on_this_machine else {}
     since = {
         "acquireTime": "2026-01-01T11:00:00.000000Z",
         "renewTime": "2026-01-01T11:00:00.000000Z",
@@ -41,230 +43,238 @@ def held_by(cluster: FakeCluster, holder: str, near: bool = False, **spec: Any) 
     cluster.create(
         {
             "kind": "Lease",
-            "metadata": {"name": NAME, "annotations": notes},
+            "metadata": {"name": NAME, "annotations": annotations},
             "spec": {"holderIdentity": holder, **since, **spec},
         }
     )
-    return found(cluster)
+    return lease(cluster)
 
 
-def found(cluster: FakeCluster) -> dict[str, Any]:
-    """The lease itself."""
+def lease(cluster: FakeCluster) -> dict[str, Any]:
+    """Return the Lease object itself."""
     return cluster.objects.get("Lease", NAME) or {}
 
 
-def renewing(cluster: FakeCluster, until: float = float("inf")) -> Clock:
-    """The cluster's clock; as it passes the other holder renews, until it dies."""
+def clock_of_renewals(cluster: FakeCluster, until: float = float("inf")) -> Clock:
+    """Return the cluster's clock; the other holder renews as time passes, until it dies."""
 
     def sleep(seconds: float) -> None:
         cluster.sleep(seconds)
         if cluster.seconds() < until:
-            found(cluster)["spec"]["renewTime"] = str(cluster.seconds())
-            cluster.objects.touch(found(cluster))
+            lease(cluster)["spec"]["renewTime"] = str(cluster.seconds())
+            cluster.objects.touch(lease(cluster))
 
     return Clock(cluster.seconds, sleep, cluster.seconds)
 
 
-# --- taking it
-
-
-def test_it_is_held_for_as_long_as_the_block(cluster: FakeCluster) -> None:
-    """Whoever looks sees by whom and since when; after it, it is free."""
+def test_the_lock_is_acquired_for_a_block(cluster: FakeCluster) -> None:
+    """The Lease says who has it and since when; after the block it is free."""
     before = datetime.now(UTC)
-    with lease(cluster).acquire(0):
-        spec = found(cluster)["spec"]
+    with lock(cluster).acquire(0):
+        spec = lease(cluster)["spec"]
         assert spec["holderIdentity"] == str(ProcessId.current())
-        assert spec["leaseDurationSeconds"] == SECONDS
+        assert spec["leaseDurationSeconds"] == LEASE_SECONDS
         assert before <= datetime.fromisoformat(spec["acquireTime"]) <= datetime.now(UTC)
-        assert found(cluster)["metadata"]["labels"] == {"app": "shop"}
-    assert found(cluster)["spec"]["holderIdentity"] == ""
-    with lease(cluster).acquire(0):
-        assert found(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
+        assert lease(cluster)["metadata"]["labels"] == {"app": "shop"}
+    assert lease(cluster)["spec"]["holderIdentity"] == ""
+    with lock(cluster).acquire(0):
+        assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
 
 
-def test_it_is_free_after_an_error(cluster: FakeCluster) -> None:
-    """Whatever it was."""
-    with pytest.raises(KeyboardInterrupt), lease(cluster).acquire(0):
+def test_the_lock_is_released_after_an_error(cluster: FakeCluster) -> None:
+    """The kind of error does not matter."""
+    with pytest.raises(KeyboardInterrupt), lock(cluster).acquire(0):
         raise KeyboardInterrupt
-    assert found(cluster)["spec"]["holderIdentity"] == ""
+    assert lease(cluster)["spec"]["holderIdentity"] == ""
 
 
-def test_a_holder_that_lives_is_named(cluster: FakeCluster) -> None:
-    """With its machine and since when; after the wait that was allowed, and no longer."""
+def test_the_error_names_the_deployer_that_has_the_lock(cluster: FakeCluster) -> None:
+    """It comes after the allowed wait, with the machine and the time."""
     with (
-        lease(cluster).acquire(0),
+        lock(cluster).acquire(0),
         pytest.raises(RolloutLocked) as caught,
-        lease(cluster).acquire(5),
+        lock(cluster).acquire(5),
     ):
-        pytest.fail("two at once")
-    shown = f"another deployer is at work: {current_user()} on {socket.gethostname()} (process "
-    assert caught.value.what.startswith(shown)
+        pytest.fail("both have the lock")
+    description = (
+        f"another deployer is at work: {current_user()} on {socket.gethostname()} (process "
+    )
+    assert caught.value.what.startswith(description)
     assert ", since " in caught.value.what
     assert caught.value.on == f"environment staging, Lease {NAME}"
     assert 5 <= cluster.seconds() < 7
 
 
-def test_a_holder_that_finishes_in_time_is_waited_for(cluster: FakeCluster) -> None:
-    """Then it is one's own turn."""
-    held_by(cluster, FAR)
+def test_a_deployer_that_finishes_in_time_is_waited_for(cluster: FakeCluster) -> None:
+    """Then the lock is acquired."""
+    create_lease(cluster, FAR)
 
     def sleep(seconds: float) -> None:
         cluster.sleep(seconds)
         if cluster.seconds() > 10:
-            found(cluster)["spec"]["holderIdentity"] = ""
+            lease(cluster)["spec"]["holderIdentity"] = ""
 
-    with lease(cluster, Clock(cluster.seconds, sleep, cluster.seconds)).acquire(60):
+    with lock(cluster, Clock(cluster.seconds, sleep, cluster.seconds)).acquire(60):
         assert 10 < cluster.seconds() < 12
 
 
-def test_a_dead_process_of_this_machine_holds_nothing(cluster: FakeCluster) -> None:
-    """It is seen at once."""
-    held_by(cluster, str(ProcessId("grace", socket.gethostname(), 0, "")), near=True)
-    with lease(cluster).acquire(0):
+def test_the_lock_of_a_dead_process_of_this_machine_is_free(cluster: FakeCluster) -> None:
+    """There is no wait for its expiry."""
+    create_lease(
+        cluster, str(ProcessId("grace", socket.gethostname(), 0, "")), on_this_machine=True
+    )
+    with lock(cluster).acquire(0):
         assert cluster.seconds() < 1
-        assert found(cluster)["metadata"]["annotations"]["twinship.dev/machine"] == machine_id()
+        assert lease(cluster)["metadata"]["annotations"]["twinship.dev/machine"] == machine_id()
 
 
-@pytest.mark.parametrize("here", ["", "the machine of old"])
-def test_a_machine_of_the_same_name_is_another_one(
-    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, here: str
+@pytest.mark.parametrize("machine", ["", "another-machine"])
+def test_a_machine_with_the_same_name_may_be_another_one(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, machine: str
 ) -> None:
-    """A process that is not found here may run in another container, or on another machine called `ubuntu`."""
-    held_by(cluster, str(ProcessId("grace", socket.gethostname(), 0, "")), near=True)
-    monkeypatch.setattr(module, "machine_id", lambda: here)
+    """A missing process may run in another container, or on another machine called `ubuntu`."""
+    create_lease(
+        cluster, str(ProcessId("grace", socket.gethostname(), 0, "")), on_this_machine=True
+    )
+    monkeypatch.setattr(lock_module, "machine_id", lambda: machine)
     with (
         pytest.raises(RolloutLocked, match="grace on"),
-        lease(cluster, renewing(cluster)).acquire(5),
+        lock(cluster, clock_of_renewals(cluster)).acquire(5),
     ):
-        pytest.fail("it is held")
+        pytest.fail("another deployer has the lock")
 
 
-def test_a_machine_that_cannot_be_told_is_never_this_one(
+def test_a_machine_without_an_id_is_never_this_one(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two of which nothing is known are not the same."""
-    held_by(cluster, str(ProcessId("grace", socket.gethostname(), 0, "")))["metadata"][
+    """Two unknown machines are not the same."""
+    create_lease(cluster, str(ProcessId("grace", socket.gethostname(), 0, "")))["metadata"][
         "annotations"
     ] = {"twinship.dev/machine": ""}
-    monkeypatch.setattr(module, "machine_id", lambda: "")
+    monkeypatch.setattr(lock_module, "machine_id", lambda: "")
     with (
         pytest.raises(RolloutLocked, match="grace on"),
-        lease(cluster, renewing(cluster)).acquire(5),
+        lock(cluster, clock_of_renewals(cluster)).acquire(5),
     ):
-        pytest.fail("it is held")
+        pytest.fail("another deployer has the lock")
 
 
 @pytest.mark.parametrize("wait", [0, 20, 120])
-def test_a_dead_holder_elsewhere_loses_it_by_expiry(cluster: FakeCluster, wait: float) -> None:
-    """However short the wait for others: whoever is not seen alive is waited for until then, else nobody would ever get it."""
-    held_by(cluster, FAR)
-    with lease(cluster).acquire(wait):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+def test_the_lock_of_a_dead_process_of_another_machine_expires(
+    cluster: FakeCluster, wait: float
+) -> None:
+    """Expiry is waited for even if the allowed wait is shorter, or it would never be free."""
+    create_lease(cluster, FAR)
+    with lock(cluster).acquire(wait):
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize("wait", [0, 20])
-def test_a_living_holder_elsewhere_is_told_when_it_was_seen_alive(
+def test_a_deployer_that_renews_is_waited_for_only_as_long_as_allowed(
     cluster: FakeCluster, wait: float
 ) -> None:
-    """Then there is nothing to wait for but the allowed time."""
-    held_by(cluster, FAR)
+    """Its Lease does not expire."""
+    create_lease(cluster, FAR)
     with (
-        pytest.raises(RolloutLocked, match=r"grace on elsewhere\.example"),
-        lease(cluster, renewing(cluster)).acquire(wait),
+        pytest.raises(RolloutLocked, match=r"grace on far\.example"),
+        lock(cluster, clock_of_renewals(cluster)).acquire(wait),
     ):
-        pytest.fail("it is held")
+        pytest.fail("another deployer has the lock")
     assert wait <= cluster.seconds() < wait + 3
 
 
-def test_a_machine_that_slept_has_not_watched_anybody(cluster: FakeCluster) -> None:
-    """A holder of whom it saw nothing in that time need not be dead."""
-    held_by(cluster, FAR)
+def test_the_time_that_this_machine_slept_does_not_count_for_expiry(cluster: FakeCluster) -> None:
+    """The holder may have renewed meanwhile."""
+    create_lease(cluster, FAR)
     clock = Clock(cluster.seconds, cluster.sleep, lambda: cluster.seconds() * 100)
-    with lease(cluster, clock).acquire(0):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+    with lock(cluster, clock).acquire(0):
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
-def test_a_holder_that_dies_while_it_is_waited_for_loses_it(cluster: FakeCluster) -> None:
-    """Counted from when it was last seen to change."""
-    held_by(cluster, FAR)
-    with lease(cluster, renewing(cluster, until=40)).acquire(120):
-        assert 40 + SECONDS - 2 <= cluster.seconds() < 40 + SECONDS + 3
+def test_a_deployer_that_dies_meanwhile_loses_the_lock(cluster: FakeCluster) -> None:
+    """Expiry counts from the last change of the Lease."""
+    create_lease(cluster, FAR)
+    with lock(cluster, clock_of_renewals(cluster, until=40)).acquire(120):
+        assert 40 + LEASE_SECONDS - 2 <= cluster.seconds() < 40 + LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize("off", [timedelta(days=-400), timedelta(days=400)])
 def test_the_clocks_of_other_machines_do_not_matter(cluster: FakeCluster, off: timedelta) -> None:
-    """Neither a time long ago nor one to come says that a holder is dead, or alive."""
-    told = (datetime.now(UTC) + off).isoformat()
-    held_by(cluster, FAR, acquireTime=told, renewTime=told)
-    with lease(cluster).acquire(60):
-        assert SECONDS <= cluster.seconds() < SECONDS + 3
+    """A time in the far past or future does not say whether the holder is alive."""
+    time = (datetime.now(UTC) + off).isoformat()
+    create_lease(cluster, FAR, acquireTime=time, renewTime=time)
+    with lock(cluster).acquire(60):
+        assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 @pytest.mark.parametrize(
-    ("spec", "shown"),
+    ("spec", "description"),
     [
-        ({"acquireTime": None}, "grace on elsewhere.example (process 77)"),
-        ({"acquireTime": "yesterday"}, "grace on elsewhere.example (process 77)"),
-        ({"holderIdentity": "somebody-elses-tool_7"}, "somebody-elses-tool_7, since "),
+        ({"acquireTime": None}, "grace on far.example (process 77)"),
+        ({"acquireTime": "yesterday"}, "grace on far.example (process 77)"),
+        ({"holderIdentity": "another-tool_7"}, "another-tool_7, since "),
         ({"holderIdentity": "a/b/c/d"}, "a/b/c/d, since "),
     ],
 )
-def test_a_lease_that_others_wrote_is_respected(
-    cluster: FakeCluster, spec: dict[str, Any], shown: str
+def test_a_lease_of_another_tool_is_respected(
+    cluster: FakeCluster, spec: dict[str, Any], description: str
 ) -> None:
-    """Whatever it holds: it is told as it is, and expires like any other."""
-    held_by(cluster, FAR, **spec)
-    with pytest.raises(RolloutLocked) as caught, lease(cluster, renewing(cluster)).acquire(0):
-        pytest.fail("it is held")
-    assert caught.value.what.startswith(f"another deployer is at work: {shown}")
-    with lease(cluster).acquire(60):
+    """The error shows it as it is, and it expires like any other."""
+    create_lease(cluster, FAR, **spec)
+    with (
+        pytest.raises(RolloutLocked) as caught,
+        lock(cluster, clock_of_renewals(cluster)).acquire(0),
+    ):
+        pytest.fail("another deployer has the lock")
+    assert caught.value.what.startswith(f"another deployer is at work: {description}")
+    with lock(cluster).acquire(60):
         pass
 
 
 @pytest.mark.parametrize("spec", [{}, {"holderIdentity": None}])
 def test_a_lease_without_a_holder_is_free(cluster: FakeCluster, spec: Any) -> None:
-    """As after it was given back, or when somebody cleared it."""
+    """It was released or cleared."""
     cluster.create({"kind": "Lease", "metadata": {"name": NAME}, "spec": spec})
-    with lease(cluster).acquire(0):
-        assert found(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
+    with lock(cluster).acquire(0):
+        assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
 
 
-def test_of_two_who_come_for_a_free_lease_one_gets_it(
+def test_only_one_of_two_deployers_gets_a_free_lock(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one is told who was faster."""
-    held_by(cluster, "")
+    """The other one gets an error that names the first."""
+    create_lease(cluster, "")
     replace = cluster.replace
 
-    def faster(item: dict[str, Any]) -> bool:
-        found(cluster)["spec"]["holderIdentity"] = FAR
-        cluster.objects.touch(found(cluster))
+    def replace_too_late(item: dict[str, Any]) -> bool:
+        lease(cluster)["spec"]["holderIdentity"] = FAR
+        cluster.objects.touch(lease(cluster))
         monkeypatch.setattr(cluster, "replace", replace)
         return replace(item)
 
-    monkeypatch.setattr(cluster, "replace", faster)
+    monkeypatch.setattr(cluster, "replace", replace_too_late)
     with (
-        pytest.raises(RolloutLocked, match="grace on elsewhere"),
-        lease(cluster, renewing(cluster)).acquire(0),
+        pytest.raises(RolloutLocked, match="grace on far"),
+        lock(cluster, clock_of_renewals(cluster)).acquire(0),
     ):
-        pytest.fail("it is held")
+        pytest.fail("another deployer has the lock")
 
 
-def test_a_lease_that_vanishes_meanwhile_is_made_anew(
+def test_a_lease_that_is_deleted_meanwhile_is_created_again(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody removed it between two questions."""
-    held_by(cluster, FAR)
+    """That happens between two requests."""
+    create_lease(cluster, FAR)
     create = cluster.create
     tries = [0]
 
-    def late(item: dict[str, Any]) -> bool:
+    def create_and_delete(item: dict[str, Any]) -> bool:
         tries[0] += 1
         made = create(item)
         if tries[0] == 1:
             cluster.delete("Lease", NAME)
         return made
 
-    monkeypatch.setattr(cluster, "create", late)
-    with lease(cluster).acquire(5):
-        assert found(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
+    monkeypatch.setattr(cluster, "create", create_and_delete)
+    with lock(cluster).acquire(5):
+        assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())

@@ -1,4 +1,4 @@
-"""Keeping a lease: renewed in time, made sure of in doubt, and known to be lost."""
+"""Keeping the lock of an environment: renewing it, checking it, and losing it."""
 
 from __future__ import annotations
 
@@ -10,166 +10,172 @@ import pytest
 
 from deploy.clock import Clock
 from deploy.errors import ClusterUnreachable, RolloutLocked
-from deploy.targets.kubernetes import lock as module
-from deploy.targets.kubernetes.lock import SECONDS, Lock
+from deploy.targets.kubernetes import lock as lock_module
+from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 NAME = "shop-deployer"
-FAR = "grace/elsewhere.example/77/1"
-GONE = ClusterUnreachable("no answer", on="it", next="again")
+FAR = "grace/far.example/77/1"
+UNREACHABLE = ClusterUnreachable("no answer", on="it", next="again")
 
 
 @pytest.fixture
 def cluster() -> FakeCluster:
-    """A namespace."""
+    """Return an empty namespace."""
     return FakeCluster()
 
 
-def lease(cluster: FakeCluster) -> Lock:
-    """The right of this process to change an environment."""
+def new_lock(cluster: FakeCluster) -> Lock:
+    """Return the lock of an environment for this process."""
     return Lock(cluster, NAME, {"app": "shop"}, "staging", cluster.clock)
 
 
-def found(cluster: FakeCluster) -> dict[str, Any]:
-    """The lease itself."""
+def lease(cluster: FakeCluster) -> dict[str, Any]:
+    """Return the Lease object itself."""
     return cluster.objects.get("Lease", NAME) or {}
 
 
 @pytest.fixture
-def mine(cluster: FakeCluster) -> Lock:
-    """A lease that has just been taken, and that nothing renews but what a test does."""
-    taken = lease(cluster)
-    taken._take(0)
-    return taken
+def lock(cluster: FakeCluster) -> Lock:
+    """Return a lock that was just taken and that only the test renews."""
+    lock = new_lock(cluster)
+    lock.take(0)
+    return lock
 
 
-def test_it_may_be_relied_on_for_a_while(cluster: FakeCluster, mine: Lock) -> None:
-    """Without asking the API server each time."""
-    cluster.asked.clear()
-    cluster.objects.later(SECONDS / 2)
-    mine.require()
-    assert cluster.asked == []
+def test_a_fresh_lock_needs_no_check(cluster: FakeCluster, lock: Lock) -> None:
+    """The API server is not asked each time."""
+    cluster.requests.clear()
+    cluster.objects.advance(LEASE_SECONDS / 2)
+    lock.require()
+    assert cluster.requests == []
 
 
-def test_renewing_keeps_others_out(cluster: FakeCluster, mine: Lock) -> None:
-    """Since when it is held stays as it was."""
-    before = dict(found(cluster)["spec"])
+def test_a_renewed_lock_is_kept(cluster: FakeCluster, lock: Lock) -> None:
+    """The time since when it is held stays the same."""
+    before = dict(lease(cluster)["spec"])
     for _ in range(6):
-        cluster.objects.later(SECONDS / 3)
-        mine._renew()
-        mine.require()
-    after = found(cluster)["spec"]
+        cluster.objects.advance(LEASE_SECONDS / 3)
+        lock.renew()
+        lock.require()
+    after = lease(cluster)["spec"]
     assert after["acquireTime"] == before["acquireTime"]
     assert after["renewTime"] > before["renewTime"]
 
 
-def test_a_lease_that_could_not_be_renewed_is_made_sure_of(
-    cluster: FakeCluster, mine: Lock
-) -> None:
-    """While the API server was away nobody could take it; if nobody has since, it is one's own still."""
-    cluster.objects.later(SECONDS * 5)
-    mine.require()
-    cluster.asked.clear()
-    mine.require()
-    assert cluster.asked == []
+def test_a_lock_that_was_not_renewed_in_time_is_checked(cluster: FakeCluster, lock: Lock) -> None:
+    """No other deployer has taken it, so this one still has it."""
+    cluster.objects.advance(LEASE_SECONDS * 5)
+    lock.require()
+    cluster.requests.clear()
+    lock.require()
+    assert cluster.requests == []
 
 
-@pytest.mark.parametrize("others", [False, True], ids=["nobody", "somebody"])
-def test_a_machine_that_slept_makes_sure_of_its_lease(cluster: FakeCluster, others: bool) -> None:
-    """Its own clock stood still, that of whoever waited for the lease did not."""
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+def test_a_machine_that_slept_checks_its_lock(cluster: FakeCluster, taken: bool) -> None:
+    """Its own clock stood still, but that of other deployers did not."""
     slept = [1000.0]
-    mine = Lock(
+    lock = Lock(
         cluster,
         NAME,
         {"app": "shop"},
         "staging",
         Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]),
     )
-    mine._take(0)
-    cluster.asked.clear()
-    mine.require()
-    assert cluster.asked == []
-    slept[0] += SECONDS
-    if not others:
-        mine.require()
+    lock.take(0)
+    cluster.requests.clear()
+    lock.require()
+    assert cluster.requests == []
+    slept[0] += LEASE_SECONDS
+    if not taken:
+        lock.require()
         return
-    taken(cluster)
-    with pytest.raises(RolloutLocked, match="the lease was lost"):
-        mine.require()
+    take_from_outside(cluster)
+    with pytest.raises(RolloutLocked, match="the lock was lost"):
+        lock.require()
 
 
-def taken(cluster: FakeCluster) -> None:
-    """Somebody else takes it."""
-    found(cluster)["spec"]["holderIdentity"] = FAR
-    cluster.objects.touch(found(cluster))
+def take_from_outside(cluster: FakeCluster) -> None:
+    """Let another deployer take the lock."""
+    lease(cluster)["spec"]["holderIdentity"] = FAR
+    cluster.objects.touch(lease(cluster))
 
 
-def removed(cluster: FakeCluster) -> None:
-    """Somebody removes it."""
+def delete_lease(cluster: FakeCluster) -> None:
+    """Delete the Lease."""
     cluster.delete("Lease", NAME)
 
 
-@pytest.mark.parametrize("lost", [taken, removed])
-def test_a_lease_that_is_lost_stays_lost(
-    cluster: FakeCluster, mine: Lock, lost: Callable[[FakeCluster], None]
+@pytest.mark.parametrize("lose", [take_from_outside, delete_lease])
+def test_a_lost_lock_stays_lost(
+    cluster: FakeCluster, lock: Lock, lose: Callable[[FakeCluster], None]
 ) -> None:
-    """It is told once it is known, and nothing is written over what others have."""
-    lost(cluster)
-    cluster.objects.later(SECONDS)
+    """The error comes each time, and the Lease of another deployer is not changed."""
+    lose(cluster)
+    cluster.objects.advance(LEASE_SECONDS)
     for _ in range(2):
-        with pytest.raises(RolloutLocked, match="the lease was lost"):
-            mine.require()
-    mine._give_back()
-    assert not found(cluster) or found(cluster)["spec"]["holderIdentity"] == FAR
+        with pytest.raises(RolloutLocked, match="the lock was lost"):
+            lock.require()
+    lock.release()
+    assert not lease(cluster) or lease(cluster)["spec"]["holderIdentity"] == FAR
 
 
-def test_a_race_for_renewing_is_lost_without_harm(
-    cluster: FakeCluster, mine: Lock, monkeypatch: pytest.MonkeyPatch
+def test_a_conflict_during_a_renewal_counts_as_no_renewal(
+    cluster: FakeCluster, lock: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not taken for renewed, and is the next time."""
-    cluster.objects.later(SECONDS)
+    """The next renewal may succeed."""
+    cluster.objects.advance(LEASE_SECONDS)
     monkeypatch.setattr(cluster, "replace", lambda _: False)
     with pytest.raises(RolloutLocked):
-        mine.require()
+        lock.require()
     monkeypatch.undo()
-    mine.require()
+    lock.require()
 
 
-def test_renewing_counts_from_the_question(
-    cluster: FakeCluster, mine: Lock, monkeypatch: pytest.MonkeyPatch
+def test_a_renewal_counts_from_its_request(
+    cluster: FakeCluster, lock: Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer that comes late may tell of what others have seen long before."""
+    """A late response may describe what others have seen long before."""
     replace = cluster.replace
 
-    def slow(item: dict[str, Any]) -> bool:
+    def slow_replace(item: dict[str, Any]) -> bool:
         done = replace(item)
-        cluster.objects.later(SECONDS)
+        cluster.objects.advance(LEASE_SECONDS)
         return done
 
-    monkeypatch.setattr(cluster, "replace", slow)
-    mine._renew()
-    assert mine._is_doubtful()
+    monkeypatch.setattr(cluster, "replace", slow_replace)
+    lock.renew()
+    monkeypatch.undo()
+    cluster.requests.clear()
+    lock.require()
+    assert ("get", "Lease", NAME) in cluster.requests
 
 
-def test_an_api_server_that_is_away_does_not_end_the_keeper(
+def test_an_unreachable_api_server_does_not_end_the_renewals(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It tries again, and gives it back in the end."""
-    monkeypatch.setattr(module, "_RENEWED_EVERY", 0.001)
-    answers: list[Exception | None] = [GONE, GONE, None]
-    cluster.broken["update", "Lease"] = answers
-    with lease(cluster).acquire(0):
-        for _ in range(1000):
-            if answers:
-                Event().wait(0.002)
-        assert answers == []
-    assert found(cluster)["spec"]["holderIdentity"] == ""
+    """The renewal is tried again, and the lock is released in the end."""
+    monkeypatch.setattr(lock_module, "RENEW_INTERVAL", 0.001)
+    cluster.failures["update", "Lease"] = [UNREACHABLE, UNREACHABLE]
+    renewed = Event()
+    replace = cluster.replace
+
+    def observed_replace(item: dict[str, Any]) -> bool:
+        done = replace(item)
+        renewed.set()
+        return done
+
+    monkeypatch.setattr(cluster, "replace", observed_replace)
+    with new_lock(cluster).acquire(0):
+        assert renewed.wait(timeout=30)
+    assert lease(cluster)["spec"]["holderIdentity"] == ""
 
 
-def test_a_lease_that_cannot_be_given_back_expires(
+def test_a_lock_that_cannot_be_released_expires(
     cluster: FakeCluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That is said, and is no error: the work is done."""
-    with lease(cluster).acquire(0):
-        cluster.broken["update", "Lease"] = [GONE]
-    assert "the lease could not be given back, it expires in 30 s: no answer" in caplog.text
+    """A warning says so; it is no error, because the work is done."""
+    with new_lock(cluster).acquire(0):
+        cluster.failures["update", "Lease"] = [UNREACHABLE]
+    assert "the lock could not be released, it expires in 30 s: no answer" in caplog.text

@@ -1,4 +1,4 @@
-"""The manifests as they stand, and all that is rendered of them: valid in current Kubernetes, and fit for a restricted namespace."""
+"""The object templates and the rendered objects: valid, and allowed in a restricted namespace."""
 
 from __future__ import annotations
 
@@ -11,56 +11,57 @@ import yaml
 
 from deploy.clients.kubernetes.protocol import KINDS, Object
 from deploy.targets.kubernetes import templates
-from tests.contracts.restricted import breaches
+from tests.contracts.restricted import violations
 from tests.contracts.schemas import problems
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE, container_of, everything, pod_of, rendering
+from tests.fakes.renderings import ALL_SETTINGS, all_objects, app_container, pod_spec, rendering
 
 A = release("a")
 TEXTS = {
-    path.name: path.read_text(encoding="utf-8") for path in sorted(templates.OWN.glob("*.yaml"))
+    path.name: path.read_text(encoding="utf-8")
+    for path in sorted(templates.DEFAULT_FOLDER.glob("*.yaml"))
 }
 STRATEGIES: list[dict[str, Any]] = [
     {},
-    WHOLE,
+    ALL_SETTINGS,
     {"service": "NodePort"},
     {"host": "a.example"},
     {"autoscale": {"at_most": 2}},
 ]
 
 
-def as_they_are() -> list[Object]:
-    """The objects of the suite's folder, every document of every file."""
+def read_all() -> list[Object]:
+    """Return the objects of the suite's templates, every document of every file."""
     return [item for text in TEXTS.values() for item in yaml.safe_load_all(text)]
 
 
-def rendered(keys: dict[str, Any]) -> list[Object]:
-    """All that an environment with those keys can consist of."""
-    return everything(rendering(**keys), A, attempt(1, A))
+def render_all(keys: dict[str, Any]) -> list[Object]:
+    """Return all objects of an environment with those keys."""
+    return all_objects(rendering(**keys), A, attempt(1, A))
 
 
 def rules() -> list[Object]:
-    """The rules of the deployer's Role."""
+    """Return the rules of the deployer's Role."""
     found: list[Object] = next(
         item for item in yaml.safe_load_all(TEXTS["rbac.yaml"]) if item["kind"] == "Role"
     )["rules"]
     return found
 
 
-@pytest.mark.parametrize("item", as_they_are(), ids=lambda item: str(item["kind"]))
-def test_every_manifest_is_valid_as_it_is(item: Object) -> None:
-    """`kubectl apply` takes it, and no key in it is one that the API server would drop."""
+@pytest.mark.parametrize("item", read_all(), ids=lambda item: str(item["kind"]))
+def test_every_template_is_valid(item: Object) -> None:
+    """`kubectl apply` accepts it, and the API server drops none of its keys."""
     assert problems(item) == []
 
 
-@pytest.mark.parametrize("keys", STRATEGIES, ids=lambda keys: ",".join(keys) or "plain")
+@pytest.mark.parametrize("keys", STRATEGIES, ids=lambda keys: ",".join(keys) or "default")
 def test_every_rendering_is_valid(keys: dict[str, Any]) -> None:
-    """Whatever the settings ask for."""
-    assert {item["kind"]: found for item in rendered(keys) if (found := problems(item))} == {}
+    """That holds for all settings."""
+    assert {item["kind"]: found for item in render_all(keys) if (found := problems(item))} == {}
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "problem"),
+    ("path", "value", "problem"),
     [
         ("spec__template__spec__containers__0__livenesProbe", {}, "livenesProbe: Extra inputs"),
         (
@@ -75,24 +76,24 @@ def test_every_rendering_is_valid(keys: dict[str, Any]) -> None:
         ),
         ("spec__selector", None, "spec.selector: Input should be"),
         ("spec__template__spec__containers__0", {"image": "x"}, "name: Field required"),
-        ("spec__min_ready_seconds", 3, "key of Python's"),
+        ("spec__min_ready_seconds", 3, "key with its Python name"),
         ("apiVersion", "apps/v9", "Deployment is not in apps/v9"),
     ],
 )
-def test_a_wrong_manifest_is_not_valid(place: str, value: Any, problem: str) -> None:
-    """The check of the schema sees unknown keys, wrong types and what is missing."""
+def test_an_invalid_template_is_detected(path: str, value: Any, problem: str) -> None:
+    """The check finds unknown keys, wrong types and missing keys."""
     item = yaml.safe_load(TEXTS["deployment.yaml"])
-    holder: Any = item
-    *above, key = place.split("__")
+    parent: Any = item
+    *above, key = path.split("__")
     for name in above:
-        holder = holder[int(name)] if isinstance(holder, list) else holder[name]
-    holder[int(key) if isinstance(holder, list) else key] = value
+        parent = parent[int(name)] if isinstance(parent, list) else parent[name]
+    parent[int(key) if isinstance(parent, list) else key] = value
     assert [found for found in problems(item) if problem in found] != []
 
 
-def test_manifests_and_renderings_are_of_the_kinds_that_are_spoken() -> None:
-    """In the same versions that the client reads and writes them."""
-    for item in [*rendered(WHOLE), *as_they_are()]:
+def test_templates_and_renderings_have_the_versions_of_the_client() -> None:
+    """The client reads and writes each kind in one version."""
+    for item in [*render_all(ALL_SETTINGS), *read_all()]:
         if item["kind"] not in ("Role", "RoleBinding"):
             assert item["apiVersion"] == KINDS[item["kind"]].api_version
 
@@ -101,17 +102,17 @@ def test_manifests_and_renderings_are_of_the_kinds_that_are_spoken() -> None:
     "item",
     [
         item
-        for item in [*as_they_are(), *rendered(WHOLE)]
+        for item in [*read_all(), *render_all(ALL_SETTINGS)]
         if item["kind"] in ("Deployment", "DaemonSet")
     ],
 )
-def test_pods_fit_a_restricted_namespace(item: Object) -> None:
-    """As the manifests are, and as they are rendered: the strictest of the Pod Security Standards."""
-    assert breaches(pod_of(item)) == []
+def test_pods_are_allowed_in_a_restricted_namespace(item: Object) -> None:
+    """Templates and rendered objects meet the strictest of the Pod Security Standards."""
+    assert violations(pod_spec(item)) == []
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "breach"),
+    ("path", "value", "breach"),
     [
         ("hostNetwork", True, "hostNetwork"),
         ("hostPID", True, "hostPID"),
@@ -131,24 +132,25 @@ def test_pods_fit_a_restricted_namespace(item: Object) -> None:
         ("volumes__0", {"name": "tmp", "hostPath": {"path": "/"}}, "volume tmp"),
     ],
 )
-def test_a_pod_that_may_more_than_restricted_is_seen(place: str, value: Any, breach: str) -> None:
-    """The check of the standard finds each of its controls broken."""
-    pod = deepcopy(pod_of(yaml.safe_load(TEXTS["deployment.yaml"])))
-    holder: Any = pod
-    *above, key = place.split("__")
+def test_a_pod_above_the_restricted_level_is_detected(path: str, value: Any, breach: str) -> None:
+    """The check finds the violation of each control."""
+    pod = deepcopy(pod_spec(yaml.safe_load(TEXTS["deployment.yaml"])))
+    parent: Any = pod
+    *above, key = path.split("__")
     for name in above:
-        holder = holder[int(name)] if isinstance(holder, list) else holder[name]
-    holder[int(key) if isinstance(holder, list) else key] = value
-    assert breaches(pod) == [breach]
+        parent = parent[int(name)] if isinstance(parent, list) else parent[name]
+    parent[int(key) if isinstance(parent, list) else key] = value
+    assert violations(pod) == [breach]
 
 
 @pytest.mark.parametrize(
-    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+    "item",
+    [item for item in render_all(ALL_SETTINGS) if item["kind"] in ("Deployment", "DaemonSet")],
 )
 def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
-    """Nothing of the image can be written, no token lies in it, and what it takes is asked for and limited."""
-    pod = pod_of(item)
-    container = container_of(item)
+    """The file system is read-only, there is no token, and resources are requested and limited."""
+    pod = pod_spec(item)
+    container = app_container(item)
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["automountServiceAccountToken"] is False
     assert pod["enableServiceLinks"] is False
@@ -158,39 +160,40 @@ def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
 
 
 @pytest.mark.parametrize(
-    "item", [item for item in rendered(WHOLE) if item["kind"] in ("Deployment", "DaemonSet")]
+    "item",
+    [item for item in render_all(ALL_SETTINGS) if item["kind"] in ("Deployment", "DaemonSet")],
 )
-def test_pods_run_on_nodes_for_which_images_are_made(item: Object) -> None:
-    """A cluster may have others: of the same processors, but not of Linux."""
-    assert pod_of(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
+def test_pods_run_on_linux_nodes(item: Object) -> None:
+    """A cluster may have nodes with other operating systems."""
+    assert pod_spec(item)["nodeSelector"] == {"kubernetes.io/os": "linux"}
 
 
-def test_replicas_can_write_to_tmp_alone() -> None:
-    """Programs need some place; it goes with the pod, and cannot fill the node."""
+def test_replicas_can_write_only_to_tmp() -> None:
+    """It is removed with the pod and cannot fill the node."""
     item = yaml.safe_load(TEXTS["deployment.yaml"])
-    assert container_of(item)["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
-    assert pod_of(item)["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}]
+    assert app_container(item)["volumeMounts"] == [{"name": "tmp", "mountPath": "/tmp"}]
+    assert pod_spec(item)["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}]
 
 
-def test_a_rollout_takes_no_replica_before_another_is_ready() -> None:
-    """And one that goes still answers while nodes learn of it."""
+def test_a_rollout_removes_no_replica_before_a_new_one_is_ready() -> None:
+    """A stopping replica still answers while nodes learn of it."""
     item = yaml.safe_load(TEXTS["deployment.yaml"])
     assert item["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert item["spec"]["revisionHistoryLimit"] == 10
-    pause = int(container_of(item)["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert 0 < pause < pod_of(item)["terminationGracePeriodSeconds"]
+    pause = int(app_container(item)["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert 0 < pause < pod_spec(item)["terminationGracePeriodSeconds"]
 
 
 @pytest.mark.parametrize("dockerfile", ["Dockerfile", "examples/digits/Dockerfile"])
 def test_images_name_their_user_by_number(dockerfile: str) -> None:
-    """The kubelet cannot tell whether a name is root, and refuses to start it."""
+    """The kubelet cannot check whether a name is root, and refuses to start it."""
     text = (Path(__file__).parents[5] / dockerfile).read_text(encoding="utf-8")
     user = [line.split()[1] for line in text.splitlines() if line.startswith("USER ")][-1]
     assert int(user.partition(":")[0]) > 0
 
 
-def test_a_deployer_is_given_nothing_wholesale() -> None:
-    """No wildcard, nothing outside of one namespace, no secret, and no way to give itself more."""
+def test_a_deployer_has_no_broad_permissions() -> None:
+    """There is no wildcard, no other namespace, no secret, and no way to gain more permissions."""
     assert {item["kind"] for item in yaml.safe_load_all(TEXTS["rbac.yaml"])} == {
         "ServiceAccount",
         "Role",
@@ -218,8 +221,8 @@ def test_a_deployer_is_given_nothing_wholesale() -> None:
     }
 
 
-def test_a_deployer_may_touch_only_what_a_release_consists_of() -> None:
-    """Every rule is about a kind that the suite speaks of, in its group, and names each resource once."""
+def test_a_deployer_may_access_only_the_kinds_of_a_release() -> None:
+    """Every rule is about a kind of the client, and each resource is named once."""
     spoken = {(kind.group, kind.plural) for kind in KINDS.values()}
     named = [
         (group, resource)
@@ -231,21 +234,21 @@ def test_a_deployer_may_touch_only_what_a_release_consists_of() -> None:
     assert len(named) == len(set(named))
 
 
-def test_a_deployer_may_apply_whatever_is_rendered() -> None:
-    """Server-side apply asks for `create` and `patch`."""
+def test_a_deployer_may_apply_all_rendered_objects() -> None:
+    """Server-side apply needs `create` and `patch`."""
     allowed = {
         (group, resource): rule["verbs"]
         for rule in rules()
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
-    for item in rendered(WHOLE):
+    for item in render_all(ALL_SETTINGS):
         kind = KINDS[item["kind"]]
         assert {"create", "patch"} <= set(allowed[kind.group, kind.plural])
 
 
 def test_the_reason_of_each_rule_is_written_above_it() -> None:
-    """Whoever hands out rights wants to know what for."""
+    """An administrator wants to know why a permission is needed."""
     lines = TEXTS["rbac.yaml"].splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("  - apiGroups:")]
     assert len(starts) == len(rules())
@@ -253,7 +256,7 @@ def test_the_reason_of_each_rule_is_written_above_it() -> None:
 
 
 def test_the_deployers_account_is_bound_to_its_role() -> None:
-    """In whatever namespace the file is applied to."""
+    """That holds in each namespace to which the file is applied."""
     account, role, binding = yaml.safe_load_all(TEXTS["rbac.yaml"])
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["metadata"]["name"]}]
     assert binding["roleRef"]["name"] == role["metadata"]["name"]

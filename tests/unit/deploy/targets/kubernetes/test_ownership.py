@@ -1,4 +1,4 @@
-"""Which fields of an object are ours, as the API server keeps account of them."""
+"""The fields of an object that we own, according to the API server."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from deploy.targets.kubernetes.ownership import applied_fields, owners
 from tests.fakes.kubernetes.api_server import FakeCluster
-from tests.fakes.places import FakePlace
+from tests.fakes.namespaces import FakeNamespace
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import WHOLE
+from tests.fakes.renderings import ALL_SETTINGS
 
 OURS: dict[str, Any] = {
     "manager": "twinship",
@@ -100,8 +100,8 @@ ITEM: dict[str, Any] = {
 }
 
 
-def test_what_we_applied_is_found_in_an_object() -> None:
-    """Fields, items of lists by their keys, and values that are one; nothing that others or the API server added."""
+def test_the_applied_fields_of_an_object_are_found() -> None:
+    """They are fields, list items by their keys, and whole values; others' fields are left out."""
     assert applied_fields(ITEM) == {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -125,8 +125,8 @@ def test_what_we_applied_is_found_in_an_object() -> None:
     }
 
 
-def test_values_of_a_set_are_found_by_themselves() -> None:
-    """As finalizers are."""
+def test_values_of_a_set_are_found() -> None:
+    """Finalizers are such a set."""
     item = deepcopy(ITEM)
     item["metadata"] |= {"finalizers": ["ours", "theirs"]}
     item["metadata"]["managedFields"] = [
@@ -136,8 +136,8 @@ def test_values_of_a_set_are_found_by_themselves() -> None:
 
 
 @pytest.mark.parametrize("entries", [None, [], [{**OURS, "manager": "kubectl"}]])
-def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
-    """Only its name is told."""
+def test_no_field_of_another_managers_object_is_ours(entries: Any) -> None:
+    """Only the name is returned."""
     item = {**ITEM, "metadata": {"name": "shop", "managedFields": entries}}
     assert applied_fields(item) == {
         "apiVersion": "apps/v1",
@@ -146,26 +146,27 @@ def test_nothing_is_ours_of_what_others_made(entries: Any) -> None:
     }
 
 
-def test_a_field_that_is_gone_is_passed_over() -> None:
-    """The account may be older than the object, for a moment."""
+def test_an_absent_field_is_skipped() -> None:
+    """The list of owners may be older than the object for a moment."""
     item = {**deepcopy(ITEM), "spec": {"replicas": 2}}
     assert applied_fields(item)["spec"] == {"replicas": 2}
 
 
 def test_a_field_may_have_several_owners() -> None:
-    """Each is told once."""
+    """Each is returned once."""
     assert owners(ITEM, "spec", "replicas") == ["kubectl", "twinship"]
     assert owners(ITEM, "spec", "paused") == ["twinship"]
     assert owners(ITEM, "spec", "nothing") == []
 
 
 @pytest.mark.parametrize("strategy", ["rolling", "canary"])
-def test_what_was_applied_is_applied_again_without_a_change(strategy: str) -> None:
-    """Every object that a release makes is found whole, whatever the API server has filled in."""
-    place = FakePlace(
-        strategy=strategy, **{key: value for key, value in WHOLE.items() if key != "resources"}
+def test_applied_fields_can_be_applied_again_without_a_change(strategy: str) -> None:
+    """Every object of a release is found whole, without the defaults of the API server."""
+    namespace = FakeNamespace(
+        strategy=strategy,
+        **{key: value for key, value in ALL_SETTINGS.items() if key != "resources"},
     )
-    made = place.changes().rendered("main", release("a"), attempt(1, release("a")))
+    made = namespace.writer().render("main", release("a"), attempt(1, release("a")))
     assert {item["kind"] for item in made} >= {
         "Deployment",
         "Service",

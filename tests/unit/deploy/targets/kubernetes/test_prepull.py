@@ -1,4 +1,4 @@
-"""Having nodes pull an image before it is needed."""
+"""The pre-pull of an image to the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.records import Release
 from deploy.targets.kubernetes.prepull import prepull
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace, Held
+from tests.fakes.namespaces import NAME, FakeNamespace, UncontestedLock
 
-WARM = f"{NAME}-warm-up"
+PREPULL_NAME = f"{NAME}-warm-up"
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An environment on three nodes."""
-    place = FakePlace()
-    place.cluster.world.nodes[:] = ["node-1", "node-2", "node-3"]
-    return place
+def namespace() -> FakeNamespace:
+    """Return an environment on three nodes."""
+    namespace = FakeNamespace()
+    namespace.cluster.world.nodes[:] = ["node-1", "node-2", "node-3"]
+    return namespace
 
 
-def warmed(place: FakePlace, release: Release, within: float = 60.0) -> None:
-    """Warms up for a release."""
-    prepull(place.cluster, place.rendering().warm_up(release), within, place.cluster.clock)
+def pull(namespace: FakeNamespace, release: Release, within: float = 60.0) -> None:
+    """Pre-pull the image of a release."""
+    prepull(
+        namespace.cluster, namespace.rendering().prepull(release), within, namespace.cluster.clock
+    )
 
 
-def nodes(place: FakePlace, release: Release) -> set[str]:
-    """The nodes that have the image of a release."""
-    return {node for node, image in place.cluster.kubelet.pulled if image == release.reference}
+def nodes(namespace: FakeNamespace, release: Release) -> set[str]:
+    """Return the nodes that have the image of a release."""
+    return {node for node, image in namespace.cluster.kubelet.pulled if image == release.reference}
 
 
-def test_every_node_has_the_image_in_the_end(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+def test_every_node_pulls_the_image(
+    namespace: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And nothing else is left of it."""
-    a = place.release("a", PodScript(pulled_in=30))
+    """The DaemonSet and its pods are removed."""
+    a = namespace.release("a", PodScript(pulled_in=30))
     with caplog.at_level(logging.INFO):
-        warmed(place, a)
-    assert nodes(place, a) == {"node-1", "node-2", "node-3"}
-    assert place.found("DaemonSet", WARM) == {}
-    assert place.cluster.objects.all("Pod") == []
+        pull(namespace, a)
+    assert nodes(namespace, a) == {"node-1", "node-2", "node-3"}
+    assert namespace.get("DaemonSet", PREPULL_NAME) == {}
+    assert namespace.cluster.objects.find_all("Pod") == []
     assert "3 nodes pulled the image, in" in caplog.text
 
 
@@ -52,91 +54,95 @@ def test_every_node_has_the_image_in_the_end(
     [(PodScript(unpullable="manifest unknown"), 30.0), (PodScript(pulled_in=100_000), 65.0)],
     ids=["refused", "slow"],
 )
-def test_a_node_that_does_not_manage_holds_up_nothing(
-    place: FakePlace, script: PodScript, seconds: float, caplog: pytest.LogCaptureFixture
+def test_a_pull_that_fails_or_is_slow_delays_nothing(
+    namespace: FakeNamespace, script: PodScript, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The rollout will tell what is wrong, if it comes to that."""
-    warmed(place, place.release("a", script))
-    assert place.cluster.seconds() < seconds
+    """If the image is needed there, the rollout reports the reason."""
+    pull(namespace, namespace.release("a", script))
+    assert namespace.cluster.seconds() < seconds
     assert "0 of 3 nodes have the image after" in caplog.text
     assert "going on" in caplog.text
-    assert place.found("DaemonSet", WARM) == {}
+    assert namespace.get("DaemonSet", PREPULL_NAME) == {}
 
 
-def test_a_node_that_cannot_pull_keeps_no_other_one_from_it(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+def test_the_other_nodes_pull_if_one_cannot(
+    namespace: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They are waited for as if it were not there."""
-    a = place.release("a", PodScript(pulled_in=100))
-    place.cluster.world.unpullable["node-2"] = "no matching manifest for windows/amd64"
-    warmed(place, a)
-    assert nodes(place, a) == {"node-1", "node-3"}
+    """They are waited for as if that node did not exist."""
+    a = namespace.release("a", PodScript(pulled_in=100))
+    namespace.cluster.world.unpullable["node-2"] = "no matching manifest for windows/amd64"
+    pull(namespace, a)
+    assert nodes(namespace, a) == {"node-1", "node-3"}
     assert "2 of 3 nodes have the image after" in caplog.text
-    assert place.cluster.seconds() < 30
+    assert namespace.cluster.seconds() < 30
 
 
-@pytest.mark.parametrize("lacking", [{"away": {"node-2"}}, {"room": 2}], ids=["away", "full"])
+@pytest.mark.parametrize(
+    "lacking", [{"lost_nodes": {"node-2"}}, {"max_pods": 2}], ids=["away", "full"]
+)
 @pytest.mark.parametrize(
     ("pulled_in", "seconds"), [(1, (30, 33)), (200, (45, 55))], ids=["at once", "slowly"]
 )
-def test_a_node_that_does_not_begin_is_not_waited_for_for_long(
-    place: FakePlace,
+def test_a_node_that_does_not_start_is_waited_for_only_briefly(
+    namespace: FakeNamespace,
     pulled_in: int,
     seconds: tuple[int, int],
     lacking: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nothing is heard of it, or it has no room; the others are waited for as long as they may take."""
-    a = place.release("a", PodScript(pulled_in=pulled_in))
-    vars(place.cluster.world).update(lacking)
-    warmed(place, a)
-    assert len(nodes(place, a)) == 2
+    """It is lost or full; the other nodes are waited for up to the limit."""
+    a = namespace.release("a", PodScript(pulled_in=pulled_in))
+    vars(namespace.cluster.world).update(lacking)
+    pull(namespace, a)
+    assert len(nodes(namespace, a)) == 2
     assert "2 of 3 nodes have the image after" in caplog.text
-    assert seconds[0] <= place.cluster.seconds() < seconds[1]
+    assert seconds[0] <= namespace.cluster.seconds() < seconds[1]
 
 
-def test_what_a_killed_warm_up_left_does_not_count(place: FakePlace) -> None:
-    """Its pods run, but another image; pods that go do not count either."""
-    a = place.release("a")
-    b = place.release("b", PodScript(pulled_in=30))
-    place.cluster.apply(place.rendering().warm_up(a))
-    place.cluster.step(20)
-    place.cluster.world.lingers = 10_000
-    warmed(place, b)
-    assert nodes(place, b) == {"node-1", "node-2", "node-3"}
+def test_the_pods_of_an_earlier_prepull_do_not_count(namespace: FakeNamespace) -> None:
+    """They run another image or are terminating."""
+    a = namespace.release("a")
+    b = namespace.release("b", PodScript(pulled_in=30))
+    namespace.cluster.apply(namespace.rendering().prepull(a))
+    namespace.cluster.step(20)
+    namespace.cluster.world.termination_steps = 10_000
+    pull(namespace, b)
+    assert nodes(namespace, b) == {"node-1", "node-2", "node-3"}
 
 
-def test_a_cluster_without_nodes_is_warm(place: FakePlace) -> None:
-    """There is nowhere to pull to."""
-    place.cluster.world.nodes.clear()
-    warmed(place, place.release("a"))
-    assert place.cluster.seconds() < 5
+def test_without_nodes_the_prepull_is_complete(namespace: FakeNamespace) -> None:
+    """There is no node to pull to."""
+    namespace.cluster.world.nodes.clear()
+    pull(namespace, namespace.release("a"))
+    assert namespace.cluster.seconds() < 5
 
 
-def test_nothing_is_changed_without_the_lease(place: FakePlace) -> None:
-    """Neither in the beginning nor in the end."""
-    lease = Held(place.cluster)
+def test_each_write_requires_the_lock(namespace: FakeNamespace) -> None:
+    """That holds for the first and the last write."""
+    lock = UncontestedLock(namespace.cluster)
     asked = [0]
-    daemons = place.rendering().warm_up(place.release("a", PodScript(pulled_in=30)))
+    daemons = namespace.rendering().prepull(namespace.release("a", PodScript(pulled_in=30)))
 
     def require() -> None:
         asked[0] += 1
         if asked[0] > 3:
-            raise RolloutLocked("the lease was lost", on="it", next="again")
-        lease.require()
+            raise RolloutLocked("the lock was lost", on="it", next="again")
+        lock.require()
 
     with pytest.raises(RolloutLocked):
-        prepull(place.cluster, daemons, 60.0, place.cluster.clock, require)
-    assert lease.asked == 3
-    assert place.found("DaemonSet", WARM)
+        prepull(namespace.cluster, daemons, 60.0, namespace.cluster.clock, require)
+    assert lock.checks == 3
+    assert namespace.get("DaemonSet", PREPULL_NAME)
 
 
-def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(place: FakePlace) -> None:
-    """The image is on the nodes: there is no reason to fail."""
+def test_a_daemon_set_that_cannot_be_removed_is_left_to_the_next_deployer(
+    namespace: FakeNamespace,
+) -> None:
+    """The image has been pulled, so there is no reason to fail."""
     gone = ClusterUnreachable("no answer", on="it", next="again")
-    place.cluster.broken["delete", "DaemonSet"] = [gone]
-    warmed(place, place.release("a"))
-    assert place.found("DaemonSet", WARM)
-    with place.deployer().lock():
+    namespace.cluster.failures["delete", "DaemonSet"] = [gone]
+    pull(namespace, namespace.release("a"))
+    assert namespace.get("DaemonSet", PREPULL_NAME)
+    with namespace.deployer().lock():
         pass
-    assert place.found("DaemonSet", WARM) == {}
+    assert namespace.get("DaemonSet", PREPULL_NAME) == {}

@@ -1,36 +1,38 @@
-"""Watching pods come up: when it is over, when it is hopeless, and when it is too late."""
+"""The wait for pods: when it is over, and when it fails early or late."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import pytest
 
 from deploy import progress
+from deploy.clock import Clock
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.readiness import _complete
+from deploy.targets.kubernetes.readiness import is_complete
 from tests.fakes.display import RecordingDisplay
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.kubernetes.watches import meanwhile, watch
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.kubernetes.rollouts import once_after, start_rollout
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An empty environment."""
-    return FakePlace()
+def namespace() -> FakeNamespace:
+    """Return an empty environment."""
+    return FakeNamespace()
 
 
 # --- when it is over
 
 
-def test_it_is_over_when_all_replicas_are_ready(place: FakePlace) -> None:
-    """Their pods are given, and the times of their stages kept."""
-    watched = watch(place, place.release("a", PodScript(pulled_in=5, ready_after=5)))
+def test_it_is_over_when_all_replicas_are_ready(namespace: FakeNamespace) -> None:
+    """Their pods are returned, and the times of their stages recorded."""
+    watched = start_rollout(
+        namespace, namespace.release("a", PodScript(pulled_in=5, ready_after=5))
+    )
     pods = watched.until_ready()
-    assert {pod.name for pod in pods} == place.pods() == watched.times.keys()
+    assert {pod.name for pod in pods} == namespace.pods() == watched.times.keys()
     assert all(pod.ready for pod in pods)
     for seen in watched.times.values():
         assert list(seen) == ["scheduled", "started", "loaded", "ready"]
@@ -38,43 +40,43 @@ def test_it_is_over_when_all_replicas_are_ready(place: FakePlace) -> None:
         assert seen["scheduled"] < seen["started"] < seen["ready"]
 
 
-def test_it_is_not_over_while_old_replicas_run(place: FakePlace) -> None:
-    """Nor while there are too many, or the controller has not looked yet."""
-    watch(place, place.release("a")).until_ready()
-    watch(place, b := place.release("b", PodScript(ready_after=3))).until_ready()
-    assert place.pods() == place.pods("b")
-    watched = watch(place, b, count=5)
+def test_it_is_not_over_with_the_wrong_number_of_replicas(namespace: FakeNamespace) -> None:
+    """Old ones may still run, or the controller may not have looked yet."""
+    start_rollout(namespace, namespace.release("a")).until_ready()
+    start_rollout(namespace, b := namespace.release("b", PodScript(ready_after=3))).until_ready()
+    assert namespace.pods() == namespace.pods("b")
+    watched = start_rollout(namespace, b, count=5)
     assert len(watched.until_ready()) == 5
-    assert len(watch(place, b, count=1).until_ready()) == 1
+    assert len(start_rollout(namespace, b, count=1).until_ready()) == 1
 
 
-def test_replicas_that_are_terminating_still_are_not_waited_for(place: FakePlace) -> None:
-    """They take their leave while the new ones serve."""
-    place.cluster.world.lingers = 100_000
-    watch(place, place.release("a")).until_ready()
-    watch(place, place.release("b")).until_ready()
-    assert len(place.cluster.objects.all("Pod")) == 4
+def test_terminating_replicas_are_not_waited_for(namespace: FakeNamespace) -> None:
+    """They stop while the new ones serve."""
+    namespace.cluster.world.termination_steps = 100_000
+    start_rollout(namespace, namespace.release("a")).until_ready()
+    start_rollout(namespace, namespace.release("b")).until_ready()
+    assert len(namespace.cluster.objects.find_all("Pod")) == 4
 
 
-def test_it_is_asked_between_two_looks_whether_to_go_on(place: FakePlace) -> None:
-    """Whatever that raises ends the watch."""
+def test_an_error_between_two_looks_ends_the_wait(namespace: FakeNamespace) -> None:
+    """Any error does."""
 
     def stop() -> None:
         raise KeyError
 
     with pytest.raises(KeyError):
-        watch(place, place.release("a")).until_ready(stop)
+        start_rollout(namespace, namespace.release("a")).until_ready(stop)
 
 
-def test_it_tells_how_far_each_replica_is(
-    place: FakePlace, caplog: pytest.LogCaptureFixture
+def test_each_stage_of_a_replica_is_logged(
+    namespace: FakeNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line for each stage, with the bytes of the pull and the times between."""
+    """A line has the size of the image, or the durations of the stages."""
     with caplog.at_level(logging.INFO):
-        watch(
-            place, place.release("a", PodScript(pulled_in=20, ready_after=20)), count=1
+        start_rollout(
+            namespace, namespace.release("a", PodScript(pulled_in=20, ready_after=20)), count=1
         ).until_ready()
-    (name,) = place.pods()
+    (name,) = namespace.pods()
     said = [
         record.message.removeprefix(f"pod    {name} ")
         for record in caplog.records
@@ -86,154 +88,161 @@ def test_it_tells_how_far_each_replica_is(
     assert ", ready after " in said[-1]
 
 
-def test_it_notes_what_is_waited_for(place: FakePlace) -> None:
-    """How many are ready, and what one of the others is doing."""
+def test_progress_is_reported(namespace: FakeNamespace) -> None:
+    """It has the number of ready replicas and what one of the others does."""
     noted = RecordingDisplay()
     with progress.use_display(noted):
-        watch(place, place.release("a", PodScript(pulled_in=20, ready_after=20))).until_ready()
+        start_rollout(
+            namespace, namespace.release("a", PodScript(pulled_in=20, ready_after=20))
+        ).until_ready()
     assert any(
         text.startswith("0 of 2 ready, ") and text.endswith(" pulling") for text in noted.lines
     )
     assert any(text.endswith(" loading the model") for text in noted.lines)
 
 
-# --- when it is hopeless
+# --- early failure
 
 
-def test_a_replica_that_cannot_start_ends_it_early(place: FakePlace) -> None:
-    """With its last events and the end of its log."""
-    place.cluster.scripts[(a := place.release("a")).image.digest] = PodScript(
+def test_a_replica_that_cannot_start_ends_the_wait(namespace: FakeNamespace) -> None:
+    """The error has its last events and the end of its log."""
+    namespace.cluster.scripts[(a := namespace.release("a")).image.digest] = PodScript(
         exits=3, says="\n".join(map(str, range(40)))
     )
     with pytest.raises(RolloutFailed, match="exit code 3 before it was ready") as caught:
-        watch(place, a).until_ready()
-    assert caught.value.on.removeprefix("pod ") in place.pods()
+        start_rollout(namespace, a).until_ready()
+    assert caught.value.on.removeprefix("pod ") in namespace.pods()
     assert "its events end with:\n" in caught.value.detail
     assert "    Started: Started container app" in caught.value.detail
     assert caught.value.detail.endswith("    38\n    39")
     assert "    24\n" not in caught.value.detail
-    assert place.cluster.seconds() < 20
+    assert namespace.cluster.seconds() < 20
 
 
-def test_a_replica_of_other_making_that_crashes_is_nobodys_concern(place: FakePlace) -> None:
-    """The new ones are made because it does."""
-    watch(place, a := place.release("a")).until_ready()
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
-    place.cluster.step(100)
-    watch(place, place.release("b")).until_ready()
-    assert place.pods() == place.pods("b")
+def test_a_crashing_replica_of_another_template_does_not_matter(namespace: FakeNamespace) -> None:
+    """The new ones may be created because it crashes."""
+    start_rollout(namespace, a := namespace.release("a")).until_ready()
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    namespace.cluster.step(100)
+    start_rollout(namespace, namespace.release("b")).until_ready()
+    assert namespace.pods() == namespace.pods("b")
 
 
 @pytest.mark.parametrize("steps", [0, 5], ids=["ended", "started again"])
-def test_a_replica_of_before_may_be_starting_again(place: FakePlace, steps: int) -> None:
-    """What brought it down is not this rollout."""
-    watch(place, a := place.release("a")).until_ready()
-    place.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
-    place.cluster.crash(min(place.pods()))
-    place.cluster.step(steps)
-    pods = watch(place, a).until_ready()
+def test_an_earlier_replica_may_be_restarting(namespace: FakeNamespace, steps: int) -> None:
+    """Its exit was not caused by this rollout."""
+    start_rollout(namespace, a := namespace.release("a")).until_ready()
+    namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
+    namespace.cluster.crash(min(namespace.pods()))
+    namespace.cluster.step(steps)
+    pods = start_rollout(namespace, a).until_ready()
     assert [pod.restarts for pod in pods] == [1, 0]
 
 
-def test_a_replica_of_before_may_not_end_in_mid_rollout(place: FakePlace) -> None:
-    """From then on it counts as any other."""
-    watch(place, a := place.release("a")).until_ready()
-    first, second = sorted(place.pods())
-    place.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
-    place.cluster.crash(first)
+def test_an_earlier_replica_must_not_exit_during_the_rollout(namespace: FakeNamespace) -> None:
+    """From the start of the rollout it counts like any other."""
+    start_rollout(namespace, a := namespace.release("a")).until_ready()
+    first, second = sorted(namespace.pods())
+    namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=10)
+    namespace.cluster.crash(first)
     with pytest.raises(RolloutFailed, match="exit code 137 before it was ready") as caught:
-        watch(place, a).until_ready(meanwhile(place, lambda: place.cluster.crash(second), after=1))
+        start_rollout(namespace, a).until_ready(
+            once_after(namespace, lambda: namespace.cluster.crash(second), after=1)
+        )
     assert caught.value.on == f"pod {second}"
 
 
-def test_a_replica_that_crashes_again_and_again_ends_it_whenever_that_began(
-    place: FakePlace,
+def test_a_crash_loop_ends_the_wait_even_if_it_began_earlier(
+    namespace: FakeNamespace,
 ) -> None:
-    """The node says that it has given it up for a while."""
-    watch(place, a := place.release("a")).until_ready()
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
-    place.cluster.crash(min(place.pods()))
-    place.cluster.step(20)
-    began = place.cluster.seconds()
+    """The kubelet has stopped restarting it for a while."""
+    start_rollout(namespace, a := namespace.release("a")).until_ready()
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    namespace.cluster.crash(min(namespace.pods()))
+    namespace.cluster.step(20)
+    began = namespace.cluster.seconds()
     with pytest.raises(RolloutFailed, match="exit code 1 before it was ready"):
-        watch(place, a).until_ready()
-    assert place.cluster.seconds() - began < 3
+        start_rollout(namespace, a).until_ready()
+    assert namespace.cluster.seconds() - began < 3
 
 
-def test_a_replica_that_is_never_ready_ends_it_when_its_time_is_over(place: FakePlace) -> None:
-    """That counts from its start, however long the pull took."""
-    slow = place.release("a", PodScript(pulled_in=60, ready_after=None))
+def test_a_replica_that_is_not_ready_in_time_ends_the_wait(namespace: FakeNamespace) -> None:
+    """The time counts from its start, not from its pull."""
+    slow = namespace.release("a", PodScript(pulled_in=60, ready_after=None))
     with pytest.raises(RolloutFailed, match=r"a replica was not ready within 20 s of its start"):
-        watch(place, slow).until_ready()
-    assert 30 < place.cluster.seconds() < 60
+        start_rollout(namespace, slow).until_ready()
+    assert 30 < namespace.cluster.seconds() < 60
 
 
-def test_a_replica_that_was_ready_may_be_busy_for_a_while(place: FakePlace) -> None:
-    """Its time to become ready is not counted again."""
-    a = place.release("a", PodScript(pulled_in=1))
-    watched = watch(place, a, count=1, ready_within=5.0, within=90.0)
+def test_a_replica_that_was_ready_once_is_not_late(namespace: FakeNamespace) -> None:
+    """It may be busy for a while."""
+    a = namespace.release("a", PodScript(pulled_in=1))
+    watched = start_rollout(namespace, a, count=1, ready_within=5.0, replica_seconds=90.0)
     (name,) = {pod.name for pod in watched.until_ready()}
-    conditions = place.found("Pod", name)["status"]["conditions"]
+    conditions = namespace.get("Pod", name)["status"]["conditions"]
     pod = Pod(
         {
             "metadata": {"name": name},
             "status": {"conditions": [one for one in conditions if one["type"] != "Ready"]},
         }
     )
-    place.cluster.objects.later(30)
-    assert not watched._is_late(pod)
+    rollout = watched.progress()
+    namespace.cluster.objects.advance(30)
+    assert not rollout.is_pod_late(pod)
     del watched.times[name]["ready"]
-    assert watched._is_late(pod)
+    assert rollout.is_pod_late(pod)
 
 
-def test_pods_that_may_not_be_made_end_it(place: FakePlace) -> None:
-    """A quota is told in the words of who refuses."""
-    place.cluster.world.quota = 1
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
-        watch(place, place.release("a")).until_ready()
+def test_pods_that_may_not_be_created_end_the_wait(namespace: FakeNamespace) -> None:
+    """The error has the message about the quota."""
+    namespace.cluster.world.quota = 1
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
+        start_rollout(namespace, namespace.release("a")).until_ready()
     assert caught.value.on == f"Deployment {NAME}"
     assert "exceeded quota: pods" in caught.value.detail
     assert "quota" in caught.value.next
 
 
-def leaving(lingers: int, quota: int, **settings: float) -> FakePlace:
-    """An environment whose replicas have just been replaced, with those before them about to leave its quota."""
-    place = FakePlace(**settings)
-    place.cluster.world.lingers = lingers
-    watch(place, place.release("a")).until_ready()
-    for name in place.pods():
-        place.cluster.lose(name)
-    place.cluster.step(5)
-    place.cluster.world.quota = quota
-    return place
+def replaced_replicas(lingers: int, quota: int, **settings: float) -> FakeNamespace:
+    """Return an environment with a quota and terminating replicas that still count in it."""
+    namespace = FakeNamespace(**settings)
+    namespace.cluster.world.termination_steps = lingers
+    start_rollout(namespace, namespace.release("a")).until_ready()
+    for name in namespace.pods():
+        namespace.cluster.lose(name)
+    namespace.cluster.step(5)
+    namespace.cluster.world.quota = quota
+    return namespace
 
 
-def test_a_quota_that_replicas_are_about_to_leave_is_waited_for() -> None:
-    """They count in it until they are gone, which may take longer than a replica may take to come up."""
-    place = leaving(lingers=150, quota=4, drain_within=60.0)
-    began = place.cluster.seconds()
-    watch(place, place.release("b"), ready_within=10.0, within=10.0).until_ready()
-    assert place.cluster.seconds() - began > 20
+def test_terminating_replicas_that_use_the_quota_are_waited_for() -> None:
+    """That may take longer than the deadline of a replica."""
+    namespace = replaced_replicas(lingers=150, quota=4, drain_within=60.0)
+    began = namespace.cluster.seconds()
+    start_rollout(
+        namespace, namespace.release("b"), ready_within=10.0, replica_seconds=10.0
+    ).until_ready()
+    assert namespace.cluster.seconds() - began > 20
 
 
-def test_a_quota_that_replicas_do_not_leave_is_not_waited_for() -> None:
-    """They have had their time: nothing is heard of their node, perhaps."""
-    place = leaving(lingers=100_000, quota=4, drain_within=5.0)
-    began = place.cluster.seconds()
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
-        watch(place, place.release("b")).until_ready()
-    assert 15 < place.cluster.seconds() - began < 30
+def test_replicas_that_exceed_their_grace_period_are_not_waited_for() -> None:
+    """Their node may be lost."""
+    namespace = replaced_replicas(lingers=100_000, quota=4, drain_within=5.0)
+    began = namespace.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate"):
+        start_rollout(namespace, namespace.release("b")).until_ready()
+    assert 15 < namespace.cluster.seconds() - began < 30
 
 
-def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
-    """It is there until somebody clears it away; a quota is not to be had by waiting."""
-    world = place.cluster.world
-    labels = place.changes()._sides.labels("main")
+def test_an_evicted_pod_does_not_make_room(namespace: FakeNamespace) -> None:
+    """It exists until a person removes it, so waiting cannot help."""
+    world = namespace.cluster.world
+    labels = namespace.state().labels("main")
     world.quota = 1
-    world.away = {"node-9"}
+    world.lost_nodes = {"node-9"}
     evicted = {"phase": "Failed", "reason": "Evicted"}
     spec = {"nodeName": "node-9", "containers": []}
-    place.cluster.objects.add(
+    namespace.cluster.objects.add(
         {
             "kind": "Pod",
             "metadata": {"name": "evicted", "labels": labels},
@@ -241,42 +250,39 @@ def test_a_pod_that_was_evicted_leaves_nothing(place: FakePlace) -> None:
             "status": evicted,
         }
     )
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate"):
-        watch(place, place.release("a")).until_ready()
-    assert place.cluster.seconds() < 20
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate"):
+        start_rollout(namespace, namespace.release("a")).until_ready()
+    assert namespace.cluster.seconds() < 20
 
 
-def test_a_refusal_of_before_the_last_change_is_not_believed(place: FakePlace) -> None:
-    """Somebody has raised the quota since, perhaps; the controller has not looked yet."""
-    watched = watch(place, place.release("a"))
+def test_a_refusal_before_the_last_change_is_ignored(namespace: FakeNamespace) -> None:
+    """The quota may have been raised since; the controller has not looked yet."""
+    watched = start_rollout(namespace, namespace.release("a"))
     refused = {
         "conditions": [{"type": "ReplicaFailure", "status": "True"}],
         "observedGeneration": 1,
     }
-    watched._since = {}
+    rollout = watched.progress()
+
+    def look(generation: int) -> None:
+        item = {"metadata": {"generation": generation}, "spec": {}, "status": refused}
+        watched.wait.fail_early(rollout, item, [], makes_room=False)
+
     for generation in (1, 2, 1):
-        watched._fail_early(
-            {"metadata": {"generation": generation}, "spec": {}, "status": refused},
-            [],
-            makes_room=False,
-        )
-        place.cluster.objects.later(11)
+        look(generation)
+        namespace.cluster.objects.advance(11)
     with pytest.raises(RolloutFailed):
-        watched._fail_early(
-            {"metadata": {"generation": 1}, "spec": {}, "status": refused}, [], makes_room=False
-        )
+        look(1)
 
 
-def test_a_deployment_that_somebody_paused_ends_it(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No replica is made anew, and what to do is said; one that runs already is all that is wanted."""
-    watch(place, a := place.release("a")).until_ready()
-    place.found("Deployment")["spec"]["paused"] = True
-    watch(place, a).until_ready()
-    monkeypatch.setattr(place.cluster, "_controllers", ())
-    watched = watch(place, place.release("b"))
-    place.found("Deployment")["status"]["observedGeneration"] = place.found("Deployment")[
+def test_a_paused_deployment_ends_the_wait(namespace: FakeNamespace) -> None:
+    """The error has the command that resumes it; replicas that already run are enough."""
+    start_rollout(namespace, a := namespace.release("a")).until_ready()
+    namespace.get("Deployment")["spec"]["paused"] = True
+    start_rollout(namespace, a).until_ready()
+    namespace.cluster.stop_controllers()
+    watched = start_rollout(namespace, namespace.release("b"))
+    namespace.get("Deployment")["status"]["observedGeneration"] = namespace.get("Deployment")[
         "metadata"
     ]["generation"]
     with pytest.raises(RolloutFailed, match="the Deployment is paused") as caught:
@@ -284,60 +290,52 @@ def test_a_deployment_that_somebody_paused_ends_it(
     assert f"kubectl rollout resume deployment/{NAME}" in caught.value.next
 
 
-# --- when it is too late
+# --- late failure
 
 
-def test_a_rollout_that_has_passed_its_deadline_failed(place: FakePlace) -> None:
-    """A pull that takes for ever is told with what is known of it."""
+def test_a_rollout_fails_after_its_deadline(namespace: FakeNamespace) -> None:
+    """The error has the events of a slow pull."""
     with pytest.raises(RolloutFailed, match="a replica was not ready within 1 min 00 s") as caught:
-        watch(place, place.release("a", PodScript(pulled_in=10_000))).until_ready()
+        start_rollout(namespace, namespace.release("a", PodScript(pulled_in=10_000))).until_ready()
     assert "Pulling" in caught.value.detail
-    assert 60 < place.cluster.seconds() < 65
+    assert 60 < namespace.cluster.seconds() < 65
 
 
-def test_the_deadline_begins_anew_with_each_replica_that_is_ready(place: FakePlace) -> None:
-    """It is about one replica, so that more of them may take longer."""
-    watch(place, place.release("a"), count=6).until_ready()
-    slow = place.release("b", PodScript(ready_after=40))
-    began = place.cluster.seconds()
-    watch(place, slow, count=6, within=20.0).until_ready()
-    assert place.cluster.seconds() - began > 30
+def test_the_deadline_restarts_with_each_ready_replica(namespace: FakeNamespace) -> None:
+    """It is the deadline of one replica, so more of them may take longer."""
+    start_rollout(namespace, namespace.release("a"), count=6).until_ready()
+    slow = namespace.release("b", PodScript(ready_after=40))
+    began = namespace.cluster.seconds()
+    start_rollout(namespace, slow, count=6, replica_seconds=20.0).until_ready()
+    assert namespace.cluster.seconds() - began > 30
 
 
-def test_success_is_never_told_after_the_deadline(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not even if all replicas turn out to be ready when it is noticed that it has passed."""
-    watched = watch(place, place.release("a"))
-    sleep: Any = watched.clock.sleep
-
-    def long(_seconds: float) -> None:
-        sleep(61.0)
-
-    monkeypatch.setattr(place.cluster, "sleep", long)
-    watched.clock = type(watched.clock)(watched.clock.now, long)
+def test_no_success_is_returned_after_the_deadline(namespace: FakeNamespace) -> None:
+    """All replicas may be ready at the first look after it."""
+    clock = Clock(namespace.cluster.seconds, lambda _: namespace.cluster.sleep(61.0))
+    watched = start_rollout(namespace, namespace.release("a"), clock=clock)
     with pytest.raises(RolloutFailed, match="within 1 min 00 s"):
         watched.until_ready()
-    assert all(Pod(place.found("Pod", name)).ready for name in place.pods())
+    assert all(Pod(namespace.get("Pod", name)).ready for name in namespace.pods())
 
 
-def test_what_is_told_of_the_last_change_but_one_is_not_believed() -> None:
-    """The controller has not looked yet, and all replicas are of before."""
+def test_an_outdated_status_is_not_complete() -> None:
+    """The controller has not looked since the last change."""
     counts = {"replicas": 2, "updatedReplicas": 2, "availableReplicas": 2, "observedGeneration": 1}
     item = {"metadata": {"generation": 1}, "spec": {"replicas": 2}, "status": counts}
-    assert _complete(item)
-    assert not _complete({**item, "metadata": {"generation": 2}})
+    assert is_complete(item)
+    assert not is_complete({**item, "metadata": {"generation": 2}})
     assert not any(
-        _complete({**item, "status": counts | {name: 1}})
+        is_complete({**item, "status": counts | {name: 1}})
         for name in counts
         if name != "observedGeneration"
     )
 
 
-def test_a_deployment_that_is_gone_is_never_complete(place: FakePlace) -> None:
-    """Somebody removed it in mid-rollout."""
-    watched = watch(place, place.release("a", PodScript(pulled_in=50)))
-    each = meanwhile(place, lambda: place.cluster.delete("Deployment", NAME), after=5)
+def test_a_deleted_deployment_is_never_complete(namespace: FakeNamespace) -> None:
+    """Another client deleted it during the rollout."""
+    watched = start_rollout(namespace, namespace.release("a", PodScript(pulled_in=50)))
+    each = once_after(namespace, lambda: namespace.cluster.delete("Deployment", NAME), after=5)
     with pytest.raises(RolloutFailed, match="the rollout was not complete within") as caught:
         watched.until_ready(each)
     assert caught.value.on == f"Deployment {NAME}"

@@ -1,4 +1,4 @@
-"""The objects of a Kubernetes environment: what settings name is set, what a user wrote stays, and pods change only when they must."""
+"""The rendered objects: settings are filled in, and other values of the templates stay."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from deploy.errors import SettingsInvalid
 from deploy.records import Attempt
 from deploy.settings.app import App
 from deploy.targets.kubernetes.render import (
-    CAUSE,
-    IMAGE,
-    RELEASE,
+    CHANGE_CAUSE,
+    IMAGE_LABEL,
+    RELEASE_ANNOTATION,
     TRACK_LABEL,
     TRACKS,
     Rendering,
@@ -26,19 +26,27 @@ from deploy.targets.kubernetes.render import (
     as_yaml,
 )
 from tests.fakes.releases import attempt, release
-from tests.fakes.renderings import APP, WHOLE, container_of, edited, everything, pod_of, rendering
+from tests.fakes.renderings import (
+    ALL_SETTINGS,
+    APP,
+    all_objects,
+    app_container,
+    edit_templates,
+    pod_spec,
+    rendering,
+)
 
 A = release("a")
 B = release("b")
 
 
-def deployment(made: Rendering, side: Track = "main", replicas: int | None = 2) -> Object:
-    """A Deployment of release A."""
-    return made.deployment(A, side, replicas, None, 600)
+def deployment(rendered: Rendering, track: Track = "main", replicas: int | None = 2) -> Object:
+    """Return a Deployment of release A."""
+    return rendered.deployment(A, track, replicas, None, 600)
 
 
-def selected(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    """Whether an object of those labels is selected."""
+def is_selected(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    """Return whether a selector selects an object with those labels."""
     return selector.items() <= labels.items()
 
 
@@ -46,15 +54,19 @@ def selected(selector: dict[str, str], labels: dict[str, str]) -> bool:
 
 
 def test_objects_are_named_for_application_and_environment() -> None:
-    """The two sides and the warm-up are told apart."""
-    made = rendering()
-    assert (made.name, made.named("main"), made.named("twin")) == (
+    """The two tracks and the pre-pull have different names."""
+    rendered = rendering()
+    assert (rendered.name, rendered.deployment_name("main"), rendered.deployment_name("twin")) == (
         "classifier-staging",
         "classifier-staging",
         "classifier-staging-twin",
     )
-    assert made.warm_up(A)["metadata"]["name"] == made.warm_up_name == "classifier-staging-warm-up"
-    assert deployment(made, "twin")["metadata"]["name"] == "classifier-staging-twin"
+    assert (
+        rendered.prepull(A)["metadata"]["name"]
+        == rendered.prepull_name
+        == "classifier-staging-warm-up"
+    )
+    assert deployment(rendered, "twin")["metadata"]["name"] == "classifier-staging-twin"
 
 
 @pytest.mark.parametrize(
@@ -66,21 +78,21 @@ def test_objects_are_named_for_application_and_environment() -> None:
     ],
 )
 def test_names_become_dns_labels(app: str, environment: str, name: str) -> None:
-    """A Service's name has to be one: letters, digits and hyphens, with a letter first."""
+    """The name of a Service has letters, digits and hyphens, and starts with a letter."""
     assert rendering(name=environment, app=App(name=app)).name == name
 
 
 def test_names_that_are_too_long_together_are_refused() -> None:
-    """Before anything is made on the cluster, and with what to do."""
+    """The error comes before anything is created, and says what to do."""
     with pytest.raises(SettingsInvalid, match="51 characters, at most 50") as caught:
         rendering(name="b" * 9, app=App(name="a" * 41))
     assert caught.value.next == "choose a shorter name for the environment"
 
 
 def test_every_object_is_in_the_namespace_and_can_be_found() -> None:
-    """By the application, the environment and who made it."""
-    made = rendering(**WHOLE)
-    for item in everything(made, A):
+    """Its labels name the application, the environment and the manager."""
+    rendered = rendering(**ALL_SETTINGS)
+    for item in all_objects(rendered, A):
         assert item["metadata"]["namespace"] == "models"
         assert item["metadata"]["labels"].items() >= {
             ("app.kubernetes.io/name", "classifier"),
@@ -92,87 +104,90 @@ def test_every_object_is_in_the_namespace_and_can_be_found() -> None:
 # --- replicas
 
 
-def test_the_image_is_named_by_digest_and_told_on_the_pods() -> None:
-    """Whole in an annotation, shortened to fit in a label."""
+def test_the_image_digest_is_recorded_on_the_pods() -> None:
+    """It is whole in an annotation, and shortened in a label."""
     item = deployment(rendering())
     template = item["spec"]["template"]["metadata"]
-    assert container_of(item)["image"] == A.reference
-    assert template["annotations"][IMAGE] == A.image.digest
-    assert template["labels"][IMAGE] == A.image.digest.removeprefix("sha256:")[:32]
+    assert app_container(item)["image"] == A.reference
+    assert template["annotations"][IMAGE_LABEL] == A.image.digest
+    assert template["labels"][IMAGE_LABEL] == A.image.digest.removeprefix("sha256:")[:32]
 
 
-def test_a_side_selects_its_own_pods_of_any_release() -> None:
-    """A selector cannot be changed later, and two Deployments must not take each other's pods."""
-    made = rendering()
-    main = deployment(made)
-    twin = deployment(made, "twin")
-    later = made.deployment(B, "main", 2, None, 600)
+def test_a_track_selects_its_own_pods_of_any_release() -> None:
+    """A selector is immutable, and the Deployments must not adopt each other's pods."""
+    rendered = rendering()
+    main = deployment(rendered)
+    twin = deployment(rendered, "twin")
+    later = rendered.deployment(B, "main", 2, None, 600)
     own = main["spec"]["selector"]["matchLabels"]
     assert own == later["spec"]["selector"]["matchLabels"]
-    assert selected(own, later["spec"]["template"]["metadata"]["labels"])
-    assert not selected(own, twin["spec"]["template"]["metadata"]["labels"])
+    assert is_selected(own, later["spec"]["template"]["metadata"]["labels"])
+    assert not is_selected(own, twin["spec"]["template"]["metadata"]["labels"])
     assert main["metadata"]["labels"][TRACK_LABEL] == "main"
-    assert selected(made.labels, twin["spec"]["template"]["metadata"]["labels"])
+    assert is_selected(rendered.labels, twin["spec"]["template"]["metadata"]["labels"])
 
 
-def test_spreading_counts_the_pods_of_the_same_side() -> None:
-    """Replicas that stand by must not push those that serve onto one node."""
-    for side in TRACKS:
-        item = deployment(rendering(), side)
-        spread = pod_of(item)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
+def test_spreading_counts_the_pods_of_the_same_track() -> None:
+    """Standby replicas must not push serving ones onto one node."""
+    for track in TRACKS:
+        item = deployment(rendering(), track)
+        spread = pod_spec(item)["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]
         assert spread == item["spec"]["selector"]["matchLabels"]
 
 
-def test_an_autoscaler_is_left_the_number_of_replicas() -> None:
-    """A field that is not sent stays whoever's it is."""
+def test_the_number_of_replicas_may_be_left_to_an_autoscaler() -> None:
+    """A field that is not sent stays with its owner."""
     assert deployment(rendering(), replicas=3)["spec"]["replicas"] == 3
     assert deployment(rendering(), replicas=0)["spec"]["replicas"] == 0
     assert "replicas" not in deployment(rendering(), replicas=None)["spec"]
 
 
-def test_the_attempt_is_kept_on_the_deployment() -> None:
-    """Complete, to be read back from any machine, and as a line for `kubectl rollout history`."""
+def test_the_attempt_is_recorded_on_the_deployment() -> None:
+    """It is complete, and one line of it is for `kubectl rollout history`."""
     first = attempt(7, A)
     found = rendering().deployment(A, "main", 2, first, 600)["metadata"]["annotations"]
-    assert Attempt.from_json(found[RELEASE]) == first
-    assert "\n" not in found[RELEASE]
-    assert found[CAUSE] == f"release 7: commit {A.image.app.commit} with digits@1, by ada"
+    assert Attempt.from_json(found[RELEASE_ANNOTATION]) == first
+    assert "\n" not in found[RELEASE_ANNOTATION]
+    assert found[CHANGE_CAUSE] == f"release 7: commit {A.image.app.commit} with digits@1, by ada"
 
 
-def test_the_cause_tells_a_rollback_and_the_run_of_ci() -> None:
-    """Whoever reads the history can find what was going on."""
+def test_the_change_cause_names_a_rollback_and_the_ci_run() -> None:
+    """A reader of the history can find the run."""
     back = attempt(8, A, "rollback").model_copy(update={"run": "https://ci.example/runs/5"})
-    cause = rendering().deployment(A, "main", 2, back, 600)["metadata"]["annotations"][CAUSE]
+    cause = rendering().deployment(A, "main", 2, back, 600)["metadata"]["annotations"][CHANGE_CAUSE]
     assert cause.startswith("rollback 8: ")
     assert cause.endswith(", by ada, https://ci.example/runs/5")
 
 
 def test_applying_a_release_again_starts_no_pods() -> None:
-    """Who asked, when, how many replicas and by when changes nothing in what pods are made of; another release does."""
-    made = rendering()
-    first = made.deployment(A, "main", 2, attempt(1, A), 600)["spec"]["template"]
-    assert made.deployment(A, "main", 5, attempt(2, A, "rollback"), 30)["spec"]["template"] == first
-    assert made.deployment(A, "main", None, None, 600)["spec"]["template"] == first
-    assert made.deployment(B, "main", 2, attempt(1, A), 600)["spec"]["template"] != first
+    """Attempt, number and deadline do not change the pod template; another release does."""
+    rendered = rendering()
+    first = rendered.deployment(A, "main", 2, attempt(1, A), 600)["spec"]["template"]
+    assert (
+        rendered.deployment(A, "main", 5, attempt(2, A, "rollback"), 30)["spec"]["template"]
+        == first
+    )
+    assert rendered.deployment(A, "main", None, None, 600)["spec"]["template"] == first
+    assert rendered.deployment(B, "main", 2, attempt(1, A), 600)["spec"]["template"] != first
 
 
 def test_the_same_input_gives_the_same_objects() -> None:
-    """And one rendering leaves nothing behind that another would show."""
-    made = rendering(**WHOLE)
-    before = deepcopy(made.manifests)
-    first = everything(made, A, attempt(1, A))
-    assert {item["kind"] for item in first} == set(made.manifests)
+    """One rendering has no effect on another."""
+    rendered = rendering(**ALL_SETTINGS)
+    before = deepcopy(rendered.object_templates)
+    first = all_objects(rendered, A, attempt(1, A))
+    assert {item["kind"] for item in first} == set(rendered.object_templates)
     for item in first:
         item["metadata"].clear()
         item.get("spec", {}).clear()
-    assert made.manifests == before
-    assert everything(made, B) == everything(rendering(**WHOLE), B)
+    assert rendered.object_templates == before
+    assert all_objects(rendered, B) == all_objects(rendering(**ALL_SETTINGS), B)
 
 
 def test_settings_are_set_in_the_container() -> None:
-    """Its port, its ready path and what it is given."""
+    """They are its port, its ready path and its resources."""
     item = deployment(rendering(resources={"cpu": "1500m", "memory": "2Gi", "cpu_limit": "4"}))
-    found = container_of(item)
+    found = app_container(item)
     assert found["ports"] == [{"name": "http", "containerPort": 9000, "protocol": "TCP"}]
     assert (
         found["startupProbe"]["httpGet"]
@@ -185,34 +200,35 @@ def test_settings_are_set_in_the_container() -> None:
     }
 
 
-def test_liveness_asks_only_for_a_connection() -> None:
-    """A replica that is busy, or waits for something else, is not started anew for it."""
-    assert container_of(deployment(rendering()))["livenessProbe"].keys() >= {"tcpSocket"}
-    assert "httpGet" not in container_of(deployment(rendering()))["livenessProbe"]
+def test_the_liveness_probe_only_opens_a_connection() -> None:
+    """A busy replica must not be restarted."""
+    assert app_container(deployment(rendering()))["livenessProbe"].keys() >= {"tcpSocket"}
+    assert "httpGet" not in app_container(deployment(rendering()))["livenessProbe"]
 
 
 @pytest.mark.parametrize(
-    ("within", "every", "tries"), [(60.0, 1, 125), (0.4, 1, 6), (61.5, 5, 30), (90.0, 0, 23)]
+    ("ready_within_seconds", "period", "threshold"),
+    [(60.0, 1, 125), (0.4, 1, 6), (61.5, 5, 30), (90.0, 0, 23)],
 )
-def test_a_replica_may_take_its_time_to_start(
-    tmp_path: Path, within: float, every: int, tries: int
+def test_the_startup_probe_fails_later_than_the_rollout(
+    tmp_path: Path, ready_within_seconds: float, period: int, threshold: int
 ) -> None:
-    """Twice `ready_within` and some more, so that it is the rollout that gives up, and says why."""
-    folder = edited(
+    """It allows twice `ready_within` and more, so that the rollout fails first, with a reason."""
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
-        spec__template__spec__containers__0__startupProbe__periodSeconds=every,
+        spec__template__spec__containers__0__startupProbe__periodSeconds=period,
     )
     assert (
-        container_of(deployment(rendering(folder, ready_within=within)))["startupProbe"][
-            "failureThreshold"
-        ]
-        == tries
+        app_container(deployment(rendering(folder, ready_within=ready_within_seconds)))[
+            "startupProbe"
+        ]["failureThreshold"]
+        == threshold
     )
 
 
 @pytest.mark.parametrize(
-    ("hook", "pause"),
+    ("pre_stop", "delay"),
     [
         ({"exec": {"command": ["sleep", "5"]}}, 5),
         ({"exec": {"command": ["sleep", "12"]}}, 12),
@@ -223,67 +239,70 @@ def test_a_replica_may_take_its_time_to_start(
         ({}, 0),
     ],
 )
-def test_requests_under_way_have_their_time_after_the_pause(
-    tmp_path: Path, hook: Object, pause: int
+def test_requests_in_flight_get_their_time_after_the_pre_stop_delay(
+    tmp_path: Path, pre_stop: Object, delay: int
 ) -> None:
-    """`drain_within` seconds, whole ones, on top of the pause before the replica is told to stop."""
-    folder = edited(
-        tmp_path, "deployment.yaml", spec__template__spec__containers__0__lifecycle__preStop=hook
+    """The grace period is `drain_within` in whole seconds plus the delay."""
+    folder = edit_templates(
+        tmp_path,
+        "deployment.yaml",
+        spec__template__spec__containers__0__lifecycle__preStop=pre_stop,
     )
     assert (
-        pod_of(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"]
-        == 21 + pause
+        pod_spec(deployment(rendering(folder, drain_within=20.5)))["terminationGracePeriodSeconds"]
+        == 21 + delay
     )
 
 
 def test_the_deadline_is_set() -> None:
-    """The cluster itself calls a rollout failed that is not done by then."""
+    """After it the cluster reports the rollout as failed."""
     assert rendering().deployment(A, "main", 2, None, 123)["spec"]["progressDeadlineSeconds"] == 123
 
 
-def test_a_pull_secret_is_named_where_there_is_one() -> None:
-    """For the replicas and for the warm-up, which pull the same image."""
+def test_a_pull_secret_is_named_if_there_is_one() -> None:
+    """The replicas and the pre-pull use the same image."""
     with_secret = rendering(pull_secret="login")
     without = rendering()
-    for made in (deployment(with_secret), with_secret.warm_up(A)):
-        assert pod_of(made)["imagePullSecrets"] == [{"name": "login"}]
-    for made in (deployment(without), without.warm_up(A)):
-        assert "imagePullSecrets" not in pod_of(made)
+    for rendered in (deployment(with_secret), with_secret.prepull(A)):
+        assert pod_spec(rendered)["imagePullSecrets"] == [{"name": "login"}]
+    for rendered in (deployment(without), without.prepull(A)):
+        assert "imagePullSecrets" not in pod_spec(rendered)
 
 
 # --- the other objects
 
 
-def test_the_service_leads_to_the_stable_side_or_to_both() -> None:
-    """Its annotation says which is stable, also while a canary has its share."""
-    made = rendering()
+def test_the_service_selects_the_stable_track_or_both() -> None:
+    """Its annotation names the stable track."""
+    rendered = rendering()
     pods = {
-        side: deployment(made, side)["spec"]["template"]["metadata"]["labels"] for side in TRACKS
+        track: deployment(rendered, track)["spec"]["template"]["metadata"]["labels"]
+        for track in TRACKS
     }
-    for side in TRACKS:
-        one = made.service(side, both=False)
-        both = made.service(side, both=True)
-        assert [found for found in TRACKS if selected(one["spec"]["selector"], pods[found])] == [
-            side
+    for track in TRACKS:
+        one = rendered.service(track, both=False)
+        both = rendered.service(track, both=True)
+        assert [found for found in TRACKS if is_selected(one["spec"]["selector"], pods[found])] == [
+            track
         ]
-        assert all(selected(both["spec"]["selector"], pods[found]) for found in TRACKS)
+        assert all(is_selected(both["spec"]["selector"], pods[found]) for found in TRACKS)
         assert (
             one["metadata"]["annotations"][TRACK_LABEL]
             == both["metadata"]["annotations"][TRACK_LABEL]
-            == side
+            == track
         )
 
 
 def test_the_service_finds_the_container_by_the_name_of_its_port() -> None:
-    """Port 80 whatever the application listens on."""
-    made = rendering()
-    port = made.service("main", both=False)["spec"]["ports"][0]
-    assert (made.port, port["port"], port["targetPort"]) == (80, 80, "http")
-    assert [one["name"] for one in container_of(deployment(made))["ports"]] == ["http"]
+    """The Service has port 80 for any port of the application."""
+    rendered = rendering()
+    port = rendered.service("main", both=False)["spec"]["ports"][0]
+    assert (rendered.port, port["port"], port["targetPort"]) == (80, 80, "http")
+    assert [one["name"] for one in app_container(deployment(rendered))["ports"]] == ["http"]
 
 
-def test_the_service_is_of_the_type_and_dns_label_of_the_settings() -> None:
-    """A label is an annotation that AKS reads; without one there is none."""
+def test_the_service_has_the_type_and_dns_label_of_the_settings() -> None:
+    """AKS reads the label from an annotation; without a label there is none."""
     plain = rendering().service("main", both=False)
     balanced = rendering(service="LoadBalancer", dns_label="cat").service("main", both=False)
     assert plain["spec"]["type"] == "ClusterIP"
@@ -295,8 +314,8 @@ def test_the_service_is_of_the_type_and_dns_label_of_the_settings() -> None:
     )
 
 
-def test_an_ingress_is_made_for_a_host() -> None:
-    """It leads to the service; class and certificate are named only where the settings name them."""
+def test_an_ingress_is_rendered_for_a_host() -> None:
+    """It has a class and a certificate only if the settings name them."""
     found = rendering(host="a.example").ingress()
     assert found is not None
     assert found["spec"].keys() == {"rules"}
@@ -312,68 +331,74 @@ def test_an_ingress_is_made_for_a_host() -> None:
     assert rendering().ingress() is None
 
 
-@pytest.mark.parametrize("side", TRACKS)
-def test_an_autoscaler_is_made_of_its_table(side: Track) -> None:
-    """It scales the side that is stable, between `replicas` and `at_most`."""
-    made = rendering(replicas=3, autoscale={"at_most": 9, "cpu": 60})
-    found = made.autoscaler(side)
+@pytest.mark.parametrize("track", TRACKS)
+def test_an_autoscaler_is_rendered_from_its_table(track: Track) -> None:
+    """It scales the stable track between `replicas` and `at_most`."""
+    rendered = rendering(replicas=3, autoscale={"at_most": 9, "cpu": 60})
+    found = rendered.autoscaler(track)
     assert found is not None
     assert (found["spec"]["minReplicas"], found["spec"]["maxReplicas"]) == (3, 9)
-    assert found["spec"]["scaleTargetRef"]["name"] == deployment(made, side)["metadata"]["name"]
+    assert (
+        found["spec"]["scaleTargetRef"]["name"] == deployment(rendered, track)["metadata"]["name"]
+    )
     assert found["spec"]["metrics"][0]["resource"]["target"] == {
         "type": "Utilization",
         "averageUtilization": 60,
     }
-    assert rendering().autoscaler(side) is None
+    assert rendering().autoscaler(track) is None
 
 
-def test_a_drained_node_takes_one_replica_at_a_time() -> None:
-    """Counted over both sides, and never with the pods of the warm-up."""
-    made = rendering()
-    spec = made.disruption()["spec"]
+def test_one_replica_may_be_evicted_at_a_time() -> None:
+    """Both tracks count together, and the pods of the pre-pull do not count."""
+    rendered = rendering()
+    spec = rendered.disruption_budget()["spec"]
     assert spec["maxUnavailable"] == 1
     assert all(
-        selected(
+        is_selected(
             spec["selector"]["matchLabels"],
-            deployment(made, side)["spec"]["template"]["metadata"]["labels"],
+            deployment(rendered, track)["spec"]["template"]["metadata"]["labels"],
         )
-        for side in TRACKS
+        for track in TRACKS
     )
 
 
-def test_replicas_are_nobody_to_the_api_server() -> None:
-    """They have an account of their own, and no token of it."""
-    made = rendering()
-    pod = pod_of(deployment(made))
-    assert pod["serviceAccountName"] == made.account()["metadata"]["name"] == "classifier-staging"
-    assert made.account()["automountServiceAccountToken"] is False
+def test_replicas_have_no_permissions() -> None:
+    """They have an account of their own, and no token."""
+    rendered = rendering()
+    pod = pod_spec(deployment(rendered))
+    assert (
+        pod["serviceAccountName"]
+        == rendered.service_account()["metadata"]["name"]
+        == "classifier-staging"
+    )
+    assert rendered.service_account()["automountServiceAccountToken"] is False
     assert pod["automountServiceAccountToken"] is False
 
 
-def test_the_warm_up_pulls_the_image_and_gets_no_requests() -> None:
-    """Its pods run nothing of the application, and nothing that selects replicas selects them."""
-    made = rendering()
-    item = made.warm_up(A)
+def test_the_prepull_uses_the_image_and_gets_no_requests() -> None:
+    """Its pods only sleep, and no selector of replicas selects them."""
+    rendered = rendering()
+    item = rendered.prepull(A)
     labels = item["spec"]["template"]["metadata"]["labels"]
-    assert container_of(item)["image"] == A.reference
-    assert container_of(item)["command"] == ["sleep", "infinity"]
-    assert selected(item["spec"]["selector"]["matchLabels"], labels)
-    assert not selected(made.labels, labels)
-    assert not selected(
+    assert app_container(item)["image"] == A.reference
+    assert app_container(item)["command"] == ["sleep", "infinity"]
+    assert is_selected(item["spec"]["selector"]["matchLabels"], labels)
+    assert not is_selected(rendered.labels, labels)
+    assert not is_selected(
         item["spec"]["selector"]["matchLabels"],
-        rendering(name="other").warm_up(A)["spec"]["template"]["metadata"]["labels"],
+        rendering(name="other").prepull(A)["spec"]["template"]["metadata"]["labels"],
     )
 
 
-def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
-    """The same nodes and taints; but pods that replicas keep away from keep nothing away from it."""
+def test_the_prepull_runs_where_replicas_may_run(tmp_path: Path) -> None:
+    """It copies node affinity and tolerations, but no pod anti-affinity."""
     nodes: dict[str, Any] = {
         "requiredDuringSchedulingIgnoredDuringExecution": {
             "nodeSelectorTerms": [{"matchExpressions": []}]
         }
     }
     taints = [{"key": "gpu", "operator": "Exists"}]
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__nodeSelector={"pool": "gpu"},
@@ -381,22 +406,22 @@ def test_the_warm_up_runs_where_replicas_may_run(tmp_path: Path) -> None:
         spec__template__spec__affinity={"nodeAffinity": nodes, "podAntiAffinity": {}},
         spec__template__spec__imagePullSecrets=[{"name": "mine"}],
     )
-    pod = pod_of(rendering(folder).warm_up(A))
+    pod = pod_spec(rendering(folder).prepull(A))
     assert (pod["nodeSelector"], pod["tolerations"], pod["affinity"]) == (
         {"pool": "gpu"},
         taints,
         {"nodeAffinity": nodes},
     )
     assert pod["imagePullSecrets"] == [{"name": "mine"}]
-    assert "affinity" not in pod_of(rendering().warm_up(A))
+    assert "affinity" not in pod_spec(rendering().prepull(A))
 
 
-# --- a user's own manifests
+# --- a user's own templates
 
 
-def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
-    """Other containers, variables, labels, limits and strategies are nobody's business but theirs."""
-    folder = edited(
+def test_additions_to_a_template_stay(tmp_path: Path) -> None:
+    """They may be containers, variables, labels, limits and strategies."""
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         metadata__annotations={"team": "vision"},
@@ -408,14 +433,14 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
         spec__template__spec__containers__0__ports=[{"name": "metrics", "containerPort": 9100}],
     )
     item = rendering(folder).deployment(A, "main", 2, attempt(1, A), 600)
-    found = container_of(item)
-    assert item["metadata"]["annotations"].keys() == {"team", RELEASE, CAUSE}
+    found = app_container(item)
+    assert item["metadata"]["annotations"].keys() == {"team", RELEASE_ANNOTATION, CHANGE_CAUSE}
     assert item["spec"]["strategy"] == {"type": "Recreate"}
     assert item["spec"]["template"]["metadata"]["labels"].items() >= {
         ("team", "vision"),
         (TRACK_LABEL, "main"),
     }
-    assert pod_of(item)["priorityClassName"] == "high"
+    assert pod_spec(item)["priorityClassName"] == "high"
     assert found["env"] == [{"name": "APP_THREADS", "value": "4"}]
     assert found["resources"]["limits"] == {"nvidia.com/gpu": "1", "cpu": "2", "memory": "512Mi"}
     assert found["ports"] == [
@@ -425,79 +450,83 @@ def test_what_a_user_adds_is_kept(tmp_path: Path) -> None:
 
 
 def test_the_container_of_the_application_is_the_one_named_app(tmp_path: Path) -> None:
-    """Wherever it stands; the others are not touched."""
-    beside = {
+    """The other containers do not change."""
+    other = {
         "name": "proxy",
         "image": "registry.example/proxy:1",
         "readinessProbe": {"httpGet": {"path": "/up", "port": 1}},
     }
-    ours = container_of(deployment(rendering()))
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers=[beside, ours])
-    assert pod_of(deployment(rendering(folder)))["containers"] == [beside, ours]
+    ours = app_container(deployment(rendering()))
+    folder = edit_templates(
+        tmp_path, "deployment.yaml", spec__template__spec__containers=[other, ours]
+    )
+    assert pod_spec(deployment(rendering(folder)))["containers"] == [other, ours]
 
 
 def test_the_only_container_may_have_any_name(tmp_path: Path) -> None:
-    """With one there is no doubt which it is."""
-    folder = edited(tmp_path, "deployment.yaml", spec__template__spec__containers__0__name="server")
-    found = pod_of(deployment(rendering(folder)))["containers"]
+    """It is the one of the application."""
+    folder = edit_templates(
+        tmp_path, "deployment.yaml", spec__template__spec__containers__0__name="server"
+    )
+    found = pod_spec(deployment(rendering(folder)))["containers"]
     assert [(one["name"], one["image"]) for one in found] == [("server", A.reference)]
 
 
-def test_what_a_user_takes_out_stays_out(tmp_path: Path) -> None:
-    """Probes, spreading and the pause are proposals; a bare Deployment is rendered as well."""
+def test_removed_parts_of_a_template_stay_out(tmp_path: Path) -> None:
+    """Probes, spreading and delay are optional; a minimal Deployment is rendered too."""
     bare = [{"name": "app", "image": "x"}]
-    folder = edited(
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         spec={"template": {"spec": {"containers": bare}}},
         metadata=None,
     )
-    edited(tmp_path, "service.yaml", spec={"ports": [{"port": 80}]}, metadata={})
-    edited(tmp_path, "disruption.yaml", spec=None)
-    edited(tmp_path, "autoscaler.yaml", spec={"metrics": None})
-    made = rendering(folder, autoscale={"at_most": 3})
-    item = deployment(made)
-    assert container_of(item).keys() == {"name", "image", "ports", "resources"}
-    assert pod_of(item).keys() == {
+    edit_templates(tmp_path, "service.yaml", spec={"ports": [{"port": 80}]}, metadata={})
+    edit_templates(tmp_path, "disruption.yaml", spec=None)
+    edit_templates(tmp_path, "autoscaler.yaml", spec={"metrics": None})
+    rendered = rendering(folder, autoscale={"at_most": 3})
+    item = deployment(rendered)
+    assert app_container(item).keys() == {"name", "image", "ports", "resources"}
+    assert pod_spec(item).keys() == {
         "containers",
         "serviceAccountName",
         "terminationGracePeriodSeconds",
     }
-    assert selected(made.labels, item["spec"]["selector"]["matchLabels"])
-    assert made.service("main", both=False)["metadata"]["name"] == "classifier-staging"
-    assert made.disruption()["spec"] == {"selector": {"matchLabels": made.labels}}
-    scaler = made.autoscaler("main")
+    assert is_selected(rendered.labels, item["spec"]["selector"]["matchLabels"])
+    assert rendered.service("main", both=False)["metadata"]["name"] == "classifier-staging"
+    assert rendered.disruption_budget()["spec"] == {"selector": {"matchLabels": rendered.labels}}
+    scaler = rendered.autoscaler("main")
     assert scaler is not None
     assert "metrics" not in scaler["spec"]
 
 
-def test_an_account_of_ones_own_is_kept(tmp_path: Path) -> None:
-    """One that the folder does not make has a reason, such as a cloud identity."""
-    folder = edited(
+def test_another_account_of_a_template_stays(tmp_path: Path) -> None:
+    """It may be a cloud identity."""
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__serviceAccountName="cloud-identity"
     )
-    assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "cloud-identity"
-    edited(tmp_path, "account.yaml", metadata__name="cloud-identity")
-    assert pod_of(deployment(rendering(folder)))["serviceAccountName"] == "classifier-staging"
+    assert pod_spec(deployment(rendering(folder)))["serviceAccountName"] == "cloud-identity"
+    edit_templates(tmp_path, "account.yaml", metadata__name="cloud-identity")
+    assert pod_spec(deployment(rendering(folder)))["serviceAccountName"] == "classifier-staging"
 
 
-def test_pull_secrets_of_ones_own_stay_beside_that_of_the_settings(tmp_path: Path) -> None:
-    """Another container may need another login; none is named twice."""
-    folder = edited(
+def test_pull_secrets_of_a_template_stay(tmp_path: Path) -> None:
+    """Another container may need another login; no secret is named twice."""
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__imagePullSecrets=[{"name": "mine"}]
     )
-    assert pod_of(deployment(rendering(folder)))["imagePullSecrets"] == [{"name": "mine"}]
-    assert pod_of(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [
+    assert pod_spec(deployment(rendering(folder)))["imagePullSecrets"] == [{"name": "mine"}]
+    assert pod_spec(deployment(rendering(folder, pull_secret="mine")))["imagePullSecrets"] == [
         {"name": "mine"}
     ]
-    assert pod_of(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [
+    assert pod_spec(deployment(rendering(folder, pull_secret="login")))["imagePullSecrets"] == [
         {"name": "mine"},
         {"name": "login"},
     ]
 
 
-def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
-    """Only what leads to the folder's own service follows its name."""
+def test_other_backends_of_an_ingress_stay(tmp_path: Path) -> None:
+    """Only references to the Service of the folder follow its name."""
     backends: list[dict[str, Any]] = [
         {"service": {"name": "app", "port": {"number": 80}}},
         {"service": {"name": "shop"}},
@@ -509,7 +538,9 @@ def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
         {"host": "www.example", "http": {"paths": paths}},
         {"host": "bare.example"},
     ]
-    folder = edited(tmp_path, "ingress.yaml", spec={"rules": rules, "defaultBackend": backends[0]})
+    folder = edit_templates(
+        tmp_path, "ingress.yaml", spec={"rules": rules, "defaultBackend": backends[0]}
+    )
     found = rendering(folder, host="a.example").ingress()
     assert found is not None
     spec = found["spec"]
@@ -520,8 +551,8 @@ def test_other_backends_of_an_ingress_are_kept(tmp_path: Path) -> None:
     assert spec["defaultBackend"]["service"]["name"] == "classifier-staging"
 
 
-def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
-    """The settings speak of CPU alone."""
+def test_other_metrics_of_an_autoscaler_stay(tmp_path: Path) -> None:
+    """The settings set only the one of CPU."""
     cpu = {
         "type": "Resource",
         "resource": {"name": "cpu", "target": {"type": "AverageValue", "averageValue": "1"}},
@@ -531,7 +562,7 @@ def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
         "resource": {"name": "memory", "target": {"type": "Utilization", "averageUtilization": 90}},
     }
     queue = {"type": "External", "external": {"metric": {"name": "queue"}}}
-    folder = edited(tmp_path, "autoscaler.yaml", spec__metrics=[queue, memory, cpu])
+    folder = edit_templates(tmp_path, "autoscaler.yaml", spec__metrics=[queue, memory, cpu])
     found = rendering(folder, autoscale={"at_most": 3, "cpu": 50}).autoscaler("main")
     assert found is not None
     kept = found["spec"]["metrics"]
@@ -540,14 +571,14 @@ def test_other_metrics_of_an_autoscaler_are_kept(tmp_path: Path) -> None:
 
 
 def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
-    """The one named http is the front door, else the first."""
-    folder = edited(
+    """The port named `http` is that of the application, else the first."""
+    folder = edit_templates(
         tmp_path,
         "service.yaml",
         spec__ports=[{"name": "metrics", "port": 9100}, {"name": "http", "port": 8000}],
     )
     assert rendering(folder).port == 8000
-    edited(
+    edit_templates(
         tmp_path,
         "service.yaml",
         spec__ports=[{"name": "web", "port": 81}, {"name": "metrics", "port": 9100}],
@@ -555,25 +586,33 @@ def test_the_service_may_have_other_ports(tmp_path: Path) -> None:
     assert rendering(folder).port == 81
 
 
-def test_a_service_of_ones_own_can_still_lead_to_both_sides(tmp_path: Path) -> None:
-    """Whatever side its manifest names."""
-    folder = edited(
+def test_a_services_own_selector_can_select_both_tracks(tmp_path: Path) -> None:
+    """Its template may name any track."""
+    folder = edit_templates(
         tmp_path, "service.yaml", spec__selector={"team": "vision", TRACK_LABEL: "twin"}
     )
-    made = rendering(folder)
-    assert made.service("main", both=False)["spec"]["selector"] == {
+    rendered = rendering(folder)
+    assert rendered.service("main", both=False)["spec"]["selector"] == {
         "team": "vision",
-        **made.labels,
+        **rendered.labels,
         TRACK_LABEL: "main",
     }
-    assert made.service("main", both=True)["spec"]["selector"] == {"team": "vision", **made.labels}
+    assert rendered.service("main", both=True)["spec"]["selector"] == {
+        "team": "vision",
+        **rendered.labels,
+    }
 
 
-def test_anchors_of_yaml_share_nothing_once_they_are_read(tmp_path: Path) -> None:
-    """Labels that are written once for selector and pods must not carry a release's own labels into the selector."""
-    folder = edited(tmp_path)
+def test_yaml_anchors_share_no_value(tmp_path: Path) -> None:
+    """A label that is set on the pods must not appear in a selector with the same anchor."""
+    folder = edit_templates(tmp_path)
     text = (folder / "deployment.yaml").read_text(encoding="utf-8")
-    labels = "app.kubernetes.io/name: app\n      app.kubernetes.io/instance: example\n      twinship.dev/side: main\n"
+    lines = (
+        "app.kubernetes.io/name: app",
+        "app.kubernetes.io/instance: example",
+        "twinship.dev/side: main\n",
+    )
+    labels = "\n      ".join(lines)
     anchored = text.replace(
         f"matchLabels:\n      {labels}", f"matchLabels: &labels\n      {labels}", 1
     )
@@ -588,10 +627,10 @@ def test_anchors_of_yaml_share_nothing_once_they_are_read(tmp_path: Path) -> Non
 # --- as YAML
 
 
-def test_yaml_is_what_was_rendered() -> None:
-    """One document an object, keys in the order of the manifest, nothing by reference."""
-    made = rendering(**WHOLE)
-    objects = everything(made, A, attempt(1, A))
+def test_the_yaml_has_the_rendered_objects() -> None:
+    """Each object is a document, with the keys in the template's order and without references."""
+    rendered = rendering(**ALL_SETTINGS)
+    objects = all_objects(rendered, A, attempt(1, A))
     text = as_yaml(objects)
     assert list(yaml.safe_load_all(text)) == objects
     assert text.count("\n---\n") + 1 == len(objects)
@@ -600,8 +639,8 @@ def test_yaml_is_what_was_rendered() -> None:
     assert text.startswith("---\napiVersion: v1\nkind: ServiceAccount\n")
 
 
-def test_what_occurs_twice_is_written_twice() -> None:
-    """Not every reader of manifests knows references."""
+def test_a_repeated_value_is_written_twice() -> None:
+    """Not every reader of the YAML supports references."""
     shared = {"team": "vision"}
     assert (
         as_yaml([{"one": shared, "two": shared}])
@@ -629,17 +668,17 @@ def test_what_occurs_twice_is_written_twice() -> None:
         "",
     ],
 )
-def test_text_that_some_reader_takes_for_something_else_is_quoted(text: str) -> None:
-    """A label of digits and an `e` is a number to kubectl, and no label."""
+def test_ambiguous_text_is_quoted(text: str) -> None:
+    """Kubectl reads a label of digits and an `e` as a number, which is no label."""
     assert as_yaml([{"key": text}]).splitlines()[1] in (f'key: "{text}"', f"key: '{text}'")
 
 
 @given(st.text())
 def test_any_text_survives_yaml(text: str) -> None:
-    """Who released and with which words is up to others."""
+    """Names and messages may have any characters."""
     assert yaml.safe_load(as_yaml([{"key": text}])) == {"key": text}
 
 
-def test_the_application_is_as_the_settings_say() -> None:
-    """The tests' own application differs from every placeholder, so that a setting which is not set is seen."""
+def test_the_tests_application_differs_from_the_placeholders() -> None:
+    """So a setting that is not filled in is detected."""
     assert (APP.port, APP.ready) not in ((8080, "/ready"), (9000, "/readyz"))

@@ -1,4 +1,4 @@
-"""The way back to what served when an attempt began."""
+"""The snapshot of an environment when an attempt begins."""
 
 from __future__ import annotations
 
@@ -7,57 +7,57 @@ import pytest
 from deploy.records import Release
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An environment in which `a` serves."""
-    place = FakePlace(host="shop.example")
-    place.apply(place.release("a"))
-    return place
+def namespace() -> FakeNamespace:
+    """Return an environment in which `a` serves."""
+    namespace = FakeNamespace(host="shop.example")
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
-def before(place: FakePlace) -> Snapshot:
-    """The way back to what serves now."""
-    found = place.changes().before(TrafficSplit("main"))
+def snapshot(namespace: FakeNamespace) -> Snapshot:
+    """Return a snapshot of what serves now."""
+    found = namespace.writer().take_snapshot(TrafficSplit("main"))
     assert found
     return found
 
 
-def test_it_holds_what_we_applied_and_nothing_that_others_did(place: FakePlace) -> None:
-    """Of all that a release may change; what is not there is not in it."""
-    place.cluster.other(
+def test_it_has_only_the_fields_that_we_applied(namespace: FakeNamespace) -> None:
+    """It has each object that a release may change and that exists."""
+    namespace.cluster.apply_as(
         {"kind": "Service", "metadata": {"name": NAME, "annotations": {"team": "vision"}}},
         "kubectl",
     )
-    kept = before(place).objects
-    assert set(kept) == {"Deployment", "Service", "Ingress"}
-    assert kept["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
-    assert "team" not in kept["Service"]["metadata"]["annotations"]
-    assert "clusterIP" not in kept["Service"]["spec"]
+    found = snapshot(namespace).objects
+    assert set(found) == {"Deployment", "Service", "Ingress"}
+    assert found["Ingress"]["spec"]["rules"][0]["host"] == "shop.example"
+    assert "team" not in found["Service"]["metadata"]["annotations"]
+    assert "clusterIP" not in found["Service"]["spec"]
 
 
-def test_it_is_the_same_when_somebody_else_reads_it(place: FakePlace) -> None:
-    """As JSON and back."""
-    kept = before(place)
-    assert Snapshot.from_json(kept.to_json()) == kept
+def test_it_can_be_read_from_json(namespace: FakeNamespace) -> None:
+    """Nothing is lost."""
+    found = snapshot(namespace)
+    assert Snapshot.from_json(found.to_json()) == found
 
 
-def test_it_leads_to_one_release(place: FakePlace, b: Release) -> None:
-    """To what its pods were made to run."""
-    assert before(place).is_running(place.release("a"))
-    assert not before(place).is_running(b)
+def test_it_runs_one_release(namespace: FakeNamespace, b: Release) -> None:
+    """That is the release in its pod template."""
+    assert snapshot(namespace).is_running(namespace.release("a"))
+    assert not snapshot(namespace).is_running(b)
 
 
-def test_it_leads_nowhere_if_nobody_knows_what_we_applied(place: FakePlace) -> None:
-    """Somebody else has chosen the image, or has cleared the account of who owns what."""
-    a = place.release("a")
-    container = {"name": "app", "image": "elsewhere.example/other:latest"}
+def test_it_runs_no_release_if_our_fields_are_unknown(namespace: FakeNamespace) -> None:
+    """Another manager has set the image or cleared the list of field owners."""
+    a = namespace.release("a")
+    container = {"name": "app", "image": "other.example/other:latest"}
     template = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    place.cluster.other(
+    namespace.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, **template}, "kubectl-set"
     )
-    assert not before(place).is_running(a)
-    del place.found("Deployment")["metadata"]["managedFields"]
-    assert not before(place).is_running(a)
+    assert not snapshot(namespace).is_running(a)
+    del namespace.get("Deployment")["metadata"]["managedFields"]
+    assert not snapshot(namespace).is_running(a)

@@ -1,4 +1,4 @@
-"""What an environment looks like: which side serves, and what each of them is."""
+"""The state of an environment: its traffic, its Deployments and its pods."""
 
 from __future__ import annotations
 
@@ -6,28 +6,33 @@ from typing import Any
 
 import pytest
 
-from deploy.targets.kubernetes.render import RELEASE, TRACK_LABEL
-from deploy.targets.kubernetes.state import WANTED, ClusterState, DeploymentState, TrafficSplit
-from tests.fakes.places import NAME, FakePlace
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION, TRACK_LABEL
+from deploy.targets.kubernetes.state import (
+    REPLICAS_ANNOTATION,
+    ClusterState,
+    DeploymentState,
+    TrafficSplit,
+)
+from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An empty environment."""
-    return FakePlace(strategy="blue-green")
+def namespace() -> FakeNamespace:
+    """Return an empty environment."""
+    return FakeNamespace(strategy="blue-green")
 
 
 @pytest.fixture
-def sides(place: FakePlace) -> ClusterState:
-    """Its two sides."""
-    return ClusterState(place.cluster, place.rendering())
+def state(namespace: FakeNamespace) -> ClusterState:
+    """Return a reader of its state."""
+    return ClusterState(namespace.cluster, namespace.rendering())
 
 
-def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
-    """Has the Service lead there."""
-    place.cluster.delete("Service", NAME)
-    place.cluster.create(
+def create_service(namespace: FakeNamespace, selector: Any, annotations: Any = None) -> None:
+    """Create the Service with that selector."""
+    namespace.cluster.delete("Service", NAME)
+    namespace.cluster.create(
         {
             "kind": "Service",
             "metadata": {"name": NAME, "annotations": annotations or {}},
@@ -43,145 +48,152 @@ def led(place: FakePlace, selector: Any, annotations: Any = None) -> None:
         ({TRACK_LABEL: "twin"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin")),
         ({TRACK_LABEL: "twin"}, {}, TrafficSplit("twin")),
         ({TRACK_LABEL: "twin"}, {TRACK_LABEL: "main"}, TrafficSplit("twin")),
-        ({TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin")),
-        ({TRACK_LABEL: "nowhere"}, {}, TrafficSplit("main")),
+        ({TRACK_LABEL: "unknown"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin")),
+        ({TRACK_LABEL: "unknown"}, {}, TrafficSplit("main")),
         ({"app": "x"}, {TRACK_LABEL: "twin"}, TrafficSplit("twin", both=True)),
         ({"app": "x"}, {TRACK_LABEL: "nonsense"}, TrafficSplit("main", both=True)),
         (None, {}, TrafficSplit("main", both=True)),
     ],
 )
-def test_requests_go_where_the_selector_leads_them(
-    place: FakePlace,
-    sides: ClusterState,
+def test_the_selector_decides_about_the_traffic(
+    namespace: FakeNamespace,
+    state: ClusterState,
     selector: Any,
     annotations: dict[str, str],
     expected: TrafficSplit,
 ) -> None:
-    """What is noted beside it says which side is stable, while it leads to both."""
-    led(place, selector, annotations)
-    assert sides.serving() == expected
+    """Its annotation names the stable track while it selects both."""
+    create_service(namespace, selector, annotations)
+    assert state.traffic() == expected
 
 
-def test_without_a_service_the_side_that_has_replicas_is_to_serve(
-    place: FakePlace, sides: ClusterState
+def test_without_a_service_the_track_with_replicas_serves(
+    namespace: FakeNamespace, state: ClusterState
 ) -> None:
-    """The first one, in an empty environment."""
-    assert sides.serving() == TrafficSplit("main")
-    place.changes().roll("twin", place.release("a"), 1)
-    assert sides.serving() == TrafficSplit("twin")
+    """In an empty environment it is the first one."""
+    assert state.traffic() == TrafficSplit("main")
+    namespace.writer().roll_out("twin", namespace.release("a"), 1)
+    assert state.traffic() == TrafficSplit("twin")
 
 
-def test_sides_know_each_other() -> None:
-    """And which of them get requests."""
+def test_a_traffic_split_knows_both_tracks() -> None:
+    """It also knows which of them get requests."""
     assert (TrafficSplit("main").other_track, TrafficSplit("twin").other_track) == ("twin", "main")
-    assert [TrafficSplit("main").sends_to(side) for side in ("main", "twin")] == [True, False]
-    assert [TrafficSplit("main", both=True).sends_to(side) for side in ("main", "twin")] == [
+    assert [TrafficSplit("main").sends_to(track) for track in ("main", "twin")] == [True, False]
+    assert [TrafficSplit("main", both=True).sends_to(track) for track in ("main", "twin")] == [
         True,
         True,
     ]
 
 
-def test_a_side_is_read_from_its_deployment(place: FakePlace, sides: ClusterState) -> None:
-    """What it runs, how many, and by which attempt."""
-    assert sides.deployment("main") is None
-    a = place.release("a")
-    changes = place.changes()
-    changes.roll("main", a, 2, attempt(7, a))
-    side = sides.deployment("main")
-    assert side
-    assert (side.name, side.image, side.replicas, side.attempt) == (
+def test_a_track_is_read_from_its_deployment(namespace: FakeNamespace, state: ClusterState) -> None:
+    """It has an image, a number of replicas and an attempt."""
+    assert state.deployment("main") is None
+    a = namespace.release("a")
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2, attempt(7, a))
+    deployment = state.deployment("main")
+    assert deployment
+    assert (deployment.track, deployment.image, deployment.replicas, deployment.attempt) == (
         "main",
         a.image.digest,
         2,
         attempt(7, a),
     )
-    assert side.settings == changes.settings(a)
-    assert side.template == sides.pods("main")[0].template != ""
-    assert sides.image("main") == a.image.digest
-    assert sides.image("twin") == ""
+    assert deployment.settings == writer.settings_hash(a)
+    assert deployment.pod_template == state.pods("main")[0].pod_template != ""
+    assert state.image("main") == a.image.digest
+    assert state.image("twin") == ""
 
 
-def test_a_side_that_was_emptied_has_no_image(place: FakePlace, sides: ClusterState) -> None:
-    """Though its Deployment still knows what it had."""
-    changes = place.changes()
-    changes.roll("main", a := place.release("a"), 2)
-    changes.empty(_side(sides))
-    assert sides.image("main") == ""
-    assert _side(sides).image == a.image.digest
-
-
-@pytest.mark.parametrize("spoilt", [None, "", "{", '{"id": 0}', "[]"])
-def test_an_attempt_that_was_spoilt_is_none(spoilt: str | None) -> None:
-    """Nobody stumbles over it."""
-    notes = None if spoilt is None else {RELEASE: spoilt}
-    assert DeploymentState("main", {"metadata": {"annotations": notes}, "spec": {}}).attempt is None
-
-
-def test_a_number_is_ours_until_somebody_else_has_a_say(
-    place: FakePlace, sides: ClusterState
+def test_a_track_without_replicas_has_no_image(
+    namespace: FakeNamespace, state: ClusterState
 ) -> None:
-    """Who chooses the same number has one, too, and so has who chose it for the side that served before."""
-    place.changes().roll("main", a := place.release("a"), 2)
-    assert _side(sides).replicas_are_ours
-    place.cluster.other(
+    """Its Deployment still has the one that it had."""
+    writer = namespace.writer()
+    writer.roll_out("main", a := namespace.release("a"), 2)
+    writer.remove_replicas(main_deployment(state))
+    assert state.image("main") == ""
+    assert main_deployment(state).image == a.image.digest
+
+
+@pytest.mark.parametrize("damaged", [None, "", "{", '{"id": 0}', "[]"])
+def test_a_damaged_attempt_is_none(damaged: str | None) -> None:
+    """It causes no error."""
+    annotations = None if damaged is None else {RELEASE_ANNOTATION: damaged}
+    assert (
+        DeploymentState("main", {"metadata": {"annotations": annotations}, "spec": {}}).attempt
+        is None
+    )
+
+
+def test_the_number_of_replicas_is_ours_until_another_manager_sets_it(
+    namespace: FakeNamespace, state: ClusterState
+) -> None:
+    """Setting the same number counts, and so does setting it on the other track before."""
+    namespace.writer().roll_out("main", a := namespace.release("a"), 2)
+    assert main_deployment(state).replicas_are_ours
+    namespace.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 2}}, "kubectl"
     )
-    assert not _side(sides).replicas_are_ours
-    place.cluster.other(
+    assert not main_deployment(state).replicas_are_ours
+    namespace.cluster.apply_as(
         {"kind": "Deployment", "metadata": {"name": NAME}, "spec": {"replicas": 3}}, "kubectl"
     )
-    assert not _side(sides).replicas_are_ours
-    place.changes().roll("main", a, 3)
-    assert not _side(sides).replicas_are_ours
-    place.changes().roll("twin", a, 3)
-    twin = sides.deployment("twin")
+    assert not main_deployment(state).replicas_are_ours
+    namespace.writer().roll_out("main", a, 3)
+    assert not main_deployment(state).replicas_are_ours
+    namespace.writer().roll_out("twin", a, 3)
+    twin = state.deployment("twin")
     assert twin
-    assert twin.item["metadata"]["annotations"][WANTED] == "2"
+    assert twin.item["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
     assert not twin.replicas_are_ours
 
 
-def test_pods_that_go_are_no_pods_any_more(place: FakePlace, sides: ClusterState) -> None:
-    """Though they may take a while."""
-    place.cluster.world.lingers = 1000
-    changes = place.changes()
-    changes.roll("main", place.release("a"), 2)
-    changes.roll("twin", place.release("b"), 1)
-    assert (len(sides.pods()), len(sides.pods("main")), len(sides.pods("twin"))) == (3, 2, 1)
-    changes.empty(_side(sides))
-    assert (len(sides.pods()), len(sides.pods("main"))) == (1, 0)
-    assert len(place.cluster.objects.all("Pod")) == 3
+def test_terminating_pods_are_not_returned(namespace: FakeNamespace, state: ClusterState) -> None:
+    """They may take a while to stop."""
+    namespace.cluster.world.termination_steps = 1000
+    writer = namespace.writer()
+    writer.roll_out("main", namespace.release("a"), 2)
+    writer.roll_out("twin", namespace.release("b"), 1)
+    assert (len(state.pods()), len(state.pods("main")), len(state.pods("twin"))) == (3, 2, 1)
+    writer.remove_replicas(main_deployment(state))
+    assert (len(state.pods()), len(state.pods("main"))) == (1, 0)
+    assert len(namespace.cluster.objects.find_all("Pod")) == 3
 
 
-def test_pods_that_a_service_leads_to_are_reached(place: FakePlace, sides: ClusterState) -> None:
-    """Those that are ready, and no others."""
-    changes = place.changes()
-    changes.roll("main", place.release("a"), 2)
-    assert sides.reached() == set()
-    assert not sides.leads_to("main")
-    changes.around.point(TrafficSplit("main"))
-    place.cluster.step()
-    assert sides.reached() == place.pods()
-    assert sides.leads_to("main")
-    place.cluster.other(
+def test_the_ready_pods_of_the_service_are_routed(
+    namespace: FakeNamespace, state: ClusterState
+) -> None:
+    """Other pods are not."""
+    writer = namespace.writer()
+    writer.roll_out("main", namespace.release("a"), 2)
+    assert state.routed_pods() == set()
+    assert not state.routes_to("main")
+    writer.supporting_objects.point_service(TrafficSplit("main"))
+    namespace.cluster.step()
+    assert state.routed_pods() == namespace.pods()
+    assert state.routes_to("main")
+    namespace.cluster.apply_as(
         {"kind": "Service", "metadata": {"name": NAME}, "spec": {"selector": {"app": "other"}}},
         "kubectl",
     )
-    place.cluster.step()
-    assert not sides.leads_to("main")
+    namespace.cluster.step()
+    assert not state.routes_to("main")
 
 
 @pytest.mark.parametrize(
     "subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]]
 )
-def test_addresses_of_something_else_are_nobodys(
-    place: FakePlace, sides: ClusterState, subsets: Any
+def test_addresses_without_a_pod_have_no_name(
+    namespace: FakeNamespace, state: ClusterState, subsets: Any
 ) -> None:
     """Endpoints may have been written by hand."""
-    place.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
-    assert sides.reached() <= {""}
+    namespace.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
+    assert state.routed_pods() <= {""}
 
 
-def _side(sides: ClusterState) -> DeploymentState:
-    found = sides.deployment("main")
+def main_deployment(state: ClusterState) -> DeploymentState:
+    found = state.deployment("main")
     assert found
     return found

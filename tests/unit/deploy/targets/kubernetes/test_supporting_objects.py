@@ -1,4 +1,4 @@
-"""What stands around replicas: made when it is missing, changed when it may be, and put back as it was."""
+"""The supporting objects of an environment: creating, updating, and restoring them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import ClusterRefused
 from deploy.records import Release
-from deploy.targets.kubernetes.render import MANAGED_BY, TRACK_LABEL, TRACKS
+from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import MANIFESTS, NAME, FakePlace
-from tests.fakes.renderings import WHOLE
+from tests.fakes.namespaces import MANIFESTS, NAME, FakeNamespace
+from tests.fakes.renderings import ALL_SETTINGS
 
-AROUND = ("Service", "Ingress", "HorizontalPodAutoscaler")
+KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 SPARSE: dict[str, Any] = {"service": "NodePort"}
 OTHER: dict[str, Any] = {
     "host": "other.example",
@@ -25,39 +25,39 @@ OTHER: dict[str, Any] = {
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An empty environment."""
-    return FakePlace(strategy="blue-green")
+def namespace() -> FakeNamespace:
+    """Return an empty environment."""
+    return FakeNamespace(strategy="blue-green")
 
 
-def specs(place: FakePlace) -> dict[str, Object]:
-    """What is wanted of each object, by kind."""
-    return {kind: deepcopy(place.found(kind)["spec"]) for kind in AROUND if place.found(kind)}
+def specs(namespace: FakeNamespace) -> dict[str, Object]:
+    """Return the specification of each object, by kind."""
+    return {kind: deepcopy(namespace.get(kind)["spec"]) for kind in KINDS if namespace.get(kind)}
 
 
-def written(place: FakePlace) -> list[str]:
-    """The kinds of what was written since the last look."""
+def written_kinds(namespace: FakeNamespace) -> list[str]:
+    """Return the kinds of the objects that were written since the last call."""
     done = [
         kind
-        for verb, kind, _ in place.cluster.asked
+        for verb, kind, _ in namespace.cluster.requests
         if verb in ("patch", "create", "update", "delete")
     ]
-    place.cluster.asked.clear()
+    namespace.cluster.requests.clear()
     return done
 
 
-def labelled(*labels: str) -> dict[str, Object]:
-    """Manifests whose Service selects replicas by more labels."""
+def templates_with_labels(*labels: str) -> dict[str, Object]:
+    """Return templates whose Service selects replicas by more labels."""
     manifests = deepcopy(dict(MANIFESTS))
     manifests["Service"]["spec"]["selector"] |= dict.fromkeys(labels, "yes")
     return manifests
 
 
-# --- whose it is
+# --- ownership
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "taken"),
+    ("first", "second", "owned"),
     [
         (("shop-eu", "live"), ("shop", "eu-live"), "Service shop-eu-live"),
         (("shop.eu", "live"), ("shop-eu", "live"), "Service shop-eu-live"),
@@ -65,25 +65,31 @@ def labelled(*labels: str) -> dict[str, Object]:
         (("shop", "live"), ("shop", "live-twin"), "Deployment shop-live-twin"),
     ],
 )
-def test_nothing_is_taken_from_another_environment_whose_names_come_to_the_same(
-    place: FakePlace, a: Release, first: tuple[str, str], second: tuple[str, str], taken: str
+def test_another_environment_with_the_same_object_names_is_detected(
+    namespace: FakeNamespace,
+    a: Release,
+    first: tuple[str, str],
+    second: tuple[str, str],
+    owned: str,
 ) -> None:
-    """To the API server both are the same owner; the second is refused, told who was first, and has changed nothing."""
+    """The second one gets an error that names the first, before any write."""
     for name in TRACKS:
-        place.changes(named=first).around.change(name)
-        place.changes(named=first).roll(name, a, 1)
-    place.cluster.asked.clear()
+        namespace.writer(named=first).supporting_objects.update(name)
+        namespace.writer(named=first).roll_out(name, a, 1)
+    namespace.cluster.requests.clear()
     with pytest.raises(
         ClusterRefused, match=f"environment {first[1]} of application {first[0]}"
     ) as error:
-        place.changes(named=second).around.require_own()
-    assert error.value.on == taken
-    assert {asked[0] for asked in place.cluster.asked} == {"get"}
+        namespace.writer(named=second).supporting_objects.require_ownership()
+    assert error.value.on == owned
+    assert {asked[0] for asked in namespace.cluster.requests} == {"get"}
 
 
-def test_what_a_person_made_under_the_same_name_is_no_other_application(place: FakePlace) -> None:
-    """Whose fields are whose, the API server tells."""
-    place.cluster.create(
+def test_an_object_of_a_person_is_no_other_environment(
+    namespace: FakeNamespace,
+) -> None:
+    """The API server knows which fields belong to whom."""
+    namespace.cluster.create(
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -91,112 +97,114 @@ def test_what_a_person_made_under_the_same_name_is_no_other_application(place: F
             "spec": {"ports": [{"port": 80}]},
         }
     )
-    place.changes().around.require_own()
-    place.changes().around.point(TrafficSplit("main"))
-    assert place.found("Service")["metadata"]["labels"][MANAGED_BY] == "twinship"
+    namespace.writer().supporting_objects.require_ownership()
+    namespace.writer().supporting_objects.point_service(TrafficSplit("main"))
+    assert namespace.get("Service")["metadata"]["labels"][MANAGED_BY_LABEL] == "twinship"
 
 
-def test_a_warm_up_that_was_left_is_removed(place: FakePlace, a: Release) -> None:
-    """Its deployer was killed."""
-    place.cluster.apply(place.rendering().warm_up(a))
-    place.changes().around.clear_warm_up()
-    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+def test_the_prepull_of_a_killed_deployer_is_removed(namespace: FakeNamespace, a: Release) -> None:
+    """Its DaemonSet still exists."""
+    namespace.cluster.apply(namespace.rendering().prepull(a))
+    namespace.writer().supporting_objects.remove_prepull()
+    assert namespace.get("DaemonSet", f"{NAME}-warm-up") == {}
 
 
 # --- forward
 
 
-def test_what_the_settings_ask_for_is_made(place: FakePlace) -> None:
-    """Once: doing it again changes nothing."""
-    kinds = ["ServiceAccount", "PodDisruptionBudget", *AROUND]
+def test_the_objects_of_the_settings_are_created(namespace: FakeNamespace) -> None:
+    """To do it again changes nothing."""
+    kinds = ["ServiceAccount", "PodDisruptionBudget", *KINDS]
 
     def made() -> list[str]:
-        around = place.changes(**WHOLE).around
-        around.apply(TrafficSplit("main"))
-        around.change("main")
-        return [place.found(kind)["metadata"]["resourceVersion"] for kind in kinds]
+        objects = namespace.writer(**ALL_SETTINGS).supporting_objects
+        objects.create_missing(TrafficSplit("main"))
+        objects.update("main")
+        return [namespace.get(kind)["metadata"]["resourceVersion"] for kind in kinds]
 
     made()
     # Addresses that controllers look for have come by then.
     assert made() == made()
 
 
-def test_what_is_missing_is_made_before_replicas_are(place: FakePlace) -> None:
-    """Addresses take their time to come."""
-    place.changes(**WHOLE).around.apply(TrafficSplit("twin"))
-    assert set(specs(place)) == set(AROUND)
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
-    assert place.found("ServiceAccount")
-
-
-@pytest.mark.parametrize(("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE)])
-def test_what_there_is_is_not_changed_before_the_switch(
-    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    """It answers requests with what was proven; then it is as the settings say, and what they do not ask for is there until the end."""
-    place.changes(**before).around.change("main")
-    was = specs(place)
-    around = place.changes(**after).around
-    around.apply(TrafficSplit("main"))
-    around.point(TrafficSplit("main"))
-    assert specs(place) == was
-    around.change("main")
-    assert set(specs(place)) == set(was)
-    around.finish()
-    fresh = FakePlace(strategy="blue-green")
-    fresh.changes(**after).around.change("main")
-    assert around.snapshot() == fresh.changes(**after).around.snapshot()
+def test_missing_objects_are_created_before_the_replicas(namespace: FakeNamespace) -> None:
+    """It takes a while until they have addresses."""
+    namespace.writer(**ALL_SETTINGS).supporting_objects.create_missing(TrafficSplit("twin"))
+    assert set(specs(namespace)) == set(KINDS)
+    assert namespace.get("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
+    assert namespace.get("ServiceAccount")
 
 
 @pytest.mark.parametrize(
-    ("serving", "selected"),
+    ("before", "after"), [(ALL_SETTINGS, OTHER), (OTHER, ALL_SETTINGS), (ALL_SETTINGS, SPARSE)]
+)
+def test_existing_objects_do_not_change_before_the_switch(
+    namespace: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    """Then they are as the settings say; unused ones are removed at the end."""
+    namespace.writer(**before).supporting_objects.update("main")
+    was = specs(namespace)
+    objects = namespace.writer(**after).supporting_objects
+    objects.create_missing(TrafficSplit("main"))
+    objects.point_service(TrafficSplit("main"))
+    assert specs(namespace) == was
+    objects.update("main")
+    assert set(specs(namespace)) == set(was)
+    objects.remove_unused()
+    fresh = FakeNamespace(strategy="blue-green")
+    fresh.writer(**after).supporting_objects.update("main")
+    assert objects.snapshot() == fresh.writer(**after).supporting_objects.snapshot()
+
+
+@pytest.mark.parametrize(
+    ("traffic", "selected"),
     [
         (TrafficSplit("main"), "main"),
         (TrafficSplit("twin"), "twin"),
         (TrafficSplit("twin", both=True), None),
     ],
 )
-@pytest.mark.parametrize("there", [True, False])
-def test_the_service_is_led_to_a_side_or_to_both(
-    place: FakePlace, there: bool, serving: TrafficSplit, selected: str | None
+@pytest.mark.parametrize("exists", [True, False])
+def test_the_service_can_point_to_one_track_or_both(
+    namespace: FakeNamespace, exists: bool, traffic: TrafficSplit, selected: str | None
 ) -> None:
-    """Which of them is stable is noted."""
-    if there:
-        place.changes().around.change("main")
-    place.changes().around.point(serving)
-    service = place.found("Service")
+    """Its annotation names the stable one."""
+    if exists:
+        namespace.writer().supporting_objects.update("main")
+    namespace.writer().supporting_objects.point_service(traffic)
+    service = namespace.get("Service")
     assert service["spec"]["selector"].get(TRACK_LABEL) == selected
-    assert service["metadata"]["annotations"][TRACK_LABEL] == serving.track
-    assert place.changes()._sides.serving() == serving
+    assert service["metadata"]["annotations"][TRACK_LABEL] == traffic.track
+    assert namespace.state().traffic() == traffic
 
 
-def test_a_service_that_leads_there_is_not_written(place: FakePlace) -> None:
-    """Whatever else the settings want of it by now."""
-    place.changes().around.change("main")
-    written(place)
-    place.changes(service="LoadBalancer").around.point(TrafficSplit("main"))
-    assert written(place) == []
+def test_a_service_that_points_there_already_is_not_written(namespace: FakeNamespace) -> None:
+    """Other settings of it do not count."""
+    namespace.writer().supporting_objects.update("main")
+    written_kinds(namespace)
+    namespace.writer(service="LoadBalancer").supporting_objects.point_service(TrafficSplit("main"))
+    assert written_kinds(namespace) == []
 
 
 @pytest.mark.parametrize(
     ("before", "after"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])]
 )
-def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
-    place: FakePlace, before: list[str], after: list[str]
+def test_during_a_switch_the_service_selects_by_the_common_labels(
+    namespace: FakeNamespace, before: list[str], after: list[str]
 ) -> None:
-    """Those of before lack a label that was added, those to come one that was removed."""
-    place.changes(manifests=labelled(*before)).around.change("main")
-    changes = place.changes(manifests=labelled(*after))
-    changes.around.point(TrafficSplit("main", both=True))
-    selector = place.found("Service")["spec"]["selector"]
+    """Old replicas lack a new label, and new replicas lack a removed one."""
+    namespace.writer(manifests=templates_with_labels(*before)).supporting_objects.update("main")
+    writer = namespace.writer(manifests=templates_with_labels(*after))
+    writer.supporting_objects.point_service(TrafficSplit("main", both=True))
+    selector = namespace.get("Service")["spec"]["selector"]
     assert (selector.get("one"), selector.get("two"), TRACK_LABEL in selector) == (
         "yes",
         None,
         False,
     )
-    changes.around.change("twin")
+    writer.supporting_objects.update("twin")
     assert [
-        label for label in ("one", "two") if label in place.found("Service")["spec"]["selector"]
+        label for label in ("one", "two") if label in namespace.get("Service")["spec"]["selector"]
     ] == after
 
 
@@ -204,62 +212,63 @@ def test_while_it_is_led_elsewhere_replicas_are_found_by_what_all_of_them_carry(
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(WHOLE, OTHER), (OTHER, WHOLE), (WHOLE, SPARSE), (SPARSE, WHOLE)]
+    ("before", "after"),
+    [(ALL_SETTINGS, OTHER), (OTHER, ALL_SETTINGS), (ALL_SETTINGS, SPARSE), (SPARSE, ALL_SETTINGS)],
 )
-def test_they_are_put_back_as_they_were(
-    place: FakePlace, before: dict[str, Any], after: dict[str, Any]
+def test_objects_are_restored_from_a_snapshot(
+    namespace: FakeNamespace, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
-    """Whatever was changed, made or removed."""
-    place.changes(**before).around.change("main")
-    around = place.changes(**after).around
-    kept = around.snapshot()
-    around.apply(TrafficSplit("main"))
-    around.change("twin")
-    around.finish()
-    assert around.snapshot() != kept
-    around.put_back(kept, "main")
-    assert around.snapshot() == kept
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "main"
+    """They may have been changed, created or removed since."""
+    namespace.writer(**before).supporting_objects.update("main")
+    objects = namespace.writer(**after).supporting_objects
+    kept = objects.snapshot()
+    objects.create_missing(TrafficSplit("main"))
+    objects.update("twin")
+    objects.remove_unused()
+    assert objects.snapshot() != kept
+    objects.restore(kept, "main")
+    assert objects.snapshot() == kept
+    assert namespace.get("Service")["spec"]["selector"][TRACK_LABEL] == "main"
 
 
-def test_what_is_as_it_was_is_not_written_again(place: FakePlace) -> None:
-    """Admission might not have it any more."""
-    changes = place.changes(**WHOLE)
-    changes.around.change("main")
-    kept = changes.around.snapshot()
-    written(place)
-    place.changes(**OTHER).around.put_back(kept, "main")
-    assert written(place) == []
+def test_an_unchanged_object_is_not_written(namespace: FakeNamespace) -> None:
+    """Admission might refuse it now."""
+    writer = namespace.writer(**ALL_SETTINGS)
+    writer.supporting_objects.update("main")
+    kept = writer.supporting_objects.snapshot()
+    written_kinds(namespace)
+    namespace.writer(**OTHER).supporting_objects.restore(kept, "main")
+    assert written_kinds(namespace) == []
 
 
-def test_a_service_that_was_missing_is_there_afterwards(place: FakePlace) -> None:
+def test_a_service_missing_in_the_snapshot_is_created(namespace: FakeNamespace) -> None:
     """Nothing serves without one."""
-    changes = place.changes()
-    changes.around.put_back({}, "twin")
-    assert place.found("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
+    writer = namespace.writer()
+    writer.supporting_objects.restore({}, "twin")
+    assert namespace.get("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
 
 
-def test_what_led_to_both_sides_leads_to_one_again(place: FakePlace) -> None:
-    """A canary that was held when the way back was noted is not held any more."""
-    changes = place.changes()
-    changes.around.point(TrafficSplit("twin", both=True))
-    kept = changes.around.snapshot()
-    changes.around.put_back(kept, "twin")
-    assert place.changes()._sides.serving() == TrafficSplit("twin")
+def test_a_service_that_selected_both_tracks_is_restored_to_one(namespace: FakeNamespace) -> None:
+    """A canary that was on hold is not restored."""
+    writer = namespace.writer()
+    writer.supporting_objects.point_service(TrafficSplit("twin", both=True))
+    kept = writer.supporting_objects.snapshot()
+    writer.supporting_objects.restore(kept, "twin")
+    assert namespace.state().traffic() == TrafficSplit("twin")
 
 
-def test_what_a_person_made_is_theirs_again(place: FakePlace) -> None:
-    """A release may have set fields of it; that does not make it ours to remove."""
-    place.cluster.create(
+def test_an_object_of_a_person_is_restored_and_not_removed(namespace: FakeNamespace) -> None:
+    """A release may have set fields of it."""
+    namespace.cluster.create(
         {
             "kind": "Ingress",
             "metadata": {"name": NAME},
             "spec": {"defaultBackend": {"service": {"name": "x"}}},
         }
     )
-    kept = place.changes(host="shop.example").around.snapshot()
-    around = place.changes(host="shop.example").around
-    around.change("main")
-    assert place.found("Ingress")["spec"]["rules"]
-    around.put_back(kept, "main")
-    assert place.found("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}
+    kept = namespace.writer(host="shop.example").supporting_objects.snapshot()
+    objects = namespace.writer(host="shop.example").supporting_objects
+    objects.update("main")
+    assert namespace.get("Ingress")["spec"]["rules"]
+    objects.restore(kept, "main")
+    assert namespace.get("Ingress")["spec"] == {"defaultBackend": {"service": {"name": "x"}}}

@@ -1,4 +1,4 @@
-"""The target on a cluster, on one in memory: its contracts under each strategy, and what serves, stands by and goes."""
+"""The target on a cluster in memory: its contracts under each strategy, traffic and standby."""
 
 from __future__ import annotations
 
@@ -10,85 +10,86 @@ import pytest
 from deploy.errors import GoldenMiss
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState
-from deploy.targets.kubernetes.render import CAUSE
+from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.render import CHANGE_CAUSE
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.contracts.kubernetes_target import SupportingObjectsContract
 from tests.contracts.target import Place, StandbyTargetContract, TargetContract, replicas, states
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakePlace
+from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace
 
 
 class TestRolling(TargetContract):
-    """A Deployment's own rolling update keeps the contract, but not the old replicas."""
+    """The rolling update of a Deployment meets the contract, but does not keep the old replicas."""
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace()
+        return FakeNamespace()
 
 
 class TestBlueGreen(StandbyTargetContract):
-    """Two Deployments keep the old replicas warm."""
+    """Two Deployments keep the old replicas running."""
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace(strategy="blue-green")
+        return FakeNamespace(strategy="blue-green")
 
 
 class TestCanary(StandbyTargetContract):
-    """So does a canary, which is not held where nothing has to be proven."""
+    """A canary does so too; it is not held if nothing has to be proven."""
 
     @pytest.fixture
     def place(self) -> Place:
-        return FakePlace(strategy="canary")
+        return FakeNamespace(strategy="canary")
 
 
-class TestAround(SupportingObjectsContract):
-    """Under each strategy."""
+class TestSupportingObjects(SupportingObjectsContract):
+    """The supporting objects, under each strategy."""
 
     @pytest.fixture(params=STRATEGIES, ids=lambda settings: settings["strategy"])
     def place(self, request: pytest.FixtureRequest) -> Place:
-        return FakePlace(**request.param)
+        return FakeNamespace(**request.param)
 
 
-# --- the front door
+# --- the endpoint
 
 
 def test_golden_cases_are_played_at_each_new_replica_before_the_switch() -> None:
-    """And at the front door after it; while nothing serves there is nothing to keep apart."""
-    place = FakePlace(strategy="blue-green")
-    place.apply(place.release("a"))
-    assert [url for url, _ in place.play.played] == [f"http://fake/services/{NAME}:80"]
-    place.play.played.clear()
-    place.apply(place.release("b"))
-    pods = [f"http://fake/pods/{name}:8080" for name in sorted(place.pods())]
-    assert [url for url, _ in place.play.played] == [*pods, f"http://fake/services/{NAME}:80"]
+    """They are played at the endpoint afterwards; a first release needs no separate check."""
+    namespace = FakeNamespace(strategy="blue-green")
+    namespace.apply(namespace.release("a"))
+    assert [url for url, _ in namespace.player.played] == [f"http://fake/services/{NAME}:80"]
+    namespace.player.played.clear()
+    namespace.apply(namespace.release("b"))
+    pods = [f"http://fake/pods/{name}:8080" for name in sorted(namespace.pods())]
+    assert [url for url, _ in namespace.player.played] == [*pods, f"http://fake/services/{NAME}:80"]
 
 
-def test_the_nodes_of_replicas_that_get_no_requests_are_no_way_in() -> None:
-    """A node port leads nowhere on a node where the Service has no replica, if its traffic policy is local."""
-    place = FakePlace(strategy="blue-green", standby=True, service="NodePort")
-    place.apply(place.release("a"))
-    place.cluster.world.nodes.append("node-2")
-    place.apply(place.release("b"))
-    place.reachable |= {"192.0.2.1", "192.0.2.2"}
-    assert {place.found("Pod", name)["status"]["hostIP"] for name in place.pods("a")} == {
+def test_only_nodes_with_serving_replicas_are_endpoints() -> None:
+    """With a local traffic policy a node port works only on a node with a routed replica."""
+    namespace = FakeNamespace(strategy="blue-green", standby=True, service="NodePort")
+    namespace.apply(namespace.release("a"))
+    namespace.cluster.world.nodes.append("node-2")
+    namespace.apply(namespace.release("b"))
+    namespace.reachable |= {"192.0.2.1", "192.0.2.2"}
+    assert {namespace.get("Pod", name)["status"]["hostIP"] for name in namespace.pods("a")} == {
         "192.0.2.1"
     }
-    assert place.deployer().url.startswith("http://192.0.2.2:3")
+    assert namespace.deployer().url.startswith("http://192.0.2.2:3")
 
 
-# --- the lease
+# --- the lock
 
 
-def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+def test_each_write_checks_the_lock_whenever_it_is_sent(
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when it is sent again, to a server that was away: somebody else may have the environment by then."""
-    target = place.deployer(warm_up=True)
+    """A repeated request checks it too, because another deployer may have the lock by then."""
+    target = namespace.deployer(warm_up=True)
     required = set()
     kinds = set()
 
-    def sent(write: Callable[..., Any]) -> Callable[..., Any]:
+    def recorded(write: Callable[..., Any]) -> Callable[..., Any]:
         def asked(item: Any, *name: str, require: Callable[[], None], **how: Any) -> Any:
             required.add(require)
             kinds.add((write.__name__, item if name else item["kind"]))
@@ -96,11 +97,12 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
 
         return asked
 
-    for write in (place.cluster.apply, place.cluster.delete):
-        monkeypatch.setattr(place.cluster, write.__name__, sent(write))
-    place.apply(place.release("a"), target)
-    place.apply(place.release("b"), target)
-    assert required == {target._lock.require}
+    for write in (namespace.cluster.apply, namespace.cluster.delete):
+        monkeypatch.setattr(namespace.cluster, write.__name__, recorded(write))
+    namespace.apply(namespace.release("a"), target)
+    namespace.apply(namespace.release("b"), target)
+    assert len(required) == 1
+    assert {getattr(one, "__func__", None) for one in required} == {Lock.require}
     assert {
         ("apply", "Service"),
         ("apply", "Deployment"),
@@ -112,77 +114,83 @@ def test_each_write_makes_sure_of_the_lease_whenever_it_is_sent(
 # --- what serves
 
 
-def test_a_release_serves_with_all_its_replicas(place: FakePlace, a: Release, b: Release) -> None:
-    """And none of the release before gets requests."""
-    place.apply(a)
-    done = place.apply(b)
-    target = place.deployer()
+def test_a_release_serves_with_all_its_replicas(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """No replica of the previous release gets requests."""
+    namespace.apply(a)
+    done = namespace.apply(b)
+    target = namespace.deployer()
     assert (done.attempt.id, done.outcome) == (2, "succeeded")
-    assert place.answers() == {"b"}
+    assert namespace.answers() == {"b"}
     assert states(target) == replicas(b, ReplicaState.SERVING)
     assert target.serves(b)
 
 
-def test_a_release_whose_service_is_gone_does_not_serve(place: FakePlace, a: Release) -> None:
-    """Its replicas are all there, but nobody can ask them; releasing again makes the Service anew."""
-    place.apply(a)
-    place.cluster.delete("Service", NAME)
-    assert not place.deployer().serves(a)
-    place.apply(a)
-    assert place.deployer().serves(a)
-    assert place.answers() == {"a"}
+def test_a_release_without_a_service_does_not_serve(namespace: FakeNamespace, a: Release) -> None:
+    """Its replicas are complete; to release again creates the Service."""
+    namespace.apply(a)
+    namespace.cluster.delete("Service", NAME)
+    assert not namespace.deployer().serves(a)
+    namespace.apply(a)
+    assert namespace.deployer().serves(a)
+    assert namespace.answers() == {"a"}
 
 
 def test_a_release_whose_image_was_changed_by_hand_does_not_serve(
-    place: FakePlace, a: Release
+    namespace: FakeNamespace, a: Release
 ) -> None:
-    """What counts is what the pods are made to run, not what is noted beside it."""
-    place.apply(a)
-    template = place.found("Deployment")["spec"]["template"]
-    template["spec"]["containers"][0]["image"] = "elsewhere.example/other:latest"
-    place.cluster.step(20)
-    assert not place.deployer().serves(a)
+    """The pod template counts, not the annotations."""
+    namespace.apply(a)
+    template = namespace.get("Deployment")["spec"]["template"]
+    template["spec"]["containers"][0]["image"] = "other.example/other:latest"
+    namespace.cluster.step(20)
+    assert not namespace.deployer().serves(a)
 
 
-def test_replicas_that_crash_are_told_from_those_that_start() -> None:
-    """By what their containers say."""
-    place = FakePlace()
-    place.apply(a := place.release("a"))
-    crashed, lost = sorted(place.pods())
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
-    place.cluster.step(20)
-    assert {replica.state for replica in place.deployer().replicas()} == {ReplicaState.UNHEALTHY}
-    place.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
-    place.cluster.lose(lost)
-    place.cluster.step(5)
-    found = {replica.name: replica.state for replica in place.deployer().replicas()}
+def test_crashing_replicas_differ_from_starting_ones() -> None:
+    """The state of their containers decides."""
+    namespace = FakeNamespace()
+    namespace.apply(a := namespace.release("a"))
+    crashed, lost = sorted(namespace.pods())
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    namespace.cluster.step(20)
+    assert {replica.state for replica in namespace.deployer().replicas()} == {
+        ReplicaState.UNHEALTHY
+    }
+    namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=None)
+    namespace.cluster.lose(lost)
+    namespace.cluster.step(5)
+    found = {replica.name: replica.state for replica in namespace.deployer().replicas()}
     assert found.pop(crashed) == ReplicaState.UNHEALTHY
     assert list(found.values()) == [ReplicaState.STARTING]
 
 
-def test_the_same_release_again_touches_no_pod(place: FakePlace, a: Release) -> None:
-    """It is proven again, and written down, in the cluster's own memory, too."""
-    place.apply(a)
-    before = place.pods()
-    assert place.apply(a).attempt.id == 2
-    assert place.pods() == before
-    assert place.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("release 2: ")
+def test_the_same_release_again_restarts_no_pod(namespace: FakeNamespace, a: Release) -> None:
+    """It is proven again, and recorded on the Deployment too."""
+    namespace.apply(a)
+    before = namespace.pods()
+    assert namespace.apply(a).attempt.id == 2
+    assert namespace.pods() == before
+    assert namespace.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+        "release 2: "
+    )
 
 
-# --- a standby side
+# --- standby
 
 
 @pytest.fixture
-def standby() -> FakePlace:
-    """An environment whose last release but one stands by."""
-    place = FakePlace(strategy="blue-green", standby=True)
-    place.apply(place.release("a"))
-    place.apply(place.release("b"))
-    return place
+def standby() -> FakeNamespace:
+    """Return an environment in which the previous release is on standby."""
+    namespace = FakeNamespace(strategy="blue-green", standby=True)
+    namespace.apply(namespace.release("a"))
+    namespace.apply(namespace.release("b"))
+    return namespace
 
 
-def test_the_release_before_stands_by(standby: FakePlace) -> None:
-    """Its replicas get no requests, and the environment is as it should be."""
+def test_the_previous_release_is_on_standby(standby: FakeNamespace) -> None:
+    """Its replicas get no requests, and the target serves the last release."""
     a = standby.release("a")
     b = standby.release("b")
     assert states(standby.deployer()) == sorted(
@@ -192,73 +200,75 @@ def test_the_release_before_stands_by(standby: FakePlace) -> None:
     assert standby.deployer().serves(b)
 
 
-def test_going_back_to_what_stands_by_starts_no_pod(standby: FakePlace) -> None:
-    """Only the Service is led elsewhere; what served until then stands by in turn."""
+def test_a_rollback_to_a_standby_starts_no_pod(standby: FakeNamespace) -> None:
+    """Only the Service is switched; the last release is then on standby."""
     before = standby.pods()
-    versions = {side: standby.found("Deployment", side)["spec"] for side in (NAME, f"{NAME}-twin")}
+    versions = {name: standby.get("Deployment", name)["spec"] for name in (NAME, f"{NAME}-twin")}
     standby.apply(standby.release("a"), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods() == before
-    assert standby.found("Deployment")["metadata"]["annotations"][CAUSE].startswith("rollback 3: ")
-    assert {side: standby.found("Deployment", side)["spec"] for side in versions} == versions
+    assert standby.get("Deployment")["metadata"]["annotations"][CHANGE_CAUSE].startswith(
+        "rollback 3: "
+    )
+    assert {name: standby.get("Deployment", name)["spec"] for name in versions} == versions
 
 
-def test_a_third_release_takes_the_place_of_what_stood_by(standby: FakePlace) -> None:
+def test_a_third_release_replaces_the_standby(standby: FakeNamespace) -> None:
     """There are never more than two."""
     standby.apply(standby.release("c"))
-    assert {standby.cluster._text(standby.found("Pod", name)) for name in standby.pods()} == {
+    assert {standby.cluster.response_text(standby.get("Pod", name)) for name in standby.pods()} == {
         "b",
         "c",
     }
 
 
-def test_what_stands_by_goes_when_the_settings_no_longer_want_it(standby: FakePlace) -> None:
-    """The release does not count as serving as it should until then."""
+def test_a_standby_is_removed_if_the_settings_do_not_allow_it(standby: FakeNamespace) -> None:
+    """Until then the release does not count as serving."""
     changed = standby.deployer(standby=False)
     assert not changed.serves(standby.release("b"))
     standby.apply(standby.release("b"), changed)
     assert standby.pods() == standby.pods("b")
 
 
-def test_a_release_that_was_given_up_does_not_stand_by(standby: FakePlace) -> None:
-    """Though it had served well before: it has just shown that it does not any more."""
+def test_a_failed_release_is_no_standby(standby: FakeNamespace) -> None:
+    """It may have served before, but it does not work any more."""
     a = standby.release("a")
     b = standby.release("b")
-    standby.misses("/services/", a)
+    standby.fail_golden_cases("/services/", a)
     with pytest.raises(GoldenMiss):
         standby.apply(a, trigger="rollback")
     assert standby.answers() == {"b"}
     assert states(standby.deployer()) == replicas(b, ReplicaState.SERVING)
 
 
-def test_a_standby_of_other_settings_is_no_instant_way_back(standby: FakePlace) -> None:
-    """It is made anew, and proven before it gets requests."""
+def test_a_standby_with_other_settings_is_rolled_out_again(standby: FakeNamespace) -> None:
+    """It is proven before it gets requests."""
     before = standby.pods("a")
     standby.apply(standby.release("a"), standby.deployer(ready_within=30.0), trigger="rollback")
     assert standby.answers() == {"a"}
     assert standby.pods("a").isdisjoint(before)
 
 
-def test_an_empty_settle_takes_everything_away(standby: FakePlace) -> None:
-    """Standby or not: where nothing served before a first release that failed, nothing is left."""
+def test_an_empty_settle_removes_all_replicas(standby: FakeNamespace) -> None:
+    """After a failed first release nothing remains, not even a standby."""
     target = standby.target()
     target.settle()
     assert standby.pods() == set()
     assert target.replicas() == ()
 
 
-def test_what_serves_is_never_settled_away_for_something_else(standby: FakePlace) -> None:
-    """Releases that nobody gets to see are no reason to stop answering."""
+def test_settle_never_removes_what_serves_for_another_release(standby: FakeNamespace) -> None:
+    """The Service must not stop answering."""
     standby.target().settle(standby.release("a"))
     assert standby.answers() == {"b"}
 
 
-def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
-    """Though it served well once: it has not proven itself this time, and is asked first."""
-    standby.changes().around.point(TrafficSplit("twin", both=True))
-    standby.play.played.clear()
+def test_an_abandoned_canary_is_no_standby(standby: FakeNamespace) -> None:
+    """It served once, but golden cases must be played again."""
+    standby.writer().supporting_objects.point_service(TrafficSplit("twin", both=True))
+    standby.player.played.clear()
     standby.apply(standby.release("a"), trigger="rollback")
-    assert [url for url, _ in standby.play.played if "/pods/" in url]
+    assert [url for url, _ in standby.player.played if "/pods/" in url]
     assert standby.answers() == {"a"}
 
 
@@ -266,28 +276,28 @@ def test_a_canary_that_was_left_is_no_standby(standby: FakePlace) -> None:
 
 
 @pytest.mark.parametrize("after", STRATEGIES, ids=lambda settings: settings["strategy"])
-def test_a_strategy_may_change_from_release_to_release(
-    place: FakePlace, after: dict[str, Any], a: Release, b: Release
+def test_the_strategy_may_change_between_releases(
+    namespace: FakeNamespace, after: dict[str, Any], a: Release, b: Release
 ) -> None:
-    """Forth and back, on whichever side the release before was."""
-    place.apply(a)
-    place.apply(b)
-    place.apply(c := place.release("c"), place.deployer(**after))
-    assert place.answers() == {"c"}
-    assert states(place.deployer(**after)) == replicas(c, ReplicaState.SERVING)
-    assert place.deployer(**after).serves(c)
-    place.apply(a)
-    assert states(place.deployer()) == replicas(a, ReplicaState.SERVING)
+    """The previous release may be on either track."""
+    namespace.apply(a)
+    namespace.apply(b)
+    namespace.apply(c := namespace.release("c"), namespace.deployer(**after))
+    assert namespace.answers() == {"c"}
+    assert states(namespace.deployer(**after)) == replicas(c, ReplicaState.SERVING)
+    assert namespace.deployer(**after).serves(c)
+    namespace.apply(a)
+    assert states(namespace.deployer()) == replicas(a, ReplicaState.SERVING)
 
 
 @pytest.mark.parametrize("after", STRATEGIES[:2], ids=lambda settings: settings["strategy"])
-def test_a_canary_that_was_left_is_finished_by_another_strategy(after: dict[str, Any]) -> None:
-    """It gets all requests, in the end on one side alone."""
-    place = FakePlace(strategy="canary")
-    place.apply(place.release("a"))
-    changes = place.changes()
-    changes.roll("twin", b := place.release("b"), 1)
-    changes.around.point(TrafficSplit("main", both=True))
-    place.apply(b, place.deployer(**after))
-    assert place.answers() == {"b"}
-    assert states(place.deployer(**after)) == replicas(b, ReplicaState.SERVING)
+def test_an_abandoned_canary_is_finished_by_another_strategy(after: dict[str, Any]) -> None:
+    """In the end one track gets all requests."""
+    namespace = FakeNamespace(strategy="canary")
+    namespace.apply(namespace.release("a"))
+    changes = namespace.writer()
+    changes.roll_out("twin", b := namespace.release("b"), 1)
+    changes.supporting_objects.point_service(TrafficSplit("main", both=True))
+    namespace.apply(b, namespace.deployer(**after))
+    assert namespace.answers() == {"b"}
+    assert states(namespace.deployer(**after)) == replicas(b, ReplicaState.SERVING)

@@ -1,4 +1,4 @@
-"""What the target on a cluster keeps in mind, what it does before a rollout, and who may roll out."""
+"""The history, the pre-pull and the lock of the target on a cluster."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from deploy.errors import (
 )
 from deploy.records import Ending, Release
 from deploy.targets.kubernetes.history import History
-from deploy.targets.kubernetes.render import CAUSE, RELEASE, TRACK_LABEL
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION, TRACK_LABEL
 from deploy.targets.kubernetes.snapshot import Snapshot
 from tests.contracts.target import trust
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt, rollout
 
-# --- what is remembered
+# --- history
 
 
-def test_the_cluster_tells_which_release_was_put_back() -> None:
-    """What `kubectl rollout history` shows of a release that was put back is that release, not the one that failed."""
-    place = FakePlace()
-    target = place.target()
-    first = place.release("a")
-    second = place.release("b")
+def test_the_deployment_records_the_release_that_was_restored() -> None:
+    """`kubectl rollout history` shows that release, not the failed one."""
+    namespace = FakeNamespace()
+    target = namespace.target()
+    first = namespace.release("a")
+    second = namespace.release("b")
     done = rollout(1, first)
     assert done.ending
     target.begin(done.attempt)
@@ -39,214 +39,230 @@ def test_the_cluster_tells_which_release_was_put_back() -> None:
 
     target.restore(first)
 
-    item = place.cluster.find("Deployment", NAME) or {}
-    assert item["metadata"]["annotations"][CAUSE].startswith("release 1: ")
+    item = namespace.cluster.find("Deployment", NAME) or {}
+    assert item["metadata"]["annotations"][CHANGE_CAUSE].startswith("release 1: ")
 
 
-def test_what_serves_is_known_without_a_history(place: FakePlace, a: Release, b: Release) -> None:
-    """The Deployment that serves tells it; a next release goes on from there, and can be taken back to it."""
-    place.apply(a)
-    done = place.apply(b)
-    place.cluster.delete("ConfigMap", f"{NAME}-history")
-    (found,) = place.deployer().history()
+def test_what_serves_is_known_without_a_history(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The Deployment has its attempt; a next release can be undone to it."""
+    namespace.apply(a)
+    done = namespace.apply(b)
+    namespace.cluster.delete("ConfigMap", f"{NAME}-history")
+    (found,) = namespace.deployer().history()
     assert (found.attempt, found.outcome) == (done.attempt, "succeeded")
-    place.misses("/services/", c := place.release("c"))
+    namespace.fail_golden_cases("/services/", c := namespace.release("c"))
     with pytest.raises(GoldenMiss):
-        place.apply(c)
-    assert place.answers() == {"b"}
-    assert [(item.attempt.id, item.outcome) for item in place.deployer().history()] == [
+        namespace.apply(c)
+    assert namespace.answers() == {"b"}
+    assert [(item.attempt.id, item.outcome) for item in namespace.deployer().history()] == [
         (2, "succeeded"),
         (3, "undone"),
     ]
 
 
-def test_an_entry_that_was_spoilt_is_told_by_what_serves(
-    place: FakePlace, a: Release, b: Release
+def test_a_damaged_entry_is_recovered_from_the_deployment(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The release before does not come back for it."""
-    place.apply(a)
-    place.apply(b)
-    entries = place.found("ConfigMap", f"{NAME}-history")["data"]
+    """Otherwise an undo would restore the release before it."""
+    namespace.apply(a)
+    namespace.apply(b)
+    entries = namespace.get("ConfigMap", f"{NAME}-history")["data"]
     kept = entries["000002"]
     entries["000002"] = "{"
-    assert [item.attempt.release for item in place.deployer().history()] == [a, b]
+    assert [item.attempt.release for item in namespace.deployer().history()] == [a, b]
     entries |= {"000001": "{", "000002": kept}
-    assert [item.attempt.release for item in place.deployer().history()] == [b]
+    assert [item.attempt.release for item in namespace.deployer().history()] == [b]
 
 
-def test_a_history_is_not_made_up(place: FakePlace, a: Release) -> None:
-    """An annotation that is missing or spoilt, and replicas that do not serve tell nothing."""
-    place.apply(a)
-    place.cluster.delete("ConfigMap", f"{NAME}-history")
-    notes = place.found("Deployment")["metadata"]["annotations"]
-    note = notes.pop(RELEASE)
-    assert place.deployer().history() == ()
-    notes[RELEASE] = note.replace("sha256", "md5")
-    assert place.deployer().history() == ()
-    notes[RELEASE] = note
-    assert len(place.deployer().history()) == 1
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
-    place.cluster.step(20)
-    assert place.deployer().history() == ()
+def test_no_history_is_recovered_without_evidence(namespace: FakeNamespace, a: Release) -> None:
+    """A missing or damaged annotation, or replicas that do not serve, are none."""
+    namespace.apply(a)
+    namespace.cluster.delete("ConfigMap", f"{NAME}-history")
+    annotations = namespace.get("Deployment")["metadata"]["annotations"]
+    note = annotations.pop(RELEASE_ANNOTATION)
+    assert namespace.deployer().history() == ()
+    annotations[RELEASE_ANNOTATION] = note.replace("sha256", "md5")
+    assert namespace.deployer().history() == ()
+    annotations[RELEASE_ANNOTATION] = note
+    assert len(namespace.deployer().history()) == 1
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
+    namespace.cluster.step(20)
+    assert namespace.deployer().history() == ()
 
 
-def test_a_release_that_is_put_back_keeps_its_own_mark(
-    place: FakePlace, a: Release, b: Release
+def test_a_restored_release_keeps_its_own_attempt(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """An attempt that failed leaves no trace on what serves."""
-    place.apply(a)
-    place.misses("/services/", b)
+    """The failed attempt leaves no annotation on what serves."""
+    namespace.apply(a)
+    namespace.fail_golden_cases("/services/", b)
     with pytest.raises(GoldenMiss):
-        place.apply(b)
+        namespace.apply(b)
     for name in (NAME, f"{NAME}-twin"):
-        item = place.found("Deployment", name)
+        item = namespace.get("Deployment", name)
         if item and item["spec"]["replicas"]:
-            assert '"id":1,' in item["metadata"]["annotations"][RELEASE]
+            assert '"id":1,' in item["metadata"]["annotations"][RELEASE_ANNOTATION]
 
 
-@pytest.mark.parametrize("spoilt", [{}, {TRACK_LABEL: "nowhere"}, {TRACK_LABEL: "main"}])
-def test_a_spoilt_service_leads_to_the_side_that_its_selector_names(spoilt: dict[str, str]) -> None:
-    """What is noted beside it is not worth an outage."""
-    place = FakePlace(strategy="blue-green")
-    place.apply(place.release("a"))
-    place.apply(place.release("b"))
-    place.found("Service")["metadata"]["annotations"] = spoilt
-    with place.deployer().lock():
-        place.cluster.step()
-    assert place.answers() == {"b"}
-    assert place.deployer().serves(place.release("b"))
+@pytest.mark.parametrize("damaged", [{}, {TRACK_LABEL: "unknown"}, {TRACK_LABEL: "main"}])
+def test_a_service_with_a_damaged_annotation_keeps_its_track(damaged: dict[str, str]) -> None:
+    """Its selector counts."""
+    namespace = FakeNamespace(strategy="blue-green")
+    namespace.apply(namespace.release("a"))
+    namespace.apply(namespace.release("b"))
+    namespace.get("Service")["metadata"]["annotations"] = damaged
+    with namespace.deployer().lock():
+        namespace.cluster.step()
+    assert namespace.answers() == {"b"}
+    assert namespace.deployer().serves(namespace.release("b"))
 
 
-def test_the_times_of_replicas_are_kept(place: FakePlace, a: Release, b: Release) -> None:
-    """For each of the new ones when it was scheduled, started, loaded and ready, in seconds since its rollout began."""
-    place.apply(a)
-    target = place.deployer()
-    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=12, ready_after=12)
-    place.apply(b, target)
-    assert target.times.keys() == place.pods("b")
+def test_the_times_of_new_replicas_are_recorded(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """For each stage it is the number of seconds since the start of the rollout."""
+    namespace.apply(a)
+    target = namespace.deployer()
+    namespace.cluster.scripts[b.image.digest] = PodScript(pulled_in=12, ready_after=12)
+    namespace.apply(b, target)
+    assert target.times.keys() == namespace.pods("b")
     for seen in target.times.values():
         assert list(seen) == ["scheduled", "started", "loaded", "ready"]
         assert 0 <= seen["scheduled"] < seen["started"] < seen["ready"]
 
 
-def test_the_times_are_those_of_one_rollout(place: FakePlace, a: Release, b: Release) -> None:
-    """A target that is used again begins anew."""
-    target = place.deployer()
-    place.apply(a, target)
-    place.apply(b, target)
-    assert target.times.keys() == place.pods("b")
+def test_the_times_are_those_of_one_rollout(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """A target that is used again starts with none."""
+    target = namespace.deployer()
+    namespace.apply(a, target)
+    namespace.apply(b, target)
+    assert target.times.keys() == namespace.pods("b")
 
 
-# --- warm-up
+# --- pre-pull
 
 
 def test_nodes_have_the_image_before_the_rollout_needs_it(
-    place: FakePlace, a: Release, b: Release
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The pull is over when the first replica is made, and nothing of the warm-up is left."""
-    place.apply(a)
-    place.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
-    target = place.deployer(warm_up=True)
-    place.apply(b, target)
-    assert ("patch", "DaemonSet", f"{NAME}-warm-up") in place.cluster.asked
-    assert place.found("DaemonSet", f"{NAME}-warm-up") == {}
+    """The pull is over when the first replica is created, and the pre-pull is removed."""
+    namespace.apply(a)
+    namespace.cluster.scripts[b.image.digest] = PodScript(pulled_in=10)
+    target = namespace.deployer(warm_up=True)
+    namespace.apply(b, target)
+    assert ("patch", "DaemonSet", f"{NAME}-warm-up") in namespace.cluster.requests
+    assert namespace.get("DaemonSet", f"{NAME}-warm-up") == {}
     assert max(seen["started"] - seen["scheduled"] for seen in target.times.values()) < 1
 
 
-def test_what_stands_by_needs_no_warm_up() -> None:
-    """It was pulled before."""
-    place = FakePlace(strategy="blue-green", standby=True)
-    place.apply(place.release("a"))
-    place.apply(place.release("b"))
-    place.apply(place.release("a"), place.deployer(warm_up=True), trigger="rollback")
-    assert not [asked for asked in place.cluster.asked if asked[:2] == ("patch", "DaemonSet")]
+def test_a_standby_needs_no_prepull() -> None:
+    """Its image was pulled before."""
+    namespace = FakeNamespace(strategy="blue-green", standby=True)
+    namespace.apply(namespace.release("a"))
+    namespace.apply(namespace.release("b"))
+    namespace.apply(namespace.release("a"), namespace.deployer(warm_up=True), trigger="rollback")
+    assert not [
+        asked for asked in namespace.cluster.requests if asked[:2] == ("patch", "DaemonSet")
+    ]
 
 
-# --- one at a time, and who may
+# --- lock and permissions
 
 
-def test_a_second_deployer_changes_nothing(place: FakePlace, a: Release, b: Release) -> None:
-    """It is told who is at work."""
-    place.apply(a)
-    first = place.deployer()
-    second = place.deployer(lock_wait=0.0)
+def test_a_second_deployer_changes_nothing(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The error names the first one."""
+    namespace.apply(a)
+    first = namespace.deployer()
+    second = namespace.deployer(lock_wait=0.0)
     with first.lock():
-        place.cluster.asked.clear()
+        namespace.cluster.requests.clear()
         with pytest.raises(RolloutLocked, match=r"another deployer is at work: .* since"):
-            place.apply(b, second)
+            namespace.apply(b, second)
     changed = [
         asked
-        for asked in place.cluster.asked
+        for asked in namespace.cluster.requests
         if asked[0] in ("patch", "update", "delete") and asked[1] != "Lease"
     ]
     assert changed == []
 
 
-def test_a_deployer_whose_lease_was_taken_stops(place: FakePlace, a: Release, b: Release) -> None:
-    """It does not even put back what was before: that is for whoever has the lease now."""
-    place.apply(a)
-    lease = place.found("Lease", f"{NAME}-deployer")
-    target = place.deployer()
-    with target.lock():
-        lease["spec"]["holderIdentity"] = "grace/elsewhere/7/1"
-        place.cluster.objects.later(25)
-        place.cluster.asked.clear()
-        with pytest.raises(RolloutLocked, match="the lease was lost"):
-            target.serve(b, trust)
-    assert not [asked for asked in place.cluster.asked if asked[0] in ("create", "patch", "delete")]
-    assert place.answers() == {"a"}
-
-
-def test_what_served_when_an_earlier_attempt_began_counts_until_that_has_ended(
-    place: FakePlace, a: Release, b: Release
+def test_a_deployer_that_lost_its_lock_stops(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """For whoever takes it back; then a target that is used again looks anew."""
-    place.apply(a)
+    """It does not even undo; that is up to the deployer that has the lock."""
+    namespace.apply(a)
+    lease = namespace.get("Lease", f"{NAME}-deployer")
+    target = namespace.deployer()
+    with target.lock():
+        lease["spec"]["holderIdentity"] = "grace/far/7/1"
+        namespace.cluster.objects.advance(25)
+        namespace.cluster.requests.clear()
+        with pytest.raises(RolloutLocked, match="the lock was lost"):
+            target.serve(b, trust)
+    assert not [
+        asked for asked in namespace.cluster.requests if asked[0] in ("create", "patch", "delete")
+    ]
+    assert namespace.answers() == {"a"}
+
+
+def test_the_snapshot_of_an_attempt_counts_until_it_has_ended(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """Another deployer uses it for the undo; afterwards a new one is taken."""
+    namespace.apply(a)
     begun = attempt(2, b)
-    target = place.deployer()
+    target = namespace.deployer()
     with target.lock():
         target.begin(begun)
-    other = place.deployer()
+    other = namespace.deployer()
     with other.lock():
         other.begin(attempt(3, b))
-        before = snapshot(place)
-        assert before
-        assert before.is_running(a)
+        snapshot = read_snapshot(namespace)
+        assert snapshot
+        assert snapshot.is_running(a)
         other.end(begun, Ending(outcome="undone", at=begun.at))
-    assert snapshot(place) is None
+    assert read_snapshot(namespace) is None
 
 
-def snapshot(place: FakePlace) -> Snapshot | None:
-    """What the history keeps for an attempt that has not ended."""
-    return History(place.cluster, f"{NAME}-history", {}).snapshot()
+def read_snapshot(namespace: FakeNamespace) -> Snapshot | None:
+    """Return what the history keeps for an attempt that has not ended."""
+    return History(namespace.cluster, f"{NAME}-history", {}).snapshot()
 
 
-def test_a_namespace_that_is_missing_is_told_at_once(place: FakePlace, a: Release) -> None:
-    """Before anything else."""
-    place.cluster.missing = True
+def test_a_missing_namespace_is_reported_first(namespace: FakeNamespace, a: Release) -> None:
+    """Nothing else is done."""
+    namespace.cluster.missing = True
     with pytest.raises(NamespaceMissing):
-        place.apply(a)
+        namespace.apply(a)
 
 
 @pytest.mark.parametrize(
     "denied", [("patch", "Deployment"), ("patch", "Service"), ("list", "Pod"), ("get", "Endpoints")]
 )
-def test_a_missing_permission_is_told_and_the_old_release_serves(
-    denied: tuple[str, str], place: FakePlace, a: Release, b: Release
+def test_a_missing_permission_is_reported_and_the_old_release_serves(
+    denied: tuple[str, str], namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """As what it is, whatever else could not be done for it."""
-    place.apply(a)
-    place.cluster.denied.add(denied)
+    """The error is not hidden by a later one."""
+    namespace.apply(a)
+    namespace.cluster.forbidden.add(denied)
     with pytest.raises(Exception, match=f"may not {denied[0]} {denied[1]}"):
-        place.apply(b)
-    assert place.answers() == {"a"}
+        namespace.apply(b)
+    assert namespace.answers() == {"a"}
 
 
-def test_a_log_that_may_not_be_read_hides_no_failure(place: FakePlace, a: Release) -> None:
-    """Why a replica failed is told all the same."""
-    place.cluster.denied.add(("get", "Pod/log"))
-    place.cluster.scripts[a.image.digest] = PodScript(exits=3)
+def test_a_log_that_may_not_be_read_does_not_hide_the_failure(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """The error still has the reason why the replica failed."""
+    namespace.cluster.forbidden.add(("get", "Pod/log"))
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=3)
     with pytest.raises(RolloutFailed, match="exit code 3") as caught:
-        place.apply(a)
+        namespace.apply(a)
     assert "cannot be read: this account may not get Pod/log" in caught.value.detail
     assert not isinstance(caught.value, ClusterForbidden)

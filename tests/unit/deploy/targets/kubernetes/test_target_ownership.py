@@ -1,4 +1,4 @@
-"""The target on a cluster that it shares: with autoscalers, with people, and with API servers that do not know every kind."""
+"""The target on a shared cluster: with autoscalers, other clients and kinds that are not served."""
 
 from __future__ import annotations
 
@@ -11,192 +11,196 @@ from deploy.errors import ClusterRefused, FieldConflict
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState
 from tests.contracts.target import replicas, states
-from tests.fakes.places import NAME, FakePlace
+from tests.fakes.namespaces import NAME, FakeNamespace
 
 HPA = "HorizontalPodAutoscaler"
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
-    """An environment of each strategy in which `a` serves."""
-    place.apply(place.release("a"))
-    return place
+def namespace(namespace: FakeNamespace) -> FakeNamespace:
+    """Return an environment of each strategy in which `a` serves."""
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
-def scaled(place: FakePlace, count: int, manager: str, name: str = NAME) -> None:
-    """Somebody else chooses the number of replicas."""
-    place.scale(count, name, manager)
-    place.cluster.step(20)
+def scale(namespace: FakeNamespace, count: int, manager: str, name: str = NAME) -> None:
+    """Let another manager set the number of replicas."""
+    namespace.scale(count, name, manager)
+    namespace.cluster.step(20)
 
 
-def serving(place: FakePlace) -> str:
-    """The name of the Deployment that serves."""
-    return NAME if place.end()["led to"] == "main" else f"{NAME}-twin"
+def serving_deployment(namespace: FakeNamespace) -> str:
+    """Return the name of the Deployment that serves."""
+    return NAME if namespace.summary()["track"] == "main" else f"{NAME}-twin"
 
 
-# --- how many
+# --- number of replicas
 
 
-def test_the_number_that_a_person_chose_stays(place: FakePlace, b: Release) -> None:
-    """From release to release, on whichever side they serve, and they count as serving as they should."""
-    scaled(place, 5, "kubectl")
-    assert place.deployer().serves(place.release("a"))
-    for wanted in (b, place.release("c"), place.release("d")):
-        place.apply(wanted)
-        assert states(place.deployer()) == replicas(wanted, ReplicaState.SERVING, 5)
-        assert place.deployer().serves(wanted)
+def test_the_number_that_a_person_set_stays(namespace: FakeNamespace, b: Release) -> None:
+    """It stays for later releases on either track, and they count as serving."""
+    scale(namespace, 5, "kubectl")
+    assert namespace.deployer().serves(namespace.release("a"))
+    for wanted in (b, namespace.release("c"), namespace.release("d")):
+        namespace.apply(wanted)
+        assert states(namespace.deployer()) == replicas(wanted, ReplicaState.SERVING, 5)
+        assert namespace.deployer().serves(wanted)
 
 
-def test_the_settings_choose_the_number_where_nobody_else_does(
-    place: FakePlace, b: Release
+def test_the_settings_decide_the_number_if_no_other_manager_does(
+    namespace: FakeNamespace, b: Release
 ) -> None:
-    """Also if it was another one before."""
-    place.apply(b, place.deployer(replicas=3))
-    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 3)
-    place.apply(b, place.deployer(replicas=1))
-    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 1)
-    assert place.deployer(replicas=1).serves(b)
+    """A change of the settings changes it."""
+    namespace.apply(b, namespace.deployer(replicas=3))
+    assert states(namespace.deployer()) == replicas(b, ReplicaState.SERVING, 3)
+    namespace.apply(b, namespace.deployer(replicas=1))
+    assert states(namespace.deployer()) == replicas(b, ReplicaState.SERVING, 1)
+    assert namespace.deployer(replicas=1).serves(b)
 
 
-def test_the_number_that_an_autoscaler_chose_stays(place: FakePlace, b: Release) -> None:
-    """Within the bounds of the settings; it follows to the side that serves."""
+def test_the_number_that_an_autoscaler_set_stays(namespace: FakeNamespace, b: Release) -> None:
+    """It is limited by the settings, and the autoscaler follows the serving track."""
     autoscale = {"at_most": 6}
-    place.apply(b, place.deployer(autoscale=autoscale))
-    scaled(place, 4, "kube-controller-manager", serving(place))
-    for wanted in (place.release("c"), place.release("d"), place.release("e")):
-        place.apply(wanted, place.deployer(autoscale=autoscale))
-        assert states(place.deployer()) == replicas(wanted, ReplicaState.SERVING, 4)
-        assert place.deployer(autoscale=autoscale).serves(wanted)
-        assert place.found(HPA)["spec"]["scaleTargetRef"]["name"] == serving(place)
+    namespace.apply(b, namespace.deployer(autoscale=autoscale))
+    scale(namespace, 4, "kube-controller-manager", serving_deployment(namespace))
+    for wanted in (namespace.release("c"), namespace.release("d"), namespace.release("e")):
+        namespace.apply(wanted, namespace.deployer(autoscale=autoscale))
+        assert states(namespace.deployer()) == replicas(wanted, ReplicaState.SERVING, 4)
+        assert namespace.deployer(autoscale=autoscale).serves(wanted)
+        assert namespace.get(HPA)["spec"]["scaleTargetRef"]["name"] == serving_deployment(namespace)
 
 
-def test_a_number_that_is_chosen_in_mid_rollout_is_left_alone(
+def test_a_number_that_is_set_during_a_rollout_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An autoscaler goes on working while a release is rolled out; nobody takes its field away."""
-    place = FakePlace(autoscale={"at_most": 6})
-    place.apply(place.release("a"))
-    target = place.deployer()
-    b = place.release("b")
-    put = target._writer._put
+    """An autoscaler works during a rollout, and its field is not taken from it."""
+    namespace = FakeNamespace(autoscale={"at_most": 6})
+    namespace.apply(namespace.release("a"))
+    target = namespace.deployer()
+    b = namespace.release("b")
+    apply = namespace.cluster.apply
 
-    def raced(*arguments: Any) -> None:
-        scaled(place, 4, "kube-controller-manager")
-        put(*arguments)
+    def scale_then_apply(item: Any, **how: Any) -> Any:
+        if item["kind"] == "Deployment":
+            scale(namespace, 4, "kube-controller-manager")
+        return apply(item, **how)
 
-    monkeypatch.setattr(target._writer, "_put", raced)
-    place.apply(b, target)
-    assert states(place.deployer()) == replicas(b, ReplicaState.SERVING, 4)
-    assert place.deployer().serves(b)
-
-
-def test_an_autoscaler_that_went_over_to_the_other_side_has_no_say_on_the_first(b: Release) -> None:
-    """Its last number there is nobody's wish any more."""
-    place = FakePlace(strategy="blue-green", standby=True, autoscale={"at_most": 6})
-    place.apply(place.release("a"))
-    scaled(place, 3, "kube-controller-manager")
-    place.apply(place.release("b"))
-    scaled(place, 5, "kube-controller-manager", f"{NAME}-twin")
-    place.apply(c := place.release("c"))
-    assert place.end()["led to"] == "main"
-    assert len(place.pods("c")) == 5
-    assert place.deployer().serves(c)
+    monkeypatch.setattr(namespace.cluster, "apply", scale_then_apply)
+    namespace.apply(b, target)
+    assert states(namespace.deployer()) == replicas(b, ReplicaState.SERVING, 4)
+    assert namespace.deployer().serves(b)
 
 
-def test_a_standby_that_is_too_small_is_no_instant_way_back() -> None:
-    """It gets the requests when there are as many replicas as are needed."""
-    place = FakePlace(strategy="blue-green", standby=True)
-    place.apply(a := place.release("a"))
-    place.apply(place.release("b"))
-    scaled(place, 5, "kubectl", f"{NAME}-twin")
-    place.apply(a, trigger="rollback")
-    assert len(place.pods("a")) == 5
-    assert place.deployer().serves(a)
+def test_the_number_of_an_autoscaler_does_not_count_on_its_old_track(b: Release) -> None:
+    """It scales the other track now."""
+    namespace = FakeNamespace(strategy="blue-green", standby=True, autoscale={"at_most": 6})
+    namespace.apply(namespace.release("a"))
+    scale(namespace, 3, "kube-controller-manager")
+    namespace.apply(namespace.release("b"))
+    scale(namespace, 5, "kube-controller-manager", f"{NAME}-twin")
+    namespace.apply(c := namespace.release("c"))
+    assert namespace.summary()["track"] == "main"
+    assert len(namespace.pods("c")) == 5
+    assert namespace.deployer().serves(c)
 
 
-# --- fields of others
+def test_a_standby_that_is_too_small_is_scaled_before_the_switch() -> None:
+    """It gets the requests when it has enough replicas."""
+    namespace = FakeNamespace(strategy="blue-green", standby=True)
+    namespace.apply(a := namespace.release("a"))
+    namespace.apply(namespace.release("b"))
+    scale(namespace, 5, "kubectl", f"{NAME}-twin")
+    namespace.apply(a, trigger="rollback")
+    assert len(namespace.pods("a")) == 5
+    assert namespace.deployer().serves(a)
 
 
-def test_a_field_that_somebody_took_over_is_reported_with_its_owner(
-    place: FakePlace, b: Release
+# --- fields of other managers
+
+
+def test_a_field_of_another_manager_is_reported_with_its_owner(
+    namespace: FakeNamespace, b: Release
 ) -> None:
-    """Nothing is taken from them, and what served before serves on, whole."""
-    taken = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
+    """It is not taken from its owner, and the previous release serves on."""
+    changed_field = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 99}}}}
     for name in (NAME, f"{NAME}-twin"):
-        if place.found("Deployment", name):
-            place.cluster.other(
-                {"kind": "Deployment", "metadata": {"name": name}, **taken}, "kubectl-edit"
+        if namespace.get("Deployment", name):
+            namespace.cluster.apply_as(
+                {"kind": "Deployment", "metadata": {"name": name}, **changed_field}, "kubectl-edit"
             )
-    place.cluster.step(40)
-    place.settings["strategy"] = "rolling"
+    namespace.cluster.step(40)
+    namespace.settings["strategy"] = "rolling"
     with pytest.raises(FieldConflict) as caught:
-        place.apply(b)
+        namespace.apply(b)
     assert caught.value.owners == {
         "spec.template.spec.terminationGracePeriodSeconds": "kubectl-edit"
     }
-    assert place.answers() == {"a"}
+    assert namespace.answers() == {"a"}
     assert (
-        place.found("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 99
+        namespace.get("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        == 99
     )
-    assert place.deployer().history()[-1].outcome == "undone"
+    assert namespace.deployer().history()[-1].outcome == "undone"
 
 
-def test_a_field_that_we_do_not_set_is_nobodys_business(place: FakePlace, b: Release) -> None:
-    """What others add stays there."""
-    noted = {"metadata": {"name": NAME, "annotations": {"team": "vision"}}}
-    place.cluster.other({"kind": "Service", **noted}, "kubectl-annotate")
-    place.apply(b)
-    assert place.found("Service")["metadata"]["annotations"]["team"] == "vision"
+def test_additions_of_other_managers_stay(namespace: FakeNamespace, b: Release) -> None:
+    """They set fields that a release does not set."""
+    annotated = {"metadata": {"name": NAME, "annotations": {"team": "vision"}}}
+    namespace.cluster.apply_as({"kind": "Service", **annotated}, "kubectl-annotate")
+    namespace.apply(b)
+    assert namespace.get("Service")["metadata"]["annotations"]["team"] == "vision"
 
 
-def test_a_service_that_somebody_leads_elsewhere_is_told(place: FakePlace, b: Release) -> None:
-    """Before anything is changed."""
-    led = {"metadata": {"name": NAME}, "spec": {"selector": {"app": "maintenance"}}}
-    place.cluster.other({"kind": "Service", **led}, "kubectl-edit")
+def test_a_selector_of_another_manager_is_reported_first(
+    namespace: FakeNamespace, b: Release
+) -> None:
+    """Nothing is changed before."""
+    changed_selector = {"metadata": {"name": NAME}, "spec": {"selector": {"app": "maintenance"}}}
+    namespace.cluster.apply_as({"kind": "Service", **changed_selector}, "kubectl-edit")
     with pytest.raises(FieldConflict, match="kubectl-edit"):
-        place.apply(b)
-    assert len(place.deployer().history()) == 1
+        namespace.apply(b)
+    assert len(namespace.deployer().history()) == 1
 
 
-def test_names_that_another_environment_has_are_told_before_anything_is_changed() -> None:
-    """The second side of this one would be the first of that."""
-    place = FakePlace()
-    b = place.release("b")
-    place.changes(named=("classifier", "local-twin")).roll("main", b, 1)
+def test_names_of_another_environment_are_reported_first() -> None:
+    """The second track of one would be the first track of the other."""
+    namespace = FakeNamespace()
+    b = namespace.release("b")
+    namespace.writer(named=("classifier", "local-twin")).roll_out("main", b, 1)
     with pytest.raises(
         ClusterRefused, match="taken by environment local-twin of application classifier"
     ):
-        place.apply(b)
-    assert place.deployer().history() == ()
-    assert place.found("Service") == {}
+        namespace.apply(b)
+    assert namespace.deployer().history() == ()
+    assert namespace.get("Service") == {}
 
 
-# --- what is there beside the replicas
+# --- supporting objects
 
 
 def test_a_kind_that_is_not_served_is_left_out(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+    namespace: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With one line for each, however often it would have been needed."""
-    place.cluster.unserved |= {HPA, "PodDisruptionBudget", "Ingress"}
+    """One line for each kind is logged."""
+    namespace.cluster.unserved |= {HPA, "PodDisruptionBudget", "Ingress"}
     with caplog.at_level(logging.INFO):
-        place.apply(b, place.deployer(autoscale={"at_most": 4}, host="shop.example"))
+        namespace.apply(b, namespace.deployer(autoscale={"at_most": 4}, host="shop.example"))
     said = [record.message for record in caplog.records if "left out" in record.message]
     assert sorted(line.split()[2] for line in said) == [
         "HorizontalPodAutoscaler,",
         "Ingress,",
         "PodDisruptionBudget,",
     ]
-    assert place.deployer(autoscale={"at_most": 4}, host="shop.example").serves(b)
+    assert namespace.deployer(autoscale={"at_most": 4}, host="shop.example").serves(b)
 
 
-def test_nothing_is_said_of_kinds_that_are_not_asked_for(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+def test_a_kind_that_is_not_needed_is_not_logged(
+    namespace: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A cluster may lack what the settings do not need."""
-    place.cluster.unserved |= {HPA, "Ingress"}
+    """The settings do not need it."""
+    namespace.cluster.unserved |= {HPA, "Ingress"}
     with caplog.at_level(logging.INFO):
-        place.apply(b)
+        namespace.apply(b)
     assert "left out" not in caplog.text
 
 
@@ -204,46 +208,46 @@ def test_nothing_is_said_of_kinds_that_are_not_asked_for(
     ("kind", "settings"),
     [("Ingress", {"host": "shop.example"}), (HPA, {"autoscale": {"at_most": 4}})],
 )
-def test_what_the_settings_no_longer_ask_for_goes(
-    kind: str, settings: dict[str, Any], place: FakePlace, b: Release
+def test_objects_that_the_settings_no_longer_need_are_removed(
+    kind: str, settings: dict[str, Any], namespace: FakeNamespace, b: Release
 ) -> None:
-    """With the next release; replicas are as many as the settings say again."""
-    place.apply(b, place.deployer(lambda _: False, **settings))
-    assert place.found(kind)
-    place.apply(b)
-    assert place.found(kind) == {}
-    assert place.deployer().serves(b)
+    """The next release removes them, and the settings decide the number again."""
+    namespace.apply(b, namespace.deployer(lambda _: False, **settings))
+    assert namespace.get(kind)
+    namespace.apply(b)
+    assert namespace.get(kind) == {}
+    assert namespace.deployer().serves(b)
 
 
 @pytest.mark.parametrize("kind", ["Ingress", HPA, "DaemonSet"])
-def test_what_a_person_made_under_the_same_name_stays(
-    kind: str, place: FakePlace, b: Release
+def test_an_object_of_a_person_with_the_same_name_stays(
+    kind: str, namespace: FakeNamespace, b: Release
 ) -> None:
-    """As `kubectl autoscale` does it, for example."""
+    """`kubectl autoscale` creates such an object."""
     name = f"{NAME}-warm-up" if kind == "DaemonSet" else NAME
     labels = {"app": "x"}
     spec: dict[str, Any] = {
         "selector": {"matchLabels": labels},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": []}},
     }
-    place.cluster.other({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
-    place.cluster.create(
+    namespace.cluster.apply_as({"kind": "Service", "metadata": {"name": NAME}}, "kubectl")
+    namespace.cluster.create(
         {"kind": kind, "metadata": {"name": name}, "spec": spec if kind == "DaemonSet" else {}}
     )
-    place.apply(b)
-    assert place.found(kind, name)
+    namespace.apply(b)
+    assert namespace.get(kind, name)
 
 
-def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
-    place: FakePlace, b: Release, caplog: pytest.LogCaptureFixture
+def test_the_next_release_overrides_kubectl_rollout_undo(
+    namespace: FakeNamespace, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`kubectl rollout undo` makes another release run behind the history; that must not end all releases."""
+    """That command makes another release run without an entry in the history."""
     caplog.set_level(logging.INFO)
-    name = serving(place)
-    before = place.cluster.find("Deployment", name)
+    name = serving_deployment(namespace)
+    before = namespace.cluster.find("Deployment", name)
     assert before is not None
-    place.apply(b)
-    name = serving(place)
+    namespace.apply(b)
+    name = serving_deployment(namespace)
     container = {
         "name": "app",
         "image": before["spec"]["template"]["spec"]["containers"][0]["image"],
@@ -253,7 +257,7 @@ def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
         "metadata": {"annotations": {"twinship.dev/image": notes["twinship.dev/image"]}},
         "spec": {"containers": [container]},
     }
-    place.cluster.other(
+    namespace.cluster.apply_as(
         {
             "kind": "Deployment",
             "metadata": {"name": name, "annotations": notes},
@@ -261,9 +265,9 @@ def test_what_kubectl_put_back_is_taken_back_by_the_next_release(
         },
         "kubectl-rollout",
     )
-    place.cluster.step(20)
-    assert not place.deployer().serves(b)
-    for wanted in (b, place.release("c")):
-        place.apply(wanted)
-        assert place.deployer().serves(wanted)
+    namespace.cluster.step(20)
+    assert not namespace.deployer().serves(b)
+    for wanted in (b, namespace.release("c")):
+        namespace.apply(wanted)
+        assert namespace.deployer().serves(wanted)
     assert "taken back from kubectl-rollout" in caplog.text

@@ -1,4 +1,4 @@
-"""The target on a cluster when more changes than replicas: Service, Ingress and autoscaler go forth and back with the release."""
+"""The target on a cluster: supporting objects change with a release and are undone with it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,14 @@ from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import MANIFESTS, NAME, STRATEGIES, FakePlace, observed
-from tests.unit.deploy.targets.kubernetes.test_interruption import at_write
+from tests.fakes.namespaces import (
+    MANIFESTS,
+    NAME,
+    STRATEGIES,
+    FakeNamespace,
+    before_write,
+    observe_responses,
+)
 
 WHOLE: dict[str, Any] = {
     "service": "LoadBalancer",
@@ -37,27 +43,29 @@ KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 
 @pytest.fixture(params=CHANGES)
 def changed(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Settings that a release brings along."""
+    """Return settings that change with a release."""
     return CHANGES[request.param]
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
-    """An environment of each strategy in which `a` serves, with everything around it."""
-    place.apply(place.release("a"), deployer(place, WHOLE))
-    return place
+def namespace(namespace: FakeNamespace) -> FakeNamespace:
+    """Return an environment of each strategy in which `a` serves, with all supporting objects."""
+    namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+    return namespace
 
 
 def deployer(
-    place: FakePlace, settings: Mapping[str, Any], dies: Callable[[str], bool] = lambda _: False
+    namespace: FakeNamespace,
+    settings: Mapping[str, Any],
+    is_killed: Callable[[str], bool] = lambda _: False,
 ) -> KubernetesTarget:
-    """A deployer with other settings, who may be killed."""
-    return place.deployer(dies, **settings)
+    """Return a deployer with other settings, which may be killed."""
+    return namespace.deployer(is_killed, **settings)
 
 
-def around(place: FakePlace) -> dict[str, Object]:
-    """The objects around replicas, but for what a cluster itself notes of them."""
-    found = {kind: deepcopy(place.found(kind)) for kind in KINDS if place.found(kind)}
+def comparable_objects(namespace: FakeNamespace) -> dict[str, Object]:
+    """Return the supporting objects without the fields that the cluster sets."""
+    found = {kind: deepcopy(namespace.get(kind)) for kind in KINDS if namespace.get(kind)}
     for item in found.values():
         item.pop("status")
         for key in ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"):
@@ -67,178 +75,192 @@ def around(place: FakePlace) -> dict[str, Object]:
     return found
 
 
-def before(place: FakePlace) -> Snapshot:
-    """All that would be put back now."""
-    changes = place.changes()
-    found = changes.before(changes._sides.serving())
+def take_snapshot(namespace: FakeNamespace) -> Snapshot:
+    """Return a snapshot of what serves now."""
+    changes = namespace.writer()
+    found = changes.take_snapshot(namespace.state().traffic())
     assert found
     return found
 
 
-# --- forth and back
+# --- release and undo
 
 
-def test_nothing_that_answers_requests_changes_for_a_release_that_does_not_start(
-    place: FakePlace, changed: dict[str, Any]
+def test_a_release_that_does_not_start_changes_no_supporting_object(
+    namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
-    """An address that a cloud gave would not come back."""
-    was = {kind: deepcopy(place.found(kind)) for kind in KINDS}
+    """For example, the address of a cloud's load balancer would be lost."""
+    was = {kind: deepcopy(namespace.get(kind)) for kind in KINDS}
     with pytest.raises(RolloutFailed):
-        place.apply(place.release("b", PodScript(exits=1)), deployer(place, changed))
-    assert {kind: place.found(kind) for kind in KINDS} == was
-    assert place.answers() == {"a"}
+        namespace.apply(namespace.release("b", PodScript(exits=1)), deployer(namespace, changed))
+    assert {kind: namespace.get(kind) for kind in KINDS} == was
+    assert namespace.answers() == {"a"}
 
 
-def test_what_a_release_has_changed_is_undone_with_it(
-    place: FakePlace, changed: dict[str, Any]
+def test_changes_of_supporting_objects_are_undone(
+    namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
-    """To the last field; the release before serves with the settings that it had."""
-    was = around(place)
-    way = before(place)
-    place.misses("/", b := place.release("b"))
+    """The previous release serves with all its earlier settings."""
+    was = comparable_objects(namespace)
+    snapshot = take_snapshot(namespace)
+    namespace.fail_golden_cases("/", b := namespace.release("b"))
     with pytest.raises(GoldenMiss):
-        place.apply(b, deployer(place, changed))
-    assert around(place) == was
-    assert before(place) == way
-    assert place.answers() == {"a"}
-    assert deployer(place, WHOLE).serves(place.release("a"))
+        namespace.apply(b, deployer(namespace, changed))
+    assert comparable_objects(namespace) == was
+    assert take_snapshot(namespace) == snapshot
+    assert namespace.answers() == {"a"}
+    assert deployer(namespace, WHOLE).serves(namespace.release("a"))
 
 
-def test_what_a_release_has_made_is_undone_with_it(place: FakePlace) -> None:
-    """Where there was nothing but a Service before."""
-    fresh = FakePlace(**place.settings)
+def test_new_supporting_objects_are_removed_by_the_undo(namespace: FakeNamespace) -> None:
+    """Before, there was only a Service."""
+    fresh = FakeNamespace(**namespace.settings)
     fresh.apply(fresh.release("a"))
-    was = around(fresh)
-    fresh.misses("/services/", b := fresh.release("b"))
+    was = comparable_objects(fresh)
+    fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b, deployer(fresh, WHOLE))
-    assert around(fresh) == was
+    assert comparable_objects(fresh) == was
     assert fresh.deployer().serves(fresh.release("a"))
 
 
-def test_a_release_that_works_changes_all_of_it(place: FakePlace, changed: dict[str, Any]) -> None:
-    """Also if it is the settings alone that change."""
-    place.apply(place.release("a"), deployer(place, changed))
-    fresh = FakePlace(**place.settings)
+def test_a_successful_release_changes_all_supporting_objects(
+    namespace: FakeNamespace, changed: dict[str, Any]
+) -> None:
+    """That holds if only the settings change, too."""
+    namespace.apply(namespace.release("a"), deployer(namespace, changed))
+    fresh = FakeNamespace(**namespace.settings)
     fresh.apply(fresh.release("a"), deployer(fresh, changed))
-    kept = [place.changes().around.snapshot(), fresh.changes().around.snapshot()]
+    kept = [
+        namespace.writer().supporting_objects.snapshot(),
+        fresh.writer().supporting_objects.snapshot(),
+    ]
     assert kept[0] == kept[1]
-    assert deployer(place, changed).serves(place.release("a"))
+    assert deployer(namespace, changed).serves(namespace.release("a"))
 
 
-def test_what_somebody_changed_is_put_right_by_the_same_release(place: FakePlace) -> None:
-    """Though there is nothing to do for its replicas."""
-    pods = place.pods()
-    place.cluster.delete("Ingress", NAME)
-    place.found("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
-    place.apply(place.release("a"), deployer(place, WHOLE))
-    assert place.found("Ingress")
-    assert place.found("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
-    assert place.pods() == pods
+def test_the_same_release_restores_changed_supporting_objects(namespace: FakeNamespace) -> None:
+    """Its replicas do not change."""
+    pods = namespace.pods()
+    namespace.cluster.delete("Ingress", NAME)
+    namespace.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] = 3
+    namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+    assert namespace.get("Ingress")
+    assert namespace.get("HorizontalPodAutoscaler")["spec"]["maxReplicas"] == 4
+    assert namespace.pods() == pods
 
 
 # --- a selector of other labels
 
 
-def labelled(*labels: str) -> dict[str, Object]:
-    """Manifests whose replicas carry more labels, by which the Service selects them."""
-    manifests = deepcopy(dict(MANIFESTS))
+def templates_with_labels(*labels: str) -> dict[str, Object]:
+    """Return templates whose replicas have more labels, by which the Service selects them."""
+    templates = deepcopy(dict(MANIFESTS))
     more = dict.fromkeys(labels, "yes")
-    manifests["Service"]["spec"]["selector"] |= more
-    template = manifests["Deployment"]["spec"]["template"]
+    templates["Service"]["spec"]["selector"] |= more
+    template = templates["Deployment"]["spec"]["template"]
     template["metadata"]["labels"] = template["metadata"].get("labels", {}) | more
-    return manifests
+    return templates
 
 
 @pytest.mark.parametrize("code", ["a", "b"])
 @pytest.mark.parametrize(("old", "new"), [(["one"], ["one", "two"]), (["one", "two"], ["one"])])
-def test_requests_are_answered_while_the_service_comes_to_select_by_other_labels(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch, old: list[str], new: list[str], code: str
+def test_requests_are_answered_while_the_labels_of_the_selector_change(
+    namespace: FakeNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    old: list[str],
+    new: list[str],
+    code: str,
 ) -> None:
-    """On the way there and on the way back; some replicas lack what the others carry."""
-    place.apply(place.release("a"), place.deployer(manifests=labelled(*old)))
-    place.release("a", PodScript(ready_after=5))
-    wanted = place.release(code, PodScript(ready_after=5))
-    way = before(place)
-    seen = observed(place, monkeypatch)
-    place.play.problem = lambda: _missed(place)
+    """Some replicas lack labels that others have, during the release and during the undo."""
+    namespace.apply(
+        namespace.release("a"), namespace.deployer(manifests=templates_with_labels(*old))
+    )
+    namespace.release("a", PodScript(ready_after=5))
+    wanted = namespace.release(code, PodScript(ready_after=5))
+    snapshot = take_snapshot(namespace)
+    seen = observe_responses(namespace, monkeypatch)
+    namespace.player.problem = lambda: _problem_at_endpoint(namespace)
     with pytest.raises(GoldenMiss):
-        place.apply(wanted, place.deployer(manifests=labelled(*new)))
-    assert before(place) == way
-    assert place.answers() == {"a"}
-    place.play.problem = lambda: ""
-    place.apply(wanted, place.deployer(manifests=labelled(*new)))
-    assert place.answers() == {code}
+        namespace.apply(wanted, namespace.deployer(manifests=templates_with_labels(*new)))
+    assert take_snapshot(namespace) == snapshot
+    assert namespace.answers() == {"a"}
+    namespace.player.problem = lambda: ""
+    namespace.apply(wanted, namespace.deployer(manifests=templates_with_labels(*new)))
+    assert namespace.answers() == {code}
     assert set() not in seen
 
 
-def _missed(place: FakePlace) -> str:
-    return "expected 3, got 8" if "/services/" in place.play.played[-1][0] else ""
+def _problem_at_endpoint(namespace: FakeNamespace) -> str:
+    return "expected 3, got 8" if "/services/" in namespace.player.played[-1][0] else ""
 
 
-# --- checkouts that know nothing of it
+# --- deployers with other settings
 
 
-def test_a_stale_checkout_gives_an_attempt_up_without_bringing_its_own_settings(
-    place: FakePlace,
+def test_an_abort_from_an_old_checkout_does_not_apply_its_settings(
+    namespace: FakeNamespace,
 ) -> None:
-    """It puts back what was there, not what it would make."""
-    was = around(place)
-    way = before(place)
+    """It restores the snapshot."""
+    was = comparable_objects(namespace)
+    snapshot = take_snapshot(namespace)
     with pytest.raises(Killed):
-        place.apply(
-            place.release("b"),
-            deployer(place, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in place.answers()),
+        namespace.apply(
+            namespace.release("b"),
+            deployer(
+                namespace, {**WHOLE, "tls_secret": "typo"}, lambda _: "b" in namespace.answers()
+            ),
         )
     assert (
-        rollout.abort(place.deployer(service="NodePort", replicas=5), "grace").outcome == "undone"
+        rollout.abort(namespace.deployer(service="NodePort", replicas=5), "grace").outcome
+        == "undone"
     )
-    assert around(place) == was
-    assert before(place) == way
+    assert comparable_objects(namespace) == was
+    assert take_snapshot(namespace) == snapshot
 
 
-def test_to_hold_the_lease_changes_nothing(place: FakePlace) -> None:
-    """Who waits for a deployer only wants to hear what came of it."""
-    target = place.deployer(service="NodePort")
-    place.cluster.asked.clear()
+def test_acquiring_the_lock_changes_nothing_else(namespace: FakeNamespace) -> None:
+    """A waiting deployer must not change the environment."""
+    target = namespace.deployer(service="NodePort")
+    namespace.cluster.requests.clear()
     with target.lock():
         pass
     written = {
         kind
-        for verb, kind, _ in place.cluster.asked
+        for verb, kind, _ in namespace.cluster.requests
         if verb in ("patch", "create", "update", "delete")
     }
     assert written == {"Lease"}
 
 
-def test_a_canary_is_of_the_settings_that_it_was_made_of() -> None:
-    """Others would make something else of it that nobody has tried."""
-    place = FakePlace(strategy="canary", canary={"seconds": 30, "metrics": ""})
-    place.apply(place.release("a"))
-    b = place.release("b")
-    assert not place.deployer().may_take_over(b)
+def test_a_canary_can_take_over_only_with_its_own_settings() -> None:
+    """With other settings it would be something that has not been tried."""
+    namespace = FakeNamespace(strategy="canary", canary={"seconds": 30, "metrics": ""})
+    namespace.apply(namespace.release("a"))
+    b = namespace.release("b")
+    assert not namespace.deployer().may_take_over(b)
     with pytest.raises(Killed):
-        place.apply(b, place.deployer(lambda _: place.answers() == {"a", "b"}))
-    assert place.deployer().may_take_over(b)
-    assert not place.deployer(host="shop.example").may_take_over(b)
+        namespace.apply(b, namespace.deployer(lambda _: namespace.answers() == {"a", "b"}))
+    assert namespace.deployer().may_take_over(b)
+    assert not namespace.deployer(host="shop.example").may_take_over(b)
 
 
-# --- killed on the way
+# --- killed deployers
 
 
-def killed(
+def namespaces_after_kill(
     strategy: Mapping[str, Any], changed: Mapping[str, Any], script: PodScript
-) -> Iterator[tuple[FakePlace, Snapshot]]:
-    """Places where a deployer was killed who released `b` with other settings, before each of its writes, and the way back."""
+) -> Iterator[tuple[FakeNamespace, Snapshot]]:
+    """Yield an environment and its snapshot for each write before which a deployer was killed."""
     for number in range(100):
-        place = FakePlace(**strategy)
-        place.apply(place.release("a"), deployer(place, WHOLE))
-        way = before(place)
-        place.misses("/services/", b := place.release("b", script))
+        namespace = FakeNamespace(**strategy)
+        namespace.apply(namespace.release("a"), deployer(namespace, WHOLE))
+        snapshot = take_snapshot(namespace)
+        namespace.fail_golden_cases("/services/", b := namespace.release("b", script))
         try:
-            place.apply(b, deployer(place, changed, at_write(number)))
+            namespace.apply(b, deployer(namespace, changed, before_write(number)))
         except Killed:
-            yield place, way
+            yield namespace, snapshot
         except ReleaseError:
             assert number > 6
             return
@@ -246,27 +268,27 @@ def killed(
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda settings: settings["strategy"])
 @pytest.mark.parametrize("script", [PodScript(), PodScript(exits=137)], ids=["wrong", "crashing"])
-def test_a_release_that_was_killed_and_is_run_again_knows_the_way_back(
+def test_a_killed_release_that_is_run_again_can_be_undone(
     strategy: dict[str, Any], script: PodScript
 ) -> None:
-    """What is there by then is half of it; what served comes back with the settings that it had, and nothing else."""
+    """The cluster is in a mixed state by then; the previous release is restored completely."""
     changed = {"resources": {"memory": "16Mi"}}
-    for place, way in killed(strategy, changed, script):
+    for namespace, snapshot in namespaces_after_kill(strategy, changed, script):
         with pytest.raises(ReleaseError) as caught:
-            place.apply(place.release("b", script), deployer(place, changed))
+            namespace.apply(namespace.release("b", script), deployer(namespace, changed))
         assert not isinstance(caught.value, UndoFailed)
-        assert before(place) == way
-        assert place.answers() == {"a"}
-        assert deployer(place, WHOLE).serves(place.release("a"))
+        assert take_snapshot(namespace) == snapshot
+        assert namespace.answers() == {"a"}
+        assert deployer(namespace, WHOLE).serves(namespace.release("a"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda settings: settings["strategy"])
-def test_an_attempt_that_was_killed_can_be_given_up_from_anywhere(strategy: dict[str, Any]) -> None:
-    """With all that it has changed by then."""
-    for place, way in killed(
+def test_a_killed_attempt_can_be_aborted_with_other_settings(strategy: dict[str, Any]) -> None:
+    """All its changes are undone."""
+    for namespace, snapshot in namespaces_after_kill(
         strategy, {**WHOLE, "service": "ClusterIP", "host": "other.example"}, PodScript()
     ):
-        if place.deployer().history()[-1].ending is None:
-            rollout.abort(place.deployer(replicas=7), "grace")
-        assert before(place) == way
-        assert deployer(place, WHOLE).serves(place.release("a"))
+        if namespace.deployer().history()[-1].ending is None:
+            rollout.abort(namespace.deployer(replicas=7), "grace")
+        assert take_snapshot(namespace) == snapshot
+        assert deployer(namespace, WHOLE).serves(namespace.release("a"))

@@ -1,4 +1,4 @@
-"""A folder of manifests is read whole, and every mistake in it is told with its file and line before anything is deployed."""
+"""Reading a folder of object templates; an error names the file and the line."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ import pytest
 from deploy.clients.kubernetes.protocol import KINDS
 from deploy.errors import SettingsInvalid
 from deploy.targets.kubernetes import templates
-from tests.fakes.renderings import edited, rendering
+from tests.fakes.renderings import edit_templates, rendering
 
 
-def refused(folder: Path) -> SettingsInvalid:
-    """The error for a folder of manifests."""
+def read_error(folder: Path) -> SettingsInvalid:
+    """Return the error for a folder of templates."""
     with pytest.raises(SettingsInvalid) as caught:
         templates.read_templates(folder)
     return caught.value
 
 
-def broken(tmp_path: Path, file: str, old: str, new: str) -> tuple[int, str]:
-    """The line and the problem that are told of a file of the suite in which a text is another."""
-    folder = edited(tmp_path)
+def error_after(tmp_path: Path, file: str, old: str, new: str) -> tuple[int, str]:
+    """Return the line and the problem of a file after a text in it was replaced."""
+    folder = edit_templates(tmp_path)
     text = (folder / file).read_text(encoding="utf-8")
     assert text.count(old) >= 1
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    error = refused(folder)
+    error = read_error(folder)
     path, _, line = error.on.rpartition(":")
     assert path == str(folder / file)
-    return int(line), error.what.removeprefix("a manifest is broken: ")
+    return int(line), error.what.removeprefix("an object template is broken: ")
 
 
 def line_of(file: str, text: str) -> int:
-    """The line on which a text first stands in a file of the suite."""
-    lines = (templates.OWN / file).read_text(encoding="utf-8").splitlines()
+    """Return the line on which a text first occurs in a file of the suite."""
+    lines = (templates.DEFAULT_FOLDER / file).read_text(encoding="utf-8").splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
 
 
-def test_the_suites_own_folder_is_right() -> None:
-    """One object of each kind, in the version that is spoken."""
-    found = templates.read_templates(templates.OWN)
+def test_the_suites_templates_are_valid() -> None:
+    """There is one object of each kind, in the version of the client."""
+    found = templates.read_templates(templates.DEFAULT_FOLDER)
     assert found.keys() == templates.FILES.keys()
     assert all(item["apiVersion"] == KINDS[kind].api_version for kind, item in found.items())
 
 
-def test_no_manifest_of_the_suite_is_forgotten() -> None:
-    """Each file is rendered, but for the one that the deployer's own account is made of."""
-    assert {path.name for path in templates.OWN.iterdir()} == {
+def test_every_template_of_the_suite_is_rendered() -> None:
+    """The only other file is the one for the deployer's permissions."""
+    assert {path.name for path in templates.DEFAULT_FOLDER.iterdir()} == {
         *templates.FILES.values(),
         "rbac.yaml",
     }
 
 
 @pytest.mark.parametrize("file", templates.FILES.values())
-def test_a_missing_file_is_said_with_where_to_take_it(tmp_path: Path, file: str) -> None:
-    """A folder of one's own is whole: nothing is mixed in silently from another version of the suite."""
-    folder = edited(tmp_path)
+def test_a_missing_file_is_reported_with_its_source(tmp_path: Path, file: str) -> None:
+    """A folder must be complete, so that no file of another version is mixed in."""
+    folder = edit_templates(tmp_path)
     (folder / file).unlink()
-    error = refused(folder)
-    assert (error.what, error.on) == ("a manifest is missing", str(folder / file))
+    error = read_error(folder)
+    assert (error.what, error.on) == ("an object template is missing", str(folder / file))
     assert error.next == f"copy {file} from the suite's deploy/manifests, then edit it"
 
 
-def test_the_folder_is_the_one_beside_the_settings(tmp_path: Path) -> None:
-    """Its name is relative to pipeline.toml, wherever the command is run."""
-    folder = edited(tmp_path, "deployment.yaml", spec__minReadySeconds=7)
-    assert rendering(folder).manifests["Deployment"]["spec"]["minReadySeconds"] == 7
-    assert "minReadySeconds" not in rendering().manifests["Deployment"]["spec"]
+def test_the_folder_is_relative_to_the_settings(tmp_path: Path) -> None:
+    """The working directory does not matter."""
+    folder = edit_templates(tmp_path, "deployment.yaml", spec__minReadySeconds=7)
+    assert rendering(folder).object_templates["Deployment"]["spec"]["minReadySeconds"] == 7
+    assert "minReadySeconds" not in rendering().object_templates["Deployment"]["spec"]
 
 
-def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> None:
-    """A folder in its place, or another encoding."""
-    path = edited(tmp_path) / "service.yaml"
+def test_an_unreadable_file_is_reported_with_the_reason(tmp_path: Path) -> None:
+    """It may be a folder, or have another encoding."""
+    path = edit_templates(tmp_path) / "service.yaml"
     path.write_bytes(b"\xff\xfe")
-    assert refused(path.parent).what == "a manifest cannot be read: it is not UTF-8"
+    assert read_error(path.parent).what == "an object template cannot be read: it is not UTF-8"
     path.unlink()
     path.mkdir()
-    assert refused(path.parent).what == "a manifest cannot be read: Is a directory"
+    assert read_error(path.parent).what == "an object template cannot be read: Is a directory"
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path) -> N
         ),
     ],
 )
-def test_a_file_that_is_not_yaml_is_said_with_the_line(
+def test_invalid_yaml_is_reported_with_its_line(
     tmp_path: Path, old: str, new: str, line: str, problem: str
 ) -> None:
-    """The parser's own words, and where it stopped; a key that is written twice would silently win."""
-    found, what = broken(tmp_path, "service.yaml", old, new)
+    """The message is that of the parser; a repeated key is an error too."""
+    found, what = error_after(tmp_path, "service.yaml", old, new)
     assert problem in what
     assert "\n" not in what
     assert found == line_of("service.yaml", line) or not line
@@ -133,23 +133,25 @@ def test_a_file_that_is_not_yaml_is_said_with_the_line(
         ("a: !!binary aGVsbG8=", "bytes is not JSON serializable"),
     ],
 )
-def test_yaml_that_json_cannot_say_is_refused(tmp_path: Path, text: str, problem: str) -> None:
-    """The API server speaks JSON."""
-    folder = edited(tmp_path)
+def test_yaml_without_an_equivalent_in_json_is_refused(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    """The API server uses JSON."""
+    folder = edit_templates(tmp_path)
     (folder / "service.yaml").write_text(text, encoding="utf-8")
-    error = refused(folder)
+    error = read_error(folder)
     assert problem in error.what
     assert error.on == f"{folder / 'service.yaml'}:1"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n- b\n", "text", "3"])
-def test_a_file_that_holds_no_object_is_refused(tmp_path: Path, text: str) -> None:
-    """An empty file or a list is not a manifest."""
-    folder = edited(tmp_path)
+def test_a_file_without_an_object_is_refused(tmp_path: Path, text: str) -> None:
+    """An empty file or a list is no template."""
+    folder = edit_templates(tmp_path)
     (folder / "service.yaml").write_text(text, encoding="utf-8")
-    error = refused(folder)
+    error = read_error(folder)
     assert (error.what, error.on) == (
-        "a manifest is broken: a manifest must be a mapping",
+        "an object template is broken: an object template must be a mapping",
         f"{folder / 'service.yaml'}:1",
     )
 
@@ -240,17 +242,17 @@ def test_a_file_that_holds_no_object_is_refused(tmp_path: Path, text: str) -> No
         ),
     ],
 )
-def test_what_is_not_as_it_must_be_is_said_with_its_place_and_line(
+def test_a_value_of_another_shape_is_reported_with_path_and_line(
     tmp_path: Path, file: str, old: str, new: str, problem: str
 ) -> None:
-    """Everything that a rendering looks at has its form, so that the first to complain is not the cluster."""
-    line, what = broken(tmp_path, file, old, new)
+    """Each value that the rendering uses is checked before the cluster sees it."""
+    line, what = error_after(tmp_path, file, old, new)
     assert what.endswith(problem)
     assert line == line_of(file, old.strip())
 
 
 @pytest.mark.parametrize(
-    ("file", "place", "value", "line", "problem"),
+    ("file", "path", "value", "line", "problem"),
     [
         (
             "deployment.yaml",
@@ -278,42 +280,42 @@ def test_what_is_not_as_it_must_be_is_said_with_its_place_and_line(
         ("warm-up.yaml", "spec", {}, "spec:", "spec is missing"),
     ],
 )
-def test_what_cannot_be_made_up_must_be_there(
-    tmp_path: Path, file: str, place: str, value: Any, line: str, problem: str
+def test_a_required_value_must_be_there(
+    tmp_path: Path, file: str, path: str, value: Any, line: str, problem: str
 ) -> None:
-    """A container, a port and a rule are a user's to write; the nearest line above is named."""
-    folder = edited(tmp_path, file, **{place: value})
+    """A container, a port and a rule have no default; the error names the nearest line above."""
+    folder = edit_templates(tmp_path, file, **{path: value})
     lines = (folder / file).read_text(encoding="utf-8").splitlines()
-    error = refused(folder)
-    assert error.what == f"a manifest is broken: {problem}"
+    error = read_error(folder)
+    assert error.what == f"an object template is broken: {problem}"
     assert line in lines[int(error.on.rpartition(":")[2]) - 1]
 
 
-def test_which_of_several_containers_is_the_application_must_be_clear(tmp_path: Path) -> None:
-    """One that is named app; neither none nor two."""
-    folder = edited(
+def test_exactly_one_of_several_containers_is_named_app(tmp_path: Path) -> None:
+    """That is the one of the application."""
+    folder = edit_templates(
         tmp_path, "deployment.yaml", spec__template__spec__containers=[{"name": "a"}, {"name": "b"}]
     )
-    assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(
+    assert "one of spec.template.spec.containers must be named app" in read_error(folder).what
+    edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "app"}, {"name": "app"}],
     )
-    assert "one of spec.template.spec.containers must be named app" in refused(folder).what
-    edited(
+    assert "one of spec.template.spec.containers must be named app" in read_error(folder).what
+    edit_templates(
         tmp_path,
         "deployment.yaml",
         spec__template__spec__containers=[{"name": "a"}, {"name": "app"}],
     )
-    assert templates.container(templates.pod(templates.read_templates(folder)["Deployment"])) == {
-        "name": "app"
-    }
+    assert templates.app_container(
+        templates.pod_spec(templates.read_templates(folder)["Deployment"])
+    ) == {"name": "app"}
 
 
-def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
-    """That is what an emptied block of YAML says."""
-    folder = edited(
+def test_a_key_without_a_value_counts_as_absent(tmp_path: Path) -> None:
+    """An emptied block of YAML has no value."""
+    folder = edit_templates(
         tmp_path,
         "deployment.yaml",
         metadata__annotations=None,
@@ -321,12 +323,12 @@ def test_a_key_without_a_value_is_as_good_as_absent(tmp_path: Path) -> None:
     )
     found = templates.read_templates(folder)["Deployment"]
     assert "annotations" not in found["metadata"]
-    assert "nodeSelector" not in templates.pod(found)
+    assert "nodeSelector" not in templates.pod_spec(found)
 
 
-def test_dates_and_words_are_text(tmp_path: Path) -> None:
-    """A date in an annotation is what kubectl makes of it: text."""
-    folder = edited(tmp_path)
+def test_dates_are_text(tmp_path: Path) -> None:
+    """Kubectl reads a date in an annotation as text too."""
+    folder = edit_templates(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
     (folder / "service.yaml").write_text(
         text.replace("metadata:", "metadata:\n  annotations: {since: 2026-01-01}", 1),
@@ -337,9 +339,9 @@ def test_dates_and_words_are_text(tmp_path: Path) -> None:
     }
 
 
-def test_keys_of_two_mappings_may_be_the_same(tmp_path: Path) -> None:
-    """Only within one mapping a name is unique; `<<` takes over a mapping, and what stands beside it wins."""
-    folder = edited(tmp_path)
+def test_a_key_may_occur_in_two_mappings(tmp_path: Path) -> None:
+    """A key is unique within one mapping; the key `<<` merges another mapping."""
+    folder = edit_templates(tmp_path)
     text = (folder / "service.yaml").read_text(encoding="utf-8")
     merged = text.replace(
         "  labels:\n", "  annotations: &more {a: b, c: d}\n  labels:\n    <<: *more\n    c: e\n", 1

@@ -1,4 +1,4 @@
-"""The target on a cluster when a release does not work: it is told why, and what served before serves throughout."""
+"""The undo of a failed release: the reason is reported, and the previous release serves on."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from deploy.targets.kubernetes.render import TRACK_LABEL
 from tests.contracts.target import replicas, states
 from tests.fakes.golden import return_in_turn
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, STRATEGIES, FakePlace, observed
+from tests.fakes.namespaces import NAME, STRATEGIES, FakeNamespace, observe_responses
 
-WARM = STRATEGIES[1:]
+TWO_TRACKS = STRATEGIES[1:]
 
 
 @pytest.fixture
-def place(place: FakePlace) -> FakePlace:
-    """An environment of each strategy in which `a` serves."""
-    place.apply(place.release("a"))
-    return place
+def namespace(namespace: FakeNamespace) -> FakeNamespace:
+    """Return an environment of each strategy in which `a` serves."""
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
-@pytest.fixture(params=WARM, ids=lambda settings: settings["strategy"])
-def warm(request: pytest.FixtureRequest) -> FakePlace:
-    """The same, of each strategy that keeps what serves apart from what shall."""
-    place = FakePlace(**request.param)
-    place.apply(place.release("a"))
-    return place
+@pytest.fixture(params=TWO_TRACKS, ids=lambda settings: settings["strategy"])
+def two_tracks(request: pytest.FixtureRequest) -> FakeNamespace:
+    """Return an environment of each strategy that uses both tracks, in which `a` serves."""
+    namespace = FakeNamespace(**request.param)
+    namespace.apply(namespace.release("a"))
+    return namespace
 
 
-def is_undone(place: FakePlace, error: Exception) -> None:
-    """The release before serves alone, as it should, and the history says what came of the last one."""
-    a = place.release("a")
-    assert place.answers() == {"a"}
-    assert states(place.deployer()) == replicas(a, ReplicaState.SERVING)
-    assert place.deployer().serves(a)
-    last = place.deployer().history()[-1]
+def assert_undone(namespace: FakeNamespace, error: Exception) -> None:
+    """Assert that the previous release serves alone, and that the history has the reason."""
+    a = namespace.release("a")
+    assert namespace.answers() == {"a"}
+    assert states(namespace.deployer()) == replicas(a, ReplicaState.SERVING)
+    assert namespace.deployer().serves(a)
+    last = namespace.deployer().history()[-1]
     assert (last.outcome, last.ending and last.ending.why) == ("undone", getattr(error, "what", ""))
 
 
@@ -81,257 +81,265 @@ BROKEN: dict[str, tuple[PodScript, str, str]] = {
 
 
 @pytest.mark.parametrize("broken", BROKEN)
-def test_what_does_not_start_is_undone(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch, broken: str
+def test_a_release_that_does_not_start_is_undone(
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    """What was seen of the replica is told, with its events and its log; requests are answered by the old ones all the while."""
+    """The error has events and log of the replica; the old replicas answer all the time."""
     script, what, detail = BROKEN[broken]
-    seen = observed(place, monkeypatch)
+    seen = observe_responses(namespace, monkeypatch)
     with pytest.raises(RolloutFailed, match=what) as caught:
-        place.apply(place.release("b", script))
+        namespace.apply(namespace.release("b", script))
     assert detail in caught.value.detail
     assert caught.value.on.startswith(f"pod {NAME}")
-    is_undone(place, caught.value)
+    assert_undone(namespace, caught.value)
     assert {"a"} in seen
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_a_quota_that_is_used_up_is_told(place: FakePlace) -> None:
-    """With the words of who refused the pod, and at once."""
-    place.cluster.world.quota = 2
-    began = place.cluster.seconds()
-    with pytest.raises(RolloutFailed, match="the cluster makes no pods: FailedCreate") as caught:
-        place.apply(place.release("b"))
+def test_a_used_up_quota_is_reported(namespace: FakeNamespace) -> None:
+    """The error comes soon and has the message about the pod."""
+    namespace.cluster.world.quota = 2
+    began = namespace.cluster.seconds()
+    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
+        namespace.apply(namespace.release("b"))
     assert "exceeded quota" in caught.value.detail
-    assert place.cluster.seconds() - began < 30
-    is_undone(place, caught.value)
+    assert namespace.cluster.seconds() - began < 30
+    assert_undone(namespace, caught.value)
 
 
-def test_golden_cases_that_are_missed_at_the_front_door_are_undone(place: FakePlace) -> None:
-    """The new replicas had all requests already; then they have none."""
-    place.misses("/services/", b := place.release("b"))
+def test_a_release_that_misses_golden_cases_at_the_endpoint_is_undone(
+    namespace: FakeNamespace,
+) -> None:
+    """The new replicas had all requests, and have none afterwards."""
+    namespace.fail_golden_cases("/services/", b := namespace.release("b"))
     with pytest.raises(GoldenMiss) as caught:
-        place.apply(b)
-    is_undone(place, caught.value)
+        namespace.apply(b)
+    assert_undone(namespace, caught.value)
 
 
 def test_a_release_that_answers_wrongly_gets_no_request(
-    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+    two_tracks: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Golden cases are missed before the switch, and the side that serves is not touched."""
-    before = deepcopy(warm.found("Deployment"))
-    pods = warm.pods()
-    warm.misses("/pods/", b := warm.release("b"))
-    seen = observed(warm, monkeypatch)
+    """Golden cases are missed before the switch, and the serving track does not change."""
+    before = deepcopy(two_tracks.get("Deployment"))
+    pods = two_tracks.pods()
+    two_tracks.fail_golden_cases("/pods/", b := two_tracks.release("b"))
+    seen = observe_responses(two_tracks, monkeypatch)
     with pytest.raises(GoldenMiss) as caught:
-        warm.apply(b)
-    is_undone(warm, caught.value)
+        two_tracks.apply(b)
+    assert_undone(two_tracks, caught.value)
     assert all(answers == {"a"} for answers in seen)
-    assert warm.found("Deployment") == before
-    assert warm.pods() == pods
+    assert two_tracks.get("Deployment") == before
+    assert two_tracks.pods() == pods
 
 
-def test_going_back_does_not_wait_for_a_replica_that_went_missing_meanwhile(
-    warm: FakePlace, monkeypatch: pytest.MonkeyPatch
+def test_the_undo_does_not_wait_for_a_lost_replica(
+    two_tracks: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is left of the old release has the requests at once; the rest comes when it comes."""
-    a = warm.release("a")
-    b = warm.release("b")
+    """The remaining old replicas get the requests at once."""
+    a = two_tracks.release("a")
+    b = two_tracks.release("b")
     seen: list[float] = []
 
     def problem() -> str:
-        if "/services/" not in warm.play.played[-1][0]:
+        if "/services/" not in two_tracks.player.played[-1][0]:
             return ""
-        warm.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
-        warm.cluster.lose(min(warm.pods("a")))
-        seen.append(warm.cluster.seconds())
+        two_tracks.cluster.scripts[a.image.digest] = PodScript(ready_after=15)
+        two_tracks.cluster.lose(min(two_tracks.pods("a")))
+        seen.append(two_tracks.cluster.seconds())
         return "expected 3, got 8"
 
-    warm.play.problem = problem
-    step = warm.cluster.step
+    two_tracks.player.problem = problem
+    step = two_tracks.cluster.step
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
-        if len(seen) == 1 and warm.answers() == {"a"}:
-            seen.append(warm.cluster.seconds())
+        if len(seen) == 1 and two_tracks.answers() == {"a"}:
+            seen.append(two_tracks.cluster.seconds())
 
-    monkeypatch.setattr(warm.cluster, "step", watched)
+    monkeypatch.setattr(two_tracks.cluster, "step", observed_step)
     with pytest.raises(GoldenMiss):
-        warm.apply(b)
-    assert seen[1] - seen[0] < 2 < warm.cluster.seconds() - seen[0]
-    assert states(warm.deployer()) == replicas(a, ReplicaState.SERVING)
+        two_tracks.apply(b)
+    assert seen[1] - seen[0] < 2 < two_tracks.cluster.seconds() - seen[0]
+    assert states(two_tracks.deployer()) == replicas(a, ReplicaState.SERVING)
 
 
-def test_an_old_replica_that_was_started_again_may_come_back(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+def test_an_old_replica_may_restart_during_the_undo(
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its ends of before say nothing of what is put back; it is waited for."""
-    a = place.release("a")
-    b = place.release("b", PodScript(exits=3))
+    """Its earlier exits do not count, and it is waited for."""
+    a = namespace.release("a")
+    b = namespace.release("b", PodScript(exits=3))
     crashed: list[str] = []
-    step = place.cluster.step
+    step = namespace.cluster.step
 
-    def watched(times: int = 1, seconds: float = 0.1) -> None:
+    def observed_step(times: int = 1, seconds: float = 0.1) -> None:
         step(times, seconds)
-        if place.pods("b") and not crashed:
-            place.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
-            crashed.append(min(place.pods("a")))
-            place.cluster.crash(crashed[0])
+        if namespace.pods("b") and not crashed:
+            namespace.cluster.scripts[a.image.digest] = PodScript(ready_after=20)
+            crashed.append(min(namespace.pods("a")))
+            namespace.cluster.crash(crashed[0])
 
-    monkeypatch.setattr(place.cluster, "step", watched)
+    monkeypatch.setattr(namespace.cluster, "step", observed_step)
     with pytest.raises(RolloutFailed, match="ended with exit code 3") as caught:
-        place.apply(b)
-    assert crashed[0] in place.pods("a")
-    is_undone(place, caught.value)
+        namespace.apply(b)
+    assert crashed[0] in namespace.pods("a")
+    assert_undone(namespace, caught.value)
 
 
-# --- settings that do not work
+# --- settings
 
 
-def template(place: FakePlace) -> Any:
-    """What the replicas that serve are made of."""
-    side = place.found("Service")["spec"]["selector"][TRACK_LABEL]
+def template(namespace: FakeNamespace) -> Any:
+    """Return the pod template of the replicas that serve."""
+    track = namespace.get("Service")["spec"]["selector"][TRACK_LABEL]
     return deepcopy(
-        place.found("Deployment", NAME if side == "main" else f"{NAME}-twin")["spec"]["template"]
+        namespace.get("Deployment", NAME if track == "main" else f"{NAME}-twin")["spec"]["template"]
     )
 
 
-def test_a_release_with_new_settings_is_undone_to_the_old_ones(place: FakePlace) -> None:
-    """It may have been the settings that did not work; the old replicas are not made anew with them."""
-    before = template(place)
-    pods = place.pods()
-    changed = place.deployer(resources={"memory": "16Mi"})
+def test_a_release_with_new_settings_is_undone_to_the_old_ones(namespace: FakeNamespace) -> None:
+    """The settings may be the cause, so the old replicas are not restarted with them."""
+    before = template(namespace)
+    pods = namespace.pods()
+    changed = namespace.deployer(resources={"memory": "16Mi"})
     with pytest.raises(RolloutFailed):
-        place.apply(place.release("b", PodScript(exits=137)), changed)
-    assert template(place) == before
-    assert place.pods() == pods
-    assert place.deployer().serves(place.release("a"))
-    assert not place.deployer(resources={"memory": "16Mi"}).serves(place.release("a"))
+        namespace.apply(namespace.release("b", PodScript(exits=137)), changed)
+    assert template(namespace) == before
+    assert namespace.pods() == pods
+    assert namespace.deployer().serves(namespace.release("a"))
+    assert not namespace.deployer(resources={"memory": "16Mi"}).serves(namespace.release("a"))
 
 
-def test_new_settings_alone_are_undone_too(place: FakePlace) -> None:
-    """Though the image is the same."""
-    before = template(place)
-    place.play.problem = return_in_turn(["expected 3, got 8"])
+def test_new_settings_alone_are_undone_too(namespace: FakeNamespace) -> None:
+    """The image is the same."""
+    before = template(namespace)
+    namespace.player.problem = return_in_turn(["expected 3, got 8"])
     with pytest.raises(GoldenMiss):
-        place.apply(place.release("a"), place.deployer(resources={"memory": "16Mi"}))
-    assert template(place) == before
-    assert place.deployer().serves(place.release("a"))
+        namespace.apply(namespace.release("a"), namespace.deployer(resources={"memory": "16Mi"}))
+    assert template(namespace) == before
+    assert namespace.deployer().serves(namespace.release("a"))
 
 
 def test_new_settings_alone_are_rolled_out(
-    place: FakePlace, monkeypatch: pytest.MonkeyPatch
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All replicas are made anew, while enough of the old ones answer; only then the release counts as serving."""
-    before = place.pods()
+    """All replicas are replaced; only then the release counts as serving."""
+    before = namespace.pods()
     memory = {"memory": "1Gi"}
-    seen = observed(place, monkeypatch)
-    assert not place.deployer(resources=memory).serves(place.release("a"))
-    place.apply(place.release("a"), place.deployer(resources=memory))
-    assert place.pods().isdisjoint(before)
-    assert len(place.pods()) == 2
-    assert place.deployer(resources=memory).serves(place.release("a"))
+    seen = observe_responses(namespace, monkeypatch)
+    assert not namespace.deployer(resources=memory).serves(namespace.release("a"))
+    namespace.apply(namespace.release("a"), namespace.deployer(resources=memory))
+    assert namespace.pods().isdisjoint(before)
+    assert len(namespace.pods()) == 2
+    assert namespace.deployer(resources=memory).serves(namespace.release("a"))
     assert all(answers == {"a"} for answers in seen)
 
 
-def test_settings_can_cure_what_crashes(place: FakePlace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That the old replicas of the same image crash says nothing of the new ones."""
-    a = place.release("a", PodScript(exits=137))
-    place.cluster.step(300)
-    assert {state for _, state in states(place.deployer())} == {ReplicaState.UNHEALTHY}
-    target = place.deployer(resources={"memory": "1Gi"})
-    roll = target._writer._put
-
-    def cured(*arguments: Any) -> None:
-        roll(*arguments)
-        place.release("a", PodScript(ready_after=5))
-
-    monkeypatch.setattr(target._writer, "_put", cured)
-    place.apply(a, target)
-    assert place.deployer(resources={"memory": "1Gi"}).serves(a)
-
-
-def test_a_roll_of_settings_that_stopped_half_way_does_not_stand(
-    monkeypatch: pytest.MonkeyPatch,
+def test_new_settings_can_fix_a_crash(
+    namespace: FakeNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old and new replicas of one image, as many as there shall be, are not what the settings say."""
-    place = FakePlace()
-    place.apply(a := place.release("a"))
-    place.release("a", PodScript(pulled_in=1, ready_after=1))
-    changes = place.changes(resources={"memory": "1Gi"})
-    changes._put("main", changes._deployment("main", a, 2, None))
-    target = place.deployer(resources={"memory": "1Gi"})
-    pods: list[Pod] = []
+    """Crashes of the old replicas of the same image do not count."""
+    a = namespace.release("a", PodScript(exits=137))
+    namespace.cluster.step(300)
+    assert {state for _, state in states(namespace.deployer())} == {ReplicaState.UNHEALTHY}
+    target = namespace.deployer(resources={"memory": "1Gi"})
+    apply = namespace.cluster.apply
+
+    def apply_and_fix(item: Any, **how: Any) -> Any:
+        applied = apply(item, **how)
+        if item["kind"] == "Deployment":
+            namespace.release("a", PodScript(ready_after=5))
+        return applied
+
+    monkeypatch.setattr(namespace.cluster, "apply", apply_and_fix)
+    namespace.apply(a, target)
+    assert namespace.deployer(resources={"memory": "1Gi"}).serves(a)
+
+
+def test_a_half_finished_rollout_of_settings_does_not_serve() -> None:
+    """Old and new replicas of one image are not what the settings say."""
+    namespace = FakeNamespace()
+    namespace.apply(a := namespace.release("a"))
+    namespace.release("a", PodScript(pulled_in=1, ready_after=1))
+    changes = namespace.writer(resources={"memory": "1Gi"})
+    (item,) = (item for item in changes.render("main", a, None) if item["kind"] == "Deployment")
+    namespace.cluster.apply(item)
+    target = namespace.deployer(resources={"memory": "1Gi"})
+    pods = namespace.state().pods("main")
     while (
         len(pods) != 2
         or not all(pod.ready for pod in pods)
-        or len({pod.template for pod in pods}) != 2
+        or len({pod.pod_template for pod in pods}) != 2
     ):
-        place.cluster.step()
-        pods = [Pod(deepcopy(place.found("Pod", name))) for name in place.pods()]
-    monkeypatch.setattr(place.cluster, "_controllers", ())
-    assert {pod.image for pod in pods} == {a.image.digest}
+        namespace.cluster.step()
+        pods = [Pod(deepcopy(namespace.get("Pod", name))) for name in namespace.pods()]
+    namespace.cluster.stop_controllers()
+    deployment = namespace.deployment()
+    assert deployment.image == pods[0].image == pods[1].image == a.image.digest
+    assert deployment.settings == changes.settings_hash(a)
+    assert namespace.state().routes_to("main")
     assert not target.serves(a)
 
 
-# --- what cannot be undone
+# --- limits of the undo
 
 
-def test_what_cannot_be_put_back_is_told(place: FakePlace) -> None:
-    """Both reasons; the history has no end of the attempt, and running it again goes on."""
-    place.misses("/services/", b := place.release("b"))
-    play = place.play.problem
+def test_a_failed_undo_is_reported(namespace: FakeNamespace) -> None:
+    """The error has both reasons; the attempt has no ending, and a new run continues."""
+    namespace.fail_golden_cases("/services/", b := namespace.release("b"))
+    play = namespace.player.problem
 
-    def breaks() -> str:
+    def problem_and_failure() -> str:
         if wrong := play():
             for kind in ("Service", "Deployment"):
-                place.cluster.broken["patch", kind] = [ClusterRefused("no", on="it", next="wait")]
+                namespace.cluster.failures["patch", kind] = [
+                    ClusterRefused("no", on="it", next="wait")
+                ]
         return wrong
 
-    place.play.problem = breaks
+    namespace.player.problem = problem_and_failure
     with pytest.raises(UndoFailed) as caught:
-        place.apply(b)
+        namespace.apply(b)
     assert (
         "missed 1 of 1 golden cases; and the previous release could not be restored: no"
         in caught.value.what
     )
-    assert place.deployer().history()[-1].outcome == "unfinished"
-    place.play.problem = lambda: ""
-    place.cluster.broken.clear()
-    place.apply(place.release("c"))
-    assert place.answers() == {"c"}
+    assert namespace.deployer().history()[-1].outcome == "unfinished"
+    namespace.player.problem = lambda: ""
+    namespace.cluster.failures.clear()
+    namespace.apply(namespace.release("c"))
+    assert namespace.answers() == {"c"}
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "Service", "ServiceAccount"])
-def test_where_nothing_has_changed_there_is_nothing_to_put_back(
-    place: FakePlace, kind: str
-) -> None:
-    """What a policy refuses now it might refuse to be put back, too, though it is there and serves."""
-    before = template(place)
-    service = deepcopy(place.found("Service"))
-    place.cluster.denied.add(("patch", kind))
+def test_an_unchanged_object_is_not_restored(namespace: FakeNamespace, kind: str) -> None:
+    """A policy might refuse it now, though it exists and serves."""
+    before = template(namespace)
+    service = deepcopy(namespace.get("Service"))
+    namespace.cluster.forbidden.add(("patch", kind))
     with pytest.raises(ClusterForbidden) as caught:
-        place.apply(place.release("b"))
-    place.cluster.denied.clear()
-    is_undone(place, caught.value)
-    assert (template(place), place.found("Service")) == (before, service)
+        namespace.apply(namespace.release("b"))
+    namespace.cluster.forbidden.clear()
+    assert_undone(namespace, caught.value)
+    assert (template(namespace), namespace.get("Service")) == (before, service)
 
 
-def test_a_first_release_that_fails_leaves_no_replica(place: FakePlace) -> None:
-    """Whatever the strategy."""
-    fresh = FakePlace(**place.settings)
-    fresh.misses("/services/", b := fresh.release("b"))
+def test_a_first_release_that_fails_leaves_no_replica(namespace: FakeNamespace) -> None:
+    """That holds for each strategy."""
+    fresh = FakeNamespace(**namespace.settings)
+    fresh.fail_golden_cases("/services/", b := fresh.release("b"))
     with pytest.raises(GoldenMiss):
         fresh.apply(b)
     assert fresh.pods() == set()
     assert fresh.deployer().history()[-1].outcome == "failed"
 
 
-def test_a_rollback_is_held_and_proven_like_a_release(warm: FakePlace) -> None:
-    """What served once may not work any more."""
-    a: Release = warm.release("a")
-    warm.apply(warm.release("b"))
-    warm.misses("/pods/", a)
+def test_a_rollback_is_held_and_proven_like_a_release(two_tracks: FakeNamespace) -> None:
+    """An earlier release may not work any more."""
+    a: Release = two_tracks.release("a")
+    two_tracks.apply(two_tracks.release("b"))
+    two_tracks.fail_golden_cases("/pods/", a)
     with pytest.raises(GoldenMiss):
-        warm.apply(a, trigger="rollback")
-    assert warm.answers() == {"b"}
+        two_tracks.apply(a, trigger="rollback")
+    assert two_tracks.answers() == {"b"}

@@ -1,4 +1,4 @@
-"""What a deployer changes on a cluster, and how long and how many it wants of what."""
+"""The writes of a deployer, the number of replicas and the time they may take."""
 
 from __future__ import annotations
 
@@ -8,46 +8,47 @@ from typing import Any
 import pytest
 
 from deploy.records import Release
-from deploy.targets.kubernetes.render import CAUSE, RELEASE
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, RELEASE_ANNOTATION
 from deploy.targets.kubernetes.state import TrafficSplit
-from tests.fakes.places import SIZE, FakePlace, Held, side
+from tests.fakes.namespaces import SIZE, FakeNamespace
 from tests.fakes.releases import attempt
-from tests.fakes.renderings import WHOLE
+from tests.fakes.renderings import ALL_SETTINGS
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An empty environment."""
-    return FakePlace(strategy="blue-green")
+def namespace() -> FakeNamespace:
+    """Return an empty environment."""
+    return FakeNamespace(strategy="blue-green")
 
 
-def test_nothing_is_changed_without_the_lease(place: FakePlace, a: Release) -> None:
-    """Each write makes sure of it first."""
-    changes = place.changes(**WHOLE)
-    lease = changes._lease
-    assert isinstance(lease, Held)
+def test_each_write_requires_the_lock(namespace: FakeNamespace, a: Release) -> None:
+    """The lock is checked at least once for each."""
+    writer = namespace.writer(**ALL_SETTINGS)
 
-    def written() -> int:
+    def write_count() -> int:
         return sum(
-            asked[0] in ("patch", "create", "update", "delete") for asked in place.cluster.asked
+            asked[0] in ("patch", "create", "update", "delete")
+            for asked in namespace.cluster.requests
         )
 
-    changes.around.apply(TrafficSplit("main"))
-    changes.roll("main", a, 2)
-    changes.switch("main", a)
-    changes.empty(side(changes))
-    assert lease.asked >= written() > 8
+    writer.supporting_objects.create_missing(TrafficSplit("main"))
+    writer.roll_out("main", a, 2)
+    writer.switch_traffic("main", a)
+    writer.remove_replicas(namespace.deployment())
+    assert namespace.uncontested_lock.checks >= write_count() > 8
 
 
-# --- how long, how many, of what
+# --- time, number and settings
 
 
-def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakePlace, a: Release) -> None:
-    """To find a node, to pull at the rate of the settings, to become ready; the cluster knows that too."""
-    changes = place.changes(pull_rate=10e6, ready_within=45.0)
-    assert changes.within(a) == 30 + SIZE / 10e6 + 45
-    changes.roll("main", a, 1)
-    assert place.found("Deployment")["spec"]["progressDeadlineSeconds"] == 85
+def test_the_time_of_a_replica_depends_on_the_size_of_its_image(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """It includes scheduling and the start; the Deployment has it as its deadline."""
+    writer = namespace.writer(pull_rate=10e6, ready_within=45.0)
+    assert writer.replica_seconds(a) == 30 + SIZE / 10e6 + 45
+    writer.roll_out("main", a, 1)
+    assert namespace.get("Deployment")["spec"]["progressDeadlineSeconds"] == 85
 
 
 @pytest.mark.parametrize(
@@ -63,34 +64,36 @@ def test_a_replica_may_take_as_long_as_its_image_is_big(place: FakePlace, a: Rel
         ({"replicas": 3, "autoscale": {"at_most": 6}}, None, 3),
     ],
 )
-def test_how_many_replicas_shall_serve(
-    place: FakePlace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
+def test_the_number_of_replicas_to_serve(
+    namespace: FakeNamespace, a: Release, settings: dict[str, Any], chosen: int | None, count: int
 ) -> None:
-    """As the settings say, unless somebody else chose; an autoscaler within its bounds."""
-    place.changes().roll("main", a, 2)
+    """It is the one in the settings, unless it was set on the cluster; an autoscaler has limits."""
+    namespace.writer().roll_out("main", a, 2)
     if chosen:
-        place.scale(chosen)
-    assert place.changes(**settings).count() == count
+        namespace.scale(chosen)
+    assert namespace.writer(**settings).replica_count() == count
 
 
-def test_a_side_without_replicas_says_nothing_about_their_number(
-    place: FakePlace, a: Release
+def test_without_replicas_the_settings_decide_about_their_number(
+    namespace: FakeNamespace, a: Release
 ) -> None:
-    """It is the settings that say it."""
-    assert place.changes(replicas=3).count() == 3
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    place.scale(5)
-    changes.empty(side(changes))
-    assert place.changes(replicas=3).count() == 3
+    """A number that was set earlier does not count."""
+    assert namespace.writer(replicas=3).replica_count() == 3
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    namespace.scale(5)
+    writer.remove_replicas(namespace.deployment())
+    assert namespace.writer(replicas=3).replica_count() == 3
 
 
-def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: Release) -> None:
-    """In whatever object; not by who asked, nor by the side."""
+def test_the_settings_hash_differs_for_different_objects(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The attempt and the track do not change it."""
     same = {
-        place.changes().settings(a),
-        place.changes(lock_wait=9.0).settings(a),
-        place.changes(strategy="canary").settings(a),
+        namespace.writer().settings_hash(a),
+        namespace.writer(lock_wait=9.0).settings_hash(a),
+        namespace.writer(strategy="canary").settings_hash(a),
     }
     assert len(same) == 1
     others: list[dict[str, Any]] = [
@@ -103,20 +106,20 @@ def test_settings_in_short_differ_when_they_do(place: FakePlace, a: Release, b: 
     assert (
         len(
             {
-                place.changes().settings(b),
+                namespace.writer().settings_hash(b),
                 *same,
-                *(place.changes(**changed).settings(a) for changed in others),
+                *(namespace.writer(**changed).settings_hash(a) for changed in others),
             }
         )
         == 7
     )
 
 
-def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> None:
-    """With the marks of the attempt."""
-    changes = place.changes(**WHOLE)
-    changes.roll("main", a, 2)
-    made = {item["kind"]: item for item in changes.rendered("main", a, attempt(7, a))}
+def test_the_rendered_objects_are_the_applied_ones(namespace: FakeNamespace, a: Release) -> None:
+    """They have the annotations of the attempt."""
+    writer = namespace.writer(**ALL_SETTINGS)
+    writer.roll_out("main", a, 2)
+    made = {item["kind"]: item for item in writer.render("main", a, attempt(7, a))}
     assert made.keys() == {
         "ServiceAccount",
         "Service",
@@ -125,40 +128,40 @@ def test_what_is_rendered_is_what_is_applied(place: FakePlace, a: Release) -> No
         "HorizontalPodAutoscaler",
         "Deployment",
     }
-    assert '"id":7,' in made["Deployment"]["metadata"]["annotations"][RELEASE]
-    assert made["Deployment"]["metadata"]["annotations"][CAUSE].startswith("release 7: ")
+    assert '"id":7,' in made["Deployment"]["metadata"]["annotations"][RELEASE_ANNOTATION]
+    assert made["Deployment"]["metadata"]["annotations"][CHANGE_CAUSE].startswith("release 7: ")
 
 
 @pytest.mark.parametrize(
     ("settings", "count"), [({}, 2), ({"replicas": 3}, 3), ({"autoscale": {"at_most": 6}}, 4)]
 )
-def test_a_number_that_others_chose_can_be_taken_back(
-    place: FakePlace, a: Release, settings: dict[str, Any], count: int
+def test_the_rendered_number_of_replicas_is_that_of_the_settings(
+    namespace: FakeNamespace, a: Release, settings: dict[str, Any], count: int
 ) -> None:
-    """By applying what is rendered; an autoscaler's is its own."""
-    place.changes().roll("main", a, 2)
-    place.scale(4)
-    rendered = place.changes(**settings).rendered("main", a, None)
+    """Applying it undoes other scaling; the number of an autoscaler is kept."""
+    namespace.writer().roll_out("main", a, 2)
+    namespace.scale(4)
+    rendered = namespace.writer(**settings).render("main", a, None)
     assert [item["spec"]["replicas"] for item in rendered if item["kind"] == "Deployment"] == [
         count
     ]
 
 
-def test_a_number_that_others_chose_is_told(
-    place: FakePlace, a: Release, caplog: pytest.LogCaptureFixture
+def test_a_number_that_was_set_on_the_cluster_is_logged(
+    namespace: FakeNamespace, a: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever changes the settings must not wonder."""
+    """Otherwise a change of the settings would seem to have no effect."""
     caplog.set_level(logging.INFO)
-    place.changes().roll("main", a, 2)
-    place.changes(replicas=3).say_count()
+    namespace.writer().roll_out("main", a, 2)
+    namespace.writer(replicas=3).log_replica_count()
     assert "replicas stay" not in caplog.text
-    place.scale(5)
-    place.changes(replicas=3).say_count()
-    assert "replicas stay at 5, as somebody chose; the settings say 3" in caplog.text
+    namespace.scale(5)
+    namespace.writer(replicas=3).log_replica_count()
+    assert "replicas stay at 5, which was set on the cluster; the settings say 3" in caplog.text
 
 
-def test_an_old_api_server_does_not_tell_who_scaled(place: FakePlace, a: Release) -> None:
-    """That somebody did is seen all the same."""
-    place.changes().roll("main", a, 2)
-    place.found("Deployment")["spec"]["replicas"] = 5
-    assert place.changes().count() == 5
+def test_scaling_without_a_field_owner_is_detected(namespace: FakeNamespace, a: Release) -> None:
+    """Old API servers do not record one."""
+    namespace.writer().roll_out("main", a, 2)
+    namespace.get("Deployment")["spec"]["replicas"] = 5
+    assert namespace.writer().replica_count() == 5

@@ -1,4 +1,4 @@
-"""The replicas that a deployer brings up, leads requests to, puts back and takes away, and what it leaves to others."""
+"""The writer: rolling out, switching, restoring and removing replicas; fields of others."""
 
 from __future__ import annotations
 
@@ -9,131 +9,142 @@ import pytest
 
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Release
-from deploy.targets.kubernetes.state import WANTED, TrafficSplit
+from deploy.targets.kubernetes.state import REPLICAS_ANNOTATION, TrafficSplit
 from tests.fakes.kubernetes.api_server import PodScript
-from tests.fakes.places import NAME, FakePlace, side
+from tests.fakes.kubernetes.controllers import Services
+from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import attempt
 
 TWIN = f"{NAME}-twin"
 
 
 @pytest.fixture
-def place() -> FakePlace:
-    """An empty environment."""
-    return FakePlace(strategy="blue-green")
+def namespace() -> FakeNamespace:
+    """Return an empty environment."""
+    return FakeNamespace(strategy="blue-green")
 
 
-def test_a_side_is_brought_to_a_number_of_replicas(place: FakePlace, a: Release) -> None:
-    """Their pods are given; what the settings say is noted beside it."""
-    changes = place.changes()
-    assert {pod.name for pod in changes.roll("twin", a, 3)} == place.pods()
-    assert len(place.pods()) == 3
-    assert place.found("Deployment", TWIN)["metadata"]["annotations"][WANTED] == "2"
-    assert not side(changes, "twin").replicas_are_ours
-    changes.roll("twin", a, 2)
-    assert side(changes, "twin").replicas_are_ours
+def test_a_track_is_rolled_out_with_a_number_of_replicas(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """Their pods are returned; an annotation has the number in the settings."""
+    writer = namespace.writer()
+    assert {pod.name for pod in writer.roll_out("twin", a, 3)} == namespace.pods()
+    assert len(namespace.pods()) == 3
+    assert namespace.get("Deployment", TWIN)["metadata"]["annotations"][REPLICAS_ANNOTATION] == "2"
+    assert not namespace.deployment("twin").replicas_are_ours
+    writer.roll_out("twin", a, 2)
+    assert namespace.deployment("twin").replicas_are_ours
 
 
-def test_pods_change_only_with_what_they_are_made_of(place: FakePlace, a: Release) -> None:
-    """Neither an attempt nor settings of other objects restart them."""
-    changes = place.changes()
-    changes.roll("main", a, 2, attempt(1, a))
-    before = place.pods()
-    changed = place.changes(host="x.example", service="NodePort")
-    changed.roll("main", a, 2, attempt(2, a))
-    assert place.pods() == before
-    place.changes(resources={"memory": "1Gi"}).roll("main", a, 2)
-    assert place.pods().isdisjoint(before)
+def test_pods_are_replaced_only_if_their_template_changes(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """An attempt, or settings of other objects, do not restart them."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2, attempt(1, a))
+    before = namespace.pods()
+    changed_writer = namespace.writer(host="x.example", service="NodePort")
+    changed_writer.roll_out("main", a, 2, attempt(2, a))
+    assert namespace.pods() == before
+    namespace.writer(resources={"memory": "1Gi"}).roll_out("main", a, 2)
+    assert namespace.pods().isdisjoint(before)
 
 
-def test_a_side_is_restored_to_what_it_was(place: FakePlace, a: Release, b: Release) -> None:
-    """To the last field, whatever the settings have become, and with the marks that it had."""
-    changes = place.changes()
-    changes.roll("main", a, 2, attempt(1, a))
-    before = changes.before(TrafficSplit("main"))
+def test_a_track_is_restored_from_a_snapshot(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The present settings do not count, and the annotations are the earlier ones."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2, attempt(1, a))
+    before = writer.take_snapshot(TrafficSplit("main"))
     assert before
-    changed = place.changes(resources={"memory": "1Gi"}, replicas=4)
-    changed.roll("main", b, 4, attempt(2, b))
-    changed.restore(before, a)
-    assert side(changes).applied == before.deployment
-    assert len(place.pods("a")) == len(place.pods()) == 2
+    changed_writer = namespace.writer(resources={"memory": "1Gi"}, replicas=4)
+    changed_writer.roll_out("main", b, 4, attempt(2, b))
+    changed_writer.restore_replicas(before, a)
+    assert namespace.deployment().applied == before.deployment
+    assert len(namespace.pods("a")) == len(namespace.pods()) == 2
 
 
-def test_a_side_that_is_what_it_was_is_not_written_again(place: FakePlace, a: Release) -> None:
-    """Admission might not have it any more; its replicas are waited for all the same."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    before = changes.before(TrafficSplit("main"))
+def test_an_unchanged_track_is_not_written(namespace: FakeNamespace, a: Release) -> None:
+    """Admission might refuse it now; its replicas are still waited for."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    before = writer.take_snapshot(TrafficSplit("main"))
     assert before
-    place.cluster.denied.add(("patch", "Deployment"))
-    place.cluster.lose(min(place.pods()))
-    assert {pod.name for pod in changes.restore(before, a)} == place.pods()
-    assert len(place.pods()) == 2
+    namespace.cluster.forbidden.add(("patch", "Deployment"))
+    namespace.cluster.lose(min(namespace.pods()))
+    assert {pod.name for pod in writer.restore_replicas(before, a)} == namespace.pods()
+    assert len(namespace.pods()) == 2
 
 
-def test_where_nothing_serves_there_is_nothing_to_go_back_to(place: FakePlace, a: Release) -> None:
-    """Whether there never was anything, or it was taken away."""
-    changes = place.changes()
-    assert changes.before(TrafficSplit("main")) is None
-    changes.roll("main", a, 2)
-    changes.empty(side(changes))
-    assert changes.before(TrafficSplit("main")) is None
+def test_without_replicas_there_is_no_snapshot(namespace: FakeNamespace, a: Release) -> None:
+    """They were removed, or never existed."""
+    writer = namespace.writer()
+    assert writer.take_snapshot(TrafficSplit("main")) is None
+    writer.roll_out("main", a, 2)
+    writer.remove_replicas(namespace.deployment())
+    assert writer.take_snapshot(TrafficSplit("main")) is None
 
 
-def test_replicas_that_fail_are_no_replicas(place: FakePlace, a: Release) -> None:
-    """What was seen of them until then is kept."""
-    changes = place.changes()
-    place.cluster.scripts[a.image.digest] = PodScript(exits=1)
+def test_a_failed_rollout_keeps_the_times_of_its_pods(namespace: FakeNamespace, a: Release) -> None:
+    """They were seen in some stages before."""
+    writer = namespace.writer()
+    namespace.cluster.scripts[a.image.digest] = PodScript(exits=1)
     with pytest.raises(RolloutFailed):
-        changes.roll("main", a, 2)
-    assert changes.times.keys() == place.pods()
+        writer.roll_out("main", a, 2)
+    assert writer.times.keys() == namespace.pods()
 
 
-def test_the_first_time_that_a_replica_was_seen_counts(place: FakePlace, a: Release) -> None:
-    """A canary is rolled out twice, and its first replica only once."""
-    place.cluster.scripts[a.image.digest] = PodScript(pulled_in=20)
-    changes = place.changes()
-    changes.roll("twin", a, 1)
-    (first,) = (dict(seen) for seen in changes.times.values())
-    changes.roll("twin", a, 2)
-    assert len(changes.times) == 2
-    assert first in changes.times.values()
+def test_the_times_of_a_replica_are_those_of_its_first_rollout(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """A canary is rolled out twice, but its first replica starts once."""
+    namespace.cluster.scripts[a.image.digest] = PodScript(pulled_in=20)
+    writer = namespace.writer()
+    writer.roll_out("twin", a, 1)
+    (first,) = (dict(seen) for seen in writer.times.values())
+    writer.roll_out("twin", a, 2)
+    assert len(writer.times) == 2
+    assert first in writer.times.values()
     assert first["started"] > 1
 
 
-# --- what others own
+# --- fields of other managers
 
 
-def test_a_number_that_others_own_is_left_to_them_where_requests_are_answered(
-    place: FakePlace, a: Release, b: Release, caplog: pytest.LogCaptureFixture
+def test_the_number_of_serving_replicas_is_left_to_its_owner(
+    namespace: FakeNamespace, a: Release, b: Release, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And that is said."""
-    place.changes().roll("main", a, 2)
-    place.scale(4, by="keda")
+    """A log line says so."""
+    namespace.writer().roll_out("main", a, 2)
+    namespace.scale(4, by="keda")
     with caplog.at_level(logging.INFO):
-        assert len(place.changes().roll("main", b, 2)) == 4
+        assert len(namespace.writer().roll_out("main", b, 2)) == 4
     assert "the number of replicas is left to keda" in caplog.text
-    assert place.found("Deployment")["spec"]["replicas"] == 4
+    assert namespace.get("Deployment")["spec"]["replicas"] == 4
 
 
-def test_a_number_that_others_own_counts_for_nothing_where_none_are(
-    place: FakePlace, a: Release, b: Release
+def test_the_owner_of_the_number_is_ignored_on_a_track_without_traffic(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """The side is made anew."""
-    changes = place.changes()
-    changes.around.point(TrafficSplit("main"))
-    changes.roll("twin", a, 2)
-    place.scale(4, TWIN)
-    changes.roll("twin", b, 3)
-    assert len(place.pods("b")) == len(place.pods()) == 3
-    assert side(changes, "twin").item["spec"]["replicas"] == 3
+    """The Deployment is created again."""
+    writer = namespace.writer()
+    writer.supporting_objects.point_service(TrafficSplit("main"))
+    writer.roll_out("twin", a, 2)
+    namespace.scale(4, TWIN)
+    writer.roll_out("twin", b, 3)
+    assert len(namespace.pods("b")) == len(namespace.pods()) == 3
+    assert namespace.deployment("twin").item["spec"]["replicas"] == 3
 
 
-def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: Release) -> None:
-    """With its owner, and nothing changed; also if they own the number as well."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    place.cluster.other(
+def test_another_field_of_another_manager_is_a_conflict(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The error names the owner, and nothing is changed."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    namespace.cluster.apply_as(
         {
             "kind": "Deployment",
             "metadata": {"name": NAME},
@@ -141,99 +152,105 @@ def test_another_field_that_others_own_ends_it(place: FakePlace, a: Release, b: 
         },
         "grace",
     )
-    before = deepcopy(place.found("Deployment")["spec"])
+    before = deepcopy(namespace.get("Deployment")["spec"])
     with pytest.raises(FieldConflict) as caught:
-        changes.roll("main", b, 2)
+        writer.roll_out("main", b, 2)
     assert caught.value.owners == {"spec.replicas": "grace", "spec.revisionHistoryLimit": "grace"}
-    assert place.found("Deployment")["spec"] == before
+    assert namespace.get("Deployment")["spec"] == before
 
 
-# --- the switch
+# --- switching traffic
 
 
-def test_requests_go_to_a_side_alone_when_it_is_done(
-    place: FakePlace, a: Release, b: Release
+def test_a_switch_sends_all_requests_to_one_track(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """And nodes have had the time to hear of it."""
-    changes = place.changes(autoscale={"at_most": 4})
-    changes.roll("main", a, 2)
-    changes.roll("twin", b, 2)
+    """It waits until the nodes have updated their routes."""
+    writer = namespace.writer(autoscale={"at_most": 4})
+    writer.roll_out("main", a, 2)
+    writer.roll_out("twin", b, 2)
     for name, release, code in (("main", a, "a"), ("twin", b, "b")):
-        began = place.cluster.seconds()
-        changes.switch(name, release)  # type: ignore[arg-type]
-        assert place.answers() == {code}
-        assert place.cluster.seconds() - began >= 2
-        assert place.found("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"][
+        began = namespace.cluster.seconds()
+        writer.switch_traffic(name, release)  # type: ignore[arg-type]
+        assert namespace.answers() == {code}
+        assert namespace.cluster.seconds() - began >= 2
+        assert namespace.get("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"][
             "name"
-        ] == place.rendering().named(name)  # type: ignore[arg-type]
+        ] == namespace.rendering().deployment_name(name)  # type: ignore[arg-type]
 
 
-def test_a_switch_is_not_done_while_others_get_requests(
-    place: FakePlace, a: Release, b: Release
+def test_a_switch_is_not_complete_while_other_pods_get_requests(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """Nor while a replica gets none."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    changes.roll("twin", b, 1)
-    changes.around.point(TrafficSplit("main", both=True))
-    place.cluster.step()
-    assert not changes._reached("main", a)
-    changes.around.point(TrafficSplit("main"))
-    place.cluster.step()
-    assert changes._reached("main", a)
-    assert not changes._reached("main", b)
+    """It is not complete either while a replica gets none."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    writer.roll_out("twin", b, 1)
+    writer.supporting_objects.point_service(TrafficSplit("main", both=True))
+    namespace.cluster.step()
+    assert not writer.is_routed("main", a)
+    writer.supporting_objects.point_service(TrafficSplit("main"))
+    namespace.cluster.step()
+    assert writer.is_routed("main", a)
+    assert not writer.is_routed("main", b)
 
 
-def test_a_service_that_does_not_find_its_replicas_is_told(place: FakePlace, a: Release) -> None:
-    """Before those that answer still are taken away."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    place.cluster._controllers = place.cluster._controllers[:-1]  # type: ignore[assignment]
-    what = "the Service did not lead to all replicas of the release, and to them alone, within 30 s"
+def test_a_service_that_does_not_select_its_replicas_is_reported(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """The old replicas have not been removed then."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    namespace.cluster.stop_controllers(Services)
+    what = "the Service did not select all replicas of the release, and only those, within 30 s"
     with pytest.raises(RolloutFailed, match=what) as caught:
-        changes.switch("main", a)
+        writer.switch_traffic("main", a)
     assert caught.value.on == f"Service {NAME}"
 
 
-# --- going
+# --- removing replicas
 
 
-def test_a_side_that_is_emptied_keeps_its_revisions(
-    place: FakePlace, a: Release, b: Release
+def test_a_track_without_replicas_keeps_its_revisions(
+    namespace: FakeNamespace, a: Release, b: Release
 ) -> None:
-    """It is what it was, without replicas: nothing that came in between makes a revision of it."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    changes.roll("main", b, 2)
-    sets = _sets(place)
-    template = deepcopy(place.found("Deployment")["spec"]["template"])
-    place.changes(resources={"memory": "1Gi"}).empty(side(changes))
-    assert place.pods() == set()
-    assert place.found("Deployment")["spec"]["replicas"] == 0
-    assert place.found("Deployment")["spec"]["template"] == template
-    assert _sets(place) == sets
+    """New settings do not add a revision."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    writer.roll_out("main", b, 2)
+    sets = replica_sets(namespace)
+    template = deepcopy(namespace.get("Deployment")["spec"]["template"])
+    namespace.writer(resources={"memory": "1Gi"}).remove_replicas(namespace.deployment())
+    assert namespace.pods() == set()
+    assert namespace.get("Deployment")["spec"]["replicas"] == 0
+    assert namespace.get("Deployment")["spec"]["template"] == template
+    assert replica_sets(namespace) == sets
     assert len(sets) == 2
 
 
-def test_a_side_whose_number_others_own_is_removed(place: FakePlace, a: Release) -> None:
-    """There is no other way to have it go."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    place.scale(3)
-    changes.empty(side(changes))
-    assert place.found("Deployment") == {}
-    assert place.pods() == set()
+def test_a_deployment_whose_number_has_another_owner_is_deleted(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """There is no other way to remove its replicas."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    namespace.scale(3)
+    writer.remove_replicas(namespace.deployment())
+    assert namespace.get("Deployment") == {}
+    assert namespace.pods() == set()
 
 
-def test_a_side_that_is_not_known_to_be_ours_is_emptied_too(place: FakePlace, a: Release) -> None:
-    """Somebody cleared the account of who owns what."""
-    changes = place.changes()
-    changes.roll("main", a, 2)
-    place.cluster._owners.clear()
-    del place.found("Deployment")["metadata"]["managedFields"]
-    changes.empty(side(changes))
-    assert place.pods() == set()
+def test_replicas_are_removed_without_field_owners_too(
+    namespace: FakeNamespace, a: Release
+) -> None:
+    """Another client has cleared the list of owners."""
+    writer = namespace.writer()
+    writer.roll_out("main", a, 2)
+    namespace.cluster.forget_field_owners()
+    del namespace.get("Deployment")["metadata"]["managedFields"]
+    writer.remove_replicas(namespace.deployment())
+    assert namespace.pods() == set()
 
 
-def _sets(place: FakePlace) -> set[str]:
-    return {item["metadata"]["name"] for item in place.cluster.objects.all("ReplicaSet")}
+def replica_sets(namespace: FakeNamespace) -> set[str]:
+    return {item["metadata"]["name"] for item in namespace.cluster.objects.find_all("ReplicaSet")}

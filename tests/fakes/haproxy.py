@@ -1,4 +1,4 @@
-"""The proxy of a Docker host's front door in memory: its configuration, its admin socket, its health checks."""
+"""HAProxy in memory: its configuration, its admin socket and its health checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ _COLUMNS = ("pxname", "svname", "qcur", "scur", "status", "check_status")
 
 @dataclass
 class Server:
-    """A server of the proxy. `health` is what HAProxy counts: 0 is down, `fall` is up, anything between is shown as a fraction."""
+    """A server of the proxy.
+
+    Attributes:
+        address: its address.
+        state: its administrative state.
+        health: the count of HAProxy: 0 is down, `fall` is up, and others are shown as a fraction.
+        checked: the result of the last check.
+    """
 
     address: str
     state: str
@@ -21,7 +28,7 @@ class Server:
 
     @property
     def status(self) -> str:
-        """The column of that name."""
+        """The value of the column `status`."""
         if self.state == "maint":
             return "MAINT"
         if self.health == 0:
@@ -36,11 +43,11 @@ class Proxy:
 
     Args:
         text: its configuration.
-        probe: asks an address for its health, as a check does: True, False, or None where nobody answers.
-        busy: requests under way, by address.
+        probe: returns the health at an address: True, False, or None without a response.
+        busy: requests in flight, by address.
         ends: how many of them end at every address between two looks.
-        blind: the servers that were opened before a check of theirs had passed.
-        asked: the commands of its admin socket.
+        blind: the servers that got requests before a check of theirs had passed.
+        asked: the commands that its admin socket has received.
     """
 
     text: str
@@ -55,7 +62,7 @@ class Proxy:
         self.reload(self.text)
 
     def reload(self, text: str) -> None:
-        """Takes a configuration; the states of its servers are those it names, and no check has been made."""
+        """Load a configuration; its servers have the states in it and no check result."""
         if not usable(text):
             return
         self.text = text
@@ -66,7 +73,7 @@ class Proxy:
         }
 
     def said(self, command: str) -> str:
-        """The answer to a command on the admin socket."""
+        """Return the response to a command on the admin socket."""
         self.asked.append(command)
         words = command.split()
         if words[:2] == ["show", "info"]:
@@ -94,7 +101,7 @@ class Proxy:
         return "\n"
 
     def check(self) -> None:
-        """Makes one health check of every server that is not in maintenance."""
+        """Check the health of every server that is not in maintenance once."""
         for server in self.servers.values():
             if server.state == "maint":
                 continue
@@ -103,7 +110,7 @@ class Proxy:
             server.health = _FALL if answer else max(0, server.health - 1)
 
     def open_to(self) -> list[str]:
-        """The addresses that get requests now."""
+        """Return the addresses that get requests now."""
         return [
             server.address
             for server in self.servers.values()
@@ -132,7 +139,7 @@ class Proxy:
 
 
 def usable(text: str) -> bool:
-    """Whether the proxy would start with this configuration."""
+    """Return whether the proxy would start with a configuration."""
     return all(
         f"\n{section}" in f"\n{text}" for section in ("global", "frontend door", "backend replicas")
     )

@@ -1,4 +1,4 @@
-"""The certificate of a front door, on real connections."""
+"""TLS certificates of a server, on real connections."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.http import Endpoint
+from deploy.clients.network import tls_problem
 from deploy.model import golden
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
-from deploy.targets.kubernetes.endpoint import tls_problem
 from tests.integration.conftest import lacking
 
 pytestmark = pytest.mark.integration
@@ -26,15 +26,15 @@ ADDRESS = "127.0.0.1"
 
 
 @pytest.fixture(autouse=True)
-def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This machine names no authorities."""
+def without_ca_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove the variables that name a CA bundle."""
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a company's authority, and the certificate that it gave to the host."""
+    """Return a folder with a company's authority and the certificate that it issued to the host."""
     if shutil.which("openssl") is None:
         lacking("certificates cannot be made", "install openssl")
     folder = tmp_path_factory.mktemp("company")
@@ -71,8 +71,8 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serving(answer: Callable[[socket.socket], object]) -> Iterator[int]:
-    """A server on the loopback address that does that with each connection; its port."""
+def run_server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Run a server on the loopback address that handles each connection; yield its port."""
     with socket.create_server((ADDRESS, 0)) as listener:
 
         def run() -> None:
@@ -93,14 +93,14 @@ def serving(answer: Callable[[socket.socket], object]) -> Iterator[int]:
 
 
 @pytest.fixture
-def heads() -> list[bytes]:
-    """What the controller was asked."""
+def request_heads() -> list[bytes]:
+    """Return the list of requests that the controller received."""
     return []
 
 
 @pytest.fixture
-def controller(company: Path, heads: list[bytes]) -> Iterator[int]:
-    """One that has the host's certificate, shows it to whoever asks for the host by name, and answers with 3; its port."""
+def controller(company: Path, request_heads: list[bytes]) -> Iterator[int]:
+    """Run a server with the host's certificate that answers 3; yield its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(company / "host.pem", company / "host.key")
     unknown = ssl.AlertDescription.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
@@ -109,29 +109,29 @@ def controller(company: Path, heads: list[bytes]) -> Iterator[int]:
     def answer(connection: socket.socket) -> None:
         with context.wrap_socket(connection, server_side=True) as secure:
             if head := secure.recv(65536):
-                heads.append(head)
+                request_heads.append(head)
                 secure.sendall(
                     b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n3"
                 )
 
-    with serving(answer) as port:
+    with run_server(answer) as port:
         yield port
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_the_certificate_of_a_company_is_good_where_the_machine_names_its_authority(
+def test_a_companys_certificate_is_valid_if_the_environment_names_its_authority(
     controller: int, company: Path, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a file; otherwise nobody knows it."""
+    """Without that the authority is unknown."""
     assert "certificate" in tls_problem(HOST, ADDRESS, controller)
     monkeypatch.setenv(variable, str(company / "ca.pem"))
     assert tls_problem(HOST, ADDRESS, controller) == ""
 
 
-def test_authorities_may_be_in_a_folder(
+def test_the_ca_bundle_may_be_a_folder(
     controller: int, company: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each by its hash, as OpenSSL has it."""
+    """Each certificate is a file with the name that OpenSSL expects."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
     assert tls_problem(HOST, ADDRESS, controller) != ""
     command = ["openssl", "x509", "-hash", "-noout", "-in", str(company / "ca.pem")]
@@ -140,14 +140,14 @@ def test_authorities_may_be_in_a_folder(
     assert tls_problem(HOST, ADDRESS, controller) == ""
 
 
-def test_a_certificate_of_another_host_is_not_good(
+def test_a_certificate_of_another_host_is_not_valid(
     company: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as the one that a controller shows until the host's own is there."""
+    """An Ingress controller shows such a certificate until it has the one of the host."""
     monkeypatch.setenv("SSL_CERT_FILE", str(company / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(company / "host.pem", company / "host.key")
-    with serving(
+    with run_server(
         lambda connection: context.wrap_socket(connection, server_side=True).close()
     ) as port:
         assert "other.example" in tls_problem("other.example", ADDRESS, port)
@@ -157,16 +157,16 @@ def test_a_certificate_of_another_host_is_not_good(
     "answer",
     [lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"), lambda _: None],
 )
-def test_whoever_speaks_no_tls_is_not_secure(answer: Callable[[socket.socket], object]) -> None:
-    """Or breaks off."""
-    with serving(answer) as port:
+def test_a_server_without_tls_is_reported(answer: Callable[[socket.socket], object]) -> None:
+    """It answers in plain text, or closes the connection."""
+    with run_server(answer) as port:
         assert tls_problem(HOST, ADDRESS, port) != ""
 
 
-def test_authorities_that_cannot_be_read_are_told(
+def test_an_unreadable_ca_bundle_is_reported(
     controller: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That is no fault of the front door's."""
+    """The message names the file, because the server is not the cause."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     assert (
         tls_problem(HOST, ADDRESS, controller)
@@ -176,10 +176,10 @@ def test_authorities_that_cannot_be_read_are_told(
     assert "absent.pem cannot be used" in tls_problem(HOST, ADDRESS, controller)
 
 
-def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(
-    controller: int, company: Path, heads: list[bytes]
+def test_golden_cases_are_played_at_an_address_for_a_host_without_dns(
+    controller: int, company: Path, request_heads: list[bytes]
 ) -> None:
-    """It is asked for by name in the handshake and in the request, and its certificate is checked for that name."""
+    """The handshake and the request name the host, and its certificate is checked."""
     proof = golden.GoldenSet(
         (
             GoldenCase(
@@ -193,8 +193,8 @@ def test_a_host_that_the_dns_does_not_know_proves_itself_at_its_address(
     url = f"https://{ADDRESS}:{controller}"
     authority = str(company / "ca.pem")
     assert golden.play(proof, Endpoint(url, {"Host": HOST}, authority, server_name=HOST)).passed
-    assert heads[0].startswith(b"GET /score HTTP/1.1\r\n")
-    assert b"\r\nHost: shop.example\r\n" in heads[0]
+    assert request_heads[0].startswith(b"GET /score HTTP/1.1\r\n")
+    assert b"\r\nHost: shop.example\r\n" in request_heads[0]
     for wrong in (
         Endpoint(url, {"Host": HOST}, server_name=HOST),
         Endpoint(url, {"Host": HOST}, authority, server_name="other.example"),
