@@ -21,7 +21,7 @@ from deploy.records import AppImage, Image, ModelLayer, Record, Release, Rollout
 from deploy.rollout.apply import current
 from deploy.rollout.history import Only
 from deploy.settings.environments import Kubernetes
-from deploy.targets.kubernetes.render import as_yaml
+from deploy.targets.kubernetes.yaml_text import to_yaml
 
 _Record = TypeVar("_Record", bound=Record)
 
@@ -224,7 +224,7 @@ def render(site: ReleaseContext, records: str) -> None:
             on=f"environment {site.environment}",
             next="release to it, or give `--records` with the release.json of `invoke push`",
         )
-    output.result(as_yaml(target.rendered(wanted, attempt)))
+    output.result(to_yaml(target.rendered(wanted, attempt)))
 
 
 def history(site: ReleaseContext, *, json: bool) -> None:

@@ -178,10 +178,10 @@ class KubernetesTarget:
         if (
             side is None
             or side.image != release.image.digest
-            or side.settings != self._changes.settings_hash(release)
+            or side.settings != self._changes.desired.settings_hash(release)
         ):
             return False
-        return self._is_whole(side) and side.replicas == self._changes.replica_count()
+        return self._is_whole(side) and side.replicas == self._changes.desired.replica_count()
 
     def _is_whole(self, side: DeploymentState) -> bool:
         """Whether a side has all its replicas, ready, and none that were made of something else."""
@@ -200,14 +200,14 @@ class KubernetesTarget:
         if before:
             self._go_back(before, serving, release)
             return
-        self._changes.log_replica_count()
+        self._changes.desired.log_replica_count()
         self._changes.supporting_objects.create_missing(serving)
         standing = self._proven(serving, release, prove)
         if standing:
             if prove:
                 # Nothing of it changes but the marks of the attempt.
                 self._changes.roll_out(
-                    standing, release, self._changes.replica_count(), self._attempt
+                    standing, release, self._changes.desired.replica_count(), self._attempt
                 )
             self._changes.switch_traffic(standing, release)
         else:
@@ -249,7 +249,7 @@ class KubernetesTarget:
     def _bring(self, serving: TrafficSplit, release: Release, prove: Prove | None) -> None:
         """Brings a release up: in the place of what serves, or beside it."""
         if prove and self._env.warm_up:
-            within = self._changes.replica_seconds(release)
+            within = self._changes.desired.replica_seconds(release)
             require = self._lease.require
             prepull(self._cluster, self._rendering.prepull(release), within, self._clock, require)
         if self._env.strategy == "rolling" or self._sides.image(serving.track) in (
@@ -257,7 +257,7 @@ class KubernetesTarget:
             release.image.digest,
         ):
             self._changes.roll_out(
-                serving.track, release, self._changes.replica_count(), self._attempt
+                serving.track, release, self._changes.desired.replica_count(), self._attempt
             )
             self._changes.switch_traffic(serving.track, release)
         else:
@@ -269,7 +269,7 @@ class KubernetesTarget:
         pods = self._changes.roll_out(
             serving.other_track,
             release,
-            self._canaries() if held else self._changes.replica_count(),
+            self._canaries() if held else self._changes.desired.replica_count(),
             self._attempt,
         )
         if prove:
@@ -279,7 +279,7 @@ class KubernetesTarget:
             self._changes.supporting_objects.point_service(TrafficSplit(serving.track, both=True))
             self._hold(serving, release, prove)
             self._changes.roll_out(
-                serving.other_track, release, self._changes.replica_count(), self._attempt
+                serving.other_track, release, self._changes.desired.replica_count(), self._attempt
             )
         self._changes.switch_traffic(serving.other_track, release)
 
@@ -318,7 +318,7 @@ class KubernetesTarget:
 
     def rendered(self, release: Release, attempt: Attempt | None) -> list[Object]:
         """The objects of a release on the side that serves, as they are applied; kinds that the cluster lacks are among them."""
-        return self._changes.render(self._sides.traffic().track, release, attempt)
+        return self._changes.desired.render(self._sides.traffic().track, release, attempt)
 
     # --- canaries
 
@@ -330,7 +330,7 @@ class KubernetesTarget:
     def may_take_over(self, release: Release) -> bool:
         """Whether the canary of a release was made of the present settings and manifests: what takes over is what was tried out."""
         side = self._sides.deployment(self._sides.traffic().other_track)
-        return side is not None and side.settings == self._changes.settings_hash(release)
+        return side is not None and side.settings == self._changes.desired.settings_hash(release)
 
     def decide(self, verb: CanaryVerb, by: str) -> None:
         """Leaves word for the deployer that holds the canary: `promote` or `abort`."""
@@ -370,7 +370,7 @@ class KubernetesTarget:
 
     def _canaries(self) -> int:
         """How many replicas a canary has."""
-        return min(self._env.canary.replicas, self._changes.replica_count())
+        return min(self._env.canary.replicas, self._changes.desired.replica_count())
 
     def _to(self, pod: Pod) -> Endpoint:
         return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)
