@@ -19,7 +19,7 @@ from deploy.model.versions import find_latest_version, list_versions, read_model
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Rollout
 from deploy.rollout.history import Only, current
-from deploy.targets.kubernetes.render import as_yaml
+from deploy.targets.kubernetes.yaml_text import to_yaml
 
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
@@ -216,7 +216,7 @@ def render(context: ReleaseContext, records: str) -> None:
             on=f"environment {context.environment}",
             next="release to it, or give `--records` with the release.json of `invoke push`",
         )
-    output.result(as_yaml(target.rendered(wanted, attempt)))
+    output.result(to_yaml(target.rendered(wanted, attempt)))
 
 
 def history(context: ReleaseContext, *, json: bool) -> None:

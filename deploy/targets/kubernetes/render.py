@@ -8,10 +8,9 @@ folder follow their new names, and everything else stays as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,6 +20,7 @@ from deploy.records import Attempt, Release
 from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes import templates
+from deploy.targets.kubernetes.pod_settings import add_pull_secret, fill_container, fill_pod
 from deploy.targets.kubernetes.templates import ensure_mapping
 
 Track = Literal["main", "twin"]
@@ -154,8 +154,12 @@ class Rendering:
             labels | {IMAGE_LABEL: release.image.digest.removeprefix("sha256:")[:32]}
         )
         ensure_mapping(pod_metadata, "annotations").update({IMAGE_LABEL: release.image.digest})
-        self._fill_pod(templates.pod_spec(item), labels)
-        self._fill_container(templates.app_container(templates.pod_spec(item)), release)
+        pod = templates.pod_spec(item)
+        own_account = self._placeholder("ServiceAccount")
+        if pod.get("serviceAccountName") in (None, own_account):
+            pod["serviceAccountName"] = self.name
+        fill_pod(pod, self.env, labels)
+        fill_container(templates.app_container(pod), self.app, self.env, release)
         return item
 
     def service(self, track: Track, *, both: bool) -> Object:
@@ -238,7 +242,7 @@ class Rendering:
         # Only node affinity matters: the image is needed wherever a replica may run.
         nodes = replica.get("affinity", {}).get("nodeAffinity")
         pod.update({"affinity": {"nodeAffinity": nodes}} if nodes else {})
-        self._fill_pull_secret(pod)
+        add_pull_secret(pod, self.env)
         templates.app_container(pod)["image"] = release.reference
         return item
 
@@ -261,60 +265,6 @@ class Rendering:
         """Return the name that the template of a kind has, by which references to it are found."""
         return self.object_templates[kind].get("metadata", {}).get("name")
 
-    def _fill_pod(self, pod: Object, labels: Mapping[str, str]) -> None:
-        if pod.get("serviceAccountName") in (None, self._placeholder("ServiceAccount")):
-            pod["serviceAccountName"] = self.name
-        pod["terminationGracePeriodSeconds"] = ceil(self.env.drain_within) + _stop_delay(
-            templates.app_container(pod)
-        )
-        for spread in pod.get("topologySpreadConstraints", []):
-            ensure_mapping(spread, "labelSelector", "matchLabels").update(labels)
-        self._fill_pull_secret(pod)
-
-    def _fill_pull_secret(self, pod: Object) -> None:
-        secret = {"name": self.env.pull_secret}
-        existing = pod.get("imagePullSecrets", [])
-        if self.env.pull_secret and secret not in existing:
-            pod["imagePullSecrets"] = [*existing, secret]
-
-    def _fill_container(self, container: Object, release: Release) -> None:
-        container["image"] = release.reference
-        _port(container)["containerPort"] = self.app.port
-        resources = self.env.resources
-        ensure_mapping(container, "resources", "requests").update(
-            {"cpu": resources.cpu, "memory": resources.memory}
-        )
-        ensure_mapping(container, "resources", "limits").update(
-            {"cpu": resources.cpu_limit, "memory": resources.memory}
-        )
-        for probe in (container.get("startupProbe", {}), container.get("readinessProbe", {})):
-            if "httpGet" in probe:
-                probe["httpGet"]["path"] = self.app.ready
-        if startup := container.get("startupProbe"):
-            # The rollout must fail first, with a reason; the kubelet would only restart the container.
-            startup["failureThreshold"] = (
-                ceil(2 * self.env.ready_within / (startup.get("periodSeconds") or 10)) + 5
-            )
-
-
-def _port(container: Object) -> Object:
-    """Return the container port to which the Service sends requests; create it if missing."""
-    ports: list[Object] = container.setdefault("ports", [])
-    for port in ports:
-        if port.get("name") == "http":
-            return port
-    ports.append({"name": "http", "protocol": "TCP"})
-    return ports[-1]
-
-
-def _stop_delay(container: Object) -> int:
-    """Return how many seconds a container goes on before it is stopped."""
-    hook = container.get("lifecycle", {}).get("preStop", {})
-    seconds: int = hook.get("sleep", {}).get("seconds", 0)
-    command = hook.get("exec", {}).get("command", [])
-    argument = command[1] if command[:1] == ["sleep"] and len(command) == 2 else ""
-    return int(argument) if argument.isdecimal() else seconds
-
 
 def _backends(spec: Object) -> Iterator[Object]:
     """Yield the services to which an Ingress sends requests."""
@@ -329,8 +279,3 @@ def _cause(attempt: Attempt) -> str:
     run = f", {attempt.run}" if attempt.run else ""
     what = f"commit {image.app.commit} with {image.layer.model}"
     return f"{attempt.trigger} {attempt.id}: {what}, by {attempt.by}{run}"
-
-
-def as_yaml(objects: Sequence[Object]) -> str:
-    """Return the objects as one stream of YAML documents, with keys in the templates' order."""
-    return templates.to_yaml(objects)

@@ -78,7 +78,7 @@ class Strategy:
             return
         # On a track that is proven, nothing changes but the marks of the attempt.
         track = proven or traffic.track
-        self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+        self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
         self._writer.switch_traffic(track, release)
 
     def serve_without_proof(self, release: Release, attempt: Attempt | None) -> None:
@@ -88,7 +88,7 @@ class Strategy:
         complete = next((track for track in both if self.is_up_to_date(track, release)), None)
         track = complete or self._choose_track(traffic, release)
         if complete is None:
-            self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+            self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
         self._writer.switch_traffic(track, release)
 
     def restore(self, snapshot: Snapshot, traffic: TrafficSplit, release: Release) -> None:
@@ -127,10 +127,13 @@ class Strategy:
         if (
             deployment is None
             or deployment.image != release.image.digest
-            or deployment.settings != self._writer.settings_hash(release)
+            or deployment.settings != self._writer.desired.settings_hash(release)
         ):
             return False
-        return self.is_complete(deployment) and deployment.replicas == self._writer.replica_count()
+        return (
+            self.is_complete(deployment)
+            and deployment.replicas == self._writer.desired.replica_count()
+        )
 
     def is_complete(self, deployment: DeploymentState) -> bool:
         """Return whether a Deployment has all its replicas, ready, and none of another template."""
@@ -188,7 +191,7 @@ class Strategy:
     def _prepare(self) -> TrafficSplit:
         """Create the supporting objects that are missing; return where requests go now."""
         traffic = self._state.traffic()
-        self._writer.log_replica_count()
+        self._writer.desired.log_replica_count()
         self._writer.supporting_objects.create_missing(traffic)
         return traffic
 
@@ -196,7 +199,7 @@ class Strategy:
         prepull(
             self._cluster,
             self._rendering.prepull(release),
-            self._writer.replica_seconds(release),
+            self._writer.desired.replica_seconds(release),
             self._clock,
             self._lock.require,
         )
@@ -207,13 +210,13 @@ class Strategy:
         """Bring a release up next to what serves, and switch when it is proven."""
         is_canary = self._env.strategy == "canary"
         track = traffic.other_track
-        count = self._canary_count() if is_canary else self._writer.replica_count()
+        count = self._canary_count() if is_canary else self._writer.desired.replica_count()
         for pod in self._writer.roll_out(track, release, count, attempt):
             prove(self._pod_endpoint(pod))
         if is_canary:
             self._writer.supporting_objects.point_service(TrafficSplit(traffic.track, both=True))
             self._hold_canary(traffic, release, attempt, prove)
-            self._writer.roll_out(track, release, self._writer.replica_count(), attempt)
+            self._writer.roll_out(track, release, self._writer.desired.replica_count(), attempt)
         self._writer.switch_traffic(track, release)
 
     def _hold_canary(
@@ -258,7 +261,7 @@ class Strategy:
 
     def _canary_count(self) -> int:
         """Return how many replicas a canary has: never more than serve."""
-        return min(self._env.canary.replicas, self._writer.replica_count())
+        return min(self._env.canary.replicas, self._writer.desired.replica_count())
 
     def _pod_endpoint(self, pod: Pod) -> Endpoint:
         return self._cluster.endpoint("Pod", pod.name, self._rendering.app.port)

@@ -206,7 +206,7 @@ class KubernetesTarget:
 
         Kinds that the cluster lacks are among them.
         """
-        return self._writer.render(self._state.traffic().track, release, attempt)
+        return self._writer.desired.render(self._state.traffic().track, release, attempt)
 
     # --- canaries
 
@@ -218,7 +218,9 @@ class KubernetesTarget:
     def may_take_over(self, release: Release) -> bool:
         """Return whether the canary was made from the present settings and object templates."""
         deployment = self._state.deployment(self._state.traffic().other_track)
-        return deployment is not None and deployment.settings == self._writer.settings_hash(release)
+        return deployment is not None and deployment.settings == self._writer.desired.settings_hash(
+            release
+        )
 
     def take_over(self, release: Release) -> None:
         """Give the canary all requests, with as many replicas as serve now."""

@@ -6,8 +6,6 @@ that say which release runs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable
 
@@ -16,26 +14,23 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
+from deploy.targets.kubernetes.desired import DesiredObjects
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, Times
 from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod
 from deploy.targets.kubernetes.readiness import ReadinessWait
-from deploy.targets.kubernetes.render import CHANGE_CAUSE, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import CHANGE_CAUSE, Rendering, Track
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import (
-    REPLICAS_ANNOTATION,
-    SETTINGS_ANNOTATION,
     ClusterState,
     DeploymentState,
     TrafficSplit,
 )
 from deploy.targets.kubernetes.supporting_objects import SupportingObjects
-from deploy.targets.kubernetes.templates import ensure_mapping
 
 log = logging.getLogger(__name__)
 
 _POLL = 0.25
-_SCHEDULING_SECONDS = 30.0
 _ROUTING_SECONDS = 30.0
 # Nodes update their routes at most once a second, and do not report when they have.
 _ROUTE_UPDATE_SECONDS = 2.0
@@ -54,6 +49,7 @@ class Writer:
         clock: the clock by which it waits.
 
     Attributes:
+        desired: the objects that the settings ask for.
         supporting_objects: the writer of all objects that are not replicas.
         times: for each pod of the last attempt, how many seconds after the start of its rollout it
             was first seen in each stage.
@@ -75,64 +71,9 @@ class Writer:
         self._lock = lock
         self._image_bytes = image_bytes
         self._clock = clock
+        self.desired = DesiredObjects(rendering, state, image_bytes)
         self.supporting_objects = SupportingObjects(cluster, rendering, lock)
         self.times: Times = {}
-
-    # --- what is to serve
-
-    def replica_count(self) -> int:
-        """Return how many replicas are to serve.
-
-        That is the number in the settings, unless an autoscaler or a person has set another one.
-        """
-        now = self._state.deployment(self._state.traffic().track)
-        if now is None or not now.replicas:
-            return self._env.replicas
-        if self._env.autoscale:
-            return max(self._env.replicas, min(now.replicas, self._env.autoscale.at_most))
-        return self._env.replicas if now.replicas_are_ours else now.replicas
-
-    def log_replica_count(self) -> None:
-        """Log that the number of replicas is not the one in the settings, if so."""
-        count = self.replica_count()
-        if not self._env.autoscale and count != self._env.replicas:
-            log.info(
-                "replicas stay at %d, which was set on the cluster; the settings say %d",
-                count,
-                self._env.replicas,
-            )
-
-    def settings_hash(self, release: Release) -> str:
-        """Return a hash of what a release is rendered to, independent of attempt and track."""
-        rendering = self._rendering
-        track = TRACKS[0]
-        objects = [
-            rendering.deployment(release, track, self._env.replicas, None, 0),
-            rendering.service(track, both=False),
-            rendering.ingress(),
-            rendering.autoscaler(track),
-            rendering.disruption_budget(),
-            rendering.service_account(),
-        ]
-        return _hash(objects)
-
-    def render(self, track: Track, release: Release, attempt: Attempt | None) -> list[Object]:
-        """Return all objects of an environment that serves a release, in the order of writing.
-
-        The number of replicas is the one in the settings, so that applying the objects undoes the
-        scaling by other managers.
-        """
-        rendering = self._rendering
-        count = self.replica_count() if self._env.autoscale else self._env.replicas
-        objects = (
-            rendering.service_account(),
-            rendering.service(track, both=False),
-            rendering.ingress(),
-            rendering.disruption_budget(),
-            rendering.autoscaler(track),
-            self._render_deployment(track, release, count, attempt),
-        )
-        return [item for item in objects if item]
 
     def take_snapshot(self, traffic: TrafficSplit) -> Snapshot | None:
         """Return what serves now, as it was applied; None if nothing does."""
@@ -141,11 +82,6 @@ class Writer:
             return None
         objects = {"Deployment": serving.applied, **self.supporting_objects.snapshot()}
         return Snapshot(track=serving.track, objects=objects)
-
-    def replica_seconds(self, release: Release) -> float:
-        """Return the seconds that one replica may take: for a node, the pull and the start."""
-        pull_seconds = self._image_bytes(release) / self._env.pull_rate
-        return _SCHEDULING_SECONDS + pull_seconds + self._env.ready_within
 
     # --- replicas
 
@@ -164,7 +100,7 @@ class Writer:
             RolloutFailed: a replica cannot become ready, or did not in time.
             FieldConflict: another manager owns a field that an object template sets.
         """
-        item = self._render_deployment(track, release, count, attempt)
+        item = self.desired.render_deployment(track, release, count, attempt)
         self._apply_deployment(track, item)
         return self._wait_until_ready(track, item, release)
 
@@ -191,7 +127,7 @@ class Writer:
             pod_template=annotations.get(TEMPLATE_ANNOTATION, ""),
             image_bytes=self._image_bytes(release),
             ready_within=self._env.ready_within,
-            replica_seconds=self.replica_seconds(release),
+            replica_seconds=self.desired.replica_seconds(release),
         )
         times: Times = {}
         wait = ReadinessWait(self._cluster, expected, self._clock)
@@ -300,21 +236,6 @@ class Writer:
         name = self._rendering.deployment_name(track)
         self._cluster.delete("Deployment", name, require=self._lock.require)
 
-    def _render_deployment(
-        self, track: Track, release: Release, count: int, attempt: Attempt | None
-    ) -> Object:
-        seconds = int(self.replica_seconds(release))
-        item = self._rendering.deployment(release, track, count, attempt, seconds)
-        ensure_mapping(item, "metadata", "annotations").update(
-            {
-                SETTINGS_ANNOTATION: self.settings_hash(release),
-                REPLICAS_ANNOTATION: str(self._env.replicas),
-            }
-        )
-        template = item["spec"]["template"]
-        ensure_mapping(template, "metadata", "annotations")[TEMPLATE_ANNOTATION] = _hash(template)
-        return item
-
     def _wait(self, is_done: Callable[[], bool], seconds: float, message: str) -> bool:
         """Wait until a condition is met; return whether it was in time."""
         deadline = self._clock.now() + seconds
@@ -328,7 +249,3 @@ class Writer:
 
 def _identifies_release(path: str) -> bool:
     return path.endswith("].image") or "twinship.dev/" in path or CHANGE_CAUSE in path
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

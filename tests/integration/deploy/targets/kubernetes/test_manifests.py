@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError
 
 from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.render import as_yaml
+from deploy.targets.kubernetes.yaml_text import to_yaml
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import ALL_SETTINGS, all_objects, edit_templates, rendering
 from tests.integration.conftest import lacking
@@ -194,7 +194,7 @@ def test_kubectl_accepts_the_rendered_objects(
 ) -> None:
     """That is `invoke render | kubectl apply -f -`."""
     objects = [_in_namespace(item, namespace) for item in render_all() if is_served(server, item)]
-    assert _dry_run(kubectl, namespace, "-f", "-", stdin=as_yaml(objects)) == len(objects)
+    assert _dry_run(kubectl, namespace, "-f", "-", stdin=to_yaml(objects)) == len(objects)
 
 
 def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -> None:
@@ -226,7 +226,7 @@ def test_kubectl_reads_every_text_as_text(server: DynamicClient, kubectl: str) -
     }
     command = [kubectl, "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-"]
     done = subprocess.run(
-        command, input=as_yaml([item]), capture_output=True, text=True, check=False, timeout=60
+        command, input=to_yaml([item]), capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["data"] == item["data"]

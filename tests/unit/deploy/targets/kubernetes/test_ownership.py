@@ -166,7 +166,7 @@ def test_applied_fields_can_be_applied_again_without_a_change(strategy: str) -> 
         strategy=strategy,
         **{key: value for key, value in ALL_SETTINGS.items() if key != "resources"},
     )
-    made = namespace.writer().render("main", release("a"), attempt(1, release("a")))
+    made = namespace.writer().desired.render("main", release("a"), attempt(1, release("a")))
     assert {item["kind"] for item in made} >= {
         "Deployment",
         "Service",

@@ -23,8 +23,8 @@ from deploy.targets.kubernetes.render import (
     TRACKS,
     Rendering,
     Track,
-    as_yaml,
 )
+from deploy.targets.kubernetes.yaml_text import to_yaml
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import (
     ALL_SETTINGS,
@@ -631,7 +631,7 @@ def test_the_yaml_has_the_rendered_objects() -> None:
     """Each object is a document, with the keys in the template's order and without references."""
     rendered = rendering(**ALL_SETTINGS)
     objects = all_objects(rendered, A, attempt(1, A))
-    text = as_yaml(objects)
+    text = to_yaml(objects)
     assert list(yaml.safe_load_all(text)) == objects
     assert text.count("\n---\n") + 1 == len(objects)
     assert "&id" not in text
@@ -643,7 +643,7 @@ def test_a_repeated_value_is_written_twice() -> None:
     """Not every reader of the YAML supports references."""
     shared = {"team": "vision"}
     assert (
-        as_yaml([{"one": shared, "two": shared}])
+        to_yaml([{"one": shared, "two": shared}])
         == "---\none:\n  team: vision\ntwo:\n  team: vision\n"
     )
 
@@ -670,13 +670,13 @@ def test_a_repeated_value_is_written_twice() -> None:
 )
 def test_ambiguous_text_is_quoted(text: str) -> None:
     """Kubectl reads a label of digits and an `e` as a number, which is no label."""
-    assert as_yaml([{"key": text}]).splitlines()[1] in (f'key: "{text}"', f"key: '{text}'")
+    assert to_yaml([{"key": text}]).splitlines()[1] in (f'key: "{text}"', f"key: '{text}'")
 
 
 @given(st.text())
 def test_any_text_survives_yaml(text: str) -> None:
     """Names and messages may have any characters."""
-    assert yaml.safe_load(as_yaml([{"key": text}])) == {"key": text}
+    assert yaml.safe_load(to_yaml([{"key": text}])) == {"key": text}
 
 
 def test_the_tests_application_differs_from_the_placeholders() -> None:

@@ -100,7 +100,7 @@ def test_a_track_is_read_from_its_deployment(namespace: FakeNamespace, state: Cl
         2,
         attempt(7, a),
     )
-    assert deployment.settings == writer.settings_hash(a)
+    assert deployment.settings == writer.desired.settings_hash(a)
     assert deployment.pod_template == state.pods("main")[0].pod_template != ""
     assert state.image("main") == a.image.digest
     assert state.image("twin") == ""

@@ -295,9 +295,9 @@ def test_an_abandoned_canary_is_finished_by_another_strategy(after: dict[str, An
     """In the end one track gets all requests."""
     namespace = FakeNamespace(strategy="canary")
     namespace.apply(namespace.release("a"))
-    changes = namespace.writer()
-    changes.roll_out("twin", b := namespace.release("b"), 1)
-    changes.supporting_objects.point_service(TrafficSplit("main", both=True))
+    writer = namespace.writer()
+    writer.roll_out("twin", b := namespace.release("b"), 1)
+    writer.supporting_objects.point_service(TrafficSplit("main", both=True))
     namespace.apply(b, namespace.deployer(**after))
     assert namespace.answers() == {"b"}
     assert states(namespace.deployer(**after)) == replicas(b, ReplicaState.SERVING)

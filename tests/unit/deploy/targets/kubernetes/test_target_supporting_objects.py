@@ -77,8 +77,8 @@ def comparable_objects(namespace: FakeNamespace) -> dict[str, Object]:
 
 def take_snapshot(namespace: FakeNamespace) -> Snapshot:
     """Return a snapshot of what serves now."""
-    changes = namespace.writer()
-    found = changes.take_snapshot(namespace.state().traffic())
+    writer = namespace.writer()
+    found = writer.take_snapshot(namespace.state().traffic())
     assert found
     return found
 

@@ -262,8 +262,10 @@ def test_a_half_finished_rollout_of_settings_does_not_serve() -> None:
     namespace = FakeNamespace()
     namespace.apply(a := namespace.release("a"))
     namespace.release("a", PodScript(pulled_in=1, ready_after=1))
-    changes = namespace.writer(resources={"memory": "1Gi"})
-    (item,) = (item for item in changes.render("main", a, None) if item["kind"] == "Deployment")
+    writer = namespace.writer(resources={"memory": "1Gi"})
+    (item,) = (
+        item for item in writer.desired.render("main", a, None) if item["kind"] == "Deployment"
+    )
     namespace.cluster.apply(item)
     target = namespace.deployer(resources={"memory": "1Gi"})
     pods = namespace.state().pods("main")
@@ -277,7 +279,7 @@ def test_a_half_finished_rollout_of_settings_does_not_serve() -> None:
     namespace.cluster.stop_controllers()
     deployment = namespace.deployment()
     assert deployment.image == pods[0].image == pods[1].image == a.image.digest
-    assert deployment.settings == changes.settings_hash(a)
+    assert deployment.settings == writer.desired.settings_hash(a)
     assert namespace.state().routes_to("main")
     assert not target.serves(a)
 
