@@ -14,7 +14,7 @@ from bench.load import Load
 from bench.rollouts import WRONG_BEHIND_A_PROXY
 from sample import bundle
 from tests.e2e import remains
-from tests.e2e.test_release import EGYPTIAN_CAT, TIGER_CAT
+from tests.e2e.labels import EGYPTIAN_CAT, TIGER_CAT
 
 # The line after which the release is killed, and how many seconds later: several moments of every stage.
 MOMENTS = [

@@ -11,9 +11,7 @@ from bench.application import Application, Done
 from bench.rollouts import WRONG_BEHIND_A_PROXY
 from tests.e2e.containers import docker
 from tests.e2e.halted import halted
-
-TIGER_CAT = "n02123159 tiger cat"
-EGYPTIAN_CAT = "n02124075 Egyptian cat"
+from tests.e2e.labels import EGYPTIAN_CAT, TIGER_CAT
 
 
 def test_a_first_release_ends_with_the_url_and_a_prediction(application: Application) -> None:
