@@ -65,8 +65,8 @@ def measured(command: Sequence[str], folder: Path, variables: Mapping[str, str])
             stderr=subprocess.PIPE,
             text=True,
         )
-        with Sampler(process.pid) as sampler:
-            assert process.stderr is not None  # noqa: S101 - it was asked for
+        assert process.stderr is not None  # noqa: S101 - it was asked for
+        with Sampler(process.pid) as sampler, process.stderr:
             lines = tuple((time.monotonic() - started, line.rstrip()) for line in process.stderr)
             # Looked at while it can still be seen, taken leave of afterwards.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

@@ -70,7 +70,9 @@ def test_other_unix_sockets_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
         server.listen()
         caller.connect("here")
         caller.sendall(b"hello")
-        assert server.accept()[0].recv(5) == b"hello"
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(5) == b"hello"
 
 
 def test_the_user_is_nobody() -> None:
