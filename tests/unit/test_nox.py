@@ -38,15 +38,19 @@ signal.pause()
 """
 
 
+@pytest.fixture(scope="module", name="noxfile")
+def _noxfile() -> dict[str, Any]:
+    """Load the noxfile once: Nox knows every session that was ever loaded, by its name."""
+    return runpy.run_path(str(ROOT / "noxfile.py"))
+
+
 @pytest.fixture(name="command")
-def _command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, ...]]:
-    """Return the command of a session with arguments, and with one option for measurements."""
-    monkeypatch.chdir(ROOT)
-    found = runpy.run_path(str(ROOT / "noxfile.py"))
+def _command(noxfile: dict[str, Any]) -> Callable[..., tuple[str, ...]]:
+    """Return what makes the command of a session with arguments, and one option that measures."""
 
     def command(name: str, *arguments: str) -> tuple[str, ...]:
         session: Any = SimpleNamespace(name=name, posargs=list(arguments))
-        made: tuple[str, ...] = found["pytest_command"](session, "--measured")
+        made: tuple[str, ...] = noxfile["pytest_command"](session, "--measured")
         return made
 
     return command
