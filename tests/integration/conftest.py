@@ -1,4 +1,4 @@
-"""The real parts: each is looked for once, and a test that needs a missing one is skipped, or fails on a CI runner."""
+"""Fixtures for the real parts. A test whose part is missing is skipped, or fails on CI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REGISTRY = "127.0.0.1:5000"
 
 
 def lacking(what: str, cure: str) -> NoReturn:
-    """Skips a test that cannot run here; where everything should be there, it fails instead."""
+    """Skip a test that cannot run here; on CI, where nothing may be missing, it fails instead."""
     text = f"{what}; {cure}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(text, pytrace=False)
@@ -24,7 +24,7 @@ def lacking(what: str, cure: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def engine() -> DockerEngine:
-    """A container engine."""
+    """Return a client of the container engine."""
     try:
         found = DockerEngine()
     except PlatformError as error:
@@ -34,7 +34,7 @@ def engine() -> DockerEngine:
 
 @pytest.fixture(scope="session")
 def registry_host() -> str:
-    """The host of a registry on this machine, which takes images without a login."""
+    """Return the host of a registry on this machine that needs no login."""
     try:
         HttpRegistry(REGISTRY).ping()
     except RegistryError:
