@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from bench.application import Application
 from tests.e2e.cluster import Namespace, on_cluster
 from tests.e2e.keeper import registry_kept
 from tests.e2e.rights import lacking
+from tests.scheduling import GroupScheduling
 
 # The groups in the order in which they start, the longest first, so that all processes end at about
 # the same time; and the cluster's modules, of which the last has only short tests.
@@ -32,26 +32,21 @@ _ORDER = (
 )
 
 
-class ApplicationScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """A scheduler that gives all tests of one application to one process, in order.
+def _group(node: str) -> str:
+    """Return the group of a test.
 
-    What different groups start has names, folders, ports and namespaces of its own.
+    All modules on the cluster are one group: they share an application, and one of their tests
+    restarts the API server. Every other module has an application of its own. What different groups
+    start has names, folders, ports and namespaces of its own.
     """
-
-    def _split_scope(self, nodeid: str) -> str:
-        """Return the group of a test.
-
-        All modules on the cluster are one group: they share an application, and one of their tests
-        restarts the API server. Every other module has an application of its own.
-        """
-        module = Path(nodeid.partition("::")[0]).stem
-        return "test_cluster" if module.startswith("test_cluster") else module
+    module = Path(node.partition("::")[0]).stem
+    return "test_cluster" if module.startswith("test_cluster") else module
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ApplicationScheduling:
-    """Have pytest-xdist distribute whole groups."""
-    return ApplicationScheduling(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Run all stories of one application in one process, in order."""
+    return GroupScheduling(config, log, _group)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
