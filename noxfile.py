@@ -1,4 +1,7 @@
-"""Nox: a clean, locked environment for each thing that CI runs. `./run nox` runs the checks, `./run nox -l` lists all."""
+"""Sessions of Nox: a clean, locked environment for each thing that CI runs.
+
+`./run nox` runs the checks, `./run nox -l` lists all sessions.
+"""
 
 from __future__ import annotations
 
@@ -39,31 +42,62 @@ LOCKS = {
     "lint": ("--only-group=lint",),
     "types": ("--group=types",),
 }
-# The runtime of the models reports its use to its maker unless told not to.
+TESTS = Path("tests").resolve()
+# How many processes run a session's tests. Tests of `integration` and `e2e` mostly wait for an
+# engine or a cluster, so there may be more processes than processors. Tests of one module (of one
+# application in `e2e`) share what they have started, and run in one process, in order.
+PROCESSES = {
+    "unit": ("--numprocesses=logical", "--maxprocesses=8"),
+    "integration": ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder"),
+    "e2e": ("--numprocesses=3", "--dist=loadscope", "--no-loadscope-reorder"),
+}
+# The runtime of the models reports its use to its maker unless this forbids it.
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def install(session: nox.Session, lock: str) -> None:
-    """Installs exactly what a lock file names, every file checked by its hash, and compiles it for quick starts."""
+    """Install exactly what a lock file names: every file is checked by its hash.
+
+    Modules are compiled once here, so that every command starts sooner.
+    """
     session.install("--require-hashes", "-r", f"locks/{lock}.txt", env={"UV_COMPILE_BYTECODE": "1"})
 
 
 def run_with_engine(session: nox.Session, *command: str) -> None:
-    """Starts what a release needs on this machine, then runs a command that may use the engine."""
+    """Start what a release needs on this machine, then run a command that may use the engine."""
     session.run("invoke", "up")
     denied = Path("/var/run/docker.sock").exists() and not os.access(
         "/var/run/docker.sock", os.W_OK
     )
     if denied and shutil.which("sg"):
-        # `up` has made this user a member of the engine's group; this process is older than that.
+        # `up` has added this user to the engine's group; this process started before that.
         session.run("sg", "docker", "-c", shlex.join(command), external=True, env=QUIET)
     else:
         session.run(*command, env=QUIET)
 
 
+def names_tests(word: str) -> bool:
+    """Return whether an argument is a file, a folder or a single test below `tests/`."""
+    return TESTS in Path(word.partition("::")[0]).resolve().parents
+
+
+def pytest_command(session: nox.Session, *measured: str) -> tuple[str, ...]:
+    """Return the command that runs a session's tests, or those that its arguments name instead.
+
+    Args:
+        session: named as the folder of its tests.
+        measured: options that make sense for all tests of the session only.
+    """
+    if any(map(names_tests, session.posargs)):
+        return ("pytest", *session.posargs)
+    folder = f"tests/{session.name}"
+    options = () if session.posargs else measured
+    return ("pytest", *PROCESSES[session.name], *options, folder, *session.posargs)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and formatting; `-- --fix` mends what can be mended."""
+    """Check style and formatting; `-- --fix` corrects what ruff can correct."""
     install(session, "lint")
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), *PYTHON_FILES)
@@ -79,39 +113,40 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Run the tests that need nothing but Python."""
+    """Run the tests that need nothing but Python; all of them together measure the coverage."""
     install(session, "test")
-    session.run("pytest", "tests/unit", *session.posargs, env=QUIET)
+    session.run(*pytest_command(session, "--cov", "--cov-report=term:skip-covered"), env=QUIET)
 
 
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the tests of single stages against real parts."""
     install(session, "test")
-    run_with_engine(session, "pytest", "tests/integration", *session.posargs)
+    run_with_engine(session, *pytest_command(session))
 
 
 @nox.session
 def e2e(session: nox.Session) -> None:
     """Run whole stories: release, roll back, undo."""
     install(session, "test")
-    run_with_engine(session, "pytest", "tests/e2e", *session.posargs)
+    run_with_engine(session, *pytest_command(session))
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure releases and the served application; docs/08-benchmark.md explains. `-- --quick` only tries it out."""
+    """Measure what docs/08-benchmark.md shows; `-- --quick` only tries the benchmark itself."""
     install(session, "bench")
     run_with_engine(session, "python", "-m", "bench", *session.posargs)
 
 
 def stage(name: str) -> None:
-    """Makes a session of a stage, for CI runners: the same task as on a laptop, in a clean environment."""
+    """Make a session of a stage, for CI runners: a laptop's task in a clean environment."""
 
     @nox.session(name=name)
     def run(session: nox.Session) -> None:
         install(session, "deploy")
-        # A rollout that is told to stop puts the previous release back first: it is told by whatever ends Nox, and not cut short.
+        # A rollout that is asked to stop restores the previous release first. Each signal that
+        # ends Nox asks it to stop, and Nox waits until it has ended.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         session.run("invoke", name, *session.posargs, interrupt_timeout=2.0, terminate_timeout=None)
 
@@ -124,7 +159,7 @@ for stage_name in STAGES:
 
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
-    """Resolve the dependencies anew and write locks/, the constraints in pyproject.toml, and the application's lock."""
+    """Resolve the dependencies again; write locks/, pyproject's constraints and the app's lock."""
     project = Path("pyproject.toml")
     text = project.read_text(encoding="utf-8")
     head, tail = re.split(
@@ -149,7 +184,7 @@ def lock(session: nox.Session) -> None:
 
 
 def export(session: nox.Session, target: str, *options: str) -> None:
-    """Writes part of the resolution in the form that pip and uv read alike, naming no index."""
+    """Write part of the resolution in the form that both pip and uv read, naming no index."""
     session.run(
         "uv",
         "export",
@@ -166,5 +201,5 @@ def export(session: nox.Session, target: str, *options: str) -> None:
 
 
 def toml_string(text: str) -> str:
-    """The text as a TOML string."""
+    """Return the text as a TOML string."""
     return f"'{text}'" if '"' in text else f'"{text}"'

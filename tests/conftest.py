@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings of all tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import signal
 
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C reach what tests start: a shell has what it runs in the background ignore it, and all that is started from there."""
+    """Let SIGINT reach what tests start.
+
+    A shell makes background processes ignore it, and their children inherit that.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""A namespace of a real cluster, and a deployer there who may do what deploy/manifests/rbac.yaml lets them, and nothing else."""
+"""A namespace of a real cluster, with a deployer that may do only what rbac.yaml allows."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ resources = {{ cpu = "50m", memory = "256Mi" }}
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace of its own, seen as the administrator who made it.
+    """A namespace of a test run, as its administrator sees it.
 
     Args:
         name: its name.
-        api: the administrator's way in.
+        api: the administrator's API client.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Namespace:
 
     @property
     def core(self) -> Any:
-        """The administrator's calls."""
+        """The administrator's calls of the core API."""
         return client.CoreV1Api(self.api)
 
     @classmethod
     def made(cls, kubeconfig: str) -> Namespace:
-        """A new namespace with the deployer's account."""
+        """Make a namespace with the deployer's account."""
         library: Any = config
         yaml: Any = utils
         made = cls(f"e2e-{secrets.token_hex(4)}", library.new_client_from_config(kubeconfig))
@@ -80,16 +80,16 @@ class Namespace:
         return made
 
     def remove(self) -> None:
-        """Removes it and all that is in it."""
+        """Remove the namespace and everything in it."""
         self.core.delete_namespace(self.name)
 
     def deployer(self, path: Path, account: str = ACCOUNT) -> Path:
-        """Writes a kubeconfig that knows one account of this namespace, and nobody else."""
+        """Write a kubeconfig with one account of this namespace and no other."""
         write_kubeconfig(path, self.api.configuration, self.name, self._token(account))
         return path
 
     def account(self, name: str) -> None:
-        """Makes an account that may do nothing."""
+        """Make an account that may do nothing."""
         self.core.create_namespaced_service_account(self.name, {"metadata": {"name": name}})
 
     def _token(self, account: str) -> str:
@@ -97,14 +97,14 @@ class Namespace:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
-                asked = core.create_namespaced_service_account_token(
+                created = core.create_namespaced_service_account_token(
                     account, self.name, {"spec": {"expirationSeconds": 3600}}
                 )
-                return str(asked.status.token)
+                return str(created.status.token)
             except ApiException as error:
                 if error.status != 404:
                     raise
-            # Old clusters make no tokens on request; they make one for each account.
+            # Old clusters make no tokens on request, but one for each account.
             for found in core.list_namespaced_secret(self.name).items:
                 if (found.metadata.annotations or {}).get(
                     "kubernetes.io/service-account.name"
@@ -113,18 +113,18 @@ class Namespace:
             time.sleep(0.2)
         raise AssertionError(f"no token for {account}")
 
-    # --- what is there
+    # --- objects
 
     def deployment(self, name: str) -> Any:
-        """A Deployment."""
+        """Return a Deployment."""
         return _apps(self.api).read_namespaced_deployment(name, self.name)
 
     def image(self, deployment: str) -> str:
-        """The image of a Deployment's container."""
+        """Return the image of a Deployment's container."""
         return str(self.deployment(deployment).spec.template.spec.containers[0].image)
 
     def apply_deployment(self, name: str, item: dict[str, Any], manager: str) -> None:
-        """Has somebody else take over fields of a Deployment."""
+        """Take over fields of a Deployment as another field manager."""
         _apps(self.api).patch_namespaced_deployment(
             name,
             self.name,
@@ -135,39 +135,41 @@ class Namespace:
         )
 
     def replica_sets(self, deployment: str) -> list[Any]:
-        """The ReplicaSets of a Deployment, by revision."""
+        """Return the ReplicaSets of a Deployment, by revision."""
         found = _apps(self.api).list_namespaced_replica_set(self.name).items
-        mine = [item for item in found if item.metadata.owner_references[0].name == deployment]
+        owned = [item for item in found if item.metadata.owner_references[0].name == deployment]
         return sorted(
-            mine,
+            owned,
             key=lambda item: int(item.metadata.annotations["deployment.kubernetes.io/revision"]),
         )
 
     def pods(self) -> list[Any]:
-        """The pods that were not asked to go."""
+        """Return the pods that are not being deleted."""
         found = self.core.list_namespaced_pod(self.name).items
         return [pod for pod in found if pod.metadata.deletion_timestamp is None]
 
     def port(self, service: str) -> int:
-        """The port of the nodes that leads to a Service."""
+        """Return the port of the nodes that leads to a Service."""
         return int(self.core.read_namespaced_service(service, self.name).spec.ports[0].node_port)
 
     def host(self) -> str:
-        """The address of a node that runs a pod."""
+        """Return the address of a node that runs a pod."""
         return str(next(pod.status.host_ip for pod in self.pods() if pod.status.host_ip))
 
     def lease(self, name: str) -> str:
-        """Who holds a lease; empty if nobody does."""
+        """Return who holds a Lease; empty if it is free."""
         leases: Any = client.CoordinationV1Api(self.api)
         return str(leases.read_namespaced_lease(name, self.name).spec.holder_identity or "")
 
 
 class Sightings:
-    """When each pod was first and last seen, those that are asked to go among them, while the `with` block lasts.
+    """A record of when each pod was first and last seen, also while it is deleted.
+
+    It looks while the `with` block lasts.
 
     Args:
-        namespace: where they are.
-        prefix: how their names begin.
+        namespace: where the pods are.
+        prefix: the start of their names.
     """
 
     def __init__(self, namespace: Namespace, prefix: str) -> None:
@@ -191,7 +193,7 @@ class Sightings:
         self._thread.join()
 
     def outlast(self, begin: float, end: float) -> float:
-        """For how many seconds after the one moment pods were there that had been there at the other."""
+        """Return for how many seconds after `end` a pod was seen that existed at `begin`."""
         last = max((last for first, last in self._seen.values() if first <= begin), default=end)
         return max(0.0, last + _LOOK - end)
 
@@ -211,7 +213,7 @@ def _apps(api: Any) -> Any:
 
 
 def write_kubeconfig(path: Path, like: Any, namespace: str, token: str) -> None:
-    """Writes a kubeconfig with a token, for the cluster of another configuration."""
+    """Write a kubeconfig with a token, for the cluster of another configuration."""
     authority = base64.b64encode(Path(like.ssl_ca_cert).read_bytes()).decode()
     document = {
         "apiVersion": "v1",
@@ -236,7 +238,7 @@ def write_kubeconfig(path: Path, like: Any, namespace: str, token: str) -> None:
 
 
 def on_cluster(application: Application, namespace: Namespace) -> Application:
-    """Gives an application the environments `staging` and `production` in a namespace, released to by its deployer."""
+    """Give an application environments in a namespace, with the kubeconfig of its deployer."""
     kubeconfig = namespace.deployer(application.folder.parent / "deployer.kubeconfig")
     path = application.folder / "pipeline.toml"
     text = path.read_text(encoding="utf-8").partition("[environments.staging]")[0]
@@ -248,9 +250,18 @@ def on_cluster(application: Application, namespace: Namespace) -> Application:
     return application
 
 
-def until(condition: Callable[[], object], what: str, within: float = 90.0) -> None:
-    """Waits until something is so, for at most so many seconds."""
+def until(
+    condition: Callable[[], object], what: str, within: float = 90.0, every: float = 0.3
+) -> None:
+    """Wait until a condition holds.
+
+    Args:
+        condition: it is asked again and again.
+        what: the condition in words.
+        within: seconds after which the test fails.
+        every: seconds between two looks.
+    """
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {within:.0f} s"
-        time.sleep(0.3)
+        time.sleep(every)

@@ -1,4 +1,4 @@
-"""Tasks that stand still for a while, at the very moment that a test waited for, however busy the machine is."""
+"""Tasks that are halted at a moment that a test waited for, however busy the machine is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.rights import root
 
 @contextmanager
 def halted(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Halts a task and all that it started, for the time of a `with` block."""
+    """Halt a task and all that it started while a `with` block lasts."""
     _signal(process, "STOP")
     try:
         yield
@@ -21,6 +21,6 @@ def halted(process: subprocess.Popen[str]) -> Iterator[None]:
 
 def _signal(process: subprocess.Popen[str], name: str) -> None:
     command = ("kill", f"-{name}", "--", f"-{process.pid}")
-    # What sudo runs stops sudo as well, which only the administrator can wake.
+    # A signal to a command under sudo stops sudo as well, which only root can continue.
     as_root = isinstance(process.args, list) and process.args[0] == "sudo"
     subprocess.run(root(*command) if as_root else command, check=True)

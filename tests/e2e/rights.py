@@ -1,4 +1,4 @@
-"""Other rights than those of the user who runs the tests: more of them, less, or none."""
+"""Commands with more, fewer or no rights, compared with the user who runs the tests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NOBODY = 65534
 
 
 def lacking(what: str, cure: str) -> NoReturn:
-    """Skips a test that cannot run here; on CI, where everything should be there, it fails instead."""
+    """Skip a test that cannot run here; on CI, where nothing may be missing, it fails instead."""
     if os.environ.get("CI"):
         pytest.fail(f"{what}; {cure}", pytrace=False)
     pytest.skip(f"{what}; {cure}")
 
 
 def root(*command: str) -> tuple[str, ...]:
-    """A command as the administrator runs it."""
+    """Return a command as the administrator runs it."""
     if os.geteuid() == 0:
         return command
     if subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode != 0:
@@ -31,7 +31,7 @@ def root(*command: str) -> tuple[str, ...]:
 
 
 def myself() -> tuple[str, ...]:
-    """What to put between a command of the administrator's and one that this user shall run in its place."""
+    """Return the words by which a command of the administrator runs another as this user."""
     return (
         ()
         if os.geteuid() == 0
@@ -40,7 +40,7 @@ def myself() -> tuple[str, ...]:
 
 
 def owner_only() -> tuple[str, ...]:
-    """What to put before a command to have it obey the permissions of files, which the administrator need not."""
+    """Return the words by which a command obeys the permissions of files, even as root."""
     return (
         ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "--")
         if os.geteuid() == 0
@@ -49,9 +49,9 @@ def owner_only() -> tuple[str, ...]:
 
 
 def stranger() -> tuple[str, ...]:
-    """What to put before a command to run it as a user in no group, who may read everything but write nothing.
+    """Return the words by which a command runs as a user in no group, who may only read.
 
-    The reading is for the tests' sake: this interpreter and the checkout may lie in somebody's home.
+    The user may read everything: the interpreter and the checkout may be in a home folder.
     """
     ids = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
     return root(
@@ -61,7 +61,7 @@ def stranger() -> tuple[str, ...]:
 
 @contextmanager
 def closed(path: Path) -> Iterator[None]:
-    """Takes all permissions from a file or folder for a while."""
+    """Take all permissions from a file or folder while a `with` block lasts."""
     before = path.stat().st_mode
     path.chmod(0)
     try:
@@ -72,7 +72,7 @@ def closed(path: Path) -> Iterator[None]:
 
 @contextmanager
 def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """A file system of that size in a folder, for a while."""
+    """Mount a file system of that size on a folder while a `with` block lasts."""
     path.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         root(

@@ -1,4 +1,4 @@
-"""A container engine of a test's own, on a small disk, a network and among processes that nobody else sees."""
+"""A container engine of one test, with a small disk, a network and processes of its own."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SmallEngine:
     """An engine that can be killed and started again.
 
     Args:
-        folder: has its socket, its log and its state in memory.
-        disk: the folder whose disk holds all that it keeps.
-        place: the process that keeps its namespaces: all that the engine starts ends with that.
+        folder: for its socket, its log and its temporary state.
+        disk: the folder whose small disk holds its data.
+        place: the process that keeps its namespaces: all that the engine starts ends with it.
     """
 
     def __init__(self, folder: Path, disk: Path, place: int) -> None:
@@ -38,16 +38,16 @@ class SmallEngine:
 
     @property
     def host(self) -> str:
-        """What DOCKER_HOST must be to use it."""
+        """The value of DOCKER_HOST for this engine."""
         return f"unix://{self._folder}/socket"
 
     @property
     def within(self) -> tuple[str, ...]:
-        """What to put before a command to run it on the engine's network."""
+        """The words by which a command runs on the engine's network."""
         return (*root("nsenter", "-t", str(self._place), "-n", "--"), *myself())
 
     def fill(self, left: int) -> None:
-        """Takes all of the disk's space but so many bytes."""
+        """Fill the disk, except for a number of bytes."""
         ballast = self.disk / "ballast"
         ballast.unlink(missing_ok=True)
         space = os.statvfs(self.disk)
@@ -55,10 +55,13 @@ class SmallEngine:
             os.posix_fallocate(file.fileno(), 0, max(1, space.f_bavail * space.f_frsize - left))
 
     def start(self) -> None:
-        """Starts it on what it kept, as its service manager would; returns when it answers."""
-        # Its state in memory is elsewhere, as on any machine: only what it keeps is on the small disk.
-        places = f"--data-root {self.disk}/data --exec-root {self._folder}/exec --pidfile {self._folder}/pid -H {self.host}"
-        # The machine's systemd, which might be asked for groups of processes instead, knows these by other numbers.
+        """Start the engine on its data, as a service manager would, and wait until it answers."""
+        # Its temporary state is not on the small disk, as on any machine.
+        places = (
+            f"--data-root {self.disk}/data --exec-root {self._folder}/exec "
+            f"--pidfile {self._folder}/pid -H {self.host}"
+        )
+        # systemd knows these processes by other numbers, so it cannot make groups of them.
         words = f"{places} -G {os.getgid()} --exec-opt native.cgroupdriver=cgroupfs".split()
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -76,11 +79,11 @@ class SmallEngine:
             time.sleep(0.1)
 
     def crash(self) -> None:
-        """Kills it at once and alone: what it has started is told nothing."""
+        """Kill the engine alone; its containers get no signal."""
         self._end("KILL")
 
     def stop(self) -> None:
-        """Stops it with all that it runs; only a living engine can, so one that was killed is started for it."""
+        """Stop the engine with its containers; one that was killed is started first to do that."""
         if self._process is None:
             self.start()
         self._end("TERM")
@@ -94,7 +97,7 @@ class SmallEngine:
         self._process = None
 
     def _inside(self, *command: str) -> tuple[str, ...]:
-        """A command as the administrator runs it in the engine's own namespaces."""
+        """Return a command as the administrator runs it in the engine's namespaces."""
         return root(
             "nsenter",
             "-t",
@@ -112,10 +115,13 @@ class SmallEngine:
 
 @contextmanager
 def small_engine(size: str) -> Iterator[SmallEngine]:
-    """Starts an engine that holds the image of the proxy and the registry, and nothing else; all that it started ends with it."""
+    """Start an engine that has the image of the proxy and the registry, and no other.
+
+    All that it started ends with it.
+    """
     if shutil.which("dockerd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None:
         lacking("no dockerd is here", "`sudo apt-get install docker.io` brings it")
-    # A folder with a short name: the paths of sockets have little room.
+    # The folder has a short name, because the paths of sockets are limited.
     folder = Path(tempfile.mkdtemp(prefix="engine-"))
     try:
         with small_disk(folder / "disk", size) as disk, _place(folder) as place:
@@ -132,12 +138,15 @@ def small_engine(size: str) -> Iterator[SmallEngine]:
 
 @contextmanager
 def _place(folder: Path) -> Iterator[int]:
-    """Namespaces for an engine: a network, mounts, and processes that all end with the first; gives who keeps them."""
-    # The machine's own containerd is hidden from it: it would keep images there instead.
+    """Make a network, a mount and a process namespace; yield the process that keeps them.
+
+    All processes in the namespace end with that one.
+    """
+    # The machine's own containerd is hidden, because the engine would keep its images there.
     alone = (
         "ip link set lo up && { test ! -d /run/containerd || mount -t tmpfs none /run/containerd; }"
     )
-    # A shell that waits takes leave of processes whose parents are gone; without one they would count as alive.
+    # The shell reaps processes whose parents have ended; without that they would count as alive.
     inside = f"{alone} && touch {folder}/ready && while sleep 60; do :; done"
     unshared = (
         "unshare",
@@ -172,7 +181,7 @@ def _place(folder: Path) -> Iterator[int]:
 
 
 def _copy_parts(running: SmallEngine) -> None:
-    """Gives it the image of the proxy and the registry that this machine's engine has; on its own network it could not make one."""
+    """Copy the image of the proxy and the registry; without a network it cannot be built."""
     tag = services.ensure_services_image(DockerEngine(), Settings.read(ROOT, {}).image)
     with subprocess.Popen(["docker", "save", tag], stdout=subprocess.PIPE) as saved:
         subprocess.run(

@@ -1,4 +1,4 @@
-"""Releases to a real cluster, by an account that may do no more than it needs: made, proven, taken back, promoted."""
+"""Releases to a real cluster, by an account with no more permissions than it needs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _model(application: Application) -> str:
 def test_a_release_from_an_empty_namespace_ends_with_a_prediction(
     served: Application, cluster: Namespace
 ) -> None:
-    """All replicas serve, and the history knows who, what and where."""
+    """All replicas serve, with the account and the commit of the release."""
     done = served.ok("verify", "--env", "staging")
     assert "coffee" in done.out
     status = served.ok("status", "--env", "staging", "--json").json
@@ -56,8 +56,8 @@ def test_releasing_again_changes_nothing(served: Application, cluster: Namespace
     assert sorted(pod.metadata.name for pod in cluster.pods()) == before
 
 
-def test_model_and_code_are_released_and_taken_back_apart(served: Application) -> None:
-    """A new model leaves the code, new code leaves the model, and each can go back alone."""
+def test_model_and_code_are_released_and_rolled_back_separately(served: Application) -> None:
+    """A new model keeps the code, new code keeps the model, and each can be rolled back alone."""
     first = served.git("log", "-1", "--format=%H", "--", "app")
     served.ok("release", "--env", "staging", "--model", "imagenet@2")
     assert _model(served) == "imagenet@2"
@@ -73,8 +73,8 @@ def test_model_and_code_are_released_and_taken_back_apart(served: Application) -
     assert (now["model"], now["commit"]) == ("imagenet@1", first)
 
 
-def test_the_cluster_tells_the_same_story(served: Application, cluster: Namespace) -> None:
-    """What kubectl shows of the Deployment's revisions is what our history shows."""
+def test_the_cluster_shows_the_same_history(served: Application, cluster: Namespace) -> None:
+    """The Deployment's revisions, as kubectl shows them, are the releases of the history."""
     history = served.ok("history", "--env", "staging", "--json").json
     name = f"{served.name}-staging"
     deployment = cluster.deployment(name)
@@ -95,8 +95,8 @@ def test_the_cluster_tells_the_same_story(served: Application, cluster: Namespac
     assert images == {item["reference"] for item in history}
 
 
-def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_path: Path) -> None:
-    """A clone with an empty cache needs nothing but access."""
+def test_another_machine_sees_and_rolls_back_the_same(served: Application, tmp_path: Path) -> None:
+    """A clone with an empty cache needs only access to the cluster."""
     shutil.copytree(served.folder.parent, tmp_path / "clone")
     other = replace(served, folder=tmp_path / "clone" / served.folder.name, home=tmp_path / "home")
     before = other.ok("history", "--env", "staging", "--json").json
@@ -115,7 +115,6 @@ def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_p
         ("blue-green", WRONG, 60, "418"),
         ("canary", WRONG, 60, "418"),
         ("rolling", CRASHES, 61, "no licence for clusters"),
-        # In this order, as the canary's settings serve by then: it need not release them as a canary first, which takes a minute.
         ("rolling", NEVER_READY, 61, "not ready within"),
         ("canary", NEVER_READY, 61, "not ready within"),
     ],
@@ -128,13 +127,17 @@ def test_another_machine_sees_and_takes_back_the_same(served: Application, tmp_p
         "never ready, canary",
     ],
 )
-def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
+def test_a_release_that_fails_on_the_cluster_is_undone(
     served: Application, cluster: Namespace, strategy: str, code: str, ends: int, says: str
 ) -> None:
-    """The old release serves on, the cause is told, and the history has it."""
-    settings = {"TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy}
+    """The previous release keeps serving, and the error and the history give the reason."""
+    settings = {
+        "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy,
+        # A canary that is good is not what is looked at here.
+        "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "3",
+    }
     if code == NEVER_READY:
-        # What is ready takes a few seconds, and must be given them: this much is waited for in vain.
+        # Enough for a good replica, and no more is wasted on a bad one.
         settings["TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN"] = "15"
     served.ok("release", "--env", "staging", **settings)
     before = served.ok("status", "--env", "staging", "--json", **settings).json["serving"]
@@ -158,7 +161,7 @@ def test_what_does_not_work_on_the_cluster_is_undone_by_itself(
 
 
 def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: Path) -> None:
-    """A record that somebody changed names an image that no registry has."""
+    """A record that was edited names an image that no registry has."""
     served.ok("release", "--env", "staging")
     before = served.ok("status", "--env", "staging", "--json").json["serving"]
     records = tmp_path / "records"
@@ -177,7 +180,7 @@ def test_an_image_that_does_not_exist_is_undone(served: Application, tmp_path: P
 
 
 def test_a_release_is_promoted_as_it_is(served: Application, cluster: Namespace) -> None:
-    """The same digest serves in production, from a repository of its own, without an engine at work."""
+    """The same digest serves in production, from another repository, without a container engine."""
     staged = served.ok("status", "--env", "staging", "--json").json["serving"]
     done = served.ok(
         "promote",
@@ -202,8 +205,10 @@ def test_a_release_is_promoted_as_it_is(served: Application, cluster: Namespace)
     } == {done["reference"]}
 
 
-def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Namespace) -> None:
-    """A blue-green release leaves the one before running; rolling back to it starts no pod."""
+def test_a_rollback_to_the_standby_replicas_starts_no_pod(
+    served: Application, cluster: Namespace
+) -> None:
+    """A blue-green release keeps the replicas of the previous one running."""
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     served.ok("release", "--env", "production", "--model", model)
     before = {pod.metadata.name for pod in cluster.pods()}
@@ -212,15 +217,16 @@ def test_a_standby_side_is_an_instant_way_back(served: Application, cluster: Nam
     assert served.ok("status", "--env", "production", "--json").json["healthy"] is True
 
 
-def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(
+def test_a_service_inside_the_cluster_is_verified_through_the_api_server(
     served: Application, cluster: Namespace
 ) -> None:
-    """Nothing leads there from outside but access to the API server; its nodes have pulled the image before, and no warm-up stays."""
+    """The nodes have pulled the image before, and no object of the pre-pull stays."""
     done = served.ok("release", "--env", "inside")
     service = cluster.core.read_namespaced_service(f"{served.name}-inside", cluster.name)
     assert service.spec.type == "ClusterIP"
     assert re.search(
-        rf"· proven at https://\S+/namespaces/{cluster.name}/services/{served.name}-inside:\w+/proxy: ",
+        rf"· proven at https://\S+/namespaces/{cluster.name}/services/"
+        rf"{served.name}-inside:\w+/proxy: ",
         done.err,
     ), done.err
     assert re.search(r"· pull   [1-9]\d* nodes? pulled the image", done.err), done.err
@@ -229,12 +235,12 @@ def test_what_serves_inside_the_cluster_only_is_proven_through_the_api_server(
 
 
 @pytest.mark.parametrize(
-    ("word", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")]
+    ("command", "ends", "outcome"), [("promote-canary", 0, "succeeded"), ("abort", 66, "undone")]
 )
-def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(
-    served: Application, word: str, ends: int, outcome: str
+def test_a_canary_on_hold_is_promoted_or_aborted_by_a_command(
+    served: Application, command: str, ends: int, outcome: str
 ) -> None:
-    """Another terminal ends the hold; the deployer obeys at once."""
+    """A command in another terminal ends the hold at once."""
     settings = {
         "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary",
         "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600",
@@ -242,22 +248,23 @@ def test_a_canary_that_is_held_is_promoted_or_given_up_by_word(
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model, **settings)
     until(
-        lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve"
+        lambda: len({item["image"] for item in _serving(served, settings)}) == 2,
+        "both releases serve",
     )
-    told = served.ok(word, "--env", "staging", "--json", **settings).json
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == ends, said
-    assert told["outcome"] == outcome
+    ended = served.ok(command, "--env", "staging", "--json", **settings).json
+    printed = process.communicate(timeout=120)[1]
+    assert process.returncode == ends, printed
+    assert ended["outcome"] == outcome
     assert (_model(served) == model) is (ends == 0)
 
 
 @pytest.mark.parametrize(
-    ("word", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")]
+    ("command", "outcome"), [("promote-canary", "succeeded"), ("abort", "undone")]
 )
-def test_a_canary_whose_deployer_died_is_brought_to_an_end_by_word(
-    served: Application, word: str, outcome: str
+def test_a_canary_without_its_deployer_is_promoted_or_aborted_by_a_command(
+    served: Application, command: str, outcome: str
 ) -> None:
-    """Whoever says the word does the work."""
+    """After the deployer was killed, the command does the work itself."""
     settings = {
         "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": "canary",
         "TWINSHIP_ENVIRONMENTS__STAGING__CANARY__SECONDS": "600",
@@ -265,17 +272,18 @@ def test_a_canary_whose_deployer_died_is_brought_to_an_end_by_word(
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model, **settings)
     until(
-        lambda: len({item["image"] for item in _serving(served, settings)}) == 2, "both sides serve"
+        lambda: len({item["image"] for item in _serving(served, settings)}) == 2,
+        "both releases serve",
     )
     served.kill(process)
-    assert served.ok(word, "--env", "staging", "--json", **settings).json["outcome"] == outcome
+    assert served.ok(command, "--env", "staging", "--json", **settings).json["outcome"] == outcome
     status = served.ok("status", "--env", "staging", "--json", **settings).json
     assert status["healthy"] is True
     assert (status["serving"]["model"] == model) is (outcome == "succeeded")
 
 
 def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
-    """The second is told who is at work; the first is not disturbed."""
+    """The second learns who holds the lock; the first is not disturbed."""
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"
     process = served.start("release", "--env", "staging", "--model", model)
     _await_a_pod(process)
@@ -288,15 +296,15 @@ def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
             "1",
             TWINSHIP_ENVIRONMENTS__STAGING__LOCK_WAIT="0",
         )
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 0, said
+    printed = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, printed
     assert second.code == 63, second.err
     assert f"(process {process.pid})" in second.err
     assert _model(served) == model
 
 
-def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
-    """A rollout waits for it and goes on."""
+def test_the_api_server_may_restart_during_a_rollout(served: Application) -> None:
+    """The rollout waits for the API server and continues."""
     api = server.found()
     if api is None:
         lacking("the API server is not on this machine", "run on a cluster that was started here")
@@ -304,15 +312,15 @@ def test_the_api_server_may_restart_in_mid_rollout(served: Application) -> None:
     process = served.start("release", "--env", "staging", "--model", model)
     _await_a_pod(process)
     api.restart()
-    said = process.communicate(timeout=180)[1]
-    assert process.returncode == 0, said
+    printed = process.communicate(timeout=180)[1]
+    assert process.returncode == 0, printed
     assert _model(served) == model
     assert served.ok("status", "--env", "staging", "--json").json["healthy"] is True
 
 
 def _await_a_pod(process: subprocess.Popen[str]) -> None:
-    """Returns when a release has seen the first of its pods, at whatever that is."""
-    assert any("· pod " in said for said in process.stderr or ()), "it ended without a pod"
+    """Wait until a release prints a line about one of its pods."""
+    assert any("· pod " in line for line in process.stderr or ()), "it ended without a pod"
 
 
 def _serving(application: Application, settings: dict[str, str]) -> list[dict[str, Any]]:

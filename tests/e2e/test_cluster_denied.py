@@ -1,4 +1,4 @@
-"""A cluster that does not let one in: each a clear error with an exit code of its own, and nothing is changed."""
+"""Clusters that refuse access: each is a clear error with its own exit code."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
 
 @pytest.fixture(scope="module")
 def before(served: Application) -> dict[str, Any]:
-    """What serves."""
+    """Return the state of the environment before the tests."""
     found: dict[str, Any] = served.ok("status", "--env", "staging", "--json").json
     return found
 
 
-def _refused(application: Application, code: int, *says: str, **settings: str) -> None:
+def _refused(application: Application, code: int, *words: str, **settings: str) -> None:
     done = application.invoke(
         "deploy", "--env", "staging", "--records", str(application.home / "records"), **settings
     )
     assert done.code == code, done.err
     assert "Traceback" not in done.err
     assert "next:" in done.err
-    for words in says:
-        assert words in done.err
+    for text in words:
+        assert text in done.err
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _pushed(served: Application) -> None:
-    """Another release is ready to be deployed."""
+    """Push another release, so that only the rollout is left."""
     for stage in ("fetch", "build", "smoke", "push"):
         served.ok(stage, "--env", "staging", "--records", str(served.home / "records"))
 
@@ -42,20 +42,20 @@ def _pushed(served: Application) -> None:
 def test_a_context_that_is_not_there_is_named_with_those_that_are(
     served: Application, before: dict[str, Any]
 ) -> None:
-    """A mistyped context is answered with the right ones."""
+    """A mistyped context is an error that lists the right ones."""
     _refused(served, 80, "nowhere", "deployer", **{KEY.format("CONTEXT"): "nowhere"})
     assert served.ok("status", "--env", "staging", "--json").json == before
 
 
 def test_a_kubeconfig_that_is_not_there_is_named(served: Application, tmp_path: Path) -> None:
-    """So is its path."""
+    """The error has the path."""
     _refused(served, 80, "absent", **{KEY.format("KUBECONFIG"): str(tmp_path / "absent")})
 
 
 def test_a_server_that_does_not_answer_is_named(
     served: Application, cluster: Namespace, tmp_path: Path
 ) -> None:
-    """With its address, and soon."""
+    """The error has the address, and comes soon."""
     write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "any")
     text = (tmp_path / "config").read_text(encoding="utf-8")
     (tmp_path / "config").write_text(
@@ -64,10 +64,10 @@ def test_a_server_that_does_not_answer_is_named(
     _refused(served, 81, "127.0.0.1:9", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")})
 
 
-def test_credentials_that_are_not_accepted_are_told_from_permissions(
+def test_rejected_credentials_are_another_error_than_missing_permissions(
     served: Application, cluster: Namespace, tmp_path: Path
 ) -> None:
-    """An expired or wrong token is no missing rule; and it is not shown."""
+    """An expired or wrong token is not a missing rule, and it is not printed."""
     write_kubeconfig(tmp_path / "config", cluster.api.configuration, cluster.name, "s3cret-token")
     done = served.invoke(
         "status", "--env", "staging", **{KEY.format("KUBECONFIG"): str(tmp_path / "config")}
@@ -76,10 +76,10 @@ def test_credentials_that_are_not_accepted_are_told_from_permissions(
     assert "s3cret" not in done.out + done.err
 
 
-def test_an_account_without_permissions_is_told_the_rule_to_add(
+def test_an_account_without_permissions_gets_the_rule_to_add(
     served: Application, cluster: Namespace, tmp_path: Path
 ) -> None:
-    """Verb, resource and namespace, and the rule as it would be written."""
+    """The error has verb, resource and namespace, and the rule as YAML."""
     cluster.account("nobody")
     config = cluster.deployer(tmp_path / "config", "nobody")
     _refused(
@@ -94,7 +94,7 @@ def test_an_account_without_permissions_is_told_the_rule_to_add(
 
 
 def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:
-    """With the command that makes it; an account that may do everything is needed to be told."""
+    """The error has the command that makes it; only an administrator gets this answer."""
     settings = {
         KEY.format("KUBECONFIG"): os.environ["KUBECONFIG"],
         KEY.format("NAMESPACE"): "not-there",
@@ -102,10 +102,10 @@ def test_a_namespace_that_is_not_there_is_named(served: Application) -> None:
     _refused(served, 84, "not-there", "kubectl create namespace", **settings)
 
 
-def test_a_field_that_somebody_owns_is_reported_with_them(
+def test_a_field_of_another_manager_is_reported_with_its_owner(
     served: Application, cluster: Namespace, before: dict[str, Any]
 ) -> None:
-    """What a person has taken over is not taken back behind their back; the old release serves."""
+    """A field that a person took over stays as it is, and the previous release serves."""
     name = f"{served.name}-staging"
     patch = {
         "apiVersion": "apps/v1",
@@ -129,6 +129,6 @@ def test_a_field_that_somebody_owns_is_reported_with_them(
     # Each of the two edits is a rolling update by the cluster itself, which takes its time.
     until(
         lambda: served.ok("status", "--env", "staging", "--json").json["healthy"],
-        "the replicas serve as they were",
+        "the replicas serve as before",
     )
     assert served.ok("status", "--env", "staging", "--json").json["serving"] == before["serving"]

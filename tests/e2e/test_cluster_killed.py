@@ -1,34 +1,28 @@
-"""A deployer to a cluster that is killed in any phase: what serves goes on serving, and the next run converges."""
+"""A deployer to a cluster is killed in any phase: the next run finishes its work."""
 
 from __future__ import annotations
 
-import time
+import subprocess
 
 import pytest
 
 from bench.application import Application
 from bench.load import Load
 from deploy.machine.process import ProcessId
-from tests.e2e.cluster import Namespace
+from tests.e2e.cluster import Namespace, until
 
 # The number of no process.
 NOBODY = -1
-# The line after which the deployer is killed, and how many seconds later.
-MOMENTS = [
-    ("push   127", 0.4),
-    ("scheduled", 0.0),
-    ("started", 0.0),
-    (" ready", 0.0),
-    ("proven", 0.0),
-    ("proven", 0.3),
-]
+LOCK = "the lock is acquired"
+# The moments at which a deployer is killed: it has the lock, or it has printed such a line.
+MOMENTS = (LOCK, "scheduled", "started", " ready", "proven", "· serves ")
 
 
 @pytest.mark.parametrize("strategy", ["rolling", "blue-green"])
 def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(
     served: Application, cluster: Namespace, strategy: str
 ) -> None:
-    """Not one request fails; afterwards one release serves, alone, and nobody holds the lease, but one who was killed with all done."""
+    """No request fails; afterwards one release serves, alone, and the lock is free."""
     settings = {
         "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy,
         "TWINSHIP_ENVIRONMENTS__STAGING__STANDBY": "false",
@@ -41,33 +35,44 @@ def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(
         clients=3,
         pause=0.1,
     ) as load:
-        for number, (line, delay) in enumerate(MOMENTS):
+        for number, moment in enumerate(MOMENTS):
             model = f"imagenet@{2 - number % 2}"
-            killed = _killed(served, model, line, delay, settings)
+            process = served.start("release", "--env", "staging", "--model", model, **settings)
+            _wait_for(moment, process, served, cluster)
+            served.kill(process)
             if number % 2:
                 done = served.ok(
                     "release", "--env", "staging", "--model", model, "--json", **settings
                 ).json
                 assert done["model"] == model
-                # Killed after its last word, a deployer leaves nothing to be done, and so nobody who takes its lease over.
-                _assert_clean(served, cluster, settings, left=NOBODY if done["changed"] else killed)
+                # A deployer that was killed after its last step left no work, so nobody has taken
+                # its lock over.
+                _assert_clean(
+                    served, cluster, settings, left=NOBODY if done["changed"] else process.pid
+                )
     assert not load.failures, load.failures[:5]
 
 
 def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     served: Application, cluster: Namespace
 ) -> None:
-    """A release that crashes on the cluster, killed while it is being taken back."""
-    path = served.folder / "app" / "application.py"
+    """The undo of a release that crashes on the cluster is killed at its start and halfway."""
+    path = served.folder / "app" / "__init__.py"
     good = path.read_text(encoding="utf-8")
     before = served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
+    deployment = f"{served.name}-staging"
+    image = cluster.image(deployment)
     path.write_text(
         good
         + '\nimport os\n\nif "KUBERNETES_SERVICE_HOST" in os.environ:\n    raise SystemExit(3)\n',
         encoding="utf-8",
     )
-    for delay in (0.0, 0.3):
-        _killed(served, "latest", "restoring release", delay, {})
+    for halfway in (False, True):
+        process = served.start("release", "--env", "staging")
+        _wait_for("putting back", process, served, cluster)
+        if halfway:
+            until(lambda: cluster.image(deployment) == image, "the previous image is back")
+        served.kill(process)
     done = served.invoke("release", "--env", "staging")
     assert done.code == 61, done.err
     assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before
@@ -76,18 +81,20 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     _assert_clean(served, cluster, {})
 
 
-def _killed(
-    application: Application, model: str, line: str, delay: float, settings: dict[str, str]
-) -> int:
-    """Starts a release and kills it some time after it said something; the number of its process."""
-    named = [] if model == "latest" else ["--model", model]
-    process = application.start("release", "--env", "staging", *named, **settings)
-    for said in process.stderr or ():
-        if line in said:
-            break
-    time.sleep(delay)
-    application.kill(process)
-    return process.pid
+def _wait_for(
+    moment: str, process: subprocess.Popen[str], application: Application, cluster: Namespace
+) -> None:
+    """Wait until a release is at a moment, which must come."""
+    if moment == LOCK:
+        until(lambda: _holder(application, cluster) == process.pid, moment)
+    else:
+        assert any(moment in line for line in process.stderr or ()), f"it ended without {moment!r}"
+
+
+def _holder(application: Application, cluster: Namespace) -> int:
+    """Return the number of the process that holds the lock."""
+    holder = cluster.lease(f"{application.name}-staging-deployer")
+    return ProcessId.parse(holder).pid if holder else NOBODY
 
 
 def _assert_clean(
@@ -106,5 +113,4 @@ def _assert_clean(
         )
         == 2
     )
-    holder = cluster.lease(f"{application.name}-staging-deployer")
-    assert not holder or ProcessId.parse(holder).pid == left
+    assert _holder(application, cluster) in (NOBODY, left)

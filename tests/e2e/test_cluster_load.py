@@ -1,4 +1,4 @@
-"""No request is lost on a cluster: rollouts in a row, by all strategies, under a steady load through the Service."""
+"""Rollouts by all strategies, under a steady load through the Service: no request is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = "TWINSHIP_ENVIRONMENTS__STAGING__{}"
 def test_no_request_is_lost_in_rollouts_of_mixed_strategies(
     served: Application, cluster: Namespace
 ) -> None:
-    """New models, new code, rollbacks, and rollouts that fail and undo themselves: each answer is whole, and of a model that may serve."""
+    """Each response is whole, and from a model that may serve at that moment."""
     body = served.score_request(rollouts.PICTURE)
     variables = {KEY.format("CANARY__SECONDS"): "5", KEY.format("STANDBY"): "false"}
     deployer = Deployer(

@@ -1,4 +1,4 @@
-"""Killed anywhere, run again: what serves goes on serving, and the next run finishes what the killed one began."""
+"""Tasks that are killed at any moment: what serves goes on, and the next run converges."""
 
 from __future__ import annotations
 
@@ -14,54 +14,72 @@ from bench.load import Load
 from bench.rollouts import WRONG_BEHIND_A_PROXY
 from sample import bundle
 from tests.e2e import remains
-from tests.e2e.test_release import EGYPTIAN_CAT, TIGER_CAT
+from tests.e2e.cluster import until
+from tests.e2e.labels import EGYPTIAN_CAT, TIGER_CAT
+from tests.e2e.moments import Moment, start_until
 
-# The line after which the release is killed, and how many seconds later: several moments of every stage.
-MOMENTS = [
-    ("", 0.2),
-    ("· model ", 0.0),
-    ("building", 0.0),
-    ("building", 0.8),
-    ("building", 1.6),
-    ("building", 2.4),
-    ("built in", 0.0),
-    ("image ", 0.0),
-    ("image ", 0.4),
-    ("image ", 0.8),
-    ("smoke ", 0.0),
-    ("push   127", 0.0),
-    ("push   127", 0.4),
-    ("push   127", 0.8),
-    ("push   127", 1.2),
-    ("push   127", 1.6),
-    ("push   127", 2.0),
-    ("push   127", 2.4),
-    ("proven", 0.0),
-    ("proven", 0.2),
-    ("· serves ", 0.0),
-    ("proven", 0.5),
-]
-# Bytes that make a model take a while to be fetched.
+# Moments of every stage of a release.
+RELEASE = (
+    Moment(),
+    Moment(line="· model "),
+    Moment(line="building"),
+    Moment(line="exporting the app image"),
+    Moment(line="built in"),
+    Moment(line="image "),
+    Moment(line="loading into the engine"),
+    Moment(line="smoke "),
+    Moment(line="pushing"),
+    Moment(line="push   127"),
+    Moment(event="create lock"),
+    Moment(event="start lock"),
+    Moment(line="push   127", event="create replica"),
+    Moment(line="push   127", event="start replica"),
+    Moment(line="push   127", event="create replica", times=2),
+    Moment(line="push   127", event="start replica", times=2),
+    Moment(line="proven"),
+    Moment(line="proven", event="kill replica"),
+    Moment(line="proven", event="destroy replica"),
+    Moment(line="· serves "),
+)
+ROLLBACK = (
+    Moment(),
+    Moment(event="create lock"),
+    Moment(event="create replica"),
+    Moment(event="start replica"),
+    Moment(event="start replica", times=2),
+    Moment(line="proven"),
+)
+UNDO = (
+    Moment(line="putting back"),
+    Moment(line="putting back", event="kill replica"),
+    Moment(line="putting back", event="destroy replica"),
+)
+PUBLISH = (
+    Moment(),
+    Moment(line="publishing LICENSE"),
+    Moment(line="publishing labels.txt"),
+    Moment(line="publishing model.onnx"),
+)
+# Bytes that take a while to be fetched.
 BALLAST = 150_000_000
-# How the two models call the picture that is asked for.
+# The labels that the two models give to the picture of the load.
 SAYS = {"imagenet@1": TIGER_CAT, "imagenet@2": EGYPTIAN_CAT}
 
 
 @pytest.mark.timeout(1800)
 def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Application) -> None:
-    """Twenty-two kills under load: no request fails or is answered by halves, and every run after a kill leaves one release alone."""
+    """No request fails or mixes two releases, and the run after a kill leaves one release alone."""
     alone: list[tuple[float, float, str]] = []
     body = serving.score_request(rollouts.PICTURE)
+    serving.edit("app/routes.py", '"Healthy', '"Healthy -1')
     with Load(
         "127.0.0.1", serving.port, body, clients=4, pause=0.1, extractor=rollouts.first_label
     ) as load:
-        for number, (line, delay) in enumerate(MOMENTS):
-            serving.edit(
-                "app/routes.py", '"Healthy', f'"Healthy {number}'
-            ) if number == 0 else _edit(serving, number)
+        for number, moment in enumerate(RELEASE):
+            serving.edit("app/routes.py", f'"Healthy {number - 1}', f'"Healthy {number}')
             serving.commit(f"change {number}")
             model = f"imagenet@{1 + number % 2}"
-            _killed(serving, model, line, delay)
+            serving.kill(start_until(moment, serving, "release", "--model", model))
             if number % 3 == 2:
                 done = serving.ok("release", "--model", model, "--json").json
                 released = time.monotonic()
@@ -71,7 +89,7 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
                 alone.append((released, time.monotonic(), model))
 
     assert not load.failures, load.failures[:5]
-    assert len(load.answers) > 20 * len(MOMENTS)
+    assert len(load.answers) > 20 * len(RELEASE)
     models = {item["model_digest"]: item["model"] for item in serving.ok("history", "--json").json}
     assert {(models.get(answer.model), answer.extract) for answer in load.answers} == set(
         SAYS.items()
@@ -82,25 +100,40 @@ def test_a_release_killed_at_any_moment_leaves_the_old_one_serving(serving: Appl
         }
 
 
+def test_a_release_killed_while_its_image_is_built_is_built_again(serving: Application) -> None:
+    """The engine gives up the build that was under way, and the next run is not disturbed."""
+    dockerfile = serving.folder / "Dockerfile"
+    good = dockerfile.read_text(encoding="utf-8")
+    mark = f"{serving.name}-is-built"
+    dockerfile.write_text(f"{good}\nRUN : {mark} && sleep 5\n", encoding="utf-8")
+    serving.commit("a slow step")
+    process = serving.start("release")
+    until(lambda: _runs(mark), "the slow step runs")
+    serving.kill(process)
+
+    dockerfile.write_text(good, encoding="utf-8")
+    serving.commit("no slow step")
+    serving.ok("release")
+    remains.assert_none(serving)
+
+
 def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None:
     """A rollback is a rollout like any other."""
-    for delay in (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.4, 3.0):
-        process = serving.start("rollback", "--only", "model")
-        time.sleep(delay)
-        serving.kill(process)
+    for moment in ROLLBACK:
+        serving.kill(start_until(moment, serving, "rollback", "--only", "model"))
     serving.ok("release")
 
     remains.assert_none(serving)
 
 
 def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Application) -> None:
-    """A release that is wrong at the front door, killed while it is being taken back."""
-    path = serving.folder / "app" / "application.py"
+    """A release with wrong answers behind the proxy is killed during its undo."""
+    path = serving.folder / "app" / "__init__.py"
     good = path.read_text(encoding="utf-8")
     path.write_text(good + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
     serving.commit("wrong behind a proxy")
-    for delay in (0.0, 0.2, 0.5):
-        _killed(serving, "imagenet@2", "restoring release", delay)
+    for moment in UNDO:
+        serving.kill(start_until(moment, serving, "release", "--model", "imagenet@2"))
     done = serving.invoke("release")
     assert done.code == 60, done.err
 
@@ -110,22 +143,19 @@ def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Appli
     remains.assert_none(serving)
 
 
-def test_a_publish_killed_at_any_moment_leaves_the_store_usable(
-    serving: Application, tmp_path: Path
-) -> None:
-    """No version appears that is not whole, and publishing again completes it."""
-    for delay in (0.3, 0.6, 0.8, 1.0, 1.2, 1.4):
-        process = serving.start("model.publish", "--sample", "2")
-        time.sleep(delay)
-        serving.kill(process)
+def test_a_publish_killed_at_any_moment_leaves_the_store_usable(serving: Application) -> None:
+    """A version appears only when it is whole, and publishing again completes it."""
+    publish = ("model.publish", "--sample", "2")
+    for moment in PUBLISH:
+        serving.kill(start_until(moment, serving, *publish))
         assert [item["version"] for item in serving.ok("model.list", "--json").json] == ["1", "2"]
-    serving.ok("model.publish", "--sample", "2")
+    serving.ok(*publish)
 
 
 def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(
     serving: Application, tmp_path: Path
 ) -> None:
-    """What was fetched is not taken for the model, nor kept."""
+    """A file that was fetched by half is neither used nor kept."""
     directory = tmp_path / "model"
     under_way = serving.home / "tmp"
     bundle.write("2", directory)
@@ -137,9 +167,7 @@ def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(
     serving.ok("model.publish", "--directory", str(directory))
 
     process = serving.start("release", "--model", "imagenet@3")
-    while not _holds(under_way, BALLAST // 10):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
+    until(lambda: _has_file(under_way, BALLAST // 10), "the model is being fetched", every=0.01)
     assert "· model " not in serving.kill(process)
     assert list(under_way.iterdir())
 
@@ -147,23 +175,17 @@ def test_a_fetch_that_is_killed_leaves_no_half_of_a_model(
     remains.assert_none(serving)
 
 
-def _holds(folder: Path, size: int) -> bool:
-    """Whether a file has grown to that size; files come and go."""
+def _has_file(folder: Path, size: int) -> bool:
+    """Return whether a file has grown to that size; files come and go."""
     with suppress(FileNotFoundError):
         return any(path.stat().st_size > size for path in folder.iterdir())
     return False
 
 
-def _edit(application: Application, number: int) -> None:
-    application.edit("app/routes.py", f'"Healthy {number - 1}', f'"Healthy {number}')
-
-
-def _killed(application: Application, model: str, line: str, delay: float) -> None:
-    """Starts a release and kills it some time after it said something, or when it is done."""
-    process = application.start("release", "--model", model)
-    if line:
-        for said in process.stderr or ():
-            if line in said:
-                break
-    time.sleep(delay)
-    application.kill(process)
+def _runs(mark: str) -> bool:
+    """Return whether a process of this machine has a word in its command line."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if mark.encode() in path.read_bytes():
+                return True
+    return False

@@ -1,4 +1,4 @@
-"""The whole story, in order: each test goes on from where the one before left the application."""
+"""The life of an application, in order: each test continues from the state after the previous."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from bench.application import Application, TaskResult
 from bench.rollouts import WRONG_BEHIND_A_PROXY
 from tests.e2e.containers import docker
 from tests.e2e.halted import halted
-
-TIGER_CAT = "n02123159 tiger cat"
-EGYPTIAN_CAT = "n02124075 Egyptian cat"
+from tests.e2e.labels import EGYPTIAN_CAT, TIGER_CAT
 
 
 def test_a_first_release_ends_with_the_url_and_a_prediction(application: Application) -> None:
-    """From an empty store and no image, one command leads to an answer at the front door."""
+    """One command leads from an empty store and no image to a response of the application."""
     done = application.ok("release")
 
     assert done.out.startswith(f"{application.url}  coffee → n07920052 espresso")
     assert application.top("chelsea.jpg") == TIGER_CAT
-    with_words = "publishing the sample model", "building", "smoke", "proven at"
-    assert all(word in done.err for word in with_words)
+    steps = ("publishing the sample model", "building", "smoke", "proven at")
+    assert all(step in done.err for step in steps)
 
 
-def test_version_tells_commit_and_model(application: Application) -> None:
-    """What serves says who it is."""
+def test_version_names_commit_and_model(application: Application) -> None:
+    """The application reports the commit, the model and the digests of its release."""
     version = application.get("/version")
 
     assert version["commit"] == application.git("rev-parse", "HEAD")
@@ -38,7 +36,7 @@ def test_version_tells_commit_and_model(application: Application) -> None:
 
 
 def test_replicas_run_without_privileges(application: Application) -> None:
-    """Non-root, read-only, no capabilities, no new privileges, for the application and the proxy alike."""
+    """Replicas and proxy are non-root and read-only, without capabilities or new privileges."""
     for container in _containers(application):
         host = container["HostConfig"]
 
@@ -50,7 +48,7 @@ def test_replicas_run_without_privileges(application: Application) -> None:
 
 
 def test_releasing_again_changes_nothing(application: Application) -> None:
-    """With nothing new, nothing is built, sent or replaced."""
+    """Without a change, nothing is built, sent or replaced."""
     before = [container["Id"] for container in _containers(application)]
     done = application.ok("release", "--json")
 
@@ -61,8 +59,8 @@ def test_releasing_again_changes_nothing(application: Application) -> None:
     assert "the registry lacked" not in done.err
 
 
-def test_a_dry_run_tells_the_plan_and_changes_nothing(application: Application) -> None:
-    """A new model in the store is planned for, with its bytes, and not released."""
+def test_a_dry_run_prints_the_plan_and_changes_nothing(application: Application) -> None:
+    """The plan has the new model with its size, and the model is not released."""
     application.ok("model.publish", "--sample", "2")
     steps = {step["stage"]: step for step in application.ok("release", "--dry-run", "--json").json}
 
@@ -74,7 +72,7 @@ def test_a_dry_run_tells_the_plan_and_changes_nothing(application: Application) 
 
 
 def test_a_new_model_moves_only_its_layer(application: Application) -> None:
-    """The model changes at the front door, and nothing but its bytes were sent."""
+    """Another model responds, and only its bytes were sent."""
     before = _history(application)[0]
     done = application.ok("release")
     after = _history(application)[0]
@@ -87,7 +85,7 @@ def test_a_new_model_moves_only_its_layer(application: Application) -> None:
 
 
 def test_new_code_moves_no_model_byte(application: Application) -> None:
-    """A changed file is named as the reason for the build, and only small layers are sent and loaded."""
+    """The changed file is the reason for the build, and only small layers are sent and loaded."""
     application.edit("app/routes.py", '"Healthy"', '"Healthy, and newer"')
     commit = application.commit("newer code")
     done = application.ok("release", "--json")
@@ -105,7 +103,7 @@ def test_new_code_moves_no_model_byte(application: Application) -> None:
 
 
 def test_rolling_back_the_model_keeps_the_newer_code(application: Application) -> None:
-    """The tiger cat is back, at the commit that never served with it."""
+    """The older model serves with a commit with which it never served before."""
     newer = application.git("rev-parse", "HEAD")
     application.ok("rollback", "--only", "model")
 
@@ -121,7 +119,7 @@ def test_rolling_back_the_model_keeps_the_newer_code(application: Application) -
 
 
 def test_rolling_back_the_code_keeps_the_model(application: Application) -> None:
-    """The older code serves again, with the model that served last."""
+    """The older code serves again, with the current model."""
     newer = application.git("rev-parse", "HEAD")
     application.ok("rollback", "--only", "code")
 
@@ -130,7 +128,7 @@ def test_rolling_back_the_code_keeps_the_model(application: Application) -> None
 
 
 def test_rolling_back_to_a_release_by_its_number(application: Application) -> None:
-    """Any release that served can be had again."""
+    """Any release that served can serve again."""
     second = next(item for item in _history(application) if item["id"] == 2)
     application.ok("rollback", "--to", "2")
 
@@ -138,8 +136,8 @@ def test_rolling_back_to_a_release_by_its_number(application: Application) -> No
     assert application.top("chelsea.jpg") == EGYPTIAN_CAT
 
 
-def test_stages_hand_records_on_as_files(application: Application) -> None:
-    """The same release in single steps, as a pipeline of a CI system runs it."""
+def test_stages_pass_records_as_files(application: Application) -> None:
+    """The same release runs in single steps, as in a CI system."""
     records = application.folder / ".twinship" / "records"
     missing = application.invoke("push")
     assert missing.code == 3
@@ -160,7 +158,7 @@ def test_stages_hand_records_on_as_files(application: Application) -> None:
 
 
 def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) -> None:
-    """Expected and actual are shown with the container's log, and the release that serves is left alone."""
+    """The error has the container's log, and the release that serves is not touched."""
     before = _history(application)
     application.edit("app/routes.py", "Healthy, and newer", "Healthy, and broken")
     scoring = application.folder / "app" / "scoring.py"
@@ -179,10 +177,10 @@ def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) 
     application.git("revert", "--no-edit", "HEAD")
 
 
-def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(
+def test_a_release_with_wrong_answers_behind_the_proxy_is_undone(
     application: Application,
 ) -> None:
-    """The golden cases run behind the proxy, too: a miss there puts the previous release back by itself."""
+    """The golden cases run again behind the proxy; if one fails, the previous release returns."""
     before = application.ok("status", "--json").json["serving"]
     _break_behind_the_proxy(application)
     application.commit("code that is wrong behind a proxy")
@@ -200,13 +198,13 @@ def test_answers_that_are_wrong_only_at_the_front_door_are_taken_back(
 
 
 def _break_behind_the_proxy(application: Application) -> None:
-    """Has the application answer 418 to every picture that comes through a proxy."""
-    path = application.folder / "app" / "application.py"
+    """Make the application respond 418 to every picture that comes through a proxy."""
+    path = application.folder / "app" / "__init__.py"
     path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
 
 
 def test_two_releases_at_once_end_in_one_order(application: Application) -> None:
-    """The second waits for the first, or refuses and names who is at work; both leave the application serving."""
+    """The second waits, or refuses and names the first; the application serves afterwards."""
     first = application.start("release", "--model", "imagenet@1")
     second = application.start("release", "--model", "imagenet@2")
     ended = [
@@ -220,7 +218,7 @@ def test_two_releases_at_once_end_in_one_order(application: Application) -> None
 
 
 def test_a_second_release_that_may_not_wait_names_the_holder(application: Application) -> None:
-    """Who is at work and since when is told, and nothing is changed."""
+    """The error has the other deployer and its start, and nothing is changed."""
     before = _history(application)
     serving = application.ok("status", "--json").json["serving"]["model"]
     model = "imagenet@2" if serving == "imagenet@1" else "imagenet@1"
@@ -232,23 +230,23 @@ def test_a_second_release_that_may_not_wait_names_the_holder(application: Applic
         other = application.invoke(
             "rollback", "--to", "1", TWINSHIP_ENVIRONMENTS__LOCAL__LOCK_WAIT="0"
         )
-    said = holder.communicate()[1]
+    printed = holder.communicate()[1]
 
     assert other.code == 63, other.err
     assert f"(process {holder.pid}), since " in other.err
-    assert holder.returncode == 0, said
+    assert holder.returncode == 0, printed
     after = _history(application)
     assert (len(after), after[0]["model"]) == (len(before) + 1, model)
     assert application.ok("status", "--json").json["healthy"] is True
 
 
 def _is_locked(application: Application) -> bool:
-    """Whether a deployer holds the lock: the container that stands for it runs."""
+    """Return whether a deployer holds the lock: the lock's container runs."""
     return bool(docker("ps", "-q", "--filter", f"name=^/?twinship-{application.name}-local-lock$"))
 
 
-def test_history_tells_the_whole_story(application: Application) -> None:
-    """Who, when, commit, model, digest, URL and outcome of every attempt, newest first."""
+def test_history_has_every_attempt(application: Application) -> None:
+    """Each has person, time, commit, model, digest, URL and outcome; the newest is first."""
     history = _history(application)
 
     assert [item["id"] for item in history] == sorted(
@@ -266,7 +264,7 @@ def test_history_tells_the_whole_story(application: Application) -> None:
 
 
 def test_down_stops_and_release_starts_again(application: Application) -> None:
-    """What was stopped comes back with its history."""
+    """An application that was stopped serves again, with its history."""
     before = _history(application)
     application.ok("down")
     assert not [

@@ -1,21 +1,47 @@
-"""The real parts: each is looked for once, and a test that needs a missing one is skipped, or fails on a CI runner."""
+"""Fixtures for the real parts. A test whose part is missing is skipped, or fails on CI."""
 
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.oci.client import HttpRegistry
 from deploy.errors import PlatformError, RegistryError
+from tests.scheduling import GroupScheduling
 
 REGISTRY = "127.0.0.1:5000"
 
 
+# The module that takes longest; it starts first, so that all processes end at about the same time.
+_LONGEST = "test_quick"
+
+
+def _group(node: str) -> str:
+    """Return the group of a test: its module, whose tests share fixtures.
+
+    Tests of a target have an environment each, and there are many of them, so each is a group.
+    """
+    module, _, _ = node.partition("::")
+    return node if Path(module).stem == "test_target" else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Run the tests of a module in one process, and those of a target in any."""
+    return GroupScheduling(config, log, _group)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest module first."""
+    items.sort(key=lambda item: item.path.stem != _LONGEST)
+
+
 def lacking(what: str, cure: str) -> NoReturn:
-    """Skips a test that cannot run here; where everything should be there, it fails instead."""
+    """Skip a test that cannot run here; on CI, where nothing may be missing, it fails instead."""
     text = f"{what}; {cure}"
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(text, pytrace=False)
@@ -24,7 +50,7 @@ def lacking(what: str, cure: str) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def engine() -> DockerEngine:
-    """A container engine."""
+    """Return a client of the container engine."""
     try:
         found = DockerEngine()
     except PlatformError as error:
@@ -34,7 +60,7 @@ def engine() -> DockerEngine:
 
 @pytest.fixture(scope="session")
 def registry_host() -> str:
-    """The host of a registry on this machine, which takes images without a login."""
+    """Return the host of a registry on this machine that needs no login."""
     try:
         HttpRegistry(REGISTRY).ping()
     except RegistryError:

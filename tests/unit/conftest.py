@@ -1,4 +1,4 @@
-"""Unit tests reach nothing: no network, no container engine, no cluster, and nothing of the user who runs them."""
+"""Guards of the unit tests: no network, no engine, no cluster, and no settings of the user."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-_MOVE = "a unit test must not: use a fake of tests/fakes/, or move the test to tests/integration/ and mark it `integration`"
+_MOVE = (
+    "a unit test must not: use a fake of tests/fakes/, "
+    "or move the test to tests/integration/ and mark it `integration`"
+)
 _ENGINES = ("docker.sock", "podman.sock", "containerd.sock", "buildkitd.sock")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 _NAMED = (
@@ -24,7 +27,7 @@ _PREFIXES = ("DOCKER_", "TWINSHIP_", "AZURE_", "AWS_", "GOOGLE_")
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Blocks the ways out of the process, and gives each test a home of its own."""
+    """Block connections to the outside, and give each test a home folder of its own."""
     _block_sockets(monkeypatch)
     for name in list(os.environ):
         if name.upper() in _NAMED or name.startswith(_PREFIXES):
@@ -61,7 +64,7 @@ def _block_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _refuse(caller: socket.socket, address: Any) -> None:
-    """Fails the test, past every `except Exception` of the code under test."""
+    """Fail the test in a way that no `except Exception` of the code under test can catch."""
     if caller.family in (socket.AF_INET, socket.AF_INET6):
         pytest.fail(f"this connects to {address!r}, which {_MOVE}")
     path = os.path.realpath(os.fsdecode(address)) if isinstance(address, (str, bytes)) else ""

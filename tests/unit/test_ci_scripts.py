@@ -85,6 +85,7 @@ def test_clean_checkout() -> None:
     assert lines[:3] == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "export CI=true"]
     assert not any(word in line for line in cluster for word in ("./run", "pytest", "pip "))
     assert lines[-len(commands) :] == commands
+    assert not re.search(r">\s*/(?!dev/null)", text), "a file outside the project is written"
     assert os.access(script, os.X_OK)
 
 

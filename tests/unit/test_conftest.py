@@ -1,4 +1,4 @@
-"""The guard of the unit tests, which is code as well."""
+"""The guards of the unit tests."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Failed = pytest.fail.Exception
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_a_network_socket_is_refused_with_the_place_for_such_a_test(
+def test_a_network_socket_is_refused(
     family: socket.AddressFamily,
 ) -> None:
-    """No unit test connects anywhere by network, and its author is told where the test belongs."""
+    """No unit test connects by network; the message says where such a test belongs."""
     with (
         socket.socket(family) as caller,
         pytest.raises(Failed, match="tests/integration/ and mark it `integration`"),
@@ -27,7 +27,7 @@ def test_a_network_socket_is_refused_with_the_place_for_such_a_test(
 
 
 def test_the_other_ways_to_send_are_refused_as_well() -> None:
-    """Neither a quiet connect, nor a datagram, nor the look-up of a name gets out."""
+    """`connect_ex`, datagrams and lookups of names are refused, too."""
     with socket.socket() as caller, pytest.raises(Failed, match="connects to"):
         caller.connect_ex(("127.0.0.1", 9))
     with (
@@ -44,11 +44,11 @@ def test_the_other_ways_to_send_are_refused_as_well() -> None:
     [
         "/var/run/docker.sock",
         "/run/user/1000/podman/podman.sock",
-        "/home/somebody/.docker/run/docker.sock",
+        "/home/person/.docker/run/docker.sock",
     ],
 )
 def test_the_engine_is_refused_wherever_its_socket_is(path: str) -> None:
-    """A container engine is not spoken to."""
+    """No unit test connects to a container engine."""
     with (
         socket.socket(socket.AF_UNIX) as caller,
         pytest.raises(Failed, match="speaks to the container engine"),
@@ -57,29 +57,31 @@ def test_the_engine_is_refused_wherever_its_socket_is(path: str) -> None:
 
 
 def test_the_refusal_is_not_swallowed_by_the_code_under_test() -> None:
-    """Code that survives every exception does not survive the guard."""
+    """Code that suppresses every exception does not suppress the guard."""
     with pytest.raises(Failed), contextlib.suppress(Exception), socket.socket() as caller:
         caller.connect(("127.0.0.1", 9))
 
 
 def test_other_unix_sockets_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that a test starts can be spoken to without a network."""
+    """A test can connect to a process that it starts, without a network."""
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as caller:
         server.bind("here")
         server.listen()
         caller.connect("here")
         caller.sendall(b"hello")
-        assert server.accept()[0].recv(5) == b"hello"
+        accepted, _ = server.accept()
+        with accepted:
+            assert accepted.recv(5) == b"hello"
 
 
-def test_the_user_is_nobody() -> None:
-    """Home and cache are empty folders, and no variable leads to an engine, a cluster, a cloud or a proxy."""
+def test_nothing_of_the_user_is_left() -> None:
+    """Home and cache are empty, and no variable names an engine, a cluster, a cloud or a proxy."""
     assert not list(Path.home().iterdir())
     assert cache_folder() == Path.home() / "twinship"
-    leading = [
+    found = [
         name
         for name in os.environ
         if name.upper().endswith("_PROXY") or name.startswith(("DOCKER_", "KUBE", "AZURE_"))
     ]
-    assert not leading
+    assert not found

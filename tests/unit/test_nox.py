@@ -1,12 +1,16 @@
-"""What Nox does with a stage that it runs, in a process of its own."""
+"""Tests of the noxfile: what a session runs, and how Nox ends a stage."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,7 @@ import sys
 found = runpy.run_path({path!r})
 found["stage"].__globals__["install"] = lambda *_: None
 """
-# A task that takes longer to end than Nox waits by itself.
+# A task that takes longer to end than Nox waits by default.
 INVOKE = """#!{python}
 import signal, sys, time
 
@@ -34,11 +38,65 @@ signal.pause()
 """
 
 
+@pytest.fixture(scope="module", name="noxfile")
+def _noxfile() -> dict[str, Any]:
+    """Load the noxfile once: Nox knows every session that was ever loaded, by its name."""
+    return runpy.run_path(str(ROOT / "noxfile.py"))
+
+
+@pytest.fixture(name="command")
+def _command(noxfile: dict[str, Any]) -> Callable[..., tuple[str, ...]]:
+    """Return what makes the command of a session with arguments, and one option that measures."""
+
+    def command(name: str, *arguments: str) -> tuple[str, ...]:
+        session: Any = SimpleNamespace(name=name, posargs=list(arguments))
+        made: tuple[str, ...] = noxfile["pytest_command"](session, "--measured")
+        return made
+
+    return command
+
+
+@pytest.mark.parametrize("name", ["unit", "integration", "e2e"])
+def test_a_session_runs_its_folder_in_several_processes(
+    command: Callable[..., tuple[str, ...]], name: str
+) -> None:
+    """Without arguments all tests run, and what measures them is switched on."""
+    program, processes, *rest = command(name)
+    assert program == "pytest"
+    assert processes.startswith("--numprocesses=")
+    assert rest[-2:] == ["--measured", f"tests/{name}"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "tests/unit/test_nox.py",
+        "./tests/unit/test_nox.py",
+        "tests/unit/test_nox.py::test_a_path_replaces_the_folder",
+        "tests/unit/deploy",
+        str(ROOT / "tests/unit/test_nox.py"),
+    ],
+)
+def test_a_path_replaces_the_folder(command: Callable[..., tuple[str, ...]], path: str) -> None:
+    """`nox -s unit -- FILE` runs that file and nothing else, in one process, unmeasured."""
+    assert command("unit", path, "-x") == ("pytest", path, "-x")
+
+
+@pytest.mark.parametrize("words", [("-k", "tests"), ("-k", "deploy"), ("-x",)])
+def test_other_arguments_select_from_the_folder(
+    command: Callable[..., tuple[str, ...]], words: tuple[str, ...]
+) -> None:
+    """An expression is no path, even if a folder has that name; a selection is not measured."""
+    made = command("unit", *words)
+    assert made[-len(words) - 1 :] == ("tests/unit", *words)
+    assert "--measured" not in made
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stage_is_told_when_nox_alone_is_told_to_stop(
+def test_a_stage_ends_by_itself_when_only_nox_gets_the_signal(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """As CI systems do; and Nox waits until the stage has put right what it has begun."""
+    """CI systems signal Nox alone; Nox waits until the stage has restored what it changed."""
     (tmp_path / "noxfile.py").write_text(
         NOXFILE.format(path=str(ROOT / "noxfile.py")), encoding="utf-8"
     )
