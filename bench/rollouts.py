@@ -22,7 +22,7 @@ PICTURE = "chelsea.jpg"
 _WARM_UP = 0.1
 _UNDO_EXIT_CODE = 60
 _CODE = "app/routes.py"
-_ENTRY = "app/__init__.py"
+_ENTRY = "app/application.py"
 # Correct in the smoke test and wrong behind the proxy, for golden cases alone, not for the load.
 WRONG_BEHIND_A_PROXY = """
 

@@ -25,12 +25,12 @@ from deploy.clients.stores.protocol import Store, open_store
 from deploy.image import wheels
 from deploy.machine import host, services
 from deploy.machine.base_image import ensure_base_image
+from deploy.machine.labels import APP, LABEL
 from deploy.model import manifest
 from deploy.model.fetch import find_cached_layer
 from deploy.model.manifest import LATEST
 from deploy.model.versions import read_model_manifest
 from deploy.settings.reading import Settings
-from deploy.targets.docker.state import APP, LABEL
 
 BENCH_LABEL = "dev.twinship.bench"
 _STORAGE = "/var/lib/registry"

@@ -15,8 +15,7 @@ from deploy.clients.docker.container import StartContainer
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseUnknown
-from deploy.image.build import explain_build, remember_app
-from deploy.image.builder import build_app
+from deploy.image.build import build_app, explain_build, remember_app
 from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.image.pull import fetch_app, fetch_blob

@@ -14,6 +14,7 @@ from deploy.clients.docker.protocol import Container, Engine
 from deploy.errors import DiskFull, EngineDenied, EngineUnavailable
 from deploy.machine import services
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
+from deploy.machine.labels import APP, LABEL
 from deploy.settings.environments import Docker
 from deploy.settings.reading import Settings
 
@@ -115,8 +116,6 @@ def down(settings: Settings, *, purge: bool, host: Host = THIS_MACHINE) -> list[
     Returns:
         The names of what was stopped or removed.
     """
-    from deploy.targets.docker.state import APP, LABEL
-
     stopped: list[str] = []
     others: list[Container] = []
     with suppress(EngineUnavailable):

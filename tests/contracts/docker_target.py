@@ -9,11 +9,12 @@ import pytest
 
 from deploy.clients.docker.protocol import Container, Engine, Spec
 from deploy.errors import PortTaken, RolloutLocked, SettingsInvalid
+from deploy.machine.labels import APP
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState, Target
 from deploy.targets.docker.haproxy import STATE_FOLDER
-from deploy.targets.docker.state import APP, DockerState
+from deploy.targets.docker.state import DockerState
 from tests.contracts.engine import wait_until
 from tests.contracts.target import Place, StandbyTargetContract, states, trust
 from tests.fakes.releases import attempt

@@ -14,8 +14,8 @@ from bench.application import ROOT
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 from deploy.machine import services
+from deploy.machine.labels import APP, LABEL
 from deploy.settings.reading import Settings
-from deploy.targets.docker.state import APP, LABEL
 
 
 @contextmanager

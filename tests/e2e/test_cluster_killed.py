@@ -57,7 +57,7 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     served: Application, cluster: Namespace
 ) -> None:
     """The undo of a release that crashes on the cluster is killed at its start and halfway."""
-    path = served.folder / "app" / "__init__.py"
+    path = served.folder / "app" / "application.py"
     good = path.read_text(encoding="utf-8")
     before = served.ok("status", "--env", "staging", "--json").json["serving"]["digest"]
     deployment = f"{served.name}-staging"

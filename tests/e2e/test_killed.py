@@ -128,7 +128,7 @@ def test_a_rollback_killed_at_any_moment_converges(serving: Application) -> None
 
 def test_an_undo_killed_at_any_moment_is_finished_by_the_next_run(serving: Application) -> None:
     """A release with wrong answers behind the proxy is killed during its undo."""
-    path = serving.folder / "app" / "__init__.py"
+    path = serving.folder / "app" / "application.py"
     good = path.read_text(encoding="utf-8")
     path.write_text(good + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
     serving.commit("wrong behind a proxy")

@@ -199,7 +199,7 @@ def test_a_release_with_wrong_answers_behind_the_proxy_is_undone(
 
 def _break_behind_the_proxy(application: Application) -> None:
     """Make the application respond 418 to every picture that comes through a proxy."""
-    path = application.folder / "app" / "__init__.py"
+    path = application.folder / "app" / "application.py"
     path.write_text(path.read_text(encoding="utf-8") + WRONG_BEHIND_A_PROXY % 0, encoding="utf-8")
 
 

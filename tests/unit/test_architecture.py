@@ -217,11 +217,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipeline", "promotion", "plan"),
     ("cli",),
 )
-# Imports from a higher layer that have a reason.
-UPWARD = {
-    # `invoke down` finds what it removes by the labels of the Docker target.
-    ("machine.setup", "targets.docker"),
-}
 
 
 def layer(module: str) -> int:
@@ -248,22 +243,9 @@ def upward_imports() -> list[Import]:
     ]
 
 
-def is_reasoned(one: Import) -> bool:
-    """Return whether an import from a higher layer has a reason."""
-    return any(
-        one.importer == f"deploy.{importer}" and is_below(one.imported, f"deploy.{package}")
-        for importer, package in UPWARD
-    )
-
-
 def test_modules_import_only_from_their_own_layer_or_a_lower_one() -> None:
     """A stage does not know the pipeline, a client no stage, and errors know nothing."""
-    assert [str(one) for one in upward_imports() if not is_reasoned(one)] == []
-
-
-def test_every_exception_of_the_layers_is_needed() -> None:
-    """Otherwise it is removed."""
-    assert len({one.importer for one in upward_imports() if is_reasoned(one)}) == len(UPWARD)
+    assert [str(one) for one in upward_imports()] == []
 
 
 @pytest.mark.parametrize("name", ["errors", "records", "progress", "clock"])

@@ -10,12 +10,13 @@ from deploy import progress
 from deploy.clients.docker.protocol import Container, Spec, find_image_id
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
+from deploy.machine.labels import IMAGE, SLOT
 from deploy.records import Release
 from deploy.rollout.target import replica_error
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import slot_address
 from deploy.targets.docker.proxy import Proxy
-from deploy.targets.docker.state import IMAGE, SLOT, DockerState, slot_of
+from deploy.targets.docker.state import DockerState, slot_of
 
 _POLL = 0.05
 _LOG_LINES = 15

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from deploy.clients.docker.protocol import Container, Engine
+from deploy.machine.labels import APP, ENVIRONMENT, LABEL, ROLE, SLOT
 
-LABEL = "dev.twinship.docker"
-APP = "dev.twinship.app"
-SLOT = "dev.twinship.slot"
-IMAGE = "dev.twinship.image"
-_ENVIRONMENT = "dev.twinship.environment"
-_ROLE = "dev.twinship.role"
 # Labels of containers that older versions made say so too.
 _PROXY = "door"
 
@@ -31,7 +26,7 @@ class DockerState:
         self.engine = engine
         self.environment = environment
         self.name = f"twinship-{app}-{environment}"
-        self.labels = {LABEL: "yes", APP: app, _ENVIRONMENT: environment}
+        self.labels = {LABEL: "yes", APP: app, ENVIRONMENT: environment}
 
     @property
     def replica_labels(self) -> dict[str, str]:
@@ -49,7 +44,7 @@ class DockerState:
         return self._role("lock")
 
     def _role(self, role: str) -> dict[str, str]:
-        return self.labels | {_ROLE: role}
+        return self.labels | {ROLE: role}
 
     @property
     def proxy_name(self) -> str:

@@ -14,6 +14,7 @@ from deploy.clients.docker.protocol import Container, Engine, find_image_id
 from deploy.clients.http import Endpoint
 from deploy.clock import REAL, Clock
 from deploy.errors import EngineFailed
+from deploy.machine.labels import IMAGE
 from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.target import Prove, Replica, ReplicaState
 from deploy.settings.app import App
@@ -23,7 +24,7 @@ from deploy.targets.docker.lock import Lock
 from deploy.targets.docker.proxy import Proxy, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.replicas import Replicas
-from deploy.targets.docker.state import IMAGE, DockerState, slot_of
+from deploy.targets.docker.state import DockerState, slot_of
 
 
 class DockerTarget:

@@ -66,11 +66,9 @@ class Server:
             "SOCKET": str(self._bound),
         }
         limit = f"ulimit -n {files}; " if files != "unlimited" else ""
-        self.process = subprocess.Popen(
-            ["sh", "-c", f'{limit}exec "$0" -c "$1"', sys.executable, PROGRAM],
-            env=environment | variables,
-            stderr=self._log.open("wb"),
-        )
+        command = ("sh", "-c", f'{limit}exec "$0" -c "$1"', sys.executable, PROGRAM)
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment | variables, stderr=log)
 
     def __enter__(self) -> Self:
         return self

@@ -209,7 +209,7 @@ def test_the_size_of_a_release_is_requested_once(
         asked.append(reference)
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", record)
+    monkeypatch.setattr(staged.registry, "get_manifest", record)
     target = staged.context("staging").inspect_rendered_target()
     release = target.history()[-1].attempt.release
     for _ in range(2):
@@ -233,6 +233,6 @@ def test_ports_of_a_remote_engine_are_not_checked_here(
 ) -> None:
     """A port that is taken on this machine can be free on the other one."""
     application.machine.listening.add(8080)
-    monkeypatch.setattr(application.engine, "local", False)
+    monkeypatch.setattr(application.engine, "is_local", False)
     with application.context().prepare_target().lock():
         pass

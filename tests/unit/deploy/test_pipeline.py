@@ -453,7 +453,7 @@ def test_an_undo_needs_no_registry(
             raise RegistryNotFound("no such manifest", on=reference, next="push it")
         return ask(repository, reference)
 
-    monkeypatch.setattr(staged.registry, "manifest", refuse_first)
+    monkeypatch.setattr(staged.registry, "get_manifest", refuse_first)
     staged.play.wrong[STAGING] = "expected 3, got 8"
     with pytest.raises(GoldenMiss):
         pipeline.release(staged.context("staging"))

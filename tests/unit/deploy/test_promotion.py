@@ -284,7 +284,7 @@ def test_a_canary_is_aborted_by_its_deployer(
         "undone",
         ["1"],
     )
-    with pytest.raises(CanaryAborted, match="ada gave the canary up"):
+    with pytest.raises(CanaryAborted, match="ada aborted the canary"):
         deployer.outcome()
 
 

@@ -110,7 +110,7 @@ class LoadingEngine:
     def image_id(self, image: str) -> str | None:
         return image if image in self.images else None
 
-    def chains(self) -> Iterable[tuple[str, ...]]:
+    def layer_chains(self) -> Iterable[tuple[str, ...]]:
         return [chain for name, chain in self.images.items() if name not in self.unlisted]
 
     def load(self, archive: Iterable[bytes]) -> None:

@@ -270,7 +270,7 @@ def test_a_full_disk_does_not_prevent_the_stop(
         raise DiskFull("the engine has no space left", on=container, next="remove something")
 
     application = released(tmp_path)
-    monkeypatch.setattr(application.engine, "keep_stopped", full)
+    monkeypatch.setattr(application.engine, "disable_restart", full)
     setup.down(application.context().settings, purge=False, host=application.machine.host)
     assert not any(found.running for found in application.engine.containers({}))
 

@@ -15,12 +15,12 @@ from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import EngineFailed
 from deploy.machine.host import require_free_port
+from deploy.machine.labels import APP
 from deploy.records import Release
 from deploy.rollout.target import Target
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.proxy import Proxy
-from deploy.targets.docker.state import APP
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract, proxy_of
 from tests.contracts.engine import wait_until

@@ -18,13 +18,14 @@ from deploy.errors import (
     SettingsInvalid,
     UndoFailed,
 )
+from deploy.machine.labels import APP
 from deploy.machine.process import ProcessId, machine_id
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState, Target
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import slot_address
-from deploy.targets.docker.state import APP, DockerState
+from deploy.targets.docker.state import DockerState
 from deploy.targets.docker.target import DockerTarget
 from tests.contracts.docker_target import DockerPlace, DockerTargetContract
 from tests.contracts.engine import wait_until
