@@ -47,7 +47,7 @@ class Display(progress.Quiet):
         yield advance
 
 root, host, repository, joined, moment = sys.argv[1:]
-with progress.shown_on(Display()):
+with progress.use_display(Display()):
     registry.push(Image.from_json(joined), repository, HttpRegistry(host), Cache(Path(root)), mount="/model")
 """
 
