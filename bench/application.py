@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def free_port() -> int:
-    """Return a port on which no program listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which no process listens, and which no other process of ours gets meanwhile.
+
+    It may take a while until something listens there, and several tests run at a time. So this
+    process keeps the UDP port of the same number, which stands for the TCP port between them.
+    """
+    while True:
+        with socket.socket() as probe, socket.socket(type=socket.SOCK_DGRAM) as kept:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            with suppress(OSError):
+                kept.bind(("127.0.0.1", port))
+                kept.detach()
+                return port

@@ -13,7 +13,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -146,22 +146,25 @@ def pack_build_context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
         SourceUnreadable: A file has changed since the inputs were read.
         DiskFull: The disk has no space left.
     """
-    packed = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
-    with (
-        translate_full_disk(Path(tempfile.gettempdir())),
-        tarfile.open(fileobj=packed, mode="w") as archive,
-    ):
-        files = {path: inputs.directory / path for path in inputs.files}
-        files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
-        for name, path in sorted(files.items()):
-            _pack(archive, name, path)
-            if name in inputs.files and _state(inputs.directory, name) != inputs.files[name]:
-                raise SourceUnreadable(
-                    "a file was changed while it was read",
-                    on=str(path),
-                    next="run again when no program writes to it",
-                )
-    packed.seek(0)
+    with ExitStack() as unfinished:
+        packed = cast("IO[bytes]", unfinished.enter_context(tempfile.TemporaryFile()))
+        with (
+            translate_full_disk(Path(tempfile.gettempdir())),
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            files = {path: inputs.directory / path for path in inputs.files}
+            files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
+            for name, path in sorted(files.items()):
+                _pack(archive, name, path)
+                if name in inputs.files and _state(inputs.directory, name) != inputs.files[name]:
+                    raise SourceUnreadable(
+                        "a file was changed while it was read",
+                        on=str(path),
+                        next="run again when no program writes to it",
+                    )
+        packed.seek(0)
+        # The caller closes it.
+        unfinished.pop_all()
     return packed
 
 

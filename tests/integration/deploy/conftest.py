@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bench import application
 from deploy.clients.docker.client import DockerEngine
 from deploy.errors import ReleaseError
 from deploy.machine import services
@@ -42,10 +42,4 @@ def prefix(engine: DockerEngine) -> Iterator[str]:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Return a function that finds a port of the loopback address on which no program listens."""
-
-    def found() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return found
+    return application.free_port

@@ -243,7 +243,7 @@ def test_an_engine_with_other_compression_gets_the_whole_image(cache: Cache, joi
     loaded = load_image(joined, as_engine(engine), cache, lambda _: None)
     assert engine.loaded == [[WEIGHTS, CODE], [BASE, LIBRARIES, WEIGHTS, CODE]]
     assert loaded.id == joined.digest
-    assert parse_diff_ids(cache.read(joined.config)) in list(engine.chains())
+    assert parse_diff_ids(cache.read(joined.config)) in list(engine.layer_chains())
 
 
 def test_an_engine_that_refuses_the_image_is_an_error(cache: Cache, joined: Image) -> None:

@@ -167,7 +167,10 @@ def test_a_missing_namespace_is_reported(settings: Settings, cluster: FakeCluste
     """The cure creates it."""
     cluster.missing = True
     check = cluster_check(settings, cluster)
-    assert (check.ok, check.cure) == (False, "there is no namespace shop: create it, or name another")
+    assert (check.ok, check.cure) == (
+        False,
+        "there is no namespace shop: create it, or name another",
+    )
 
 
 def test_a_forbidden_namespace_is_not_a_missing_one(
