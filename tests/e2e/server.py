@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tests.e2e.cluster import until
+
 _NODES = (
     "docker",
     "ps",
@@ -44,7 +46,8 @@ class Process:
     def restart(self, seconds: float = 3.0) -> None:
         """Kill it, and start it again after some seconds."""
         os.kill(self.process, signal.SIGKILL)
-        time.sleep(seconds)
+        end = time.monotonic() + seconds
+        until(lambda: time.monotonic() >= end, "the outage is over", within=2 * seconds)
         with Path(self.log).open("ab") as log:
             subprocess.Popen(
                 self.command,

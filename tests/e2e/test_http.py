@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from bench.application import Application
 from bench.load import Load
 from tests.e2e.bombs import BOMBS, score_body
+from tests.e2e.cluster import until
 from tests.e2e.containers import Container, RunState, docker, run_replica
 from tests.e2e.description import (
     DOCUMENT,
@@ -76,20 +77,33 @@ class Sample:
         return {container.name: container.run_state() for container in self.containers}
 
     @contextmanager
-    def other_clients(self, *wires: Wire) -> Iterator[None]:
+    def other_clients(self, *wires: Wire) -> Iterator[list[Load]]:
         """Run other clients while a `with` block lasts; all their responses must be correct."""
         with ExitStack() as stack:
             loads = [
                 stack.enter_context(Load("127.0.0.1", wire.port, self.body, 2, 0.05, EXPECTED))
                 for wire in wires or self.addresses
             ]
-            yield
+            yield loads
             for load in loads:
-                count = len(load.answers)
-                while len(load.answers) < count + 4:
-                    time.sleep(0.05)
+                _wait_for_more(load)
         for load in loads:
             assert not load.failures, load.failures[:3]
+
+
+def _wait_for_more(load: Load) -> None:
+    """Wait until clients have four more responses."""
+    count = len(load.answers) + 4
+    until(lambda: len(load.answers) >= count, "other clients are served", every=0.05)
+
+
+def _wait_while_served(loads: list[Load], seconds: float) -> None:
+    """Wait until clients have a response to a request that they send after so many seconds."""
+    end = time.monotonic() + seconds
+    until(
+        lambda: all(any(answer.at > end for answer in load.answers) for load in loads),
+        "other clients are served",
+    )
 
 
 @pytest.fixture(scope="module", name="sample")
@@ -108,7 +122,7 @@ def _sample(application: Application) -> Iterator[Sample]:
         port,
     ):
         replica = Wire(port)
-        _wait_until_ready(replica)
+        until(lambda: _is_ready(replica), "the additional replica is ready", 30, 0.1)
         yield Sample(
             Wire(application.port),
             replica,
@@ -118,14 +132,9 @@ def _sample(application: Application) -> Iterator[Sample]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def _wait_until_ready(wire: Wire) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        responses = wire.exchange(request("GET /readyz HTTP/1.1", [HOST, CLOSE]))
-        if responses and responses[0].status == 200:
-            return
-        time.sleep(0.1)
-    pytest.fail("the additional replica is not ready")
+def _is_ready(wire: Wire) -> bool:
+    responses = wire.exchange(request("GET /readyz HTTP/1.1", [HOST, CLOSE]))
+    return bool(responses) and responses[0].status == 200
 
 
 @pytest.fixture(autouse=True)
@@ -381,9 +390,9 @@ def _assert_others_are_served(sample: Sample, count: int, *pieces: bytes) -> Non
     with (
         sample.proxy.open_many(count, *pieces),
         sample.replica.open_many(count, *pieces),
-        sample.other_clients(),
+        sample.other_clients() as loads,
     ):
-        time.sleep(4)
+        _wait_while_served(loads, seconds=4)
 
 
 def test_slow_headers_do_not_delay_others(sample: Sample) -> None:
@@ -416,9 +425,9 @@ def test_thousands_of_idle_connections_do_not_delay_others(sample: Sample) -> No
     with (
         sample.proxy.open_many(1500) as silent,
         sample.proxy.open_many(1500, request(GET, [HOST])) as kept,
-        sample.other_clients(sample.proxy),
+        sample.other_clients(sample.proxy) as loads,
     ):
-        time.sleep(2)
+        _wait_while_served(loads, seconds=2)
         assert len(silent) + len(kept) == 3000
 
 
