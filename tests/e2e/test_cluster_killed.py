@@ -69,7 +69,7 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     )
     for halfway in (False, True):
         process = served.start("release", "--env", "staging")
-        _wait_for("putting back", process, served, cluster)
+        _wait_for("restoring release", process, served, cluster)
         if halfway:
             until(lambda: cluster.image(deployment) == image, "the previous image is back")
         served.kill(process)
