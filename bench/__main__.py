@@ -41,7 +41,7 @@ from sample import bundle, standin
 
 log = logging.getLogger("bench")
 
-# A model is in the store, in the cache, and for each way in the engine and the registry.
+# A model is in the store and in the cache, and for both contenders in engine and registry.
 _MODEL_COPIES = 6
 _OTHER_BYTES = 4_000_000_000
 

@@ -71,8 +71,8 @@ def measure(command: Sequence[str], folder: Path, variables: Mapping[str, str]) 
             stderr=subprocess.PIPE,
             text=True,
         )
-        with MemorySampler(process.pid) as sampler:
-            assert process.stderr is not None  # noqa: S101 - it was requested above
+        assert process.stderr is not None  # noqa: S101 - it was requested above
+        with MemorySampler(process.pid) as sampler, process.stderr:
             lines = tuple((time.monotonic() - started, line.rstrip()) for line in process.stderr)
             # Its files in /proc can be read until it is reaped below.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

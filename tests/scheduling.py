@@ -1,7 +1,7 @@
 """The distribution of tests over processes, in groups that a session defines.
 
-pytest-xdist has groups as well, by a mark. It puts them into node ids, in a way that pytest 9.2 does
-not see.
+pytest-xdist has groups as well, by a mark. It puts them into node ids, in a way that pytest 9.2
+does not see.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def run_program(
 
     Args:
         command: The program and its arguments.
-        on_line: Receives each line as it arrives, without surrounding white space.
+        on_line: Receives each line as it arrives, without white space at its ends.
         stdin: Sent to the program's standard input; this process's own if None.
         environment: All of the program's variables; those of this process if None.
     """

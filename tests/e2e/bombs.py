@@ -1,4 +1,4 @@
-"""Bodies for /score that are small to send and large, or long, to take in."""
+"""Bodies for /score that are small, but take much memory or time to read."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _BODY = 10 * 1024 * 1024
 _SIDE = 5000
 
 
-def scored(*files: bytes) -> bytes:
-    """The body that has files scored."""
+def score_body(*files: bytes) -> bytes:
+    """Return a body that requests the scores of files."""
     return json.dumps({"input": [base64.b64encode(file).decode() for file in files]}).encode()
 
 
-def _encoded(size: tuple[int, int], kind: str, mode: str = "RGB", **options: object) -> bytes:
+def _encode(size: tuple[int, int], kind: str, mode: str = "RGB", **options: object) -> bytes:
     file = io.BytesIO()
     Image.new(mode, size).save(file, kind, **options)
     return file.getvalue()
@@ -33,7 +33,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 def png(
     width: int, height: int, *extras: bytes, bits: int = 8, kind: int = 6, channels: int = 4
 ) -> bytes:
-    """A picture of zeros, row by row; of rows there are at most as many as a megabyte of packed zeros gives."""
+    """Return a PNG whose pixels are zeros, with no more rows than the largest accepted picture."""
     packer = zlib.compressobj(9)
     row = bytes(1 + width * channels * bits // 8)
     rows = b"".join(packer.compress(row) for _ in range(min(height, _SIDE))) + packer.flush()
@@ -48,25 +48,25 @@ def png(
 
 
 def _scans() -> bytes:
-    """A progressive JPEG that goes over its pixels again and again: without a limit, a quarter of an hour of decoding."""
-    whole = _encoded((_SIDE, _SIDE), "JPEG", progressive=True, quality=10)
+    """Return a progressive JPEG with so many scans that it takes 15 minutes to decode them all."""
+    whole = _encode((_SIDE, _SIDE), "JPEG", progressive=True, quality=10)
     return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * 100_000 + b"\xff\xd9"
 
 
 def _exif() -> bytes:
-    """A JPEG of two hundred thousand pieces of Exif, each of which some decoders append to all before."""
-    whole = _encoded((64, 64), "JPEG")
+    """Return a JPEG with 200,000 Exif segments, which some decoders concatenate one by one."""
+    whole = _encode((64, 64), "JPEG")
     return whole[:2] + b"\xff\xe1\x00\x12Exif\x00\x00".ljust(20, b"\0") * 200_000 + whole[2:]
 
 
 def _profiles() -> bytes:
-    """A PNG of six thousand colour profiles that unfold to a megabyte each."""
+    """Return a PNG with 6,000 colour profiles, each a megabyte when decompressed."""
     return png(8, 8, _chunk(b"iCCP", b"n\0\0" + zlib.compress(bytes(1_000_000), 9)) * 6000)
 
 
 def _frames() -> bytes:
-    """A WebP of a quarter of a million frames."""
-    two = _encoded(
+    """Return a WebP with 250,000 frames."""
+    two = _encode(
         (1, 1),
         "WEBP",
         save_all=True,
@@ -80,68 +80,74 @@ def _frames() -> bytes:
 
 
 def _comments() -> bytes:
-    """A GIF with millions of one-letter comments."""
-    whole = _encoded((8, 8), "GIF")
+    """Return a GIF with millions of one-letter comments."""
+    whole = _encode((8, 8), "GIF")
     at = whole.index(b",")
     return whole[:at] + b"!\xfe" + b"\x01a" * 3_500_000 + b"\0" + whole[at:]
 
 
 def _runs() -> bytes:
-    """A BMP of 25 million pixels, each row a run of one and an end of line."""
+    """Return a BMP of 25 million pixels, in which each row is a run of one and an end of line."""
     rows = b"\x01\x01\0\0" * _SIDE
     head = struct.pack("<IiiHHIIiiII", 40, _SIDE, _SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
     return b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + head + bytes(1024) + rows
 
 
-def _filled(head: bytes, piece: bytes, end: bytes = b"") -> bytes:
+def _fill(head: bytes, piece: bytes, end: bytes = b"") -> bytes:
     return head + piece * ((_BODY - len(head) - len(end) - 10) // len(piece)) + end
 
 
-# Each with the statuses that answer it.
+# Each body with the statuses that its response may have.
 BOMBS: dict[str, tuple[Callable[[], bytes], set[int]]] = {
     "a PNG of 400 million pixels": (
-        lambda: scored(png(20_000, 20_000, bits=1, kind=0, channels=1)),
+        lambda: score_body(png(20_000, 20_000, bits=1, kind=0, channels=1)),
         {413},
     ),
-    "a PNG of more pixels than numbers count": (
-        lambda: scored(png(2**31 - 1, 2**31 - 1, bits=1, kind=0, channels=0)),
+    "a PNG of the largest width and height": (
+        lambda: score_body(png(2**31 - 1, 2**31 - 1, bits=1, kind=0, channels=0)),
         {400, 413},
     ),
-    "a PNG of the most pixels, 16 bits deep": (lambda: scored(png(_SIDE, _SIDE, bits=16)), {200}),
-    "thirty PNGs of the most pixels": (lambda: scored(*[png(_SIDE, _SIDE)] * 30), {413}),
-    "a GIF of the most pixels": (lambda: scored(_encoded((_SIDE, _SIDE), "GIF", "P")), {200}),
-    "a GIF of too many pixels": (lambda: scored(_encoded((6000, 6000), "GIF", "P")), {413}),
+    "a PNG of the most pixels, 16 bits deep": (
+        lambda: score_body(png(_SIDE, _SIDE, bits=16)),
+        {200},
+    ),
+    "thirty PNGs of the most pixels": (lambda: score_body(*[png(_SIDE, _SIDE)] * 30), {413}),
+    "a GIF of the most pixels": (lambda: score_body(_encode((_SIDE, _SIDE), "GIF", "P")), {200}),
+    "a GIF of too many pixels": (lambda: score_body(_encode((6000, 6000), "GIF", "P")), {413}),
     "a WebP of the most pixels": (
-        lambda: scored(_encoded((_SIDE, _SIDE), "WEBP", "RGBA", lossless=True)),
+        lambda: score_body(_encode((_SIDE, _SIDE), "WEBP", "RGBA", lossless=True)),
         {200},
     ),
     "a WebP of too many pixels": (
-        lambda: scored(_encoded((8000, 3200), "WEBP", method=0, quality=0)),
+        lambda: score_body(_encode((8000, 3200), "WEBP", method=0, quality=0)),
         {413},
     ),
-    "a JPEG of the most pixels": (lambda: scored(_encoded((_SIDE, _SIDE), "JPEG", "CMYK")), {200}),
-    "a JPEG of too many pixels": (lambda: scored(_encoded((20_000, 2000), "JPEG")), {413}),
-    "a JPEG of a hundred thousand scans": (lambda: scored(_scans()), {400}),
-    "a JPEG of much Exif": (lambda: scored(_exif()), {400}),
-    "a PNG of many profiles": (lambda: scored(_profiles()), {400}),
-    "a WebP of many frames": (lambda: scored(_frames()), {200}),
-    "a GIF of many comments": (lambda: scored(_comments()), {200}),
-    "a BMP of many runs": (lambda: scored(_runs()), {200}),
-    "lists in lists": (lambda: _filled(b"", b"["), {400}),
-    "lists in lists in a text": (lambda: _filled(b'{"input":"', b"[", b'"}'), {400}),
-    "three million objects": (lambda: _filled(b'{"input":[', b"{},", b"0]}"), {400}),
-    "three million objects in a text": (lambda: _filled(b'{"input":"[', b"{},", b'0]"}'), {400}),
-    "two million pictures": (lambda: _filled(b'{"input":[', b'"a",', b'"a"]}'), {400}),
+    "a JPEG of the most pixels": (
+        lambda: score_body(_encode((_SIDE, _SIDE), "JPEG", "CMYK")),
+        {200},
+    ),
+    "a JPEG of too many pixels": (lambda: score_body(_encode((20_000, 2000), "JPEG")), {413}),
+    "a JPEG of a hundred thousand scans": (lambda: score_body(_scans()), {400}),
+    "a JPEG of many Exif segments": (lambda: score_body(_exif()), {400}),
+    "a PNG of many profiles": (lambda: score_body(_profiles()), {400}),
+    "a WebP of many frames": (lambda: score_body(_frames()), {200}),
+    "a GIF of many comments": (lambda: score_body(_comments()), {200}),
+    "a BMP of many runs": (lambda: score_body(_runs()), {200}),
+    "lists in lists": (lambda: _fill(b"", b"["), {400}),
+    "lists in lists in a text": (lambda: _fill(b'{"input":"', b"[", b'"}'), {400}),
+    "three million objects": (lambda: _fill(b'{"input":[', b"{},", b"0]}"), {400}),
+    "three million objects in a text": (lambda: _fill(b'{"input":"[', b"{},", b'0]"}'), {400}),
+    "two million pictures": (lambda: _fill(b'{"input":[', b'"a",', b'"a"]}'), {400}),
     "a hundred thousand keys": (
         lambda: b'{"input":[""],' + b",".join(b'"%d":0' % key for key in range(100_000)) + b"}",
         {400},
     ),
-    "a number of ten million digits": (lambda: _filled(b'{"input":[', b"3", b"]}"), {400}),
-    "a fraction of ten million digits": (lambda: _filled(b'{"input":[1.', b"3", b"]}"), {400}),
-    "white space in base64": (lambda: _filled(b'{"input":["', b"a ", b'"]}'), {400}),
-    "ten million escapes": (lambda: _filled(b'{"input":["', b"\\u0100", b'"]}'), {400}),
+    "a number of ten million digits": (lambda: _fill(b'{"input":[', b"3", b"]}"), {400}),
+    "a fraction of ten million digits": (lambda: _fill(b'{"input":[1.', b"3", b"]}"), {400}),
+    "white space in base64": (lambda: _fill(b'{"input":["', b"a ", b'"]}'), {400}),
+    "ten million escapes": (lambda: _fill(b'{"input":["', b"\\u0100", b'"]}'), {400}),
     "one wide letter among ten million": (
-        lambda: _filled(b'{"input":["\xf0\x9f\x98\x80', b"a", b'"]}'),
+        lambda: _fill(b'{"input":["\xf0\x9f\x98\x80', b"a", b'"]}'),
         {400},
     ),
 }

@@ -1,4 +1,4 @@
-"""Containers as their engine sees them: since when they run, what of, what they have said, and the most memory they took."""
+"""Containers of an application: their start, processes, logged errors and peak memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from uuid import uuid4
 
 from bench.application import free_port
 
-# Numbers and peaks of the processes that serve; what a look at them starts is not among them.
-_LOOK = r'for each in /proc/[0-9]*; do tr "\0" " " < $each/cmdline; echo; echo ${each#/proc/}; grep VmHWM $each/status; done'
+# Prints the command, the number and the peak memory of each process.
+_LIST_PROCESSES = (
+    r'for each in /proc/[0-9]*; do tr "\0" " " < $each/cmdline; echo; echo ${each#/proc/}; '
+    "grep VmHWM $each/status; done"
+)
+# Only the processes that serve; the list has those of the command as well.
 _SERVING = re.compile(r"^\S*(?:python|haproxy)\S* .*\n(\d+)\nVmHWM:\s+(\d+) kB$", re.MULTILINE)
-# How the suite starts replicas, as far as it matters to a process.
-_LIKE_A_REPLICA = (
+# The options of replicas that restrict their processes.
+_REPLICA_OPTIONS = (
     "--read-only",
     "--tmpfs",
     "/tmp:rw,noexec,nosuid,size=64m",
@@ -28,13 +32,13 @@ _LIKE_A_REPLICA = (
 
 
 def docker(*arguments: str) -> str:
-    """What a command of the engine prints."""
+    """Return the output of a command of the engine."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
 
 
 @dataclass(frozen=True)
-class Life:
-    """A container's life so far: the same life is one without a restart, of it or of a process in it."""
+class RunState:
+    """The start, restarts and processes of a container; a restart of any process changes it."""
 
     started: str
     restarts: int
@@ -42,22 +46,24 @@ class Life:
 
 
 @dataclass(frozen=True)
-class Watched:
+class Container:
     """A container of an application, by its name."""
 
     name: str
 
-    def life(self) -> Life:
-        """Its life so far."""
+    def run_state(self) -> RunState:
+        """Return its start, restarts and processes."""
         state = json.loads(docker("inspect", self.name))[0]
-        return Life(state["State"]["StartedAt"], state["RestartCount"], frozenset(self._peaks()))
+        return RunState(
+            state["State"]["StartedAt"], state["RestartCount"], frozenset(self._peaks())
+        )
 
-    def peak(self) -> int:
-        """The most memory that any one process of it has had, in bytes."""
+    def peak_memory(self) -> int:
+        """Return the peak memory of its largest process, in bytes."""
         return max(self._peaks().values())
 
-    def faults(self) -> list[str]:
-        """What it has said of faults of its own."""
+    def logged_faults(self) -> list[str]:
+        """Return the lines of its log about its own errors."""
         done = subprocess.run(
             ["docker", "logs", self.name], capture_output=True, text=True, check=True
         )
@@ -69,13 +75,13 @@ class Watched:
         ]
 
     def _peaks(self) -> dict[int, int]:
-        found = _SERVING.findall(docker("exec", self.name, "sh", "-c", _LOOK))
+        found = _SERVING.findall(docker("exec", self.name, "sh", "-c", _LIST_PROCESSES))
         return {int(process): 1024 * int(kilobytes) for process, kilobytes in found}
 
 
 @contextmanager
-def alone(image: str) -> Iterator[tuple[Watched, int]]:
-    """A replica with no proxy before it, and the port where it answers."""
+def run_replica(image: str) -> Iterator[tuple[Container, int]]:
+    """Run a replica without a proxy; yield it and the port at which it responds."""
     name = f"e2e-alone-{uuid4().hex[:8]}"
     port = free_port()
     docker(
@@ -85,10 +91,10 @@ def alone(image: str) -> Iterator[tuple[Watched, int]]:
         name,
         "--publish",
         f"127.0.0.1:{port}:8080",
-        *_LIKE_A_REPLICA,
+        *_REPLICA_OPTIONS,
         image,
     )
     try:
-        yield Watched(name), port
+        yield Container(name), port
     finally:
         docker("rm", "--force", name)

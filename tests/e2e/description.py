@@ -1,4 +1,4 @@
-"""What the sample application says of itself in its OpenAPI document: the requests it takes, and the answers it gives to them."""
+"""The OpenAPI document of the sample application: its requests and responses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it carries no types
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it has no types
 
 from bench.application import ROOT
-from tests.e2e.wire import Answer
+from tests.e2e.wire import Response
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "app" / "openapi.json").read_text(encoding="utf-8"))
 PROBLEM = "application/problem+json"
@@ -18,51 +18,53 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def assert_described(answer: Answer, method: str, path: str) -> None:
-    """Holds an answer of the application against its document: the status, the headers, the media type and the body.
+def assert_documented(response: Response, method: str, path: str) -> None:
+    """Check the status, headers, media type and body of a response against the document.
 
-    A path that the document has not is a 404, a method that a path has not is a 405; both are problems as all others are.
+    An unknown path is a 404 and an unknown method of a path is a 405, each with a problem document.
     """
     methods = OPERATIONS.get(path, ())
     if method == "HEAD" and "GET" in methods:
         method = "GET"
     if method not in methods:
-        assert answer.status == (405 if methods else 404), (method, path, answer)
-        assert not methods or set(methods) <= set(answer.headers["Allow"].split(", ")) <= {
+        assert response.status == (405 if methods else 404), (method, path, response)
+        assert not methods or set(methods) <= set(response.headers["Allow"].split(", ")) <= {
             *methods,
             "HEAD",
-        }, answer
-        response = _resolved({"$ref": "#/components/responses/Malformed"})
+        }, response
+        documented = _resolve({"$ref": "#/components/responses/Malformed"})
     else:
         responses = DOCUMENT["paths"][path][method.lower()]["responses"]
-        assert str(answer.status) in responses, (method, path, answer)
-        response = _resolved(responses[str(answer.status)])
-    _assert_headers(answer, response)
-    if answer.body:
-        _assert_body(answer, response["content"])
+        assert str(response.status) in responses, (method, path, response)
+        documented = _resolve(responses[str(response.status)])
+    _assert_headers(response, documented)
+    if response.body:
+        _assert_body(response, documented["content"])
 
 
-def _assert_headers(answer: Answer, response: dict[str, Any]) -> None:
-    for name, found in response["headers"].items():
-        header = _resolved(found)
-        assert name in answer.headers, (name, answer)
-        _validator(header["schema"]).validate(answer.headers[name])
+def _assert_headers(response: Response, documented: dict[str, Any]) -> None:
+    for name, found in documented["headers"].items():
+        header = _resolve(found)
+        assert name in response.headers, (name, response)
+        _validator(header["schema"]).validate(response.headers[name])
 
 
-def _assert_body(answer: Answer, content: dict[str, Any]) -> None:
-    kind = answer.headers["Content-Type"].partition(";")[0]
-    assert kind in content, answer
-    value: Any = json.loads(answer.body) if kind.endswith("json") else answer.body.decode()
-    _validator(content[kind]["schema"]).validate(value)
-    if kind == PROBLEM:
-        assert value["status"] == answer.status
+def _assert_body(response: Response, content: dict[str, Any]) -> None:
+    media_type = response.headers["Content-Type"].partition(";")[0]
+    assert media_type in content, response
+    value: Any = (
+        json.loads(response.body) if media_type.endswith("json") else response.body.decode()
+    )
+    _validator(content[media_type]["schema"]).validate(value)
+    if media_type == PROBLEM:
+        assert value["status"] == response.status
 
 
 def _validator(schema: dict[str, Any]) -> Any:
     return Draft202012Validator({"allOf": [schema], "components": DOCUMENT["components"]})
 
 
-def _resolved(found: Any) -> Any:
+def _resolve(found: Any) -> Any:
     while "$ref" in found:
         here: Any = DOCUMENT
         for key in found["$ref"].removeprefix("#/").split("/"):
@@ -71,28 +73,33 @@ def _resolved(found: Any) -> Any:
     return found
 
 
-def conforming(schema: dict[str, Any], texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
-    """Values that a schema of the document allows; `texts` are what stands for a file in base64."""
-    schema = _resolved(schema)
+def valid_values(schema: dict[str, Any], texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    """Return values that a schema of the document allows.
+
+    Args:
+        schema: a part of the document.
+        texts: the values of a file in base64.
+    """
+    schema = _resolve(schema)
     if "anyOf" in schema:
-        return st.one_of([conforming(option, texts) for option in schema["anyOf"]])
+        return st.one_of([valid_values(option, texts) for option in schema["anyOf"]])
     if schema["type"] == "object":
-        known = {key: conforming(value, texts) for key, value in schema["properties"].items()}
+        known = {key: valid_values(value, texts) for key, value in schema["properties"].items()}
         surplus = st.dictionaries(
-            st.text(max_size=9).filter(lambda key: key not in known), ANYTHING, max_size=2
+            st.text(max_size=9).filter(lambda key: key not in known), ANY_JSON, max_size=2
         )
         return st.builds(lambda more, fixed: more | fixed, surplus, st.fixed_dictionaries(known))
     if schema["type"] == "array":
         return st.lists(
-            conforming(schema["items"], texts), min_size=schema.get("minItems", 0), max_size=4
+            valid_values(schema["items"], texts), min_size=schema.get("minItems", 0), max_size=4
         )
     if "contentSchema" in schema:
-        return conforming(schema["contentSchema"], texts).map(json.dumps)
+        return valid_values(schema["contentSchema"], texts).map(json.dumps)
     assert schema["contentEncoding"] == "base64", schema
     return texts
 
 
-ANYTHING: st.SearchStrategy[Any] = st.recursive(
+ANY_JSON: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
@@ -106,21 +113,21 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 
 
 @st.composite
-def broken(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> Any:
-    """Values of which one part, at whatever depth, was taken out or is something else."""
+def broken_values(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> Any:
+    """Return values with one part, at any depth, removed or replaced."""
     value = draw(values)
     if isinstance(value, dict) and value and draw(st.booleans()):
         key = draw(st.sampled_from(sorted(value)))
         return {name: inner for name, inner in value.items() if name != key} | draw(
-            st.just({}) | broken(st.just({key: value[key]}))
+            st.just({}) | broken_values(st.just({key: value[key]}))
         )
     if isinstance(value, dict) and len(value) == 1:
         ((key, inner),) = value.items()
-        return {key: draw(broken(st.just(inner)))}
+        return {key: draw(broken_values(st.just(inner)))}
     if isinstance(value, list) and value and draw(st.booleans()):
         at = draw(st.integers(0, len(value) - 1))
-        return [*value[:at], draw(broken(st.just(value[at]))), *value[at + 1 :]]
+        return [*value[:at], draw(broken_values(st.just(value[at]))), *value[at + 1 :]]
     if isinstance(value, str) and draw(st.booleans()):
         at = draw(st.integers(0, len(value)))
         return value[:at] + draw(st.text(max_size=3)) + value[at + draw(st.integers(0, 3)) :]
-    return draw(ANYTHING)
+    return draw(ANY_JSON)

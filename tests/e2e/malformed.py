@@ -1,4 +1,4 @@
-"""Requests as only somebody writes them who means no good, or knows no better."""
+"""Malformed requests, as attackers and faulty clients send them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ MALFORMED: dict[str, bytes] = {
     "a negative length": request(POST, [*HEAD, ("Content-Length", "-1")], BODY),
     "two lengths": request(POST, [*HEAD, LENGTH, ("Content-Length", "3")], BODY),
     "a length with a sign": request(POST, [*HEAD, ("Content-Length", "+18")], BODY),
-    "a length of words": request(POST, [*HEAD, ("Content-Length", "18 bytes")], BODY),
+    "a length with a unit": request(POST, [*HEAD, ("Content-Length", "18 bytes")], BODY),
     "a length beyond numbers": request(POST, [*HEAD, ("Content-Length", "9" * 5000)], BODY),
     "a length that is too short": request(POST, [*HEAD, ("Content-Length", "5")], BODY),
     "a length that is too long": request(POST, [*HEAD, ("Content-Length", "500")], BODY),
     "a length and chunks": request(POST, [*HEAD, LENGTH, CHUNKED], BODY),
-    "chunks that are none": request(POST, [*HEAD, CHUNKED], BODY),
+    "chunks without sizes": request(POST, [*HEAD, CHUNKED], BODY),
     "a chunk of negative size": request(POST, [*HEAD, CHUNKED], b"-1\r\n\r\n"),
     "a chunk beyond numbers": request(POST, [*HEAD, CHUNKED], b"f" * 40 + b"\r\nabc"),
     "a chunk without an end": request(POST, [*HEAD, CHUNKED], b"5\r\nabcdefgh\r\n0\r\n\r\n"),
     "a line of chunk without an end": request(POST, [*HEAD, CHUNKED], b"1;" + b"a" * 20_000_000),
     "trailers without an end": request(POST, [*HEAD, CHUNKED], b"0\r\n" + b"a: b\r\n" * 3_000_000),
     "another coding": request(POST, [*HEAD, ("Transfer-Encoding", "gzip")], BODY),
-    "an expectation": request(POST, [*HEAD, LENGTH, ("Expect", "a miracle")], BODY),
+    "an unknown expectation": request(POST, [*HEAD, LENGTH, ("Expect", "a miracle")], BODY),
     "no host": request(GET, [CLOSE]),
     "two hosts": request(GET, [HOST, HOST, CLOSE]),
-    "a host that is none": request(GET, [("Host", "a b/c\xff"), CLOSE]),
+    "an invalid host": request(GET, [("Host", "a b/c\xff"), CLOSE]),
     "no version": b"GET /\r\n\r\n",
-    "a version to come": request("GET / HTTP/9.9", [HOST, CLOSE]),
+    "an unknown version": request("GET / HTTP/9.9", [HOST, CLOSE]),
     "no path": request("GET  HTTP/1.1", [HOST, CLOSE]),
     "a path of another kind": request("GET x HTTP/1.1", [HOST, CLOSE]),
     "a path of another host": request("GET http://[::1/ HTTP/1.1", [HOST, CLOSE]),
@@ -49,7 +49,7 @@ MALFORMED: dict[str, bytes] = {
     "a header with a zero": request(GET, [HOST, CLOSE, ("A", "b\0c")]),
     "a header with a space in its name": request(GET, [HOST, CLOSE, ("A ", "b")]),
     "a header on two lines": request(GET, [HOST, CLOSE, ("A", "b\r\n c")]),
-    "another protocol asked for": request(
+    "an upgrade to another protocol": request(
         GET, [HOST, ("Connection", "Upgrade, close"), ("Upgrade", "websocket")]
     ),
     "another protocol": b"\x16\x03\x01\x00\xf8\x01\x00\x00\xf4\x03\x03" + bytes(240),

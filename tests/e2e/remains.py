@@ -1,4 +1,4 @@
-"""What runs that were killed may leave behind, and must not."""
+"""The check that killed runs leave nothing on the machine."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bench.application import Application
 
 
 def assert_none(application: Application, **variables: str) -> None:
-    """Nothing is left of killed runs: as many replicas as there shall be, no lock, no trial, no half file in the cache or beside it.
+    """Check that killed runs left no surplus replica, lock, throwaway container or partial file.
 
     Args:
-        application: one that should serve with two replicas.
-        variables: more of the environment that its tasks are run in.
+        application: an application that serves with two replicas.
+        variables: additional environment variables of its tasks.
     """
     status = application.ok("status", "--json", **variables).json
     assert status["healthy"] is True, status
@@ -34,8 +34,10 @@ def assert_none(application: Application, **variables: str) -> None:
     ).split()
     assert not [name for name in names if name.endswith("lock")]
     assert len(names) == 3, names
-    trials = docker("ps", "-aq", "--filter", "label=dev.twinship.trial", **variables).split()
-    owners = [_labels(trial, **variables).get("dev.twinship.trial", "") for trial in trials]
+    throwaways = docker("ps", "-aq", "--filter", "label=dev.twinship.trial", **variables).split()
+    owners = [
+        _labels(container, **variables).get("dev.twinship.trial", "") for container in throwaways
+    ]
     assert not [
         owner for owner in owners if owner and not Path(f"/proc/{owner.split('/')[2]}").exists()
     ]
@@ -46,7 +48,7 @@ def assert_none(application: Application, **variables: str) -> None:
 
 
 def docker(*words: str, **variables: str) -> str:
-    """What the engine's own program prints."""
+    """Return the output of a command of the engine."""
     return subprocess.run(
         ["docker", *words],
         env={**os.environ, **variables},
@@ -57,7 +59,7 @@ def docker(*words: str, **variables: str) -> str:
 
 
 def _labels(container: str, **variables: str) -> dict[str, Any]:
-    """A container's labels; none of one that has gone meanwhile."""
+    """Return the labels of a container; none if it is removed meanwhile."""
     command = ["docker", "inspect", "-f", "{{json .Config.Labels}}", container]
     found = subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, check=False

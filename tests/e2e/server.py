@@ -1,4 +1,4 @@
-"""The API server of a cluster of this machine, to be taken away for a while."""
+"""The API server of a cluster on this machine, which a test stops for some seconds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from tests.e2e.cluster import until
 
 _NODES = (
     "docker",
@@ -21,30 +23,31 @@ _NODES = (
 
 
 class ApiServer(Protocol):
-    """What can be done to it."""
+    """An API server that a test may restart."""
 
-    def restart(self, away: float = 3.0) -> None:
-        """Kills it, leaves it away for some seconds, and sees that it is started again."""
+    def restart(self, seconds: float = 3.0) -> None:
+        """Kill it, keep it down for some seconds, and make sure that it starts again."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """One that is a process of this machine, with all that is needed to start it again.
+    """An API server that is a process of this machine, with its command to start it again.
 
     Args:
-        process: its number.
+        process: the number of the process.
         command: its arguments.
-        log: where it writes to.
+        log: the path of its log.
     """
 
     process: int
     command: list[str]
     log: str
 
-    def restart(self, away: float = 3.0) -> None:
-        """Kills it and starts another in its place."""
+    def restart(self, seconds: float = 3.0) -> None:
+        """Kill it, and start it again after some seconds."""
         os.kill(self.process, signal.SIGKILL)
-        time.sleep(away)
+        end = time.monotonic() + seconds
+        until(lambda: time.monotonic() >= end, "the outage is over", within=2 * seconds)
         with Path(self.log).open("ab") as log:
             subprocess.Popen(
                 self.command,
@@ -57,22 +60,22 @@ class Process:
 
 @dataclass(frozen=True)
 class Pod:
-    """One that runs as a pod in a node of kind, a container of this machine's engine."""
+    """An API server that is a pod in a node of kind, a container of this machine's engine."""
 
     node: str
 
-    def restart(self, away: float = 3.0) -> None:
-        """Kills it, and again for as long as it shall be away: the node's kubelet starts it each time."""
-        killing = ("docker", "exec", self.node, "pkill", "-KILL", "-x", "kube-apiserver")
-        subprocess.run(killing, check=True)
-        until = time.monotonic() + away
-        while time.monotonic() < until:
-            subprocess.run(killing, check=False)
+    def restart(self, seconds: float = 3.0) -> None:
+        """Kill it repeatedly for some seconds: the node's kubelet starts it again each time."""
+        kill = ("docker", "exec", self.node, "pkill", "-KILL", "-x", "kube-apiserver")
+        subprocess.run(kill, check=True)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            subprocess.run(kill, check=False)
             time.sleep(0.2)
 
 
-def found() -> ApiServer | None:
-    """The API server of this machine, if it has one that may be stopped."""
+def find_api_server() -> ApiServer | None:
+    """Return the API server of this machine, if it has one that may be stopped."""
     nodes = subprocess.run(_NODES, capture_output=True, text=True, check=True).stdout.split()
     if nodes:
         return Pod(nodes[0])

@@ -305,7 +305,7 @@ def test_two_deployers_at_once_are_kept_apart(served: Application) -> None:
 
 def test_the_api_server_may_restart_during_a_rollout(served: Application) -> None:
     """The rollout waits for the API server and continues."""
-    api = server.found()
+    api = server.find_api_server()
     if api is None:
         lacking("the API server is not on this machine", "run on a cluster that was started here")
     model = "imagenet@2" if _model(served) == "imagenet@1" else "imagenet@1"

@@ -11,8 +11,8 @@ from bench.load import Load
 from deploy.machine.process import ProcessId
 from tests.e2e.cluster import Namespace, until
 
-# The number of no process.
-NOBODY = -1
+# The number of no process, as the holder of a free lock.
+NO_PROCESS = -1
 LOCK = "the lock is acquired"
 # The moments at which a deployer is killed: it has the lock, or it has printed such a line.
 MOMENTS = (LOCK, "scheduled", "started", " ready", "proven", "· serves ")
@@ -22,7 +22,7 @@ MOMENTS = (LOCK, "scheduled", "started", " ready", "proven", "· serves ")
 def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(
     served: Application, cluster: Namespace, strategy: str
 ) -> None:
-    """No request fails; afterwards one release serves, alone, and the lock is free."""
+    """No request fails; afterwards only one release serves, and the lock is free."""
     settings = {
         "TWINSHIP_ENVIRONMENTS__STAGING__STRATEGY": strategy,
         "TWINSHIP_ENVIRONMENTS__STAGING__STANDBY": "false",
@@ -41,14 +41,14 @@ def test_a_release_killed_in_any_phase_is_finished_by_the_next_run(
             _wait_for(moment, process, served, cluster)
             served.kill(process)
             if number % 2:
-                done = served.ok(
+                result = served.ok(
                     "release", "--env", "staging", "--model", model, "--json", **settings
                 ).json
-                assert done["model"] == model
-                # A deployer that was killed after its last step left no work, so nobody has taken
-                # its lock over.
+                assert result["model"] == model
+                # A deployer that was killed after its last step left no work, so its lock still has
+                # its number.
                 _assert_clean(
-                    served, cluster, settings, left=NOBODY if done["changed"] else process.pid
+                    served, cluster, settings, left=NO_PROCESS if result["changed"] else process.pid
                 )
     assert not load.failures, load.failures[:5]
 
@@ -69,12 +69,12 @@ def test_an_undo_that_is_killed_is_finished_by_the_next_run(
     )
     for halfway in (False, True):
         process = served.start("release", "--env", "staging")
-        _wait_for("putting back", process, served, cluster)
+        _wait_for("restoring release", process, served, cluster)
         if halfway:
             until(lambda: cluster.image(deployment) == image, "the previous image is back")
         served.kill(process)
-    done = served.invoke("release", "--env", "staging")
-    assert done.code == 61, done.err
+    result = served.invoke("release", "--env", "staging")
+    assert result.code == 61, result.err
     assert served.ok("status", "--env", "staging", "--json").json["serving"]["digest"] == before
     path.write_text(good, encoding="utf-8")
     served.ok("release", "--env", "staging")
@@ -94,11 +94,11 @@ def _wait_for(
 def _holder(application: Application, cluster: Namespace) -> int:
     """Return the number of the process that holds the lock."""
     holder = cluster.lease(f"{application.name}-staging-deployer")
-    return ProcessId.parse(holder).pid if holder else NOBODY
+    return ProcessId.parse(holder).pid if holder else NO_PROCESS
 
 
 def _assert_clean(
-    application: Application, cluster: Namespace, settings: dict[str, str], left: int = NOBODY
+    application: Application, cluster: Namespace, settings: dict[str, str], left: int = NO_PROCESS
 ) -> None:
     status = application.ok("status", "--env", "staging", "--json", **settings).json
     assert status["healthy"] is True
@@ -113,4 +113,4 @@ def _assert_clean(
         )
         == 2
     )
-    assert _holder(application, cluster) in (NOBODY, left)
+    assert _holder(application, cluster) in (NO_PROCESS, left)

@@ -208,7 +208,7 @@ def test_an_engine_killed_in_an_undo_returns_with_the_previous_release(
     parrot.edit("parrot.pl", "my ($head) = @_;", f"my ($head) = @_;{WRONG}")
     parrot.commit("wrong behind a proxy")
     parrot.ok("build")
-    assert_reported(story.release_and_crash("1", Moment(line="putting back")), 62)
+    assert_reported(story.release_and_crash("1", Moment(line="restoring release")), 62)
     assert story.back("2") == WORDS["2"]
 
     parrot.git("checkout", "-q", "HEAD~1")

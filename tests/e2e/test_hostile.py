@@ -1,6 +1,7 @@
-"""Hostile and broken input as its user meets it: an error with an exit code of its own, and what serves is left alone.
+"""Hostile and broken input has errors with exit codes, and the release keeps serving.
 
-All tests but the one with an engine of its own share an application that serves under load from the first to the last.
+All tests share one application, which serves under load until the last test ends. Only the test
+with a full engine uses another engine.
 """
 
 from __future__ import annotations
@@ -37,16 +38,17 @@ HOME = "TWINSHIP_HOME"
 OFTEN = 10**6
 MEASURED = (
     "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); "
-    "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)"
+    "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); "
+    "sys.exit(code)"
 )
 
 
-# --- an application that serves, and goes on serving
+# --- an application that keeps serving
 
 
 @pytest.fixture(scope="module", name="load")
 def _load(serving: Application) -> Iterator[Load]:
-    """Somebody who asks the front door for as long as these tests take."""
+    """Run a client of the application while these tests run."""
     with Load(
         "127.0.0.1", serving.port, serving.score_request("chelsea.jpg"), clients=1, pause=0.2
     ) as load:
@@ -55,7 +57,7 @@ def _load(serving: Application) -> Iterator[Load]:
 
 @pytest.fixture(name="victim")
 def _victim(serving: Application, load: Load) -> Iterator[Application]:
-    """The application; afterwards the same containers run, untouched, and not one request has failed."""
+    """Return the application; check afterwards that no container changed and no request failed."""
     before = _containers(serving)
     assert len(before) == 3
     yield serving
@@ -65,7 +67,10 @@ def _victim(serving: Application, load: Load) -> Iterator[Application]:
 
 
 def _containers(application: Application) -> list[str]:
-    """What runs of an application, and since when; a lock, a trial or a half-made replica would be one too many."""
+    """Return the containers of an application, with their starts and restarts.
+
+    They include a lock, a throwaway container or an unfinished replica that was left.
+    """
     form = "{{.Name}} {{.Id}} {{.State.Status}} {{.State.StartedAt}} {{.RestartCount}}"
     label = f"label=dev.twinship.app={application.name}"
     listed = subprocess.run(
@@ -77,27 +82,27 @@ def _containers(application: Application) -> list[str]:
     return sorted(shown.stdout.splitlines())
 
 
-def refuses(
+def assert_refused(
     application: Application,
     code: int,
     *words: str,
     task: tuple[str, ...] = ("release",),
     **variables: str,
 ) -> TaskResult:
-    """Runs a task that must end with that code, and say what happened, on what, and what to do next."""
-    return told(application.invoke(*task, **variables), code, *words)
+    """Run a task that must fail with an exit code and a complete error message."""
+    return assert_reported(application.invoke(*task, **variables), code, *words)
 
 
-def told(done: TaskResult, code: int, *words: str) -> TaskResult:
-    """Looks at how a task that failed told it."""
-    assert done.code == code, f"it ended with {done.code}\n{done.out}\n{done.err}"
-    assert done.out == ""
-    assert "Traceback" not in done.err
+def assert_reported(result: TaskResult, code: int, *words: str) -> TaskResult:
+    """Check that a failed task reports the error, its place and the next step."""
+    assert result.code == code, f"it ended with {result.code}\n{result.out}\n{result.err}"
+    assert result.out == ""
+    assert "Traceback" not in result.err
     assert re.search(
-        rf"^error: .+\n   on: .+\n(?:.*\n)* next: .+\(exit code {code}\)$", done.err, re.MULTILINE
-    ), done.err
-    assert not [word for word in words if word not in done.err], done.err
-    return done
+        rf"^error: .+\n   on: .+\n(?:.*\n)* next: .+\(exit code {code}\)$", result.err, re.MULTILINE
+    ), result.err
+    assert not [word for word in words if word not in result.err], result.err
+    return result
 
 
 # --- configuration
@@ -105,7 +110,7 @@ def told(done: TaskResult, code: int, *words: str) -> TaskResult:
 
 @pytest.fixture(name="settings")
 def _settings(victim: Application) -> Iterator[Path]:
-    """The application's pipeline.toml, which is as it was afterwards."""
+    """Return the path of the application's pipeline.toml; restore the file afterwards."""
     path = victim.folder / "pipeline.toml"
     before = path.read_bytes()
     yield path
@@ -125,22 +130,26 @@ def _settings(victim: Application) -> Iterator[Path]:
         ("[environments.local]", "[environments.local]\n[environments.local]", "not TOML"),
         ("[app]", "\0", "not TOML"),
     ],
-    ids=["an unknown key", "a wrong type", "a bad digest", "an environment given twice", "no TOML"],
+    ids=[
+        "an unknown key",
+        "a wrong type",
+        "a bad digest",
+        "an environment given twice",
+        "not TOML",
+    ],
 )
 def test_a_broken_configuration_is_refused(
     victim: Application, settings: Path, old: str, new: str, words: str
 ) -> None:
-    """By its key path, before anything else is looked at."""
+    """The error has the path of the key, and no later stage runs."""
     victim.edit("pipeline.toml", old, new)
-    refuses(victim, 2, words, str(settings))
+    assert_refused(victim, 2, words, str(settings))
 
 
-def test_a_configuration_that_may_not_be_read_is_refused(
-    victim: Application, settings: Path
-) -> None:
-    """It is not taken for a missing one."""
+def test_an_unreadable_configuration_is_refused(victim: Application, settings: Path) -> None:
+    """It does not count as a missing configuration."""
     with rights.closed(settings):
-        refuses(
+        assert_refused(
             replace(victim, under=rights.owner_only()),
             2,
             "cannot be read: Permission denied",
@@ -151,17 +160,24 @@ def test_a_configuration_that_may_not_be_read_is_refused(
 # --- the model store
 
 
-@pytest.fixture(scope="module", name="published")
-def _published(serving: Application, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one small model, version 9, under the name of the application's."""
+@pytest.fixture(scope="module", name="small_store")
+def _small_store(serving: Application, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store with a small model, version 9, under the name of the application's model."""
     store = tmp_path_factory.mktemp("published") / "store"
-    author = authored(tmp_path_factory.mktemp("author"), "9")
+    author = write_author_directory(tmp_path_factory.mktemp("author"), "9")
     serving.ok("model.publish", "--directory", str(author), **{STORE: str(store)})
     return store
 
 
-def authored(folder: Path, version: str, old: str = "", new: str = "") -> Path:
-    """An author's directory: the digits model under the application's name, with a piece of its description replaced."""
+def write_author_directory(folder: Path, version: str, old: str = "", new: str = "") -> Path:
+    """Write the digits model under the name of the application's model.
+
+    Args:
+        folder: the folder in which the author's directory is made.
+        version: the version of the model.
+        old: a part of its model.toml to replace.
+        new: the replacement.
+    """
     author = folder / f"author-{version}"
     shutil.copytree(ROOT / "tests" / "models" / "digits", author)
     path = author / "model.toml"
@@ -177,18 +193,18 @@ def authored(folder: Path, version: str, old: str = "", new: str = "") -> Path:
     return author
 
 
-class Damaged:
-    """A copy of a store, to be damaged."""
+class DamagedStore:
+    """A copy of a store that a test damages."""
 
-    def __init__(self, published: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path) -> None:
         self.root = folder / "damaged"
-        shutil.copytree(published, self.root)
+        shutil.copytree(source, self.root)
         self.manifest = self.root / "models" / "imagenet" / "9" / "manifest.json"
         self.document: dict[str, Any] = json.loads(self.manifest.read_bytes())
 
     @property
     def weights(self) -> dict[str, Any]:
-        """What the manifest says of the weights."""
+        """The entry of the weights in the model manifest."""
         found: dict[str, Any] = next(
             file for file in self.document["files"] if file["path"] == "model.onnx"
         )
@@ -196,39 +212,39 @@ class Damaged:
 
     @property
     def blob(self) -> Path:
-        """Where the weights are."""
+        """The path of the weights."""
         return self.root / "blobs" / "sha256" / str(self.weights["sha256"])
 
     def write(self) -> None:
-        """Writes the manifest, in its one form."""
+        """Write the model manifest in its canonical form."""
         text = json.dumps(self.document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         self.manifest.write_text(text + "\n", encoding="utf-8")
 
     def add(self, **file: object) -> None:
-        """Adds a file to the manifest."""
+        """Add a file to the model manifest."""
         self.document["files"].append({"sha256": "0" * 64, "size": 1, **file})
         self.write()
 
     def tamper(self) -> None:
-        """Changes one byte in the middle of the weights."""
+        """Change one byte in the middle of the weights."""
         data = bytearray(self.blob.read_bytes())
         data[len(data) // 2] ^= 1
         self.blob.write_bytes(data)
 
-    def lie(self) -> None:
-        """Has the manifest promise a byte more."""
+    def misstate_size(self) -> None:
+        """Add one byte to the size of the weights in the model manifest."""
         self.weights["size"] += 1
         self.write()
 
     def pickle(self) -> None:
-        """Puts a pickle in the place of the weights, and the manifest agrees."""
+        """Replace the weights by a pickle, with a matching model manifest."""
         data = b"\x80\x04\x95\x10\0\0\0\0\0\0\0cposix\nsystem\n."
         self.weights.update(size=len(data), sha256=hashlib.sha256(data).hexdigest())
         self.blob.write_bytes(data)
         self.write()
 
-    def instead(self, path: Path, make: Callable[[Path], None]) -> None:
-        """Puts something else in the place of a file."""
+    def replace(self, path: Path, make: Callable[[Path], None]) -> None:
+        """Replace a file by something else."""
         path.unlink()
         make(path)
 
@@ -237,19 +253,19 @@ class Damaged:
     ("damage", "code", "words"),
     [
         (
-            Damaged.tamper,
+            DamagedStore.tamper,
             22,
             ("not the one that was published", "model.onnx of imagenet@9", "expected", "actual"),
         ),
         (lambda store: store.blob.unlink(), 22, ("missing", "model.onnx of imagenet@9")),
-        (Damaged.lie, 22, ("not the one that was published", "expected 9954 bytes")),
+        (DamagedStore.misstate_size, 22, ("not the one that was published", "expected 9954 bytes")),
         (
-            lambda store: store.instead(store.blob, lambda path: path.symlink_to("/etc/passwd")),
+            lambda store: store.replace(store.blob, lambda path: path.symlink_to("/etc/passwd")),
             22,
             ("not the one that was published",),
         ),
-        (lambda store: store.instead(store.blob, os.mkfifo), 25, ("it is not a file",)),
-        (lambda store: store.instead(store.manifest, os.mkfifo), 25, ("it is not a file",)),
+        (lambda store: store.replace(store.blob, os.mkfifo), 25, ("it is not a file",)),
+        (lambda store: store.replace(store.manifest, os.mkfifo), 25, ("it is not a file",)),
         (
             lambda store: store.add(path="../../etc/cron.d/x"),
             21,
@@ -261,16 +277,16 @@ class Damaged:
             ("'/etc/passwd' is not a plain relative path",),
         ),
         (lambda store: store.add(path="x", link="/etc/passwd"), 21, ("files.4.link",)),
-        (Damaged.pickle, 23, ("the file is a pickle", "80 04 95")),
+        (DamagedStore.pickle, 23, ("the file is a pickle", "80 04 95")),
     ],
     ids=[
         "a tampered byte",
         "a missing file",
-        "a lie about a size",
-        "a link in the place of a file",
-        "a pipe in the place of a file",
-        "a pipe in the place of the manifest",
-        "a path that climbs",
+        "a wrong size",
+        "a link instead of a file",
+        "a pipe instead of a file",
+        "a pipe instead of the manifest",
+        "a path outside of the bundle",
         "an absolute path",
         "a link in the manifest",
         "a pickle",
@@ -278,31 +294,33 @@ class Damaged:
 )
 def test_a_damaged_store_is_refused(
     victim: Application,
-    published: Path,
+    small_store: Path,
     tmp_path: Path,
-    damage: Callable[[Damaged], None],
+    damage: Callable[[DamagedStore], None],
     code: int,
     words: tuple[str, ...],
 ) -> None:
-    """Nothing of what it holds gets any further."""
-    store = Damaged(published, tmp_path)
+    """The release stops before it uses the model."""
+    store = DamagedStore(small_store, tmp_path)
     damage(store)
-    refuses(victim, code, *words, task=("release", "--model", "@9"), **{STORE: str(store.root)})
+    assert_refused(
+        victim, code, *words, task=("release", "--model", "@9"), **{STORE: str(store.root)}
+    )
 
 
 @pytest.mark.parametrize("name", ["models/imagenet/9/manifest.json", "models/imagenet/latest.json"])
 def test_a_manifest_of_100_mb_costs_no_memory(
-    victim: Application, published: Path, tmp_path: Path, name: str
+    victim: Application, small_store: Path, tmp_path: Path, name: str
 ) -> None:
-    """It is refused by its size: the suite needs no more memory than for any other."""
-    store = Damaged(published, tmp_path)
+    """It is refused because of its size, so the task needs no more memory than usual."""
+    store = DamagedStore(small_store, tmp_path)
     (store.root / name).write_bytes(b'{"a":"' + b"x" * 100_000_000 + b'"}')
     measured = replace(victim, under=(shutil.which("python3") or "python3", "-c", MEASURED))
     version = "@9" if "9" in name else "@latest"
-    done = refuses(
+    result = assert_refused(
         measured, 21, name, task=("release", "--model", version), **{STORE: str(store.root)}
     )
-    assert int(done.err.rpartition("peak ")[2]) * 1024 < 100_000_000
+    assert int(result.err.rpartition("peak ")[2]) * 1024 < 100_000_000
 
 
 @pytest.mark.parametrize(
@@ -319,7 +337,7 @@ def test_a_manifest_of_100_mb_costs_no_memory(
     ],
     ids=["a pickle", "a link", "a missing file"],
 )
-def test_what_is_no_model_is_not_published(
+def test_an_invalid_model_is_not_published(
     victim: Application,
     tmp_path: Path,
     name: str,
@@ -327,11 +345,11 @@ def test_what_is_no_model_is_not_published(
     code: int,
     words: str,
 ) -> None:
-    """The store is as it was: it was not even made."""
-    author = authored(tmp_path, "10")
+    """The store is not created."""
+    author = write_author_directory(tmp_path, "10")
     (author / name).unlink()
     make(author / name)
-    refuses(
+    assert_refused(
         victim,
         code,
         words,
@@ -341,8 +359,8 @@ def test_what_is_no_model_is_not_published(
     assert not (tmp_path / "store").exists()
 
 
-def outside(location: str) -> Callable[[Path], None]:
-    """Has the first weights of a model lie in another file."""
+def move_weights(location: str) -> Callable[[Path], None]:
+    """Return a change that makes a model read its first weights from another file."""
 
     def change(author: Path) -> None:
         found = onnx.load(author / "model.onnx")
@@ -367,8 +385,8 @@ def outside(location: str) -> Callable[[Path], None]:
             ),
             "expected an ONNX model",
         ),
-        ("", "", outside("../../etc/passwd"), "External data path"),
-        ("", "", outside("/etc/passwd"), "external data"),
+        ("", "", move_weights("../../etc/passwd"), "External data path"),
+        ("", "", move_weights("/etc/passwd"), "external data"),
         ('name = "picture"', 'name = "image"', None, "inputs: expected only image, found picture"),
         (
             'equals = "three"',
@@ -378,14 +396,14 @@ def outside(location: str) -> Callable[[Path], None]:
         ),
     ],
     ids=[
-        "no ONNX",
+        "not ONNX",
         "weights outside of the bundle",
         "weights at an absolute path",
         "a wrong interface",
-        "a golden case that is missed",
+        "a golden case that fails",
     ],
 )
-def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
+def test_a_model_that_fails_the_smoke_test_is_not_pushed(
     victim: Application,
     tmp_path: Path,
     old: str,
@@ -393,16 +411,16 @@ def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
     change: Callable[[Path], None] | None,
     words: str,
 ) -> None:
-    """What can only be seen when the model runs is seen when it is tried out; the container's own words are shown."""
-    author = authored(tmp_path, "11", old, new)
+    """The smoke test finds errors that only a run of the model shows, and prints them."""
+    author = write_author_directory(tmp_path, "11", old, new)
     if change:
         change(author)
     store = {STORE: str(tmp_path / "store")}
     victim.ok("model.publish", "--directory", str(author), **store)
-    done = refuses(
+    result = assert_refused(
         victim, 40, words, "nothing was pushed", task=("release", "--model", "@11"), **store
     )
-    assert "· push" not in done.err
+    assert "· push" not in result.err
 
 
 # --- the registry
@@ -410,18 +428,18 @@ def test_a_model_that_does_not_do_what_it_says_is_not_pushed(
 
 @pytest.fixture(name="registry")
 def _registry() -> Iterator[HttpRegistryServer]:
-    """A registry on this machine that fails as it is told."""
+    """Run a registry on this machine whose failures a test sets."""
     with HttpRegistryServer().serve() as serving:
         yield serving
 
 
-def fails(
+def fail_requests(
     registry: HttpRegistryServer,
     act: Act,
     times: int = OFTEN,
     methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT"),
 ) -> None:
-    """Has something happen to all that is asked of images."""
+    """Apply a fault to all requests for blobs and image manifests."""
     for method in methods:
         for text in ("blobs", "manifests"):
             registry.on(method, text, act, times)
@@ -435,14 +453,18 @@ def fails(
             51,
             ("401 Unauthorized", "docker login"),
         ),
-        (lambda registry: fails(registry, refuse_with(403)), 51, ("403 Forbidden", "REFUSED")),
         (
-            lambda registry: fails(registry, refuse_with(404), methods=("POST",)),
+            lambda registry: fail_requests(registry, refuse_with(403)),
+            51,
+            ("403 Forbidden", "REFUSED"),
+        ),
+        (
+            lambda registry: fail_requests(registry, refuse_with(404), methods=("POST",)),
             52,
             ("404 Not Found", "check registry and repository"),
         ),
         (
-            lambda registry: fails(registry, refuse_with(413), methods=("PUT",)),
+            lambda registry: fail_requests(registry, refuse_with(413), methods=("PUT",)),
             53,
             ("413", "limits the body"),
         ),
@@ -452,33 +474,35 @@ def fails(
             ("stored other bytes than were sent", "sent   sha256:"),
         ),
     ],
-    ids=["401", "403", "404", "413", "a lying digest"],
+    ids=["401", "403", "404", "413", "a wrong digest"],
 )
-def test_a_registry_that_refuses_is_told(
+def test_a_refusal_of_the_registry_is_reported(
     victim: Application,
-    published: Path,
+    small_store: Path,
     registry: HttpRegistryServer,
     fault: Callable[[HttpRegistryServer], None],
     code: int,
     words: tuple[str, ...],
 ) -> None:
-    """Its words and the cure are shown; nothing that could be pulled has come to be there."""
+    """The error has the registry's message and the next step, and nothing can be pulled."""
     fault(registry)
-    variables = {REGISTRY: registry.host, STORE: str(published)}
-    refuses(victim, code, *words, registry.host, task=("release", "--model", "@9"), **variables)
+    variables = {REGISTRY: registry.host, STORE: str(small_store)}
+    assert_refused(
+        victim, code, *words, registry.host, task=("release", "--model", "@9"), **variables
+    )
     assert not registry.manifests
 
 
-@pytest.fixture(scope="module", name="joined")
-def _joined(serving: Application, published: Path) -> Application:
-    """The application with the record of an image that passed its smoke test, ready to be pushed."""
+@pytest.fixture(scope="module", name="tested")
+def _tested(serving: Application, small_store: Path) -> Application:
+    """Return the application with an image that passed its smoke test and is not pushed."""
     for stage in (("fetch", "--model", "@9"), ("build",), ("smoke",)):
-        serving.ok(*stage, **{STORE: str(published)})
+        serving.ok(*stage, **{STORE: str(small_store)})
     return serving
 
 
-def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: Application) -> None:
-    """Down, too many requests, its own errors and resets without end: each is tried for a while, and told as what it is."""
+def test_a_push_to_an_unavailable_registry_fails(tested: Application, victim: Application) -> None:
+    """The push retries for some time, and then the error says what the registry did."""
     faults = {
         "429": (refuse_with(429), 53, "run again later"),
         "503": (refuse_with(503), 53, "503"),
@@ -491,7 +515,7 @@ def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: App
     ):
         hosts = dict(zip(faults, (many, broken, cutting), strict=True))
         for name, registry in hosts.items():
-            fails(registry, faults[name][0])
+            fail_requests(registry, faults[name][0])
         pushes = {
             name: victim.start("push", **{REGISTRY: registry.host})
             for name, registry in hosts.items()
@@ -504,49 +528,51 @@ def test_a_registry_that_stays_away_is_given_up(joined: Application, victim: App
             for name, process in pushes.items()
         }
         for name, (_, code, words) in {**faults, "down": (None, 50, "no answer")}.items():
-            told(ended[name], code, words)
+            assert_reported(ended[name], code, words)
         assert not [registry.host for registry in hosts.values() if registry.manifests]
 
 
 def own_address() -> str:
-    """An address of this machine that is not the loopback one; no packet is sent to find it."""
+    """Return an address of this machine that is not the loopback address, without any packet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return str(probe.getsockname()[0])
 
 
-def slowly(exchange: Exchange) -> bool:
-    """The request waits, and then goes on."""
+def delay(exchange: Exchange) -> bool:
+    """Delay a request, and let it pass."""
     exchange.registry.stopping.wait(0.1)
     return False
 
 
-def test_a_registry_that_comes_back_is_waited_for(
-    joined: Application, victim: Application, registry: HttpRegistryServer
+def test_a_push_waits_for_a_registry_that_recovers(
+    tested: Application, victim: Application, registry: HttpRegistryServer
 ) -> None:
-    """A burst of errors, broken connections and slowness delay a push, and no more."""
-    for act, times in ((refuse_with(503), 1), (cut_after(1000), 1), (slowly, OFTEN)):
-        fails(registry, act, times)
-    done = victim.ok("push", **{REGISTRY: registry.host})
-    assert done.out.strip().rpartition("@")[2] in {reference for _, reference in registry.manifests}
+    """Some errors, broken connections and slow responses only delay a push."""
+    for act, times in ((refuse_with(503), 1), (cut_after(1000), 1), (delay, OFTEN)):
+        fail_requests(registry, act, times)
+    result = victim.ok("push", **{REGISTRY: registry.host})
+    assert result.out.strip().rpartition("@")[2] in {
+        reference for _, reference in registry.manifests
+    }
 
 
-def test_a_registry_whose_disk_is_full_is_told(victim: Application, published: Path) -> None:
-    """A real one: the error speaks of its disk, and it is not waited for what will not come."""
+def test_a_full_disk_of_the_registry_is_reported(victim: Application, small_store: Path) -> None:
+    """The error of a real registry is about its disk, and the push does not retry."""
     port = free_port()
-    parts = _parts()
+    image = _services_image()
     disk = ("--read-only", "--tmpfs", "/var/lib/registry:size=20m,uid=10001,gid=10001")
     command = ("docker-registry", "serve", "/etc/docker/registry/config.yml")
     started = subprocess.run(
-        ["docker", "run", "-d", "--rm", *disk, "-p", f"127.0.0.1:{port}:5000", parts, *command],
+        ["docker", "run", "-d", "--rm", *disk, "-p", f"127.0.0.1:{port}:5000", image, *command],
         capture_output=True,
         text=True,
         check=True,
     )
     try:
-        variables = {REGISTRY: f"127.0.0.1:{port}", STORE: str(published)}
-        _answers(port)
-        refuses(
+        variables = {REGISTRY: f"127.0.0.1:{port}", STORE: str(small_store)}
+        _wait_for_registry(port)
+        assert_refused(
             victim,
             53,
             "the registry has no space left",
@@ -560,16 +586,16 @@ def test_a_registry_whose_disk_is_full_is_told(victim: Application, published: P
         )
 
 
-def _parts() -> str:
-    """The image of the proxy and the registry; a release has made it."""
+def _services_image() -> str:
+    """Return the image of the proxy and the registry, which a release has built."""
     listed = subprocess.run(
         ["docker", "images", "-q", "twinship/parts"], capture_output=True, text=True, check=True
     )
     return listed.stdout.split()[0]
 
 
-def _answers(port: int) -> None:
-    """Waits until a registry answers."""
+def _wait_for_registry(port: int) -> None:
+    """Wait until a registry responds."""
     curl = [
         "curl",
         "-sf",
@@ -587,9 +613,9 @@ def _answers(port: int) -> None:
 # --- the engine, and this machine
 
 
-def test_an_engine_that_is_not_there_is_told(victim: Application, tmp_path: Path) -> None:
-    """By the place that was asked."""
-    refuses(
+def test_a_missing_engine_is_reported(victim: Application, tmp_path: Path) -> None:
+    """The error has the address of the engine."""
+    assert_refused(
         victim,
         70,
         "no container engine answers",
@@ -598,9 +624,9 @@ def test_an_engine_that_is_not_there_is_told(victim: Application, tmp_path: Path
     )
 
 
-def test_an_engine_that_this_user_may_not_use_is_told(victim: Application, tmp_path: Path) -> None:
-    """A real user outside of the engine's group; the command that lets them in is shown."""
-    refuses(
+def test_an_engine_that_refuses_the_user_is_reported(victim: Application, tmp_path: Path) -> None:
+    """The user is not in the engine's group; the error has the command that adds the user."""
+    assert_refused(
         replace(victim, under=rights.stranger()),
         71,
         "this user may not use it",
@@ -610,16 +636,16 @@ def test_an_engine_that_this_user_may_not_use_is_told(victim: Application, tmp_p
 
 
 @pytest.mark.parametrize("variable", [PORT, REGISTRY])
-def test_a_port_that_is_taken_is_told(victim: Application, published: Path, variable: str) -> None:
-    """The front door's, or the local registry's, by a web server: the old door serves on."""
+def test_a_used_port_is_reported(victim: Application, small_store: Path, variable: str) -> None:
+    """A web server uses the port of the proxy or the local registry; the proxy keeps serving."""
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{other.server_port}"
         variables = {
             variable: str(other.server_port) if variable == PORT else address,
-            STORE: str(published),
+            STORE: str(small_store),
         }
-        refuses(
+        assert_refused(
             victim,
             72,
             "another program listens",
@@ -630,14 +656,14 @@ def test_a_port_that_is_taken_is_told(victim: Application, published: Path, vari
         other.shutdown()
 
 
-def test_an_address_of_another_machine_is_told(victim: Application, published: Path) -> None:
-    """The door that serves is not given up for one that could never open."""
-    refuses(
+def test_an_address_of_another_machine_is_reported(victim: Application, small_store: Path) -> None:
+    """The proxy keeps serving: it is not replaced by one that cannot listen."""
+    assert_refused(
         victim,
         2,
         "192.0.2.1",
         task=("release", "--model", "@9"),
-        **{ADDRESS: "192.0.2.1", STORE: str(published)},
+        **{ADDRESS: "192.0.2.1", STORE: str(small_store)},
     )
 
 
@@ -646,12 +672,12 @@ def test_an_address_of_another_machine_is_told(victim: Application, published: P
     [("1m", {}), ("40m", {REPOSITORY: "fresh"})],
     ids=["for the model", "for the packages"],
 )
-def test_a_cache_without_space_is_told(
+def test_a_cache_without_space_is_reported(
     victim: Application, tmp_path: Path, size: str, variables: dict[str, str]
 ) -> None:
-    """A real disk: what is in the cache afterwards is whole, and nothing half-made is left."""
+    """On a real full disk, the cache has only complete files, and no temporary file is left."""
     with rights.small_disk(tmp_path / "home", size) as home:
-        refuses(
+        assert_refused(
             victim,
             74,
             "no space is left",
@@ -665,11 +691,11 @@ def test_a_cache_without_space_is_told(
             assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
 
 
-def test_a_store_without_space_is_told(victim: Application, tmp_path: Path) -> None:
-    """No version is there that is not whole."""
+def test_a_store_without_space_is_reported(victim: Application, tmp_path: Path) -> None:
+    """The store has no incomplete version."""
     with rights.small_disk(tmp_path / "disk", "1m") as disk:
         variables = {STORE: str(disk / "store")}
-        refuses(
+        assert_refused(
             victim,
             74,
             "no space is left",
@@ -683,11 +709,11 @@ def test_a_store_without_space_is_told(victim: Application, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("place", "code"), [("home", 76), ("store", 25), ("checkout/app/routes.py", 10)]
 )
-def test_a_place_that_may_not_be_used_is_told(victim: Application, place: str, code: int) -> None:
-    """The cache, the store, a file of the application: each is an error of its own, with the path."""
+def test_a_path_without_permission_is_reported(victim: Application, place: str, code: int) -> None:
+    """The cache, the store and a file of the application have different errors, with the path."""
     path = victim.folder / ".twinship" / "store" if place == "store" else victim.home.parent / place
     with rights.closed(path):
-        refuses(replace(victim, under=rights.owner_only()), code, "ermission", str(path))
+        assert_refused(replace(victim, under=rights.owner_only()), code, "ermission", str(path))
 
 
 # --- git
@@ -695,7 +721,7 @@ def test_a_place_that_may_not_be_used_is_told(victim: Application, place: str, c
 
 @pytest.fixture(name="clone")
 def _clone(victim: Application, tmp_path: Path) -> Application:
-    """Another checkout of the application, which knows its last commit alone."""
+    """Return another checkout of the application, with only its last commit."""
     victim.git("clone", "-q", "--depth=1", victim.folder.as_uri(), str(tmp_path / "clone"))
     shutil.copytree(
         victim.folder / ".twinship" / "store",
@@ -705,37 +731,37 @@ def _clone(victim: Application, tmp_path: Path) -> Application:
     return replace(victim, folder=tmp_path / "clone")
 
 
-def test_a_shallow_clone_is_warned_of(clone: Application) -> None:
-    """The same files are the same image, so nothing is built; that the revision may be a later one is said."""
-    done = clone.ok("release", "--dry-run", "--json")
-    assert "! this clone is shallow" in done.err
-    assert next(step for step in done.json if step["stage"] == "build")["runs"] is False
+def test_a_shallow_clone_has_a_warning(clone: Application) -> None:
+    """Nothing is built, because the files are the same; the warning is about the revision."""
+    result = clone.ok("release", "--dry-run", "--json")
+    assert "! this clone is shallow" in result.err
+    assert next(step for step in result.json if step["stage"] == "build")["runs"] is False
 
 
 @pytest.mark.parametrize(
     ("broken", "words"), [("PATH", "git is not installed"), ("folder", "no git repository here")]
 )
 def test_without_git_a_release_is_marked(clone: Application, broken: str, words: str) -> None:
-    """It is possible, and says what it lacks; its image is another one than that of the commit."""
+    """The release works with a warning; its image differs from that of the commit."""
     if broken == "folder":
         shutil.rmtree(clone.folder / ".git")
-    done = clone.ok(
+    result = clone.ok(
         "release",
         "--dry-run",
         "--json",
         **({"PATH": str(clone.folder)} if broken == "PATH" else {}),
     )
-    assert f"! {words}: the release is marked unversioned" in done.err
-    build = next(step for step in done.json if step["stage"] == "build")
+    assert f"! {words}: the release is marked unversioned" in result.err
+    build = next(step for step in result.json if step["stage"] == "build")
     assert (build["runs"], build["why"]) == (True, "the revision changed")
 
 
 def test_a_dirty_checkout_is_marked(clone: Application) -> None:
-    """What was built from files that nobody has committed says so wherever its commit is shown."""
+    """An image of files that are not committed is marked wherever its commit is shown."""
     clone.edit("app/routes.py", '"Healthy"', '"Healthy, and dirty"')
-    done = clone.ok("build")
+    result = clone.ok("build")
     commit = clone.git("rev-parse", "HEAD")
-    assert f"{commit[:12]}-dirty" in done.out
+    assert f"{commit[:12]}-dirty" in result.out
     record = json.loads(
         (clone.folder / ".twinship" / "records" / "app.json").read_text(encoding="utf-8")
     )
@@ -748,64 +774,68 @@ def test_a_dirty_checkout_is_marked(clone: Application) -> None:
         (lambda folder: (folder / ".git" / "index").write_bytes(b"nonsense"), {}, "index"),
         (lambda folder: None, {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "safe.directory"),
     ],
-    ids=["a damaged one", "somebody else's"],
+    ids=["damaged", "of another user"],
 )
-def test_a_repository_that_git_will_not_read_is_told(
+def test_a_repository_that_git_refuses_is_reported(
     clone: Application, damage: Callable[[Path], object], variables: dict[str, str], words: str
 ) -> None:
-    """It is not taken for none; git's own words are shown."""
+    """It does not count as a missing repository; the error has git's message."""
     damage(clone.folder)
-    refuses(clone, 10, "git cannot read this repository", words, task=("release",), **variables)
+    assert_refused(
+        clone, 10, "git cannot read this repository", words, task=("release",), **variables
+    )
 
 
-# --- an engine whose disk is full, on which the application itself serves
+# --- an engine with a full disk
 
 
-def test_an_engine_without_space_keeps_what_serves(victim: Application) -> None:
-    """A real engine with a small disk: whatever a release gets to before the disk is full, the one before serves on."""
+def test_an_engine_without_space_keeps_the_release(victim: Application) -> None:
+    """If the disk is full at any stage of a release, the previous release keeps serving."""
     with small_engine("900m") as engine:
         there = replace(victim, under=engine.within)
         at = {"DOCKER_HOST": engine.host}
         there.ok("release", "--model", "@1", **at)
-        first = serves(there, engine)
+        first = serving_digest(there, engine)
 
         engine.fill(left=4 << 20)
-        refuses(there, 74, "the engine has no space left", task=("release", "--model", "@2"), **at)
-        assert serves(there, engine) == first
+        assert_refused(
+            there, 74, "the engine has no space left", task=("release", "--model", "@2"), **at
+        )
+        assert serving_digest(there, engine) == first
 
         engine.fill(left=200 << 20)
         there.ok("release", "--model", "@2", **at)
-        second = serves(there, engine)
+        second = serving_digest(there, engine)
         assert second != first
         for left in (0, 60_000):
             engine.fill(left)
-            done = there.invoke("release", "--model", "@1", **at)
-            if done.code:
-                told(done, 74, "no space left")
-            assert serves(there, engine) == (second if done.code else first)
+            result = there.invoke("release", "--model", "@1", **at)
+            if result.code:
+                assert_reported(result, 74, "no space left")
+            assert serving_digest(there, engine) == (second if result.code else first)
 
         engine.fill(left=200 << 20)
         there.ok("release", "--model", "@1", **at)
-        assert serves(there, engine) == first
+        assert serving_digest(there, engine) == first
         there.ok("verify", **at)
 
 
-def serves(application: Application, engine: SmallEngine) -> str:
-    """The digest of the release that serves, as it should, on an engine."""
+def serving_digest(application: Application, engine: SmallEngine) -> str:
+    """Return the digest of the release that serves on an engine, which must be healthy."""
     status = application.ok("status", "--json", DOCKER_HOST=engine.host).json
     assert status["healthy"], status
     return str(status["serving"]["digest"])
 
 
-# --- after all of that
+# --- after all other tests
 
 
-def test_what_served_at_first_serves_at_last(victim: Application, load: Load) -> None:
-    """One attempt is in the history, its answers were the only ones, and the next release finds everything in order."""
+def test_the_first_release_still_serves(victim: Application, load: Load) -> None:
+    """The history has one attempt, its model sent all responses, and a release changes nothing."""
     (only,) = victim.ok("history", "--json").json
     assert (only["id"], only["outcome"]) == (1, "succeeded")
     assert set(load.models) == {only["model_digest"]}
     assert len(load.answers) > 100
-    done = victim.ok("release", "--model", "@1", "--json").json
-    assert (done["changed"], done["model"]) == (False, "imagenet@1")
+    result = victim.ok("release", "--model", "@1", "--json").json
+    assert (result["changed"], result["model"]) == (False, "imagenet@1")
     assert not list((victim.home / "tmp").iterdir())

@@ -1,7 +1,8 @@
-"""Everything that clients can do over HTTP to the sample application, released: no fault, no restart, bounded memory, and others served.
+"""Whatever clients send over HTTP, the released sample application keeps serving.
 
-Most goes through the front door, as clients' requests do. What the door keeps from replicas goes to one that has none before it,
-as on a cluster.
+It reports no error, does not restart, uses bounded memory, and serves other clients meanwhile. Most
+requests go through the proxy, as those of clients do. Requests that the proxy rejects also go to a
+replica without a proxy, as on a cluster.
 """
 
 from __future__ import annotations
@@ -22,19 +23,27 @@ from hypothesis import strategies as st
 
 from bench.application import Application
 from bench.load import Load
-from tests.e2e.bombs import BOMBS, scored
-from tests.e2e.containers import Life, Watched, alone, docker
-from tests.e2e.description import DOCUMENT, OPERATIONS, assert_described, broken, conforming
+from tests.e2e.bombs import BOMBS, score_body
+from tests.e2e.cluster import until
+from tests.e2e.containers import Container, RunState, docker, run_replica
+from tests.e2e.description import (
+    DOCUMENT,
+    OPERATIONS,
+    assert_documented,
+    broken_values,
+    valid_values,
+)
 from tests.e2e.malformed import BODY, CHUNKED, CLOSE, GET, HOST, JSON, LENGTH, MALFORMED, POST
-from tests.e2e.wire import Wire, chunked, request
+from tests.e2e.wire import Wire, chunk_body, request
 
-# What a replica may take at most: two pictures of the most pixels, in the format that takes the most, and all bodies that wait.
+# A replica may hold two pictures of the maximum size, in the format that needs the most memory, and
+# all bodies that wait.
 REPLICA_MEMORY = 1_200_000_000
-DOOR_MEMORY = 300_000_000
-RIGHT = b"n07920052 espresso"
+PROXY_MEMORY = 300_000_000
+EXPECTED = b"n07920052 espresso"
 SLOW = [HOST, JSON, ("Content-Length", "2000000")]
-# On CI a change is judged by the same examples as the one before; elsewhere each run looks for new ones.
-SHOW = settings(
+# CI tests each change with the same examples; other runs look for new ones.
+EXAMPLES = settings(
     deadline=None,
     database=None,
     derandomize=bool(os.environ.get("CI")),
@@ -43,124 +52,145 @@ SHOW = settings(
 
 
 @dataclass(frozen=True)
-class Served:
-    """The released application: its front door, and a replica of it that has none."""
+class Sample:
+    """The released application: its proxy, and an additional replica without a proxy.
 
-    door: Wire
-    bare: Wire
+    Args:
+        proxy: the address of the proxy.
+        replica: the address of the additional replica.
+        body: a correct request for scores.
+        containers: all containers of the application, with the additional replica.
+    """
+
+    proxy: Wire
+    replica: Wire
     body: bytes = field(repr=False)
-    watched: tuple[Watched, ...]
+    containers: tuple[Container, ...]
 
     @property
-    def both(self) -> tuple[Wire, Wire]:
-        """Where to ask: with a proxy before, and without."""
-        return self.door, self.bare
+    def addresses(self) -> tuple[Wire, Wire]:
+        """The addresses with a proxy and without."""
+        return self.proxy, self.replica
 
-    def lives(self) -> dict[str, Life]:
-        """The lives of all containers."""
-        return {one.name: one.life() for one in self.watched}
+    def run_states(self) -> dict[str, RunState]:
+        """Return the state of each container."""
+        return {container.name: container.run_state() for container in self.containers}
 
     @contextmanager
-    def others(self, *wires: Wire) -> Iterator[None]:
-        """Meanwhile others ask too, and get nothing but right answers."""
+    def other_clients(self, *wires: Wire) -> Iterator[list[Load]]:
+        """Run other clients while a `with` block lasts; all their responses must be correct."""
         with ExitStack() as stack:
             loads = [
-                stack.enter_context(Load("127.0.0.1", wire.port, self.body, 2, 0.05, RIGHT))
-                for wire in wires or self.both
+                stack.enter_context(Load("127.0.0.1", wire.port, self.body, 2, 0.05, EXPECTED))
+                for wire in wires or self.addresses
             ]
-            yield
+            yield loads
             for load in loads:
-                told = len(load.answers)
-                while len(load.answers) < told + 4:
-                    time.sleep(0.05)
+                _wait_for_more(load)
         for load in loads:
             assert not load.failures, load.failures[:3]
 
 
-@pytest.fixture(scope="module", name="served")
-def _served(application: Application) -> Iterator[Served]:
-    """The application, released, with an additional replica and as many files as the system lets this process open."""
+def _wait_for_more(load: Load) -> None:
+    """Wait until clients have four more responses."""
+    count = len(load.answers) + 4
+    until(lambda: len(load.answers) >= count, "other clients are served", every=0.05)
+
+
+def _wait_while_served(loads: list[Load], seconds: float) -> None:
+    """Wait until clients have a response to a request that they send after so many seconds."""
+    end = time.monotonic() + seconds
+    until(
+        lambda: all(any(answer.at > end for answer in load.answers) for load in loads),
+        "other clients are served",
+    )
+
+
+@pytest.fixture(scope="module", name="sample")
+def _sample(application: Application) -> Iterator[Sample]:
+    """Return the released application with an additional replica.
+
+    This process may open as many files as the system allows.
+    """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
     application.ok("release")
     replicas = [item["name"] for item in application.ok("status", "--json").json["replicas"]]
     names = [*replicas, f"twinship-{application.name}-local-door"]
-    with alone(docker("inspect", "--format", "{{.Image}}", replicas[0]).strip()) as (
+    with run_replica(docker("inspect", "--format", "{{.Image}}", replicas[0]).strip()) as (
         container,
         port,
     ):
-        bare = Wire(port)
-        _until_ready(bare)
-        yield Served(
+        replica = Wire(port)
+        until(lambda: _is_ready(replica), "the additional replica is ready", 30, 0.1)
+        yield Sample(
             Wire(application.port),
-            bare,
+            replica,
             application.score_request("coffee.jpg"),
-            (*map(Watched, names), container),
+            (*map(Container, names), container),
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def _until_ready(wire: Wire) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        answers = wire.answers(request("GET /readyz HTTP/1.1", [HOST, CLOSE]))
-        if answers and answers[0].status == 200:
-            return
-        time.sleep(0.1)
-    pytest.fail("the additional replica is not ready")
+def _is_ready(wire: Wire) -> bool:
+    responses = wire.exchange(request("GET /readyz HTTP/1.1", [HOST, CLOSE]))
+    return bool(responses) and responses[0].status == 200
 
 
 @pytest.fixture(autouse=True)
-def _unharmed(served: Served) -> Iterator[None]:
-    """After each test every process still runs, none has taken too much memory or found a fault of its own, and answers are right."""
-    before = served.lives()
+def _check_containers(sample: Sample) -> Iterator[None]:
+    """Check the containers after each test.
+
+    The same processes run, none used too much memory or logged an error of its own, and responses
+    are correct.
+    """
+    before = sample.run_states()
     yield
-    assert served.lives() == before
-    for one in served.watched:
-        assert one.peak() < (DOOR_MEMORY if one.name.endswith("-door") else REPLICA_MEMORY), (
-            one.name
-        )
-        assert not one.faults(), one.name
-    for wire in served.both:
-        assert RIGHT in wire.asked("POST", "/score", served.body, dict([JSON])).body
+    assert sample.run_states() == before
+    for container in sample.containers:
+        limit = PROXY_MEMORY if container.name.endswith("-door") else REPLICA_MEMORY
+        assert container.peak_memory() < limit, container.name
+        assert not container.logged_faults(), container.name
+    for wire in sample.addresses:
+        assert EXPECTED in wire.ask("POST", "/score", sample.body, dict([JSON])).body
 
 
-# --- requests made of the description
+# --- requests that follow the OpenAPI document
 
 
 SMALL = json.loads(DOCUMENT["components"]["schemas"]["Pictures"]["example"]["input"])[0]
 PICTURES = st.sampled_from([SMALL, f"b'{SMALL}'", f"data:image/png;base64,{SMALL}", f" {SMALL}\n"])
-BODIES = conforming({"$ref": "#/components/schemas/Pictures"}, PICTURES)
+BODIES = valid_values({"$ref": "#/components/schemas/Pictures"}, PICTURES)
 PATHS = st.sampled_from(sorted(OPERATIONS))
 
 
-@SHOW
+@EXAMPLES
 @given(value=BODIES)
-def test_bodies_as_described_are_scored(served: Served, value: dict[str, object]) -> None:
-    """Whatever the description allows is answered as it says, picture by picture."""
-    answer = served.door.asked("POST", "/score", json.dumps(value).encode(), dict([JSON]))
-    assert_described(answer, "POST", "/score")
+def test_valid_bodies_are_scored(sample: Sample, value: dict[str, object]) -> None:
+    """Each picture in a body that the document allows gets a result."""
+    response = sample.proxy.ask("POST", "/score", json.dumps(value).encode(), dict([JSON]))
+    assert_documented(response, "POST", "/score")
     wanted = json.loads(value["input"]) if isinstance(value["input"], str) else value["input"]
-    assert answer.status == 200
+    assert response.status == 200
     assert isinstance(wanted, list)
-    assert len(json.loads(answer.body)["result"][0]) == len(wanted)
+    assert len(json.loads(response.body)["result"][0]) == len(wanted)
 
 
-@settings(SHOW, max_examples=300)
+@settings(EXAMPLES, max_examples=300)
 @given(
-    value=broken(BODIES),
+    value=broken_values(BODIES),
     spelling=st.sampled_from(["utf-8", "utf-16", "utf-32", "utf-8-sig", "latin-1"]),
     cut=st.integers(0, 20),
 )
-def test_bodies_that_are_broken_are_told_apart(
-    served: Served, value: object, spelling: str, cut: int
+def test_invalid_bodies_are_problems_or_scored(
+    sample: Sample, value: object, spelling: str, cut: int
 ) -> None:
-    """Other types, other texts, other encodings, a missing end: a problem that the description knows, or still a score."""
+    """The response to another type, text or encoding, or to a truncated body, is documented."""
     raw = json.dumps(value, ensure_ascii=cut % 2 == 0).encode(spelling, "replace")
-    answer = served.door.asked("POST", "/score", raw[: len(raw) - max(0, cut - 10)], dict([JSON]))
-    assert answer.named
-    assert answer.status in (200, 400, 413), answer
-    assert_described(answer, "POST", "/score")
+    response = sample.proxy.ask("POST", "/score", raw[: len(raw) - max(0, cut - 10)], dict([JSON]))
+    assert response.is_from_application
+    assert response.status in (200, 400, 413), response
+    assert_documented(response, "POST", "/score")
 
 
 TOKENS = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=8)
@@ -215,7 +245,7 @@ RAW = (
 )
 
 
-@settings(SHOW, max_examples=300)
+@settings(EXAMPLES, max_examples=300)
 @given(
     method=METHODS,
     path=PATHS | OTHER_PATHS,
@@ -224,8 +254,8 @@ RAW = (
     body=RAW,
     cuts=st.none() | st.lists(st.integers(0, 99)),
 )
-def test_whatever_is_asked_is_answered_as_described(
-    served: Served,
+def test_every_request_has_a_documented_response(
+    sample: Sample,
     method: str,
     path: str,
     query: str,
@@ -233,167 +263,179 @@ def test_whatever_is_asked_is_answered_as_described(
     body: bytes,
     cuts: list[int] | None,
 ) -> None:
-    """Any method on any path with any query, headers and body, whole or in chunks, has one answer, and none is a fault."""
+    """Any method, path, query, headers and body, also in chunks, has one documented response."""
     length = (
         ("Content-Length", str(len(body))) if cuts is None else ("Transfer-Encoding", "chunked")
     )
     raw = request(
         f"{method} {path}{query} HTTP/1.1",
         [HOST, CLOSE, length, *headers],
-        body if cuts is None else chunked(body, cuts),
+        body if cuts is None else chunk_body(body, cuts),
     )
-    for wire in served.both:
-        (answer,) = wire.answers(raw, method=method)
-        if answer.named:
-            assert_described(answer, method, path)
+    for wire in sample.addresses:
+        (response,) = wire.exchange(raw, method=method)
+        if response.is_from_application:
+            assert_documented(response, method, path)
         else:
-            assert answer.status in (400, 414), answer
+            assert response.status in (400, 414), response
 
 
-# --- requests that are none
+# --- malformed requests
 
 
-def test_what_is_no_request_is_refused(served: Served) -> None:
-    """It is refused, or the connection ends, or it can be read as a request after all; 501 is for codings that nobody knows."""
+def test_a_malformed_request_is_refused(sample: Sample) -> None:
+    """It is refused, the connection ends, or the server can still read it as a request.
+
+    The status 501 is only for unknown transfer codings.
+    """
     for what, raw in MALFORMED.items():
-        # A replica takes a client that closes its side for one that has gone; what is not whole is waited for.
-        found = [*served.door.answers(raw, close=True), *served.bare.answers(raw, wait=1.0)]
-        for answer in found:
-            assert 200 <= answer.status < 500 or (
-                answer.status == 501 and what == "another coding"
-            ), (what, answer)
-            assert answer.status != 200 or answer.body == b"Healthy", (what, answer)
+        # A replica stops working for a client that closes its end of the connection. It waits for
+        # the rest of an incomplete request.
+        found = [*sample.proxy.exchange(raw, close=True), *sample.replica.exchange(raw, wait=1.0)]
+        for response in found:
+            assert 200 <= response.status < 500 or (
+                response.status == 501 and what == "another coding"
+            ), (what, response)
+            assert response.status != 200 or response.body == b"Healthy", (what, response)
 
 
-def test_requests_in_a_row_are_answered_in_a_row(served: Served) -> None:
-    """Sent in one piece before the first answer came, of which one is refused: each has its answer, in its place."""
+def test_pipelined_requests_are_answered_in_order(sample: Sample) -> None:
+    """All are sent before the first response arrives; a refused one does not disturb the others."""
     row = [
         request("GET /healthz HTTP/1.1", [HOST]),
         request(POST, [HOST, JSON, LENGTH], BODY),
         request("GET /version HTTP/1.1", [HOST]),
     ]
-    for wire in served.both:
-        answers = wire.answers(b"".join(row) * 20 + request(GET, [HOST, CLOSE]))
-        assert [answer.status for answer in answers] == [200, 400, 200] * 20 + [200]
-        assert [answer.body for answer in answers[:-1:3]] == [b"alive"] * 20
+    for wire in sample.addresses:
+        responses = wire.exchange(b"".join(row) * 20 + request(GET, [HOST, CLOSE]))
+        assert [response.status for response in responses] == [200, 400, 200] * 20 + [200]
+        assert [response.body for response in responses[:-1:3]] == [b"alive"] * 20
 
 
-def test_who_says_that_no_more_comes_is_answered(served: Served) -> None:
-    """A connection that the client has closed for sending is open for the answer: the proxy keeps its own to the replica."""
-    (answer,) = served.door.answers(
-        request(POST, [HOST, JSON, ("Content-Length", str(len(served.body)))], served.body),
+def test_a_client_that_closes_its_end_gets_its_response(sample: Sample) -> None:
+    """A client that has closed its connection for sending still receives the response.
+
+    The proxy keeps its connection to the replica open.
+    """
+    (response,) = sample.proxy.exchange(
+        request(POST, [HOST, JSON, ("Content-Length", str(len(sample.body)))], sample.body),
         close=True,
     )
-    assert RIGHT in answer.body
+    assert EXPECTED in response.body
 
 
-# --- more than is taken
+# --- bodies over the limits
 
 
-def test_bodies_that_are_too_large_are_refused_early(served: Served) -> None:
-    """Whether it says so at once or never ends, a body over the limit is refused when little of it was sent."""
+def test_bodies_that_are_too_large_are_refused_early(sample: Sample) -> None:
+    """A body with a length over the limit, or without an end, is refused when little is sent."""
     piece = b"10000\r\n" + b" " * 65536 + b"\r\n"
     declared = request(POST, [HOST, JSON, ("Content-Length", "10000000000")])
-    for wire in served.both:
+    for wire in sample.addresses:
         for head, endless in (
             (declared, bytes(65536)),
             (request(POST, [HOST, JSON, CHUNKED]), piece),
         ):
-            sent, answer = wire.refused(head, endless, 10_000_000_000)
-            assert answer.status == 413
+            sent, response = wire.send_endless(head, endless, 10_000_000_000)
+            assert response.status == 413
             assert sent < 200_000_000
-            assert_described(answer, "POST", "/score")
+            assert_documented(response, "POST", "/score")
 
 
-def test_packed_bodies_are_not_unpacked(served: Served) -> None:
-    """Ten thousand times ten megabytes of nothing, packed twice, are refused by their head."""
+def test_compressed_bodies_are_not_decompressed(sample: Sample) -> None:
+    """A body of 100 GB of zeros, compressed twice, is refused because of its headers."""
     bomb = gzip.compress(gzip.compress(bytes(10_000_000)) * 10_000)
     for coding in ("gzip", "deflate", "gzip, gzip", "br", "x"):
-        answer = served.door.asked(
+        response = sample.proxy.ask(
             "POST", "/score", bomb[:5_000_000], dict([JSON, ("Content-Encoding", coding)])
         )
-        assert answer.status == 415
-        assert_described(answer, "POST", "/score")
+        assert response.status == 415
+        assert_documented(response, "POST", "/score")
 
 
-def test_bombs_do_no_harm(served: Served) -> None:
-    """Pictures and documents made to take memory or time, several at once: all are answered as described, and others meanwhile."""
+def test_bombs_do_no_harm(sample: Sample) -> None:
+    """Several bodies that take much memory or time, sent at once, get documented responses."""
     bodies = {what: (make(), statuses) for what, (make, statuses) in BOMBS.items()}
-    with served.others(served.door), ThreadPoolExecutor(3) as senders:
-        answers = senders.map(
-            lambda body: served.bare.asked("POST", "/score", body[0], dict([JSON])), bodies.values()
+    with sample.other_clients(sample.proxy), ThreadPoolExecutor(3) as senders:
+        responses = senders.map(
+            lambda body: sample.replica.ask("POST", "/score", body[0], dict([JSON])),
+            bodies.values(),
         )
-        for (what, (_, statuses)), answer in zip(bodies.items(), answers, strict=True):
-            assert answer.status in statuses, (what, answer)
-            assert_described(answer, "POST", "/score")
+        for (what, (_, statuses)), response in zip(bodies.items(), responses, strict=True):
+            assert response.status in statuses, (what, response)
+            assert_documented(response, "POST", "/score")
 
 
-def test_more_than_can_wait_may_come_again(served: Served) -> None:
-    """Large bodies by the dozen, straight to a replica: it takes those that there is room for, and tells the others when to come again."""
-    body = scored(b"BM" + bytes(7_000_000))
+def test_large_bodies_without_room_are_asked_to_retry(sample: Sample) -> None:
+    """A replica accepts as many large bodies as fit, and asks the other clients to retry later."""
+    body = score_body(b"BM" + bytes(7_000_000))
     with ThreadPoolExecutor(60) as senders:
-        answers = list(
+        responses = list(
             senders.map(
-                lambda _: served.bare.asked("POST", "/score", body, dict([JSON])), range(120)
+                lambda _: sample.replica.ask("POST", "/score", body, dict([JSON])), range(120)
             )
         )
     # 408: so many at once must each make progress, which a busy machine may deny to one.
-    assert {answer.status for answer in answers} <= {400, 408, 503}
-    assert 400 in {answer.status for answer in answers}
-    for answer in answers:
-        assert_described(answer, "POST", "/score")
+    assert {response.status for response in responses} <= {400, 408, 503}
+    assert 400 in {response.status for response in responses}
+    for response in responses:
+        assert_documented(response, "POST", "/score")
 
 
-# --- clients in no hurry, and many of them
+# --- many slow clients
 
 
-def _answered(served: Served, crowd: int, *pieces: bytes) -> None:
-    """Others are served while a crowd, at the door and at the replica, has sent so much and sends no more."""
-    with served.door.crowd(crowd, *pieces), served.bare.crowd(crowd, *pieces), served.others():
-        time.sleep(4)
-
-
-def test_slow_heads_keep_nobody_waiting(served: Served) -> None:
-    """Hundreds of requests that break off in their first line or their headers."""
-    _answered(served, 300, b"GET / HT", b"TP/1.1\r\nHo")
-
-
-def test_slow_bodies_keep_nobody_waiting(served: Served) -> None:
-    """Hundreds of requests whose bodies have just begun."""
-    _answered(served, 300, request(POST, SLOW, b" " * 100))
-
-
-def test_slow_large_bodies_keep_nobody_waiting(served: Served) -> None:
-    """More bodies that stand still than both replicas take at once, each larger than the door keeps back."""
-    _answered(served, 100, request(POST, SLOW, b" " * 500_000))
-
-
-def test_clients_that_take_no_answers_keep_nobody_waiting(served: Served) -> None:
-    """Each asks a thousand times for the longest answer that there is, and reads none."""
-    _answered(served, 150, request("GET /openapi.json HTTP/1.1", [HOST]) * 1000)
-
-
-def test_clients_that_do_not_hang_up_keep_nobody_waiting(served: Served) -> None:
-    """Each has got its last answer, and stays."""
-    _answered(served, 300, request(GET, [HOST, CLOSE]))
-
-
-def test_thousands_of_idle_connections_keep_nobody_waiting(served: Served) -> None:
-    """Three thousand that say nothing, or have said something once."""
+def _assert_others_are_served(sample: Sample, count: int, *pieces: bytes) -> None:
+    """Check that other clients are served while many at each address send some bytes and stop."""
     with (
-        served.door.crowd(1500) as silent,
-        served.door.crowd(1500, request(GET, [HOST])) as kept,
-        served.others(served.door),
+        sample.proxy.open_many(count, *pieces),
+        sample.replica.open_many(count, *pieces),
+        sample.other_clients() as loads,
     ):
-        time.sleep(2)
+        _wait_while_served(loads, seconds=4)
+
+
+def test_slow_headers_do_not_delay_others(sample: Sample) -> None:
+    """Hundreds of requests stop within their first lines."""
+    _assert_others_are_served(sample, 300, b"GET / HT", b"TP/1.1\r\nHo")
+
+
+def test_slow_bodies_do_not_delay_others(sample: Sample) -> None:
+    """Hundreds of requests stop near the start of their bodies."""
+    _assert_others_are_served(sample, 300, request(POST, SLOW, b" " * 100))
+
+
+def test_slow_large_bodies_do_not_delay_others(sample: Sample) -> None:
+    """More bodies stop than two replicas accept at once, each larger than the proxy's buffer."""
+    _assert_others_are_served(sample, 100, request(POST, SLOW, b" " * 500_000))
+
+
+def test_clients_that_read_no_responses_do_not_delay_others(sample: Sample) -> None:
+    """Each requests the longest response a thousand times, and reads nothing."""
+    _assert_others_are_served(sample, 150, request("GET /openapi.json HTTP/1.1", [HOST]) * 1000)
+
+
+def test_clients_that_do_not_close_do_not_delay_others(sample: Sample) -> None:
+    """Each has received its last response, and keeps the connection open."""
+    _assert_others_are_served(sample, 300, request(GET, [HOST, CLOSE]))
+
+
+def test_thousands_of_idle_connections_do_not_delay_others(sample: Sample) -> None:
+    """Of three thousand connections, half send nothing and half have sent one request."""
+    with (
+        sample.proxy.open_many(1500) as silent,
+        sample.proxy.open_many(1500, request(GET, [HOST])) as kept,
+        sample.other_clients(sample.proxy) as loads,
+    ):
+        _wait_while_served(loads, seconds=2)
         assert len(silent) + len(kept) == 3000
 
 
-def test_a_flood_of_connections_keeps_nobody_waiting(served: Served) -> None:
-    """Thousands that ask and break off before they are answered, some of them for a score."""
-    asks = request(POST, [HOST, JSON, ("Content-Length", str(len(served.body)))], served.body)
-    for wire in served.both:
-        with served.others(wire), ThreadPoolExecutor(4) as clients:
+def test_a_flood_of_connections_does_not_delay_others(sample: Sample) -> None:
+    """Thousands of clients, some of which request scores, disconnect before their response."""
+    scoring = request(POST, [HOST, JSON, ("Content-Length", str(len(sample.body)))], sample.body)
+    for wire in sample.addresses:
+        with sample.other_clients(wire), ThreadPoolExecutor(4) as clients:
             floods = [clients.submit(wire.flood, 500, request(GET, [HOST])) for _ in range(3)]
-            for flood in (*floods, clients.submit(wire.flood, 400, asks)):
+            for flood in (*floods, clients.submit(wire.flood, 400, scoring)):
                 flood.result()

@@ -51,9 +51,9 @@ ROLLBACK = (
     Moment(line="proven"),
 )
 UNDO = (
-    Moment(line="putting back"),
-    Moment(line="putting back", event="kill replica"),
-    Moment(line="putting back", event="destroy replica"),
+    Moment(line="restoring release"),
+    Moment(line="restoring release", event="kill replica"),
+    Moment(line="restoring release", event="destroy replica"),
 )
 PUBLISH = (
     Moment(),

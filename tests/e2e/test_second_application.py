@@ -1,6 +1,7 @@
-"""Another application: its own framework, port, mount and answers, released by nothing but what is in its folder.
+"""The release of another application, with its own framework, port, mount path and responses.
 
-The tests are one story, in order: each goes on from where the one before left the application.
+Everything that its release needs is in its folder. The tests run in order: each continues from the
+state in which the previous one left the application.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ FOLDER = "examples/digits"
 
 @pytest.fixture(scope="module", name="digits")
 def _digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
-    """The example with its model published, not yet released; all it started is gone afterwards."""
+    """Return the example with its model published, not yet released; remove it afterwards."""
     application = Application.create(tmp_path_factory.mktemp("digits"), FOLDER)
     application.ok("model.publish", "--directory", "model")
     yield application
     application.invoke("down", "--purge")
 
 
-def test_a_folder_of_its_own_is_released_from_there(digits: Application) -> None:
-    """A configuration, a Dockerfile and a model bundle are all it takes to get to an answer at the front door."""
-    done = digits.ok("release")
+def test_an_application_in_its_own_folder_is_released(digits: Application) -> None:
+    """A configuration, a Dockerfile and a model bundle are enough for a release."""
+    result = digits.ok("release")
 
-    assert done.out.startswith(f"{digits.url}  seven → 7, 0.8")
-    assert "smoke  2 golden cases passed" in done.err
+    assert result.out.startswith(f"{digits.url}  seven → 7, 0.8")
+    assert "smoke  2 golden cases passed" in result.err
     assert _seven(digits)["digit"] == 7
     serving = digits.ok("status", "--json").json["serving"]
     assert (serving["model"], serving["outcome"]) == ("digits@1", "succeeded")
     assert serving["commit"] == digits.git("rev-parse", "HEAD") == digits.get("/about")["commit"]
 
 
-def test_the_reason_for_a_build_speaks_of_this_application_alone(digits: Application) -> None:
-    """What other applications were built from on the same machine does not matter."""
+def test_the_reason_for_a_build_concerns_only_this_application(digits: Application) -> None:
+    """Builds of other applications on the same machine do not matter."""
     other = Application(digits.folder, digits.home, "another", digits.port)
     steps = {
         step["stage"]: step
@@ -52,7 +53,7 @@ def test_the_reason_for_a_build_speaks_of_this_application_alone(digits: Applica
 
 
 def test_another_python_needs_another_build(digits: Application) -> None:
-    """Wheels are chosen for a version, so the image made of them is no longer the one that is asked for."""
+    """Wheels are selected for a Python version, so another version needs another image."""
     steps = {
         step["stage"]: step
         for step in digits.ok(
@@ -64,24 +65,24 @@ def test_another_python_needs_another_build(digits: Application) -> None:
     assert steps["build"]["why"] == "the wheels' Python changed"
 
 
-def test_a_model_trained_anew_serves_without_a_build(digits: Application) -> None:
-    """The same picture gets another model's answer, and only that model's layer was sent."""
+def test_a_new_model_is_released_without_a_build(digits: Application) -> None:
+    """The same picture gets the other model's response, and only that model's layer is pushed."""
     before = _seven(digits)["probability"]
-    _trained(digits.folder / "model", version="2", seed=1)
+    _train(digits.folder / "model", version="2", seed=1)
     digits.ok("model.publish", "--directory", "model")
-    done = digits.ok("release")
+    result = digits.ok("release")
 
-    assert "nothing to build" in done.err
+    assert "nothing to build" in result.err
     (pushed,) = [
-        line for line in done.err.splitlines() if line.startswith("· push") and "lacked" in line
+        line for line in result.err.splitlines() if line.startswith("· push") and "lacked" in line
     ]
     assert " kB in " in pushed, "more than a model of ten kilobytes was sent"
     assert digits.get("/about")["model"]["version"] == "2"
     assert _seven(digits)["probability"] != before
 
 
-def test_the_model_alone_goes_back(digits: Application) -> None:
-    """New code keeps serving, with the model that served before."""
+def test_only_the_model_is_rolled_back(digits: Application) -> None:
+    """The new code keeps serving, with the previous model."""
     digits.edit("service.py", '"ready")', '"ready, and newer")')
     newer = digits.commit("newer code")
     assert "building: service.py changed" in digits.ok("release").err
@@ -91,33 +92,33 @@ def test_the_model_alone_goes_back(digits: Application) -> None:
     assert (about["commit"], about["model"]["version"]) == (newer, "1")
 
 
-def test_a_model_that_breaks_its_promise_is_refused(digits: Application) -> None:
-    """A golden case that the model misses stops the release before anything is pushed; what serves goes on."""
+def test_a_model_that_fails_its_golden_case_is_refused(digits: Application) -> None:
+    """Nothing is pushed, and the previous release keeps serving."""
     before = digits.ok("history", "--json").json
-    _trained(digits.folder / "model", version="3", seed=2)
+    _train(digits.folder / "model", version="3", seed=2)
     digits.edit(
         "model/model.toml", '{ at = "/digit", equals = 7 }', '{ at = "/digit", equals = 1 }'
     )
     digits.ok("model.publish", "--directory", "model")
-    done = digits.invoke("release")
+    result = digits.invoke("release")
 
-    assert done.code == 40, done.err
-    assert "/digit: expected 1, got 7" in done.err
+    assert result.code == 40, result.err
+    assert "/digit: expected 1, got 7" in result.err
     assert digits.ok("history", "--json").json == before
     assert digits.get("/about")["model"]["version"] == "1"
     assert digits.ok("verify").code == 0
 
 
 def _seven(digits: Application) -> Any:
-    """What the front door answers to a picture of a seven that no model was trained on."""
+    """Return the response to a picture of a seven that is not in the training data."""
     return digits.post(
         "/predict",
         (Path(__file__).parents[2] / FOLDER / "model" / "golden" / "seven.json").read_bytes(),
     )
 
 
-def _trained(folder: Path, version: str, seed: int) -> None:
-    """Trains the example's model as its author does."""
+def _train(folder: Path, version: str, seed: int) -> None:
+    """Train the example's model as its author does."""
     program = folder.parent / "training" / "train.py"
     subprocess.run(
         [sys.executable, program, "--version", version, "--seed", str(seed), folder],

@@ -1,4 +1,4 @@
-"""The pages say what the code does: every error, setting, task, session, option and link in them is a real one."""
+"""The pages match the code: their errors, settings, tasks, sessions, options and links exist."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _sessions() -> set[str]:
 
 
 def test_every_error_has_a_heading() -> None:
-    """The runbook has exactly one heading for each error, with its exit code, in the order of the codes."""
+    """The runbook has one heading for each error, with its exit code, in the order of the codes."""
     expected = [
         f"{kind.__name__} ({kind.exit_code})"
         for kind in sorted(_leaves(errors.ReleaseError), key=lambda kind: kind.exit_code)
@@ -168,7 +168,7 @@ def test_every_setting_is_described(heading: str) -> None:
 
 
 def test_every_table_is_described() -> None:
-    """The page of settings has a heading for each table of the file, for each kind of place, and for each table within one."""
+    """The page of settings has a heading for each table, each kind of target, and nested tables."""
     within = {
         name
         for section in TABLES.values()
@@ -222,7 +222,7 @@ def test_readme_begins_with_two_commands() -> None:
 
 @each_page
 def test_links_lead_somewhere(page: Path) -> None:
-    """Every link to a file of the project leads to one, and to a heading of it where it names one."""
+    """Every link to a file of the project, and to a heading in one, has a target."""
     for target in re.findall(r"\]\(([^)\s]+)\)", _prose(page)):
         path, _, anchor = target.partition("#")
         if "://" in target:

@@ -9,7 +9,7 @@ from deploy.errors import RegistryDenied, SettingsInvalid
 
 
 def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:
-    """Return the login that two environment variables hold, or None if the settings name no variables.
+    """Return the login in two environment variables; None if the settings name no variables.
 
     Args:
         username: the name of the variable that holds the user's name.

@@ -178,7 +178,7 @@ class RecordedApplication:
 
     def invoke(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
-        entry = (self.folder / "app" / "__init__.py").read_text(encoding="utf-8")
+        entry = (self.folder / "app" / "application.py").read_text(encoding="utf-8")
         self.actions.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
         return TaskResult(self.codes.pop(0), "", "why")
 
@@ -250,7 +250,7 @@ def test_a_wrong_release_that_is_not_undone_is_an_error(
     )
     with pytest.raises(TaskFailed, match=f"ended with {code}"):
         wrong.run()
-    assert (application.folder / "app" / "__init__.py").read_text(
+    assert (application.folder / "app" / "application.py").read_text(
         encoding="utf-8"
     ) == "good = True\n"
 

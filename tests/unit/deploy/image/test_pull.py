@@ -109,7 +109,7 @@ def test_a_blob_that_is_too_long_is_not_read_to_its_end(cache: Cache) -> None:
             return bytes(size)
 
     class WrongRegistry(MemoryRegistry):
-        def blob(self, repository: str, digest: str) -> IO[bytes]:
+        def download(self, repository: str, digest: str) -> IO[bytes]:
             return Endless()  # type: ignore[return-value]  # as much of a file as is asked for
 
     with pytest.raises(BlobCorrupt):
