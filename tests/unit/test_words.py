@@ -40,7 +40,8 @@ RETIRED = {
 }
 # Stored names stay: users' hosts and clusters have containers, labels and accounts of these names.
 STORED = re.compile(
-    r"-door\b|frontend door|[\"'`]door[\"'`]|dev\.twinship\.\w+|\bNOBODY\b|[\"'`]nobody[\"'`]|journalctl"
+    r"-door\b|frontend door|[\"'`]door[\"'`]|dev\.twinship\.\w+"
+    r"|\bNOBODY\b|[\"'`]nobody[\"'`]|journalctl"
 )
 WORDS = re.compile(rf"(?<![\w-])({'|'.join(RETIRED)})(?![\w-])", re.IGNORECASE)
 IDENTIFIERS = re.compile(

@@ -179,7 +179,8 @@ class RecordedApplication:
     def invoke(self, *arguments: str, **variables: str) -> TaskResult:
         assert variables == {"HOME": "here"}
         entry = (self.folder / "app" / "application.py").read_text(encoding="utf-8")
-        self.actions.append(f"{arguments[0]} with {'!= 11' if '!= 11' in entry else 'nothing'}")
+        wrong = "!= 11" if '!= b"11"' in entry else "nothing"
+        self.actions.append(f"{arguments[0]} with {wrong}")
         return TaskResult(self.codes.pop(0), "", "why")
 
 
