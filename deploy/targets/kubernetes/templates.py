@@ -201,7 +201,7 @@ class _TemplateFile:
         raise SettingsInvalid(
             f"an object template is broken: {what}",
             on=f"{self._path}:{line}",
-            next="fix that line; the suite's deploy/manifests show how it is meant",
+            next="fix that line; the suite's deploy/manifests have an example",
         )
 
 
