@@ -13,19 +13,19 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from deploy.cache import Cache
-from deploy.clients.docker.container import StartContainer, throwaway_container
 from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.http import Login
 from deploy.clients.oci.login import find_login, read_login
 from deploy.clients.oci.protocol import Registry
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.machine import setup
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
 from deploy.targets import opening
@@ -50,7 +50,7 @@ class Clients:
     open_store: Callable[[str, Path], Store] = open_store
     open_registry: Callable[[str, Callable[[], Login | None]], Registry] = HttpRegistry
     start_container: StartContainer = throwaway_container
-    play: golden.Play = golden.play
+    play: golden_cases.Play = golden_cases.play
     clock: Clock = REAL
     targets: Kinds = field(default_factory=lambda: TARGETS)
 
@@ -188,6 +188,6 @@ class ReleaseContext:
             engine=engine,
             find_login=self.find_login,
             image_size=cache(
-                lambda item: registry.pull_size(item, self.repository.registry, self.cache)
+                lambda item: tags.pull_size(item, self.repository.registry, self.cache)
             ),
         )

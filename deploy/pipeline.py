@@ -7,10 +7,10 @@ import logging
 from deploy import source, stages
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.model import sample
-from deploy.model.golden import Play
+from deploy.model.golden_cases import Play
 from deploy.model.manifest import LATEST
 from deploy.records import (
     AppImage,
@@ -140,7 +140,7 @@ def _is_gone(wanted: Release, repository: Repository) -> bool:
     If the registry does not answer, the image may still be on the target.
     """
     try:
-        return not registry.has_release(wanted, repository.registry)
+        return not tags.has_release(wanted, repository.registry)
     except RegistryNotFound:
         return True
     except RegistryError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 from deploy import progress
-from deploy.clients.docker.container import StartContainer, ThrowawayContainer
+from deploy.clients.docker.throwaway_container import StartContainer, ThrowawayContainer
 from deploy.clients.http import Endpoint
 from deploy.errors import SmokeFailed, format_log_tail
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import Image, Verdict
 
@@ -18,13 +18,13 @@ _POLL_SECONDS = 0.05
 def check(
     joined: Image,
     image_id: str,
-    golden_set: golden.GoldenSet,
+    golden_set: golden_cases.GoldenSet,
     start_container: StartContainer,
     *,
     port: int,
     ready: str,
     within: float,
-    play: golden.Play = golden.play,
+    play: golden_cases.Play = golden_cases.play,
 ) -> Verdict:
     """Run an image in a throwaway container and play the golden cases of its model.
 
@@ -57,10 +57,10 @@ def check(
 
 
 def _wait_until_ready(
-    container: ThrowawayContainer, path: str, within: float, play: golden.Play, on: str
+    container: ThrowawayContainer, path: str, within: float, play: golden_cases.Play, on: str
 ) -> None:
     probe = GoldenCase(name="ready", request=GoldenRequest(path=path), expect=ExpectedResponse())
-    probes = golden.GoldenSet((probe,), {})
+    probes = golden_cases.GoldenSet((probe,), {})
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if play(probes, Endpoint(container.url)).passed:

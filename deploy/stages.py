@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from deploy import progress, smoke, source
 from deploy.ci import run as ci_run
-from deploy.clients.docker.container import StartContainer
 from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.throwaway_container import StartContainer
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseUnknown
 from deploy.image.build import build_app, explain_build, remember_app
@@ -23,7 +23,7 @@ from deploy.image.push import push_image
 from deploy.image.repository import Repository
 from deploy.machine.host import Host
 from deploy.model.fetch import fetch_layer
-from deploy.model.golden import Play
+from deploy.model.golden_cases import Play
 from deploy.records import (
     AppImage,
     Image,

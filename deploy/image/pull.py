@@ -11,7 +11,7 @@ from deploy.cache import CHUNK, Cache
 from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt
 from deploy.image.manifest import parse_image_manifest
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.records import AppImage, Descriptor, ModelLayer
 
 
@@ -64,10 +64,10 @@ def fetch_blob(item: Descriptor, repository: str, registry: Registry, cache: Cac
 
 def read_golden_set(
     model: ModelLayer, repository: str, registry: Registry, cache: Cache
-) -> golden.GoldenSet:
+) -> golden_cases.GoldenSet:
     """Return a model's golden cases, read from the start of its layer in the cache or registry."""
     with _open_layer(model, repository, registry, cache) as stream:
-        return golden.read_golden_set(model.model, stream)
+        return golden_cases.read_golden_set(model.model, stream)
 
 
 @contextmanager

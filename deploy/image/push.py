@@ -16,7 +16,7 @@ from deploy.errors import BlobCorrupt, RegistryNotFound, RegistryRefused
 from deploy.image.join import create_model_image
 from deploy.image.manifest import parse_image_manifest
 from deploy.image.pull import fetch_app, fetch_blob
-from deploy.image.registry import app_tag, model_tag, release_tag, repository_path
+from deploy.image.tags import app_tag, model_tag, release_tag, repository_path
 from deploy.records import Descriptor, Image, Release
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from deploy.cache import Cache
 from deploy.clients.oci.protocol import Registry
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.build import find_built_app, remember_app
 from deploy.image.manifest import parse_image_manifest
 from deploy.image.pull import read_golden_set
 from deploy.model.fetch import find_cached_layer, remember_layer
-from deploy.model.golden import GoldenSet
+from deploy.model.golden_cases import GoldenSet
 from deploy.records import AppImage, Image, Model, ModelLayer
 from deploy.source import Inputs
 
@@ -49,7 +49,7 @@ class Repository:
             return cached
         if not self.is_up():
             return None
-        found = registry.find_layer(wanted, self.mount, self.path, self.registry)
+        found = tags.find_layer(wanted, self.mount, self.path, self.registry)
         if found:
             remember_layer(found, self.cache, self.mount)
         return found
@@ -63,7 +63,7 @@ class Repository:
                 return cached
         if not self.is_up():
             return None
-        found = registry.find_app(name, inputs.key, self.path, self.registry, self.cache)
+        found = tags.find_app(name, inputs.key, self.path, self.registry, self.cache)
         if found:
             remember_app(found, inputs, self.cache)
         return found

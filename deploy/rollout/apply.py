@@ -22,7 +22,7 @@ from deploy.errors import (
     UndoFailed,
     VerifyFailed,
 )
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.records import Attempt, Ending, Release, Rollout, Verdict
 from deploy.rollout.history import current
 from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target, Trigger
@@ -40,14 +40,14 @@ def now() -> datetime:
 def apply(
     release: Release,
     target: Target,
-    golden_set: golden.GoldenSet,
+    golden_set: golden_cases.GoldenSet,
     *,
     trigger: Trigger,
     by: str,
     run: str = "",
     decided_on: tuple[Rollout, ...] | None = None,
     clock: Now = now,
-    play: golden.Play = golden.play,
+    play: golden_cases.Play = golden_cases.play,
 ) -> Rollout:
     """Roll a release out; if that fails, restore the previous release before raising.
 
@@ -87,13 +87,13 @@ def apply(
 def take_over(
     release: Release,
     target: CanaryTarget,
-    golden_set: golden.GoldenSet,
+    golden_set: golden_cases.GoldenSet,
     *,
     trigger: Trigger,
     by: str,
     run: str = "",
     clock: Now = now,
-    play: golden.Play = golden.play,
+    play: golden_cases.Play = golden_cases.play,
 ) -> Rollout:
     """Give a canary all requests, whose deployer has ended, and prove it at the endpoint.
 
@@ -132,7 +132,7 @@ def abort(target: Target, by: str, clock: Now = now) -> Rollout:
 
 
 def verify(
-    target: Target, golden_set: golden.GoldenSet, play: golden.Play = golden.play
+    target: Target, golden_set: golden_cases.GoldenSet, play: golden_cases.Play = golden_cases.play
 ) -> Verdict:
     """Play the golden cases at the endpoint, without a change.
 
@@ -277,7 +277,7 @@ def _settle(attempt: Attempt, target: Target) -> None:
         raise
 
 
-def _prover(release: Release, golden_set: golden.GoldenSet, play: golden.Play) -> Prove:
+def _prover(release: Release, golden_set: golden_cases.GoldenSet, play: golden_cases.Play) -> Prove:
     """Return a function that plays the golden cases at an endpoint, and raises GoldenMiss."""
 
     def prove(endpoint: Endpoint) -> None:

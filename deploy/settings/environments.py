@@ -6,15 +6,12 @@ names an object of the cluster.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    model_validator,
-)
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
@@ -222,3 +219,39 @@ class Kubernetes(Environment):
         if self.autoscale and self.autoscale.at_most < self.replicas:
             raise ValueError("autoscale.at_most is below replicas")
         return self
+
+
+Kinds = Mapping[str, type[Environment]]
+
+
+def target_of(table: object) -> str:
+    """Return the kind of target that a table names; `docker` is the default."""
+    return str(
+        table.get("target", "docker")
+        if isinstance(table, Mapping)
+        else getattr(table, "target", "docker")
+    )
+
+
+KINDS: Kinds = {"docker": Docker, "kubernetes": Kubernetes}
+AnyEnvironment = Annotated[
+    Annotated[Docker, Tag("docker")] | Annotated[Kubernetes, Tag("kubernetes")],
+    Discriminator(target_of),
+]
+_NESTED: Mapping[str, type[Table]] = {
+    "canary": Canary,
+    "resources": Resources,
+    "autoscale": Autoscale,
+}
+
+
+def union_of(kinds: Kinds) -> Any:  # noqa: ANN401 - a type that is made at run time
+    """Return the type of a table that is one of those kinds, chosen by its `target`."""
+    tagged = tuple(Annotated[kind, Tag(name)] for name, kind in kinds.items())
+    return Annotated[Union[tagged], Discriminator(target_of)]  # noqa: UP007 - known at run time only
+
+
+def known_keys(kind: type[Environment] | None, *nested: str) -> list[str]:
+    """Return the keys that a table of that kind knows, or a table inside it."""
+    section = _NESTED.get(nested[0]) if nested else kind
+    return list(section.model_fields) if section else []

@@ -19,9 +19,16 @@ from pydantic import ValidationError, create_model, field_validator
 from deploy.errors import SettingsInvalid
 from deploy.records import Name
 from deploy.settings.app import App
-from deploy.settings.environments import Environment
+from deploy.settings.environments import (
+    KINDS,
+    AnyEnvironment,
+    Environment,
+    Kinds,
+    known_keys,
+    target_of,
+    union_of,
+)
 from deploy.settings.image import ImageBuild, Wheels
-from deploy.settings.kinds import KINDS, AnyEnvironment, Kinds, known_keys, target_of, union_of
 from deploy.settings.model import ModelSource
 from deploy.settings.table import Table
 

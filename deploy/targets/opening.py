@@ -16,8 +16,7 @@ from deploy.machine import services
 from deploy.machine.host import Host
 from deploy.records import Attempt, Release
 from deploy.rollout.target import CanaryTarget, Target
-from deploy.settings.environments import Docker, Environment, Kubernetes
-from deploy.settings.kinds import target_of
+from deploy.settings.environments import Docker, Environment, Kubernetes, target_of
 from deploy.settings.reading import Settings
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from deploy.clients.http import Endpoint
-from deploy.model.golden import GoldenSet
+from deploy.model.golden_cases import GoldenSet
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import CaseResult, Verdict
 

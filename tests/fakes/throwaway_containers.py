@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deploy.clients.docker.container import ThrowawayContainer
+from deploy.clients.docker.throwaway_container import ThrowawayContainer
 
 URL = "http://127.0.0.1:32768"
 

@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from deploy import errors
 from deploy.settings import environments
 from deploy.settings.app import App
+from deploy.settings.environments import KINDS
 from deploy.settings.image import ImageBuild, Wheels
-from deploy.settings.kinds import KINDS
 from deploy.settings.model import ModelSource
 from deploy.settings.reading import Settings
 from deploy.settings.table import Table

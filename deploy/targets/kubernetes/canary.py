@@ -15,14 +15,14 @@ from deploy.clients.http import Endpoint
 from deploy.clock import REAL, Clock
 from deploy.errors import CanaryAborted
 from deploy.settings.environments import Canary
-from deploy.targets.kubernetes.canary_metrics import (
+from deploy.targets.kubernetes.history import Decision
+from deploy.targets.kubernetes.response_counts import (
     ReadMetrics,
     ResponseCount,
     ResponseTotals,
     parse_metrics,
     read_metrics,
 )
-from deploy.targets.kubernetes.history import Decision
 
 log = logging.getLogger(__name__)
 

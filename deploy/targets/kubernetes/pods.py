@@ -1,4 +1,4 @@
-"""One pod: its progress, whether it can still become ready, and the events and log for people.
+"""One pod: its progress, its place, and the events and log for people.
 
 Source: the Kubernetes documentation, "Pod Lifecycle", and the API reference, "Pod v1 core".
 """
@@ -11,25 +11,12 @@ from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterError, format_log_tail
+from deploy.targets.kubernetes.pod_problems import count_exits, find_problem
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 
 TEMPLATE_ANNOTATION = "twinship.dev/template"
 """On pods: a hash of their template; two pods of one image may differ in everything else."""
 STAGES = ("scheduled", "started", "loaded", "ready")
-# States that the kubelet has tried and only repeats. `ErrImagePull`, the first failure of a pull,
-# is not among them, because it may be temporary.
-_FINAL_REASONS = frozenset(
-    {
-        "CrashLoopBackOff",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "ImageInspectError",
-        "ImagePullBackOff",
-        "ErrImageNeverPull",
-        "InvalidImageName",
-        "RunContainerError",
-    }
-)
 _LOG_LINES = 15
 
 
@@ -141,14 +128,14 @@ class Pod:
     def problem_since(self, exit_counts: Mapping[str, int]) -> str:
         """Return why it cannot become ready, ignoring the exits that were already counted."""
         statuses = self._containers("initContainerStatuses", "containerStatuses")
-        problems = (_problem(status, exit_counts.get(_name(status))) for status in statuses)
+        problems = (find_problem(status, exit_counts.get(_name(status))) for status in statuses)
         return next(filter(None, problems), "")
 
     @property
     def exit_counts(self) -> dict[str, int]:
         """The number of exits of each of its containers."""
         return {
-            _name(status): _exit_count(status)
+            _name(status): count_exits(status)
             for status in self._containers("initContainerStatuses", "containerStatuses")
         }
 
@@ -165,40 +152,8 @@ class Pod:
         return [container for key in keys for container in status.get(key) or []]
 
 
-def _problem(status: Mapping[str, Any], known_exits: int | None) -> str:
-    """Return why a container cannot become ready any more."""
-    waiting = (status.get("state") or {}).get("waiting") or {}
-    last_exit = _last_exit(status)
-    is_final = waiting.get("reason") in _FINAL_REASONS
-    is_new = is_final or _exit_count(status) != known_exits
-    if last_exit and not status.get("ready") and is_new:
-        reason = last_exit.get("reason") or ""
-        suffix = f" ({reason})" if reason not in ("", "Error") else ""
-        code = last_exit.get("exitCode")
-        return f"a replica ended with exit code {code}{suffix} before it was ready"
-    if is_final:
-        return f"a replica cannot start: {waiting['reason']}{_after_comma(waiting.get('message'))}"
-    return ""
-
-
-def _last_exit(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    state = status.get("state") or {}
-    last_state = status.get("lastState") or {}
-    return state.get("terminated") or last_state.get("terminated") or {}
-
-
-def _exit_count(status: Mapping[str, Any]) -> int:
-    """Return how often a container has ended: before each restart, and now if it is not running."""
-    has_ended = "running" not in (status.get("state") or {}) and bool(_last_exit(status))
-    return int(status.get("restartCount", 0)) + has_ended
-
-
 def _name(status: Mapping[str, Any]) -> str:
     return str(status.get("name", ""))
-
-
-def _after_comma(message: object) -> str:
-    return f", {message}" if message else ""
 
 
 def event_lines(events: list[Object], count: int = 6) -> str:

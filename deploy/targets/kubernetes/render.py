@@ -20,7 +20,7 @@ from deploy.records import Attempt, Release
 from deploy.settings.app import App
 from deploy.settings.environments import Kubernetes
 from deploy.targets.kubernetes import templates
-from deploy.targets.kubernetes.pod_settings import add_pull_secret, fill_container, fill_pod
+from deploy.targets.kubernetes.pod_template import add_pull_secret, fill_container, fill_pod
 from deploy.targets.kubernetes.templates import ensure_mapping
 
 Track = Literal["main", "twin"]

@@ -9,6 +9,8 @@ from deploy.records import Record, Release
 from deploy.targets.kubernetes.pods import image_digest
 from deploy.targets.kubernetes.render import Track
 
+SNAPSHOT_KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
+
 
 class Snapshot(Record):
     """The track that served, and the fields that we had applied.

@@ -15,12 +15,12 @@ from deploy.errors import RolloutFailed
 from deploy.records import Attempt, Release
 from deploy.rollout.target import Prove
 from deploy.targets.kubernetes.canary import CanaryHold
-from deploy.targets.kubernetes.canary_metrics import ReadMetrics
 from deploy.targets.kubernetes.history import History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod, log_tail
 from deploy.targets.kubernetes.prepull import prepull
 from deploy.targets.kubernetes.render import TRACKS, Rendering, Track
+from deploy.targets.kubernetes.response_counts import ReadMetrics
 from deploy.targets.kubernetes.snapshot import Snapshot
 from deploy.targets.kubernetes.state import ClusterState, DeploymentState, TrafficSplit
 from deploy.targets.kubernetes.writer import Writer

@@ -15,11 +15,10 @@ from deploy.errors import ClusterRefused
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.snapshot import SNAPSHOT_KINDS
 from deploy.targets.kubernetes.state import TrafficSplit
 
 log = logging.getLogger(__name__)
-
-_SNAPSHOT_KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 
 
 class SupportingObjects:
@@ -111,12 +110,12 @@ class SupportingObjects:
 
     def snapshot(self) -> dict[str, Object]:
         """Return the applied fields of each object that a release may change or remove, by kind."""
-        return {kind: item for kind in _SNAPSHOT_KINDS if (item := self._applied(kind))}
+        return {kind: item for kind in SNAPSHOT_KINDS if (item := self._applied(kind))}
 
     def restore(self, snapshot: Mapping[str, Object], track: Track) -> None:
         """Restore the objects of a snapshot, with a track that serves alone; remove new ones."""
         objects = {**snapshot, "Service": self._restored_service(snapshot, track)}
-        for kind in _SNAPSHOT_KINDS:
+        for kind in SNAPSHOT_KINDS:
             if kind not in objects:
                 self._remove(kind, self._name)
             elif objects[kind] != self._applied(kind):

@@ -14,12 +14,12 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.records import Attempt, Ending, Release, Rollout
 from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
-from deploy.targets.kubernetes.canary_metrics import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, Rendering
+from deploy.targets.kubernetes.response_counts import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
 from deploy.targets.kubernetes.writer import Writer

@@ -9,13 +9,13 @@ import pytest
 
 from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.container import LABEL, throwaway_container
+from deploy.clients.docker.throwaway_container import LABEL, throwaway_container
 from deploy.errors import ReleaseError, SmokeFailed
 from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.process import ProcessId
-from deploy.model.golden import GoldenSet
+from deploy.model.golden_cases import GoldenSet
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import AppImage, Verdict
 from deploy.settings.reading import Settings

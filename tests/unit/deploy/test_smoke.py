@@ -10,7 +10,7 @@ import pytest
 
 from deploy import smoke
 from deploy.cache import Cache
-from deploy.clients.docker.container import ThrowawayContainer
+from deploy.clients.docker.throwaway_container import ThrowawayContainer
 from deploy.errors import SmokeFailed
 from deploy.image.join import join_image
 from deploy.records import Image, Verdict

@@ -15,7 +15,7 @@ import pytest
 
 from deploy.clients.http import Endpoint
 from deploy.clients.network import tls_problem
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from tests.integration.conftest import lacking
 
@@ -180,7 +180,7 @@ def test_golden_cases_are_played_at_an_address_for_a_host_without_dns(
     controller: int, company: Path, request_heads: list[bytes]
 ) -> None:
     """The handshake and the request name the host, and its certificate is checked."""
-    proof = golden.GoldenSet(
+    proof = golden_cases.GoldenSet(
         (
             GoldenCase(
                 name="one",
@@ -192,12 +192,14 @@ def test_golden_cases_are_played_at_an_address_for_a_host_without_dns(
     )
     url = f"https://{ADDRESS}:{controller}"
     authority = str(company / "ca.pem")
-    assert golden.play(proof, Endpoint(url, {"Host": HOST}, authority, server_name=HOST)).passed
+    assert golden_cases.play(
+        proof, Endpoint(url, {"Host": HOST}, authority, server_name=HOST)
+    ).passed
     assert request_heads[0].startswith(b"GET /score HTTP/1.1\r\n")
     assert b"\r\nHost: shop.example\r\n" in request_heads[0]
     for wrong in (
         Endpoint(url, {"Host": HOST}, server_name=HOST),
         Endpoint(url, {"Host": HOST}, authority, server_name="other.example"),
     ):
-        (case,) = golden.play(proof, wrong).cases
+        (case,) = golden_cases.play(proof, wrong).cases
         assert case.problem == "no response: SSLError"

@@ -17,7 +17,7 @@ from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.image.manifest import parse_diff_ids, parse_image_manifest
@@ -226,8 +226,8 @@ def test_another_machine_finds_app_and_model_in_the_registry(
     image = join_image(app, model, MOUNT, cache)
     push(image, repository, remote, cache)
     other = create_cache(tmp_path / "other")
-    assert registry.find_app(tiny.name, app.key, repository, remote, other) == app
-    assert registry.find_layer(model.model, MOUNT, repository, remote) == model
+    assert tags.find_app(tiny.name, app.key, repository, remote, other) == app
+    assert tags.find_layer(model.model, MOUNT, repository, remote) == model
     assert join_image(app, model, MOUNT, other) == image
     fetched: list[str] = []
 

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.clients.oci.client import HttpRegistry
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.join import join_image
 from deploy.image.push import push_image
 from deploy.records import Image, ModelLayer
@@ -90,8 +90,8 @@ def test_a_push_that_is_killed_leaves_no_manifest_and_the_next_completes_it(
             process.kill()
     assert int(reached) < MEBIBYTES << 20
     remote = HttpRegistry(registry_host)
-    tags = (registry.app_tag(joined.app.key), registry.model_tag(joined.layer.model), joined.digest)
-    assert [remote.get_manifest(repository, tag) for tag in tags] == [None, None, None]
+    names = (tags.app_tag(joined.app.key), tags.model_tag(joined.layer.model), joined.digest)
+    assert [remote.get_manifest(repository, name) for name in names] == [None, None, None]
     assert not remote.has_blob(repository, joined.layer.digest)
 
     push_image(joined, repository, remote, cache, mount_path=halves.MOUNT)

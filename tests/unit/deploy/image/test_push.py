@@ -19,7 +19,7 @@ from deploy.errors import (
     RegistryRefused,
     RegistryUnreachable,
 )
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.join import create_model_image, join_image
 from deploy.image.manifest import parse_image_manifest
 from deploy.image.push import copy_release, push_image
@@ -76,7 +76,7 @@ def test_a_pushed_image_is_found_by_its_digest(remote: MemoryRegistry, cache: Ca
     assert release.reference == f"registry.example/{REPOSITORY}@{image.digest}"
     assert remote.get_manifest(REPOSITORY, image.digest) == cache.read(image.digest)
     assert list_digests(cache.read(image.digest)) <= remote.blobs[REPOSITORY].keys()
-    assert registry.has_release(release, remote)
+    assert tags.has_release(release, remote)
 
 
 def test_no_blob_is_sent_twice(remote: MemoryRegistry, cache: Cache) -> None:
@@ -288,12 +288,12 @@ def test_the_app_image_and_the_model_of_a_copy_are_found(
     image = join(cache)
     copy(push(image, near, cache), near, far, Cache(tmp_path / "other"))
     assert (
-        registry.find_app(
+        tags.find_app(
             "classifier", image.app.key, "live/classifier", far, Cache(tmp_path / "third")
         )
         == image.app
     )
-    assert registry.find_layer(image.layer.model, MOUNT, "live/classifier", far) == image.layer
+    assert tags.find_layer(image.layer.model, MOUNT, "live/classifier", far) == image.layer
 
 
 def test_a_second_copy_sends_nothing(

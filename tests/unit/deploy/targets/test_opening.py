@@ -9,7 +9,7 @@ import pytest
 
 from deploy import pipeline
 from deploy.errors import ReleaseUnknown, SettingsInvalid
-from deploy.settings.environments import Environment
+from deploy.settings.environments import KINDS, Environment
 from deploy.settings.image import DEBIAN
 from deploy.targets.opening import TARGETS, TargetInputs, TargetKind
 from tests.fakes.application import Application
@@ -131,3 +131,8 @@ def test_a_kind_that_does_not_exist_is_refused_with_those_that_do(application: A
     with pytest.raises(SettingsInvalid) as caught:
         application.context()
     assert "'docker' or 'kubernetes' or 'memory'" in caught.value.detail
+
+
+def test_settings_and_targets_have_the_same_kinds() -> None:
+    """`pipeline.toml` accepts exactly the kinds that can be opened."""
+    assert {name: kind.settings for name, kind in TARGETS.items()} == KINDS

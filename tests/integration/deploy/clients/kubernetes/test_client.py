@@ -28,7 +28,7 @@ from deploy.errors import (
     FieldConflict,
     NamespaceMissing,
 )
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, GoldenCase, GoldenRequest
 from deploy.records import CaseResult
 from tests.contracts.cluster import ClusterContract, Write, deployment, found, settings, until
@@ -448,7 +448,7 @@ def play(endpoint: Endpoint, request: GoldenRequest | None = None) -> CaseResult
         request=request or GoldenRequest(path="/any"),
         expect=ExpectedResponse(contains="hello"),
     )
-    return golden.play(golden.GoldenSet((case,), {}), endpoint).cases[0]
+    return golden_cases.play(golden_cases.GoldenSet((case,), {}), endpoint).cases[0]
 
 
 def test_golden_cases_are_repeated_when_the_api_server_is_back(

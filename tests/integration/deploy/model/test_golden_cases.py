@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.clients.http import Endpoint
-from deploy.model import golden
+from deploy.model import golden_cases
 from deploy.model.manifest import ExpectedResponse, ExpectedValue, GoldenCase, GoldenRequest
 from deploy.records import CaseResult
 
@@ -104,7 +104,9 @@ def play_case(
     url: str, asked: GoldenCase | None = None, bodies: dict[str, bytes] | None = None
 ) -> CaseResult:
     """Return the result of one case."""
-    verdict = golden.play(golden.GoldenSet((asked or create_case(),), bodies or {}), Endpoint(url))
+    verdict = golden_cases.play(
+        golden_cases.GoldenSet((asked or create_case(),), bodies or {}), Endpoint(url)
+    )
     assert verdict.url == url
     return verdict.cases[0]
 
@@ -137,7 +139,7 @@ def test_every_case_is_played_and_named(serve: Serve, requests: list[bytes]) -> 
         create_case(status=404).model_copy(update={"name": "two"}),
         create_case().model_copy(update={"name": "three"}),
     )
-    verdict = golden.play(golden.GoldenSet(cases, {}), Endpoint(url))
+    verdict = golden_cases.play(golden_cases.GoldenSet(cases, {}), Endpoint(url))
     assert [(item.name, item.problem == "") for item in verdict.cases] == [
         ("one", True),
         ("two", False),
@@ -208,7 +210,7 @@ def test_a_server_that_sends_nothing_is_a_miss(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The request has a timeout."""
-    monkeypatch.setattr(golden, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 0.1)
     assert (
         play_case(serve(lambda _, over: over.wait()), create_case(within_ms=1)).problem
         == "no response: ReadTimeout"
@@ -220,7 +222,7 @@ def test_a_server_that_sends_single_bytes_is_a_miss(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timeout is for the whole response."""
-    monkeypatch.setattr(golden, "GRACE_SECONDS", 2.0)
+    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 2.0)
 
     def trickle(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -243,7 +245,7 @@ def test_a_response_without_end_is_cut_off(serve: Serve) -> None:
             sent += connection.send(b'"' + b"x" * 65535)
 
     assert play_case(serve(flood)).problem.startswith("expected JSON, got: ")
-    assert sent < 32 * golden.MAX_RESPONSE_BYTES
+    assert sent < 32 * golden_cases.MAX_RESPONSE_BYTES
 
 
 def test_a_compressed_response_that_is_huge_is_cut_off(serve: Serve) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.container import LABEL, MACHINE, throwaway_container
 from deploy.clients.docker.protocol import Spec
+from deploy.clients.docker.throwaway_container import LABEL, MACHINE, throwaway_container
 from deploy.errors import EngineFailed, ReleaseError
 from deploy.image.join import join_image
 from deploy.image.load import load_image

@@ -13,7 +13,7 @@ from deploy.errors import (
     BlobCorrupt,
     RegistryUnreachable,
 )
-from deploy.image import registry
+from deploy.image import tags
 from deploy.image.build import create_app_image
 from deploy.image.join import join_image
 from deploy.image.manifest import parse_image_manifest
@@ -71,7 +71,7 @@ def test_an_app_image_is_found_by_its_inputs_on_another_machine(
     image = join(cache)
     push(image, remote, cache)
     other = Cache(tmp_path / "other")
-    found = registry.find_app("classifier", image.app.key, REPOSITORY, remote, other)
+    found = tags.find_app("classifier", image.app.key, REPOSITORY, remote, other)
     assert found == image.app
     assert join_image(found, image.layer, MOUNT, other) == image
     assert not other.has(image.layer.digest, image.layer.size)
@@ -86,33 +86,33 @@ def test_an_app_image_of_uncommitted_files_is_found_as_such(
     manifest = parse_image_manifest(cache.read(app.manifest.digest))
     app = create_app_image("classifier", "k2", dirty, manifest[0], manifest[1], cache)
     push(join_image(app, halves.model(cache), MOUNT, cache), remote, cache)
-    assert registry.find_app("classifier", "k2", REPOSITORY, remote, cache) == app
+    assert tags.find_app("classifier", "k2", REPOSITORY, remote, cache) == app
 
 
 def test_an_app_image_that_was_not_pushed_is_not_found(
     remote: MemoryRegistry, cache: Cache
 ) -> None:
     """An image of other inputs under that tag is not used."""
-    assert registry.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
+    assert tags.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
     image = join(cache)
     push(image, remote, cache)
     remote.manifests[REPOSITORY]["app-k1"] = cache.read(image.app.manifest.digest)
-    assert registry.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
+    assert tags.find_app("classifier", "k1", REPOSITORY, remote, cache) is None
 
 
 def test_a_models_layer_is_found_by_the_model(remote: MemoryRegistry, cache: Cache) -> None:
     """Its bytes are not fetched."""
     image = join(cache)
-    assert registry.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) is None
+    assert tags.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) is None
     push(image, remote, cache)
-    assert registry.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) == image.layer
+    assert tags.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) == image.layer
 
 
 def test_a_layer_of_another_mount_path_is_not_found(remote: MemoryRegistry, cache: Cache) -> None:
     """The same model in another folder is another layer."""
     image = join(cache)
     push(image, remote, cache)
-    assert registry.find_layer(image.layer.model, "/other", REPOSITORY, remote) is None
+    assert tags.find_layer(image.layer.model, "/other", REPOSITORY, remote) is None
 
 
 def test_another_image_under_the_tag_is_not_found(remote: MemoryRegistry, cache: Cache) -> None:
@@ -120,16 +120,16 @@ def test_another_image_under_the_tag_is_not_found(remote: MemoryRegistry, cache:
     image = join(cache)
     other = join(cache, weights=b"other")
     push(image, remote, cache)
-    tag = registry.model_tag(other.layer.model)
+    tag = tags.model_tag(other.layer.model)
     remote.manifests[REPOSITORY][tag] = remote.manifests[REPOSITORY][
-        registry.model_tag(image.layer.model)
+        tags.model_tag(image.layer.model)
     ]
-    assert registry.find_layer(other.layer.model, MOUNT, REPOSITORY, remote) is None
-    document = json.loads(remote.manifests[REPOSITORY][registry.model_tag(image.layer.model)])
-    remote.manifests[REPOSITORY][registry.model_tag(image.layer.model)] = json.dumps(
+    assert tags.find_layer(other.layer.model, MOUNT, REPOSITORY, remote) is None
+    document = json.loads(remote.manifests[REPOSITORY][tags.model_tag(image.layer.model)])
+    remote.manifests[REPOSITORY][tags.model_tag(image.layer.model)] = json.dumps(
         {**document, "layers": []}
     ).encode()
-    assert registry.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) is None
+    assert tags.find_layer(image.layer.model, MOUNT, REPOSITORY, remote) is None
 
 
 def test_another_document_under_a_tag_is_an_error(remote: MemoryRegistry, cache: Cache) -> None:
@@ -137,19 +137,19 @@ def test_another_document_under_a_tag_is_an_error(remote: MemoryRegistry, cache:
     image = join(cache)
     remote.manifests[REPOSITORY] = {
         f"app-{image.app.key}": b"<html>",
-        registry.model_tag(image.layer.model): b"<html>",
+        tags.model_tag(image.layer.model): b"<html>",
     }
     with pytest.raises(BlobCorrupt):
-        registry.find_app("classifier", image.app.key, REPOSITORY, remote, cache)
+        tags.find_app("classifier", image.app.key, REPOSITORY, remote, cache)
     with pytest.raises(BlobCorrupt):
-        registry.find_layer(image.layer.model, MOUNT, REPOSITORY, remote)
+        tags.find_layer(image.layer.model, MOUNT, REPOSITORY, remote)
 
 
 def test_a_release_that_was_removed_is_not_found(remote: MemoryRegistry, cache: Cache) -> None:
     """A rollback can check this before it begins."""
     release = push(join(cache), remote, cache)
     remote.manifests[REPOSITORY].clear()
-    assert not registry.has_release(release, remote)
+    assert not tags.has_release(release, remote)
 
 
 class UnreachableRegistry(MemoryRegistry):
@@ -170,9 +170,9 @@ def test_the_size_of_a_release_is_that_of_its_layers(
         for layer in parse_image_manifest(cache.read(release.image.digest))[1]
     ]
     found = (
-        registry.pull_size(release, UnreachableRegistry(), cache)
+        tags.pull_size(release, UnreachableRegistry(), cache)
         if cached
-        else registry.pull_size(release, remote, Cache(tmp_path / "other"))
+        else tags.pull_size(release, remote, Cache(tmp_path / "other"))
     )
     assert found == sum(map(len, sent)) > len(WEIGHTS)
 
@@ -203,6 +203,6 @@ def test_the_size_of_a_release_falls_back_to_that_of_its_model(
 ) -> None:
     """An undo needs the size too, and must not fail because of the registry."""
     release = push(join(cache), remote, cache)
-    assert registry.pull_size(release, broken(remote, release), Cache(tmp_path / "other")) == len(
+    assert tags.pull_size(release, broken(remote, release), Cache(tmp_path / "other")) == len(
         WEIGHTS
     )

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
-from deploy.model import golden, manifest
+from deploy.model import golden_cases, manifest
 from deploy.model.manifest import (
     ExpectedResponse,
     ExpectedValue,
@@ -60,7 +60,7 @@ WEIGHTS = b"\x08" + bytes(3_000_000)
 )
 def test_the_examples_of_the_specification_have_their_values(pointer: str, value: object) -> None:
     """The examples are those of RFC 6901, section 5."""
-    assert golden.value_at(RFC_6901, pointer) == value
+    assert golden_cases.value_at(RFC_6901, pointer) == value
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_the_examples_of_the_specification_have_their_values(pointer: str, value
 )
 def test_a_pointer_without_a_value_returns_nothing(document: object, pointer: str) -> None:
     """Nothing is not null: a response without a member does not have null there."""
-    assert golden.value_at(document, pointer) is golden.NOTHING
+    assert golden_cases.value_at(document, pointer) is golden_cases.NOTHING
 
 
 def test_percent_signs_and_tildes_are_decoded_once() -> None:
     """A JSON pointer has no percent-encoding, and ~01 is a tilde and a one."""
-    assert golden.value_at({"a%20b": 1, "a b": 2}, "/a%20b") == 1
-    assert golden.value_at({"~1": 1, "/": 2}, "/~01") == 1
+    assert golden_cases.value_at({"a%20b": 1, "a b": 2}, "/a%20b") == 1
+    assert golden_cases.value_at({"~1": 1, "/": 2}, "/~01") == 1
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.lists(st.integers()), min_size=1))
@@ -97,7 +97,7 @@ def test_every_key_has_a_pointer(document: dict[str, Any]) -> None:
     """Any key can be written as a pointer by escaping it."""
     for key, value in document.items():
         pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-        assert golden.value_at(document, pointer) == value
+        assert golden_cases.value_at(document, pointer) == value
 
 
 def compare_values(content: bytes, *expected: ExpectedValue, status: int = 200) -> tuple[str, str]:
@@ -107,7 +107,7 @@ def compare_values(content: bytes, *expected: ExpectedValue, status: int = 200) 
         request=GoldenRequest(path="/"),
         expect=ExpectedResponse.model_validate({"json": expected}),
     )
-    return golden.compare_response(case.expect, status, content)
+    return golden_cases.compare_response(case.expect, status, content)
 
 
 def describe_problem(value: object, **expected: Any) -> str:
@@ -223,7 +223,7 @@ def test_a_response_that_is_not_json_must_have_the_expected_text(
     case = GoldenCase(
         name="a", request=GoldenRequest(path="/"), expect=ExpectedResponse(contains="seven")
     )
-    assert golden.compare_response(case.expect, 200, content.encode()) == (content, problem)
+    assert golden_cases.compare_response(case.expect, 200, content.encode()) == (content, problem)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_a_golden_set_is_read_from_the_start_of_the_layer(root: str) -> None:
     """Cases and request bodies are read without the weights, for any mount path."""
     found = create_manifest()
     stream = create_layer(found, root)
-    golden_set = golden.read_golden_set(found.model, stream)
+    golden_set = golden_cases.read_golden_set(found.model, stream)
     assert golden_set.cases == found.golden
     assert golden_set.bodies == {"requests/z.json": b'{"input": []}'}
     assert stream.tell() < 50_000
@@ -314,7 +314,7 @@ def test_a_layer_of_another_model_is_refused() -> None:
     found = create_manifest()
     other = Model(name="m", version="1", digest="sha256:" + "0" * 64)
     with pytest.raises(ManifestInvalid, match="the layer has the model m@1") as caught:
-        golden.read_golden_set(other, create_layer(found))
+        golden_cases.read_golden_set(other, create_layer(found))
     assert found.model.digest in caught.value.what
     assert other.digest in caught.value.what
 
@@ -329,7 +329,7 @@ def test_a_layer_with_another_request_body_is_refused(body: bytes) -> None:
     found = create_manifest()
     stream = create_layer(found, body=body)
     with pytest.raises(ManifestInvalid, match="not the one in the model manifest") as caught:
-        golden.read_golden_set(found.model, stream)
+        golden_cases.read_golden_set(found.model, stream)
     assert caught.value.on == "m@1, requests/z.json"
     assert stream.tell() < 50_000
 
@@ -343,14 +343,14 @@ def test_a_layer_without_a_request_body_is_refused() -> None:
     )
     sink.seek(0)
     with pytest.raises(ManifestInvalid, match="ends before its golden cases"):
-        golden.read_golden_set(found.model, sink)
+        golden_cases.read_golden_set(found.model, sink)
 
 
 @pytest.mark.parametrize("data", [b"", b"no tar at all" * 1000, bytes(10240)])
 def test_bytes_that_are_not_a_layer_are_refused(data: bytes) -> None:
     """Damaged bytes of a registry are an error that says what to do."""
     with pytest.raises(ManifestInvalid) as caught:
-        golden.read_golden_set(create_manifest().model, io.BytesIO(data))
+        golden_cases.read_golden_set(create_manifest().model, io.BytesIO(data))
     assert "fetch the model again" in caught.value.next
 
 
@@ -363,4 +363,4 @@ def test_a_truncated_layer_is_refused(share: int) -> None:
         request = archive.getmember("model/requests/z.json")
     cut = (request.offset_data + request.size - 1) * share // 9
     with pytest.raises(ManifestInvalid):
-        golden.read_golden_set(found.model, io.BytesIO(whole[:cut]))
+        golden_cases.read_golden_set(found.model, io.BytesIO(whole[:cut]))

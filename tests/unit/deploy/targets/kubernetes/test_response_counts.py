@@ -10,8 +10,8 @@ import requests
 from deploy.clients.http import Endpoint, Request, Response
 from deploy.clock import Clock
 from deploy.errors import ClusterForbidden
-from deploy.targets.kubernetes import canary_metrics
-from deploy.targets.kubernetes.canary_metrics import (
+from deploy.targets.kubernetes import response_counts
+from deploy.targets.kubernetes.response_counts import (
     ResponseCount,
     ResponseTotals,
     parse_metrics,
@@ -151,11 +151,11 @@ def test_a_body_above_the_limit_is_cut_after_a_whole_line(
 ) -> None:
     """Half a number would be another number."""
     text = metrics(12345, 67890)
-    monkeypatch.setattr(canary_metrics, "MAX_BYTES", len(text) - 4)
+    monkeypatch.setattr(response_counts, "MAX_BYTES", len(text) - 4)
     assert (
         read_metrics(endpoint_with(text.encode()), "/metrics") == text.splitlines(keepends=True)[0]
     )
-    monkeypatch.setattr(canary_metrics, "MAX_BYTES", 10)
+    monkeypatch.setattr(response_counts, "MAX_BYTES", 10)
     assert read_metrics(endpoint_with(text.encode()), "/metrics") == ""
 
 

@@ -1,0 +1,56 @@
+"""Why a container of a pod cannot become ready any more, such as a failed pull or a crash loop.
+
+Source: the Kubernetes documentation, "Pod Lifecycle", and the reasons of the kubelet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# States that the kubelet has tried and only repeats. `ErrImagePull`, the first failure of a pull,
+# is not among them, because it may be temporary.
+_FINAL_REASONS = frozenset(
+    {
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ImageInspectError",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "RunContainerError",
+    }
+)
+
+
+def find_problem(status: Mapping[str, Any], known_exits: int | None) -> str:
+    """Return why a container cannot become ready any more."""
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    last_exit = _last_exit(status)
+    is_final = waiting.get("reason") in _FINAL_REASONS
+    is_new = is_final or count_exits(status) != known_exits
+    if last_exit and not status.get("ready") and is_new:
+        reason = last_exit.get("reason") or ""
+        suffix = f" ({reason})" if reason not in ("", "Error") else ""
+        code = last_exit.get("exitCode")
+        return f"a replica ended with exit code {code}{suffix} before it was ready"
+    if is_final:
+        return f"a replica cannot start: {waiting['reason']}{_after_comma(waiting.get('message'))}"
+    return ""
+
+
+def _last_exit(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    state = status.get("state") or {}
+    last_state = status.get("lastState") or {}
+    return state.get("terminated") or last_state.get("terminated") or {}
+
+
+def count_exits(status: Mapping[str, Any]) -> int:
+    """Return how often a container has ended: before each restart, and now if it is not running."""
+    has_ended = "running" not in (status.get("state") or {}) and bool(_last_exit(status))
+    return int(status.get("restartCount", 0)) + has_ended
+
+
+def _after_comma(message: object) -> str:
+    return f", {message}" if message else ""
