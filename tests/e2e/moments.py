@@ -17,10 +17,10 @@ BOUND = 120.0
 _EARLY = 1.0
 # Seconds for the events of a task that has ended to arrive.
 _LATE = 2.0
-# The action, the role of the container, and the application; a throwaway container has none.
+# The action, the role of the container, and its application; of a throwaway container, its owner.
 _FORMAT = (
     "{{.Action}} "
-    '{{with index .Actor.Attributes "dev.twinship.trial"}}trial{{end}}'
+    '{{with index .Actor.Attributes "dev.twinship.trial"}}throwaway {{.}}{{end}}'
     '{{index .Actor.Attributes "dev.twinship.role"}} '
     '{{index .Actor.Attributes "dev.twinship.app"}}'
 )
@@ -69,19 +69,26 @@ def _has_happened(
     variables: dict[str, str],
 ) -> bool:
     """Wait for the events of a moment; return whether they came before the task ended."""
-    wanted = (
-        [*moment.event.split(), application.name]
-        if not moment.event.endswith(" trial")
-        else moment.event.split()
-    )
     found = 0
     with _events(since, variables) as events:
         threading.Thread(target=_end_together, args=(task, events), daemon=True).start()
         for line in events.stdout or ():
-            found += line.split() == wanted
+            found += _is_of(line.split(), moment.event.split(), application, task)
             if found == moment.times:
                 return True
     return False
+
+
+def _is_of(
+    words: list[str], event: list[str], application: Application, task: subprocess.Popen[str]
+) -> bool:
+    """Return whether an event of the engine is the one that is waited for, and of this task."""
+    if words[:2] != event:
+        return False
+    if event[1] == "throwaway":
+        # A task that is run by other programs has its engine for itself, and another number.
+        return bool(application.under) or words[2].split("/")[2] == str(task.pid)
+    return words[2:] == [application.name]
 
 
 @contextmanager

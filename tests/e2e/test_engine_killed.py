@@ -153,7 +153,7 @@ def test_an_engine_killed_before_a_rollout_returns_with_the_same_release(story: 
     """It is killed at the load of the image, in the smoke test, and when the lock is acquired."""
     for moment in (
         Moment(line="· image"),
-        Moment(event="start trial"),
+        Moment(event="start throwaway"),
         Moment(event="create lock"),
     ):
         assert_reported(story.release_and_crash("2", moment), 70)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -46,13 +47,8 @@ class World:
 
 
 def deep_copy(value: T) -> T:
-    """Return a deep copy of a JSON value."""
-    fresh: Any = value
-    if isinstance(value, dict):
-        fresh = {key: deep_copy(inner) for key, inner in value.items()}
-    elif isinstance(value, list):
-        fresh = [deep_copy(inner) for inner in value]
-    return cast("T", fresh)
+    """Return a deep copy of a JSON value; this is the fastest way, and the fakes copy a lot."""
+    return cast("T", marshal.loads(marshal.dumps(cast("Any", value), 2)))
 
 
 def has_labels(item: Object, labels: Mapping[str, str] | None) -> bool:

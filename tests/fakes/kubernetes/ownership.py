@@ -46,8 +46,10 @@ MISSING = object()
 
 def _key(name: str, item: Any) -> str | None:
     """Return the step to an item of a list; None if it has no keys."""
-    filled = {"protocol": "TCP", **item} if isinstance(item, dict) else {}
-    for keys in KEYS.get(name, ()):
+    if name not in KEYS or not isinstance(item, dict):
+        return None
+    filled = {"protocol": "TCP", **item}
+    for keys in KEYS[name]:
         if filled.keys() >= set(keys):
             return "k:" + json.dumps(
                 {key: filled[key] for key in keys}, separators=(",", ":"), sort_keys=True
