@@ -23,9 +23,9 @@ DIGITS = PROJECT / "tests" / "models" / "digits"
 PUBLISHER = """
 import sys
 from pathlib import Path
-from deploy.model import fetch as model
 from deploy.clients.stores.protocol import open_store
 from deploy.errors import ReleaseError
+from deploy.model.publish import publish_model
 
 store = open_store(sys.argv[2], Path())
 print("ready", flush=True)
