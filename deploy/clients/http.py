@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
     import requests
     from requests.adapters import HTTPAdapter
+
+_MAX_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -173,23 +176,59 @@ class HttpClient:
             raise NoResponse(type(error).__name__, self._now() - started) from error
 
     def _exchange(self, request: Request, started: float) -> Response:
-        with self._session.request(
-            request.method,
-            self._endpoint.url + request.path,
-            headers=request.headers,
-            data=request.body,
-            timeout=request.timeout,
-            stream=True,
-            allow_redirects=request.follow_redirects,
-        ) as response:
-            deadline = started + request.timeout
-            content = read_body(response.raw, request.max_bytes, deadline, self._now)
-            return Response(
-                response.status_code,
-                content,
-                self._now() - started,
-                response.headers.get("Retry-After", ""),
-            )
+        import requests
+
+        deadline = started + request.timeout
+        url = self._endpoint.url + request.path
+        prepared = self._session.prepare_request(
+            requests.Request(request.method, url, dict(request.headers), data=request.body)
+        )
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._require_below_endpoint(str(prepared.url))
+            with self._session.send(
+                prepared, timeout=request.timeout, stream=True, allow_redirects=False
+            ) as response:
+                following = response.next if request.follow_redirects else None
+                if following is None:
+                    content = read_body(response.raw, request.max_bytes, deadline, self._now)
+                    return Response(
+                        response.status_code,
+                        content,
+                        self._now() - started,
+                        response.headers.get("Retry-After", ""),
+                    )
+            prepared = following
+        raise requests.TooManyRedirects
+
+    def _require_below_endpoint(self, url: str) -> None:
+        """Raise unless a URL is below the endpoint, whose credentials are meant for that alone."""
+        import requests
+
+        wanted = urlsplit(self._endpoint.url)
+        found = urlsplit(url)
+        folder = wanted.path.rstrip("/") + "/"
+        if (
+            (found.scheme, found.netloc) != (wanted.scheme, wanted.netloc)
+            or not f"{found.path}/".startswith(folder)
+            or leaves_its_folder(found.path)
+        ):
+            raise requests.exceptions.InvalidURL("the URL is outside the endpoint")
+
+
+def leaves_its_folder(path: str) -> bool:
+    """Return whether a path, appended to a URL, may lead out of the folder of that URL.
+
+    A path does so by dot segments, also by encoded ones, by a backslash, which some servers read as
+    a slash, by an empty first segment, which can be read as a host, or by a fragment.
+    """
+    plain = path.partition("?")[0]
+    decoded = unquote(plain)
+    # Each server on the way may decode the path once.
+    while decoded != plain:
+        plain = decoded
+        decoded = unquote(plain)
+    segments = plain.split("/")
+    return plain.startswith("//") or "\\" in plain or "#" in path or bool({".", ".."} & {*segments})
 
 
 def read_body(

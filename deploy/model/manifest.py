@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from deploy.clients.http import leaves_its_folder
 from deploy.records import Model, Name, Record, Version
 
 AUTHORS_FILE = "model.toml"
@@ -42,6 +43,30 @@ class ModelFile(Record):
         return require_plain_path(value)
 
 
+# A proxy on the way acts on these instead of passing them on (RFC 9110, section 7.6.1), or they say
+# where a request goes and whose it is. A model must not choose that: some endpoints are reached
+# with the deployer's own credentials.
+_FORBIDDEN_HEADERS = frozenset(
+    {
+        "authorization",
+        "connection",
+        "content-length",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_FORBIDDEN_PREFIXES = ("impersonate-", "x-forwarded-", "x-remote-")
+
+
 class GoldenRequest(Record):
     """The HTTP request of a golden case; `body` names a file of the model."""
 
@@ -52,6 +77,22 @@ class GoldenRequest(Record):
         Annotated[str, Field(pattern=r"^[ -~]*$")],
     ] = Field(default={})
     body: FilePath | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _require_path_below_endpoint(cls, value: str) -> str:
+        if leaves_its_folder(value):
+            raise ValueError("the path must not lead out of the application")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _require_own_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            lower = name.lower()
+            if lower in _FORBIDDEN_HEADERS or lower.startswith(_FORBIDDEN_PREFIXES):
+                raise ValueError(f"a golden case must not set the header {name}")
+        return value
 
 
 class ExpectedValue(Record):

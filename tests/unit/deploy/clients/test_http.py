@@ -15,6 +15,7 @@ from deploy.clients.http import (
     Request,
     Response,
     SendOnce,
+    leaves_its_folder,
     make_adapter,
     read_body,
 )
@@ -176,6 +177,73 @@ def test_redirects_are_followed_if_the_request_says_so() -> None:
     ) as client:
         assert client.send(REQUEST).status == 307
         assert client.send(replace(REQUEST, follow_redirects=True)).content == b"3"
+
+
+PROXY = f"{URL}/api/v1/namespaces/shop/services/web:80/proxy".replace("https", "http")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../secrets/registry",
+        "/a/../../../secrets",
+        "/%2e%2e/secrets",
+        "/%252e%252E/secrets",
+        "/..%2fsecrets",
+        "/..\\secrets",
+    ],
+)
+def test_a_path_that_leaves_the_endpoint_is_not_sent(path: str) -> None:
+    """The endpoint's credentials may open other paths of the same server."""
+    replica = FakeReplica(b"secret", 200, {})
+    with (
+        HttpClient(MemoryEndpoint(PROXY, replica=replica)) as client,
+        pytest.raises(NoResponse, match="InvalidURL"),
+    ):
+        client.send(replace(REQUEST, path=path))
+    assert leaves_its_folder(path)
+    assert replica.requests == []
+
+
+@pytest.mark.parametrize("path", ["/./score", "//other.example/score", "/score#../secrets"])
+def test_a_path_that_a_server_may_read_in_another_way_is_refused(path: str) -> None:
+    """A golden case has no use for it."""
+    assert leaves_its_folder(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/score", "/a..b/.well-known", "/x?next=/../y", "/%41//b/"])
+def test_other_paths_are_sent(path: str) -> None:
+    """Dots in names, queries, encoded letters and repeated slashes lead nowhere else."""
+    replica = FakeReplica(b"3", 200, {})
+    with HttpClient(MemoryEndpoint(PROXY, replica=replica)) as client:
+        assert client.send(replace(REQUEST, path=path)).content == b"3"
+    assert not leaves_its_folder(path)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["http://other.example/", "https://cluster.example/", "/api/v1/namespaces/shop/secrets", "../"],
+)
+def test_a_redirect_that_leaves_the_endpoint_is_not_followed(place: str) -> None:
+    """An application must not choose what the endpoint's credentials open."""
+    replica = FakeReplica(b"secret", 307, {"Location": place})
+    with (
+        HttpClient(MemoryEndpoint(PROXY, replica=replica)) as client,
+        pytest.raises(NoResponse, match="InvalidURL"),
+    ):
+        client.send(replace(REQUEST, follow_redirects=True))
+    assert len(replica.requests) == 1
+
+
+def test_redirects_without_an_end_are_no_response() -> None:
+    """Only a few are followed."""
+    replica = FakeReplica(b"", 307, {"Location": f"{PROXY}/again"})
+    with (
+        HttpClient(MemoryEndpoint(PROXY, replica=replica)) as client,
+        pytest.raises(NoResponse, match="TooManyRedirects"),
+    ):
+        client.send(replace(REQUEST, follow_redirects=True))
+    assert len(replica.requests) < 10
 
 
 class RenewingGateway:

@@ -451,3 +451,24 @@ def test_request_bodies_come_first_in_the_layer() -> None:
         "labels.txt",
         "model.onnx",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"path": "/../../../secrets/registry"}, "the path must not lead out of the application"),
+        ({"path": "/%2e%2e/secrets"}, "the path must not lead out of the application"),
+        ({"headers": {"Impersonate-User": "admin"}}, "must not set the header Impersonate-User"),
+        ({"headers": {"authorization": "Bearer x"}}, "must not set the header authorization"),
+        ({"headers": {"Host": "other"}}, "must not set the header Host"),
+        ({"headers": {"Transfer-Encoding": "chunked"}}, "must not set the header"),
+        ({"headers": {"X-Remote-User": "admin"}}, "must not set the header X-Remote-User"),
+    ],
+)
+def test_a_golden_case_stays_in_the_application(changed: dict[str, Any], problem: str) -> None:
+    """Its request is sent with the deployer's credentials where a gateway is on the way."""
+    values = copy.deepcopy(VALUES)
+    values["golden"][0]["request"] |= changed
+    with pytest.raises(ManifestInvalid) as caught:
+        reading.validate(manifest.ModelManifest, values, "here")
+    assert problem in str(caught.value.detail)
