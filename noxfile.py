@@ -49,7 +49,7 @@ TESTS = Path("tests").resolve()
 PROCESSES = {
     "unit": ("--numprocesses=logical", "--maxprocesses=8"),
     "integration": ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder"),
-    "e2e": ("--numprocesses=3", "--dist=loadscope", "--no-loadscope-reorder"),
+    "e2e": ("--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder"),
 }
 # The runtime of the models reports its use to its maker unless this forbids it.
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
@@ -127,9 +127,11 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Run whole stories: release, roll back, undo."""
+    """Run whole stories: release, roll back, undo; those that hold a rate of requests run alone."""
     install(session, "test")
-    run_with_engine(session, *pytest_command(session))
+    run_with_engine(session, *pytest_command(session, "-m", "not load"))
+    if not session.posargs:
+        session.run("pytest", "tests/e2e", "-m", "load", env=QUIET)
 
 
 @nox.session
