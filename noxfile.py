@@ -131,7 +131,7 @@ def e2e(session: nox.Session) -> None:
     install(session, "test")
     run_with_engine(session, *pytest_command(session, "-m", "not load"))
     if not session.posargs:
-        session.run("pytest", "tests/e2e", "-m", "load", env=QUIET)
+        run_with_engine(session, "pytest", "tests/e2e", "-m", "load")
 
 
 @nox.session
