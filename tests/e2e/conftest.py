@@ -17,13 +17,13 @@ from tests.e2e.rights import lacking
 from tests.scheduling import GroupScheduling
 
 # The groups in the order in which they start, the longest first, so that all processes end at about
-# the same time; and the cluster's modules, of which the last has only short tests.
+# the same time. Of the cluster's modules, the first begins with an application without a history.
 _ORDER = (
-    "test_cluster_load",
-    "test_cluster_killed",
     "test_cluster",
     "test_cluster_interrupted",
     "test_cluster_denied",
+    "test_cluster_killed",
+    "test_cluster_load",
     "test_killed",
     "test_load",
     "test_hostile",
