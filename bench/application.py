@@ -152,8 +152,9 @@ class Application:
 
     @staticmethod
     def kill(process: subprocess.Popen[str]) -> str:
-        """Kill a task and all its processes; return what it had printed."""
-        os.killpg(process.pid, signal.SIGKILL)
+        """Kill a task and all its processes, if it still runs; return what it had printed."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         return "".join(process.communicate())
 
     def get(self, path: str) -> Any:  # noqa: ANN401 - JSON
