@@ -134,7 +134,9 @@ def assert_clean(story: Story) -> None:
     """Check that the engine has the application and its registry, and nothing else."""
     remains.assert_none(story.application, **story.at)
     kept = f"twinship-{story.application.name}-local"
-    assert len(remains.docker("ps", "-aq", **story.at).split()) == 4
+    containers = ("ps", "-a", "--format", "{{.Names}} {{.Image}} {{.Status}} {{.Labels}}")
+    found = remains.docker(*containers, **story.at).splitlines()
+    assert len(found) == 4, found
     assert set(remains.docker("network", "ls", "--format", "{{.Name}}", **story.at).split()) == {
         "bridge",
         "host",
