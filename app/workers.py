@@ -9,9 +9,12 @@ from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
+# Clients that ask and go give their places up a moment later, when the event loop sees that.
+_PATIENCE_SECONDS = 2.0
+
 
 class FullError(Exception):
-    """As many requests wait as may."""
+    """As many requests wait as may, and none gave its place up."""
 
 
 class GoneError(Exception):
@@ -24,11 +27,13 @@ class Workers:
     Args:
         threads: How many pieces of work run at the same time.
         places: How many more wait.
+        patience: Seconds for which work waits for a place.
     """
 
-    def __init__(self, threads: int, places: int) -> None:
+    def __init__(self, threads: int, places: int, patience: float = _PATIENCE_SECONDS) -> None:
         self._threads = ThreadPoolExecutor(threads, "scoring")
-        self._free = threads + places
+        self._places = asyncio.Semaphore(threads + places)
+        self._patience = patience
 
     async def run(
         self, work: Callable[[], _Result], gone: Callable[[], Awaitable[object]]
@@ -41,12 +46,14 @@ class Workers:
                 dropped.
 
         Raises:
-            FullError: There is no place to wait.
+            FullError: There is no place to wait, nor has there been one for a while.
             GoneError: The client has gone and the work was not begun.
         """
-        if not self._free:
-            raise FullError
-        self._free -= 1
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._places.acquire()
+        except TimeoutError:
+            raise FullError from None
         job = self._threads.submit(work)
         result = asyncio.wrap_future(job)
         watch = asyncio.ensure_future(gone())
@@ -57,4 +64,4 @@ class Workers:
             return await result
         finally:
             watch.cancel()
-            self._free += 1
+            self._places.release()

@@ -51,10 +51,10 @@ async def has_begun(gate: Gate) -> None:
 
 
 def test_only_so_many_wait(gate: Gate) -> None:
-    """Work that finds no place is refused at once; the place of finished work is free again."""
+    """Work that finds no place is refused; the place of finished work is free again."""
 
     async def story() -> None:
-        workers = Workers(threads=1, places=1)
+        workers = Workers(threads=1, places=1, patience=0)
         busy = start(workers, gate)
         await has_begun(gate)
         waiting = start(workers, lambda: "next")
@@ -65,6 +65,26 @@ def test_only_so_many_wait(gate: Gate) -> None:
         gate.end.set()
         assert [await busy, await waiting] == ["done", "next"]
         assert await workers.run(lambda: "later", stays) == "later"
+
+    asyncio.run(story())
+
+
+def test_work_waits_for_the_place_of_a_client_that_goes(gate: Gate) -> None:
+    """A crowd that asks and goes must not have others refused."""
+
+    async def story() -> None:
+        workers = Workers(threads=1, places=1, patience=30)
+        busy = start(workers, gate)
+        await has_begun(gate)
+        leaves = asyncio.Event()
+        leaving = start(workers, lambda: "never", leaves.wait)
+        staying = start(workers, lambda: "mine")
+        await asyncio.sleep(0)
+        leaves.set()
+        with pytest.raises(GoneError):
+            await leaving
+        gate.end.set()
+        assert [await busy, await staying] == ["done", "mine"]
 
     asyncio.run(story())
 
@@ -111,7 +131,7 @@ def test_work_that_has_begun_is_finished_for_a_client_that_has_gone(gate: Gate) 
     """A thread cannot be stopped: it keeps its place until it is done."""
 
     async def story() -> None:
-        workers = Workers(threads=1, places=0)
+        workers = Workers(threads=1, places=0, patience=0)
         leaves = asyncio.Event()
         busy = start(workers, gate, leaves.wait)
         await has_begun(gate)
@@ -129,7 +149,7 @@ def test_a_fault_frees_the_place() -> None:
     """Whatever goes wrong in it, the next work is done."""
 
     async def story() -> None:
-        workers = Workers(threads=1, places=0)
+        workers = Workers(threads=1, places=0, patience=0)
         with pytest.raises(ZeroDivisionError):
             await workers.run(lambda: 1 // 0, stays)
         assert await workers.run(lambda: "next", stays) == "next"
