@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     own = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in own:
         item.add_marker(pytest.mark.e2e)
-        if item.path.stem.endswith("load"):
+        if item.path.stem.endswith(("load", "http")):
             item.add_marker(pytest.mark.load)
     items.sort(key=_position)
 
