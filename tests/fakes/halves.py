@@ -1,4 +1,4 @@
-"""App images and models of a few bytes that never change, so that tests can have their digests."""
+"""App images, models and joined images of a few bytes whose digests never change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 from deploy.cache import Cache
 from deploy.image.build import create_app_image
-from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE
-from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer
+from deploy.image.join import join_image
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE, parse_image_manifest
+from deploy.image.push import push_image
+from deploy.records import AppImage, Commit, Descriptor, Image, Model, ModelLayer, Release
+from tests.fakes.registry import MemoryRegistry
 
+REPOSITORY = "team/classifier"
 MOUNT = "/model"
 COMMIT = Commit(revision="5" * 40, dirty=False)
 BASE = b"base"
@@ -80,3 +84,27 @@ def model(cache: Cache, weights: bytes = WEIGHTS, version: str = "1") -> ModelLa
     """Return a model's layer, in the cache."""
     identity = Model(name="imagenet", version=version, digest=digest(weights + b" manifest"))
     return ModelLayer(model=identity, digest=cache.put(weights), size=len(weights))
+
+
+def join(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
+    """Return an image of base, libraries, weights and code whose layers are in the cache."""
+    return join_image(app(cache, code, key=code.hex()), model(cache, weights), MOUNT, cache)
+
+
+def push(
+    image: Image,
+    remote: MemoryRegistry,
+    cache: Cache,
+    *mount_sources: str,
+    repository: str = REPOSITORY,
+) -> Release:
+    """Push an image."""
+    return push_image(
+        image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
+    )
+
+
+def list_digests(manifest: bytes) -> set[str]:
+    """Return the digests in an image manifest."""
+    stored_config, layers, _ = parse_image_manifest(manifest)
+    return {stored_config.digest, *(layer.digest for layer in layers)}

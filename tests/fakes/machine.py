@@ -10,6 +10,7 @@ from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
 from deploy.machine.host import Host
 from deploy.machine.services import SERVICE_LABEL
+from deploy.settings.image import DEBIAN
 from tests.fakes.engine import FakeEngine
 
 
@@ -140,3 +141,10 @@ class MemoryMachine:
         self.install("mmdebstrap", "mmdebstrap")
         self.actions.append(f"make {suite}")
         target.write_bytes(f"the files of {suite}".encode())
+
+
+def machine_with_engine() -> MemoryMachine:
+    """Return a machine with a running engine that has the base image."""
+    engine = FakeEngine()
+    engine.add_image(DEBIAN, b"debian")
+    return MemoryMachine(engine)

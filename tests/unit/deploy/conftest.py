@@ -1,4 +1,4 @@
-"""An application in memory, for tests of whole releases."""
+"""What many tests start from: an empty cache, an image, and an application in memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from pathlib import Path
 import pytest
 
 from deploy import pipeline
+from deploy.cache import Cache
+from deploy.image.join import join_image
+from deploy.records import Image
+from tests.fakes import halves
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """Return an empty cache."""
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def joined(cache: Cache) -> Image:
+    """Return an image of base, libraries, weights and code."""
+    return join_image(halves.app(cache), halves.model(cache), halves.MOUNT, cache)
 
 
 @pytest.fixture

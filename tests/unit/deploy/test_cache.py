@@ -22,12 +22,6 @@ PROJECT = Path(__file__).parents[3]
 HELLO = "sha256:" + hashlib.sha256(b"hello").hexdigest()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def list_files(cache: Cache) -> list[str]:
     """Return all files below the cache's folder."""
     return sorted(

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from deploy import smoke
-from deploy.cache import Cache
 from deploy.clients.docker.throwaway_container import ThrowawayContainer
 from deploy.errors import SmokeFailed
-from deploy.image.join import join_image
 from deploy.records import Image, Verdict
-from tests.fakes import halves
 from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
-from tests.fakes.halves import MOUNT
 
 IMAGE_ID = "sha256:image"
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
-def joined(cache: Cache) -> Image:
-    """Return an image of base, libraries, weights and code."""
-    return join_image(halves.app(cache), halves.model(cache), MOUNT, cache)
 
 
 class FakeContainers:

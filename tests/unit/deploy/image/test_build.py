@@ -15,12 +15,6 @@ NAME = "classifier"
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
     """Return the inputs of a build."""
     return Inputs(

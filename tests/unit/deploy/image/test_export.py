@@ -100,12 +100,6 @@ def create_oci_layout(compressed: Iterable[bytes], *layers: bytes) -> list[Membe
     return [*members, ("manifest.json", create_list(blob_path(about), *map(blob_path, compressed)))]
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def decompress(item: Descriptor, cache: Cache) -> bytes:
     """Return a layer of the cache without its compression."""
     data = cache.read(item.digest)

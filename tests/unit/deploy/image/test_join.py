@@ -19,12 +19,6 @@ from tests.fakes.halves import BASE, CODE, LIBRARIES, MARKER, MOUNT, WEIGHTS, di
 GOLDEN = "sha256:e0f998837959396a2c46eaf0b0d68cf01a95935852d90dd6fb771c79fa9ace98"
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def join_documents(
     cache: Cache, app_config: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:

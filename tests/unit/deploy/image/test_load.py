@@ -6,7 +6,6 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -14,12 +13,10 @@ import pytest
 from deploy.cache import Cache
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import EngineFailed
-from deploy.image.join import join_image
 from deploy.image.load import load_image
 from deploy.image.manifest import MANIFEST_TYPE, parse_diff_ids, parse_image_manifest
 from deploy.records import Descriptor, Image
-from tests.fakes import halves
-from tests.fakes.halves import BASE, CODE, LIBRARIES, MOUNT, WEIGHTS, digest
+from tests.fakes.halves import BASE, CODE, LIBRARIES, WEIGHTS, digest
 
 Chain = tuple[bytes, ...]
 
@@ -155,18 +152,6 @@ def as_engine(fake: LoadingEngine) -> Engine:
 def refuse_fetch(item: Descriptor) -> None:
     """Fail, because no layer may be fetched."""
     raise AssertionError(item)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
-def joined(cache: Cache) -> Image:
-    """Return an image of base, libraries, weights and code."""
-    return join_image(halves.app(cache), halves.model(cache), MOUNT, cache)
 
 
 @READERS

@@ -20,53 +20,12 @@ from deploy.errors import (
     RegistryUnreachable,
 )
 from deploy.image import tags
-from deploy.image.join import create_model_image, join_image
+from deploy.image.join import create_model_image
 from deploy.image.manifest import parse_image_manifest
-from deploy.image.push import copy_release, push_image
-from deploy.records import Image, Release
-from tests.fakes import halves
-from tests.fakes.halves import CODE, MOUNT, WEIGHTS, digest
+from deploy.image.push import copy_release
+from deploy.records import Release
+from tests.fakes.halves import MOUNT, REPOSITORY, WEIGHTS, digest, join, list_digests, push
 from tests.fakes.registry import MemoryRegistry
-
-REPOSITORY = "team/classifier"
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
-def remote() -> MemoryRegistry:
-    """Return an empty registry."""
-    return MemoryRegistry()
-
-
-def join(cache: Cache, code: bytes = CODE, weights: bytes = WEIGHTS) -> Image:
-    """Return an image whose layers are in the cache."""
-    return join_image(
-        halves.app(cache, code, key=code.hex()), halves.model(cache, weights), MOUNT, cache
-    )
-
-
-def push(
-    image: Image,
-    remote: MemoryRegistry,
-    cache: Cache,
-    *mount_sources: str,
-    repository: str = REPOSITORY,
-) -> Release:
-    """Push an image."""
-    return push_image(
-        image, repository, remote, cache, mount_path=MOUNT, mount_sources=mount_sources
-    )
-
-
-def list_digests(manifest: bytes) -> set[str]:
-    """Return the digests in an image manifest."""
-    config, layers, _ = parse_image_manifest(manifest)
-    return {config.digest, *(layer.digest for layer in layers)}
 
 
 def test_a_pushed_image_is_found_by_its_digest(remote: MemoryRegistry, cache: Cache) -> None:

@@ -63,12 +63,6 @@ def application(tmp_path: Path, index: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")
-
-
 def names(paths: tuple[Path, ...]) -> list[str]:
     """Return the file names."""
     return [path.name for path in paths]

@@ -11,39 +11,9 @@ from deploy.errors import (
 )
 from deploy.machine.doctor import Check, check_machine
 from deploy.machine.host import cache_folder
-from deploy.settings.image import DEBIAN
 from deploy.settings.reading import Settings
-from tests.fakes.application import PIPELINE
-from tests.fakes.engine import FakeEngine
 from tests.fakes.kubernetes.api_server import FakeCluster
-from tests.fakes.machine import MemoryMachine
-
-LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Return settings whose environments use a registry here, or in the network.
-
-    `here` has a registry on this machine, `local` and `staging` have not.
-    """
-    (tmp_path / "pipeline.toml").write_text(
-        PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
-    )
-    return Settings.read(tmp_path, {})
-
-
-@pytest.fixture
-def machine() -> MemoryMachine:
-    """Return a new Debian on which root may work."""
-    return MemoryMachine()
-
-
-def with_engine() -> MemoryMachine:
-    """Return a machine with a running engine that has the base image."""
-    engine = FakeEngine()
-    engine.add_image(DEBIAN, b"debian")
-    return MemoryMachine(engine)
+from tests.fakes.machine import MemoryMachine, machine_with_engine
 
 
 def cures(machine: MemoryMachine, settings: Settings, environment: str = "here") -> dict[str, str]:
@@ -53,7 +23,7 @@ def cures(machine: MemoryMachine, settings: Settings, environment: str = "here")
 
 def test_the_doctor_finds_all_parts(settings: Settings) -> None:
     """Engine, base image and registry come with what was found."""
-    machine = with_engine()
+    machine = machine_with_engine()
     machine.registries.add("127.0.0.1:5000")
     checks = {check.part: check for check in check_machine(settings, "here", machine.host)}
     assert all(check.ok for check in checks.values() if check.part != "disk")
@@ -85,20 +55,20 @@ def test_the_doctor_promises_nothing_that_cannot_be_done(
 
 def test_a_denied_engine_is_not_a_missing_one(settings: Settings) -> None:
     """The cure is to join the group, not to install another engine."""
-    machine = with_engine()
+    machine = machine_with_engine()
     machine.member = False
     assert cures(machine, settings)["container engine"] == "join its group"
 
 
 def test_a_remote_registry_is_not_offered_to_be_started(settings: Settings) -> None:
     """It has to be reachable by the network."""
-    assert "can be reached" in cures(with_engine(), settings, "local")["registry"]
+    assert "can be reached" in cures(machine_with_engine(), settings, "local")["registry"]
 
 
 def test_the_doctor_changes_nothing(machine: MemoryMachine, settings: Settings) -> None:
     """A new machine stays new, and a missing registry stays missing."""
     check_machine(settings, "here", machine.host)
-    other = with_engine()
+    other = machine_with_engine()
     before = other.engine.state()
     check_machine(settings, "here", other.host)
     assert machine.actions == other.actions == []
@@ -114,7 +84,7 @@ def cluster() -> FakeCluster:
 
 def cluster_check(settings: Settings, cluster: FakeCluster | None = None) -> Check:
     """Return the check of a cluster, on a machine that knows it, or none."""
-    machine = with_engine()
+    machine = machine_with_engine()
     machine.clusters |= {"": cluster} if cluster else {}
     (check,) = (
         check
@@ -209,13 +179,13 @@ def test_the_kubeconfig_is_relative_to_the_applications_folder(
     changed = Settings.model_validate(
         {**settings.model_dump(), "environments": {"staging": staging}}
     )
-    machine = with_engine()
+    machine = machine_with_engine()
     check_machine(changed, "staging", machine.host, tmp_path)
     assert machine.connections == [(str(tmp_path / "keys/shop.yaml"), "shop", "shop")]
 
 
 def test_no_cluster_is_checked_for_a_docker_host(settings: Settings) -> None:
     """The environment does not use one."""
-    machine = with_engine()
+    machine = machine_with_engine()
     assert "cluster" not in cures(machine, settings)
     assert machine.connections == []

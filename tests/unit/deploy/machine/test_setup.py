@@ -15,46 +15,16 @@ from deploy.errors import (
 )
 from deploy.machine import services, setup
 from deploy.machine.host import cache_folder
-from deploy.settings.image import DEBIAN
 from deploy.settings.reading import Settings
-from tests.fakes.application import PIPELINE, Application
-from tests.fakes.engine import FakeEngine
-from tests.fakes.machine import MemoryMachine
-
-LOCAL = '[environments.here]\nregistry = "127.0.0.1:5000"\n'
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Return settings whose environments use a registry here, or in the network.
-
-    `here` has a registry on this machine, `local` and `staging` have not.
-    """
-    (tmp_path / "pipeline.toml").write_text(
-        PIPELINE.format(base=DEBIAN, sample="") + LOCAL, encoding="utf-8"
-    )
-    return Settings.read(tmp_path, {})
-
-
-@pytest.fixture
-def machine() -> MemoryMachine:
-    """Return a new Debian on which root may work."""
-    return MemoryMachine()
-
-
-def with_engine() -> MemoryMachine:
-    """Return a machine with a running engine that has the base image."""
-    engine = FakeEngine()
-    engine.add_image(DEBIAN, b"debian")
-    return MemoryMachine(engine)
-
+from tests.fakes.application import Application
+from tests.fakes.machine import MemoryMachine, machine_with_engine
 
 # --- the engine
 
 
 def test_a_running_engine_is_used() -> None:
     """Nothing is installed or started."""
-    machine = with_engine()
+    machine = machine_with_engine()
     assert setup.ensure_engine(machine.host) is machine.engine
     assert machine.actions == []
 
@@ -101,7 +71,7 @@ def test_a_missing_engine_of_docker_host_is_not_replaced(
 @pytest.fixture
 def denied(monkeypatch: pytest.MonkeyPatch) -> MemoryMachine:
     """Return a machine whose engine this user may not use."""
-    machine = with_engine()
+    machine = machine_with_engine()
     machine.member = False
     machine.programs.add("sg")
     monkeypatch.setenv("TWINSHIP_GROUP_CHANGED", "", prepend=None)
@@ -173,7 +143,7 @@ def test_up_builds_no_proxy_for_a_cluster(machine: MemoryMachine, settings: Sett
 
 def test_a_taken_port_of_the_registry_is_an_error(settings: Settings) -> None:
     """Another program than a registry listens there."""
-    machine = with_engine()
+    machine = machine_with_engine()
     machine.listening.add(5000)
     with pytest.raises(PortTaken):
         setup.up(settings, "here", machine.host)
@@ -182,7 +152,7 @@ def test_a_taken_port_of_the_registry_is_an_error(settings: Settings) -> None:
 
 def test_a_stopped_registry_is_started_again_with_its_images(settings: Settings) -> None:
     """It is the same container with the same volume."""
-    machine = with_engine()
+    machine = machine_with_engine()
     setup.up(settings, "here", machine.host)
     before = machine.engine.containers({services.SERVICE_LABEL: "registry"})
     machine.engine.disable_restart(services.REGISTRY_NAME)
@@ -197,7 +167,7 @@ def test_a_registry_that_does_not_start_is_an_error_with_its_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names its container."""
-    machine = with_engine()
+    machine = machine_with_engine()
     monkeypatch.setattr(machine, "registry_answers", lambda _address: False)
     with pytest.raises(PartMissing, match="did not start") as caught:
         services.ensure_registry(

@@ -1,4 +1,4 @@
-"""Fixtures for the tests of models: an author, an empty store and an empty cache."""
+"""Fixtures for the tests of models: an author and an empty store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cache import Cache
 from tests.fakes.models import WEIGHTS, write_author_directory
 from tests.fakes.store import MemoryStore
 
@@ -28,9 +27,3 @@ def write_model(tmp_path: Path) -> Callable[..., Path]:
 def store() -> MemoryStore:
     """Return an empty store."""
     return MemoryStore(chunk=700)
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    """Return an empty cache."""
-    return Cache(tmp_path / "cache")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -29,14 +28,6 @@ def write(version: str, folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"\\x08" + version.encode())
     (folder / "model.toml").write_text(MODEL.format(version=version))
 """
-
-
-@pytest.fixture
-def application(tmp_path: Path) -> Application:
-    """Return an application with one published model."""
-    application = Application(tmp_path)
-    application.publish("1")
-    return application
 
 
 @pytest.fixture
