@@ -109,12 +109,19 @@ class FakeEngine(FakeImages):
 
     # --- what happens to containers
 
-    def _container(self, name: str) -> FakeContainer:
-        self._check_running()
-        found = next(
-            (made for made in self.all_containers.values() if name in (made.id, made.spec.name)),
+    def _find(self, container: str) -> FakeContainer | None:
+        return next(
+            (
+                made
+                for made in self.all_containers.values()
+                if container in (made.id, made.spec.name)
+            ),
             None,
         )
+
+    def _container(self, name: str) -> FakeContainer:
+        self._check_running()
+        found = self._find(name)
         if found is None:
             raise EngineFailed("no such container", on=name, next="list the containers")
         return found
@@ -227,27 +234,17 @@ class FakeEngine(FakeImages):
 
     def stop(self, container: str, grace: int) -> None:
         self._check_running()
-        made = next(
-            (
-                made
-                for made in self.all_containers.values()
-                if container in (made.id, made.spec.name)
-            ),
-            None,
-        )
+        made = self._find(container)
         if made and made.running:
             self.events.append(f"{made.spec.name} stopped")
             self._end(made, made.script.on_signal.get("SIGTERM", 137), again=False)
 
     def remove(self, container: str) -> None:
         self._check_running()
-        for name in [
-            made.spec.name
-            for made in self.all_containers.values()
-            if container in (made.id, made.spec.name)
-        ]:
-            self.events.append(f"{name} removed")
-            del self.all_containers[name]
+        made = self._find(container)
+        if made:
+            self.events.append(f"{made.spec.name} removed")
+            del self.all_containers[made.spec.name]
 
     def enable_restart(self, container: str) -> None:
         self._container(container).restart = True
@@ -257,12 +254,8 @@ class FakeEngine(FakeImages):
 
     def logs(self, container: str, lines: int) -> str:
         self._check_running()
-        found = [
-            made.log
-            for made in self.all_containers.values()
-            if container in (made.id, made.spec.name)
-        ]
-        return "".join(f"{line}\n" for log in found for line in log[-lines:])
+        made = self._find(container)
+        return "".join(f"{line}\n" for line in made.log[-lines:]) if made else ""
 
     def execute(self, container: str, command: tuple[str, ...]) -> tuple[int, str]:
         made = self._container(container)
@@ -302,14 +295,7 @@ class FakeEngine(FakeImages):
 
     def files(self, container: str, folder: str) -> dict[str, bytes] | None:
         self._check_running()
-        made = next(
-            (
-                made
-                for made in self.all_containers.values()
-                if container in (made.id, made.spec.name)
-            ),
-            None,
-        )
+        made = self._find(container)
         found = self._volume_at(made, folder) if made else None
         return None if found is None else dict(found)
 

@@ -21,6 +21,8 @@ from deploy.records import Commit
 from deploy.settings.reading import Settings
 from deploy.source import Inputs
 
+pytestmark = pytest.mark.usefixtures("git_identity")
+
 BASE = f"debian:trixie-slim@sha256:{'0' * 64}"
 
 
@@ -57,18 +59,6 @@ def commit_all(folder: Path, message: str = "change") -> str:
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", message)
     return git(folder, "rev-parse", "HEAD")
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give git an author, and no configuration of this machine."""
-    for name in list(os.environ):
-        if name.startswith("GIT_"):
-            monkeypatch.delenv(name)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.com")
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import pytest
 from deploy.clients import git
 from deploy.errors import SourceUnreadable
 
+pytestmark = pytest.mark.usefixtures("git_identity")
+
 EVERYTHING = [":(glob)**"]
 
 
@@ -20,17 +22,6 @@ def run_git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give git an author, and no configuration of this machine."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    for role in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{role}_NAME", "Ada")
-        monkeypatch.setenv(f"GIT_{role}_EMAIL", "ada@example.com")
-    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
 
 
 @pytest.fixture
