@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
+from starlette.middleware import Middleware
+from starlette.types import Lifespan
 
 from app import bundle, classifier, problems, routes
 from app.bodies import Room
-from app.middleware import Middleware
+from app.middleware import ResponseMiddleware
 from app.problems import RequestError
 from app.scoring import Scorer
 from app.service import Service
 from app.settings import Settings
 from app.telemetry import Telemetry
 from app.workers import Workers
-
-Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
 
 def load(settings: Settings) -> Service:
@@ -41,7 +38,7 @@ def load(settings: Settings) -> Service:
     )
 
 
-def create_app(service: Service, lifespan: Lifespan | None = None) -> ASGIApp:
+def create_app(service: Service, lifespan: Lifespan[Starlette] | None = None) -> Starlette:
     """Return the application that serves a model."""
     app = Starlette(
         routes=routes.routes(service),
@@ -49,8 +46,10 @@ def create_app(service: Service, lifespan: Lifespan | None = None) -> ASGIApp:
             RequestError: problems.report_refusal,
             HTTPException: problems.report_http_error,
         },
+        # Starlette's own layer for faults is outside of it, and so has none to handle.
+        middleware=[Middleware(ResponseMiddleware, service)],
         lifespan=lifespan,
     )
     # A path is served as it is written or not at all.
     app.router.redirect_slashes = False
-    return Middleware(app, service)
+    return app

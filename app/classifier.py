@@ -90,7 +90,7 @@ def load(bundle: Bundle) -> Classifier:
 
 def _session(bundle: Bundle) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    # A single request uses every core that is free. Threads that wait for work must sleep: by
+    # A single request uses up to that many cores. Threads that wait for work must sleep: by
     # default they spin, which takes the cores from other requests and from other replicas.
     options.intra_op_num_threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
     options.inter_op_num_threads = 1

@@ -1,4 +1,7 @@
-"""What every answer gets: the name of the model, a count, a line in the log, an end to faults."""
+"""What each response gets: the model's digest, a count and a line in the log.
+
+A fault of the application becomes a response as well.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from app.service import Service
 log = logging.getLogger(__name__)
 
 
-class Middleware:
-    """The outermost part of the application."""
+class ResponseMiddleware:
+    """Marks, counts and logs each response, and responds to a fault with a problem."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -28,20 +31,20 @@ class Middleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(scope, send, self._service)
+        response = _Response(scope, send, self._service)
         with self._service.telemetry.running.track_inprogress():
             try:
-                await self._app(scope, receive, answer.send)
+                await self._app(scope, receive, response.send)
             except Exception:
-                if answer.started:
+                if response.started:
                     raise
                 # What happened is for the log: its text could name paths and versions.
                 log.exception("unforeseen error")
-                await problems.report_fault()(scope, receive, answer.send)
+                await problems.report_fault()(scope, receive, response.send)
 
 
-class _Answer:
-    """The answer to one request, on its way out."""
+class _Response:
+    """The response to one request, on its way out."""
 
     def __init__(self, scope: Scope, send: Send, service: Service) -> None:
         self._scope = scope
@@ -51,7 +54,7 @@ class _Answer:
         self.started = False
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer."""
+        """Send a part of the response."""
         if message["type"] == "http.response.start":
             self.started = True
             self._mark(MutableHeaders(scope=message))
@@ -68,7 +71,7 @@ class _Answer:
         seconds = time.perf_counter() - self._begin
         served = "endpoint" in self._scope
         path = self._scope["path"] if served else None
-        self._service.telemetry.count_answer(path, self._scope["method"], status, seconds)
+        self._service.telemetry.count_response(path, self._scope["method"], status, seconds)
         if self._service.settings.access_log:
             self._log(status, seconds)
 

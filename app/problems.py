@@ -1,4 +1,4 @@
-"""Errors as answers: each is an `application/problem+json` document (RFC 9457)."""
+"""Errors as responses: each is an `application/problem+json` document (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class RequestError(Exception):
     """A request cannot be served as it is.
 
     Attributes:
-        status: HTTP status of the answer.
+        status: HTTP status of the response.
         detail: What is wrong, in a sentence for the client.
         field: Path of the wrong value in the body, such as `input/1`; None where the body is not
             at fault.
@@ -47,7 +47,7 @@ class RequestError(Exception):
 
 
 class Problem(JSONResponse):
-    """The answer that reports one problem."""
+    """The response that reports one problem."""
 
     media_type = "application/problem+json"
 
@@ -60,8 +60,8 @@ class Problem(JSONResponse):
         super().__init__(problem, status)
 
 
-def report_refusal(_: Request, error: Exception) -> Problem:
-    """Return the answer to a request that cannot be served."""
+async def report_refusal(_: Request, error: Exception) -> Problem:
+    """Return the response to a request that cannot be served."""
     assert isinstance(error, RequestError)  # noqa: S101 - registered for it alone
     problem = Problem(error.status, error.detail, error.field)
     if error.retry_after is not None:
@@ -71,8 +71,8 @@ def report_refusal(_: Request, error: Exception) -> Problem:
     return problem
 
 
-def report_http_error(_: Request, error: Exception) -> Problem:
-    """Return the answer to a request that no path takes."""
+async def report_http_error(_: Request, error: Exception) -> Problem:
+    """Return the response to a request that no path takes."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     problem = Problem(error.status_code, _DETAILS.get(error.status_code, error.detail))
     problem.headers.update(error.headers or {})
@@ -80,6 +80,6 @@ def report_http_error(_: Request, error: Exception) -> Problem:
 
 
 def report_fault() -> Problem:
-    """Return the answer to a request that met a fault of the application."""
+    """Return the response to a request that met a fault of the application."""
     detail = "The request could not be served; the log of the application says why."
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)

@@ -73,4 +73,4 @@ async def _score(service: Service, request: Request) -> Response:
             detail = "Too many requests wait to be scored."
             raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, detail, retry_after=1) from None
     service.telemetry.count_pictures(len(scores.guesses), scores.milliseconds)
-    return JSONResponse(scoring.answer(scores))
+    return JSONResponse(scoring.format_scores(scores))

@@ -1,4 +1,4 @@
-"""The body of `POST /score`: what it asks for, and the answer to it."""
+"""The body of `POST /score`, and the body of its response."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _refusal(index: int, error: PictureError) -> RequestError:
     return RequestError(status, f"input/{index}: {error}.", f"input/{index}")
 
 
-def answer(scores: Scores) -> dict[str, object]:
+def format_scores(scores: Scores) -> dict[str, object]:
     """Return scores in the form that the tutorial's service gives them."""
     ranked = [[[guess.label, guess.percent] for guess in picture] for picture in scores.guesses]
     return {"result": [ranked, f"Computed in {scores.milliseconds:.1f} ms"]}

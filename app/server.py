@@ -67,7 +67,7 @@ async def _stop(asked: asyncio.Event, service: Service, server: uvicorn.Server) 
     await asked.wait()
     service.stopping = True
     await asyncio.sleep(service.settings.drain_seconds)
-    # Answers now close their connections. An idle one may be about to carry a request.
+    # Responses now close their connections. An idle one may be about to carry a request.
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LAST_REQUEST_SECONDS
     while server.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110 - no event

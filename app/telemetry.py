@@ -39,7 +39,7 @@ class Telemetry:
         )
         self.seconds = Histogram(
             "app_request_seconds",
-            "Time from the head of a request to its answer.",
+            "Time from the head of a request to its response.",
             ("path",),
             buckets=_SECONDS,
             registry=self.registry,
@@ -62,7 +62,7 @@ class Telemetry:
         )
         model.labels(bundle.name, bundle.version, bundle.digest).set(1)
 
-    def count_answer(self, path: str | None, method: str, status: int, seconds: float) -> None:
+    def count_response(self, path: str | None, method: str, status: int, seconds: float) -> None:
         """Count one request; `path` is None if none serves it."""
         known = path or "other"
         self.requests.labels(known, method if method in _METHODS else "other", status).inc()

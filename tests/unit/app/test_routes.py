@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given
@@ -18,12 +18,8 @@ from starlette.testclient import TestClient
 
 from app import application
 from app.bundle import ModelError
-from app.middleware import Middleware
 from app.service import Service
 from app.settings import Settings
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
 
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 CASES = tomllib.loads((DIGITS / "model.toml").read_text("utf-8"))["golden"]
@@ -275,14 +271,18 @@ def test_no_body_is_a_server_error(score: Score, body: bytes) -> None:
 
 
 def test_unforeseen_error_is_a_problem_without_details(
-    service: Service, caplog: pytest.LogCaptureFixture
+    client: TestClient,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A fault of the application is a 500 that says nothing of the inside; the log does."""
 
-    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+    def fail() -> bytes:
         raise RuntimeError("secret path")
 
-    response = TestClient(Middleware(fail, service)).get("/fails")
+    monkeypatch.setattr(service.telemetry, "text", fail)
+    response = client.get("/metrics")
     assert (response.status_code, response.headers["Content-Type"]) == (
         500,
         "application/problem+json",

@@ -52,5 +52,5 @@ def test_wrong_bodies_are_refused_by_field(raw: bytes, status: int, field: str |
 
 def test_answer_has_the_form_of_the_tutorial() -> None:
     """The result is the guesses of each picture, and the time in words."""
-    answer = scoring.answer(Scores([[Guess("n07920052 espresso", 95.1)]], 12.34))
+    answer = scoring.format_scores(Scores([[Guess("n07920052 espresso", 95.1)]], 12.34))
     assert answer == {"result": [[[["n07920052 espresso", 95.1]]], "Computed in 12.3 ms"]}
