@@ -153,7 +153,8 @@ class ReleaseContext:
         """Return the target for a look at it; install and start nothing.
 
         Raises:
-            PlatformError: the engine or the cluster does not answer.
+            PlatformError: the engine does not answer.
+            ClusterError: the cluster does not answer, denies access, or has no such namespace.
         """
         return opening.open_target(self._inspection(), self.clients.targets)
 

@@ -19,11 +19,12 @@ from deploy.records import (
     Record,
     Release,
     Rollout,
+    Trigger,
     Verdict,
     short_digest,
 )
 from deploy.rollout import apply as rollouts
-from deploy.rollout.history import Only, choose_rollback, current
+from deploy.rollout.history import Only, choose_rollback, current, is_settled
 from deploy.rollout.target import Target
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,7 @@ def release(context: ReleaseContext, version: str = LATEST) -> ReleaseResult:
     if serving:
         return serving
     check(context, joined)
-    done = stages.deploy(push(context, joined), target, repository, play)
-    verdict = stages.verify(target, repository, play)
-    return ReleaseResult(rollout=done, verdict=verdict, changed=True)
+    return roll_out(push(context, joined), target, repository, play)
 
 
 def fetch(context: ReleaseContext, version: str) -> ModelLayer:
@@ -96,12 +95,26 @@ def find_serving(
     history = target.history()
     now = current(history)
     # An attempt that has not ended may have changed what its replicas do not show.
-    is_settled = bool(history) and history[-1].ending is not None
-    if now is None or not is_settled or now.attempt.release != wanted or not target.serves(wanted):
+    is_same = now is not None and now.attempt.release == wanted and is_settled(history)
+    if now is None or not is_same or not target.serves(wanted):
         return None
     verdict = rollouts.verify(target, repository.read_golden_set(wanted.image), play)
     log.info("serves %s, release %d already", verdict.url, now.attempt.id)
     return ReleaseResult(rollout=now, verdict=verdict, changed=False)
+
+
+def roll_out(
+    wanted: Release,
+    target: Target,
+    repository: Repository,
+    play: Play,
+    trigger: Trigger = "release",
+    decided_on: tuple[Rollout, ...] | None = None,
+) -> ReleaseResult:
+    """Roll a release out and prove what clients get then; the arguments are those of the stage."""
+    done = stages.deploy(wanted, target, repository, play, trigger, decided_on)
+    verdict = stages.verify(target, repository, play)
+    return ReleaseResult(rollout=done, verdict=verdict, changed=True)
 
 
 def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> ReleaseResult:
@@ -129,9 +142,7 @@ def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> 
             next="choose another release, or release that commit again",
         )
     play = context.clients.play
-    done = stages.deploy(wanted, target, context.repository, play, "rollback", decided_on=history)
-    verdict = stages.verify(target, context.repository, play)
-    return ReleaseResult(rollout=done, verdict=verdict, changed=True)
+    return roll_out(wanted, target, context.repository, play, "rollback", decided_on=history)
 
 
 def _is_gone(wanted: Release, repository: Repository) -> bool:

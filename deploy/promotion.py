@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
 
 from deploy import stages
 from deploy.ci import run as ci_run
 from deploy.context import ReleaseContext
 from deploy.errors import CanaryAborted, ReleaseUnknown, RolloutLocked, SettingsInvalid
 from deploy.image.push import copy_release
-from deploy.pipeline import ReleaseResult, find_serving
+from deploy.pipeline import ReleaseResult, find_serving, roll_out
 from deploy.records import Rollout
 from deploy.rollout import apply as rollouts
-from deploy.rollout.target import CanaryTarget
+from deploy.rollout.target import CanaryTarget, CanaryVerb
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +53,7 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
     serving = find_serving(copied, target, repository, play)
     if serving:
         return serving
-    done = stages.deploy(copied, target, repository, play, "promote", decided_on=history)
-    verdict = stages.verify(target, repository, play)
-    return ReleaseResult(rollout=done, verdict=verdict, changed=True)
+    return roll_out(copied, target, repository, play, "promote", decided_on=history)
 
 
 def promote_canary(context: ReleaseContext) -> Rollout:
@@ -110,7 +107,7 @@ def abort(context: ReleaseContext) -> Rollout:
     return found if found.ending else rollouts.abort(target, ci_run.current_user())
 
 
-def _decide(target: CanaryTarget, verb: Literal["promote", "abort"]) -> Rollout:
+def _decide(target: CanaryTarget, verb: CanaryVerb) -> Rollout:
     """Record a decision on the canary and wait until its deployer is done or gone.
 
     Returns:

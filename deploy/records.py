@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=100)]
 VERSION = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
+Trigger = Literal["release", "rollback", "promote"]
 _SHORT = len("sha256:") + 12
 Version = Annotated[str, Field(pattern=VERSION, max_length=100)]
 
@@ -45,7 +46,7 @@ class Record(BaseModel):
         return cls.model_validate_json(text)
 
     @classmethod
-    def from_cache(cls, text: str | None) -> Self | None:
+    def from_cache(cls, text: str | bytes | None) -> Self | None:
         """Return the record of a text, or None if there is no text or it is not of this class."""
         try:
             return cls.from_json(text) if text is not None else None
@@ -176,7 +177,7 @@ class Attempt(Record):
 
     id: Annotated[int, Field(gt=0)]
     environment: str
-    trigger: Literal["release", "rollback", "promote"]
+    trigger: Trigger
     release: Release
     by: str
     at: datetime

@@ -31,12 +31,13 @@ from deploy.records import (
     ModelLayer,
     Release,
     Rollout,
+    Trigger,
     Verdict,
     short_digest,
 )
 from deploy.rollout import apply as rollouts
 from deploy.rollout.history import current
-from deploy.rollout.target import CanaryTarget, Target, Trigger
+from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.app import App
 from deploy.settings.reading import Settings
 

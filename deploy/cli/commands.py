@@ -19,7 +19,6 @@ from deploy.model.versions import find_latest_version, list_versions, read_model
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Rollout
 from deploy.rollout.history import Only, current
-from deploy.targets.kubernetes.yaml_text import to_yaml
 
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
@@ -202,6 +201,8 @@ def render(context: ReleaseContext, records: str) -> None:
         context: the environment.
         records: a folder with the record of a pushed release; empty for the one that should serve.
     """
+    from deploy.targets.kubernetes.yaml_text import to_yaml
+
     target = context.inspect_rendered_target()
     history = target.history()
     if records:

@@ -15,7 +15,6 @@ from deploy.errors import DiskFull, EngineDenied, EngineUnavailable
 from deploy.machine import services
 from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
 from deploy.machine.labels import APP, LABEL
-from deploy.settings.environments import Docker
 from deploy.settings.reading import Settings
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def up(settings: Settings, environment: str, host: Host = THIS_MACHINE) -> Engin
     """
     env = settings.environment(environment)
     engine = ensure_engine(host)
-    if isinstance(env, Docker):
+    if env.needs_proxy:
         services.ensure_services_image(engine, settings.image, host)
     if is_loopback(env.registry):
         services.ensure_registry(engine, settings.image, env.registry, host)

@@ -23,9 +23,9 @@ from deploy.errors import (
     VerifyFailed,
 )
 from deploy.model import golden_cases
-from deploy.records import Attempt, Ending, Release, Rollout, Verdict
+from deploy.records import Attempt, Ending, Release, Rollout, Trigger, Verdict
 from deploy.rollout.history import current
-from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target, Trigger
+from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def take_over(
     clock: Now = now,
     play: golden_cases.Play = golden_cases.play,
 ) -> Rollout:
-    """Give a canary all requests, whose deployer has ended, and prove it at the endpoint.
+    """Give all requests to a canary whose deployer has ended, and prove it at the endpoint.
 
     The arguments and errors are those of `apply`; the release is that of the canary.
     """
@@ -143,7 +143,7 @@ def verify(
     if not verdict.passed:
         raise VerifyFailed(
             f"what serves now missed {len(verdict.misses)} of {len(verdict.cases)} golden cases",
-            on=target.url,
+            on=verdict.url,
             next="`invoke status` shows the replicas; `invoke rollback` undoes the release",
             detail=_list_misses(verdict),
         )

@@ -15,6 +15,11 @@ def current(history: tuple[Rollout, ...]) -> Rollout | None:
     return next((rollout for rollout in reversed(history) if rollout.succeeded), None)
 
 
+def is_settled(history: tuple[Rollout, ...]) -> bool:
+    """Return whether the last attempt has ended; until then it may have changed anything."""
+    return not history or history[-1].ending is not None
+
+
 def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only | None) -> Rollout:
     """Return the attempt to whose release a rollback returns.
 
@@ -26,17 +31,16 @@ def choose_rollback(history: tuple[Rollout, ...], number: int | None, only: Only
     Raises:
         ReleaseUnknown: there is no such attempt, or none that differs.
     """
-    serving = current(history)
-    if serving is None:
+    succeeded = [rollout for rollout in history if rollout.succeeded]
+    if not succeeded:
         raise ReleaseUnknown(
             "nothing has been released here yet",
             on="history",
             next="`invoke release` makes a first release",
         )
-    succeeded = [rollout for rollout in history if rollout.succeeded]
     if number is not None:
         return _find(succeeded, number)
-    return _last_different(succeeded, serving, only)
+    return _last_different(succeeded, only)
 
 
 def _find(succeeded: list[Rollout], number: int) -> Rollout:
@@ -51,7 +55,8 @@ def _find(succeeded: list[Rollout], number: int) -> Rollout:
     return found
 
 
-def _last_different(succeeded: list[Rollout], serving: Rollout, only: Only | None) -> Rollout:
+def _last_different(succeeded: list[Rollout], only: Only | None) -> Rollout:
+    serving = succeeded[-1]
     for rollout in reversed(_earlier(succeeded, serving, only)):
         if _digests(rollout, only) != _digests(serving, only):
             return rollout

@@ -14,7 +14,6 @@ from deploy.clients.http import Endpoint
 from deploy.errors import RolloutFailed, format_log_tail
 from deploy.records import Attempt, Ending, Record, Release, Rollout
 
-Trigger = Literal["release", "rollback", "promote"]
 Prove = Callable[[Endpoint], None]
 CanaryVerb = Literal["promote", "abort"]
 

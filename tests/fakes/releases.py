@@ -17,8 +17,8 @@ from deploy.records import (
     ModelLayer,
     Release,
     Rollout,
+    Trigger,
 )
-from deploy.rollout.target import Trigger
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REPOSITORY = "registry.example/classifier"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from deploy.records import Attempt, Ending, Record, Rollout
 from deploy.targets.docker.haproxy import STATE_FOLDER
 from deploy.targets.docker.proxy_container import ProxyContainer
@@ -62,12 +60,7 @@ class History:
 
 def _parse_all(kind: type[_Record], suffix: str, files: dict[str, bytes]) -> dict[str, _Record]:
     """Return the records of all files with that suffix, by the attempt's six digits."""
-    parsed = {name[:6]: _parse(kind, data) for name, data in files.items() if name.endswith(suffix)}
+    parsed = {
+        name[:6]: kind.from_cache(data) for name, data in files.items() if name.endswith(suffix)
+    }
     return {number: record for number, record in parsed.items() if record}
-
-
-def _parse(kind: type[_Record], data: bytes) -> _Record | None:
-    try:
-        return kind.from_json(data)
-    except ValidationError:
-        return None

@@ -43,7 +43,9 @@ class Replicas:
 
     def find_usable(self, release: Release) -> list[Container]:
         """Return the running replicas of a release; remove those of it that ended."""
-        found = [item for item in self._state.replicas() if item.labels[IMAGE] == _digest(release)]
+        found = [
+            item for item in self._state.replicas() if item.labels[IMAGE] == release.image.digest
+        ]
         for container in found:
             if not container.running:
                 self._engine.remove(container.id)
@@ -59,7 +61,7 @@ class Replicas:
             Spec(
                 name=f"{state.name}-{slot}",
                 image=find_image_id(self._engine, release.image) or release.reference,
-                labels=state.replica_labels | {SLOT: str(slot), IMAGE: _digest(release)},
+                labels=state.replica_labels | {SLOT: str(slot), IMAGE: release.image.digest},
                 network=state.name,
                 ip=slot_address(state.subnet(), slot),
                 grace=int(self._env.drain_within),
@@ -133,10 +135,6 @@ class Replicas:
 
     def _error(self, container: Container, what: str) -> RolloutFailed:
         return replica_error(what, container.name, self._engine.logs(container.id, _LOG_LINES))
-
-
-def _digest(release: Release) -> str:
-    return release.image.digest
 
 
 def _excluded(proxy: Proxy, containers: list[Container]) -> list[Container]:

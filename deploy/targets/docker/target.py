@@ -36,7 +36,7 @@ class DockerTarget:
         name: the environment's name.
         env: the environment's settings.
         services_image: returns the image of the proxy and the lock, and builds it if missing.
-        login: returns user and password of the registry, or None; called before a pull alone.
+        login: returns user and password of the registry, or None; called only before a pull.
         require_free_port: raises PortTaken if another program listens on an address and port.
         clock: measures time and lets it pass.
     """

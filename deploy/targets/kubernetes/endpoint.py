@@ -73,9 +73,9 @@ class EndpointFinder:
         self, node_addresses: Callable[[], list[str]]
     ) -> Iterator[tuple[str, Endpoint | None]]:
         """Yield each endpoint that the settings allow, or the reason why it cannot be used."""
-        service = self._cluster.find("Service", self._name) or {}
         if self._env.host:
             yield self._at_ingress()
+        service = self._cluster.find("Service", self._name) or {}
         if self._env.service == "LoadBalancer":
             yield self._at_load_balancer(service)
         ports = (

@@ -129,7 +129,7 @@ class PodProgress:
         if waiting:
             ready = len(pods) - len(waiting)
             elapsed = progress.format_seconds(self.elapsed)
-            activity = _ACTIVITIES.get(waiting[0].stage, waiting[0].stage)
+            activity = _ACTIVITIES[waiting[0].stage]
             progress.report(
                 f"{ready} of {len(pods)} ready, {elapsed}: {waiting[0].name} {activity}"
             )

@@ -40,7 +40,7 @@ class Pod:
     def image(self) -> str:
         """The digest of the image that it runs.
 
-        Of several containers it is the one in the pod's annotation, if there is such a one.
+        Of several containers it is the one in the pod's annotation, if one of them runs it.
         """
         digests = [
             image_digest(container)
@@ -78,7 +78,7 @@ class Pod:
     @property
     def ready(self) -> bool:
         """Whether it gets requests."""
-        return self.is_active and self._condition("Ready").get("status") == "True"
+        return self.is_active and find_condition(self.item, "Ready").get("status") == "True"
 
     @property
     def restarts(self) -> int:
@@ -103,7 +103,9 @@ class Pod:
             return "loaded"
         if containers and all("running" in (status.get("state") or {}) for status in containers):
             return "started"
-        return "scheduled" if self._condition("PodScheduled").get("status") == "True" else ""
+        return (
+            "scheduled" if find_condition(self.item, "PodScheduled").get("status") == "True" else ""
+        )
 
     @property
     def is_known_to_node(self) -> bool:
@@ -113,7 +115,7 @@ class Pod:
     @property
     def scheduling_problem(self) -> str:
         """Why no node takes it; empty if one does, or if the scheduler has not tried yet."""
-        scheduled = self._condition("PodScheduled")
+        scheduled = find_condition(self.item, "PodScheduled")
         return (
             str(scheduled.get("message") or "no node fits")
             if scheduled.get("reason") == "Unschedulable"
@@ -143,13 +145,15 @@ class Pod:
     def _annotations(self) -> Mapping[str, str]:
         return self.item["metadata"].get("annotations") or {}
 
-    def _condition(self, kind: str) -> Mapping[str, Any]:
-        conditions = self.item.get("status", {}).get("conditions") or []
-        return next((condition for condition in conditions if condition.get("type") == kind), {})
-
     def _containers(self, *keys: str) -> list[Mapping[str, Any]]:
         status = self.item.get("status", {})
         return [container for key in keys for container in status.get(key) or []]
+
+
+def find_condition(item: Object, kind: str) -> Object:
+    """Return the condition of that kind in the status of a pod or Deployment; empty if none."""
+    conditions = item.get("status", {}).get("conditions") or []
+    return next((condition for condition in conditions if condition.get("type") == kind), {})
 
 
 def _name(status: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, PodProgress, Times
-from deploy.targets.kubernetes.pods import Pod, event_lines, log_tail
+from deploy.targets.kubernetes.pods import Pod, event_lines, find_condition, log_tail
 
 _POLL = 0.5
 _REFUSED_SECONDS = 10.0
@@ -117,7 +117,7 @@ class ReadinessWait:
         self, rollout: PodProgress, deployment: Object, *, makes_room: bool
     ) -> None:
         """Fail if pods may not be created, unless others that use the quota are about to go."""
-        refused = _condition(deployment, "ReplicaFailure")
+        refused = find_condition(deployment, "ReplicaFailure")
         name = self.expected.deployment
         if refused.get("status") != "True" or not _is_current(deployment):
             rollout.stop_waiting(name)
@@ -209,8 +209,3 @@ def _is_current(deployment: Object) -> bool:
     return int(deployment.get("status", {}).get("observedGeneration", 0)) >= int(
         deployment["metadata"].get("generation", 0)
     )
-
-
-def _condition(deployment: Object, kind: str) -> Object:
-    conditions = deployment.get("status", {}).get("conditions") or []
-    return next((item for item in conditions if item.get("type") == kind), {})

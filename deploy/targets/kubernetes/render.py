@@ -33,6 +33,7 @@ RELEASE_ANNOTATION = "twinship.dev/release"
 PREPULL_LABEL = "twinship.dev/warm-up"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+MANAGER = "twinship"
 _DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 _MAX_NAME = 50
 
@@ -113,6 +114,15 @@ class Rendering:
         }
 
     @property
+    def object_labels(self) -> dict[str, str]:
+        """The labels of objects that a release creates; by them it knows its own."""
+        return self.labels | {MANAGED_BY_LABEL: MANAGER}
+
+    def track_labels(self, track: Track) -> dict[str, str]:
+        """Return the labels of a track's Deployment and pods."""
+        return self.labels | {TRACK_LABEL: track}
+
+    @property
     def port(self) -> int:
         """The port of the Service: the one named `http`, else the first."""
         ports: list[Object] = self.object_templates["Service"]["spec"]["ports"]
@@ -139,7 +149,7 @@ class Rendering:
             deadline: seconds after which the cluster reports the rollout as failed.
         """
         item = self._new("Deployment", self.deployment_name(track))
-        labels = self.labels | {TRACK_LABEL: track}
+        labels = self.track_labels(track)
         ensure_mapping(item, "metadata", "labels").update(labels)
         if attempt:
             ensure_mapping(item, "metadata", "annotations").update(
@@ -174,7 +184,7 @@ class Rendering:
             {TRACK_LABEL: track} | ({_DNS_LABEL: self.env.dns_label} if self.env.dns_label else {})
         )
         item["spec"]["type"] = self.env.service
-        ensure_mapping(item, "spec", "selector").update(self.labels | {TRACK_LABEL: track})
+        ensure_mapping(item, "spec", "selector").update(self.track_labels(track))
         if both:
             del item["spec"]["selector"][TRACK_LABEL]
         return item
@@ -256,9 +266,7 @@ class Rendering:
         identity = {"name": name, "namespace": self.env.namespace}
         # Once before, for the order of the keys, and once after, for the values.
         item["metadata"] = identity | item.get("metadata", {}) | identity
-        ensure_mapping(item, "metadata", "labels").update(
-            self.labels | {MANAGED_BY_LABEL: "twinship"}
-        )
+        ensure_mapping(item, "metadata", "labels").update(self.object_labels)
         return item
 
     def _placeholder(self, kind: str) -> object:

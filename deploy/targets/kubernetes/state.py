@@ -111,10 +111,6 @@ class ClusterState:
         self._cluster = cluster
         self._rendering = rendering
 
-    def labels(self, track: Track) -> dict[str, str]:
-        """Return the labels of a track's pods."""
-        return self._rendering.labels | {TRACK_LABEL: track}
-
     def traffic(self) -> TrafficSplit:
         """Return where the Service sends requests; without one, where a new Service would."""
         service = self._cluster.find("Service", self._rendering.name)
@@ -138,7 +134,7 @@ class ClusterState:
 
     def pods(self, track: Track | None = None) -> list[Pod]:
         """Return the active pods of a track, or of both."""
-        labels = self.labels(track) if track else self._rendering.labels
+        labels = self._rendering.track_labels(track) if track else self._rendering.labels
         return [pod for pod in map(Pod, self._cluster.list("Pod", labels)) if pod.is_active]
 
     def routes_to(self, track: Track) -> bool:

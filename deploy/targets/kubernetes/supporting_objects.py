@@ -14,7 +14,14 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.ownership import applied_fields
-from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS, Rendering, Track
+from deploy.targets.kubernetes.render import (
+    MANAGED_BY_LABEL,
+    MANAGER,
+    TRACK_LABEL,
+    TRACKS,
+    Rendering,
+    Track,
+)
 from deploy.targets.kubernetes.snapshot import SNAPSHOT_KINDS
 from deploy.targets.kubernetes.state import TrafficSplit
 
@@ -186,4 +193,4 @@ def _is_ours(found: Object | None) -> bool:
     """Return whether a release created an object; one that a person created must stay."""
     if found is None:
         return False
-    return (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == "twinship"
+    return (found["metadata"].get("labels") or {}).get(MANAGED_BY_LABEL) == MANAGER

@@ -18,7 +18,7 @@ from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, Rendering
+from deploy.targets.kubernetes.render import Rendering
 from deploy.targets.kubernetes.response_counts import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
@@ -49,7 +49,7 @@ class KubernetesTarget:
         self._env = rendering.env
         self.environment = rendering.environment
         name = rendering.name
-        labels = rendering.labels | {MANAGED_BY_LABEL: "twinship"}
+        labels = rendering.object_labels
         self._state = ClusterState(cluster, rendering)
         self._history = History(cluster, f"{name}-history", labels)
         self._lock = Lock(cluster, f"{name}-deployer", labels, self.environment, clock)

@@ -17,7 +17,7 @@ from deploy.records import Attempt, Release
 from deploy.targets.kubernetes.desired import DesiredObjects
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, Times
-from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION, Pod
+from deploy.targets.kubernetes.pods import Pod
 from deploy.targets.kubernetes.readiness import ReadinessWait
 from deploy.targets.kubernetes.render import CHANGE_CAUSE, Rendering, Track
 from deploy.targets.kubernetes.snapshot import Snapshot
@@ -120,11 +120,10 @@ class Writer:
         return self._wait_until_ready(snapshot.track, snapshot.deployment, release)
 
     def _wait_until_ready(self, track: Track, item: Object, release: Release) -> list[Pod]:
-        annotations = item["spec"]["template"]["metadata"].get("annotations", {})
         expected = ExpectedPods(
             deployment=self._rendering.deployment_name(track),
-            labels=self._state.labels(track),
-            pod_template=annotations.get(TEMPLATE_ANNOTATION, ""),
+            labels=self._rendering.track_labels(track),
+            pod_template=DeploymentState(track, item).pod_template,
             image_bytes=self._image_bytes(release),
             ready_within=self._env.ready_within,
             replica_seconds=self.desired.replica_seconds(release),

@@ -52,7 +52,7 @@ def start_rollout(
     namespace.cluster.apply(item)
     expected = ExpectedPods(
         deployment=NAME,
-        labels=namespace.state().labels("main"),
+        labels=rendering.track_labels("main"),
         pod_template=template,
         image_bytes=230_000_000,
         **{"ready_within": 20.0, "replica_seconds": 60.0, **seconds},

@@ -237,7 +237,7 @@ def test_replicas_that_exceed_their_grace_period_are_not_waited_for() -> None:
 def test_an_evicted_pod_does_not_make_room(namespace: FakeNamespace) -> None:
     """It exists until a person removes it, so waiting cannot help."""
     world = namespace.cluster.world
-    labels = namespace.state().labels("main")
+    labels = namespace.rendering().track_labels("main")
     world.quota = 1
     world.lost_nodes = {"node-9"}
     evicted = {"phase": "Failed", "reason": "Evicted"}
