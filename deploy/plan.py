@@ -16,7 +16,7 @@ from deploy.model import sample
 from deploy.model.manifest import LATEST
 from deploy.model.versions import read_model_manifest, resolve_version
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
-from deploy.rollout.history import current
+from deploy.rollout.history import current, is_settled
 from deploy.rollout.target import Target
 
 
@@ -41,7 +41,7 @@ def make_plan(context: ReleaseContext, version: str = LATEST) -> tuple[Step, ...
 def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     repository = context.repository
     # An unreachable cluster is reported before the store and the registry are read.
-    serving = _find_serving(context)
+    target, history = _read_target(context)
     yield from _missing_parts(context)
     wanted = _find_model(context, version)
     layer = repository.find_layer(wanted) if wanted else None
@@ -52,16 +52,15 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     why = f"{app.commit} is built already" if app else explain_build(name, inputs, repository.cache)
     yield Step(stage="build", runs=app is None, why=why)
     joined = stages.join(app, layer, repository) if app and layer else None
-    yield from _after_join(joined, serving, repository)
+    yield from _after_join(joined, target, history, repository)
 
 
-def _find_serving(context: ReleaseContext) -> tuple[Target, Rollout] | None:
-    """Return the target and the rollout that should serve there, or None before a first release."""
+def _read_target(context: ReleaseContext) -> tuple[Target | None, tuple[Rollout, ...]]:
+    """Return the target and its history; None and no history if no engine answers yet."""
     with suppress(PlatformError):
         target = context.inspect_target()
-        now = current(target.history())
-        return (target, now) if now else None
-    return None
+        return target, target.history()
+    return None, ()
 
 
 def _missing_parts(context: ReleaseContext) -> Iterator[Step]:
@@ -96,24 +95,34 @@ def _fetch(context: ReleaseContext, wanted: Model | None, layer: ModelLayer | No
 
 
 def _after_join(
-    joined: Image | None, serving: tuple[Target, Rollout] | None, repository: Repository
+    joined: Image | None,
+    target: Target | None,
+    history: tuple[Rollout, ...],
+    repository: Repository,
 ) -> Iterator[Step]:
     """Yield the stages after the join; what is not known before the build says so."""
     wanted = Release(image=joined, repository=repository.name) if joined else None
-    number = serving[1].attempt.id if serving else 0
-    is_same = serving is not None and serving[1].attempt.release == wanted
-    if serving and wanted and is_same and serving[0].serves(wanted):
+    now = current(history)
+    is_same = now is not None and now.attempt.release == wanted
+    if target and now and wanted and is_same and is_settled(history) and target.serves(wanted):
+        why = f"release {now.attempt.id} serves exactly this image"
         for stage in ("smoke", "push", "deploy"):
-            yield Step(stage=stage, runs=False, why=f"release {number} serves exactly this image")
+            yield Step(stage=stage, runs=False, why=why)
         return
     smoke = "this image is tried out again" if is_same else "this image does not serve yet"
     yield Step(stage="smoke", runs=True, why=smoke)
     yield _push(joined, repository)
-    difference = (
-        "does not match the settings and object templates" if is_same else "serves another image"
-    )
-    why = f"release {number} {difference}" if serving else "nothing was released here yet"
-    yield Step(stage="deploy", runs=True, why=why)
+    yield Step(stage="deploy", runs=True, why=_explain_deploy(history, now, is_same=is_same))
+
+
+def _explain_deploy(history: tuple[Rollout, ...], now: Rollout | None, *, is_same: bool) -> str:
+    if now is None:
+        return "nothing was released here yet"
+    if not is_same:
+        return f"release {now.attempt.id} serves another image"
+    if not is_settled(history):
+        return f"release {history[-1].attempt.id} is unfinished"
+    return f"release {now.attempt.id} does not match the settings and object templates"
 
 
 def _push(joined: Image | None, repository: Repository) -> Step:

@@ -10,7 +10,9 @@ from deploy import pipeline
 from deploy.errors import ClusterUnknown, ModelUnknown, NamespaceMissing, SourceUnreadable
 from deploy.plan import Step, make_plan
 from deploy.settings.image import DEBIAN
+from deploy.targets.kubernetes.render import RELEASE_ANNOTATION
 from tests.fakes.application import PIPELINE, Application
+from tests.fakes.deployers import Killed, mortal
 
 
 def plan_steps(application: Application, version: str = "latest") -> dict[str, Step]:
@@ -217,6 +219,29 @@ def test_new_settings_of_a_cluster_are_rolled_out(
 ) -> None:
     """Nothing is pushed for them."""
     monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__MEMORY", "1Gi")
+    assert stages_to_run(on_cluster) == ["smoke", "deploy"]
+
+
+def test_an_unfinished_rollout_is_rolled_out_again(
+    on_cluster: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `invoke release` does it, though all replicas are as the settings say."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__RESOURCES__MEMORY", "1Gi")
+
+    def is_end(operation: str) -> bool:
+        deployment = on_cluster.cluster.objects.get("Deployment", "classifier-staging") or {}
+        annotations = deployment["metadata"]["annotations"]
+        ready = deployment["status"].get("readyReplicas") == deployment["spec"]["replicas"]
+        return operation == "replace" and ready and '"id":2,' in annotations[RELEASE_ANNOTATION]
+
+    with mortal(on_cluster, "staging", is_end), pytest.raises(Killed):
+        pipeline.release(on_cluster.context())
+    assert (
+        on_cluster.context()
+        .inspect_target()
+        .serves(on_cluster.context().inspect_target().history()[-1].attempt.release)
+    )
+    assert plan_steps(on_cluster)["deploy"].why == "release 2 is unfinished"
     assert stages_to_run(on_cluster) == ["smoke", "deploy"]
 
 
