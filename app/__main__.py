@@ -20,8 +20,11 @@ EXIT_BAD_MODEL = 3
 def listen(port: int) -> socket.socket:
     """Return a socket that listens on all addresses of this machine."""
     listener = socket.create_server(("0.0.0.0", port))  # noqa: S104 - those of a container
-    # Connections inherit it: one whose client has vanished is found dead and closed.
+    # Connections inherit both options. One whose client has vanished is found dead and closed.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # The body of a response must not wait until the client has acknowledged its head. The event
+    # loop sets this option itself only for a socket that was made with the protocol's number.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
