@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from deploy.clients.environment import git_variables
 from deploy.errors import SourceUnreadable
+
+# A user's configuration may add to what git prints, or leave out what has changed.
+_OWN_CONFIGURATION = (
+    "-c",
+    "log.showSignature=false",
+    "-c",
+    "color.ui=false",
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "diff.ignoreSubmodules=none",
+)
 
 
 def is_installed() -> bool:
@@ -65,12 +77,11 @@ def has_changes(directory: Path, pathspecs: Sequence[str]) -> bool:
 def _run(directory: Path, *arguments: str, failure_ok: bool = False) -> str | None:
     """Return git's output, or None where it fails and that is allowed."""
     done = subprocess.run(  # noqa: S603 - the user's own git
-        ["git", "--no-optional-locks", "-C", str(directory), *arguments],  # noqa: S607 - as above
+        ["git", "--no-optional-locks", *_OWN_CONFIGURATION, "-C", str(directory), *arguments],  # noqa: S607 - as above
         capture_output=True,
         text=True,
         check=False,
-        # One failure is known by its message only.
-        env={**os.environ, "LC_ALL": "C"},
+        env=git_variables(),
     )
     if done.returncode == 0:
         return done.stdout.strip()

@@ -1,18 +1,27 @@
-"""The pip of this machine, with its own configuration: index, proxy, certificates and login."""
+"""The pip of this machine, with its own index, proxy, certificates and login.
+
+Other options that a user has set, such as a target folder or a constraint, do not apply here.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from configparser import RawConfigParser
 from pathlib import Path
 
 from deploy import progress
-from deploy.clients.programs import run_program
+from deploy.clients.environment import pip_variables, pip_variables_without_files
+from deploy.clients.programs import Completed, run_program
 from deploy.errors import DiskFull, WheelsUnavailable
 
 _TAIL = 8
+_EXISTS = ", exists: True"
+# The kinds of configuration files, each before those that override it.
+_KINDS = ("global", "user", "site", "env")
 
 
 def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequence[str]) -> None:
@@ -28,11 +37,7 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
         WheelsUnavailable: Pip could not get a wheel; its last lines are in the detail.
         DiskFull: The disk has no space left for them.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
+    options = [
         "--require-hashes",
         "--only-binary=:all:",
         "--disable-pip-version-check",
@@ -45,7 +50,8 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
         "--progress-bar=off",
         *(f"--platform={platform}" for platform in platforms),
     ]
-    done = run_program(command, _report)
+    variables = pip_variables_without_files(_read_options(lock))
+    done = run_program([*_pip(), "download", *options], _report, environment=variables)
     if any(f"[Errno {errno.ENOSPC}]" in line for line in done.lines):
         raise DiskFull(
             "no space is left for the locked dependencies",
@@ -53,12 +59,52 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
             next="free some space and run again; nothing that was complete is lost",
         )
     if done.exit_code != 0:
-        raise WheelsUnavailable(
-            "the locked dependencies could not be downloaded",
-            on=str(lock),
-            next="check the network and pip's own settings (index, PIP_CERT), then run again",
-            detail="\n".join(f"  {line}" for line in done.lines[-_TAIL:]),
-        )
+        raise _failed(lock, done)
+
+
+def _pip() -> list[str]:
+    return [sys.executable, "-m", "pip"]
+
+
+def _read_options(lock: Path) -> dict[str, str]:
+    """Return the options of pip's configuration files for a download.
+
+    Raises:
+        WheelsUnavailable: pip cannot read the files.
+    """
+    variables = pip_variables()
+    if variables.get("PIP_CONFIG_FILE") == os.devnull:
+        return {}
+    done = run_program([*_pip(), "config", "debug"], lambda _: None, environment=variables)
+    if done.exit_code != 0:
+        raise _failed(lock, done)
+    parser = RawConfigParser()
+    parser.read(_list_files(done.lines), encoding="utf-8")
+    found: dict[str, str] = {}
+    for section in filter(parser.has_section, ("global", "download")):
+        found |= {key.replace("_", "-"): value for key, value in parser.items(section)}
+    return found
+
+
+def _list_files(lines: Iterable[str]) -> list[str]:
+    """Return the configuration files that pip reports, each before those that override it."""
+    found: dict[str, list[str]] = {}
+    kind = ""
+    for line in lines:
+        if line.endswith(_EXISTS):
+            found.setdefault(kind, []).append(line.removesuffix(_EXISTS).strip())
+        elif not line.startswith(" "):
+            kind = line.removesuffix(":")
+    return [file for kind in _KINDS for file in found.get(kind, ())]
+
+
+def _failed(lock: Path, done: Completed) -> WheelsUnavailable:
+    return WheelsUnavailable(
+        "the locked dependencies could not be downloaded",
+        on=str(lock),
+        next="check the network and pip's own settings (index, PIP_CERT), then run again",
+        detail="\n".join(f"  {line}" for line in done.lines[-_TAIL:]),
+    )
 
 
 def _report(line: str) -> None:

@@ -118,3 +118,56 @@ def test_reading_does_not_lock_the_repository(repository: Path) -> None:
     before = index.read_bytes()
     assert not git.has_changes(repository, EVERYTHING)
     assert index.read_bytes() == before
+
+
+def test_variables_of_a_hook_do_not_choose_the_repository(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git sets them for its hooks, and users for work of their own."""
+    other = tmp_path / "other"
+    run_git(tmp_path, "init", "--quiet", str(other))
+    head = run_git(repository, "rev-parse", "HEAD")
+    (repository / "main.py").write_text("print(2)", encoding="utf-8")
+    for name, value in {
+        "GIT_DIR": str(other / ".git"),
+        "GIT_WORK_TREE": str(other),
+        "GIT_INDEX_FILE": str(other / "index"),
+        "GIT_OBJECT_DIRECTORY": str(other / "objects"),
+        "GIT_NAMESPACE": "other",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_EXTERNAL_DIFF": "false",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert git.last_revision(repository, EVERYTHING) == head
+    assert git.has_changes(repository, EVERYTHING)
+    assert not git.is_repository(tmp_path)
+
+
+def test_a_users_configuration_does_not_change_what_is_read(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signatures, colours and summaries would be part of the output."""
+    head = run_git(repository, "rev-parse", "HEAD")
+    (tmp_path / "gitconfig").write_text(
+        "[log]\nshowSignature = true\n[color]\nui = always\nstatus = always\n"
+        "[status]\nshowUntrackedFiles = no\nbranch = true\nshowStash = true\n"
+        "submoduleSummary = true\n[core]\nquotePath = true\n[column]\nui = always\n"
+        "[gpg]\nprogram = /bin/false\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    assert git.last_revision(repository, EVERYTHING) == head
+    assert not git.has_changes(repository, EVERYTHING)
+    (repository / "new.py").touch()
+    assert git.has_changes(repository, EVERYTHING)
+
+
+def test_a_repository_that_the_user_trusts_is_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trust may be in variables, as in a CI job."""
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "safe.directory")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "*")
+    assert git.is_repository(repository)

@@ -32,11 +32,15 @@ def target(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Put a shell script in place of this interpreter and its pip."""
+    """Put a shell script in place of this interpreter's `pip download`."""
+    real = sys.executable
 
     def write(script: str) -> None:
         program = tmp_path / "python"
-        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.write_text(
+            f'#!/bin/sh\nif [ "$3" = config ]; then exec {real} "$@"; fi\n{script}\n',
+            encoding="utf-8",
+        )
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
 
@@ -100,3 +104,71 @@ def test_a_full_disk_is_not_taken_for_a_missing_network(
     with pytest.raises(DiskFull) as caught:
         download(lock, target)
     assert str(target.parent) in caught.value.on
+
+
+@pytest.fixture
+def variables(
+    lock: Path, target: Path, tmp_path: Path, install: Install
+) -> Callable[[], dict[str, str]]:
+    """Return a function that runs a download and returns the variables of pip in it."""
+    install(f"env | grep ^PIP_ >{tmp_path}/variables")
+
+    def run() -> dict[str, str]:
+        download(lock, target)
+        lines = (tmp_path / "variables").read_text(encoding="utf-8").splitlines()
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+    return run
+
+
+def test_pip_gets_only_the_variables_that_say_from_where_it_downloads(
+    variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others would put files elsewhere, take other ones, or refuse to run."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    wanted = {"PIP_INDEX_URL": "https://user:pass@mirror.example/simple", "PIP_CERT": "/ca.pem"}
+    others = ("TARGET", "USER", "REQUIREMENT", "NO_BINARY", "CONSTRAINT", "PLATFORM", "ABI")
+    for name, value in (wanted | {f"PIP_{name}": "1" for name in others}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_REQUIRE_VIRTUALENV", "true")
+    assert variables() == wanted | {"PIP_CONFIG_FILE": os.devnull}
+
+
+def test_pip_gets_the_same_of_its_configuration_files(
+    variables: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables go before files, and the section of the command before the one for all."""
+    folder = Path.home() / ".config" / "pip"
+    folder.mkdir(parents=True)
+    (folder / "pip.conf").write_text(
+        "[global]\nindex-url = https://mirror.example/simple\nrequire-virtualenv = true\n"
+        "timeout = 7\nretries = 1\nno-binary = :all:\n"
+        "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
+        "[install]\nproxy = http://not.example:1\n[download]\nretries = 2\nconstraint = c.txt\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PIP_TIMEOUT", "9")
+    monkeypatch.setenv("PIP_INDEX_URL", "")
+    found = variables()
+    assert "PIP_EXTRA_INDEX_URL" in found
+    assert {name: found[name] for name in ("PIP_INDEX_URL", "PIP_TIMEOUT", "PIP_RETRIES")} == {
+        "PIP_INDEX_URL": "https://mirror.example/simple",
+        "PIP_TIMEOUT": "9",
+        "PIP_RETRIES": "2",
+    }
+    ignored = ("PROXY", "NO_BINARY", "CONSTRAINT", "REQUIRE_VIRTUALENV")
+    assert not {f"PIP_{name}" for name in ignored} & found.keys()
+    assert found["PIP_CONFIG_FILE"] == os.devnull
+
+
+def test_a_damaged_configuration_of_pip_is_its_own_error(
+    lock: Path, target: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Pip's message names the file."""
+    (tmp_path / "pip.conf").write_text("nonsense\n", encoding="utf-8")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    with pytest.raises(WheelsUnavailable) as caught:
+        download(lock, target)
+    assert str(tmp_path / "pip.conf") in caught.value.detail
