@@ -346,6 +346,7 @@ def _transfer(box: Sandbox, scale: Scale, shared: SharedInputs) -> Transfer:
 
 def machine() -> Machine:
     """Return the description of this machine."""
+    engine = host.connect_engine()
     builder = "BuildKit" if buildkit.find_command() else "classic builder"
     return Machine(
         system=f"{platform.system()} {platform.release()}",
@@ -353,7 +354,7 @@ def machine() -> Machine:
         cores=os.cpu_count() or 0,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         python=platform.python_version(),
-        engine=f"Docker {host.connect_engine().version}",
+        engine=f"{engine.product} {engine.version}",
         docker=f"{docker('--version').strip()}, {builder}",
     )
 

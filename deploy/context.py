@@ -24,7 +24,7 @@ from deploy.clock import REAL, Clock
 from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.machine import setup
-from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
+from deploy.machine.host import THIS_MACHINE, Host, ensure_cache_folder, is_loopback
 from deploy.model import golden_cases
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
@@ -85,7 +85,7 @@ class ReleaseContext:
     @cached_property
     def cache(self) -> Cache:
         """The cache of this machine."""
-        return Cache(cache_folder())
+        return Cache(ensure_cache_folder())
 
     @cached_property
     def store(self) -> Store:

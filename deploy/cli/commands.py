@@ -35,7 +35,7 @@ def doctor(context: ReleaseContext, *, json: bool) -> None:
 def up(context: ReleaseContext) -> None:
     """Start what a release needs here."""
     engine = context.prepare_engine()
-    output.result(f"ready: Docker {engine.version}, registry {context.env.registry}")
+    output.result(f"ready: {engine.product} {engine.version}, registry {context.env.registry}")
 
 
 def down(context: ReleaseContext, *, purge: bool) -> None:

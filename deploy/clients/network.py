@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -17,6 +18,16 @@ def is_reachable(host: str, port: int) -> bool:
             return True
     except (OSError, UnicodeError):
         return False
+
+
+def is_taken(address: str, port: int) -> bool:
+    """Return whether a program of this machine has a port: it listens there, or has reserved it."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def resolves_to(host: str, address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +10,15 @@ from pathlib import Path
 
 from deploy import progress
 from deploy.clients.docker.protocol import Engine
-from deploy.errors import ClusterError, EngineUnavailable, PlatformError
+from deploy.errors import (
+    ClusterError,
+    EngineUnavailable,
+    PlatformError,
+    ReleaseError,
+    SettingsInvalid,
+)
 from deploy.machine.base_image import find_base_image
-from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
+from deploy.machine.host import NAME_CACHE, THIS_MACHINE, Host, cache_folder, is_loopback
 from deploy.settings.environments import ClusterAddress, Environment
 from deploy.settings.image import ImageBuild
 from deploy.settings.reading import Settings
@@ -57,11 +64,11 @@ def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -
     yield Check("git", git, "" if git else cure)
     try:
         engine = host.connect_engine()
-    except PlatformError as error:
+    except (PlatformError, SettingsInvalid) as error:
         yield Check("container engine", "", _engine_cure(error, host))
         yield Check("base image", "not checked: no engine", "`invoke up` pulls or makes it")
     else:
-        yield Check("container engine", f"Docker {engine.version}")
+        yield Check("container engine", f"{engine.product} {engine.version}")
         yield _base_image_check(engine, settings.image)
     yield _registry_check(env.registry, host)
     address = env.cluster_address(directory)
@@ -70,9 +77,10 @@ def _checks(settings: Settings, env: Environment, host: Host, directory: Path) -
     yield _disk_check()
 
 
-def _engine_cure(error: PlatformError, host: Host) -> str:
+def _engine_cure(error: ReleaseError, host: Host) -> str:
     installable = (
         isinstance(error, EngineUnavailable)
+        and not host.find_engine_address().is_named
         and host.system.is_debian()
         and host.system.root_prefix() is not None
     )
@@ -118,7 +126,13 @@ def _cluster_check(address: ClusterAddress, host: Host) -> Check:
 
 
 def _disk_check() -> Check:
-    parent = cache_folder().parent
-    free = shutil.disk_usage(parent if parent.exists() else Path.home()).free
+    try:
+        cache = cache_folder()
+    except SettingsInvalid as error:
+        return Check("disk", "", error.next)
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    if not os.access(existing, os.W_OK):
+        return Check("disk", "", f"this user may not write to {existing}; {NAME_CACHE}")
+    free = shutil.disk_usage(existing).free
     cure = "" if free > 3e9 else "free at least 3 GB"
     return Check("disk", f"{progress.format_size(free)} free", cure)

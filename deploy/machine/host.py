@@ -14,13 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deploy.clients.docker.address import EngineAddress, find_engine_address
 from deploy.clients.docker.protocol import Engine
+from deploy.clients.home import require_home
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.http import RetryPolicy
-from deploy.errors import EngineDenied, PortTaken, RegistryError, SettingsInvalid
+from deploy.errors import (
+    EngineDenied,
+    FileRefused,
+    PortTaken,
+    RegistryError,
+    SettingsInvalid,
+    disk_full_error,
+    is_disk_full,
+)
 from deploy.machine import debian
 
+NAME_CACHE = "set TWINSHIP_HOME to a folder that this user may write to"
 _ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
 
 
@@ -130,11 +141,39 @@ def require_free_port(address: str, port: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Return this user's cache folder: TWINSHIP_HOME, or that of the XDG specification."""
+    """Return this user's cache folder: TWINSHIP_HOME, or that of the XDG specification.
+
+    Raises:
+        SettingsInvalid: neither is set, and this user has no home folder.
+    """
     named = os.environ.get("TWINSHIP_HOME")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "twinship"
+    caches = os.environ.get("XDG_CACHE_HOME") or require_home(NAME_CACHE) / ".cache"
+    return Path(caches) / "twinship"
+
+
+def ensure_cache_folder() -> Path:
+    """Return this user's cache folder, created if it is missing.
+
+    Raises:
+        SettingsInvalid: this user has no home folder, and no variable names another place.
+        FileRefused: this user may not create the folder, or may not write into it.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full_error(str(folder)) from error
+        raise _cache_refused(folder, error.strerror or str(error)) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _cache_refused(folder, "this user may not write into it")
+    return folder
+
+
+def _cache_refused(folder: Path, why: str) -> FileRefused:
+    return FileRefused(f"the cache cannot be there: {why}", on=str(folder), next=NAME_CACHE)
 
 
 @dataclass(frozen=True)
@@ -147,6 +186,7 @@ class Host:
         registry_answers: returns whether an OCI registry answers at an address.
         require_free_port: raises PortTaken if another program listens on a port.
         connect_cluster: returns a namespace of a cluster, or raises ClusterError.
+        find_engine_address: returns which engine is used, or raises SettingsInvalid.
     """
 
     connect_engine: Callable[[], Engine] = connect_engine
@@ -154,6 +194,7 @@ class Host:
     registry_answers: Callable[[str], bool] = registry_answers
     require_free_port: Callable[[str, int], None] = require_free_port
     connect_cluster: Callable[[str, str, str], Cluster] = connect_cluster
+    find_engine_address: Callable[[], EngineAddress] = find_engine_address
 
 
 THIS_MACHINE = Host()

@@ -13,7 +13,7 @@ from pathlib import Path
 from deploy.clients.docker.protocol import Container, Engine
 from deploy.errors import DiskFull, EngineDenied, EngineUnavailable
 from deploy.machine import services
-from deploy.machine.host import THIS_MACHINE, Host, cache_folder, is_loopback
+from deploy.machine.host import THIS_MACHINE, Host, ensure_cache_folder, is_loopback
 from deploy.machine.labels import APP, LABEL
 from deploy.settings.reading import Settings
 
@@ -34,7 +34,8 @@ def ensure_engine(host: Host = THIS_MACHINE) -> Engine:
         _restart_in_engine_group(host)
         raise
     except EngineUnavailable as error:
-        if os.environ.get("DOCKER_HOST"):
+        # The user chose that engine: another one is no replacement.
+        if host.find_engine_address().is_named:
             raise
         return _start_engine(error, host)
 
@@ -48,7 +49,7 @@ def _start_engine(reason: EngineUnavailable, host: Host) -> Engine:
     if not _engine_answers(host):
         log.info("starting the container engine")
         host.system.start_engine(
-            cache_folder() / "dockerd.log",
+            ensure_cache_folder() / "dockerd.log",
             _pid_file(),
             lambda: _engine_answers(host),
             _ENGINE_TIMEOUT,
@@ -82,9 +83,7 @@ def _restart_in_engine_group(host: Host) -> None:
 
 
 def _pid_file() -> Path:
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / "dockerd.pid"
+    return ensure_cache_folder() / "dockerd.pid"
 
 
 def up(settings: Settings, environment: str, host: Host = THIS_MACHINE) -> Engine:
@@ -132,7 +131,7 @@ def down(settings: Settings, *, purge: bool, host: Host = THIS_MACHINE) -> list[
             stopped += _stop(engine, registry, purge=purge and not others)
     if any(container.running for container in others):
         log.info("the registry and the engine keep running: other applications use them")
-    elif host.system.stop_engine(_pid_file()):
+    elif not host.find_engine_address().is_named and host.system.stop_engine(_pid_file()):
         stopped.append("dockerd")
     return stopped
 

@@ -6,6 +6,7 @@ names an object of the cluster.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -205,9 +206,9 @@ class Kubernetes(Environment):
     def cluster_address(self, directory: Path) -> ClusterAddress:
         """Return where the cluster is found."""
         is_path = self.kubeconfig not in ("", IN_CLUSTER)
-        kubeconfig = (
-            str(directory / Path(self.kubeconfig).expanduser()) if is_path else self.kubeconfig
-        )
+        # A user without a home folder gets a path that does not exist, and the error that says so.
+        expanded = os.path.expanduser(self.kubeconfig)  # noqa: PTH111 - Path's raises for such a user
+        kubeconfig = str(directory / expanded) if is_path else self.kubeconfig
         return ClusterAddress(kubeconfig, self.context, self.namespace)
 
     @model_validator(mode="after")

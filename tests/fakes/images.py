@@ -63,6 +63,7 @@ class FakeImages:
         loaded: The layers that each loaded archive had.
     """
 
+    product = "Docker"
     version = "0.0"
     is_local = True
     architecture = "amd64"

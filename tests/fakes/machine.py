@@ -28,6 +28,7 @@ class MemoryMachine:
         connections: the kubeconfig, context and namespace of each connection to a cluster.
         registries: addresses at which an OCI registry answers.
         listening: ports on which other programs listen.
+        publishes_here: whether ports that the engine publishes are ports of this machine.
         actions: what was done to the machine, in order.
     """
 
@@ -42,6 +43,7 @@ class MemoryMachine:
         self.connections: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
+        self.publishes_here = True
         self.actions: list[str] = []
 
     @property
@@ -67,17 +69,21 @@ class MemoryMachine:
         return self.engine
 
     def registry_answers(self, address: str) -> bool:
-        started = self.engine.containers({SERVICE_LABEL: "registry"}) if self.running else []
-        ports = {
+        ports = self._published({SERVICE_LABEL: "registry"})
+        return address in self.registries | {f"127.0.0.1:{port}" for port in ports}
+
+    def _published(self, labels: dict[str, str]) -> set[int]:
+        """Return the ports of this machine that lead to running containers with these labels."""
+        started = self.engine.containers(labels) if self.running and self.publishes_here else []
+        return {
             port
             for found in started
             if found.running
             for _, port in self.engine.all_containers[found.name].spec.ports.values()
         }
-        return address in self.registries | {f"127.0.0.1:{port}" for port in ports}
 
     def require_free_port(self, address: str, port: int) -> None:
-        if port in self.listening:
+        if port in self.listening | self._published({}):
             raise PortTaken(
                 "another program listens on the port", on=f"{address}:{port}", next="stop it"
             )

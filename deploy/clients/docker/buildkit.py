@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from typing import IO
 
+from deploy.clients.docker.address import find_engine_address, program_variables
 from deploy.clients.docker.errors import build_error
 from deploy.clients.programs import run_program
 
@@ -20,9 +20,11 @@ def find_command() -> list[str] | None:
     docker = shutil.which("docker")
     if docker is None:
         return None
-    if _output_of(docker, "buildx", "version"):
-        return [docker, "buildx", "build", "--load"]
-    output = _output_of(docker, "version", "--format", "{{.Client.Version}}")
+    with program_variables(find_engine_address()) as variables:
+        if _output_of(variables, docker, "buildx", "version"):
+            # The engine's own builder: another one, in a container, does not see the base image.
+            return [docker, "buildx", "build", "--builder=default", "--load"]
+        output = _output_of(variables, docker, "version", "--format", "{{.Client.Version}}")
     version = output.split("+")[0].split(".")
     numbers = tuple(int(part) for part in version[:2] if part.isdecimal())
     # Between these versions the client contains BuildKit; later ones have it in the buildx plug-in.
@@ -56,28 +58,29 @@ def build(
             'or set builder = "classic" in [image]'
         )
         raise build_error(dockerfile, [missing])
-    done = run_program(
-        [
-            *program,
-            "--progress=plain",
-            # The integrated BuildKit does not know this option.
-            *(["--provenance=false"] if program[1] == "buildx" else []),
-            "-f",
-            dockerfile,
-            "-t",
-            tag,
-            *(word for item in args.items() for word in ("--build-arg", "=".join(item))),
-            "-",
-        ],
-        on_line,
-        stdin=context,
-        environment={**os.environ, "DOCKER_BUILDKIT": "1"},
-    )
+    command = [
+        *program,
+        "--progress=plain",
+        # The integrated BuildKit does not know this option.
+        *(["--provenance=false"] if program[1] == "buildx" else []),
+        "-f",
+        dockerfile,
+        "-t",
+        tag,
+        *(word for item in args.items() for word in ("--build-arg", "=".join(item))),
+        "-",
+    ]
+    with program_variables(find_engine_address()) as variables:
+        done = run_program(
+            command, on_line, stdin=context, environment={**variables, "DOCKER_BUILDKIT": "1"}
+        )
     if done.exit_code != 0:
         raise build_error(dockerfile, done.lines)
 
 
-def _output_of(*command: str) -> str:
+def _output_of(variables: Mapping[str, str], *command: str) -> str:
     """Return what a program writes to its standard output, also if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the user's own docker
+    done = subprocess.run(  # noqa: S603 - the user's own docker
+        command, capture_output=True, text=True, check=False, env=variables
+    )
     return done.stdout.strip()

@@ -13,6 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from deploy.archive import pack_files
+from deploy.clients.docker.address import (
+    EngineAddress,
+    find_engine_address,
+    library_variables,
+)
 from deploy.clients.docker.errors import (
     build_error,
     engine_error,
@@ -31,20 +36,25 @@ _CHUNK = 1 << 20
 
 
 class DockerEngine:
-    """The engine that DOCKER_HOST or the current Docker context names.
+    """The engine that DOCKER_HOST or the current Docker context names, or that of this machine.
 
     Raises:
+        SettingsInvalid: What names the engine names none that can be used.
         EngineUnavailable: No engine answers.
         EngineDenied: This user may not use its socket.
     """
 
     def __init__(self) -> None:
-        import docker
-
-        address = _engine_address()
-        with translate_connection_errors(str(address.get("base_url", "the default socket"))):
-            self._api: Any = docker.APIClient(**address, version="auto", timeout=_TIMEOUT)
+        address = find_engine_address()
+        with translate_connection_errors(address):
+            self._api = _connect(address)
             self._api.ping()
+
+    @property
+    def product(self) -> str:
+        components = self._api.version(api_version=False).get("Components") or ()
+        names = [str(component.get("Name", "")) for component in components]
+        return "Podman" if any(name.startswith("Podman") for name in names) else "Docker"
 
     @property
     def version(self) -> str:
@@ -63,22 +73,22 @@ class DockerEngine:
     # --- images
 
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
-        from docker.errors import ImageNotFound
-
-        with translate_errors(image):
-            try:
-                return tuple(self._api.inspect_image(image)["RootFS"].get("Layers") or ())
-            except ImageNotFound:
-                return None
+        found = self._inspect_image(image)
+        return tuple(found["RootFS"].get("Layers") or ()) if found else None
 
     def image_id(self, image: str) -> str | None:
+        found = self._inspect_image(image)
+        return str(found["Id"]) if found else None
+
+    def _inspect_image(self, image: str) -> Mapping[str, Any] | None:
         from docker.errors import ImageNotFound
 
         with translate_errors(image):
             try:
-                return str(self._api.inspect_image(image)["Id"])
+                found: Mapping[str, Any] = self._api.inspect_image(image)
             except ImageNotFound:
                 return None
+            return found
 
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
         with translate_errors("images"):
@@ -375,21 +385,16 @@ class DockerEngine:
                 return
 
 
-def _engine_address() -> dict[str, Any]:
-    """Return the SDK's options for the engine's address.
-
-    They come from DOCKER_HOST and its companions, else from the current Docker context. No options
-    mean the default socket.
-    """
-    import os
-
-    from docker.context import ContextAPI
+def _connect(address: EngineAddress) -> Any:  # noqa: ANN401 - the SDK is imported lazily
+    """Return the SDK's client of an engine; it takes nothing else from this process's variables."""
+    import docker
     from docker.utils import kwargs_from_env
 
-    if os.environ.get("DOCKER_HOST"):
-        return dict(kwargs_from_env())
-    context = ContextAPI.get_current_context()
-    return {"base_url": context.Host} if context and context.Host else {}
+    with library_variables(address):
+        client = docker.APIClient(**kwargs_from_env(), version="auto", timeout=_TIMEOUT)
+    # The library below the SDK would replace the engine's CA by that of other servers.
+    client.trust_env = False
+    return client
 
 
 def _container(found: Mapping[str, Any]) -> Container:

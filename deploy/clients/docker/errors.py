@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from deploy.clients.causes import causes
+from deploy.clients.docker.address import EngineAddress, find_engine_address
+from deploy.clients.docker.configuration import DockerConfiguration
 from deploy.errors import (
     BlobCorrupt,
     BuildFailed,
@@ -25,6 +27,7 @@ from deploy.errors import (
 
 _TAIL = 15
 _FULL = "no space left on device"
+_REFUSED = "the container engine refused the request"
 _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 # Texts of failed pulls: an engine passes on failures of the registry and the network as text.
 _PULL_FAILURES: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
@@ -122,9 +125,7 @@ def _disk_full(detail: str, on: str) -> DiskFull:
     )
 
 
-def engine_error(
-    message: str, on: str, what: str = "the container engine refused the request"
-) -> ReleaseError:
+def engine_error(message: str, on: str, what: str = _REFUSED) -> ReleaseError:
     """Return the error of any other failed request, from the engine's message."""
     # The engine has no code for these two failures.
     if _FULL in message:
@@ -145,7 +146,7 @@ def engine_error(
 
 
 @contextmanager
-def translate_connection_errors(on: str) -> Iterator[None]:
+def translate_connection_errors(address: EngineAddress) -> Iterator[None]:
     """Translate a failed connection: no engine answers, or this user may not use it."""
     import docker.errors
     import requests
@@ -156,36 +157,77 @@ def translate_connection_errors(on: str) -> Iterator[None]:
         if any(isinstance(cause, PermissionError) for cause in causes(error)):
             raise EngineDenied(
                 "the container engine is running, but this user may not use it",
-                on="the engine's socket",
+                on=str(address),
                 next="join its group (`sudo usermod -aG docker $USER`, then log in again), "
                 "or run as root",
             ) from error
         raise EngineUnavailable(
-            "no container engine answers", on=on, next="start Docker, or run `invoke up`"
+            "no container engine answers",
+            on=str(address),
+            next=f"start that engine, or unset {address.named_by} to use that of this machine"
+            if address.is_named
+            else "start Docker, or run `invoke up`",
+            detail=f"  {[*causes(error)][-1]}" if address.is_named else "",
         ) from error
 
 
 @contextmanager
-def translate_errors(on: str) -> Iterator[None]:
-    """Translate the SDK's errors; a container's id is shortened as in `docker ps`."""
+def translate_errors(on: str, what: str = _REFUSED) -> Iterator[None]:
+    """Translate the SDK's errors.
+
+    Args:
+        on: To what a request is made; a container's id is shortened as in `docker ps`.
+        what: What happened if the engine refuses it.
+    """
     import docker.errors
+    from docker.credentials.errors import StoreError
 
     on = _CONTAINER.sub(r"\1", on)
     try:
         yield
     except docker.errors.APIError as error:
-        raise engine_error(str(error.explanation or error), on) from error
-    except connection_errors() as error:
-        raise engine_ended_error(on) from error
+        raise engine_error(str(error.explanation or error), on, what) from error
+    except _request_errors() as error:
+        found = next((cause for cause in causes(error) if isinstance(cause, StoreError)), None)
+        raise (_helper_error(str(found), on) if found else _engine_ended_error(on)) from error
 
 
-def connection_errors() -> tuple[type[Exception], ...]:
-    """Return the types that the SDK and its libraries raise when the engine ends in a response."""
+def _helper_error(message: str, on: str) -> RegistryDenied:
+    """Return the error of a credential helper that fails; its message names it."""
+    return RegistryDenied(
+        f"a credential helper of {DockerConfiguration.read().file} failed",
+        on=on,
+        next="log in again (`docker login`), or remove the helper from that file",
+        detail=f"  {message}",
+    )
+
+
+def published_elsewhere_error(address: str) -> EngineFailed:
+    """Return the error of a published port that nothing on this machine has.
+
+    Args:
+        address: The address and port that the engine published.
+    """
+    return EngineFailed(
+        "what the engine publishes cannot be reached from here",
+        on=f"{address}, of the engine at {find_engine_address()}",
+        next="the engine is on another machine, or outside of the container in which this runs: "
+        "give that container the network of its host (`--network host`), "
+        "or run an engine in it",
+    )
+
+
+def _request_errors() -> tuple[type[Exception], ...]:
+    """Return the types that the SDK and its libraries raise when a request is not answered.
+
+    The engine may have ended in a response; or a credential helper failed before the request.
+    """
     import http.client
 
     import docker.errors
     import requests
     import urllib3.exceptions
+    from docker.credentials.errors import StoreError
 
     return (
         docker.errors.DockerException,
@@ -193,10 +235,11 @@ def connection_errors() -> tuple[type[Exception], ...]:
         urllib3.exceptions.HTTPError,
         http.client.HTTPException,
         OSError,
+        StoreError,
     )
 
 
-def engine_ended_error(on: str) -> EngineUnavailable:
+def _engine_ended_error(on: str) -> EngineUnavailable:
     """Return the error of an engine that answered before and no longer does."""
     return EngineUnavailable(
         "the container engine stopped answering",

@@ -26,7 +26,6 @@ class Spec:
         writable: Paths of small file systems in memory.
         user: Replaces the image's own user.
         restart: Whether the engine restarts it when it ends, and when the engine itself starts.
-        grace: The seconds between the signal to stop and the kill.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Spec:
     writable: tuple[str, ...] = ("/tmp",)  # noqa: S108 - a path in the container
     user: str = ""
     restart: bool = False
-    grace: int = 10
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,10 @@ class Container:
 
 class Engine(Protocol):
     """A container engine. A missing object gives None; other failures are errors."""
+
+    @property
+    def product(self) -> str:
+        """The name of the engine, such as Docker."""
 
     @property
     def version(self) -> str:

@@ -1,20 +1,28 @@
 """A throwaway container, started for a test and removed afterwards, through testcontainers.
 
-The reaper of testcontainers is off, because not every machine can pull its image. The next start
-finds by label what a killed process has left, and removes it.
+testcontainers gets the engine, a configuration and a home folder from here, and nothing that a user
+has set for tests of his own. Its reaper is off: the next start finds by label what a killed process
+has left, and removes it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from deploy.clients.docker.errors import connection_errors, engine_ended_error, engine_error
+from deploy.clients.docker.address import find_engine_address, library_variables
+from deploy.clients.docker.errors import published_elsewhere_error, translate_errors
+from deploy.clients.network import is_taken
 from deploy.machine.process import ProcessId, has_ended, machine_id
 
 LABEL = "dev.twinship.trial"
 MACHINE = "dev.twinship.machine"
+_ADDRESS = "127.0.0.1"
+_FORWARDED_WITHIN = 5.0
+_POLL = 0.1
 
 StartContainer = Callable[[str, int], "AbstractContextManager[ThrowawayContainer]"]
 
@@ -43,15 +51,28 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
         port: The port on which its process listens.
 
     Raises:
-        EngineFailed, DiskFull: The container cannot be started.
+        EngineFailed, DiskFull: The container cannot be started, or its port is on another machine.
         EngineUnavailable: The engine ended meanwhile.
     """
-    import docker.errors
-    from testcontainers.core.config import testcontainers_config
+    with translate_errors(image, "the engine could not start the image"), ExitStack() as stack:
+        # testcontainers reads variables and files when it is imported and when it starts something.
+        with library_variables(find_engine_address()):
+            container = stack.enter_context(_create(image, port))
+        wrapped = container.get_wrapped_container()
+        published = _published_port(wrapped, port)
+        if published:
+            _require_here(published, lambda: _is_running(wrapped))
+        yield ThrowawayContainer(
+            url=f"http://{_ADDRESS}:{published}",
+            is_running=lambda: _is_running(wrapped),
+            read_log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
+        )
+
+
+def _create(image: str, port: int) -> Any:  # noqa: ANN401 - testcontainers is imported lazily
+    """Return a container that is to be started; what killed processes left is removed first."""
     from testcontainers.core.container import DockerContainer
 
-    testcontainers_config.ryuk_disabled = True
-    testcontainers_config.tc_host_override = "localhost"
     labels = {LABEL: str(ProcessId.current()), MACHINE: machine_id()}
     hardened = {
         "read_only": True,
@@ -61,22 +82,26 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
     # The methods of testcontainers publish a port on every address of the machine.
-    container.ports = {f"{port}/tcp": ("127.0.0.1", None)}  # type: ignore[dict-item]
-    try:
-        _remove_leftovers(container.get_docker_client().client)
-        with container as running:
-            wrapped = running.get_wrapped_container()
-            yield ThrowawayContainer(
-                url=f"http://127.0.0.1:{_published_port(wrapped, port)}",
-                is_running=lambda: _is_running(wrapped),
-                read_log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
-            )
-    except docker.errors.APIError as error:
-        raise engine_error(
-            str(error.explanation or error), image, "the engine could not start the image"
-        ) from error
-    except connection_errors() as error:
-        raise engine_ended_error(image) from error
+    container.ports = {f"{port}/tcp": (_ADDRESS, None)}  # type: ignore[dict-item]
+    client = container.get_docker_client().client
+    client.api.trust_env = False
+    _remove_leftovers(client)
+    return container
+
+
+def _require_here(port: int, is_running: Callable[[], bool]) -> None:
+    """Raise if a published port stays free on this machine although the container runs.
+
+    An engine in a virtual machine may forward its ports a moment later.
+
+    Raises:
+        EngineFailed: The engine publishes ports in another place.
+    """
+    deadline = time.monotonic() + _FORWARDED_WITHIN
+    while not is_taken(_ADDRESS, port) and is_running():
+        if time.monotonic() > deadline:
+            raise published_elsewhere_error(f"{_ADDRESS}:{port}")
+        time.sleep(_POLL)
 
 
 def _published_port(container: object, port: int) -> int:

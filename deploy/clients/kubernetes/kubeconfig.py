@@ -78,7 +78,8 @@ def _files(kubeconfig: str, context: str) -> list[Path]:
     """Return the kubeconfig files that exist; empty in a pod, if no setting names one."""
     setting = kubeconfig or os.environ.get("KUBECONFIG", "")
     names = (setting or "~/.kube/config").split(os.pathsep)
-    paths = [Path(name).expanduser() for name in names if name]
+    # A user without a home folder has no file at `~`, which may stand there for a pod's account.
+    paths = [Path(os.path.expanduser(name)) for name in names if name]  # noqa: PTH111 - Path's raises for such a user
     existing = [path for path in paths if os.path.exists(path)]  # noqa: PTH110 - Path.exists raises where a folder is not readable
     in_pod = not setting and not context and os.environ.get("KUBERNETES_SERVICE_HOST")
     if existing or in_pod:

@@ -64,7 +64,6 @@ class Replicas:
                 labels=state.replica_labels | {SLOT: str(slot), IMAGE: release.image.digest},
                 network=state.name,
                 ip=slot_address(state.subnet(), slot),
-                grace=int(self._env.drain_within),
             )
         )
         self._engine.start(container.id)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.network import ca_bundle, is_reachable, resolves_to
+from deploy.clients.network import ca_bundle, is_reachable, is_taken, resolves_to
 
 HOST = "shop.example"
 ADDRESS = "203.0.113.7"
@@ -34,6 +34,17 @@ def test_a_host_is_reachable_if_a_server_accepts_a_connection(
         False,
     ]
     assert asked[0] == (("shop.example", 80), 2.0)
+
+
+def test_a_port_is_taken_while_a_program_has_it() -> None:
+    """A program may reserve a port before it listens there."""
+    with socket.socket() as program:
+        program.bind(("127.0.0.1", 0))
+        port = program.getsockname()[1]
+        assert is_taken("127.0.0.1", port)
+        program.listen()
+        assert is_taken("127.0.0.1", port)
+    assert not is_taken("127.0.0.1", port)
 
 
 def test_a_name_resolves_to_an_address_that_dns_returns(

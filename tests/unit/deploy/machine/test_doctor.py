@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from deploy.errors import (
-    ClusterUnreachable,
-)
+from deploy.clients.docker.address import EngineAddress
+from deploy.clients.docker.protocol import Engine
+from deploy.errors import ClusterUnreachable, SettingsInvalid
 from deploy.machine.doctor import Check, check_machine
-from deploy.machine.host import cache_folder
+from deploy.machine.host import NAME_CACHE, cache_folder
 from deploy.settings.reading import Settings
 from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.machine import MemoryMachine, machine_with_engine
@@ -51,6 +53,43 @@ def test_the_doctor_promises_nothing_that_cannot_be_done(
     machine.debian = debian
     machine.root = root
     assert cures(machine, settings)["container engine"] == "start Docker, or run `invoke up`"
+
+
+def test_an_engine_that_the_user_chose_is_not_replaced(
+    machine: MemoryMachine, settings: Settings
+) -> None:
+    """`up` would not install another one."""
+    far = EngineAddress("unix:///far.sock", "DOCKER_HOST")
+    host = replace(machine.host, find_engine_address=lambda: far)
+    found = {check.part: check.cure for check in check_machine(settings, "here", host)}
+    assert found["container engine"] == "start Docker, or run `invoke up`"
+
+
+def test_an_unknown_context_is_a_missing_engine(settings: Settings) -> None:
+    """All other parts are checked as well."""
+
+    def unknown() -> Engine:
+        raise SettingsInvalid("there is no context 'gone'", on="DOCKER_CONTEXT", next="unset it")
+
+    host = replace(MemoryMachine().host, connect_engine=unknown)
+    found = {check.part: check.cure for check in check_machine(settings, "here", host)}
+    assert found["container engine"] == "unset it"
+    assert "registry" in found
+
+
+def test_a_user_without_a_home_folder_is_told_to_name_a_cache(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one who may not write to the home folder."""
+    monkeypatch.delenv("TWINSHIP_HOME")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert NAME_CACHE in cures(machine_with_engine(), settings)["disk"]
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    assert cures(machine_with_engine(), settings)["disk"] == NAME_CACHE
 
 
 def test_a_denied_engine_is_not_a_missing_one(settings: Settings) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.errors import ClusterUnknown, PortTaken, SettingsInvalid
-from deploy.machine.host import THIS_MACHINE, cache_folder, is_loopback, require_free_port
+from deploy.errors import ClusterUnknown, FileRefused, PortTaken, SettingsInvalid
+from deploy.machine.host import (
+    THIS_MACHINE,
+    cache_folder,
+    ensure_cache_folder,
+    is_loopback,
+    require_free_port,
+)
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -117,3 +124,38 @@ def test_the_cache_folder_follows_the_environment(
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "twinship"
+
+
+def test_a_user_without_a_home_folder_has_to_name_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two variables is enough."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    assert cache_folder() == Path(os.environ["TWINSHIP_HOME"])
+    monkeypatch.delenv("TWINSHIP_HOME")
+    with pytest.raises(SettingsInvalid) as caught:
+        cache_folder()
+    assert "TWINSHIP_HOME" in caught.value.next
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "twinship"
+
+
+def test_a_cache_that_cannot_be_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home folder of a user in a container may be `/`."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(FileRefused) as caught:
+        ensure_cache_folder()
+    assert caught.value.on == str(tmp_path / "file" / "cache")
+    assert "TWINSHIP_HOME" in caught.value.next
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "cache"))
+    assert ensure_cache_folder().is_dir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FileRefused):
+        ensure_cache_folder()

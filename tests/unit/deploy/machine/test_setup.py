@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from deploy.clients.docker.address import EngineAddress
 from deploy.errors import (
     DiskFull,
     EngineDenied,
@@ -65,6 +67,15 @@ def test_a_missing_engine_of_docker_host_is_not_replaced(
     monkeypatch.setenv("DOCKER_HOST", "tcp://other.example:2376")
     with pytest.raises(EngineUnavailable):
         setup.ensure_engine(machine.host)
+    assert machine.actions == []
+
+
+def test_a_missing_engine_of_a_context_is_not_replaced(machine: MemoryMachine) -> None:
+    """The user chose that engine."""
+    found = EngineAddress("unix:///far.sock", "the Docker context 'far'")
+    host = replace(machine.host, find_engine_address=lambda: found)
+    with pytest.raises(EngineUnavailable):
+        setup.ensure_engine(host)
     assert machine.actions == []
 
 
@@ -280,6 +291,18 @@ def test_purge_keeps_the_images_of_a_stopped_application(tmp_path: Path) -> None
         "twinship-classifier-local",
         services.REGISTRY_NAME,
     }
+
+
+def test_down_leaves_the_engine_of_this_machine_if_another_is_used(
+    machine: MemoryMachine, settings: Settings
+) -> None:
+    """Other applications may use it."""
+    far = EngineAddress("unix:///far.sock", "DOCKER_HOST")
+    (cache_folder() / "dockerd.pid").parent.mkdir(parents=True)
+    (cache_folder() / "dockerd.pid").write_text("1", encoding="utf-8")
+    host = replace(machine.host, find_engine_address=lambda: far)
+    assert setup.down(settings, purge=False, host=host) == []
+    assert machine.actions == []
 
 
 def test_down_where_nothing_runs_does_nothing(machine: MemoryMachine, settings: Settings) -> None:

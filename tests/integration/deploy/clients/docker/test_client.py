@@ -230,10 +230,13 @@ class Daemon:
     Args:
         path: The path of the socket.
         loaded: Its output for a loaded image.
+        component: The name of the first part of it.
     """
 
-    def __init__(self, path: Path, loaded: bytes = b"") -> None:
+    def __init__(self, path: Path, loaded: bytes = b"", component: str = "Engine") -> None:
         self._loaded = loaded
+        version = {"ApiVersion": "1.41", "Version": "4.9", "Components": [{"Name": component}]}
+        self._version = json.dumps(version).encode()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen()
@@ -248,7 +251,7 @@ class Daemon:
                     request = connection.recv(65536)
                     body = b"OK"
                     if b"/version" in request:
-                        body = b'{"ApiVersion": "1.41", "Version": "20.10"}'
+                        body = self._version
                     if b"/images/load" in request:
                         body = self._loaded
                         while not request.endswith(b"0\r\n\r\n"):
@@ -267,12 +270,43 @@ class Daemon:
 
 
 def test_a_missing_engine_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The error names the address and the fix."""
+    """The error names the address, what names it, and the fix."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     with pytest.raises(EngineUnavailable) as caught:
         DockerEngine()
     assert str(tmp_path) in caught.value.on
-    assert "invoke up" in caught.value.next
+    assert "unset DOCKER_HOST" in caught.value.next
+
+
+@pytest.mark.parametrize(
+    ("component", "product"), [("Engine", "Docker"), ("Podman Engine", "Podman")]
+)
+def test_an_engine_has_its_own_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, component: str, product: str
+) -> None:
+    """Another engine with the same protocol is not called Docker."""
+    daemon = Daemon(tmp_path / "docker.sock", component=component)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    engine = DockerEngine()
+    assert (engine.product, engine.version) == (product, "4.9")
+    daemon.stop()
+
+
+def test_the_engine_of_a_context_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It need not be the one of this machine."""
+    meta = tmp_path / "contexts" / "meta" / hashlib.sha256(b"far").hexdigest()
+    meta.mkdir(parents=True)
+    endpoint = {"Host": f"unix://{tmp_path}/far.sock"}
+    (meta / "meta.json").write_text(json.dumps({"Name": "far", "Endpoints": {"docker": endpoint}}))
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DOCKER_CONTEXT", "far")
+    with pytest.raises(EngineUnavailable) as caught:
+        DockerEngine()
+    assert "'far'" in caught.value.on
+    daemon = Daemon(tmp_path / "far.sock")
+    assert DockerEngine().version == "4.9"
+    daemon.stop()
 
 
 def test_an_engine_that_stops_answering_is_unavailable(

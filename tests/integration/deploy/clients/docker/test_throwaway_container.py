@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deploy.clients.docker.address import find_engine_address
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import Spec
 from deploy.clients.docker.throwaway_container import LABEL, MACHINE, throwaway_container
@@ -28,6 +30,21 @@ from tests.integration.deploy.tiny import MOUNT, PORT, TinyApplication, create_c
 pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[5]
+# A process of its own: testcontainers reads its variables when it is imported.
+SCRIPT = """
+import os, sys
+from deploy.clients.docker.throwaway_container import throwaway_container
+from deploy.errors import ReleaseError
+
+before = dict(os.environ)
+try:
+    with throwaway_container(sys.argv[1], int(sys.argv[2])) as running:
+        assert running.is_running()
+    print("ran")
+except ReleaseError as error:
+    print(error.what, "on", error.on, "next", error.next)
+assert dict(os.environ) == before
+"""
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +146,53 @@ def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
     finally:
         for container in made.values():
             engine.remove(container.id)
+
+
+def run_elsewhere(image: str, *under: str, **variables: str) -> str:
+    """Run an image in another process; return what that prints."""
+    done = subprocess.run(
+        [*under, sys.executable, "-c", SCRIPT, image, str(PORT)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_settings_for_tests_of_the_user_do_not_matter(
+    serving: str, tmp_path: Path, engine: DockerEngine
+) -> None:
+    """Mirrors, hosts, logins and times are for the user's own tests with testcontainers."""
+    (tmp_path / ".testcontainers.properties").write_text(
+        "tc.host=tcp://127.0.0.1:1\nryuk.container.privileged=true\n", encoding="utf-8"
+    )
+    (tmp_path / ".netrc").write_text("default login a password b\n", encoding="utf-8")
+    printed = run_elsewhere(
+        serving,
+        DOCKER_HOST=find_engine_address().url,
+        HOME=str(tmp_path),
+        TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX="mirror.example/",
+        TESTCONTAINERS_HOST_OVERRIDE="other.example",
+        TESTCONTAINERS_CONNECTION_MODE="nonsense",
+        TESTCONTAINERS_RYUK_DISABLED="false",
+        TC_HOST="other.example",
+        TC_POOLING_INTERVAL="200ms",
+        TC_MAX_TRIES="many",
+        DOCKER_AUTH_CONFIG='{"auths": {"images.example": {"auth": "dXNlcjpwYXNz"}}}',
+        DOCKER_API_VERSION="1.12",
+        ALL_PROXY="socks5://127.0.0.1:9",
+        REQUESTS_CA_BUNDLE="/nowhere",
+    )
+    assert printed == "ran"
+    assert not ours(engine, serving)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network namespace")
+def test_an_engine_outside_of_this_network_is_named_within_seconds(serving: str) -> None:
+    """A job in a container may use the engine of its host."""
+    printed = run_elsewhere(serving, "unshare", "--net")
+    assert printed.startswith("what the engine publishes cannot be reached from here on 127.0.0.1:")
+    assert "--network host" in printed

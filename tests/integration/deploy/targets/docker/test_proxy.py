@@ -91,7 +91,6 @@ def start(engine: DockerEngine, prefix: str, parts_image: str, subnet: str) -> S
             command=command,
             network=prefix,
             ip=slot_address(subnet, slot),
-            grace=1,
         )
         made = engine.create(spec)
         engine.start(made.id)

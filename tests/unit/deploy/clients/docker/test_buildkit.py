@@ -19,7 +19,7 @@ case "$1 $2" in
 "version --format") {version} ;;
 *)
     printf '%s\\n' "$@" > {folder}/arguments
-    printf '%s' "$DOCKER_BUILDKIT" > {folder}/buildkit
+    env | grep -E '^(DOCKER|BUILD)' > {folder}/variables
     cat > {folder}/context
     {build}
 esac
@@ -65,7 +65,11 @@ def build(on_line: Callable[[str], None] = lambda _: None) -> None:
         ("echo 20.10.24+dfsg1", "exit 1", ["build"]),
         ("echo 23.0.0", "exit 1", None),
         ("echo 28.2.2", "exit 1", None),
-        ("echo 28.2.2", "echo github.com/docker/buildx v0.13.1", ["buildx", "build", "--load"]),
+        (
+            "echo 28.2.2",
+            "echo github.com/docker/buildx v0.13.1",
+            ["buildx", "build", "--builder=default", "--load"],
+        ),
         ("echo 20.10.24; echo 'cannot connect to the engine' >&2; exit 1", "exit 1", ["build"]),
         ("exit 1", "exit 1", None),
         ("echo nonsense", "exit 1", None),
@@ -101,7 +105,6 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(
     build()
     words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert (tmp_path / "context").read_bytes() == Path(__file__).read_bytes()
-    assert (tmp_path / "buildkit").read_text(encoding="utf-8") == "1"
     assert words[-1] == "-"
     assert words[words.index("-t") + 1] == "one/two:three"
     assert words[words.index("-f") + 1] == "Dockerfile"
@@ -110,6 +113,32 @@ def test_a_build_gets_exactly_the_context_and_the_arguments(
         "EMPTY=",
     ]
     assert ("--provenance=false" in words) == (buildx != "exit 1")
+
+
+@pytest.mark.parametrize("buildx", ["exit 1", "echo v0.13.1"])
+def test_a_build_is_the_work_of_the_engines_own_builder(
+    install: Install, tmp_path: Path, buildx: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another builder that a user or a CI system has chosen does not see the base image."""
+    for name, value in {
+        "DOCKER_HOST": "unix:///engine.sock",
+        "DOCKER_CONTEXT": "another",
+        "DOCKER_BUILDKIT": "0",
+        "DOCKER_DEFAULT_PLATFORM": "linux/s390x",
+        "DOCKER_CONTENT_TRUST": "1",
+        "BUILDX_BUILDER": "builder-of-ci",
+        "BUILDX_CONFIG": str(tmp_path / "buildx"),
+        "BUILDKIT_PROGRESS": "rawjson",
+    }.items():
+        monkeypatch.setenv(name, value)
+    install(buildx=buildx)
+    build()
+    lines = (tmp_path / "variables").read_text(encoding="utf-8").splitlines()
+    variables = dict(line.split("=", 1) for line in lines)
+    assert variables.pop("DOCKER_CONFIG") != str(tmp_path)
+    assert variables == {"DOCKER_HOST": "unix:///engine.sock", "DOCKER_BUILDKIT": "1"}
+    words = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
+    assert ("--builder=default" in words) == (buildx != "exit 1")
 
 
 def test_the_output_of_a_build_is_reported(install: Install) -> None:

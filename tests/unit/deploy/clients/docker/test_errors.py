@@ -8,8 +8,16 @@ import docker.errors
 import pytest
 import requests
 import urllib3.exceptions
+from docker.credentials.errors import StoreError
 
-from deploy.clients.docker.errors import build_error, engine_error, pull_error, translate_errors
+from deploy.clients.docker.address import EngineAddress
+from deploy.clients.docker.errors import (
+    build_error,
+    engine_error,
+    pull_error,
+    translate_connection_errors,
+    translate_errors,
+)
 from deploy.errors import (
     BlobCorrupt,
     BuildFailed,
@@ -67,6 +75,35 @@ def test_a_refusal_of_the_engine_keeps_its_message() -> None:
     with pytest.raises(EngineFailed, match="refused") as caught, translate_errors("replica-1"):
         raise docker.errors.APIError("500 error", explanation="invalid mount")
     assert "invalid mount" in caught.value.detail
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_credential_helper_that_fails_is_named(wrapped: bool) -> None:
+    """The SDK runs it in a request to the engine, which has not failed."""
+    failure: Exception = StoreError('docker-credential-pass exited with "locked".')
+    if wrapped:
+        outer = docker.errors.DockerException("Credentials store error")
+        outer.__cause__ = failure
+        failure = outer
+    with pytest.raises(RegistryDenied) as caught, translate_errors("Dockerfile"):
+        raise failure
+    assert "docker-credential-pass" in caught.value.detail
+    assert "config.json" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("address", "cure"),
+    [
+        (EngineAddress(), "invoke up"),
+        (EngineAddress("tcp://far.example:2376", "DOCKER_HOST"), "unset DOCKER_HOST"),
+    ],
+)
+def test_an_engine_that_is_down_is_named(address: EngineAddress, cure: str) -> None:
+    """Only the engine of this machine can be started from here."""
+    with pytest.raises(EngineUnavailable) as caught, translate_connection_errors(address):
+        raise requests.ConnectionError("refused")
+    assert address.url in caught.value.on
+    assert cure in caught.value.next
 
 
 def test_errors_of_this_project_pass() -> None:
