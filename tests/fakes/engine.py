@@ -75,6 +75,7 @@ class FakeEngine(FakeImages):
         listening: The ports of the machine on which other programs listen.
         all_containers: The containers, by name.
         volumes: The files of each volume, by path.
+        network_size: The length of the prefix of every network.
         events: The creations, starts, stops and removals of containers, in order.
     """
 
@@ -86,6 +87,7 @@ class FakeEngine(FakeImages):
         self.volumes: dict[str, dict[str, bytes]] = {}
         self.networks: dict[str, Mapping[str, str]] = {}
         self.volume_labels: dict[str, Mapping[str, str]] = {}
+        self.network_size = 24
         self.events: list[str] = []
         self._count = 0
         for name, script in (scripts or {}).items():
@@ -312,7 +314,7 @@ class FakeEngine(FakeImages):
     def ensure_network(self, name: str, labels: Mapping[str, str]) -> str:
         self._check_running()
         self.networks.setdefault(name, dict(labels))
-        return f"172.30.{list(self.networks).index(name)}.0/24"
+        return f"172.30.{list(self.networks).index(name)}.0/{self.network_size}"
 
     def ensure_volume(self, name: str, labels: Mapping[str, str]) -> None:
         self._check_running()

@@ -18,14 +18,29 @@ SOCKET = "/tmp/admin.sock"  # noqa: S108 - a path in the container
 _BUFFER = 65536
 # What a buffer holds of a body: the rest is for the head and for rewriting it.
 _WHOLE = 60_000
-_FIRST_ADDRESS = 10
-_PROXY_ADDRESS = 5
+# The places of the proxy, and of what would be slot 0, among the addresses of a network. The engine
+# has the first address, and the last one is the broadcast address.
+_PLACES = (5, 10)
+_PLACES_OF_FEW = (2, 2)
+_FEW = 64
 
 
 def slot_address(subnet: str, slot: int | None) -> str:
     """Return the fixed address of a slot; of the proxy itself for None."""
     network = ipaddress.ip_network(subnet)
-    return str(network[_FIRST_ADDRESS + slot if slot is not None else _PROXY_ADDRESS])
+    proxy, before_slots = _find_places(network)
+    return str(network[proxy if slot is None else before_slots + slot])
+
+
+def count_slots(subnet: str) -> int:
+    """Return for how many slots a network has addresses."""
+    network = ipaddress.ip_network(subnet)
+    _, before_slots = _find_places(network)
+    return max(0, network.num_addresses - 2 - before_slots)
+
+
+def _find_places(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int, int]:
+    return _PLACES_OF_FEW if network.num_addresses < _FEW else _PLACES
 
 
 def render_configuration(

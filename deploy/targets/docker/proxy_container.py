@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from deploy.clients.docker.protocol import Container, Spec
 from deploy.clock import REAL, Clock
+from deploy.errors import EngineFailed
 from deploy.settings.app import App
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import (
@@ -13,6 +14,7 @@ from deploy.targets.docker.haproxy import (
     CONFIG,
     PORT,
     STATE_FOLDER,
+    count_slots,
     read_admitted,
     render_configuration,
     slot_address,
@@ -63,7 +65,11 @@ class ProxyContainer:
 
         Args:
             room: how many slots are needed in addition to those of the replicas that exist.
+
+        Raises:
+            EngineFailed: the environment's network has too few addresses.
         """
+        self._require_addresses(room)
         container = self._ensure_container()
         proxy = self._connect(container)
         if not container.running:
@@ -155,8 +161,29 @@ class ProxyContainer:
         return 0 if slots > needed and proxy.has(self._configuration(slots)) else slots
 
     def _needed_slots(self, room: int) -> int:
-        used = max(map(slot_of, self._state.replicas()), default=0)
-        return max(_SLOTS, 4 * self._env.replicas, room + used)
+        """Return how many slots the proxy needs; a small network has addresses for few of them."""
+        wanted = max(_SLOTS, 4 * self._env.replicas, room + self._used_slots())
+        return min(wanted, count_slots(self._state.subnet()))
+
+    def _used_slots(self) -> int:
+        return max(map(slot_of, self._state.replicas()), default=0)
+
+    def _require_addresses(self, room: int) -> None:
+        """Raise if the network has no addresses for a rollout: old and new replicas run together.
+
+        Raises:
+            EngineFailed: it has too few.
+        """
+        subnet = self._state.subnet()
+        needed = max(2 * self._env.replicas, room + self._used_slots())
+        possible = count_slots(subnet)
+        if possible < needed:
+            raise EngineFailed(
+                f"the network has addresses for {possible} replicas, and a rollout needs {needed}",
+                on=f"{subnet}, which the engine's address pools gave {self._state.name}",
+                next="set fewer `replicas`, or larger networks in `default-address-pools` of the "
+                "engine's daemon.json; after that `invoke down --purge` removes this network",
+            )
 
     def _configuration(self, slots: int, admitted: frozenset[int] = frozenset()) -> str:
         return render_configuration(

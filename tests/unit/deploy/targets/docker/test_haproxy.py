@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.targets.docker.haproxy import (
+    count_slots,
     read_admitted,
     read_mark,
     render_configuration,
@@ -31,6 +33,28 @@ def test_every_slot_has_its_own_address() -> None:
     assert len(set(found)) == 201
     assert "172.30.0.1" not in found
     assert all(address.startswith("172.30.0.") for address in found)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "slots"),
+    [
+        ("172.30.0.0/24", 244),
+        ("172.30.0.64/26", 52),
+        ("172.30.0.32/27", 28),
+        ("172.30.0.16/28", 12),
+        ("172.30.0.8/29", 4),
+        ("172.30.0.4/30", 0),
+        ("172.30.0.4/31", 0),
+    ],
+)
+def test_a_small_network_has_fewer_slots(subnet: str, slots: int) -> None:
+    """All addresses are in the network; its own, the engine's and the last one are not used."""
+    assert count_slots(subnet) == slots
+    network = ipaddress.ip_network(subnet)
+    used = [slot_address(subnet, slot) for slot in (*range(1, slots + 1), None) if slots]
+    free = [str(address) for address in network.hosts()][1:]
+    assert len({*used}) == len(used)
+    assert {*used} <= {*free}
 
 
 def test_the_configuration_has_the_values_of_the_settings() -> None:

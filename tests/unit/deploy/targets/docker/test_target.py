@@ -10,6 +10,7 @@ import pytest
 from deploy.clients.docker.protocol import Container, Engine
 from deploy.errors import (
     DiskFull,
+    EngineFailed,
     EngineUnavailable,
     PortTaken,
     RegistryNotFound,
@@ -178,6 +179,28 @@ def test_a_replica_is_drained_before_it_is_stopped(place: FakePlace) -> None:
         "drain",
         "maint",
     ]
+
+
+def test_a_small_network_is_enough_for_a_rollout(place: FakePlace) -> None:
+    """An administrator may give every network 16 addresses; old and new replicas fit in them."""
+    place.fake.network_size = 28
+    target = place.target(replicas=6)
+    target.serve(place.release("a"), trust)
+    target.serve(b := place.release("b"), trust)
+    target.settle(b)
+    assert target.serves(b)
+    used = {made.spec.ip for made in place.fake.all_containers.values()}
+    assert used <= {f"172.30.0.{number}" for number in range(2, 15)}
+
+
+def test_a_network_without_addresses_for_a_rollout_is_an_error(place: FakePlace) -> None:
+    """Nothing is started; the error names the network, and where its size is set."""
+    place.fake.network_size = 28
+    with pytest.raises(EngineFailed) as caught:
+        place.target(replicas=7).serve(place.release("a"), trust)
+    assert "172.30.0.0/28" in caught.value.on
+    assert "default-address-pools" in caught.value.next
+    assert place.fake.all_containers == {}
 
 
 def test_requests_in_flight_are_waited_for(place: FakePlace) -> None:
