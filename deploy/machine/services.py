@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
-import tarfile
 import time
 from pathlib import Path
 
 from deploy import progress
+from deploy.archive import pack_files
+from deploy.clients.docker.errors import published_elsewhere_error
 from deploy.clients.docker.protocol import Container, Engine, Spec
-from deploy.errors import PartMissing
+from deploy.errors import PartMissing, PortTaken, ReleaseError
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.host import THIS_MACHINE, Host
 from deploy.settings.image import ImageBuild
@@ -23,6 +23,10 @@ REGISTRY_NAME = "twinship-registry"
 _FOLDER = Path(__file__).parent
 _FILES = ("Dockerfile", "registry.yml")
 _REGISTRY_PORT = 5000
+_ADDRESS = "127.0.0.1"
+# A published port is there when its container starts; that of an engine in a virtual machine is
+# forwarded a moment later.
+_FORWARDED_WITHIN = 5.0
 
 
 def ensure_services_image(engine: Engine, build: ImageBuild, host: Host = THIS_MACHINE) -> str:
@@ -44,24 +48,13 @@ def ensure_services_image(engine: Engine, build: ImageBuild, host: Host = THIS_M
     if engine.image_id(tag) is None:
         log.info("building the image of the proxy and the local registry")
         engine.build(
-            _build_context(files),
+            pack_files(files),
             dockerfile="Dockerfile",
             args={"BASE": ensure_base_image(engine, own, host)},
             tag=tag,
             on_line=progress.report,
         )
     return tag
-
-
-def _build_context(files: dict[str, bytes]) -> io.BytesIO:
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as archive:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    context.seek(0)
-    return context
 
 
 def ensure_registry(
@@ -94,23 +87,42 @@ def ensure_registry(
         if container.name == name
     ]
     if not existing:
-        host.require_free_port("127.0.0.1", port)
+        host.require_free_port(_ADDRESS, port)
         log.info("starting a local registry on %s", address)
         image = ensure_services_image(engine, build, host)
         existing = [_create_registry(engine, image, name, port)]
     registry = existing[0]
     engine.start(registry.id)
     engine.enable_restart(registry.id)
-    deadline = time.monotonic() + timeout
+    started = time.monotonic()
     while not host.registry_answers(address):
-        if time.monotonic() > deadline:
-            raise PartMissing(
-                "the local registry did not start",
-                on=address,
-                next=f"see `docker logs {name}`",
-                detail=engine.logs(registry.id, 10),
-            )
+        waited = time.monotonic() - started
+        if waited > timeout or (waited > _FORWARDED_WITHIN and not _has_listener(port, host)):
+            raise _silent_error(engine, name, port, host)
         time.sleep(0.1)
+
+
+def _silent_error(engine: Engine, name: str, port: int, host: Host) -> ReleaseError:
+    """Return the error of a registry that was started and does not answer."""
+    listens = _has_listener(port, host)
+    now = engine.containers({SERVICE_LABEL: "registry"})
+    if not listens and any(container.name == name and container.running for container in now):
+        return published_elsewhere_error(f"{_ADDRESS}:{port}")
+    seen = "what listens there gives no answer" if listens else "nothing listens there"
+    return PartMissing(
+        f"the local registry did not start: {seen}",
+        on=f"{_ADDRESS}:{port}",
+        next=f"see `docker logs {name}`",
+        detail=engine.logs(name, 10),
+    )
+
+
+def _has_listener(port: int, host: Host) -> bool:
+    try:
+        host.require_free_port(_ADDRESS, port)
+    except PortTaken:
+        return True
+    return False
 
 
 def _create_registry(engine: Engine, image: str, name: str, port: int) -> Container:
@@ -123,7 +135,7 @@ def _create_registry(engine: Engine, image: str, name: str, port: int) -> Contai
             labels=labels,
             command=("docker-registry", "serve", "/etc/docker/registry/config.yml"),
             network="bridge",
-            ports={_REGISTRY_PORT: ("127.0.0.1", port)},
+            ports={_REGISTRY_PORT: (_ADDRESS, port)},
             volumes={name: ("/var/lib/registry", False)},
             restart=True,
         )

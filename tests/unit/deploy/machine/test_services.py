@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from deploy.errors import EngineFailed, PartMissing
 from deploy.machine import services
 from deploy.settings.image import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
@@ -64,3 +65,40 @@ def test_an_existing_registry_is_used(machine: MemoryMachine) -> None:
     machine.registries.add("127.0.0.1:5000")
     services.ensure_registry(machine.engine, BUILD, "127.0.0.1:5000", machine.host)
     assert machine.engine.containers({}) == []
+
+
+@pytest.fixture
+def silent(machine: MemoryMachine, monkeypatch: pytest.MonkeyPatch) -> MemoryMachine:
+    """Return a machine on which no registry answers."""
+    machine.engine.add_image(DEBIAN, b"debian")
+    monkeypatch.setattr(machine, "registry_answers", lambda _address: False)
+    return machine
+
+
+def start_registry(machine: MemoryMachine) -> None:
+    """Start a registry, and wait no longer than one look."""
+    services.ensure_registry(machine.engine, BUILD, "127.0.0.1:5000", machine.host, timeout=0.0)
+
+
+def test_a_registry_that_listens_and_does_not_answer_is_told_so(silent: MemoryMachine) -> None:
+    """It runs, and its log says more."""
+    with pytest.raises(PartMissing, match="what listens there gives no answer"):
+        start_registry(silent)
+
+
+def test_a_registry_that_has_ended_is_told_so(
+    silent: MemoryMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing listens on its port."""
+    monkeypatch.setattr(silent.engine, "start", lambda _container: None)
+    with pytest.raises(PartMissing, match="nothing listens there"):
+        start_registry(silent)
+
+
+def test_an_engine_whose_ports_are_elsewhere_is_told_so(silent: MemoryMachine) -> None:
+    """A job in a container may use the engine of its host, and has a network of its own."""
+    silent.publishes_here = False
+    with pytest.raises(EngineFailed, match="cannot be reached from here") as caught:
+        start_registry(silent)
+    assert "127.0.0.1:5000" in caught.value.on
+    assert "--network host" in caught.value.next
