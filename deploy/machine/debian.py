@@ -14,16 +14,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deploy import progress
+from deploy.clients.environment import engine_variables
 from deploy.errors import PartMissing
 
 _SOURCES = Path("/etc/apt")
 # Packages that newer releases of Debian have split off; older releases do not have them.
 _SPLIT_OFF = {"docker.io": ("docker-cli",)}
 _TAIL_LINES = 8
+# As in Docker's own service; where this is not permitted, as many as are.
+_MANY_FILES = 'ulimit -n 1048576 2>/dev/null || ulimit -S -n "$(ulimit -H -n)"; exec "$@"'
 
 
 def is_debian() -> bool:
@@ -106,7 +110,7 @@ def run(command: list[str], doing: str) -> None:
     Raises:
         PartMissing: it failed; its last lines are in the detail.
     """
-    lines: list[str] = []
+    lines: deque[str] = deque(maxlen=_TAIL_LINES)
     with subprocess.Popen(  # noqa: S603 - the commands are those of this module
         command,
         stdout=subprocess.PIPE,
@@ -116,10 +120,10 @@ def run(command: list[str], doing: str) -> None:
     ) as process:
         assert process.stdout is not None  # noqa: S101 - it was requested above
         for line in process.stdout:
-            lines = [*lines[-_TAIL_LINES:], line.rstrip()]
+            lines.append(line.rstrip())
             progress.report(f"{doing}: {line.strip()}")
     if process.returncode != 0:
-        detail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
+        detail = "\n".join(f"  {line}" for line in lines)
         raise PartMissing(
             f"{doing} failed",
             on=command[0],
@@ -170,15 +174,20 @@ def start_engine(log: Path, pid: Path, is_ready: Callable[[], bool], timeout: fl
 
 
 def _start_daemon(root: list[str], log: Path, pid: Path) -> subprocess.Popen[bytes]:
-    """Start a Docker daemon that outlives this process."""
+    """Start a Docker daemon that outlives this process, and whose containers may open many files.
+
+    Its containers inherit its limit of open files. Variables of the engine that a client uses would
+    change what the daemon does.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - a fixed command
-            [*root, find_program("dockerd") or "dockerd"],
+            [*root, "sh", "-c", _MANY_FILES, "sh", find_program("dockerd") or "dockerd"],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env=engine_variables({}),
         )
     pid.write_text(str(process.pid), encoding="utf-8")
     return process
@@ -222,9 +231,10 @@ def join_engine_group() -> bool:
         False if that is impossible.
     """
     root = root_prefix()
-    if root is None or os.geteuid() == 0:
+    user = _user()
+    if root is None or user is None or os.geteuid() == 0:
         return False
-    command = [*root, "usermod", "-aG", "docker", _user()]
+    command = [*root, "usermod", "-aG", "docker", user]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - a fixed command
 
 
@@ -250,10 +260,14 @@ def restart_as_member() -> None:
     os.execvp("sg", ["sg", "docker", "-c", command])  # noqa: S606, S607 - the same command again
 
 
-def _user() -> str:
+def _user() -> str | None:
+    """Return this user's name, or None if the user database has none for the number."""
     import pwd
 
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return None
 
 
 def make_base_archive(suite: str, target: Path) -> None:

@@ -135,3 +135,38 @@ def test_a_daemon_that_ends_as_a_zombie_has_stopped(
         assert time.monotonic() - start < 5
         assert Path(f"/proc/{process.pid}").exists()
     assert not debian.stop_engine(tmp_path / "pid")
+
+
+def test_a_daemon_may_open_many_files_and_gets_no_variables_of_a_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its limit is 1048576, or the highest that is permitted; a variable could turn TLS on."""
+    daemon = tmp_path / "dockerd"
+    daemon.write_text(
+        f"#!/bin/sh\n(ulimit -S -n; ulimit -H -n; env | grep -c ^DOCKER_) >{tmp_path}/found\n"
+        f"touch {tmp_path}/up\nsleep 1\n",
+        encoding="utf-8",
+    )
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setattr(debian, "root_prefix", list)
+    monkeypatch.setattr(debian, "has_systemd", lambda: False)
+    debian.start_engine(tmp_path / "log", tmp_path / "pid", (tmp_path / "up").exists, timeout=20)
+    soft, hard, variables = (tmp_path / "found").read_text(encoding="utf-8").split()
+    assert soft in ("1048576", hard)
+    assert variables == "0"
+
+
+def test_a_user_without_a_name_joins_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a number that the user database does not know."""
+
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=1, gr_mem=["ada"]))
+    monkeypatch.setattr(debian, "root_prefix", lambda: ["sudo", "-n"])
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert not debian.join_engine_group()
+    assert not debian.has_joined_engine_group()
