@@ -51,6 +51,22 @@ PROCESSES = {
     "integration": ("--numprocesses=4", "--dist=loadscope", "--no-loadscope-reorder"),
     "e2e": ("--numprocesses=2", "--dist=loadscope", "--no-loadscope-reorder"),
 }
+# What runs on a second engine as well: its release and its image store may be others.
+SECOND_ENGINE = {
+    "integration": (
+        "tests/integration/deploy/clients/docker",
+        "tests/integration/deploy/clients/oci/test_client.py",
+        "tests/integration/deploy/image",
+        "tests/integration/deploy/targets/docker",
+        "tests/integration/deploy/test_smoke.py",
+    ),
+    "e2e": ("tests/e2e/test_second_application.py",),
+}
+# The images that `invoke up` has made: to make them again takes minutes.
+COPY_IMAGES = (
+    "docker image ls --format '{{.Repository}}:{{.Tag}}' | grep -E '^twinship/(base|parts):' | "
+    'xargs docker save | docker -H "$0" load'
+)
 # The garbage collector finds a leak in any later test: an error in `unit`, a warning elsewhere.
 LEAKS = ("-W", "default::pytest.PytestUnraisableExceptionWarning")
 # The runtime of the models reports its use to its maker unless this forbids it.
@@ -76,6 +92,20 @@ def run_with_engine(session: nox.Session, *command: str) -> None:
         session.run("sg", "docker", "-c", shlex.join(command), external=True, env=QUIET)
     else:
         session.run(*command, env=QUIET)
+
+
+def run_on_second_engine(session: nox.Session) -> None:
+    """Run a part of a session's tests on the engine that TWINSHIP_TEST_ENGINE names, if any."""
+    engine = os.environ.get("TWINSHIP_TEST_ENGINE")
+    if not engine:
+        session.warn(
+            "nothing was run on a second engine, because none is named; "
+            "set TWINSHIP_TEST_ENGINE to what its DOCKER_HOST would be"
+        )
+        return
+    session.run("sh", "-c", COPY_IMAGES, engine, external=True)
+    command = ("pytest", *PROCESSES[session.name], *LEAKS, *SECOND_ENGINE[session.name])
+    session.run(*command, env={**QUIET, "DOCKER_HOST": engine})
 
 
 def names_tests(word: str) -> bool:
@@ -125,6 +155,8 @@ def integration(session: nox.Session) -> None:
     """Run the tests of single stages against real parts."""
     install(session, "test")
     run_with_engine(session, *pytest_command(session, *LEAKS))
+    if not session.posargs:
+        run_on_second_engine(session)
 
 
 @nox.session
@@ -134,6 +166,7 @@ def e2e(session: nox.Session) -> None:
     run_with_engine(session, *pytest_command(session, "-m", "not load", *LEAKS))
     if not session.posargs:
         run_with_engine(session, "pytest", "tests/e2e", "-m", "load", *LEAKS)
+        run_on_second_engine(session)
 
 
 @nox.session

@@ -92,6 +92,28 @@ def test_other_arguments_select_from_the_folder(
     assert "--measured" not in made
 
 
+@pytest.mark.parametrize("name", ["integration", "e2e"])
+def test_a_part_of_the_tests_runs_on_a_second_engine(
+    noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its tests exist; without a second engine the reason and the cure are shown."""
+    ran: list[tuple[str, str]] = []
+    shown: list[str] = []
+
+    def run(program: str, *words: str, env: dict[str, str] | None = None, **_: Any) -> None:
+        ran.append((program, (env or {}).get("DOCKER_HOST", words[-1])))
+
+    session: Any = SimpleNamespace(name=name, run=run, warn=shown.append)
+    monkeypatch.delenv("TWINSHIP_TEST_ENGINE", raising=False)
+    noxfile["run_on_second_engine"](session)
+    assert ran == []
+    assert "TWINSHIP_TEST_ENGINE" in shown[0]
+    monkeypatch.setenv("TWINSHIP_TEST_ENGINE", "unix:///second.sock")
+    noxfile["run_on_second_engine"](session)
+    assert ran == [("sh", "unix:///second.sock"), ("pytest", "unix:///second.sock")]
+    assert all((ROOT / path).exists() for path in noxfile["SECOND_ENGINE"][name])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stage_ends_by_itself_when_only_nox_gets_the_signal(
     tmp_path: Path, number: signal.Signals
