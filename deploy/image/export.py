@@ -2,7 +2,8 @@
 
 Engines write that stream in one of two forms: the old one with one folder per layer, or the OCI
 layout. Both have a manifest.json that names the config and the layers. A layer that was exported
-before is recognized by its diff id and not compressed again.
+before is recognized by its digest, compressed or not, where the stream names it, and is passed
+over; in the old form it is recognized by its diff id, and not compressed again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import io
 import json
 import posixpath
+import re
 import shutil
 import tarfile
 import zlib
@@ -29,6 +31,8 @@ _GZIP = b"\x1f\x8b"
 _LEVEL = 3
 _MAX_JSON = 4 << 20
 _NOTES = "packed"
+_DIFF_IDS = "diff-ids"
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _UNREADABLE = (
     tarfile.TarError,
     LookupError,
@@ -111,11 +115,29 @@ def _read_stream(
 def _read_member(
     name: str, size: int, content: IO[bytes], contents: _Contents, cache: Cache
 ) -> None:
+    known = _find_known(name, cache)
+    if known:
+        contents.layers[name] = known
+        return
     start = content.read(2)
     if start[:1] in (b"{", b"[") and size <= _MAX_JSON:
         contents.documents[name] = start + content.read()
     elif start:
         contents.layers[name] = _store_layer(start, content, cache)
+
+
+def _find_known(name: str, cache: Cache) -> str:
+    """Return the diff id of a layer of the OCI layout that the cache has; empty if there is none.
+
+    Engines that store OCI content name a layer by the digest of its compressed bytes, others by
+    its diff id.
+    """
+    blob = _BLOB.fullmatch(name)
+    if not blob:
+        return ""
+    digest = f"sha256:{blob[1]}"
+    found = (cache.read_note(_DIFF_IDS, digest) or "").strip(), digest
+    return next((diff_id for diff_id in found if diff_id and _is_stored(diff_id, cache)), "")
 
 
 def _find_layer(path: str, contents: _Contents, cache: Cache) -> str:
@@ -157,12 +179,10 @@ def _compress(digest: str, cache: Cache) -> None:
 
 def _note_compressed(digest: str, cache: Cache) -> str:
     """Record a layer that the engine compressed itself, and return its diff id."""
-    content_hash = hashlib.sha256()
     with cache.open(digest) as source, gzip.open(source) as content:
-        while chunk := content.read(CHUNK):
-            content_hash.update(chunk)
-    diff_id = f"sha256:{content_hash.hexdigest()}"
+        diff_id = f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
     _write_note(diff_id, digest, cache.path(digest).stat().st_size, cache)
+    cache.write_note(_DIFF_IDS, digest, diff_id)
     return diff_id
 
 

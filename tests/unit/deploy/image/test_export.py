@@ -210,6 +210,22 @@ def test_a_compressed_layer_is_recognized_when_it_is_exported_uncompressed(cache
     assert [item.digest for item in layers] == [digest(compressed)]
 
 
+@pytest.mark.parametrize("form", ["compressed", "uncompressed"])
+def test_a_layer_of_a_layout_that_was_exported_before_is_not_read_again(
+    cache: Cache, form: str
+) -> None:
+    """Its name is its digest, so that its bytes need not be hashed; a lost layer is read again."""
+    layers = [gzip.compress(data) if form == "compressed" else data for data in (ONE, TWO)]
+    members = create_oci_layout(layers, ONE, TWO)
+    before = export_image(create_stream(*members), cache, "one:two")
+    names = {blob_path(data) for data in layers}
+    unread = [(name, bytes(len(data)) if name in names else data) for name, data in members]
+    assert export_image(create_stream(*unread), cache, "one:two") == before
+    cache.drop(before[1][0].digest)
+    assert export_image(create_stream(*members), cache, "one:two") == before
+    assert decompress(before[1][0], cache) == ONE
+
+
 def test_uncompressed_layers_are_removed(cache: Cache) -> None:
     """The cache has each layer once."""
     export_image(create_stream(*create_old_form(ONE, TWO)), cache, "one:two")
