@@ -34,9 +34,12 @@ from bench.figures import (
 from bench.load import Load
 from bench.releases import Contenders
 from bench.sandbox import Sandbox, docker, download_packages, sandbox
-from deploy import progress, source
+from deploy import progress
 from deploy.clients.docker import buildkit
 from deploy.machine import host
+from deploy.revision import read_commit
+from deploy.selection import Selection, parse_pattern
+from deploy.source_files import read_states
 from sample import bundle, standin
 
 log = logging.getLogger("bench")
@@ -188,6 +191,13 @@ def write(result: Report, folder: Path) -> None:
     charts.draw(result.measured, folder)
 
 
+def _read_commit() -> str:
+    """Return the commit of what is measured."""
+    patterns = ("app/**", "deploy/**", "sample/**", "bench/**")
+    selection = Selection(tuple(map(parse_pattern, patterns)))
+    return str(read_commit(ROOT, selection, read_states(ROOT, selection)))
+
+
 def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> Measured:
     """Measure the given parts."""
     at = datetime.now(UTC)
@@ -201,7 +211,7 @@ def measure(scale: Scale, parts: Sequence[str], folder: Path, command: str) -> M
     clustered = _clustered(scale.cluster, folder / "on-cluster") if "cluster" in parts else None
     return Measured(
         at=at.strftime("%Y-%m-%d %H:%M UTC"),
-        commit=str(source.read_commit(ROOT, ("app", "deploy", "sample", "bench"))),
+        commit=_read_commit(),
         command=command,
         took=time.monotonic() - started,
         machine=machine(),

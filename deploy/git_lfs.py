@@ -1,7 +1,7 @@
 """The pointers that Git LFS leaves in the place of large files.
 
 A clone without git-lfs has these small texts instead of the files themselves.
-Source: the specification of Git LFS, docs/spec.md.
+Source: the specification of Git LFS, "The Pointer".
 """
 
 from __future__ import annotations

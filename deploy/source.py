@@ -1,35 +1,27 @@
-"""The files that an app image is made of, and the revision that last changed them.
-
-Without git, a release is still possible; its revision is `unversioned`.
-"""
+"""The inputs of an app image: all that decides its content, and the key of exactly that."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import logging
-import os
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from deploy.archive import create_member
 from deploy.cache import translate_full_disk
-from deploy.clients import git
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
+from deploy.revision import LINK, read_commit
+from deploy.selection import Parts, Selection, parse_ignore_rules, parse_pattern
 from deploy.settings.reading import Settings
+from deploy.source_files import read_state, read_states, translate_errors
 
-log = logging.getLogger(__name__)
-
-UNVERSIONED = "unversioned"
 _KEY_LENGTH = 32
-_CACHES = ("__pycache__/**", "*.pyc")
-_FIX = "correct `files` in [app], or `dockerfile` in [image]"
 
 
 @dataclass(frozen=True)
@@ -88,51 +80,59 @@ class Inputs:
 def read_inputs(directory: Path, settings: Settings) -> Inputs:
     """Read what an app image would be made of now.
 
+    Args:
+        directory: the application's folder.
+        settings: the settings of the application.
+
     Raises:
         SourceUnreadable: A pattern matches nothing, a file cannot be read or lies outside of the
             directory, or git fails.
     """
-    patterns = _patterns(settings)
+    selection = read_selection(directory, settings)
+    files = read_states(directory, selection)
     return Inputs(
         directory=directory,
-        files={path: _state(directory, path) for path in _paths(directory, patterns)},
+        files=files,
         base=settings.image.base,
-        commit=read_commit(directory, patterns),
+        commit=read_commit(directory, selection, files),
         python=settings.image.wheels.python if settings.image.wheels else "",
     )
 
 
-def read_commit(directory: Path, patterns: tuple[str, ...]) -> Commit:
-    """Read which revision last changed a matching file, and whether the files differ from it.
-
-    A file that no longer exists counts as well.
+def read_selection(directory: Path, settings: Settings) -> Selection:
+    """Return which files of an application's folder go into its image.
 
     Raises:
-        SourceUnreadable: There is a repository, but git cannot read it.
+        SourceUnreadable: a pattern leads outside, or the .dockerignore cannot be read.
     """
-    missing = _missing_repository(directory)
-    if missing:
-        log.warning("%s: the release is marked %s", missing, UNVERSIONED)
-        return Commit(revision=UNVERSIONED, dirty=True)
-    if git.is_shallow(directory):
-        log.warning(
-            "this clone is shallow: the revision may be a later one than the last that changed "
-            "the code; fetch the whole history"
-        )
-    pathspecs = [
-        *(f":(glob){pattern}" for pattern in patterns),
-        *(f":(exclude,glob)**/{cache}" for cache in _CACHES),
-    ]
-    revision = git.last_revision(directory, pathspecs) or UNVERSIONED
-    # Ignored files count, because they enter the image.
-    return Commit(revision=revision, dirty=git.has_changes(directory, pathspecs))
+    wheels = settings.image.wheels
+    named = (settings.image.dockerfile, *([wheels.requirements] if wheels else []))
+    return Selection(
+        patterns=tuple(map(parse_pattern, settings.app.files)),
+        named=frozenset(map(parse_pattern, named)),
+        store=_store_folder(directory, settings.model.store),
+        ignore_rules=tuple(parse_ignore_rules(_read_ignore_file(directory, settings))),
+    )
 
 
-def _missing_repository(directory: Path) -> str:
-    """Return why there is no revision, or nothing if there is one."""
-    if not git.is_installed():
-        return "git is not installed"
-    return "" if git.is_repository(directory) else "no git repository here"
+def _store_folder(directory: Path, location: str) -> Parts | None:
+    """Return the path of the model store below the application's folder, if it is there."""
+    if "://" in location:
+        return None
+    folder = directory.resolve()
+    store = (folder / location).resolve()
+    inside = store != folder and store.is_relative_to(folder)
+    return store.relative_to(folder).parts if inside else None
+
+
+def _read_ignore_file(directory: Path, settings: Settings) -> str:
+    """Return the text of the .dockerignore that `docker build` would use; empty without one."""
+    for name in (f"{settings.image.dockerfile}.dockerignore", ".dockerignore"):
+        path = directory / name
+        if path.is_file():
+            with translate_errors(path):
+                return path.read_text(encoding="utf-8", errors="surrogateescape")
+    return ""
 
 
 def pack_build_context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
@@ -152,98 +152,29 @@ def pack_build_context(inputs: Inputs, wheels: tuple[Path, ...]) -> IO[bytes]:
             translate_full_disk(Path(tempfile.gettempdir())),
             tarfile.open(fileobj=packed, mode="w") as archive,
         ):
-            files = {path: inputs.directory / path for path in inputs.files}
-            files |= {f"wheels/{wheel.name}": wheel for wheel in wheels}
-            for name, path in sorted(files.items()):
-                _pack(archive, name, path)
-                if name in inputs.files and _state(inputs.directory, name) != inputs.files[name]:
+            for name, state in sorted(inputs.files.items()):
+                _pack(archive, name, state, inputs.directory / name)
+                if read_state(inputs.directory, name) != state:
                     raise SourceUnreadable(
                         "a file was changed while it was read",
-                        on=str(path),
+                        on=str(inputs.directory / name),
                         next="run again when no program writes to it",
                     )
+            for wheel in sorted(wheels):
+                _pack(archive, f"wheels/{wheel.name}", "-", wheel)
         packed.seek(0)
         # The caller closes it.
         unfinished.pop_all()
     return packed
 
 
-def _pack(archive: tarfile.TarFile, name: str, path: Path) -> None:
-    member = tarfile.TarInfo(name)
-    with _translate_errors(path), path.open("rb") as content:
-        member.size = path.stat().st_size
-        member.mode = 0o755 if os.access(path, os.X_OK) else 0o644
-        archive.addfile(member, content)
-
-
-def _patterns(settings: Settings) -> tuple[str, ...]:
-    wheels = settings.image.wheels
-    return (
-        *settings.app.files,
-        settings.image.dockerfile,
-        *([wheels.requirements] if wheels else []),
-    )
-
-
-def _paths(directory: Path, patterns: tuple[str, ...]) -> tuple[str, ...]:
-    found: set[str] = set()
-    for pattern in patterns:
-        matches = {
-            path.relative_to(directory).as_posix()
-            for path in _matches(directory, pattern)
-            if path.is_file() and not _is_cache(path)
-        }
-        if not matches:
-            raise SourceUnreadable("no file matches", on=str(directory / pattern), next=_FIX)
-        found |= matches
-    return tuple(sorted(found))
-
-
-def _matches(directory: Path, pattern: str) -> list[Path]:
-    # Before Python 3.13 a trailing ** matches only folders.
-    full_pattern = f"{pattern}/*" if pattern.endswith("**") else pattern
-    try:
-        return list(directory.glob(full_pattern))
-    except (ValueError, NotImplementedError) as error:
-        raise SourceUnreadable(
-            f"the pattern cannot be read: {error}", on=pattern, next=_FIX
-        ) from error
-
-
-def _is_cache(path: Path) -> bool:
-    return "__pycache__" in path.parts or path.suffix == ".pyc"
-
-
-def _state(directory: Path, name: str) -> str:
-    path = directory / name
-    if ".." in path.relative_to(directory).parts or not path.resolve().is_relative_to(
-        directory.resolve()
-    ):
-        raise SourceUnreadable(
-            "a file lies outside of the application's folder",
-            on=str(path),
-            next="copy it into the folder",
-        )
-    if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
-        raise SourceUnreadable(
-            "a link points outside of its folder",
-            on=str(path),
-            next="replace it by the file it points to",
-        )
-    with _translate_errors(path), path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return f"{'x' if os.access(path, os.X_OK) else '-'} {digest}"
-
-
-@contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise SourceUnreadable(
-            f"a file cannot be read: {error.strerror or error}",
-            on=str(path),
-            next="make it readable",
-        ) from error
+def _pack(archive: tarfile.TarFile, name: str, state: str, path: Path) -> None:
+    """Add a file to an archive, or a link to a folder, as its state has it."""
+    if state.startswith(LINK):
+        member = create_member(name, 0, kind=tarfile.SYMTYPE, mode=0o777)
+        member.linkname = state.removeprefix(LINK)
+        archive.addfile(member)
+        return
+    with translate_errors(path), path.open("rb") as content:
+        mode = 0o755 if state.startswith("x") else 0o644
+        archive.addfile(create_member(name, path.stat().st_size, mode=mode), content)

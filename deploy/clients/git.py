@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from deploy.clients.environment import git_variables
 from deploy.errors import SourceUnreadable
 
-# A user's configuration may add to what git prints, or leave out what has changed.
-_OWN_CONFIGURATION = (
-    "-c",
-    "log.showSignature=false",
-    "-c",
-    "color.ui=false",
-    "-c",
-    "core.quotePath=false",
-    "-c",
-    "diff.ignoreSubmodules=none",
-)
+HEAD = "HEAD"
+"""The last commit."""
+_CHUNK = 1 << 20
+_SHA1_DIGITS = 40
+# A user's configuration may add to what git prints.
+_OWN_CONFIGURATION = ("-c", "log.showSignature=false", "-c", "color.ui=false")
 
 
 def is_installed() -> bool:
@@ -60,36 +58,130 @@ def last_revision(directory: Path, pathspecs: Sequence[str]) -> str:
     return _run(directory, "log", "-1", format_, "--", *pathspecs, failure_ok=True) or ""
 
 
-def has_changes(directory: Path, pathspecs: Sequence[str]) -> bool:
-    """Return whether matching files differ from the last commit; ignored files count as well.
+class TreeEntry(NamedTuple):
+    """A file, link or submodule of a commit: its mode in octal digits, and its object's name."""
 
-    Args:
-        directory: A directory of the repository.
-        pathspecs: Git's patterns, relative to the directory.
+    mode: str
+    object: str
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether it is a file that can be run."""
+        return self.mode == "100755"
+
+    @property
+    def is_link(self) -> bool:
+        """Whether it is a symbolic link; its object holds the target."""
+        return self.mode == "120000"
+
+    @property
+    def is_submodule(self) -> bool:
+        """Whether it is a submodule; its object is a commit of another repository."""
+        return self.mode == "160000"
+
+
+def has_commits(directory: Path) -> bool:
+    """Return whether a repository has a commit at all.
+
+    Raises:
+        SourceUnreadable: The repository belongs to another user, and git does not trust it.
+    """
+    return _run(directory, "rev-parse", "--verify", "--quiet", HEAD, failure_ok=True) is not None
+
+
+def has_object(directory: Path, name: str) -> bool:
+    """Return whether the repository of a directory has an object.
+
+    Raises:
+        SourceUnreadable: The repository belongs to another user, and git does not trust it.
+    """
+    return _run(directory, "cat-file", "-e", name, failure_ok=True) is not None
+
+
+def read_tree(directory: Path, commit: str) -> dict[str, TreeEntry]:
+    """Return what a commit has in a directory and below, by the path relative to the directory.
 
     Raises:
         SourceUnreadable: Git cannot read the repository.
     """
-    options = ("--porcelain", "--untracked-files=all", "--ignored")
-    return bool(_run(directory, "status", *options, "--", *pathspecs))
+    output = os.fsdecode(_read(directory, "ls-tree", "-r", "-z", commit) or b"")
+    entries = (line.partition("\t") for line in output.split("\0") if line)
+    return {
+        path: TreeEntry(mode=about.split()[0], object=about.split()[2])
+        for about, _, path in entries
+    }
+
+
+def read_link(directory: Path, name: str) -> str:
+    """Return the target of a link, of which a repository has the object.
+
+    Raises:
+        SourceUnreadable: Git cannot read the repository.
+    """
+    return os.fsdecode(_read(directory, "cat-file", "blob", name) or b"")
+
+
+def hash_file(path: Path, like: str) -> str:
+    """Return the name that an object with the bytes of a file has.
+
+    Args:
+        path: The file.
+        like: The name of an object of the repository, which shows the kind of hash.
+    """
+    algorithm = "sha1" if len(like) == _SHA1_DIGITS else "sha256"
+    content_hash = hashlib.new(algorithm, usedforsecurity=False)
+    content_hash.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            content_hash.update(chunk)
+    return content_hash.hexdigest()
+
+
+def hash_checked_out(directory: Path, commit: str, path: str) -> str:
+    """Return the sha256 of a file as a checkout writes it; empty if git cannot write it here.
+
+    A checkout can convert files: the ends of their lines, or pointers to large files.
+
+    Args:
+        directory: A directory of the repository.
+        commit: The commit that has the file.
+        path: The file's path, relative to the directory.
+    """
+    command = _command(directory, "cat-file", "--filters", f"{commit}:./{path}")
+    with subprocess.Popen(  # noqa: S603 - the user's own git
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=git_variables()
+    ) as process:
+        assert process.stdout is not None  # noqa: S101 - it was requested above
+        digest = hashlib.file_digest(process.stdout, "sha256").hexdigest()  # type: ignore[arg-type]  # a buffered reader
+    return digest if process.returncode == 0 else ""
+
+
+def _command(directory: Path, *arguments: str) -> list[str]:
+    return ["git", "--no-optional-locks", *_OWN_CONFIGURATION, "-C", str(directory), *arguments]
 
 
 def _run(directory: Path, *arguments: str, failure_ok: bool = False) -> str | None:
+    """Return git's output as text, or None where it fails and that is allowed."""
+    output = _read(directory, *arguments, failure_ok=failure_ok)
+    return None if output is None else os.fsdecode(output).strip()
+
+
+def _read(directory: Path, *arguments: str, failure_ok: bool = False) -> bytes | None:
     """Return git's output, or None where it fails and that is allowed."""
     done = subprocess.run(  # noqa: S603 - the user's own git
-        ["git", "--no-optional-locks", *_OWN_CONFIGURATION, "-C", str(directory), *arguments],  # noqa: S607 - as above
+        _command(directory, *arguments),
         capture_output=True,
-        text=True,
         check=False,
         env=git_variables(),
     )
+    message = done.stderr.decode(errors="replace").strip()
     if done.returncode == 0:
-        return done.stdout.strip()
-    if failure_ok and "dubious ownership" not in done.stderr:
+        return done.stdout
+    if failure_ok and "dubious ownership" not in message:
         return None
     raise SourceUnreadable(
         "git cannot read this repository",
         on=str(directory),
         next="see git's message",
-        detail=f"  {done.stderr.strip()}",
+        detail=f"  {message}",
     )

@@ -197,13 +197,13 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
 # The layers of `deploy`, from the bottom. A module is in the layer of the longest name that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "records", "progress", "interrupts", "clock"),
-    ("archive", "ci", "git_lfs"),
+    ("archive", "ci", "git_lfs", "platforms", "selection"),
     # Locks and the cache record the process that they belong to; the module reads /proc only.
     ("machine.process",),
     ("cache",),
     ("clients",),
     ("settings",),
-    ("source",),
+    ("revision", "source_files", "source"),
     # The format of a layer: models are packed into layers before there is an image.
     ("image.layer",),
     ("model",),

@@ -146,6 +146,120 @@ def test_a_file_that_git_ignores_but_the_image_holds_is_marked(repository: Path)
     assert read(repository).commit.dirty
 
 
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_a_change_that_git_is_told_not_to_see_is_marked(repository: Path, flag: str) -> None:
+    """The bytes count, not what git shows."""
+    git(repository, "update-index", flag, "app/main.py")
+    assert not read(repository).commit.dirty
+    write(repository, app__main_py="print(3)")
+    assert git(repository, "status", "--short") == ""
+    assert read(repository).commit.dirty
+    (repository / "app" / "main.py").unlink()
+    assert read(repository).commit.dirty
+
+
+def test_a_mode_that_git_does_not_compare_is_marked(repository: Path) -> None:
+    """The image has the mode of the file."""
+    git(repository, "config", "core.fileMode", "false")
+    (repository / "app" / "main.py").chmod(0o755)
+    assert git(repository, "status", "--short") == ""
+    assert read(repository).commit.dirty
+
+
+def test_a_sparse_checkout_without_some_files_is_marked(repository: Path) -> None:
+    """The commit has more than the image."""
+    write(repository, app__data__table_txt="x", app__data2__table_txt="x")
+    commit_all(repository)
+    git(repository, "sparse-checkout", "set", "app/data")
+    assert not (repository / "app" / "data2").exists()
+    assert read(repository, "app/**").commit.dirty
+    assert not read(repository, "app/data/**").commit.dirty
+
+
+def test_files_that_a_checkout_converts_are_those_of_the_commit(repository: Path) -> None:
+    """Others that git takes for the same are not."""
+    write(repository, _gitattributes="*.txt text eol=crlf\n*.conf filter=secret\n")
+    git(repository, "config", "filter.secret.clean", "sed s/password=.*/password=/")
+    git(repository, "config", "filter.secret.smudge", "cat")
+    (repository / "app" / "lines.txt").write_bytes(b"one\r\ntwo\r\n")
+    write(repository, app__my_conf="password=\n")
+    commit_all(repository)
+    assert git(repository, "cat-file", "-p", "HEAD:app/lines.txt") == "one\ntwo"
+    assert not read(repository).commit.dirty
+    write(repository, app__my_conf="password=secret\n")
+    git(repository, "add", "--all")
+    assert git(repository, "status", "--short") == ""
+    assert read(repository).commit.dirty
+
+
+def test_links_are_compared_with_those_of_the_commit(repository: Path) -> None:
+    """A link to a file is compared by its bytes, a link to a folder by its target."""
+    write(repository, app__other__more_py="print(2)")
+    (repository / "app" / "link.py").symlink_to("sub/more.py")
+    (repository / "app" / "now").symlink_to("sub")
+    commit_all(repository)
+    assert not read(repository).commit.dirty
+    (repository / "app" / "link.py").unlink()
+    (repository / "app" / "link.py").symlink_to("main.py")
+    assert read(repository).commit.dirty
+    git(repository, "checkout", "--", ".")
+    (repository / "app" / "now").unlink()
+    (repository / "app" / "now").symlink_to("other")
+    assert read(repository).commit.dirty
+
+
+def test_files_of_a_nested_repository_are_marked(repository: Path) -> None:
+    """The outer repository does not have them."""
+    write(repository, app__inner__code_py="x")
+    git(repository / "app", "init", "--quiet", "inner")
+    commit_all(repository / "app" / "inner")
+    assert read(repository).commit.dirty
+
+
+@pytest.fixture
+def with_submodule(repository: Path, tmp_path: Path) -> Path:
+    """Return an application with code in a submodule, all of it committed."""
+    other = tmp_path / "library"
+    write(other, code_py="x", deep__more_py="x")
+    git(tmp_path, "init", "--quiet", str(other))
+    commit_all(other)
+    allowed = ("-c", "protocol.file.allow=always")
+    git(repository, *allowed, "submodule", "--quiet", "add", str(other), "app/library")
+    commit_all(repository)
+    return repository
+
+
+def test_a_submodule_is_committed_if_the_outer_repository_names_its_commit(
+    with_submodule: Path,
+) -> None:
+    """The revision is that of the outer repository."""
+    before = read(with_submodule)
+    assert "app/library/deep/more.py" in before.files
+    assert before.commit == Commit(revision=git(with_submodule, "rev-parse", "HEAD"), dirty=False)
+    library = with_submodule / "app" / "library"
+    write(library, code_py="y")
+    assert read(with_submodule).commit.dirty
+    commit_all(library)
+    assert read(with_submodule).commit.dirty
+    second = commit_all(with_submodule)
+    assert read(with_submodule, "app/library/**").commit == Commit(revision=second, dirty=False)
+
+
+def test_a_submodule_that_is_not_checked_out_is_marked(with_submodule: Path) -> None:
+    """The image lacks its files."""
+    git(with_submodule, "submodule", "--quiet", "deinit", "--force", "app/library")
+    assert read(with_submodule).commit.dirty
+    assert not read(with_submodule, "app/*.py").commit.dirty
+
+
+def test_a_damaged_repository_is_an_error(repository: Path) -> None:
+    """It is not taken for one without a commit."""
+    name = git(repository, "rev-parse", "HEAD^{tree}")
+    (repository / ".git" / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(SourceUnreadable, match="git cannot read"):
+        read(repository)
+
+
 def test_files_that_do_not_enter_the_image_are_not_looked_at(repository: Path) -> None:
     """Other files and the caches of Python do not count, ignored or not."""
     write(repository, notes_txt="x", app____pycache____main_pyc="x", app__stray_pyc="x")
@@ -260,7 +374,28 @@ def test_a_pattern_without_a_match_is_an_error(application: Path, pattern: str) 
     """The error names the pattern, also one that points outside of the application."""
     with pytest.raises(SourceUnreadable) as caught:
         read(application, "app/**", pattern)
-    assert pattern in caught.value.on or "outside" in caught.value.what
+    assert pattern in caught.value.on
+
+
+@pytest.mark.parametrize(
+    ("pattern", "advice"), [("app", '"app/**"'), (".", '"**"'), ("", '"**"'), ("./", '"**"')]
+)
+def test_a_pattern_for_a_folder_is_an_error_that_says_what_to_write(
+    application: Path, pattern: str, advice: str
+) -> None:
+    """A folder has no bytes."""
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application, pattern)
+    assert advice in caught.value.next
+
+
+@pytest.mark.parametrize("pattern", ["/", "/etc/**", "..", "../**", "app/../../x"])
+def test_a_pattern_that_leads_outside_is_an_error(application: Path, pattern: str) -> None:
+    """An image must not contain other files of this machine."""
+    with pytest.raises(SourceUnreadable, match="outside"):
+        read(application, pattern)
+    with pytest.raises(SourceUnreadable, match="outside"):
+        read(application, dockerfile=pattern)
 
 
 def test_a_missing_dockerfile_is_an_error(application: Path) -> None:
@@ -268,6 +403,74 @@ def test_a_missing_dockerfile_is_an_error(application: Path) -> None:
     with pytest.raises(SourceUnreadable) as caught:
         read(application, dockerfile="app/Containerfile")
     assert caught.value.on.endswith("app/Containerfile")
+
+
+def test_a_linked_folder_stays_a_link(application: Path) -> None:
+    """The files that it leads to are in the image themselves."""
+    (application / "app" / "now").symlink_to("sub")
+    inputs = read(application)
+    assert inputs.files["app/now"] == "l sub"
+    assert not [path for path in inputs.files if path.startswith("app/now/")]
+    with tarfile.open(fileobj=io.BytesIO(pack(inputs))) as archive:
+        member = archive.getmember("app/now")
+    assert (member.issym(), member.linkname) == (True, "sub")
+    (application / "app" / "now").unlink()
+    write(application, app__sub2__more_py="print(2)")
+    (application / "app" / "now").symlink_to("sub2")
+    assert read(application).files["app/now"] == "l sub2"
+
+
+def test_a_linked_folder_whose_files_are_not_in_the_image_is_an_error(application: Path) -> None:
+    """The error says which pattern is missing; then the link leads somewhere."""
+    write(application, shared__common__tools_py="x")
+    (application / "app" / "common").symlink_to("../shared/common")
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application)
+    assert caught.value.on.endswith("app/common")
+    assert '"shared/common/**"' in caught.value.next
+    files = read(application, "app/**", "shared/common/**").files
+    assert files["app/common"] == "l ../shared/common"
+    assert "shared/common/tools.py" in files
+
+
+def test_a_pattern_through_a_linked_folder_needs_its_files_too(application: Path) -> None:
+    """Only those that the pattern matches."""
+    write(application, app__sub__more_txt="x")
+    (application / "app" / "now").symlink_to("sub")
+    with pytest.raises(SourceUnreadable, match="linked folder"):
+        read(application, "app/now/*.py")
+    files = read(application, "app/now/*.py", "app/sub/*.py").files
+    assert set(files) == {"Dockerfile", "app/now", "app/sub/more.py"}
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/usr/share", "outside"),
+        ("../..", "outside"),
+        ("..", "a folder that it is in"),
+        (".", "a folder that it is in"),
+        ("link", "nothing"),
+        ("absent", "nothing"),
+    ],
+)
+def test_a_link_that_leads_nowhere_in_the_image_is_an_error(
+    application: Path, target: str, reason: str
+) -> None:
+    """It may lead outside, to itself or to nothing."""
+    (application / "app" / "link").symlink_to(target)
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application)
+    assert reason in caught.value.what
+    assert caught.value.on.endswith("app/link")
+
+
+@pytest.mark.parametrize("target", ["sub", "main.py"])
+def test_a_link_with_an_absolute_path_is_an_error(application: Path, target: str) -> None:
+    """It leads somewhere else on another machine, and in the image."""
+    (application / "app" / "link").symlink_to(application / "app" / target)
+    with pytest.raises(SourceUnreadable, match="absolute"):
+        read(application)
 
 
 def test_a_link_within_its_folder_is_the_file_it_leads_to(application: Path) -> None:
@@ -292,6 +495,94 @@ def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: 
     (application / "app" / "away").symlink_to(tmp_path / "other")
     with pytest.raises(SourceUnreadable, match="outside"):
         read(application, "app/*/*.py")
+
+
+def test_a_pointer_of_git_lfs_is_an_error(application: Path) -> None:
+    """An image with it would fail when it reads the file, or later."""
+    write(
+        application,
+        app__table_csv=f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064}\nsize 9\n",
+    )
+    with pytest.raises(SourceUnreadable) as caught:
+        read(application)
+    assert caught.value.on.endswith("app/table.csv")
+    assert "git lfs pull" in caught.value.next
+
+
+def test_a_name_that_is_not_utf8_is_an_error(application: Path) -> None:
+    """The error shows the bytes of the name."""
+    (application / "app" / os.fsdecode(b"caf\xe9.txt")).write_text("x", encoding="utf-8")
+    with pytest.raises(SourceUnreadable, match="not UTF-8") as caught:
+        read(application)
+    assert caught.value.on == "app/caf\\xe9.txt"
+
+
+HIDDEN = [
+    "app/.env",
+    "app/.env.local",
+    "app/.git/config",
+    "app/.twinship/records/app.json",
+    "app/.venv/lib/x.py",
+    "app/main.py~",
+    "app/.main.py.swp",
+    "app/#main.py#",
+    "app/.DS_Store",
+]
+
+
+@pytest.mark.parametrize("path", HIDDEN)
+def test_wildcards_do_not_match_secrets_and_what_tools_leave_behind(
+    application: Path, path: str
+) -> None:
+    """Such a file goes into the image if a pattern names it."""
+    (application / path).parent.mkdir(parents=True, exist_ok=True)
+    (application / path).write_text("x", encoding="utf-8")
+    assert path not in read(application, "**").files
+    assert path not in read(application, "app/*", "app/*/**").files
+    folder, _, name = path.removeprefix("app/").partition("/")
+    assert path in read(application, f"app/{folder}/**" if name else path).files
+
+
+def test_a_link_that_an_editor_leaves_behind_is_not_looked_at(application: Path) -> None:
+    """Emacs marks an edited file by a link to nothing."""
+    (application / "app" / ".#main.py").symlink_to("ada@example.com.1")
+    assert "app/.#main.py" not in read(application).files
+
+
+@pytest.mark.parametrize("store", ["models", "./models/", "app/../models"])
+def test_wildcards_do_not_match_the_model_store(application: Path, store: str) -> None:
+    """A store in the application's folder has gigabytes; a pattern can name it."""
+    write(application, models__imagenet_bin="x")
+
+    def files(*patterns: str) -> set[str]:
+        values = settings(*patterns).model_dump()
+        values["model"]["store"] = store
+        found = source.read_inputs(application, Settings.model_validate(values))
+        return set(found.files)
+
+    assert "models/imagenet.bin" not in files("**")
+    assert "models/imagenet.bin" not in files("app/**", "*/*")
+    assert "models/imagenet.bin" in files("models/*")
+
+
+@pytest.mark.parametrize(
+    ("rules", "left_out"),
+    [
+        ("*.md", {"README.md"}),
+        ("# none\n\n/app/sub/", {"app/sub/more.py"}),
+        ("**/*.py\n!app/main.py", {"app/sub/more.py"}),
+        ("*\n!app\napp/s?b", {"README.md", "app/sub/more.py"}),
+        ("**.md", {"README.md"}),
+        ("app/[^m]*", {"app/sub/more.py"}),
+    ],
+)
+def test_a_dockerignore_is_obeyed(application: Path, rules: str, left_out: set[str]) -> None:
+    """As `docker build` has it; the Dockerfile always belongs to the image."""
+    every = {"app/main.py", "app/sub/more.py", "README.md", "Dockerfile"}
+    (application / ".dockerignore").write_text(rules, encoding="utf-8")
+    assert set(read(application, "**").files) - {".dockerignore"} == every - left_out
+    (application / "Dockerfile.dockerignore").write_text("none", encoding="utf-8")
+    assert every <= set(read(application, "**").files)
 
 
 def test_an_unreadable_file_is_an_error(application: Path) -> None:
@@ -341,15 +632,16 @@ def test_the_key_changes_with_all_that_decides_over_the_image(
     assert read(application).key != before
 
 
-def test_the_key_changes_with_the_base_image_and_the_revision(application: Path) -> None:
-    """The image contains the revision."""
+def test_the_key_changes_with_all_that_is_no_file(application: Path) -> None:
+    """The image contains the revision, and packages for its Python."""
     inputs = read(application)
     others = (
+        replace(inputs, python="3.13"),
         replace(inputs, base=BASE.replace("0", "1")),
         replace(inputs, commit=Commit(revision="5" * 40, dirty=True)),
         replace(inputs, commit=Commit(revision="5" * 40, dirty=False)),
     )
-    assert len({inputs.key, *(other.key for other in others)}) == 4
+    assert len({inputs.key, *(other.key for other in others)}) == 1 + len(others)
 
 
 def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
@@ -370,7 +662,10 @@ def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
 def earlier(tmp_path: Path) -> Inputs:
     """Return inputs of three files."""
     return Inputs(
-        tmp_path, {"a": "- 1", "b": "- 1", "c": "- 1"}, BASE, Commit(revision="5" * 40, dirty=False)
+        tmp_path,
+        {"a": "- 1", "b": "- 1", "c": "- 1"},
+        BASE,
+        Commit(revision="5" * 40, dirty=False),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -22,6 +22,10 @@ def run_git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture
@@ -56,14 +60,55 @@ def test_the_last_revision_is_that_of_the_files(repository: Path) -> None:
     assert git.last_revision(repository, [":(glob)*.txt"]) == ""
 
 
-def test_ignored_files_are_changes(repository: Path) -> None:
-    """An image holds them, and the commit does not."""
-    (repository / ".gitignore").write_text("*.local\n", encoding="utf-8")
+def test_a_tree_has_the_files_of_a_commit(repository: Path) -> None:
+    """With their modes, and below the directory alone; names may have any character."""
+    folder = repository / "in here"
+    folder.mkdir()
+    (folder / "tab\tand\nline.sh").write_text("x", encoding="utf-8")
+    (folder / "tab\tand\nline.sh").chmod(0o755)
+    (folder / "link").symlink_to("../main.py")
     run_git(repository, "add", "--all")
     run_git(repository, "commit", "--quiet", "--message", "second")
-    assert not git.has_changes(repository, EVERYTHING)
-    (repository / "settings.local").write_text("x", encoding="utf-8")
-    assert git.has_changes(repository, EVERYTHING)
+    assert set(git.read_tree(repository, "HEAD")) == {
+        "main.py",
+        "in here/link",
+        "in here/tab\tand\nline.sh",
+    }
+    found = git.read_tree(folder, "HEAD")
+    assert found["tab\tand\nline.sh"].is_executable
+    assert found["link"].is_link
+    assert git.read_link(folder, found["link"].object) == "../main.py"
+
+
+def test_a_file_has_the_name_that_git_gives_it(repository: Path) -> None:
+    """Its bytes alone decide, without any conversion."""
+    path = repository / "main.py"
+    entry = git.read_tree(repository, "HEAD")["main.py"]
+    assert git.hash_file(path, entry.object) == entry.object
+    path.write_bytes(b"other\r\n")
+    name = run_git(repository, "hash-object", "--no-filters", str(path))
+    assert git.hash_file(path, entry.object) == name
+
+
+def test_a_checkout_converts_files(repository: Path) -> None:
+    """The hash is that of the converted bytes; a failed conversion has none."""
+    path = repository / "main.py"
+    assert git.hash_checked_out(repository, "HEAD", "main.py") == _sha256(path.read_bytes())
+    (repository / ".gitattributes").write_text("*.py filter=shout\n", encoding="utf-8")
+    run_git(repository, "config", "filter.shout.smudge", "tr a-z A-Z")
+    assert git.hash_checked_out(repository, "HEAD", "main.py") == _sha256(b"PRINT(1)")
+    run_git(repository, "config", "filter.shout.smudge", "false")
+    run_git(repository, "config", "filter.shout.required", "true")
+    assert git.hash_checked_out(repository, "HEAD", "main.py") == ""
+
+
+def test_a_repository_may_have_no_commit(repository: Path, tmp_path: Path) -> None:
+    """It is none the less a repository."""
+    assert git.has_commits(repository)
+    run_git(tmp_path, "init", "--quiet", "empty")
+    assert not git.has_commits(tmp_path / "empty")
+    assert git.has_object(repository, run_git(repository, "rev-parse", "HEAD"))
+    assert not git.has_object(repository, "5" * 40)
 
 
 def test_a_folder_without_a_repository_is_none(repository: Path, tmp_path: Path) -> None:
@@ -104,20 +149,12 @@ def test_a_repository_of_another_user_is_an_error(
 
 
 def test_a_damaged_repository_is_an_error(repository: Path) -> None:
-    """It is not taken for one without changes."""
-    (repository / ".git" / "index").write_bytes(b"nonsense")
+    """It is not taken for one without files."""
+    name = run_git(repository, "rev-parse", "HEAD^{tree}")
+    (repository / ".git" / "objects" / name[:2] / name[2:]).unlink()
     with pytest.raises(SourceUnreadable) as caught:
-        git.has_changes(repository, EVERYTHING)
+        git.read_tree(repository, "HEAD")
     assert caught.value.on == str(repository)
-
-
-def test_reading_does_not_lock_the_repository(repository: Path) -> None:
-    """Another process can commit at the same moment."""
-    index = repository / ".git" / "index"
-    os.utime(repository / "main.py", (1, 1))
-    before = index.read_bytes()
-    assert not git.has_changes(repository, EVERYTHING)
-    assert index.read_bytes() == before
 
 
 def test_variables_of_a_hook_do_not_choose_the_repository(
@@ -127,7 +164,6 @@ def test_variables_of_a_hook_do_not_choose_the_repository(
     other = tmp_path / "other"
     run_git(tmp_path, "init", "--quiet", str(other))
     head = run_git(repository, "rev-parse", "HEAD")
-    (repository / "main.py").write_text("print(2)", encoding="utf-8")
     for name, value in {
         "GIT_DIR": str(other / ".git"),
         "GIT_WORK_TREE": str(other),
@@ -139,27 +175,25 @@ def test_variables_of_a_hook_do_not_choose_the_repository(
     }.items():
         monkeypatch.setenv(name, value)
     assert git.last_revision(repository, EVERYTHING) == head
-    assert git.has_changes(repository, EVERYTHING)
+    assert set(git.read_tree(repository, "HEAD")) == {"main.py"}
+    assert git.hash_checked_out(repository, "HEAD", "main.py") == _sha256(b"print(1)")
     assert not git.is_repository(tmp_path)
 
 
 def test_a_users_configuration_does_not_change_what_is_read(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signatures, colours and summaries would be part of the output."""
+    """Signatures and colours would be part of the output."""
     head = run_git(repository, "rev-parse", "HEAD")
     (tmp_path / "gitconfig").write_text(
-        "[log]\nshowSignature = true\n[color]\nui = always\nstatus = always\n"
-        "[status]\nshowUntrackedFiles = no\nbranch = true\nshowStash = true\n"
-        "submoduleSummary = true\n[core]\nquotePath = true\n[column]\nui = always\n"
+        "[log]\nshowSignature = true\n[color]\nui = always\n"
+        "[core]\nquotePath = true\n[column]\nui = always\n"
         "[gpg]\nprogram = /bin/false\n",
         encoding="utf-8",
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     assert git.last_revision(repository, EVERYTHING) == head
-    assert not git.has_changes(repository, EVERYTHING)
-    (repository / "new.py").touch()
-    assert git.has_changes(repository, EVERYTHING)
+    assert set(git.read_tree(repository, "HEAD")) == {"main.py"}
 
 
 def test_a_repository_that_the_user_trusts_is_read(
