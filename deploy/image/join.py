@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from deploy.cache import Cache
@@ -50,7 +51,9 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
     app_config = json.loads(cache.read(manifest.config.digest))
     position = _find_position(app_config)
     labels = _create_labels(app, model)
-    config = put_config(_join_config(app_config, app, model, labels, position), cache)
+    joined_config = _join_config(app_config, app, model, labels, position)
+    _drop_volume(joined_config["config"], mount_path)
+    config = put_config(joined_config, cache)
     layers = list(manifest.layers)
     layers.insert(position.layer, _describe_layer(model))
     annotations = labels | {MOUNT_KEY: mount_path}
@@ -95,6 +98,20 @@ def _join_config(
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
     }
+
+
+def _drop_volume(container: dict[str, Any], path: str) -> None:
+    """Take a folder out of the volumes that the Dockerfile declares.
+
+    Engines copy what such a folder has into a new volume for each container.
+    """
+    volumes = container.get("Volumes")
+    if volumes:
+        container["Volumes"] = {
+            name: value
+            for name, value in volumes.items()
+            if PurePosixPath(name) != PurePosixPath(path)
+        }
 
 
 def _create_history_entry(config: Mapping[str, Any], model: ModelLayer) -> dict[str, str]:

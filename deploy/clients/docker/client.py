@@ -244,7 +244,8 @@ class DockerEngine:
 
         with translate_errors(container):
             try:
-                self._api.remove_container(container, force=True, v=False)
+                # With its anonymous volumes: each `VOLUME` of a Dockerfile makes one.
+                self._api.remove_container(container, force=True, v=True)
             except NotFound:
                 return
             except APIError as error:

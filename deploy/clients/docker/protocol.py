@@ -132,7 +132,10 @@ class Engine(Protocol):
         """Stop a container, and kill it after `grace` seconds; a missing one is no error."""
 
     def remove(self, container: str) -> None:
-        """Remove a container, and kill it if it runs; a missing one is no error."""
+        """Remove a container and its anonymous volumes, and kill it if it runs.
+
+        A missing one is no error.
+        """
 
     def enable_restart(self, container: str) -> None:
         """Let the engine restart a container when it ends, and when the engine itself starts."""

@@ -127,6 +127,6 @@ def _remove_leftovers(client: object) -> None:
         labels: Mapping[str, str] = container.labels
         if has_ended(labels[LABEL], labels.get(MACHINE, "")):
             try:
-                container.remove(force=True)
+                container.remove(force=True, v=True)
             except docker.errors.APIError:
                 continue

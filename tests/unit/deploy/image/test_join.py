@@ -260,6 +260,16 @@ def test_an_app_image_without_labels_or_environment_is_joined(cache: Cache) -> N
         assert len(config["config"]["Env"]) == 5
 
 
+def test_the_folder_of_the_model_is_no_volume(cache: Cache) -> None:
+    """An engine would copy the model for each container; other volumes stay."""
+    volumes = {"/model/": {}, "/var/cache/app": {}, "/model/below": {}}
+    about = halves.config(BASE, LIBRARIES, CODE)
+    about["config"]["Volumes"] = volumes
+    _, config = join_documents(cache, about)
+    assert set(config["config"]["Volumes"]) == {"/var/cache/app", "/model/below"}
+    assert "Volumes" not in join_documents(cache, halves.config(BASE, LIBRARIES, CODE))[1]["config"]
+
+
 def test_an_uncommitted_change_is_visible(cache: Cache) -> None:
     """It is in the label and in the environment."""
     app = halves.app(cache).model_copy(update={"commit": Commit(revision="5" * 40, dirty=True)})

@@ -214,6 +214,34 @@ def test_containers_cannot_write_or_gain_rights(
     )
 
 
+def test_a_removed_container_leaves_no_anonymous_volume(
+    engine: DockerEngine, prefix: str, parts_image: str
+) -> None:
+    """Each `VOLUME` of a Dockerfile makes one for each container; a named volume stays."""
+    labels = {"dev.twinship.test": prefix}
+    engine.build(
+        pack_context({"Dockerfile": "ARG BASE\nFROM ${BASE}\nVOLUME /data /more\n"}),
+        dockerfile="Dockerfile",
+        args={"BASE": parts_image},
+        tag=f"{prefix}:volumes",
+        on_line=lambda _: None,
+    )
+    engine.ensure_volume(prefix, labels)
+    made = engine.create(
+        Spec(
+            name=prefix,
+            image=f"{prefix}:volumes",
+            labels=labels,
+            volumes={prefix: ("/kept", False)},
+        )
+    )
+    mounts = engine._api.inspect_container(made.id)["Mounts"]
+    engine.remove(made.id)
+    left = {volume["Name"] for volume in engine._api.volumes()["Volumes"]}
+    assert len(mounts) == 3
+    assert left & {mount["Name"] for mount in mounts} == {prefix}
+
+
 def test_the_engine_reports_its_version_and_architecture(engine: DockerEngine) -> None:
     """It reports its version and architecture, and shares this machine's ports."""
     assert engine.version[0].isdigit()
