@@ -177,7 +177,10 @@ def download_packages(folder: Path, application: Path) -> Path:
     settings = Settings.read(application, {})
     if settings.image.wheels:
         wheels.download_wheels(
-            settings.image.wheels, application, host.connect_engine().architecture, Cache(folder)
+            settings.image.wheels,
+            application,
+            settings.image.platform or host.engine_platform(host.THIS_MACHINE),
+            Cache(folder),
         )
     return folder
 

@@ -24,7 +24,13 @@ from deploy.clock import REAL, Clock
 from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.machine import setup
-from deploy.machine.host import THIS_MACHINE, Host, ensure_cache_folder, is_loopback
+from deploy.machine.host import (
+    THIS_MACHINE,
+    Host,
+    engine_platform,
+    ensure_cache_folder,
+    is_loopback,
+)
 from deploy.model import golden_cases
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
@@ -86,6 +92,11 @@ class ReleaseContext:
     def cache(self) -> Cache:
         """The cache of this machine."""
         return Cache(ensure_cache_folder())
+
+    @cached_property
+    def platform(self) -> str:
+        """The platform of app images: that of the settings, or else the engine's own."""
+        return self.settings.image.platform or engine_platform(self.clients.host)
 
     @cached_property
     def store(self) -> Store:
@@ -190,5 +201,8 @@ class ReleaseContext:
             find_login=self.find_login,
             image_size=cache(
                 lambda item: tags.pull_size(item, self.repository.registry, self.cache)
+            ),
+            image_platform=lambda item: tags.find_platform(
+                item, self.repository.registry, self.cache
             ),
         )

@@ -64,7 +64,7 @@ def fetch(context: ReleaseContext, version: str) -> ModelLayer:
 def build(context: ReleaseContext) -> AppImage:
     """Return the app image of the files as they are now."""
     settings = context.settings
-    inputs = source.read_inputs(context.directory, settings)
+    inputs = source.read_inputs(context.directory, settings, context.platform)
     host = context.clients.host
     return stages.build(inputs, settings, context.repository, host, context.prepare_engine)
 

@@ -47,7 +47,7 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     layer = repository.find_layer(wanted) if wanted else None
     yield _fetch(context, wanted, layer)
     name = context.settings.app.name
-    inputs = source.read_inputs(context.directory, context.settings)
+    inputs = source.read_inputs(context.directory, context.settings, context.platform)
     app = repository.find_app(name, inputs)
     why = f"{app.commit} is built already" if app else explain_build(name, inputs, repository.cache)
     yield Step(stage="build", runs=app is None, why=why)

@@ -33,6 +33,7 @@ class Inputs:
         files: The mode and sha256 of each file, by its path below the directory.
         base: The base image, by digest.
         commit: The revision that last changed the files.
+        platform: The operating system and processor of the image, such as `linux/amd64`.
         python: The Python version of the wheels; empty if there are none.
     """
 
@@ -40,6 +41,7 @@ class Inputs:
     files: Mapping[str, str]
     base: str
     commit: Commit
+    platform: str
     python: str = ""
 
     @property
@@ -47,6 +49,7 @@ class Inputs:
         """The inputs by name, each with a value that changes with it."""
         return {
             "the base image": self.base,
+            "the platform": self.platform,
             "the wheels' Python": self.python,
             "the revision": self.commit.full,
             **self.files,
@@ -77,12 +80,13 @@ class Inputs:
         return ", ".join(listed[:3]) + more
 
 
-def read_inputs(directory: Path, settings: Settings) -> Inputs:
+def read_inputs(directory: Path, settings: Settings, platform: str) -> Inputs:
     """Read what an app image would be made of now.
 
     Args:
         directory: the application's folder.
         settings: the settings of the application.
+        platform: the operating system and processor of the image.
 
     Raises:
         SourceUnreadable: A pattern matches nothing, a file cannot be read or lies outside of the
@@ -95,6 +99,7 @@ def read_inputs(directory: Path, settings: Settings) -> Inputs:
         files=files,
         base=settings.image.base,
         commit=read_commit(directory, selection, files),
+        platform=platform,
         python=settings.image.wheels.python if settings.image.wheels else "",
     )
 

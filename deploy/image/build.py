@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from deploy import progress, source
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.protocol import Engine
+from deploy.errors import BuildFailed
 from deploy.image.export import export_image
-from deploy.image.manifest import INPUTS_KEY, REVISION_KEY, put_image_manifest
+from deploy.image.manifest import (
+    INPUTS_KEY,
+    REVISION_KEY,
+    parse_platform,
+    put_image_manifest,
+)
 from deploy.image.wheels import download_wheels
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.host import Host
+from deploy.platforms import format_platform, is_platform
 from deploy.records import AppImage, Commit, Descriptor, Record
 from deploy.settings.reading import Settings
+
+# The kernel's text for a program of another processor.
+_CANNOT_RUN = "exec format error"
 
 
 class BuildRecord(Record):
@@ -92,23 +103,57 @@ def build_app(
         BaseUnavailable: the base image can neither be pulled nor made.
     """
     name = settings.app.name
-    base = ensure_base_image(engine, settings.image, host)
+    platform = inputs.platform
+    base = ensure_base_image(engine, settings.image, host, platform)
     wheels = settings.image.wheels
-    packages = (
-        download_wheels(wheels, inputs.directory, engine.architecture, cache) if wheels else ()
-    )
+    packages = download_wheels(wheels, inputs.directory, platform, cache) if wheels else ()
     tag = f"twinship/{name}:app-{inputs.key}"
     build = _choose_builder(settings.image.builder, engine)
-    with source.pack_build_context(inputs, packages) as context:
+    with (
+        source.pack_build_context(inputs, packages) as context,
+        _explain_foreign_platform(platform, engine),
+    ):
         build(
             context,
             dockerfile=settings.image.dockerfile,
             args={"BASE": base},
             tag=tag,
+            platform=platform,
             on_line=progress.report,
         )
     config, layers = export_image(engine.save(tag), cache, tag)
+    _require_platform(cache.read(config.digest), platform, settings.image.dockerfile)
     return create_app_image(name, inputs.key, inputs.commit, config, layers, cache)
+
+
+@contextmanager
+def _explain_foreign_platform(platform: str, engine: Engine) -> Iterator[None]:
+    """Say why a build failed, if the engine cannot run the programs of the image's platform."""
+    try:
+        yield
+    except BuildFailed as error:
+        own = format_platform("linux", engine.architecture)
+        if is_platform(own, platform) or _CANNOT_RUN not in error.detail:
+            raise
+        raise BuildFailed(
+            f"the engine, which is {own}, cannot run the programs of an image for {platform}",
+            on=error.on,
+            next="build on a machine with such a processor, or install its emulation "
+            "(on the engine's host: `docker run --privileged --rm tonistiigi/binfmt "
+            "--install all`)",
+            detail=error.detail,
+        ) from error
+
+
+def _require_platform(config: bytes, platform: str, dockerfile: str) -> None:
+    """Raise unless the config of an image names its platform."""
+    built = parse_platform(config)
+    if not is_platform(built, platform):
+        raise BuildFailed(
+            f"the app image was built for {built}, not for {platform}",
+            on=dockerfile,
+            next="take `--platform` out of its FROM lines, or set `platform` in [image]",
+        )
 
 
 def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:

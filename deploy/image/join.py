@@ -64,8 +64,9 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
 def create_model_image(model: ModelLayer, mount_path: str, cache: Cache) -> Descriptor:
     """Write an image of nothing but the model to the cache; a registry finds the layer by it."""
     config = {
-        "architecture": "amd64",
-        "os": "linux",
+        # A model is the same on every platform; the specification requires both keys.
+        "architecture": "unknown",
+        "os": "unknown",
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": [model.digest]},
     }

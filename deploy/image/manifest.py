@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
+from deploy.platforms import format_platform
 from deploy.records import Descriptor
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -79,6 +80,23 @@ def put_config(config: Mapping[str, Any], cache: Cache) -> Descriptor:
 def parse_diff_ids(config: bytes) -> tuple[str, ...]:
     """Return the digests of an image's uncompressed layers, which its config lists."""
     return tuple(json.loads(config)["rootfs"]["diff_ids"])
+
+
+def parse_platform(config: bytes) -> str:
+    """Return the platform that an image's config names, such as `linux/amd64`.
+
+    Raises:
+        BlobCorrupt: the bytes are not the config of an image.
+    """
+    try:
+        values = json.loads(config)
+        return format_platform(values["os"], values["architecture"], values.get("variant") or "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BlobCorrupt(
+            "the bytes are not the config of an image",
+            on=f"{config[:60]!r}",
+            next="see who else writes to the repository",
+        ) from error
 
 
 def _parse_descriptor(value: Mapping[str, Any]) -> Descriptor:

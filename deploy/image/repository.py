@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,12 +10,15 @@ from deploy.cache import Cache
 from deploy.clients.oci.protocol import Registry
 from deploy.image import tags
 from deploy.image.build import find_built_app, remember_app
-from deploy.image.manifest import parse_image_manifest
+from deploy.image.manifest import parse_image_manifest, parse_platform
 from deploy.image.pull import read_golden_set
 from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden_cases import GoldenSet
+from deploy.platforms import is_platform
 from deploy.records import AppImage, Image, Model, ModelLayer
 from deploy.source import Inputs
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,31 @@ class Repository:
         cached = find_built_app(name, inputs, self.cache)
         if cached:
             config, layers, _ = parse_image_manifest(self.cache.read(cached.manifest.digest))
-            if all(self.cache.has(item.digest, item.size) for item in (config, *layers)):
+            if all(
+                self.cache.has(item.digest, item.size) for item in (config, *layers)
+            ) and self._has_platform(cached, inputs.platform, "the cache"):
                 return cached
         if not self.is_up():
             return None
         found = tags.find_app(name, inputs.key, self.path, self.registry, self.cache)
-        if found:
-            remember_app(found, inputs, self.cache)
+        if found is None or not self._has_platform(found, inputs.platform, self.name):
+            return None
+        remember_app(found, inputs, self.cache)
         return found
+
+    def _has_platform(self, app: AppImage, wanted: str, place: str) -> bool:
+        """Return whether an app image is for a platform; its manifest and config are cached."""
+        config = parse_image_manifest(self.cache.read(app.manifest.digest)).config
+        platform = parse_platform(self.cache.read(config.digest))
+        if is_platform(platform, wanted):
+            return True
+        log.warning(
+            "the app image of these files in %s is for %s, not for %s: it is not used",
+            place,
+            platform,
+            wanted,
+        )
+        return False
 
     def read_golden_set(self, joined: Image) -> GoldenSet:
         """Return the golden cases of an image's model."""

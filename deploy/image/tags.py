@@ -20,6 +20,7 @@ from deploy.image.manifest import (
     MOUNT_KEY,
     REVISION_KEY,
     parse_image_manifest,
+    parse_platform,
 )
 from deploy.image.pull import fetch_blob
 from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer, Release
@@ -112,6 +113,24 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
         log.info("the size of %s is taken to be its model's: %s", digest[:19], error.what)
         layers = ()
     return sum(item.size for item in layers) or release.image.layer.size
+
+
+def find_platform(release: Release, registry: Registry, cache: Cache) -> str:
+    """Return the platform of a release's image; empty if neither cache nor registry tells it."""
+    digest = release.image.digest
+    path = repository_path(release)
+    try:
+        is_cached = cache.has(digest, release.image.manifest.size)
+        manifest = cache.read(digest) if is_cached else registry.get_manifest(path, digest)
+        if manifest is None:
+            return ""
+        config = parse_image_manifest(manifest).config
+        fetch_blob(config, path, registry, cache)
+        return parse_platform(cache.read(config.digest))
+    except RegistryError as error:
+        # A rollback must not need the registry: the nodes may still have the image.
+        log.info("the platform of %s is not known: %s", digest[:19], error.what)
+        return ""
 
 
 def repository_path(release: Release) -> str:

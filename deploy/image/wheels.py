@@ -12,26 +12,26 @@ from pathlib import Path
 
 from deploy.cache import Cache, translate_full_disk
 from deploy.clients import pip
+from deploy.platforms import kernel_name
 from deploy.settings.image import Wheels
 
 log = logging.getLogger(__name__)
 
-_PROCESSORS = {"amd64": "x86_64", "arm64": "aarch64"}
 # From Debian 12's version (2.36) down: a wheel for an older C library runs on a newer one.
 _GLIBC = range(36, 16, -1)
 
 
 def download_wheels(
-    wanted: Wheels, directory: Path, machine: str, cache: Cache
+    wanted: Wheels, directory: Path, platform: str, cache: Cache
 ) -> tuple[Path, ...]:
     """Return the wheels that a lock file names, and download them if the cache has none.
 
-    The wheels are for Debian on the given processor; pip checks each one by its hash.
+    The wheels are for Debian on the given platform; pip checks each one by its hash.
 
     Args:
         wanted: The lock file and the Python version of the image.
         directory: The application's folder.
-        machine: The image's processor architecture, in OCI's terms.
+        platform: The image's platform.
         cache: The cache that keeps the wheels.
 
     Raises:
@@ -39,21 +39,21 @@ def download_wheels(
         DiskFull: The disk has no space left for them.
     """
     lock = directory / wanted.requirements
-    key = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {machine}".encode()).hexdigest()
+    key = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {platform}".encode()).hexdigest()
     folder = cache.root / "wheels" / key[:24]
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         log.info("downloading the locked dependencies of %s", wanted.requirements)
         with cache.folder() as temporary:
             target = temporary / "wheels"
-            platforms = _platforms(machine)
+            platforms = _platforms(platform)
             pip.download_locked(lock, target, python=wanted.python, platforms=platforms)
             move_into_place(target, folder)
     return tuple(sorted(folder.iterdir()))
 
 
-def _platforms(machine: str) -> list[str]:
-    processor = _PROCESSORS.get(machine, machine)
+def _platforms(platform: str) -> list[str]:
+    processor = kernel_name(platform)
     modern = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC]
     return [*modern, f"manylinux2014_{processor}"]
 

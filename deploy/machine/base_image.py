@@ -13,15 +13,24 @@ from deploy import progress
 from deploy.clients.docker.protocol import Engine
 from deploy.errors import BaseUnavailable, PlatformError, ReleaseError
 from deploy.machine.host import THIS_MACHINE, Host
+from deploy.platforms import format_platform, is_platform
 from deploy.settings.image import ImageBuild
 
 log = logging.getLogger(__name__)
 
 
-def ensure_base_image(engine: Engine, build: ImageBuild, host: Host = THIS_MACHINE) -> str:
+def ensure_base_image(
+    engine: Engine, build: ImageBuild, host: Host = THIS_MACHINE, platform: str = ""
+) -> str:
     """Make sure that the engine has the base image.
 
     It is pulled by its digest; one of Debian's own images is made from packages if that fails.
+
+    Args:
+        engine: gets the image.
+        build: names the image.
+        host: this machine, which may have to make it.
+        platform: the platform of the image; the engine's own if empty.
 
     Returns:
         The reference to build from.
@@ -29,10 +38,11 @@ def ensure_base_image(engine: Engine, build: ImageBuild, host: Host = THIS_MACHI
     Raises:
         BaseUnavailable: the image can neither be pulled nor made.
     """
-    existing = find_base_image(engine, build)
+    wanted = platform or _own_platform(engine)
+    existing = find_base_image(engine, build, wanted)
     if existing:
         return existing
-    failure = _pull(engine, build.base)
+    failure = _pull(engine, build.base, wanted)
     if failure is None:
         return build.base
     pulling = f"  pulling: {failure.detail.strip() or failure.what}"
@@ -42,6 +52,14 @@ def ensure_base_image(engine: Engine, build: ImageBuild, host: Host = THIS_MACHI
             on=build.base,
             next="give the engine access to a registry that has it; "
             "only Debian's own images can be made here instead",
+            detail=pulling,
+        )
+    if not wanted == _own_platform(engine) == host.system.platform():
+        raise BaseUnavailable(
+            f"the base image cannot be pulled here for {wanted}",
+            on=build.base,
+            next="give the engine access to a registry that has it; "
+            f"this machine can only make it for {host.system.platform()}",
             detail=pulling,
         )
     name = build.base.partition("@")[0]
@@ -57,10 +75,23 @@ def ensure_base_image(engine: Engine, build: ImageBuild, host: Host = THIS_MACHI
         ) from error
 
 
-def find_base_image(engine: Engine, build: ImageBuild) -> str:
-    """Return the base image that the engine has, or its substitute; empty if it has neither."""
+def find_base_image(engine: Engine, build: ImageBuild, platform: str = "") -> str:
+    """Return the base image that the engine has, or its substitute; empty if it has neither.
+
+    Args:
+        engine: the engine.
+        build: names the image.
+        platform: the platform of the image; the engine's own if empty.
+    """
+    wanted = platform or _own_platform(engine)
     names = (build.base, _substitute_name(build))
-    return next((name for name in names if name and engine.image_id(name)), "")
+    return next(
+        (name for name in names if name and is_platform(engine.platform(name) or "", wanted)), ""
+    )
+
+
+def _own_platform(engine: Engine) -> str:
+    return format_platform("linux", engine.architecture)
 
 
 def _substitute_name(build: ImageBuild) -> str:
@@ -77,11 +108,11 @@ def _make_substitute(engine: Engine, build: ImageBuild, host: Host) -> str:
     return _substitute_name(build)
 
 
-def _pull(engine: Engine, reference: str) -> ReleaseError | None:
+def _pull(engine: Engine, reference: str, platform: str) -> ReleaseError | None:
     """Pull an image; return the error if that fails."""
     log.info("pulling %s", reference.partition("@")[0])
     try:
-        engine.pull(reference, None, progress.report)
+        engine.pull(reference, None, progress.report, platform)
     except ReleaseError as error:
         return error
     return None

@@ -21,6 +21,7 @@ from pathlib import Path
 from deploy import progress
 from deploy.clients.environment import engine_variables
 from deploy.errors import PartMissing
+from deploy.platforms import architecture_of, format_platform
 
 _SOURCES = Path("/etc/apt")
 # Packages that newer releases of Debian have split off; older releases do not have them.
@@ -298,6 +299,11 @@ def make_base_archive(suite: str, target: Path) -> None:
         *_mirrors(suite),
     ]
     run(command, doing=f"making a base image from Debian {suite}'s packages")
+
+
+def platform() -> str:
+    """Return the platform of the programs of this machine, if they run in a container."""
+    return format_platform("linux", architecture_of(os.uname().machine))
 
 
 def _mirrors(suite: str) -> Iterator[str]:

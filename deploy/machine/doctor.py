@@ -88,7 +88,7 @@ def _engine_cure(error: ReleaseError, host: Host) -> str:
 
 
 def _base_image_check(engine: Engine, build: ImageBuild) -> Check:
-    name = find_base_image(engine, build)
+    name = find_base_image(engine, build, build.platform)
     made = ", or makes it from Debian's packages" if build.debian else ""
     return Check(
         "base image", name.partition("@")[0], "" if name else f"`invoke build` pulls it{made}"

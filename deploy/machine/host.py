@@ -23,6 +23,7 @@ from deploy.clients.oci.http import RetryPolicy
 from deploy.errors import (
     EngineDenied,
     FileRefused,
+    PlatformError,
     PortTaken,
     RegistryError,
     SettingsInvalid,
@@ -30,6 +31,7 @@ from deploy.errors import (
     is_disk_full,
 )
 from deploy.machine import debian
+from deploy.platforms import format_platform
 
 NAME_CACHE = "set TWINSHIP_HOME to a folder that this user may write to"
 _ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
@@ -65,7 +67,10 @@ class OperatingSystem(Protocol):
         """Replace this process by the same command, run as a member of the engine's group."""
 
     def make_base_archive(self, suite: str, target: Path) -> None:
-        """Write a small file system as a tar file."""
+        """Write a small file system for this machine's processor as a tar file."""
+
+    def platform(self) -> str:
+        """Return the platform of the programs of this machine, if they run in a container."""
 
 
 def connect_engine() -> Engine:
@@ -102,6 +107,14 @@ def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> 
         HttpRegistry(address, retry_policy=retry_policy).ping()
         return True
     return False
+
+
+def engine_platform(host: Host) -> str:
+    """Return the platform of the engine's own images; without an engine, that of this machine."""
+    try:
+        return format_platform("linux", host.connect_engine().architecture)
+    except PlatformError:
+        return host.system.platform()
 
 
 def is_loopback(address: str) -> bool:

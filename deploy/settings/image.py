@@ -14,6 +14,17 @@ DEBIAN = (
 )
 _DEBIAN = re.compile(r"(?:^|/)debian:([a-z]+)(?:-slim)?@")
 
+Platform = Literal[
+    "",
+    "linux/amd64",
+    "linux/arm64",
+    "linux/arm/v7",
+    "linux/arm/v6",
+    "linux/386",
+    "linux/ppc64le",
+    "linux/riscv64",
+    "linux/s390x",
+]
 Pinned = Annotated[str, Field(pattern=r"^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$")]
 
 
@@ -28,7 +39,7 @@ class Wheels(Table):
 
 
 class ImageBuild(Table):
-    """How the app image is built.
+    """How the app image is built, and for which platform; empty for that of the engine.
 
     `base` is pulled by digest. If it cannot be pulled, it is made from Debian's packages, provided
     that it is Debian's own image or `suite` names a release of Debian. The proxy and the local
@@ -36,6 +47,7 @@ class ImageBuild(Table):
     """
 
     dockerfile: str = "Dockerfile"
+    platform: Platform = ""
     base: Pinned
     suite: Annotated[str, Field(pattern=r"^[a-z]*$")] = ""
     parts_base: Pinned | None = None
@@ -50,7 +62,7 @@ class ImageBuild(Table):
 
     @property
     def for_parts(self) -> ImageBuild:
-        """The same settings for the image of the proxy and the local registry."""
+        """The same settings for the image of the proxy and the registry, which the engine runs."""
         if self.parts_base:
             return ImageBuild(base=self.parts_base)
-        return self if self.debian else ImageBuild(base=DEBIAN)
+        return self.model_copy(update={"platform": ""}) if self.debian else ImageBuild(base=DEBIAN)

@@ -46,6 +46,7 @@ class TargetInputs:
         engine: returns the container engine; called only where replicas run on one.
         find_login: returns the registry's login, or None.
         image_size: returns the bytes that a node pulls for a release.
+        image_platform: returns the platform of a release's image; empty if it is not known.
     """
 
     settings: Settings
@@ -56,6 +57,7 @@ class TargetInputs:
     engine: Callable[[], Engine]
     find_login: Callable[[], Login | None]
     image_size: Callable[[Release], int]
+    image_platform: Callable[[Release], str]
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,13 @@ def open_kubernetes(env: Kubernetes, inputs: TargetInputs) -> KubernetesTarget:
     rendering = Rendering.read(inputs.settings.app, inputs.environment, env, inputs.directory)
     cluster = inputs.host.connect_cluster(*env.cluster_address(inputs.directory))
     cluster.require_access()
-    return KubernetesTarget(cluster, rendering, inputs.image_size, clock=inputs.clock)
+    return KubernetesTarget(
+        cluster,
+        rendering,
+        inputs.image_size,
+        clock=inputs.clock,
+        platform=inputs.image_platform,
+    )
 
 
 TARGETS: Kinds = {

@@ -110,6 +110,12 @@ class ClusterContract:
         cluster.apply(settings("one"))
         cluster.require_access()
 
+    def test_its_nodes_are_of_the_whole_cluster(self, cluster: Cluster) -> None:
+        """Each has a name and labels; another account may not read them."""
+        nodes = cluster.nodes()
+        assert nodes
+        assert all(node["metadata"]["labels"]["kubernetes.io/arch"] for node in nodes)
+
     def test_an_absent_object_is_not_found(self, cluster: Cluster) -> None:
         """To find, list or delete it is no error."""
         assert cluster.find("Deployment", "absent") is None

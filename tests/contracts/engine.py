@@ -318,6 +318,7 @@ class EngineContract:
             engine.create(spec(image=f"{prefix}:none"))
         assert prefix in caught.value.on + caught.value.detail
         assert engine.diff_ids(f"{prefix}:none") is None
+        assert engine.platform(f"{prefix}:none") is None
         assert engine.image_id(f"{prefix}:none") is None
 
     def test_a_pull_of_what_the_registry_lacks_says_so(self, engine: Engine, missing: str) -> None:
@@ -352,6 +353,22 @@ class EngineContract:
         assert engine.image_id(f"{prefix}:built") == built
         assert layers in engine.layer_chains()
         assert any("COPY hello" in line for line in lines)
+
+    def test_a_build_is_for_the_platform_that_is_named(self, engine: Engine, prefix: str) -> None:
+        """Without a name it is the engine's own; nothing has to run for an image of files."""
+        own = f"linux/{engine.architecture}"
+        other = "linux/arm64" if engine.architecture == "amd64" else "linux/amd64"
+        for platform in ("", own, other):
+            tag = f"{prefix}:{platform.rpartition('/')[2] or 'own'}"
+            engine.build(
+                pack_context({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix}),
+                dockerfile="Dockerfile",
+                args={},
+                tag=tag,
+                platform=platform,
+                on_line=lambda _: None,
+            )
+            assert engine.platform(tag) == (platform or own)
 
     def test_a_build_that_fails_shows_the_builders_last_lines(
         self, engine: Engine, prefix: str, image_of: ImageOf

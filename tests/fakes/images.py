@@ -36,12 +36,21 @@ class StoredImage:
         """The digests of its layers."""
         return tuple(map(digest, self.layers))
 
+    @property
+    def platform(self) -> str:
+        """The platform that its config names."""
+        config = json.loads(self.config)
+        return f"{config['os']}/{config['architecture']}"
 
-def make_image(layers: tuple[bytes, ...], created_by: str = "made in memory") -> StoredImage:
+
+def make_image(
+    layers: tuple[bytes, ...], created_by: str = "made in memory", platform: str = "linux/amd64"
+) -> StoredImage:
     """Return an image of these layers."""
+    system, _, architecture = platform.partition("/")
     config: dict[str, Any] = {
-        "architecture": "amd64",
-        "os": "linux",
+        "architecture": architecture,
+        "os": system,
         "config": {"Env": ["PATH=/bin"]},
     }
     config["rootfs"] = {"type": "layers", "diff_ids": list(map(digest, layers))}
@@ -60,6 +69,7 @@ class FakeImages:
         names: The ids of images, by name.
         pulled: The pulled references and their logins, in order.
         built: The tags and arguments of builds, in order.
+        runs_programs_of: The platforms whose programs a build can run.
         loaded: The layers that each loaded archive had.
     """
 
@@ -76,11 +86,17 @@ class FakeImages:
         self.names: dict[str, str] = {}
         self.pulled: list[tuple[str, tuple[str, str] | None]] = []
         self.built: list[tuple[str, dict[str, str]]] = []
+        self.runs_programs_of = {self._own_platform}
         self.loaded: list[list[str]] = []
 
-    def add_image(self, name: str, *layers: bytes) -> str:
-        """Add an image under a name; return its id."""
-        return self._keep(make_image(layers or (f"layer of {name}".encode(),)), name)
+    @property
+    def _own_platform(self) -> str:
+        return f"linux/{self.architecture}"
+
+    def add_image(self, name: str, *layers: bytes, platform: str = "") -> str:
+        """Add an image, for the engine's platform if none is given; return its id."""
+        content = layers or (f"layer of {name}".encode(),)
+        return self._keep(make_image(content, platform=platform or self._own_platform), name)
 
     def _keep(self, image: StoredImage, name: str = "") -> str:
         self.images[image.id] = image
@@ -111,6 +127,10 @@ class FakeImages:
         found = self.image_id(image)
         return self.images[found].diff_ids if found else None
 
+    def platform(self, image: str) -> str | None:
+        found = self.image_id(image)
+        return self.images[found].platform if found else None
+
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
         self._check_running()
         return [image.diff_ids for image in self.images.values()]
@@ -120,16 +140,21 @@ class FakeImages:
         self.names[name] = self._image(image).id
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
+        self,
+        reference: str,
+        login: tuple[str, str] | None,
+        on_line: Callable[[str], None],
+        platform: str = "",
     ) -> None:
         self._check_running()
         self.pulled.append((reference, login))
-        if reference not in self.registry:
+        found = self.registry.get(reference)
+        if found is None or found.platform != (platform or self._own_platform):
             raise RegistryNotFound(
                 "the registry has no such image", on=reference, next="push it first"
             )
         on_line("Pulling")
-        self._keep(self.registry[reference], reference)
+        self._keep(found, reference)
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         self._check_running()
@@ -142,6 +167,7 @@ class FakeImages:
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
+        platform: str = "",
         on_line: Callable[[str], None],
     ) -> str:
         self._check_running()
@@ -149,16 +175,24 @@ class FakeImages:
             files = {
                 member.name: opened.read()
                 for member in archive
-                if (opened := archive.extractfile(member))
+                if member.isreg() and (opened := archive.extractfile(member))
             }
         self.built.append((tag, dict(args)))
         layers: tuple[bytes, ...] = ()
         for step in _steps(files[dockerfile].decode(), args):
             on_line(" ".join(step))
+            if step[0] == "RUN" and platform not in ("", *self.runs_programs_of):
+                raise BuildFailed(
+                    "the app image did not build",
+                    on=dockerfile,
+                    next="fix it",
+                    detail="  exec /bin/sh: exec format error",
+                )
             layers += self._layers_of(step, files, dockerfile)
         if self.disk_full:
             raise DiskFull("the engine has no space left", on=dockerfile, next="free some")
-        return self._keep(make_image(layers, f"build {tag}"), tag)
+        made = make_image(layers, f"build {tag}", platform or self._own_platform)
+        return self._keep(made, tag)
 
     def _layers_of(
         self, step: list[str], files: Mapping[str, bytes], dockerfile: str

@@ -143,6 +143,9 @@ class MemoryMachine:
     def restart_as_member(self) -> None:
         self.actions.append("restart as a member")
 
+    def platform(self) -> str:
+        return "linux/amd64"
+
     def make_base_archive(self, suite: str, target: Path) -> None:
         self.install("mmdebstrap", "mmdebstrap")
         self.actions.append(f"make {suite}")

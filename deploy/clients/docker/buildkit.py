@@ -37,6 +37,7 @@ def build(
     dockerfile: str,
     args: Mapping[str, str],
     tag: str,
+    platform: str = "",
     on_line: Callable[[str], None],
 ) -> None:
     """Build an image and store it in the engine.
@@ -46,6 +47,7 @@ def build(
         dockerfile: The path of the Dockerfile in it.
         args: The build arguments.
         tag: The name of the image.
+        platform: The platform of the image; the engine's own if empty.
         on_line: Receives each line of output.
 
     Raises:
@@ -63,6 +65,7 @@ def build(
         "--progress=plain",
         # The integrated BuildKit does not know this option.
         *(["--provenance=false"] if program[1] == "buildx" else []),
+        *([f"--platform={platform}"] if platform else []),
         "-f",
         dockerfile,
         "-t",

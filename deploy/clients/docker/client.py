@@ -26,6 +26,7 @@ from deploy.clients.docker.errors import (
     translate_errors,
 )
 from deploy.clients.docker.protocol import Container, Spec
+from deploy.platforms import format_platform
 
 # Not "unless-stopped": after a crash the engine stops the containers that still run, and would not
 # restart them, because they count as stopped by the user.
@@ -90,6 +91,16 @@ class DockerEngine:
                 return None
             return found
 
+    def platform(self, image: str) -> str | None:
+        from docker.errors import ImageNotFound
+
+        with translate_errors(image):
+            try:
+                found = self._api.inspect_image(image)
+            except ImageNotFound:
+                return None
+            return format_platform(found["Os"], found["Architecture"], found.get("Variant", ""))
+
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
         with translate_errors("images"):
             ids = {image["Id"] for image in self._api.images(all=False)}
@@ -102,6 +113,7 @@ class DockerEngine:
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
+        platform: str = "",
         on_line: Callable[[str], None],
     ) -> str:
         lines: list[str] = []
@@ -112,6 +124,7 @@ class DockerEngine:
                 dockerfile=dockerfile,
                 buildargs=dict(args),
                 tag=tag,
+                platform=platform or None,
                 rm=True,
                 forcerm=True,
                 decode=True,
@@ -140,7 +153,11 @@ class DockerEngine:
                     raise engine_error(message.strip(), "image")
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
+        self,
+        reference: str,
+        login: tuple[str, str] | None,
+        on_line: Callable[[str], None],
+        platform: str = "",
     ) -> None:
         from docker.errors import APIError
 
@@ -149,7 +166,12 @@ class DockerEngine:
         with translate_errors(reference):
             try:
                 for event in self._api.pull(
-                    repository, tag=digest or None, stream=True, decode=True, auth_config=auth
+                    repository,
+                    tag=digest or None,
+                    stream=True,
+                    decode=True,
+                    auth_config=auth,
+                    platform=platform or None,
                 ):
                     if "error" in event:
                         raise pull_error(str(event["error"]), reference, login)

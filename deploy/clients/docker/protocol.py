@@ -82,6 +82,9 @@ class Engine(Protocol):
     def image_id(self, image: str) -> str | None:
         """Return the id of an image, or None if the engine does not have it."""
 
+    def platform(self, image: str) -> str | None:
+        """Return the platform of an image, such as `linux/amd64`; None if there is no image."""
+
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         """Create an image of one layer from a file system in a tar."""
 
@@ -98,9 +101,13 @@ class Engine(Protocol):
         dockerfile: str,
         args: Mapping[str, str],
         tag: str,
+        platform: str = "",
         on_line: Callable[[str], None],
     ) -> str:
-        """Build a context (a tar) with the classic builder; return the image's id."""
+        """Build a context (a tar) with the classic builder; return the image's id.
+
+        The image is for the engine's own platform if none is given.
+        """
 
     def save(self, image: str) -> Iterator[bytes]:
         """Yield the bytes of an image as the tar of `docker save`."""
@@ -112,9 +119,16 @@ class Engine(Protocol):
         """
 
     def pull(
-        self, reference: str, login: tuple[str, str] | None, on_line: Callable[[str], None]
+        self,
+        reference: str,
+        login: tuple[str, str] | None,
+        on_line: Callable[[str], None],
+        platform: str = "",
     ) -> None:
-        """Pull an image from its registry, with a user and password if there is a login."""
+        """Pull an image from its registry, with a user and password if there is a login.
+
+        The image is for the engine's own platform if none is given.
+        """
 
     def tag(self, image: str, name: str) -> None:
         """Give an image an additional name."""

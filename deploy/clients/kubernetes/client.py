@@ -28,6 +28,7 @@ Query = tuple[tuple[str, str], ...]
 
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 250
+_NODES = "/api/v1/nodes"
 _REVIEWS = "authorization.k8s.io/v1"
 _LOG_MAX_WAIT = 2.0
 _ERRORS = tuple(range(400, 600))
@@ -147,6 +148,23 @@ class KubeCluster:
         if restarted and not text.strip():
             return self._read_log(pod, container, lines, ("previous", "true"))
         return text
+
+    def nodes(self) -> Objects | None:
+        nodes: Objects = []
+        token = ""
+        while True:
+            query = [("limit", str(_PAGE)), ("continue", token)]
+            request = ApiRequest("GET", _NODES, tuple(pair for pair in query if pair[1]))
+            response = self._client.send(request, _NODES)
+            if response.status == 403:
+                return None
+            page = self._object(
+                self._require_success(response, ResourceAttributes(("list",), "", "nodes", ""))
+            )
+            nodes += page.get("items") or ()
+            token = str(page.get("metadata", {}).get("continue") or "")
+            if not token:
+                return nodes
 
     def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         known = KINDS[kind]

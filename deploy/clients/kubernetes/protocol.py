@@ -131,6 +131,9 @@ class Cluster(Protocol):
         are none, or the node cannot be reached.
         """
 
+    def nodes(self) -> Objects | None:
+        """Return the nodes of the whole cluster, or None if this account may not read them."""
+
     def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         """Return whether this account may do this to objects of the kind, or to a subresource."""
 

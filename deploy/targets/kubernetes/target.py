@@ -17,11 +17,13 @@ from deploy.rollout.target import CanaryVerb, Prove, Replica, ReplicaState
 from deploy.targets.kubernetes.endpoint import EndpointFinder
 from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
+from deploy.targets.kubernetes.node_platforms import require_node_platform
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.render import Rendering
+from deploy.targets.kubernetes.render import TRACKS, Rendering
 from deploy.targets.kubernetes.response_counts import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
+from deploy.targets.kubernetes.templates import pod_spec
 from deploy.targets.kubernetes.writer import Writer
 
 
@@ -32,6 +34,7 @@ class KubernetesTarget:
         cluster: the namespace.
         rendering: renders the environment's objects.
         size: returns the bytes of a release's image.
+        platform: returns the platform of a release's image; empty if it is not known.
         endpoint_finder: finds the address at which clients reach the release.
         clock: measures time and lets it pass.
         read_metrics: returns a replica's metrics.
@@ -45,7 +48,11 @@ class KubernetesTarget:
         endpoint_finder: EndpointFinder | None = None,
         clock: Clock = REAL,
         read_metrics: ReadMetrics = read_metrics,
+        platform: Callable[[Release], str] = lambda _: "",
     ) -> None:
+        self._cluster = cluster
+        self._rendering = rendering
+        self._platform = platform
         self._env = rendering.env
         self.environment = rendering.environment
         name = rendering.name
@@ -127,12 +134,18 @@ class KubernetesTarget:
     def begin(self, attempt: Attempt) -> None:
         """Record that an attempt begins, with a snapshot of what serves."""
         self._lock.require()
+        self._require_node_platform(attempt.release)
         traffic = self._state.traffic()
         # What serves after an attempt that has not ended can be half of it.
         snapshot = self._history.snapshot() or self._writer.take_snapshot(traffic)
         # Fails before anything is recorded if another manager owns the Service's selector.
         self._writer.supporting_objects.point_service(traffic)
         self._history.begin(attempt, *self._lost_attempt(), snapshot=snapshot)
+
+    def _require_node_platform(self, release: Release) -> None:
+        deployment = self._rendering.deployment(release, TRACKS[0], 1, None, 0)
+        pod = pod_spec(deployment)
+        require_node_platform(self._cluster, pod, self._platform(release))
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
         """Record how an attempt ended; after a success, remove what the settings no longer name."""

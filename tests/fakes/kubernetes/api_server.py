@@ -42,6 +42,12 @@ _SERVER_FIELDS = (
 )
 
 
+def node(architecture: str, **labels: str) -> Object:
+    """Return a node with that processor and those labels."""
+    own = {"kubernetes.io/os": "linux", "kubernetes.io/arch": architecture}
+    return {"metadata": {"name": f"node-{architecture}", "labels": own | labels}, "spec": {}}
+
+
 class Controller(Protocol):
     """What moves some objects."""
 
@@ -61,6 +67,7 @@ class FakeCluster:
             (verb, "Pod/log").
         failures: errors to be raised by the next calls, by (verb, kind); None lets a call pass.
             The verbs are those of a role: get, list, create, patch, update, delete.
+        node_list: the nodes that this account reads; None if it may not.
         requests: the requests to the API server, as (verb, kind, name or labels).
         clock: the cluster's time. To sleep moves a step for every second that has begun.
     """
@@ -90,6 +97,7 @@ class FakeCluster:
         self.unserved: set[str] = set()
         self.forbidden: set[tuple[str, str]] = set()
         self.failures: dict[tuple[str, str], list[Exception | None]] = {}
+        self.node_list: Items | None = [node("amd64")]
         self.requests: list[tuple[str, str, str]] = []
         self.clock = Clock(self.seconds, self.sleep, self.seconds)
         self._owners: dict[str, Ownership] = {}
@@ -270,6 +278,10 @@ class FakeCluster:
         return (
             "".join(f"{line}\n" for line in self.kubelet.log_lines(found)[-lines:]) if found else ""
         )
+
+    def nodes(self) -> Items | None:
+        self._request("list", "Node", "")
+        return deep_copy(self.node_list)
 
     def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         return (verb, f"{kind}/{subresource}" if subresource else kind) not in self.forbidden

@@ -52,6 +52,18 @@ def test_variables_override_the_file(
     assert application.target().url == "http://127.0.0.1:9999"
 
 
+def test_images_are_for_the_engine_unless_the_settings_name_a_platform(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an engine it is this machine, on which one will be started."""
+    application.engine.architecture = "arm64"
+    assert application.context().platform == "linux/arm64"
+    application.machine.running = False
+    assert application.context().platform == "linux/amd64"
+    monkeypatch.setenv("TWINSHIP_IMAGE__PLATFORM", "linux/s390x")
+    assert application.context().platform == "linux/s390x"
+
+
 # --- logins
 
 

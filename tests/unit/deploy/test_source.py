@@ -23,6 +23,7 @@ from deploy.source import Inputs
 
 pytestmark = pytest.mark.usefixtures("git_identity")
 
+PLATFORM = "linux/amd64"
 BASE = f"debian:trixie-slim@sha256:{'0' * 64}"
 
 
@@ -85,7 +86,7 @@ def repository(application: Path) -> Path:
 
 def read(folder: Path, *patterns: str, **build: Any) -> Inputs:
     """Return the inputs of an application."""
-    return source.read_inputs(folder, settings(*patterns, **build))
+    return source.read_inputs(folder, settings(*patterns, **build), PLATFORM)
 
 
 # --- the revision
@@ -557,7 +558,7 @@ def test_wildcards_do_not_match_the_model_store(application: Path, store: str) -
     def files(*patterns: str) -> set[str]:
         values = settings(*patterns).model_dump()
         values["model"]["store"] = store
-        found = source.read_inputs(application, Settings.model_validate(values))
+        found = source.read_inputs(application, Settings.model_validate(values), PLATFORM)
         return set(found.files)
 
     assert "models/imagenet.bin" not in files("**")
@@ -633,9 +634,10 @@ def test_the_key_changes_with_all_that_decides_over_the_image(
 
 
 def test_the_key_changes_with_all_that_is_no_file(application: Path) -> None:
-    """The image contains the revision, and packages for its Python."""
+    """The image contains the revision, and programs of its platform."""
     inputs = read(application)
     others = (
+        replace(inputs, platform="linux/arm64"),
         replace(inputs, python="3.13"),
         replace(inputs, base=BASE.replace("0", "1")),
         replace(inputs, commit=Commit(revision="5" * 40, dirty=True)),
@@ -651,8 +653,9 @@ def test_a_key_never_changes_for_inputs_that_do_not(tmp_path: Path) -> None:
         {"app/main.py": "- 1", "Dockerfile": "x 2"},
         BASE,
         Commit(revision="5" * 40, dirty=False),
+        PLATFORM,
     )
-    assert inputs.key == "a7ef395a780f0c2d383b1b337a3ae43a"
+    assert inputs.key == "a5004449026461df5fcaed237c5916ed"
 
 
 # --- why a build is needed
@@ -666,6 +669,7 @@ def earlier(tmp_path: Path) -> Inputs:
         {"a": "- 1", "b": "- 1", "c": "- 1"},
         BASE,
         Commit(revision="5" * 40, dirty=False),
+        PLATFORM,
     )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from deploy import pipeline, stages
+from deploy.errors import BuildFailed
+from deploy.image.tags import app_tag
+from deploy.settings.image import DEBIAN
 from tests.fakes.application import Application
+from tests.fakes.images import digest, make_image
 
 LOCAL = "http://127.0.0.1:8080"
 REPOSITORY = "classifier"
@@ -22,6 +27,56 @@ def test_images_of_another_machine_are_not_built_again(
     assert released.create_image().digest == before
     assert released.engine.built == []
     assert released.store.streamed == []
+
+
+def test_an_image_of_another_platform_is_not_used(
+    released: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A laptop and a CI runner with different processors share a registry."""
+    released.engine.registry[DEBIAN] = make_image((b"debian",), platform="linux/arm64")
+    monkeypatch.setenv("TWINSHIP_IMAGE__PLATFORM", "linux/arm64")
+    foreign = released.create_image()
+    repository = released.context().repository
+    config = json.loads(repository.cache.read(foreign.config))
+    assert (config["os"], config["architecture"]) == ("linux", "arm64")
+    assert foreign.app.key != released.current().attempt.release.image.app.key
+    built = [tag for tag, _ in released.engine.built]
+    assert built == [f"twinship/classifier:app-{foreign.app.key}"]
+
+
+def test_an_image_that_names_another_platform_than_its_key_is_built_again(
+    released: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Another version of this suite may have pushed it; a warning has both platforms."""
+    before = released.current().attempt.release.image
+    shelf = released.registry.manifests[REPOSITORY]
+    manifest = json.loads(shelf[app_tag(before.app.key)])
+    blobs = released.registry.blobs[REPOSITORY]
+    config = json.loads(blobs[manifest["config"]["digest"]]) | {"architecture": "arm64"}
+    data = json.dumps(config).encode()
+    manifest["config"] |= {"digest": digest(data), "size": len(data)}
+    blobs[digest(data)] = data
+    shelf[app_tag(before.app.key)] = json.dumps(manifest).encode()
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    assert released.create_image() == before
+    assert len(released.engine.built) == 1
+    assert "is for linux/arm64, not for linux/amd64" in caplog.text
+
+
+def test_an_engine_that_cannot_run_the_platform_says_so(
+    released: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names both processors and the cure, and has the builder's last lines."""
+    released.engine.registry[DEBIAN] = make_image((b"debian",), platform="linux/arm64")
+    released.write("Dockerfile", "ARG BASE\nFROM ${BASE}\nRUN true\nCOPY app /app\n")
+    monkeypatch.setenv("TWINSHIP_IMAGE__PLATFORM", "linux/arm64")
+    with pytest.raises(BuildFailed, match=r"linux/amd64.*linux/arm64") as caught:
+        released.create_image()
+    assert "emulation" in caught.value.next
+    assert "exec format error" in caught.value.detail
 
 
 def test_single_stages_make_the_same_image(released: Application) -> None:

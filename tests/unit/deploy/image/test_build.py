@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,11 @@ NAME = "classifier"
 def inputs(tmp_path: Path) -> Inputs:
     """Return the inputs of a build."""
     return Inputs(
-        directory=tmp_path, files={"app/a.py": "- 1"}, base="debian@sha256:1", commit=halves.COMMIT
+        directory=tmp_path,
+        files={"app/a.py": "- 1"},
+        base="debian@sha256:1",
+        commit=halves.COMMIT,
+        platform="linux/amd64",
     )
 
 
@@ -35,13 +40,11 @@ def test_an_app_image_of_the_same_inputs_is_found(cache: Cache, inputs: Inputs) 
 
 
 def test_the_reason_of_a_build_is_the_difference_to_the_last_one(
-    cache: Cache, inputs: Inputs, tmp_path: Path
+    cache: Cache, inputs: Inputs
 ) -> None:
     """The reason names the file that changed."""
     remember_app(halves.app(cache), inputs, cache)
-    now = Inputs(
-        directory=tmp_path, files={"app/a.py": "- 2"}, base=inputs.base, commit=inputs.commit
-    )
+    now = replace(inputs, files={"app/a.py": "- 2"})
     assert find_built_app(NAME, now, cache) is None
     assert explain_build(NAME, now, cache) == "app/a.py changed"
 

@@ -11,7 +11,7 @@ import pytest
 from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
 from deploy.image.join import create_model_image, join_image
-from deploy.image.manifest import parse_diff_ids, parse_image_manifest
+from deploy.image.manifest import parse_diff_ids, parse_image_manifest, parse_platform
 from deploy.records import Commit, Image
 from tests.fakes import halves
 from tests.fakes.halves import BASE, CODE, LIBRARIES, MARKER, MOUNT, WEIGHTS, digest
@@ -292,6 +292,7 @@ def test_the_image_of_a_model_names_its_layer_and_its_mount_path(cache: Cache) -
     assert parse_diff_ids(cache.read(config.digest)) == (model.digest,)
     assert annotations["dev.twinship.model.digest"] == model.model.digest
     assert annotations["dev.twinship.model.mount"] == MOUNT
+    assert parse_platform(cache.read(config.digest)) == "unknown/unknown"
     assert create_model_image(model, MOUNT, cache) == image
     others = {
         create_model_image(model, "/other", cache).digest,

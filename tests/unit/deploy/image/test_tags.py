@@ -165,3 +165,24 @@ def test_the_size_of_a_release_falls_back_to_that_of_its_model(
     assert tags.pull_size(release, broken(remote, release), Cache(tmp_path / "other")) == len(
         WEIGHTS
     )
+
+
+def test_the_platform_of_a_release_is_that_of_its_config(
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path
+) -> None:
+    """The cache is read before the registry."""
+    release = push(join(cache), remote, cache)
+    assert tags.find_platform(release, UnreachableRegistry(), cache) == "linux/amd64"
+    assert tags.find_platform(release, remote, Cache(tmp_path / "other")) == "linux/amd64"
+
+
+@pytest.mark.parametrize("broken", [remove_release, replace_release, stop_registry])
+def test_the_platform_of_a_release_may_be_unknown(
+    remote: MemoryRegistry,
+    cache: Cache,
+    tmp_path: Path,
+    broken: Callable[[MemoryRegistry, Release], MemoryRegistry],
+) -> None:
+    """A rollback must not fail because of the registry."""
+    release = push(join(cache), remote, cache)
+    assert tags.find_platform(release, broken(remote, release), Cache(tmp_path / "other")) == ""

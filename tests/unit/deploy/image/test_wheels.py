@@ -14,6 +14,8 @@ from deploy.image import wheels
 from deploy.settings.image import Wheels
 
 WANTED = Wheels(requirements="requirements.txt", python="3.13")
+AMD64 = "linux/amd64"
+ARM64 = "linux/arm64"
 PLAIN = "plain_thing-1.0-py3-none-any.whl"
 INTEL = "native_thing-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"
 ARM = "native_thing-1.0-cp313-cp313-manylinux2014_aarch64.whl"
@@ -68,31 +70,31 @@ def names(paths: tuple[Path, ...]) -> list[str]:
     return [path.name for path in paths]
 
 
-@pytest.mark.parametrize(("machine", "native"), [("amd64", INTEL), ("arm64", ARM)])
+@pytest.mark.parametrize(("platform", "native"), [(AMD64, INTEL), (ARM64, ARM)])
 def test_wheels_are_for_the_image_and_not_for_this_machine(
-    application: Path, cache: Cache, machine: str, native: str
+    application: Path, cache: Cache, platform: str, native: str
 ) -> None:
     """The image's processor, Python and C library decide."""
-    assert names(wheels.download_wheels(WANTED, application, machine, cache)) == [native, PLAIN]
+    assert names(wheels.download_wheels(WANTED, application, platform, cache)) == [native, PLAIN]
 
 
 def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache) -> None:
     """They are downloaded again for another lock, Python or processor."""
-    first = wheels.download_wheels(WANTED, application, "amd64", cache)
+    first = wheels.download_wheels(WANTED, application, AMD64, cache)
     for path in index.iterdir():
         path.unlink()
-    assert wheels.download_wheels(WANTED, application, "amd64", cache) == first
-    for wanted, machine in (
-        (WANTED, "arm64"),
-        (Wheels(requirements="requirements.txt", python="3.12"), "amd64"),
+    assert wheels.download_wheels(WANTED, application, AMD64, cache) == first
+    for wanted, platform in (
+        (WANTED, ARM64),
+        (Wheels(requirements="requirements.txt", python="3.12"), AMD64),
     ):
         with pytest.raises(WheelsUnavailable):
-            wheels.download_wheels(wanted, application, machine, cache)
+            wheels.download_wheels(wanted, application, platform, cache)
     (application / "requirements.txt").write_text(
         "plain-thing==2.0 --hash=sha256:00\n", encoding="utf-8"
     )
     with pytest.raises(WheelsUnavailable):
-        wheels.download_wheels(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, AMD64, cache)
 
 
 def test_a_package_with_another_hash_is_refused(
@@ -103,7 +105,7 @@ def test_a_package_with_another_hash_is_refused(
         archive.writestr("plain_thing.py", "print('changed')")
     for _ in range(2):
         with pytest.raises(WheelsUnavailable) as caught:
-            wheels.download_wheels(WANTED, application, "amd64", cache)
+            wheels.download_wheels(WANTED, application, AMD64, cache)
         assert "DO NOT MATCH" in caught.value.detail
         assert caught.value.on == str(application / "requirements.txt")
     assert not list(cache.temporary.iterdir())
@@ -113,7 +115,7 @@ def test_a_lock_without_hashes_is_refused(application: Path, cache: Cache) -> No
     """A package without a hash could be anything."""
     (application / "requirements.txt").write_text("plain-thing==1.0\n", encoding="utf-8")
     with pytest.raises(WheelsUnavailable) as caught:
-        wheels.download_wheels(WANTED, application, "amd64", cache)
+        wheels.download_wheels(WANTED, application, AMD64, cache)
     assert "hash" in caught.value.detail.lower()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.errors import BaseUnavailable
-from deploy.machine.base_image import ensure_base_image
+from deploy.machine.base_image import ensure_base_image, find_base_image
 from deploy.settings.image import DEBIAN, ImageBuild
 from tests.fakes.engine import FakeEngine
 from tests.fakes.images import make_image
@@ -51,6 +51,19 @@ def test_a_made_base_image_is_used_again(machine: MemoryMachine) -> None:
     machine.engine.pulled.clear()
     assert ensure_base_image(machine.engine, BUILD, machine.host) == name
     assert (machine.actions, machine.engine.pulled) == ([], [])
+
+
+def test_a_base_image_of_another_platform_is_not_used(machine: MemoryMachine) -> None:
+    """That of the wanted platform is pulled; none is made for another processor than this."""
+    machine.engine.add_image(DEBIAN, b"debian")
+    with pytest.raises(BaseUnavailable, match="linux/arm64") as caught:
+        ensure_base_image(machine.engine, BUILD, machine.host, "linux/arm64")
+    assert "the registry has no such image" in caught.value.detail
+    assert machine.actions == []
+    machine.engine.registry[DEBIAN] = make_image((b"debian",), platform="linux/arm64")
+    assert ensure_base_image(machine.engine, BUILD, machine.host, "linux/arm64") == DEBIAN
+    assert machine.engine.platform(DEBIAN) == "linux/arm64"
+    assert find_base_image(machine.engine, BUILD) == ""
 
 
 def test_another_base_is_not_replaced_by_debian(machine: MemoryMachine) -> None:

@@ -184,6 +184,8 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         ("model.mount", '"/model/../etc"'),
         ("image.suite", '"trixie main"'),
         ("image.builder", '"kaniko"'),
+        ("image.platform", '"linux/x86_64"'),
+        ("image.platform", '"amd64"'),
         ("image.base", f'"{BASE[:-1]}"'),
         ("image.wheels", '{ requirements = "r.txt", python = "2.7" }'),
     ],
@@ -301,6 +303,15 @@ def test_the_proxy_does_not_need_the_base_of_the_application(tmp_path: Path) -> 
         ).image.for_parts.base
         == mirror
     )
+
+
+def test_the_proxy_is_for_the_engine_and_not_for_the_platform_of_the_application(
+    tmp_path: Path,
+) -> None:
+    """It runs on the engine that builds."""
+    text = WHOLE.replace(f'base = "{BASE}"', f'base = "{BASE}"\nplatform = "linux/arm64"')
+    image = read(tmp_path, text).image
+    assert (image.platform, image.for_parts.platform) == ("linux/arm64", "")
 
 
 def test_other_variables_are_not_settings(tmp_path: Path) -> None:
