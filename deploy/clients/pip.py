@@ -24,14 +24,17 @@ _EXISTS = ", exists: True"
 _KINDS = ("global", "user", "site", "env")
 
 
-def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequence[str]) -> None:
+def download_locked(
+    lock: Path, target: Path, *, python: str, platforms: Sequence[str], on: str
+) -> None:
     """Download the wheels that a lock file names; pip checks each one by its hash.
 
     Args:
-        lock: A requirements file with a hash for every package.
+        lock: A requirements file with every package and its hash, and without markers.
         target: The folder that receives the wheels.
         python: The CPython version that the wheels are for.
         platforms: The platform tags that a wheel may have.
+        on: Where the packages are locked, for errors.
 
     Raises:
         WheelsUnavailable: Pip could not get a wheel; its last lines are in the detail.
@@ -39,6 +42,8 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
     """
     options = [
         "--require-hashes",
+        # A lock has all packages; pip would look for others by the Python that runs it.
+        "--no-deps",
         "--only-binary=:all:",
         "--disable-pip-version-check",
         "--implementation=cp",
@@ -50,7 +55,7 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
         "--progress-bar=off",
         *(f"--platform={platform}" for platform in platforms),
     ]
-    variables = pip_variables_without_files(_read_options(lock))
+    variables = pip_variables_without_files(_read_options(on))
     done = run_program([*_pip(), "download", *options], _report, environment=variables)
     if any(f"[Errno {errno.ENOSPC}]" in line for line in done.lines):
         raise DiskFull(
@@ -59,14 +64,14 @@ def download_locked(lock: Path, target: Path, *, python: str, platforms: Sequenc
             next="free some space and run again; nothing that was complete is lost",
         )
     if done.exit_code != 0:
-        raise _failed(lock, done)
+        raise _failed(on, done)
 
 
 def _pip() -> list[str]:
     return [sys.executable, "-m", "pip"]
 
 
-def _read_options(lock: Path) -> dict[str, str]:
+def _read_options(on: str) -> dict[str, str]:
     """Return the options of pip's configuration files for a download.
 
     Raises:
@@ -77,7 +82,7 @@ def _read_options(lock: Path) -> dict[str, str]:
         return {}
     done = run_program([*_pip(), "config", "debug"], lambda _: None, environment=variables)
     if done.exit_code != 0:
-        raise _failed(lock, done)
+        raise _failed(on, done)
     parser = RawConfigParser()
     parser.read(_list_files(done.lines), encoding="utf-8")
     found: dict[str, str] = {}
@@ -98,10 +103,10 @@ def _list_files(lines: Iterable[str]) -> list[str]:
     return [file for kind in _KINDS for file in found.get(kind, ())]
 
 
-def _failed(lock: Path, done: Completed) -> WheelsUnavailable:
+def _failed(on: str, done: Completed) -> WheelsUnavailable:
     return WheelsUnavailable(
         "the locked dependencies could not be downloaded",
-        on=str(lock),
+        on=on,
         next="check the network and pip's own settings (index, PIP_CERT), then run again",
         detail="\n".join(f"  {line}" for line in done.lines[-_TAIL:]),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deploy.cache import Cache, translate_full_disk
 from deploy.clients import pip
+from deploy.image.requirements import select_requirements
 from deploy.platforms import kernel_name
 from deploy.settings.image import Wheels
 
@@ -35,24 +36,34 @@ def download_wheels(
         cache: The cache that keeps the wheels.
 
     Raises:
-        WheelsUnavailable: Pip could not get a wheel; its last lines are in the detail.
+        WheelsUnavailable: Pip could not get a wheel; its last lines are in the detail. Or the
+            lock file does not say what the image needs.
         DiskFull: The disk has no space left for them.
     """
     lock = directory / wanted.requirements
-    key = hashlib.sha256(lock.read_bytes() + f"{wanted.python} {platform}".encode()).hexdigest()
+    needed = select_requirements(lock, wanted.python, platform)
+    key = hashlib.sha256(f"{needed}{wanted.python} {platform}".encode()).hexdigest()
     folder = cache.root / "wheels" / key[:24]
     if not folder.is_dir():
         folder.parent.mkdir(exist_ok=True)
         log.info("downloading the locked dependencies of %s", wanted.requirements)
         with cache.folder() as temporary:
             target = temporary / "wheels"
-            platforms = _platforms(platform)
-            pip.download_locked(lock, target, python=wanted.python, platforms=platforms)
+            with translate_full_disk(temporary):
+                target.mkdir()
+                (temporary / lock.name).write_text(needed, encoding="utf-8")
+            pip.download_locked(
+                temporary / lock.name,
+                target,
+                python=wanted.python,
+                platforms=_platform_tags(platform),
+                on=str(lock),
+            )
             move_into_place(target, folder)
     return tuple(sorted(folder.iterdir()))
 
 
-def _platforms(platform: str) -> list[str]:
+def _platform_tags(platform: str) -> list[str]:
     processor = kernel_name(platform)
     modern = [f"manylinux_2_{minor}_{processor}" for minor in _GLIBC]
     return [*modern, f"manylinux2014_{processor}"]

@@ -49,7 +49,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def download(lock: Path, target: Path) -> None:
     """Download the packages of a lock file."""
-    pip.download_locked(lock, target, python="3.13", platforms=["manylinux_2_17_x86_64", "any"])
+    pip.download_locked(
+        lock,
+        target,
+        python="3.13",
+        platforms=["manylinux_2_17_x86_64", "any"],
+        on="the lock file",
+    )
 
 
 class InterruptingDisplay(progress.QuietDisplay):
@@ -66,7 +72,7 @@ def test_a_failed_download_shows_the_end_of_the_output(
     install("for i in $(seq 100); do echo line $i; done; exit 1")
     with pytest.raises(WheelsUnavailable) as caught:
         download(lock, target)
-    assert caught.value.on == str(lock)
+    assert caught.value.on == "the lock file"
     assert caught.value.detail.splitlines() == [f"  line {number}" for number in range(93, 101)]
 
 

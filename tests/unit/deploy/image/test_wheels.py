@@ -26,14 +26,15 @@ OTHERS = (
 )
 
 
-def wheel(folder: Path, name: str) -> str:
-    """Create a wheel; return its hash in the form of a lock file."""
+def wheel(folder: Path, name: str, more: str = "") -> str:
+    """Create a wheel, with more metadata; return its hash in the form of a lock file."""
     project, version = name.split("-")[:2]
     tag = name.split("-", 2)[2].removesuffix(".whl")
     about = f"{project}-{version}.dist-info"
     with zipfile.ZipFile(folder / name, "w") as archive:
         archive.writestr(
-            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+            f"{about}/METADATA",
+            f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n{more}",
         )
         archive.writestr(
             f"{about}/WHEEL",
@@ -76,6 +77,43 @@ def test_wheels_are_for_the_image_and_not_for_this_machine(
 ) -> None:
     """The image's processor, Python and C library decide."""
     assert names(wheels.download_wheels(WANTED, application, platform, cache)) == [native, PLAIN]
+
+
+def test_markers_are_for_the_image_and_not_for_this_machine(
+    application: Path, index: Path, cache: Cache
+) -> None:
+    """A lock has lines for several versions of Python."""
+    newer = "newer_thing-1.0-py3-none-any.whl"
+    older = "older_thing-1.0-py3-none-any.whl"
+    (application / "requirements.txt").write_text(
+        f"newer-thing==1.0 ; python_version >= '3.99' {wheel(index, newer)}\n"
+        f"older-thing==1.0 ; python_version < '3.99' {wheel(index, older)}\n",
+        encoding="utf-8",
+    )
+    later = Wheels(requirements="requirements.txt", python="3.99")
+    assert names(wheels.download_wheels(WANTED, application, AMD64, cache)) == [older]
+    assert names(wheels.download_wheels(later, application, AMD64, cache)) == [newer]
+
+
+def test_a_lock_may_have_nothing_for_an_image(application: Path, cache: Cache) -> None:
+    """The build then gets an empty folder."""
+    (application / "requirements.txt").write_text(
+        "thing==1.0 ; sys_platform == 'win32'\n", encoding="utf-8"
+    )
+    assert wheels.download_wheels(WANTED, application, AMD64, cache) == ()
+
+
+def test_what_a_package_requires_of_other_pythons_is_not_looked_for(
+    application: Path, index: Path, cache: Cache
+) -> None:
+    """The lock has all that the image needs."""
+    name = "needy_thing-1.0-py3-none-any.whl"
+    requires = "Requires-Dist: absent-thing ; python_version < '3.99'\n"
+    (application / "requirements.txt").write_text(
+        f"needy-thing==1.0 {wheel(index, name, requires)}\n", encoding="utf-8"
+    )
+    wanted = Wheels(requirements="requirements.txt", python="3.99")
+    assert names(wheels.download_wheels(wanted, application, AMD64, cache)) == [name]
 
 
 def test_wheels_are_downloaded_once(application: Path, index: Path, cache: Cache) -> None:
