@@ -113,4 +113,4 @@ def _failed(on: str, done: Completed) -> WheelsUnavailable:
 
 
 def _report(line: str) -> None:
-    progress.report(line.partition(" from ")[0])
+    progress.report(line.partition(" (from ")[0].partition(" from ")[0])

@@ -262,7 +262,7 @@ def test_an_app_image_without_labels_or_environment_is_joined(cache: Cache) -> N
 
 def test_the_folder_of_the_model_is_no_volume(cache: Cache) -> None:
     """An engine would copy the model for each container; other volumes stay."""
-    volumes = {"/model/": {}, "/var/cache/app": {}, "/model/below": {}}
+    volumes: dict[str, dict[str, str]] = {"/model/": {}, "/var/cache/app": {}, "/model/below": {}}
     about = halves.config(BASE, LIBRARIES, CODE)
     about["config"]["Volumes"] = volumes
     _, config = join_documents(cache, about)
