@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol, TextIO
 
+from deploy.text import escape_line
+
 Advance = Callable[[int], None]
 
 _MINUTE = 60
@@ -94,7 +96,7 @@ class BarDisplay:
         )
 
         columns = (
-            TextColumn("    {task.description}"),
+            TextColumn("    {task.description}", markup=False),
             BarColumn(24),
             DownloadColumn(),
             TransferSpeedColumn(),
@@ -105,9 +107,9 @@ class BarDisplay:
 
     def report(self, text: str) -> None:
         """Overwrite the previous line, and cut this one to the width of the terminal."""
-        line = "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+        line = " ".join(text.split())[: _columns() - 5]
         print(
-            f"\r\x1b[K    \x1b[2m{line[: _columns() - 5]}\x1b[0m",
+            f"\r\x1b[K    \x1b[2m{line}\x1b[0m",
             end="\r",
             file=sys.stderr,
             flush=True,
@@ -136,13 +138,16 @@ def use_display(display: Display) -> Iterator[None]:
 
 
 def track(label: str, total: int = 0) -> AbstractContextManager[Advance]:
-    """Report bytes: the caller calls the yielded function with the size of each part."""
-    return _display.get().track(label, total)
+    """Report bytes: the caller calls the yielded function with the size of each part.
+
+    The label may have text from outside.
+    """
+    return _display.get().track(escape_line(label), total)
 
 
 def report(text: str) -> None:
-    """Report a status line."""
-    _display.get().report(text)
+    """Report a status line, which may have text from outside."""
+    _display.get().report(escape_line(text))
 
 
 def format_size(count: float) -> str:

@@ -29,7 +29,7 @@ def doctor(context: ReleaseContext, *, json: bool) -> None:
     if json:
         output.as_json(tables.checks(checks))
     else:
-        output.result(output.table(tables.check_rows(checks), tables.CHECKS))
+        output.table(tables.check_rows(checks), tables.CHECKS)
 
 
 def up(context: ReleaseContext) -> None:
@@ -71,7 +71,7 @@ def list_models(context: ReleaseContext, *, json: bool) -> None:
     if json:
         output.as_json(tables.models(found, latest))
     else:
-        output.result(output.table(tables.model_rows(found, latest), tables.MODELS))
+        output.table(tables.model_rows(found, latest), tables.MODELS)
 
 
 def show_model(context: ReleaseContext, version: str) -> None:
@@ -144,7 +144,7 @@ def release(context: ReleaseContext, named: str, *, dry_run: bool, json: bool) -
     if json:
         output.as_json([step.model_dump() for step in steps])
     else:
-        output.result(output.table(tables.step_rows(steps), tables.STEPS))
+        output.table(tables.step_rows(steps), tables.STEPS)
 
 
 def rollback(context: ReleaseContext, number: int, only: str, *, json: bool) -> None:
@@ -217,7 +217,7 @@ def render(context: ReleaseContext, records: str) -> None:
             on=f"environment {context.environment}",
             next="release to it, or give `--records` with the release.json of `invoke push`",
         )
-    output.result(to_yaml(target.rendered(wanted, attempt)))
+    output.as_yaml(to_yaml(target.rendered(wanted, attempt)))
 
 
 def history(context: ReleaseContext, *, json: bool) -> None:
@@ -225,9 +225,10 @@ def history(context: ReleaseContext, *, json: bool) -> None:
     found = context.inspect_target().history()
     if json:
         output.as_json([tables.rollout(item) for item in reversed(found)])
-        return
-    rows = tables.history_rows(found)
-    output.result(output.table(rows, tables.HISTORY) if found else "nothing was released here yet")
+    elif found:
+        output.table(tables.history_rows(found), tables.HISTORY)
+    else:
+        output.result("nothing was released here yet")
 
 
 def status(context: ReleaseContext, *, json: bool) -> None:

@@ -1,6 +1,7 @@
 """The output of tasks: results on standard output, everything else on standard error.
 
-This module imports nothing heavy, so that `invoke --list` stays instant.
+Whatever is printed may have text from outside, and is escaped here and in `deploy.progress`: no
+stage has to do that. This module imports nothing heavy, so that `invoke --list` stays instant.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from deploy import interrupts, progress
 from deploy.errors import FileRefused, ReleaseError, disk_full_error, is_disk_full
+from deploy.text import escape, escape_json, escape_line
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -76,39 +78,45 @@ def _explain(error: OSError) -> ReleaseError:
 def print_error(error: ReleaseError) -> None:
     """Print what happened, on what, the lines that show it, and what to do next."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{clear}{paint('error:', _RED, _BOLD)} {error.what}", file=sys.stderr)
+    print(f"{clear}{paint('error:', _RED, _BOLD)} {escape_line(error.what)}", file=sys.stderr)
     if error.on:
-        print(f"   on: {error.on}", file=sys.stderr)
+        print(f"   on: {escape_line(error.on)}", file=sys.stderr)
     if error.detail:
-        print(error.detail.rstrip(), file=sys.stderr)
+        print(escape(error.detail.rstrip()), file=sys.stderr)
+    code = paint(f"(exit code {error.exit_code})", _DIM)
     print(
-        f" {paint('next:', _BOLD)} {error.next}   {paint(f'(exit code {error.exit_code})', _DIM)}",
-        file=sys.stderr,
-        flush=True,
+        f" {paint('next:', _BOLD)} {escape_line(error.next)}   {code}", file=sys.stderr, flush=True
     )
 
 
 def result(text: str) -> None:
     """Print a result for people, which can be piped."""
     _clear()
-    print(text, flush=True)
+    print(escape(text), flush=True)
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
     """Print a result for scripts: one JSON document."""
     _clear()
-    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+    print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), flush=True)
 
 
-def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> str:
-    """Return rows as text, with columns as wide as their widest cell."""
-    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+def as_yaml(document: str) -> None:
+    """Print a YAML document for scripts, unchanged: a space more would change its values."""
+    _clear()
+    print(document, flush=True)
+
+
+def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> None:
+    """Print rows as a result for people, with columns as wide as their widest cell."""
+    cells = [[escape_line(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [
+    titles, *lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
-    ]
-    return "\n".join((paint(lines[0], _DIM, stream=sys.stdout), *lines[1:]))
+    )
+    _clear()
+    print("\n".join((paint(titles, _DIM, stream=sys.stdout), *lines)), flush=True)
 
 
 def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - a text stream
@@ -152,7 +160,7 @@ class _LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-        message = record.getMessage()
+        message = escape(record.getMessage())
         if record.levelno >= logging.WARNING:
             return f"{clear}{paint('!', _YELLOW, _BOLD)} {message}"
         return f"{clear}{paint('·', _GREEN, _BOLD)} {message}"

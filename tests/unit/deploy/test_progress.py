@@ -142,13 +142,15 @@ def test_a_status_line_on_a_terminal_replaces_the_last_one(
     """It is one line on any terminal, and has no control characters."""
     with contextlib.closing(FakeTerminal(columns)) as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
-        BarDisplay().report("x" * 300)
-        BarDisplay().report("two\tlines\n\x1b[2Aof\x07 a build")
+        with progress.use_display(BarDisplay()):
+            progress.report("x" * 300)
+            progress.report("two\tlines\x1b[2A of a build")
         shown = terminal.getvalue()
     assert shown.startswith("\r\x1b[K")
     assert shown.endswith("\r")
-    assert shown.count("x") == columns - 5
-    assert "two lines [2Aof a build"[: columns - 5] in shown
+    assert "x" * (columns - 5) in shown
+    assert "x" * (columns - 4) not in shown
+    assert "two lines\\x1b[2A of a build"[: columns - 5] in shown
 
 
 def test_a_status_line_fits_80_columns_if_the_width_is_unknown(
@@ -159,6 +161,17 @@ def test_a_status_line_fits_80_columns_if_the_width_is_unknown(
     monkeypatch.setattr("sys.stderr", stream)
     BarDisplay().report("x" * 300)
     assert stream.getvalue().count("x") == 75
+
+
+def test_a_label_of_a_bar_is_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a file can look like the markup of the library."""
+    with contextlib.closing(FakeTerminal(200)) as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        monkeypatch.setattr(terminal, "isatty", lambda: True)
+        with BarDisplay().track("fetching [link=https://evil.example]a[/link]", 10) as advance:
+            advance(10)
+        shown = terminal.getvalue()
+    assert "fetching [link=https://evil.example]a[/link]" in shown
 
 
 def test_a_bar_is_removed_and_not_on_standard_output(

@@ -207,15 +207,72 @@ def test_json_is_one_document_without_escapes(capsys: pytest.CaptureFixture[str]
     assert "Zoë" in out
 
 
-def test_columns_are_as_wide_as_their_widest_cell() -> None:
+HOSTILE = "\x1b[2J\x1b]52;c;eA==\x07\r\u202e ##vso[task.setvariable variable=A]b\n::add-mask::x"
+ESCAPED = (
+    "\\x1b[2J\\x1b]52;c;eA==\\x07\\r\\u202e # #vso[task.setvariable variable=A]b",
+    ": :add-mask::x",
+)
+
+
+def test_text_from_outside_is_escaped_wherever_it_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Names, logs and messages of models, registries and servers reach a log of a CI system."""
+
+    @output.task_body
+    def body() -> None:
+        log.warning("%s", HOSTILE)
+        output.result(HOSTILE)
+        output.table([[HOSTILE]], ("name",))
+        raise ReleaseError(HOSTILE, on=HOSTILE, next=HOSTILE, detail=f"{HOSTILE}\n")
+
+    with pytest.raises(Exit):
+        body()
+    shown = capsys.readouterr()
+    line = "\\n".join((ESCAPED[0], "::add-mask::x"))
+    assert shown.out.splitlines() == [*ESCAPED, "name", line]
+    assert shown.err.splitlines() == [
+        f"! {ESCAPED[0]}",
+        ESCAPED[1],
+        f"error: {line}",
+        f"   on: {line}",
+        *ESCAPED,
+        f" next: {line}   (exit code 1)",
+    ]
+
+
+def test_the_progress_of_work_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """File names and lines of other programs are text from outside, too."""
+    stream = io.StringIO()
+    display = progress.LineDisplay(stream)
+    with progress.use_display(display), progress.track(HOSTILE, 3) as advance:
+        advance(3)
+    assert stream.getvalue().startswith(f"    {ESCAPED[0]}")
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_json_of_text_from_outside_is_harmless_and_the_same(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A script gets the text that the server sent, and a terminal does not."""
+    output.as_json({"answer": HOSTILE, "half": "\ud800"})
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"answer": HOSTILE, "half": "\ud800"}
+    assert "\x1b" not in shown
+    assert "##vso" not in shown
+
+
+def test_columns_are_as_wide_as_their_widest_cell(capsys: pytest.CaptureFixture[str]) -> None:
     """Lines have no spaces at their end."""
-    shown = output.table([["1*", "undone", ""], ["10", "succeeded", "x"]], ("id", "outcome", ""))
+    output.table([["1*", "undone", ""], ["10", "succeeded", "x"]], ("id", "outcome", ""))
+    shown = capsys.readouterr().out
     assert shown.splitlines() == ["id  outcome", "1*  undone", "10  succeeded  x"]
 
 
-def test_a_table_without_rows_is_its_header() -> None:
+def test_a_table_without_rows_is_its_header(capsys: pytest.CaptureFixture[str]) -> None:
     """A list can be empty."""
-    assert output.table([], ("model", "version")) == "model  version"
+    output.table([], ("model", "version"))
+    assert capsys.readouterr().out == "model  version\n"
 
 
 def test_colours_are_for_terminals(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
