@@ -8,6 +8,7 @@ secret: settings name the variables that hold secrets.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError, create_model, field_validator
 
 from deploy.errors import SettingsInvalid
+from deploy.progress import format_count
 from deploy.records import Name
 from deploy.settings.app import App
 from deploy.settings.environments import (
@@ -31,9 +33,14 @@ from deploy.settings.environments import (
 from deploy.settings.image import ImageBuild, Wheels
 from deploy.settings.model import ModelSource
 from deploy.settings.table import Table
+from deploy.text import hide_queries
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
+# They name variables, and a password that stands there by mistake is not shown.
+_SECRET_KEYS = ("username", "password")
+# A login before a host without a scheme; `name:tag@sha256:...` is an image.
+_LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
 
 
 class Settings(Table):
@@ -109,9 +116,8 @@ class Settings(Table):
             return _type_for(frozenset(kinds.items())).model_validate(values)
         except ValidationError as error:
             problems = sorted(_problems(error, values, origins, kinds))
-            count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
             raise SettingsInvalid(
-                f"the configuration has {count}",
+                f"the configuration has {format_count(len(problems), 'problem')}",
                 on=str(path),
                 next="correct them; docs/02-settings.md lists every key",
                 detail="\n".join(f"  {line}" for line in problems),
@@ -195,8 +201,10 @@ def _problems(
             kind == "value_error" and isinstance(_value_at(values, path), Mapping) and len(path) > 1
         ):
             yield f"{key}: {message}"
+        elif path:
+            yield f"{key}: {message}{_show_value(path, _value_at(values, path))}{source}"
         else:
-            yield f"{key}: {message}, not {_value_at(values, path)!r}{source}" if path else message
+            yield message
 
 
 def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
@@ -215,6 +223,15 @@ def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - T
             return values
         values = values[key]
     return values
+
+
+def _show_value(path: tuple[str, ...], value: object) -> str:
+    """Return a wrong value as the end of a sentence, without what may be a login."""
+    if path[-1] in _SECRET_KEYS:
+        return ""
+    if isinstance(value, Mapping) and value:
+        return ", not a table"
+    return f", not {_LOGIN.sub('', hide_queries(repr(value)))}"
 
 
 def _suggest_key(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:

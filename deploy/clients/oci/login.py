@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from deploy.clients.oci.http import Login
 from deploy.errors import RegistryDenied, SettingsInvalid
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:
@@ -21,18 +24,33 @@ def read_login(username: str, password: str, environ: Mapping[str, str]) -> Logi
     """
     if not (username and password):
         return None
-    return Login(_read_variable(username, environ), _read_variable(password, environ))
+    return Login(
+        _read_variable("username", username, environ),
+        _read_variable("password", password, environ),
+    )
 
 
-def _read_variable(name: str, environ: Mapping[str, str]) -> str:
+def _read_variable(key: str, name: str, environ: Mapping[str, str]) -> str:
     try:
         return environ[name]
     except KeyError:
-        raise SettingsInvalid(
-            f"the environment variable {name} is not set",
-            on="the registry's login",
-            next=f"set {name}",
-        ) from None
+        raise _missing_variable_error(key, name) from None
+
+
+def _missing_variable_error(key: str, name: str) -> SettingsInvalid:
+    """Return the error of a variable that is not set.
+
+    A value that does not look like the name of a variable may be the password, and is not shown.
+    """
+    on = "the registry's login"
+    if _VARIABLE.fullmatch(name):
+        what = f"the environment variable {name} is not set"
+        return SettingsInvalid(what, on=on, next=f"set {name}")
+    return SettingsInvalid(
+        f"no environment variable is named like the value of `{key}`",
+        on=on,
+        next=f"name a variable, such as REGISTRY_{key.upper()}, and not the {key} itself",
+    )
 
 
 def find_login(host: str) -> Login | None:

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from deploy.cache import CHUNK, translate_full_disk
-from deploy.errors import StoreUnreachable
+from deploy.cache import CHUNK
+from deploy.errors import StoreUnreachable, disk_full_error
+from deploy.text import hide_queries
 
 if TYPE_CHECKING:
     import obstore
@@ -27,7 +28,7 @@ class ObjectStore:
 
     Args:
         connect: Returns one of the library's stores.
-        location: Its path or URL, without credentials.
+        location: Its path or URL; a login or a signature in it is never shown.
         folder: The folder of a local store. The first write creates it; reading creates nothing.
     """
 
@@ -39,11 +40,11 @@ class ObjectStore:
     ) -> None:
         self._connect = connect
         self._folder = folder
-        self.location = location
+        self.location = hide_queries(location)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
-        with translate_full_disk(self._folder or Path()), _translate_errors(self.location):
+        with _translate_errors(self.location):
             return self._connect()
 
     @property
@@ -162,9 +163,8 @@ def _translate_errors(on: str) -> Iterator[None]:
     except (BaseError, OSError) as error:
         if _has_errno(errno.EACCES, error):
             raise _denied_error(error, on) from error
-        if _has_errno(errno.ENOSPC, error):
-            with translate_full_disk(Path(on)):
-                raise OSError(errno.ENOSPC, str(error)) from error
+        if any(_has_errno(number, error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise disk_full_error(on) from error
         raise StoreUnreachable(
             "the model store failed",
             on=on,
@@ -188,6 +188,9 @@ def _denied_error(error: Exception, on: str) -> StoreUnreachable:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of the library's message; the rest is its debug output."""
-    lines = str(error).strip().splitlines()
+    """Return the first line of the library's message; the rest is its debug output.
+
+    It can have URLs with the store's login or signature, which are left out.
+    """
+    lines = hide_queries(str(error)).strip().splitlines()
     return f"  {lines[0] if lines else type(error).__name__}"

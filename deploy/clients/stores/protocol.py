@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 
 from deploy.clients.stores.object_store import ObjectStore, first_line
 from deploy.errors import SettingsInvalid
+from deploy.text import hide_queries
 
 
 class Store(Protocol):
@@ -72,7 +73,7 @@ def open_store(location: str, base: Path) -> Store:
     except (BaseError, ValueError) as error:
         raise SettingsInvalid(
             "the model store's URL cannot be used",
-            on=location,
+            on=hide_queries(location),
             next="see docs/03-models.md for the forms of a store",
             detail=first_line(error),
         ) from error

@@ -213,6 +213,35 @@ def test_at_least_one_environment_is_needed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'registry = "ada:hunter2@registry.example"',
+        'registry = "https://ada:hunter2@registry.example"',
+        'registry = "https://registry.example?token=hunter2"',
+        'password = ["hunter2"]',
+        "username = { is = 'hunter2' }",
+        "replicas = { password = 'hunter2' }",
+        'repository = "https://hunter2@registry.example/a"',
+    ],
+)
+def test_a_login_in_a_wrong_value_is_not_shown(tmp_path: Path, lines: str) -> None:
+    """The key path is enough to find it."""
+    text = WHOLE.replace("[environments.local]", f"[environments.local]\n{lines}")
+    found = read_problems(tmp_path, text)
+    assert found
+    assert all(
+        line.startswith(f"environments.local.{lines.split(maxsplit=1)[0]}") for line in found
+    )
+    assert "hunter2" not in "".join(found)
+
+
+def test_an_image_in_a_wrong_value_is_shown(tmp_path: Path) -> None:
+    """Its digest comes after the same sign as a host after a login."""
+    text = WHOLE.replace(BASE, "debian:latest@sha256:12")
+    assert read_problems(tmp_path, text)[0].endswith("not 'debian:latest@sha256:12'")
+
+
 def test_an_environment_given_twice_is_refused(tmp_path: Path) -> None:
     """Two tables of one name are not merged."""
     assert "not TOML" in read_error(tmp_path, WHOLE + "[environments.local]\n").what

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.oci.http import Login
-from deploy.clients.oci.login import find_login
-from deploy.errors import RegistryDenied
+from deploy.clients.oci.login import find_login, read_login
+from deploy.errors import RegistryDenied, SettingsInvalid
 
 HOST = "registry.example:5000"
 
@@ -95,3 +95,28 @@ def test_a_missing_credential_helper_is_an_error(configure: Configure) -> None:
     configure({"credHelpers": {HOST: "not-installed"}})
     with pytest.raises(RegistryDenied):
         find_login(HOST)
+
+
+def test_a_login_is_read_from_the_variables_that_are_named() -> None:
+    """Without names there is none."""
+    environ = {"USER_OF_A": "ada", "PASSWORD_OF_A": "sesame"}
+    assert read_login("USER_OF_A", "PASSWORD_OF_A", environ) == Login("ada", "sesame")
+    assert read_login("", "", environ) is None
+
+
+def test_a_variable_that_is_not_set_is_named() -> None:
+    """The user sets it."""
+    with pytest.raises(SettingsInvalid, match="variable PASSWORD_OF_A is not set") as caught:
+        read_login("USER_OF_A", "PASSWORD_OF_A", {"USER_OF_A": "ada"})
+    assert caught.value.next == "set PASSWORD_OF_A"
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "S3cr=t!", "open sesame", "ghp_aB3", "A\0B", "ß"])
+def test_a_password_in_place_of_its_variables_name_is_not_shown(secret: str) -> None:
+    """The error is printed to the log of a CI system."""
+    with pytest.raises(SettingsInvalid) as caught:
+        read_login("USER_OF_A", secret, {"USER_OF_A": "ada"})
+    error = caught.value
+    assert secret not in f"{error}{error.next}"
+    assert "value of `password`" in error.what
+    assert "not the password itself" in error.next

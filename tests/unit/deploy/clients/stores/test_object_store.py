@@ -211,3 +211,33 @@ def test_a_url_of_another_kind_is_refused_with_the_page_to_read(
         open_store(location, tmp_path)
     assert caught.value.on == location
     assert "docs/03-models.md" in caught.value.next
+
+
+SIGNED = "https://ada:hunter2@account.blob.core.windows.net/box/models?sv=2024&sig=hunter2"
+
+
+def test_the_location_of_a_store_has_no_login() -> None:
+    """A signature in a URL opens the store to anyone who reads the log."""
+    assert ObjectStore(lambda: pytest.fail("it is not opened"), SIGNED).location == (
+        "https://account.blob.core.windows.net/box/models"
+    )
+
+
+def test_the_messages_of_the_library_have_no_login() -> None:
+    """They quote the URL of a request that failed."""
+
+    def connect() -> NoReturn:
+        raise OSError(f"error sending request for url ({SIGNED})")
+
+    with pytest.raises(StoreUnreachable) as caught:
+        ObjectStore(connect, SIGNED).create("a", b"")
+    assert "hunter2" not in f"{caught.value}{caught.value.next}"
+    assert "account.blob.core.windows.net" in caught.value.detail
+
+
+def test_a_url_of_another_kind_is_refused_without_its_login(tmp_path: Path) -> None:
+    """The error has the rest of the URL."""
+    with pytest.raises(SettingsInvalid) as caught:
+        open_store("ftp://ada:hunter2@host/models?key=hunter2", tmp_path)
+    assert caught.value.on == "ftp://host/models"
+    assert "hunter2" not in str(caught.value)
