@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
+from deploy.clients.causes import causes
+from deploy.clients.timed import Deadline, timed_pools
+
 if TYPE_CHECKING:
     import requests
     from requests.adapters import HTTPAdapter
@@ -114,8 +117,12 @@ class Endpoint:
     unverified: bool = False
     gateway: Gateway | None = field(default=None, repr=False, compare=False)
 
-    def open_session(self) -> requests.Session:
-        """Open a session with these credentials; it takes no settings from the environment."""
+    def open_session(self, deadline: Deadline | None = None) -> requests.Session:
+        """Open a session with these credentials; it takes no settings from the environment.
+
+        Args:
+            deadline: Ends each exchange; None for timeouts of single reads.
+        """
         import requests
 
         session = requests.Session()
@@ -124,8 +131,9 @@ class Endpoint:
         session.verify = not self.unverified and (self.ca_bundle or True)
         session.cert = self.client_certificate
         session.proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else {}
-        if self.server_name:
-            session.mount("https://", make_adapter(server_hostname=self.server_name))
+        named: dict[str, Any] = {"server_hostname": self.server_name} if self.server_name else {}
+        session.mount("http://", make_adapter(deadline=deadline))
+        session.mount("https://", make_adapter(deadline=deadline, **named))
         return session
 
 
@@ -141,7 +149,8 @@ class HttpClient:
         self._endpoint = endpoint
         self._gateway = endpoint.gateway
         self._now = now
-        self._session = endpoint.open_session()
+        self._deadline = Deadline(now)
+        self._session = endpoint.open_session(self._deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -168,17 +177,18 @@ class HttpClient:
             # The credentials are new; connections with the old ones may no longer be accepted.
             self._session.close()
             self._endpoint = endpoint
-            self._session = endpoint.open_session()
+            self._session = endpoint.open_session(self._deadline)
         started = self._now()
         try:
             return self._exchange(request, started)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoResponse(type(error).__name__, self._now() - started) from error
+            raise NoResponse(_describe(error, request), self._now() - started) from error
 
     def _exchange(self, request: Request, started: float) -> Response:
         import requests
 
         deadline = started + request.timeout
+        self._deadline.set(deadline)
         url = self._endpoint.url + request.path
         prepared = self._session.prepare_request(
             requests.Request(request.method, url, dict(request.headers), data=request.body)
@@ -213,6 +223,15 @@ class HttpClient:
             or leaves_its_folder(found.path)
         ):
             raise requests.exceptions.InvalidURL("the URL is outside the endpoint")
+
+
+def _describe(error: Exception, request: Request) -> str:
+    """Return the kind of a failure."""
+    import requests
+
+    if any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes(error)):
+        return f"not complete after {request.timeout:.1f} s"
+    return type(error).__name__
 
 
 def leaves_its_folder(path: str) -> bool:
@@ -259,11 +278,17 @@ def read_body(
     return content
 
 
-def make_adapter(*, max_connections: int = 10, **options: Any) -> HTTPAdapter:  # noqa: ANN401 - urllib3's own options
+def make_adapter(
+    *,
+    max_connections: int = 10,
+    deadline: Deadline | None = None,
+    **options: Any,  # noqa: ANN401 - urllib3's own options
+) -> HTTPAdapter:
     """Return an adapter of requests for options of urllib3 that requests has no setting for.
 
     Args:
         max_connections: The number of connections to one host that are kept.
+        deadline: Ends all operations of the connections; None for timeouts of single reads.
         options: Options of urllib3's connections, such as `server_hostname` or `blocksize`.
     """
     from requests.adapters import HTTPAdapter
@@ -271,8 +296,14 @@ def make_adapter(*, max_connections: int = 10, **options: Any) -> HTTPAdapter:  
     class OptionsAdapter(HTTPAdapter):
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - the base class's signature
             super().init_poolmanager(*args, **(options | kwargs))
+            _limit(self.poolmanager)
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's signature
-            return super().proxy_manager_for(proxy, **(options | kwargs))
+            return _limit(super().proxy_manager_for(proxy, **(options | kwargs)))
+
+    def _limit(pools: Any) -> Any:  # noqa: ANN401 - urllib3 is imported lazily
+        if deadline:
+            pools.pool_classes_by_scheme = timed_pools(deadline)
+        return pools
 
     return OptionsAdapter(pool_maxsize=max_connections)

@@ -12,6 +12,7 @@ import urllib3
 from requests.adapters import BaseAdapter
 
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
+from deploy.clients.timed import Deadline
 
 
 class TricklingBody(io.RawIOBase):
@@ -96,8 +97,8 @@ class MemoryEndpoint(Endpoint):
 
     replica: FakeReplica | None = None
 
-    def open_session(self) -> requests.Session:
-        session = super().open_session()
+    def open_session(self, deadline: Deadline | None = None) -> requests.Session:
+        session = super().open_session(deadline)
         session.mount("http://", self.replica or pytest.fail("the endpoint has no replica"))
         return session
 

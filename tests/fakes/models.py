@@ -11,6 +11,7 @@ from deploy.cache import Cache
 from deploy.records import Model
 from tests.fakes.store import MemoryStore
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 WEIGHTS = b"\x08\x07" + bytes(range(256)) * 8
 DESCRIPTION = """
 name = "tiny"

@@ -205,33 +205,73 @@ def test_a_truncated_or_invalid_response_is_a_miss(serve: Serve, answer: Answer)
     assert play_case(serve(answer)).problem.startswith("no response: ")
 
 
+def repeat(piece: bytes, start: bytes = b"", pause: float = 0.01) -> Answer:
+    """Return a function that sends a start, and then a piece again and again without end."""
+
+    def send(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(start)
+        while not over.wait(pause):
+            connection.sendall(piece)
+
+    return send
+
+
 @pytest.mark.timeout(20)
-def test_a_server_that_sends_nothing_is_a_miss(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _, over: over.wait(),
+        repeat(b" ", b"HTTP/1.1 200 OK\r\n\r\n"),
+        repeat(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        repeat(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, pause=0),
+        repeat(b"HTTP/1.1 100 Continue\r\n" + b"A: b\r\n" * 90 + b"\r\n"),
+        repeat(b"H"),
+        repeat(b"a", b"HTTP/1.1 200 OK\r\nA: "),
+        repeat(b"1\r\n#\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        repeat(b"0", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    ],
+    ids=[
+        "silence",
+        "a body byte by byte",
+        "interim responses",
+        "a flood of interim responses",
+        "interim responses with headers",
+        "a status byte by byte",
+        "a header byte by byte",
+        "a chunk now and then",
+        "the size of a chunk digit by digit",
+    ],
+)
+def test_a_server_without_an_end_is_a_miss_at_the_end_of_the_budget(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    """The request has a timeout."""
-    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 0.1)
+    """The budget is that of the whole exchange."""
+    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 0.5)
     assert (
-        play_case(serve(lambda _, over: over.wait()), create_case(within_ms=1)).problem
-        == "no response: ReadTimeout"
+        play_case(serve(answer), create_case(within_ms=1)).problem
+        == "no response: not complete after 0.5 s"
     )
 
 
 @pytest.mark.timeout(20)
-def test_a_server_that_sends_single_bytes_is_a_miss(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The timeout is for the whole response."""
-    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 2.0)
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nA: ", b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\n"]
+)
+def test_endless_headers_are_a_miss(serve: Serve, start: bytes) -> None:
+    """They are limited in length and number."""
+    piece = b"A: b\r\n" * 1000 if start.endswith(b"\n") else b"a" * 10_000
+    assert play_case(serve(repeat(piece, start, pause=0))).problem.startswith("no response: ")
 
-    def trickle(connection: socket.socket, over: threading.Event) -> None:
-        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        while not over.wait(0.01):
-            connection.sendall(b" ")
 
-    assert (
-        play_case(serve(trickle), create_case(within_ms=1)).problem == "no response: TimeoutError"
-    )
+@pytest.mark.timeout(20)
+def test_a_server_that_does_not_read_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time in which a request is sent counts."""
+    monkeypatch.setattr(golden_cases, "GRACE_SECONDS", 0.5)
+    asked = create_case(request={"method": "PUT", "body": "a"}, within_ms=1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        found = play_case(url, asked, {"a": bytes(50_000_000)})
+    assert found.problem == "no response: not complete after 0.5 s"
 
 
 def test_a_response_without_end_is_cut_off(serve: Serve) -> None:
