@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
+import logging
 from pathlib import Path
 from typing import cast
 
 from deploy import pipeline, progress, promotion, stages
 from deploy.cli import output, record_files, tables
+from deploy.clients.stores.protocol import Store
 from deploy.context import ReleaseContext
-from deploy.errors import InputMissing, SettingsInvalid
+from deploy.errors import InputMissing, ManifestInvalid, SettingsInvalid
 from deploy.machine import setup
 from deploy.machine.doctor import check_machine
 from deploy.model import sample as samples
@@ -19,6 +21,8 @@ from deploy.model.versions import find_latest_version, list_versions, read_model
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Rollout
 from deploy.rollout.history import Only, current
+
+log = logging.getLogger(__name__)
 
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
@@ -66,12 +70,21 @@ def publish(context: ReleaseContext, directory: str, sample: str | bool) -> None
 def list_models(context: ReleaseContext, *, json: bool) -> None:
     """Print the published versions."""
     name = context.settings.model.name
-    latest = find_latest_version(name, context.store) or ""
     found = list_versions(name, context.store)
+    latest = _find_latest(name, context.store)
     if json:
         output.as_json(tables.models(found, latest))
     else:
         output.table(tables.model_rows(found, latest), tables.MODELS)
+
+
+def _find_latest(name: str, store: Store) -> str:
+    """Return the version that was published last; empty if there is none, or if it is unknown."""
+    try:
+        return find_latest_version(name, store) or ""
+    except ManifestInvalid as error:
+        log.warning("%s: %s", error.what, error.next)
+        return ""
 
 
 def show_model(context: ReleaseContext, version: str) -> None:

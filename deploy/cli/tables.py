@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from deploy.machine.doctor import Check
+from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from deploy.progress import format_size
@@ -35,17 +36,25 @@ def check_rows(values: Iterable[Check]) -> list[list[str]]:
     ]
 
 
-def models(values: Iterable[Model], latest: str) -> list[dict[str, Any]]:
-    """Return the published versions; `latest` is the version published last."""
+def models(values: Iterable[Model | BrokenVersion], latest: str) -> list[dict[str, Any]]:
+    """Return the published versions; `latest` is the version published last.
+
+    A version that cannot be read has a problem in place of a digest.
+    """
     return [{**item.model_dump(), "latest": item.version == latest} for item in values]
 
 
-def model_rows(values: Iterable[Model], latest: str) -> list[list[str]]:
+def model_rows(values: Iterable[Model | BrokenVersion], latest: str) -> list[list[str]]:
     """Return a row for each published version; `latest` is the version published last."""
     return [
-        [item.name, item.version, "latest" if item.version == latest else "", item.digest]
+        [item.name, item.version, "latest" if item.version == latest else "", _identify(item)]
         for item in values
     ]
+
+
+def _identify(item: Model | BrokenVersion) -> str:
+    """Return the digest of a version, or why it has none."""
+    return item.digest if isinstance(item, Model) else f"cannot be read: {item.problem}"
 
 
 def release(value: Release) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from deploy.clients.http import Endpoint, HttpClient, NoResponse, Request
 from deploy.errors import ManifestInvalid
 from deploy.image import layer
 from deploy.model.manifest import (
-    MAX_BYTES,
+    MAX_MANIFEST_BYTES,
     ExpectedResponse,
     ExpectedValue,
     GoldenCase,
@@ -32,6 +32,7 @@ from deploy.records import CaseResult, Model, Verdict
 MAX_RESPONSE_BYTES = 1 << 20
 GRACE_SECONDS = 5.0
 _MAX_SHOWN = 200
+_MAX_PROBLEM = 1000
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -88,7 +89,7 @@ def _read_golden_set(model: Model, files: Iterator[tuple[PurePosixPath, IO[bytes
 
 
 def _read_manifest(model: Model, path: PurePosixPath, content: IO[bytes]) -> ModelManifest:
-    manifest = parse_model_manifest(content.read(MAX_BYTES + 1), on=str(path))
+    manifest = parse_model_manifest(content.read(MAX_MANIFEST_BYTES + 1), on=str(path))
     if manifest.model != model:
         actual = f"{manifest.model} ({manifest.model.digest})"
         raise ManifestInvalid(
@@ -164,29 +165,32 @@ def compare_response(expected: ExpectedResponse, status: int, content: bytes) ->
     if status != expected.status:
         return text, f"expected status {expected.status}, got {status}: {text}"
     if expected.contains.encode() not in content:
-        return text, f"expected {expected.contains!r} in the response, got: {text}"
+        return text, f"expected {_shorten(repr(expected.contains))} in the response, got: {text}"
     return _compare_json(expected, content) if expected.json_ else (text, "")
 
 
 def _compare_json(expected: ExpectedResponse, content: bytes) -> tuple[str, str]:
     try:
         document = json.loads(content)
+        values = [value_at(document, item.at) for item in expected.json_]
+        # A value that could just be read may be nested too deeply to be written.
+        text = _shorten(", ".join(map(str, values)))
+        differences = filter(None, map(_describe_difference, expected.json_, values))
+        return text, _shorten("; ".join(differences), _MAX_PROBLEM)
     except (ValueError, RecursionError):
         text = content[:_MAX_SHOWN].decode("utf-8", "replace")
         return text, f"expected JSON, got: {text}"
-    values = [value_at(document, item.at) for item in expected.json_]
-    differences = map(_describe_difference, expected.json_, values)
-    return _shorten(", ".join(map(str, values))), "; ".join(filter(None, differences))
 
 
 def _describe_difference(expected: ExpectedValue, value: object) -> str:
     if expected.near is None:
         is_expected = value == expected.equals and type(value) is type(expected.equals)
-        text = repr(expected.equals)
+        text = _shorten(repr(expected.equals))
     else:
         is_expected = _is_near(value, expected.near, expected.tolerance)
         text = f"{expected.near} within {expected.tolerance}"
-    return "" if is_expected else f"{expected.at}: expected {text}, got {_shorten(repr(value))}"
+    at = _shorten(expected.at)
+    return "" if is_expected else f"{at}: expected {text}, got {_shorten(repr(value))}"
 
 
 def _is_near(value: object, near: float, tolerance: float) -> bool:
@@ -198,8 +202,8 @@ def _is_near(value: object, near: float, tolerance: float) -> bool:
         return False
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+def _shorten(text: str, limit: int = _MAX_SHOWN) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def value_at(document: Any, pointer: str) -> Any:  # noqa: ANN401 - JSON

@@ -12,9 +12,9 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from deploy.clients.http import leaves_its_folder
 from deploy.records import Model, Name, Record, Version
@@ -22,9 +22,14 @@ from deploy.records import Model, Name, Record, Version
 AUTHORS_FILE = "model.toml"
 PUBLISHED_FILE = "manifest.json"
 MAX_BYTES = 1 << 20
+# A description, and 10,000 files with paths of 200 letters.
+MAX_MANIFEST_BYTES = 4 << 20
 MAX_BODIES = 64 << 20
 LATEST = "latest"
 _WHITEOUT = ".wh."
+_HOUR_MS = 3_600_000
+# By default an infinite number becomes null without an error.
+_KEEP_INFINITY = ConfigDict(ser_json_inf_nan="constants")
 
 FilePath = Annotated[str, Field(min_length=1, max_length=200)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -104,8 +109,8 @@ class ExpectedValue(Record):
 
     at: Annotated[str, Field(pattern=r"^(/.*)?$")]
     equals: str | int | float | bool | None = None
-    near: float | None = None
-    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    near: FiniteFloat | None = None
+    tolerance: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _require_one_comparison(self) -> ExpectedValue:
@@ -123,7 +128,7 @@ class ExpectedResponse(Record):
     """
 
     status: Annotated[int, Field(ge=100, le=599)] = 200
-    within_ms: Annotated[float, Field(gt=0)] = 5000.0
+    within_ms: Annotated[float, Field(gt=0, le=_HOUR_MS)] = 5000.0
     contains: str = ""
     json_: Annotated[tuple[ExpectedValue, ...], Field(alias="json")] = ()
 
@@ -143,7 +148,7 @@ class Interface(Record):
     too. Author and application agree on all other keys.
     """
 
-    model_config = Record.model_config | {"extra": "allow"}
+    model_config = Record.model_config | _KEEP_INFINITY | {"extra": "allow"}
 
     model: FilePath
     labels: FilePath | None = None
@@ -151,6 +156,8 @@ class Interface(Record):
 
 class ModelDescription(Record):
     """The description of a model version by its author."""
+
+    model_config = Record.model_config | _KEEP_INFINITY
 
     name: Name
     version: Version
@@ -168,6 +175,57 @@ class ModelDescription(Record):
             )
         return value
 
+    @model_validator(mode="after")
+    def _require_json_form(self) -> Self:
+        try:
+            # Free values may be infinite, half a character, or nested without end.
+            size = len(_format_canonical_json(self))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"a value cannot be written as JSON: {error}") from None
+        if size > MAX_MANIFEST_BYTES:
+            raise ValueError(
+                f"as JSON it has {size} bytes, and at most {MAX_MANIFEST_BYTES} can be read: "
+                "shorten the paths, or pack small files into larger ones"
+            )
+        return self
+
+    @property
+    def weights(self) -> str:
+        """The path of the file that has the weights, in the format that `format` names."""
+        return self.interface.model
+
+    @property
+    def body_paths(self) -> frozenset[str]:
+        """The files that golden cases send."""
+        return frozenset(case.request.body for case in self.golden if case.request.body)
+
+    @property
+    def used_paths(self) -> frozenset[str]:
+        """The files that the description names."""
+        labels = self.interface.labels
+        return self.body_paths | {self.weights} | ({labels} if labels else set())
+
+
+class AuthorsDescription(ModelDescription):
+    """The content of model.toml: the description, and what only its publication needs.
+
+    `include` names files and folders that are published although they are hidden.
+    """
+
+    include: tuple[FilePath, ...] = ()
+
+    @model_validator(mode="after")
+    def _require_tolerances(self) -> Self:
+        # A published version without a tolerance stays readable, so that it can serve again.
+        for case in self.golden:
+            for value in case.expect.json_:
+                if value.near is not None and "tolerance" not in value.model_fields_set:
+                    raise ValueError(
+                        f"golden case {case.name}, {value.at}: near needs a tolerance, "
+                        "because processors add numbers in different orders"
+                    )
+        return self
+
 
 class ModelManifest(ModelDescription):
     """A published model version: the author's description, and the size and sha256 of each file."""
@@ -181,7 +239,9 @@ class ModelManifest(ModelDescription):
         repeated = [path for path, count in counts.items() if count > 1]
         if repeated:
             raise ValueError(f"files names {min(repeated)!r} twice")
-        parents = {str(parent) for path in counts for parent in PurePosixPath(path).parents}
+        parents = {
+            path[:end] for path in counts for end, letter in enumerate(path) if letter == "/"
+        }
         folders = parents & counts.keys()
         if folders:
             raise ValueError(f"{min(folders)!r} is a file and the folder of another")
@@ -189,8 +249,7 @@ class ModelManifest(ModelDescription):
 
     @model_validator(mode="after")
     def _require_all_files(self) -> ModelManifest:
-        needed = self._body_paths | {self.interface.labels, self.weights}
-        missing = {path for path in needed if path} - {file.path for file in self.files}
+        missing = self.used_paths - {file.path for file in self.files}
         if missing:
             raise ValueError(f"{min(missing)!r} is used but is not one of the files")
         return self
@@ -198,25 +257,12 @@ class ModelManifest(ModelDescription):
     @model_validator(mode="after")
     def _limit_bodies(self) -> ModelManifest:
         # All bodies are in memory while the golden cases are played.
-        if sum(file.size for file in self.files if file.path in self._body_paths) > MAX_BODIES:
+        bodies = self.body_paths
+        if sum(file.size for file in self.files if file.path in bodies) > MAX_BODIES:
             raise ValueError(
                 f"the request bodies of the golden cases have more than {MAX_BODIES} bytes in total"
             )
         return self
-
-    @model_validator(mode="after")
-    def _require_json_form(self) -> ModelManifest:
-        try:
-            # Free values may be infinite, half a character, or nested without end.
-            _format_canonical_json(self)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"a value cannot be written as JSON: {error}") from None
-        return self
-
-    @property
-    def weights(self) -> str:
-        """The path of the file that has the weights, in the format that `format` names."""
-        return self.interface.model
 
     @property
     def text(self) -> bytes:
@@ -238,17 +284,12 @@ class ModelManifest(ModelDescription):
 
         The golden cases can therefore be read without the weights.
         """
-        bodies = self._body_paths
+        bodies = self.body_paths
         return tuple(sorted(self.files, key=lambda file: (file.path not in bodies, file.path)))
 
-    @property
-    def _body_paths(self) -> set[str | None]:
-        """The files that golden cases send; None if a case sends no file."""
-        return {case.request.body for case in self.golden}
 
-
-def _format_canonical_json(manifest: ModelManifest) -> bytes:
-    fields = manifest.model_dump(by_alias=True, mode="json", exclude_unset=True)
+def _format_canonical_json(description: ModelDescription) -> bytes:
+    fields = description.model_dump(by_alias=True, mode="json", exclude_unset=True)
     text = json.dumps(
         fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from deploy.errors import ManifestInvalid
-from deploy.model.manifest import MAX_BYTES, ModelDescription, ModelManifest
+from deploy.model.manifest import (
+    MAX_BYTES,
+    MAX_MANIFEST_BYTES,
+    AuthorsDescription,
+    ModelManifest,
+)
+from deploy.progress import format_count
 from deploy.records import Record
 
 _T = TypeVar("_T", bound=Record)
+_MAX_PROBLEMS = 20
+_MAX_SHOWN = 300
 
 
-def parse_description(text: bytes, *, on: str) -> ModelDescription:
+def parse_description(text: bytes, *, on: str) -> AuthorsDescription:
     """Parse an author's model.toml.
 
     In a `shape`, -1 stands for a free dimension, because TOML has no null.
@@ -29,13 +38,13 @@ def parse_description(text: bytes, *, on: str) -> ModelDescription:
         ManifestInvalid: it is not TOML, or breaks the format; all problems are listed.
     """
     try:
-        values = tomllib.loads(_decode(text, on))
+        values = tomllib.loads(_decode(text, MAX_BYTES, on))
         _replace_free_dimensions(values.get("interface"))
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(
             f"the model's description is not TOML: {error}", on=on, next="fix that line"
         ) from None
-    return validate(ModelDescription, values, on)
+    return validate(AuthorsDescription, values, on)
 
 
 def parse_model_manifest(text: bytes, *, on: str) -> ModelManifest:
@@ -50,7 +59,7 @@ def parse_model_manifest(text: bytes, *, on: str) -> ModelManifest:
             are listed.
     """
     try:
-        values = json.loads(_decode(text, on))
+        values = json.loads(_decode(text, MAX_MANIFEST_BYTES, on))
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(
             f"the model manifest is not JSON: {error}",
@@ -72,10 +81,10 @@ def parse_model_manifest(text: bytes, *, on: str) -> ModelManifest:
     return manifest
 
 
-def _decode(text: bytes, on: str) -> str:
-    if len(text) > MAX_BYTES:
+def _decode(text: bytes, limit: int, on: str) -> str:
+    if len(text) > limit:
         raise ManifestInvalid(
-            f"the model's description has more than {MAX_BYTES} bytes",
+            f"the model's description has more than {limit} bytes",
             on=on,
             next="keep large data in files of the model",
         )
@@ -112,15 +121,20 @@ def validate(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        lines = [_format_problem(problem) for problem in error.errors()]
+        problems = error.errors(include_url=False, include_input=False)
         raise ManifestInvalid(
-            f"the model's description has {len(lines)} problem{'s' if len(lines) > 1 else ''}",
+            f"the model's description has {format_count(len(problems), 'problem')}",
             on=on,
             next=next,
-            detail="\n".join(lines),
+            detail="\n".join(_format_problems(problems)),
         ) from None
 
 
-def _format_problem(problem: ErrorDetails) -> str:
-    path = ".".join(map(str, problem["loc"])) or "manifest"
-    return f"  {path}: {problem['msg'].removeprefix('Value error, ')}"
+def _format_problems(problems: Sequence[ErrorDetails]) -> Iterator[str]:
+    """Yield a line for each of the first problems; a hostile description can have a million."""
+    for problem in problems[:_MAX_PROBLEMS]:
+        path = ".".join(map(str, problem["loc"])) or "manifest"
+        line = f"  {path}: {problem['msg'].removeprefix('Value error, ')}"
+        yield line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}..."
+    if len(problems) > _MAX_PROBLEMS:
+        yield f"  and {len(problems) - _MAX_PROBLEMS} more"

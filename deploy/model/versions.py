@@ -17,16 +17,25 @@ import re
 from pydantic import ValidationError
 
 from deploy.clients.stores.protocol import Store
-from deploy.errors import ManifestInvalid, ModelUnknown
+from deploy.errors import ManifestInvalid, ModelUnknown, StoreUnreachable
 from deploy.model.manifest import (
     LATEST,
     MAX_BYTES,
+    MAX_MANIFEST_BYTES,
     PUBLISHED_FILE,
     ModelFile,
     ModelManifest,
 )
 from deploy.model.reading import parse_model_manifest
 from deploy.records import VERSION, Model, Record, Version
+
+
+class BrokenVersion(Record):
+    """A published version that cannot be read, and why."""
+
+    name: str
+    version: str
+    problem: str
 
 
 class _Latest(Record):
@@ -38,7 +47,7 @@ def blob_path(file: ModelFile) -> str:
     return f"blobs/sha256/{file.sha256}"
 
 
-def manifest_path(name: str, version: str | None) -> str:
+def manifest_path(name: str, version: str) -> str:
     """Return where a store keeps the model manifest of a version."""
     return f"models/{name}/{version}/{PUBLISHED_FILE}"
 
@@ -47,15 +56,21 @@ def _latest_path(name: str) -> str:
     return f"models/{name}/{LATEST}.json"
 
 
-def list_versions(name: str, store: Store) -> tuple[Model, ...]:
-    """Return the published versions of a model, sorted by name; none if there is no such model."""
-    paths = (manifest_path(name, version) for version in store.folders(f"models/{name}"))
-    texts = ((path, store.read(path, MAX_BYTES)) for path in paths)
-    return tuple(
-        parse_model_manifest(text, on=f"{store.location}/{path}").model
-        for path, text in texts
-        if text is not None
-    )
+def list_versions(name: str, store: Store) -> tuple[Model | BrokenVersion, ...]:
+    """Return the published versions of a model, sorted by name; none if there is no such model.
+
+    A version that cannot be read does not hide the others.
+    """
+    found = (_find_version(name, version, store) for version in store.folders(f"models/{name}"))
+    return tuple(item for item in found if item is not None)
+
+
+def _find_version(name: str, version: str, store: Store) -> Model | BrokenVersion | None:
+    try:
+        manifest = _read_manifest(name, version, store)
+    except (ManifestInvalid, StoreUnreachable) as error:
+        return BrokenVersion(name=name, version=version, problem=error.what)
+    return manifest.model if manifest else None
 
 
 def find_latest_version(name: str, store: Store) -> str | None:
@@ -101,18 +116,26 @@ def read_model_manifest(name: str, version: str, store: Store) -> ModelManifest:
         ManifestInvalid: the model manifest breaks the format, or is that of another version.
     """
     number = find_latest_version(name, store) if version == LATEST else version
-    path = manifest_path(name, number)
-    is_valid = number is not None and re.fullmatch(VERSION, number)
-    text = store.read(path, MAX_BYTES) if is_valid else None
-    if text is None:
+    manifest = _read_manifest(name, number, store) if number else None
+    if manifest is None:
         known = ", ".join(store.folders(f"models/{name}")) or "none"
         raise ModelUnknown(
             f"the store has no {name} {version}",
             on=store.location,
             next=f"publish it, or choose a version of the store: {known}",
         )
+    return manifest
+
+
+def _read_manifest(name: str, version: str, store: Store) -> ModelManifest | None:
+    """Return the model manifest of a version, or None if there is no such version."""
+    path = manifest_path(name, version)
+    is_valid = re.fullmatch(VERSION, version)
+    text = store.read(path, MAX_MANIFEST_BYTES) if is_valid else None
+    if text is None:
+        return None
     manifest = parse_model_manifest(text, on=f"{store.location}/{path}")
-    if (manifest.name, manifest.version) != (name, number):
+    if (manifest.name, manifest.version) != (name, version):
         raise ManifestInvalid(
             f"the model manifest is that of {manifest.model}",
             on=f"{store.location}/{path}",

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from deploy.cli import tables
+from deploy.model.versions import BrokenVersion
 from deploy.pipeline import ReleaseResult
 from deploy.plan import Step
 from tests.fakes.golden import verdict
@@ -148,3 +149,16 @@ def test_a_step_of_a_plan_is_a_row() -> None:
 def test_a_short_commit_says_that_files_differ(commit: str, shown: str) -> None:
     """Otherwise people would search for a commit that does not exist."""
     assert tables.format_commit(commit) == shown
+
+
+def test_a_version_that_cannot_be_read_has_a_problem_in_place_of_a_digest() -> None:
+    """It is listed with the others."""
+    whole = A.image.layer.model
+    broken = BrokenVersion(name="digits", version="2", problem="it is not JSON")
+    assert tables.model_rows((whole, broken), "2") == [
+        ["digits", "1", "", whole.digest],
+        ["digits", "2", "latest", "cannot be read: it is not JSON"],
+    ]
+    assert tables.models((broken,), "1") == [
+        {"name": "digits", "version": "2", "problem": "it is not JSON", "latest": False}
+    ]

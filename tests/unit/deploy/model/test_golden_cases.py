@@ -245,6 +245,24 @@ def test_a_long_value_is_shortened() -> None:
     assert len(compare_values(b"x" * 500_000, status=404)[1]) < 300
 
 
+def test_what_a_hostile_model_expects_is_shortened() -> None:
+    """The manifest may have a megabyte of it."""
+    many = [ExpectedValue(at=f"/{'x' * 5000}", equals="y" * 5000)] * 100
+    value, wrong = compare_values(b"{}", *many)
+    assert max(len(value), len(wrong)) < 1100
+    case = GoldenCase(
+        name="a", request=GoldenRequest(path="/"), expect=ExpectedResponse(contains="z" * 9000)
+    )
+    assert len(golden_cases.compare_response(case.expect, 200, b"x")[1]) < 300
+
+
+@pytest.mark.parametrize("depth", [*range(100, 1000, 100), *range(900, 1000), 5000, 50_000])
+def test_a_value_of_any_depth_gives_a_verdict(depth: int) -> None:
+    """It can be just shallow enough to be read, and too deep to be written."""
+    content = b"[" * depth + b"]" * depth
+    assert compare_values(content, ExpectedValue(at="", equals=1))[1] != ""
+
+
 def create_manifest(body: bytes = b'{"input": []}') -> ModelManifest:
     """Return a model manifest whose request body comes after the weights by name."""
     files = [

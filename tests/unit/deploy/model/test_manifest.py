@@ -141,7 +141,8 @@ def test_other_json_of_the_same_values_is_refused(other: bytes) -> None:
         b'{"schema":1}',
         b"{",
         b"\xff\xfe",
-        b"[" * 100_000,
+        b"[" * 1_000_000,
+        b'{"a":' * 500_000,
         b"1" * 5000,
         b'"\\ud800"',
     ],
@@ -198,11 +199,12 @@ def test_values_that_cannot_be_written_as_json_are_refused(value: bytes) -> None
     read_error(format_text(VALUES).replace(b"0.9", value))
 
 
-def test_a_manifest_larger_than_a_megabyte_is_not_parsed() -> None:
-    """Large data belongs in files of the model."""
-    largest = change_manifest(lambda values: values["metadata"].update(notes="x" * 900_000))
+def test_a_manifest_that_is_too_large_is_not_parsed() -> None:
+    """It has room for 10,000 files; large data belongs in files of the model."""
+    largest = change_manifest(lambda values: values["metadata"].update(notes="x" * 4_000_000))
     assert reading.parse_model_manifest(largest, on="x").name == "digits"
-    assert "more than 1048576 bytes" in read_error(b"[" * (manifest.MAX_BYTES + 1)).what
+    too_large = b"[" * (manifest.MAX_MANIFEST_BYTES + 1)
+    assert "more than 4194304 bytes" in read_error(too_large).what
 
 
 @pytest.mark.parametrize(
@@ -264,9 +266,22 @@ def test_an_unknown_key_is_refused_with_its_path(
             lambda values: values["golden"][0]["request"].update(headers={"A": "b\r\nEvil: c"}),
         ),
         ("golden.0.expect.status", lambda values: values["golden"][0]["expect"].update(status=99)),
-        (
-            "golden.0.expect.within_ms",
-            lambda values: values["golden"][0]["expect"].update(within_ms=0),
+        *(
+            (
+                "golden.0.expect.within_ms",
+                lambda values, value=value: values["golden"][0]["expect"].update(within_ms=value),
+            )
+            for value in (0, -1.0, 3_600_001, 1e300, float("nan"), float("inf"), 10**4000)
+        ),
+        *(
+            (
+                f"golden.0.expect.json.0.{key}",
+                lambda values, key=key, value=value: values["golden"][0]["expect"].update(
+                    json=[{"at": "", "near": 1.0, key: value}]
+                ),
+            )
+            for key in ("near", "tolerance")
+            for value in (float("nan"), float("inf"), 10**4000)
         ),
     ],
 )
@@ -275,6 +290,17 @@ def test_an_invalid_value_is_refused_with_its_path(
 ) -> None:
     """The error has the path of the value."""
     assert read_error(change_manifest(change)).detail.strip().startswith(f"{where}: ")
+
+
+def test_of_many_problems_the_first_are_reported() -> None:
+    """A hostile model manifest does not fill the log."""
+    error = read_error(
+        change_manifest(lambda values: values.update({f"k{n}": 1 for n in range(50_000)}))
+    )
+    assert error.what == "the model's description has 50000 problems"
+    assert error.detail.splitlines()[-1] == "  and 49980 more"
+    long = read_error(change_manifest(lambda values: values.update({"k" * 100_000: 1})))
+    assert len(long.detail) < 400
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -101,7 +101,10 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
     [
         b"name: digits",
         b"\xff",
-        b"a = " + b"[" * 100_000,
+        b"a = " + b"[" * 1_000_000,
+        b"a = " + b"{a=" * 300_000,
+        b"[metadata]\na" + b".a" * 2000 + b" = 1",
+        b"[metadata" + b".a" * 2000 + b"]",
         b"a = " + b"1" * 5000,
         b"x" * (manifest.MAX_BYTES + 1),
     ],
@@ -111,6 +114,28 @@ def test_a_description_that_is_not_toml_is_refused(bad: bytes) -> None:
     with pytest.raises(ManifestInvalid) as caught:
         reading.parse_description(bad, on="model.toml")
     assert caught.value.on == "model.toml"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["nan", "inf", "-inf", "[" * 300 + "]" * 300, "{a=" * 300 + "1" + "}" * 300],
+)
+def test_values_that_cannot_be_published_are_refused(value: str) -> None:
+    """JSON has no infinite numbers, and its readers do not nest without end."""
+    for table in ("metadata", "interface.more"):
+        with pytest.raises(ManifestInvalid) as caught:
+            reading.parse_description(f"{TOML}[{table}]\na = {value}\n".encode(), on="model.toml")
+        assert caught.value.on == "model.toml"
+
+
+def test_a_number_needs_a_tolerance() -> None:
+    """Another processor would miss it by a rounding error."""
+    near = TOML.replace("status = 204", 'json = [{ at = "/a", near = 1.5 }]')
+    with pytest.raises(ManifestInvalid) as caught:
+        reading.parse_description(near.encode(), on="model.toml")
+    assert "golden case one, /a: near needs a tolerance" in caught.value.detail
+    exact = near.replace("near = 1.5", "near = 1.5, tolerance = 0")
+    assert reading.parse_description(exact.encode(), on="model.toml").golden
 
 
 def test_a_model_manifest_is_made_of_a_description() -> None:

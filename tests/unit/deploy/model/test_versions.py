@@ -16,6 +16,7 @@ from deploy.errors import (
 )
 from deploy.model.publish import publish_model
 from deploy.model.versions import (
+    BrokenVersion,
     find_latest_version,
     list_versions,
     resolve_version,
@@ -108,22 +109,42 @@ def test_a_model_manifest_of_100_mb_is_not_read_to_its_end(tmp_path: Path) -> No
     os.truncate(name, 100_000_000)
     tracemalloc.start()
     try:
-        with pytest.raises(ManifestInvalid, match="more than 1048576 bytes"):
+        with pytest.raises(ManifestInvalid, match="more than 4194304 bytes"):
             resolve_version("tiny", "1", open_store("store", tmp_path))
         assert tracemalloc.get_traced_memory()[1] < 16_000_000
     finally:
         tracemalloc.stop()
 
 
-def test_a_list_of_versions_names_a_damaged_model_manifest(
+def test_a_list_of_versions_shows_the_damaged_ones(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """The error has the path of that model manifest."""
-    publish_model(write_model("1"), store)
+    """One bad version hides no other."""
+    first = publish_model(write_model("1"), store)
+    third = publish_model(write_model("3"), store)
     store.files["models/tiny/2/manifest.json"] = b"{}"
-    with pytest.raises(ManifestInvalid) as caught:
-        list_versions("tiny", store)
-    assert caught.value.on == "memory/models/tiny/2/manifest.json"
+    store.files["models/tiny/4/manifest.json"] = store.files["models/tiny/1/manifest.json"]
+    damaged = "the model's description has 7 problems"
+    assert list_versions("tiny", store) == (
+        first,
+        BrokenVersion(name="tiny", version="2", problem=damaged),
+        third,
+        BrokenVersion(name="tiny", version="4", problem="the model manifest is that of tiny@1"),
+    )
+
+
+def test_a_version_that_may_not_be_read_hides_no_other(
+    write_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """A pipe in a folder is one of the things that cannot be read."""
+    store = open_store("store", tmp_path)
+    published = publish_model(write_model("1"), store)
+    pipe = tmp_path / "store" / "models" / "tiny" / "2" / "manifest.json"
+    pipe.parent.mkdir()
+    os.mkfifo(pipe)
+    found = list_versions("tiny", store)
+    assert found[0] == published
+    assert [item.version for item in found] == ["1", "2"]
 
 
 def test_a_folder_without_a_model_manifest_is_not_a_version(
