@@ -61,15 +61,16 @@ def down(_: Context, purge: bool = False) -> None:
     help={
         "directory": "holds model.toml and the model's files",
         "sample": "make and publish this version of the sample model: 1 or 2",
+        "new-name": "publish it even if its name is not that of pipeline.toml",
     },
     optional=["sample"],
 )
 @output.task_body
-def publish(_: Context, directory: str = "", sample: str = "") -> None:
+def publish(_: Context, directory: str = "", sample: str = "", new_name: bool = False) -> None:
     """Publish a model as a version of the store, the latest one."""
     from deploy.cli import commands
 
-    commands.publish(_context(), directory, sample)
+    commands.publish(_context(), directory, sample, new_name=new_name)
 
 
 @task(name="list", help={"json": "print JSON"})

@@ -50,8 +50,21 @@ def down(context: ReleaseContext, *, purge: bool) -> None:
     output.result(f"{verb}: {names}" if stopped else "nothing was running")
 
 
-def publish(context: ReleaseContext, directory: str, sample: str | bool) -> None:  # noqa: FBT001 - Invoke passes True for `--sample` alone
-    """Publish a directory, or a version of the sample; a bare `--sample` means the first one."""
+def publish(
+    context: ReleaseContext,
+    directory: str,
+    sample: str | bool,  # noqa: FBT001 - Invoke passes True for `--sample` alone
+    *,
+    new_name: bool,
+) -> None:
+    """Publish a directory, or a version of the sample; a bare `--sample` means the first one.
+
+    Args:
+        context: the application.
+        directory: an author's directory.
+        sample: a version of the sample.
+        new_name: whether the model may have another name than the one in the settings.
+    """
     version = samples.FIRST if sample is True else sample
     if bool(directory) == bool(version):
         raise SettingsInvalid(
@@ -59,11 +72,12 @@ def publish(context: ReleaseContext, directory: str, sample: str | bool) -> None
             on="model.publish",
             next="give a directory, or --sample with a version of the sample",
         )
+    model = context.settings.model
     if version:
-        model = context.settings.model
         published = samples.publish(model, version, context.store, context.directory)
     else:
-        published = publish_model(Path(directory), context.store)
+        name = "" if new_name else model.name
+        published = publish_model(Path(directory), context.store, name=name)
     output.result(f"{published} {published.digest}")
 
 

@@ -11,7 +11,7 @@ from deploy.cache import Cache
 from deploy.clients.stores.protocol import Store
 from deploy.errors import FileTampered
 from deploy.image import layer
-from deploy.model.formats import SIGNATURE_BYTES, require_format
+from deploy.model.formats import FormatCheck
 from deploy.model.manifest import PUBLISHED_FILE, ModelFile, ModelManifest
 from deploy.model.versions import blob_path, read_model_manifest
 from deploy.records import Model, ModelLayer
@@ -91,9 +91,9 @@ def _read_verified(
     """
     digest = hashlib.sha256()
     size = 0
-    start = b""
+    check = FormatCheck(manifest, file.path)
     for chunk in _open_file(manifest, file, store):
-        start = (start + chunk[:SIGNATURE_BYTES])[:SIGNATURE_BYTES]
+        check.add(chunk)
         digest.update(chunk)
         size += len(chunk)
         if size > file.size:
@@ -109,7 +109,7 @@ def _read_verified(
             detail=f"  expected {file.size} bytes, sha256:{file.sha256}\n"
             f"  actual   {read} bytes, sha256:{digest.hexdigest()}",
         )
-    require_format(manifest, file.path, start)
+    check.require()
 
 
 def _open_file(manifest: ModelManifest, file: ModelFile, store: Store) -> Iterator[bytes]:

@@ -5,12 +5,16 @@ The settings name a function `module:function(version, directory)` that writes t
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
@@ -23,6 +27,7 @@ from deploy.settings.model import ModelSource
 log = logging.getLogger(__name__)
 
 FIRST = "1"
+_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def resolve(source: ModelSource, version: str, store: Store, directory: Path) -> Model:
@@ -64,6 +69,8 @@ def publish(source: ModelSource, version: str, store: Store, directory: Path) ->
 
     Raises:
         SampleUnavailable: the settings name no sample, or it could not be made.
+        SettingsInvalid: the settings name something else than a function of the application.
+        ManifestInvalid: the sample has another name than the model of the settings.
         VersionExists: the store has another model of that version.
     """
     if not source.sample:
@@ -83,19 +90,39 @@ def publish(source: ModelSource, version: str, store: Store, directory: Path) ->
                 next="see the message, then run again",
                 detail=f"  {error}",
             ) from error
-        return publish_model(Path(folder), store)
+        return publish_model(Path(folder), store, name=source.name)
 
 
 def _import_function(name: str, directory: Path) -> Callable[[str, Path], None]:
+    if not _FUNCTION.fullmatch(name):
+        raise _settings_error(f"the sample is no name of a function: {name!r}")
     module, _, function = name.partition(":")
     if str(directory) not in sys.path:
         sys.path.append(str(directory))
+    _require_own_module(module.partition(".")[0], directory)
     try:
-        found: Callable[[str, Path], None] = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise SettingsInvalid(
-            f"the sample cannot be imported: {error}",
-            on="[model] sample",
-            next="name it as module:function",
-        ) from error
-    return found
+        found = getattr(import_module(module), function)
+        # Another function might do anything with these arguments.
+        inspect.signature(found).bind(FIRST, directory)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise _settings_error(f"the sample cannot be imported or called: {error}") from error
+    return cast("Callable[[str, Path], None]", found)
+
+
+def _require_own_module(module: str, directory: Path) -> None:
+    """Refuse a module that is not in the folder of the application, without importing it."""
+    found = find_spec(module)
+    if found is None:
+        raise _settings_error(f"there is no module {module!r}")
+    places = found.submodule_search_locations or [found.origin or ""]
+    if not any(Path(place).resolve().is_relative_to(directory.resolve()) for place in places):
+        raise _settings_error(f"the module {module!r} is not one of the application's folder")
+
+
+def _settings_error(what: str) -> SettingsInvalid:
+    return SettingsInvalid(
+        what,
+        on="[model] sample",
+        next="name a function of the application's folder as module:function; "
+        "it gets a version and a directory",
+    )

@@ -58,9 +58,8 @@ UNDO = (
 )
 PUBLISH = (
     Moment(),
-    Moment(line="publishing LICENSE"),
-    Moment(line="publishing labels.txt"),
-    Moment(line="publishing model.onnx"),
+    Moment(line="· model  imagenet@2"),
+    Moment(line="publishing imagenet@2"),
 )
 # Bytes that take a while to be fetched.
 BALLAST = 150_000_000

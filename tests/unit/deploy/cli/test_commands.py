@@ -14,7 +14,13 @@ import yaml
 
 from deploy import pipeline
 from deploy.cli import commands
-from deploy.errors import GoldenMiss, InputMissing, ModelUnknown, SettingsInvalid
+from deploy.errors import (
+    GoldenMiss,
+    InputMissing,
+    ManifestInvalid,
+    ModelUnknown,
+    SettingsInvalid,
+)
 from tests.fakes.application import Application
 
 Output = pytest.CaptureFixture[str]
@@ -526,7 +532,8 @@ def test_a_model_manifest_is_printed_as_published(application: Application, caps
 
 def test_a_folder_is_published(application: Application, capsys: Output) -> None:
     """The identity of the model is printed."""
-    commands.publish(application.context(), str(application.folder / "models" / "1"), "")
+    folder = str(application.folder / "models" / "1")
+    commands.publish(application.context(), folder, "", new_name=False)
     name, digest = capsys.readouterr().out.split()
     assert (name, digest[:7]) == ("digits@1", "sha256:")
 
@@ -537,7 +544,36 @@ def test_publish_needs_a_folder_or_the_sample(
 ) -> None:
     """Both or neither is an error."""
     with pytest.raises(SettingsInvalid, match="say what to publish"):
-        commands.publish(application.context(), directory, sample)
+        commands.publish(application.context(), directory, sample, new_name=False)
+
+
+def test_a_model_of_another_name_is_published_on_request(
+    application: Application, capsys: Output
+) -> None:
+    """Otherwise it is refused, because no release of the application would find it."""
+    folder = application.folder / "models" / "1"
+    text = (folder / "model.toml").read_text(encoding="utf-8")
+    (folder / "model.toml").write_text(text.replace('"digits"', '"letters"'), encoding="utf-8")
+    with pytest.raises(ManifestInvalid, match="named 'letters'") as caught:
+        commands.publish(application.context(), str(folder), "", new_name=False)
+    assert "--new-name" in caught.value.next
+    commands.publish(application.context(), str(folder), "", new_name=True)
+    assert capsys.readouterr().out.startswith("letters@1 sha256:")
+
+
+def test_a_list_shows_the_versions_that_cannot_be_read(
+    application: Application, capsys: Output, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of them hides no other, nor does a damaged record of the latest."""
+    application.store.files["models/digits/2/manifest.json"] = b"{}"
+    application.store.files["models/digits/latest.json"] = b"{"
+    commands.list_models(application.context(), json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("digits  1")
+    assert "sha256:" in lines[1]
+    assert lines[2].startswith("digits  2")
+    assert "cannot be read: the model's description has 7 problems" in lines[2]
+    assert "record of the latest version cannot be read" in caplog.text
 
 
 # --- the machine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ from deploy.model.versions import (
     resolve_version,
 )
 from tests.fakes.display import CountingDisplay
-from tests.fakes.models import WEIGHTS, blob_path, list_files, replace_manifest
+from tests.fakes.models import LFS_POINTER, WEIGHTS, blob_path, list_files, replace_manifest
 from tests.fakes.store import MemoryStore
 
 PROJECT = Path(__file__).parents[4]
@@ -261,6 +262,21 @@ def test_published_weights_of_another_format_are_refused(
     published = replace_manifest(store, honest, lambda values: values["files"][2].update(fields))  # type: ignore[index]
     with pytest.raises(FormatMismatch, match=f"the file is {kind}"):
         fetch_layer(published, store, cache, MOUNT)
+    assert list_files(cache) == []
+
+
+@pytest.mark.parametrize("data", [pickle.dumps({"a": 1}), LFS_POINTER])
+def test_every_published_file_is_looked_at(
+    write_model: Callable[..., Path], store: MemoryStore, cache: Cache, data: bytes
+) -> None:
+    """The store may have a version that another program published."""
+    honest = publish_model(write_model(), store)
+    store.files[blob_path(data)] = data
+    fields = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    published = replace_manifest(store, honest, lambda values: values["files"][1].update(fields))  # type: ignore[index]
+    with pytest.raises(FormatMismatch) as caught:
+        fetch_layer(published, store, cache, MOUNT)
+    assert caught.value.on == "labels.txt of tiny@1"
     assert list_files(cache) == []
 
 

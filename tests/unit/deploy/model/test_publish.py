@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -26,6 +29,7 @@ from deploy.errors import (
     VersionExists,
 )
 from deploy.model.fetch import fetch_layer
+from deploy.model.manifest import MAX_MANIFEST_BYTES
 from deploy.model.publish import publish_model
 from deploy.model.versions import (
     find_latest_version,
@@ -34,7 +38,7 @@ from deploy.model.versions import (
 )
 from deploy.records import Model
 from tests.fakes.display import CountingDisplay
-from tests.fakes.models import WEIGHTS, blob_path
+from tests.fakes.models import LFS_POINTER, WEIGHTS, blob_path
 from tests.fakes.store import MemoryStore
 
 PROJECT = Path(__file__).parents[4]
@@ -268,12 +272,115 @@ def test_the_format_of_weights_is_recognized_by_their_first_bytes(
     assert publish_model(directory, store).name == "tiny"
 
 
-def test_a_pickle_that_is_not_the_weights_is_published(
+@pytest.mark.parametrize("data", [pickle.dumps({"a": 1}), LFS_POINTER])
+def test_every_file_is_looked_at(
+    write_model: Callable[..., Path], store: MemoryStore, data: bytes
+) -> None:
+    """Neither a pickle beside the weights nor a pointer of Git LFS is published."""
+    directory = write_model()
+    (directory / "extra").mkdir()
+    (directory / "extra" / "more.bin").write_bytes(data)
+    with pytest.raises(FormatMismatch) as caught:
+        publish_model(directory, store)
+    assert caught.value.on == "extra/more.bin of tiny@1"
+    assert store.files == {}
+
+
+def change_description(directory: Path, old: str, new: str) -> None:
+    """Change a part of a description."""
+    path = directory / "model.toml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_hidden_files_are_published_only_if_they_are_included(
+    write_model: Callable[..., Path], store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says what is published and what is left out; a version is published for ever."""
+    caplog.set_level(logging.INFO)
+    directory = write_model()
+    (directory / ".env").write_text("PASSWORD=hunter2")
+    (directory / ".git").mkdir()
+    (directory / ".git" / "config").write_text("token")
+    (directory / ".vocabulary").write_text("one two")
+    change_description(directory, 'version = "1"', 'version = "1"\ninclude = [".vocabulary"]')
+    publish_model(directory, store)
+    found = json.loads(store.files["models/tiny/1/manifest.json"])
+    assert [file["path"] for file in found["files"]] == [
+        ".vocabulary",
+        "golden/one.json",
+        "labels.txt",
+        "model.onnx",
+    ]
+    assert "include" not in found
+    assert any(line.endswith(": .env, .git/") for line in caplog.messages)
+    assert "model  tiny@1, 4 files, 2.1 kB" in caplog.messages
+
+
+def test_an_included_file_that_is_missing_is_refused(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """Only the weights must have the format that the description names."""
-    publish_model(write_model(labels=b"\x80\x04"), store)
-    assert store.files[blob_path(b"\x80\x04")] == b"\x80\x04"
+    """A mistyped name must not leave a file out."""
+    directory = write_model()
+    change_description(directory, 'version = "1"', 'version = "1"\ninclude = [".vocabulary/"]')
+    with pytest.raises(ManifestInvalid, match=r"names '\.vocabulary', which is not there"):
+        publish_model(directory, store)
+    assert store.files == {}
+
+
+def test_hidden_weights_are_published(write_model: Callable[..., Path], store: MemoryStore) -> None:
+    """The description names them already."""
+    directory = write_model()
+    (directory / "model.onnx").rename(directory / ".model.onnx")
+    change_description(directory, '"model.onnx"', '".model.onnx"')
+    publish_model(directory, store)
+    assert blob_path(WEIGHTS) in store.files
+
+
+def test_a_model_of_another_name_is_refused(
+    write_model: Callable[..., Path], store: MemoryStore
+) -> None:
+    """A release of the application would not find it."""
+    directory = write_model()
+    with pytest.raises(ManifestInvalid, match="named 'tiny', and this application serves 'small'"):
+        publish_model(directory, store, name="small")
+    assert store.files == {}
+    assert publish_model(directory, store, name="tiny").name == "tiny"
+
+
+def test_more_files_than_can_be_listed_are_refused(
+    write_model: Callable[..., Path], store: MemoryStore
+) -> None:
+    """What is published can be read again: the limits of both are the same."""
+    directory = write_model()
+    folder = directory / ("x" * 170)
+    folder.mkdir()
+    for number in range(9990):
+        (folder / f"params.{number:05}").write_bytes(b"1")
+    published = publish_model(directory, store)
+    assert resolve_version("tiny", "1", store) == published
+    for number in range(20):
+        (folder / f"more.{number:05}").write_bytes(b"1")
+    change_description(directory, 'version = "1"', 'version = "2"')
+    with pytest.raises(ManifestInvalid, match="1 problem"):
+        publish_model(directory, store)
+    assert list_versions("tiny", store) == (published,)
+
+
+def test_a_manifest_that_could_not_be_read_is_not_published(
+    write_model: Callable[..., Path], store: MemoryStore
+) -> None:
+    """The paths of files count by their bytes."""
+    directory = write_model()
+    folder = directory / ("模" * 80) / ("型" * 80)
+    folder.mkdir(parents=True)
+    for number in range(9000):
+        (folder / f"params.{number:05}").write_bytes(b"1")
+    with pytest.raises(ManifestInvalid) as caught:
+        publish_model(directory, store)
+    assert f"at most {MAX_MANIFEST_BYTES} can be read" in caught.value.detail
+    assert store.files == {}
 
 
 @pytest.mark.parametrize("missing", ["model.toml", "model.onnx", "labels.txt", "golden/one.json"])
@@ -296,6 +403,7 @@ def test_a_file_with_a_reserved_name_is_refused(
     for name in ("manifest.json", ".wh.model.onnx"):
         directory = write_model()
         (directory / name).write_bytes(b"{}")
+        change_description(directory, 'version = "1"', f'version = "1"\ninclude = ["{name}"]')
         with pytest.raises(ManifestInvalid) as caught:
             publish_model(directory, store)
         assert caught.value.on == str(directory / name)
@@ -319,15 +427,11 @@ def test_a_description_of_100_mb_is_not_read_to_its_end(
 def test_bytes_are_counted_as_they_are_published(
     write_model: Callable[..., Path], store: MemoryStore
 ) -> None:
-    """The display shows the progress of each file."""
+    """The display shows the progress of all files together, of which there may be thousands."""
     display = CountingDisplay()
     with progress.use_display(display):
         publish_model(write_model(), store)
-    assert display.counts == {
-        "publishing golden/one.json": (13, 13),
-        "publishing labels.txt": (4, 4),
-        "publishing model.onnx": (2050, 2050),
-    }
+    assert display.counts == {"publishing tiny@1": (2067, 2067)}
 
 
 KILLED = """
@@ -402,7 +506,8 @@ def test_a_publication_that_is_killed_leaves_a_valid_store(
     found = list_versions("tiny", store)
     assert [item.version for item in found] == (["1", "2"] if is_there else ["1"])
     assert resolve_version("tiny", "latest", store).version == ("2" if is_latest else "1")
-    assert [fetch_layer(item, store, cache, MOUNT).model for item in found] == list(found)
+    whole = [item for item in found if isinstance(item, Model)]
+    assert [fetch_layer(item, store, cache, MOUNT).model for item in whole] == list(found)
     again = publish_model(second, store)
     assert list_versions("tiny", store) == (first, again)
     assert resolve_version("tiny", "latest", store) == again

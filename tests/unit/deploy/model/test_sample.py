@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from deploy.errors import ModelUnknown, SampleUnavailable, SettingsInvalid
+from deploy.errors import ManifestInvalid, ModelUnknown, SampleUnavailable, SettingsInvalid
 from deploy.model import sample
 from deploy.model.versions import find_latest_version
 from deploy.records import Model
@@ -104,12 +104,44 @@ def test_an_application_without_a_sample_says_how_to_publish(application: Applic
     assert "model.publish" in caught.value.next
 
 
-@pytest.mark.parametrize("named", ["nowhere:write", "json:absent", "json"])
-def test_a_sample_that_cannot_be_imported_is_an_error_in_the_settings(
-    application: Application, named: str
+@pytest.mark.parametrize(
+    "named",
+    [
+        "nowhere:write",
+        "json:absent",
+        "json",
+        ":write",
+        "json:",
+        ".relative:write",
+        "os:system",
+        "os.path:join",
+        "sys:exit",
+        "own:absent",
+        "own:TEXT",
+        "own:alone",
+        "own.deeper:write",
+    ],
+)
+def test_a_sample_that_is_no_function_of_the_application_is_an_error_in_the_settings(
+    application: Application, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
-    """Either its module or its function does not exist."""
-    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
+    """A function of another module is not called: it may do anything with a path."""
+    own = f"own_{application.folder.name}"
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    application.write(f"{own}.py", "TEXT = 'a'\n\n\ndef alone():\n    raise SystemExit\n")
+    sample_key = f'sample = "{named.replace("own", own)}"'
+    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=sample_key))
     with pytest.raises(SettingsInvalid) as caught:
         publish(application, "1")
     assert caught.value.on == "[model] sample"
+    assert "module:function" in caught.value.next
+
+
+def test_a_sample_of_another_name_is_refused(sampled: Application) -> None:
+    """A release would not find it, and would publish it again."""
+    path = sampled.folder / "pipeline.toml"
+    text = path.read_text(encoding="utf-8").replace('name = "digits"', 'name = "letters"')
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ManifestInvalid, match="named 'digits'"):
+        resolve(sampled, "latest")
+    assert sampled.store.files == {}
