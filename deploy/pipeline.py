@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from deploy import source, stages
+from deploy.alternatives import suggest_model
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound
 from deploy.image import tags
@@ -40,6 +41,11 @@ class ReleaseResult(Record):
 
 def release(context: ReleaseContext, version: str = LATEST) -> ReleaseResult:
     """Roll out the newest code with a version of the model; skip what is done already."""
+    with suggest_model(context, version, "release"):
+        return _release(context, version)
+
+
+def _release(context: ReleaseContext, version: str) -> ReleaseResult:
     # Whatever the cluster or the machine lacks is reported before any work is done.
     target = context.prepare_target()
     context.prepare_engine()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from deploy import pipeline, progress, promotion, stages
+from deploy.alternatives import suggest_model
 from deploy.cli import output, record_files, tables
 from deploy.clients.stores.protocol import Store
 from deploy.context import ReleaseContext
@@ -109,7 +110,9 @@ def show_model(context: ReleaseContext, version: str) -> None:
 
 def fetch(context: ReleaseContext, named: str, records: Path) -> None:
     """Fetch a model, and write the record of its layer."""
-    layer = pipeline.fetch(context, _read_version(context, named))
+    version = _read_version(context, named)
+    with suggest_model(context, version, "fetch"):
+        layer = pipeline.fetch(context, version)
     record_files.write(records, "model", layer)
     output.result(f"{layer.model} {layer.digest}")
 
@@ -126,7 +129,8 @@ def smoke(context: ReleaseContext, records: Path) -> None:
     app = record_files.read(records, "app", AppImage)
     layer = record_files.read(records, "model", ModelLayer)
     joined = stages.join(app, layer, context.repository)
-    verdict = pipeline.check(context, joined)
+    with suggest_model(context, layer.model.version, "fetch"):
+        verdict = pipeline.check(context, joined)
     record_files.write(records, "image", joined)
     count = progress.format_count(len(verdict.cases), "golden case")
     output.result(f"{joined.digest} passed {count}")
@@ -167,7 +171,8 @@ def release(context: ReleaseContext, named: str, *, dry_run: bool, json: bool) -
     if not dry_run:
         _print_release(pipeline.release(context, version), json=json)
         return
-    steps = make_plan(context, version)
+    with suggest_model(context, version, "release"):
+        steps = make_plan(context, version)
     if json:
         output.as_json([step.model_dump() for step in steps])
     else:

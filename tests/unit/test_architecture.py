@@ -215,7 +215,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("targets",),
     ("stages",),
     ("context",),
-    ("pipeline", "promotion", "plan"),
+    ("alternatives", "pipeline", "promotion", "plan"),
     ("cli",),
 )
 
