@@ -12,7 +12,7 @@ Errors, all below one root:
     ├── wheels.WheelError            a wheel lacks what is wanted of it
     ├── pickles.PickleError          a pickle does more than hold plain values
     ├── weights.WeightsError         tensors that do not fit their file
-    ├── efficientnet.ShapeError      weights of another architecture
+    ├── graph.ShapeError             weights of another architecture
     ├── labels.LabelsError           class names that cannot be used
     └── standin.StandinError         a stand-in that cannot be made
 """
