@@ -16,15 +16,12 @@ from deploy.clients.kubernetes.errors import (
     refusal_error,
 )
 from deploy.clients.kubernetes.gateway import ApiServerGateway
-from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object
+from deploy.clients.kubernetes.protocol import FIELD_MANAGER, KINDS, ROOT_CA, Object, Objects
 from deploy.clients.kubernetes.retry import RetryingClient, RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 from deploy.errors import ClusterError
 
 log = logging.getLogger(__name__)
-
-Objects = list[Object]
-Query = tuple[tuple[str, str], ...]
 
 _APPLY = "application/apply-patch+yaml"
 _PAGE = 250

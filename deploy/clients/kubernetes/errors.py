@@ -138,13 +138,13 @@ def _refused_error(response: ApiResponse, on: str) -> ClusterRefused:
     else:
         what = f"the API server refused the request ({status})"
         cure = "fix what it names: an object template, a quota, or a policy of the namespace"
-    causes = [
+    lines = [
         f"  {cause.get('field', '')}: {one_line(cause['message'])}"
         for cause in response.causes
         if cause.get("message")
     ]
     message = response.message or one_line(response.text)
-    detail = "\n".join(causes) or (f"  {message}" if message else "")
+    detail = "\n".join(lines) or (f"  {message}" if message else "")
     return ClusterRefused(what, on=on, next=cure, detail=detail)
 
 

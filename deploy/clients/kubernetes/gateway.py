@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from deploy.clients.http import Endpoint, NoResponse, Request, Response
+from deploy.clients.http import NoResponse, Request, Response, SendOnce
 from deploy.clients.kubernetes.errors import ResourceAttributes
 from deploy.clients.kubernetes.retry import RetryingClient
 from deploy.clients.kubernetes.transport import ApiRequest, ApiResponse, Transport
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update"}
-
-Send = Callable[[Endpoint, Request], Response]
 
 
 class ApiServerGateway:
@@ -45,7 +43,7 @@ class ApiServerGateway:
         self._require_success = require_success
         self._unreachable = False
 
-    def forward(self, send: Send, request: Request) -> Response:
+    def forward(self, send: SendOnce, request: Request) -> Response:
         try:
             return self._forward_once(send, request)
         except NoResponse:
@@ -55,7 +53,7 @@ class ApiServerGateway:
         self._client.send(ApiRequest("GET", "/version"), "/version")
         return self._forward_once(send, request)
 
-    def _forward_once(self, send: Send, request: Request) -> Response:
+    def _forward_once(self, send: SendOnce, request: Request) -> Response:
         resource = replace(self._resource, verbs=(_VERBS[request.method],))
         responses: list[Response] = []
 
