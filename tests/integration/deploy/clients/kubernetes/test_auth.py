@@ -27,6 +27,7 @@ from deploy.clients.kubernetes.retry import RetryPolicy
 from deploy.clients.kubernetes.transport import ApiRequest, NoApiResponse
 from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown, ClusterUnreachable
 from tests.e2e.rights import root
+from tests.fakes.certificates import write_certificate
 from tests.fakes.kubeconfig import (
     TOKEN,
     credential_lines,
@@ -367,27 +368,10 @@ def test_a_server_without_tls_is_a_permanent_failure(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Return a self-signed certificate for 127.0.0.1, and its key."""
-    folder = tmp_path_factory.mktemp("authority")
     if shutil.which("openssl") is None:
         lacking("certificates cannot be made", "install openssl")
-    names = ["-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-keyout",
-        "key",
-        "-out",
-        "crt",
-        *names,
-    ]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return str(folder / "crt"), str(folder / "key")
+    certificate, key = write_certificate(tmp_path_factory.mktemp("authority"), "IP:127.0.0.1")
+    return str(certificate), str(key)
 
 
 def test_a_client_certificate_refused_in_the_handshake_is_a_login_error(
@@ -400,25 +384,9 @@ def test_a_client_certificate_refused_in_the_handshake_is_a_login_error(
     context.verify_mode = ssl.CERT_REQUIRED
     # With later versions the server may close before its alert is read.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    other = tmp_path / "other"
-    other.mkdir()
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "key",
-        "-out",
-        "crt",
-        "-subj",
-        "/CN=other",
-    ]
-    subprocess.run(command, cwd=other, check=True, capture_output=True)
+    certificate, key = write_certificate(tmp_path)
     with serving(lambda request: respond(request, 200, b"{}"), context) as port:
-        user = {"client-certificate": str(other / "crt"), "client-key": str(other / "key")}
+        user = {"client-certificate": str(certificate), "client-key": str(key)}
         content = kubeconfig("red", current="red", server=f"https://127.0.0.1:{port}", **user)
         content["clusters"][0]["cluster"]["certificate-authority"] = authority[0]
         assert isinstance(error_of(write_yaml(tmp_path / "config", content)), ClusterLogin)

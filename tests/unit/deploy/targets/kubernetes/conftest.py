@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.records import Release
+from tests.fakes.kubernetes.api_server import FakeCluster
 from tests.fakes.namespaces import STRATEGIES, FakeNamespace
 
 
@@ -15,6 +16,12 @@ from tests.fakes.namespaces import STRATEGIES, FakeNamespace
 def namespace(request: pytest.FixtureRequest) -> FakeNamespace:
     """Return an environment of each strategy."""
     return FakeNamespace(**request.param)
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    """Return an empty namespace."""
+    return FakeCluster()
 
 
 @pytest.fixture

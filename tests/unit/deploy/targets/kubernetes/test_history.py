@@ -21,12 +21,6 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def cluster() -> FakeCluster:
-    """Return an empty namespace."""
-    return FakeCluster()
-
-
-@pytest.fixture
 def history(cluster: FakeCluster) -> History:
     """Return its history, which is empty."""
     return History(cluster, NAME, {"app": "shop"})

@@ -13,22 +13,9 @@ from deploy.clock import Clock
 from deploy.errors import RolloutLocked
 from deploy.machine.process import ProcessId, machine_id
 from deploy.targets.kubernetes import lock as lock_module
-from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
+from deploy.targets.kubernetes.lock import LEASE_SECONDS
 from tests.fakes.kubernetes.api_server import FakeCluster
-
-NAME = "shop-deployer"
-FAR = "grace/far.example/77/1"
-
-
-@pytest.fixture
-def cluster() -> FakeCluster:
-    """Return an empty namespace."""
-    return FakeCluster()
-
-
-def lock(cluster: FakeCluster, clock: Clock | None = None) -> Lock:
-    """Return the lock of an environment for this process."""
-    return Lock(cluster, NAME, {"app": "shop"}, "staging", clock or cluster.clock)
+from tests.fakes.leases import FAR, LEASE, lease, new_lock
 
 
 def create_lease(
@@ -43,16 +30,11 @@ def create_lease(
     cluster.create(
         {
             "kind": "Lease",
-            "metadata": {"name": NAME, "annotations": annotations},
+            "metadata": {"name": LEASE, "annotations": annotations},
             "spec": {"holderIdentity": holder, **since, **spec},
         }
     )
     return lease(cluster)
-
-
-def lease(cluster: FakeCluster) -> dict[str, Any]:
-    """Return the Lease object itself."""
-    return cluster.objects.get("Lease", NAME) or {}
 
 
 def clock_of_renewals(cluster: FakeCluster, until: float = float("inf")) -> Clock:
@@ -70,20 +52,20 @@ def clock_of_renewals(cluster: FakeCluster, until: float = float("inf")) -> Cloc
 def test_the_lock_is_acquired_for_a_block(cluster: FakeCluster) -> None:
     """The Lease says who has it and since when; after the block it is free."""
     before = datetime.now(UTC)
-    with lock(cluster).acquire(0):
+    with new_lock(cluster).acquire(0):
         spec = lease(cluster)["spec"]
         assert spec["holderIdentity"] == str(ProcessId.current())
         assert spec["leaseDurationSeconds"] == LEASE_SECONDS
         assert before <= datetime.fromisoformat(spec["acquireTime"]) <= datetime.now(UTC)
         assert lease(cluster)["metadata"]["labels"] == {"app": "shop"}
     assert lease(cluster)["spec"]["holderIdentity"] == ""
-    with lock(cluster).acquire(0):
+    with new_lock(cluster).acquire(0):
         assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
 
 
 def test_the_lock_is_released_after_an_error(cluster: FakeCluster) -> None:
     """The kind of error does not matter."""
-    with pytest.raises(KeyboardInterrupt), lock(cluster).acquire(0):
+    with pytest.raises(KeyboardInterrupt), new_lock(cluster).acquire(0):
         raise KeyboardInterrupt
     assert lease(cluster)["spec"]["holderIdentity"] == ""
 
@@ -91,9 +73,9 @@ def test_the_lock_is_released_after_an_error(cluster: FakeCluster) -> None:
 def test_the_error_names_the_deployer_that_has_the_lock(cluster: FakeCluster) -> None:
     """It comes after the allowed wait, with the machine and the time."""
     with (
-        lock(cluster).acquire(0),
+        new_lock(cluster).acquire(0),
         pytest.raises(RolloutLocked) as caught,
-        lock(cluster).acquire(5),
+        new_lock(cluster).acquire(5),
     ):
         pytest.fail("both have the lock")
     description = (
@@ -101,7 +83,7 @@ def test_the_error_names_the_deployer_that_has_the_lock(cluster: FakeCluster) ->
     )
     assert caught.value.what.startswith(description)
     assert ", since " in caught.value.what
-    assert caught.value.on == f"environment staging, Lease {NAME}"
+    assert caught.value.on == f"environment staging, Lease {LEASE}"
     assert 5 <= cluster.seconds() < 7
 
 
@@ -114,7 +96,7 @@ def test_a_deployer_that_finishes_in_time_is_waited_for(cluster: FakeCluster) ->
         if cluster.seconds() > 10:
             lease(cluster)["spec"]["holderIdentity"] = ""
 
-    with lock(cluster, Clock(cluster.seconds, sleep, cluster.seconds)).acquire(60):
+    with new_lock(cluster, Clock(cluster.seconds, sleep, cluster.seconds)).acquire(60):
         assert 10 < cluster.seconds() < 12
 
 
@@ -123,7 +105,7 @@ def test_the_lock_of_a_dead_process_of_this_machine_is_free(cluster: FakeCluster
     create_lease(
         cluster, str(ProcessId("grace", socket.gethostname(), 0, "")), on_this_machine=True
     )
-    with lock(cluster).acquire(0):
+    with new_lock(cluster).acquire(0):
         assert cluster.seconds() < 1
         assert lease(cluster)["metadata"]["annotations"]["twinship.dev/machine"] == machine_id()
 
@@ -139,7 +121,7 @@ def test_a_machine_with_the_same_name_may_be_another_one(
     monkeypatch.setattr(lock_module, "machine_id", lambda: machine)
     with (
         pytest.raises(RolloutLocked, match="grace on"),
-        lock(cluster, clock_of_renewals(cluster)).acquire(5),
+        new_lock(cluster, clock_of_renewals(cluster)).acquire(5),
     ):
         pytest.fail("another deployer has the lock")
 
@@ -154,7 +136,7 @@ def test_a_machine_without_an_id_is_never_this_one(
     monkeypatch.setattr(lock_module, "machine_id", lambda: "")
     with (
         pytest.raises(RolloutLocked, match="grace on"),
-        lock(cluster, clock_of_renewals(cluster)).acquire(5),
+        new_lock(cluster, clock_of_renewals(cluster)).acquire(5),
     ):
         pytest.fail("another deployer has the lock")
 
@@ -165,7 +147,7 @@ def test_the_lock_of_a_dead_process_of_another_machine_expires(
 ) -> None:
     """Expiry is waited for even if the allowed wait is shorter, or it would never be free."""
     create_lease(cluster, FAR)
-    with lock(cluster).acquire(wait):
+    with new_lock(cluster).acquire(wait):
         assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
@@ -177,7 +159,7 @@ def test_a_deployer_that_renews_is_waited_for_only_as_long_as_allowed(
     create_lease(cluster, FAR)
     with (
         pytest.raises(RolloutLocked, match=r"grace on far\.example"),
-        lock(cluster, clock_of_renewals(cluster)).acquire(wait),
+        new_lock(cluster, clock_of_renewals(cluster)).acquire(wait),
     ):
         pytest.fail("another deployer has the lock")
     assert wait <= cluster.seconds() < wait + 3
@@ -187,14 +169,14 @@ def test_the_time_that_this_machine_slept_does_not_count_for_expiry(cluster: Fak
     """The holder may have renewed meanwhile."""
     create_lease(cluster, FAR)
     clock = Clock(cluster.seconds, cluster.sleep, lambda: cluster.seconds() * 100)
-    with lock(cluster, clock).acquire(0):
+    with new_lock(cluster, clock).acquire(0):
         assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
 def test_a_deployer_that_dies_meanwhile_loses_the_lock(cluster: FakeCluster) -> None:
     """Expiry counts from the last change of the Lease."""
     create_lease(cluster, FAR)
-    with lock(cluster, clock_of_renewals(cluster, until=40)).acquire(120):
+    with new_lock(cluster, clock_of_renewals(cluster, until=40)).acquire(120):
         assert 40 + LEASE_SECONDS - 2 <= cluster.seconds() < 40 + LEASE_SECONDS + 3
 
 
@@ -203,7 +185,7 @@ def test_the_clocks_of_other_machines_do_not_matter(cluster: FakeCluster, off: t
     """A time in the far past or future does not say whether the holder is alive."""
     time = (datetime.now(UTC) + off).isoformat()
     create_lease(cluster, FAR, acquireTime=time, renewTime=time)
-    with lock(cluster).acquire(60):
+    with new_lock(cluster).acquire(60):
         assert LEASE_SECONDS <= cluster.seconds() < LEASE_SECONDS + 3
 
 
@@ -223,19 +205,19 @@ def test_a_lease_of_another_tool_is_respected(
     create_lease(cluster, FAR, **spec)
     with (
         pytest.raises(RolloutLocked) as caught,
-        lock(cluster, clock_of_renewals(cluster)).acquire(0),
+        new_lock(cluster, clock_of_renewals(cluster)).acquire(0),
     ):
         pytest.fail("another deployer has the lock")
     assert caught.value.what.startswith(f"another deployer is at work: {description}")
-    with lock(cluster).acquire(60):
+    with new_lock(cluster).acquire(60):
         pass
 
 
 @pytest.mark.parametrize("spec", [{}, {"holderIdentity": None}])
 def test_a_lease_without_a_holder_is_free(cluster: FakeCluster, spec: Any) -> None:
     """It was released or cleared."""
-    cluster.create({"kind": "Lease", "metadata": {"name": NAME}, "spec": spec})
-    with lock(cluster).acquire(0):
+    cluster.create({"kind": "Lease", "metadata": {"name": LEASE}, "spec": spec})
+    with new_lock(cluster).acquire(0):
         assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())
 
 
@@ -255,7 +237,7 @@ def test_only_one_of_two_deployers_gets_a_free_lock(
     monkeypatch.setattr(cluster, "replace", replace_too_late)
     with (
         pytest.raises(RolloutLocked, match="grace on far"),
-        lock(cluster, clock_of_renewals(cluster)).acquire(0),
+        new_lock(cluster, clock_of_renewals(cluster)).acquire(0),
     ):
         pytest.fail("another deployer has the lock")
 
@@ -272,9 +254,9 @@ def test_a_lease_that_is_deleted_meanwhile_is_created_again(
         tries[0] += 1
         made = create(item)
         if tries[0] == 1:
-            cluster.delete("Lease", NAME)
+            cluster.delete("Lease", LEASE)
         return made
 
     monkeypatch.setattr(cluster, "create", create_and_delete)
-    with lock(cluster).acquire(5):
+    with new_lock(cluster).acquire(5):
         assert lease(cluster)["spec"]["holderIdentity"] == str(ProcessId.current())

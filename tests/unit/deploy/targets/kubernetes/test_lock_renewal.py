@@ -13,26 +13,9 @@ from deploy.errors import ClusterUnreachable, RolloutLocked
 from deploy.targets.kubernetes import lock as lock_module
 from deploy.targets.kubernetes.lock import LEASE_SECONDS, Lock
 from tests.fakes.kubernetes.api_server import FakeCluster
+from tests.fakes.leases import FAR, LEASE, lease, new_lock
 
-NAME = "shop-deployer"
-FAR = "grace/far.example/77/1"
 UNREACHABLE = ClusterUnreachable("no answer", on="it", next="again")
-
-
-@pytest.fixture
-def cluster() -> FakeCluster:
-    """Return an empty namespace."""
-    return FakeCluster()
-
-
-def new_lock(cluster: FakeCluster) -> Lock:
-    """Return the lock of an environment for this process."""
-    return Lock(cluster, NAME, {"app": "shop"}, "staging", cluster.clock)
-
-
-def lease(cluster: FakeCluster) -> dict[str, Any]:
-    """Return the Lease object itself."""
-    return cluster.objects.get("Lease", NAME) or {}
 
 
 @pytest.fixture
@@ -76,13 +59,7 @@ def test_a_lock_that_was_not_renewed_in_time_is_checked(cluster: FakeCluster, lo
 def test_a_machine_that_slept_checks_its_lock(cluster: FakeCluster, taken: bool) -> None:
     """Its own clock stood still, but that of other deployers did not."""
     slept = [1000.0]
-    lock = Lock(
-        cluster,
-        NAME,
-        {"app": "shop"},
-        "staging",
-        Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]),
-    )
+    lock = new_lock(cluster, Clock(lambda: 0.0, cluster.sleep, lambda: slept[0]))
     lock.take(0)
     cluster.requests.clear()
     lock.require()
@@ -104,7 +81,7 @@ def take_from_outside(cluster: FakeCluster) -> None:
 
 def delete_lease(cluster: FakeCluster) -> None:
     """Delete the Lease."""
-    cluster.delete("Lease", NAME)
+    cluster.delete("Lease", LEASE)
 
 
 @pytest.mark.parametrize("lose", [take_from_outside, delete_lease])
@@ -149,7 +126,7 @@ def test_a_renewal_counts_from_its_request(
     monkeypatch.undo()
     cluster.requests.clear()
     lock.require()
-    assert ("get", "Lease", NAME) in cluster.requests
+    assert ("get", "Lease", LEASE) in cluster.requests
 
 
 def test_an_unreachable_api_server_does_not_end_the_renewals(

@@ -11,11 +11,11 @@ from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import ClusterRefused
 from deploy.records import Release
 from deploy.targets.kubernetes.render import MANAGED_BY_LABEL, TRACK_LABEL, TRACKS
+from deploy.targets.kubernetes.snapshot import SNAPSHOT_KINDS
 from deploy.targets.kubernetes.state import TrafficSplit
 from tests.fakes.namespaces import MANIFESTS, NAME, FakeNamespace
 from tests.fakes.renderings import ALL_SETTINGS
 
-KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 SPARSE: dict[str, Any] = {"service": "NodePort"}
 OTHER: dict[str, Any] = {
     "host": "other.example",
@@ -32,7 +32,8 @@ def namespace() -> FakeNamespace:
 
 def specs(namespace: FakeNamespace) -> dict[str, Object]:
     """Return the specification of each object, by kind."""
-    return {kind: deepcopy(namespace.get(kind)["spec"]) for kind in KINDS if namespace.get(kind)}
+    found = {kind: deepcopy(namespace.get(kind)) for kind in SNAPSHOT_KINDS}
+    return {kind: item["spec"] for kind, item in found.items() if item}
 
 
 def written_kinds(namespace: FakeNamespace) -> list[str]:
@@ -114,7 +115,7 @@ def test_the_prepull_of_a_killed_deployer_is_removed(namespace: FakeNamespace, a
 
 def test_the_objects_of_the_settings_are_created(namespace: FakeNamespace) -> None:
     """To do it again changes nothing."""
-    kinds = ["ServiceAccount", "PodDisruptionBudget", *KINDS]
+    kinds = ["ServiceAccount", "PodDisruptionBudget", *SNAPSHOT_KINDS]
 
     def made() -> list[str]:
         objects = namespace.writer(**ALL_SETTINGS).supporting_objects
@@ -130,7 +131,7 @@ def test_the_objects_of_the_settings_are_created(namespace: FakeNamespace) -> No
 def test_missing_objects_are_created_before_the_replicas(namespace: FakeNamespace) -> None:
     """It takes a while until they have addresses."""
     namespace.writer(**ALL_SETTINGS).supporting_objects.create_missing(TrafficSplit("twin"))
-    assert set(specs(namespace)) == set(KINDS)
+    assert set(specs(namespace)) == set(SNAPSHOT_KINDS)
     assert namespace.get("Service")["spec"]["selector"][TRACK_LABEL] == "twin"
     assert namespace.get("ServiceAccount")
 

@@ -11,7 +11,7 @@ import pytest
 from deploy.clients.kubernetes.protocol import Object
 from deploy.errors import GoldenMiss, ReleaseError, RolloutFailed, UndoFailed
 from deploy.rollout import apply as rollout
-from deploy.targets.kubernetes.snapshot import Snapshot
+from deploy.targets.kubernetes.snapshot import SNAPSHOT_KINDS, Snapshot
 from deploy.targets.kubernetes.target import KubernetesTarget
 from tests.fakes.deployers import Killed
 from tests.fakes.kubernetes.api_server import PodScript
@@ -38,7 +38,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "another limit": {**WHOLE, "autoscale": {"at_most": 7}},
     "nothing but a Service": {},
 }
-KINDS = ("Service", "Ingress", "HorizontalPodAutoscaler")
 
 
 @pytest.fixture(params=CHANGES)
@@ -65,7 +64,7 @@ def deployer(
 
 def comparable_objects(namespace: FakeNamespace) -> dict[str, Object]:
     """Return the supporting objects without the fields that the cluster sets."""
-    found = {kind: deepcopy(namespace.get(kind)) for kind in KINDS if namespace.get(kind)}
+    found = {kind: deepcopy(namespace.get(kind)) for kind in SNAPSHOT_KINDS if namespace.get(kind)}
     for item in found.values():
         item.pop("status")
         for key in ("resourceVersion", "generation", "managedFields", "uid", "creationTimestamp"):
@@ -90,10 +89,10 @@ def test_a_release_that_does_not_start_changes_no_supporting_object(
     namespace: FakeNamespace, changed: dict[str, Any]
 ) -> None:
     """For example, the address of a cloud's load balancer would be lost."""
-    was = {kind: deepcopy(namespace.get(kind)) for kind in KINDS}
+    was = {kind: deepcopy(namespace.get(kind)) for kind in SNAPSHOT_KINDS}
     with pytest.raises(RolloutFailed):
         namespace.apply(namespace.release("b", PodScript(exits=1)), deployer(namespace, changed))
-    assert {kind: namespace.get(kind) for kind in KINDS} == was
+    assert {kind: namespace.get(kind) for kind in SNAPSHOT_KINDS} == was
     assert namespace.answers() == {"a"}
 
 
