@@ -84,10 +84,7 @@ class KubeCluster:
             self._send(request, ("create",), "ConfigMap", accept=_ERRORS)
 
     def serves(self, kind: str) -> bool:
-        known = KINDS[kind]
-        if known.api_version not in self._served_plurals:
-            self._served_plurals[known.api_version] = self._plurals(known.api_version)
-        return known.plural in self._served_plurals[known.api_version]
+        return bool(self._served_version(kind))
 
     def apply(
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None
@@ -233,18 +230,33 @@ class KubeCluster:
                 continue
             page = self._object(response) if response.is_success else {}
             items += [
-                {"apiVersion": KINDS[kind].api_version, "kind": kind, **item}
+                {"apiVersion": self._api_version(kind), "kind": kind, **item}
                 for item in page.get("items") or ()
             ]
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return items
 
+    def _api_version(self, kind: str) -> str:
+        """Return the version in which a kind is read and written here."""
+        known = KINDS[kind]
+        return (known.older_version and self._served_version(kind)) or known.api_version
+
+    def _served_version(self, kind: str) -> str:
+        """Return the newest version in which the server has a kind; empty if it has none."""
+        known = KINDS[kind]
+        versions = filter(None, (known.api_version, known.older_version))
+        return next((version for version in versions if known.plural in self._plurals(version)), "")
+
     def _plurals(self, api_version: str) -> frozenset[str]:
         """Return the collections of a group in a version; empty if the server does not know it."""
-        response = self._send_open("GET", _root(api_version), accept=(404,))
-        resources = self._object(response).get("resources") or () if response.is_success else ()
-        return frozenset(str(resource.get("name")) for resource in resources)
+        if api_version not in self._served_plurals:
+            response = self._send_open("GET", _root(api_version), accept=(404,))
+            resources = self._object(response).get("resources") or () if response.is_success else ()
+            self._served_plurals[api_version] = frozenset(
+                str(resource.get("name")) for resource in resources
+            )
+        return self._served_plurals[api_version]
 
     def _read_log(self, pod: str, container: str, lines: int, *more: tuple[str, str]) -> str:
         query = (("container", container), ("tailLines", str(lines)), *more)
@@ -309,7 +321,7 @@ class KubeCluster:
         known = KINDS[kind]
         return "/".join(
             (
-                _root(known.api_version),
+                _root(self._api_version(kind)),
                 "namespaces",
                 *(quote(name, safe=":") for name in (self.namespace, known.plural, *names)),
             )

@@ -24,10 +24,18 @@ ROOT_CA = "kube-root-ca.crt"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of object: its group and version, and the name of its collection."""
+    """A kind of object: its group and version, and the name of its collection.
+
+    Attributes:
+        api_version: the group and the version.
+        plural: the name of the collection.
+        older_version: the group and an older version, for clusters that serve no newer one; empty
+            if its objects are not the same where they are read.
+    """
 
     api_version: str
     plural: str
+    older_version: str = ""
 
     @property
     def group(self) -> str:
@@ -39,6 +47,9 @@ KINDS: Mapping[str, Kind] = {
     "ConfigMap": Kind("v1", "configmaps"),
     "DaemonSet": Kind("apps/v1", "daemonsets"),
     "Deployment": Kind("apps/v1", "deployments"),
+    "EndpointSlice": Kind(
+        "discovery.k8s.io/v1", "endpointslices", older_version="discovery.k8s.io/v1beta1"
+    ),
     "Endpoints": Kind("v1", "endpoints"),
     "Event": Kind("v1", "events"),
     "HorizontalPodAutoscaler": Kind("autoscaling/v2", "horizontalpodautoscalers"),
@@ -80,7 +91,7 @@ class Cluster(Protocol):
         """
 
     def serves(self, kind: str) -> bool:
-        """Return whether the API server knows the kind in the version that KINDS names."""
+        """Return whether the API server knows the kind in a version that KINDS names."""
 
     def apply(
         self, item: Object, *, force: bool = False, require: Callable[[], None] = lambda: None

@@ -21,6 +21,7 @@ from deploy.targets.kubernetes.render import (
     Rendering,
     Track,
 )
+from deploy.targets.kubernetes.routed_pods import RoutedPods
 
 SETTINGS_ANNOTATION = "twinship.dev/settings"
 REPLICAS_ANNOTATION = "twinship.dev/replicas"
@@ -110,6 +111,7 @@ class ClusterState:
     def __init__(self, cluster: Cluster, rendering: Rendering) -> None:
         self._cluster = cluster
         self._rendering = rendering
+        self._routed_pods = RoutedPods(cluster, rendering.name)
 
     def traffic(self) -> TrafficSplit:
         """Return where the Service sends requests; without one, where a new Service would."""
@@ -143,10 +145,4 @@ class ClusterState:
 
     def routed_pods(self) -> set[str]:
         """Return the names of the pods to which the Service sends requests."""
-        found = self._cluster.find("Endpoints", self._rendering.name) or {}
-        addresses = [
-            address
-            for subset in found.get("subsets") or []
-            for address in subset.get("addresses") or []
-        ]
-        return {(address.get("targetRef") or {}).get("name", "") for address in addresses}
+        return self._routed_pods.names()

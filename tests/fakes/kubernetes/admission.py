@@ -10,7 +10,9 @@ from tests.fakes.kubernetes.objects import Objects, has_labels
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?")
-WITHOUT_STATUS = frozenset({"ConfigMap", "Endpoints", "Event", "Lease", "ServiceAccount"})
+WITHOUT_STATUS = frozenset(
+    {"ConfigMap", "EndpointSlice", "Endpoints", "Event", "Lease", "ServiceAccount"}
+)
 
 
 def empty_object(item: Object) -> Object:

@@ -163,13 +163,13 @@ class FakeCluster:
         """Return the texts that a Service or a Pod answers now."""
         if kind == "Pod":
             return {self.response_text(self.pod(name))} if is_ready(self.pod(name)) else set()
-        endpoints = self.objects.get("Endpoints", name) or {}
-        addresses = [
-            address
-            for subset in endpoints.get("subsets", ())
-            for address in subset.get("addresses", ())
-        ]
-        return {self.response_text(self.pod(address["targetRef"]["name"])) for address in addresses}
+        slices = self.objects.find_all("EndpointSlice", {"kubernetes.io/service-name": name})
+        endpoints = [endpoint for item in slices for endpoint in item.get("endpoints", ())]
+        return {
+            self.response_text(self.pod(endpoint["targetRef"]["name"]))
+            for endpoint in endpoints
+            if endpoint["conditions"]["ready"]
+        }
 
     def response_text(self, pod: Object) -> str:
         digest = str(pod["spec"]["containers"][0]["image"]).rpartition("@")[2]

@@ -167,7 +167,7 @@ class DaemonSets:
 
 
 class Services:
-    """A controller of Services, Endpoints and load balancers."""
+    """A controller of Services, EndpointSlices, Endpoints and load balancers."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -189,7 +189,6 @@ class Services:
         )
 
     def _list(self, item: Object) -> None:
-        name = item["metadata"]["name"]
         spec = item["spec"]
         if not spec.get("selector"):
             return
@@ -198,29 +197,58 @@ class Services:
             for pod in self.objects.find_all("Pod", spec["selector"])
             if not is_terminating(pod) and "podIP" in pod["status"]
         ]
+        self._write_slice(item, pods)
+        if self.objects.world.writes_endpoints:
+            self._write_endpoints(item, pods)
+
+    def _write_slice(self, item: Object, pods: list[Object]) -> None:
+        service = item["metadata"]["name"]
+        name = f"{service}-{hashlib.sha256(service.encode()).hexdigest()[:5]}"
+        found = self.objects.get("EndpointSlice", name) or self.objects.make(
+            "EndpointSlice",
+            name,
+            item,
+            {"addressType": "IPv4"},
+            labels={"kubernetes.io/service-name": service},
+        )
+        endpoints = [
+            {
+                "addresses": [pod["status"]["podIP"]],
+                "conditions": {"ready": is_ready(pod)},
+                "nodeName": pod["spec"]["nodeName"],
+                "targetRef": self._reference(pod),
+            }
+            for pod in pods
+        ]
+        self.objects.change(found, "endpoints", endpoints)
+
+    def _write_endpoints(self, item: Object, pods: list[Object]) -> None:
+        name = item["metadata"]["name"]
         endpoints = self.objects.get("Endpoints", name)
         if endpoints is None:
             labels = dict(item["metadata"].get("labels", {}))
             endpoints = self.objects.add(
                 {"kind": "Endpoints", "metadata": {"name": name, "labels": labels}}
             )
-        self.objects.change(endpoints, "subsets", self._subsets(spec, pods))
+        self.objects.change(endpoints, "subsets", self._subsets(item["spec"], pods))
+
+    def _reference(self, pod: Object) -> Object:
+        return {
+            "kind": "Pod",
+            "name": pod["metadata"]["name"],
+            "namespace": self.objects.namespace,
+            "uid": pod["metadata"]["uid"],
+        }
 
     def _subsets(self, spec: Object, pods: list[Object]) -> list[Object]:
         by_ports: dict[str, Object] = {}
         for pod in pods:
             ports = [_target(port, pod) for port in spec.get("ports", ())]
             subset = by_ports.setdefault(json.dumps(ports), {"ports": ports})
-            reference = {
-                "kind": "Pod",
-                "name": pod["metadata"]["name"],
-                "namespace": self.objects.namespace,
-                "uid": pod["metadata"]["uid"],
-            }
             address = {
                 "ip": pod["status"]["podIP"],
                 "nodeName": pod["spec"]["nodeName"],
-                "targetRef": reference,
+                "targetRef": self._reference(pod),
             }
             subset.setdefault("addresses" if is_ready(pod) else "notReadyAddresses", []).append(
                 address

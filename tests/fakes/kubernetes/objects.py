@@ -34,6 +34,7 @@ class World:
         termination_steps: for how many steps a removed pod is still terminating.
         addresses: the address of a load balancer, by the name of a Service or an Ingress: an IP
             address or a host name.
+        writes_endpoints: whether the cluster writes Endpoints besides EndpointSlices.
     """
 
     scripts: dict[str, Script] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class World:
     quota: int | None = None
     termination_steps: int = 0
     addresses: dict[str, str] = field(default_factory=dict)
+    writes_endpoints: bool = True
 
 
 def deep_copy(value: T) -> T:

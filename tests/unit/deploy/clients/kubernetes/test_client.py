@@ -182,6 +182,43 @@ def test_a_kind_is_served_if_the_group_lists_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("newer", "version"),
+    [
+        (response_with(kind="APIResourceList", resources=[{"name": "endpointslices"}]), "v1"),
+        (ApiResponse(404, "404 page not found"), "v1beta1"),
+    ],
+    ids=["new", "old"],
+)
+def test_a_kind_with_an_older_version_is_read_in_the_newest_that_is_served(
+    newer: ApiResponse, version: str
+) -> None:
+    """EndpointSlices are `v1` since Kubernetes 1.21."""
+    older = response_with(kind="APIResourceList", resources=[{"name": "endpointslices"}])
+    slices = response_with(items=[{"metadata": {"name": "web-x"}}])
+    outcomes = [newer, slices] if version == "v1" else [newer, older, slices]
+    cluster, transport = client_of(*outcomes)
+    assert cluster.serves("EndpointSlice")
+    (found,) = cluster.list("EndpointSlice", {"app": "web"})
+    assert (found["apiVersion"], found["kind"]) == (
+        f"discovery.k8s.io/{version}",
+        "EndpointSlice",
+    )
+    assert (
+        transport.requests[-1].path
+        == f"/apis/discovery.k8s.io/{version}/namespaces/shop/endpointslices"
+    )
+
+
+def test_a_kind_that_is_served_in_no_version_has_no_objects() -> None:
+    """It is requested in its newest version."""
+    unknown = ApiResponse(404, "404 page not found")
+    cluster, transport = client_of(unknown, unknown, unknown)
+    assert not cluster.serves("EndpointSlice")
+    assert cluster.list("EndpointSlice", {}) == []
+    assert len(transport.requests) == 3
+
+
+@pytest.mark.parametrize(
     "lost", [no_response(transient=False), status(401), ApiResponse(200, "<html>welcome</html>")]
 )
 def test_a_failed_discovery_of_a_group_is_not_remembered(lost: Outcome) -> None:

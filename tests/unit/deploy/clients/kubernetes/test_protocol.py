@@ -726,6 +726,12 @@ def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluste
     assert subset["addresses"][0]["targetRef"]["name"] in {
         pod["metadata"]["name"] for pod in pods(cluster)
     }
+    (in_slice,) = cluster.list("EndpointSlice", {"kubernetes.io/service-name": "web"})
+    assert sorted(one["conditions"]["ready"] for one in in_slice["endpoints"]) == [
+        False,
+        True,
+        True,
+    ]
     cluster.scripts["sha256:c"] = Script()
     cluster.apply(web("c", **rolling(1, 0)))
     until(cluster, lambda: is_rolled_out(cluster))
@@ -738,6 +744,7 @@ def test_requests_go_to_the_pods_that_are_selected_and_ready(cluster: FakeCluste
     assert cluster.answers("web") == set()
     cluster.delete("Service", "web")
     assert cluster.find("Endpoints", "web") is None
+    assert cluster.list("EndpointSlice", {"kubernetes.io/service-name": "web"}) == []
 
 
 def test_a_service_has_the_ports_and_addresses_of_its_type(cluster: FakeCluster) -> None:

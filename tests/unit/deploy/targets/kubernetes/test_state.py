@@ -182,17 +182,6 @@ def test_the_ready_pods_of_the_service_are_routed(
     assert not state.routes_to("main")
 
 
-@pytest.mark.parametrize(
-    "subsets", [None, [{"addresses": None}], [{"addresses": [{"ip": "10.0.0.1"}]}]]
-)
-def test_addresses_without_a_pod_have_no_name(
-    namespace: FakeNamespace, state: ClusterState, subsets: Any
-) -> None:
-    """Endpoints may have been written by hand."""
-    namespace.cluster.create({"kind": "Endpoints", "metadata": {"name": NAME}, "subsets": subsets})
-    assert state.routed_pods() <= {""}
-
-
 def main_deployment(state: ClusterState) -> DeploymentState:
     found = state.deployment("main")
     assert found
