@@ -25,13 +25,13 @@ def until(is_met: Callable[[], bool], what: str) -> None:
 
 
 def settings(name: str, labels: dict[str, str] | None = None, **data: str) -> Object:
-    """Return a ConfigMap."""
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, "labels": labels or {}},
-        "data": data,
-    }
+    """Return a ConfigMap, without the maps that would be empty.
+
+    A manager that applies an empty map claims all of it, so that another one cannot add to it.
+    """
+    metadata = {"name": name, **({"labels": labels} if labels else {})}
+    content = {"data": data} if data else {}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, **content}
 
 
 def deployment(name: str, **spec: Any) -> Object:

@@ -138,14 +138,17 @@ def _refused_error(response: ApiResponse, on: str) -> ClusterRefused:
     else:
         what = f"the API server refused the request ({status})"
         cure = "fix what it names: an object template, a quota, or a policy of the namespace"
-    lines = [
-        f"  {cause.get('field', '')}: {one_line(cause['message'])}"
+    # Without a field, a cause lacks the name of the policy or quota, which the message has.
+    fields = [
+        f"{cause['field']}: {one_line(cause['message'])}"
         for cause in response.causes
-        if cause.get("message")
+        if cause.get("field") and cause.get("message")
     ]
-    message = response.message or one_line(response.text)
-    detail = "\n".join(lines) or (f"  {message}" if message else "")
-    return ClusterRefused(what, on=on, next=cure, detail=detail)
+    body = "" if response.body else one_line(response.text)
+    reason = next(iter(fields), response.message or body)
+    listed = fields if len(fields) > 1 else []
+    detail = "\n".join(f"  {line}" for line in listed)
+    return ClusterRefused(f"{what}: {reason}" if reason else what, on=on, next=cure, detail=detail)
 
 
 def not_an_api_server_error(cluster: str) -> ClusterRefused:

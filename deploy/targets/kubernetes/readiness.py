@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from deploy import progress
 from deploy.clients.kubernetes.protocol import Cluster, Object
+from deploy.clients.kubernetes.transport import one_line
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, PodProgress, Times
@@ -125,9 +126,8 @@ class ReadinessWait:
             rollout.wait_for_others(name)
         elif rollout.waited(name) > _REFUSED_SECONDS:
             raise self._failure(
-                f"the cluster creates no pods: {refused.get('reason', '')}",
-                "fix what the message names (a quota, a policy), then release again",
-                f"    {refused.get('message', '')}",
+                f"the cluster creates no pods: {one_line(refused.get('message'))}",
+                "fix what it names (a quota, a policy), then release again",
             )
 
     def _wait_for_node(self, rollout: PodProgress, pod: Pod, *, makes_room: bool) -> None:

@@ -327,10 +327,9 @@ class FakeCluster:
         if why := validation_error(item, before):
             on = f"{item['kind']} {item['metadata']['name']}"
             raise ClusterRefused(
-                "the API server refused the request (422 Invalid)",
+                f"the API server refused the request (422 Invalid): {why}",
                 on=on,
                 next="fix the template",
-                detail=f"  {why}",
             )
 
     def _store(self, live: Object | None, changed: Object) -> Object:

@@ -171,8 +171,9 @@ class Ownership:
             path_text(path): owner[0]
             for owner, paths in self.owned.items()
             if owner != (manager, "Apply")
-            for path in sorted(paths & wanted.keys())
-            if differs(live, path, wanted[path])
+            for path in sorted(wanted)
+            if (path in paths and differs(live, path, wanted[path]))
+            or (wanted[path] == {} and _owns_inside(paths, path))
         }
 
     def apply(self, live: Object, given: Object, manager: str) -> None:
@@ -219,6 +220,11 @@ class Ownership:
             }
             for (manager, operation), paths in sorted(self.owned.items())
         ]
+
+
+def _owns_inside(paths: Collection[Path], path: Path) -> bool:
+    """Return whether fields inside a map are among those paths; an empty map claims them all."""
+    return any(len(one) > len(path) and one[: len(path)] == path for one in paths)
 
 
 def _remove_unowned(live: Object, path: Path, owned_paths: Collection[Path]) -> None:

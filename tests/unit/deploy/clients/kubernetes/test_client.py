@@ -508,7 +508,7 @@ def test_a_refusal_by_a_quota_has_the_servers_message() -> None:
     cluster, _ = client_of(status(403, "Forbidden", "exceeded quota: small"), review(allowed=True))
     with pytest.raises(ClusterRefused) as caught:
         cluster.create(settings("one"))
-    assert "exceeded quota: small" in caught.value.detail
+    assert "exceeded quota: small" in caught.value.what
 
 
 def test_without_a_review_a_refusal_counts_as_a_missing_permission() -> None:

@@ -68,14 +68,28 @@ def test_a_missing_permission_for_a_subresource() -> None:
 
 
 def test_a_refusal_by_a_quota_is_no_missing_permission() -> None:
-    """The detail has the server's message."""
+    """What happened has the server's message, so that the history has it too."""
     error = refusal_error(
         status(403, "Forbidden", "exceeded quota: small, requested: pods=1"), DEPLOYMENT, CLUSTER
     )
     assert isinstance(error, ClusterRefused)
-    assert "exceeded quota: small" in error.detail
+    assert error.what == (
+        "the API server refused the request (403 Forbidden): "
+        "exceeded quota: small, requested: pods=1"
+    )
     assert "deployments.apps web, namespace shop" in error.on
-    assert "403 Forbidden" in error.what
+
+
+def test_a_refusal_by_a_policy_names_the_policy() -> None:
+    """The cause of a ValidatingAdmissionPolicy has no field, and lacks the policy's name."""
+    message = (
+        "deployments.apps \"web\" is forbidden: ValidatingAdmissionPolicy 'limits' with binding "
+        "'shop' denied request: set a CPU limit"
+    )
+    causes = [{"message": "set a CPU limit"}]
+    error = refusal_error(status(422, "Invalid", message, causes=causes), DEPLOYMENT, CLUSTER)
+    assert error.what.endswith(f"(422 Invalid): {message}")
+    assert error.detail == ""
 
 
 def test_a_missing_namespace() -> None:
@@ -115,7 +129,7 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
 
 
 @pytest.mark.parametrize(
-    ("response", "what", "detail"),
+    ("response", "what", "reason"),
     [
         (
             status(
@@ -125,44 +139,52 @@ def test_a_conflict_names_every_field_and_its_owner() -> None:
                 causes=[{"field": "spec.selector", "message": "is immutable"}, {"field": "spec.x"}],
             ),
             "refused",
-            "  spec.selector: is immutable",
+            ": spec.selector: is immutable",
         ),
         (
             status(400, "BadRequest", "cannot be handled\nas a Pod"),
             "refused",
-            "  cannot be handled as a Pod",
+            ": cannot be handled as a Pod",
         ),
-        (ApiResponse(413, "too large"), "refused", "  too large"),
-        (ApiResponse(302), "refused", ""),
+        (ApiResponse(413, "too large"), "refused", ": too large"),
+        (ApiResponse(302), "refused", "(302)"),
         (
             status(409, "Conflict", "the object has been modified"),
             "refused",
-            "  the object has been modified",
+            ": the object has been modified",
         ),
         (
             status(404, "NotFound", 'configmaps "one" not found', name="one", kind="configmaps"),
             "refused",
-            '  configmaps "one" not found',
+            ': configmaps "one" not found',
         ),
-        (ApiResponse(404, "404 page not found"), "does not know this kind", "  404 page not found"),
+        (ApiResponse(404, "404 page not found"), "does not know this kind", ": 404 page not found"),
         (
             status(500, "InternalError", "failed calling webhook"),
             "kept failing",
-            "  failed calling webhook",
+            ": failed calling webhook",
         ),
-        (status(429, "TooManyRequests"), "kept failing", ""),
+        (status(429, "TooManyRequests"), "kept failing", "(429 TooManyRequests)"),
     ],
 )
 def test_other_refusals_have_what_the_server_reported(
-    response: ApiResponse, what: str, detail: str
+    response: ApiResponse, what: str, reason: str
 ) -> None:
-    """These are the causes, or else the message, or else the body."""
+    """This is the first cause of a field, or else the message, or else the body."""
     error = refusal_error(response, DEPLOYMENT, CLUSTER)
     assert isinstance(error, ClusterRefused)
     assert what in error.what
     assert str(response.status) in error.what
-    if detail:
-        assert error.detail.splitlines()[0] == detail
+    assert error.what.endswith(reason)
+    assert error.detail == ""
+
+
+def test_several_invalid_fields_are_listed() -> None:
+    """The first of them is the reason."""
+    causes = [{"field": f"spec.{name}", "message": "is wrong"} for name in ("a", "b")]
+    error = refusal_error(status(422, "Invalid", causes=causes), DEPLOYMENT, CLUSTER)
+    assert error.what.endswith("(422 Invalid): spec.a: is wrong")
+    assert error.detail == "  spec.a: is wrong\n  spec.b: is wrong"
 
 
 def test_another_server_at_the_address_is_named() -> None:

@@ -117,7 +117,7 @@ def test_an_api_server_that_keeps_failing_is_an_error_of_the_cluster() -> None:
         namespace.send(ScriptedSender([own_response(500, "InternalError", "etcd is away")]))
     assert namespace.clock.now == pytest.approx(90)
     assert "pods/proxy web-1" in caught.value.on
-    assert "etcd is away" in caught.value.detail
+    assert "etcd is away" in caught.value.what
 
 
 def test_an_unreachable_application_is_waited_for_once() -> None:
@@ -187,7 +187,7 @@ def test_a_refusal_by_a_policy_is_no_missing_permission() -> None:
         Namespace(review(allowed=True)).send(
             ScriptedSender([own_response(403, "Forbidden", "not on Sundays")])
         )
-    assert "not on Sundays" in caught.value.detail
+    assert "not on Sundays" in caught.value.what
 
 
 def test_expired_credentials_are_renewed() -> None:

@@ -97,12 +97,14 @@ def test_a_release_that_does_not_start_is_undone(
 
 
 def test_a_used_up_quota_is_reported(namespace: FakeNamespace) -> None:
-    """The error comes soon and has the message about the pod."""
+    """The error comes soon and has the message about the pod; the history has it too."""
     namespace.cluster.world.quota = 2
     began = namespace.cluster.seconds()
-    with pytest.raises(RolloutFailed, match="the cluster creates no pods: FailedCreate") as caught:
+    with pytest.raises(RolloutFailed, match=r"creates no pods: .*exceeded quota") as caught:
         namespace.apply(namespace.release("b"))
-    assert "exceeded quota" in caught.value.detail
+    ending = namespace.deployer().history()[-1].ending
+    assert ending
+    assert "exceeded quota" in ending.why
     assert namespace.cluster.seconds() - began < 30
     assert_undone(namespace, caught.value)
 
