@@ -44,6 +44,7 @@ class DesiredObjects:
         """Return how many replicas are to serve.
 
         That is the number in the settings, unless an autoscaler or a person has set another one.
+        The number of an autoscaler that the settings no longer name stays until it is removed.
         """
         now = self._state.deployment(self._state.traffic().track)
         if now is None or not now.replicas:

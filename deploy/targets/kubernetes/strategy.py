@@ -191,7 +191,8 @@ class Strategy:
     def _prepare(self) -> TrafficSplit:
         """Create the supporting objects that are missing; return where requests go now."""
         traffic = self._state.traffic()
-        self._writer.desired.log_replica_count()
+        if not self._writer.supporting_objects.has_unused_autoscaler():
+            self._writer.desired.log_replica_count()
         self._writer.supporting_objects.create_missing(traffic)
         return traffic
 

@@ -107,6 +107,11 @@ class SupportingObjects:
             if item:
                 self._apply_if_served(item)
 
+    def has_unused_autoscaler(self) -> bool:
+        """Return whether there is an autoscaler which the settings no longer need."""
+        unused = self._rendering.env.autoscale is None
+        return unused and _is_ours(self._cluster.find("HorizontalPodAutoscaler", self._name))
+
     def remove_unused(self) -> None:
         """Remove the objects that the settings no longer need."""
         for kind, item in self._wanted(TRACKS[0]).items():

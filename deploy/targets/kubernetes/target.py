@@ -151,7 +151,7 @@ class KubernetesTarget:
         """Record how an attempt ended; after a success, remove what the settings no longer name."""
         self._lock.require()
         if ending.outcome == "succeeded":
-            self._writer.supporting_objects.remove_unused()
+            self._writer.remove_unused(attempt.release)
         self._history.end(attempt, ending)
 
     def _unfinished(self) -> Attempt | None:

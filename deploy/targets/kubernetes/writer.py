@@ -136,6 +136,38 @@ class Writer:
             # The times of a replica that an earlier wait has seen are those of that wait.
             self.times = times | self.times
 
+    def remove_unused(self, release: Release) -> None:
+        """Remove the objects that the settings no longer need, after a release was proven.
+
+        With an autoscaler goes the number of replicas that it has set. The settings' number comes
+        first: if this process is killed in between, the next one still finds the autoscaler.
+
+        Args:
+            release: the release that serves.
+
+        Raises:
+            RolloutFailed: a replica cannot become ready, or did not in time.
+        """
+        track = self._state.traffic().track
+        is_autoscaled = self.supporting_objects.has_unused_autoscaler()
+        scaled = self._take_back_replica_count(track) if is_autoscaled else None
+        self.supporting_objects.remove_unused()
+        if scaled:
+            self._wait_until_ready(track, scaled, release)
+
+    def _take_back_replica_count(self, track: Track) -> Object | None:
+        """Set the number of replicas in the settings; return the Deployment if that changes it."""
+        deployment = self._state.deployment(track)
+        if deployment is None or deployment.replicas_are_ours:
+            return None
+        count = self._env.replicas
+        log.info("replicas: %d as in the settings, without the autoscaler", count)
+        applied = deployment.applied
+        item = {**applied, "spec": applied.get("spec", {}) | {"replicas": count}}
+        # All other fields keep their values, so that nothing else is taken over.
+        self._cluster.apply(item, force=True, require=self._lock.require)
+        return item
+
     def _apply(self, item: Object) -> None:
         self._cluster.apply(item, require=self._lock.require)
 

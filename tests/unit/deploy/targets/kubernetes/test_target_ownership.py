@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from deploy.errors import ClusterRefused, FieldConflict
+from deploy.errors import ClusterRefused, FieldConflict, GoldenMiss
 from deploy.records import Release
 from deploy.rollout.target import ReplicaState
 from tests.contracts.target import replicas, states
-from tests.fakes.namespaces import NAME, FakeNamespace
+from tests.fakes.deployers import Killed
+from tests.fakes.namespaces import NAME, FakeNamespace, before_write
 
 HPA = "HorizontalPodAutoscaler"
 
@@ -68,6 +70,53 @@ def test_the_number_that_an_autoscaler_set_stays(namespace: FakeNamespace, b: Re
         assert states(namespace.deployer()) == replicas(wanted, ReplicaState.SERVING, 4)
         assert namespace.deployer(autoscale=autoscale).serves(wanted)
         assert namespace.get(HPA)["spec"]["scaleTargetRef"]["name"] == serving_deployment(namespace)
+
+
+def autoscale_to(namespace: FakeNamespace, wanted: Release, count: int) -> None:
+    """Roll a release out with an autoscaler, which then sets the number of replicas."""
+    namespace.apply(wanted, namespace.deployer(autoscale={"at_most": 6}))
+    scale(namespace, count, "kube-controller-manager", serving_deployment(namespace))
+
+
+@pytest.mark.parametrize("code", ["b", "c"], ids=["the same release", "another release"])
+def test_without_its_autoscaler_the_settings_decide_the_number_again(
+    namespace: FakeNamespace, b: Release, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The autoscaler's last number would stay for good; while it exists it counts."""
+    autoscale_to(namespace, b, 5)
+    caplog.set_level(logging.INFO)
+    namespace.apply(wanted := namespace.release(code))
+    assert states(namespace.deployer()) == replicas(wanted, ReplicaState.SERVING, 2)
+    assert namespace.deployer().serves(wanted)
+    assert not namespace.get(HPA)
+    assert "replicas: 2 as in the settings, without the autoscaler" in caplog.text
+    assert "which was set on the cluster" not in caplog.text
+    namespace.apply(d := namespace.release("d"), namespace.deployer(replicas=3))
+    assert states(namespace.deployer()) == replicas(d, ReplicaState.SERVING, 3)
+
+
+def test_a_failed_release_without_its_autoscaler_keeps_its_number(
+    namespace: FakeNamespace, b: Release
+) -> None:
+    """The autoscaler stays too."""
+    autoscale_to(namespace, b, 5)
+    namespace.player.problem = lambda: "expected 3, got 8"
+    with pytest.raises(GoldenMiss):
+        namespace.apply(namespace.release("c"))
+    assert states(namespace.deployer()) == replicas(b, ReplicaState.SERVING, 5)
+    assert namespace.get(HPA)
+
+
+@pytest.mark.parametrize("writes", range(16))
+def test_a_killed_deployer_leaves_no_number_of_a_removed_autoscaler(writes: int) -> None:
+    """It is killed before any of its writes; the next release completes what it began."""
+    namespace = FakeNamespace()
+    autoscale_to(namespace, b := namespace.release("b"), 5)
+    with suppress(Killed):
+        namespace.apply(b, namespace.deployer(before_write(writes)))
+    namespace.apply(c := namespace.release("c"))
+    assert states(namespace.deployer()) == replicas(c, ReplicaState.SERVING, 2)
+    assert namespace.deployer().serves(c)
 
 
 def test_a_number_that_is_set_during_a_rollout_stays(
