@@ -6,6 +6,7 @@ Source: the Kubernetes documentation, "Pod Lifecycle", and the reasons of the ku
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 # States that the kubelet has tried and only repeats. `ErrImagePull`, the first failure of a pull,
@@ -24,6 +25,10 @@ _FINAL_REASONS = frozenset(
 )
 
 
+# The kubelet forgets the crashes of a container that has run for so long.
+_SETTLED = timedelta(minutes=10)
+
+
 def find_problem(status: Mapping[str, Any], known_exits: int | None) -> str:
     """Return why a container cannot become ready any more."""
     waiting = (status.get("state") or {}).get("waiting") or {}
@@ -38,6 +43,20 @@ def find_problem(status: Mapping[str, Any], known_exits: int | None) -> str:
     if is_final:
         return f"a replica cannot start: {waiting['reason']}{_after_comma(waiting.get('message'))}"
     return ""
+
+
+def is_crash_looping(status: Mapping[str, Any], now: datetime) -> bool:
+    """Return whether a container that runs now has ended again and again.
+
+    It was restarted more than once, its last run was short, and the present one is still short.
+    """
+    last_run = (status.get("lastState") or {}).get("terminated") or {}
+    run = (status.get("state") or {}).get("running") or {}
+    times = (last_run.get("startedAt"), last_run.get("finishedAt"), run.get("startedAt"))
+    if int(status.get("restartCount", 0)) < 2 or not all(times):
+        return False
+    last_began, last_ended, began = map(datetime.fromisoformat, times)
+    return last_ended - last_began < _SETTLED and now - began < _SETTLED
 
 
 def _last_exit(status: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
+from deploy.clients.kubernetes.transport import one_line
 from deploy.errors import ClusterError, format_log_tail
-from deploy.targets.kubernetes.pod_problems import count_exits, find_problem
+from deploy.targets.kubernetes.pod_problems import count_exits, find_problem, is_crash_looping
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 
 TEMPLATE_ANNOTATION = "twinship.dev/template"
@@ -133,6 +135,11 @@ class Pod:
         problems = (find_problem(status, exit_counts.get(_name(status))) for status in statuses)
         return next(filter(None, problems), "")
 
+    def is_crash_looping(self, now: datetime) -> bool:
+        """Return whether one of its containers, which may be ready now, ends again and again."""
+        statuses = self._containers("containerStatuses")
+        return any(is_crash_looping(status, now) for status in statuses)
+
     @property
     def exit_counts(self) -> dict[str, int]:
         """The number of exits of each of its containers."""
@@ -158,6 +165,12 @@ def find_condition(item: Object, kind: str) -> Object:
 
 def _name(status: Mapping[str, Any]) -> str:
     return str(status.get("name", ""))
+
+
+def probe_failure(events: list[Object]) -> str:
+    """Return what the last failed probe reported, such as a status of 404; empty if none failed."""
+    messages = [event.get("message") for event in events if event.get("reason") == "Unhealthy"]
+    return one_line(messages[-1]) if messages else ""
 
 
 def event_lines(events: list[Object], count: int = 6) -> str:

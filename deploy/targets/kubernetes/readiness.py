@@ -17,7 +17,13 @@ from deploy.clients.kubernetes.transport import one_line
 from deploy.clock import REAL, Clock
 from deploy.errors import RolloutFailed
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, PodProgress, Times
-from deploy.targets.kubernetes.pods import Pod, event_lines, find_condition, log_tail
+from deploy.targets.kubernetes.pods import (
+    Pod,
+    event_lines,
+    find_condition,
+    log_tail,
+    probe_failure,
+)
 
 _POLL = 0.5
 _REFUSED_SECONDS = 10.0
@@ -101,7 +107,7 @@ class ReadinessWait:
                 raise self._pod_failure(problem, pod)
             if rollout.is_pod_late(pod):
                 limit = progress.format_seconds(self.expected.ready_within)
-                raise self._pod_failure(f"a replica was not ready within {limit} of its start", pod)
+                raise self._not_ready_failure(f"{limit} of its start", pod)
             if pod.scheduling_problem:
                 self._wait_for_node(rollout, pod, makes_room=makes_room)
 
@@ -152,7 +158,7 @@ class ReadinessWait:
         limit = progress.format_seconds(self.expected.replica_seconds)
         waiting = next((pod for pod in pods if not pod.ready), None)
         if waiting:
-            raise self._pod_failure(f"a replica was not ready within {limit}", waiting)
+            raise self._not_ready_failure(limit, waiting)
         raise self._failure(
             f"the rollout was not complete within {limit}",
             "`kubectl describe` on it shows what it waits for",
@@ -163,13 +169,23 @@ class ReadinessWait:
         on = f"Deployment {self.expected.deployment}"
         return RolloutFailed(what, on=on, next=fix, detail=detail)
 
-    def _pod_failure(self, what: str, pod: Pod) -> RolloutFailed:
+    def _not_ready_failure(self, limit: str, pod: Pod) -> RolloutFailed:
+        what = f"a replica was not ready within {limit}"
+        answer = probe_failure(self.cluster.events(pod.name))
+        if not answer:
+            return self._pod_failure(what, pod)
+        fix = "let it answer 200 at the path `ready` of [app] once it can serve; see also its log"
+        return self._pod_failure(f"{what}: {answer}", pod, fix)
+
+    def _pod_failure(
+        self, what: str, pod: Pod, fix: str = "events and log show why"
+    ) -> RolloutFailed:
         events = event_lines(self.cluster.events(pod.name)) or "    (none)"
         lines = log_tail(self.cluster, pod)
         return RolloutFailed(
             what,
             on=f"pod {pod.name}",
-            next="events and log show why",
+            next=fix,
             detail=f"  its events end with:\n{events}\n  its log ends with:\n{lines}",
         )
 

@@ -54,6 +54,7 @@ class KubernetesTarget:
         self._rendering = rendering
         self._platform = platform
         self._env = rendering.env
+        self._clock = clock
         self.environment = rendering.environment
         name = rendering.name
         labels = rendering.object_labels
@@ -174,18 +175,31 @@ class KubernetesTarget:
         """Return every pod that is not being deleted."""
         traffic = self._state.traffic()
         return tuple(
-            Replica(name=pod.name, image=pod.image, state=_replica_state(pod, traffic))
+            Replica(name=pod.name, image=pod.image, state=self._replica_state(pod, traffic))
             for pod in self._state.pods()
         )
 
+    def _replica_state(self, pod: Pod, traffic: TrafficSplit) -> ReplicaState:
+        if not pod.ready:
+            return ReplicaState.UNHEALTHY if pod.problem else ReplicaState.STARTING
+        if not traffic.sends_to(pod.track):
+            return ReplicaState.STANDBY
+        is_crash_looping = pod.is_crash_looping(self._clock.utc())
+        return ReplicaState.UNHEALTHY if is_crash_looping else ReplicaState.SERVING
+
     def serves(self, release: Release) -> bool:
-        """Return whether that release alone gets requests, as the settings and templates say."""
+        """Return whether that release alone gets requests, as the settings and templates say.
+
+        It does not while a replica crashes again and again, even if all are ready now.
+        """
         traffic = self._state.traffic()
         if traffic.both or not self._strategy.is_up_to_date(traffic.track, release):
             return False
         other = self._state.deployment(traffic.other_track)
         alone = other is None or not other.replicas or self._strategy.may_be_standby(other)
-        return alone and self._state.routes_to(traffic.track)
+        now = self._clock.utc()
+        is_crash_looping = any(pod.is_crash_looping(now) for pod in self._state.pods(traffic.track))
+        return alone and self._state.routes_to(traffic.track) and not is_crash_looping
 
     # --- rollout
 
@@ -243,9 +257,3 @@ class KubernetesTarget:
     def decide(self, verb: CanaryVerb, by: str) -> None:
         """Leave a decision in the history, where the deployer that holds the canary reads it."""
         self._history.decide(Decision(image=self.canary(), verb=verb, by=by))
-
-
-def _replica_state(pod: Pod, traffic: TrafficSplit) -> ReplicaState:
-    if not pod.ready:
-        return ReplicaState.UNHEALTHY if pod.problem else ReplicaState.STARTING
-    return ReplicaState.SERVING if traffic.sends_to(pod.track) else ReplicaState.STANDBY

@@ -99,7 +99,7 @@ class FakeCluster:
         self.failures: dict[tuple[str, str], list[Exception | None]] = {}
         self.node_list: Items | None = [node("amd64")]
         self.requests: list[tuple[str, str, str]] = []
-        self.clock = Clock(self.seconds, self.sleep, self.seconds)
+        self.clock = Clock(self.seconds, self.sleep, self.seconds, lambda: self.objects.now)
         self._owners: dict[str, Ownership] = {}
 
     @property

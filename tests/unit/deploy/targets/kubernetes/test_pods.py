@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from deploy.targets.kubernetes.pods import (
     event_lines,
     image_digest,
     log_tail,
+    probe_failure,
 )
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import FakeCluster
 
 DIGEST = f"sha256:{'7' * 64}"
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 RUNNING = {"running": {"startedAt": "2026-01-01T12:00:00Z"}}
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 
@@ -332,3 +335,58 @@ def test_the_tail_of_a_log_is_returned() -> None:
         ClusterForbidden("this account may not get pods/log", on="shop", next="add the rule")
     ]
     assert log_tail(cluster, pod()) == "    (cannot be read: this account may not get pods/log)"
+
+
+def test_the_last_failed_probe_is_found() -> None:
+    """Its message has what the path answered; other events have nothing to do with it."""
+    events = [
+        {"reason": "Unhealthy", "message": "Startup probe failed: connection refused"},
+        {"reason": "Unhealthy", "message": "Startup probe failed:\nstatuscode: 404"},
+        {"reason": "Killing", "message": "Stopping"},
+    ]
+    assert probe_failure(events) == "Startup probe failed: statuscode: 404"
+    assert probe_failure(events[2:]) == ""
+
+
+def at(seconds: float) -> str:
+    """Return the time so many seconds after noon."""
+    return (NOON + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+@pytest.mark.parametrize(
+    ("restarts", "last_run", "started", "is_looping"),
+    [
+        (2, (0, 30), 40, True),
+        (9, (0, 599), 900, True),
+        (1, (0, 30), 40, False),
+        (2, (0, 600), 640, False),
+        (2, (0, 30), 400, False),
+    ],
+    ids=["twice", "often", "once", "after a long run", "long ago"],
+)
+def test_a_container_that_ends_again_and_again_is_in_a_crash_loop(
+    restarts: int, last_run: tuple[float, float], started: float, *, is_looping: bool
+) -> None:
+    """It may be ready between two crashes; after ten minutes without one it is over."""
+    begin, end = map(at, last_run)
+    status = {
+        "ready": True,
+        "restartCount": restarts,
+        "state": {"running": {"startedAt": at(started)}},
+        "lastState": {"terminated": {"exitCode": 1, "startedAt": begin, "finishedAt": end}},
+    }
+    now = NOON + timedelta(seconds=1000 if started > 300 else 100)
+    assert pod(containers=[status]).is_crash_looping(now) is is_looping
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {},
+        {"restartCount": 5},
+        {"restartCount": 5, "state": waiting("CrashLoopBackOff"), "lastState": ended(1)},
+    ],
+)
+def test_a_container_that_does_not_run_is_not_between_two_crashes(status: Any) -> None:
+    """It is not ready, which has a reason of its own."""
+    assert not pod(containers=[status]).is_crash_looping(NOON)

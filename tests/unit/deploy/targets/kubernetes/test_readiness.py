@@ -169,8 +169,11 @@ def test_a_crash_loop_ends_the_wait_even_if_it_began_earlier(
 def test_a_replica_that_is_not_ready_in_time_ends_the_wait(namespace: FakeNamespace) -> None:
     """The time counts from its start, not from its pull."""
     slow = namespace.release("a", PodScript(pulled_in=60, ready_after=None))
-    with pytest.raises(RolloutFailed, match=r"a replica was not ready within 20 s of its start"):
+    with pytest.raises(RolloutFailed, match=r"not ready within 20 s of its start: ") as caught:
         start_rollout(namespace, slow).until_ready()
+    # What the path answered is the reason.
+    assert caught.value.what.endswith("probe failed: HTTP probe failed with statuscode: 503")
+    assert "200 at the path `ready`" in caught.value.next
     assert 30 < namespace.cluster.seconds() < 60
 
 

@@ -166,6 +166,25 @@ def test_crashing_replicas_differ_from_starting_ones() -> None:
     assert list(found.values()) == [ReplicaState.STARTING]
 
 
+def test_a_replica_in_a_crash_loop_is_unhealthy_between_two_crashes() -> None:
+    """It is ready then; ten minutes after the last crash it serves again."""
+    namespace = FakeNamespace()
+    namespace.apply(a := namespace.release("a"))
+    crashing, other = sorted(namespace.pods())
+    for _ in range(2):
+        namespace.cluster.crash(crashing)
+        namespace.cluster.sleep(20)
+    target = namespace.deployer()
+    assert {replica.name: replica.state for replica in target.replicas()} == {
+        crashing: ReplicaState.UNHEALTHY,
+        other: ReplicaState.SERVING,
+    }
+    assert not target.serves(a)
+    namespace.cluster.sleep(600)
+    assert states(target) == replicas(a, ReplicaState.SERVING)
+    assert target.serves(a)
+
+
 def test_the_same_release_again_restarts_no_pod(namespace: FakeNamespace, a: Release) -> None:
     """It is proven again, and recorded on the Deployment too."""
     namespace.apply(a)
