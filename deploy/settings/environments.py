@@ -17,7 +17,9 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+_QUANTITY = r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?"
+Quantity = Annotated[str, Field(pattern=rf"^{_QUANTITY}$")]
+OptionalQuantity = Annotated[str, Field(pattern=rf"^({_QUANTITY})?$")]
 _UNITS = {
     "m": 1e-3,
     "k": 1e3,
@@ -33,6 +35,14 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
 # A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
 _PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+# The key of a node's label, with or without a prefix.
+LabelKey = Annotated[
+    str,
+    Field(
+        pattern=rf"^({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?$",
+        max_length=317,
+    ),
+]
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
@@ -119,16 +129,18 @@ class Docker(Environment):
 class Resources(Table):
     """The resources of one replica, as quantities of Kubernetes.
 
-    `cpu` is the request and `cpu_limit` the limit; `memory` is both.
+    `cpu` is the request and `cpu_limit` the limit, or empty for no limit. `memory` and
+    `ephemeral_storage` are both; without the latter, the object template decides.
     """
 
     cpu: Quantity = "250m"
     memory: Quantity = "512Mi"
-    cpu_limit: Quantity = "2"
+    cpu_limit: OptionalQuantity = "2"
+    ephemeral_storage: OptionalQuantity = ""
 
     @model_validator(mode="after")
     def _check_limit(self) -> Resources:
-        if _parse_quantity(self.cpu_limit) < _parse_quantity(self.cpu):
+        if self.cpu_limit and _parse_quantity(self.cpu_limit) < _parse_quantity(self.cpu):
             raise ValueError(f"cpu_limit ({self.cpu_limit}) is below cpu ({self.cpu})")
         return self
 
@@ -176,7 +188,8 @@ class Kubernetes(Environment):
 
     `kubeconfig` and `context` choose the cluster as kubectl does; inside a cluster, without a
     kubeconfig, it is that one. The deadline of a rollout follows from `pull_rate` (bytes a second)
-    and the size of the image. `manifests` is a folder of your own object templates.
+    and the size of the image. `manifests` is a folder of your own object templates. Replicas are
+    spread over the nodes, and over the values of the nodes' labels in `topology_keys`.
     """
 
     target: Literal["kubernetes"]
@@ -191,6 +204,9 @@ class Kubernetes(Environment):
     pull_rate: Annotated[float, Field(ge=1000)] = 10e6
     pull_secret: HostName = ""
     resources: Resources = Resources()
+    min_ready_seconds: Annotated[int, Field(ge=0, le=3600)] = 0
+    priority_class: HostName = ""
+    topology_keys: tuple[LabelKey, ...] = ()
     autoscale: Autoscale | None = None
     service: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     dns_label: KubernetesName = ""

@@ -41,6 +41,7 @@ FILE = "pipeline.toml"
 _SECRET_KEYS = ("username", "password")
 # A login before a host without a scheme; `name:tag@sha256:...` is an image.
 _LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
+_LISTS = ("files", "topology_keys")
 
 
 class Settings(Table):
@@ -169,13 +170,10 @@ def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[
             if not isinstance(nested, dict):
                 nested = table[key] = {}
             table = nested
-        table[keys[-1]] = _split(keys, environ[variable])
+        text = environ[variable]
+        table[keys[-1]] = text.split(",") if keys[-1] in _LISTS else text
         origins[keys] = variable
     return origins
-
-
-def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
-    return text.split(",") if keys == ("app", "files") else text
 
 
 def _problems(

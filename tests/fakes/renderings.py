@@ -31,7 +31,15 @@ ALL_SETTINGS: dict[str, Any] = {
     "pull_secret": "registry-login",
     "service": "LoadBalancer",
     "dns_label": "classifier",
-    "resources": {"cpu": "1500m", "memory": "2Gi", "cpu_limit": "4"},
+    "resources": {
+        "cpu": "1500m",
+        "memory": "2Gi",
+        "cpu_limit": "4",
+        "ephemeral_storage": "1Gi",
+    },
+    "min_ready_seconds": 5,
+    "priority_class": "serving",
+    "topology_keys": ["topology.kubernetes.io/zone"],
 }
 """Settings with which every object is rendered, with all its optional parts."""
 

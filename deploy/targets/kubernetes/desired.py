@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from deploy.clients.kubernetes.protocol import Object
 from deploy.records import Attempt, Release
+from deploy.targets.kubernetes.compatibility import Compatibility
 from deploy.targets.kubernetes.pods import TEMPLATE_ANNOTATION
 from deploy.targets.kubernetes.render import TRACKS, Rendering, Track
 from deploy.targets.kubernetes.state import (
@@ -29,15 +30,21 @@ class DesiredObjects:
     Args:
         rendering: what renders the objects.
         state: what reads the present objects.
+        compatibility: what the cluster knows of an object.
         image_bytes: returns the size of a release's image.
     """
 
     def __init__(
-        self, rendering: Rendering, state: ClusterState, image_bytes: Callable[[Release], int]
+        self,
+        rendering: Rendering,
+        state: ClusterState,
+        compatibility: Compatibility,
+        image_bytes: Callable[[Release], int],
     ) -> None:
         self._rendering = rendering
         self._env = rendering.env
         self._state = state
+        self._compatibility = compatibility
         self._image_bytes = image_bytes
 
     def replica_count(self) -> int:
@@ -64,7 +71,11 @@ class DesiredObjects:
             )
 
     def settings_hash(self, release: Release) -> str:
-        """Return a hash of what a release is rendered to, independent of attempt and track."""
+        """Return a hash of what a release is rendered to.
+
+        It does not depend on attempt and track, nor on the cluster's version: an upgrade of the
+        cluster is no reason for a rollout.
+        """
         rendering = self._rendering
         track = TRACKS[0]
         objects = [
@@ -93,19 +104,22 @@ class DesiredObjects:
             rendering.autoscaler(track),
             self.render_deployment(track, release, count, attempt),
         )
-        return [item for item in objects if item]
+        return [self._compatibility.fit(item) for item in objects if item]
 
     def replica_seconds(self, release: Release) -> float:
         """Return the seconds that one replica may take: for a node, the pull and the start."""
         pull_seconds = self._image_bytes(release) / self._env.pull_rate
-        return _SCHEDULING_SECONDS + pull_seconds + self._env.ready_within
+        start_seconds = self._env.ready_within + self._rendering.min_ready_seconds
+        return _SCHEDULING_SECONDS + pull_seconds + start_seconds
 
     def render_deployment(
         self, track: Track, release: Release, count: int, attempt: Attempt | None
     ) -> Object:
         """Return the Deployment of a track, with the hashes of its settings and its template."""
         seconds = int(self.replica_seconds(release))
-        item = self._rendering.deployment(release, track, count, attempt, seconds)
+        item = self._compatibility.fit(
+            self._rendering.deployment(release, track, count, attempt, seconds)
+        )
         ensure_mapping(item, "metadata", "annotations").update(
             {
                 SETTINGS_ANNOTATION: self.settings_hash(release),

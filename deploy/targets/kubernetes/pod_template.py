@@ -8,16 +8,38 @@ from math import ceil
 from deploy.clients.kubernetes.protocol import Object
 from deploy.records import Release
 from deploy.settings.app import App
-from deploy.settings.environments import Kubernetes
+from deploy.settings.environments import Kubernetes, Resources
 from deploy.targets.kubernetes.templates import app_container, ensure_mapping
 
 
 def fill_pod(pod: Object, env: Kubernetes, labels: Mapping[str, str]) -> None:
-    """Set the times, the labels for spreading and the pull secret of a pod specification."""
+    """Set the times, the spreading, the priority and the pull secret of a pod specification."""
     pod["terminationGracePeriodSeconds"] = ceil(env.drain_within) + _stop_delay(app_container(pod))
-    for spread in pod.get("topologySpreadConstraints", []):
-        ensure_mapping(spread, "labelSelector", "matchLabels").update(labels)
+    _spread(pod, env, labels)
+    if env.priority_class:
+        pod["priorityClassName"] = env.priority_class
     add_pull_secret(pod, env)
+
+
+def _spread(pod: Object, env: Kubernetes, labels: Mapping[str, str]) -> None:
+    """Spread the replicas over the keys of the settings that the template does not have."""
+    spreads: list[Object] = pod.get("topologySpreadConstraints", [])
+    known = {spread.get("topologyKey") for spread in spreads}
+    spreads += [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            # The failure of one zone must not stop all replicas, and one zone must do.
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "matchLabelKeys": ["pod-template-hash"],
+        }
+        for key in dict.fromkeys(env.topology_keys)
+        if key not in known
+    ]
+    for spread in spreads:
+        ensure_mapping(spread, "labelSelector", "matchLabels").update(labels)
+    if spreads:
+        pod["topologySpreadConstraints"] = spreads
 
 
 def add_pull_secret(pod: Object, env: Kubernetes) -> None:
@@ -32,13 +54,7 @@ def fill_container(container: Object, app: App, env: Kubernetes, release: Releas
     """Set the image, the port, the resources and the probes of the application's container."""
     container["image"] = release.reference
     _port(container)["containerPort"] = app.port
-    resources = env.resources
-    ensure_mapping(container, "resources", "requests").update(
-        {"cpu": resources.cpu, "memory": resources.memory}
-    )
-    ensure_mapping(container, "resources", "limits").update(
-        {"cpu": resources.cpu_limit, "memory": resources.memory}
-    )
+    _set_resources(container, env.resources)
     for probe in (container.get("startupProbe", {}), container.get("readinessProbe", {})):
         if "httpGet" in probe:
             probe["httpGet"]["path"] = app.ready
@@ -47,6 +63,17 @@ def fill_container(container: Object, app: App, env: Kubernetes, release: Releas
         startup["failureThreshold"] = (
             ceil(2 * env.ready_within / (startup.get("periodSeconds") or 10)) + 5
         )
+
+
+def _set_resources(container: Object, resources: Resources) -> None:
+    both = {"memory": resources.memory}
+    if resources.ephemeral_storage:
+        both["ephemeral-storage"] = resources.ephemeral_storage
+    ensure_mapping(container, "resources", "requests").update(both | {"cpu": resources.cpu})
+    limits = ensure_mapping(container, "resources", "limits")
+    limits.update(both | {"cpu": resources.cpu_limit})
+    if not resources.cpu_limit:
+        del limits["cpu"]
 
 
 def _port(container: Object) -> Object:

@@ -33,6 +33,8 @@ RELEASE_ANNOTATION = "twinship.dev/release"
 PREPULL_LABEL = "twinship.dev/warm-up"
 CHANGE_CAUSE = "kubernetes.io/change-cause"
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+VERSION_LABEL = "app.kubernetes.io/version"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 MANAGER = "twinship"
 _DNS_LABEL = "service.beta.kubernetes.io/azure-dns-label-name"
 _MAX_NAME = 50
@@ -129,6 +131,12 @@ class Rendering:
         found: int = next((port for port in ports if port.get("name") == "http"), ports[0])["port"]
         return found
 
+    @property
+    def min_ready_seconds(self) -> int:
+        """The seconds for which a replica has to be ready before it counts as available."""
+        of_template: int = self.object_templates["Deployment"]["spec"].get("minReadySeconds", 0)
+        return self.env.min_ready_seconds or of_template
+
     # --- objects
 
     def deployment(
@@ -150,7 +158,11 @@ class Rendering:
         """
         item = self._new("Deployment", self.deployment_name(track))
         labels = self.track_labels(track)
-        ensure_mapping(item, "metadata", "labels").update(labels)
+        described = labels | {
+            COMPONENT_LABEL: "server",
+            VERSION_LABEL: str(release.image.app.commit),
+        }
+        ensure_mapping(item, "metadata", "labels").update(described)
         if attempt:
             ensure_mapping(item, "metadata", "annotations").update(
                 {RELEASE_ANNOTATION: attempt.model_dump_json(), CHANGE_CAUSE: _cause(attempt)}
@@ -158,10 +170,12 @@ class Rendering:
         item["spec"] |= {"replicas": replicas, "progressDeadlineSeconds": deadline}
         if replicas is None:
             del item["spec"]["replicas"]
+        if self.min_ready_seconds:
+            item["spec"]["minReadySeconds"] = self.min_ready_seconds
         ensure_mapping(item, "spec", "selector", "matchLabels").update(labels)
         pod_metadata = ensure_mapping(item, "spec", "template", "metadata")
         ensure_mapping(pod_metadata, "labels").update(
-            labels | {IMAGE_LABEL: release.image.digest.removeprefix("sha256:")[:32]}
+            described | {IMAGE_LABEL: release.image.digest.removeprefix("sha256:")[:32]}
         )
         ensure_mapping(pod_metadata, "annotations").update({IMAGE_LABEL: release.image.digest})
         pod = templates.pod_spec(item)
@@ -240,7 +254,9 @@ class Rendering:
         replica = templates.pod_spec(self._copy("Deployment"))
         labels = {"app.kubernetes.io/name": self.app.name, PREPULL_LABEL: self.environment}
         ensure_mapping(item, "spec", "selector", "matchLabels").update(labels)
-        ensure_mapping(item, "spec", "template", "metadata", "labels").update(labels)
+        ensure_mapping(item, "spec", "template", "metadata", "labels").update(
+            labels | {COMPONENT_LABEL: "pre-pull"}
+        )
         pod = templates.pod_spec(item)
         pod.update(
             {

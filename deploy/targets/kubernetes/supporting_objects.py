@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.errors import ClusterRefused
+from deploy.targets.kubernetes.compatibility import Compatibility
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.ownership import applied_fields
 from deploy.targets.kubernetes.render import (
@@ -34,12 +35,16 @@ class SupportingObjects:
     Args:
         cluster: the namespace of the environment.
         rendering: what renders the objects.
+        compatibility: what the cluster knows of an object.
         lock: the lock that each write requires.
     """
 
-    def __init__(self, cluster: Cluster, rendering: Rendering, lock: Lock) -> None:
+    def __init__(
+        self, cluster: Cluster, rendering: Rendering, compatibility: Compatibility, lock: Lock
+    ) -> None:
         self._cluster = cluster
         self._rendering = rendering
+        self._compatibility = compatibility
         self._name = rendering.name
         self._lock = lock
         self._unserved_kinds: set[str] = set()
@@ -160,7 +165,7 @@ class SupportingObjects:
     def _apply_if_served(self, item: Object) -> None:
         kind = item["kind"]
         if self._cluster.serves(kind):
-            self._apply(item)
+            self._apply(self._compatibility.fit(item))
         elif kind not in self._unserved_kinds:
             log.info(
                 "left out: %s, which this cluster does not serve in the version of the template",

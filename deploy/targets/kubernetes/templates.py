@@ -53,7 +53,11 @@ _POD: dict[str, Any] = {
 }
 _POD_OWNER: dict[str, Any] = {
     "metadata": _METADATA,
-    "spec": {"selector": _LABELS, "template": {"metadata": _METADATA, "spec": _POD}},
+    "spec": {
+        "minReadySeconds": int,
+        "selector": _LABELS,
+        "template": {"metadata": _METADATA, "spec": _POD},
+    },
 }
 _BACKEND: dict[str, Any] = {"service": {}}
 _SHAPES: Mapping[str, dict[str, Any]] = {

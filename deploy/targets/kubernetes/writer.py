@@ -14,6 +14,7 @@ from deploy.clients.kubernetes.protocol import Cluster, Object
 from deploy.clock import REAL, Clock
 from deploy.errors import FieldConflict, RolloutFailed
 from deploy.records import Attempt, Release
+from deploy.targets.kubernetes.compatibility import Compatibility
 from deploy.targets.kubernetes.desired import DesiredObjects
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.pod_progress import ExpectedPods, Times
@@ -71,8 +72,9 @@ class Writer:
         self._lock = lock
         self._image_bytes = image_bytes
         self._clock = clock
-        self.desired = DesiredObjects(rendering, state, image_bytes)
-        self.supporting_objects = SupportingObjects(cluster, rendering, lock)
+        compatibility = Compatibility(cluster)
+        self.desired = DesiredObjects(rendering, state, compatibility, image_bytes)
+        self.supporting_objects = SupportingObjects(cluster, rendering, compatibility, lock)
         self.times: Times = {}
 
     def take_snapshot(self, traffic: TrafficSplit) -> Snapshot | None:

@@ -69,6 +69,7 @@ class FakeCluster:
             The verbs are those of a role: get, list, create, patch, update, delete.
         node_list: the nodes that this account reads; None if it may not.
         requests: the requests to the API server, as (verb, kind, name or labels).
+        server_version: the version of the API server.
         clock: the cluster's time. To sleep moves a step for every second that has begun.
     """
 
@@ -94,6 +95,7 @@ class FakeCluster:
         )
         self.response_texts: dict[str, str] = {}
         self.missing = False
+        self.server_version = "v1.33.1"
         self.unserved: set[str] = set()
         self.forbidden: set[tuple[str, str]] = set()
         self.failures: dict[tuple[str, str], list[Exception | None]] = {}
@@ -178,7 +180,7 @@ class FakeCluster:
     # --- the protocol
 
     def version(self) -> str:
-        return "v1.33.1"
+        return self.server_version
 
     def require_access(self) -> None:
         self.find("ConfigMap", ROOT_CA)

@@ -403,6 +403,13 @@ def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) ->
     assert (staging.resources.cpu, staging.resources.cpu_limit) == ("1500m", "2")
 
 
+def test_a_variable_has_a_list_with_commas(tmp_path: Path) -> None:
+    """The keys of node labels are one."""
+    variable = "TWINSHIP_ENVIRONMENTS__STAGING__TOPOLOGY_KEYS"
+    keys = ("topology.kubernetes.io/zone", "rack")
+    assert read_cluster(tmp_path, "", {variable: ",".join(keys)}).topology_keys == keys
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -417,7 +424,10 @@ def test_tables_within_an_environment_are_read_and_overridden(tmp_path: Path) ->
         ),
         (
             "[environments.staging.resources]\nzzz = 1",
-            "environments.staging.resources.zzz: unknown key; known here: cpu, cpu_limit, memory",
+            (
+                "environments.staging.resources.zzz: unknown key; "
+                "known here: cpu, cpu_limit, ephemeral_storage, memory"
+            ),
         ),
         (
             "[environments.staging.autoscale]\nat_least = 1",
@@ -529,6 +539,9 @@ def test_keys_that_contradict_each_other_are_refused(
         "replicas = 3\nautoscale = { at_most = 3 }",
         'resources = { cpu = "2000m", cpu_limit = "2" }',
         'resources = { cpu = "0.5", cpu_limit = "500m", memory = "1.5Gi" }',
+        'resources = { cpu = "64", cpu_limit = "", ephemeral_storage = "10Gi" }',
+        'topology_keys = ["topology.kubernetes.io/zone", "example.com/rack_1"]',
+        'min_ready_seconds = 10\npriority_class = "system-cluster-critical"',
     ],
 )
 def test_keys_that_fit_together_are_accepted(tmp_path: Path, keys: str) -> None:

@@ -27,6 +27,7 @@ from urllib3.exceptions import HTTPError
 
 from deploy.clients.kubernetes.protocol import FIELD_MANAGER, Object
 from deploy.targets.kubernetes import templates
+from deploy.targets.kubernetes.compatibility import fit, parse_version
 from deploy.targets.kubernetes.yaml_text import to_yaml
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import ALL_SETTINGS, all_objects, edit_templates, rendering
@@ -113,6 +114,11 @@ def require_served(server: DynamicClient, item: Object) -> None:
         )
 
 
+def fitted(server: DynamicClient, item: Object) -> Object:
+    """Return an object as a release applies it to this cluster."""
+    return fit(item, parse_version(server.version["kubernetes"]["gitVersion"]))
+
+
 def contains(part: Any, whole: Any) -> bool:
     """Return whether the cluster's object has all that was sent; it adds defaults."""
     if isinstance(part, dict):
@@ -134,14 +140,16 @@ def contains(part: Any, whole: Any) -> bool:
 def test_a_template_is_accepted(server: DynamicClient, namespace: str, item: Object) -> None:
     """No key of it is dropped."""
     require_served(server, item)
-    assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
+    known = fitted(server, item)
+    assert contains(_in_namespace(known, namespace), dry_run_apply(server, namespace, known))
 
 
 @pytest.mark.parametrize("item", render_all(), ids=lambda item: item["kind"])
 def test_a_rendered_object_is_accepted(server: DynamicClient, namespace: str, item: Object) -> None:
     """Names, labels, annotations and quantities are valid."""
     require_served(server, item)
-    assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
+    known = fitted(server, item)
+    assert contains(_in_namespace(known, namespace), dry_run_apply(server, namespace, known))
 
 
 @pytest.mark.parametrize("app", ["a" * 43, "3d", "my_app.v2"])
@@ -153,7 +161,10 @@ def test_the_longest_and_most_unusual_names_are_accepted(
     made = rendering(app=settings, name="b.c_d9")
     for item in all_objects(made, A):
         if is_served(server, item):
-            assert contains(_in_namespace(item, namespace), dry_run_apply(server, namespace, item))
+            known = fitted(server, item)
+            assert contains(
+                _in_namespace(known, namespace), dry_run_apply(server, namespace, known)
+            )
 
 
 @pytest.mark.parametrize(
@@ -170,19 +181,20 @@ def test_an_invalid_template_is_refused(
 ) -> None:
     """The server validates in a dry run too."""
     folder = edit_templates(tmp_path, "deployment.yaml", **{path: value})
-    item = yaml.safe_load((folder / "deployment.yaml").read_text(encoding="utf-8"))
+    text = (folder / "deployment.yaml").read_text(encoding="utf-8")
+    item = fitted(server, yaml.safe_load(text))
     with pytest.raises((UnprocessibleEntityError, BadRequestError, DynamicApiError)) as caught:
         dry_run_apply(server, namespace, item)
     assert caught.value.status in (400, 422, 500)
 
 
 def test_kubectl_accepts_the_folder(server: DynamicClient, namespace: str, kubectl: str) -> None:
-    """That is `kubectl apply -f deploy/manifests/`, without kinds unknown to the cluster."""
+    """That is `kubectl apply -f deploy/manifests/`, without what is unknown to the cluster."""
     items_by_file = {file: documents(file.read_text(encoding="utf-8")) for file in FILES}
     files = [
         str(file)
         for file, items in items_by_file.items()
-        if all(is_served(server, item) for item in items)
+        if all(is_served(server, item) and fitted(server, item) == item for item in items)
     ]
     assert _dry_run(kubectl, namespace, *(word for file in files for word in ("-f", file))) == len(
         [item for file in files for item in items_by_file[Path(file)]]
@@ -193,7 +205,11 @@ def test_kubectl_accepts_the_rendered_objects(
     server: DynamicClient, namespace: str, kubectl: str
 ) -> None:
     """That is `invoke render | kubectl apply -f -`."""
-    objects = [_in_namespace(item, namespace) for item in render_all() if is_served(server, item)]
+    objects = [
+        _in_namespace(fitted(server, item), namespace)
+        for item in render_all()
+        if is_served(server, item)
+    ]
     assert _dry_run(kubectl, namespace, "-f", "-", stdin=to_yaml(objects)) == len(objects)
 
 

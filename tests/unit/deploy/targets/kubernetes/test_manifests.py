@@ -156,7 +156,7 @@ def test_pods_are_confined_beyond_the_standard(item: Object) -> None:
     assert pod["enableServiceLinks"] is False
     assert container["imagePullPolicy"] == "IfNotPresent"
     for amounts in (container["resources"]["requests"], container["resources"]["limits"]):
-        assert amounts.keys() == {"cpu", "memory"}
+        assert amounts.keys() >= {"cpu", "memory"}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_rollout_removes_no_replica_before_a_new_one_is_ready() -> None:
     item = yaml.safe_load(TEXTS["deployment.yaml"])
     assert item["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert item["spec"]["revisionHistoryLimit"] == 10
-    pause = int(app_container(item)["lifecycle"]["preStop"]["exec"]["command"][1])
+    pause = app_container(item)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert 0 < pause < pod_spec(item)["terminationGracePeriodSeconds"]
 
 

@@ -17,10 +17,12 @@ from deploy.records import Attempt
 from deploy.settings.app import App
 from deploy.targets.kubernetes.render import (
     CHANGE_CAUSE,
+    COMPONENT_LABEL,
     IMAGE_LABEL,
     RELEASE_ANNOTATION,
     TRACK_LABEL,
     TRACKS,
+    VERSION_LABEL,
     Rendering,
     Track,
 )
@@ -200,6 +202,70 @@ def test_settings_are_set_in_the_container() -> None:
     }
 
 
+def test_the_storage_of_a_replica_is_that_of_the_settings() -> None:
+    """It is requested and limited; by default it is not, because some nodes report none."""
+    resources = app_container(deployment(rendering(resources={"ephemeral_storage": "3Gi"})))[
+        "resources"
+    ]
+    assert resources["requests"]["ephemeral-storage"] == "3Gi"
+    assert resources["limits"]["ephemeral-storage"] == "3Gi"
+
+
+def test_a_replica_may_have_no_limit_of_cpu() -> None:
+    """It can use what is free on its node; the request stays."""
+    resources = app_container(deployment(rendering(resources={"cpu_limit": ""})))["resources"]
+    assert resources["requests"]["cpu"] == "250m"
+    assert resources["limits"].keys() == {"memory"}
+
+
+def test_replicas_have_the_priority_class_of_the_settings() -> None:
+    """Without one it is the cluster's default; the pre-pull must not displace other pods."""
+    rendered = rendering(priority_class="serving")
+    assert pod_spec(deployment(rendered))["priorityClassName"] == "serving"
+    assert "priorityClassName" not in pod_spec(rendered.prepull(A))
+    assert "priorityClassName" not in pod_spec(deployment(rendering()))
+
+
+def test_replicas_are_spread_over_the_topology_keys_of_the_settings(tmp_path: Path) -> None:
+    """A key that the template has already is not repeated."""
+    zone = "topology.kubernetes.io/zone"
+    item = deployment(rendering(topology_keys=[zone, "kubernetes.io/hostname", zone]))
+    spreads = pod_spec(item)["topologySpreadConstraints"]
+    assert [spread["topologyKey"] for spread in spreads] == ["kubernetes.io/hostname", zone]
+    for spread in spreads:
+        assert spread["labelSelector"]["matchLabels"] == item["spec"]["selector"]["matchLabels"]
+        assert spread["matchLabelKeys"] == ["pod-template-hash"]
+        assert (spread["maxSkew"], spread["whenUnsatisfiable"]) == (1, "ScheduleAnyway")
+    folder = edit_templates(
+        tmp_path, "deployment.yaml", spec__template__spec__topologySpreadConstraints=None
+    )
+    assert "topologySpreadConstraints" not in pod_spec(deployment(rendering(folder)))
+
+
+@pytest.mark.parametrize(("of_settings", "of_template", "used"), [(0, 0, 0), (0, 7, 7), (9, 7, 9)])
+def test_a_replica_is_available_after_some_time_of_being_ready(
+    tmp_path: Path, of_settings: int, of_template: int, used: int
+) -> None:
+    """It is the time in the settings, or else that of the template."""
+    folder = edit_templates(tmp_path, "deployment.yaml", spec__minReadySeconds=of_template)
+    rendered = rendering(folder, min_ready_seconds=of_settings)
+    assert rendered.min_ready_seconds == used
+    assert deployment(rendered)["spec"].get("minReadySeconds", 0) == used
+
+
+def test_replicas_have_the_labels_of_version_and_component() -> None:
+    """Common tools show them; no selector has them, because they change."""
+    rendered = rendering()
+    item = deployment(rendered)
+    for metadata in (item["metadata"], item["spec"]["template"]["metadata"]):
+        assert metadata["labels"][VERSION_LABEL] == str(A.image.app.commit)
+        assert metadata["labels"][COMPONENT_LABEL] == "server"
+    selector = item["spec"]["selector"]["matchLabels"]
+    assert not {VERSION_LABEL, COMPONENT_LABEL} & selector.keys()
+    pods = rendered.prepull(A)["spec"]["template"]["metadata"]
+    assert pods["labels"][COMPONENT_LABEL] == "pre-pull"
+
+
 def test_the_liveness_probe_only_opens_a_connection() -> None:
     """A busy replica must not be restarted."""
     assert app_container(deployment(rendering()))["livenessProbe"].keys() >= {"tcpSocket"}
@@ -353,6 +419,8 @@ def test_one_replica_may_be_evicted_at_a_time() -> None:
     rendered = rendering()
     spec = rendered.disruption_budget()["spec"]
     assert spec["maxUnavailable"] == 1
+    # A replica that is not ready must not block the drain of a node.
+    assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
     assert all(
         is_selected(
             spec["selector"]["matchLabels"],

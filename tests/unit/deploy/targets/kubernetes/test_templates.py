@@ -206,8 +206,14 @@ def test_a_file_without_an_object_is_refused(tmp_path: Path, text: str) -> None:
         ),
         (
             "deployment.yaml",
-            'command: [sleep, "5"]',
-            "command: [sleep, 5]",
+            "seconds: 5\n",
+            'seconds: "5"\n',
+            "preStop.sleep.seconds must be a whole number",
+        ),
+        (
+            "deployment.yaml",
+            "              sleep:\n",
+            "              exec: {command: [sleep, 5]}\n              sleep:\n",
             "preStop.exec.command[1] must be text",
         ),
         (
