@@ -16,7 +16,7 @@ from deploy.cache import Cache
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.http import Login
+from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.login import find_login, read_login
 from deploy.clients.oci.protocol import Registry
 from deploy.clients.stores.protocol import Store, open_store

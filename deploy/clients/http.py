@@ -123,10 +123,7 @@ class Endpoint:
         Args:
             deadline: Ends each exchange; None for timeouts of single reads.
         """
-        import requests
-
-        session = requests.Session()
-        session.trust_env = False
+        session = open_session(trust_env=False)
         session.headers.update(self.headers)
         session.verify = not self.unverified and (self.ca_bundle or True)
         session.cert = self.client_certificate
@@ -135,6 +132,28 @@ class Endpoint:
         session.mount("http://", make_adapter(deadline=deadline))
         session.mount("https://", make_adapter(deadline=deadline, **named))
         return session
+
+
+def open_session(*, trust_env: bool) -> requests.Session:
+    """Open a session of requests that sends no credentials but those it is given.
+
+    By default requests looks for the host in the user's .netrc, and replaces the header with the
+    credentials of a request by the login that it finds there, or by one in the URL.
+
+    Args:
+        trust_env: whether the proxies and CA bundles that the process's environment names are used.
+    """
+    import requests
+
+    session = requests.Session()
+    session.trust_env = trust_env
+    session.auth = _keep_credentials
+    return session
+
+
+def _keep_credentials(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leave a request's credentials as they are; requests asks this instead of .netrc."""
+    return request
 
 
 class HttpClient:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Object
-from deploy.clients.oci.http import Login
+from deploy.clients.oci.credentials import Login
 from deploy.clock import Clock
 from deploy.errors import SettingsInvalid
 from deploy.machine import services

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import requests
-import urllib3
 from requests.adapters import BaseAdapter
 
 from deploy.clients.http import Endpoint, NoResponse, Request, Response
 from deploy.clients.timed import Deadline
+from tests.fakes.web import Answer, create_response
 
 
 class TricklingBody(io.RawIOBase):
@@ -71,24 +71,11 @@ class FakeReplica(BaseAdapter):
         if isinstance(self._body, Exception):
             raise self._body
         if self._at and request.path_url != self._at:
-            return _response(request, b"", 307, {"Location": self._at})
-        return _response(request, self._body, self._status, self._headers)
+            return create_response(request, Answer(307, {"Location": self._at}))
+        return create_response(request, Answer(self._status, self._headers, self._body))
 
     def close(self) -> None:
         self.closed += 1
-
-
-def _response(request: Any, body: Any, status: int, headers: dict[str, str]) -> requests.Response:
-    response = requests.Response()
-    response.status_code = status
-    response.url = request.url
-    response.request = request
-    response.headers.update(headers)
-    stream = io.BytesIO(body) if isinstance(body, bytes) else body
-    response.raw = urllib3.HTTPResponse(
-        stream, headers=headers, status=status, preload_content=False
-    )
-    return response
 
 
 @dataclass(frozen=True)

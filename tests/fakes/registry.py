@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import IO, Any
 
-from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import RegistryNotFound, RegistryRefused
+from deploy.progress import Advance
 
 
 def digest(data: bytes) -> str:

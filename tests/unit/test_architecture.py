@@ -7,6 +7,7 @@ own layer or a lower one. The suite and the application that it releases do not 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -153,6 +154,16 @@ def test_only_clients_touch_the_outside_world() -> None:
         for one in found
         if one.is_of(OUTSIDE) and not any(is_below(one.importer, package) for package in allowed)
     ] == []
+
+
+def test_sessions_of_requests_are_opened_in_one_place() -> None:
+    """Any other session would send the logins of the user's .netrc."""
+    opening = re.compile(r"requests\.(?:Session|session|request|get|head|post|put)\(")
+    assert [
+        name
+        for name, path in modules("deploy", "tasks", "noxfile").items()
+        if opening.search(path.read_text(encoding="utf-8"))
+    ] == ["deploy.clients.http"]
 
 
 def test_slow_libraries_are_imported_when_they_are_needed() -> None:

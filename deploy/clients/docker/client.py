@@ -162,7 +162,7 @@ class DockerEngine:
         from docker.errors import APIError
 
         repository, _, digest = reference.partition("@")
-        auth = {"username": login[0], "password": login[1]} if login else None
+        auth = _auth_config(*login) if login else None
         with translate_errors(reference):
             try:
                 for event in self._api.pull(
@@ -418,6 +418,15 @@ def _connect(address: EngineAddress) -> Any:  # noqa: ANN401 - the SDK is import
     # The library below the SDK would replace the engine's CA by that of other servers.
     client.trust_env = False
     return client
+
+
+def _auth_config(user: str, password: str) -> dict[str, str]:
+    """Return a login as the engine's API has it; an identity token has a user of its own."""
+    from docker.auth import TOKEN_USERNAME
+
+    if user == TOKEN_USERNAME:
+        return {"identitytoken": password}
+    return {"username": user, "password": password}
 
 
 def _container(found: Mapping[str, Any]) -> Container:

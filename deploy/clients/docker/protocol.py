@@ -128,6 +128,7 @@ class Engine(Protocol):
         """Pull an image from its registry, with a user and password if there is a login.
 
         The image is for the engine's own platform if none is given.
+        The user `<token>` means that the password is an identity token.
         """
 
     def tag(self, image: str, name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO
 
-Advance = Callable[[int], None]
+from deploy.progress import Advance
 
 
 class FileChunk(io.RawIOBase):

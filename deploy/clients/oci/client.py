@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, cast
 
-from deploy.clients.oci.bodies import Advance
+from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.download import Download
-from deploy.clients.oci.http import OK, Login, RegistryHttp, RetryPolicy
+from deploy.clients.oci.http import OK, RegistryHttp, RetryPolicy
+from deploy.clients.oci.responses import stored_digest
 from deploy.clients.oci.upload import BlobSource, OpenBlob, Upload
 from deploy.errors import (
     BlobCorrupt,
@@ -21,9 +22,7 @@ from deploy.errors import (
     RegistryRefused,
     RegistryUnreachable,
 )
-
-if TYPE_CHECKING:
-    import requests
+from deploy.progress import Advance
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPT = f"{MANIFEST}, application/vnd.docker.distribution.manifest.v2+json"
@@ -58,8 +57,7 @@ class HttpRegistry:
         self._http = RegistryHttp(host, find_login, retry_policy or RetryPolicy())
 
     def has_blob(self, repository: str, digest: str) -> bool:
-        path = f"/v2/{repository}/blobs/{digest}"
-        return self._http.send("HEAD", path, repository, expect=(OK, 404)).status_code == OK
+        return self._http.has_blob(repository, digest)
 
     def mount(self, repository: str, digest: str, source: str) -> bool:
         path = f"/v2/{repository}/blobs/uploads/"
@@ -143,7 +141,7 @@ class HttpRegistry:
             headers={"Content-Type": MANIFEST},
             expect=(OK, _CREATED, _ACCEPTED),
         )
-        self._check_stored(_stored_digest(response, _digest(data)), _digest(data), path)
+        self._check_stored(stored_digest(response, _digest(data)), _digest(data), path)
 
     def ping(self) -> None:
         """Check that a registry answers.
@@ -171,11 +169,6 @@ class HttpRegistry:
                 next="run again; if it fails again, the registry or its proxy changes content",
                 detail=f"  sent   {digest}\n  stored {stored}",
             )
-
-
-def _stored_digest(response: requests.Response, digest: str) -> str:
-    """Return the digest that the registry reports, or the expected one if it reports none."""
-    return str(response.headers.get("Docker-Content-Digest", digest))
 
 
 def _digest(data: bytes) -> str:

@@ -1,26 +1,35 @@
 """HTTP requests to one registry, with its login and with retries.
 
-Source: OCI distribution specification 1.1, and the distribution project's "Token Authentication
-Specification".
+Credentials belong to a host: they are sent to the registry and to the login service that it names,
+over HTTPS or on this machine, and to no other server. What is written stays on the registry, too;
+what is read may come from another server, to which the request is sent without credentials.
+Source: OCI distribution specification 1.1.
 """
 
 from __future__ import annotations
 
-import base64
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urljoin, urlsplit
 
 from deploy import progress
 from deploy.clients import backoff
-from deploy.clients.http import make_adapter, read_body
-from deploy.clients.oci.bodies import FileChunk, ResponseStream
-from deploy.clients.oci.errors import display_url, refusal_error, translate_errors
-from deploy.clients.oci.responses import error_text, load_body, parse_token
-from deploy.errors import RegistryDenied, RegistryError, RegistryRefused, RegistryUnreachable
+from deploy.clients.http import make_adapter, open_session, read_body
+from deploy.clients.oci.addresses import (
+    READS,
+    find_origin,
+    follow,
+    prepare_redirect,
+    registry_url,
+    resolve_url,
+    rewind_body,
+)
+from deploy.clients.oci.bodies import ResponseStream
+from deploy.clients.oci.credentials import Credentials, Login
+from deploy.clients.oci.errors import display_url, translate_errors
+from deploy.clients.oci.responses import load_body
+from deploy.errors import RegistryError, RegistryRefused, RegistryUnreachable
 
 if TYPE_CHECKING:
     import requests
@@ -30,17 +39,6 @@ OK = 200
 _BLOCK = 1 << 20
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user and a password; its text has neither."""
-
-    user: str
-    password: str
-
-    def __repr__(self) -> str:
-        return "Login(…)"
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,10 @@ class RegistryHttp:
     def __init__(
         self, host: str, find_login: Callable[[], Login | None], retry_policy: RetryPolicy
     ) -> None:
-        self.host = host
         self.retry_policy = retry_policy
-        self._find_login = find_login
-        self._login: Login | None = None
-        self._loopback = bool(re.match(r"^(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?$", host))
-        self._base = f"{'http' if self._loopback else 'https'}://{host}"
-        self._authorization: dict[str, str] = {}
+        self._base = registry_url(host)
+        self._origin = find_origin(self._base)
+        self._credentials = Credentials(self._origin, find_login, self._send_plainly)
         self._opened_session: requests.Session | None = None
 
     def send(
@@ -94,6 +89,11 @@ class RegistryHttp:
     ) -> requests.Response:
         """Send a request as `send_once` does, and repeat it after transient failures."""
         return self.retry(lambda: self.send_once(method, url, repository, **options))
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """Return whether a repository has a blob."""
+        path = f"/v2/{repository}/blobs/{digest}"
+        return self.send("HEAD", path, repository, expect=(OK, 404)).status_code == OK
 
     def retry(self, attempt: Callable[[], Result]) -> Result:
         """Return what an attempt returns; repeat it after transient failures."""
@@ -122,7 +122,7 @@ class RegistryHttp:
         stream: bool = False,
         **options: Any,  # noqa: ANN401 - requests' own options
     ) -> requests.Response:
-        """Send a request, and repeat it once with a login if the registry requires one.
+        """Send a request, follow redirects, and log in if the registry requires that.
 
         Args:
             method: The HTTP method.
@@ -132,33 +132,80 @@ class RegistryHttp:
             expect: The statuses that are not an error.
             stream: Whether the caller reads the body; otherwise all of it has arrived.
             options: Options of requests.
+
+        Raises:
+            RegistryError: The registry refuses the request, or redirects it to where it may not go.
         """
-        url = urljoin(self._base, url)
         scope = _scope(method, repository, source)
-        headers = dict(options.pop("headers", {}))
-        for last in (False, True):
-            with translate_errors(url):
-                response = self._session.request(
-                    method,
-                    url,
-                    headers=headers | self._authorization_header(url, scope),
-                    timeout=(self.retry_policy.connect, self.retry_policy.read),
-                    allow_redirects=method in ("GET", "HEAD"),
-                    stream=True,
-                    **options,
-                )
-                if not stream:
-                    load_body(response, self.retry_policy.read)
-            if response.status_code != 401 or last or not self._log_in(response, scope):
-                break
-            if isinstance(options.get("data"), FileChunk):
-                options["data"].rewind()
+
+        def send(url: str) -> requests.Response:
+            return self._send_with_login(method, url, scope, stream=stream, **options)
+
+        def check(url: str) -> None:
+            if method in READS:
+                self._require_readable(url)
+            else:
+                self._require_own(url)
+            prepare_redirect(options)
+
+        response = follow(method, resolve_url(self._base, url), send, check)
         if response.status_code in expect:
             return response
-        raise self._refusal_error(response, method, url)
+        raise self._credentials.refusal_error(response, method)
+
+    def _send_with_login(
+        self,
+        method: str,
+        url: str,
+        scope: str,
+        **options: Any,  # noqa: ANN401 - requests' own options
+    ) -> requests.Response:
+        """Send a request, and repeat it once with a login if the registry requires one."""
+        headers = self._credentials.header(url, scope)
+        response = self._send_plainly(method, url, headers, options)
+        if response.status_code != 401 or not self._credentials.log_in(response, scope):
+            return response
+        rewind_body(options.get("data"))
+        headers = self._credentials.header(url, scope)
+        return self._send_plainly(method, url, headers, options)
+
+    def _send_plainly(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        options: Mapping[str, Any],
+    ) -> requests.Response:
+        """Send a request once, without a redirect; load the body unless it is to be streamed.
+
+        Args:
+            method: The HTTP method.
+            url: The full URL.
+            headers: In addition to those of the options.
+            options: Options of requests.
+        """
+        with translate_errors(url):
+            response = self._session.request(
+                method,
+                url,
+                **{
+                    **options,
+                    "headers": {**options.get("headers", {}), **headers},
+                    "timeout": (self.retry_policy.connect, self.retry_policy.read),
+                    "allow_redirects": False,
+                    "stream": True,
+                },
+            )
+            if not options.get("stream"):
+                load_body(response, self.retry_policy.read)
+        return response
 
     def upload_url(self, response: requests.Response) -> str:
-        """Return the URL at which an upload continues; the registry may send it relative."""
+        """Return the URL at which an upload continues; the registry may send it relative.
+
+        Raises:
+            RegistryRefused: There is none, or it is not on this registry.
+        """
         location = response.headers.get("Location")
         if location is None:
             raise RegistryRefused(
@@ -166,7 +213,29 @@ class RegistryHttp:
                 on=display_url(response.url),
                 next="see whether a registry answers there",
             )
-        return urljoin(response.url, location)
+        url = resolve_url(response.url, location)
+        self._require_own(url)
+        return url
+
+    def _require_own(self, url: str) -> None:
+        """Refuse an address of another server for what is written."""
+        if find_origin(url) != self._origin:
+            raise RegistryRefused(
+                "the registry sends what is pushed to another address",
+                on=display_url(url),
+                next="if that is its new address, set `registry` to it; behind a proxy, have the "
+                "registry announce its own address and scheme (X-Forwarded-Proto)",
+            )
+
+    def _require_readable(self, url: str) -> None:
+        """Refuse an address from which bytes would arrive less safely than from the registry."""
+        found = find_origin(url)
+        if not (found.is_https or (found.scheme == "http" and self._origin.is_loopback)):
+            raise RegistryRefused(
+                "the registry redirects to an address without HTTPS",
+                on=display_url(url),
+                next="have the registry redirect to HTTPS, or serve its blobs itself",
+            )
 
     def stream_body(self, response: requests.Response) -> ResponseStream:
         """Return a response's body as a file; reading it raises errors of this project."""
@@ -182,11 +251,8 @@ class RegistryHttp:
     @property
     def _session(self) -> requests.Session:
         if self._opened_session is None:
-            import requests
-
-            session = requests.Session()
             # A company's HTTP proxy cannot reach the addresses of this machine.
-            session.trust_env = not self._loopback
+            session = open_session(trust_env=not self._origin.is_loopback)
             session.hooks["response"] = self._load_unread_body
             for scheme in ("http://", "https://"):
                 session.mount(scheme, make_adapter(max_connections=8, blocksize=_BLOCK))
@@ -198,84 +264,10 @@ class RegistryHttp:
         if response.is_redirect or not response.ok:
             load_body(response, self.retry_policy.read)
 
-    def _refusal_error(self, response: requests.Response, method: str, url: str) -> RegistryError:
-        return refusal_error(response, method, url, self._hide_secrets(error_text(response)))
-
-    def _hide_secrets(self, text: str) -> str:
-        """Return a text without the credentials that the registry may have repeated."""
-        tokens = [value.partition(" ")[2] for value in list(self._authorization.values())]
-        for secret in (*tokens, self._login.password if self._login else ""):
-            text = text.replace(secret, "…") if secret else text
-        return text
-
-    # --- login (distribution specification, "Token Authentication")
-
-    def _authorization_header(self, url: str, scope: str) -> dict[str, str]:
-        value = self._authorization.get(scope) or self._authorization.get("")
-        return {"Authorization": value} if value and self._is_own_url(url) else {}
-
-    def _is_own_url(self, url: str) -> bool:
-        """Return whether a URL leads to this registry over the same scheme.
-
-        Credentials are sent nowhere else.
-        """
-        return urlsplit(url)[:2] == urlsplit(self._base)[:2]
-
-    def _log_in(self, response: requests.Response, scope: str) -> bool:
-        """Log in as a challenge requires; return whether there are new credentials."""
-        own = self._is_own_url(response.url)
-        challenge = response.headers.get("WWW-Authenticate", "") if own else ""
-        kind, _, rest = challenge.partition(" ")
-        if challenge:
-            self._login = self._find_login()
-        if kind.lower() == "basic" and self._login:
-            pair = f"{self._login.user}:{self._login.password}".encode()
-            self._authorization[""] = f"Basic {base64.b64encode(pair).decode()}"
-            return True
-        if kind.lower() != "bearer":
-            return False
-        token = self._request_token(dict(re.findall(r'(\w+)="([^"]*)"', rest)), scope)
-        self._authorization[scope] = f"Bearer {token}"
-        return True
-
-    def _request_token(self, challenge: Mapping[str, str], scope: str) -> str:
-        realm = challenge.get("realm", "")
-        if urlsplit(realm).scheme != "https" and not self._loopback:
-            raise RegistryDenied(
-                "the registry asks to log in over an unencrypted address",
-                on=display_url(realm),
-                next="use a registry with HTTPS",
-            )
-        # One parameter for each repository: a mount has two.
-        params = {
-            "service": challenge.get("service", ""),
-            "scope": (scope or challenge.get("scope", "")).split(),
-        }
-        auth = (self._login.user, self._login.password) if self._login else None
-        with translate_errors(realm):
-            response = self._session.get(
-                realm,
-                params=params,
-                auth=auth,
-                timeout=(self.retry_policy.connect, self.retry_policy.read),
-                stream=True,
-            )
-            load_body(response, self.retry_policy.read)
-        if response.status_code != OK:
-            raise self._refusal_error(response, "GET", realm)
-        token = parse_token(response)
-        if token is None:
-            raise RegistryDenied(
-                "the registry's login service gave no token",
-                on=display_url(realm),
-                next="check the address of the registry",
-            )
-        return token
-
 
 def _scope(method: str, repository: str, source: str) -> str:
     """Return the scope of a token for a request, as the specification writes it."""
     if not repository:
         return ""
     pull = f" repository:{source}:pull" if source else ""
-    return f"repository:{repository}:{'pull' if method in ('GET', 'HEAD') else 'pull,push'}{pull}"
+    return f"repository:{repository}:{'pull' if method in READS else 'pull,push'}{pull}"

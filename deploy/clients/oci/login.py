@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 
-from deploy.clients.oci.http import Login
+from deploy.clients.oci.credentials import TOKEN_USER, Login
 from deploy.errors import RegistryDenied, SettingsInvalid
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -61,17 +62,45 @@ def find_login(host: str) -> Login | None:
     """
     import docker.auth
     import docker.errors
+    import docker.utils.config
 
+    place = str(docker.utils.config.find_config_file() or "the Docker configuration")
     try:
-        found = docker.auth.load_config().resolve_authconfig(host)
-    except docker.errors.DockerException as error:
+        config = docker.auth.load_config()
+        _require_helper(config.get_credential_store(host), place)
+        found = config.resolve_authconfig(host) or {}
+    except (
+        docker.errors.DockerException,
+        # The SDK trusts that file, and what a credential helper prints, to have the right form.
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise RegistryDenied(
-            "the Docker configuration's login cannot be read",
-            on=host,
+            f"the login for {host} in the Docker configuration cannot be read",
+            on=place,
             next="run `docker login` again",
         ) from error
-    if not found:
-        return None
+    return _parse_login(found)
+
+
+def _require_helper(name: str | None, place: str) -> None:
+    """Refuse a configuration whose credential helper is missing; the SDK would only warn."""
+    program = f"docker-credential-{name}"
+    if name and shutil.which(program) is None:
+        raise RegistryDenied(
+            f"the credential helper {program} is not installed",
+            on=place,
+            next="install it, or remove it from that file and run `docker login`; or name the "
+            "variables that hold user and password in the environment's settings",
+        )
+
+
+def _parse_login(found: Mapping[str, str]) -> Login | None:
+    """Return the login in an entry, whose keys differ between the file and credential helpers."""
+    if found.get("IdentityToken"):
+        return Login(TOKEN_USER, found["IdentityToken"])
     user = found.get("username") or found.get("Username")
     password = found.get("password") or found.get("Password")
     return Login(user, password) if user and password else None

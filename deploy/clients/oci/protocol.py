@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import IO, Protocol
 
-from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.upload import OpenBlob
+from deploy.progress import Advance
 
 
 class Registry(Protocol):

@@ -78,3 +78,8 @@ def parse_token(response: requests.Response) -> str | None:
     except (ValueError, AttributeError, RecursionError):
         return None
     return token if isinstance(token, str) else None
+
+
+def stored_digest(response: requests.Response, digest: str) -> str:
+    """Return the digest that the registry reports, or the expected one if it reports none."""
+    return str(response.headers.get("Docker-Content-Digest", digest))

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from deploy.clients.oci.bodies import Advance, FileChunk
-from deploy.clients.oci.http import ATTEMPTS, OK, RegistryHttp
+from deploy.clients.oci.bodies import FileChunk
+from deploy.clients.oci.http import ATTEMPTS, RegistryHttp
+from deploy.clients.oci.responses import stored_digest
 from deploy.errors import RegistryDenied, RegistryError, RegistryNotFound
+from deploy.progress import Advance
 
 if TYPE_CHECKING:
     import requests
@@ -75,7 +77,10 @@ class Upload:
                     self._send_chunk()
                 return self._finish(None)
             except RegistryError as error:
-                if self._offset == self._blob.size and self._is_stored():
+                # The blob may have arrived, though the last response did not.
+                if self._offset == self._blob.size and self._http.has_blob(
+                    self._blob.repository, self._blob.digest
+                ):
                     return self._blob.digest
                 if (
                     self._furthest == 0
@@ -136,7 +141,7 @@ class Upload:
             headers={"Content-Type": "application/octet-stream"},
             expect=(_CREATED, _ACCEPTED, _NO_CONTENT),
         )
-        return str(response.headers.get("Docker-Content-Digest", self._blob.digest))
+        return stored_digest(response, self._blob.digest)
 
     def _resume_after(self, error: RegistryError) -> None:
         """Find the offset to continue at: the start if the registry has lost the upload."""
@@ -165,12 +170,6 @@ class Upload:
         # Registries report 0-0 for an upload without a byte.
         stored = int(found[1]) + 1 if int(found[1]) else 0
         return stored if stored <= self._blob.size else None
-
-    def _is_stored(self) -> bool:
-        """Return whether the blob arrived, though the last response did not."""
-        path = f"/v2/{self._blob.repository}/blobs/{self._blob.digest}"
-        response = self._http.send("HEAD", path, self._blob.repository, expect=(OK, 404))
-        return response.status_code == OK
 
     def _send_at_once(self) -> str:
         return self._http.retry(self._attempt_at_once)

@@ -13,7 +13,6 @@ from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.docker.protocol import find_image_id
-from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import ReleaseError
@@ -24,6 +23,7 @@ from deploy.image.manifest import parse_diff_ids, parse_image_manifest
 from deploy.image.pull import fetch_blob
 from deploy.image.push import push_image
 from deploy.machine.base_image import ensure_base_image
+from deploy.progress import Advance
 from deploy.records import Descriptor, Image
 from deploy.settings.reading import Settings
 from tests.integration.conftest import lacking

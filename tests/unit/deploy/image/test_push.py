@@ -11,7 +11,6 @@ import pytest
 
 from deploy import progress
 from deploy.cache import Cache
-from deploy.clients.oci.bodies import Advance
 from deploy.clients.oci.upload import OpenBlob
 from deploy.errors import (
     BlobCorrupt,
@@ -23,6 +22,7 @@ from deploy.image import tags
 from deploy.image.join import create_model_image
 from deploy.image.manifest import parse_image_manifest
 from deploy.image.push import copy_release
+from deploy.progress import Advance
 from deploy.records import Release
 from tests.fakes.halves import MOUNT, REPOSITORY, WEIGHTS, digest, join, list_digests, push
 from tests.fakes.registry import MemoryRegistry
@@ -107,7 +107,7 @@ def test_the_progress_of_a_push_counts_the_bytes_that_are_sent(
 
     class Display(progress.QuietDisplay):
         @contextmanager
-        def track(self, label: str, total: int) -> Iterator[progress.Advance]:
+        def track(self, label: str, total: int) -> Iterator[Advance]:
             counts: list[int] = []
             tracked.append((label, total, counts))
             yield counts.append

@@ -17,7 +17,8 @@ import pytest
 
 from deploy.clients.docker.client import DockerEngine
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.http import ATTEMPTS, Login, RetryPolicy
+from deploy.clients.oci.credentials import Login
+from deploy.clients.oci.http import ATTEMPTS, RetryPolicy
 from deploy.errors import (
     BlobCorrupt,
     RegistryDenied,
@@ -407,30 +408,38 @@ def test_credentials_are_sent_to_the_registry_alone(
         client = connect(ADA)
         with pytest.raises(RegistryDenied):
             client.download(REPOSITORY, digest(SMALL))
-        with pytest.raises(RegistryDenied):
+        with pytest.raises(RegistryRefused, match="another address"):
             send(client, REPOSITORY, SMALL)
-        assert len(storage.seen) == 2
+        assert len(storage.seen) == 1
         assert not any(seen.authorization for seen in storage.seen)
 
 
 def test_redirects_of_the_registry_are_followed(
     server: HttpRegistryServer, connect: Connect
 ) -> None:
-    """Registries keep blobs on other hosts; uploads and downloads follow."""
+    """Registries keep blobs on other hosts; the start of an upload moves within the registry."""
     with HttpRegistryServer().serve() as storage:
-        upload = "0123"
-        storage.uploads[upload] = bytearray()
+        send(connect(host=storage.host), REPOSITORY, SMALL)
         where = f"http://{storage.host}/v2/{REPOSITORY}/blobs"
-        server.on(
-            "POST",
-            "uploads",
-            respond_with(202, {"Location": f"{where}/uploads/{upload}?secret=x"}, b""),
-        )
         server.on("GET", "blobs", respond_with(307, {"Location": f"{where}/{digest(SMALL)}"}, b""))
-        client = connect()
-        send(client, REPOSITORY, SMALL)
-        with client.download(REPOSITORY, digest(SMALL)) as blob:
+        with connect().download(REPOSITORY, digest(SMALL)) as blob:
             assert blob.read() == SMALL
+    moved = {"Location": f"/v2/{REPOSITORY}/moved/blobs/uploads/"}
+    for data in (SMALL, LARGE):
+        server.on("POST", f"{REPOSITORY}/blobs", respond_with(307, moved, b""))
+        assert send(connect(), REPOSITORY, data) == len(data)
+        assert server.blobs[f"{REPOSITORY}/moved", digest(data)] == data
+
+
+def test_a_redirected_part_of_an_upload_is_sent_again_and_counted_once(
+    server: HttpRegistryServer, connect: Connect
+) -> None:
+    """Its body is a part of a file."""
+    here = f"http://{server.host}/v2/{REPOSITORY}/blobs/uploads/0123?secret=x"
+    server.uploads["0123"] = bytearray()
+    server.on("PATCH", "uploads", respond_with(307, {"Location": here}, b""))
+    assert send(connect(), REPOSITORY, LARGE) == len(LARGE)
+    assert server.blobs[REPOSITORY, digest(LARGE)] == LARGE
 
 
 # --- mounts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.clients.oci.http import Login, RetryPolicy
+from deploy.clients.oci.credentials import Login
+from deploy.clients.oci.http import RetryPolicy
 
 
 def pause_of(attempt: int, retry_after: str = "") -> float:

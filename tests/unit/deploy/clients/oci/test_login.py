@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.oci.http import Login
+from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.login import find_login, read_login
 from deploy.errors import RegistryDenied, SettingsInvalid
 
@@ -83,18 +83,23 @@ def test_a_failing_credential_helper_is_an_error(
     """Anonymous access would fail later, without the reason."""
     helper("echo 'the keychain is locked'; exit 2")
     configure({"credHelpers": {HOST: "test"}})
-    with pytest.raises(RegistryDenied) as caught:
+    with pytest.raises(RegistryDenied, match=HOST) as caught:
         find_login(HOST)
-    assert caught.value.on == HOST
+    assert caught.value.on.endswith("config.json")
     assert "docker login" in caught.value.next
 
 
-@pytest.mark.filterwarnings("ignore:docker-credential")  # the SDK says it twice
-def test_a_missing_credential_helper_is_an_error(configure: Configure) -> None:
-    """The configuration names a program that is not installed."""
-    configure({"credHelpers": {HOST: "not-installed"}})
-    with pytest.raises(RegistryDenied):
+@pytest.mark.parametrize(
+    "document", [{"credHelpers": {HOST: "not-installed"}}, {"credsStore": "not-installed"}]
+)
+def test_a_missing_credential_helper_is_an_error(
+    configure: Configure, tmp_path: Path, document: object
+) -> None:
+    """The error names the program and the configuration that names it."""
+    configure(document)
+    with pytest.raises(RegistryDenied, match="docker-credential-not-installed") as caught:
         find_login(HOST)
+    assert caught.value.on == str(tmp_path / "config.json")
 
 
 def test_a_login_is_read_from_the_variables_that_are_named() -> None:
@@ -120,3 +125,56 @@ def test_a_password_in_place_of_its_variables_name_is_not_shown(secret: str) -> 
     assert secret not in f"{error}{error.next}"
     assert "value of `password`" in error.what
     assert "not the password itself" in error.next
+
+
+def test_the_helper_of_another_host_does_not_matter(configure: Configure) -> None:
+    """It is not run, and need not be installed."""
+    configure({"credHelpers": {"other.example": "not-installed"}})
+    assert find_login(HOST) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"auths": {HOST: {"auth": "no base64"}}},
+        {"auths": {HOST: {"auth": base64.b64encode(b"no colon").decode()}}},
+        {"auths": {HOST: {"auth": 1}}},
+        {"auths": [HOST]},
+        {"auths": {HOST: "x"}},
+        ["auths"],
+    ],
+)
+def test_a_broken_configuration_is_an_error(configure: Configure, document: object) -> None:
+    """Access without a login would fail later, without the reason."""
+    configure(document)
+    with pytest.raises(RegistryDenied, match="cannot be read"):
+        find_login(HOST)
+
+
+def test_what_a_helper_says_in_another_form_is_an_error(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
+    """It may print anything."""
+    configure({"credsStore": "test"})
+    for said in ("nothing", "[]", "{}"):
+        helper(f"echo '{said}'")
+        with pytest.raises(RegistryDenied, match="cannot be read"):
+            find_login(HOST)
+
+
+def test_an_identity_token_is_found_in_the_configuration(configure: Configure) -> None:
+    """`az acr login` stores one, with a user that says nothing and no password."""
+    user = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    configure({"auths": {HOST: {"auth": user, "identitytoken": "identity"}}})
+    login = find_login(HOST)
+    assert login == Login("<token>", "identity")
+    assert login.is_identity_token
+
+
+def test_an_identity_token_is_found_by_a_helper(
+    configure: Configure, helper: Callable[[str], None]
+) -> None:
+    """The user `<token>` marks it."""
+    helper("""echo '{"ServerURL": "x", "Username": "<token>", "Secret": "identity"}'""")
+    configure({"credsStore": "test"})
+    assert find_login(HOST) == Login("<token>", "identity")
