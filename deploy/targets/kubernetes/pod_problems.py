@@ -55,7 +55,7 @@ def is_crash_looping(status: Mapping[str, Any], now: datetime) -> bool:
     times = (last_run.get("startedAt"), last_run.get("finishedAt"), run.get("startedAt"))
     if int(status.get("restartCount", 0)) < 2 or not all(times):
         return False
-    last_began, last_ended, began = map(datetime.fromisoformat, times)
+    last_began, last_ended, began = (datetime.fromisoformat(str(time)) for time in times)
     return last_ended - last_began < _SETTLED and now - began < _SETTLED
 
 
