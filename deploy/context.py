@@ -32,6 +32,7 @@ from deploy.machine.host import (
     is_loopback,
 )
 from deploy.model import golden_cases
+from deploy.records import Release
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.reading import Settings
 from deploy.targets import opening
@@ -127,6 +128,16 @@ class ReleaseContext:
         """
         return self.read_login() or find_login(self.env.registry)
 
+    def find_release_login(self, release: Release) -> Login | None:
+        """Return the login with which an engine pulls a release from the environment's registry.
+
+        Raises:
+            ReleaseUnknown: the release is in another repository.
+            SettingsInvalid, RegistryDenied: as for any login.
+        """
+        self.repository.require_own(release)
+        return self.find_login()
+
     def read_login(self) -> Login | None:
         """Return the registry's login from the variables that the settings name.
 
@@ -198,7 +209,7 @@ class ReleaseContext:
             host=self.clients.host,
             clock=self.clients.clock,
             engine=engine,
-            find_login=self.find_login,
+            find_login=self.find_release_login,
             image_size=cache(
                 lambda item: tags.pull_size(item, self.repository.registry, self.cache)
             ),

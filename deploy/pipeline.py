@@ -132,7 +132,7 @@ def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> 
         only: `model` or `code`, to keep the other half as it is.
 
     Raises:
-        ReleaseUnknown: there is no such release.
+        ReleaseUnknown: there is no such release, or it is in another repository.
         RegistryNotFound: its image is no longer in the registry.
         RolloutLocked: another deployer is at work, or has released since this was decided.
     """
@@ -141,6 +141,7 @@ def rollback(context: ReleaseContext, number: int | None, only: Only | None) -> 
     context.prepare_registry()
     chosen = choose_rollback(history, number, only).attempt.release
     wanted = chosen if only is None else _combine(context, history, chosen, only)
+    context.repository.require_own(wanted)
     if _is_gone(wanted, context.repository):
         raise RegistryNotFound(
             "the image to go back to is no longer in the registry",

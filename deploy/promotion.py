@@ -25,13 +25,14 @@ def promote(context: ReleaseContext, source: ReleaseContext) -> ReleaseResult:
         source: the environment where the release serves.
 
     Raises:
-        ReleaseUnknown: nothing was released in the source.
+        ReleaseUnknown: nothing was released in the source, or from another repository.
         RegistryNotFound: the image is no longer in the registry of the source.
         RolloutLocked: another deployer is at work, or has released since this was decided.
     """
     target = context.prepare_target()
     history = target.history()
     proven = stages.current_rollout(source.inspect_target()).attempt.release
+    source.repository.require_own(proven)
     source.prepare_registry()
     context.prepare_registry()
     log.info(

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(?:[._-][a-z0-9]+)*$", max_length=100)]
+# A part of a tag (OCI distribution specification 1.1, "Pulling manifests").
+Key = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
 VERSION = r"^[A-Za-z0-9_][A-Za-z0-9._+-]*$"
 Trigger = Literal["release", "rollback", "promote"]
 _SHORT = len("sha256:") + 12
@@ -105,7 +107,7 @@ class AppImage(Record):
     """The application without a model: its image manifest, and the key of its inputs."""
 
     name: Name
-    key: str
+    key: Key
     commit: Commit
     manifest: Descriptor
 

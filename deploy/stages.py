@@ -169,7 +169,11 @@ def deploy(
         play: sends their requests.
         trigger: the reason for the rollout, for the history.
         decided_on: the history that the release was chosen by; None if it replaces any other.
+
+    Raises:
+        ReleaseUnknown: the release is in another repository.
     """
+    repository.require_own(release)
     started = time.monotonic()
     done = rollouts.apply(
         release,
@@ -200,7 +204,11 @@ def take_over(
         repository: where the golden cases of its model are read from.
         play: sends their requests.
         trigger: the reason for its rollout, for the history.
+
+    Raises:
+        ReleaseUnknown: the release is in another repository.
     """
+    repository.require_own(release)
     started = time.monotonic()
     done = rollouts.take_over(
         release,

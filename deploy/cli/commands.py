@@ -20,7 +20,7 @@ from deploy.model.manifest import LATEST
 from deploy.model.publish import publish_model
 from deploy.model.versions import find_latest_version, list_versions, read_model_manifest
 from deploy.plan import make_plan
-from deploy.records import AppImage, Image, ModelLayer, Rollout
+from deploy.records import AppImage, Image, ModelLayer, Release, Rollout
 from deploy.rollout.history import Only, current
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def push(context: ReleaseContext, records: Path) -> None:
 
 def deploy(context: ReleaseContext, records: Path, *, json: bool) -> None:
     """Roll the release out, and write the record of the rollout."""
-    release = record_files.read_release(records, context.settings.app.name)
+    release = _read_release(context, records)
     target = context.prepare_target()
     done = stages.deploy(release, target, context.repository, context.clients.play)
     record_files.write(records, "rollout", done)
@@ -238,7 +238,7 @@ def render(context: ReleaseContext, records: str) -> None:
     target = context.inspect_rendered_target()
     history = target.history()
     if records:
-        wanted = record_files.read_release(context.directory / records, context.settings.app.name)
+        wanted = _read_release(context, context.directory / records)
         attempt = None
     elif history:
         attempt = (current(history) or history[-1]).attempt
@@ -270,6 +270,11 @@ def status(context: ReleaseContext, *, json: bool) -> None:
         output.as_json(found)
     else:
         output.result(tables.status_text(found, has_canaries=context.env.has_canaries))
+
+
+def _read_release(context: ReleaseContext, records: Path) -> Release:
+    """Return the release that was pushed for this application to this environment's repository."""
+    return record_files.read_release(records, context.settings.app.name, context.repository.name)
 
 
 def _read_version(context: ReleaseContext, named: str) -> str:

@@ -27,19 +27,28 @@ def write(folder: Path, name: str, record: Record) -> None:
         (folder / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
 
 
-def read_release(folder: Path, app: str) -> Release:
+def read_release(folder: Path, app: str, repository: str) -> Release:
     """Return the release that was pushed.
 
+    Args:
+        folder: the folder of records.
+        app: the name of the application.
+        repository: the repository of the environment, with its registry's host.
+
     Raises:
-        InputMissing: there is none, or it is a release of another application.
+        InputMissing: there is none, or it is a release of another application or repository.
     """
     found = read(folder, "release", Release)
-    if found.image.app.name != app:
-        raise InputMissing(
-            f"these are the records of another application: {found.image.app.name}",
-            on=str(folder / "release.json"),
-            next=f"run `invoke push` for {app} first, or give its folder of records",
-        )
+    for kind, own, actual in (
+        ("application", app, found.image.app.name),
+        ("repository", repository, found.repository),
+    ):
+        if actual != own:
+            raise InputMissing(
+                f"these are the records of another {kind}: {actual}",
+                on=str(folder / "release.json"),
+                next=f"run `invoke push` for {own} first, or give its folder of records",
+            )
     return found
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from deploy.cache import Cache
 from deploy.clients.oci.protocol import Registry
+from deploy.errors import ReleaseUnknown
 from deploy.image import tags
 from deploy.image.build import find_built_app, remember_app
 from deploy.image.manifest import parse_image_manifest, parse_platform
@@ -15,7 +16,7 @@ from deploy.image.pull import read_golden_set
 from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden_cases import GoldenSet
 from deploy.platforms import is_platform
-from deploy.records import AppImage, Image, Model, ModelLayer
+from deploy.records import AppImage, Image, Model, ModelLayer, Release
 from deploy.source import Inputs
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,21 @@ class Repository:
     def name(self) -> str:
         """The name of the repository: the registry's host and the path."""
         return f"{self.registry.host}/{self.path}"
+
+    def require_own(self, release: Release) -> None:
+        """Refuse a release of another repository: its host must not get the login of this one.
+
+        Raises:
+            ReleaseUnknown: a record or the history of the environment has such a release.
+        """
+        if release.repository != self.name:
+            raise ReleaseUnknown(
+                "the release is in another repository than that of this environment",
+                on=release.reference,
+                next="choose a release of this repository, or release that commit again; "
+                "or set `registry` and `repository` of the environment to the other one",
+                detail=f"  expected {self.name}\n  actual   {release.repository}",
+            )
 
     def find_layer(self, wanted: Model) -> ModelLayer | None:
         """Return a model's layer if its bytes are in the cache or in the registry."""

@@ -23,7 +23,15 @@ from deploy.image.manifest import (
     parse_platform,
 )
 from deploy.image.pull import fetch_blob
-from deploy.records import AppImage, Commit, Descriptor, Model, ModelLayer, Release
+from deploy.records import (
+    AppImage,
+    Commit,
+    Descriptor,
+    Model,
+    ModelLayer,
+    Release,
+    short_digest,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,16 +109,11 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
     """
     digest = release.image.digest
     try:
-        is_cached = cache.has(digest, release.image.manifest.size)
-        manifest = (
-            cache.read(digest)
-            if is_cached
-            else registry.get_manifest(repository_path(release), digest)
-        )
+        manifest = _read_manifest(release, registry, cache)
         layers = parse_image_manifest(manifest).layers if manifest else ()
     except RegistryError as error:
         # An undo must not need the registry: the nodes may still have the image.
-        log.info("the size of %s is taken to be its model's: %s", digest[:19], error.what)
+        log.info("the size of %s is taken to be its model's: %s", short_digest(digest), error.what)
         layers = ()
     return sum(item.size for item in layers) or release.image.layer.size
 
@@ -118,19 +121,25 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
 def find_platform(release: Release, registry: Registry, cache: Cache) -> str:
     """Return the platform of a release's image; empty if neither cache nor registry tells it."""
     digest = release.image.digest
-    path = repository_path(release)
     try:
-        is_cached = cache.has(digest, release.image.manifest.size)
-        manifest = cache.read(digest) if is_cached else registry.get_manifest(path, digest)
+        manifest = _read_manifest(release, registry, cache)
         if manifest is None:
             return ""
         config = parse_image_manifest(manifest).config
-        fetch_blob(config, path, registry, cache)
+        fetch_blob(config, repository_path(release), registry, cache)
         return parse_platform(cache.read(config.digest))
     except RegistryError as error:
         # A rollback must not need the registry: the nodes may still have the image.
-        log.info("the platform of %s is not known: %s", digest[:19], error.what)
+        log.info("the platform of %s is not known: %s", short_digest(digest), error.what)
         return ""
+
+
+def _read_manifest(release: Release, registry: Registry, cache: Cache) -> bytes | None:
+    digest = release.image.digest
+    if cache.has(digest, release.image.manifest.size):
+        return cache.read(digest)
+    is_there = release.repository.startswith(f"{registry.host}/")
+    return registry.get_manifest(repository_path(release), digest) if is_there else None
 
 
 def repository_path(release: Release) -> str:

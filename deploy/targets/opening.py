@@ -44,7 +44,7 @@ class TargetInputs:
         host: this machine.
         clock: tells the time.
         engine: returns the container engine; called only where replicas run on one.
-        find_login: returns the registry's login, or None.
+        find_login: returns the registry's login for the pull of a release, or None.
         image_size: returns the bytes that a node pulls for a release.
         image_platform: returns the platform of a release's image; empty if it is not known.
     """
@@ -55,7 +55,7 @@ class TargetInputs:
     host: Host
     clock: Clock
     engine: Callable[[], Engine]
-    find_login: Callable[[], Login | None]
+    find_login: Callable[[Release], Login | None]
     image_size: Callable[[Release], int]
     image_platform: Callable[[Release], str]
 
@@ -132,8 +132,8 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
 
     engine = inputs.engine()
 
-    def find_login() -> tuple[str, str] | None:
-        login = inputs.find_login()
+    def find_login(release: Release) -> tuple[str, str] | None:
+        login = inputs.find_login(release)
         return (login.user, login.password) if login else None
 
     return DockerTarget(

@@ -36,7 +36,7 @@ class DockerTarget:
         name: the environment's name.
         env: the environment's settings.
         services_image: returns the image of the proxy and the lock, and builds it if missing.
-        login: returns user and password of the registry, or None; called only before a pull.
+        login: returns user and password for the pull of a release, or None.
         require_free_port: raises PortTaken if another program listens on an address and port.
         clock: measures time and lets it pass.
     """
@@ -48,7 +48,7 @@ class DockerTarget:
         name: str,
         env: Docker,
         services_image: Callable[[], str],
-        login: Callable[[], tuple[str, str] | None],
+        login: Callable[[Release], tuple[str, str] | None],
         require_free_port: Callable[[str, int], None],
         clock: Clock = REAL,
     ) -> None:
@@ -152,7 +152,7 @@ class DockerTarget:
 
     def _ensure_image(self, release: Release) -> None:
         if find_image_id(self._engine, release.image) is None:
-            self._engine.pull(release.reference, self._login(), progress.report)
+            self._engine.pull(release.reference, self._login(release), progress.report)
 
     def settle(self, *keep: Release) -> None:
         """Retire every replica of another release.

@@ -10,6 +10,7 @@ from deploy.context import ReleaseContext
 from deploy.errors import (
     EngineUnavailable,
     NamespaceMissing,
+    ReleaseUnknown,
     SettingsInvalid,
 )
 from deploy.settings.image import DEBIAN
@@ -115,6 +116,22 @@ def test_a_login_of_the_docker_configuration_is_used(
     login = application.context().find_login()
     assert login is not None
     assert (login.user, login.password) == ("ada", "secret")
+
+
+def test_the_login_belongs_to_the_repository_of_the_environment(
+    released: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine does not send it to the host that a release of the history names."""
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    monkeypatch.setenv("REGISTRY_PASSWORD", "secret")
+    context = context_with_login(released)
+    release = released.current().attempt.release
+    own = release.model_copy(update={"repository": context.repository.name})
+    assert context.find_release_login(own) == context.find_login()
+    for repository in (release.repository, "evil.example/other/classifier", ""):
+        other = release.model_copy(update={"repository": repository})
+        with pytest.raises(ReleaseUnknown, match="another repository"):
+            context.find_release_login(other)
 
 
 def test_an_inspection_needs_no_login(

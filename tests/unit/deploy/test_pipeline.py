@@ -289,6 +289,20 @@ def test_a_rollback_to_an_image_that_the_registry_lost_changes_nothing(grown: Ap
     assert grown.state() == before
 
 
+def test_a_rollback_to_a_release_of_another_repository_is_refused(
+    grown: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The login of the environment is not for that host; no registry and no engine is asked."""
+    configure(monkeypatch, grown.environment, repository="moved/classifier")
+    before = grown.state()
+    context = grown.context(registry=UnreachableRegistry())
+    with pytest.raises(ReleaseUnknown, match="another repository") as caught:
+        pipeline.rollback(context, 1, None)
+    assert caught.value.on.startswith("registry.example/classifier@sha256:")
+    assert "registry.example/moved/classifier" in caught.value.detail
+    assert grown.state() == before
+
+
 class UnreachableRegistry(MemoryRegistry):
     """A registry that does not answer."""
 

@@ -134,6 +134,16 @@ def test_an_image_that_the_registry_lost_is_not_promoted(
     )
 
 
+def test_a_release_of_another_repository_is_not_promoted(
+    staged: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history of the source can name any host; no registry is asked."""
+    configure(monkeypatch, "staging", repository="moved/classifier")
+    with pytest.raises(ReleaseUnknown, match="another repository"):
+        run_promotion(staged)
+    assert (staged.cluster_writes, staged.far.uploaded) == ([], [])
+
+
 def test_the_last_proven_release_is_promoted(staged: Application) -> None:
     """A later release that was undone is not promoted."""
     first = staged.current("staging").attempt.release.image
@@ -359,6 +369,17 @@ def test_a_canary_without_a_deployer_is_promoted_by_the_command(orphaned: Applic
         "succeeded",
     ]
     assert [url for url, _ in orphaned.play.played] == [STAGING]
+
+
+def test_a_canary_of_another_repository_does_not_take_over(
+    orphaned: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays as it is, and can be aborted."""
+    with monkeypatch.context() as moved:
+        configure(moved, "staging", repository="moved/classifier")
+        with pytest.raises(ReleaseUnknown, match="another repository"):
+            promotion.promote_canary(orphaned.context())
+    assert list_serving_versions(orphaned) == ["1", "2"]
 
 
 def test_a_canary_without_a_deployer_is_aborted_by_the_command(

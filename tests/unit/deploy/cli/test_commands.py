@@ -137,6 +137,32 @@ def test_records_of_another_application_are_refused(staged: Application, records
     assert len(staged.target("staging").history()) == 1
 
 
+@pytest.mark.parametrize(
+    "repository",
+    ["evil.example/classifier", "registry.example:5000/classifier", "registry.example/other"],
+)
+def test_records_of_another_repository_are_refused(
+    staged: Application, records: Path, repository: str
+) -> None:
+    """The environment's password would go to the host that a record names."""
+    pushed = staged.current("staging").attempt.release
+    record = pushed.model_copy(update={"repository": repository})
+    records.mkdir(parents=True)
+    path = records / "release.json"
+    path.write_text(record.to_json(), encoding="utf-8")
+    context = staged.context("staging")
+    staged.clear_records()
+    uses: list[Callable[[], None]] = [
+        lambda: commands.deploy(context, records, json=True),
+        lambda: commands.render(context, str(records)),
+    ]
+    for use in uses:
+        with pytest.raises(InputMissing, match=f"another repository: {repository}") as caught:
+            use()
+        assert caught.value.on == str(path)
+    assert staged.cluster_writes == []
+
+
 def run_stage(stage: str, application: Application, records: Path) -> None:
     """Run one stage by its name."""
     if stage == "deploy":

@@ -136,6 +136,16 @@ def test_the_size_of_a_release_is_that_of_its_layers(
     assert found == sum(map(len, sent)) > len(WEIGHTS)
 
 
+def test_the_size_of_a_release_elsewhere_is_not_asked_for(
+    remote: MemoryRegistry, cache: Cache, tmp_path: Path
+) -> None:
+    """The environment's registry does not have it; an undo can meet such a release."""
+    release = push(join(cache), remote, cache).model_copy(
+        update={"repository": f"other.example/{REPOSITORY}"}
+    )
+    assert tags.pull_size(release, remote, Cache(tmp_path / "other")) == len(WEIGHTS)
+
+
 def remove_release(remote: MemoryRegistry, release: Release) -> MemoryRegistry:
     """Return the registry without its releases."""
     remote.manifests.clear()

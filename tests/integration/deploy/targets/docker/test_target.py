@@ -64,7 +64,7 @@ class RealPlace:
             "local",
             env,
             lambda: self._services_image,
-            lambda: None,
+            lambda _: None,
             require_free_port,
         )
 

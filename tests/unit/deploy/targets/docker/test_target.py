@@ -62,7 +62,7 @@ class FakePlace:
             "lock_wait": 0.0,
             **changed,
         }
-        login = settings.pop("login", lambda: None)
+        login = settings.pop("login", lambda _: None)
         app = App(name=self.app, **settings.pop("served", {}))
         return DockerTarget(
             self.fake,
@@ -252,7 +252,7 @@ def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace
     a = release("a", config=(other := FakeEngine()).add_image("a"))
     place.codes[a.image.config] = "a"
     place.fake.registry[a.reference] = other.images[a.image.config]
-    target = place.target(login=lambda: ("user", "password"))
+    target = place.target(login={a: ("user", "password")}.get)
     target.serve(a, trust)
     target.serve(a, trust)
     assert place.fake.pulled == [(a.reference, ("user", "password"))]
@@ -262,7 +262,7 @@ def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace
 def test_a_login_is_needed_for_a_pull_alone(place: FakePlace) -> None:
     """A rollout of an image that the engine has needs none."""
 
-    def missing() -> NoReturn:
+    def missing(_: Release) -> NoReturn:
         raise SettingsInvalid(
             "the environment variable REGISTRY_PASSWORD is not set",
             on="the registry's login",
@@ -310,7 +310,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
         "local",
         Docker(port=9000, lock_wait=0.0),
         services_image=lambda: "services",
-        login=lambda: None,
+        login=lambda _: None,
         require_free_port=lambda _address, _port: None,
     )
     with target.lock(), other.lock():
