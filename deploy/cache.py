@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 from urllib.parse import quote, unquote
 
 from deploy.errors import BlobCorrupt, disk_full_error, is_disk_full
@@ -123,7 +124,7 @@ class Cache:
         except FileNotFoundError:
             return False
 
-    def open(self, digest: str) -> BinaryIO:
+    def open(self, digest: str) -> BufferedReader:
         """Open a blob; the caller closes it.
 
         Raises:

@@ -111,9 +111,14 @@ def check(
     start_container: StartContainer,
     play: Play,
 ) -> Verdict:
-    """Run exactly the joined image on the engine and play its golden cases."""
+    """Run exactly the joined image on the engine and play its golden cases.
+
+    Raises:
+        ModelError: the layer of its model has something else than the model.
+    """
     started = time.monotonic()
     cache = repository.cache
+    repository.fetch_checked_layer(joined.layer)
     loaded = load_image(
         joined,
         engine,

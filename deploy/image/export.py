@@ -23,13 +23,12 @@ from typing import IO, Any, cast
 
 from deploy import progress
 from deploy.cache import CHUNK, Cache
-from deploy.errors import EngineFailed
-from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE, parse_diff_ids
+from deploy.errors import BlobCorrupt, EngineFailed
+from deploy.image.manifest import CONFIG_TYPE, GZIP_LAYER_TYPE, MAX_JSON, parse_diff_ids
 from deploy.records import Descriptor
 
 _GZIP = b"\x1f\x8b"
 _LEVEL = 3
-_MAX_JSON = 4 << 20
 _NOTES = "packed"
 _DIFF_IDS = "diff-ids"
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -41,6 +40,7 @@ _UNREADABLE = (
     gzip.BadGzipFile,
     EOFError,
     zlib.error,
+    BlobCorrupt,
 )
 
 
@@ -120,7 +120,7 @@ def _read_member(
         contents.layers[name] = known
         return
     start = content.read(2)
-    if start[:1] in (b"{", b"[") and size <= _MAX_JSON:
+    if start[:1] in (b"{", b"[") and size <= MAX_JSON:
         contents.documents[name] = start + content.read()
     elif start:
         contents.layers[name] = _store_layer(start, content, cache)

@@ -8,7 +8,6 @@ Sources: OCI image spec 1.1, manifest.md and config.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from deploy.image.manifest import (
     MODEL_KEY,
     MOUNT_KEY,
     REVISION_KEY,
+    parse_config,
     parse_image_manifest,
     put_config,
     put_image_manifest,
@@ -48,7 +48,7 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
         BlobCorrupt: the app image's manifest or config is damaged or not in the cache.
     """
     manifest = parse_image_manifest(cache.read(app.manifest.digest))
-    app_config = json.loads(cache.read(manifest.config.digest))
+    app_config = parse_config(cache.read(manifest.config.digest))
     position = _find_position(app_config)
     labels = _create_labels(app, model)
     joined_config = _join_config(app_config, app, model, labels, position)

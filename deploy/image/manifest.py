@@ -9,20 +9,50 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel, TypeAdapter
+
 from deploy.cache import Cache
 from deploy.errors import BlobCorrupt
 from deploy.platforms import format_platform
-from deploy.records import Descriptor
+from deploy.records import Descriptor, Digest
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 GZIP_LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+MAX_JSON = 4 << 20
 
 # Keys of annotations; some are keys of labels too.
 REVISION_KEY = "org.opencontainers.image.revision"
 INPUTS_KEY = "dev.twinship.app.key"
 MODEL_KEY = "dev.twinship.model"
 MOUNT_KEY = "dev.twinship.model.mount"
+
+
+_ANNOTATIONS = TypeAdapter(dict[str, str])
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+class _RootFs(BaseModel):
+    diff_ids: list[Digest]
+
+
+class _HistoryEntry(BaseModel):
+    created_by: str = ""
+    empty_layer: bool = False
+
+
+class _Container(BaseModel):
+    Env: list[str] | None = None
+    Labels: dict[str, str] | None = None
+
+
+class _Config(BaseModel):
+    """The part of a config that a join reads or changes."""
+
+    rootfs: _RootFs
+    history: list[_HistoryEntry] | None = None
+    config: _Container | None = None
 
 
 class ImageManifest(NamedTuple):
@@ -44,15 +74,33 @@ def parse_image_manifest(data: bytes) -> ImageManifest:
         return ImageManifest(
             _parse_descriptor(values["config"]),
             tuple(map(_parse_descriptor, values["layers"])),
-            dict(values.get("annotations") or {}),
+            _ANNOTATIONS.validate_python(values.get("annotations") or {}),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BlobCorrupt(
-            "the bytes are not an image manifest",
-            on=f"{data[:60]!r}",
-            next="see whether an image registry answers at that address, "
-            "and who else writes to the repository",
-        ) from error
+    except _MALFORMED as error:
+        raise _corrupt("the bytes are not an image manifest", data) from error
+
+
+def parse_config(data: bytes) -> dict[str, Any]:
+    """Parse the config of an image; what a join changes has the types of the specification.
+
+    Raises:
+        BlobCorrupt: the bytes are not the config of an image.
+    """
+    try:
+        values: dict[str, Any] = json.loads(data)
+        _Config.model_validate(values)
+    except _MALFORMED as error:
+        raise _corrupt("the bytes are not the config of an image", data) from error
+    return values
+
+
+def _corrupt(what: str, data: bytes) -> BlobCorrupt:
+    return BlobCorrupt(
+        what,
+        on=f"{data[:60]!r}",
+        next="see whether an image registry answers at that address, "
+        "and who else writes to the repository",
+    )
 
 
 def put_image_manifest(
@@ -79,7 +127,7 @@ def put_config(config: Mapping[str, Any], cache: Cache) -> Descriptor:
 
 def parse_diff_ids(config: bytes) -> tuple[str, ...]:
     """Return the digests of an image's uncompressed layers, which its config lists."""
-    return tuple(json.loads(config)["rootfs"]["diff_ids"])
+    return tuple(parse_config(config)["rootfs"]["diff_ids"])
 
 
 def parse_platform(config: bytes) -> str:
@@ -88,15 +136,11 @@ def parse_platform(config: bytes) -> str:
     Raises:
         BlobCorrupt: the bytes are not the config of an image.
     """
+    values = parse_config(config)
     try:
-        values = json.loads(config)
         return format_platform(values["os"], values["architecture"], values.get("variant") or "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BlobCorrupt(
-            "the bytes are not the config of an image",
-            on=f"{config[:60]!r}",
-            next="see who else writes to the repository",
-        ) from error
+    except _MALFORMED as error:
+        raise _corrupt("the config of an image names no platform", config) from error
 
 
 def _parse_descriptor(value: Mapping[str, Any]) -> Descriptor:

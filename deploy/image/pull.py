@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
 from deploy import progress
 from deploy.cache import CHUNK, Cache
 from deploy.clients.oci.protocol import Registry
-from deploy.errors import BlobCorrupt
-from deploy.image.manifest import parse_image_manifest
+from deploy.errors import BlobCorrupt, ModelError
+from deploy.image.layer import MEDIA_TYPE
+from deploy.image.manifest import MAX_JSON, ImageManifest, parse_image_manifest
 from deploy.model import golden_cases
+from deploy.model.layer_check import check_layer, is_checked, remember_checked
 from deploy.records import AppImage, Descriptor, ModelLayer
 
 
@@ -31,8 +31,22 @@ def fetch_app(app: AppImage, repository: str, registry: Registry, cache: Cache) 
                 next="release that commit again",
             )
         cache.put(manifest)
-    config = parse_image_manifest(cache.read(digest)).config
-    fetch_blob(config, repository, registry, cache)
+    fetch_config(parse_image_manifest(cache.read(digest)), repository, registry, cache)
+
+
+def fetch_config(image: ImageManifest, repository: str, registry: Registry, cache: Cache) -> None:
+    """Fetch the config of an image into the cache.
+
+    Raises:
+        BlobCorrupt: the registry sent other bytes, or they are too many for a config.
+    """
+    if image.config.size > MAX_JSON:
+        raise BlobCorrupt(
+            f"the config of an image has {image.config.size} bytes, more than any config",
+            on=f"{registry.host}/{repository}@{image.config.digest}",
+            next="see who else writes to the repository",
+        )
+    fetch_blob(image.config, repository, registry, cache)
 
 
 def fetch_blob(item: Descriptor, repository: str, registry: Registry, cache: Cache) -> None:
@@ -62,6 +76,29 @@ def fetch_blob(item: Descriptor, repository: str, registry: Registry, cache: Cac
         writer.commit()
 
 
+def fetch_checked_layer(
+    layer: ModelLayer, mount_path: str, repository: str, registry: Registry, cache: Cache
+) -> None:
+    """Make sure that the cache has a model's layer, and that it has nothing but the model.
+
+    Other machines may have pushed it. A layer that this machine wrote is not read again.
+
+    Raises:
+        ModelError: it is not the layer of that model; it is dropped from the cache.
+        BlobCorrupt, RegistryNotFound: as for any blob.
+    """
+    item = Descriptor(media_type=MEDIA_TYPE, digest=layer.digest, size=layer.size)
+    fetch_blob(item, repository, registry, cache)
+    if is_checked(layer, cache, mount_path):
+        return
+    try:
+        check_layer(layer, mount_path, lambda: cache.open(layer.digest))
+    except ModelError:
+        cache.drop(layer.digest)
+        raise
+    remember_checked(layer, cache, mount_path)
+
+
 def read_golden_set(
     model: ModelLayer, repository: str, registry: Registry, cache: Cache
 ) -> golden_cases.GoldenSet:
@@ -70,13 +107,6 @@ def read_golden_set(
         return golden_cases.read_golden_set(model.model, stream)
 
 
-@contextmanager
-def _open_layer(
-    model: ModelLayer, repository: str, registry: Registry, cache: Cache
-) -> Iterator[IO[bytes]]:
+def _open_layer(model: ModelLayer, repository: str, registry: Registry, cache: Cache) -> IO[bytes]:
     is_cached = cache.has(model.digest, model.size)
-    stream = cache.open(model.digest) if is_cached else registry.download(repository, model.digest)
-    try:
-        yield stream
-    finally:
-        stream.close()
+    return cache.open(model.digest) if is_cached else registry.download(repository, model.digest)

@@ -15,7 +15,7 @@ from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, RegistryNotFound, RegistryRefused
 from deploy.image.join import create_model_image
 from deploy.image.manifest import parse_image_manifest
-from deploy.image.pull import fetch_app, fetch_blob
+from deploy.image.pull import fetch_app, fetch_blob, fetch_config
 from deploy.image.tags import app_tag, model_tag, release_tag, repository_path
 from deploy.records import Descriptor, Image, Release
 
@@ -101,7 +101,7 @@ def copy_release(
         return release
     cache.put(manifest)
     fetch_app(joined.app, path, source, cache)
-    fetch_blob(parse_image_manifest(manifest).config, path, source, cache)
+    fetch_config(parse_image_manifest(manifest), path, source, cache)
     mount_sources = (path,) if source.host == registry.host else ()
     for item in find_missing(manifest, repository, registry):
         if not any(registry.mount(repository, item.digest, other) for other in mount_sources):

@@ -12,7 +12,7 @@ from deploy.errors import ReleaseUnknown
 from deploy.image import tags
 from deploy.image.build import find_built_app, remember_app
 from deploy.image.manifest import parse_image_manifest, parse_platform
-from deploy.image.pull import read_golden_set
+from deploy.image.pull import fetch_checked_layer, read_golden_set
 from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden_cases import GoldenSet
 from deploy.platforms import is_platform
@@ -73,6 +73,10 @@ class Repository:
         if found:
             remember_layer(found, self.cache, self.mount)
         return found
+
+    def fetch_checked_layer(self, layer: ModelLayer) -> None:
+        """Make sure that the cache has a model's layer, and that it has nothing but the model."""
+        fetch_checked_layer(layer, self.mount, self.path, self.registry, self.cache)
 
     def find_app(self, name: str, inputs: Inputs) -> AppImage | None:
         """Return the app image of those inputs if all of it is in the cache or in the registry."""

@@ -22,7 +22,7 @@ from deploy.image.manifest import (
     parse_image_manifest,
     parse_platform,
 )
-from deploy.image.pull import fetch_blob
+from deploy.image.pull import fetch_config
 from deploy.records import (
     AppImage,
     Commit,
@@ -66,7 +66,7 @@ def find_app(
     image = parse_image_manifest(manifest)
     if image.annotations.get(INPUTS_KEY) != key:
         return None
-    fetch_blob(image.config, repository, registry, cache)
+    fetch_config(image, repository, registry, cache)
     digest = cache.put(manifest)
     return AppImage(
         name=name,
@@ -125,9 +125,9 @@ def find_platform(release: Release, registry: Registry, cache: Cache) -> str:
         manifest = _read_manifest(release, registry, cache)
         if manifest is None:
             return ""
-        config = parse_image_manifest(manifest).config
-        fetch_blob(config, repository_path(release), registry, cache)
-        return parse_platform(cache.read(config.digest))
+        image = parse_image_manifest(manifest)
+        fetch_config(image, repository_path(release), registry, cache)
+        return parse_platform(cache.read(image.config.digest))
     except RegistryError as error:
         # A rollback must not need the registry: the nodes may still have the image.
         log.info("the platform of %s is not known: %s", short_digest(digest), error.what)

@@ -12,6 +12,7 @@ from deploy.clients.stores.protocol import Store
 from deploy.errors import FileTampered
 from deploy.image import layer
 from deploy.model.formats import FormatCheck
+from deploy.model.layer_check import remember_checked
 from deploy.model.manifest import PUBLISHED_FILE, ModelFile, ModelManifest
 from deploy.model.versions import blob_path, read_model_manifest
 from deploy.records import Model, ModelLayer
@@ -43,6 +44,7 @@ def fetch_layer(model: Model, store: Store, cache: Cache, mount_path: str) -> Mo
     with cache.writer() as writer, progress.track(f"fetching {model}", total) as advance:
         layer.write_layer(_layer_entries(manifest, store, root, advance), writer)
         fetched = ModelLayer(model=model, digest=writer.commit(), size=writer.size)
+    remember_checked(fetched, cache, mount_path)
     remember_layer(fetched, cache, mount_path)
     return fetched
 

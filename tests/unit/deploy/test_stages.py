@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
-from pathlib import Path
+import tarfile
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from deploy import pipeline, stages
-from deploy.errors import BuildFailed
-from deploy.image.tags import app_tag
+from deploy import pipeline, progress, stages
+from deploy.cache import Cache
+from deploy.errors import BuildFailed, FileTampered
+from deploy.image import layer
+from deploy.image.join import create_model_image
+from deploy.image.manifest import parse_image_manifest
+from deploy.image.tags import app_tag, model_tag
+from deploy.records import ModelLayer
 from deploy.settings.image import DEBIAN
 from tests.fakes.application import Application
+from tests.fakes.display import CountingDisplay
 from tests.fakes.images import digest, make_image
 
 LOCAL = "http://127.0.0.1:8080"
@@ -77,6 +85,68 @@ def test_an_engine_that_cannot_run_the_platform_says_so(
         released.create_image()
     assert "emulation" in caught.value.next
     assert "exec format error" in caught.value.detail
+
+
+def push_other_layer(application: Application) -> ModelLayer:
+    """Push a layer with one more file under the tag of the model; return its record."""
+    own = application.current().attempt.release.image.layer
+    registry = application.registry
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(registry.blobs[REPOSITORY][own.digest])) as archive:
+        files = {
+            PurePosixPath(member.name): opened.read()
+            for member in archive
+            if (opened := archive.extractfile(member))
+        }
+    files[PurePosixPath("app/main.py")] = b"print('theirs')"
+    layer.write_layer(
+        (layer.Entry(path, len(data), [data]) for path, data in files.items()), packed
+    )
+    cache = Cache(application.folder / "theirs")
+    theirs = ModelLayer(model=own.model, digest=cache.put(packed.getvalue()), size=packed.tell())
+    image = create_model_image(theirs, "/model", cache)
+    manifest = cache.read(image.digest)
+    config = parse_image_manifest(manifest).config.digest
+    registry.blobs[REPOSITORY] |= {item: cache.read(item) for item in (theirs.digest, config)}
+    registry.put_manifest(REPOSITORY, model_tag(own.model), manifest)
+    return theirs
+
+
+def test_a_layer_of_the_registry_with_anything_else_is_not_run(
+    released: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not in a second run either; without its tag the model is fetched from the store."""
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    theirs = push_other_layer(released)
+    released.write("app/main.py", "print('two')\n")
+    released.clear_records()
+    for _ in range(2):
+        with pytest.raises(FileTampered, match="not the published model") as caught:
+            pipeline.release(released.context())
+        assert caught.value.on == theirs.digest
+    assert (released.engine.loaded, released.containers.images) == ([], [])
+    assert released.registry.stored_references == []
+    assert not Cache(tmp_path / "fresh").has(theirs.digest, theirs.size)
+    released.registry.manifests[REPOSITORY].pop(model_tag(theirs.model))
+    assert pipeline.release(released.context()).changed
+
+
+def is_layer_checked(application: Application) -> bool:
+    """Run the smoke test; return whether the layer of the model was read and checked for it."""
+    display = CountingDisplay()
+    with progress.use_display(display):
+        pipeline.check(application.context(), application.create_image())
+    return "checking digits@1" in display.counts
+
+
+def test_a_layer_of_the_registry_is_checked_once(
+    released: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A layer that this machine wrote is not read for that at all."""
+    assert not is_layer_checked(released)
+    monkeypatch.setenv("TWINSHIP_HOME", str(tmp_path / "fresh"))
+    assert is_layer_checked(released)
+    assert not is_layer_checked(released)
 
 
 def test_single_stages_make_the_same_image(released: Application) -> None:

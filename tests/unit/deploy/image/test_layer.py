@@ -6,7 +6,7 @@ import hashlib
 import io
 import tarfile
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import PurePosixPath
 
@@ -200,3 +200,116 @@ def test_bytes_that_are_not_a_tar_archive_are_refused() -> None:
     """A damaged layer is an error and not an empty layer."""
     with pytest.raises(tarfile.TarError):
         list(layer.read_layer(io.BytesIO(b"not a tar" * 100)))
+
+
+# --- layers of other machines
+
+MODEL = {PurePosixPath("opt/model/a"): b"one" * 300, PurePosixPath("opt/model/b/c"): b""}
+
+
+def read_exactly(
+    data: bytes, files: Mapping[PurePosixPath, bytes] = MODEL
+) -> dict[PurePosixPath, bytes]:
+    """Return the contents of a layer that has to have files of those paths and sizes."""
+    entries = [create_entry(path, content) for path, content in files.items()]
+    return {
+        entry.path: b"".join(chunks)
+        for entry, chunks in layer.read_exact_layer(entries, io.BytesIO(data))
+    }
+
+
+@given(
+    st.dictionaries(PATHS, st.binary(max_size=700), max_size=6).filter(
+        lambda files: has_no_parent(list(files))
+    )
+)
+def test_a_written_layer_is_exact(files: dict[PurePosixPath, bytes]) -> None:
+    """Whatever its files are; the contents are those of the layer."""
+    data = write_bytes(create_entry(path, content) for path, content in files.items())
+    assert read_exactly(data, files) == files
+
+
+def repack(change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> bytes:
+    """Return the layer of the model after a change of its members, packed by another writer."""
+    members: list[tuple[tarfile.TarInfo, bytes]] = []
+    written = write_bytes(create_entry(path, content) for path, content in MODEL.items())
+    with tarfile.open(fileobj=io.BytesIO(written)) as archive:
+        for member in archive:
+            opened = archive.extractfile(member)
+            members.append((member, opened.read() if opened else b""))
+    change(members)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member, content in members:
+            archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
+
+
+def add(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Callable[..., object]:
+    """Return a change that adds a member."""
+
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        member = tarfile.TarInfo(name)
+        member.type = kind
+        member.linkname = link
+        members.append((member, b""))
+
+    return change
+
+
+def set_value(index: int, name: str, value: object) -> Callable[..., object]:
+    """Return a change of one value of a member."""
+    return lambda members: setattr(members[index][0], name, value)
+
+
+def test_a_layer_that_is_packed_again_without_a_change_is_exact() -> None:
+    """So each of the changes below is the reason of its refusal."""
+    assert read_exactly(repack(lambda _: None)) == MODEL
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(add("usr/bin/python3"), id="a file outside of the folder"),
+        pytest.param(add("opt/model/z"), id="a file inside of it"),
+        pytest.param(add("opt/model/a"), id="a file twice"),
+        pytest.param(add("opt/model/z", tarfile.DIRTYPE), id="a folder"),
+        pytest.param(add("opt/model/z", tarfile.SYMTYPE, "/etc/passwd"), id="a symbolic link"),
+        pytest.param(add("opt/model/z", tarfile.LNKTYPE, "opt/model/a"), id="a hard link"),
+        pytest.param(add("opt/model/z", tarfile.CHRTYPE), id="a device"),
+        pytest.param(add("opt/model/.wh.a"), id="a whiteout"),
+        pytest.param(add("../etc/passwd"), id="a path out of the root"),
+        pytest.param(set_value(0, "type", tarfile.SYMTYPE), id="a link in place of a folder"),
+        pytest.param(set_value(2, "mode", 0o755), id="another mode"),
+        pytest.param(set_value(2, "mode", 0o4644), id="a set-user-id bit"),
+        pytest.param(set_value(2, "uid", 1000), id="another owner"),
+        pytest.param(set_value(2, "gname", "root"), id="the name of a group"),
+        pytest.param(set_value(2, "mtime", 1), id="another time"),
+        pytest.param(set_value(2, "name", "opt/model/A"), id="another name"),
+        pytest.param(set_value(2, "pax_headers", {"comment": "x"}), id="an extended header"),
+        pytest.param(list.reverse, id="another order"),
+        pytest.param(list.clear, id="nothing"),
+        pytest.param(lambda members: members.pop(2), id="a missing file"),
+    ],
+)
+def test_a_layer_with_anything_else_is_refused(change: Callable[..., object]) -> None:
+    """Each of these would change the image that it is a layer of."""
+    with pytest.raises(ValueError, match="the layer has"):
+        read_exactly(repack(change))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:1000],
+        lambda data: b"",
+        lambda data: data + b"\0",
+        lambda data: data + data,
+        lambda data: b"\x1f\x8b" + data,
+    ],
+)
+def test_a_layer_of_another_length_is_refused(damage: Callable[[bytes], bytes]) -> None:
+    """Bytes after the end of an archive are read by some readers."""
+    with pytest.raises(ValueError, match="the layer has"):
+        read_exactly(damage(repack(lambda _: None)))

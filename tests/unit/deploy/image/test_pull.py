@@ -17,6 +17,7 @@ from deploy.errors import (
 )
 from deploy.image import pull
 from deploy.image.join import join_image
+from deploy.image.manifest import ImageManifest
 from deploy.records import Descriptor
 from tests.fakes import halves
 from tests.fakes.halves import MOUNT, REPOSITORY, WEIGHTS, digest, join, push
@@ -100,6 +101,13 @@ def test_an_app_image_is_fetched_for_a_join(
     remote.manifests.clear()
     with pytest.raises(BlobCorrupt, match="app image"):
         pull.fetch_app(image.app, REPOSITORY, remote, Cache(tmp_path / "third"))
+
+
+def test_a_config_without_an_end_is_not_fetched(remote: MemoryRegistry, cache: Cache) -> None:
+    """Configs have a few kilobytes, and are read into memory."""
+    config = Descriptor(media_type="", digest=digest(b"large"), size=1 << 40)
+    with pytest.raises(BlobCorrupt, match="more than any config"):
+        pull.fetch_config(ImageManifest(config, (), {}), REPOSITORY, remote, cache)
 
 
 def test_golden_cases_are_read_from_the_cache_or_the_registry(
