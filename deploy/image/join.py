@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from deploy.cache import Cache
+from deploy.errors import BuildFailed
 from deploy.image import layer
 from deploy.image.manifest import (
     MODEL_KEY,
@@ -26,6 +27,8 @@ from deploy.image.manifest import (
 from deploy.records import AppImage, Descriptor, Image, ModelLayer
 
 MARKER = "twinship.model=here"
+MAX_LAYERS = 125
+"""How many layers an engine with overlay2 unpacks."""
 
 
 class _Position(NamedTuple):
@@ -46,6 +49,7 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
 
     Raises:
         BlobCorrupt: the app image's manifest or config is damaged or not in the cache.
+        BuildFailed: the image would have more layers than engines take.
     """
     manifest = parse_image_manifest(cache.read(app.manifest.digest))
     app_config = parse_config(cache.read(manifest.config.digest))
@@ -56,9 +60,21 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
     config = put_config(joined_config, cache)
     layers = list(manifest.layers)
     layers.insert(position.layer, _describe_layer(model))
+    _require_few_layers(len(layers), app)
     annotations = labels | {MOUNT_KEY: mount_path}
     joined = put_image_manifest(config, tuple(layers), annotations, cache)
     return Image(app=app, layer=model, manifest=joined, config=config.digest)
+
+
+def _require_few_layers(count: int, app: AppImage) -> None:
+    """Refuse an image that could be pushed, but that no engine could unpack."""
+    if count > MAX_LAYERS:
+        raise BuildFailed(
+            f"the image has too many layers: {count} with the model, and engines take {MAX_LAYERS}",
+            on=f"{app.name} {app.commit}",
+            next="join steps of the Dockerfile (each RUN, COPY and ADD is a layer), "
+            "or take a base image with fewer",
+        )
 
 
 def create_model_image(model: ModelLayer, mount_path: str, cache: Cache) -> Descriptor:

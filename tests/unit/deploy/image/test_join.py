@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from deploy.cache import Cache
-from deploy.errors import BlobCorrupt
-from deploy.image.join import create_model_image, join_image
+from deploy.errors import BlobCorrupt, BuildFailed
+from deploy.image.build import create_app_image
+from deploy.image.join import MAX_LAYERS, create_model_image, join_image
 from deploy.image.manifest import parse_diff_ids, parse_image_manifest, parse_platform
-from deploy.records import Commit, Image
+from deploy.records import AppImage, Commit, Image
 from tests.fakes import halves
 from tests.fakes.halves import BASE, CODE, LIBRARIES, MARKER, MOUNT, WEIGHTS, digest
 
@@ -41,6 +42,24 @@ def create_marked_config(created_by: str) -> dict[str, Any]:
         after,
     )
     return halves.config(BASE, LIBRARIES, CODE, history=entries)
+
+
+def create_deep_app(cache: Cache, count: int) -> AppImage:
+    """Return an app image of so many layers."""
+    layers = tuple(b"%d" % number for number in range(count))
+    app = halves.app(cache, app_config=halves.config(*layers))
+    config = parse_image_manifest(cache.read(app.manifest.digest)).config
+    stored = tuple(halves.store_layer(layer, cache) for layer in layers)
+    return create_app_image(app.name, app.key, app.commit, config, stored, cache)
+
+
+def test_an_image_has_as_many_layers_as_engines_take(cache: Cache) -> None:
+    """With one more the error has their number; such an image could be pushed, but not run."""
+    model = halves.model(cache)
+    image = join_image(create_deep_app(cache, MAX_LAYERS - 1), model, MOUNT, cache)
+    assert len(parse_image_manifest(cache.read(image.digest)).layers) == MAX_LAYERS
+    with pytest.raises(BuildFailed, match="126 with the model, and engines take 125"):
+        join_image(create_deep_app(cache, MAX_LAYERS), model, MOUNT, cache)
 
 
 # --- the digest
