@@ -7,6 +7,7 @@ names an object of the cluster.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
@@ -43,13 +44,31 @@ LabelKey = Annotated[
         max_length=317,
     ),
 ]
+_REPOSITORY = re.compile(rf"({_PART}(/{_PART})*)?")
+_HOST = re.compile(r"[A-Za-z0-9_.-]+(:\d{1,5})?")
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
-def _check_port(host: str) -> str:
+def _check_registry(host: str) -> str:
+    if "://" in host or "/" in host:
+        raise ValueError("give the host alone, and the path in `repository`")
+    if host.startswith("[") or host.count(":") > 1:
+        raise ValueError("container engines take no IPv6 address; give a name, or an IPv4 address")
+    if not _HOST.fullmatch(host):
+        raise ValueError("it should be a host with its port, such as registry.example:5000")
     if ":" in host and not 1 <= int(host.rpartition(":")[2]) <= 65535:
         raise ValueError("the port should be from 1 to 65535")
     return host
+
+
+def _check_repository(path: str) -> str:
+    if path != path.lower() and _REPOSITORY.fullmatch(path.lower()):
+        raise ValueError(f"it must be lower-case, such as {path.lower()}")
+    if not _REPOSITORY.fullmatch(path):
+        raise ValueError(
+            "it should be a path of lower-case names below the registry's host, such as team/app"
+        )
+    return path
 
 
 def _check_address(address: str) -> str:
@@ -81,10 +100,8 @@ class Environment(Table):
         needs_proxy: whether releases serve behind this project's proxy, whose image must exist.
     """
 
-    registry: Annotated[
-        str, Field(pattern=r"^[\w.-]+(:\d{1,5})?$"), AfterValidator(_check_port)
-    ] = "127.0.0.1:5000"
-    repository: Annotated[str, Field(pattern=rf"^({_PART}(/{_PART})*)?$", max_length=255)] = ""
+    registry: Annotated[str, AfterValidator(_check_registry)] = "127.0.0.1:5000"
+    repository: Annotated[str, Field(max_length=255), AfterValidator(_check_repository)] = ""
     username: str = ""
     password: str = ""
     replicas: Annotated[int, Field(ge=1, le=50)] = 2

@@ -205,6 +205,44 @@ def test_a_wrong_value_is_refused_with_its_key_path(tmp_path: Path, key: str, va
     assert found[0].startswith(key)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("repository", "MyOrg/Classifier", "it must be lower-case, such as myorg/classifier"),
+        ("repository", "team/app:1", "a path of lower-case names"),
+        ("registry", "https://registry.example", "give the host alone, and the path in"),
+        ("registry", "registry.example/team", "give the host alone, and the path in `repository`"),
+        ("registry", "[::1]:5000", "IPv6"),
+        ("registry", "::1", "IPv6"),
+        ("registry", "registry example", "a host with its port, such as registry.example:5000"),
+        ("registry", "", "a host with its port"),
+        ("registry", "registry.example:99999", "from 1 to 65535"),
+    ],
+)
+def test_the_address_of_images_is_refused_with_the_right_form(
+    tmp_path: Path, key: str, value: str, problem: str
+) -> None:
+    """CI systems set it from names of their own, which may have capitals or a scheme."""
+    variable = f"TWINSHIP_ENVIRONMENTS__LOCAL__{key.upper()}"
+    with pytest.raises(SettingsInvalid) as caught:
+        read(tmp_path, WHOLE, {variable: value})
+    assert problem in caught.value.detail
+    assert f"not {value!r} (set by {variable})" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository"),
+    [("MyTeam.azurecr.io", "team/app"), ("10.0.0.7:5000", "a__b/c--d/e.f"), ("my_registry", "")],
+)
+def test_other_addresses_of_images_are_valid(
+    tmp_path: Path, registry: str, repository: str
+) -> None:
+    """A host may have capitals, and a path the separators of the specification."""
+    prefix = "TWINSHIP_ENVIRONMENTS__LOCAL__"
+    environ = {f"{prefix}REGISTRY": registry, f"{prefix}REPOSITORY": repository}
+    assert read(tmp_path, WHOLE, environ).environment("local").registry == registry
+
+
 def test_at_least_one_environment_is_needed(tmp_path: Path) -> None:
     """The error says what to add."""
     text = WHOLE.replace("[environments.local]", "[environments]")
