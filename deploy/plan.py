@@ -130,9 +130,8 @@ def _push(joined: Image | None, repository: Repository) -> Step:
         return Step(stage="push", runs=True, why="what the registry lacks is known after the build")
     if not repository.is_up():
         return Step(stage="push", runs=True, why="the registry is not up yet")
-    missing = find_missing(
-        repository.cache.read(joined.digest), repository.path, repository.registry
-    )
+    manifests = (repository.cache.read(joined.digest),)
+    missing = find_missing(manifests, repository.path, repository.registry)
     size = sum(item.size for item in missing)
     why = (
         f"the registry lacks {progress.format_count(len(missing), 'blob')}"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy import progress
-from deploy.cache import CHUNK, Cache
+from deploy.cache import Cache
 from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, RegistryNotFound, RegistryRefused
 from deploy.image.join import create_model_image
@@ -53,12 +54,8 @@ def push_image(
         for tag, manifest in _tag_manifests(joined, mount_path, cache)
         if registry.get_manifest(repository, tag) != manifest
     ]
-    missing = {
-        item.digest: item
-        for _, manifest in wanted
-        for item in find_missing(manifest, repository, registry)
-    }
-    _push_blobs(tuple(missing.values()), repository, registry, cache, mount_sources)
+    missing = find_missing((manifest for _, manifest in wanted), repository, registry)
+    _push_blobs(missing, repository, registry, cache, mount_sources)
     for tag, manifest in wanted:
         registry.put_manifest(repository, tag, manifest)
     return Release(image=joined, repository=f"{registry.host}/{repository}")
@@ -103,7 +100,7 @@ def copy_release(
     fetch_app(joined.app, path, source, cache)
     fetch_config(parse_image_manifest(manifest), path, source, cache)
     mount_sources = (path,) if source.host == registry.host else ()
-    for item in find_missing(manifest, repository, registry):
+    for item in find_missing((manifest,), repository, registry):
         if not any(registry.mount(repository, item.digest, other) for other in mount_sources):
             fetch_blob(item, path, source, cache)
     return push_image(
@@ -121,10 +118,13 @@ def _tag_manifests(joined: Image, mount_path: str, cache: Cache) -> tuple[tuple[
     )
 
 
-def find_missing(manifest: bytes, repository: str, registry: Registry) -> tuple[Descriptor, ...]:
-    """Return the blobs of an image manifest that the repository lacks."""
-    image = parse_image_manifest(manifest)
-    unique = tuple({item.digest: item for item in (*image.layers, image.config)}.values())
+def find_missing(
+    manifests: Iterable[bytes], repository: str, registry: Registry
+) -> tuple[Descriptor, ...]:
+    """Return the blobs of image manifests that the repository lacks; each is asked for once."""
+    images = map(parse_image_manifest, manifests)
+    blobs = {item.digest: item for image in images for item in (*image.layers, image.config)}
+    unique = tuple(blobs.values())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         present = list(pool.map(lambda item: registry.has_blob(repository, item.digest), unique))
     return tuple(item for item, is_there in zip(unique, present, strict=True) if not is_there)
@@ -184,11 +184,8 @@ def _drop_damaged(item: Descriptor, cache: Cache) -> None:
     Raises:
         BlobCorrupt: it was damaged.
     """
-    content_hash = hashlib.sha256()
     with cache.open(item.digest) as file:
-        while chunk := file.read(CHUNK):
-            content_hash.update(chunk)
-    actual = f"sha256:{content_hash.hexdigest()}"
+        actual = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     if actual != item.digest:
         cache.drop(item.digest)
         raise BlobCorrupt(

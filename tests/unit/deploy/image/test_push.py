@@ -50,6 +50,19 @@ def test_no_blob_is_sent_twice(remote: MemoryRegistry, cache: Cache) -> None:
     assert not remote.stored_references
 
 
+def test_each_blob_is_asked_for_once(cache: Cache) -> None:
+    """Most of them are in two image manifests of a push."""
+    asked: list[str] = []
+
+    class Recording(MemoryRegistry):
+        def has_blob(self, repository: str, digest: str) -> bool:
+            asked.append(digest)
+            return super().has_blob(repository, digest)
+
+    push(join(cache), remote := Recording(), cache)
+    assert sorted(asked) == sorted(remote.blobs[REPOSITORY])
+
+
 def test_new_code_does_not_send_the_model(remote: MemoryRegistry, cache: Cache) -> None:
     """The cache does not need the model."""
     push(join(cache), remote, cache)
