@@ -1,29 +1,26 @@
-"""The schemas of Kubernetes' objects: known keys, types of values, and required keys.
+"""The schemas of Kubernetes' objects by version: known keys, types of values, and required keys.
 
-Source: the OpenAPI document of Kubernetes, in the version from which the client library's models
-were generated.
+Source: the OpenAPI documents of Kubernetes, which the package kubernetes-validate has as strict
+JSON schemas.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from kubernetes.client import models
-from pydantic import BaseModel, ValidationError
+from kubernetes_validate import SchemaNotFoundError, ValidationError, validate
+
+NEWEST = "1.37"
+# Every version that is supported somewhere, and those before and after a field was added.
+VERSIONS = tuple(f"1.{minor}" for minor in range(25, 38))
 
 
-def problems(item: dict[str, Any]) -> list[str]:
-    """Return the problems of an object, each with its path; an unknown kind is a problem too."""
-    version = str(item.get("apiVersion", "")).rpartition("/")[2]
-    kind = str(item.get("kind", ""))
-    model: type[BaseModel] | None = getattr(models, f"{version.capitalize()}{kind}", None)
-    if model is None:
-        return [f"{kind} is not in {item.get('apiVersion')}"]
+def problems(item: dict[str, Any], version: str = NEWEST) -> list[str]:
+    """Return the problem of an object with its path; a kind that is not served is one too."""
     try:
-        read = model.model_validate(item).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        validate(item, version, strict=True)
+    except SchemaNotFoundError as error:
+        return [error.message]
     except ValidationError as error:
-        return [
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
-        ]
-    # The models also accept Python's names of keys, which the API server does not know.
-    return [] if read == item else [f"{kind} has a key with its Python name"]
+        return [f"{'.'.join(map(str, error.path))}: {error.message}"]
+    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import yaml
 
 from deploy.clients.kubernetes.protocol import KINDS, Object
 from deploy.targets.kubernetes import templates
+from deploy.targets.kubernetes.compatibility import fit, parse_version
 from tests.contracts.restricted import violations
-from tests.contracts.schemas import problems
+from tests.contracts.schemas import VERSIONS, problems
 from tests.fakes.releases import attempt, release
 from tests.fakes.renderings import ALL_SETTINGS, all_objects, app_container, pod_spec, rendering
 
@@ -21,12 +23,13 @@ TEXTS = {
     path.name: path.read_text(encoding="utf-8")
     for path in sorted(templates.DEFAULT_FOLDER.glob("*.yaml"))
 }
-STRATEGIES: list[dict[str, Any]] = [
+SETTINGS: list[dict[str, Any]] = [
     {},
     ALL_SETTINGS,
     {"service": "NodePort"},
     {"host": "a.example"},
     {"autoscale": {"at_most": 2}},
+    {"resources": {"cpu_limit": ""}},
 ]
 
 
@@ -54,30 +57,52 @@ def test_every_template_is_valid(item: Object) -> None:
     assert problems(item) == []
 
 
-@pytest.mark.parametrize("keys", STRATEGIES, ids=lambda keys: ",".join(keys) or "default")
-def test_every_rendering_is_valid(keys: dict[str, Any]) -> None:
-    """That holds for all settings."""
-    assert {item["kind"]: found for item in render_all(keys) if (found := problems(item))} == {}
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_rendering_is_valid(version: str) -> None:
+    """That holds for all settings, on all clusters."""
+    rendered = {
+        json.dumps(item, sort_keys=True): fit(item, parse_version(version))
+        for keys in SETTINGS
+        for item in render_all(keys)
+    }
+    assert [found for item in rendered.values() for found in problems(item, version)] == []
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "field"),
+    [
+        ("1.25", "PodDisruptionBudget", "unhealthyPodEvictionPolicy"),
+        ("1.28", "Deployment", "sleep"),
+    ],
+)
+def test_a_field_that_a_version_lacks_is_detected(version: str, kind: str, field: str) -> None:
+    """An object is valid on old clusters only because such fields are left out."""
+    found = [problems(item, version) for item in render_all({}) if item["kind"] == kind]
+    assert all(field in problem for (problem,) in found)
 
 
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        ("spec__template__spec__containers__0__livenesProbe", {}, "livenesProbe: Extra inputs"),
+        (
+            "spec__template__spec__containers__0__livenesProbe",
+            {},
+            "'livenesProbe' was unexpected",
+        ),
         (
             "spec__template__spec__containers__0__ports__0__containerPort",
             "80",
-            "containerPort: Input should be a valid integer",
+            "containerPort: '80' is not of type 'integer'",
         ),
         (
             "spec__template__spec__automountServiceAccountToken",
             "no",
-            "automountServiceAccountToken: Input should be a valid boolean",
+            "automountServiceAccountToken: 'no' is not of type 'boolean'",
         ),
-        ("spec__selector", None, "spec.selector: Input should be"),
-        ("spec__template__spec__containers__0", {"image": "x"}, "name: Field required"),
-        ("spec__min_ready_seconds", 3, "key with its Python name"),
-        ("apiVersion", "apps/v9", "Deployment is not in apps/v9"),
+        ("spec__selector", [], "spec.selector: [] is not of type 'object'"),
+        ("spec__template__spec__containers__0", {"image": "x"}, "'name' is a required property"),
+        ("spec__min_ready_seconds", 3, "'min_ready_seconds' was unexpected"),
+        ("apiVersion", "apps/v9", "kind Deployment with api version apps/v9"),
     ],
 )
 def test_an_invalid_template_is_detected(path: str, value: Any, problem: str) -> None:
