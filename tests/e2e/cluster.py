@@ -152,6 +152,19 @@ class Namespace:
         """Return the port of the nodes that leads to a Service."""
         return int(self.core.read_namespaced_service(service, self.name).spec.ports[0].node_port)
 
+    def ingress(self, name: str) -> Any:
+        """Return an Ingress."""
+        networking: Any = client.NetworkingV1Api(self.api)
+        return networking.read_namespaced_ingress(name, self.name)
+
+    def create_certificate(self, name: str, certificate: Path, key: Path) -> None:
+        """Create the Secret of a certificate."""
+        files = {"tls.crt": certificate, "tls.key": key}
+        data = {key: base64.b64encode(path.read_bytes()).decode() for key, path in files.items()}
+        self.core.create_namespaced_secret(
+            self.name, {"metadata": {"name": name}, "type": "kubernetes.io/tls", "data": data}
+        )
+
     def host(self) -> str:
         """Return the address of a node that runs a pod."""
         return str(next(pod.status.host_ip for pod in self.pods() if pod.status.host_ip))
