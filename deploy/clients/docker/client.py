@@ -26,6 +26,7 @@ from deploy.clients.docker.errors import (
     translate_errors,
 )
 from deploy.clients.docker.protocol import Container, Spec
+from deploy.errors import RegistryNotFound, ReleaseError
 from deploy.platforms import format_platform
 
 # Not "unless-stopped": after a crash the engine stops the containers that still run, and would not
@@ -162,7 +163,6 @@ class DockerEngine:
         from docker.errors import APIError
 
         repository, _, digest = reference.partition("@")
-        auth = _auth_config(*login) if login else None
         with translate_errors(reference):
             try:
                 for event in self._api.pull(
@@ -170,7 +170,7 @@ class DockerEngine:
                     tag=digest or None,
                     stream=True,
                     decode=True,
-                    auth_config=auth,
+                    auth_config=_auth(login),
                     platform=platform or None,
                 ):
                     if "error" in event:
@@ -178,7 +178,28 @@ class DockerEngine:
                     keys = [key for key in ("id", "status", "progress") if event.get(key)]
                     on_line(" ".join(str(event[key]) for key in keys))
             except APIError as error:
-                raise pull_error(str(error.explanation or error), reference, login) from error
+                raise self._explain_pull(error, reference, login) from error
+
+    def _explain_pull(
+        self,
+        error: Any,  # noqa: ANN401 - the SDK's error
+        reference: str,
+        login: tuple[str, str] | None,
+    ) -> ReleaseError:
+        """Return the error of a pull that the engine refused."""
+        from docker.errors import APIError
+
+        found = pull_error(str(error.explanation or error), reference, login, error.status_code)
+        if type(found) is not RegistryNotFound:
+            return found
+        # The containerd store says "not found" also where the registry gave no response.
+        try:
+            self._api.inspect_distribution(reference, auth_config=_auth(login))
+        except APIError as asked:
+            if asked.status_code != 404:
+                text = str(asked.explanation or asked)
+                return pull_error(text, reference, login, asked.status_code)
+        return found
 
     def import_image(self, archive: IO[bytes], name: str, changes: tuple[str, ...]) -> None:
         with translate_errors(name):
@@ -420,10 +441,13 @@ def _connect(address: EngineAddress) -> Any:  # noqa: ANN401 - the SDK is import
     return client
 
 
-def _auth_config(user: str, password: str) -> dict[str, str]:
+def _auth(login: tuple[str, str] | None) -> dict[str, str] | None:
     """Return a login as the engine's API has it; an identity token has a user of its own."""
     from docker.auth import TOKEN_USERNAME
 
+    if login is None:
+        return None
+    user, password = login
     if user == TOKEN_USERNAME:
         return {"identitytoken": password}
     return {"username": user, "password": password}

@@ -28,6 +28,7 @@ from deploy.errors import (
 _TAIL = 15
 _FULL = "no space left on device"
 _REFUSED = "the container engine refused the request"
+_DENIED = (401, 403)
 _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 # Texts of failed pulls: an engine passes on failures of the registry and the network as text.
 _PULL_FAILURES: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
@@ -96,13 +97,16 @@ def build_error(dockerfile: str, lines: Iterable[str]) -> ReleaseError:
     )
 
 
-def pull_error(message: str, reference: str, login: tuple[str, str] | None) -> ReleaseError:
+def pull_error(
+    message: str, reference: str, login: tuple[str, str] | None, status: int | None = None
+) -> ReleaseError:
     """Return the error of a failed pull, without credentials that a registry may have repeated.
 
     Args:
         message: The engine's message.
         reference: The image.
         login: The user and password that the engine sent to the registry.
+        status: The HTTP status of the engine's response, if it had not begun to pull.
     """
     for secret in (base64.b64encode(":".join(login).encode()).decode(), login[1]) if login else ():
         message = message.replace(secret, "…") if secret else message
@@ -111,7 +115,8 @@ def pull_error(message: str, reference: str, login: tuple[str, str] | None) -> R
     path = f"/{repository.partition('/')[2]}/"
     text = message.replace(repository, "").replace(path, "").lower()
     for kind, phrases, what, advice in _PULL_FAILURES if _FULL not in text else ():
-        if any(phrase in text for phrase in phrases):
+        is_denied = kind is RegistryDenied and status in _DENIED
+        if is_denied or any(phrase in text for phrase in phrases):
             return kind(what, on=reference, next=advice, detail=f"  {message}")
     return engine_error(message, reference)
 

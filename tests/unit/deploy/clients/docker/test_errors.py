@@ -205,6 +205,13 @@ def test_a_failed_pull_is_known_by_the_engines_message(
     assert message in error.detail
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_is_known_by_the_engines_status(status: int) -> None:
+    """With containerd's image store the message is only what the registry said."""
+    error = pull_error("error from registry: no", REFERENCE, None, status)
+    assert type(error) is RegistryDenied
+
+
 @pytest.mark.parametrize("name", ["denied", "timeout/unauthorized", "x509:"])
 def test_a_repositorys_name_does_not_decide_over_its_errors(name: str) -> None:
     """A repository can have the name of a failure."""
