@@ -101,8 +101,12 @@ class ObjectStore:
 
     def _read_chunks(self, found: obstore.GetResult, name: str) -> Iterator[bytes]:
         with _translate_errors(f"{self.location}/{name}"):
+            size = found.meta["size"]
+            if size <= CHUNK:
+                yield bytes(found.bytes())
+                return
             if self._folder is not None:
-                yield from self._read_ranges(name, found.meta["size"])
+                yield from self._read_ranges(name, size)
                 return
             for chunk in found.stream(min_chunk_size=CHUNK):
                 yield bytes(chunk)
