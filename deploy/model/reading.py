@@ -121,13 +121,20 @@ def validate(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        problems = _own_problems(error.errors(include_url=False, include_input=False))
         raise ManifestInvalid(
             f"the model's description has {format_count(len(problems), 'problem')}",
             on=on,
             next=next,
             detail="\n".join(_format_problems(problems)),
         ) from None
+
+
+def _own_problems(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the problems without those of lists that seem empty because an item has a problem."""
+    places = {problem["loc"] for problem in problems}
+    parents = {place[:end] for place in places for end in range(len(place))}
+    return [item for item in problems if item["type"] != "too_short" or item["loc"] not in parents]
 
 
 def _format_problems(problems: Sequence[ErrorDetails]) -> Iterator[str]:

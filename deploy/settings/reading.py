@@ -229,7 +229,7 @@ def _show_value(path: tuple[str, ...], value: object) -> str:
         return ""
     if isinstance(value, Mapping) and value:
         return ", not a table"
-    return f", not {_LOGIN.sub('', hide_queries(repr(value)))}"
+    return f", not {_LOGIN.sub('…@', hide_queries(repr(value)))}"
 
 
 def _suggest_key(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:

@@ -289,7 +289,9 @@ def test_an_invalid_value_is_refused_with_its_path(
     where: str, change: Callable[[Any], object]
 ) -> None:
     """The error has the path of the value."""
-    assert read_error(change_manifest(change)).detail.strip().startswith(f"{where}: ")
+    detail = read_error(change_manifest(change)).detail
+    assert detail.strip().startswith(f"{where}: ")
+    assert len(detail.splitlines()) == 1
 
 
 def test_of_many_problems_the_first_are_reported() -> None:
