@@ -9,7 +9,7 @@ import asyncio
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -68,8 +68,21 @@ async def _stop(asked: asyncio.Event, service: Service, server: uvicorn.Server) 
     service.stopping = True
     await asyncio.sleep(service.settings.drain_seconds)
     # Responses now close their connections. An idle one may be about to carry a request.
+    connections = server.server_state.connections
+    await _wait_until(lambda: not connections)
+    idle = set(connections)
+    # The server closes a connection that was accepted a moment ago before its request arrives.
+    for listener in server.servers:
+        listener.close()
+    await _wait_until(lambda: connections <= idle)
+    server.should_exit = True
+
+
+async def _wait_until(reached: Callable[[], bool]) -> None:
+    """Wait until a condition holds, at most for as long as connections have for a last request."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _LAST_REQUEST_SECONDS
-    while server.server_state.connections and loop.time() < deadline:  # noqa: ASYNC110 - no event
+    while True:
         await asyncio.sleep(_POLL_SECONDS)
-    server.should_exit = True
+        if reached() or loop.time() > deadline:
+            return
