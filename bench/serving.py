@@ -29,6 +29,7 @@ from bench.figures import Burst, Served
 from bench.load import Load, summarise
 from bench.sandbox import BENCH_LABEL, Sandbox
 from deploy.clients.docker.protocol import Spec
+from deploy.settings.environments import Docker
 from deploy.targets.docker.proxy import Proxy
 
 log = logging.getLogger(__name__)
@@ -193,6 +194,7 @@ def _start(sandbox: Sandbox, image: str, labels: dict[str, str], name: str, port
         network="bridge",
         ports={inside: ("127.0.0.1", port)},
         volumes={unique: ("/bench", False)},
+        limits=Docker().limits(0),
     )
     container = sandbox.engine.create(spec)
     sandbox.engine.put_file(container.id, "/bench/plain.py", _PLAIN.read_bytes())

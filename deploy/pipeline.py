@@ -83,6 +83,7 @@ def check(context: ReleaseContext, joined: Image) -> Verdict:
         context.repository,
         context.settings.app,
         context.env.ready_within,
+        context.env.limits(joined.layer.size),
         context.clients.start_container,
         context.clients.play,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from deploy import progress
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import StartContainer, ThrowawayContainer
 from deploy.clients.http import Endpoint
 from deploy.errors import SmokeFailed, format_log_tail
@@ -24,6 +25,7 @@ def check(
     port: int,
     ready: str,
     within: float,
+    limits: Limits,
     play: golden_cases.Play = golden_cases.play,
 ) -> Verdict:
     """Run an image in a throwaway container and play the golden cases of its model.
@@ -36,13 +38,14 @@ def check(
         port: the port of the application in the container.
         ready: the path that answers 200 when the application is ready.
         within: how many seconds the application may take until it is ready.
+        limits: what its processes may use.
         play: sends the golden cases to the container.
 
     Raises:
         SmokeFailed: the container ended, was not ready in time, or missed golden cases; the detail
             has the end of its log.
     """
-    with start_container(image_id, port) as container:
+    with start_container(image_id, port, limits) as container:
         _wait_until_ready(container, ready, within, play, on=str(joined.layer.model))
         verdict = play(golden_set, Endpoint(container.url))
         if not verdict.passed:
@@ -62,22 +65,36 @@ def _wait_until_ready(
     probe = GoldenCase(name="ready", request=GoldenRequest(path=path), expect=ExpectedResponse())
     probes = golden_cases.GoldenSet((probe,), {})
     deadline = time.monotonic() + within
+    problem = ""
     while time.monotonic() < deadline:
-        if play(probes, Endpoint(container.url)).passed:
+        verdict = play(probes, Endpoint(container.url))
+        if verdict.passed:
             return
+        problem = verdict.misses[0].problem
         if not container.is_running():
-            raise SmokeFailed(
-                "the container ended before it was ready",
-                on=on,
-                next="nothing was pushed; the log shows why",
-                detail=format_log_tail(container.read_log()),
-            )
-        progress.report(f"waiting for {path}")
+            raise _end_error(container, on)
+        # A wrong status need not be final: some servers answer 404 until they have started.
+        progress.report(f"waiting for {path}: {problem}")
         time.sleep(_POLL_SECONDS)
     raise SmokeFailed(
         f"the container was not ready within {progress.format_seconds(within)}",
         on=on,
-        next="nothing was pushed; see the log",
+        next="nothing was pushed; see the log, and `ready` in [app]",
+        detail=f"  GET {path}: {problem}\n  its log ends with:\n"
+        f"{format_log_tail(container.read_log())}",
+    )
+
+
+def _end_error(container: ThrowawayContainer, on: str) -> SmokeFailed:
+    out_of_memory = container.was_out_of_memory()
+    return SmokeFailed(
+        "the container needed more memory than its limit before it was ready"
+        if out_of_memory
+        else "the container ended before it was ready",
+        on=on,
+        next="nothing was pushed; raise `memory` of the environment, or use less"
+        if out_of_memory
+        else "nothing was pushed; the log shows why",
         detail=format_log_tail(container.read_log()),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from deploy import progress, smoke, source
 from deploy.ci import run as ci_run
-from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.protocol import Engine, Limits
 from deploy.clients.docker.throwaway_container import StartContainer
 from deploy.clients.stores.protocol import Store
 from deploy.errors import ReleaseUnknown
@@ -108,6 +108,7 @@ def check(
     repository: Repository,
     app: App,
     ready_within: float,
+    limits: Limits,
     start_container: StartContainer,
     play: Play,
 ) -> Verdict:
@@ -133,6 +134,7 @@ def check(
         port=app.port,
         ready=app.ready,
         within=ready_within,
+        limits=limits,
         play=play,
     )
     log.info(

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
 
@@ -32,6 +33,12 @@ _UNITS = {
     "Gi": 2.0**30,
     "Ti": 2.0**40,
 }
+# What a container may use, unless the environment says so: room for a framework and its threads,
+# and for copies of the model while it is loaded.
+_MEMORY = 2 * 2**30
+_MODEL_FACTOR = 4
+_PIDS = 2048
+_LEAST_MEMORY = 16 * 2**20
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 KubernetesName = Annotated[str, Field(pattern=rf"^({_LABEL})?$")]
 # A component of a repository's path (OCI distribution specification 1.1, "Pulling manifests").
@@ -46,6 +53,8 @@ LabelKey = Annotated[
 ]
 _REPOSITORY = re.compile(rf"({_PART}(/{_PART})*)?")
 _HOST = re.compile(r"[A-Za-z0-9_.-]+(:\d{1,5})?")
+# Not only "/", which would be every path.
+PrivatePath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_.~-]+)+$")]
 HostName = Annotated[str, Field(pattern=rf"^({_LABEL}(\.{_LABEL})*)?$", max_length=253)]
 
 
@@ -82,6 +91,17 @@ def _check_address(address: str) -> str:
     return address
 
 
+def _check_memory(quantity: str) -> str:
+    if quantity and _parse_quantity(quantity) < _LEAST_MEMORY:
+        raise ValueError("it should be at least 16Mi")
+    return quantity
+
+
+def _parse_quantity(quantity: str) -> float:
+    number = quantity.rstrip("kKmMGTi")
+    return float(number) * _UNITS.get(quantity.removeprefix(number), 1.0)
+
+
 class ClusterAddress(NamedTuple):
     """The path of a kubeconfig, a context of it, and the name of a namespace."""
 
@@ -111,6 +131,10 @@ class Environment(Table):
 
     needs_proxy: ClassVar[bool] = False
 
+    def limits(self, model_size: int) -> Limits:
+        """Return what a container may use that serves a model of so many bytes."""
+        return Limits(memory=_MEMORY + _MODEL_FACTOR * model_size, pids=_PIDS)
+
     @property
     def has_canaries(self) -> bool:
         """Whether a release is tried as a canary first."""
@@ -135,6 +159,15 @@ class Docker(Environment):
     port: Port = 8080
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
     answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    memory: Annotated[str, Field(pattern=rf"^({_QUANTITY})?$"), AfterValidator(_check_memory)] = ""
+    pids: Annotated[int, Field(ge=16, le=4194304)] = _PIDS
+    private: tuple[PrivatePath, ...] = ("/metrics", "/version", "/openapi.json")
+
+    def limits(self, model_size: int) -> Limits:
+        """Return what a replica may use that serves a model of so many bytes."""
+        default = super().limits(model_size)
+        memory = round(_parse_quantity(self.memory)) if self.memory else default.memory
+        return Limits(memory=memory, pids=self.pids)
 
     @property
     def url(self) -> str:
@@ -160,11 +193,6 @@ class Resources(Table):
         if self.cpu_limit and _parse_quantity(self.cpu_limit) < _parse_quantity(self.cpu):
             raise ValueError(f"cpu_limit ({self.cpu_limit}) is below cpu ({self.cpu})")
         return self
-
-
-def _parse_quantity(quantity: str) -> float:
-    number = quantity.rstrip("kKmMGTi")
-    return float(number) * _UNITS.get(quantity.removeprefix(number), 1.0)
 
 
 class Autoscale(Table):

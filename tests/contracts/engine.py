@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.clients.docker.protocol import Container, Engine, Spec
+from deploy.clients.docker.protocol import Container, Engine, Limits, Spec
 from deploy.errors import BuildFailed, EngineFailed, PortTaken, RegistryNotFound
 from tests.fakes.engine import Script
 
@@ -160,6 +160,38 @@ class EngineContract:
         engine.start(made.id)
         engine.start(made.id)
         assert (state_of(made.id).running, state_of(made.id).restarts) == (True, 0)
+
+    def test_a_container_shows_when_its_process_started(
+        self,
+        engine: Engine,
+        spec: Callable[..., Spec],
+        start_handler: Callable[..., str],
+        state_of: Callable[[str], Container],
+    ) -> None:
+        """A restart is another start; a container that was only created has none."""
+        assert engine.create(spec("created")).started is None
+        made = start_handler("SIGTERM", 5, restart=True)
+        first = state_of(made).started
+        assert first is not None
+        engine.execute(made, ("sh", "-c", "kill -TERM 1"))
+        wait_until(lambda: state_of(made).restarts == 1, "it is started again")
+        assert (state_of(made).started or first) > first
+
+    def test_a_container_that_exceeds_its_memory_is_killed_and_shows_it(
+        self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]
+    ) -> None:
+        """A container within its limit runs on."""
+        script = Script(needs=64_000_000, says=UP)
+        small, large = (
+            engine.create(spec(ending, script=script, limits=Limits(memory=memory)))
+            for ending, memory in (("small", 32_000_000), ("large", 320_000_000))
+        )
+        engine.start(small.id)
+        engine.start(large.id)
+        wait_until(lambda: state_of(small.id).status == "exited", "it is killed")
+        wait_until(lambda: UP in engine.logs(large.id, 1), "it runs")
+        assert (state_of(small.id).exit_code, state_of(small.id).out_of_memory) == (137, True)
+        assert (state_of(large.id).running, state_of(large.id).out_of_memory) == (True, False)
 
     def test_a_container_that_ends_by_itself_shows_its_exit_code(
         self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]

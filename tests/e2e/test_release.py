@@ -36,7 +36,7 @@ def test_version_names_commit_and_model(application: Application) -> None:
 
 
 def test_replicas_run_without_privileges(application: Application) -> None:
-    """Replicas and proxy are non-root and read-only, without capabilities or new privileges."""
+    """Replicas and proxy are non-root, read-only and limited, without capabilities."""
     for container in _containers(application):
         host = container["HostConfig"]
 
@@ -45,6 +45,8 @@ def test_replicas_run_without_privileges(application: Application) -> None:
         assert host["CapDrop"] == ["ALL"]
         assert "no-new-privileges" in host["SecurityOpt"]
         assert host["RestartPolicy"]["Name"] == "always"
+        assert host["Memory"] >= 1 << 30
+        assert 0 < host["PidsLimit"] <= 2048
 
 
 def test_releasing_again_changes_nothing(application: Application) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from deploy.clock import Clock
+
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FakeTime:
@@ -15,10 +19,13 @@ class FakeTime:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        self.clock = Clock(self._now, self._sleep, self._now)
+        self.clock = Clock(self._now, self._sleep, self._now, self._utc)
 
     def _now(self) -> float:
         return self.seconds
+
+    def _utc(self) -> datetime:
+        return _BEGIN + timedelta(seconds=self.seconds)
 
     def _sleep(self, seconds: float) -> None:
         self.seconds += seconds

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from deploy.clients.docker.protocol import Container, Spec
+from deploy.clients.http import Endpoint, NoResponse, Request, Response
+from deploy.clock import REAL
 from deploy.errors import EngineFailed, PortTaken
 from tests.fakes.haproxy import Proxy, usable
 from tests.fakes.images import FakeImages
@@ -23,6 +27,7 @@ class Script:
         ready_after: The number of health checks that fail before one passes; None for all of them.
         exits: The exit code of a process that ends at its start; None if it runs.
         dies_after: The number of passed health checks after which it ends.
+        needs: The bytes of memory with which it starts; above its limit it ends.
         says: Its output at the start.
         on_signal: Exit codes by the names of signals that end it; others are ignored.
     """
@@ -30,6 +35,7 @@ class Script:
     ready_after: int | None = 0
     exits: int | None = None
     dies_after: int | None = None
+    needs: int = 0
     says: str = ""
     on_signal: Mapping[str, int] = field(default_factory=dict)
 
@@ -48,6 +54,9 @@ class FakeContainer:
     checks: int = 0
     log: list[str] = field(default_factory=list)
     proxy: Proxy | None = None
+    forwards: bool = False
+    started: datetime | None = None
+    out_of_memory: bool = False
 
     @property
     def running(self) -> bool:
@@ -64,6 +73,8 @@ class FakeContainer:
             self.status,
             self.exit_code,
             self.restarts,
+            self.started,
+            self.out_of_memory,
         )
 
 
@@ -77,6 +88,7 @@ class FakeEngine(FakeImages):
         volumes: The files of each volume, by path.
         network_size: The length of the prefix of every network.
         events: The creations, starts, stops and removals of containers, in order.
+        utc: Returns the date and time.
     """
 
     def __init__(self, scripts: Mapping[str, Script] | None = None) -> None:
@@ -89,6 +101,7 @@ class FakeEngine(FakeImages):
         self.volume_labels: dict[str, Mapping[str, str]] = {}
         self.network_size = 24
         self.events: list[str] = []
+        self.utc: Callable[[], datetime] = REAL.utc
         self._count = 0
         for name, script in (scripts or {}).items():
             self.script(name, script)
@@ -131,6 +144,9 @@ class FakeEngine(FakeImages):
     def _begin(self, made: FakeContainer) -> None:
         """Start its process."""
         made.status = "running"
+        made.forwards = True
+        made.started = self.utc()
+        made.out_of_memory = False
         made.checks = 0
         if made.script.says:
             made.log += made.script.says.splitlines()
@@ -142,6 +158,8 @@ class FakeEngine(FakeImages):
                 self._end(made, 1, again=False)
                 return
             self.events.append(f"{made.spec.name} opened")
+        if made.script.needs > made.spec.limits.memory > 0:
+            self._end(made, 137, again=False)
         if made.script.exits is not None:
             self._end(made, made.script.exits, again=False)
 
@@ -149,10 +167,24 @@ class FakeEngine(FakeImages):
         """End its process; the engine restarts it if its policy says so."""
         made.status = "exited"
         made.exit_code = code
+        made.out_of_memory = made.script.needs > made.spec.limits.memory > 0
         made.proxy = None
         if again and made.restart:
             made.restarts += 1
             self._begin(made)
+
+    def end_forwarder(self, name: str) -> None:
+        """End the process by which the engine forwards a container's published ports."""
+        self._container(name).forwards = False
+
+    def send(self, endpoint: Endpoint, request: Request) -> Response:
+        """Respond to a request to a published port, as the proxy behind it does."""
+        port = urlsplit(endpoint.url).port
+        for made in self.all_containers.values():
+            published = {number for _, number in made.spec.ports.values()}
+            if made.running and made.forwards and port in published:
+                return Response(200 if made.proxy and made.proxy.open_to() else 503)
+        raise NoResponse("ConnectionError", 0.0, refused=True)
 
     def end_process(self, name: str, code: int = 137) -> None:
         """End the process of a container."""

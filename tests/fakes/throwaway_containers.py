@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import ThrowawayContainer
 
 URL = "http://127.0.0.1:32768"
@@ -15,16 +16,19 @@ class MemoryContainers:
 
     Attributes:
         images: The images, in order.
+        limits: What their processes may use, in order.
         alive: Whether their processes are running.
         log: Their output.
     """
 
     def __init__(self) -> None:
         self.images: list[str] = []
+        self.limits: list[Limits] = []
         self.alive = True
         self.log = "listening"
 
     @contextmanager
-    def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
+    def __call__(self, image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
         self.images.append(image)
+        self.limits.append(limits)
         yield ThrowawayContainer(url=URL, is_running=lambda: self.alive, read_log=lambda: self.log)

@@ -10,6 +10,7 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import IO, Any
 
 from deploy.archive import pack_files
@@ -252,6 +253,10 @@ class DockerEngine:
             log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
             auto_remove=auto_remove,
             init=False,
+            mem_limit=spec.limits.memory or None,
+            # As much as without swap: what swaps is slow for every client, and for the host.
+            memswap_limit=spec.limits.memory or None,
+            pids_limit=spec.limits.pids,
         )
         endpoint = api.create_endpoint_config(ipv4_address=spec.ip) if spec.ip else None
         return {
@@ -464,4 +469,12 @@ def _container(found: Mapping[str, Any]) -> Container:
         status=state["Status"],
         exit_code=int(state["ExitCode"]),
         restarts=int(found.get("RestartCount") or 0),
+        started=_parse_time(state["StartedAt"]),
+        out_of_memory=bool(state.get("OOMKilled")),
     )
+
+
+def _parse_time(text: str) -> datetime | None:
+    """Return a time of the engine; None for its zero, the year 1."""
+    found = datetime.fromisoformat(text)
+    return found if found.year > 1 else None

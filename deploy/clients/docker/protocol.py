@@ -4,9 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import IO, Any, Protocol
 
 from deploy.records import Image
+
+_MEMORY = 1 << 30
+_PIDS = 512
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the processes of a container may use together.
+
+    Attributes:
+        memory: Its bytes of memory; 0 for no limit.
+        pids: Its number of processes and threads.
+    """
+
+    memory: int = _MEMORY
+    pids: int = _PIDS
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,7 @@ class Spec:
         writable: Paths of small file systems in memory.
         user: Replaces the image's own user.
         restart: Whether the engine restarts it when it ends, and when the engine itself starts.
+        limits: What its processes may use.
     """
 
     name: str
@@ -40,11 +58,24 @@ class Spec:
     writable: tuple[str, ...] = ("/tmp",)  # noqa: S108 - a path in the container
     user: str = ""
     restart: bool = False
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
 class Container:
-    """The present state of a container; `exit_code` and `restarts` count from its first start."""
+    """The present state of a container.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        image: The id of its image.
+        labels: Its labels.
+        status: What the engine calls its state.
+        exit_code: The exit code of its last process that ended.
+        restarts: How many times the engine has started it again.
+        started: When its last process started; None if none has.
+        out_of_memory: Whether its last process was killed because of its limit of memory.
+    """
 
     id: str
     name: str
@@ -53,6 +84,8 @@ class Container:
     status: str
     exit_code: int
     restarts: int
+    started: datetime | None = None
+    out_of_memory: bool = False
 
     @property
     def running(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from deploy.clients.docker.address import find_engine_address, library_variables
 from deploy.clients.docker.errors import published_elsewhere_error, translate_errors
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.network import is_taken
 from deploy.machine.process import ProcessId, has_ended, machine_id
 
@@ -24,7 +25,7 @@ _ADDRESS = "127.0.0.1"
 _FORWARDED_WITHIN = 5.0
 _POLL = 0.1
 
-StartContainer = Callable[[str, int], "AbstractContextManager[ThrowawayContainer]"]
+StartContainer = Callable[[str, int, Limits], "AbstractContextManager[ThrowawayContainer]"]
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,23 @@ class ThrowawayContainer:
         url: The address at which it answers.
         is_running: Returns whether its process is running.
         read_log: Returns the end of its log.
+        was_out_of_memory: Returns whether its process was killed because of its limit of memory.
     """
 
     url: str
     is_running: Callable[[], bool]
     read_log: Callable[[], str]
+    was_out_of_memory: Callable[[], bool] = lambda: False
 
 
 @contextmanager
-def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
+def throwaway_container(image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
     """Run an image as in a release: read-only, without capabilities, on the loopback address.
 
     Args:
         image: The id of an image of the engine.
         port: The port on which its process listens.
+        limits: What its processes may use.
 
     Raises:
         EngineFailed, DiskFull: The container cannot be started, or its port is on another machine.
@@ -57,7 +61,7 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
     with translate_errors(image, "the engine could not start the image"), ExitStack() as stack:
         # testcontainers reads variables and files when it is imported and when it starts something.
         with library_variables(find_engine_address()):
-            container = stack.enter_context(_create(image, port))
+            container = stack.enter_context(_create(image, port, limits))
         wrapped = container.get_wrapped_container()
         published = _published_port(wrapped, port)
         if published:
@@ -66,10 +70,11 @@ def throwaway_container(image: str, port: int) -> Iterator[ThrowawayContainer]:
             url=f"http://{_ADDRESS}:{published}",
             is_running=lambda: _is_running(wrapped),
             read_log=lambda: wrapped.logs(tail=20).decode("utf-8", "replace"),
+            was_out_of_memory=lambda: _was_out_of_memory(wrapped),
         )
 
 
-def _create(image: str, port: int) -> Any:  # noqa: ANN401 - testcontainers is imported lazily
+def _create(image: str, port: int, limits: Limits) -> Any:  # noqa: ANN401 - testcontainers is imported lazily
     """Return a container that is to be started; what killed processes left is removed first."""
     from testcontainers.core.container import DockerContainer
 
@@ -79,6 +84,9 @@ def _create(image: str, port: int) -> Any:  # noqa: ANN401 - testcontainers is i
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "labels": labels,
+        "mem_limit": limits.memory or None,
+        "memswap_limit": limits.memory or None,
+        "pids_limit": limits.pids,
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
     # The methods of testcontainers publish a port on every address of the machine.
@@ -114,6 +122,11 @@ def _published_port(container: object, port: int) -> int:
 def _is_running(container: object) -> bool:
     container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
     return bool(container.status == "running")  # type: ignore[attr-defined]
+
+
+def _was_out_of_memory(container: object) -> bool:
+    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
+    return bool(container.attrs["State"]["OOMKilled"])  # type: ignore[attr-defined]
 
 
 def _remove_leftovers(client: object) -> None:

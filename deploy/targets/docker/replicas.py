@@ -64,6 +64,7 @@ class Replicas:
                 labels=state.replica_labels | {SLOT: str(slot), IMAGE: release.image.digest},
                 network=state.name,
                 ip=slot_address(state.subnet(), slot),
+                limits=self._env.limits(release.image.layer.size),
             )
         )
         self._engine.start(container.id)
@@ -129,11 +130,19 @@ class Replicas:
     def _require_running(self, container: Container) -> None:
         now = next((item for item in self._state.replicas() if item.id == container.id), None)
         if now is None or not now.running:
-            code = f" with exit code {now.exit_code}" if now else ""
-            raise self._error(container, f"a replica ended{code} before it was ready")
+            raise self._error(container, _describe_end(now))
 
     def _error(self, container: Container, what: str) -> RolloutFailed:
         return replica_error(what, container.name, self._engine.logs(container.id, _LOG_LINES))
+
+
+def _describe_end(container: Container | None) -> str:
+    """Return how a replica ended that was never ready; None for one that was removed."""
+    if container is None:
+        return "a replica ended before it was ready"
+    if container.out_of_memory:
+        return "a replica needed more memory than its limit before it was ready"
+    return f"a replica ended with exit code {container.exit_code} before it was ready"
 
 
 def _excluded(proxy: Proxy, containers: list[Container]) -> list[Container]:

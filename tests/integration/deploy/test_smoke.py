@@ -9,6 +9,7 @@ import pytest
 
 from deploy import smoke
 from deploy.clients.docker.client import DockerEngine
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import LABEL, throwaway_container
 from deploy.errors import ReleaseError, SmokeFailed
 from deploy.image.join import join_image
@@ -70,6 +71,7 @@ def check(tiny: TinyApplication, app: AppImage, mode: str, within: float = 20.0)
             port=PORT,
             ready="/readyz",
             within=within,
+            limits=Limits(),
         )
     finally:
         assert not [

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import pytest
 
 from deploy import smoke
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import ThrowawayContainer
 from deploy.errors import SmokeFailed
 from deploy.records import Image, Verdict
 from tests.fakes.golden import GOLDEN_SET, FakePlayer, return_in_turn
 
 IMAGE_ID = "sha256:image"
+LIMITS = Limits(memory=1 << 30, pids=64)
 
 
 class FakeContainers:
@@ -21,7 +23,8 @@ class FakeContainers:
 
     Attributes:
         lives: returns whether the process is alive.
-        tried: the images and ports that were run.
+        out_of_memory: whether it was killed because of its limit of memory.
+        started: the images, ports and limits that were run.
         running: how many containers run now.
     """
 
@@ -30,16 +33,20 @@ class FakeContainers:
     ) -> None:
         self.lives = lives
         self.text = log
-        self.started: list[tuple[str, int]] = []
+        self.out_of_memory = False
+        self.started: list[tuple[str, int, Limits]] = []
         self.running = 0
 
     @contextmanager
-    def __call__(self, image: str, port: int) -> Iterator[ThrowawayContainer]:
-        self.started.append((image, port))
+    def __call__(self, image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
+        self.started.append((image, port, limits))
         self.running += 1
         try:
             yield ThrowawayContainer(
-                url="http://container", is_running=self.lives, read_log=lambda: self.text
+                url="http://container",
+                is_running=self.lives,
+                read_log=lambda: self.text,
+                was_out_of_memory=lambda: self.out_of_memory,
             )
         finally:
             self.running -= 1
@@ -57,6 +64,7 @@ def check(
         port=8080,
         ready="/readyz",
         within=within,
+        limits=LIMITS,
         play=player,
     )
 
@@ -70,7 +78,7 @@ def test_an_image_with_the_expected_responses_passes(joined: Image) -> None:
     verdict = check(joined, containers, player)
     assert verdict.passed
     assert [names for _, names in player.played] == [("ready",), ("ready",), ("ready",), ("three",)]
-    assert containers.started == [(IMAGE_ID, 8080)]
+    assert containers.started == [(IMAGE_ID, 8080, LIMITS)]
     assert containers.running == 0
 
 
@@ -100,12 +108,22 @@ def test_a_container_that_ends_is_an_error_at_once(joined: Image) -> None:
     assert containers.running == 0
 
 
+def test_a_container_without_enough_memory_is_an_error_that_says_so(joined: Image) -> None:
+    """A killed process writes nothing into its log."""
+    containers = FakeContainers(lives=lambda: False)
+    containers.out_of_memory = True
+    with pytest.raises(SmokeFailed, match="more memory than its limit") as caught:
+        check(joined, containers, FakePlayer(lambda: "no response: ConnectionError"))
+    assert "`memory`" in caught.value.next
+
+
 def test_a_container_that_is_never_ready_is_an_error_with_the_log(joined: Image) -> None:
-    """The error comes after the configured time."""
+    """The error comes after the configured time, and has the last response of the ready path."""
     containers = FakeContainers(log="")
     player = FakePlayer(lambda: "expected status 200, got 503")
     with pytest.raises(SmokeFailed, match=r"not ready within 0\.1 s") as caught:
         check(joined, containers, player, within=0.1)
+    assert "GET /readyz: expected status 200, got 503" in caught.value.detail
     assert "(nothing)" in caught.value.detail
     assert player.played
     assert containers.running == 0

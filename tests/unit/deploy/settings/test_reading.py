@@ -404,6 +404,15 @@ def test_an_override_below_a_value_replaces_the_value(tmp_path: Path) -> None:
     assert read(tmp_path, text, {"TWINSHIP_APP__NAME": "classifier"}).app.name == "classifier"
 
 
+def test_a_container_may_use_what_the_environment_says(tmp_path: Path) -> None:
+    """Memory follows from the size of the model, unless a Docker host has a setting of its own."""
+    settings = read(tmp_path, WHOLE + 'pids = 99\n[environments.a]\nmemory = "1.5Gi"')
+    local = settings.environment("local").limits(2**30)
+    other = settings.environment("a").limits(2**30)
+    assert (local.memory, local.pids) == (6 * 2**30, 99)
+    assert (other.memory, other.pids) == (3 * 2**29, 2048)
+
+
 def test_an_environment_on_a_cluster_needs_only_its_target(tmp_path: Path) -> None:
     """The other keys have defaults for every cluster."""
     staging = read_cluster(tmp_path)

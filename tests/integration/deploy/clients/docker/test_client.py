@@ -18,7 +18,7 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.protocol import Engine, Spec
+from deploy.clients.docker.protocol import Engine, Limits, Spec
 from deploy.clients.oci.client import MANIFEST, HttpRegistry
 from deploy.errors import EngineDenied, EngineFailed, EngineUnavailable
 from deploy.image.export import export_image
@@ -49,9 +49,11 @@ def shell(script: Script) -> str:
         f"trap 'exit {code}' {name.removeprefix('SIG')}\n"
         for name, code in script.on_signal.items()
     )
-    # It speaks when it handles signals.
+    fills = f"full=$(head -c {script.needs} /dev/zero | tr '\\0' a)\n" if script.needs else ""
+    # It speaks when it handles signals, and has what it needs.
     return (
         traps
+        + fills
         + said
         + ("while :; do sleep 0.05; done" if script.exits is None else f"exit {script.exits}")
     )
@@ -397,3 +399,19 @@ def test_a_user_without_access_to_the_engine_is_an_error_of_its_own(engine: Dock
     with unprivileged(), pytest.raises(EngineDenied) as caught:
         DockerEngine()
     assert "usermod -aG docker" in caught.value.next
+
+
+def test_the_number_of_processes_of_a_container_is_limited(
+    engine: DockerEngine, prefix: str, parts_image: str
+) -> None:
+    """Whatever it starts, the host and other containers have processes left."""
+    spec = Spec(
+        name=prefix,
+        image=parts_image,
+        labels={"dev.twinship.test": prefix},
+        command=("sh", "-c", "for each in $(seq 99); do sleep 60 & done; wait"),
+        limits=Limits(pids=20),
+    )
+    made = engine.create(spec)
+    engine.start(made.id)
+    wait_until(lambda: "fork" in engine.logs(made.id, 5), "it can start no more")

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.clients.docker.address import find_engine_address
 from deploy.clients.docker.client import DockerEngine
-from deploy.clients.docker.protocol import Spec
+from deploy.clients.docker.protocol import Limits, Spec
 from deploy.clients.docker.throwaway_container import LABEL, MACHINE, throwaway_container
 from deploy.errors import EngineFailed, ReleaseError
 from deploy.image.join import join_image
@@ -82,13 +82,14 @@ def test_a_throwaway_container_is_hardened_like_a_replica(
     engine: DockerEngine, serving: str
 ) -> None:
     """It is read-only, without capabilities, on the loopback address, with a small /tmp."""
-    with throwaway_container(serving, PORT) as running:
+    with throwaway_container(serving, PORT, Limits(memory=1 << 29, pids=99)) as running:
         (found,) = ours(engine, serving)
         host = found["HostConfig"]
         assert host["ReadonlyRootfs"]
         assert host["CapDrop"] == ["ALL"]
         assert host["SecurityOpt"] == ["no-new-privileges"]
         assert list(host["Tmpfs"]) == ["/tmp"]
+        assert (host["Memory"], host["PidsLimit"]) == (1 << 29, 99)
         published = found["NetworkSettings"]["Ports"][f"{PORT}/tcp"]
         assert [binding["HostIp"] for binding in published] == ["127.0.0.1"]
         assert running.url == f"http://127.0.0.1:{published[0]['HostPort']}"
@@ -100,7 +101,7 @@ def test_a_failed_block_leaves_no_container(engine: DockerEngine, serving: str) 
     """Any error can end the block."""
 
     def fail() -> None:
-        with throwaway_container(serving, PORT):
+        with throwaway_container(serving, PORT, Limits()):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -110,7 +111,10 @@ def test_a_failed_block_leaves_no_container(engine: DockerEngine, serving: str) 
 
 def test_an_image_that_the_engine_does_not_hold_cannot_be_tried(engine: DockerEngine) -> None:
     """The detail has the engine's reason."""
-    with pytest.raises(EngineFailed) as caught, throwaway_container(digest(b"nothing"), PORT):
+    with (
+        pytest.raises(EngineFailed) as caught,
+        throwaway_container(digest(b"nothing"), PORT, Limits()),
+    ):
         pass
     assert caught.value.on == digest(b"nothing")
 
@@ -138,7 +142,7 @@ def test_leftovers_of_killed_processes_are_removed_by_the_next_start(
         for name, (owner, on) in left.items()
     }
     try:
-        with throwaway_container(serving, PORT):
+        with throwaway_container(serving, PORT, Limits()):
             found = {container.id for container in engine.containers({OURS: tiny.name})}
             on = [running["Config"]["Labels"].get(MACHINE) for running in ours(engine, serving)]
         assert on == [machine_id()] * 2
