@@ -52,12 +52,14 @@ class Response:
         content: The first bytes of the body.
         seconds: The time that the response took.
         retry_after: The header Retry-After; empty if there is none.
+        location: The header Location; empty if there is none.
     """
 
     status: int
     content: bytes = b""
     seconds: float = 0.0
     retry_after: str = ""
+    location: str = ""
 
 
 class NoResponse(Exception):
@@ -225,6 +227,7 @@ class HttpClient:
                         content,
                         self._now() - started,
                         response.headers.get("Retry-After", ""),
+                        response.headers.get("Location", ""),
                     )
             prepared = following
         raise requests.TooManyRedirects

@@ -139,6 +139,8 @@ def _play_case(client: HttpClient, case: GoldenCase, bodies: Mapping[str, bytes]
         return _create_result(case, error.seconds, "", f"no response: {error}")
     milliseconds = response.seconds * 1000
     text, problem = compare_response(expected, response.status, response.content)
+    if problem and response.location:
+        problem = f"{problem} (Location: {_shorten(response.location)})"
     if not problem and milliseconds > expected.within_ms:
         problem = (
             f"expected a response within {expected.within_ms:.0f} ms, it took {milliseconds:.0f} ms"
@@ -163,7 +165,8 @@ def compare_response(expected: ExpectedResponse, status: int, content: bytes) ->
     """Return the response in short, and how it differs from the expected one, if it does."""
     text = content[:_MAX_SHOWN].decode("utf-8", "replace")
     if status != expected.status:
-        return text, f"expected status {expected.status}, got {status}: {text}"
+        shown = f": {text}" if text else ""
+        return text, f"expected status {expected.status}, got {status}{shown}"
     if expected.contains.encode() not in content:
         return text, f"expected {_shorten(repr(expected.contains))} in the response, got: {text}"
     return _compare_json(expected, content) if expected.json_ else (text, "")

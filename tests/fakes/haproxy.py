@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _FALL = 3
-_COLUMNS = ("pxname", "svname", "qcur", "scur", "status", "check_status")
+_COLUMNS = ("pxname", "svname", "qcur", "scur", "status", "check_status", "check_code")
 
 
 @dataclass
@@ -119,9 +119,9 @@ class Proxy:
 
     def _table(self) -> str:
         rows = [
-            ("door", "FRONTEND", "", "0", "OPEN", ""),
+            ("door", "FRONTEND", "", "0", "OPEN", "", ""),
             *map(self._row, self.servers),
-            ("replicas", "BACKEND", "0", "0", "UP", ""),
+            ("replicas", "BACKEND", "0", "0", "UP", "", ""),
         ]
         return "\n".join(["# " + ",".join(_COLUMNS), *(",".join(row) for row in rows), ""])
 
@@ -135,6 +135,7 @@ class Proxy:
             str(self.busy.get(server.address, 0)),
             server.status,
             checked,
+            {"L7OK": "200", "L7STS": "503"}.get(checked, ""),
         )
 
 

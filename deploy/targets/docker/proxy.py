@@ -39,6 +39,7 @@ class Slot:
         checked: whether the proxy checks its health.
         healthy: whether the last check of the replica in it passed.
         in_flight: the requests that its replica works on, or that wait for it.
+        status: the HTTP status of the last check's response; 0 if there was none.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Slot:
     checked: bool
     healthy: bool
     in_flight: int
+    status: int = 0
 
 
 class Proxy:
@@ -184,4 +186,5 @@ def _parse_slot(row: dict[str, str]) -> Slot | None:
         checked=status != "MAINT",
         healthy=passed and not counted,
         in_flight=int(row["scur"] or 0) + int(row["qcur"] or 0),
+        status=int(row["check_code"] or 0),
     )

@@ -15,7 +15,7 @@ from deploy.records import Release
 from deploy.rollout.target import replica_error
 from deploy.settings.environments import Docker
 from deploy.targets.docker.haproxy import slot_address
-from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.proxy import Proxy, Slot
 from deploy.targets.docker.state import DockerState, slot_of
 
 _POLL = 0.05
@@ -86,8 +86,7 @@ class Replicas:
                 proxy.admit(number, "drain")
             self._require_running(container)
             if self._clock.now() > deadline:
-                within = progress.format_seconds(self._env.ready_within)
-                raise self._error(container, f"a replica was not ready within {within}")
+                raise self._error(container, self._describe_unready(slot))
             progress.report(f"waiting for {container.name} to be ready")
             self._clock.sleep(_POLL)
         self._engine.enable_restart(container.id)
@@ -126,6 +125,11 @@ class Replicas:
                 return
             progress.report(f"waiting for {left} requests to finish")
             self._clock.sleep(_POLL)
+
+    def _describe_unready(self, slot: Slot) -> str:
+        within = progress.format_seconds(self._env.ready_within)
+        last = f": its ready path answered {slot.status}" if slot.status else ""
+        return f"a replica was not ready within {within}{last}"
 
     def _require_running(self, container: Container) -> None:
         now = next((item for item in self._state.replicas() if item.id == container.id), None)

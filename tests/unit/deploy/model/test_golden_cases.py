@@ -25,6 +25,7 @@ from deploy.model.manifest import (
     ModelManifest,
 )
 from deploy.records import Model
+from tests.fakes.endpoints import endpoint_with
 
 RFC_6901 = {
     "foo": ["bar", "baz"],
@@ -382,3 +383,13 @@ def test_a_truncated_layer_is_refused(share: int) -> None:
     cut = (request.offset_data + request.size - 1) * share // 9
     with pytest.raises(ManifestInvalid):
         golden_cases.read_golden_set(found.model, io.BytesIO(whole[:cut]))
+
+
+def test_a_redirect_is_a_wrong_status_that_says_where_it_leads() -> None:
+    """It is not followed."""
+    case = GoldenCase(name="ready", request=GoldenRequest(path="/ready"), expect=ExpectedResponse())
+    endpoint = endpoint_with(b"", 301, Location="https://app.example/ready/")
+    verdict = golden_cases.play(golden_cases.GoldenSet((case,), {}), endpoint)
+    assert [miss.problem for miss in verdict.misses] == [
+        "expected status 200, got 301 (Location: https://app.example/ready/)"
+    ]
