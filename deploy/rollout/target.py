@@ -22,7 +22,7 @@ class ReplicaState(StrEnum):
     """The state of a replica: what it does for clients now.
 
     Attributes:
-        STARTING: it is not ready yet.
+        STARTING: it is not ready yet, or was started again after a crash just now.
         STANDBY: it is ready, and gets no requests.
         SERVING: it is ready, and gets requests.
         STOPPED: its process has ended.

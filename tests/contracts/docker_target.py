@@ -42,6 +42,12 @@ class DockerPlace(Place, Protocol):
     def crash(self, replica: str) -> None:
         """End the process of a replica, as a crash does."""
 
+    def pass_time(self) -> None:
+        """Let half a minute pass, or leave that to the test's own waiting."""
+
+    def close_port(self) -> None:
+        """End the process by which the engine forwards the proxy's published port."""
+
     def upgrade(self) -> None:
         """Give deployers another image for the proxy from now on."""
 
@@ -297,6 +303,10 @@ class DockerTargetContract(StandbyTargetContract):
             ),
             "it was started again",
         )
+        # Its health check passes now, as it does between two crashes of many.
+        assert ReplicaState.STARTING in {replica.state for replica in target.replicas()}
+        assert not target.serves(a)
+        docker.pass_time()
         wait_until(lambda: target.serves(a), "the release serves with all its replicas")
 
     def leave_lock(self, docker: DockerPlace, on: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Engine, find_image_id
@@ -25,6 +26,8 @@ from deploy.targets.docker.proxy import Proxy, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
 from deploy.targets.docker.replicas import Replicas
 from deploy.targets.docker.state import DockerState, slot_of
+
+_STABLE_AFTER = timedelta(seconds=30)
 
 
 class DockerTarget:
@@ -54,6 +57,7 @@ class DockerTarget:
     ) -> None:
         self._engine = engine
         self._env = env
+        self._clock = clock
         self._login = login
         self.environment = name
         self.url = env.url
@@ -92,11 +96,12 @@ class DockerTarget:
     def replicas(self) -> tuple[Replica, ...]:
         """Return every replica, with the state that engine and proxy report."""
         slots = self._slots()
+        now = self._clock.utc()
         return tuple(
             Replica(
                 name=container.name,
                 image=container.labels[IMAGE],
-                state=_replica_state(container, slots.get(slot_of(container))),
+                state=_replica_state(container, slots.get(slot_of(container)), now),
             )
             for container in self._state.replicas()
         )
@@ -174,9 +179,26 @@ class DockerTarget:
         self._replicas.admit_all(proxy, serving)
 
 
-def _replica_state(container: Container, slot: Slot | None) -> ReplicaState:
+def _replica_state(container: Container, slot: Slot | None, now: datetime) -> ReplicaState:
+    if container.status == "paused":
+        return ReplicaState.UNHEALTHY
+    if container.status == "restarting" or _has_just_restarted(container, now):
+        return ReplicaState.STARTING
     if not container.running:
         return ReplicaState.STOPPED
     if slot is None or not slot.healthy:
         return ReplicaState.STARTING
     return ReplicaState.SERVING if slot.admitted else ReplicaState.STANDBY
+
+
+def _has_just_restarted(container: Container, now: datetime) -> bool:
+    """Return whether a replica runs again after a crash, but not for so long that it seems over.
+
+    Between two crashes of many it passes its health checks as well.
+    """
+    return (
+        container.running
+        and container.restarts > 0
+        and container.started is not None
+        and now - container.started < _STABLE_AFTER
+    )

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tests.contracts.engine import wait_until
 from tests.contracts.target import trust
 from tests.fakes.engine import Script
 from tests.fakes.releases import release
+from tests.integration.conftest import lacking
 from tests.integration.deploy.responder import build_replica
 
 pytestmark = pytest.mark.integration
@@ -99,6 +101,23 @@ class RealPlace:
         # The first process of a container ignores signals that it does not handle.
         self._engine.execute(replica, ("sh", "-c", "kill -USR1 1"))
 
+    def pass_time(self) -> None:
+        """Leave the waiting to the test."""
+
+    def close_port(self) -> None:
+        # From a container, because the process belongs to root.
+        api = self._engine._api
+        killer = api.create_container(
+            self._services_image,
+            ["sh", "-c", f"kill -9 {find_forwarder(self.port)}"],
+            user="0",
+            labels={APP: self.app},
+            host_config=api.create_host_config(pid_mode="host"),
+        )["Id"]
+        api.start(killer)
+        assert api.wait(killer)["StatusCode"] == 0
+        self._engine.remove(killer)
+
     def upgrade(self) -> None:
         newer = f"{self.app}:services"
         self._engine.tag(self._services_image, newer)
@@ -119,6 +138,25 @@ class RealPlace:
         for other in self._others:
             other.close()
         self._engine.remove_labelled({APP: self.app})
+
+
+def find_forwarder(port: int) -> int:
+    """Return the number of the process by which the engine forwards a port of this machine."""
+    found = next(
+        (folder for folder in Path("/proc").glob("[0-9]*") if forwards(folder, port)), None
+    )
+    if found is None:
+        lacking("no process forwards published ports", "run an engine with its `userland-proxy`")
+    return int(found.name)
+
+
+def forwards(folder: Path, port: int) -> bool:
+    """Return whether a process, by its folder in /proc, forwards a port."""
+    try:
+        words = (folder / "cmdline").read_bytes().decode().split("\0")
+    except OSError:
+        return False
+    return words[0].endswith("docker-proxy") and str(port) in words
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from deploy.clients.docker.protocol import Container, Engine
+from deploy.clients.docker.protocol import Container, Engine, Limits
 from deploy.errors import (
     DiskFull,
     EngineFailed,
@@ -47,6 +47,7 @@ class FakePlace:
     def __init__(self, fake: FakeEngine | None = None) -> None:
         self.fake = fake or FakeEngine()
         self.time = FakeTime()
+        self.fake.utc = self.time.clock.utc
         self.services_image = "services"
         self.fake.script(self.services_image, Script())
         self.codes: dict[str, str] = {}
@@ -96,6 +97,12 @@ class FakePlace:
 
     def crash(self, replica: str) -> None:
         self.fake.end_process(replica)
+
+    def pass_time(self) -> None:
+        self.time.seconds += 31
+
+    def close_port(self) -> None:
+        self.fake.end_forwarder(PROXY)
 
     def upgrade(self) -> None:
         self.services_image = "newer services"
@@ -245,6 +252,84 @@ def test_a_replica_that_ends_before_it_is_ready_ends_the_rollout_at_once(
     target = place.target(ready_within=3600.0)
     with pytest.raises(RolloutFailed, match="exit code 137"):
         target.serve(place.release("a", Script(exits=137)), trust)
+
+
+def test_the_status_of_a_ready_path_is_in_the_error(place: FakePlace) -> None:
+    """A wrong path, or a redirect, is told from a replica that is only slow."""
+    with pytest.raises(RolloutFailed, match=r"not ready within 20 s: .* answered 503"):
+        place.target().serve(place.release("a", Script(ready_after=None)), trust)
+
+
+def test_a_replica_that_needs_too_much_memory_says_so(place: FakePlace) -> None:
+    """It is killed without a line in its log."""
+    with pytest.raises(RolloutFailed, match="more memory than its limit"):
+        place.target(memory="100M").serve(place.release("a", Script(needs=200_000_000)), trust)
+
+
+def test_replicas_have_the_limits_of_the_settings(place: FakePlace) -> None:
+    """Without a setting of its own, memory follows from the size of the model."""
+    a = place.release("a")
+    place.target(pids=99).serve(a, trust)
+    place.target(replicas=3, memory="1Gi").serve(a, trust)
+    specs = [made.spec for made in place.fake.all_containers.values() if made.spec.name != PROXY]
+    size = a.image.layer.size
+    assert [spec.limits for spec in specs] == [
+        *[Limits(memory=2 * 2**30 + 4 * size, pids=99)] * 2,
+        Limits(memory=2**30, pids=2048),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("paused", ReplicaState.UNHEALTHY),
+        ("restarting", ReplicaState.STARTING),
+        ("exited", ReplicaState.STOPPED),
+        ("dead", ReplicaState.STOPPED),
+    ],
+)
+def test_a_replica_that_does_not_run_does_not_serve(
+    place: FakePlace, status: str, state: ReplicaState
+) -> None:
+    """Though the proxy has not noticed it yet."""
+    target = place.target(replicas=1)
+    target.serve(a := place.release("a"), trust)
+    (name,) = (replica.name for replica in target.replicas())
+    place.fake.all_containers[name].status = status
+    assert [replica.state for replica in target.replicas()] == [state]
+    assert not target.serves(a)
+
+
+def test_a_paused_replica_is_replaced(place: FakePlace) -> None:
+    """A release brings back what the settings say."""
+    target = place.target()
+    target.serve(a := place.release("a"), trust)
+    target.settle(a)
+    paused = target.replicas()[0].name
+    place.fake.all_containers[paused].status = "paused"
+    target.serve(a, trust)
+    target.settle(a)
+    assert target.serves(a)
+
+
+def test_a_replica_that_crashes_again_and_again_does_not_serve(place: FakePlace) -> None:
+    """At no moment between its crashes; half a minute after the last, it does."""
+    target = place.target()
+    target.serve(a := place.release("a"), trust)
+    name = target.replicas()[0].name
+    for _ in range(3):
+        place.fake.end_process(name)
+        place.time.seconds += 10
+        assert not target.serves(a)
+    place.pass_time()
+    wait_until(lambda: target.serves(a), "its check has passed")
+
+
+def test_a_replica_that_never_crashed_serves_at_once(place: FakePlace) -> None:
+    """Only a restart makes the time since the start count."""
+    target = place.target()
+    target.serve(a := place.release("a"), trust)
+    assert target.serves(a)
 
 
 def test_an_image_that_the_engine_lacks_is_pulled_by_its_digest(place: FakePlace) -> None:
