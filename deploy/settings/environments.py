@@ -150,7 +150,11 @@ class Environment(Table):
 
 
 class Docker(Environment):
-    """A Docker host: replicas behind a proxy that listens on `address` and `port`."""
+    """A Docker host: replicas behind a proxy that listens on `address` and `port`.
+
+    `memory` and `pids` are the limits of one replica. Clients get no response to requests of the
+    paths `private`, and of those below them.
+    """
 
     needs_proxy: ClassVar[bool] = True
 

@@ -41,7 +41,13 @@ FILE = "pipeline.toml"
 _SECRET_KEYS = ("username", "password")
 # A login before a host without a scheme; `name:tag@sha256:...` is an image.
 _LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
-_LISTS = ("files", "topology_keys")
+# The keys that hold lists, each with its outermost table.
+_LISTS = {
+    ("app", "files"),
+    ("app", "idempotent"),
+    ("environments", "private"),
+    ("environments", "topology_keys"),
+}
 
 
 class Settings(Table):
@@ -171,9 +177,16 @@ def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[
                 nested = table[key] = {}
             table = nested
         text = environ[variable]
-        table[keys[-1]] = text.split(",") if keys[-1] in _LISTS else text
+        table[keys[-1]] = _split(keys, text)
         origins[keys] = variable
     return origins
+
+
+def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
+    """Return the value of a variable; those of lists have commas, and an empty one has no items."""
+    if (keys[0], keys[-1]) not in _LISTS:
+        return text
+    return text.split(",") if text else []
 
 
 def _problems(

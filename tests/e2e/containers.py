@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from bench.application import free_port
@@ -57,6 +59,13 @@ class Container:
         return RunState(
             state["State"]["StartedAt"], state["RestartCount"], frozenset(self._peaks())
         )
+
+    def get(self, path: str) -> Any:
+        """Return its JSON response to a GET request at its own address, without the proxy."""
+        networks = json.loads(docker("inspect", self.name))[0]["NetworkSettings"]["Networks"]
+        (address,) = (network["IPAddress"] for network in networks.values())
+        with urllib.request.urlopen(f"http://{address}:8080{path}", timeout=10) as response:
+            return json.load(response)
 
     def peak_memory(self) -> int:
         """Return the peak memory of its largest process, in bytes."""

@@ -114,7 +114,8 @@ def _sample(application: Application) -> Iterator[Sample]:
     """
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
-    application.ok("release")
+    # Every path of the application, so that the proxy forwards the requests of all tests.
+    application.ok("release", TWINSHIP_ENVIRONMENTS__LOCAL__PRIVATE="")
     replicas = [item["name"] for item in application.ok("status", "--json").json["replicas"]]
     names = [*replicas, f"twinship-{application.name}-local-door"]
     with run_replica(docker("inspect", "--format", "{{.Image}}", replicas[0]).strip()) as (

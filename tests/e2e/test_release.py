@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+import urllib.error
 from typing import Any
+
+import pytest
 
 from bench.application import Application, TaskResult
 from bench.rollouts import WRONG_BEHIND_A_PROXY
-from tests.e2e.containers import docker
+from tests.e2e.containers import Container, docker
 from tests.e2e.halted import halted
 from tests.e2e.labels import EGYPTIAN_CAT, TIGER_CAT
 
@@ -25,8 +28,8 @@ def test_a_first_release_ends_with_the_url_and_a_prediction(application: Applica
 
 
 def test_version_names_commit_and_model(application: Application) -> None:
-    """The application reports the commit, the model and the digests of its release."""
-    version = application.get("/version")
+    """A replica reports the commit, the model and the digests of its release."""
+    version = _version(application)
 
     assert version["commit"] == application.git("rev-parse", "HEAD")
     assert (version["model"]["name"], version["model"]["version"]) == ("imagenet", "1")
@@ -110,7 +113,7 @@ def test_rolling_back_the_model_keeps_the_newer_code(application: Application) -
     application.ok("rollback", "--only", "model")
 
     assert application.top("chelsea.jpg") == TIGER_CAT
-    assert application.get("/version")["commit"] == newer
+    assert _version(application)["commit"] == newer
     latest = _history(application)[0]
     assert (latest["trigger"], latest["model"], latest["commit"], latest["outcome"]) == (
         "rollback",
@@ -125,7 +128,7 @@ def test_rolling_back_the_code_keeps_the_model(application: Application) -> None
     newer = application.git("rev-parse", "HEAD")
     application.ok("rollback", "--only", "code")
 
-    assert application.get("/version")["commit"] != newer
+    assert _version(application)["commit"] != newer
     assert application.top("chelsea.jpg") == TIGER_CAT
 
 
@@ -156,7 +159,7 @@ def test_stages_pass_records_as_files(application: Application) -> None:
         "rollout.json",
     }
     assert application.ok("verify", "--json").json["passed"] is True
-    assert application.get("/version")["commit"] == application.git("rev-parse", "HEAD")
+    assert _version(application)["commit"] == application.git("rev-parse", "HEAD")
 
 
 def test_code_that_fails_its_smoke_test_is_not_pushed(application: Application) -> None:
@@ -276,6 +279,14 @@ def test_down_stops_and_release_starts_again(application: Application) -> None:
 
     assert len(_history(application)) >= len(before)
     assert application.top("chelsea.jpg") == TIGER_CAT
+
+
+def _version(application: Application) -> Any:
+    """Return what a replica says of itself, at a path that clients cannot request."""
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        application.get("/version")
+    replica = application.ok("status", "--json").json["replicas"][0]["name"]
+    return Container(replica).get("/version")
 
 
 def _history(application: Application) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from collections.abc import Iterable
 
 CONFIG = "haproxy.cfg"
 PORT = 8080
@@ -49,6 +50,8 @@ def render_configuration(
     *,
     port: int,
     ready: str,
+    idempotent: Iterable[str],
+    private: Iterable[str],
     in_flight: int,
     answer_within: float,
     admitted: frozenset[int] = frozenset(),
@@ -60,6 +63,8 @@ def render_configuration(
         slots: the number of slots.
         port: the port on which replicas listen.
         ready: the path of their health check.
+        idempotent: the paths whose requests may be sent to a second replica, whatever the method.
+        private: the paths that clients may not request, with those below them.
         in_flight: how many requests a replica gets at once; more wait in the proxy.
         answer_within: the seconds after which the proxy gives up on a replica that sends nothing.
         admitted: the slots that get requests when the proxy starts.
@@ -81,11 +86,20 @@ just as it is used again.
     option redispatch 1
     option splice-auto
     retries 4
-    default-server check inter 1s fastinter 100ms downinter 200ms rise 1 fall 3 maxconn {in_flight}
+    retry-on conn-failure empty-response response-timeout
+    # Who has gone needs no response: its request leaves the queue.
+    option abortonclose
+    default-server check inter 1s fastinter 100ms downinter 200ms rise 1 fall 3 \
+maxconn {in_flight} observe layer4 error-limit 1 on-error sudden-death
 
 frontend door
-    bind :{PORT}
+    # No HTTP/2, of which one connection carries many requests.
+    bind :{PORT} proto h1
     option forwardfor
+{_refusals(private)}    # A replica may have executed a request that it did not respond to \
+(RFC 9110, 9.2.2).
+    acl idempotent method GET HEAD OPTIONS PUT DELETE TRACE
+{_idempotent_paths(idempotent)}    http-request disable-l7-retry unless idempotent
     # A request goes on when it is whole or fills a buffer, and whole ones go first: who \
 sends slowly keeps neither replicas nor others
     # waiting.
@@ -114,6 +128,23 @@ global
     description {_compute_mark(body)}
 
 {body}"""
+
+
+def _refusals(private: Iterable[str]) -> str:
+    """Return the rule that hides the private paths, and what an application may read as one."""
+    paths = "|".join(re.escape(path).replace("/", "/+") for path in private)
+    if not paths:
+        return ""
+    below = r"([/;]|$)"
+    return f"""\
+    acl private path,url_dec -m reg '^({paths}){below}' '/[.][.]?{below}'
+    http-request deny deny_status 404 if private
+"""
+
+
+def _idempotent_paths(paths: Iterable[str]) -> str:
+    listed = " ".join(paths)
+    return f"    acl idempotent path -m str {listed}\n" if listed else ""
 
 
 def _servers(subnet: str, slots: int, port: int, admitted: frozenset[int]) -> str:

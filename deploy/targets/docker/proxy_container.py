@@ -191,6 +191,8 @@ class ProxyContainer:
             slots,
             port=self._app.port,
             ready=self._app.ready,
+            idempotent=self._app.idempotent,
+            private=self._env.private,
             in_flight=self._env.in_flight,
             answer_within=self._env.answer_within,
             admitted=admitted,

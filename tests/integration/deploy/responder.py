@@ -23,6 +23,7 @@ defaults
     timeout tarpit {slow}
 frontend replica
     bind :8080
+    http-request reject if {{ path /lost /lost-too }}
     http-request tarpit deny_status 429 if {{ path /slow }}
     http-request return status {status} content-type text/plain string {name}
 """
@@ -31,7 +32,7 @@ frontend replica
 def responder(name: str, status: int = 200, slow: str = "8s", after: str = "") -> tuple[str, ...]:
     """Return the command of a container that answers with a status and its name.
 
-    The path `/slow` answers after a while.
+    The path `/slow` answers after a while, and `/lost` and `/lost-too` end the connection.
 
     Args:
         name: the body of its responses.

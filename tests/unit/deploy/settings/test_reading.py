@@ -175,6 +175,14 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         ("environments.local.address", '"300.1.1.1"'),
         ("environments.local.address", '"::1"'),
         ("environments.local.address", '"127.0.0.1:80"'),
+        ("environments.local.memory", '"much"'),
+        ("environments.local.memory", '"1Mi"'),
+        ("environments.local.pids", "1"),
+        ("environments.local.private", '["/"]'),
+        ("environments.local.private", '["metrics"]'),
+        ("environments.local.private", '["/a b"]'),
+        ("app.idempotent", '"/score"'),
+        ("app.idempotent", '["/score?a=b"]'),
         ("app.port", "0"),
         ("app.files", '"app/**"'),
         ("app.files", "[1]"),
@@ -326,6 +334,8 @@ def test_variables_override_the_file_and_add_to_it(tmp_path: Path) -> None:
     environ = {
         "TWINSHIP_APP__PORT": "9000",
         "TWINSHIP_APP__FILES": "app/**,wsgi.py",
+        "TWINSHIP_APP__IDEMPOTENT": "/score",
+        "TWINSHIP_ENVIRONMENTS__LOCAL__PRIVATE": "",
         "TWINSHIP_ENVIRONMENTS__LOCAL__REPLICAS": "3",
         "TWINSHIP_ENVIRONMENTS__STAGING__READY_WITHIN": "1.5",
         "TWINSHIP_IMAGE__WHEELS__REQUIREMENTS": "r.txt",
@@ -334,7 +344,9 @@ def test_variables_override_the_file_and_add_to_it(tmp_path: Path) -> None:
     settings = read(tmp_path, WHOLE + "replicas = 5", environ)
     assert settings.app.port == 9000
     assert settings.app.files == ("app/**", "wsgi.py")
+    assert settings.app.idempotent == ("/score",)
     assert settings.environment("local").replicas == 3
+    assert vars(settings.environment("local"))["private"] == ()
     assert settings.environment("staging").ready_within == 1.5
     assert settings.image.wheels is not None
     assert settings.image.wheels.python == "3.13"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import http.client
+import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -15,6 +18,8 @@ from deploy.errors import EngineFailed
 from deploy.targets.docker.haproxy import (
     COMMAND,
     CONFIG,
+    PORT,
+    SOCKET,
     STATE_FOLDER,
     render_configuration,
     slot_address,
@@ -26,6 +31,7 @@ from tests.integration.deploy.responder import responder
 pytestmark = pytest.mark.integration
 
 Start = Callable[..., str]
+IN_FLIGHT = 16
 
 
 @pytest.fixture
@@ -44,7 +50,9 @@ def text(subnet: str) -> Callable[..., str]:
             slots,
             port=8080,
             ready=ready,
-            in_flight=16,
+            idempotent=("/lost",),
+            private=("/metrics", "/openapi.json"),
+            in_flight=IN_FLIGHT,
             answer_within=60.0,
             admitted=admitted,
         )
@@ -219,3 +227,91 @@ def test_a_replica_that_ends_is_unhealthy(proxy: Proxy, start: Start, engine: Do
     engine.remove(earlier)
     wait_until(lambda: not proxy.slots()[2].healthy, "it is unhealthy")
     assert proxy.slots()[2].admitted
+
+
+def ask(subnet: str, path: str, method: str = "GET") -> int:
+    """Return the status of the proxy's response to a request; 0 if there is none."""
+    connection = http.client.HTTPConnection(slot_address(subnet, None), PORT, timeout=20)
+    with closing(connection), suppress(http.client.HTTPException, OSError):
+        connection.request(method, path, b"{}" if method == "POST" else None)
+        return connection.getresponse().status
+    return 0
+
+
+@pytest.fixture
+def serving(proxy: Proxy, start: Start) -> list[str]:
+    """Return the replicas in two slots that get requests."""
+    replicas = [start(1), start(2)]
+    for slot in (1, 2):
+        proxy.admit(slot, "ready")
+    wait_until(lambda: all(proxy.slots()[slot].healthy for slot in (1, 2)), "they are healthy")
+    return replicas
+
+
+@pytest.mark.usefixtures("serving")
+def test_private_paths_are_hidden_however_they_are_written(subnet: str) -> None:
+    """The application could read each of them as a private path."""
+    hidden = ("/metrics", "/%6Detrics", "//metrics", "/metrics/x", "/a/../metrics", "/metrics?a=b")
+    assert {path: ask(subnet, path) for path in hidden} == dict.fromkeys(hidden, 404)
+    shown = ("/", "/metrics2", "/a?b=/metrics", "/openapiXjson")
+    assert {path: ask(subnet, path) for path in shown} == dict.fromkeys(shown, 200)
+
+
+@pytest.mark.usefixtures("serving")
+def test_http_2_without_an_upgrade_is_refused(subnet: str) -> None:
+    """A client that begins with the preface of HTTP/2 (RFC 9113, 3.4) gets no frames."""
+    with socket.create_connection((slot_address(subnet, None), PORT), timeout=20) as client:
+        client.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.usefixtures("serving")
+def test_a_request_that_a_replica_drops_is_repeated_where_that_does_no_harm(
+    proxy: Proxy, subnet: str, engine: DockerEngine
+) -> None:
+    """Each try is a session of a slot: a GET, or a request of an idempotent path, has several."""
+    tries = {}
+    for method, path in (("GET", "/lost-too"), ("POST", "/lost"), ("POST", "/lost-too")):
+        before = count_sessions(engine, proxy)
+        assert ask(subnet, path, method) == 502
+        tries[method, path] = count_sessions(engine, proxy) - before
+    assert tries == {("GET", "/lost-too"): 5, ("POST", "/lost"): 5, ("POST", "/lost-too"): 1}
+
+
+def count_sessions(engine: DockerEngine, proxy: Proxy) -> int:
+    """Return the number of connections that were opened to replicas."""
+    rows = read_rows(engine, proxy)
+    return sum(int(row["stot"]) for row in rows if row["svname"].startswith("slot-"))
+
+
+def read_rows(engine: DockerEngine, proxy: Proxy) -> list[dict[str, str]]:
+    """Return the proxy's own statistics of slots and of all of them together."""
+    ask_socket = f"echo 'show stat' | socat -t 5 - UNIX-CONNECT:{SOCKET}"
+    _, shown = engine.execute(proxy.container, ("sh", "-c", ask_socket))
+    table = csv.DictReader(shown.lstrip("# ").splitlines())
+    return [row for row in table if row["pxname"] == "replicas"]
+
+
+@pytest.mark.usefixtures("serving")
+def test_a_client_that_has_gone_leaves_the_queue(
+    proxy: Proxy, subnet: str, engine: DockerEngine
+) -> None:
+    """Its request reaches no replica, and those behind it wait no longer for it."""
+    places = 2 * IN_FLIGHT
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection((slot_address(subnet, None), PORT), 20))
+            for _ in range(places + 3)
+        ]
+        for client in clients:
+            client.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: count_waiting(engine, proxy) == 3, "three requests wait")
+        for client in clients[-3:]:
+            client.shutdown(socket.SHUT_WR)
+        wait_until(lambda: count_waiting(engine, proxy) == 0, "none waits")
+        assert sum(slot.in_flight for slot in proxy.slots().values()) == places
+
+
+def count_waiting(engine: DockerEngine, proxy: Proxy) -> int:
+    """Return how many requests wait for a replica."""
+    return sum(int(row["qcur"]) for row in read_rows(engine, proxy))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,14 @@ SLOTS = st.frozensets(st.integers(1, 12))
 
 def render(slots: int = 4, ready: str = "/readyz", **changed: Any) -> str:
     """Return a configuration with some values changed."""
-    values: dict[str, Any] = {"port": 8080, "in_flight": 16, "answer_within": 60.0, **changed}
+    values: dict[str, Any] = {
+        "port": 8080,
+        "idempotent": (),
+        "private": ("/metrics",),
+        "in_flight": 16,
+        "answer_within": 60.0,
+        **changed,
+    }
     return render_configuration(SUBNET, slots, ready=ready, **values)
 
 
@@ -72,7 +80,7 @@ def test_the_configuration_has_the_values_of_the_settings() -> None:
     assert "server slot-2 172.30.0.12:9000" in lines
     assert any(line.startswith("http-check send meth GET uri /healthy ") for line in lines)
     assert {"timeout client 2500ms", "timeout server 2500ms"} <= set(lines)
-    assert any(line.startswith("default-server") and line.endswith("maxconn 7") for line in lines)
+    assert any(line.startswith("default-server") and " maxconn 7 " in line for line in lines)
     assert "slot-3" not in text
 
 
@@ -80,6 +88,49 @@ def test_a_health_check_is_a_request_as_clients_send_it() -> None:
     """HTTP/1.1 with a host: an application that refuses requests without one is never ready."""
     line = "    http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost\n"
     assert line in render(ready="/readyz")
+
+
+def find_private(text: str) -> list[re.Pattern[str]]:
+    """Return the patterns of private paths in a configuration."""
+    line = next((line for line in text.splitlines() if "acl private" in line), "")
+    return [re.compile(pattern) for pattern in re.findall(r"'([^']+)'", line)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/metrics", "/metrics/", "/metrics/all", "//metrics", "/metrics;a=1", "/a/../metrics", "/./b"],
+)
+def test_a_path_that_leads_to_a_private_one_is_private(path: str) -> None:
+    """Also where an application merges slashes or resolves dots."""
+    assert any(pattern.search(path) for pattern in find_private(render(private=("/metrics",))))
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics2", "/a/metrics", "/metricsx/y", "/.well-known/a"])
+def test_other_paths_are_not_private(path: str) -> None:
+    """Those that only begin or end in the same way."""
+    assert not any(pattern.search(path) for pattern in find_private(render(private=("/metrics",))))
+
+
+def test_a_private_path_of_several_segments_is_one_path() -> None:
+    """Dots in it are not those of a pattern."""
+    patterns = find_private(render(private=("/openapi.json", "/admin/keys")))
+    assert any(pattern.search("/admin//keys/1") for pattern in patterns)
+    assert not any(pattern.search("/openapiajson") for pattern in patterns)
+    assert not any(pattern.search("/admin") for pattern in patterns)
+
+
+def test_without_private_paths_nothing_is_denied() -> None:
+    """There is no rule."""
+    assert "deny" not in render(private=())
+
+
+def test_requests_are_repeated_where_that_does_no_harm() -> None:
+    """By method (RFC 9110, 9.2.2), and for the paths that the settings name."""
+    rule = "    http-request disable-l7-retry unless idempotent\n"
+    methods = "    acl idempotent method GET HEAD OPTIONS PUT DELETE TRACE\n"
+    assert f"{methods}{rule}" in render(idempotent=())
+    paths = "    acl idempotent path -m str /score /rank\n"
+    assert f"{methods}{paths}{rule}" in render(idempotent=("/score", "/rank"))
 
 
 @given(SLOTS)
@@ -109,6 +160,8 @@ def test_the_mark_does_not_depend_on_the_admitted_slots(admitted: frozenset[int]
         {"ready": "/other"},
         {"in_flight": 17},
         {"answer_within": 61.0},
+        {"idempotent": ("/score",)},
+        {"private": ()},
     ],
     ids=str,
 )
@@ -119,4 +172,4 @@ def test_any_other_change_has_another_mark(changed: dict[str, Any]) -> None:
 
 def test_the_mark_of_a_released_version_stays() -> None:
     """A proxy that an earlier version configured is not reloaded by an upgrade alone."""
-    assert read_mark(render()) == "07d744fddab40e9f"
+    assert read_mark(render()) == "ab4c26009efa2623"

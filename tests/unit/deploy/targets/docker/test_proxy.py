@@ -51,6 +51,8 @@ def render(slots: int = 4, admitted: frozenset[int] = frozenset()) -> str:
         slots,
         port=8080,
         ready="/readyz",
+        idempotent=("/score",),
+        private=("/metrics", "/openapi.json"),
         in_flight=16,
         answer_within=60.0,
         admitted=admitted,
