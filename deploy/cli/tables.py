@@ -114,12 +114,14 @@ def status(target: Target) -> dict[str, Any]:
     history = target.history()
     now = current(history)
     last = history[-1] if history else None
+    healthy = now is not None and target.serves(now.attempt.release)
     return {
         "environment": target.environment,
         "url": target.url,
         "serving": rollout(now) if now else None,
         "last": rollout(last) if last else None,
-        "healthy": bool(now) and target.serves(now.attempt.release) if now else False,
+        "healthy": healthy,
+        "problem": target.find_endpoint_problem() if now and not healthy else "",
         "replicas": [replica.model_dump() for replica in target.replicas()],
     }
 
@@ -139,6 +141,7 @@ def status_text(found: dict[str, Any], *, has_canaries: bool) -> str:
         (
             f"{found['url']}  {'serving' if found['healthy'] else 'unhealthy'}",
             f"release {now['id']} by {now['by']} at {at}: {_describe(now)}",
+            *([found["problem"]] if found["problem"] else []),
             *map(_replica_line, found["replicas"]),
             *_last_attempt_lines(found, has_canaries=has_canaries),
         )

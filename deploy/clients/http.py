@@ -68,11 +68,13 @@ class NoResponse(Exception):
     Args:
         kind: The kind of the failure.
         seconds: The time until the failure.
+        refused: Whether nothing listens at the address.
     """
 
-    def __init__(self, kind: str, seconds: float) -> None:
+    def __init__(self, kind: str, seconds: float, *, refused: bool = False) -> None:
         super().__init__(kind)
         self.seconds = seconds
+        self.refused = refused
 
 
 SendOnce = Callable[["Endpoint", Request], Response]
@@ -203,7 +205,10 @@ class HttpClient:
         try:
             return self._exchange(request, started)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NoResponse(_describe(error, request), self._now() - started) from error
+            refused = any(isinstance(cause, ConnectionRefusedError) for cause in causes(error))
+            raise NoResponse(
+                _describe(error, request), self._now() - started, refused=refused
+            ) from error
 
     def _exchange(self, request: Request, started: float) -> Response:
         import requests
@@ -254,6 +259,17 @@ def _describe(error: Exception, request: Request) -> str:
     if any(isinstance(cause, (TimeoutError, requests.Timeout)) for cause in causes(error)):
         return f"not complete after {request.timeout:.1f} s"
     return type(error).__name__
+
+
+def send(endpoint: Endpoint, request: Request) -> Response:
+    """Send one request on a connection of its own and return the response.
+
+    Raises:
+        NoResponse: The application did not respond.
+        ClusterError: A gateway fails or refuses access.
+    """
+    with HttpClient(endpoint) as client:
+        return client.send(request)
 
 
 def leaves_its_folder(path: str) -> bool:

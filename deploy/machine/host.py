@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from deploy.clients import http
 from deploy.clients.docker.address import EngineAddress, find_engine_address
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.home import require_home
@@ -200,6 +201,7 @@ class Host:
         require_free_port: raises PortTaken if another program listens on a port.
         connect_cluster: returns a namespace of a cluster, or raises ClusterError.
         find_engine_address: returns which engine is used, or raises SettingsInvalid.
+        send: sends one request to an endpoint, or raises NoResponse.
     """
 
     connect_engine: Callable[[], Engine] = connect_engine
@@ -208,6 +210,7 @@ class Host:
     require_free_port: Callable[[str, int], None] = require_free_port
     connect_cluster: Callable[[str, str, str], Cluster] = connect_cluster
     find_engine_address: Callable[[], EngineAddress] = find_engine_address
+    send: http.SendOnce = http.send
 
 
 THIS_MACHINE = Host()

@@ -61,8 +61,8 @@ class Target(Protocol):
     without a release if nothing served before; then `end`. `restore` and `settle` are also called
     before 1, to undo an attempt that another deployer did not finish.
 
-    `history`, `replicas`, `serves`, `url` and `endpoint` change nothing. They are called at any
-    time, with or without the lock.
+    `history`, `replicas`, `serves`, `find_endpoint_problem`, `url` and `endpoint` change nothing.
+    They are called at any time, with or without the lock.
     """
 
     environment: str
@@ -101,6 +101,9 @@ class Target(Protocol):
 
     def serves(self, release: Release) -> bool:
         """Return whether all replicas of that release serve, as the settings say, and no others."""
+
+    def find_endpoint_problem(self) -> str:
+        """Return why clients get no response at the endpoint, as a clause; empty if they do."""
 
     def serve(self, release: Release, prove: Prove) -> None:
         """Bring a release into service without losing a request.

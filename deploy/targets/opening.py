@@ -146,6 +146,7 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
         ),
         login=find_login,
         require_free_port=inputs.host.require_free_port if engine.is_local else _accept_any_port,
+        send=inputs.host.send,
         clock=inputs.clock,
     )
 

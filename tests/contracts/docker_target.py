@@ -162,6 +162,25 @@ class DockerTargetContract(StandbyTargetContract):
         wait_until(lambda: docker.target().serves(a), "the release serves")
         assert [rollout.attempt.id for rollout in docker.target().history()] == [1]
 
+    def test_a_published_port_that_is_closed_is_opened_by_the_next_deployer(
+        self, docker: DockerPlace, a: Release
+    ) -> None:
+        """Until then the release does not serve, though proxy and replicas run, and it says why."""
+        target = docker.target()
+        target.serve(a, trust)
+        target.settle(a)
+        before = target.replicas()
+        docker.close_port()
+        assert target.replicas() == before
+        assert not target.serves(a)
+        assert target.find_endpoint_problem() == "the endpoint refuses connections"
+        with docker.target().lock():
+            pass
+        wait_until(lambda: docker.target().serves(a), "the release serves")
+        assert docker.answers() == {"a"}
+        assert target.replicas() == before
+        assert target.find_endpoint_problem() == ""
+
     def test_another_port_moves_the_proxy(self, docker: DockerPlace, a: Release) -> None:
         """The same replicas are reached on the new port, and the history stays."""
         target = docker.target()

@@ -55,6 +55,7 @@ class MemoryMachine:
             self.registry_answers,
             self.require_free_port,
             self.connect_cluster,
+            send=self.engine.send,
         )
 
     def connect_engine(self) -> Engine:

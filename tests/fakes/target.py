@@ -24,6 +24,7 @@ class MemoryTarget:
         calls: the changes that were asked for, in order.
         locked: whether a deployer has the lock.
         direct: where new replicas are reached before they get requests; None if they cannot be.
+        endpoint_problem: why clients get no response at the endpoint; empty if they do.
     """
 
     environment = "local"
@@ -36,6 +37,7 @@ class MemoryTarget:
         self.calls: list[str] = []
         self.locked = False
         self.direct: Endpoint | None = None
+        self.endpoint_problem = ""
         self._interrupted_call = ""
         self._failing_calls: dict[str, BaseException] = {}
         self._attempts: dict[int, Attempt] = {}
@@ -118,7 +120,11 @@ class MemoryTarget:
         )
 
     def serves(self, release: Release) -> bool:
-        return self.running == [(release.image.digest, ReplicaState.SERVING)] * COUNT
+        replicas = [(release.image.digest, ReplicaState.SERVING)] * COUNT
+        return self.running == replicas and not self.endpoint_problem
+
+    def find_endpoint_problem(self) -> str:
+        return self.endpoint_problem
 
     def serve(self, release: Release, prove: Prove) -> None:
         self._call(f"serve {name(release)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from deploy.clients.docker.protocol import Container, Spec
@@ -20,9 +21,13 @@ from deploy.targets.docker.haproxy import (
     slot_address,
 )
 from deploy.targets.docker.proxy import Proxy
+from deploy.targets.docker.published_port import PublishedPort
 from deploy.targets.docker.state import DockerState, slot_of
 
+log = logging.getLogger(__name__)
+
 _PLACE = "dev.twinship.place"
+_STOPS_WITHIN = 5
 _SLOTS = 12
 
 
@@ -34,6 +39,7 @@ class ProxyContainer:
         app: the application behind the proxy.
         env: the environment's settings.
         image: returns the proxy's image, and builds it if it is missing.
+        published_port: where clients reach the proxy.
         require_free_port: raises PortTaken if another program listens on an address and port.
         clock: measures time and lets it pass.
     """
@@ -44,6 +50,7 @@ class ProxyContainer:
         app: App,
         env: Docker,
         image: Callable[[], str],
+        published_port: PublishedPort,
         require_free_port: Callable[[str, int], None],
         clock: Clock = REAL,
     ) -> None:
@@ -52,12 +59,15 @@ class ProxyContainer:
         self._app = app
         self._env = env
         self._image = image
+        self._published_port = published_port
         self._require_free_port = require_free_port
         self._clock = clock
         self._address = f"{env.address}:{env.port}"
 
     def ensure(self, room: int = 0) -> Proxy:
         """Return the running proxy; create, start and configure it first where that is needed.
+
+        A proxy whose published port is closed is restarted, as no request reaches it.
 
         A running proxy at the right address keeps the image that it was created from: a new one
         cannot take over its port, and every request until that one listens would be lost. It gets
@@ -72,7 +82,9 @@ class ProxyContainer:
         self._require_addresses(room)
         container = self._ensure_container()
         proxy = self._connect(container)
-        if not container.running:
+        if not self._is_reachable(container):
+            # The engine opens a published port when its container starts, and at no other time.
+            self._engine.stop(container.id, _STOPS_WITHIN)
             self._start(container, room)
             proxy.wait()
         slots = self._missing_slots(proxy, room)
@@ -99,6 +111,13 @@ class ProxyContainer:
     def save_admitted(self, proxy: Proxy, admitted: frozenset[int]) -> None:
         """Have the proxy admit those slots whenever it is restarted."""
         self._write(proxy.container, self._configuration(len(proxy.slots()), admitted))
+
+    def _is_reachable(self, container: Container) -> bool:
+        """Return whether the container runs and its published port accepts connections."""
+        if container.running and self._published_port.is_closed():
+            log.warning("%s refuses connections: the proxy is restarted", self._address)
+            return False
+        return container.running
 
     def _connect(self, container: Container) -> Proxy:
         return Proxy(self._engine, container.id, self._clock)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from deploy import progress
 from deploy.clients.docker.protocol import Container, Engine, find_image_id
-from deploy.clients.http import Endpoint
+from deploy.clients.http import Endpoint, SendOnce, send
 from deploy.clock import REAL, Clock
 from deploy.errors import EngineFailed
 from deploy.machine.labels import IMAGE
@@ -24,6 +24,7 @@ from deploy.targets.docker.history import History
 from deploy.targets.docker.lock import Lock
 from deploy.targets.docker.proxy import Proxy, Slot
 from deploy.targets.docker.proxy_container import ProxyContainer
+from deploy.targets.docker.published_port import PublishedPort
 from deploy.targets.docker.replicas import Replicas
 from deploy.targets.docker.state import DockerState, slot_of
 
@@ -41,6 +42,7 @@ class DockerTarget:
         services_image: returns the image of the proxy and the lock, and builds it if missing.
         login: returns user and password for the pull of a release, or None.
         require_free_port: raises PortTaken if another program listens on an address and port.
+        send: sends one request to an endpoint, or raises NoResponse.
         clock: measures time and lets it pass.
     """
 
@@ -53,6 +55,7 @@ class DockerTarget:
         services_image: Callable[[], str],
         login: Callable[[Release], tuple[str, str] | None],
         require_free_port: Callable[[str, int], None],
+        send: SendOnce = send,
         clock: Clock = REAL,
     ) -> None:
         self._engine = engine
@@ -64,8 +67,9 @@ class DockerTarget:
         self.endpoint = Endpoint(env.url)
         self._state = DockerState(engine, app.name, name)
         self._lock = Lock(self._state, services_image, clock)
+        self._published_port = PublishedPort(self.endpoint, app.ready, send)
         self._proxy_container = ProxyContainer(
-            self._state, app, env, services_image, require_free_port, clock
+            self._state, app, env, services_image, self._published_port, require_free_port, clock
         )
         self._history = History(self._state, self._proxy_container)
         self._replicas = Replicas(self._state, env, clock)
@@ -122,7 +126,12 @@ class DockerTarget:
             and all(item.state is ReplicaState.SERVING for item in found)
             and {item.image for item in found} == {release.image.digest}
             and self._proxy_container.matches_settings()
+            and not self.find_endpoint_problem()
         )
+
+    def find_endpoint_problem(self) -> str:
+        """Return why clients are not served at the published port; empty if they are."""
+        return self._published_port.find_problem()
 
     # --- rollout
 

@@ -21,6 +21,7 @@ from deploy.errors import (
     ModelUnknown,
     SettingsInvalid,
 )
+from deploy.targets.docker.state import DockerState
 from tests.fakes.application import Application
 
 Output = pytest.CaptureFixture[str]
@@ -456,6 +457,26 @@ def test_status_prints_what_serves(released: Application, capsys: Output) -> Non
     assert [line.split()[1] for line in lines[2:]] == ["serving", "serving"]
     commands.status(released.context(), json=True)
     assert read_json(capsys)["healthy"] is True
+
+
+def test_status_prints_why_the_endpoint_does_not_respond(
+    released: Application, capsys: Output
+) -> None:
+    """A release opens the port again."""
+    proxy = DockerState(released.engine, "classifier", "local").proxy_name
+    released.engine.end_forwarder(proxy)
+    commands.status(released.context(), json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0].split()[-1], lines[2]) == ("unhealthy", "the endpoint refuses connections")
+    assert lines[-1].startswith("next: ")
+    commands.status(released.context(), json=True)
+    found = read_json(capsys)
+    assert (found["healthy"], found["problem"]) == (False, "the endpoint refuses connections")
+    commands.release(released.context(), "", dry_run=False, json=False)
+    capsys.readouterr()
+    commands.status(released.context(), json=True)
+    found = read_json(capsys)
+    assert (found["healthy"], found["problem"]) == (True, "")
 
 
 def test_status_prints_what_is_unhealthy_and_the_next_commands(

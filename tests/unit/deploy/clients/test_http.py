@@ -18,6 +18,7 @@ from deploy.clients.http import (
     leaves_its_folder,
     make_adapter,
     read_body,
+    send,
 )
 from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
@@ -169,6 +170,32 @@ def test_a_slow_body_ends_in_no_response() -> None:
     ):
         client.send(REQUEST)
     assert 5 < now[0] < 10
+
+
+@pytest.mark.parametrize(
+    ("failure", "refused"),
+    [
+        (requests.ConnectionError(ConnectionRefusedError(111, "Connection refused")), True),
+        (requests.ConnectionError(ConnectionResetError(104, "Connection reset by peer")), False),
+        (requests.ReadTimeout(), False),
+    ],
+)
+def test_a_refused_connection_is_told_from_other_failures(
+    failure: requests.RequestException, refused: bool
+) -> None:
+    """By it, a server that does not listen is told from one that does not respond."""
+    with pytest.raises(NoResponse) as caught:
+        send(endpoint_with(failure), REQUEST)
+    assert caught.value.refused is refused
+
+
+def test_a_single_request_closes_its_connection() -> None:
+    """It has the response, with where that leads."""
+    endpoint = endpoint_with(b"", 301, Location="https://replica/ready/")
+    response = send(endpoint, REQUEST)
+    assert (response.status, response.location) == (301, "https://replica/ready/")
+    assert endpoint.replica is not None
+    assert endpoint.replica.closed
 
 
 def test_redirects_are_followed_if_the_request_says_so() -> None:

@@ -73,6 +73,7 @@ class FakePlace:
             lambda: self.services_image,
             login,
             self.require_free_port,
+            self.fake.send,
             self.time.clock,
         )
 
@@ -397,6 +398,7 @@ def test_two_applications_on_an_engine_do_not_see_each_other(place: FakePlace) -
         services_image=lambda: "services",
         login=lambda _: None,
         require_free_port=lambda _address, _port: None,
+        send=place.fake.send,
     )
     with target.lock(), other.lock():
         other.settle()
@@ -542,6 +544,34 @@ def test_a_release_with_another_port_or_health_check_does_not_serve_yet(
     assert not changed.serves(a)
     with changed.lock():
         wait_until(lambda: changed.serves(a), "the release serves as the settings say")
+
+
+def test_a_proxy_that_is_reached_is_not_restarted(place: FakePlace) -> None:
+    """Also if no replica is ready: a restart would end requests and open no port."""
+    target = place.target()
+    target.serve(a := place.release("a"), trust)
+    target.settle(a)
+    for replica in target.replicas():
+        place.lose(replica.name)
+    before = place.fake.all_containers[PROXY].as_container()
+    place.answers()
+    place.answers()
+    place.answers()
+    assert target.find_endpoint_problem() == "the endpoint responds with status 503"
+    with target.lock():
+        assert place.fake.all_containers[PROXY].as_container() == before
+
+
+def test_a_closed_port_is_opened_in_mid_rollout(place: FakePlace) -> None:
+    """Replicas keep their requests until then, and the rollout continues."""
+    target = place.target()
+    with target.lock():
+        target.serve(place.release("a"), trust)
+        place.close_port()
+        target.serve(b := place.release("b"), trust)
+        target.settle(b)
+    assert target.serves(b)
+    assert place.answers() == {"b"}
 
 
 # --- slots
