@@ -74,7 +74,7 @@ def _wait_until_ready(
         if not container.is_running():
             raise _end_error(container, on)
         # A wrong status need not be final: some servers answer 404 until they have started.
-        progress.report(f"waiting for {path}: {problem}")
+        progress.report(f"waiting for {path}: {problem.partition(':')[0]}")
         time.sleep(_POLL_SECONDS)
     raise SmokeFailed(
         f"the container was not ready within {progress.format_seconds(within)}",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
@@ -169,9 +170,10 @@ class Docker(Environment):
 
     def limits(self, model_size: int) -> Limits:
         """Return what a replica may use that serves a model of so many bytes."""
-        default = super().limits(model_size)
-        memory = round(_parse_quantity(self.memory)) if self.memory else default.memory
-        return Limits(memory=memory, pids=self.pids)
+        limits = replace(super().limits(model_size), pids=self.pids)
+        return (
+            replace(limits, memory=round(_parse_quantity(self.memory))) if self.memory else limits
+        )
 
     @property
     def url(self) -> str:
@@ -262,6 +264,11 @@ class Kubernetes(Environment):
     host: HostName = ""
     ingress_class: HostName = ""
     tls_secret: HostName = ""
+
+    def limits(self, model_size: int) -> Limits:
+        """Return what a container may use in the smoke test: the memory of a replica."""
+        memory = round(_parse_quantity(self.resources.memory))
+        return replace(super().limits(model_size), memory=memory)
 
     @property
     def has_canaries(self) -> bool:

@@ -417,12 +417,14 @@ def test_an_override_below_a_value_replaces_the_value(tmp_path: Path) -> None:
 
 
 def test_a_container_may_use_what_the_environment_says(tmp_path: Path) -> None:
-    """Memory follows from the size of the model, unless a Docker host has a setting of its own."""
-    settings = read(tmp_path, WHOLE + 'pids = 99\n[environments.a]\nmemory = "1.5Gi"')
+    """Without a setting, memory follows from the size of the model on a Docker host."""
+    cluster = '[environments.b]\ntarget = "kubernetes"\nresources = { memory = "64M" }'
+    settings = read(tmp_path, WHOLE + f'pids = 99\n[environments.a]\nmemory = "1.5Gi"\n{cluster}')
     local = settings.environment("local").limits(2**30)
     other = settings.environment("a").limits(2**30)
     assert (local.memory, local.pids) == (6 * 2**30, 99)
     assert (other.memory, other.pids) == (3 * 2**29, 2048)
+    assert settings.environment("b").limits(2**30).memory == 64_000_000
 
 
 def test_an_environment_on_a_cluster_needs_only_its_target(tmp_path: Path) -> None:
