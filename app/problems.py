@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 _DETAILS = {
-    404: "Nothing is served at this path; /openapi.json lists what is.",
+    404: "Nothing is served at this path.",
     405: "This path does not take this method; the Allow header lists those that it takes.",
 }
 
