@@ -40,6 +40,11 @@ def jobs(**given: str) -> dict[str, list[Step]]:
     return found
 
 
+def stage(name: str) -> Any:
+    """Return the stage of that name, for the default parameters."""
+    return next(stage for stage in pipeline()["stages"] if stage["stage"] == name)
+
+
 def pipeline(**given: str) -> Any:
     """Return the whole pipeline, for the default parameters and those that are given."""
     return _file(PIPELINE, given)

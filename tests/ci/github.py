@@ -32,8 +32,12 @@ def workflow(name: str) -> Path:
 
 
 def jobs(path: Path) -> dict[str, list[Step]]:
-    """Return the steps of each job of a workflow, with composite actions expanded."""
-    return {name: _expanded_steps(job) for name, job in load(path)["jobs"].items()}
+    """Return the steps of each job of a workflow, with composite actions expanded.
+
+    A job that calls another workflow has no steps of its own.
+    """
+    found = load(path)["jobs"].items()
+    return {name: _expanded_steps(job) for name, job in found if "steps" in job}
 
 
 def _expanded_steps(job: dict[str, Any]) -> list[Step]:

@@ -127,6 +127,43 @@ def test_sessions_exist(line: str) -> None:
     assert line.split()[3] in _sessions()
 
 
+@pytest.mark.parametrize("name", RELEASING)
+def test_only_main_is_released(name: str) -> None:
+    """A person can start a workflow or a pipeline for any branch; its jobs are skipped then."""
+    jobs = github.load(github.workflow(name))["jobs"].values()
+    stage = azure.stage(name)
+
+    assert all("github.ref == 'refs/heads/main'" in job["if"] for job in jobs)
+    assert "eq(variables['Build.SourceBranch'], 'refs/heads/main')" in stage["condition"]
+
+
+@pytest.mark.parametrize("name", ["release", "model"])
+def test_code_is_released_after_its_checks(name: str) -> None:
+    """Each system checks the same commit in the same run, and releases it if all checks passed."""
+    jobs = github.load(github.workflow(name))["jobs"]
+    stage = azure.stage(name)
+
+    assert jobs["check"]["uses"] == "./.github/workflows/ci.yml"
+    assert jobs[name]["needs"] == "check"
+    assert stage["dependsOn"] == "check"
+    assert "eq(dependencies.check.result, 'Succeeded')" in stage["condition"]
+
+
+@pytest.mark.parametrize("name", RELEASING)
+def test_releases_of_an_environment_wait_for_each_other(name: str) -> None:
+    """The group has the environment in its name; checks are no part of it, so they do not wait."""
+    content = github.load(github.workflow(name))
+    group = content["jobs"][name]["concurrency"]
+
+    assert "concurrency" not in content
+    assert (
+        group["group"]
+        .replace("inputs.to", "inputs.environment")
+        .startswith("release-${{ inputs.environment ")
+    )
+    assert group["cancel-in-progress"] is False
+
+
 @pytest.mark.parametrize("part", [*LOGIN, "azure/login@"])
 def test_the_login_of_github_exists_once(part: str) -> None:
     """Only one file of GitHub Actions has a login, and it has it once."""
@@ -221,8 +258,10 @@ def test_actions_are_pinned_by_commit(file: Path) -> None:
 
 @each_workflow
 def test_every_job_ends(workflow: Path) -> None:
-    """A job that hangs is stopped."""
-    assert all(job["timeout-minutes"] <= 60 for job in github.load(workflow)["jobs"].values())
+    """A job that hangs is stopped; a workflow that is called stops its own."""
+    jobs = [job for job in github.load(workflow)["jobs"].values() if "uses" not in job]
+
+    assert all(job["timeout-minutes"] <= 60 for job in jobs)
 
 
 @each_workflow
