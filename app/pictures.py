@@ -17,8 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 - registers the format
 
+from app import orientation
+
 if TYPE_CHECKING:
     from app.interface import Input, Preprocessing
+    from app.orientation import Orientation
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _BYTES_LITERAL = re.compile(r"b(['\"])(.*)\1", re.DOTALL)
@@ -110,17 +113,22 @@ def _check_parts(raw: bytes) -> None:
 def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDArray[Any]:
     """Decode a picture and make it what the model takes, without the batch dimension.
 
-    The order is: centre crop, flatten on the background, convert, resize, arithmetic. To crop first
-    saves memory and changes no pixel, because flattening and conversion treat each pixel alone. The
+    The order is: turn upright as the picture's Exif metadata says, centre crop, flatten on the
+    background, convert, resize, arithmetic. To crop first saves memory and changes no pixel: the
+    box is that of the upright picture, and flattening and conversion treat each pixel alone. The
     picture is closed.
 
     Raises:
         PictureError: The picture is truncated or damaged.
     """
     try:
-        square = _crop(picture, tensor, how.crop)
+        _load(picture, tensor, how.crop)
+        # A PNG may have its metadata after its pixels.
+        upright = orientation.read(picture.info.get("exif"))
+        square = _crop(picture, how.crop, upright)
         # Decoded pixels are most of the memory that a request takes: none is kept without need.
         picture.close()
+        square = upright.apply(square)
         flat = _converted(_flatten(square, how.background), "L" if how.colour == "L" else "RGB")
         del square
         small = flat.resize((tensor.width, tensor.height), _FILTERS[how.interpolation])
@@ -129,13 +137,25 @@ def prepare(picture: Image.Image, tensor: Input, how: Preprocessing) -> npt.NDAr
     return _numbers(np.asarray(small), tensor, how)
 
 
-def _crop(picture: Image.Image, tensor: Input, share: float) -> Image.Image:
+def _load(picture: Image.Image, tensor: Input, share: float) -> None:
+    """Decode a picture, a JPEG at a fraction of its size if that is enough."""
     wanted = _SPARE * max(tensor.width, tensor.height) / (share * min(picture.size))
     if wanted < 1:
         picture.draft(None, (int(picture.width * wanted) + 1, int(picture.height * wanted) + 1))
+    picture.load()
+
+
+def _crop(picture: Image.Image, share: float, upright: Orientation) -> Image.Image:
+    """Return the square in the middle of the upright picture, as its pixels are stored."""
     side = max(1, round(share * min(picture.size)))
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    left = _offset(picture.width - side, is_mirrored=upright.from_right)
+    top = _offset(picture.height - side, is_mirrored=upright.from_bottom)
     return picture.crop((left, top, left + side, top + side))
+
+
+def _offset(spare: int, *, is_mirrored: bool) -> int:
+    """Return how many of the pixels that are cut off come first; one side has an odd one more."""
+    return spare - spare // 2 if is_mirrored else spare // 2
 
 
 def _flatten(picture: Image.Image, background: tuple[int, int, int]) -> Image.Image:
