@@ -71,7 +71,7 @@ def read(directory: Path) -> Bundle:
     Raises:
         ModelError: The manifest or a file of the model is wrong.
     """
-    raw = _manifest(directory)
+    raw = _bounded(directory / MANIFEST, _MANIFEST_BYTES)
     try:
         members = parse(raw).exactly(
             {"schema", "name", "version", "format", "files", "interface"}, {"golden", "metadata"}
@@ -101,15 +101,11 @@ def read(directory: Path) -> Bundle:
     )
 
 
-def _manifest(directory: Path) -> bytes:
-    path = directory / MANIFEST
+def _bounded(path: Path, most: int) -> bytes:
+    """Return the content of a regular file that has at most so many bytes."""
     size = _regular(path)
-    if size > _MANIFEST_BYTES:
-        raise ModelError(str(path), f"at most {_MANIFEST_BYTES} bytes", f"{size} bytes")
-    return _content(path)
-
-
-def _content(path: Path) -> bytes:
+    if size > most:
+        raise ModelError(str(path), f"at most {most} bytes", f"{size} bytes")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -195,12 +191,8 @@ def _check(directory: Path, entry: Entry) -> None:
 
 
 def _labels(path: Path, classes: int) -> tuple[str, ...]:
-    if path.stat().st_size > _LABELS_BYTES:
-        raise ModelError(
-            str(path), f"at most {_LABELS_BYTES} bytes", f"{path.stat().st_size} bytes"
-        )
     try:
-        labels = tuple(_content(path).decode("utf-8").splitlines())
+        labels = tuple(_bounded(path, _LABELS_BYTES).decode("utf-8").splitlines())
     except UnicodeDecodeError as error:
         raise ModelError(str(path), "UTF-8", f"another byte at {error.start}") from error
     if len(labels) != classes:

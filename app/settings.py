@@ -65,22 +65,23 @@ class Settings:
             SettingsError: Some variables are out of their bounds; all of them are named.
         """
         reader = _Reader(environment)
+        default = cls()
         settings = cls(
-            model_dir=Path(reader.text("APP_MODEL_DIR", "/model")),
-            port=reader.whole("APP_PORT", 8080, 1, 65_535),
-            slots=reader.whole("APP_SLOTS", 0, 0, 256),
-            max_waiting=reader.whole("APP_MAX_WAITING", 64, 0, 10_000),
-            max_body_bytes=reader.whole("APP_MAX_BODY_BYTES", 10 * 1024 * 1024, 1, 2**31 - 1),
-            max_held_bytes=reader.whole("APP_MAX_HELD_BYTES", 160 * 1024 * 1024, 1, 2**40),
-            max_pictures=reader.whole("APP_MAX_PICTURES", 32, 1, 10_000),
-            max_pixels=reader.whole("APP_MAX_PIXELS", 25_000_000, 1, 178_000_000),
-            read_seconds=reader.whole("APP_READ_SECONDS", 20, 1, 3600),
-            grace_seconds=reader.whole("APP_GRACE_SECONDS", 20, 0, 3600),
-            drain_seconds=reader.whole("APP_DRAIN_SECONDS", 0, 0, 3600),
-            access_log=bool(reader.whole("APP_ACCESS_LOG", 0, 0, 1)),
-            commit=reader.text("TWINSHIP_COMMIT", "unknown"),
-            app_digest=reader.text("TWINSHIP_APP_DIGEST", "unknown"),
-            model_digest=reader.text("TWINSHIP_MODEL_DIGEST", "unknown"),
+            model_dir=Path(reader.text("APP_MODEL_DIR", str(default.model_dir))),
+            port=reader.whole("APP_PORT", default.port, 1, 65_535),
+            slots=reader.whole("APP_SLOTS", default.slots, 0, 256),
+            max_waiting=reader.whole("APP_MAX_WAITING", default.max_waiting, 0, 10_000),
+            max_body_bytes=reader.whole("APP_MAX_BODY_BYTES", default.max_body_bytes, 1, 2**31 - 1),
+            max_held_bytes=reader.whole("APP_MAX_HELD_BYTES", default.max_held_bytes, 1, 2**40),
+            max_pictures=reader.whole("APP_MAX_PICTURES", default.max_pictures, 1, 10_000),
+            max_pixels=reader.whole("APP_MAX_PIXELS", default.max_pixels, 1, 178_000_000),
+            read_seconds=reader.whole("APP_READ_SECONDS", default.read_seconds, 1, 3600),
+            grace_seconds=reader.whole("APP_GRACE_SECONDS", default.grace_seconds, 0, 3600),
+            drain_seconds=reader.whole("APP_DRAIN_SECONDS", default.drain_seconds, 0, 3600),
+            access_log=bool(reader.whole("APP_ACCESS_LOG", int(default.access_log), 0, 1)),
+            commit=reader.text("TWINSHIP_COMMIT", default.commit),
+            app_digest=reader.text("TWINSHIP_APP_DIGEST", default.app_digest),
+            model_digest=reader.text("TWINSHIP_MODEL_DIGEST", default.model_digest),
         )
         if reader.faults:
             raise SettingsError("; ".join(reader.faults))

@@ -32,6 +32,6 @@ def current_user() -> str:
 
 def run_url() -> str:
     """Return the URL of the CI run, without a login in it; empty outside CI."""
-    url = next((system.run_url() for system in _SYSTEMS if system.run_url()), "")
+    url = next(filter(None, (system.run_url() for system in _SYSTEMS)), "")
     # Everybody with access to the history reads the URL.
     return re.sub(r"(?<=://)[^/]*@", "", url, count=1)

@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]  # it carries no types
-
-# The framework is installed in the image alone.
-from starlette.applications import Starlette  # type: ignore[import-not-found,unused-ignore]
-from starlette.requests import Request  # type: ignore[import-not-found,unused-ignore]
-from starlette.responses import JSONResponse, PlainTextResponse, Response  # type: ignore[import-not-found,unused-ignore]
-from starlette.routing import Route  # type: ignore[import-not-found,unused-ignore]
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 MODEL = Path(os.environ.get("MODEL", "/opt/model"))
 MAX_BYTES = 4096
