@@ -289,7 +289,7 @@ class EngineContract:
         for times in (2, 3):
             engine.signal(made, "SIGUSR1")
             wait_until(
-                lambda times=times: engine.logs(made, 10).count(UP) == times,  # type: ignore[misc]
+                lambda times=times: engine.logs(made, 10).count(UP) == times,  # type: ignore[misc]  # a default argument binds the value
                 "it is started again",
             )
             assert (state_of(made).restarts, state_of(made).running) == (times - 1, True)

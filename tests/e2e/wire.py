@@ -186,7 +186,7 @@ class _UnclosableStream(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]  # narrower than any buffer
         return self._stream.readinto(buffer)
 
     def readline(self, size: int | None = -1) -> bytes:

@@ -435,7 +435,7 @@ def cut_after(count: int) -> Act:
 
 def cut_response(exchange: Exchange) -> bool:
     """Execute the request, and break the connection before the response."""
-    exchange.answer = lambda *_: exchange.reset_connection()  # type: ignore[method-assign]
+    exchange.answer = lambda *_: exchange.reset_connection()  # type: ignore[method-assign]  # for one exchange
     return False
 
 

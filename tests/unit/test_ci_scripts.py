@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ci import azure, github
+from tests.fakes.programs import write_program
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "ci" / "cluster.sh"
@@ -33,10 +34,7 @@ USER = "00000000-0000-0000-0000-000000000000"
 
 def _add_program(folder: Path, name: str, body: str) -> None:
     """Add a program that records its calls and then runs the body."""
-    program = folder / name
-    text = f'#!/bin/sh\necho "{name} $*" >>"$CALLS"\n{body}\n'
-    program.write_text(text, encoding="utf-8")
-    program.chmod(0o755)
+    write_program(folder / name, f'echo "{name} $*" >>"$CALLS"\n{body}')
 
 
 def _run(

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.programs import write_program
+
 ROOT = Path(__file__).parents[2]
 # The project's own sessions, without an environment to install.
 NOXFILE = """
@@ -24,7 +26,7 @@ found = runpy.run_path({path!r})
 found["stage"].__globals__["install"] = lambda *_: None
 """
 # A task that takes longer to end than Nox waits by default.
-INVOKE = """#!{python}
+INVOKE = """
 import signal, sys, time
 
 def end(number, _):
@@ -122,8 +124,7 @@ def test_a_stage_ends_by_itself_when_only_nox_gets_the_signal(
     (tmp_path / "noxfile.py").write_text(
         NOXFILE.format(path=str(ROOT / "noxfile.py")), encoding="utf-8"
     )
-    (tmp_path / "invoke").write_text(INVOKE.format(python=sys.executable), encoding="utf-8")
-    (tmp_path / "invoke").chmod(0o755)
+    write_program(tmp_path / "invoke", INVOKE, sys.executable)
     with subprocess.Popen(
         [sys.executable, "-m", "nox", "--no-venv", "-s", "deploy"],
         cwd=tmp_path,

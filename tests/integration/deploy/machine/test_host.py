@@ -54,7 +54,7 @@ def test_an_unused_port_that_only_root_may_open_is_free() -> None:
         require_free_port("127.0.0.1", RESERVED)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen on such a port")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can listen on such a port: run as root")
 @pytest.mark.usefixtures("reserved")
 def test_a_used_port_that_only_root_may_open_is_taken() -> None:
     """A user who may not listen there finds out by a connection."""

@@ -12,6 +12,7 @@ import pytest
 from deploy import progress
 from deploy.clients import pip
 from deploy.errors import DiskFull, WheelsUnavailable
+from tests.fakes.programs import write_program
 
 Install = Callable[[str], None]
 
@@ -37,11 +38,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def write(script: str) -> None:
         program = tmp_path / "python"
-        program.write_text(
-            f'#!/bin/sh\nif [ "$3" = config ]; then exec {real} "$@"; fi\n{script}\n',
-            encoding="utf-8",
-        )
-        program.chmod(0o755)
+        write_program(program, f'if [ "$3" = config ]; then exec {real} "$@"; fi
+{script}')
         monkeypatch.setattr(sys, "executable", str(program))
 
     return write

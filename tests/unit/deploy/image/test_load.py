@@ -113,7 +113,7 @@ class LoadingEngine:
     def load(self, archive: Iterable[bytes]) -> None:
         with tarfile.open(fileobj=io.BytesIO(b"".join(archive))) as opened:
             files = {
-                member.name: opened.extractfile(member).read()  # type: ignore[union-attr]
+                member.name: opened.extractfile(member).read()  # type: ignore[union-attr]  # a file
                 for member in opened
                 if member.isreg()
             }
@@ -146,7 +146,7 @@ class LoadingEngine:
 
 def as_engine(fake: LoadingEngine) -> Engine:
     """Return the fake as an engine, of which it has a part only."""
-    return fake  # type: ignore[return-value]
+    return fake  # type: ignore[return-value]  # a part of an engine
 
 
 def refuse_fetch(item: Descriptor) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from deploy.errors import EngineDenied
 from deploy.machine import debian, host
+from tests.fakes.programs import write_program
 
 
 @pytest.fixture(name="group")
@@ -80,12 +81,10 @@ def test_a_daemon_that_ends_at_once_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A daemon that was killed a moment ago may still block the next one."""
-    daemon = tmp_path / "dockerd"
-    daemon.write_text(
-        f"#!/bin/sh\ncd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi\n",
-        encoding="utf-8",
+    write_program(
+        tmp_path / "dockerd",
+        f"cd {tmp_path}\nif [ -e first ]; then touch up; else touch first; exit 1; fi",
     )
-    daemon.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "has_systemd", lambda: False)
@@ -106,10 +105,7 @@ def test_an_engine_is_installed_with_its_command_line(
 ) -> None:
     """Newer releases of Debian have it in a package of its own, which older ones do not have."""
     for name, code in (("apt-get", 0), ("apt-cache", 0 if available else 100)):
-        (tmp_path / name).write_text(
-            f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked\nexit {code}\n', encoding="utf-8"
-        )
-        (tmp_path / name).chmod(0o755)
+        write_program(tmp_path / name, f'echo "{name} $*" >>{tmp_path}/asked\nexit {code}')
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(debian, "root_prefix", list)
     monkeypatch.setattr(debian, "is_debian", lambda: True)

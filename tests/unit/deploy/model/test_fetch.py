@@ -215,7 +215,7 @@ def test_a_model_manifest_with_a_wrong_size_is_refused(
         lying = replace_manifest(
             store,
             published,
-            lambda values, size=size: values["files"][2].update(size=size),  # type: ignore[misc]
+            lambda values, size=size: values["files"][2].update(size=size),  # type: ignore[misc]  # a default argument binds the value
         )
         with pytest.raises(FileTampered, match="not the one"):
             fetch_layer(lying, store, cache, MOUNT)
@@ -241,7 +241,7 @@ def test_a_model_manifest_whose_paths_leave_the_folder_is_refused(
     hostile = replace_manifest(
         store,
         published,
-        lambda values: values["files"].append({"path": path, "sha256": "0" * 64, "size": 1}),  # type: ignore[attr-defined]
+        lambda values: values["files"].append({"path": path, "sha256": "0" * 64, "size": 1}),  # type: ignore[attr-defined]  # JSON
     )
     with pytest.raises(ManifestInvalid):
         fetch_layer(hostile, store, cache, MOUNT)
@@ -259,7 +259,7 @@ def test_published_weights_of_another_format_are_refused(
     honest = publish_model(write_model(), store)
     store.files[blob_path(weights)] = weights
     fields = {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
-    published = replace_manifest(store, honest, lambda values: values["files"][2].update(fields))  # type: ignore[index]
+    published = replace_manifest(store, honest, lambda values: values["files"][2].update(fields))  # type: ignore[index]  # JSON
     with pytest.raises(FormatMismatch, match=f"the file is {kind}"):
         fetch_layer(published, store, cache, MOUNT)
     assert list_files(cache) == []
@@ -378,7 +378,7 @@ def test_the_memory_of_a_fetch_does_not_depend_on_the_size(
     published = replace_manifest(
         store,
         publish_model(write_model(), store),
-        lambda values: values["files"][2].update(fields),  # type: ignore[index]
+        lambda values: values["files"][2].update(fields),  # type: ignore[index]  # JSON
     )
     tracemalloc.start()
     try:

@@ -253,7 +253,7 @@ def test_weights_of_another_format_are_refused(
 def test_the_format_of_weights_is_recognized_by_their_first_bytes(
     write_model: Callable[..., Path],
     store: MemoryStore,
-    format: str,  # noqa: A002
+    format: str,  # noqa: A002 - the key of a manifest
     weights: bytes,
 ) -> None:
     """Weights of one format are refused as weights of the other formats."""

@@ -104,7 +104,7 @@ def test_a_pulled_image_is_the_one_that_was_pushed(
             prefix,
             item.digest,
             item.size,
-            lambda item=item: cache.open(item.digest),  # type: ignore[misc]
+            lambda item=item: cache.open(item.digest),  # type: ignore[misc]  # a default argument binds the value
             lambda _: None,
         )
     listed = [
@@ -392,7 +392,8 @@ def unprivileged() -> Iterator[None]:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can become a user who may not use the engine"
+    os.geteuid() != 0,
+    reason="only root can become a user who may not use the engine: run as root",
 )
 def test_a_user_without_access_to_the_engine_is_an_error_of_its_own(engine: DockerEngine) -> None:
     """It is another error than a missing engine, with another fix."""

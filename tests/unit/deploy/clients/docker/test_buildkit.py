@@ -10,10 +10,11 @@ import pytest
 
 from deploy.clients.docker import buildkit
 from deploy.errors import BuildFailed
+from tests.fakes.programs import write_program
 
 Install = Callable[..., None]
 
-SCRIPT = """#!/bin/sh
+SCRIPT = """
 case "$1 $2" in
 "buildx version") {buildx} ;;
 "version --format") {version} ;;
@@ -22,8 +23,7 @@ case "$1 $2" in
     env | grep -E '^(DOCKER|BUILD)' > {folder}/variables
     cat > {folder}/context
     {build}
-esac
-"""
+esac"""
 
 
 @pytest.fixture
@@ -33,12 +33,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     def write(
         version: str = "echo 20.10.24+dfsg1", buildx: str = "exit 1", build: str = "echo done"
     ) -> None:
-        program = tmp_path / "docker"
-        program.write_text(
-            SCRIPT.format(version=version, buildx=buildx, build=build, folder=tmp_path),
-            encoding="utf-8",
-        )
-        program.chmod(0o755)
+        script = SCRIPT.format(version=version, buildx=buildx, build=build, folder=tmp_path)
+        write_program(tmp_path / "docker", script)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     return write

@@ -116,7 +116,7 @@ def daemons(code: str = "a") -> Object:
         "metadata": {"labels": {"app": "warm"}},
         "spec": {"containers": [{"name": "app", "image": image(code)}]},
     }
-    template["spec"]["containers"][0]["command"] = ["sleep", "infinity"]  # type: ignore[index]
+    template["spec"]["containers"][0]["command"] = ["sleep", "infinity"]  # type: ignore[index]  # JSON
     spec = {"selector": {"matchLabels": {"app": "warm"}}, "template": template}
     return {
         "apiVersion": "apps/v1",

@@ -12,6 +12,7 @@ import pytest
 from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.login import find_login, read_login
 from deploy.errors import RegistryDenied, SettingsInvalid
+from tests.fakes.programs import write_program
 
 HOST = "registry.example:5000"
 
@@ -34,9 +35,7 @@ def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     """Return a function that installs a shell script as a credential helper."""
 
     def write(script: str) -> None:
-        program = tmp_path / "docker-credential-test"
-        program.write_text(f"#!/bin/sh\nread host\n{script}\n", encoding="utf-8")
-        program.chmod(0o755)
+        write_program(tmp_path / "docker-credential-test", f"read host\n{script}")
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
     return write

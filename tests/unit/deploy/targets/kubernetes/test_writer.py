@@ -189,12 +189,12 @@ def test_a_switch_sends_all_requests_to_one_track(
     writer.roll_out("twin", b, 2)
     for name, release, code in (("main", a, "a"), ("twin", b, "b")):
         began = namespace.cluster.seconds()
-        writer.switch_traffic(name, release)  # type: ignore[arg-type]
+        writer.switch_traffic(name, release)  # type: ignore[arg-type]  # the loop hides the literal
         assert namespace.answers() == {code}
         assert namespace.cluster.seconds() - began >= 2
         assert namespace.get("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"][
             "name"
-        ] == namespace.rendering().deployment_name(name)  # type: ignore[arg-type]
+        ] == namespace.rendering().deployment_name(name)  # type: ignore[arg-type]  # the loop hides the literal
 
 
 def test_a_switch_is_not_complete_while_other_pods_get_requests(
