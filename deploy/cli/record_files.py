@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from deploy.cache import translate_full_disk
 from deploy.errors import InputMissing
 from deploy.records import Record, Release
+from deploy.validation import describe
 
 _Record = TypeVar("_Record", bound=Record)
 
@@ -76,5 +78,10 @@ def read(folder: Path, name: str, kind: type[_Record]) -> _Record:
             "a stage's input is not what that stage writes",
             on=str(path),
             next=f"run `invoke {writer}` again",
-            detail=f"  {error}",
+            detail="\n".join(map(_format_problem, error.errors(include_url=False))),
         ) from None
+
+
+def _format_problem(problem: ErrorDetails) -> str:
+    path = ".".join(map(str, problem["loc"])) or "record"
+    return f"  {path}: {describe(problem)}"

@@ -83,12 +83,14 @@ def publish(source: ModelSource, version: str, store: Store, directory: Path) ->
     with TemporaryDirectory() as folder:
         try:
             write(version, Path(folder))
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # The function is the application's, and may raise anything.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             raise SampleUnavailable(
                 "the sample model could not be made",
                 on=f"{source.sample}, version {version}",
                 next="see the message, then run again",
-                detail=f"  {error}",
+                detail=f"  {type(error).__name__}: {error}",
             ) from error
         return publish_model(Path(folder), store, name=source.name)
 
@@ -104,8 +106,10 @@ def _import_function(name: str, directory: Path) -> Callable[[str, Path], None]:
         found = getattr(import_module(module), function)
         # Another function might do anything with these arguments.
         inspect.signature(found).bind(FIRST, directory)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise _settings_error(f"the sample cannot be imported or called: {error}") from error
+    except Exception as error:  # A module may raise anything while it is imported.
+        raise _settings_error(
+            f"the sample cannot be imported or called: {type(error).__name__}: {error}"
+        ) from error
     return cast("Callable[[str, Path], None]", found)
 
 

@@ -20,4 +20,4 @@ class ModelSource(Table):
     name: Name
     store: str = ".twinship/store"
     mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
-    sample: str = ""
+    sample: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""

@@ -7,10 +7,8 @@ secret: settings name the variables that hold secrets.
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError, create_model, field_validator
 
 from deploy.errors import SettingsInvalid
+from deploy.nearest import find_nearest
 from deploy.progress import format_count
 from deploy.records import Name
 from deploy.settings.app import App
@@ -26,21 +25,15 @@ from deploy.settings.environments import (
     AnyEnvironment,
     Environment,
     Kinds,
-    known_keys,
-    target_of,
     union_of,
 )
-from deploy.settings.image import ImageBuild, Wheels
+from deploy.settings.image import ImageBuild
 from deploy.settings.model import ModelSource
+from deploy.settings.problems import describe_problems
 from deploy.settings.table import Table
-from deploy.text import hide_queries
 
 PREFIX = "TWINSHIP_"
 FILE = "pipeline.toml"
-# They name variables, and a password that stands there by mistake is not shown.
-_SECRET_KEYS = ("username", "password")
-# A login before a host without a scheme; `name:tag@sha256:...` is an image.
-_LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
 # The keys that hold lists, each with its outermost table.
 _LISTS = {
     ("app", "files"),
@@ -77,11 +70,12 @@ class Settings(Table):
             SettingsInvalid: there is none; the message lists the others.
         """
         if name not in self.environments:
-            known = ", ".join(self.environments)
+            near = find_nearest(name, self.environments)
+            hint = f"did you mean {near!r}?" if near else "or add it to the file"
             raise SettingsInvalid(
                 f"no environment is named {name!r}",
                 on=FILE,
-                next=f"choose one of: {known}; or add [environments.{name}]",
+                next=f"choose one of: {', '.join(self.environments)}; {hint}",
             )
         return self.environments[name]
 
@@ -122,7 +116,7 @@ class Settings(Table):
         try:
             return _type_for(frozenset(kinds.items())).model_validate(values)
         except ValidationError as error:
-            problems = sorted(_problems(error, values, origins, kinds))
+            problems = sorted(describe_problems(error, values, origins, kinds, cls))
             raise SettingsInvalid(
                 f"the configuration has {format_count(len(problems), 'problem')}",
                 on=str(path),
@@ -187,79 +181,3 @@ def _split(keys: tuple[str, ...], text: str) -> str | list[str]:
     if (keys[0], keys[-1]) not in _LISTS:
         return text
     return text.split(",") if text else []
-
-
-def _problems(
-    error: ValidationError,
-    values: Mapping[str, Any],
-    origins: Mapping[tuple[str, ...], str],
-    kinds: Kinds,
-) -> Iterable[str]:
-    for problem in error.errors(include_url=False):
-        path = _key_path(problem["loc"], kinds)
-        kind = problem["type"]
-        message = problem["msg"].removeprefix("Value error, ")
-        if kind == "union_tag_invalid":
-            path = (*path, "target")
-            message = f"Input should be {' or '.join(map(repr, kinds))}"
-        key = ".".join(path)
-        source = f" (set by {origins[path]})" if path in origins else ""
-        if kind == "extra_forbidden":
-            yield f"{key}: unknown key{_suggest_key(path, values, kinds)}{source}"
-        elif kind == "missing":
-            yield f"{key}: missing"
-        elif (
-            kind == "value_error" and isinstance(_value_at(values, path), Mapping) and len(path) > 1
-        ):
-            yield f"{key}: {message}"
-        elif path:
-            yield f"{key}: {message}{_show_value(path, _value_at(values, path))}{source}"
-        else:
-            yield message
-
-
-def _key_path(location: tuple[int | str, ...], kinds: Kinds) -> tuple[str, ...]:
-    """Return where in the file a problem is; the kind of an environment is no level of the file."""
-    path = tuple(str(part) for part in location)
-    return (
-        (*path[:2], *path[3:])
-        if path[0:1] == ("environments",) and path[2:3] and path[2] in kinds
-        else path
-    )
-
-
-def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
-    for key in path:
-        if not isinstance(values, Mapping) or key not in values:
-            return values
-        values = values[key]
-    return values
-
-
-def _show_value(path: tuple[str, ...], value: object) -> str:
-    """Return a wrong value as the end of a sentence, without what may be a login."""
-    if path[-1] in _SECRET_KEYS:
-        return ""
-    if isinstance(value, Mapping) and value:
-        return ", not a table"
-    return f", not {_LOGIN.sub('…@', hide_queries(repr(value)))}"
-
-
-def _suggest_key(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> str:
-    known = _known_keys(path[:-1], values, kinds)
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known here: {', '.join(sorted(known))}" if known else ""
-
-
-def _known_keys(path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds) -> list[str]:
-    tables: dict[str, type[Table]] = {"app": App, "model": ModelSource, "image": ImageBuild}
-    if not path:
-        return list(Settings.model_fields)
-    if path[:2] == ("image", "wheels"):
-        return list(Wheels.model_fields)
-    if path[0] == "environments":
-        kind = kinds.get(target_of(_value_at(values, path[:2])))
-        return known_keys(kind, *path[2:])
-    return list(tables[path[0]].model_fields) if path[0] in tables else []

@@ -196,19 +196,19 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
     loaded = {
         one.imported for one in imports("tasks") if one.when == "loaded" and one.top == "deploy"
     }
-    assert loaded == {"deploy.cli.output"}
+    assert loaded == {"deploy.cli.output", "deploy.cli.program"}
     below = {
         one.imported.removeprefix("deploy.").partition(".")[0]
-        for one in imports("deploy/cli/output")
-        if one.top == "deploy"
+        for one in imports("deploy/cli/output", "deploy/cli/program")
+        if one.top == "deploy" and one.when == "loaded"
     }
-    assert below == {"progress", "errors", "interrupts", "text"}
+    assert below == {"cli", "errors", "interrupts", "nearest", "progress", "text"}
 
 
 # The layers of `deploy`, from the bottom. A module is in the layer of the longest name that fits.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
-    ("errors", "records", "progress", "interrupts", "clock"),
+    ("errors", "records", "progress", "interrupts", "clock", "nearest", "validation"),
     ("archive", "ci", "git_lfs", "platforms", "selection"),
     # Locks and the cache record the process that they belong to; the module reads /proc only.
     ("machine.process",),
@@ -267,6 +267,8 @@ def test_modules_import_only_from_their_own_layer_or_a_lower_one() -> None:
         ("errors", []),
         ("records", []),
         ("clock", []),
+        ("nearest", []),
+        ("validation", []),
         # A display shows text from outside.
         ("progress", ["deploy.text.escape_line"]),
     ],

@@ -38,8 +38,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
     def write(script: str) -> None:
         program = tmp_path / "python"
-        write_program(program, f'if [ "$3" = config ]; then exec {real} "$@"; fi
-{script}')
+        write_program(program, f'if [ "$3" = config ]; then exec {real} "$@"; fi\n{script}')
         monkeypatch.setattr(sys, "executable", str(program))
 
     return write

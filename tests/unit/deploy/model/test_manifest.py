@@ -373,7 +373,7 @@ def test_a_file_cannot_be_a_link() -> None:
     """The format has no links; an additional key of a file is refused."""
     for word in ("link", "target", "type", "symlink"):
         assert (
-            f"files.3.{word}: Extra inputs are not permitted"
+            f"files.3.{word}: unknown key"
             in read_error(add_file("x", **{word: "/etc/passwd"})).detail
         )
 

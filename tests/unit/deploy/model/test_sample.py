@@ -109,10 +109,6 @@ def test_an_application_without_a_sample_says_how_to_publish(application: Applic
     [
         "nowhere:write",
         "json:absent",
-        "json",
-        ":write",
-        "json:",
-        ".relative:write",
         "os:system",
         "os.path:join",
         "sys:exit",
@@ -145,3 +141,24 @@ def test_a_sample_of_another_name_is_refused(sampled: Application) -> None:
     with pytest.raises(ManifestInvalid, match="named 'digits'"):
         resolve(sampled, "latest")
     assert sampled.store.files == {}
+
+
+def test_a_sample_that_fails_in_any_way_is_an_error_with_its_reason(sampled: Application) -> None:
+    """Its function is the application's."""
+    name = f"failing_{sampled.folder.name}"
+    sampled.write(f"{name}.py", "def write(version, folder):\n    return {}[version]\n")
+    sampled.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{name}:write"'))
+    with pytest.raises(SampleUnavailable) as caught:
+        publish(sampled, "1")
+    assert caught.value.detail == "  KeyError: '1'"
+
+
+@pytest.mark.parametrize("named", ["json", ":write", "..sample:write", "a:b:c"])
+def test_a_sample_that_names_no_function_is_refused_with_its_key(
+    application: Application, named: str
+) -> None:
+    """Before anything runs."""
+    application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=f'sample = "{named}"'))
+    with pytest.raises(SettingsInvalid) as caught:
+        publish(application, "1")
+    assert "model.sample: should match the pattern" in caught.value.detail

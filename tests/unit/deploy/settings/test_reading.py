@@ -126,7 +126,7 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
     ]
     assert "model.name: missing" in found
     assert found[0].endswith("not 'Class Ifier'")
-    assert found[2].endswith("greater than or equal to 1, not 0")
+    assert found[2].endswith("should be at least 1, not 0")
     assert read_error(tmp_path, text).what == "the configuration has 5 problems"
 
 
@@ -524,7 +524,7 @@ def test_an_unknown_target_is_refused_with_the_known_ones(tmp_path: Path, target
     )
     assert len(found) == 1
     assert found[0].startswith(
-        "environments.local.target: Input should be 'docker' or 'kubernetes', not "
+        "environments.local.target: should be one of 'docker', 'kubernetes', not "
     )
 
 

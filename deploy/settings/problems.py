@@ -1,0 +1,121 @@
+"""The problems of pipeline.toml in this suite's words, each with its key path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from deploy.nearest import find_nearest, suggest
+from deploy.settings.environments import Kinds, known_keys, target_of
+from deploy.text import hide_queries
+from deploy.validation import describe
+
+# They name variables, and a password that stands there by mistake is not shown.
+_SECRET_KEYS = ("username", "password")
+# A login before a host without a scheme; `name:tag@sha256:...` is an image.
+_LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
+_QUOTED = re.compile(r"'([^']+)'")
+
+
+def describe_problems(
+    error: ValidationError,
+    values: Mapping[str, Any],
+    origins: Mapping[tuple[str, ...], str],
+    kinds: Kinds,
+    settings: type[BaseModel],
+) -> Iterable[str]:
+    """Yield a line for each problem.
+
+    Args:
+        error: what pydantic has found.
+        values: the values of the file and of the variables that override it.
+        origins: the variable that has set a value, by its key path.
+        kinds: the kinds of environments, by the name in `target`.
+        settings: the type of the whole file.
+    """
+    for problem in error.errors(include_url=False):
+        path = _key_path(problem, kinds)
+        source = f" (set by {origins[path]})" if path in origins else ""
+        yield f"{'.'.join(path)}: {_describe(problem, path, values, kinds, settings)}{source}"
+
+
+def _describe(
+    problem: ErrorDetails,
+    path: tuple[str, ...],
+    values: Mapping[str, Any],
+    kinds: Kinds,
+    settings: type[BaseModel],
+) -> str:
+    kind = problem["type"]
+    sentence = describe(problem)
+    if kind == "missing":
+        return sentence
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1], values, kinds, settings)
+        return f"{sentence}; {suggest(path[-1], known)}" if known else sentence
+    value = path[-1] if _is_key(problem) else _value_at(values, path)
+    if kind == "value_error" and isinstance(value, Mapping) and len(path) > 1:
+        return sentence
+    near = find_nearest(str(value), _QUOTED.findall(sentence))
+    return f"{sentence}{_show(path, value)}{f'; did you mean {near!r}?' if near else ''}"
+
+
+def _show(path: tuple[str, ...], value: object) -> str:
+    """Return a wrong value as the end of a sentence, without what may be a login."""
+    if path[-1:] and path[-1] in _SECRET_KEYS:
+        return ""
+    if isinstance(value, Mapping) and value:
+        return ", not a table"
+    return f", not {_LOGIN.sub('…@', hide_queries(repr(value)))}"
+
+
+def _is_key(problem: ErrorDetails) -> bool:
+    """Return whether the problem is the name of a table and not its content."""
+    return problem["loc"][-1:] == ("[key]",)
+
+
+def _key_path(problem: ErrorDetails, kinds: Kinds) -> tuple[str, ...]:
+    """Return where in the file a problem is; the kind of an environment is no level of the file."""
+    location = problem["loc"][:-1] if _is_key(problem) else problem["loc"]
+    path = tuple(str(part) for part in location)
+    if problem["type"] == "union_tag_invalid":
+        return (*path, "target")
+    is_nested = path[0:1] == ("environments",) and path[2:3] and path[2] in kinds
+    return (*path[:2], *path[3:]) if is_nested else path
+
+
+def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
+    for key in path:
+        if not isinstance(values, Mapping) or key not in values:
+            return values
+        values = values[key]
+    return values
+
+
+def _known_keys(
+    path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds, settings: type[BaseModel]
+) -> list[str]:
+    """Return the keys that a table of the file knows."""
+    if path[:1] == ("environments",):
+        kind = kinds.get(target_of(_value_at(values, path[:2])))
+        return known_keys(kind, *path[2:])
+    table: Any = settings
+    for key in path:
+        table = _table_of(table, key)
+    return list(table.model_fields) if table else []
+
+
+def _table_of(table: Any, key: str) -> Any:  # noqa: ANN401 - a type, or None
+    """Return the type of the table under a key of a table; None if it holds none."""
+    field = table.model_fields.get(key) if table else None
+    annotation = field.annotation if field else None
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((item for item in candidates if _is_table(item)), None)
+
+
+def _is_table(kind: Any) -> bool:  # noqa: ANN401 - a type, or part of one
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
