@@ -9,7 +9,7 @@ from invoke.collection import Collection
 from invoke.context import Context
 from invoke.tasks import task
 
-from deploy.cli import output
+from deploy.cli import output, program
 
 if TYPE_CHECKING:
     from deploy.context import ReleaseContext
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 # In a folder without pipeline.toml, the application next to this file is meant.
 HERE = Path.cwd() if Path("pipeline.toml").is_file() else Path(__file__).parent
 RECORDS = ".twinship/records"
+# The explanations of options that several tasks have.
+ENV = "environment of pipeline.toml, by default `local` or the first"
+JSON = "print JSON"
+MODEL = "NAME or NAME@VERSION"
+
+program.take_over()
 
 
 def _context(env: str = "") -> ReleaseContext:
@@ -25,12 +31,7 @@ def _context(env: str = "") -> ReleaseContext:
     return ReleaseContext(HERE, env)
 
 
-@task(
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    }
-)
+@task(help={"env": ENV, "json": JSON})
 @output.task_body
 def doctor(_: Context, env: str = "", json: bool = False) -> None:
     """Print what a release needs on this machine and what is missing; change nothing."""
@@ -39,7 +40,7 @@ def doctor(_: Context, env: str = "", json: bool = False) -> None:
     commands.doctor(_context(env), json=json)
 
 
-@task(help={"env": "environment of pipeline.toml, by default `local` or the first"})
+@task(help={"env": ENV})
 @output.task_body
 def up(_: Context, env: str = "") -> None:
     """Install and start what a release needs on this machine."""
@@ -73,7 +74,7 @@ def publish(_: Context, directory: str = "", sample: str = "", new_name: bool = 
     commands.publish(_context(), directory, sample, new_name=new_name)
 
 
-@task(name="list", help={"json": "print JSON"})
+@task(name="list", help={"json": JSON})
 @output.task_body
 def list_(_: Context, json: bool = False) -> None:
     """List the published versions of the model."""
@@ -93,8 +94,8 @@ def show(_: Context, version: str = "latest") -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "model": "NAME or NAME@VERSION",
+        "env": ENV,
+        "model": MODEL,
         "records": "folder to write model.json to",
     }
 )
@@ -108,7 +109,7 @@ def fetch(_: Context, env: str = "", model: str = "", records: str = RECORDS) ->
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "records": "folder to write app.json to",
     }
 )
@@ -122,7 +123,7 @@ def build(_: Context, env: str = "", records: str = RECORDS) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "records": "folder with app.json and model.json; image.json is written there",
     }
 )
@@ -136,7 +137,7 @@ def smoke(_: Context, env: str = "", records: str = RECORDS) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "records": "folder with image.json; release.json is written there",
     }
 )
@@ -150,9 +151,9 @@ def push(_: Context, env: str = "", records: str = RECORDS) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "records": "folder with release.json; rollout.json is written there",
-        "json": "print JSON",
+        "json": JSON,
     }
 )
 @output.task_body
@@ -163,12 +164,7 @@ def deploy(_: Context, env: str = "", records: str = RECORDS, json: bool = False
     commands.deploy(_context(env), HERE / records, json=json)
 
 
-@task(
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    }
-)
+@task(help={"env": ENV, "json": JSON})
 @output.task_body
 def verify(_: Context, env: str = "", json: bool = False) -> None:
     """Play the golden cases at the endpoint."""
@@ -179,10 +175,10 @@ def verify(_: Context, env: str = "", json: bool = False) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "model": "NAME or NAME@VERSION",
+        "env": ENV,
+        "model": MODEL,
         "dry-run": "only print what would run and why",
-        "json": "print JSON",
+        "json": JSON,
     }
 )
 @output.task_body
@@ -197,14 +193,14 @@ def release(
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "to": "id of a release in `history`",
         "only": "`model` or `code`",
-        "json": "print JSON",
+        "json": JSON,
     }
 )
 @output.task_body
-def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool = False) -> None:
+def rollback(_: Context, env: str = "", to: str = "", only: str = "", json: bool = False) -> None:
     """Go back to an earlier release, or to its model or code alone."""
     from deploy.cli import commands
 
@@ -215,7 +211,7 @@ def rollback(_: Context, env: str = "", to: int = 0, only: str = "", json: bool 
     help={
         "from": "environment whose release is promoted",
         "to": "environment that it is promoted to",
-        "json": "print JSON",
+        "json": JSON,
     }
 )
 @output.task_body
@@ -226,13 +222,7 @@ def promote(_: Context, from_: str, to: str, json: bool = False) -> None:
     commands.promote(_context(to), _context(from_), json=json)
 
 
-@task(
-    name="promote-canary",
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    },
-)
+@task(name="promote-canary", help={"env": ENV, "json": JSON})
 @output.task_body
 def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     """Let the canary on hold take over now."""
@@ -241,12 +231,7 @@ def promote_canary(_: Context, env: str = "", json: bool = False) -> None:
     commands.promote_canary(_context(env), json=json)
 
 
-@task(
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    }
-)
+@task(help={"env": ENV, "json": JSON})
 @output.task_body
 def abort(_: Context, env: str = "", json: bool = False) -> None:
     """Give up the canary on hold; the previous release continues to serve."""
@@ -257,7 +242,7 @@ def abort(_: Context, env: str = "", json: bool = False) -> None:
 
 @task(
     help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
+        "env": ENV,
         "records": "folder with release.json; without it, what should serve there is rendered",
     }
 )
@@ -269,12 +254,7 @@ def render(_: Context, env: str = "", records: str = "") -> None:
     commands.render(_context(env), records)
 
 
-@task(
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    }
-)
+@task(help={"env": ENV, "json": JSON})
 @output.task_body
 def history(_: Context, env: str = "", json: bool = False) -> None:
     """List all attempts: who, when, commit, model, digest, outcome."""
@@ -283,12 +263,7 @@ def history(_: Context, env: str = "", json: bool = False) -> None:
     commands.history(_context(env), json=json)
 
 
-@task(
-    help={
-        "env": "environment of pipeline.toml, by default `local` or the first",
-        "json": "print JSON",
-    }
-)
+@task(help={"env": ENV, "json": JSON})
 @output.task_body
 def status(_: Context, env: str = "", json: bool = False) -> None:
     """Print what serves now, and the states of its replicas."""

@@ -41,14 +41,15 @@ Each leaf of this tree has an exit code.
     │   ├── NamespaceMissing 84      the cluster has no such namespace
     │   ├── FieldConflict 85         another manager owns a field of an object template
     │   └── ClusterRefused 86        other refusals: an invalid object, a quota, a failing server
-    └── PlatformError
-        ├── EngineUnavailable 70 no container engine answers
-        ├── EngineDenied 71      this user may not use the container engine
-        ├── PortTaken 72         another program listens on the port
-        ├── PartMissing 73       a program is missing and cannot be installed here
-        ├── DiskFull 74          no space is left
-        ├── EngineFailed 75      the engine refused or failed a request
-        └── FileRefused 76       the operating system refused a file or folder
+    ├── PlatformError
+    │   ├── EngineUnavailable 70 no container engine answers
+    │   ├── EngineDenied 71      this user may not use the container engine
+    │   ├── PortTaken 72         another program listens on the port
+    │   ├── PartMissing 73       a program is missing and cannot be installed here
+    │   ├── DiskFull 74          no space is left
+    │   ├── EngineFailed 75      the engine refused or failed a request
+    │   └── FileRefused 76       the operating system refused a file or folder
+    └── InternalError 99         a fault of this program, which nothing else explains
 
 `deploy/clients/` catches the errors of other libraries and chains them to one of these.
 """
@@ -360,6 +361,12 @@ class FileRefused(PlatformError):
     """A file or folder that the operating system refused."""
 
     exit_code = 76
+
+
+class InternalError(ReleaseError):
+    """A fault of this program; a file has its trace."""
+
+    exit_code = 99
 
 
 def is_disk_full(error: OSError) -> bool:

@@ -19,11 +19,16 @@ from deploy.model import sample as samples
 from deploy.model.manifest import LATEST
 from deploy.model.publish import publish_model
 from deploy.model.versions import find_latest_version, list_versions, read_model_manifest
+from deploy.nearest import suggest
 from deploy.plan import make_plan
 from deploy.records import AppImage, Image, ModelLayer, Release, Rollout
 from deploy.rollout.history import Only, current
 
 log = logging.getLogger(__name__)
+
+_HALVES = ("model", "code")
+# Longer than any id, and short enough for every conversion.
+_MOST_DIGITS = 18
 
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
@@ -179,16 +184,35 @@ def release(context: ReleaseContext, named: str, *, dry_run: bool, json: bool) -
         output.table(tables.step_rows(steps), tables.STEPS)
 
 
-def rollback(context: ReleaseContext, number: int, only: str, *, json: bool) -> None:
-    """Roll back, and prove what serves then."""
-    if only not in ("", "model", "code"):
+def rollback(context: ReleaseContext, to: str, only: str, *, json: bool) -> None:
+    """Roll back, and prove what serves then.
+
+    Args:
+        context: the environment.
+        to: the id of a release; empty for the last one that differs.
+        only: `model` or `code`; empty for both.
+        json: print JSON.
+    """
+    if only not in ("", *_HALVES):
         raise SettingsInvalid(
             f"--only takes model or code, not {only!r}",
             on="rollback",
-            next="leave it out to take back both",
+            next=f"leave it out to take back both; {suggest(only, _HALVES)}",
         )
-    done = pipeline.rollback(context, number or None, cast("Only", only) or None)
+    number = _read_id(to) if to else None
+    done = pipeline.rollback(context, number, cast("Only", only) or None)
     _print_release(done, json=json)
+
+
+def _read_id(text: str) -> int:
+    """Return the id of a release that a user has typed."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS and int(text)):
+        raise SettingsInvalid(
+            f"--to takes the id of a release, not {text!r}",
+            on="rollback",
+            next="`invoke history` shows the ids: 1, 2, and so on",
+        )
+    return int(text)
 
 
 def promote(context: ReleaseContext, source: ReleaseContext, *, json: bool) -> None:

@@ -9,14 +9,24 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 from deploy import interrupts, progress
-from deploy.errors import FileRefused, ReleaseError, disk_full_error, is_disk_full
+from deploy.errors import (
+    FileRefused,
+    ReleaseError,
+    SettingsInvalid,
+    disk_full_error,
+    is_disk_full,
+)
 from deploy.text import escape, escape_json, escape_line
+
+if TYPE_CHECKING:
+    from invoke.context import Context
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -30,40 +40,54 @@ _GREEN = "32"
 _YELLOW = "33"
 
 
-def task_body(body: Callable[_P, _R]) -> Callable[_P, _R]:
+def task_body(
+    body: Callable[Concatenate[Context, _P], _R],
+) -> Callable[Concatenate[Context, _P], _R]:
     """Show progress while a task runs; turn an error into a message and an exit code."""
 
     @functools.wraps(body)
-    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        from invoke.exceptions import Exit
-
-        with _show_progress():
-            try:
-                with interrupts.handle_sigterm():
-                    return body(*args, **kwargs)
-            except ReleaseError as error:
-                print_error(error)
-                raise Exit(code=error.exit_code) from None
-            except KeyboardInterrupt as signal:
-                _clear()
-                print(
-                    paint("interrupted; run the same command again to go on", _YELLOW),
-                    file=sys.stderr,
-                )
-                raise Exit(
-                    code=_TERMINATED if isinstance(signal, interrupts.Terminated) else _INTERRUPTED
-                ) from None
-            except BrokenPipeError:
-                raise Exit(code=1) from None
-            except OSError as error:
-                refused = _explain(error)
-                print_error(refused)
-                raise Exit(code=refused.exit_code) from None
+    def run(context: Context, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with _show_progress(), exit_codes(), interrupts.handle_sigterm():
+            _refuse_dry_run(context)
+            return body(context, *args, **kwargs)
 
     return run
 
 
-def _explain(error: OSError) -> ReleaseError:
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turn whatever stops a `with` block into a message on standard error and an exit code."""
+    from invoke.exceptions import Exit
+
+    try:
+        yield
+    except Exit:
+        raise
+    except BrokenPipeError:
+        _forget_closed_output()
+        raise Exit(code=1) from None
+    except KeyboardInterrupt as signal:
+        _print(paint("interrupted; run the same command again to go on", _YELLOW), sys.stderr)
+        is_terminated = isinstance(signal, interrupts.Terminated)
+        raise Exit(code=_TERMINATED if is_terminated else _INTERRUPTED) from None
+    except Exception as error:  # noqa: BLE001 - a user gets a sentence, whatever it is
+        explained = _explain(error)
+        print_error(explained)
+        raise Exit(code=explained.exit_code) from None
+
+
+def _explain(error: Exception) -> ReleaseError:
+    """Return an error for people in place of any error."""
+    if isinstance(error, ReleaseError):
+        return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return _explain_refusal(error)
+    from deploy.cli.traces import explain_fault
+
+    return explain_fault(error)
+
+
+def _explain_refusal(error: OSError) -> ReleaseError:
     """Return the error of a refusal of the operating system that no stage handles."""
     on = str(error.filename or "this machine")
     if is_disk_full(error):
@@ -75,36 +99,52 @@ def _explain(error: OSError) -> ReleaseError:
     )
 
 
+def _refuse_dry_run(context: Context) -> None:
+    """Raise if Invoke was told not to run anything, by an option, a variable or a file.
+
+    Invoke itself skips only commands of a shell, and no task here runs one.
+
+    Raises:
+        SettingsInvalid: it was.
+    """
+    if context.config.run.dry:
+        raise SettingsInvalid(
+            "Invoke's dry run cannot be had here, so nothing was run",
+            on="--dry, INVOKE_RUN_DRY or `run.dry` in a configuration file of Invoke",
+            next="`invoke release --dry-run` prints what a release would do; without --dry it runs",
+        )
+
+
+def _forget_closed_output() -> None:
+    """Let nothing more be written to standard output, whose reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_error(error: ReleaseError) -> None:
     """Print what happened, on what, the lines that show it, and what to do next."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{clear}{paint('error:', _RED, _BOLD)} {escape_line(error.what)}", file=sys.stderr)
-    if error.on:
-        print(f"   on: {escape_line(error.on)}", file=sys.stderr)
-    if error.detail:
-        print(escape(error.detail.rstrip()), file=sys.stderr)
     code = paint(f"(exit code {error.exit_code})", _DIM)
-    print(
-        f" {paint('next:', _BOLD)} {escape_line(error.next)}   {code}", file=sys.stderr, flush=True
+    lines = (
+        f"{paint('error:', _RED, _BOLD)} {escape_line(error.what)}",
+        f"   on: {escape_line(error.on)}" if error.on else "",
+        escape(error.detail.rstrip()),
+        f" {paint('next:', _BOLD)} {escape_line(error.next)}   {code}",
     )
+    _print("\n".join(line for line in lines if line), sys.stderr)
 
 
 def result(text: str) -> None:
     """Print a result for people, which can be piped."""
-    _clear()
-    print(escape(text), flush=True)
+    _print(escape(text), sys.stdout)
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - JSON holds anything
     """Print a result for scripts: one JSON document."""
-    _clear()
-    print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), flush=True)
+    _print(escape_json(json.dumps(value, indent=2, ensure_ascii=False)), sys.stdout)
 
 
 def as_yaml(document: str) -> None:
     """Print a YAML document for scripts, unchanged: a space more would change its values."""
-    _clear()
-    print(document, flush=True)
+    _print(document, sys.stdout)
 
 
 def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> None:
@@ -115,8 +155,15 @@ def table(rows: Iterable[Iterable[object]], header: Iterable[str]) -> None:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )
-    _clear()
-    print("\n".join((paint(titles, _DIM, stream=sys.stdout), *lines)), flush=True)
+    _print("\n".join((paint(titles, _DIM, stream=sys.stdout), *lines)), sys.stdout)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """Print a text in place of a progress note; escape letters that the encoding lacks."""
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - a text stream
@@ -127,8 +174,6 @@ def paint(text: str, *codes: str, stream: Any = None) -> str:  # noqa: ANN401 - 
         codes: the ANSI codes of its colour and weight.
         stream: where it is printed: standard error by default.
     """
-    import os
-
     if not (stream or sys.stderr).isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m"
@@ -164,8 +209,3 @@ class _LineFormatter(logging.Formatter):
         if record.levelno >= logging.WARNING:
             return f"{clear}{paint('!', _YELLOW, _BOLD)} {message}"
         return f"{clear}{paint('·', _GREEN, _BOLD)} {message}"
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invoke.program import Program
 
 import tasks
 from deploy.cli import commands
+from deploy.cli.program import Program
+from deploy.errors import InternalError, ReleaseError
 from tests.fakes.application import Application
 from tests.fakes.deployers import Killed, is_held, mortal
 
@@ -67,6 +68,29 @@ except SystemExit:
 print("loaded:", *sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
+# Values that no option expects: of the wrong kind, too long, relative, with strange letters.
+HOSTILE = (
+    "",
+    " ",
+    "two",
+    "0",
+    "-1",
+    "9" * 20,
+    "9" * 5000,
+    "a" * 5000,
+    "no/such/folder",
+    "pipeline.toml",
+    "/dev/null",
+    "-",
+    "--env",
+    "@",
+    "@..",
+    "a@b@c",
+    "é\n\t\x1b[31m",
+    "\udcff",
+    "%s{}$HOME",
+)
+
 Run = Callable[..., int]
 Output = pytest.CaptureFixture[str]
 
@@ -77,6 +101,7 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
     application = Application(tmp_path)
     application.publish("1")
     monkeypatch.setattr(tasks, "_context", lambda env="": application.context(env or "local"))
+    monkeypatch.setattr(tasks, "HERE", application.folder)
     return application
 
 
@@ -316,7 +341,9 @@ def test_the_log_goes_to_standard_error(run: Run, capsys: Output) -> None:
         (["render", "--env", "staging", "--records", "nowhere"], 3, "a stage's input is missing"),
         (["release", "--model", "imagenet"], 2, "serves 'digits', not 'imagenet'"),
         (["release", "--model", "@7"], 20, "the store has no digits 7"),
+        (["release", "--env", "stagin"], 2, "did you mean 'staging'?"),
         (["rollback", "--only", "wheels"], 2, "--only takes model or code"),
+        (["rollback", "--only", "modle"], 2, "did you mean 'model'?"),
         (["rollback"], 64, "nothing has been released here yet"),
         (["verify"], 64, "nothing has been released here yet"),
         (["smoke", "--records", "nowhere"], 3, "a stage's input is missing"),
@@ -358,10 +385,48 @@ def test_an_interruption_exits_as_shells_expect(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_refused(run: Run, capsys: Output) -> None:
-    """Invoke refuses it before anything runs."""
-    assert run("release", "--everything") != 0
-    assert "--everything" in capsys.readouterr().err
+def _options() -> list[tuple[str, str]]:
+    """Return each option that takes a value, after the name of its task."""
+    return [
+        (name, f"--{argument.names[0]}")
+        for name, found in load_tasks().items()
+        for argument in found.get_arguments()
+        if argument.takes_value
+    ]
+
+
+def _exit_codes(kind: type[ReleaseError]) -> set[int]:
+    """Return the exit codes of an error and of those derived from it."""
+    return {kind.exit_code}.union(*map(_exit_codes, kind.__subclasses__()))
+
+
+@pytest.mark.parametrize(("task", "option"), _options())
+def test_no_value_of_an_option_ends_in_a_traceback(
+    run: Run, application: Application, task: str, option: str, capsys: Output
+) -> None:
+    """Whatever a person or a script gives, the error says what to do next."""
+    needed = {"promote": {"--from": "local", "--to": "staging"}}.get(task, {})
+    others = [word for pair in needed.items() if pair[0] != option for word in pair]
+    known = _exit_codes(ReleaseError) - {ReleaseError.exit_code, InternalError.exit_code}
+    for value in HOSTILE:
+        code = run(task, *others, f"{option}={value}")
+        printed = capsys.readouterr().err
+        assert code == 0 or code in known, (value, printed)
+        assert " next: " in printed or code == 0, value
+
+
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [("two", 2), ("", 2), ("0", 2), ("-1", 2), ("1.5", 2), ("²", 2), ("9" * 20, 2), ("7", 64)],
+)
+def test_a_rollback_to_what_is_no_release_changes_nothing(
+    run: Run, application: Application, to: str, code: int, capsys: Output
+) -> None:
+    """The error says where the ids are."""
+    assert run("release") == 0
+    before = application.state()
+    assert run("rollback", f"--to={to}") == code
+    assert application.state() == before
 
 
 @pytest.mark.parametrize("words", [["--from", "staging"], ["--to", "production"], []])
@@ -369,7 +434,7 @@ def test_a_promotion_needs_both_environments(
     run: Run, application: Application, words: list[str], capsys: Output
 ) -> None:
     """Neither has a default."""
-    assert run("promote", *words) != 0
+    assert run("promote", *words) == 2
     assert capsys.readouterr().out == ""
     assert application.cluster.requests == []
 

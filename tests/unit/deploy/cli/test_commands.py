@@ -246,10 +246,10 @@ def test_a_rollback_prints_what_serves_afterwards(released: Application, capsys:
     released.publish("2")
     commands.release(released.context(), "", dry_run=False, json=False)
     capsys.readouterr()
-    commands.rollback(released.context(), 0, "model", json=True)
+    commands.rollback(released.context(), "", "model", json=True)
     printed = read_json(capsys)
     assert (printed["trigger"], printed["model"], printed["id"]) == ("rollback", "digits@1", 3)
-    commands.rollback(released.context(), 2, "", json=False)
+    commands.rollback(released.context(), "2", "", json=False)
     assert capsys.readouterr().out.startswith("http://127.0.0.1:8080  three")
 
 
@@ -257,7 +257,7 @@ def test_only_model_or_code_can_be_rolled_back_alone(released: Application) -> N
     """Another word is refused before anything changes."""
     before = released.state()
     with pytest.raises(SettingsInvalid, match="model or code, not 'wheels'"):
-        commands.rollback(released.context(), 0, "wheels", json=False)
+        commands.rollback(released.context(), "", "wheels", json=False)
     assert released.state() == before
 
 

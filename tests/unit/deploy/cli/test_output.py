@@ -6,17 +6,19 @@ import errno
 import io
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
 from invoke.exceptions import Exit
 
 from deploy import progress
 from deploy.cli import output
-from deploy.errors import DiskFull, GoldenMiss, ReleaseError
+from deploy.errors import DiskFull, GoldenMiss, InternalError, ReleaseError
 from deploy.interrupts import Terminated
 
 PROJECT = Path(__file__).parents[4]
@@ -47,7 +49,7 @@ def run_task(raised: BaseException | None = None) -> str:
     """Run a task that logs, and then raises that error or prints a result."""
 
     @output.task_body
-    def body() -> str:
+    def body(_: Context) -> str:
         log.info("code   1234, nothing to build")
         log.warning("no git repository here")
         if raised:
@@ -55,7 +57,7 @@ def run_task(raised: BaseException | None = None) -> str:
         output.result("http://shop.example  three → 3")
         return "done"
 
-    return body()
+    return body(Context())
 
 
 def test_results_go_to_standard_output_and_all_else_to_standard_error(
@@ -103,6 +105,7 @@ def test_interruptions_end_a_task_without_a_traceback(error: BaseException, code
 
 STOPPED = """
 import signal, sys
+from invoke.context import Context
 from invoke.exceptions import Exit
 from deploy.cli import output
 from deploy.rollout.apply import apply
@@ -121,14 +124,14 @@ target = Waiting()
 target.add_history(rollout(1, A))
 
 @output.task_body
-def task():
+def task(_):
     try:
         apply(B, target, GOLDEN_SET, trigger="release", by="ada", play=FakePlayer())
     finally:
         print(target.serves(A), target.history()[-1].ending.why)
 
 try:
-    task()
+    task(Context())
 except Exit as end:
     sys.exit(end.code)
 """
@@ -183,10 +186,60 @@ def test_a_full_disk_is_reported_as_such(capsys: pytest.CaptureFixture[str], num
     assert "free some space" in err
 
 
-def test_an_error_of_the_program_is_not_hidden() -> None:
-    """It keeps its traceback."""
-    with pytest.raises(ZeroDivisionError):
-        run_task(ZeroDivisionError())
+def test_a_fault_of_the_program_is_one_sentence_and_a_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The file has the trace."""
+    with pytest.raises(Exit) as caught:
+        run_task(ZeroDivisionError("division by zero"))
+    assert caught.value.code == InternalError.exit_code
+    err = capsys.readouterr().err
+    assert "error: this program has a fault: ZeroDivisionError" in err
+    assert "Traceback" not in err
+    (path,) = re.findall(r"^   on: (.*)$", err, re.MULTILINE)
+    assert "ZeroDivisionError: division by zero" in Path(path).read_text(encoding="utf-8")
+
+
+def test_an_error_of_a_library_is_not_taken_for_one_of_the_system() -> None:
+    """Some libraries derive theirs from OSError, without a number."""
+    with pytest.raises(Exit) as caught:
+        run_task(OSError("no response"))
+    assert caught.value.code == InternalError.exit_code
+
+
+def test_a_closed_pipe_is_not_written_to_again() -> None:
+    """Python itself writes what is left at its end, and would complain."""
+    script = (
+        "from invoke.context import Context\n"
+        "from deploy.cli import output\n"
+        "@output.task_body\n"
+        "def body(_):\n"
+        "    for _ in range(10000):\n"
+        "        output.result('x' * 1000)\n"
+        "body(Context())\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+    assert "BrokenPipeError" not in said
+
+
+def test_letters_that_an_encoding_lacks_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result of a task is not lost in a terminal of another encoding."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", stream)
+    output.result("three → 3")
+    stream.seek(0)
+    assert stream.read() == "three \\u2192 3\n"
 
 
 def test_a_task_leaves_the_log_as_it_was() -> None:
@@ -220,14 +273,14 @@ def test_text_from_outside_is_escaped_wherever_it_is_printed(
     """Names, logs and messages of models, registries and servers reach a log of a CI system."""
 
     @output.task_body
-    def body() -> None:
+    def body(_: Context) -> None:
         log.warning("%s", HOSTILE)
         output.result(HOSTILE)
         output.table([[HOSTILE]], ("name",))
         raise ReleaseError(HOSTILE, on=HOSTILE, next=HOSTILE, detail=f"{HOSTILE}\n")
 
     with pytest.raises(Exit):
-        body()
+        body(Context())
     shown = capsys.readouterr()
     line = "\\n".join((ESCAPED[0], "::add-mask::x"))
     assert shown.out.splitlines() == [*ESCAPED, "name", line]
@@ -290,12 +343,12 @@ def test_a_line_on_a_terminal_replaces_a_progress_note(
     monkeypatch.setattr("sys.stderr", terminal)
 
     @output.task_body
-    def body() -> None:
+    def body(_: Context) -> None:
         progress.report("waiting for /readyz")
         log.info("smoke  2 golden cases passed")
         output.print_error(ERROR)
 
-    body()
+    body(Context())
     shown = terminal.getvalue()
     assert "waiting for /readyz" in shown
     assert "\r\x1b[K\x1b[32;1m·\x1b[0m smoke  2 golden cases passed\n" in shown
