@@ -161,7 +161,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def e2e(session: nox.Session) -> None:
-    """Run whole stories: release, roll back, undo; those that hold a rate of requests run alone."""
+    """Run whole scenarios: release, undo, roll back; those that hold a rate of requests alone."""
     install(session, "test")
     run_with_engine(session, *pytest_command(session, "-m", "not load", *LEAKS))
     if not session.posargs:

@@ -1,4 +1,4 @@
-"""The release of another application, with its own framework, port, mount path and responses.
+"""The release of another application, with its own model, port, mount path and responses.
 
 Everything that its release needs is in its folder. The tests run in order: each continues from the
 state in which the previous one left the application.
