@@ -313,4 +313,10 @@ def _read_version(context: ReleaseContext, named: str) -> str:
             if "@" not in named
             else "leave the name out",
         )
+    if "@" in named and not version:
+        raise SettingsInvalid(
+            f"there is no version after the @ of {named!r}",
+            on="--model",
+            next=f"say {own}@{LATEST}, or a version; a variable in its place may be empty",
+        )
     return version or LATEST

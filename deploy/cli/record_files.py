@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from deploy.cache import translate_full_disk
-from deploy.errors import InputMissing
+from deploy.errors import InputMissing, SettingsInvalid
 from deploy.records import Record, Release
 from deploy.validation import describe
 
@@ -23,9 +23,13 @@ def write(folder: Path, name: str, record: Record) -> None:
 
     Raises:
         DiskFull: the disk has no space.
+        SettingsInvalid: the path is that of a file, or leads through one.
     """
     with translate_full_disk(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise _no_folder(folder) from None
         (folder / f"{name}.json").write_text(record.to_json() + "\n", encoding="utf-8")
 
 
@@ -64,6 +68,7 @@ def read(folder: Path, name: str, kind: type[_Record]) -> _Record:
 
     Raises:
         InputMissing: there is no such file, or it has another content.
+        SettingsInvalid: the path of the folder is that of a file.
     """
     path = folder / f"{name}.json"
     writer = _WRITERS[name]
@@ -73,6 +78,8 @@ def read(folder: Path, name: str, kind: type[_Record]) -> _Record:
         raise InputMissing(
             "a stage's input is missing", on=str(path), next=f"run `invoke {writer}` first"
         ) from None
+    except NotADirectoryError:
+        raise _no_folder(folder) from None
     except ValidationError as error:
         raise InputMissing(
             "a stage's input is not what that stage writes",
@@ -80,6 +87,14 @@ def read(folder: Path, name: str, kind: type[_Record]) -> _Record:
             next=f"run `invoke {writer}` again",
             detail="\n".join(map(_format_problem, error.errors(include_url=False))),
         ) from None
+
+
+def _no_folder(path: Path) -> SettingsInvalid:
+    return SettingsInvalid(
+        "records need a folder",
+        on=f"--records {path}",
+        next="name a folder, which is created if necessary, or leave the option out",
+    )
 
 
 def _format_problem(problem: ErrorDetails) -> str:
