@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TextIO, TypeVar
 
 from deploy import interrupts, progress
@@ -109,15 +110,16 @@ def _refuse_dry_run(context: Context) -> None:
     """
     if context.config.run.dry:
         raise SettingsInvalid(
-            "Invoke's dry run cannot be had here, so nothing was run",
+            "Invoke's own dry run is not supported, so nothing was run",
             on="--dry, INVOKE_RUN_DRY or `run.dry` in a configuration file of Invoke",
             next="`invoke release --dry-run` prints what a release would do; without --dry it runs",
         )
 
 
 def _forget_closed_output() -> None:
-    """Let nothing more be written to standard output, whose reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Let Python write what is left at its end to nowhere, as the reader of the output has gone."""
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def print_error(error: ReleaseError) -> None:
