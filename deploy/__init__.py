@@ -9,7 +9,7 @@ Reading order:
 5. `image`: build the app image, join the model, push the image
 6. `rollout`: roll a release out to any target, prove it, undo it
 7. `targets`: a Docker host, a namespace of a cluster, and the one place that opens them
-8. `clients` and `machine`: the only modules that do input and output
+8. `clients` and `machine`: the only modules that use the network, other programs and stores
 9. `context` and `cli`: from a command line to settings, clients and a result
 10. `ci`: the CI system that a run is part of
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -21,47 +22,62 @@ _LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
 _QUOTED = re.compile(r"'([^']+)'")
 
 
-def describe_problems(
-    error: ValidationError,
-    values: Mapping[str, Any],
-    origins: Mapping[tuple[str, ...], str],
-    kinds: Kinds,
-    settings: type[BaseModel],
-) -> Iterable[str]:
-    """Yield a line for each problem.
+@dataclass(frozen=True)
+class Document:
+    """The values of the file and of the variables that override it, before they are settings.
 
     Args:
-        error: what pydantic has found.
-        values: the values of the file and of the variables that override it.
+        values: the values.
         origins: the variable that has set a value, by its key path.
         kinds: the kinds of environments, by the name in `target`.
-        settings: the type of the whole file.
+        schema: the type of the whole file.
     """
-    for problem in error.errors(include_url=False):
-        path = _key_path(problem, kinds)
-        source = f" (set by {origins[path]})" if path in origins else ""
-        yield f"{'.'.join(path)}: {_describe(problem, path, values, kinds, settings)}{source}"
 
+    values: Mapping[str, Any]
+    origins: Mapping[tuple[str, ...], str]
+    kinds: Kinds
+    schema: type[BaseModel]
 
-def _describe(
-    problem: ErrorDetails,
-    path: tuple[str, ...],
-    values: Mapping[str, Any],
-    kinds: Kinds,
-    settings: type[BaseModel],
-) -> str:
-    kind = problem["type"]
-    sentence = describe(problem)
-    if kind == "missing":
-        return sentence
-    if kind == "extra_forbidden":
-        known = _known_keys(path[:-1], values, kinds, settings)
-        return f"{sentence}; {suggest(path[-1], known)}" if known else sentence
-    value = path[-1] if _is_key(problem) else _value_at(values, path)
-    if kind == "value_error" and isinstance(value, Mapping) and len(path) > 1:
-        return sentence
-    near = find_nearest(str(value), _QUOTED.findall(sentence))
-    return f"{sentence}{_show(path, value)}{f'; did you mean {near!r}?' if near else ''}"
+    def problems(self, error: ValidationError) -> list[str]:
+        """Return a line for each problem that pydantic has found, in the order of the keys."""
+        return sorted(self._line(problem) for problem in error.errors(include_url=False))
+
+    def _line(self, problem: ErrorDetails) -> str:
+        path = self._key_path(problem)
+        source = f" (set by {self.origins[path]})" if path in self.origins else ""
+        return f"{'.'.join(path)}: {self._explain(problem, path)}{source}"
+
+    def _explain(self, problem: ErrorDetails, path: tuple[str, ...]) -> str:
+        sentence = describe(problem)
+        if problem["type"] == "missing":
+            return sentence
+        if problem["type"] == "extra_forbidden":
+            known = self._known_keys(path[:-1])
+            return f"{sentence}; {suggest(path[-1], known)}" if known else sentence
+        value = path[-1] if _is_key(problem) else _value_at(self.values, path)
+        if problem["type"] == "value_error" and isinstance(value, Mapping) and len(path) > 1:
+            return sentence
+        near = find_nearest(str(value), _QUOTED.findall(sentence))
+        return f"{sentence}{_show(path, value)}{f'; did you mean {near!r}?' if near else ''}"
+
+    def _key_path(self, problem: ErrorDetails) -> tuple[str, ...]:
+        """Return where in the file a problem is; the kind of an environment is no level of it."""
+        location = problem["loc"][:-1] if _is_key(problem) else problem["loc"]
+        path = tuple(str(part) for part in location)
+        if problem["type"] == "union_tag_invalid":
+            return (*path, "target")
+        is_nested = path[0:1] == ("environments",) and path[2:3] and path[2] in self.kinds
+        return (*path[:2], *path[3:]) if is_nested else path
+
+    def _known_keys(self, path: tuple[str, ...]) -> list[str]:
+        """Return the keys that a table of the file knows."""
+        if path[:1] == ("environments",):
+            kind = self.kinds.get(target_of(_value_at(self.values, path[:2])))
+            return known_keys(kind, *path[2:])
+        table: Any = self.schema
+        for key in path:
+            table = _table_of(table, key)
+        return list(table.model_fields) if table else []
 
 
 def _show(path: tuple[str, ...], value: object) -> str:
@@ -78,35 +94,12 @@ def _is_key(problem: ErrorDetails) -> bool:
     return problem["loc"][-1:] == ("[key]",)
 
 
-def _key_path(problem: ErrorDetails, kinds: Kinds) -> tuple[str, ...]:
-    """Return where in the file a problem is; the kind of an environment is no level of the file."""
-    location = problem["loc"][:-1] if _is_key(problem) else problem["loc"]
-    path = tuple(str(part) for part in location)
-    if problem["type"] == "union_tag_invalid":
-        return (*path, "target")
-    is_nested = path[0:1] == ("environments",) and path[2:3] and path[2] in kinds
-    return (*path[:2], *path[3:]) if is_nested else path
-
-
 def _value_at(values: Any, path: tuple[str, ...]) -> object:  # noqa: ANN401 - TOML holds anything
     for key in path:
         if not isinstance(values, Mapping) or key not in values:
             return values
         values = values[key]
     return values
-
-
-def _known_keys(
-    path: tuple[str, ...], values: Mapping[str, Any], kinds: Kinds, settings: type[BaseModel]
-) -> list[str]:
-    """Return the keys that a table of the file knows."""
-    if path[:1] == ("environments",):
-        kind = kinds.get(target_of(_value_at(values, path[:2])))
-        return known_keys(kind, *path[2:])
-    table: Any = settings
-    for key in path:
-        table = _table_of(table, key)
-    return list(table.model_fields) if table else []
 
 
 def _table_of(table: Any, key: str) -> Any:  # noqa: ANN401 - a type, or None

@@ -29,7 +29,7 @@ from deploy.settings.environments import (
 )
 from deploy.settings.image import ImageBuild
 from deploy.settings.model import ModelSource
-from deploy.settings.problems import describe_problems
+from deploy.settings.problems import Document
 from deploy.settings.table import Table
 
 PREFIX = "TWINSHIP_"
@@ -116,7 +116,7 @@ class Settings(Table):
         try:
             return _type_for(frozenset(kinds.items())).model_validate(values)
         except ValidationError as error:
-            problems = sorted(describe_problems(error, values, origins, kinds, cls))
+            problems = Document(values, origins, kinds, cls).problems(error)
             raise SettingsInvalid(
                 f"the configuration has {format_count(len(problems), 'problem')}",
                 on=str(path),
