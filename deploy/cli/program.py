@@ -42,7 +42,8 @@ class Program(InvokeProgram):
                 ) from error
             for context in self.tasks:
                 self._check_values(context)
-            if self.core.remainder:
+            # To complete a word, a shell gives the line that was typed after `--`.
+            if self.core.remainder and not self.args.complete.value:
                 raise SettingsInvalid(
                     f"nothing may follow `--`: {self.core.remainder}",
                     on="the command line",

@@ -191,6 +191,15 @@ def test_help_and_lists_are_printed(run: Run, ran: list[str], capsys: Output) ->
     assert ran == []
 
 
+def test_a_shell_can_complete_a_word(run: Run, ran: list[str], capsys: Output) -> None:
+    """It gives what was typed, which is not run."""
+    assert run("--complete", "--", "invoke", "rel") == 0
+    assert "release" in capsys.readouterr().out.split()
+    assert run("--complete", "--", "invoke", "release", "--") == 0
+    assert "--dry-run" in capsys.readouterr().out.split()
+    assert ran == []
+
+
 @pytest.fixture
 def _restored() -> Iterator[None]:
     kind = main.program.__class__
