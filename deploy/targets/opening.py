@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Object
 from deploy.clients.oci.credentials import Login
 from deploy.clock import Clock
-from deploy.errors import SettingsInvalid
+from deploy.errors import RegistryDenied, SettingsInvalid
 from deploy.machine import services
 from deploy.machine.host import Host
 from deploy.records import Attempt, Release
@@ -22,6 +23,8 @@ from deploy.settings.reading import Settings
 if TYPE_CHECKING:
     from deploy.targets.docker.target import DockerTarget
     from deploy.targets.kubernetes.target import KubernetesTarget
+
+log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Environment)
 
@@ -133,7 +136,12 @@ def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
     engine = inputs.engine()
 
     def find_login(release: Release) -> tuple[str, str] | None:
-        login = inputs.find_login(release)
+        try:
+            login = inputs.find_login(release)
+        except RegistryDenied as error:
+            # The registry may need no login; if it does, its refusal comes after this line.
+            log.warning("pulling without a login: %s (%s)", error.what, error.on)
+            return None
         return (login.user, login.password) if login else None
 
     return DockerTarget(

@@ -303,6 +303,26 @@ def test_a_rollback_to_a_release_of_another_repository_is_refused(
     assert grown.state() == before
 
 
+def test_an_image_is_pulled_without_a_login_that_cannot_be_read(
+    released: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """The registry may need none; a warning names what is missing."""
+    first = released.current().attempt.release
+    released.publish("2")
+    pipeline.release(released.context())
+    image = released.engine.images.pop(first.image.config)
+    released.engine.registry[first.reference] = image
+    (tmp_path / "config.json").write_text('{"credsStore": "not-installed"}', encoding="utf-8")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    done = pipeline.rollback(released.context(), None, None)
+    assert done.rollout.attempt.release == first
+    assert released.engine.pulled == [(first.reference, None)]
+    assert "docker-credential-not-installed" in caplog.text
+
+
 class UnreachableRegistry(MemoryRegistry):
     """A registry that does not answer."""
 
