@@ -152,7 +152,8 @@ def _require_platform(config: bytes, platform: str, dockerfile: str) -> None:
         raise BuildFailed(
             f"the app image was built for {built}, not for {platform}",
             on=dockerfile,
-            next="take `--platform` out of its FROM lines, or set `platform` in [image]",
+            next="use a base image for that platform, and no `--platform` in the FROM lines; "
+            "or set `platform` in [image]",
         )
 
 

@@ -393,7 +393,8 @@ class EngineContract:
         for platform in ("", own, other):
             tag = f"{prefix}:{platform.rpartition('/')[2] or 'own'}"
             engine.build(
-                pack_context({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": prefix}),
+                # Without a base, the classic builder would take the layer of another platform.
+                pack_context({"Dockerfile": "FROM scratch\nCOPY hello /hello\n", "hello": tag}),
                 dockerfile="Dockerfile",
                 args={},
                 tag=tag,
