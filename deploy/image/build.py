@@ -158,6 +158,10 @@ def _require_platform(config: bytes, platform: str, dockerfile: str) -> None:
 
 
 def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:
-    """Return what builds: BuildKit if the settings name it or it is installed, else the engine."""
-    uses_buildkit = named == "buildkit" or (named == "auto" and buildkit.find_command() is not None)
+    """Return what builds: BuildKit if the settings name it or it is installed, else the engine.
+
+    Podman has no BuildKit.
+    """
+    has_buildkit = engine.product != "Podman" and buildkit.find_command() is not None
+    uses_buildkit = named == "buildkit" or (named == "auto" and has_buildkit)
     return buildkit.build if uses_buildkit else engine.build

@@ -130,10 +130,21 @@ def _no_cluster(environment: str) -> SettingsInvalid:
 
 
 def open_docker(env: Docker, inputs: TargetInputs) -> DockerTarget:
-    """Return a target on a Docker host."""
+    """Return a target on a Docker host.
+
+    Raises:
+        SettingsInvalid: the engine is Podman, which cannot do all that a rollout needs.
+    """
     from deploy.targets.docker.target import DockerTarget
 
     engine = inputs.engine()
+    if engine.product == "Podman":
+        raise SettingsInvalid(
+            "Podman cannot change whether a container is restarted, which a rollout needs",
+            on=f"[environments.{inputs.environment}] target",
+            next="use Docker for this environment; with Podman, `invoke build`, `smoke` and `push` "
+            "work, and releases to a cluster",
+        )
 
     def find_login(release: Release) -> tuple[str, str] | None:
         try:

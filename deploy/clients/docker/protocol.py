@@ -122,7 +122,11 @@ class Engine(Protocol):
         """Create an image of one layer from a file system in a tar."""
 
     def diff_ids(self, image: str) -> tuple[str, ...] | None:
-        """Return the diff ids of an image's layers, the lowest first; None if there is no image."""
+        """Return the diff ids of an image's layers, the lowest first; None if there is no image.
+
+        An engine that stores OCI content gives none of an image whose layers it had in another
+        compression: it runs that image without its blobs.
+        """
 
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
         """Return the diff ids of the layers of every image."""

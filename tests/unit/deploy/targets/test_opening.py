@@ -73,6 +73,17 @@ def application(tmp_path: Path, opener: Opener) -> Application:
     return application
 
 
+def test_a_release_to_podman_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    """Nothing is built for it; the sentence says what works with it."""
+    application = Application(tmp_path)
+    application.publish("1")
+    application.engine.product = "Podman"
+    with pytest.raises(SettingsInvalid, match="Podman cannot") as caught:
+        pipeline.release(application.context())
+    assert "releases to a cluster" in caught.value.next
+    assert application.engine.all_containers == {}
+
+
 def test_a_third_kind_of_target_takes_a_whole_release(
     application: Application, opener: Opener
 ) -> None:
