@@ -130,7 +130,8 @@ def test_an_image_runs_as_it_was_joined(
     pull(reference, tiny)
     assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, image)
     ids = parse_diff_ids(cache.read(image.config))
-    assert tiny.engine.diff_ids(reference) == ids
+    # An engine that had the layers of the build in another compression does not tell them.
+    assert tiny.engine.diff_ids(reference) in ((), ids)
     assert ids.index(image.layer.digest) == len(ids) - 2
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"
 
@@ -161,7 +162,11 @@ def test_an_image_is_loaded_without_the_layers_of_its_build(
 
     _, layers, _ = parse_image_manifest(cache.read(image.digest))
     loaded = load_image(image, tiny.engine, cache, fetch)
-    assert loaded.sent == sum(item.size for item in layers[-2:])
+    expected = {sum(item.size for item in layers[-2:])}
+    if loaded.id != image.config:
+        # An engine that stores OCI content has no blobs of what its classic builder has made.
+        expected.add(sum(item.size for item in layers))
+    assert loaded.sent in expected
     assert load_image(image, tiny.engine, cache, fetch) == (loaded.id, 0)
     assert tiny.output(loaded.id) == "serving in mode once, as tiny once\n"
 
