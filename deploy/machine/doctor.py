@@ -84,7 +84,9 @@ def _engine_cure(error: ReleaseError, host: Host) -> str:
         and host.system.is_debian()
         and host.system.root_prefix() is not None
     )
-    return "`invoke up` installs and starts it" if installable else error.next
+    if installable:
+        return "`invoke up` installs and starts it"
+    return f"{error.what}: {error.next}" if isinstance(error, SettingsInvalid) else error.next
 
 
 def _base_image_check(engine: Engine, build: ImageBuild) -> Check:

@@ -169,7 +169,8 @@ def translate_connection_errors(address: EngineAddress) -> Iterator[None]:
         raise EngineUnavailable(
             "no container engine answers",
             on=str(address),
-            next=f"start that engine, or unset {address.named_by} to use that of this machine"
+            next="start that engine, or choose that of this machine: unset DOCKER_HOST and "
+            "DOCKER_CONTEXT, or `docker context use default`"
             if address.is_named
             else "start Docker, or run `invoke up`",
             detail=f"  {[*causes(error)][-1]}" if address.is_named else "",

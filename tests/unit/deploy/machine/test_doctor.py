@@ -73,7 +73,7 @@ def test_an_unknown_context_is_a_missing_engine(settings: Settings) -> None:
 
     host = replace(MemoryMachine().host, connect_engine=unknown)
     found = {check.part: check.cure for check in check_machine(settings, "here", host)}
-    assert found["container engine"] == "unset it"
+    assert found["container engine"] == "there is no context 'gone': unset it"
     assert "registry" in found
 
 
