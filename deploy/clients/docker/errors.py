@@ -29,6 +29,7 @@ _TAIL = 15
 _FULL = "no space left on device"
 _REFUSED = "the container engine refused the request"
 _DENIED = (401, 403)
+_NO_POOL = ("address pool", "fully subnetted")
 _CONTAINER = re.compile(r"^([0-9a-f]{12})[0-9a-f]{52}\b")
 # Texts of failed pulls: an engine passes on failures of the registry and the network as text.
 _PULL_FAILURES: tuple[tuple[type[ReleaseError], tuple[str, ...], str, str], ...] = (
@@ -132,7 +133,7 @@ def _disk_full(detail: str, on: str) -> DiskFull:
 
 def engine_error(message: str, on: str, what: str = _REFUSED) -> ReleaseError:
     """Return the error of any other failed request, from the engine's message."""
-    # The engine has no code for these two failures.
+    # The engine has no code for these failures.
     if _FULL in message:
         return _disk_full(f"  {message}", on)
     if "port is already allocated" in message or "address already in use" in message:
@@ -142,12 +143,13 @@ def engine_error(message: str, on: str, what: str = _REFUSED) -> ReleaseError:
             next="stop it, or set another port in pipeline.toml",
             detail=f"  {message}",
         )
-    return EngineFailed(
-        what,
-        on=on,
-        next="see the message; `invoke doctor` checks the engine",
-        detail=f"  {message}",
-    )
+    advice = "see the message; `invoke doctor` checks the engine"
+    if any(phrase in message for phrase in _NO_POOL):
+        advice = (
+            "remove networks that nothing uses (`docker network prune`), or add "
+            "`default-address-pools` to the engine's daemon.json"
+        )
+    return EngineFailed(what, on=on, next=advice, detail=f"  {message}")
 
 
 @contextmanager

@@ -205,6 +205,20 @@ def test_a_failed_pull_is_known_by_the_engines_message(
     assert message in error.detail
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "could not find an available, non-overlapping IPv4 address pool among the defaults",
+        "all predefined address pools have been fully subnetted",
+    ],
+)
+def test_an_engine_without_addresses_for_a_network_names_its_pools(message: str) -> None:
+    """Each of its networks takes a part of them."""
+    error = engine_error(message, "network twinship-a-local")
+    assert type(error) is EngineFailed
+    assert "default-address-pools" in error.next
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_token_is_known_by_the_engines_status(status: int) -> None:
     """With containerd's image store the message is only what the registry said."""
