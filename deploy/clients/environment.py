@@ -37,7 +37,6 @@ _PIP_OPTIONS = (
     "use-deprecated",
     "no-input",
 )
-_PIP_KEPT = tuple(f"PIP_{name.upper().replace('-', '_')}" for name in _PIP_OPTIONS)
 _ENGINE = ("DOCKER_", "BUILDX_", "BUILDKIT_")
 _TESTCONTAINERS = ("TESTCONTAINERS_", "TC_", "RYUK_")
 # What the library requests reads: the connection to an engine needs none of it.
@@ -53,7 +52,8 @@ def git_variables() -> dict[str, str]:
 
 def pip_variables() -> dict[str, str]:
     """Return the variables of pip, which reads its configuration files as well."""
-    return _variables_without(("PIP_",), kept=(*_PIP_KEPT, "PIP_CONFIG_FILE"))
+    kept = (*map(_pip_variable, _PIP_OPTIONS), "PIP_CONFIG_FILE")
+    return _variables_without(("PIP_",), kept=kept)
 
 
 def pip_variables_without_files(configured: Mapping[str, str]) -> dict[str, str]:
@@ -63,15 +63,17 @@ def pip_variables_without_files(configured: Mapping[str, str]) -> dict[str, str]
         configured: the options of those files, by name; those that may not apply are left out.
     """
     from_files = {
-        f"PIP_{name.upper().replace('-', '_')}": value
-        for name, value in configured.items()
-        if name in _PIP_OPTIONS
+        _pip_variable(name): value for name, value in configured.items() if name in _PIP_OPTIONS
     }
-    own = _variables_without(("PIP_",), kept=_PIP_KEPT)
+    own = _variables_without(("PIP_",), kept=tuple(map(_pip_variable, _PIP_OPTIONS)))
     # For pip an empty variable is none.
     given = {name: value for name, value in own.items() if value or not name.startswith("PIP_")}
     without_cache = {} if find_home() else {"PIP_NO_CACHE_DIR": "1"}
     return from_files | given | without_cache | {"PIP_CONFIG_FILE": os.devnull}
+
+
+def _pip_variable(option: str) -> str:
+    return f"PIP_{option.upper().replace('-', '_')}"
 
 
 def engine_variables(named: Mapping[str, str]) -> dict[str, str]:
