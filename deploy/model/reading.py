@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -24,6 +25,8 @@ from deploy.validation import describe
 _T = TypeVar("_T", bound=Record)
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 300
+# The time that the library takes grows with the square of the number of parts.
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
 
 
 def parse_description(text: bytes, *, on: str) -> AuthorsDescription:
@@ -39,13 +42,19 @@ def parse_description(text: bytes, *, on: str) -> AuthorsDescription:
         ManifestInvalid: it is not TOML, or breaks the format; all problems are listed.
     """
     try:
-        values = tomllib.loads(_decode(text, MAX_BYTES, on))
+        values = _parse_toml(_decode(text, MAX_BYTES, on))
         _replace_free_dimensions(values.get("interface"))
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(
-            f"the model's description is not TOML: {error}", on=on, next="fix that line"
+            f"the model's description cannot be read as TOML: {error}", on=on, next="fix that line"
         ) from None
     return validate(AuthorsDescription, values, on)
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise ValueError("a key has more than 100 parts")
+    return tomllib.loads(text)
 
 
 def parse_model_manifest(text: bytes, *, on: str) -> ModelManifest:

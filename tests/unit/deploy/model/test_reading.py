@@ -103,8 +103,10 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
         b"\xff",
         b"a = " + b"[" * 1_000_000,
         b"a = " + b"{a=" * 300_000,
-        b"[metadata]\na" + b".a" * 2000 + b" = 1",
-        b"[metadata" + b".a" * 2000 + b"]",
+        b"[metadata]\na" + b".a" * 500_000 + b" = 1",
+        b"[metadata]\na" + b" . 'b c'" * 100_000 + b" = 1",
+        b"[metadata" + b'."a"' * 200_000 + b"]",
+        b"[metadata]\nx = {a" + b".a" * 500_000 + b" = 1}",
         b"a = " + b"1" * 5000,
         b"x" * (manifest.MAX_BYTES + 1),
     ],
@@ -114,6 +116,12 @@ def test_a_description_that_is_not_toml_is_refused(bad: bytes) -> None:
     with pytest.raises(ManifestInvalid) as caught:
         reading.parse_description(bad, on="model.toml")
     assert caught.value.on == "model.toml"
+
+
+def test_long_texts_are_read() -> None:
+    """They need no more time than short ones."""
+    text = f'{TOML}[metadata]\na = "{"x" * 900_000}"\nb = "{"1.2 " * 20_000}"\n'
+    assert reading.parse_description(text.encode(), on="x").metadata["b"].startswith("1.2 ")
 
 
 @pytest.mark.parametrize(
