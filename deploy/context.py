@@ -13,11 +13,14 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from deploy.cache import Cache
+from deploy.clients.azure.http import AzureHttp
+from deploy.clients.azure.identity import Identity
+from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login
-from deploy.clients.oci.login import find_login, read_login
+from deploy.clients.oci.login import find_first_login, find_login, read_login
 from deploy.clients.oci.protocol import Registry
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
@@ -51,6 +54,7 @@ class Clients:
         play: sends the requests of golden cases.
         clock: tells the time.
         targets: the kinds of targets.
+        azure_http: sends requests to the services of Azure.
     """
 
     host: Host = THIS_MACHINE
@@ -60,6 +64,7 @@ class Clients:
     play: golden_cases.Play = golden_cases.play
     clock: Clock = REAL
     targets: Kinds = field(default_factory=lambda: TARGETS)
+    azure_http: AzureHttp = field(default_factory=AzureHttp)
 
 
 class ReleaseContext:
@@ -110,7 +115,7 @@ class ReleaseContext:
         host = self.env.registry
         answers = self.clients.host.registry_answers
         return Repository(
-            registry=self.clients.open_registry(host, cache(self.find_login)),
+            registry=self.clients.open_registry(host, self.find_login),
             path=self.settings.repository(self.environment),
             cache=self.cache,
             mount=self.settings.model.mount,
@@ -119,14 +124,29 @@ class ReleaseContext:
             is_up=lambda: not is_loopback(host) or answers(host),
         )
 
+    @cached_property
+    def azure(self) -> Identity:
+        """The identity on Azure; it logs in when it is used."""
+        return Identity(self.settings.azure.account, os.environ, self.clients.azure_http)
+
     def find_login(self) -> Login | None:
-        """Return the registry's login: from the variables that the settings name, else from Docker.
+        """Return the registry's login: from named variables, else from Azure, else from Docker.
 
         Raises:
             SettingsInvalid: a named variable is not set.
-            RegistryDenied: the Docker configuration cannot be read.
+            RegistryDenied: the Docker configuration cannot be read, or Azure refuses the login.
         """
-        return self.read_login() or find_login(self.env.registry)
+        return self.read_login() or find_first_login(self._azure_login, self._docker_login)
+
+    @cached_property
+    def _azure_login(self) -> Callable[[], Login | None]:
+        """The login of the identity, if the registry is one of Azure; it is renewed."""
+        host = self.env.registry
+        return RegistryLogin(host, self.azure) if is_registry(host, self.azure) else lambda: None
+
+    @cached_property
+    def _docker_login(self) -> Callable[[], Login | None]:
+        return cache(lambda: find_login(self.env.registry))
 
     def find_release_login(self, release: Release) -> Login | None:
         """Return the login with which an engine pulls a release from the environment's registry.

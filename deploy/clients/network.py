@@ -11,10 +11,10 @@ from pathlib import Path
 _TIMEOUT = 2.0
 
 
-def is_reachable(host: str, port: int) -> bool:
+def is_reachable(host: str, port: int, timeout: float = _TIMEOUT) -> bool:
     """Return whether a server accepts a connection at a host and port."""
     try:
-        with socket.create_connection((host, port), timeout=_TIMEOUT):
+        with socket.create_connection((host, port), timeout=timeout):
             return True
     except (OSError, UnicodeError):
         return False

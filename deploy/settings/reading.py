@@ -20,6 +20,7 @@ from deploy.nearest import find_nearest
 from deploy.progress import format_count
 from deploy.records import Name
 from deploy.settings.app import App
+from deploy.settings.azure import Azure
 from deploy.settings.environments import (
     KINDS,
     AnyEnvironment,
@@ -49,6 +50,7 @@ class Settings(Table):
     app: App
     model: ModelSource
     image: ImageBuild
+    azure: Azure = Azure()
     environments: Mapping[Name, AnyEnvironment]
 
     @field_validator("environments")

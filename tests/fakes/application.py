@@ -13,6 +13,8 @@ from deploy.records import Image, Model, Rollout, Verdict
 from deploy.rollout.target import Target
 from deploy.settings.image import DEBIAN
 from deploy.targets.opening import TARGETS, Kinds
+from tests.fakes.azure.logins import http_to
+from tests.fakes.azure.stand_in import StandIn
 from tests.fakes.engine import FakeEngine, Script
 from tests.fakes.golden import FakePlayer
 from tests.fakes.kubernetes.api_server import FakeCluster
@@ -103,6 +105,7 @@ class Application:
         self.registry = MemoryRegistry()
         self.far = MemoryRegistry("far.example")
         self.store = MemoryStore()
+        self.azure = StandIn()
         self.containers = MemoryContainers()
         self.play = FakePlayer()
         self.targets: Kinds = TARGETS
@@ -134,6 +137,7 @@ class Application:
             play=self.play,
             clock=self.clock,
             targets=self.targets,
+            azure_http=http_to(self.azure),
         )
         return ReleaseContext(self.folder, environment or self.environment, clients)
 

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from deploy import errors
 from deploy.settings import environments
 from deploy.settings.app import App
+from deploy.settings.azure import Azure
 from deploy.settings.environments import KINDS
 from deploy.settings.image import ImageBuild, Wheels
 from deploy.settings.model import ModelSource
@@ -33,6 +34,7 @@ TABLES: dict[str, type[Table]] = {
     "[model]": ModelSource,
     "[image]": ImageBuild,
     "[image.wheels]": Wheels,
+    "[azure]": Azure,
     "[environments.NAME]": environments.Environment,
     "[environments.NAME], target docker": environments.Docker,
     "[environments.NAME], target kubernetes": environments.Kubernetes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy.clients.oci.addresses import (
@@ -38,10 +38,17 @@ class Login:
 
     The user `<token>` means that the password is an identity token, which only a login service
     accepts.
+
+    Attributes:
+        user: The user.
+        password: The password.
+        advise: Returns what to do when the registry refuses a request with this login, from the
+            HTTP method and the registry's own messages; None for the usual advice.
     """
 
     user: str
     password: str
+    advise: Callable[[str, str], str] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
         return "Login(…)"
@@ -117,7 +124,10 @@ class Credentials:
         if response.status_code in (401, 403) and self._failure:
             return self._failure
         detail = self._hide_secrets(error_text(response))
-        return refusal_error(response, method, response.url, detail)
+        error = refusal_error(response, method, response.url, detail)
+        if isinstance(error, RegistryDenied) and self._login and self._login.advise:
+            error.next = self._login.advise(method, detail)
+        return error
 
     def _hide_secrets(self, text: str) -> str:
         """Return a text without the credentials that the registry may have repeated."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 # After 416 an upload continues at the offset that the registry reports.
 _TRANSIENT = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 _LOG_IN = (
-    "log in with `docker login`, or name the variables that hold user and password "
-    "in the environment's settings"
+    "log in with `docker login` (or `az login` for a registry on Azure), or name the variables "
+    "that hold user and password in the environment's settings"
 )
 _FIXES = {
     413: "a proxy before the registry limits the body; raise its limit",

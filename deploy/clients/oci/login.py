@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from deploy.clients.oci.credentials import TOKEN_USER, Login
 from deploy.errors import RegistryDenied, SettingsInvalid
+
+log = logging.getLogger(__name__)
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
@@ -52,6 +55,24 @@ def _missing_variable_error(key: str, name: str) -> SettingsInvalid:
         on=on,
         next=f"name a variable, such as REGISTRY_{key.upper()}, and not the {key} itself",
     )
+
+
+def find_first_login(
+    first: Callable[[], Login | None], second: Callable[[], Login | None]
+) -> Login | None:
+    """Return a login, or that of another place if the first has none or was refused.
+
+    Raises:
+        RegistryDenied: The first was refused, and the second has none.
+    """
+    try:
+        return first() or second()
+    except RegistryDenied as refusal:
+        found = second()
+        if found is None:
+            raise
+        log.warning("%s: %s; the login of Docker is used", refusal.on, refusal.what)
+        return found
 
 
 def find_login(host: str) -> Login | None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
 
+from deploy.clients.oci.credentials import Login
 from deploy.context import ReleaseContext
 from deploy.errors import (
     EngineUnavailable,
     NamespaceMissing,
+    RegistryDenied,
     ReleaseUnknown,
     SettingsInvalid,
 )
 from deploy.settings.image import DEBIAN
 from tests.fakes.application import PIPELINE, Application
+from tests.fakes.azure.logins import SERVICE_PRINCIPAL
+from tests.fakes.azure.stand_in import REGISTRY
 
 
 def test_the_default_environment_is_used_without_a_name(application: Application) -> None:
@@ -66,6 +72,79 @@ def test_images_are_for_the_engine_unless_the_settings_name_a_platform(
 
 
 # --- logins
+
+
+def context_on_azure(
+    application: Application, monkeypatch: pytest.MonkeyPatch, registry: str = REGISTRY
+) -> ReleaseContext:
+    """Return the context of an environment with a registry on Azure, and of an identity."""
+    for name, value in SERVICE_PRINCIPAL.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__OTHER__REGISTRY", registry)
+    return application.context("other")
+
+
+def log_in_to_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Write a Docker configuration with a login to a registry."""
+    auth = base64.b64encode(b"ada:open-sesame").decode()
+    (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+
+
+def test_a_registry_on_azure_is_opened_by_the_identity(
+    application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It comes before the Docker configuration."""
+    log_in_to_docker(tmp_path, monkeypatch, REGISTRY)
+    login = context_on_azure(application, monkeypatch).find_login()
+    assert login is not None
+    assert login.user == "00000000-0000-0000-0000-000000000000"
+    assert application.azure.accepts(login.password, REGISTRY)
+
+
+def test_the_identity_is_not_asked_for_other_registries(
+    application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A release without Azure does not wait for it, and no token leaves it."""
+    log_in_to_docker(tmp_path, monkeypatch, "registry.example")
+    context = context_on_azure(application, monkeypatch, "registry.example")
+    assert context.find_login() == Login("ada", "open-sesame")
+    assert application.azure.asked == []
+
+
+def test_docker_logs_in_where_the_identity_is_refused(
+    application: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A person may be logged in to another company's cloud."""
+    log_in_to_docker(tmp_path, monkeypatch, REGISTRY)
+    application.azure.roles.clear()
+    context = context_on_azure(application, monkeypatch)
+    assert context.find_login() == Login("ada", "open-sesame")
+    assert "the login of Docker is used" in caplog.text
+
+
+def test_a_refused_identity_without_another_login_is_an_error(
+    application: Application, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It names the role."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    application.azure.roles.clear()
+    with pytest.raises(RegistryDenied) as caught:
+        context_on_azure(application, monkeypatch).find_login()
+    assert "AcrPush" in caught.value.next
+
+
+def test_settings_name_the_identity(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table [azure], which variables override."""
+    monkeypatch.setenv("TWINSHIP_AZURE__TENANT", "tenant")
+    monkeypatch.setenv("TWINSHIP_AZURE__MANAGED_IDENTITY", "true")
+    account = application.context().azure.account
+    assert (account.tenant, account.managed_identity) == ("tenant", True)
 
 
 def context_with_login(application: Application) -> ReleaseContext:

@@ -33,7 +33,12 @@ def test_the_header_sets_the_delay_up_to_its_limit(header: str, seconds: float) 
     assert delay(0, header) == seconds
 
 
+def test_the_header_can_have_a_date() -> None:
+    """The delay ends then, or at its limit."""
+    assert delay(0, "Wed, 21 Oct 2099 07:28:00 GMT") == 30
+
+
 @pytest.mark.parametrize("header", ["", "0", "-5", "1.5", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_header_without_whole_seconds_is_ignored(header: str) -> None:
+def test_a_header_without_a_time_to_come_is_ignored(header: str) -> None:
     """The delay is that of the backoff."""
     assert 0.25 <= delay(1, header) <= 0.5

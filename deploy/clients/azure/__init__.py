@@ -1,0 +1,1 @@
+"""One identity on Azure, by azure-cli-core, and what it opens."""

@@ -1,0 +1,139 @@
+"""The login to a registry on Azure: a token of the identity is exchanged for one of the registry.
+
+Source: "Azure Container Registry: AAD OAuth". The identity's token is sent to the registry's own
+host over HTTPS, and to no other.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+
+from deploy.clients.azure import roles
+from deploy.clients.azure.assertions import claims_of
+from deploy.clients.azure.errors import AzureError, NoLogin, as_error_of
+from deploy.clients.azure.http import json_of
+from deploy.clients.azure.identity import EARLY, Identity, Token
+from deploy.clients.oci.credentials import Login
+from deploy.errors import RegistryDenied
+
+RESOURCE = "https://containerregistry.azure.net"
+USER = "00000000-0000-0000-0000-000000000000"
+"""The user for whom a registry takes a refresh token as the password."""
+
+_HOUR = 3600.0
+_NETWORK = (
+    "the registry's firewall refuses this address: add it in the registry's networking, "
+    "or run where the registry can be reached"
+)
+
+
+def is_registry(host: str, identity: Identity) -> bool:
+    """Return whether a registry is one of the identity's cloud.
+
+    For other hosts nothing is imported, so that releases without Azure do not wait for it.
+    """
+    if ".azurecr." not in host and not identity.names_cloud:
+        return False
+    suffix = identity.cloud.registry_suffix
+    return bool(suffix) and host.partition(":")[0].endswith(suffix)
+
+
+class RegistryLogin:
+    """The login to a registry, renewed five minutes before its end.
+
+    Args:
+        host: The registry.
+        identity: The identity.
+        now: Returns the time in seconds since 1970.
+    """
+
+    def __init__(self, host: str, identity: Identity, now: Callable[[], float] = time.time) -> None:
+        self._host = host
+        self._identity = identity
+        self._now = now
+        self._lock = threading.Lock()
+        self._login: Login | None = None
+        self._renew_at = 0.0
+
+    def __call__(self) -> Login | None:
+        """Return the login; None if there is no identity.
+
+        Raises:
+            RegistryDenied: The identity or the exchange was refused.
+        """
+        with self._lock, as_error_of(RegistryDenied):
+            if self._login is None or self._now() >= self._renew_at:
+                try:
+                    self._exchange()
+                except NoLogin:
+                    return None
+            return self._login
+
+    def _exchange(self) -> None:
+        service = self._service()
+        token = self._identity.token(RESOURCE)
+        answer = self._send(service, token)
+        if answer is None:
+            # The token may have been revoked, or the identity's rights are new.
+            answer = self._send(service, self._identity.token(RESOURCE, token.value))
+        if answer is None:
+            raise self._refusal("the registry does not accept the identity", self.advise("PUT", ""))
+        now = self._now()
+        lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
+        self._login = Login(USER, answer, self.advise)
+        self._renew_at = now + (lifetime - EARLY if lifetime > 2 * EARLY else lifetime / 2)
+
+    def _service(self) -> str:
+        """Return the name by which the registry's login service knows the registry."""
+        response = self._identity.http.send("GET", f"https://{self._host}/v2/")
+        challenge = response.headers.get("WWW-Authenticate", "")
+        found = re.search(r'service="([^"]+)"', challenge)
+        return found[1] if found else self._host
+
+    def _send(self, service: str, token: Token) -> str | None:
+        """Exchange a token; return None if the registry does not accept it."""
+        form = {
+            "grant_type": "access_token",
+            "service": service,
+            "access_token": token.value,
+        }
+        if self._identity.tenant:
+            form["tenant"] = self._identity.tenant
+        url = f"https://{self._host}/oauth2/exchange"
+        response = self._identity.http.send("POST", url, data=form)
+        found = json_of(response).get("refresh_token")
+        if response.status_code == 200 and isinstance(found, str):
+            return found
+        if response.status_code == 401:
+            return None
+        text = response.text.replace(token.value, "…")[:300]
+        raise self._refusal(
+            f"the registry answered {response.status_code} to the identity",
+            self.advise("PUT", text),
+            f"  {' '.join(text.split())}",
+        )
+
+    def _refusal(self, what: str, cure: str, detail: str = "") -> AzureError:
+        return AzureError(what, on=self._host, next=cure, detail=detail)
+
+    def advise(self, method: str, detail: str) -> str:
+        """Return what to do when the registry refuses a request.
+
+        Args:
+            method: The HTTP method.
+            detail: The registry's own messages.
+        """
+        if "client with IP" in detail:
+            return _NETWORK
+        reads = method in ("GET", "HEAD")
+        role = roles.PULL if reads else roles.PUSH
+        other = roles.READ_REPOSITORY if reads else roles.WRITE_REPOSITORY
+        scope = roles.registry_scope(self._host)
+        return (
+            f"{roles.assignment(self._identity.principal(), role, scope)}; in a registry with "
+            f'permissions for repositories (ABAC) the role is "{other}"; '
+            "new roles count after some minutes"
+        )

@@ -1,0 +1,410 @@
+"""A stand-in for Azure: its login service, CI systems, registry, key vault and management API.
+
+It speaks the published shapes. An adapter of requests reaches it in memory, under the real names;
+`tests/fakes/azure/server.py` serves the same over TLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import requests
+import urllib3
+from requests.adapters import BaseAdapter
+
+from tests.fakes.azure.tokens import Signer
+
+TENANT = "11111111-aaaa-4aaa-8aaa-111111111111"
+CLIENT = "22222222-bbbb-4bbb-8bbb-222222222222"
+OBJECT = "33333333-cccc-4ccc-8ccc-333333333333"
+SUBSCRIPTION = "44444444-dddd-4ddd-8ddd-444444444444"
+USER = "ada@example.com"
+USER_OBJECT = "55555555-eeee-4eee-8eee-555555555555"
+SECRET = "planted-client-secret"
+REFRESH = "planted-refresh-token"
+AUDIENCE = "api://AzureADTokenExchange"
+GITHUB = "https://token.actions.githubusercontent.com"
+PIPELINES = "https://vstoken.dev.azure.com/organisation"
+SUBJECT = "repo:example/shop:environment:production"
+CONNECTION = "sc://organisation/project/connection"
+REGISTRY = "shop.azurecr.io"
+VAULT = "safe.vault.azure.net"
+
+_REFUSALS = {
+    "secret": (7000215, "Invalid client secret provided."),
+    "app": (700016, "Application was not found in the directory."),
+    "federation": (700213, "No matching federated identity record found."),
+    "expired": (700024, "Client assertion is not within its valid time range."),
+    "user": (700082, "The refresh token has expired due to inactivity."),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to the stand-in.
+
+    Attributes:
+        method: the HTTP method.
+        url: the URL, with its query.
+        form: the fields of the body and of the query.
+        token: the bearer token; empty if there is none.
+        headers: the headers.
+    """
+
+    method: str
+    url: str
+    form: Mapping[str, list[str]]
+    token: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def host(self) -> str:
+        """The host without its port."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def path(self) -> str:
+        """The path."""
+        return urlsplit(self.url).path
+
+    def value(self, name: str) -> str:
+        """Return a field; empty if it is missing."""
+        return self.form.get(name, [""])[0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the stand-in."""
+
+    status: int
+    body: Any = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the body."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+class Cut(Exception):
+    """A connection that breaks without an answer."""
+
+
+class StandIn:
+    """Azure, for one tenant, with one service principal and one user.
+
+    Attributes:
+        roles: what the identity may do: `push`, `pull`, `secrets`, `cluster`.
+        lifetime: the seconds of a token's life.
+        assertion_lifetime: the seconds of the life of an assertion.
+        secret: the secret of the service principal.
+        subjects: the federated credentials: pairs of issuer and subject.
+        faults: the answers, or Cut, of the next requests to a host, by the host's name.
+        asked: all requests, in order.
+        secrets: the secrets of the key vault.
+        kubeconfig: the kubeconfig of the cluster.
+        revoked: tokens that services no longer accept.
+        client_key: the key of the service principal's certificate.
+        user_is_known: whether the user's login is still good.
+        firewall: whether the registry refuses the address of its client.
+    """
+
+    def __init__(self) -> None:
+        self.signer = Signer()
+        self.roles = {"push", "pull", "secrets", "cluster"}
+        self.lifetime = 3600.0
+        self.assertion_lifetime = 300.0
+        self.secret = SECRET
+        self.subjects = {(GITHUB, SUBJECT), (PIPELINES, CONNECTION)}
+        self.faults: dict[str, deque[Answer | type[Cut]]] = {}
+        self.asked: list[Asked] = []
+        self.secrets = {"password": "planted-vault-secret"}
+        self.kubeconfig = ""
+        self.revoked: set[str] = set()
+        self.client_key: Signer | None = None
+        self.user_is_known = True
+        self.firewall = False
+
+    def answer(self, asked: Asked) -> Answer:
+        """Return the answer to a request.
+
+        Raises:
+            Cut: the connection breaks.
+        """
+        self.asked.append(asked)
+        fault = self.faults.get(asked.host)
+        if fault:
+            found = fault.popleft()
+            if isinstance(found, Answer):
+                return found
+            raise found
+        return self._service(asked)
+
+    def hosts(self) -> list[str]:
+        """Return the hosts of all requests, in order."""
+        return [one.host for one in self.asked]
+
+    def tokens_issued(self, resource: str) -> int:
+        """Return how many requests for a token of a resource there were."""
+        wanted = f"{resource}/.default"
+        return sum(wanted in one.value("scope").split() for one in self.asked)
+
+    def _service(self, asked: Asked) -> Answer:
+        services = {
+            "login.": self._authority,
+            "169.254.": self._machine,
+            "pipelines.actions.": self._github,
+            "dev.azure.": self._pipelines,
+            "management.": self._management,
+            ".azurecr.": self._registry,
+            ".vault.": self._vault,
+        }
+        found = (serve for part, serve in services.items() if part in asked.host)
+        return next(found, lambda _: Answer(404))(asked)
+
+    # --- the login service
+
+    def _authority(self, asked: Asked) -> Answer:
+        base = f"https://{urlsplit(asked.url).netloc}/{asked.path.split('/')[1]}"
+        if asked.path.endswith("/.well-known/openid-configuration"):
+            return Answer(
+                200,
+                {
+                    "issuer": f"{base}/v2.0",
+                    "authorization_endpoint": f"{base}/oauth2/v2.0/authorize",
+                    "token_endpoint": f"{base}/oauth2/v2.0/token",
+                },
+            )
+        if asked.path == "/common/discovery/instance":
+            names = {"preferred_network": asked.host, "preferred_cache": asked.host}
+            return Answer(200, {"metadata": [names | {"aliases": [asked.host]}]})
+        if asked.value("grant_type") == "refresh_token":
+            return self._user_token(asked)
+        return self._principal_token(asked)
+
+    def _principal_token(self, asked: Asked) -> Answer:
+        if asked.value("client_id") != CLIENT:
+            return _refusal("app")
+        if "client_assertion" in asked.form:
+            refused = self._check_assertion(asked.value("client_assertion"), asked.url)
+        else:
+            refused = "" if asked.value("client_secret") == self.secret else "secret"
+        if refused:
+            return _refusal(refused)
+        claims = {"appid": CLIENT, "oid": OBJECT, "idtyp": "app"}
+        return self._token(asked, claims)
+
+    def _check_assertion(self, assertion: str, endpoint: str) -> str:
+        if self.client_key is not None and "x5t" in jwt.get_unverified_header(assertion):
+            return "" if self.client_key.claims(assertion, endpoint)["sub"] == CLIENT else "secret"
+        try:
+            claims = self.signer.claims(assertion, AUDIENCE)
+        except jwt.ExpiredSignatureError:
+            return "expired"
+        except jwt.InvalidTokenError:
+            return "federation"
+        return "" if (claims["iss"], claims["sub"]) in self.subjects else "federation"
+
+    def _user_token(self, asked: Asked) -> Answer:
+        if not self.user_is_known or asked.value("refresh_token") != REFRESH:
+            return _refusal("user")
+        return self._token(asked, {"upn": USER, "oid": USER_OBJECT, "idtyp": "user"})
+
+    def _token(self, asked: Asked, claims: Mapping[str, str]) -> Answer:
+        scope = next(one for one in asked.value("scope").split() if one.endswith("/.default"))
+        token = self.signer.sign(
+            self.lifetime,
+            aud=scope.removesuffix("/.default"),
+            iss=f"https://sts.windows.net/{TENANT}/",
+            tid=TENANT,
+            ver="1.0",
+            **claims,
+        )
+        lifetime = int(self.lifetime)
+        body = {"token_type": "Bearer", "expires_in": lifetime, "access_token": token}
+        if asked.value("grant_type") == "refresh_token":
+            body |= {"refresh_token": REFRESH, "scope": scope}
+        return Answer(200, body)
+
+    def _machine(self, asked: Asked) -> Answer:
+        if asked.headers.get("Metadata") != "true":
+            return Answer(400)
+        token = self.signer.sign(
+            self.lifetime,
+            aud=asked.value("resource"),
+            appid=asked.value("client_id") or CLIENT,
+            oid=OBJECT,
+            tid=TENANT,
+            idtyp="app",
+        )
+        return Answer(200, {"access_token": token, "expires_in": str(int(self.lifetime))})
+
+    # --- the CI systems
+
+    def assertion(self, issuer: str, subject: str) -> str:
+        """Return an assertion of a CI system."""
+        return self.signer.sign(self.assertion_lifetime, iss=issuer, sub=subject, aud=AUDIENCE)
+
+    def _github(self, asked: Asked) -> Answer:
+        if asked.token != "planted-request-token" or asked.value("audience") != AUDIENCE:
+            return Answer(401)
+        return Answer(200, {"value": self.assertion(GITHUB, SUBJECT)})
+
+    def _pipelines(self, asked: Asked) -> Answer:
+        if asked.token != "planted-access-token" or asked.value("serviceConnectionId") != "c1":
+            return Answer(401)
+        return Answer(200, {"oidcToken": self.assertion(PIPELINES, CONNECTION)})
+
+    # --- the services
+
+    def accepts(self, token: str, audience: str) -> bool:
+        """Return whether a service takes a token."""
+        if token in self.revoked:
+            return False
+        try:
+            self.signer.claims(token, audience)
+        except jwt.InvalidTokenError:
+            return False
+        return True
+
+    def _registry(self, asked: Asked) -> Answer:
+        if asked.path == "/oauth2/exchange":
+            return self._exchange(asked)
+        if asked.path == "/oauth2/token":
+            return self._registry_token(asked)
+        if asked.path == "/v2/" or not self._registry_allows(asked):
+            base = f"https://{urlsplit(asked.url).netloc}"
+            challenge = f'Bearer realm="{base}/oauth2/token",service="{asked.host}"'
+            return Answer(401, _registry_error("UNAUTHORIZED"), {"WWW-Authenticate": challenge})
+        return Answer(200)
+
+    def _exchange(self, asked: Asked) -> Answer:
+        if self.firewall:
+            text = "client with IP '10.0.0.7' is not allowed access."
+            return Answer(403, _registry_error("DENIED", text))
+        audience = "https://containerregistry.azure.net"
+        if asked.value("service") != asked.host or not self.roles & {"push", "pull"}:
+            return Answer(401, _registry_error("UNAUTHORIZED"))
+        if not self.accepts(asked.value("access_token"), audience):
+            return Answer(401, _registry_error("UNAUTHORIZED"))
+        token = self.signer.sign(self.lifetime * 3, aud=asked.host, grant_type="refresh_token")
+        return Answer(200, {"refresh_token": token})
+
+    def _registry_token(self, asked: Asked) -> Answer:
+        login = base64.b64decode(asked.headers.get("Authorization", "").partition(" ")[2])
+        refresh = login.decode().partition(":")[2]
+        if not self.accepts(refresh, asked.host):
+            return Answer(401, _registry_error("UNAUTHORIZED"))
+        access = [self._granted(scope) for scope in asked.form.get("scope", [])]
+        token = self.signer.sign(self.lifetime, aud=asked.host, access=access)
+        return Answer(200, {"access_token": token})
+
+    def _granted(self, scope: str) -> dict[str, Any]:
+        kind, name, actions = scope.split(":")
+        granted = [action for action in actions.split(",") if action in self.roles]
+        return {"type": kind, "name": name, "actions": granted}
+
+    def _registry_allows(self, asked: Asked) -> bool:
+        if not self.accepts(asked.token, asked.host):
+            return False
+        access = self.signer.claims(asked.token, asked.host)["access"]
+        wanted = "pull" if asked.method in ("GET", "HEAD") else "push"
+        return any(wanted in one["actions"] for one in access)
+
+    def _vault(self, asked: Asked) -> Answer:
+        if not self.accepts(asked.token, "https://vault.azure.net"):
+            challenge = (
+                f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", '
+                'resource="https://vault.azure.net"'
+            )
+            return Answer(401, _error("Unauthorized"), {"WWW-Authenticate": challenge})
+        if "secrets" not in self.roles:
+            inner = {"innererror": {"code": "ForbiddenByRbac"}}
+            return Answer(403, _error("Forbidden", "Caller is not authorized.", **inner))
+        name = asked.path.split("/")[2]
+        if name not in self.secrets:
+            return Answer(404, _error("SecretNotFound"))
+        return Answer(200, {"value": self.secrets[name], "attributes": {"enabled": True}})
+
+    def _management(self, asked: Asked) -> Answer:
+        if not self.accepts(asked.token, "https://management.core.windows.net/"):
+            return Answer(401, _error("InvalidAuthenticationToken"))
+        if asked.path.endswith("/listClusterUserCredential"):
+            if "cluster" not in self.roles:
+                return Answer(403, _error("AuthorizationFailed", "does not have authorization"))
+            value = base64.b64encode(self.kubeconfig.encode()).decode()
+            return Answer(200, {"kubeconfigs": [{"name": "clusterUser", "value": value}]})
+        return Answer(404, _error("ResourceNotFound"))
+
+
+def _refusal(kind: str) -> Answer:
+    code, text = _REFUSALS[kind]
+    return Answer(
+        400 if kind == "user" else 401,
+        {
+            "error": "invalid_grant" if kind == "user" else "invalid_client",
+            "error_description": f"AADSTS{code}: {text} Trace ID: 0 Correlation ID: 0",
+            "error_codes": [code],
+        },
+    )
+
+
+def _error(code: str, message: str = "", **more: Any) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, **more}}
+
+
+def _registry_error(code: str, message: str = "authentication required") -> dict[str, Any]:
+    return {"errors": [{"code": code, "message": message}]}
+
+
+class StandInAdapter(BaseAdapter):
+    """Connects requests to a stand-in in memory."""
+
+    def __init__(self, azure: StandIn) -> None:
+        super().__init__()
+        self._azure = azure
+
+    def send(  # type: ignore[override]  # its other arguments are not used
+        self, request: requests.PreparedRequest, **_: Any
+    ) -> requests.Response:
+        """Return the stand-in's answer."""
+        try:
+            answer = self._azure.answer(asked_of(request))
+        except Cut:
+            raise requests.ConnectionError("cut") from None
+        response = requests.Response()
+        response.request = request
+        response.url = str(request.url)
+        response.status_code = answer.status
+        response.headers.update(answer.headers)
+        response.raw = urllib3.HTTPResponse(io.BytesIO(answer.data), preload_content=False)
+        return response
+
+    def close(self) -> None:
+        """Close nothing."""
+
+
+def asked_of(request: requests.PreparedRequest) -> Asked:
+    """Return a request of requests as the stand-in takes it."""
+    body = request.body.decode() if isinstance(request.body, bytes) else str(request.body or "")
+    return make_asked(str(request.method), str(request.url), request.headers, body)
+
+
+def make_asked(method: str, url: str, headers: Mapping[str, str], body: str) -> Asked:
+    """Return a request as the stand-in takes it."""
+    kind, _, token = headers.get("Authorization", "").partition(" ")
+    return Asked(
+        method,
+        url,
+        parse_qs(urlsplit(url).query) | parse_qs(body),
+        token if kind.lower() == "bearer" else "",
+        dict(headers),
+    )

@@ -1,0 +1,139 @@
+"""The login to a registry on Azure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from deploy.clients.azure.registry import USER, RegistryLogin, is_registry
+from deploy.clients.azure.sources import Account
+from deploy.clients.oci.client import HttpRegistry
+from deploy.clients.oci.credentials import Login
+from deploy.errors import RegistryDenied
+from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
+from tests.fakes.azure.stand_in import OBJECT, REGISTRY, Answer, StandIn
+
+RESOURCE = "https://containerregistry.azure.net"
+
+
+def login_to(azure: StandIn) -> RegistryLogin:
+    """Return the login to the stand-in's registry."""
+    return RegistryLogin(REGISTRY, identity_on(azure, SERVICE_PRINCIPAL))
+
+
+def denial_of(azure: StandIn) -> RegistryDenied:
+    """Return the error of a login."""
+    with pytest.raises(RegistryDenied) as caught:
+        login_to(azure)()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("host", "cloud", "expected"),
+    [
+        ("shop.azurecr.io", "", True),
+        ("shop.azurecr.cn", "", False),
+        ("shop.azurecr.cn", "AzureChinaCloud", True),
+        ("shop.azurecr.io.example", "", False),
+        ("127.0.0.1:5000", "", False),
+        ("ghcr.io", "AzureCloud", False),
+    ],
+)
+def test_registries_of_the_cloud(azure: StandIn, host: str, cloud: str, expected: bool) -> None:
+    """Tokens are for registries of the identity's own cloud alone."""
+    assert is_registry(host, identity_on(azure, {}, Account(cloud=cloud))) is expected
+
+
+def test_the_identity_becomes_a_login(azure: StandIn) -> None:
+    """It is kept: the exchange happens once."""
+    login = login_to(azure)
+    first = login()
+    assert first is not None
+    assert first.user == USER
+    assert azure.accepts(first.password, REGISTRY)
+    assert login() is first
+    assert [one.path for one in azure.asked].count("/oauth2/exchange") == 1
+
+
+def test_a_login_is_renewed_five_minutes_before_its_end(azure: StandIn) -> None:
+    """A long push outlives it."""
+    time = [azure_now()]
+    login = RegistryLogin(REGISTRY, identity_on(azure, SERVICE_PRINCIPAL), now=lambda: time[0])
+    first = login()
+    time[0] += azure.lifetime * 3 - 310
+    assert login() is first
+    time[0] += 20
+    assert login() != first
+
+
+def azure_now() -> float:
+    """Return the time of the tokens."""
+    import time
+
+    return time.time()
+
+
+def test_the_token_goes_to_the_registry_alone(azure: StandIn) -> None:
+    """And over HTTPS."""
+    login_to(azure)()
+    carrying = [one.url for one in azure.asked if one.value("access_token")]
+    assert carrying == [f"https://{REGISTRY}/oauth2/exchange"]
+
+
+def test_the_service_is_that_of_the_challenge(azure: StandIn) -> None:
+    """It can differ from the host, for registries with regional names."""
+    challenge = f'Bearer realm="https://elsewhere/oauth2/token",service="{REGISTRY}"'
+    azure.faults[REGISTRY] = deque([Answer(401, {}, {"WWW-Authenticate": challenge})])
+    assert login_to(azure)() is not None
+    exchange = next(one for one in azure.asked if one.path == "/oauth2/exchange")
+    assert exchange.value("service") == REGISTRY
+
+
+def test_a_revoked_token_is_replaced(azure: StandIn) -> None:
+    """A registry that does not accept the first gets another."""
+    identity = identity_on(azure, SERVICE_PRINCIPAL)
+    azure.revoked.add(identity.token(RESOURCE).value)
+    assert RegistryLogin(REGISTRY, identity)() is not None
+    assert azure.tokens_issued(RESOURCE) == 2
+
+
+def test_an_identity_without_a_role_is_told_which(azure: StandIn) -> None:
+    """The advice is the command, filled in, for both kinds of registries."""
+    azure.roles.clear()
+    error = denial_of(azure)
+    assert error.what == "the registry does not accept the identity"
+    assert f"--assignee-object-id {OBJECT}" in error.next
+    assert '--role "AcrPush"' in error.next
+    assert "--scope $(az acr show --name shop --query id --output tsv)" in error.next
+    assert "Container Registry Repository Writer" in error.next
+
+
+def test_a_firewall_is_not_a_missing_role(azure: StandIn) -> None:
+    """The registry names the address that it refuses."""
+    azure.firewall = True
+    error = denial_of(azure)
+    assert "10.0.0.7" in error.detail
+    assert "firewall" in error.next
+    assert "role" not in error.next
+
+
+def test_without_an_identity_there_is_no_login(azure: StandIn) -> None:
+    """Access is anonymous, or by Docker's configuration."""
+    assert RegistryLogin(REGISTRY, identity_on(azure, {}))() is None
+
+
+@pytest.mark.parametrize(
+    ("method", "role"), [("HEAD", '--role "AcrPull"'), ("PUT", '--role "AcrPush"')]
+)
+def test_a_refused_request_names_the_role(azure: StandIn, method: str, role: str) -> None:
+    """A push that is refused late needs another role than a pull."""
+    login = login_to(azure)
+    login()
+    assert role in login.advise(method, "")
+
+
+def test_the_advice_of_a_login_is_not_part_of_its_value() -> None:
+    """Two logins of one user are the same."""
+    assert Login("a", "b", lambda _method, _detail: "") == Login("a", "b")
+    assert HttpRegistry(REGISTRY).host == REGISTRY
