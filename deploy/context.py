@@ -7,14 +7,16 @@ Stages are not given the context, but what they need of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 from deploy.cache import Cache
+from deploy.clients.azure.blob import is_blob_location, open_blob_store
 from deploy.clients.azure.http import AzureHttp
 from deploy.clients.azure.identity import Identity
+from deploy.clients.azure.key_vault import KeyVault, NamedSecrets, read_secrets
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
@@ -107,7 +109,12 @@ class ReleaseContext:
     @cached_property
     def store(self) -> Store:
         """The model store."""
-        return self.clients.open_store(self.settings.model.store, self.directory)
+        model = self.settings.model
+        if is_blob_location(model.store):
+            keys = {"access_key": model.account_key, "sas_token": model.sas}
+            read_keys = partial(read_secrets, keys, self.secrets)
+            return open_blob_store(model.store, self.azure, os.environ, read_keys)
+        return self.clients.open_store(model.store, self.directory)
 
     @cached_property
     def repository(self) -> Repository:
@@ -128,6 +135,11 @@ class ReleaseContext:
     def azure(self) -> Identity:
         """The identity on Azure; it logs in when it is used."""
         return Identity(self.settings.azure.account, os.environ, self.clients.azure_http)
+
+    @cached_property
+    def secrets(self) -> Mapping[str, str]:
+        """The secrets that settings name: environment variables, and secrets in key vaults."""
+        return NamedSecrets(os.environ, KeyVault(self.azure))
 
     def find_login(self) -> Login | None:
         """Return the registry's login: from named variables, else from Azure, else from Docker.
@@ -164,7 +176,7 @@ class ReleaseContext:
         Raises:
             SettingsInvalid: a named variable is not set.
         """
-        return read_login(self.env.username, self.env.password, os.environ)
+        return read_login(self.env.username, self.env.password, self.secrets)
 
     def prepare_engine(self) -> Engine:
         """Return the container engine; install and start it, and what it needs for a release.

@@ -15,9 +15,12 @@ class ModelSource(Table):
 
     `store` is a folder or the URL of an object store. `sample` names a function
     `module:function(version, directory)` that writes a first model if the store is empty.
+    `account_key` and `sas` name the secrets of a store in Azure Blob that takes no identity.
     """
 
     name: Name
     store: str = ".twinship/store"
     mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
     sample: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    account_key: str = ""
+    sas: str = ""

@@ -1,6 +1,7 @@
 """A folder or an object store (Azure Blob, S3, Google Cloud Storage), through obstore.
 
-Credentials come from the environment (AZURE_*, AWS_*, GOOGLE_*), which the library reads itself.
+Credentials come from the environment (AWS_*, GOOGLE_*), which the library reads itself; those for
+Azure come from `deploy.clients.azure.blob`.
 Source: obstore's documentation, "Stores" and "Authentication".
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from deploy.cache import CHUNK
+from deploy.clients.stores.refusals import is_denial, is_taken, require_container
 from deploy.errors import StoreUnreachable, disk_full_error
 from deploy.text import hide_queries
 
@@ -72,7 +74,8 @@ class ObjectStore:
         with _translate_errors(f"{self.location}/{name}"):
             try:
                 return int(obstore.head(self._store, name)["size"])
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                require_container(error, self.location)
                 return None
 
     def read(self, name: str, limit: int) -> bytes | None:
@@ -95,7 +98,8 @@ class ObjectStore:
         with _translate_errors(f"{self.location}/{name}"):
             try:
                 found = obstore.get(self._store, name)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                require_container(error, self.location)
                 return None
         return self._read_chunks(found, name)
 
@@ -130,7 +134,11 @@ class ObjectStore:
         with _translate_errors(f"{self.location}/{name}"):
             try:
                 obstore.put(self._store, name, data, mode="create")
-            except (AlreadyExistsError, PreconditionError):
+            except PreconditionError:
+                return False
+            except AlreadyExistsError as error:
+                if not is_taken(error):
+                    raise
                 return False
         return True
 
@@ -165,7 +173,8 @@ def _translate_errors(on: str) -> Iterator[None]:
     except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
         raise _denied_error(error, on) from error
     except (BaseError, OSError) as error:
-        if _has_errno(errno.EACCES, error):
+        require_container(error, on)
+        if _has_errno(errno.EACCES, error) or is_denial(error):
             raise _denied_error(error, on) from error
         if any(_has_errno(number, error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise disk_full_error(on) from error

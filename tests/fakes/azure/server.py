@@ -72,7 +72,7 @@ def _handler_of(azure: StandIn) -> type[BaseHTTPRequestHandler]:
         def respond(self) -> None:
             """Answer a request."""
             length = int(self.headers.get("Content-Length") or 0)
-            body = self.rfile.read(length).decode()
+            body = self.rfile.read(length)
             url = f"https://{self.headers['Host']}{self.path}"
             try:
                 answer = azure.answer(make_asked(self.command, url, dict(self.headers), body))

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +18,8 @@ import requests
 import urllib3
 from requests.adapters import BaseAdapter
 
+from tests.fakes.azure.blobs import BlobService, blob_error
+from tests.fakes.azure.exchange import Answer, Asked
 from tests.fakes.azure.tokens import Signer
 
 TENANT = "11111111-aaaa-4aaa-8aaa-111111111111"
@@ -47,53 +47,6 @@ _REFUSALS = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A request to the stand-in.
-
-    Attributes:
-        method: the HTTP method.
-        url: the URL, with its query.
-        form: the fields of the body and of the query.
-        token: the bearer token; empty if there is none.
-        headers: the headers.
-    """
-
-    method: str
-    url: str
-    form: Mapping[str, list[str]]
-    token: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def host(self) -> str:
-        """The host without its port."""
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def path(self) -> str:
-        """The path."""
-        return urlsplit(self.url).path
-
-    def value(self, name: str) -> str:
-        """Return a field; empty if it is missing."""
-        return self.form.get(name, [""])[0]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer of the stand-in."""
-
-    status: int
-    body: Any = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def data(self) -> bytes:
-        """The bytes of the body."""
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-
-
 class Cut(Exception):
     """A connection that breaks without an answer."""
 
@@ -102,7 +55,8 @@ class StandIn:
     """Azure, for one tenant, with one service principal and one user.
 
     Attributes:
-        roles: what the identity may do: `push`, `pull`, `secrets`, `cluster`.
+        roles: what the identity may do: `push`, `pull`, `secrets`, `cluster`,
+            `blobs`.
         lifetime: the seconds of a token's life.
         assertion_lifetime: the seconds of the life of an assertion.
         secret: the secret of the service principal.
@@ -111,15 +65,17 @@ class StandIn:
         asked: all requests, in order.
         secrets: the secrets of the key vault.
         kubeconfig: the kubeconfig of the cluster.
+        blobs: the store.
         revoked: tokens that services no longer accept.
         client_key: the key of the service principal's certificate.
         user_is_known: whether the user's login is still good.
+        takes_keys: whether the store takes keys.
         firewall: whether the registry refuses the address of its client.
     """
 
     def __init__(self) -> None:
         self.signer = Signer()
-        self.roles = {"push", "pull", "secrets", "cluster"}
+        self.roles = {"push", "pull", "secrets", "cluster", "blobs"}
         self.lifetime = 3600.0
         self.assertion_lifetime = 300.0
         self.secret = SECRET
@@ -128,10 +84,12 @@ class StandIn:
         self.asked: list[Asked] = []
         self.secrets = {"password": "planted-vault-secret"}
         self.kubeconfig = ""
+        self.blobs = BlobService()
         self.revoked: set[str] = set()
         self.client_key: Signer | None = None
         self.user_is_known = True
         self.firewall = False
+        self.takes_keys = False
 
     def answer(self, asked: Asked) -> Answer:
         """Return the answer to a request.
@@ -166,6 +124,7 @@ class StandIn:
             "management.": self._management,
             ".azurecr.": self._registry,
             ".vault.": self._vault,
+            "127.0.0.1": self._blobs,
         }
         found = (serve for part, serve in services.items() if part in asked.host)
         return next(found, lambda _: Answer(404))(asked)
@@ -334,6 +293,17 @@ class StandIn:
             return Answer(404, _error("SecretNotFound"))
         return Answer(200, {"value": self.secrets[name], "attributes": {"enabled": True}})
 
+    def _blobs(self, asked: Asked) -> Answer:
+        if asked.value("sig") or asked.headers.get("Authorization", "").startswith("SharedKey"):
+            known = self.blobs if self.takes_keys else None
+            refusal = blob_error(403, "KeyBasedAuthenticationNotPermitted")
+            return known.answer(asked) if known else refusal
+        if not self.accepts(asked.token, "https://storage.azure.com"):
+            return blob_error(401, "InvalidAuthenticationInfo")
+        if "blobs" not in self.roles:
+            return blob_error(403, "AuthorizationPermissionMismatch")
+        return self.blobs.answer(asked)
+
     def _management(self, asked: Asked) -> Answer:
         if not self.accepts(asked.token, "https://management.core.windows.net/"):
             return Answer(401, _error("InvalidAuthenticationToken"))
@@ -394,17 +364,20 @@ class StandInAdapter(BaseAdapter):
 
 def asked_of(request: requests.PreparedRequest) -> Asked:
     """Return a request of requests as the stand-in takes it."""
-    body = request.body.decode() if isinstance(request.body, bytes) else str(request.body or "")
+    body = request.body if isinstance(request.body, bytes) else str(request.body or "").encode()
     return make_asked(str(request.method), str(request.url), request.headers, body)
 
 
-def make_asked(method: str, url: str, headers: Mapping[str, str], body: str) -> Asked:
+def make_asked(method: str, url: str, given: Mapping[str, str], body: bytes) -> Asked:
     """Return a request as the stand-in takes it."""
+    headers = requests.structures.CaseInsensitiveDict(given)
+    is_form = "form-urlencoded" in headers.get("Content-Type", "")
     kind, _, token = headers.get("Authorization", "").partition(" ")
     return Asked(
         method,
         url,
-        parse_qs(urlsplit(url).query) | parse_qs(body),
+        parse_qs(urlsplit(url).query) | (parse_qs(body.decode()) if is_form else {}),
         token if kind.lower() == "bearer" else "",
-        dict(headers),
+        headers,
+        body,
     )

@@ -137,6 +137,29 @@ def test_a_refused_identity_without_another_login_is_an_error(
     assert "AcrPush" in caught.value.next
 
 
+def test_settings_name_secrets_in_a_key_vault(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of a variable."""
+    context_on_azure(application, monkeypatch, "registry.example")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__OTHER__USERNAME", "REGISTRY_USER")
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__OTHER__PASSWORD", "keyvault://safe/password")
+    monkeypatch.setenv("REGISTRY_USER", "ada")
+    login = application.context("other").find_login()
+    assert login == Login("ada", "planted-vault-secret")
+
+
+def test_a_store_in_azure_blob_is_opened_by_the_identity(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key has to be named, and is only read where it is."""
+    monkeypatch.setenv("TWINSHIP_MODEL__STORE", "https://shop.blob.core.windows.net/models")
+    assert application.context().store.location == "https://shop.blob.core.windows.net/models"
+    monkeypatch.setenv("TWINSHIP_MODEL__ACCOUNT_KEY", "STORE_KEY")
+    with pytest.raises(SettingsInvalid, match="STORE_KEY is not set"):
+        assert application.context().store
+
+
 def test_settings_name_the_identity(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,7 +143,10 @@ def test_every_problem_is_reported_at_once_with_its_key_path(tmp_path: Path) -> 
         ),
         ("[apps]", "apps: unknown key; did you mean 'app'?"),
         ("[zzz]", "zzz: unknown key; known here: app, azure, environments, image, model"),
-        ("[model.zzz]", "model.zzz: unknown key; known here: mount, name, sample, store"),
+        (
+            "[model.zzz]",
+            "model.zzz: unknown key; known here: account_key, mount, name, sample, sas, store",
+        ),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(

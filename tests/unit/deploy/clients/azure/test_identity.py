@@ -11,6 +11,7 @@ import pytest
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity, Principal
 from deploy.clients.azure.sources import Account
+from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import (
     GITHUB_JOB,
     SERVICE_PRINCIPAL,
@@ -25,7 +26,6 @@ from tests.fakes.azure.stand_in import (
     TENANT,
     USER,
     USER_OBJECT,
-    Answer,
     Cut,
     StandIn,
 )

@@ -11,8 +11,9 @@ from deploy.clients.azure.sources import Account
 from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login
 from deploy.errors import RegistryDenied
+from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
-from tests.fakes.azure.stand_in import OBJECT, REGISTRY, Answer, StandIn
+from tests.fakes.azure.stand_in import OBJECT, REGISTRY, StandIn
 
 RESOURCE = "https://containerregistry.azure.net"
 

@@ -1,0 +1,295 @@
+"""A model store in Azure Blob: where it is, its login, and what a refusal means.
+
+Source: obstore's documentation, "AzureStore"; "Blob service error codes" of Azure Storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from deploy.clients.azure import roles
+from deploy.clients.azure.errors import AzureError
+from deploy.clients.azure.identity import Identity
+from deploy.clients.network import ca_bundle
+from deploy.clients.stores.object_store import ObjectStore
+from deploy.clients.stores.refusals import code_of, is_denial
+from deploy.errors import SettingsInvalid, StoreUnreachable
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore
+
+log = logging.getLogger(__name__)
+
+RESOURCE = "https://storage.azure.com"
+_SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
+_ROLE = re.compile("AuthorizationPermissionMismatch|InsufficientAccountPermissions")
+_LOCATION = (
+    "write az://container/prefix with AZURE_STORAGE_ACCOUNT_NAME, "
+    "or https://ACCOUNT.blob.core.windows.net/container/prefix"
+)
+_CURES: Mapping[str, str] = {
+    "AuthorizationFailure": "the account's firewall refuses this address: add it in the account's "
+    "networking, or run where the account can be reached",
+    "KeyBasedAuthenticationNotPermitted": "the account takes no keys: remove `account_key` and "
+    "`sas` from [model], so that the identity is used",
+    "PublicAccessNotPermitted": "the account has no anonymous access: log in, for example by "
+    "`az login`",
+    "NoAuthenticationInformation": "log in, for example by `az login`",
+    "InvalidAuthenticationInfo": "the token is for another tenant or has expired: check `tenant` "
+    "in [azure], or `az login` again",
+    "AuthenticationFailed": "the key or the SAS that [model] names is wrong or has expired",
+    "ContainerBeingDeleted": "the container was deleted a moment ago: wait, or name another",
+    "AccountIsDisabled": "the storage account is disabled: enable it",
+}
+
+
+@dataclass(frozen=True)
+class BlobAddress:
+    """A place in Azure Blob.
+
+    Attributes:
+        account: The storage account.
+        container: The container.
+        prefix: The path in it; may be empty.
+        endpoint: The URL of the account.
+    """
+
+    account: str
+    container: str
+    prefix: str
+    endpoint: str
+
+
+def is_blob_location(location: str) -> bool:
+    """Return whether a location is in Azure Blob; nothing is imported for this."""
+    parts = urlsplit(location)
+    host = parts.hostname or ""
+    is_url = parts.scheme == "https" and (".blob." in host or ".dfs." in host)
+    return parts.scheme in _SCHEMES or is_url
+
+
+def find_address(location: str, identity: Identity, environ: Mapping[str, str]) -> BlobAddress:
+    """Return the place that a location of Azure Blob means.
+
+    Args:
+        location: The location.
+        identity: Knows the cloud.
+        environ: The environment of the process.
+
+    Raises:
+        SettingsInvalid: The location has no account or container, or is in another cloud.
+    """
+    parts = urlsplit(location)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        account = _account_in(host, identity)
+        container, _, prefix = parts.path.strip("/").partition("/")
+    else:
+        # abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/PREFIX, or az://CONTAINER/PREFIX
+        named = environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
+        account = _account_in(host, identity) if parts.username else named
+        container = parts.username or host
+        prefix = parts.path.strip("/")
+    if not (account and container):
+        lacking = "storage account" if container else "container"
+        raise SettingsInvalid(
+            f"the model store's URL has no {lacking}", on=location, next=_LOCATION
+        )
+    endpoint = environ.get("AZURE_STORAGE_ENDPOINT") or (
+        f"https://{account}.blob.{identity.cloud.storage_suffix}"
+    )
+    return BlobAddress(account, container, prefix, endpoint)
+
+
+def _account_in(host: str, identity: Identity) -> str:
+    """Return the account in a host's name, which has to be of the identity's cloud."""
+    suffix = identity.cloud.storage_suffix
+    account, _, rest = host.partition(".")
+    if suffix and rest.removeprefix("privatelink.") in (f"blob.{suffix}", f"dfs.{suffix}"):
+        return account
+    raise SettingsInvalid(
+        f"the model store is not in the cloud {identity.cloud.name}",
+        on=host,
+        next="set `cloud` in [azure], or correct `store` in [model]",
+    )
+
+
+def open_blob_store(
+    location: str,
+    identity: Identity,
+    environ: Mapping[str, str],
+    read_key: Callable[[], Mapping[str, str]] = dict,
+) -> BlobStore:
+    """Open a model store in Azure Blob; no request is sent yet.
+
+    Args:
+        location: Its URL.
+        identity: Logs in, unless there is a key.
+        environ: The environment of the process.
+        read_key: Returns an account key as `access_key`, or a SAS as `sas_token`; empty for none.
+
+    Raises:
+        SettingsInvalid: The location cannot be used.
+    """
+    address = find_address(location, identity, environ)
+    key = read_key()
+    if key:
+        log.warning("azure  a stored key opens the model store; an identity would need none")
+    credentials = BlobCredentials(identity, key)
+    return BlobStore(
+        ObjectStore(lambda: connect(address, credentials), location),
+        BlobRefusals(address, identity, credentials),
+    )
+
+
+class BlobCredentials:
+    """The credentials of a store, which the library asks for when the last ones have ended.
+
+    Args:
+        identity: Gives tokens.
+        key: An account key or a SAS, which takes the place of the identity; empty for none.
+
+    Attributes:
+        failure: Why the last request for a token failed; the library would show its text alone.
+    """
+
+    def __init__(self, identity: Identity, key: Mapping[str, str]) -> None:
+        self._identity = identity
+        self._key = key
+        self.failure: AzureError | None = None
+
+    def __call__(self) -> Any:  # noqa: ANN401 - one of the library's dictionaries
+        """Return the credentials; their end is five minutes early, as they are not asked before."""
+        if self._key:
+            return {**self._key, "expires_at": None}
+        try:
+            token = self._identity.token(RESOURCE)
+        except AzureError as error:
+            self.failure = error
+            raise
+        self.failure = None
+        return {"token": token.value, "expires_at": datetime.fromtimestamp(token.renew_at, UTC)}
+
+
+def connect(address: BlobAddress, credentials: BlobCredentials) -> AzureStore:
+    """Return the library's store at an address; it trusts the CA bundle that requests does."""
+    from obstore.store import AzureStore
+
+    bundle = ca_bundle()
+    trusted = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+    return AzureStore(
+        address.container,
+        prefix=address.prefix or None,
+        account_name=address.account,
+        endpoint=address.endpoint,
+        credential_provider=credentials,
+        client_options=trusted,  # type: ignore[arg-type]  # of this one key
+    )
+
+
+class BlobRefusals:
+    """What refusals of a store mean for its user.
+
+    Args:
+        address: Where the store is.
+        identity: Its login.
+        credentials: Tell why there was no token.
+    """
+
+    def __init__(
+        self, address: BlobAddress, identity: Identity, credentials: BlobCredentials
+    ) -> None:
+        self._address = address
+        self._identity = identity
+        self._credentials = credentials
+
+    @contextmanager
+    def explain(self) -> Iterator[None]:
+        """Say of a failure what to do about it, by the service's code."""
+        try:
+            yield
+        except StoreUnreachable as error:
+            failure = self._credentials.failure
+            if failure is not None:
+                raise failure.of_kind(StoreUnreachable) from None
+            error.next = self._cure(error.__cause__ or error) or error.next
+            raise
+
+    def _cure(self, cause: BaseException) -> str:
+        code = code_of(cause)
+        address = self._address
+        if code in _CURES:
+            return f"{_CURES[code]} ({code})"
+        if code == "ContainerNotFound":
+            return (
+                f"`az storage container create --account-name {address.account} "
+                f"--name {address.container} --auth-mode login`, or correct `store` in [model]"
+            )
+        if _ROLE.fullmatch(code):
+            return self.role_advice()
+        if is_denial(cause) or type(cause).__name__ == "PermissionDeniedError":
+            return f"{self.role_advice()}; or a firewall: `invoke doctor` tells which"
+        return ""
+
+    def role_advice(self) -> str:
+        """Return the command that gives the identity its role."""
+        scope = roles.storage_scope(self._address.account)
+        command = roles.assignment(self._identity.principal(), roles.WRITE_BLOBS, scope)
+        return (
+            f'{command}; "{roles.READ_BLOBS}" is enough to fetch, and Owner or Contributor are not'
+        )
+
+
+class BlobStore:
+    """A store in Azure Blob, whose refusals say what to do.
+
+    Args:
+        store: The store.
+        refusals: Explains them.
+    """
+
+    def __init__(self, store: ObjectStore, refusals: BlobRefusals) -> None:
+        self._store = store
+        self._refusals = refusals
+        self.location = store.location
+
+    def size(self, name: str) -> int | None:
+        with self._refusals.explain():
+            return self._store.size(name)
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        with self._refusals.explain():
+            return self._store.read(name, limit)
+
+    def stream(self, name: str) -> Iterator[bytes] | None:
+        with self._refusals.explain():
+            chunks = self._store.stream(name)
+        return None if chunks is None else self._explained(chunks)
+
+    def _explained(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        with self._refusals.explain():
+            yield from chunks
+
+    def create(self, name: str, data: bytes) -> bool:
+        with self._refusals.explain():
+            return self._store.create(name, data)
+
+    def replace(self, name: str, data: bytes) -> None:
+        with self._refusals.explain():
+            self._store.replace(name, data)
+
+    def upload(self, name: str, file: BinaryIO) -> None:
+        with self._refusals.explain():
+            self._store.upload(name, file)
+
+    def folders(self, prefix: str) -> list[str]:
+        with self._refusals.explain():
+            return self._store.folders(prefix)

@@ -1,0 +1,147 @@
+"""Secrets in Azure Key Vault, which settings name as `keyvault://vault/name`.
+
+Source: Key Vault's REST API "Get Secret", and "Authentication, requests and responses".
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping
+
+from deploy.clients.azure import roles
+from deploy.clients.azure.errors import as_error_of
+from deploy.clients.azure.http import json_of
+from deploy.clients.azure.identity import Identity, Token
+from deploy.errors import SettingsInvalid
+
+SCHEME = "keyvault://"
+_LOCATION = re.compile(r"keyvault://([A-Za-z0-9-]+)/([A-Za-z0-9-]+)(?:/([A-Za-z0-9]+))?")
+_VERSION = "7.4"
+
+
+class KeyVault:
+    """The key vaults that an identity can read; each secret is read once.
+
+    Args:
+        identity: The identity.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._lock = threading.Lock()
+        self._values: dict[str, str] = {}
+
+    def read(self, location: str) -> str:
+        """Return a secret.
+
+        Args:
+            location: `keyvault://VAULT/NAME`, or with a version after it.
+
+        Raises:
+            SettingsInvalid: There is no such secret, or the vault refuses it.
+        """
+        with self._lock, as_error_of(SettingsInvalid):
+            if location not in self._values:
+                self._values[location] = self._request(location)
+            return self._values[location]
+
+    def _request(self, location: str) -> str:
+        found = _LOCATION.fullmatch(location)
+        if found is None:
+            raise SettingsInvalid(
+                "this names no secret in a key vault",
+                on=location,
+                next="write keyvault://VAULT/NAME, or keyvault://VAULT/NAME/VERSION",
+            )
+        suffix = self._identity.cloud.vault_suffix
+        version = f"/{found[3]}" if found[3] else ""
+        url = f"https://{found[1]}{suffix}/secrets/{found[2]}{version}"
+        resource = f"https://{suffix.removeprefix('.')}"
+        token = self._identity.token(resource)
+        status, body = self._get(url, token)
+        if status == 401:
+            status, body = self._get(url, self._identity.token(resource, token.value))
+        value = body.get("value")
+        if status == 200 and isinstance(value, str):
+            return value
+        raise self._refusal(location, found[1], status, body)
+
+    def _get(self, url: str, token: Token) -> tuple[int, dict[str, object]]:
+        parameters = {"api-version": _VERSION}
+        http = self._identity.http
+        response = http.send("GET", url, token=token.value, params=parameters)
+        return response.status_code, json_of(response)
+
+    def _refusal(
+        self, location: str, vault: str, status: int, body: dict[str, object]
+    ) -> SettingsInvalid:
+        """Return the error of an answer without a secret; its body is shown by its codes alone."""
+        error = body.get("error")
+        code = str(error.get("code", "")) if isinstance(error, dict) else ""
+        inner = error.get("innererror") if isinstance(error, dict) else None
+        reason = str(inner.get("code", "")) if isinstance(inner, dict) else ""
+        return SettingsInvalid(
+            f"the key vault answered {status} {reason or code}".strip(),
+            on=location,
+            next=self._cure(status, reason, vault),
+        )
+
+    def _cure(self, status: int, reason: str, vault: str) -> str:
+        if status == 404:
+            return "correct the name, or create the secret: `az keyvault secret set`"
+        if reason == "ForbiddenByFirewall":
+            return "the vault's firewall refuses this address: add it in the vault's networking"
+        if reason == "AccessDenied":
+            return (
+                f"`az keyvault set-policy --name {vault} --secret-permissions get "
+                f"--object-id {self._identity.principal().object_id}`"
+            )
+        if status == 403:
+            scope = roles.vault_scope(vault)
+            return roles.assignment(self._identity.principal(), roles.READ_SECRETS, scope)
+        if status == 401:
+            return "the vault belongs to another tenant: set `tenant` in [azure]"
+        return "run again; if it fails again, see the health of the vault"
+
+
+def read_secrets(names: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the secrets that settings name.
+
+    Args:
+        names: The names, by what each is for; those that are empty are left out.
+        secrets: The secrets by name.
+
+    Raises:
+        SettingsInvalid: One is not there.
+    """
+    try:
+        return {use: secrets[name] for use, name in names.items() if name}
+    except KeyError as missing:
+        raise SettingsInvalid(
+            f"the environment variable {missing.args[0]} is not set",
+            on="a secret that pipeline.toml names",
+            next=f"set {missing.args[0]}",
+        ) from None
+
+
+class NamedSecrets(Mapping[str, str]):
+    """The secrets that settings name: environment variables, and secrets in key vaults.
+
+    Args:
+        environ: The environment of the process.
+        vault: Reads the secrets whose names begin with `keyvault://`.
+    """
+
+    def __init__(self, environ: Mapping[str, str], vault: KeyVault) -> None:
+        self._environ = environ
+        self._vault = vault
+
+    def __getitem__(self, name: str) -> str:
+        return self._vault.read(name) if name.startswith(SCHEME) else self._environ[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)

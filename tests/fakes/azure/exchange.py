@@ -1,0 +1,58 @@
+"""A request to the stand-in for Azure, and its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to the stand-in.
+
+    Attributes:
+        method: the HTTP method.
+        url: the URL, with its query.
+        form: the fields of the body and of the query.
+        token: the bearer token; empty if there is none.
+        headers: the headers.
+        body: the bytes of the body.
+    """
+
+    method: str
+    url: str
+    form: Mapping[str, list[str]]
+    token: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def host(self) -> str:
+        """The host without its port."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def path(self) -> str:
+        """The path."""
+        return urlsplit(self.url).path
+
+    def value(self, name: str) -> str:
+        """Return a field; empty if it is missing."""
+        return self.form.get(name, [""])[0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the stand-in."""
+
+    status: int
+    body: Any = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the body."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()

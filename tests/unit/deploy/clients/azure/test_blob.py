@@ -1,0 +1,76 @@
+"""The places in Azure Blob that a location can mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.clients.azure.blob import find_address, is_blob_location, open_blob_store
+from deploy.clients.azure.sources import Account
+from deploy.errors import SettingsInvalid
+from tests.fakes.azure.logins import identity_on
+from tests.fakes.azure.stand_in import StandIn
+
+NAMED = {"AZURE_STORAGE_ACCOUNT_NAME": "shop"}
+PUBLIC = "https://shop.blob.core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("location", "cloud", "expected"),
+    [
+        ("az://models/a/b", "", ("shop", "models", "a/b", PUBLIC)),
+        ("azure://models", "", ("shop", "models", "", PUBLIC)),
+        (f"{PUBLIC}/models/a", "", ("shop", "models", "a", PUBLIC)),
+        (
+            "https://shop.privatelink.blob.core.windows.net/models",
+            "",
+            ("shop", "models", "", PUBLIC),
+        ),
+        ("abfss://models@shop.dfs.core.windows.net/a", "", ("shop", "models", "a", PUBLIC)),
+        (
+            "https://shop.blob.core.chinacloudapi.cn/models/a",
+            "AzureChinaCloud",
+            ("shop", "models", "a", "https://shop.blob.core.chinacloudapi.cn"),
+        ),
+        (
+            "https://shop.blob.core.usgovcloudapi.net/models",
+            "AzureUSGovernment",
+            ("shop", "models", "", "https://shop.blob.core.usgovcloudapi.net"),
+        ),
+    ],
+)
+def test_locations(
+    azure: StandIn, location: str, cloud: str, expected: tuple[str, str, str, str]
+) -> None:
+    """By container with the account in a variable, or by URL, in every cloud."""
+    assert is_blob_location(location)
+    found = find_address(location, identity_on(azure, {}, Account(cloud=cloud)), NAMED)
+    assert (found.account, found.container, found.prefix, found.endpoint) == expected
+
+
+@pytest.mark.parametrize("location", ["s3://a/b", "gs://a", "models", "https://shop.example/a"])
+def test_other_locations(location: str) -> None:
+    """They are opened as before, and nothing of Azure is imported."""
+    assert not is_blob_location(location)
+
+
+@pytest.mark.parametrize(
+    ("location", "what"),
+    [
+        ("https://shop.blob.core.chinacloudapi.cn/models", "is not in the cloud AzureCloud"),
+        ("https://shop.blob.core.windows.net.example/models", "is not in the cloud AzureCloud"),
+        (f"{PUBLIC}/", "has no container"),
+        ("az://models", "has no storage account"),
+    ],
+)
+def test_locations_that_cannot_be_used(azure: StandIn, location: str, what: str) -> None:
+    """Tokens are sent to the identity's own cloud alone."""
+    with pytest.raises(SettingsInvalid, match=what):
+        find_address(location, identity_on(azure, {}), {})
+
+
+def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixture) -> None:
+    """It is not shown."""
+    identity = identity_on(azure, {})
+    open_blob_store("az://models", identity, NAMED, lambda: {"access_key": "cGxhbnRlZA=="})
+    assert "a stored key opens the model store" in caplog.text
+    assert "cGxhbnRlZA" not in caplog.text
