@@ -132,6 +132,11 @@ class ReleaseContext:
         )
 
     @cached_property
+    def host(self) -> Host:
+        """This machine, with the identity on Azure."""
+        return self.clients.host.with_identity(self.azure)
+
+    @cached_property
     def azure(self) -> Identity:
         """The identity on Azure; it logs in when it is used."""
         return Identity(self.settings.azure.account, os.environ, self.clients.azure_http)
@@ -238,7 +243,7 @@ class ReleaseContext:
             settings=self.settings,
             environment=self.environment,
             directory=self.directory,
-            host=self.clients.host,
+            host=self.host,
             clock=self.clients.clock,
             engine=engine,
             find_login=self.find_release_login,

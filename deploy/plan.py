@@ -65,7 +65,7 @@ def _read_target(context: ReleaseContext) -> tuple[Target | None, tuple[Rollout,
 
 def _missing_parts(context: ReleaseContext) -> Iterator[Step]:
     checks = doctor.check_machine(
-        context.settings, context.environment, context.clients.host, context.directory
+        context.settings, context.environment, context.host, context.directory
     )
     for check in checks:
         if not check.ok:

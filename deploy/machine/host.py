@@ -10,11 +10,12 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from deploy.clients import http
+from deploy.clients.azure.identity import Identity
 from deploy.clients.docker.address import EngineAddress, find_engine_address
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.home import require_home
@@ -36,6 +37,15 @@ from deploy.platforms import format_platform
 
 NAME_CACHE = "set TWINSHIP_HOME to a folder that this user may write to"
 _ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
+
+
+class ConnectCluster(Protocol):
+    """Returns a namespace of a cluster, as `connect_cluster` does."""
+
+    def __call__(
+        self, kubeconfig: str, context: str, namespace: str, identity: Identity | None = None, /
+    ) -> Cluster:
+        """Return it, or raise ClusterError."""
 
 
 class OperatingSystem(Protocol):
@@ -91,15 +101,19 @@ def connect_engine() -> Engine:
         raise
 
 
-def connect_cluster(kubeconfig: str, context: str, namespace: str) -> Cluster:
+def connect_cluster(
+    kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
+) -> Cluster:
     """Return the namespace of a cluster that this user reaches by a kubeconfig and a context.
+
+    The identity logs in to clusters on AKS.
 
     Raises:
         ClusterError: there is no such context, or its login failed.
     """
     from deploy.clients.kubernetes.client import connect
 
-    return connect(kubeconfig, context, namespace)
+    return connect(kubeconfig, context, namespace, identity)
 
 
 def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> bool:
@@ -208,9 +222,20 @@ class Host:
     system: OperatingSystem = debian
     registry_answers: Callable[[str], bool] = registry_answers
     require_free_port: Callable[[str, int], None] = require_free_port
-    connect_cluster: Callable[[str, str, str], Cluster] = connect_cluster
+    connect_cluster: ConnectCluster = connect_cluster
     find_engine_address: Callable[[], EngineAddress] = find_engine_address
     send: http.SendOnce = http.send
+
+    def with_identity(self, identity: Identity) -> Host:
+        """Return this machine with an identity that logs in to clusters on AKS."""
+        connect = self.connect_cluster
+
+        def connect_with_identity(
+            kubeconfig: str, context: str, namespace: str, _: Identity | None = None
+        ) -> Cluster:
+            return connect(kubeconfig, context, namespace, identity)
+
+        return replace(self, connect_cluster=connect_with_identity)
 
 
 THIS_MACHINE = Host()

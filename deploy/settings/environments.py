@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
+from deploy.clients.azure.aks import SCHEME as AKS
 from deploy.clients.docker.protocol import Limits
 from deploy.clients.kubernetes.protocol import IN_CLUSTER
 from deploy.settings.table import Port, Table
@@ -92,6 +93,13 @@ def _check_address(address: str) -> str:
     return address
 
 
+# A resource group and a name, or the id of the resource.
+_AKS = (
+    r"^([\w.()-]+/[\w-]+|/subscriptions/[\w-]+/[rR]esource[gG]roups/[\w.()-]+"
+    r"/providers/Microsoft\.ContainerService/managedClusters/[\w-]+)?$"
+)
+
+
 def _check_memory(quantity: str) -> str:
     if quantity and _parse_quantity(quantity) < _LEAST_MEMORY:
         raise ValueError("it should be at least 16Mi")
@@ -104,7 +112,7 @@ def _parse_quantity(quantity: str) -> float:
 
 
 class ClusterAddress(NamedTuple):
-    """The path of a kubeconfig, a context of it, and the name of a namespace."""
+    """The path of a kubeconfig or `aks:group/name`, a context, and the name of a namespace."""
 
     kubeconfig: str
     context: str
@@ -237,13 +245,15 @@ class Canary(Table):
 class Kubernetes(Environment):
     """A namespace of a cluster.
 
-    `kubeconfig` and `context` choose the cluster as kubectl does; inside a cluster, without a
+    `aks` names a cluster on AKS, which the identity on Azure logs in to. Without it, `kubeconfig`
+    and `context` choose the cluster as kubectl does; inside a cluster, without a
     kubeconfig, it is that one. The deadline of a rollout follows from `pull_rate` (bytes a second)
     and the size of the image. `manifests` is a folder of your own object templates. Replicas are
     spread over the nodes, and over the values of the nodes' labels in `topology_keys`.
     """
 
     target: Literal["kubernetes"]
+    aks: Annotated[str, Field(pattern=_AKS)] = ""
     kubeconfig: str = ""
     context: str = ""
     namespace: Annotated[str, Field(pattern=rf"^{_LABEL}$")] = "default"
@@ -277,6 +287,8 @@ class Kubernetes(Environment):
 
     def cluster_address(self, directory: Path) -> ClusterAddress:
         """Return where the cluster is found."""
+        if self.aks:
+            return ClusterAddress(f"{AKS}{self.aks}", "", self.namespace)
         is_path = self.kubeconfig not in ("", IN_CLUSTER)
         # A user without a home folder gets a path that does not exist, and the error that says so.
         expanded = os.path.expanduser(self.kubeconfig)  # noqa: PTH111 - Path's raises for such a user
@@ -285,6 +297,8 @@ class Kubernetes(Environment):
 
     @model_validator(mode="after")
     def _check_keys(self) -> Kubernetes:
+        if self.aks and (self.kubeconfig or self.context):
+            raise ValueError("aks takes the place of kubeconfig and context")
         if self.dns_label and self.service != "LoadBalancer":
             raise ValueError('dns_label needs service = "LoadBalancer"')
         if (self.ingress_class or self.tls_secret) and not self.host:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.clients.azure.identity import Identity
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.errors import ClusterUnknown, EngineDenied, EngineUnavailable, PartMissing, PortTaken
@@ -40,6 +41,7 @@ class MemoryMachine:
         self.root = True
         self.programs: set[str] = {"dockerd"} if engine else set()
         self.clusters: dict[str, Cluster] = {}
+        self.identities: list[Identity | None] = []
         self.connections: list[tuple[str, str, str]] = []
         self.registries: set[str] = set()
         self.listening: set[int] = set()
@@ -89,7 +91,10 @@ class MemoryMachine:
                 "another program listens on the port", on=f"{address}:{port}", next="stop it"
             )
 
-    def connect_cluster(self, kubeconfig: str, context: str, namespace: str) -> Cluster:
+    def connect_cluster(
+        self, kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
+    ) -> Cluster:
+        self.identities.append(identity)
         self.connections.append((kubeconfig, context, namespace))
         if context not in self.clusters:
             raise ClusterUnknown(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from deploy.clients.azure.aks import ClusterToken, configuration_of, find_aks_login, server_of
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.errors import LOG_IN, no_response_error
 from deploy.clients.kubernetes.kubeconfig import KubeconfigContext, choose_context, malformed_error
@@ -22,34 +23,63 @@ from deploy.errors import ClusterError, ClusterLogin, ClusterUnknown
 if TYPE_CHECKING:
     from kubernetes.client import Configuration
 
+    from deploy.clients.azure.identity import Identity
+
+log = logging.getLogger(__name__)
+
 
 class ApiServerAccess:
     """An API server and the credentials for it; implements `Transport`.
 
     Args:
         kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in,
-            or empty for the files that kubectl would read.
+            `aks:group/name` for a cluster on AKS, or empty for the files that kubectl would read.
         context: name of a context in the kubeconfig; empty for the current one.
+        identity: logs in to clusters on AKS.
 
     Raises:
         ClusterUnknown: there is no kubeconfig or context, or it cannot be used.
         ClusterLogin: the context's login program is missing or gave no credentials.
     """
 
-    def __init__(self, kubeconfig: str, context: str) -> None:
+    def __init__(self, kubeconfig: str, context: str, identity: Identity | None = None) -> None:
         self._kubeconfig = kubeconfig
         self._context = context
+        self._identity = identity
+        self._token: ClusterToken | None = None
+        self._aks = find_aks_login(kubeconfig, identity)
         self.renew()
 
     def renew(self) -> None:
         from kubernetes.client import ApiClient
 
-        context = choose_context(self._kubeconfig, self._context)
-        self._configuration = _configuration(context)
-        name = context.name if context else IN_CLUSTER
+        name, self._configuration = self._aks.load() if self._aks else self._load()
         self.name = f"{name} at {_without_login(self._configuration.host)}"
         self._client = ApiClient(self._configuration)
         self._client.user_agent = "twinship"
+
+    def _load(self) -> tuple[str, Configuration]:
+        """Return the name of the context, and the library's configuration for it."""
+        context = choose_context(self._kubeconfig, self._context)
+        token = self._token_of(context) if context else None
+        if context and token:
+            configuration = configuration_of(context.alone(), token)
+            _set_proxy(configuration, context)
+            return context.name, configuration
+        return context.name if context else IN_CLUSTER, _configuration(context)
+
+    def _token_of(self, context: KubeconfigContext) -> ClusterToken | None:
+        """Return the token in place of a `kubelogin` that is not installed; None otherwise."""
+        server = server_of(context.user)
+        program = context.login_program
+        if server is None or self._identity is None or (program and shutil.which(program)):
+            return None
+        if self._token is None:
+            log.info("%s is not installed: the identity logs in to %s", program, context.name)
+            self._token = ClusterToken(self._identity, server)
+        else:
+            self._token.replace()
+        return self._token
 
     def send(self, request: ApiRequest, timeout: tuple[float, float]) -> ApiResponse:
         import urllib3
@@ -146,6 +176,10 @@ def _load_context(configuration: Configuration, context: KubeconfigContext) -> N
     program = context.login_program
     if program is not None and not configuration.api_key and not configuration.cert_file:
         raise _login_error(context, program, messages)
+    _set_proxy(configuration, context)
+
+
+def _set_proxy(configuration: Configuration, context: KubeconfigContext) -> None:
     if _is_loopback(configuration.host) and "proxy-url" not in context.cluster:
         # A company proxy cannot reach this machine's own addresses.
         configuration.no_proxy = "*"

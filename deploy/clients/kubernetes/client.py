@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from deploy.clients.azure.identity import Identity
 from deploy.clients.http import Endpoint
 from deploy.clients.kubernetes.auth import ApiServerAccess
 from deploy.clients.kubernetes.errors import (
@@ -35,20 +36,23 @@ _SERVER_FIELDS = frozenset(
 )
 
 
-def connect(kubeconfig: str, context: str, namespace: str) -> KubeCluster:
+def connect(
+    kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
+) -> KubeCluster:
     """Return the client of a namespace of a cluster; no request is sent yet.
 
     Args:
         kubeconfig: path of a kubeconfig, `in-cluster` for the account of the pod that this runs in,
-            or empty for the files that kubectl would read.
+            `aks:group/name` for a cluster on AKS, or empty for the files that kubectl would read.
         context: name of a context in the kubeconfig; empty for the current one.
         namespace: the namespace.
+        identity: logs in to clusters on AKS.
 
     Raises:
         ClusterUnknown: there is no kubeconfig or context, or it cannot be used.
         ClusterLogin: the context's login program is missing or gave no credentials.
     """
-    return KubeCluster(ApiServerAccess(kubeconfig, context), namespace)
+    return KubeCluster(ApiServerAccess(kubeconfig, context, identity), namespace)
 
 
 class KubeCluster:

@@ -34,6 +34,13 @@ _ROLE = (
     "add the rule to the Role of this account; "
     "deploy/manifests/rbac.yaml has all that a release needs"
 )
+# The one mark of a refusal by the roles of Azure: AKS has no code for it.
+_BY_AZURE = "User does not have access to the resource in Azure"
+_AZURE_ROLE = (
+    "give the identity its role: `az role assignment create --assignee-object-id OBJECT_ID "
+    '--role "Azure Kubernetes Service RBAC Writer" --scope CLUSTER_ID/namespaces/{}`; '
+    "`invoke doctor` fills in the ids"
+)
 # OpenSSL's names of the alerts by which a server refuses a client certificate.
 _REFUSED_CERTIFICATE = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED", "DECRYPT_ERROR")
 
@@ -112,7 +119,7 @@ def _forbidden_error(
         f"this account may not {' or '.join(lacking)} {resource.resource} "
         f"in namespace {resource.namespace}",
         on=cluster,
-        next=_ROLE,
+        next=_AZURE_ROLE.format(resource.namespace) if _BY_AZURE in response.message else _ROLE,
         detail="\n".join(lines),
     )
 

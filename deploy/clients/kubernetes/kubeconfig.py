@@ -44,6 +44,15 @@ class KubeconfigContext:
         login = self.user.get("exec")
         return str(login.get("command", "")) if isinstance(login, dict) else None
 
+    def alone(self) -> dict[str, Any]:
+        """Return a kubeconfig that has this context alone; its files are named absolutely."""
+        return {
+            "current-context": self.name,
+            "contexts": [{"name": self.name, "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": dict(self.cluster)}],
+            "users": [{"name": "u", "user": dict(self.user)}],
+        }
+
 
 def choose_context(kubeconfig: str, context: str) -> KubeconfigContext | None:
     """Return the chosen context; None means the account of the pod that this runs in.
@@ -98,6 +107,11 @@ class _Entry:
 
     content: Mapping[str, Any]
     folder: Path
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the content, with the paths of files as absolute ones."""
+        files = {key: self.content[key] for key in _FILES if isinstance(self.content.get(key), str)}
+        return dict(self.content) | {key: str(self.folder / name) for key, name in files.items()}
 
     def unreadable_files(self) -> Iterator[Path]:
         """Yield the files that the entry names and that cannot be read."""
@@ -168,7 +182,7 @@ class _Kubeconfig:
             raise malformed_error(
                 self.display, f"its {kind} {name} names a file that cannot be read, {path}"
             )
-        return entry.content
+        return entry.resolved()
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -160,6 +160,17 @@ def test_a_store_in_azure_blob_is_opened_by_the_identity(
         assert application.context().store
 
 
+def test_clusters_are_opened_with_the_identity(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It logs in to those on AKS, which are named in the place of a kubeconfig."""
+    monkeypatch.setenv("TWINSHIP_ENVIRONMENTS__STAGING__AKS", "pictures/shop")
+    context = application.context("staging")
+    context.inspect_target()
+    assert application.machine.connections[-1] == ("aks:pictures/shop", "", "shop")
+    assert application.machine.identities[-1] is context.azure
+
+
 def test_settings_name_the_identity(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -640,3 +640,25 @@ def test_a_kubeconfigs_path_is_relative_to_pipeline_toml(tmp_path: Path) -> None
 def test_a_file_that_makes_the_parser_fail_is_refused(tmp_path: Path, line: str) -> None:
     """The parser raises other errors than those for broken syntax."""
     assert "not TOML" in read_error(tmp_path, WHOLE + line).what
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pictures/shop",
+        (
+            "/subscriptions/0a-1/resourceGroups/pictures/providers"
+            "/Microsoft.ContainerService/managedClusters/shop"
+        ),
+    ],
+)
+def test_a_cluster_on_aks_takes_the_place_of_a_kubeconfig(tmp_path: Path, name: str) -> None:
+    """By its group and name, or by its id."""
+    found = read_cluster(tmp_path, f'aks = "{name}"').cluster_address(tmp_path)
+    assert (found.kubeconfig, found.context) == (f"aks:{name}", "")
+
+
+@pytest.mark.parametrize("keys", ['aks = "shop"', 'aks = "a/b"\ncontext = "c"'])
+def test_other_names_of_a_cluster_on_aks_are_refused(tmp_path: Path, keys: str) -> None:
+    """So is a context beside it."""
+    assert read_problems(tmp_path, CLUSTER + keys)

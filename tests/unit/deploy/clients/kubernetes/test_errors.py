@@ -53,6 +53,17 @@ def test_a_missing_permission_comes_with_the_rule_to_add() -> None:
     assert "deploy/manifests/rbac.yaml" in error.next
 
 
+def test_a_refusal_by_the_roles_of_azure_names_the_role() -> None:
+    """A cluster on AKS can leave its permissions to them."""
+    message = (
+        'deployments.apps "web" is forbidden: User "o" cannot patch resource: User does not have '
+        "access to the resource in Azure. Update role assignment to allow access."
+    )
+    error = refusal_error(status(403, "Forbidden", message), DEPLOYMENT, CLUSTER, ("patch",))
+    assert '--role "Azure Kubernetes Service RBAC Writer"' in error.next
+    assert "/namespaces/shop`" in error.next
+
+
 def test_a_missing_permission_for_a_subresource() -> None:
     """The core is the empty group, and a subresource has its own rule."""
     error = refusal_error(

@@ -1,0 +1,220 @@
+"""Clusters on AKS: their kubeconfig, and the token in place of `kubelogin`."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.clients.azure.aks import SERVER, AksCluster, AksLogin, server_of
+from deploy.clients.azure.sources import Account
+from deploy.clients.kubernetes.auth import ApiServerAccess
+from deploy.errors import ClusterLogin, ClusterUnknown
+from tests.fakes.azure.exchange import Answer
+from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
+from tests.fakes.azure.stand_in import OBJECT, SUBSCRIPTION, StandIn
+from tests.fakes.kubeconfig import (
+    credential_lines,
+    exec_user,
+    kubeconfig,
+    write_login_program,
+    write_yaml,
+)
+
+CLUSTER = AksCluster.parse("pictures/shop")
+ARGUMENTS = ("get-token", "--server-id", SERVER, "--login", "devicecode")
+MANAGEMENT = "management.azure.com"
+
+
+def login_to(azure: StandIn, *arguments: str, command: str = "kubelogin") -> AksLogin:
+    """Return the login to a cluster whose kubeconfig has that login program."""
+    user = exec_user(command, *(arguments or ARGUMENTS))
+    azure.kubeconfig = yaml.safe_dump(kubeconfig("shop", current="shop", **user))
+    account = Account(subscription=SUBSCRIPTION)
+    return AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL, account))
+
+
+def authorization_of(configuration: object) -> str:
+    """Return the header that the library sends with a request."""
+    settings = configuration.auth_settings()  # type: ignore[attr-defined]
+    return str(settings["BearerToken"]["value"]).removeprefix("Bearer ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pictures/shop", ("", "pictures", "shop")),
+        (
+            (
+                f"/subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+                "/Microsoft.ContainerService/managedClusters/shop"
+            ),
+            (SUBSCRIPTION, "pictures", "shop"),
+        ),
+    ],
+)
+def test_a_cluster_is_named_by_group_or_id(text: str, expected: tuple[str, str, str]) -> None:
+    """The id has the subscription, too."""
+    found = AksCluster.parse(text)
+    assert (found.subscription, found.group, found.name) == expected
+
+
+def test_the_login_program_is_replaced_by_a_token(azure: StandIn, tmp_path: Path) -> None:
+    """It is for the application that the API server is; no program is run, no file is written."""
+    name, configuration = login_to(azure).load()
+    assert name == "pictures/shop"
+    assert configuration.host == "https://api.example"
+    assert azure.accepts(authorization_of(configuration), SERVER)
+    asked = next(one for one in azure.asked if one.host == MANAGEMENT)
+    assert asked.method == "POST"
+    assert asked.path == (
+        f"/subscriptions/{SUBSCRIPTION}/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop/listClusterUserCredential"
+    )
+
+
+def test_each_request_asks_for_the_token(azure: StandIn) -> None:
+    """A rollout lasts longer than a token, and one may be revoked."""
+    login = login_to(azure)
+    _, configuration = login.load()
+    old = authorization_of(configuration)
+    assert authorization_of(configuration) == old
+    login.load()
+    assert authorization_of(configuration) != old
+
+
+def test_a_renewal_replaces_the_token_alone(azure: StandIn) -> None:
+    """The kubeconfig is requested once."""
+    login = login_to(azure)
+    _, configuration = login.load()
+    authorization_of(configuration)
+    login.load()
+    assert azure.hosts().count(MANAGEMENT) == 1
+    assert azure.tokens_issued(SERVER) == 2
+
+
+def test_a_cluster_without_entra_is_used_with_a_warning(
+    azure: StandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its kubeconfig has the certificate or the token of an administrator."""
+    azure.kubeconfig = yaml.safe_dump(kubeconfig("shop", current="shop", token="planted-admin"))
+    account = Account(subscription=SUBSCRIPTION)
+    _, configuration = AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL, account)).load()
+    assert authorization_of(configuration) == "planted-admin"
+    assert "has no login by Entra" in caplog.text
+
+
+def test_a_missing_role_is_told(azure: StandIn) -> None:
+    """The scope is that of the answer."""
+    message = (
+        f"The client 'c' with object id '{OBJECT}' does not have authorization to perform action "
+        "'Microsoft.ContainerService/managedClusters/listClusterUserCredential/action' over scope "
+        "'/subscriptions/s/resourceGroups/pictures' or the scope is invalid."
+    )
+    body = {"error": {"code": "AuthorizationFailed", "message": message}}
+    azure.faults[MANAGEMENT] = deque([Answer(403, body)])
+    with pytest.raises(ClusterLogin) as caught:
+        login_to(azure).load()
+    assert '--role "Azure Kubernetes Service Cluster User Role"' in caught.value.next
+    assert "--scope /subscriptions/s/resourceGroups/pictures" in caught.value.next
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFound", "SubscriptionNotFound"])
+def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str) -> None:
+    """Each code has its advice."""
+    azure.faults[MANAGEMENT] = deque([Answer(404, {"error": {"code": code}})])
+    with pytest.raises(ClusterLogin, match=f"404 {code}"):
+        login_to(azure).load()
+
+
+def test_the_only_subscription_is_used(azure: StandIn) -> None:
+    """If there are several, one has to be named."""
+    login = AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL))
+    azure.faults[MANAGEMENT] = deque([Answer(200, {"value": []})])
+    with pytest.raises(ClusterLogin, match="sees 0 subscriptions") as caught:
+        login.load()
+    assert "AZURE_SUBSCRIPTION_ID" in caught.value.next
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "users: []"])
+def test_an_answer_without_a_kubeconfig_is_an_error(azure: StandIn, text: str) -> None:
+    """It is not quoted."""
+    login = login_to(azure)
+    azure.kubeconfig = text
+    with pytest.raises(ClusterUnknown, match="gave no kubeconfig"):
+        login.load()
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        (exec_user("kubelogin", "get-token", "--server-id", "app"), "app"),
+        (exec_user("/usr/bin/kubelogin.exe", "get-token", "--server-id=app"), "app"),
+        (exec_user("kubelogin", "get-token"), SERVER),
+        (exec_user("aws", "--server-id", "app"), None),
+        ({"token": "t"}, None),
+    ],
+)
+def test_the_application_of_a_kubeconfig(user: dict[str, object], expected: str | None) -> None:
+    """Only users who log in by `kubelogin` have one."""
+    assert server_of(user) == expected
+
+
+# --- the access to an API server
+
+
+def authorization_at(access: ApiServerAccess) -> str:
+    """Return the token that a request would have."""
+    return access.endpoint("/").headers["Authorization"].removeprefix("Bearer ")
+
+
+def test_a_cluster_on_aks_is_an_api_server_as_others_are(azure: StandIn) -> None:
+    """Its token is replaced when the server does not accept it."""
+    login_to(azure)
+    account = Account(subscription=SUBSCRIPTION)
+    identity = identity_on(azure, SERVICE_PRINCIPAL, account)
+    access = ApiServerAccess("aks:pictures/shop", "", identity)
+    assert access.name == "pictures/shop at https://api.example"
+    old = authorization_at(access)
+    assert azure.accepts(old, SERVER)
+    access.renew()
+    assert authorization_at(access) != old
+
+
+def test_a_cluster_on_aks_needs_an_identity() -> None:
+    """Only settings name one."""
+    with pytest.raises(ClusterLogin, match="needs the identity on Azure"):
+        ApiServerAccess("aks:pictures/shop", "")
+
+
+def test_the_identity_takes_the_place_of_a_missing_kubelogin(
+    azure: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a kubeconfig of the user's own; its files are found from its folder."""
+    caplog.set_level("INFO", logger="deploy")
+    content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+    content["clusters"][0]["cluster"]["certificate-authority"] = "ca.pem"
+    (tmp_path / "ca.pem").write_text("authority")
+    path = write_yaml(tmp_path / "config", content)
+    access = ApiServerAccess(path, "", identity_on(azure, SERVICE_PRINCIPAL))
+    assert access.endpoint("/").ca_bundle == str(tmp_path / "ca.pem")
+    old = authorization_at(access)
+    assert azure.accepts(old, SERVER)
+    assert "kubelogin is not installed: the identity logs in to shop" in caplog.text
+    access.renew()
+    assert authorization_at(access) != old
+
+
+def test_a_kubelogin_that_is_installed_is_used(
+    azure: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login that works is left as it is."""
+    write_login_program(tmp_path / "kubelogin", *credential_lines(token="its-own"))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+    path = write_yaml(tmp_path / "config", content)
+    access = ApiServerAccess(path, "", identity_on(azure, SERVICE_PRINCIPAL))
+    assert authorization_at(access) == "its-own"
+    assert azure.asked == []
