@@ -29,6 +29,7 @@ from deploy.clock import REAL, Clock
 from deploy.image import tags
 from deploy.image.repository import Repository
 from deploy.machine import setup
+from deploy.machine.azure_doctor import AzureDoctor
 from deploy.machine.host import (
     THIS_MACHINE,
     Host,
@@ -182,6 +183,17 @@ class ReleaseContext:
             SettingsInvalid: a named variable is not set.
         """
         return read_login(self.env.username, self.env.password, self.secrets)
+
+    def azure_doctor(self) -> AzureDoctor:
+        """Return the doctor for what the environment uses on Azure."""
+        return AzureDoctor(
+            self.settings,
+            self.environment,
+            self.azure,
+            self.secrets,
+            lambda: self.store,
+            self.host,
+        )
 
     def prepare_engine(self) -> Engine:
         """Return the container engine; install and start it, and what it needs for a release.

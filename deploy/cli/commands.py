@@ -33,7 +33,10 @@ _MOST_DIGITS = 18
 
 def doctor(context: ReleaseContext, *, json: bool) -> None:
     """Print what a release needs here, and what is missing."""
-    checks = check_machine(context.settings, context.environment, context.host, context.directory)
+    checks = (
+        *check_machine(context.settings, context.environment, context.host, context.directory),
+        *context.azure_doctor().checks(),
+    )
     if json:
         output.as_json(tables.checks(checks))
     else:

@@ -63,6 +63,17 @@ class AksCluster:
         group, _, name = text.partition("/")
         return cls("", group, name)
 
+    def resource_id(self, subscription: str) -> str:
+        """Return the id of the resource.
+
+        Args:
+            subscription: Counts if the cluster names none.
+        """
+        return (
+            f"/subscriptions/{self.subscription or subscription}/resourceGroups/{self.group}"
+            f"/providers/Microsoft.ContainerService/managedClusters/{self.name}"
+        )
+
     def __str__(self) -> str:
         return f"{self.group}/{self.name}"
 
@@ -124,11 +135,7 @@ class AksLogin:
         manager = ResourceManager(self._identity)
         with as_error_of(ClusterLogin):
             subscription = self._cluster.subscription or manager.subscription()
-            path = (
-                f"/subscriptions/{subscription}/resourceGroups/{self._cluster.group}"
-                f"/providers/Microsoft.ContainerService/managedClusters/{self._cluster.name}"
-                "/listClusterUserCredential"
-            )
+            path = f"{self._cluster.resource_id(subscription)}/listClusterUserCredential"
             found = manager.send("POST", path, _VERSION, format="exec")
         return self._parse(found)
 

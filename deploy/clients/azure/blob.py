@@ -242,7 +242,11 @@ class BlobRefusals:
     def role_advice(self) -> str:
         """Return the command that gives the identity its role."""
         scope = roles.storage_scope(self._address.account)
-        command = roles.assignment(self._identity.principal(), roles.WRITE_BLOBS, scope)
+        try:
+            principal = self._identity.principal()
+        except AzureError:
+            return "the key or the SAS that [model] names does not allow this: name one that does"
+        command = roles.assignment(principal, roles.WRITE_BLOBS, scope)
         return (
             f'{command}; "{roles.READ_BLOBS}" is enough to fetch, and Owner or Contributor are not'
         )

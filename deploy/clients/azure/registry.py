@@ -6,6 +6,7 @@ host over HTTPS, and to no other.
 
 from __future__ import annotations
 
+import base64
 import re
 import threading
 import time
@@ -17,6 +18,7 @@ from deploy.clients.azure.errors import AzureError, NoLogin, as_error_of
 from deploy.clients.azure.http import json_of
 from deploy.clients.azure.identity import EARLY, Identity, Token
 from deploy.clients.oci.credentials import Login
+from deploy.clients.oci.responses import parse_token
 from deploy.errors import RegistryDenied
 
 RESOURCE = "https://containerregistry.azure.net"
@@ -85,6 +87,29 @@ class RegistryLogin:
         lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
         self._login = Login(USER, answer, self.advise)
         self._renew_at = now + (lifetime - EARLY if lifetime > 2 * EARLY else lifetime / 2)
+
+    def granted_actions(self, repository: str) -> frozenset[str]:
+        """Return what the registry lets the identity do with a repository: `pull`, `push`.
+
+        Raises:
+            RegistryDenied: The identity or the exchange was refused.
+        """
+        login = self()
+        if login is None:
+            return frozenset()
+        pair = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+        with as_error_of(RegistryDenied):
+            response = self._identity.http.send(
+                "GET",
+                f"https://{self._host}/oauth2/token",
+                params={
+                    "service": self._service(),
+                    "scope": f"repository:{repository}:pull,push",
+                },
+                headers={"Authorization": f"Basic {pair}"},
+            )
+        access = claims_of(parse_token(response) or "").get("access") or ()
+        return frozenset(action for one in access for action in one.get("actions") or ())
 
     def _service(self) -> str:
         """Return the name by which the registry's login service knows the registry."""

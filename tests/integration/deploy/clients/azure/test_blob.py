@@ -146,3 +146,11 @@ def test_a_named_key_opens_a_store(azure: StandIn, served: Served, key: Mapping[
     for error in refusals_of(store):
         assert "remove `account_key`" in error.next
         assert "planted" not in f"{error}{error.next}"
+
+
+def test_a_key_that_allows_too_little_is_no_missing_role(azure: StandIn, served: Served) -> None:
+    """There may be no identity at all."""
+    azure.faults[HOST] = deque([blob_error(403, "AuthorizationPermissionMismatch")] * 3)
+    store = open_at(served, azure, secret="wrong-one", key={"sas_token": "sv=1&sig=planted"})
+    for error in refusals_of(store):
+        assert "does not allow this" in error.next

@@ -1,0 +1,131 @@
+"""The check of what a release needs on Azure; it changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from deploy.clients.azure import roles
+from deploy.clients.azure.aks import SCHEME as AKS
+from deploy.clients.azure.aks import AksCluster
+from deploy.clients.azure.blob import is_blob_location
+from deploy.clients.azure.errors import AzureError
+from deploy.clients.azure.identity import Identity
+from deploy.clients.azure.key_vault import SCHEME as KEY_VAULT
+from deploy.clients.azure.registry import RegistryLogin, is_registry
+from deploy.clients.azure.resource_manager import ResourceManager
+from deploy.clients.stores.protocol import Store
+from deploy.errors import ReleaseError
+from deploy.machine.doctor import Check
+from deploy.machine.host import Host
+from deploy.settings.environments import ClusterAddress
+from deploy.settings.reading import Settings
+
+_PUSH = frozenset({"pull", "push"})
+
+
+class AzureDoctor:
+    """Checks each part on Azure that an environment uses, by a request that reads.
+
+    Args:
+        settings: the application's settings.
+        environment: the environment's name.
+        identity: the identity.
+        secrets: the secrets that settings name.
+        open_store: returns the model store.
+        host: this machine, which connects to clusters.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environment: str,
+        identity: Identity,
+        secrets: Mapping[str, str],
+        open_store: Callable[[], Store],
+        host: Host,
+    ) -> None:
+        self._settings = settings
+        self._env = settings.environment(environment)
+        self._repository = settings.repository(environment)
+        self._identity = identity
+        self._secrets = secrets
+        self._open_store = open_store
+        self._host = host
+
+    def checks(self) -> tuple[Check, ...]:
+        """Return the checks; none for an environment that uses nothing on Azure."""
+        parts = list(self._parts())
+        if not parts:
+            return ()
+        login = self._login()
+        return (login, *(_run(name, check) for name, check in parts)) if login.ok else (login,)
+
+    def _parts(self) -> Iterator[tuple[str, Callable[[], Check]]]:
+        for name in self._vault_secrets():
+            yield "key vault", partial(self._secret, name)
+        if is_blob_location(self._settings.model.store):
+            yield "model store", self._store
+        names_login = self._env.username and self._env.password
+        if not names_login and is_registry(self._env.registry, self._identity):
+            yield "registry login", self._registry
+        address = self._env.cluster_address(Path())
+        if address and address.kubeconfig.startswith(AKS):
+            yield "cluster rights", partial(self._cluster, address)
+
+    def _vault_secrets(self) -> list[str]:
+        model = self._settings.model
+        names = (self._env.username, self._env.password, model.account_key, model.sas)
+        return [name for name in names if name.startswith(KEY_VAULT)]
+
+    def _login(self) -> Check:
+        def check() -> Check:
+            principal = self._identity.principal()
+            return Check("Azure login", f"{self._identity.source.name}, as {principal}")
+
+        return _run("Azure login", check)
+
+    def _secret(self, name: str) -> Check:
+        # Only whether it can be read; its value is not looked at.
+        _ = self._secrets[name]
+        return Check("key vault", name)
+
+    def _store(self) -> Check:
+        store = self._open_store()
+        # A listing, as its refusal has the service's code.
+        store.folders("models")
+        return Check("model store", store.location)
+
+    def _registry(self) -> Check:
+        registry = RegistryLogin(self._env.registry, self._identity)
+        granted = registry.granted_actions(self._repository)
+        where = f"{self._env.registry}/{self._repository}"
+        if granted >= _PUSH:
+            return Check("registry login", f"pull and push, {where}")
+        return Check("registry login", "", registry.advise("PUT", ""))
+
+    def _cluster(self, address: ClusterAddress) -> Check:
+        cluster = self._host.connect_cluster(*address)
+        if cluster.is_allowed("create", "Deployment"):
+            return Check("cluster rights", f"namespace {address.namespace}")
+        found = AksCluster.parse(address.kubeconfig.removeprefix(AKS))
+        principal = self._identity.principal()
+        scope = found.resource_id(ResourceManager(self._identity).subscription())
+        role = roles.assignment(
+            principal, roles.WRITE_NAMESPACE, f"{scope}/namespaces/{address.namespace}"
+        )
+        return Check(
+            "cluster rights",
+            "",
+            f"{role}; in a cluster that does not use roles of Azure, bind the object id "
+            f"{principal.object_id} to the role in deploy/manifests/rbac.yaml",
+        )
+
+
+def _run(part: str, check: Callable[[], Check]) -> Check:
+    """Return a check, or what its failure says to do."""
+    try:
+        return check()
+    except (AzureError, ReleaseError) as error:
+        return Check(part, "", f"{error.what}: {error.next}")
