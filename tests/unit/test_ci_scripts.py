@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ci import azure, github
+from tests.ci import azure
 from tests.fakes.programs import write_program
 
 ROOT = Path(__file__).parents[2]
@@ -26,10 +26,6 @@ KIND = """case "$*" in
   "get nodes"*) echo twinship-control-plane ;;
   "get kubeconfig"*) echo "kind: Config" ;;
 esac"""
-
-# What `az acr login` prints.
-TOKEN = "a.registry.token"
-USER = "00000000-0000-0000-0000-000000000000"
 
 
 def _add_program(folder: Path, name: str, body: str) -> None:
@@ -118,67 +114,25 @@ def test_a_kubeconfig_of_the_ci_system_is_kept_for_the_job(tmp_path: Path) -> No
     _assert_is_private(tmp_path / "kubeconfig")
 
 
-def test_access_to_clusters_of_azure_uses_the_login_of_the_job(tmp_path: Path) -> None:
-    """Access to each cluster goes into one kubeconfig, which gets its tokens from `az`."""
-    programs = {"az": "", "kubelogin": ""}
-    output, calls = _run(KUBECONFIG, tmp_path, programs, AKS_CLUSTERS="tests/one shops/two")
-
-    file = output.rstrip("\n")
-    get = f"az aks get-credentials --only-show-errors --file {file}"
-    assert calls == [
-        f"{get} --resource-group tests --name one",
-        f"{get} --resource-group shops --name two",
-        f"kubelogin convert-kubeconfig --login azurecli --kubeconfig {file}",
-    ]
-
-
 def test_without_a_cluster_there_is_no_kubeconfig(tmp_path: Path) -> None:
     """Where nothing names a cluster, no path is printed."""
     assert _run(KUBECONFIG, tmp_path, {}) == ("", [])
 
 
-def _log_in(script: str, folder: Path, **variables: str) -> str:
-    """Run a script of a login with an `az` that has a token, and return its output."""
-    checkout = folder / "checkout" / "ci"
-    checkout.mkdir(parents=True)
-    shutil.copy(KUBECONFIG, checkout)
-    _add_program(folder, "az", f"echo {TOKEN}")
-    environment = {
-        "PATH": f"{folder}:/usr/bin:/bin",
-        "CALLS": str(folder / "calls"),
-        **variables,
-        "AZURE_REGISTRY": "shop",
-    }
+def test_later_steps_of_azure_know_the_service_connection(tmp_path: Path) -> None:
+    """They request assertions for it; none of the three is a secret."""
+    task = azure.jobs(connection="azure")["release"][1]
+    names = [f"AZURESUBSCRIPTION_{name}_ID" for name in ("CLIENT", "TENANT", "SERVICE_CONNECTION")]
     done = subprocess.run(
-        ["bash", "-eo", "pipefail", "-c", script],
-        cwd=checkout.parent,
-        env=environment,
+        ["bash", "-c", task["inputs"]["inlineScript"]],
+        env={"PATH": "/usr/bin:/bin", **{name: f"value of {name}" for name in names}},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    call = "az acr login --name shop --expose-token --output tsv --query accessToken"
-    assert (folder / "calls").read_text(encoding="utf-8") == f"{call}\n"
-    return done.stdout
 
-
-def test_github_masks_the_password_of_the_registry(tmp_path: Path) -> None:
-    """The password is masked before later steps get it."""
-    step = github.jobs(github.workflow("release"))["release"][2]
-    file = tmp_path / "environment"
-    output = _log_in(step["run"], tmp_path, GITHUB_ENV=str(file), **step["env"])
-
-    assert output == f"::add-mask::{TOKEN}\n"
-    variables = f"REGISTRY_USERNAME={USER}\nREGISTRY_PASSWORD={TOKEN}\n"
-    assert file.read_text(encoding="utf-8") == variables
-
-
-def test_azure_masks_the_password_of_the_registry(tmp_path: Path) -> None:
-    """The password becomes a secret variable, which Azure Pipelines masks."""
-    task = azure.jobs(connection="azure")["release"][1]
-    output = _log_in(task["inputs"]["inlineScript"], tmp_path, **task["env"])
-
-    assert output.splitlines() == [
-        f"##vso[task.setvariable variable=REGISTRY_USERNAME]{USER}",
-        f"##vso[task.setvariable variable=REGISTRY_PASSWORD;issecret=true]{TOKEN}",
+    assert task["inputs"]["addSpnToEnvironment"] is True
+    assert done.stdout.splitlines() == [
+        f"##vso[task.setvariable variable={name}]value of {name}" for name in names
     ]
