@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 4
 _CONNECT = 10.0
 _READ = 30.0
+_SECRET_FIELDS = ("access_token", "client_assertion", "client_secret", "refresh_token")
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -144,7 +145,24 @@ class AzureHttp:
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             # Without a cause: the request that it holds has credentials.
             raise no_answer_error(url, error) from None
+        if response.status_code >= 400:
+            _hide(response, [token, *_secrets_in(options.get("data"))])
         return response
+
+
+def _secrets_in(form: object) -> list[str]:
+    """Return the secrets in the fields of a form."""
+    fields = form if isinstance(form, Mapping) else {}
+    values = [fields[name] for name in _SECRET_FIELDS if fields.get(name)]
+    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+
+
+def _hide(response: requests.Response, secrets: list[str]) -> None:
+    """Leave secrets out of a refusal: a server may repeat what it was sent."""
+    content = response.content
+    for secret in filter(None, secrets):
+        content = content.replace(secret.encode(), "…".encode())
+    response._content = content  # noqa: SLF001 - requests has no way to replace it
 
 
 def json_of(response: requests.Response) -> dict[str, Any]:

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 EARLY = 300.0
 """How many seconds before its end a token is renewed."""
 
+# What msal raises for an answer that has another form than that of a login service.
+_MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
+
 
 @dataclass(frozen=True)
 class Token:
@@ -183,7 +186,7 @@ class Identity:
             credential = self._open(renew=renew)
             challenge = {"claims_challenge": _new_token(self._now())} if renew else {}
             found = credential.acquire_token([scope], **challenge)
-        token = _token_of(found, self._now())
+            token = _token_of(found, self._now())
         self._introduce(token)
         return token
 
@@ -207,6 +210,7 @@ class Identity:
         import requests
         from azure.cli.core.azclierror import AuthenticationError
         from knack.util import CLIError
+        from msal.exceptions import MsalError
 
         source = self.source
         on = f"{source.name}, tenant {source.tenant or 'unknown'}"
@@ -219,7 +223,7 @@ class Identity:
             raise refused_login_error(refusal, on, known, claims) from None
         except requests.RequestException as error:
             raise no_answer_error(self.cloud.authority, error) from None
-        except (CLIError, ValueError) as error:
+        except (CLIError, MsalError, *_MALFORMED) as error:
             # The first lines: the others are advice for users of `az`, or a stack of settings.
             raise AzureError(
                 f"the login to Azure cannot be used ({type(error).__name__})",

@@ -23,10 +23,14 @@ class Signer:
 
     Args:
         key: the key; one that all share if None.
+
+    Attributes:
+        signed: all tokens, in order.
     """
 
     def __init__(self, key: rsa.RSAPrivateKey | None = None) -> None:
         self._key = key
+        self.signed: list[str] = []
 
     @property
     def key(self) -> rsa.RSAPrivateKey:
@@ -37,9 +41,11 @@ class Signer:
         """Return a token that differs from every other one."""
         now = int(time.time())
         times = {"iat": now, "nbf": now, "exp": now + int(lifetime)}
-        return jwt.encode(
+        token = jwt.encode(
             {**times, "uti": f"t{next(_numbers)}", **claims}, self.key, algorithm="RS256"
         )
+        self.signed.append(token)
+        return token
 
     def claims(self, token: str, audience: str) -> dict[str, Any]:
         """Return the claims of a token of this key.

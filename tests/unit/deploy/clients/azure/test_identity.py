@@ -156,6 +156,28 @@ def test_a_login_service_without_an_answer_is_an_error(azure: StandIn) -> None:
     assert "HTTPS_PROXY" in error.next
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(400),
+        Answer(404, b"<html>"),
+        Answer(200, b"<html>"),
+        Answer(200, {"token_endpoint": "https://login.microsoftonline.com/t"}),
+        Answer(200, []),
+        Answer(503),
+    ],
+)
+@pytest.mark.parametrize("good", [0, 1])
+def test_an_answer_of_another_server_is_an_error(azure: StandIn, answer: Answer, good: int) -> None:
+    """A proxy may answer for the login service, at its description or at a token request."""
+    login = identity_on(azure, SERVICE_PRINCIPAL)
+    if good:
+        login.token(VAULT)
+    azure.faults[LOGIN] = deque([answer] * 50)
+    error = refusal_of(login)
+    assert error.what.startswith(("the login to Azure", "a service of Azure"))
+
+
 def test_an_early_renewal_that_fails_is_no_error(azure: StandIn) -> None:
     """The token still works: a login service that is away for a moment fails no release."""
     time = Time()
