@@ -68,9 +68,12 @@ def build_replica(
     said = "".join(f"echo '{line}'\n" for line in script.says.splitlines())
     status = 503 if script.ready_after is None else 200
     runs = responder(code, status, after=f"sleep {check * (script.ready_after or 0)}")[2]
+    # Another test's removal of an image with the same files would take those of this build along.
     files = {
         "Dockerfile": DOCKERFILE,
-        "replica.sh": said + (runs if script.exits is None else f"exit {script.exits}\n"),
+        "replica.sh": f"# {tag}\n"
+        + said
+        + (runs if script.exits is None else f"exit {script.exits}\n"),
     }
     return engine.build(
         pack_context(files),
