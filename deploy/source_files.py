@@ -122,7 +122,8 @@ def _is_match(directory: Path, path: Parts, pattern: Parts, selection: Selection
 
 
 def _no_match_error(directory: Path, pattern: Parts) -> SourceUnreadable:
-    text = "/".join(pattern)
+    # As it is written in the settings.
+    text = "/".join(pattern[:-1] if pattern[-2:] == ("**", "*") else pattern)
     is_folder = directory.joinpath(*pattern).is_dir()
     return SourceUnreadable(
         "a pattern names a folder, not its files" if is_folder else "no file matches",
