@@ -7,6 +7,11 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# On a busy machine an example takes any time: nothing here measures it.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _MOVE = (
     "a unit test must not: use a fake of tests/fakes/, "
