@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 from deploy.clients.azure import roles
@@ -20,13 +20,15 @@ from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
 from deploy.clients.network import ca_bundle
 from deploy.clients.stores.object_store import ObjectStore
-from deploy.clients.stores.refusals import code_of, is_denial
+from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 RESOURCE = "https://storage.azure.com"
 _SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
@@ -145,8 +147,9 @@ def open_blob_store(
         log.warning("azure  a stored key opens the model store; an identity would need none")
     credentials = BlobCredentials(identity, key)
     return BlobStore(
-        ObjectStore(lambda: connect(address, credentials), location),
+        lambda: ObjectStore(lambda: connect(address, credentials), location),
         BlobRefusals(address, identity, credentials),
+        credentials,
     )
 
 
@@ -164,7 +167,19 @@ class BlobCredentials:
     def __init__(self, identity: Identity, key: Mapping[str, str]) -> None:
         self._identity = identity
         self._key = key
+        self._token = ""
         self.failure: AzureError | None = None
+
+    def replace(self) -> bool:
+        """Replace a token that the service refused; return whether there is another."""
+        if self._key or not self._token:
+            return False
+        try:
+            self._token = self._identity.token(RESOURCE, self._token).value
+        except AzureError as error:
+            self.failure = error
+            return False
+        return True
 
     def __call__(self) -> Any:  # noqa: ANN401 - one of the library's dictionaries
         """Return the credentials; their end is five minutes early, as they are not asked before."""
@@ -176,6 +191,7 @@ class BlobCredentials:
             self.failure = error
             raise
         self.failure = None
+        self._token = token.value
         return {"token": token.value, "expires_at": datetime.fromtimestamp(token.renew_at, UTC)}
 
 
@@ -253,29 +269,34 @@ class BlobRefusals:
 
 
 class BlobStore:
-    """A store in Azure Blob, whose refusals say what to do.
+    """A store in Azure Blob, whose refusals say what to do, and whose token is replaced if refused.
 
     Args:
-        store: The store.
-        refusals: Explains them.
+        open_store: Opens it; the library keeps a token until its end, so a new one needs that.
+        refusals: Explain its refusals.
+        credentials: Its login.
     """
 
-    def __init__(self, store: ObjectStore, refusals: BlobRefusals) -> None:
-        self._store = store
+    def __init__(
+        self,
+        open_store: Callable[[], ObjectStore],
+        refusals: BlobRefusals,
+        credentials: BlobCredentials,
+    ) -> None:
+        self._open_store = open_store
         self._refusals = refusals
-        self.location = store.location
+        self._credentials = credentials
+        self._store = open_store()
+        self.location = self._store.location
 
     def size(self, name: str) -> int | None:
-        with self._refusals.explain():
-            return self._store.size(name)
+        return self._send(lambda store: store.size(name))
 
     def read(self, name: str, limit: int) -> bytes | None:
-        with self._refusals.explain():
-            return self._store.read(name, limit)
+        return self._send(lambda store: store.read(name, limit))
 
     def stream(self, name: str) -> Iterator[bytes] | None:
-        with self._refusals.explain():
-            chunks = self._store.stream(name)
+        chunks = self._send(lambda store: store.stream(name))
         return None if chunks is None else self._explained(chunks)
 
     def _explained(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -283,17 +304,31 @@ class BlobStore:
             yield from chunks
 
     def create(self, name: str, data: bytes) -> bool:
-        with self._refusals.explain():
-            return self._store.create(name, data)
+        return self._send(lambda store: store.create(name, data))
 
     def replace(self, name: str, data: bytes) -> None:
-        with self._refusals.explain():
-            self._store.replace(name, data)
+        self._send(lambda store: store.replace(name, data))
 
     def upload(self, name: str, file: BinaryIO) -> None:
-        with self._refusals.explain():
-            self._store.upload(name, file)
+        start = file.tell()
+
+        def send(store: ObjectStore) -> None:
+            file.seek(start)
+            store.upload(name, file)
+
+        self._send(send)
 
     def folders(self, prefix: str) -> list[str]:
+        return self._send(lambda store: store.folders(prefix))
+
+    def _send(self, act: Callable[[ObjectStore], Result]) -> Result:
+        """Send a request, and repeat it once with another token if its token is refused."""
         with self._refusals.explain():
-            return self._store.folders(prefix)
+            try:
+                return act(self._store)
+            except StoreUnreachable as error:
+                refused = is_login_refused(error.__cause__ or error)
+                if not refused or not self._credentials.replace():
+                    raise
+            self._store = self._open_store()
+            return act(self._store)

@@ -13,6 +13,7 @@ from deploy.errors import StoreUnreachable
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _DENIED = re.compile(r"status code: 40[13]\b")
+_LOGIN_REFUSED = re.compile(r"status code: 401\b")
 _NO_CONTAINER = frozenset({"ContainerNotFound", "NoSuchBucket", "FilesystemNotFound"})
 _TAKEN = frozenset({"", "BlobAlreadyExists", "PathAlreadyExists"})
 
@@ -26,6 +27,11 @@ def code_of(error: BaseException) -> str:
 def is_denial(error: BaseException) -> bool:
     """Return whether a request was refused for its login or its permission."""
     return bool(_DENIED.search(str(error)))
+
+
+def is_login_refused(error: BaseException) -> bool:
+    """Return whether a request was refused for its login alone."""
+    return bool(_LOGIN_REFUSED.search(str(error)))
 
 
 def is_taken(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -102,7 +103,7 @@ def test_refusals_are_told_apart(
     azure: StandIn, served: Served, status: int, code: str, cure: str
 ) -> None:
     """Whatever the request is; a conflict of another kind is no taken name."""
-    azure.faults[HOST] = deque([blob_error(status, code)] * 3)
+    azure.faults[HOST] = deque([blob_error(status, code)] * 6)
     for error in refusals_of(open_at(served, azure)):
         assert cure in error.next
         assert code in error.next
@@ -154,3 +155,24 @@ def test_a_key_that_allows_too_little_is_no_missing_role(azure: StandIn, served:
     store = open_at(served, azure, secret="wrong-one", key={"sas_token": "sv=1&sig=planted"})
     for error in refusals_of(store):
         assert "does not allow this" in error.next
+
+
+@pytest.mark.parametrize("size", [10, 12 << 20])
+def test_a_revoked_token_is_replaced(azure: StandIn, served: Served, size: int) -> None:
+    """The library would keep it until its end; a file is sent again from its start."""
+    store = open_at(served, azure)
+    assert store.create("a", b"1")
+    azure.revoked |= set(azure.signer.signed)
+    store.upload("b", io.BytesIO(bytes(size)))
+    assert store.size("b") == size
+    assert azure.tokens_issued("https://storage.azure.com") == 2
+
+
+def test_a_login_that_was_revoked_for_good_is_told(azure: StandIn, served: Served) -> None:
+    """There is no second token then."""
+    store = open_at(served, azure)
+    assert store.create("a", b"1")
+    azure.revoked |= set(azure.signer.signed)
+    azure.secret = "changed"
+    with pytest.raises(StoreUnreachable, match="login to Azure was refused"):
+        store.read("a", 1)
