@@ -49,6 +49,9 @@ class Document:
 
     def _explain(self, problem: ErrorDetails, path: tuple[str, ...]) -> str:
         sentence = describe(problem)
+        if problem["type"] == "union_tag_invalid":
+            # The library has the kinds in no order.
+            sentence = f"should be one of {', '.join(map(repr, self.kinds))}"
         if problem["type"] == "missing":
             return sentence
         if problem["type"] == "extra_forbidden":

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 RESOURCE = "https://storage.azure.com"
+_READERS = 6
 _SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
 _ROLE = re.compile("AuthorizationPermissionMismatch|InsufficientAccountPermissions")
 _LOCATION = (
@@ -147,7 +148,7 @@ def open_blob_store(
         log.warning("azure  a stored key opens the model store; an identity would need none")
     credentials = BlobCredentials(identity, key)
     return BlobStore(
-        lambda: ObjectStore(lambda: connect(address, credentials), location),
+        lambda: ObjectStore(lambda: connect(address, credentials), location, readers=_READERS),
         BlobRefusals(address, identity, credentials),
         credentials,
     )

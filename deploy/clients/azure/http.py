@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from deploy import progress
 from deploy.clients import backoff
 from deploy.clients.azure.errors import AzureError, no_answer_error
+from deploy.clients.http import open_session
 from deploy.clients.network import ca_bundle
 from deploy.clients.oci.responses import load_body
 
@@ -120,14 +121,12 @@ class AzureHttp:
         import urllib3
 
         def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-            # With an `auth` of its own, requests sends no login of ~/.netrc.
             if token:
                 request.headers["Authorization"] = f"Bearer {token}"
             return request
 
         try:
-            with requests.Session() as session:
-                session.trust_env = not self._direct
+            with open_session(trust_env=not self._direct) as session:
                 if self._adapter is not None:
                     session.mount("http://", self._adapter)
                     session.mount("https://", self._adapter)

@@ -22,10 +22,12 @@ class BlobService:
 
     Attributes:
         blobs: the bytes of each name.
+        cuts: after how many bytes the next answers with a range are cut.
     """
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}
+        self.cuts: list[int] = []
         self._blocks: dict[str, bytes] = {}
         self._one = threading.Lock()
 
@@ -66,7 +68,8 @@ class BlobService:
         start = int(part[1])
         found = data[start : int(part[2]) + 1]
         where = f"bytes {start}-{start + len(found) - 1}/{len(data)}"
-        return Answer(206, found, {**headers, "Content-Range": where})
+        cut = self.cuts.pop() if self.cuts else None
+        return Answer(206, found, {**headers, "Content-Range": where}, cut)
 
     def _list(self, asked: Asked) -> Answer:
         prefix = asked.value("prefix")

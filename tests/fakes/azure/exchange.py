@@ -46,11 +46,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of the stand-in."""
+    """An answer of the stand-in.
+
+    Attributes:
+        status: the HTTP status.
+        body: the bytes of the body, or what is sent as JSON.
+        headers: the headers.
+        cut_after: after how many bytes of the body the connection breaks; None if it does not.
+    """
 
     status: int
     body: Any = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    cut_after: int | None = None
 
     @property
     def data(self) -> bytes:

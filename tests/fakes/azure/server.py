@@ -86,7 +86,8 @@ def _handler_of(azure: StandIn) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(answer.data)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(answer.data)
+                self.wfile.write(answer.data[: answer.cut_after])
+            self.close_connection = self.close_connection or answer.cut_after is not None
 
         def do_GET(self) -> None:
             self.respond()

@@ -141,7 +141,7 @@ def test_a_kind_that_does_not_exist_is_refused_with_those_that_do(application: A
     application.write("pipeline.toml", PIPELINE.replace('"memory"', '"moon"'))
     with pytest.raises(SettingsInvalid) as caught:
         application.context()
-    assert "'docker' or 'kubernetes' or 'memory'" in caught.value.detail
+    assert "should be one of 'docker', 'kubernetes', 'memory', not 'moon'" in caught.value.detail
 
 
 def test_settings_and_targets_have_the_same_kinds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -176,3 +177,26 @@ def test_a_login_that_was_revoked_for_good_is_told(azure: StandIn, served: Serve
     azure.secret = "changed"
     with pytest.raises(StoreUnreachable, match="login to Azure was refused"):
         store.read("a", 1)
+
+
+@pytest.mark.parametrize("cuts", [[], [0, 1000, 4 << 20]])
+def test_a_large_file_is_read_in_ranges(azure: StandIn, served: Served, cuts: list[int]) -> None:
+    """Several at the same time, in order; a cut one is read again."""
+    data = random.Random(1).randbytes((40 << 20) + 17)
+    azure.blobs.blobs["prefix/big"] = data
+    azure.blobs.cuts += cuts
+    chunks = open_at(served, azure).stream("big")
+    assert chunks is not None
+    assert b"".join(chunks) == data
+    assert azure.blobs.cuts == []
+    assert sum("range" in one.headers for one in azure.asked) == 6 + len(cuts)
+
+
+def test_reading_of_a_large_file_can_end_early(azure: StandIn, served: Served) -> None:
+    """The rest is not read."""
+    azure.blobs.blobs["prefix/big"] = bytes(200 << 20)
+    chunks = open_at(served, azure).stream("big")
+    assert chunks is not None
+    assert len(next(chunks)) == 8 << 20
+    chunks.close()  # type: ignore[attr-defined]  # a generator
+    assert sum("range" in one.headers for one in azure.asked) < 20
