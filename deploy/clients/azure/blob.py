@@ -200,8 +200,9 @@ def connect(address: BlobAddress, credentials: BlobCredentials) -> AzureStore:
     """Return the library's store at an address; it trusts the CA bundle that requests does."""
     from obstore.store import AzureStore
 
-    bundle = ca_bundle()
-    trusted = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+    bundle = Path(ca_bundle())
+    # The library takes no folder of certificates; it then trusts the system's.
+    trusted = {"root_certificate": bundle.read_bytes()} if bundle.is_file() else {}
     return AzureStore(
         address.container,
         prefix=address.prefix or None,
