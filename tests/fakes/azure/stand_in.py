@@ -36,6 +36,7 @@ PIPELINES = "https://vstoken.dev.azure.com/organisation"
 SUBJECT = "repo:example/shop:environment:production"
 CONNECTION = "sc://organisation/project/connection"
 REGISTRY = "shop.azurecr.io"
+CLUSTER = "6dae42f8-4368-4678-94ff-3960e28e3630"
 VAULT = "safe.vault.azure.net"
 
 _REFUSALS = {
@@ -65,6 +66,7 @@ class StandIn:
         asked: all requests, in order.
         secrets: the secrets of the key vault.
         kubeconfig: the kubeconfig of the cluster.
+        cluster_token: what is given as the token for the cluster; empty for one of its own.
         blobs: the store.
         revoked: tokens that services no longer accept.
         client_key: the key of the service principal's certificate.
@@ -84,6 +86,7 @@ class StandIn:
         self.asked: list[Asked] = []
         self.secrets = {"password": "planted-vault-secret"}
         self.kubeconfig = ""
+        self.cluster_token = ""
         self.blobs = BlobService()
         self.revoked: set[str] = set()
         self.client_key: Signer | None = None
@@ -187,6 +190,8 @@ class StandIn:
             ver="1.0",
             **claims,
         )
+        if self.cluster_token and scope.startswith(CLUSTER):
+            token = self.cluster_token
         lifetime = int(self.lifetime)
         body = {"token_type": "Bearer", "expires_in": lifetime, "access_token": token}
         if asked.value("grant_type") == "refresh_token":
