@@ -129,7 +129,7 @@ def parse_pattern(text: str) -> Parts:
             on=repr(text),
             next='write "**" in `files` of [app] for all of them, or name some',
         )
-    return (*parts, "*") if parts[-1] == _ANY_DEPTH else parts
+    return _complete(parts)
 
 
 def parse_ignore_rules(text: str) -> Iterator[IgnoreRule]:
@@ -143,12 +143,17 @@ def parse_ignore_rules(text: str) -> Iterator[IgnoreRule]:
             continue
         pattern = split(words.removeprefix("!").strip().replace("[^", "[!"))
         if pattern:
-            yield IgnoreRule(tuple(_expand(pattern)), not words.startswith("!"))
+            yield IgnoreRule(_complete(tuple(_expand(pattern))), not words.startswith("!"))
 
 
 def split(text: str) -> Parts:
     """Return the names of a path, or the parts of a pattern."""
     return tuple(part for part in text.split("/") if part not in ("", "."))
+
+
+def _complete(pattern: Parts) -> Parts:
+    """Return a pattern whose last `**` matches all that is below, as `**/*` does."""
+    return (*pattern, "*") if pattern[-1] == _ANY_DEPTH else pattern
 
 
 def _expand(pattern: Parts) -> Iterator[str]:

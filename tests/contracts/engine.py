@@ -175,7 +175,7 @@ class EngineContract:
         assert first is not None
         engine.execute(made, ("sh", "-c", "kill -TERM 1"))
         wait_until(lambda: state_of(made).restarts == 1, "it is started again")
-        assert (state_of(made).started or first) > first
+        wait_until(lambda: (state_of(made).started or first) > first, "it started later")
 
     def test_a_container_that_exceeds_its_memory_is_killed_and_shows_it(
         self, engine: Engine, spec: Callable[..., Spec], state_of: Callable[[str], Container]

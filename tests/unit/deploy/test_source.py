@@ -23,6 +23,7 @@ from deploy.source import Inputs
 
 pytestmark = pytest.mark.usefixtures("git_identity")
 
+ROOT = Path(__file__).parents[3]
 PLATFORM = "linux/amd64"
 BASE = f"debian:trixie-slim@sha256:{'0' * 64}"
 
@@ -574,6 +575,8 @@ def test_wildcards_do_not_match_the_model_store(application: Path, store: str) -
         ("**/*.py\n!app/main.py", {"app/sub/more.py"}),
         ("*\n!app\napp/s?b", {"README.md", "app/sub/more.py"}),
         ("**.md", {"README.md"}),
+        ("*\n!app/**", {"README.md"}),
+        ("app/**\n!app/main.py", {"app/sub/more.py"}),
         ("app/[^m]*", {"app/sub/more.py"}),
     ],
 )
@@ -584,6 +587,13 @@ def test_a_dockerignore_is_obeyed(application: Path, rules: str, left_out: set[s
     assert set(read(application, "**").files) - {".dockerignore"} == every - left_out
     (application / "Dockerfile.dockerignore").write_text("none", encoding="utf-8")
     assert every <= set(read(application, "**").files)
+
+
+def test_the_sample_application_has_its_code() -> None:
+    """This repository has a .dockerignore of its own."""
+    files = set(source.read_inputs(ROOT, Settings.read(ROOT, {}), PLATFORM).files)
+    assert {"app/__main__.py", "app/requirements.txt", "Dockerfile"} <= files
+    assert "app/requirements.in" not in files
 
 
 def test_an_unreadable_file_is_an_error(application: Path) -> None:

@@ -33,12 +33,13 @@ ROOT = Path(__file__).parents[5]
 # A process of its own: testcontainers reads its variables when it is imported.
 SCRIPT = """
 import os, sys
+from deploy.clients.docker.protocol import Limits
 from deploy.clients.docker.throwaway_container import throwaway_container
 from deploy.errors import ReleaseError
 
 before = dict(os.environ)
 try:
-    with throwaway_container(sys.argv[1], int(sys.argv[2])) as running:
+    with throwaway_container(sys.argv[1], int(sys.argv[2]), Limits()) as running:
         assert running.is_running()
     print("ran")
 except ReleaseError as error:
