@@ -57,7 +57,6 @@ SECOND_ENGINE = {
         "tests/integration/deploy/clients/docker",
         "tests/integration/deploy/clients/oci/test_client.py",
         "tests/integration/deploy/image",
-        "tests/integration/deploy/targets/docker",
         "tests/integration/deploy/test_smoke.py",
     ),
     "e2e": ("tests/e2e/test_second_application.py",),
