@@ -109,8 +109,10 @@ def _parrot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Application]:
         parrot.ok("model.publish", "--directory", str(model))
     parrot.ok("build")
     yield parrot
-    built = remains.docker("images", "-q", "--filter", f"reference=twinship/{parrot.name}").split()
-    remains.docker("image", "rm", "-f", *built)
+    # By name: other images may have been made from what these have.
+    named = f"reference=twinship/{parrot.name}"
+    built = remains.docker("images", "--filter", named, "--format", "{{.Repository}}:{{.Tag}}")
+    remains.docker("image", "rm", "-f", *built.split())
 
 
 @pytest.fixture(scope="module", name="story")

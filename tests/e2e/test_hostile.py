@@ -707,13 +707,20 @@ def test_a_store_without_space_is_reported(victim: Application, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("place", "code"), [("home", 76), ("store", 25), ("checkout/app/routes.py", 10)]
+    ("place", "code", "words"),
+    [
+        ("home", 76, "may not write"),
+        ("store", 25, "ermission"),
+        ("checkout/app/routes.py", 10, "ermission"),
+    ],
 )
-def test_a_path_without_permission_is_reported(victim: Application, place: str, code: int) -> None:
+def test_a_path_without_permission_is_reported(
+    victim: Application, place: str, code: int, words: str
+) -> None:
     """The cache, the store and a file of the application have different errors, with the path."""
     path = victim.folder / ".twinship" / "store" if place == "store" else victim.home.parent / place
     with rights.closed(path):
-        assert_refused(replace(victim, under=rights.owner_only()), code, "ermission", str(path))
+        assert_refused(replace(victim, under=rights.owner_only()), code, words, str(path))
 
 
 # --- git
@@ -768,10 +775,17 @@ def test_a_dirty_checkout_is_marked(clone: Application) -> None:
     assert record["commit"] == {"revision": commit, "dirty": True}
 
 
+def damage_objects(folder: Path) -> None:
+    """Overwrite what a clone has of its repository's objects."""
+    for pack in (folder / ".git" / "objects" / "pack").glob("*.pack"):
+        pack.chmod(0o644)
+        pack.write_bytes(b"nonsense")
+
+
 @pytest.mark.parametrize(
     ("damage", "variables", "words"),
     [
-        (lambda folder: (folder / ".git" / "index").write_bytes(b"nonsense"), {}, "index"),
+        (damage_objects, {}, "packfile"),
         (lambda folder: None, {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, "safe.directory"),
     ],
     ids=["damaged", "of another user"],
