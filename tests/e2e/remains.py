@@ -64,4 +64,4 @@ def _labels(container: str, **variables: str) -> dict[str, Any]:
     found = subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
     )
-    return dict(json.loads(found.stdout or "{}"))
+    return dict(json.loads(found.stdout.strip() or "{}"))

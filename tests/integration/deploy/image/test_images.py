@@ -230,6 +230,10 @@ def test_another_machine_finds_app_and_model_in_the_registry(
     model = tiny.model("once")
     image = join_image(app, model, MOUNT, cache)
     push(image, repository, remote, cache)
+    # An engine that stores OCI content has layers in the registry's compression only by a release
+    # before, not by a build.
+    earlier = join_image(tiny.app(stamp="earlier"), tiny.model(), MOUNT, cache)
+    load_image(earlier, tiny.engine, cache, lambda _: None)
     other = create_cache(tmp_path / "other")
     assert tags.find_app(tiny.name, app.key, repository, remote, other) == app
     assert tags.find_layer(model.model, MOUNT, repository, remote) == model
