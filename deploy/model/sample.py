@@ -115,10 +115,16 @@ def _import_function(name: str, directory: Path) -> Callable[[str, Path], None]:
 
 def _require_own_module(module: str, directory: Path) -> None:
     """Refuse a module that is not in the folder of the application, without importing it."""
-    found = find_spec(module)
+    try:
+        found = find_spec(module)
+    except ValueError:  # The program that runs may have no specification.
+        found = None
     if found is None:
         raise _settings_error(f"there is no module {module!r}")
-    places = found.submodule_search_locations or [found.origin or ""]
+    places = list(found.submodule_search_locations or ())
+    # The origin of a module of Python itself is a word, such as "frozen".
+    if found.has_location and found.origin:
+        places.append(found.origin)
     if not any(Path(place).resolve().is_relative_to(directory.resolve()) for place in places):
         raise _settings_error(f"the module {module!r} is not one of the application's folder")
 

@@ -112,6 +112,9 @@ def test_an_application_without_a_sample_says_how_to_publish(application: Applic
         "os:system",
         "os.path:join",
         "sys:exit",
+        "os:rename",
+        "builtins:print",
+        "__main__:write",
         "own:absent",
         "own:TEXT",
         "own:alone",
@@ -124,6 +127,8 @@ def test_a_sample_that_is_no_function_of_the_application_is_an_error_in_the_sett
     """A function of another module is not called: it may do anything with a path."""
     own = f"own_{application.folder.name}"
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.chdir(application.folder)
     application.write(f"{own}.py", "TEXT = 'a'\n\n\ndef alone():\n    raise SystemExit\n")
     sample_key = f'sample = "{named.replace("own", own)}"'
     application.write("pipeline.toml", PIPELINE.format(base=DEBIAN, sample=sample_key))
