@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -27,7 +26,6 @@ from deploy.settings.model import ModelSource
 log = logging.getLogger(__name__)
 
 FIRST = "1"
-_FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
 def resolve(source: ModelSource, version: str, store: Store, directory: Path) -> Model:
@@ -96,8 +94,6 @@ def publish(source: ModelSource, version: str, store: Store, directory: Path) ->
 
 
 def _import_function(name: str, directory: Path) -> Callable[[str, Path], None]:
-    if not _FUNCTION.fullmatch(name):
-        raise _settings_error(f"the sample is no name of a function: {name!r}")
     module, _, function = name.partition(":")
     if str(directory) not in sys.path:
         sys.path.append(str(directory))

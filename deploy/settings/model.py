@@ -9,6 +9,9 @@ from pydantic import Field
 from deploy.records import Name
 from deploy.settings.table import Table
 
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+FunctionName = Annotated[str, Field(pattern=rf"^({_NAME}(\.{_NAME})*:{_NAME})?$")]
+
 
 class ModelSource(Table):
     """The model that the application serves, and where its versions are published.
@@ -21,6 +24,6 @@ class ModelSource(Table):
     name: Name
     store: str = ".twinship/store"
     mount: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][\w.-]*)+$")] = "/model"
-    sample: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    sample: FunctionName = ""
     account_key: str = ""
     sas: str = ""

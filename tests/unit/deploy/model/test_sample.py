@@ -158,7 +158,7 @@ def test_a_sample_that_fails_in_any_way_is_an_error_with_its_reason(sampled: App
     assert caught.value.detail == "  KeyError: '1'"
 
 
-@pytest.mark.parametrize("named", ["json", ":write", "..sample:write", "a:b:c"])
+@pytest.mark.parametrize("named", ["json", ":write", "..sample:write", "a..b:c", "a:b:c"])
 def test_a_sample_that_names_no_function_is_refused_with_its_key(
     application: Application, named: str
 ) -> None:
