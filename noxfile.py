@@ -119,11 +119,12 @@ def pytest_command(session: nox.Session, *measured: str) -> tuple[str, ...]:
         session: named as the folder of its tests.
         measured: options that make sense for all tests of the session only.
     """
+    leaks = () if session.name == "unit" else LEAKS
     if any(map(names_tests, session.posargs)):
-        return ("pytest", *session.posargs)
+        return ("pytest", *leaks, *session.posargs)
     folder = f"tests/{session.name}"
     options = () if session.posargs else measured
-    return ("pytest", *PROCESSES[session.name], *options, folder, *session.posargs)
+    return ("pytest", *PROCESSES[session.name], *leaks, *options, folder, *session.posargs)
 
 
 @nox.session
@@ -153,7 +154,7 @@ def unit(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Run the tests of single stages against real parts."""
     install(session, "test")
-    run_with_engine(session, *pytest_command(session, *LEAKS))
+    run_with_engine(session, *pytest_command(session))
     if not session.posargs:
         run_on_second_engine(session)
 
@@ -162,7 +163,7 @@ def integration(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Run whole scenarios: release, undo, roll back; those that hold a rate of requests alone."""
     install(session, "test")
-    run_with_engine(session, *pytest_command(session, "-m", "not load", *LEAKS))
+    run_with_engine(session, *pytest_command(session, "-m", "not load"))
     if not session.posargs:
         run_with_engine(session, "pytest", "tests/e2e", "-m", "load", *LEAKS)
         run_on_second_engine(session)

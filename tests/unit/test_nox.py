@@ -94,6 +94,16 @@ def test_other_arguments_select_from_the_folder(
     assert "--measured" not in made
 
 
+@pytest.mark.parametrize("words", [(), ("-k", "rollback"), ("tests/conftest.py",)])
+def test_a_leak_is_an_error_in_unit_only(
+    command: Callable[..., tuple[str, ...]], noxfile: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    """Whatever the arguments are: elsewhere it may be that of another test."""
+    for name in ("integration", "e2e"):
+        assert set(noxfile["LEAKS"]) <= set(command(name, *words))
+    assert not set(noxfile["LEAKS"]) & set(command("unit", *words))
+
+
 @pytest.mark.parametrize("name", ["integration", "e2e"])
 def test_a_part_of_the_tests_runs_on_a_second_engine(
     noxfile: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
