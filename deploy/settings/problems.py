@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from deploy.nearest import find_nearest, suggest
-from deploy.settings.environments import Kinds, known_keys, target_of
+from deploy.settings.environments import Kinds, target_of
 from deploy.text import hide_queries
 from deploy.validation import describe
 
@@ -74,10 +74,10 @@ class Document:
 
     def _known_keys(self, path: tuple[str, ...]) -> list[str]:
         """Return the keys that a table of the file knows."""
-        if path[:1] == ("environments",):
-            kind = self.kinds.get(target_of(_value_at(self.values, path[:2])))
-            return known_keys(kind, *path[2:])
         table: Any = self.schema
+        if path[:1] == ("environments",):
+            table = self.kinds.get(target_of(_value_at(self.values, path[:2])))
+            path = path[2:]
         for key in path:
             table = _table_of(table, key)
         return list(table.model_fields) if table else []
