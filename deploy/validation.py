@@ -52,3 +52,14 @@ def describe(problem: ErrorDetails) -> str:
     if sentence is None:
         return problem["msg"].removeprefix("Value error, ")
     return sentence.format_map(problem.get("ctx", {}))
+
+
+def describe_at(problem: ErrorDetails, root: str) -> str:
+    """Return what is wrong after the path of keys that leads there.
+
+    Args:
+        problem: the problem.
+        root: the name of the whole value, for a problem that is not at a key.
+    """
+    path = ".".join(map(str, problem["loc"])) or root
+    return f"{path}: {describe(problem)}"

@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from deploy.cache import translate_full_disk
 from deploy.errors import InputMissing, SettingsInvalid
 from deploy.records import Record, Release
-from deploy.validation import describe
+from deploy.validation import describe_at
 
 _Record = TypeVar("_Record", bound=Record)
 
@@ -98,5 +98,4 @@ def _no_folder(path: Path) -> SettingsInvalid:
 
 
 def _format_problem(problem: ErrorDetails) -> str:
-    path = ".".join(map(str, problem["loc"])) or "record"
-    return f"  {path}: {describe(problem)}"
+    return f"  {describe_at(problem, 'record')}"

@@ -20,7 +20,7 @@ from deploy.model.manifest import (
 )
 from deploy.progress import format_count
 from deploy.records import Record
-from deploy.validation import describe
+from deploy.validation import describe_at
 
 _T = TypeVar("_T", bound=Record)
 _MAX_PROBLEMS = 20
@@ -150,8 +150,7 @@ def _own_problems(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
 def _format_problems(problems: Sequence[ErrorDetails]) -> Iterator[str]:
     """Yield a line for each of the first problems; a hostile description can have a million."""
     for problem in problems[:_MAX_PROBLEMS]:
-        path = ".".join(map(str, problem["loc"])) or "manifest"
-        line = f"  {path}: {describe(problem)}"
+        line = f"  {describe_at(problem, 'manifest')}"
         yield line if len(line) <= _MAX_SHOWN else f"{line[:_MAX_SHOWN]}..."
     if len(problems) > _MAX_PROBLEMS:
         yield f"  and {len(problems) - _MAX_PROBLEMS} more"
