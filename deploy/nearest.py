@@ -15,8 +15,13 @@ def find_nearest(word: str, known: Iterable[str]) -> str:
     return by_letters[near[0]] if near else ""
 
 
+def ask(word: str, known: Iterable[str]) -> str:
+    """Return a question with the known word that is nearest, or an empty text if none is near."""
+    near = find_nearest(word, known)
+    return f"did you mean {near!r}?" if near else ""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return a clause with the known word that is nearest to another, or else with all of them."""
     names = sorted(known)
-    near = find_nearest(word, names)
-    return f"did you mean {near!r}?" if near else f"known here: {', '.join(names)}"
+    return ask(word, names) or f"known here: {', '.join(names)}"

@@ -16,7 +16,7 @@ from invoke.program import Program as InvokeProgram
 
 from deploy.cli import output
 from deploy.errors import SettingsInvalid
-from deploy.nearest import find_nearest, suggest
+from deploy.nearest import ask, suggest
 
 # An error of Invoke's parser has what is wrong in its text alone.
 _UNKNOWN = re.compile(r"No idea what (.*) is!", re.DOTALL)
@@ -106,13 +106,11 @@ class Program(InvokeProgram):
         if word.startswith("-"):
             flags = context.flags
             return _refuse_option(word, f"`{context.name}`", flags, f"--help {context.name}")
-        near = find_nearest(word, self.parser.contexts)
         return SettingsInvalid(
             f"{word!r} is neither a task nor an option of `{context.name}`",
             on="the command line",
-            next=f"did you mean {near!r}?"
-            if near
-            else f"`invoke --help {context.name}` explains its options; each is given once",
+            next=ask(word, self.parser.contexts)
+            or f"`invoke --help {context.name}` explains its options; each is given once",
         )
 
     def _refuse_task(self, word: str) -> SettingsInvalid:

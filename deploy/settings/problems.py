@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from deploy.nearest import find_nearest, suggest
+from deploy.nearest import ask, suggest
 from deploy.settings.environments import Kinds, target_of
 from deploy.text import hide_queries
 from deploy.validation import describe
@@ -60,8 +60,8 @@ class Document:
         value = path[-1] if _is_key(problem) else _value_at(self.values, path)
         if problem["type"] == "value_error" and isinstance(value, Mapping) and len(path) > 1:
             return sentence
-        near = find_nearest(str(value), _QUOTED.findall(sentence))
-        return f"{sentence}{_show(path, value)}{f'; did you mean {near!r}?' if near else ''}"
+        question = ask(str(value), _QUOTED.findall(sentence))
+        return f"{sentence}{_show(path, value)}{f'; {question}' if question else ''}"
 
     def _key_path(self, problem: ErrorDetails) -> tuple[str, ...]:
         """Return where in the file a problem is; the kind of an environment is no level of it."""

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import ValidationError, create_model, field_validator
 
 from deploy.errors import SettingsInvalid
-from deploy.nearest import find_nearest
+from deploy.nearest import ask
 from deploy.progress import format_count
 from deploy.records import Name
 from deploy.settings.app import App
@@ -72,8 +72,7 @@ class Settings(Table):
             SettingsInvalid: there is none; the message lists the others.
         """
         if name not in self.environments:
-            near = find_nearest(name, self.environments)
-            hint = f"did you mean {near!r}?" if near else "or add it to the file"
+            hint = ask(name, self.environments) or "or add it to the file"
             raise SettingsInvalid(
                 f"no environment is named {name!r}",
                 on=FILE,
