@@ -172,16 +172,15 @@ class Docker(Environment):
     port: Port = 8080
     in_flight: Annotated[int, Field(ge=1, le=10000)] = 16
     answer_within: Annotated[float, Field(gt=0, le=86400)] = 60.0
-    memory: Annotated[str, Field(pattern=rf"^({_QUANTITY})?$"), AfterValidator(_check_memory)] = ""
+    memory: Annotated[OptionalQuantity, AfterValidator(_check_memory)] = ""
     pids: Annotated[int, Field(ge=16, le=4194304)] = _PIDS
     private: tuple[PrivatePath, ...] = ("/metrics", "/version", "/openapi.json")
 
     def limits(self, model_size: int) -> Limits:
         """Return what a replica may use that serves a model of so many bytes."""
-        limits = replace(super().limits(model_size), pids=self.pids)
-        return (
-            replace(limits, memory=round(_parse_quantity(self.memory))) if self.memory else limits
-        )
+        limits = super().limits(model_size)
+        memory = round(_parse_quantity(self.memory)) if self.memory else limits.memory
+        return replace(limits, memory=memory, pids=self.pids)
 
     @property
     def url(self) -> str:

@@ -171,8 +171,7 @@ def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[
             if not isinstance(nested, dict):
                 nested = table[key] = {}
             table = nested
-        text = environ[variable]
-        table[keys[-1]] = _split(keys, text)
+        table[keys[-1]] = _split(keys, environ[variable])
         origins[keys] = variable
     return origins
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, get_origin
 
 import pytest
 from pydantic import ValidationError
 
 from deploy.errors import SettingsInvalid
-from deploy.settings.environments import Docker, Kubernetes
-from deploy.settings.image import DEBIAN
+from deploy.settings.app import App
+from deploy.settings.azure import Azure
+from deploy.settings.environments import KINDS, Docker, Kubernetes
+from deploy.settings.image import DEBIAN, ImageBuild
+from deploy.settings.model import ModelSource
 from deploy.settings.reading import Settings
+from deploy.settings.table import Table
 
 UNPRIVILEGED = 65534
 BASE = "debian:trixie-slim@sha256:" + "a" * 64
@@ -353,6 +358,32 @@ def test_variables_override_the_file_and_add_to_it(tmp_path: Path) -> None:
     assert settings.environment("staging").ready_within == 1.5
     assert settings.image.wheels is not None
     assert settings.image.wheels.python == "3.13"
+
+
+def list_keys() -> Iterator[tuple[str, ...]]:
+    """Yield the path of each key that holds a list."""
+    tables: dict[tuple[str, ...], type[Table]] = {
+        ("app",): App,
+        ("model",): ModelSource,
+        ("image",): ImageBuild,
+        ("azure",): Azure,
+        **{("environments", name): kind for name, kind in KINDS.items()},
+    }
+    for path, table in tables.items():
+        for key, field in table.model_fields.items():
+            if get_origin(field.annotation) is tuple:
+                yield (*path, key)
+
+
+@pytest.mark.parametrize("path", list(list_keys()))
+def test_a_variable_sets_every_list(tmp_path: Path, path: tuple[str, ...]) -> None:
+    """The text of a variable has no lists: an empty one is one without items."""
+    kinds = "".join(f'[environments.{name}]\ntarget = "{name}"\n' for name in KINDS)
+    variable = f"TWINSHIP_{'__'.join(path)}".upper()
+    found: Any = read(tmp_path, WHOLE + kinds, {variable: ""}).model_dump()
+    for key in path:
+        found = found[key]
+    assert found == ()
 
 
 @pytest.mark.parametrize(
