@@ -16,12 +16,11 @@ from pathlib import Path
 from deploy.clients import git
 from deploy.records import Commit
 from deploy.selection import Selection, split
+from deploy.source_files import LINK
 
 log = logging.getLogger(__name__)
 
 UNVERSIONED = "unversioned"
-LINK = "l "
-"""How the state of a link to a folder begins; the target follows."""
 _MOST_LINKS = 40
 
 
@@ -70,7 +69,7 @@ def read_commit(directory: Path, selection: Selection, files: Mapping[str, str])
     Args:
         directory: the application's folder.
         selection: what goes into the image.
-        files: the state of each file by its path, as `deploy.source` reads it.
+        files: the state of each file by its path, as `deploy.source_files` reads it.
 
     Raises:
         SourceUnreadable: there is a repository, but git cannot read it.

@@ -16,10 +16,10 @@ from deploy.archive import create_member
 from deploy.cache import translate_full_disk
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
-from deploy.revision import LINK, read_commit
+from deploy.revision import read_commit
 from deploy.selection import Parts, Selection, parse_ignore_rules, parse_pattern
 from deploy.settings.reading import Settings
-from deploy.source_files import read_state, read_states, translate_errors
+from deploy.source_files import LINK, read_state, read_states, translate_errors
 
 _KEY_LENGTH = 32
 
@@ -92,7 +92,7 @@ def read_inputs(directory: Path, settings: Settings, platform: str) -> Inputs:
         SourceUnreadable: A pattern matches nothing, a file cannot be read or lies outside of the
             directory, or git fails.
     """
-    selection = read_selection(directory, settings)
+    selection = _read_selection(directory, settings)
     files = read_states(directory, selection)
     return Inputs(
         directory=directory,
@@ -104,7 +104,7 @@ def read_inputs(directory: Path, settings: Settings, platform: str) -> Inputs:
     )
 
 
-def read_selection(directory: Path, settings: Settings) -> Selection:
+def _read_selection(directory: Path, settings: Settings) -> Selection:
     """Return which files of an application's folder go into its image.
 
     Raises:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from deploy.errors import SourceUnreadable, is_disk_full
 from deploy.git_lfs import LONGEST_START, is_pointer
-from deploy.revision import LINK
 from deploy.selection import Parts, Selection, split
 
+LINK = "l "
+"""How the state of a link to a folder begins; the target follows."""
 _FIX = (
     "correct `files` in [app], or `dockerfile` in [image]; "
     "docs/02-settings.md lists what wildcards do not match"
@@ -33,7 +34,7 @@ def read_states(directory: Path, selection: Selection) -> dict[str, str]:
     found = [path for path in _walk(directory, selection) if _is_wanted(directory, path, selection)]
     _require_matches(directory, found, selection)
     names = sorted(_name(path) for path in found)
-    files = {name for name in names if not is_linked_folder(directory / name)}
+    files = {name for name in names if not _is_linked_folder(directory / name)}
     return {
         name: read_state(directory, name)
         for name in names
@@ -64,11 +65,6 @@ def read_state(directory: Path, name: str) -> str:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return f"{'x' if os.access(path, os.X_OK) else '-'} {digest}"
-
-
-def is_linked_folder(path: Path) -> bool:
-    """Return whether a path is a link to a folder."""
-    return path.is_symlink() and path.is_dir()
 
 
 @contextmanager
@@ -104,6 +100,11 @@ def _is_wanted(directory: Path, path: Parts, selection: Selection) -> bool:
     """Return whether a path is a selected file, or a link to a folder of which some may be."""
     is_folder = directory.joinpath(*path).is_dir()
     return not selection.ignores(path) if is_folder else selection.selects(path)
+
+
+def _is_linked_folder(path: Path) -> bool:
+    """Return whether a path is a link to a folder."""
+    return path.is_symlink() and path.is_dir()
 
 
 def _require_matches(directory: Path, found: list[Parts], selection: Selection) -> None:
