@@ -118,8 +118,9 @@ def _require_matches(directory: Path, found: list[Parts], selection: Selection) 
 
 def _is_match(directory: Path, path: Parts, pattern: Parts, selection: Selection) -> bool:
     """Return whether a pattern matches a file, or a file that a linked folder may lead to."""
-    is_folder = directory.joinpath(*path).is_dir()
-    return selection.is_match(path, pattern, partly=is_folder)
+    return selection.is_match(path, pattern) or (
+        selection.is_match(path, pattern, partly=True) and directory.joinpath(*path).is_dir()
+    )
 
 
 def _no_match_error(directory: Path, pattern: Parts) -> SourceUnreadable:
