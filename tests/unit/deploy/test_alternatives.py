@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,10 @@ def release_error(application: Application, environment: str = "") -> ReleaseErr
     ("spoil", "kind"), [(spoil_manifest, ManifestInvalid), (spoil_file, FileTampered)]
 )
 def test_a_damaged_model_names_the_one_that_serves(
-    released: Application, spoil: object, kind: type[ReleaseError]
+    released: Application, spoil: Callable[[Application], None], kind: type[ReleaseError]
 ) -> None:
     """That command releases the new code."""
     released.publish("2")
-    assert callable(spoil)
     spoil(released)
     released.write("app/main.py", "print('two')\n")
     error = release_error(released)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from deploy.git_lfs import LONGEST_START, is_pointer
-
-POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+from tests.fakes.models import LFS_POINTER
 
 
 @pytest.mark.parametrize(
     "start",
     [
-        POINTER,
-        POINTER[:LONGEST_START],
+        LFS_POINTER,
+        LFS_POINTER[:LONGEST_START],
         b"version https://hawser.github.com/spec/v1\noid sha256:4d7a\nsize 1\n",
     ],
 )

@@ -20,6 +20,7 @@ from deploy.errors import SourceUnreadable
 from deploy.records import Commit
 from deploy.settings.reading import Settings
 from deploy.source import Inputs
+from tests.fakes.models import LFS_POINTER
 
 pytestmark = pytest.mark.usefixtures("git_identity")
 
@@ -501,10 +502,7 @@ def test_a_folder_that_is_a_link_does_not_lead_out(application: Path, tmp_path: 
 
 def test_a_pointer_of_git_lfs_is_an_error(application: Path) -> None:
     """An image with it would fail when it reads the file, or later."""
-    write(
-        application,
-        app__table_csv=f"version https://git-lfs.github.com/spec/v1\noid sha256:{7:064}\nsize 9\n",
-    )
+    write(application, app__table_csv=LFS_POINTER.decode())
     with pytest.raises(SourceUnreadable) as caught:
         read(application)
     assert caught.value.on.endswith("app/table.csv")

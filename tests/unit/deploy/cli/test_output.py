@@ -135,16 +135,21 @@ except Exit as end:
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_during_a_rollout_undoes_it(number: signal.Signals, code: int) -> None:
-    """A person, a CI system or a service manager may send it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", STOPPED],
+def start(script: str) -> subprocess.Popen[str]:
+    """Run a script of Python in a process of its own, whose streams can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
         cwd=PROJECT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    ) as process:
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_a_rollout_undoes_it(number: signal.Signals, code: int) -> None:
+    """A person, a CI system or a service manager may send it."""
+    with start(STOPPED) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
@@ -221,13 +226,7 @@ def test_a_closed_pipe_is_not_written_to_again() -> None:
         "except Exit as end:\n"
         "    sys.exit(end.code)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=PROJECT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start(script) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.readline()

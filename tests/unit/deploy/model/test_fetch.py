@@ -273,7 +273,7 @@ def test_every_published_file_is_looked_at(
     honest = publish_model(write_model(), store)
     store.files[blob_path(data)] = data
     fields = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    published = replace_manifest(store, honest, lambda values: values["files"][1].update(fields))  # type: ignore[index]
+    published = replace_manifest(store, honest, lambda values: values["files"][1].update(fields))  # type: ignore[index]  # JSON
     with pytest.raises(FormatMismatch) as caught:
         fetch_layer(published, store, cache, MOUNT)
     assert caught.value.on == "labels.txt of tiny@1"

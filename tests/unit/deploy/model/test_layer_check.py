@@ -124,7 +124,7 @@ def test_a_pickle_is_refused(fetched: ModelLayer, store: MemoryStore, cache: Cac
     hostile = replace_manifest(
         store,
         fetched.model,
-        lambda values: values["files"][2].update(fields),  # type: ignore[index]
+        lambda values: values["files"][2].update(fields),  # type: ignore[index]  # JSON
     )
     files = read_files(cache.read(fetched.digest))
     files[PurePosixPath("model/manifest.json")] = store.files["models/tiny/1/manifest.json"]
