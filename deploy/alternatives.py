@@ -16,8 +16,7 @@ from deploy.errors import (
     SmokeFailed,
 )
 from deploy.model.manifest import LATEST
-from deploy.model.versions import find_latest_version, list_versions
-from deploy.records import Model
+from deploy.model.versions import find_latest_version, find_other_version
 from deploy.rollout.history import current
 
 _MODEL_FAILURES = (
@@ -65,7 +64,5 @@ def _find_other_version(context: ReleaseContext, version: str) -> str:
             found = serving.attempt.release.image.layer.model.version
             return found if found != failed else ""
     with suppress(ReleaseError):
-        for item in reversed(list_versions(name, context.store)):
-            if isinstance(item, Model) and item.version != failed:
-                return item.version
+        return find_other_version(name, failed, context.store)
     return ""

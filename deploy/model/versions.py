@@ -73,6 +73,17 @@ def _find_version(name: str, version: str, store: Store) -> Model | BrokenVersio
     return manifest.model if manifest else None
 
 
+def find_other_version(name: str, failed: str, store: Store) -> str:
+    """Return a version that can be read, other than one that failed; empty if there is none.
+
+    It is the last by name; those before it are not read.
+    """
+    for version in reversed(store.folders(f"models/{name}")):
+        if version != failed and isinstance(_find_version(name, version, store), Model):
+            return version
+    return ""
+
+
 def find_latest_version(name: str, store: Store) -> str | None:
     """Return the version that was published last, or None if there is no such model.
 

@@ -18,6 +18,7 @@ from deploy.model.publish import publish_model
 from deploy.model.versions import (
     BrokenVersion,
     find_latest_version,
+    find_other_version,
     list_versions,
     resolve_version,
 )
@@ -154,3 +155,35 @@ def test_a_folder_without_a_model_manifest_is_not_a_version(
     published = publish_model(write_model("1"), store)
     store.files["models/tiny/notes/readme.txt"] = b""
     assert list_versions("tiny", store) == (published,)
+
+
+def test_another_version_than_the_failed_one_is_the_last_that_can_be_read(
+    write_model: Callable[..., Path], store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before it are not read: each is a request to the store."""
+    for version in ("1", "2", "4"):
+        publish_model(write_model(version), store)
+    store.files["models/tiny/3/manifest.json"] = b"{}"
+    store.files["models/tiny/notes/readme.txt"] = b""
+    names: list[str] = []
+    honest = store.read
+
+    def read(name: str, limit: int) -> bytes | None:
+        names.append(name)
+        return honest(name, limit)
+
+    monkeypatch.setattr(store, "read", read)
+    assert find_other_version("tiny", "4", store) == "2"
+    assert "models/tiny/3/manifest.json" in names
+    assert "models/tiny/1/manifest.json" not in names
+    assert "models/tiny/4/manifest.json" not in names
+
+
+def test_without_another_version_that_can_be_read_there_is_none(
+    write_model: Callable[..., Path], store: MemoryStore
+) -> None:
+    """The store may have nothing else, or something that is damaged."""
+    publish_model(write_model("1"), store)
+    store.files["models/tiny/2/manifest.json"] = b"{}"
+    assert find_other_version("tiny", "1", store) == ""
+    assert find_other_version("other", "1", store) == ""
