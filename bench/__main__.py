@@ -37,9 +37,9 @@ from bench.sandbox import Sandbox, docker, download_packages, sandbox
 from deploy import progress
 from deploy.clients.docker import buildkit
 from deploy.machine import host
-from deploy.revision import read_commit
-from deploy.selection import Selection, parse_pattern
-from deploy.source_files import read_states
+from deploy.source.files import read_states
+from deploy.source.revision import read_commit
+from deploy.source.selection import Selection, parse_pattern
 from sample import bundle, standin
 
 log = logging.getLogger("bench")

@@ -6,7 +6,7 @@ Reading order:
 2. `pipeline`: release and rollback, from the first stage to the last; `promotion` is next to it
 3. `stages`: one function for each stage, with what the stage needs as arguments
 4. `model`: publish, fetch and prove a model version
-5. `image`: build the app image, join the model, push the image
+5. `source` and `image`: read the app image's files, build it, join the model, push the image
 6. `rollout`: roll a release out to any target, prove it, undo it
 7. `targets`: a Docker host, a namespace of a cluster, and the one place that opens them
 8. `clients` and `machine`: the only modules that use the network, other programs and stores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from deploy import source, stages
+from deploy import stages
 from deploy.alternatives import suggest_model
 from deploy.context import ReleaseContext
 from deploy.errors import RegistryError, RegistryNotFound
@@ -27,6 +27,7 @@ from deploy.records import (
 from deploy.rollout import apply as rollouts
 from deploy.rollout.history import Only, choose_rollback, current, is_settled
 from deploy.rollout.target import Target
+from deploy.source.inputs import read_inputs
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def fetch(context: ReleaseContext, version: str) -> ModelLayer:
 def build(context: ReleaseContext) -> AppImage:
     """Return the app image of the files as they are now."""
     settings = context.settings
-    inputs = source.read_inputs(context.directory, settings, context.platform)
+    inputs = read_inputs(context.directory, settings, context.platform)
     host = context.clients.host
     return stages.build(inputs, settings, context.repository, host, context.prepare_engine)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from deploy import progress, source, stages
+from deploy import progress, stages
 from deploy.context import ReleaseContext
 from deploy.errors import ModelUnknown, PlatformError
 from deploy.image.build import explain_build
@@ -18,6 +18,7 @@ from deploy.model.versions import read_model_manifest, resolve_version
 from deploy.records import Image, Model, ModelLayer, Record, Release, Rollout
 from deploy.rollout.history import current, is_settled
 from deploy.rollout.target import Target
+from deploy.source.inputs import read_inputs
 
 
 class Step(Record):
@@ -47,7 +48,7 @@ def _steps(context: ReleaseContext, version: str) -> Iterator[Step]:
     layer = repository.find_layer(wanted) if wanted else None
     yield _fetch(context, wanted, layer)
     name = context.settings.app.name
-    inputs = source.read_inputs(context.directory, context.settings, context.platform)
+    inputs = read_inputs(context.directory, context.settings, context.platform)
     app = repository.find_app(name, inputs)
     why = f"{app.commit} is built already" if app else explain_build(name, inputs, repository.cache)
     yield Step(stage="build", runs=app is None, why=why)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from deploy import progress, smoke, source
+from deploy import progress, smoke
 from deploy.ci import run as ci_run
 from deploy.clients.docker.protocol import Engine, Limits
 from deploy.clients.docker.throwaway_container import StartContainer
@@ -40,6 +40,7 @@ from deploy.rollout.history import current
 from deploy.rollout.target import CanaryTarget, Target
 from deploy.settings.app import App
 from deploy.settings.reading import Settings
+from deploy.source.inputs import Inputs
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def fetch(wanted: Model, store: Store, repository: Repository) -> ModelLayer:
 
 
 def build(
-    inputs: source.Inputs,
+    inputs: Inputs,
     settings: Settings,
     repository: Repository,
     host: Host,

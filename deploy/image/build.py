@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from deploy import progress, source
+from deploy import progress
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
 from deploy.clients.docker.protocol import Engine
@@ -23,6 +23,7 @@ from deploy.machine.host import Host
 from deploy.platforms import format_platform, is_platform
 from deploy.records import AppImage, Commit, Descriptor, Record
 from deploy.settings.reading import Settings
+from deploy.source.inputs import Inputs, pack_build_context
 
 # The kernel's text for a program of another processor.
 _CANNOT_RUN = "exec format error"
@@ -58,7 +59,7 @@ def create_app_image(
     return AppImage(name=name, key=key, commit=commit, manifest=manifest)
 
 
-def find_built_app(name: str, inputs: source.Inputs, cache: Cache) -> AppImage | None:
+def find_built_app(name: str, inputs: Inputs, cache: Cache) -> AppImage | None:
     """Return the app image that was built from exactly these inputs, if the cache has it."""
     record = BuildRecord.from_cache(cache.read_note(_note_kind(name), inputs.key))
     if record is None:
@@ -67,7 +68,7 @@ def find_built_app(name: str, inputs: source.Inputs, cache: Cache) -> AppImage |
     return record.image if cache.has(manifest.digest, manifest.size) else None
 
 
-def explain_build(name: str, inputs: source.Inputs, cache: Cache) -> str:
+def explain_build(name: str, inputs: Inputs, cache: Cache) -> str:
     """Return why these inputs need a build, in a few words."""
     last = BuildRecord.from_cache(cache.latest_note(_note_kind(name)))
     if last is None:
@@ -75,7 +76,7 @@ def explain_build(name: str, inputs: source.Inputs, cache: Cache) -> str:
     return inputs.describe_changes(last.inputs) or "the cache has lost the image"
 
 
-def remember_app(image: AppImage, inputs: source.Inputs, cache: Cache) -> None:
+def remember_app(image: AppImage, inputs: Inputs, cache: Cache) -> None:
     """Record in the cache from which inputs an app image was built."""
     record = BuildRecord(image=image, inputs=inputs.by_name)
     cache.write_note(_note_kind(image.name), inputs.key, record.to_json())
@@ -87,7 +88,7 @@ def _note_kind(name: str) -> str:
 
 
 def build_app(
-    inputs: source.Inputs, settings: Settings, cache: Cache, host: Host, engine: Engine
+    inputs: Inputs, settings: Settings, cache: Cache, host: Host, engine: Engine
 ) -> AppImage:
     """Build an app image and bring it into the cache.
 
@@ -110,7 +111,7 @@ def build_app(
     tag = f"twinship/{name}:app-{inputs.key}"
     build = _choose_builder(settings.image.builder, engine)
     with (
-        source.pack_build_context(inputs, packages) as context,
+        pack_build_context(inputs, packages) as context,
         _explain_foreign_platform(platform, engine),
     ):
         build(

@@ -17,7 +17,7 @@ from deploy.model.fetch import find_cached_layer, remember_layer
 from deploy.model.golden_cases import GoldenSet
 from deploy.platforms import is_platform
 from deploy.records import AppImage, Image, Model, ModelLayer, Release
-from deploy.source import Inputs
+from deploy.source.inputs import Inputs
 
 log = logging.getLogger(__name__)
 

@@ -209,13 +209,13 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("errors", "records", "progress", "interrupts", "clock", "nearest", "validation"),
-    ("archive", "ci", "git_lfs", "platforms", "selection"),
+    ("archive", "ci", "git_lfs", "platforms", "source.selection"),
     # Locks and the cache record the process that they belong to; the module reads /proc only.
     ("machine.process",),
     ("cache",),
     ("clients",),
     ("settings",),
-    ("revision", "source_files", "source"),
+    ("source",),
     # The format of a layer: models are packed into layers before there is an image.
     ("image.layer",),
     ("model",),

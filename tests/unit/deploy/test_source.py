@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from deploy import source
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
 from deploy.settings.reading import Settings
-from deploy.source import Inputs
+from deploy.source.inputs import Inputs, pack_build_context, read_inputs
 from tests.fakes.models import LFS_POINTER
 
 pytestmark = pytest.mark.usefixtures("git_identity")
@@ -88,7 +87,7 @@ def repository(application: Path) -> Path:
 
 def read(folder: Path, *patterns: str, **build: Any) -> Inputs:
     """Return the inputs of an application."""
-    return source.read_inputs(folder, settings(*patterns, **build), PLATFORM)
+    return read_inputs(folder, settings(*patterns, **build), PLATFORM)
 
 
 # --- the revision
@@ -557,7 +556,7 @@ def test_wildcards_do_not_match_the_model_store(application: Path, store: str) -
     def files(*patterns: str) -> set[str]:
         values = settings(*patterns).model_dump()
         values["model"]["store"] = store
-        found = source.read_inputs(application, Settings.model_validate(values), PLATFORM)
+        found = read_inputs(application, Settings.model_validate(values), PLATFORM)
         return set(found.files)
 
     assert "models/imagenet.bin" not in files("**")
@@ -589,7 +588,7 @@ def test_a_dockerignore_is_obeyed(application: Path, rules: str, left_out: set[s
 
 def test_the_sample_application_has_its_code() -> None:
     """This repository has a .dockerignore of its own."""
-    files = set(source.read_inputs(ROOT, Settings.read(ROOT, {}), PLATFORM).files)
+    files = set(read_inputs(ROOT, Settings.read(ROOT, {}), PLATFORM).files)
     assert {"app/__main__.py", "app/requirements.txt", "Dockerfile"} <= files
     assert "app/requirements.in" not in files
 
@@ -715,7 +714,7 @@ def test_changes_are_described_in_a_few_words(
 
 def pack(inputs: Inputs, *wheels: Path) -> bytes:
     """Return the bytes of the build context."""
-    with source.pack_build_context(inputs, wheels) as context:
+    with pack_build_context(inputs, wheels) as context:
         return context.read()
 
 

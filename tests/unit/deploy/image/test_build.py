@@ -9,7 +9,7 @@ import pytest
 
 from deploy.cache import Cache
 from deploy.image.build import explain_build, find_built_app, remember_app
-from deploy.source import Inputs
+from deploy.source.inputs import Inputs
 from tests.fakes import halves
 
 NAME = "classifier"

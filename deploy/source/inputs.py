@@ -16,10 +16,10 @@ from deploy.archive import create_member
 from deploy.cache import translate_full_disk
 from deploy.errors import SourceUnreadable
 from deploy.records import Commit
-from deploy.revision import read_commit
-from deploy.selection import Parts, Selection, parse_ignore_rules, parse_pattern
 from deploy.settings.reading import Settings
-from deploy.source_files import LINK, read_state, read_states, translate_errors
+from deploy.source.files import LINK, read_state, read_states, translate_errors
+from deploy.source.revision import read_commit
+from deploy.source.selection import Parts, Selection, parse_ignore_rules, parse_pattern
 
 _KEY_LENGTH = 32
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from deploy.clients import git
 from deploy.records import Commit
-from deploy.selection import Selection, split
-from deploy.source_files import LINK
+from deploy.source.files import LINK
+from deploy.source.selection import Selection, split
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def read_commit(directory: Path, selection: Selection, files: Mapping[str, str])
     Args:
         directory: the application's folder.
         selection: what goes into the image.
-        files: the state of each file by its path, as `deploy.source_files` reads it.
+        files: the state of each file by its path, as `deploy.source.files` reads it.
 
     Raises:
         SourceUnreadable: there is a repository, but git cannot read it.
