@@ -337,11 +337,13 @@ def make_adapter(
             _limit(self.poolmanager)
 
         def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:  # noqa: ANN401 - the base class's signature
+            if proxy in self.proxy_manager:  # Its classes of pools are the timed ones already.
+                return self.proxy_manager[proxy]
             return _limit(super().proxy_manager_for(proxy, **(options | kwargs)))
 
     def _limit(pools: Any) -> Any:  # noqa: ANN401 - urllib3 is imported lazily
         if deadline:
-            pools.pool_classes_by_scheme = timed_pools(deadline)
+            pools.pool_classes_by_scheme = timed_pools(deadline, pools.pool_classes_by_scheme)
         return pools
 
     return OptionsAdapter(pool_maxsize=max_connections)

@@ -7,7 +7,7 @@ interim response (RFC 9110, section 15.2) after another, would keep its client f
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,27 +91,33 @@ class _TimedReader(io.RawIOBase):
         super().close()
 
 
-def timed_pools(deadline: Deadline) -> dict[str, type[HTTPConnectionPool]]:
-    """Return the classes of connection pools, by scheme, whose connections end at a deadline."""
-    from urllib3.connection import HTTPConnection, HTTPSConnection
-    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+def timed_pools(
+    deadline: Deadline, plain: Mapping[str, type[HTTPConnectionPool]]
+) -> dict[str, type[HTTPConnectionPool]]:
+    """Return classes of connection pools, by scheme, whose connections end at a deadline.
 
-    class TimedConnection(HTTPConnection):
+    Args:
+        deadline: Ends all operations of the connections.
+        plain: The classes without a deadline; those for a SOCKS proxy differ from the usual ones.
+    """
+    return {scheme: _timed_pool(deadline, pool) for scheme, pool in plain.items()}
+
+
+def _timed_pool(
+    deadline: Deadline,
+    pool: Any,  # noqa: ANN401 - mypy accepts no other variable as a base class
+) -> type[HTTPConnectionPool]:
+    connection: Any = pool.ConnectionCls
+
+    class TimedConnection(connection):  # type: ignore[misc]  # known at run time only
+        sock: Any
+
         def connect(self) -> None:
             self.timeout = deadline.remaining()
             super().connect()
             self.sock = TimedSocket(self.sock, deadline)
 
-    class TimedSecureConnection(HTTPSConnection):
-        def connect(self) -> None:
-            self.timeout = deadline.remaining()
-            super().connect()
-            self.sock = TimedSocket(self.sock, deadline)
-
-    class TimedPool(HTTPConnectionPool):
+    class TimedPool(pool):  # type: ignore[misc]  # as above
         ConnectionCls = TimedConnection
 
-    class TimedSecurePool(HTTPSConnectionPool):
-        ConnectionCls = TimedSecureConnection
-
-    return {"http": TimedPool, "https": TimedSecurePool}
+    return TimedPool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from deploy.clients.http import (
     read_body,
     send,
 )
+from deploy.clients.timed import Deadline
 from tests.fakes.endpoints import FakeReplica, MemoryEndpoint, endpoint_with, trickling_body
 
 SECRET = "Bearer 5e1f"
@@ -306,6 +308,38 @@ def test_endpoints_are_compared_without_their_gateway() -> None:
     behind = Endpoint(URL, gateway=RenewingGateway(plain))
     assert behind == plain
     assert repr(behind) == repr(plain)
+
+
+@pytest.mark.parametrize("scheme", ["socks4a", "socks5", "socks5h"])
+def test_a_request_goes_through_a_socks_proxy(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connecting to it ends at the deadline of the request as well."""
+    near, far = socket.socketpair()
+    made: list[tuple[tuple[str, int], dict[str, Any]]] = []
+
+    def connect(address: tuple[str, int], **options: Any) -> socket.socket:
+        made.append((address, options))
+        return near
+
+    monkeypatch.setattr("socks.create_connection", connect)
+    endpoint = Endpoint("http://cluster.example", proxy=f"{scheme}://bastion.example:1080")
+    far.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n3")
+    with near, far, HttpClient(endpoint, lambda: 100.0) as client:
+        assert client.send(REQUEST).content == b"3"
+        assert far.recv(1 << 16).startswith(b"GET /score?a=b HTTP/1.1\r\n")
+    ((address, options),) = made
+    assert address == ("cluster.example", 80)
+    assert (options["proxy_addr"], options["proxy_port"]) == ("bastion.example", 1080)
+    assert options["timeout"] == 5
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy.example:3128", "socks5://bastion.example:1080"])
+def test_the_connections_to_a_proxy_are_kept(proxy: str) -> None:
+    """All requests through it share their pools."""
+    found: Any = make_adapter(deadline=Deadline(lambda: 0.0))
+    first = found.proxy_manager_for(proxy)
+    classes = first.pool_classes_by_scheme
+    assert found.proxy_manager_for(proxy) is first
+    assert first.pool_classes_by_scheme is classes
 
 
 # --- bodies

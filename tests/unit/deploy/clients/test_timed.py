@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 
 from deploy.clients.timed import Deadline, TimedSocket, timed_pools
 
@@ -112,6 +113,7 @@ def test_other_attributes_are_those_of_the_socket(
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_no_connection_is_made_after_the_deadline(scheme: str) -> None:
     """An exchange of several requests has one deadline."""
-    pool = timed_pools(Deadline(Clock()))[scheme]("replica.example", 80)
+    plain = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
+    pool = timed_pools(Deadline(Clock()), plain)[scheme]("replica.example", 80)
     with pool, pytest.raises(TimeoutError):
         pool.ConnectionCls("replica.example").connect()
