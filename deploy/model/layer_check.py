@@ -20,7 +20,7 @@ from deploy.cache import Cache
 from deploy.errors import FileTampered
 from deploy.image import layer as layers
 from deploy.model.formats import FormatCheck
-from deploy.model.manifest import MAX_BYTES, PUBLISHED_FILE, ModelManifest
+from deploy.model.manifest import MAX_MANIFEST_BYTES, PUBLISHED_FILE, ModelManifest
 from deploy.model.reading import parse_model_manifest
 from deploy.records import ModelLayer
 
@@ -78,10 +78,10 @@ def remember_checked(layer: ModelLayer, cache: Cache, mount_path: str) -> None:
 
 def _read_manifest(layer: ModelLayer, stream: IO[bytes]) -> ModelManifest:
     """Return the model manifest at the start of a layer; no more of it is read."""
-    head = io.BytesIO(stream.read(MAX_BYTES + _MAX_HEADERS))
+    head = io.BytesIO(stream.read(MAX_MANIFEST_BYTES + _MAX_HEADERS))
     try:
         path, content = next(layers.read_layer(head))
-        text = content.read(MAX_BYTES + 1)
+        text = content.read(MAX_MANIFEST_BYTES + 1)
     except (tarfile.TarError, StopIteration) as error:
         raise _tampered(layer, "it does not start with a model manifest") from error
     manifest = parse_model_manifest(text, on=f"{layer.digest}: {path}")

@@ -21,7 +21,7 @@ from deploy.records import Model, Name, Record, Version
 
 AUTHORS_FILE = "model.toml"
 PUBLISHED_FILE = "manifest.json"
-MAX_BYTES = 1 << 20
+MAX_DESCRIPTION_BYTES = 1 << 20
 # A description, and 10,000 files with paths of 200 letters.
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_BODIES = 64 << 20

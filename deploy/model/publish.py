@@ -17,7 +17,7 @@ from deploy.model.directory import is_below, list_directory
 from deploy.model.formats import FormatCheck
 from deploy.model.manifest import (
     AUTHORS_FILE,
-    MAX_BYTES,
+    MAX_DESCRIPTION_BYTES,
     MAX_MANIFEST_BYTES,
     AuthorsDescription,
     ModelFile,
@@ -74,7 +74,7 @@ def _read_description(directory: Path) -> AuthorsDescription:
     source = directory / AUTHORS_FILE
     try:
         with source.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(MAX_DESCRIPTION_BYTES + 1)
     except OSError as error:
         raise ManifestInvalid(
             f"the model's description cannot be read: {error.strerror}",

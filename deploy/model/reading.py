@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from deploy.errors import ManifestInvalid
 from deploy.model.manifest import (
-    MAX_BYTES,
+    MAX_DESCRIPTION_BYTES,
     MAX_MANIFEST_BYTES,
     AuthorsDescription,
     ModelManifest,
@@ -42,7 +42,7 @@ def parse_description(text: bytes, *, on: str) -> AuthorsDescription:
         ManifestInvalid: it is not TOML, or breaks the format; all problems are listed.
     """
     try:
-        values = _parse_toml(_decode(text, MAX_BYTES, on))
+        values = _parse_toml(_decode(text, MAX_DESCRIPTION_BYTES, on))
         _replace_free_dimensions(values.get("interface"))
     except (ValueError, RecursionError) as error:
         raise ManifestInvalid(

@@ -20,7 +20,6 @@ from deploy.clients.stores.protocol import Store
 from deploy.errors import ManifestInvalid, ModelUnknown, StoreUnreachable
 from deploy.model.manifest import (
     LATEST,
-    MAX_BYTES,
     MAX_MANIFEST_BYTES,
     PUBLISHED_FILE,
     ModelFile,
@@ -28,6 +27,8 @@ from deploy.model.manifest import (
 )
 from deploy.model.reading import parse_model_manifest
 from deploy.records import VERSION, Model, Record, Version
+
+_MAX_LATEST = 1 << 20
 
 
 class BrokenVersion(Record):
@@ -91,7 +92,7 @@ def find_latest_version(name: str, store: Store) -> str | None:
         ManifestInvalid: the store's record of the latest version is damaged.
     """
     path = _latest_path(name)
-    text = store.read(path, MAX_BYTES)
+    text = store.read(path, _MAX_LATEST)
     if text is None:
         return None
     try:

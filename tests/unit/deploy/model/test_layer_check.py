@@ -59,6 +59,16 @@ def test_a_layer_that_this_machine_wrote_passes(fetched: ModelLayer, cache: Cach
     assert is_checked(fetched, cache, MOUNT)
 
 
+def test_a_layer_with_a_large_manifest_passes(
+    fetched: ModelLayer, store: MemoryStore, cache: Cache
+) -> None:
+    """It may have as many bytes as one that is published: a model can have thousands of files."""
+    metadata = {"notes": "x" * (3 << 20)}
+    large = replace_manifest(store, fetched.model, lambda values: values.update(metadata=metadata))
+    layer = fetch_layer(large, store, cache, MOUNT)
+    check(layer, cache.read(layer.digest))
+
+
 @pytest.mark.parametrize(
     ("path", "content"),
     [

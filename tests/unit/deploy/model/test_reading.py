@@ -108,7 +108,7 @@ def test_an_authors_description_that_breaks_the_format_is_refused(old: str, new:
         b"[metadata" + b'."a"' * 200_000 + b"]",
         b"[metadata]\nx = {a" + b".a" * 500_000 + b" = 1}",
         b"a = " + b"1" * 5000,
-        b"x" * (manifest.MAX_BYTES + 1),
+        b"x" * (manifest.MAX_DESCRIPTION_BYTES + 1),
     ],
 )
 def test_a_description_that_is_not_toml_is_refused(bad: bytes) -> None:
