@@ -45,6 +45,7 @@ class _HistoryEntry(BaseModel):
 class _Container(BaseModel):
     Env: list[str] | None = None
     Labels: dict[str, str] | None = None
+    Volumes: dict[str, Any] | None = None
 
 
 class _Config(BaseModel):

@@ -49,6 +49,7 @@ def test_a_document_that_is_not_an_image_manifest_is_refused(text: bytes) -> Non
         b'{"rootfs": {"diff_ids": []}, "config": []}',
         b'{"rootfs": {"diff_ids": []}, "config": {"Env": {"a": "b"}}}',
         b'{"rootfs": {"diff_ids": []}, "config": {"Labels": ["a"]}}',
+        b'{"rootfs": {"diff_ids": []}, "config": {"Volumes": ["/a"]}}',
     ],
 )
 def test_a_document_that_is_not_a_config_is_refused(text: bytes) -> None:
