@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # GitHub reads `::command::` at the start of a line, after any spaces, and `##[command]` anywhere;
 # Azure Pipelines and TeamCity read `##vso[command]` and `##teamcity[command]` anywhere.
@@ -51,6 +52,14 @@ def hide_users(text: str) -> str:
 def hide_queries(text: str) -> str:
     """Return text without users, passwords, queries and fragments in its URLs."""
     return _QUERY.sub(r"\1", hide_users(text))
+
+
+def hide_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return text without any of the secrets; an empty one is none."""
+    # One secret may be a part of another.
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return text
 
 
 def _is_shown(letter: str) -> bool:

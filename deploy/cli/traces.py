@@ -13,10 +13,11 @@ from pathlib import Path
 
 from deploy.errors import InternalError
 from deploy.machine.host import cache_folder
+from deploy.text import hide_secrets
 
 _SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|KEY|CREDENTIAL|SAS", re.IGNORECASE)
 _SHORTEST_SECRET = 4
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/\s@]*@")
+_LOGIN_IN_URL = re.compile(r"(?<=://)[^/\s]*@")
 _QUERY_OF_URL = re.compile(r"(?<=://)([^\s?'\"]*)\?[^\s'\"]*")
 
 
@@ -65,7 +66,5 @@ def write_trace(error: Exception, folder: Path, environ: Mapping[str, str]) -> P
 def _without_secrets(text: str, environ: Mapping[str, str]) -> str:
     """Return a text without logins and queries of URLs, and without the values of secrets."""
     text = _QUERY_OF_URL.sub(r"\1?***", _LOGIN_IN_URL.sub("***@", text))
-    for name, value in environ.items():
-        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, "***")
-    return text
+    secrets = (value for name, value in environ.items() if _SECRET.search(name))
+    return hide_secrets(text, (value for value in secrets if len(value) >= _SHORTEST_SECRET))

@@ -24,6 +24,7 @@ from deploy.errors import (
     RegistryUnreachable,
     ReleaseError,
 )
+from deploy.text import hide_secrets
 
 _TAIL = 15
 _FULL = "no space left on device"
@@ -109,8 +110,9 @@ def pull_error(
         login: The user and password that the engine sent to the registry.
         status: The HTTP status of the engine's response, if it had not begun to pull.
     """
-    for secret in (base64.b64encode(":".join(login).encode()).decode(), login[1]) if login else ():
-        message = message.replace(secret, "…") if secret else message
+    if login:
+        pair = base64.b64encode(":".join(login).encode()).decode()
+        message = hide_secrets(message, (pair, login[1]))
     repository = reference.partition("@")[0]
     # A repository can have one of these texts as its name.
     path = f"/{repository.partition('/')[2]}/"

@@ -22,6 +22,7 @@ from deploy.clients.oci.addresses import (
 from deploy.clients.oci.errors import display_url, refusal_error
 from deploy.clients.oci.responses import error_text, parse_token
 from deploy.errors import RegistryDenied, RegistryError
+from deploy.text import hide_secrets
 
 if TYPE_CHECKING:
     import requests
@@ -131,10 +132,10 @@ class Credentials:
 
     def _hide_secrets(self, text: str) -> str:
         """Return a text without the credentials that the registry may have repeated."""
-        tokens = [value.partition(" ")[2] for value in list(self._authorization.values())]
-        for secret in (*tokens, self._login.password if self._login else ""):
-            text = text.replace(secret, "…") if secret else text
-        return text
+        login = self._login
+        sent = [*self._authorization.values(), *([login.authorization] if login else [])]
+        secrets = [value.partition(" ")[2] for value in sent]
+        return hide_secrets(text, [*secrets, login.password if login else ""])
 
     def _load_login(self) -> None:
         """Find the login; one that cannot be read is an error only if the registry needs it."""

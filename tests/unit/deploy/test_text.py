@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.text import escape, escape_json, escape_line, hide_queries, hide_users
+from deploy.text import escape, escape_json, escape_line, hide_queries, hide_secrets, hide_users
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,8 @@ def test_the_logins_of_urls_are_left_out(
     assert hide_users(text) == without_users
     assert hide_queries(text) == without_queries
     assert escape(text) == without_users
+
+
+def test_a_secret_that_begins_like_another_is_hidden_as_a_whole() -> None:
+    """The rest of the longer one would be left."""
+    assert hide_secrets("s3cr3t, s3cr, open", ["s3cr", "", "s3cr3t"]) == "…, …, open"

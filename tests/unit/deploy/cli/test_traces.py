@@ -48,6 +48,14 @@ def test_a_trace_has_no_secret(tmp_path: Path) -> None:
     assert "https://***@registry.example/v2/?*** for" in text
 
 
+def test_a_trace_has_no_part_of_a_secret(tmp_path: Path) -> None:
+    """One secret may begin like another, and a password in a URL may have an @."""
+    error = ValueError("s3cr3t of https://ada:p@ss@registry.example/v2/")
+    environ = {"A_TOKEN": "s3cr", "B_TOKEN": "s3cr3t"}
+    text = write_trace(error, tmp_path, environ).read_text(encoding="utf-8")
+    assert "ValueError: … of https://***@registry.example/v2/" in text
+
+
 def test_only_its_user_can_read_a_trace(tmp_path: Path) -> None:
     """A message may have what concerns no other user."""
     path = write_trace(fail("x"), tmp_path, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -297,6 +298,20 @@ def test_a_login_service_that_redirects_elsewhere_is_refused(web: FakeWeb, user:
     with pytest.raises(RegistryDenied, match="redirects to another server"):
         connect(lambda: Login(user, "secret")).has_blob(REPOSITORY, digest(BLOB))
     assert web.sent_to(OTHER) == []
+
+
+def test_what_a_login_service_repeats_of_a_login_is_not_shown(web: FakeWeb) -> None:
+    """A refusal may have the header of the request, or the password."""
+
+    def refuse(request: requests.PreparedRequest) -> Answer:
+        message = f"no: {request.headers['Authorization']}, {LOGIN.password}"
+        body = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": message}]})
+        return Answer(401, {}, body.encode())
+
+    web.servers = {OWN: ask_for_token(f"{OTHER}/token"), OTHER: refuse}
+    with pytest.raises(RegistryDenied) as caught:
+        connect().has_blob(REPOSITORY, digest(BLOB))
+    assert caught.value.detail == "  UNAUTHORIZED: no: Basic …, …"
 
 
 def test_an_identity_token_is_exchanged_for_a_token(web: FakeWeb) -> None:
