@@ -63,16 +63,17 @@ def find_first_login(
     """Return a login, or that of another place if the first has none or was refused.
 
     Raises:
-        RegistryDenied: The first was refused, and the second has none.
+        RegistryDenied: The first was refused, and the second has none; or the second was refused.
     """
     try:
-        return first() or second()
+        found = first()
     except RegistryDenied as refusal:
-        found = second()
-        if found is None:
+        other = second()
+        if other is None:
             raise
         log.warning("%s: %s; the login of Docker is used", refusal.on, refusal.what)
-        return found
+        return other
+    return found or second()
 
 
 def find_login(host: str) -> Login | None:

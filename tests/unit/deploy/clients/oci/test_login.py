@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.clients.oci.credentials import Login
-from deploy.clients.oci.login import find_login, read_login
+from deploy.clients.oci.login import find_first_login, find_login, read_login
 from deploy.errors import RegistryDenied, SettingsInvalid
 from tests.fakes.programs import write_program
 
@@ -177,3 +177,16 @@ def test_an_identity_token_is_found_by_a_helper(
     helper("""echo '{"ServerURL": "x", "Username": "<token>", "Secret": "identity"}'""")
     configure({"credsStore": "test"})
     assert find_login(HOST) == Login("<token>", "identity")
+
+
+def test_a_place_whose_login_is_refused_is_asked_once() -> None:
+    """A credential helper may ask the user."""
+    asked: list[str] = []
+
+    def refuse() -> Login | None:
+        asked.append("docker")
+        raise RegistryDenied("the keychain is locked", on="config.json", next="open it")
+
+    with pytest.raises(RegistryDenied, match="locked"):
+        find_first_login(lambda: None, refuse)
+    assert asked == ["docker"]
