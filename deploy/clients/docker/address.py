@@ -78,7 +78,7 @@ def find_engine_address() -> EngineAddress:
 @cache
 def _find(host: str, verify: str, certificates: str, named: str, *_: str) -> EngineAddress:
     if host:
-        folder = certificates or (os.path.expanduser("~/.docker") if verify else "")  # noqa: PTH111 - Path's raises for a user without a home folder
+        folder = certificates or (str(DockerConfiguration.read().folder) if verify else "")
         return _require_usable(EngineAddress(host, "DOCKER_HOST", folder, bool(verify)))
     configuration = DockerConfiguration.read()
     name = named or configuration.current_context

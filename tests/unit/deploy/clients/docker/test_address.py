@@ -124,6 +124,17 @@ def test_the_tls_files_of_a_context_are_used(folder: Path, skip: bool, variable:
     assert len(found) == 3
 
 
+def test_the_tls_files_are_in_the_folder_of_the_configuration_if_none_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker's command line looks for them there."""
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (folder / name).touch()
+    monkeypatch.setenv("DOCKER_HOST", "tcp://far.example:2376")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    assert find_engine_address().variables["DOCKER_CERT_PATH"] == str(folder)
+
+
 def test_missing_tls_files_are_named(folder: Path) -> None:
     """They are looked for before the engine is asked."""
     add_context(folder, "far", "ca.pem", Host="tcp://far.example:2376")
