@@ -36,10 +36,19 @@ def select_requirements(lock: Path, python: str, platform: str) -> str:
         platform: the platform of the image.
 
     Raises:
-        WheelsUnavailable: a line is for images of which more has to be known.
-        OSError: the file cannot be read.
+        WheelsUnavailable: a line is for images of which more has to be known; or the file, or one
+            that it names, cannot be read.
     """
-    return "".join(f"{line}\n" for line in _select(lock, python, platform))
+    try:
+        return "".join(f"{line}\n" for line in _select(lock, python, platform))
+    # A file is missing, is no text, has a path that is none, or includes itself.
+    except (OSError, ValueError, RecursionError) as error:
+        raise WheelsUnavailable(
+            "the lock file, or one that it names, cannot be read",
+            on=str(lock),
+            next="fix it, or lock again",
+            detail=f"  {error}",
+        ) from error
 
 
 def _select(lock: Path, python: str, platform: str) -> Iterator[str]:

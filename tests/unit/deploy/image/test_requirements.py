@@ -94,3 +94,22 @@ def test_a_lock_may_include_another(lock: Path) -> None:
         f"deep==1 {HASH}",
         f"--constraint={lock.parent / 'limits.txt'}",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"-r absent.txt\n", "absent.txt"),
+        (b"-r requirements.txt\n", "recursion"),
+        (b"-r .\n", "directory"),
+        (b"-r a\0b\n", "null"),
+        (b"# caf\xe9\n", "utf-8"),
+    ],
+)
+def test_a_lock_that_cannot_be_read_is_refused(lock: Path, content: bytes, reason: str) -> None:
+    """So is one that names such a file, or itself."""
+    lock.write_bytes(content)
+    with pytest.raises(WheelsUnavailable, match="cannot be read") as caught:
+        select_requirements(lock, "3.13", "linux/amd64")
+    assert caught.value.on == str(lock)
+    assert reason in caught.value.detail
