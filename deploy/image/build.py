@@ -163,6 +163,7 @@ def _choose_builder(named: str, engine: Engine) -> Callable[..., object]:
 
     Podman has no BuildKit.
     """
-    has_buildkit = engine.product != "Podman" and buildkit.find_command() is not None
-    uses_buildkit = named == "buildkit" or (named == "auto" and has_buildkit)
+    uses_buildkit = named == "buildkit" or (
+        named == "auto" and engine.product != "Podman" and buildkit.find_command() is not None
+    )
     return buildkit.build if uses_buildkit else engine.build
