@@ -94,14 +94,10 @@ class DockerEngine:
             return found
 
     def platform(self, image: str) -> str | None:
-        from docker.errors import ImageNotFound
-
-        with translate_errors(image):
-            try:
-                found = self._api.inspect_image(image)
-            except ImageNotFound:
-                return None
-            return format_platform(found["Os"], found["Architecture"], found.get("Variant", ""))
+        found = self._inspect_image(image)
+        if found is None:
+            return None
+        return format_platform(found["Os"], found["Architecture"], found.get("Variant", ""))
 
     def layer_chains(self) -> Iterable[tuple[str, ...]]:
         with translate_errors("images"):
