@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from deploy import progress
 from deploy.cache import Cache
 from deploy.clients.docker import buildkit
-from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.errors import BuildFailed
 from deploy.image.export import export_image
 from deploy.image.manifest import (
@@ -20,7 +20,7 @@ from deploy.image.manifest import (
 from deploy.image.wheels import download_wheels
 from deploy.machine.base_image import ensure_base_image
 from deploy.machine.host import Host
-from deploy.platforms import format_platform, is_platform
+from deploy.platforms import is_platform
 from deploy.records import AppImage, Commit, Descriptor, Record
 from deploy.settings.reading import Settings
 from deploy.source.inputs import Inputs, pack_build_context
@@ -133,7 +133,7 @@ def _explain_foreign_platform(platform: str, engine: Engine) -> Iterator[None]:
     try:
         yield
     except BuildFailed as error:
-        own = format_platform("linux", engine.architecture)
+        own = own_platform(engine)
         if is_platform(own, platform) or _CANNOT_RUN not in error.detail:
             raise
         raise BuildFailed(

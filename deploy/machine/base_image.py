@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from deploy import progress
-from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.errors import BaseUnavailable, PlatformError, ReleaseError
 from deploy.machine.host import THIS_MACHINE, Host
-from deploy.platforms import format_platform, is_platform
+from deploy.platforms import is_platform
 from deploy.settings.image import ImageBuild
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def ensure_base_image(
     Raises:
         BaseUnavailable: the image can neither be pulled nor made.
     """
-    wanted = platform or _own_platform(engine)
+    wanted = platform or own_platform(engine)
     existing = find_base_image(engine, build, wanted)
     if existing:
         return existing
@@ -54,7 +54,7 @@ def ensure_base_image(
             "only Debian's own images can be made here instead",
             detail=pulling,
         )
-    if not wanted == _own_platform(engine) == host.system.platform():
+    if not wanted == own_platform(engine) == host.system.platform():
         raise BaseUnavailable(
             f"the base image cannot be pulled here for {wanted}",
             on=build.base,
@@ -83,15 +83,11 @@ def find_base_image(engine: Engine, build: ImageBuild, platform: str = "") -> st
         build: names the image.
         platform: the platform of the image; the engine's own if empty.
     """
-    wanted = platform or _own_platform(engine)
+    wanted = platform or own_platform(engine)
     names = (build.base, _substitute_name(build))
     return next(
         (name for name in names if name and is_platform(engine.platform(name) or "", wanted)), ""
     )
-
-
-def _own_platform(engine: Engine) -> str:
-    return format_platform("linux", engine.architecture)
 
 
 def _substitute_name(build: ImageBuild) -> str:

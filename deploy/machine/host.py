@@ -17,7 +17,7 @@ from typing import Protocol
 from deploy.clients import http
 from deploy.clients.azure.identity import Identity
 from deploy.clients.docker.address import EngineAddress, find_engine_address
-from deploy.clients.docker.protocol import Engine
+from deploy.clients.docker.protocol import Engine, own_platform
 from deploy.clients.home import require_home
 from deploy.clients.kubernetes.protocol import Cluster
 from deploy.clients.oci.client import HttpRegistry
@@ -33,7 +33,6 @@ from deploy.errors import (
     is_disk_full,
 )
 from deploy.machine import debian
-from deploy.platforms import format_platform
 
 NAME_CACHE = "set TWINSHIP_HOME to a folder that this user may write to"
 _ONE_ATTEMPT = RetryPolicy(connect=5.0, read=10.0)
@@ -127,7 +126,7 @@ def registry_answers(address: str, retry_policy: RetryPolicy = _ONE_ATTEMPT) -> 
 def engine_platform(host: Host) -> str:
     """Return the platform of the engine's own images; without an engine, that of this machine."""
     try:
-        return format_platform("linux", host.connect_engine().architecture)
+        return own_platform(host.connect_engine())
     except PlatformError:
         return host.system.platform()
 

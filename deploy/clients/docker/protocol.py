@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import IO, Any, Protocol
 
+from deploy.platforms import format_platform
 from deploy.records import Image
 
 _MEMORY = 1 << 30
@@ -236,3 +237,8 @@ def find_image_id(engine: Engine, image: Image) -> str | None:
     the image manifest instead.
     """
     return next((found for found in (image.config, image.digest) if engine.image_id(found)), None)
+
+
+def own_platform(engine: Engine) -> str:
+    """Return the platform of the images that an engine runs without emulation."""
+    return format_platform("linux", engine.architecture)
