@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from deploy.clients.oci.bodies import FileChunk
-from deploy.clients.oci.errors import display_url
+from deploy.clients.oci.errors import display_url, no_registry_error
 from deploy.errors import RegistryRefused
 
 if TYPE_CHECKING:
@@ -75,11 +75,7 @@ def resolve_url(base: str, location: str) -> str:
         url = urljoin(base, location)
         find_origin(url)
     except ValueError as error:
-        raise RegistryRefused(
-            "the registry named an address that is not a URL",
-            on=display_url(base),
-            next="see whether a registry answers there",
-        ) from error
+        raise no_registry_error("the registry named an address that is not a URL", base) from error
     return url
 
 

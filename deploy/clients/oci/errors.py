@@ -100,11 +100,12 @@ def translate_errors(url: str) -> Iterator[None]:
         raise unreachable from error
     except ValueError as error:
         # Requests parses the URL of a redirect, whether it is followed or not.
-        raise RegistryRefused(
-            "the registry gave an answer that cannot be read",
-            on=display_url(url),
-            next="see whether a registry answers there",
-        ) from error
+        raise no_registry_error("the registry gave an answer that cannot be read", url) from error
+
+
+def no_registry_error(what: str, url: str) -> RegistryRefused:
+    """Return the error of an answer that may come from another kind of server."""
+    return RegistryRefused(what, on=display_url(url), next="see whether a registry answers there")
 
 
 def tls_error(error: BaseException, url: str) -> RegistryUnreachable:

@@ -27,7 +27,7 @@ from deploy.clients.oci.addresses import (
 )
 from deploy.clients.oci.bodies import ResponseStream
 from deploy.clients.oci.credentials import Credentials, Login
-from deploy.clients.oci.errors import display_url, translate_errors
+from deploy.clients.oci.errors import display_url, no_registry_error, translate_errors
 from deploy.clients.oci.responses import load_body
 from deploy.errors import RegistryError, RegistryRefused, RegistryUnreachable
 
@@ -208,11 +208,8 @@ class RegistryHttp:
         """
         location = response.headers.get("Location")
         if location is None:
-            raise RegistryRefused(
-                "the registry did not say where the upload continues",
-                on=display_url(response.url),
-                next="see whether a registry answers there",
-            )
+            what = "the registry did not say where the upload continues"
+            raise no_registry_error(what, response.url)
         url = resolve_url(response.url, location)
         self._require_own(url)
         return url
