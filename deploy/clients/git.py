@@ -15,7 +15,6 @@ from deploy.errors import SourceUnreadable
 
 HEAD = "HEAD"
 """The last commit."""
-_CHUNK = 1 << 20
 _SHA1_DIGITS = 40
 # A user's configuration may add to what git prints.
 _OWN_CONFIGURATION = ("-c", "log.showSignature=false", "-c", "color.ui=false")
@@ -132,8 +131,7 @@ def hash_file(path: Path, like: str) -> str:
     content_hash = hashlib.new(algorithm, usedforsecurity=False)
     content_hash.update(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            content_hash.update(chunk)
+        hashlib.file_digest(file, lambda: content_hash)
     return content_hash.hexdigest()
 
 

@@ -59,7 +59,7 @@ def join_image(app: AppImage, model: ModelLayer, mount_path: str, cache: Cache) 
     _drop_volume(joined_config["config"], mount_path)
     config = put_config(joined_config, cache)
     layers = list(manifest.layers)
-    layers.insert(position.layer, _describe_layer(model))
+    layers.insert(position.layer, describe_layer(model))
     _require_few_layers(len(layers), app)
     annotations = labels | {MOUNT_KEY: mount_path}
     joined = put_image_manifest(config, tuple(layers), annotations, cache)
@@ -87,11 +87,12 @@ def create_model_image(model: ModelLayer, mount_path: str, cache: Cache) -> Desc
         "rootfs": {"type": "layers", "diff_ids": [model.digest]},
     }
     annotations = _create_model_labels(model) | {MOUNT_KEY: mount_path}
-    layers = (_describe_layer(model),)
+    layers = (describe_layer(model),)
     return put_image_manifest(put_config(config, cache), layers, annotations, cache)
 
 
-def _describe_layer(model: ModelLayer) -> Descriptor:
+def describe_layer(model: ModelLayer) -> Descriptor:
+    """Return the entry of a model's layer in an image manifest."""
     return Descriptor(media_type=layer.MEDIA_TYPE, digest=model.digest, size=model.size)
 
 

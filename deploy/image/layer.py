@@ -14,10 +14,10 @@ from pathlib import PurePosixPath
 from typing import IO, Protocol, TypeVar
 
 from deploy.archive import create_header, pad
+from deploy.cache import CHUNK
 
 MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar"
 _END = 2 * tarfile.BLOCKSIZE
-_CHUNK = 1 << 20
 
 
 class Sink(Protocol):
@@ -116,7 +116,7 @@ def read_exact_layer(
 
 
 def _read_chunks(stream: IO[bytes], size: int) -> Iterator[bytes]:
-    while size and (chunk := stream.read(min(size, _CHUNK))):
+    while size and (chunk := stream.read(min(size, CHUNK))):
         size -= len(chunk)
         yield chunk
 

@@ -8,7 +8,7 @@ from deploy import progress
 from deploy.cache import CHUNK, Cache
 from deploy.clients.oci.protocol import Registry
 from deploy.errors import BlobCorrupt, ModelError
-from deploy.image.layer import MEDIA_TYPE
+from deploy.image.join import describe_layer
 from deploy.image.manifest import MAX_JSON, ImageManifest, parse_image_manifest
 from deploy.model import golden_cases
 from deploy.model.layer_check import check_layer, is_checked, remember_checked
@@ -87,8 +87,7 @@ def fetch_checked_layer(
         ModelError: it is not the layer of that model; it is dropped from the cache.
         BlobCorrupt, RegistryNotFound: as for any blob.
     """
-    item = Descriptor(media_type=MEDIA_TYPE, digest=layer.digest, size=layer.size)
-    fetch_blob(item, repository, registry, cache)
+    fetch_blob(describe_layer(layer), repository, registry, cache)
     if is_checked(layer, cache, mount_path):
         return
     try:
