@@ -26,7 +26,8 @@ from deploy.clients.docker.errors import (
     translate_connection_errors,
     translate_errors,
 )
-from deploy.clients.docker.protocol import Container, Spec
+from deploy.clients.docker.protocol import Container, Limits, Spec
+from deploy.clients.oci.credentials import TOKEN_USER
 from deploy.errors import RegistryNotFound, ReleaseError
 from deploy.platforms import format_platform
 
@@ -249,10 +250,7 @@ class DockerEngine:
             log_config={"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
             auto_remove=auto_remove,
             init=False,
-            mem_limit=spec.limits.memory or None,
-            # As much as without swap: what swaps is slow for every client, and for the host.
-            memswap_limit=spec.limits.memory or None,
-            pids_limit=spec.limits.pids,
+            **limit_options(spec.limits),
         )
         endpoint = api.create_endpoint_config(ipv4_address=spec.ip) if spec.ip else None
         return {
@@ -442,14 +440,22 @@ def _connect(address: EngineAddress) -> Any:  # noqa: ANN401 - the SDK is import
     return client
 
 
+def limit_options(limits: Limits) -> dict[str, int | None]:
+    """Return limits as the SDK has them."""
+    return {
+        "mem_limit": limits.memory or None,
+        # As much as without swap: what swaps is slow for every client, and for the host.
+        "memswap_limit": limits.memory or None,
+        "pids_limit": limits.pids,
+    }
+
+
 def _auth(login: tuple[str, str] | None) -> dict[str, str] | None:
     """Return a login as the engine's API has it; an identity token has a user of its own."""
-    from docker.auth import TOKEN_USERNAME
-
     if login is None:
         return None
     user, password = login
-    if user == TOKEN_USERNAME:
+    if user == TOKEN_USER:
         return {"identitytoken": password}
     return {"username": user, "password": password}
 

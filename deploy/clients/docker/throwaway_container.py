@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.clients.docker.address import find_engine_address, library_variables
+from deploy.clients.docker.client import limit_options
 from deploy.clients.docker.errors import published_elsewhere_error, translate_errors
 from deploy.clients.docker.protocol import Limits
 from deploy.clients.network import is_taken
@@ -84,9 +85,7 @@ def _create(image: str, port: int, limits: Limits) -> Any:  # noqa: ANN401 - tes
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "labels": labels,
-        "mem_limit": limits.memory or None,
-        "memswap_limit": limits.memory or None,
-        "pids_limit": limits.pids,
+        **limit_options(limits),
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
     # The methods of testcontainers publish a port on every address of the machine.
