@@ -31,4 +31,9 @@ class MemoryContainers:
     def __call__(self, image: str, port: int, limits: Limits) -> Iterator[ThrowawayContainer]:
         self.images.append(image)
         self.limits.append(limits)
-        yield ThrowawayContainer(url=URL, is_running=lambda: self.alive, read_log=lambda: self.log)
+        yield ThrowawayContainer(
+            url=URL,
+            is_running=lambda: self.alive,
+            read_log=lambda: self.log,
+            was_out_of_memory=lambda: False,
+        )

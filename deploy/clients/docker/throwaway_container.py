@@ -43,7 +43,7 @@ class ThrowawayContainer:
     url: str
     is_running: Callable[[], bool]
     read_log: Callable[[], str]
-    was_out_of_memory: Callable[[], bool] = lambda: False
+    was_out_of_memory: Callable[[], bool]
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def _create(image: str, port: int, limits: Limits) -> Any:  # noqa: ANN401 - tes
     }
     container = DockerContainer(image).with_kwargs(**hardened).with_tmpfs_mount("/tmp", "size=64m")  # noqa: S108 - a path in the container
     # The methods of testcontainers publish a port on every address of the machine.
-    container.ports = {f"{port}/tcp": (_ADDRESS, None)}  # type: ignore[dict-item]
+    container.ports = {f"{port}/tcp": (_ADDRESS, None)}  # type: ignore[dict-item]  # its type has no addresses
     client = container.get_docker_client().client
     client.api.trust_env = False
     _remove_leftovers(client)
@@ -111,29 +111,29 @@ def _require_here(port: int, is_running: Callable[[], bool]) -> None:
         time.sleep(_POLL)
 
 
-def _published_port(container: object, port: int) -> int:
+def _published_port(container: Any, port: int) -> int:  # noqa: ANN401 - the SDK's model is untyped
     """Return the port of this machine that leads to one of the container; 0 if it has ended."""
-    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
-    found = container.attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")  # type: ignore[attr-defined]
+    container.reload()
+    found = container.attrs["NetworkSettings"]["Ports"].get(f"{port}/tcp")
     return int(found[0]["HostPort"]) if found else 0
 
 
-def _is_running(container: object) -> bool:
-    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
-    return bool(container.status == "running")  # type: ignore[attr-defined]
+def _is_running(container: Any) -> bool:  # noqa: ANN401 - as above
+    container.reload()
+    return bool(container.status == "running")
 
 
-def _was_out_of_memory(container: object) -> bool:
-    container.reload()  # type: ignore[attr-defined]  # the SDK's model is untyped
-    return bool(container.attrs["State"]["OOMKilled"])  # type: ignore[attr-defined]
+def _was_out_of_memory(container: Any) -> bool:  # noqa: ANN401 - as above
+    container.reload()
+    return bool(container.attrs["State"]["OOMKilled"])
 
 
-def _remove_leftovers(client: object) -> None:
+def _remove_leftovers(client: Any) -> None:  # noqa: ANN401 - as above
     """Remove containers whose processes have ended; those of other machines stay."""
     import docker.errors
 
     # Containers of other processes can end while the engine lists them.
-    for container in client.containers.list(  # type: ignore[attr-defined]
+    for container in client.containers.list(
         all=True, filters={"label": LABEL}, ignore_removed=True
     ):
         labels: Mapping[str, str] = container.labels

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -92,12 +91,8 @@ def push_other_layer(application: Application) -> ModelLayer:
     own = application.current().attempt.release.image.layer
     registry = application.registry
     packed = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(registry.blobs[REPOSITORY][own.digest])) as archive:
-        files = {
-            PurePosixPath(member.name): opened.read()
-            for member in archive
-            if (opened := archive.extractfile(member))
-        }
+    pushed = io.BytesIO(registry.blobs[REPOSITORY][own.digest])
+    files = {path: content.read() for path, content in layer.read_layer(pushed)}
     files[PurePosixPath("app/main.py")] = b"print('theirs')"
     layer.write_layer(
         (layer.Entry(path, len(data), [data]) for path, data in files.items()), packed

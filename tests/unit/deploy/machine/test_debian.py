@@ -137,13 +137,11 @@ def test_a_daemon_may_open_many_files_and_gets_no_variables_of_a_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its limit is 1048576, or the highest that is permitted; a variable could turn TLS on."""
-    daemon = tmp_path / "dockerd"
-    daemon.write_text(
-        f"#!/bin/sh\n(ulimit -S -n; ulimit -H -n; env | grep -c ^DOCKER_) >{tmp_path}/found\n"
-        f"touch {tmp_path}/up\nsleep 1\n",
-        encoding="utf-8",
+    write_program(
+        tmp_path / "dockerd",
+        f"(ulimit -S -n; ulimit -H -n; env | grep -c ^DOCKER_) >{tmp_path}/found\n"
+        f"touch {tmp_path}/up\nsleep 1",
     )
-    daemon.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
     monkeypatch.setattr(debian, "root_prefix", list)

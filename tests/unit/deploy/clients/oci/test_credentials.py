@@ -287,7 +287,6 @@ def test_a_login_service_on_this_machine_is_asked_by_a_registry_here(web: FakeWe
 def test_a_login_service_that_redirects_elsewhere_is_refused(web: FakeWeb, user: str) -> None:
     """Neither a password nor an identity token is sent on."""
     realm = f"{OWN}/token"
-    web.servers = {OWN: ask_for_token(f"{realm}/here")}
 
     def handle(request: requests.PreparedRequest) -> Answer:
         if "/token" in (request.url or ""):
