@@ -16,8 +16,9 @@ from collections.abc import Iterable
 # Azure Pipelines and TeamCity read `##vso[command]` and `##teamcity[command]` anywhere.
 _LINE_COMMAND = re.compile(r"^([^\S\n]*:)(?=:.*::)", re.MULTILINE)
 _COMMAND = re.compile(r"#(?=#\w*\[)")
-_USER = re.compile(r"(?<=://)[^\s/?#'\"]*@")
-_QUERY = re.compile(r"(://[^\s?#'\"<>]*)[?#][^\s'\"<>)]*")
+_USER = re.compile(r"(?<=://)[^\s/?#\"<>]*@")
+# A query may have each punctuation mark; at its end, they are those of the text around it.
+_QUERY = re.compile(r"(://[^\s?#\"<>]*)[?#][^\s\"<>]*?(?=[)\]'.,:;]*(?:[\s\"<>]|$))")
 # Control, format, private and unassigned characters, halves of characters, and line separators.
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 

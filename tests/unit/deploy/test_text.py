@@ -96,6 +96,8 @@ def test_a_json_document_keeps_its_values() -> None:
             "url (https://host/a?b) failed",
             "url (https://host/a) failed",
         ),
+        ("https://ada:it's@host/a", "https://host/a", "https://host/a"),
+        ("(az://a/b?sig=x)'y&z).", "(az://a/b?sig=x)'y&z).", "(az://a/b)."),
         ("repo:tag@sha256:00", "repo:tag@sha256:00", "repo:tag@sha256:00"),
         ("http://h/a http://u:p@h/b", "http://h/a http://h/b", "http://h/a http://h/b"),
         ("/srv/models#1?", "/srv/models#1?", "/srv/models#1?"),
