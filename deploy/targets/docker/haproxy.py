@@ -23,7 +23,7 @@ _WHOLE = 60_000
 # has the first address, and the last one is the broadcast address.
 _PLACES = (5, 10)
 _PLACES_OF_FEW = (2, 2)
-_FEW = 64
+_FEW = 32
 
 
 def slot_address(subnet: str, slot: int | None) -> str:

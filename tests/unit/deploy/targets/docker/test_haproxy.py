@@ -48,7 +48,7 @@ def test_every_slot_has_its_own_address() -> None:
     [
         ("172.30.0.0/24", 244),
         ("172.30.0.64/26", 52),
-        ("172.30.0.32/27", 28),
+        ("172.30.0.32/27", 20),
         ("172.30.0.16/28", 12),
         ("172.30.0.8/29", 4),
         ("172.30.0.4/30", 0),
@@ -63,6 +63,14 @@ def test_a_small_network_has_fewer_slots(subnet: str, slots: int) -> None:
     free = [str(address) for address in network.hosts()][1:]
     assert len({*used}) == len(used)
     assert {*used} <= {*free}
+
+
+@pytest.mark.parametrize("subnet", ["172.30.0.0/24", "172.30.0.64/26", "172.30.0.32/27"])
+def test_a_network_that_served_before_keeps_its_addresses(subnet: str) -> None:
+    """Its running proxy and replicas have them; an upgrade alone moves none."""
+    network = ipaddress.ip_network(subnet)
+    found = [slot_address(subnet, slot) for slot in (None, 1, 12)]
+    assert found == [str(network[place]) for place in (5, 11, 22)]
 
 
 def test_the_configuration_has_the_values_of_the_settings() -> None:
