@@ -68,10 +68,10 @@ def fit(item: Object, version: Version) -> Object:
 
 def _hooks(pod: Object) -> Iterator[Object]:
     for container in (*pod.get("initContainers", []), *pod.get("containers", [])):
-        yield from (container.get("lifecycle") or {}).values()
+        yield from container.get("lifecycle", {}).values()
 
 
 def _replace_sleep(hook: Object) -> None:
     """Let a program in the image sleep, instead of the node."""
     if "sleep" in hook:
-        hook["exec"] = {"command": ["sleep", str(hook.pop("sleep")["seconds"])]}
+        hook["exec"] = {"command": ["sleep", str(hook.pop("sleep").get("seconds", 0))]}

@@ -36,15 +36,17 @@ FILES: Mapping[str, str] = {
 # list of one shape, or a type.
 _METADATA: dict[str, Any] = {"labels": {}, "annotations": {}}
 _LABELS: dict[str, Any] = {"matchLabels": {}}
+_HOOK: dict[str, Any] = {"exec": {"command": [str]}, "sleep": {"seconds": int}}
 _CONTAINER: dict[str, Any] = {
     "ports": [{}],
     "resources": {"requests": {}, "limits": {}},
     "startupProbe": {"httpGet": {}, "periodSeconds": int},
     "readinessProbe": {"httpGet": {}},
-    "lifecycle": {"preStop": {"exec": {"command": [str]}, "sleep": {"seconds": int}}},
+    "lifecycle": {"preStop": _HOOK, "postStart": _HOOK},
 }
 _POD: dict[str, Any] = {
     "containers": [_CONTAINER],
+    "initContainers": [_CONTAINER],
     "affinity": {"nodeAffinity": {}},
     "nodeSelector": {},
     "tolerations": [{}],

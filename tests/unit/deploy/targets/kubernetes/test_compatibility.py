@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +91,33 @@ def test_hooks_of_other_containers_are_fitted_too(tmp_path: Any) -> None:
     item = fit(rendering(folder).deployment(A, "main", 2, None, 600), (1, 29))
     (found,) = pod_spec(item)["initContainers"]
     assert found["lifecycle"]["preStop"] == {"exec": {"command": ["sleep", "9"]}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("initContainers", None),
+        ("initContainers", [{"name": "first", "lifecycle": None}]),
+        ("containers__0__lifecycle", {"preStop": None, "postStart": None}),
+        ("containers__0__lifecycle", {"postStart": {"sleep": None}}),
+    ],
+)
+def test_a_key_without_a_value_in_a_template_is_fitted(
+    tmp_path: Path, path: str, value: Any
+) -> None:
+    """An emptied block of YAML counts as absent, also for an old cluster."""
+    folder = edit_templates(tmp_path, "deployment.yaml", **{f"spec__template__spec__{path}": value})
+    item = rendering(folder).deployment(A, "main", 2, None, 600)
+    assert "null" not in json.dumps(fit(item, (1, 29)))
+
+
+def test_a_sleep_without_seconds_ends_at_once(tmp_path: Path) -> None:
+    """The program in the image needs a number of them."""
+    path = "spec__template__spec__containers__0__lifecycle__postStart__sleep"
+    folder = edit_templates(tmp_path, "deployment.yaml", **{path: {}})
+    item = fit(rendering(folder).deployment(A, "main", 2, None, 600), (1, 29))
+    hook = app_container(item)["lifecycle"]["postStart"]
+    assert hook == {"exec": {"command": ["sleep", "0"]}}
 
 
 def test_an_object_is_not_changed_itself() -> None:
