@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 from deploy.clients.kubernetes.protocol import Cluster, Object
@@ -29,7 +30,7 @@ def require_node_platform(cluster: Cluster, pod: Object, platform: str) -> None:
         SettingsInvalid: each node has another platform.
     """
     selector = pod.get("nodeSelector") or {}
-    if not platform or any(label in selector for label in _SELECTORS):
+    if not platform or _names_processor(selector, pod):
         return
     nodes = [node for node in cluster.nodes() or () if _is_selected(node, selector)]
     others = [node for node in nodes if not is_platform(platform, _platform(node))]
@@ -50,6 +51,14 @@ def require_node_platform(cluster: Cluster, pod: Object, platform: str) -> None:
             len(nodes),
             _SELECTORS[0],
         )
+
+
+def _names_processor(selector: Object, pod: Object) -> bool:
+    """Return whether pods require the processor of their nodes, by selector or affinity."""
+    affinity = pod.get("affinity", {}).get("nodeAffinity", {})
+    # As text, because only the API server checks the shape of the terms.
+    terms = json.dumps(affinity.get("requiredDuringSchedulingIgnoredDuringExecution"))
+    return any(label in selector or f'"{label}"' in terms for label in _SELECTORS)
 
 
 def _is_selected(node: Object, selector: Object) -> bool:

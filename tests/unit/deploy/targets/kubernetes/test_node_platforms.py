@@ -60,6 +60,20 @@ def test_nodes_that_may_be_added_later_are_not_refused(selector: dict[str, str])
     check(node("arm64"), **selector)
 
 
+@pytest.mark.parametrize("label", ["kubernetes.io/arch", "beta.kubernetes.io/arch"])
+def test_pods_may_require_a_processor_by_their_affinity(label: str) -> None:
+    """That counts as a node selector; a preference does not, because other nodes stay possible."""
+    cluster = FakeCluster()
+    cluster.node_list = [node("arm64")]
+    term = {"matchExpressions": [{"key": label, "operator": "In", "values": ["amd64"]}]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}
+    require_node_platform(cluster, {"affinity": {"nodeAffinity": required}}, "linux/amd64")
+    weighted = [{"weight": 1, "preference": term}]
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": weighted}
+    with pytest.raises(SettingsInvalid):
+        require_node_platform(cluster, {"affinity": {"nodeAffinity": preferred}}, "linux/amd64")
+
+
 def test_nodes_that_may_not_be_read_are_not_checked() -> None:
     """A deployer needs rights in its namespace only; nor is an unknown platform checked."""
     cluster = FakeCluster()
