@@ -167,7 +167,7 @@ def _name(status: Mapping[str, Any]) -> str:
     return str(status.get("name", ""))
 
 
-def probe_failure(events: list[Object]) -> str:
+def find_probe_failure(events: list[Object]) -> str:
     """Return what the last failed probe reported, such as a status of 404; empty if none failed."""
     messages = [event.get("message") for event in events if event.get("reason") == "Unhealthy"]
     return one_line(messages[-1]) if messages else ""

@@ -21,8 +21,8 @@ from deploy.targets.kubernetes.pods import (
     Pod,
     event_lines,
     find_condition,
+    find_probe_failure,
     log_tail,
-    probe_failure,
 )
 
 _POLL = 0.5
@@ -104,7 +104,7 @@ class ReadinessWait:
         for pod in pods:
             problem = rollout.problem(pod)
             if problem:
-                raise self._pod_failure(problem, pod)
+                raise self._pod_failure(problem, pod, self.cluster.events(pod.name))
             if rollout.is_pod_late(pod):
                 limit = progress.format_seconds(self.expected.ready_within)
                 raise self._not_ready_failure(f"{limit} of its start", pod)
@@ -144,13 +144,11 @@ class ReadinessWait:
         waited = rollout.waited(pod.name)
         if waited <= _UNSCHEDULABLE_SECONDS:
             return
-        if waited > _NEW_NODE_SECONDS or not self._is_node_coming(pod):
-            raise self._pod_failure(f"no node can take a replica: {pod.scheduling_problem}", pod)
-        rollout.restart_deadline()
-
-    def _is_node_coming(self, pod: Pod) -> bool:
         events = self.cluster.events(pod.name)
-        return any(event.get("reason") in _SCALING_EVENTS for event in events)
+        if waited > _NEW_NODE_SECONDS or not _is_node_coming(events):
+            what = f"no node can take a replica: {pod.scheduling_problem}"
+            raise self._pod_failure(what, pod, events)
+        rollout.restart_deadline()
 
     # --- late failure
 
@@ -171,22 +169,23 @@ class ReadinessWait:
 
     def _not_ready_failure(self, limit: str, pod: Pod) -> RolloutFailed:
         what = f"a replica was not ready within {limit}"
-        answer = probe_failure(self.cluster.events(pod.name))
+        events = self.cluster.events(pod.name)
+        answer = find_probe_failure(events)
         if not answer:
-            return self._pod_failure(what, pod)
+            return self._pod_failure(what, pod, events)
         fix = "let it answer 200 at the path `ready` of [app] once it can serve; see also its log"
-        return self._pod_failure(f"{what}: {answer}", pod, fix)
+        return self._pod_failure(f"{what}: {answer}", pod, events, fix)
 
     def _pod_failure(
-        self, what: str, pod: Pod, fix: str = "events and log show why"
+        self, what: str, pod: Pod, events: list[Object], fix: str = "events and log show why"
     ) -> RolloutFailed:
-        events = event_lines(self.cluster.events(pod.name)) or "    (none)"
+        events_text = event_lines(events) or "    (none)"
         lines = log_tail(self.cluster, pod)
         return RolloutFailed(
             what,
             on=f"pod {pod.name}",
             next=fix,
-            detail=f"  its events end with:\n{events}\n  its log ends with:\n{lines}",
+            detail=f"  its events end with:\n{events_text}\n  its log ends with:\n{lines}",
         )
 
 
@@ -198,6 +197,10 @@ def is_complete(deployment: Object) -> bool:
     wanted = deployment["spec"].get("replicas", 1)
     counts = [status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")]
     return _is_current(deployment) and all(count == wanted for count in counts)
+
+
+def _is_node_coming(events: list[Object]) -> bool:
+    return any(event.get("reason") in _SCALING_EVENTS for event in events)
 
 
 def _are_ready(pods: list[Pod], deployment: Object) -> bool:

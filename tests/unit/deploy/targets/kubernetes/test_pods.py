@@ -12,9 +12,9 @@ from deploy.targets.kubernetes.pods import (
     TEMPLATE_ANNOTATION,
     Pod,
     event_lines,
+    find_probe_failure,
     image_digest,
     log_tail,
-    probe_failure,
 )
 from deploy.targets.kubernetes.render import IMAGE_LABEL, TRACK_LABEL
 from tests.fakes.kubernetes.api_server import FakeCluster
@@ -344,8 +344,8 @@ def test_the_last_failed_probe_is_found() -> None:
         {"reason": "Unhealthy", "message": "Startup probe failed:\nstatuscode: 404"},
         {"reason": "Killing", "message": "Stopping"},
     ]
-    assert probe_failure(events) == "Startup probe failed: statuscode: 404"
-    assert probe_failure(events[2:]) == ""
+    assert find_probe_failure(events) == "Startup probe failed: statuscode: 404"
+    assert find_probe_failure(events[2:]) == ""
 
 
 def at(seconds: float) -> str:
