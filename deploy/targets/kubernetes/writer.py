@@ -150,9 +150,11 @@ class Writer:
         Raises:
             RolloutFailed: a replica cannot become ready, or did not in time.
         """
+        if not self.supporting_objects.has_unused_autoscaler():
+            self.supporting_objects.remove_unused()
+            return
         track = self._state.traffic().track
-        is_autoscaled = self.supporting_objects.has_unused_autoscaler()
-        scaled = self._take_back_replica_count(track) if is_autoscaled else None
+        scaled = self._take_back_replica_count(track)
         self.supporting_objects.remove_unused()
         if scaled:
             self._wait_until_ready(track, scaled, release)
