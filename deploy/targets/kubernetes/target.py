@@ -19,7 +19,7 @@ from deploy.targets.kubernetes.history import Decision, History
 from deploy.targets.kubernetes.lock import Lock
 from deploy.targets.kubernetes.node_platforms import require_node_platform
 from deploy.targets.kubernetes.pods import Pod
-from deploy.targets.kubernetes.render import TRACKS, Rendering
+from deploy.targets.kubernetes.render import Rendering
 from deploy.targets.kubernetes.response_counts import ReadMetrics, read_metrics
 from deploy.targets.kubernetes.state import ClusterState, TrafficSplit
 from deploy.targets.kubernetes.strategy import Strategy
@@ -144,8 +144,7 @@ class KubernetesTarget:
         self._history.begin(attempt, *self._lost_attempt(), snapshot=snapshot)
 
     def _require_node_platform(self, release: Release) -> None:
-        deployment = self._rendering.deployment(release, TRACKS[0], 1, None, 0)
-        pod = pod_spec(deployment)
+        pod = pod_spec(self._rendering.object_templates["Deployment"])
         require_node_platform(self._cluster, pod, self._platform(release))
 
     def end(self, attempt: Attempt, ending: Ending) -> None:
@@ -197,9 +196,10 @@ class KubernetesTarget:
             return False
         other = self._state.deployment(traffic.other_track)
         alone = other is None or not other.replicas or self._strategy.may_be_standby(other)
+        if not alone or not self._state.routes_to(traffic.track):
+            return False
         now = self._clock.utc()
-        is_crash_looping = any(pod.is_crash_looping(now) for pod in self._state.pods(traffic.track))
-        return alone and self._state.routes_to(traffic.track) and not is_crash_looping
+        return not any(pod.is_crash_looping(now) for pod in self._state.pods(traffic.track))
 
     def find_endpoint_problem(self) -> str:
         """Return "": the cluster watches its Services and Ingresses; `verify` asks through them."""
