@@ -96,15 +96,15 @@ class DesiredObjects:
         """
         rendering = self._rendering
         count = self.replica_count() if self._env.autoscale else self._env.replicas
-        objects = (
+        supporting = (
             rendering.service_account(),
             rendering.service(track, both=False),
             rendering.ingress(),
             rendering.disruption_budget(),
             rendering.autoscaler(track),
-            self.render_deployment(track, release, count, attempt),
         )
-        return [self._compatibility.fit(item) for item in objects if item]
+        fitted = [self._compatibility.fit(item) for item in supporting if item]
+        return [*fitted, self.render_deployment(track, release, count, attempt)]
 
     def replica_seconds(self, release: Release) -> float:
         """Return the seconds that one replica may take: for a node, the pull and the start."""
