@@ -24,7 +24,7 @@ from deploy.errors import (
 )
 from deploy.model import golden_cases
 from deploy.records import Attempt, Ending, Release, Rollout, Trigger, Verdict
-from deploy.rollout.history import current
+from deploy.rollout.history import current, is_settled
 from deploy.rollout.target import CanaryTarget, Prove, ReplicaState, Target
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def abort(target: Target, by: str, clock: Now = now) -> Rollout:
     """
     with target.lock():
         history = target.history()
-        if not history or history[-1].ending:
+        if is_settled(history):
             raise ReleaseUnknown(
                 "no rollout is under way", on="history", next="`invoke status` shows what serves"
             )
