@@ -63,6 +63,11 @@ class FakeContainer:
         """Whether its process is running."""
         return self.status == "running"
 
+    @property
+    def exceeds_memory(self) -> bool:
+        """Whether its process needs more memory than its limit."""
+        return self.script.needs > self.spec.limits.memory > 0
+
     def as_container(self) -> Container:
         """Return its present state in the protocol's form."""
         return Container(
@@ -158,7 +163,7 @@ class FakeEngine(FakeImages):
                 self._end(made, 1, again=False)
                 return
             self.events.append(f"{made.spec.name} opened")
-        if made.script.needs > made.spec.limits.memory > 0:
+        if made.exceeds_memory:
             self._end(made, 137, again=False)
         if made.script.exits is not None:
             self._end(made, made.script.exits, again=False)
@@ -167,7 +172,7 @@ class FakeEngine(FakeImages):
         """End its process; the engine restarts it if its policy says so."""
         made.status = "exited"
         made.exit_code = code
-        made.out_of_memory = made.script.needs > made.spec.limits.memory > 0
+        made.out_of_memory = made.exceeds_memory
         made.proxy = None
         if again and made.restart:
             made.restarts += 1
