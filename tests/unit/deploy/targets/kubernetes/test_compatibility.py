@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from deploy.clients.kubernetes.protocol import Object
-from deploy.records import Release
 from deploy.targets.kubernetes.compatibility import Version, fit, parse_version
 from tests.fakes.namespaces import NAME, FakeNamespace
 from tests.fakes.releases import release
@@ -161,17 +160,3 @@ def test_an_upgrade_of_the_cluster_is_no_reason_for_a_rollout() -> None:
     namespace.apply(b := namespace.release("b"))
     assert namespace.deployer().serves(b)
     assert "sleep" in app_container(namespace.get("Deployment", NAME))["lifecycle"]["preStop"]
-
-
-def test_a_release_waits_until_its_replicas_are_available(
-    namespace: FakeNamespace, a: Release, b: Release
-) -> None:
-    """The deadline of the rollout has the time for it."""
-    target = namespace.deployer(min_ready_seconds=20)
-    namespace.apply(a, target)
-    deadline = namespace.get("Deployment")["spec"]["progressDeadlineSeconds"]
-    began = namespace.cluster.seconds()
-    namespace.apply(b, target)
-    assert namespace.cluster.seconds() - began > 20
-    assert namespace.answers() == {"b"}
-    assert deadline == namespace.get("Deployment")["spec"]["progressDeadlineSeconds"] > 60

@@ -127,6 +127,20 @@ def test_a_release_serves_with_all_its_replicas(
     assert target.serves(b)
 
 
+def test_a_release_waits_until_its_replicas_are_available(
+    namespace: FakeNamespace, a: Release, b: Release
+) -> None:
+    """The deadline of the rollout has the time for it."""
+    target = namespace.deployer(min_ready_seconds=20)
+    namespace.apply(a, target)
+    deadline = namespace.get("Deployment")["spec"]["progressDeadlineSeconds"]
+    began = namespace.cluster.seconds()
+    namespace.apply(b, target)
+    assert namespace.cluster.seconds() - began > 20
+    assert namespace.answers() == {"b"}
+    assert deadline == namespace.get("Deployment")["spec"]["progressDeadlineSeconds"] > 60
+
+
 def test_a_release_without_a_service_does_not_serve(namespace: FakeNamespace, a: Release) -> None:
     """Its replicas are complete; to release again creates the Service."""
     namespace.apply(a)
