@@ -87,7 +87,7 @@ just as it is used again.
     option splice-auto
     retries 4
     retry-on conn-failure empty-response response-timeout
-    # Who has gone needs no response: its request leaves the queue.
+    # A client that has gone needs no response: its request leaves the queue.
     option abortonclose
     default-server check inter 1s fastinter 100ms downinter 200ms rise 1 fall 3 \
 maxconn {in_flight} observe layer4 error-limit 1 on-error sudden-death
