@@ -26,7 +26,7 @@ class ReplicaState(StrEnum):
         STANDBY: it is ready, and gets no requests.
         SERVING: it is ready, and gets requests.
         STOPPED: its process has ended.
-        UNHEALTHY: it is not ready, and waiting does not help.
+        UNHEALTHY: it cannot become ready, is paused, or crashes again and again.
     """
 
     STARTING = "starting"
@@ -103,7 +103,7 @@ class Target(Protocol):
         """Return whether all replicas of that release serve, as the settings say, and no others."""
 
     def find_endpoint_problem(self) -> str:
-        """Return why clients get no response at the endpoint, as a clause; empty if they do."""
+        """Return why clients are not served at the endpoint, as a clause; empty if they are."""
 
     def serve(self, release: Release, prove: Prove) -> None:
         """Bring a release into service without losing a request.

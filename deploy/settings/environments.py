@@ -1,7 +1,7 @@
 """The tables [environments.NAME] of pipeline.toml, one class for each kind of target.
 
-Nothing here reads a secret: `username` and `password` name environment variables, and `pull_secret`
-names an object of the cluster.
+Nothing here reads a secret: `username` and `password` name secrets, and `pull_secret` names
+an object of the cluster.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class Environment(Table):
     """The keys that every kind of environment has. Times are in seconds.
 
     `registry` is the host (and port) of the OCI registry. `username` and `password` *name*
-    environment variables; without them the login is read from the Docker configuration.
+    secrets; without them the login is that of the identity on Azure, or of the Docker
+    configuration.
 
     Attributes:
         needs_proxy: whether releases serve behind this project's proxy, whose image must exist.
@@ -161,8 +162,8 @@ class Environment(Table):
 class Docker(Environment):
     """A Docker host: replicas behind a proxy that listens on `address` and `port`.
 
-    `memory` and `pids` are the limits of one replica. Clients get no response to requests of the
-    paths `private`, and of those below them.
+    `memory` and `pids` are the limits of one replica. Clients get status 404 for the paths
+    `private`, and for those below them.
     """
 
     needs_proxy: ClassVar[bool] = True
