@@ -1,5 +1,5 @@
 // All that releases need on Azure: a model store, a registry, a cluster, and one identity for CI.
-// docs/11-azure.md tells how to deploy it, what it costs, and how to take it away.
+// docs/11-azure.md shows how to deploy it, what it costs, and how to take it away.
 targetScope = 'resourceGroup'
 
 @description('Where everything is.')

@@ -1,1 +1,1 @@
-"""The CI systems that releases run in, and what they tell about the run."""
+"""The CI systems that releases run in, and what they say about the run."""

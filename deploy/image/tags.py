@@ -119,7 +119,7 @@ def pull_size(release: Release, registry: Registry, cache: Cache) -> int:
 
 
 def find_platform(release: Release, registry: Registry, cache: Cache) -> str:
-    """Return the platform of a release's image; empty if neither cache nor registry tells it."""
+    """Return the platform of a release's image; empty if neither cache nor registry knows it."""
     digest = release.image.digest
     try:
         manifest = _read_manifest(release, registry, cache)

@@ -20,7 +20,7 @@ class ProcessId:
         host: the name of its machine.
         pid: its number.
         started: when it started, in clock ticks since boot; distinguishes it from a later process
-            with the same number. Empty where the system does not tell.
+            with the same number. Empty where the system does not say.
     """
 
     user: str
@@ -66,7 +66,7 @@ class ProcessId:
 def machine_id() -> str:
     """Return the identity of this machine since it booted, and of this container.
 
-    Host names are not unique. The identity is empty where the system does not tell it.
+    Host names are not unique. The identity is empty where the system does not name it.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -119,7 +119,7 @@ class Cluster(Protocol):
     def replace(self, item: Object) -> bool:
         """Replace an object; return False if it has changed since it was read, or is gone.
 
-        `metadata.resourceVersion` of the object tells the version that was read. Do not replace and
+        `metadata.resourceVersion` of the object names the version that was read. Do not replace and
         apply the same object: for `apply`, another manager owns the fields of a replaced object.
         """
 

@@ -1,4 +1,4 @@
-"""Pointers of Git LFS are told from other files by their first bytes."""
+"""Pointers of Git LFS are distinguished from other files by their first bytes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_variant_counts_for_32_bit_arm_alone(parts: tuple[str, ...], name: str
 def test_a_wanted_platform_may_leave_the_variant_open(
     found: str, wanted: str, is_same: bool
 ) -> None:
-    """An engine does not tell the variant of its processor."""
+    """An engine does not name the variant of its processor."""
     assert platforms.is_platform(found, wanted) is is_same
 
 

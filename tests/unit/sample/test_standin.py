@@ -112,7 +112,7 @@ def test_the_rest_of_the_bundle_comes_along(base: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 100, 2**31])
 def test_an_impossible_size_is_refused(base: Path, tmp_path: Path, size: int) -> None:
-    """The error tells the sizes that are possible."""
+    """The error names the sizes that are possible."""
     with pytest.raises(StandinError, match=f"{size} is not in .* to 2147483647"):
         standin.write(tmp_path / "made", size=size, seed=1, base=base)
 

@@ -130,7 +130,7 @@ def test_an_image_runs_as_it_was_joined(
     pull(reference, tiny)
     assert tiny.engine.image_id(reference) == find_image_id(tiny.engine, image)
     ids = parse_diff_ids(cache.read(image.config))
-    # An engine that had the layers of the build in another compression does not tell them.
+    # An engine that had the layers of the build in another compression does not list them.
     assert tiny.engine.diff_ids(reference) in ((), ids)
     assert ids.index(image.layer.digest) == len(ids) - 2
     assert tiny.output(reference) == "serving in mode once, as tiny once\n"

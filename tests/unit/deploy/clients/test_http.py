@@ -185,7 +185,7 @@ def test_a_slow_body_ends_in_no_response() -> None:
 def test_a_refused_connection_is_told_from_other_failures(
     failure: requests.RequestException, refused: bool
 ) -> None:
-    """By it, a server that does not listen is told from one that does not respond."""
+    """By it, a server that does not listen is distinguished from one that does not respond."""
     with pytest.raises(NoResponse) as caught:
         send(endpoint_with(failure), REQUEST)
     assert caught.value.refused is refused

@@ -256,7 +256,7 @@ def test_a_replica_that_ends_before_it_is_ready_ends_the_rollout_at_once(
 
 
 def test_the_status_of_a_ready_path_is_in_the_error(place: FakePlace) -> None:
-    """A wrong path, or a redirect, is told from a replica that is only slow."""
+    """A wrong path, or a redirect, is distinguished from a replica that is only slow."""
     with pytest.raises(RolloutFailed, match=r"not ready within 20 s: .* answered 503"):
         place.target().serve(place.release("a", Script(ready_after=None)), trust)
 

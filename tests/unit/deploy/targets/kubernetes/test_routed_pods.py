@@ -115,7 +115,7 @@ def test_an_account_without_the_right_to_slices_reads_endpoints(
     a: Release,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its role was written for an older version; the rule to add is told once."""
+    """Its role was written for an older version; the rule to add is named once."""
     namespace.apply(a)
     namespace.cluster.forbidden.add(SLICES)
     namespace.cluster.requests.clear()
