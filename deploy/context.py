@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 
 from deploy.cache import Cache
 from deploy.clients.azure.blob import is_blob_location, open_blob_store
 from deploy.clients.azure.http import AzureHttp
 from deploy.clients.azure.identity import Identity
-from deploy.clients.azure.key_vault import KeyVault, NamedSecrets, read_secrets
+from deploy.clients.azure.key_vault import KeyVault, NamedSecrets
 from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
@@ -24,6 +24,7 @@ from deploy.clients.oci.client import HttpRegistry
 from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.login import find_first_login, find_login, read_login
 from deploy.clients.oci.protocol import Registry
+from deploy.clients.secrets import read_secret
 from deploy.clients.stores.protocol import Store, open_store
 from deploy.clock import REAL, Clock
 from deploy.image import tags
@@ -112,10 +113,20 @@ class ReleaseContext:
         """The model store."""
         model = self.settings.model
         if is_blob_location(model.store):
-            keys = {"access_key": model.account_key, "sas_token": model.sas}
-            read_keys = partial(read_secrets, keys, self.secrets)
-            return open_blob_store(model.store, self.azure, os.environ, read_keys)
+            return open_blob_store(model.store, self.azure, os.environ, self._read_store_key)
         return self.clients.open_store(model.store, self.directory)
+
+    def _read_store_key(self) -> dict[str, str]:
+        """Return the key of a store in Azure Blob, by the library's name for it; empty for none."""
+        model = self.settings.model
+        named = (("access_key", "account_key", model.account_key), ("sas_token", "sas", model.sas))
+        return {
+            kind: read_secret(
+                key, name, self.secrets, on="the model store", example=f"STORE_{key.upper()}"
+            )
+            for kind, key, name in named
+            if name
+        }
 
     @cached_property
     def repository(self) -> Repository:

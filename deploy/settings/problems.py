@@ -15,8 +15,8 @@ from deploy.settings.environments import Kinds, target_of
 from deploy.text import hide_queries
 from deploy.validation import describe
 
-# They name variables, and a password that stands there by mistake is not shown.
-_SECRET_KEYS = ("username", "password")
+# They name variables, and a secret that stands there by mistake is not shown.
+_SECRET_KEYS = ("username", "password", "account_key", "sas", "client_secret")
 # A login before a host without a scheme; `name:tag@sha256:...` is an image.
 _LOGIN = re.compile(r"[^\s/'\"]*:[^\s/'\"]*@(?!sha256:)")
 _QUOTED = re.compile(r"'([^']+)'")

@@ -105,26 +105,6 @@ class KeyVault:
         return "run again; if it fails again, see the health of the vault"
 
 
-def read_secrets(names: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the secrets that settings name.
-
-    Args:
-        names: The names, by what each is for; those that are empty are left out.
-        secrets: The secrets by name.
-
-    Raises:
-        SettingsInvalid: One is not there.
-    """
-    try:
-        return {use: secrets[name] for use, name in names.items() if name}
-    except KeyError as missing:
-        raise SettingsInvalid(
-            f"the environment variable {missing.args[0]} is not set",
-            on="a secret that pipeline.toml names",
-            next=f"set {missing.args[0]}",
-        ) from None
-
-
 class NamedSecrets(Mapping[str, str]):
     """The secrets that settings name: environment variables, and secrets in key vaults.
 

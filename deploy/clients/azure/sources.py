@@ -20,6 +20,8 @@ from deploy.clients.azure.credentials import Credential
 from deploy.clients.azure.errors import AzureError, NoLogin
 from deploy.clients.azure.http import AzureHttp
 from deploy.clients.network import is_reachable
+from deploy.clients.secrets import read_secret
+from deploy.errors import SettingsInvalid
 
 _IMDS = ("169.254.169.254", 80)
 _NO_CLIENT = "set `tenant` and `client_id` in [azure], or AZURE_TENANT_ID and AZURE_CLIENT_ID"
@@ -158,14 +160,19 @@ class Sources:
         name = "the variable of [azure] client_secret"
         if not variable:
             return Missing(name, "none is named")
-        secret = self._environ.get(variable, "")
-        if not secret:
-            raise AzureError(
-                f"the environment variable {variable} is not set",
-                on="[azure] client_secret",
-                next=f"set {variable}, or remove the key",
-            )
+        secret = self._read_client_secret(variable)
         return self._principal(name, lambda: secret)
+
+    def _read_client_secret(self, variable: str) -> str:
+        # CI systems set a variable whose secret is missing to nothing.
+        filled = {name: value for name, value in self._environ.items() if value}
+        on = "[azure] client_secret"
+        try:
+            return read_secret(
+                "client_secret", variable, filled, on=on, example="AZURE_CLIENT_SECRET"
+            )
+        except SettingsInvalid as error:
+            raise AzureError(error.what, on=error.on, next=error.next) from None
 
     def _github(self) -> Source | Missing:
         name = "GitHub Actions (OpenID Connect)"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Callable, Mapping
 
 from deploy.clients.oci.credentials import TOKEN_USER, Login
-from deploy.errors import RegistryDenied, SettingsInvalid
+from deploy.clients.secrets import read_secret
+from deploy.errors import RegistryDenied
 
 log = logging.getLogger(__name__)
-
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:
@@ -29,32 +27,14 @@ def read_login(username: str, password: str, environ: Mapping[str, str]) -> Logi
     if not (username and password):
         return None
     return Login(
-        _read_variable("username", username, environ),
-        _read_variable("password", password, environ),
+        _read_part("username", username, environ),
+        _read_part("password", password, environ),
     )
 
 
-def _read_variable(key: str, name: str, environ: Mapping[str, str]) -> str:
-    try:
-        return environ[name]
-    except KeyError:
-        raise _missing_variable_error(key, name) from None
-
-
-def _missing_variable_error(key: str, name: str) -> SettingsInvalid:
-    """Return the error of a variable that is not set.
-
-    A value that does not look like the name of a variable may be the password, and is not shown.
-    """
-    on = "the registry's login"
-    if _VARIABLE.fullmatch(name):
-        what = f"the environment variable {name} is not set"
-        return SettingsInvalid(what, on=on, next=f"set {name}")
-    return SettingsInvalid(
-        f"no environment variable is named like the value of `{key}`",
-        on=on,
-        next=f"name a variable, such as REGISTRY_{key.upper()}, and not the {key} itself",
-    )
+def _read_part(key: str, name: str, environ: Mapping[str, str]) -> str:
+    example = f"REGISTRY_{key.upper()}"
+    return read_secret(key, name, environ, on="the registry's login", example=example)
 
 
 def find_first_login(

@@ -160,6 +160,19 @@ def test_a_store_in_azure_blob_is_opened_by_the_identity(
         assert application.context().store
 
 
+@pytest.mark.parametrize("key", ["account_key", "sas"])
+def test_a_key_of_a_store_in_place_of_its_name_is_not_shown(
+    application: Application, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The error is printed to the log of a CI system."""
+    monkeypatch.setenv("TWINSHIP_MODEL__STORE", "https://shop.blob.core.windows.net/models")
+    monkeypatch.setenv(f"TWINSHIP_MODEL__{key.upper()}", "sv=1&sig=hunter2")
+    with pytest.raises(SettingsInvalid, match=f"like the value of `{key}`") as caught:
+        assert application.context().store
+    assert "hunter2" not in f"{caught.value}{caught.value.on}{caught.value.next}"
+    assert f"such as STORE_{key.upper()}, and not the {key} itself" in caught.value.next
+
+
 def test_clusters_are_opened_with_the_identity(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -290,6 +290,26 @@ def test_a_login_in_a_wrong_value_is_not_shown(tmp_path: Path, lines: str) -> No
     assert "hunter2" not in "".join(found)
 
 
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("model", 'account_key = ["hunter2"]'),
+        ("model", "sas = { is = 'hunter2' }"),
+        ("azure", 'client_secret = "hunter2~"'),
+        ("azure", 'client_secret = ["hunter2"]'),
+    ],
+)
+def test_a_secret_of_azure_in_place_of_its_name_is_not_shown(
+    tmp_path: Path, table: str, line: str
+) -> None:
+    """A client's secret often has letters that the name of a variable has not."""
+    head = f"[{table}]\n"
+    text = WHOLE.replace(head, f"{head}{line}\n") if head in WHOLE else f"{WHOLE}{head}{line}\n"
+    found = read_problems(tmp_path, text)
+    assert found[0].startswith(f"{table}.{line.split(maxsplit=1)[0]}: should ")
+    assert "hunter2" not in "".join(found)
+
+
 def test_an_image_in_a_wrong_value_is_shown(tmp_path: Path) -> None:
     """Its digest comes after the same sign as a host after a login."""
     text = WHOLE.replace(BASE, "debian:latest@sha256:12")

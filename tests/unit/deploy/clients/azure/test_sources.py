@@ -195,3 +195,17 @@ def test_a_named_variable_that_is_not_set_is_an_error(azure: StandIn) -> None:
     """No other source takes its place."""
     with pytest.raises(AzureError, match="NAMED is not set"):
         identity_on(azure, SERVICE_PRINCIPAL, Account(client_secret="NAMED")).token(STORAGE)
+
+
+def test_a_secret_in_place_of_its_variables_name_is_not_shown(azure: StandIn) -> None:
+    """The error is printed to the log of a CI system."""
+    with pytest.raises(AzureError, match="like the value of `client_secret`") as caught:
+        identity_on(azure, SERVICE_PRINCIPAL, Account(client_secret="hunter2")).token(STORAGE)
+    assert "hunter2" not in f"{caught.value}{caught.value.on}{caught.value.next}"
+
+
+def test_a_named_variable_that_is_empty_is_an_error(azure: StandIn) -> None:
+    """CI systems set it so where the secret is missing."""
+    environ = SERVICE_PRINCIPAL | {"NAMED": ""}
+    with pytest.raises(AzureError, match="NAMED is not set"):
+        identity_on(azure, environ, Account(client_secret="NAMED")).token(STORAGE)

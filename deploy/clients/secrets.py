@@ -1,0 +1,44 @@
+"""The secrets that settings name, and the error of one that is not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from deploy.errors import SettingsInvalid
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+
+
+def read_secret(key: str, name: str, secrets: Mapping[str, str], *, on: str, example: str) -> str:
+    """Return a secret that a key of the settings names.
+
+    Args:
+        key: the key.
+        name: its value.
+        secrets: the secrets by name.
+        on: what needs the secret.
+        example: the name of a variable that could hold it.
+
+    Raises:
+        SettingsInvalid: there is no secret of that name.
+    """
+    try:
+        return secrets[name]
+    except KeyError:
+        raise _missing_variable_error(key, name, on, example) from None
+
+
+def _missing_variable_error(key: str, name: str, on: str, example: str) -> SettingsInvalid:
+    """Return the error of a variable that is not set.
+
+    A value that does not look like the name of a variable may be the secret, and is not shown.
+    """
+    if _VARIABLE.fullmatch(name):
+        what = f"the environment variable {name} is not set"
+        return SettingsInvalid(what, on=on, next=f"set {name}")
+    return SettingsInvalid(
+        f"no environment variable is named like the value of `{key}`",
+        on=on,
+        next=f"name a variable, such as {example}, and not the {key} itself",
+    )
