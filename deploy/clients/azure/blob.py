@@ -22,6 +22,7 @@ from deploy.clients.network import ca_bundle
 from deploy.clients.stores.object_store import ObjectStore
 from deploy.clients.stores.refusals import code_of, is_denial, is_login_refused
 from deploy.errors import SettingsInvalid, StoreUnreachable
+from deploy.text import hide_queries
 
 if TYPE_CHECKING:
     from obstore.store import AzureStore
@@ -104,7 +105,7 @@ def find_address(location: str, identity: Identity, environ: Mapping[str, str]) 
     if not (account and container):
         lacking = "storage account" if container else "container"
         raise SettingsInvalid(
-            f"the model store's URL has no {lacking}", on=location, next=_LOCATION
+            f"the model store's URL has no {lacking}", on=hide_queries(location), next=_LOCATION
         )
     endpoint = environ.get("AZURE_STORAGE_ENDPOINT") or (
         f"https://{account}.blob.{identity.cloud.storage_suffix}"

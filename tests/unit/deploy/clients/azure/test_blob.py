@@ -68,6 +68,14 @@ def test_locations_that_cannot_be_used(azure: StandIn, location: str, what: str)
         find_address(location, identity_on(azure, {}), {})
 
 
+@pytest.mark.parametrize("location", [f"{PUBLIC}/?sv=1&sig=hunter2", "az://models?sig=hunter2"])
+def test_a_signature_in_a_location_is_not_shown(azure: StandIn, location: str) -> None:
+    """A URL that was copied from the portal has one."""
+    with pytest.raises(SettingsInvalid, match="has no") as caught:
+        find_address(location, identity_on(azure, {}), {})
+    assert caught.value.on == location.partition("?")[0]
+
+
 def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     """It is not shown."""
     identity = identity_on(azure, {})
