@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pwd
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -55,6 +57,19 @@ def test_the_cloud_that_az_has_chosen(tmp_path: Path) -> None:
     environ["AZURE_CLOUD_NAME"] = "AzureUSGovernment"
     assert find_cloud("", environ).name == "AzureUSGovernment"
     assert find_cloud("AzureCloud", environ).name == "AzureCloud"
+
+
+def test_a_user_without_a_home_folder_has_the_default_cloud(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user database may not know the number of a user in a container."""
+
+    def unknown(number: int) -> NoReturn:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert find_cloud("", {}).name == "AzureCloud"
 
 
 def test_a_registered_cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
