@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy.errors import InternalError
+from deploy.errors import InternalError, SettingsInvalid
 from deploy.machine.host import cache_folder
 from deploy.text import hide_secrets
 
@@ -26,7 +26,7 @@ def explain_fault(error: Exception) -> InternalError:
     what = f"this program has a fault: {type(error).__name__}"
     try:
         path = write_trace(error, cache_folder() / "traces", os.environ)
-    except (OSError, RuntimeError) as refusal:  # Without a home folder there is no cache.
+    except (OSError, SettingsInvalid) as refusal:  # Without a home folder there is no cache.
         return InternalError(
             what,
             on=f"no trace could be written: {refusal}",

@@ -77,3 +77,18 @@ def test_a_trace_that_cannot_be_written_is_said_so(
     error = explain_fault(ZeroDivisionError())
     assert error.what == "this program has a fault: ZeroDivisionError"
     assert error.on.startswith("no trace could be written: ")
+
+
+def test_a_user_without_a_home_folder_gets_the_fault_explained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no cache for the trace then."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("TWINSHIP_HOME")
+    monkeypatch.setattr(Path, "home", unknown)
+    error = explain_fault(ZeroDivisionError())
+    assert error.what == "this program has a fault: ZeroDivisionError"
+    assert error.on.startswith("no trace could be written: this user has no home folder")
