@@ -63,14 +63,16 @@ class ApiServerAccess:
         context = choose_context(self._kubeconfig, self._context)
         token = self._token_of(context) if context else None
         if context and token:
-            configuration = configuration_of(context.alone(), token)
+            with _translate_load_errors(context):
+                configuration = configuration_of(context.alone(), token)
             _set_proxy(configuration, context)
             return context.name, configuration
         return context.name if context else IN_CLUSTER, _configuration(context)
 
     def _token_of(self, context: KubeconfigContext) -> ClusterToken | None:
         """Return the token in place of a `kubelogin` that is not installed; None otherwise."""
-        server = server_of(context.user)
+        with _translate_load_errors(context):
+            server = server_of(context.user)
         program = context.login_program
         if server is None or self._identity is None or (program and shutil.which(program)):
             return None
@@ -167,12 +169,8 @@ def _load_pod_account(configuration: Configuration) -> None:
 def _load_context(configuration: Configuration, context: KubeconfigContext) -> None:
     from kubernetes import config
 
-    with _collect_messages() as messages:
-        try:
-            config.load_kube_config(context.files, context.name, configuration)  # type: ignore[no-untyped-call]  # the library has no types here
-        except Exception as error:  # noqa: BLE001 - each of its logins raises errors of its own
-            # Without a cause: its messages quote whole entries, with keys and tokens.
-            raise _load_error(context, type(error).__name__) from None
+    with _collect_messages() as messages, _translate_load_errors(context):
+        config.load_kube_config(context.files, context.name, configuration)  # type: ignore[no-untyped-call]  # the library has no types here
     program = context.login_program
     if program is not None and not configuration.api_key and not configuration.cert_file:
         raise _login_error(context, program, messages)
@@ -183,6 +181,16 @@ def _set_proxy(configuration: Configuration, context: KubeconfigContext) -> None
     if _is_loopback(configuration.host) and "proxy-url" not in context.cluster:
         # A company proxy cannot reach this machine's own addresses.
         configuration.no_proxy = "*"
+
+
+@contextmanager
+def _translate_load_errors(context: KubeconfigContext) -> Iterator[None]:
+    """Translate what reading a context's entries raises."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - each login of the library raises errors of its own
+        # Without a cause: the library's messages quote whole entries, with keys and tokens.
+        raise _load_error(context, type(error).__name__) from None
 
 
 def _load_error(context: KubeconfigContext, why: str) -> ClusterError:

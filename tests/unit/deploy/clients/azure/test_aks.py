@@ -207,6 +207,24 @@ def test_the_identity_takes_the_place_of_a_missing_kubelogin(
     assert authorization_at(access) != old
 
 
+@pytest.mark.parametrize(
+    ("cluster", "login"),
+    [({"certificate-authority-data": "planted!"}, {}), ({}, {"args": 1}), ({}, {"env": 1})],
+)
+def test_damaged_entries_are_an_error_where_kubelogin_is_missing(
+    azure: StandIn, tmp_path: Path, cluster: dict[str, object], login: dict[str, object]
+) -> None:
+    """They are not quoted, as with any other login."""
+    content = kubeconfig("shop", current="shop", **exec_user("kubelogin", *ARGUMENTS))
+    content["clusters"][0]["cluster"] |= cluster
+    content["users"][0]["user"]["exec"] |= login
+    path = write_yaml(tmp_path / "config", content)
+    with pytest.raises(ClusterUnknown, match="its context shop cannot be loaded") as caught:
+        ApiServerAccess(path, "", identity_on(azure, SERVICE_PRINCIPAL))
+    assert "planted" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
 def test_a_kubelogin_that_is_installed_is_used(
     azure: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
