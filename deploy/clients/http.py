@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import unquote, urlsplit
 
 from deploy.clients.causes import causes
+from deploy.clients.network import ca_bundle
 from deploy.clients.timed import Deadline, timed_pools
 
 if TYPE_CHECKING:
@@ -151,6 +152,9 @@ def open_session(*, trust_env: bool) -> requests.Session:
 
     session = requests.Session()
     session.trust_env = trust_env
+    if trust_env:
+        # Requests reads no SSL_CERT_FILE; what it reads itself still counts before that.
+        session.verify = ca_bundle() or True
     session.auth = _keep_credentials
     return session
 

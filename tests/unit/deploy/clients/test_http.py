@@ -18,6 +18,7 @@ from deploy.clients.http import (
     SendOnce,
     leaves_its_folder,
     make_adapter,
+    open_session,
     read_body,
     send,
 )
@@ -73,6 +74,35 @@ def test_settings_of_the_machine_do_not_apply(proxy: str, monkeypatch: pytest.Mo
         settings = session.merge_environment_settings(URL, {}, None, None, None)
     assert settings["proxies"].get("https", "") == proxy
     assert settings["verify"] is True
+
+
+@pytest.mark.parametrize(
+    ("environ", "verified"),
+    [
+        ({}, True),
+        ({"SSL_CERT_FILE": "/etc/ssl.crt"}, "/etc/ssl.crt"),
+        ({"REQUESTS_CA_BUNDLE": "/etc/requests.crt"}, "/etc/requests.crt"),
+        (
+            {"SSL_CERT_FILE": "/etc/ssl.crt", "REQUESTS_CA_BUNDLE": "/etc/requests.crt"},
+            "/etc/requests.crt",
+        ),
+        ({"SSL_CERT_FILE": "/etc/ssl.crt", "CURL_CA_BUNDLE": "/etc/curl.crt"}, "/etc/curl.crt"),
+    ],
+)
+def test_each_variable_of_the_machine_names_the_authorities(
+    environ: dict[str, str], verified: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a session that takes no settings of the machine does not read them."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    for trust_env in (True, False):
+        with open_session(trust_env=trust_env) as session:
+            settings = session.merge_environment_settings(URL, {}, None, None, None)
+        found.append(settings["verify"])
+    assert found == [verified, True]
 
 
 @pytest.mark.parametrize("proxy", ["", "http://proxy.example:3128"])

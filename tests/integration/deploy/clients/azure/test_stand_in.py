@@ -42,7 +42,8 @@ def served(azure: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
         return look_up("127.0.0.1" if host in NAMES else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", here)
-    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy"):
+    authorities = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    for name in (*authorities, "HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     with serve(azure, tmp_path, *NAMES) as found:
         yield found
@@ -85,11 +86,12 @@ def test_a_service_that_does_not_answer_ends_in_time(
         assert time.monotonic() - started < 60
 
 
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
 def test_a_real_registry_client_logs_in_and_tells_a_missing_role(
-    azure: StandIn, served: Served, monkeypatch: pytest.MonkeyPatch
+    azure: StandIn, served: Served, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """The token of the registry has fewer actions where a role is missing."""
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(served.authority))
+    monkeypatch.setenv(variable, str(served.authority))
     azure.roles.discard("push")
     host = f"shop.azurecr.test:{served.port}"
     registry = HttpRegistry(host, RegistryLogin(host, identity_at(served)))
