@@ -172,6 +172,11 @@ class BlobCredentials:
         self._token = ""
         self.failure: AzureError | None = None
 
+    @property
+    def has_key(self) -> bool:
+        """Whether a key or a SAS takes the place of the identity."""
+        return bool(self._key)
+
     def replace(self) -> bool:
         """Replace a token that the service refused; return whether there is another."""
         if self._key or not self._token:
@@ -220,7 +225,7 @@ class BlobRefusals:
     Args:
         address: Where the store is.
         identity: Its login.
-        credentials: Tell why there was no token.
+        credentials: Tell why there was no token, and whether there is a key.
     """
 
     def __init__(
@@ -253,19 +258,17 @@ class BlobRefusals:
                 f"--name {address.container} --auth-mode login`, or correct `store` in [model]"
             )
         if _ROLE.fullmatch(code):
-            return self.role_advice()
+            return self._role_advice()
         if is_denial(cause) or type(cause).__name__ == "PermissionDeniedError":
-            return f"{self.role_advice()}; or a firewall: `invoke doctor` tells which"
+            return f"{self._role_advice()}; or a firewall: `invoke doctor` tells which"
         return ""
 
-    def role_advice(self) -> str:
-        """Return the command that gives the identity its role."""
-        scope = roles.storage_scope(self._address.account)
-        try:
-            principal = self._identity.principal()
-        except AzureError:
+    def _role_advice(self) -> str:
+        """Return the command that gives the identity its role, unless a key is used."""
+        if self._credentials.has_key:
             return "the key or the SAS that [model] names does not allow this: name one that does"
-        command = roles.assignment(principal, roles.WRITE_BLOBS, scope)
+        scope = roles.storage_scope(self._address.account)
+        command = roles.assignment(self._identity.principal(), roles.WRITE_BLOBS, scope)
         return (
             f'{command}; "{roles.READ_BLOBS}" is enough to fetch, and Owner or Contributor are not'
         )

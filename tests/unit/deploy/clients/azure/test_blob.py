@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.clients.azure.blob import find_address, is_blob_location, open_blob_store
+from deploy.clients.azure.blob import (
+    BlobCredentials,
+    BlobRefusals,
+    find_address,
+    is_blob_location,
+    open_blob_store,
+)
 from deploy.clients.azure.sources import Account
-from deploy.errors import SettingsInvalid
-from tests.fakes.azure.logins import identity_on
-from tests.fakes.azure.stand_in import StandIn
+from deploy.errors import SettingsInvalid, StoreUnreachable
+from tests.fakes.azure.logins import SERVICE_PRINCIPAL, identity_on
+from tests.fakes.azure.stand_in import OBJECT, StandIn
 
 NAMED = {"AZURE_STORAGE_ACCOUNT_NAME": "shop"}
 PUBLIC = "https://shop.blob.core.windows.net"
@@ -82,3 +88,26 @@ def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixt
     open_blob_store("az://models", identity, NAMED, lambda: {"access_key": "cGxhbnRlZA=="})
     assert "a stored key opens the model store" in caplog.text
     assert "cGxhbnRlZA" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ({}, f"--assignee-object-id {OBJECT}"),
+        ({"sas_token": "sv=1"}, "the key or the SAS that [model] names does not allow this"),
+    ],
+)
+@pytest.mark.parametrize(
+    "refusal", ["<Code>AuthorizationPermissionMismatch</Code>", "status code: 403"]
+)
+def test_what_a_refusal_needs_is_told_of_the_login_in_use(
+    azure: StandIn, key: dict[str, str], advice: str, refusal: str
+) -> None:
+    """An identity that could log in as well has no part in a request with a key."""
+    identity = identity_on(azure, SERVICE_PRINCIPAL)
+    address = find_address("az://models", identity, NAMED)
+    refusals = BlobRefusals(address, identity, BlobCredentials(identity, key))
+    error = StoreUnreachable("the model store refused the request", on="az://models", next="")
+    with pytest.raises(StoreUnreachable) as caught, refusals.explain():
+        raise error from PermissionError(refusal)
+    assert advice in caught.value.next
