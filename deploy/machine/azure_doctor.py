@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from deploy.clients.azure import roles
-from deploy.clients.azure.aks import SCHEME as AKS
-from deploy.clients.azure.aks import AksCluster
+from deploy.clients.azure.aks import AksCluster, find_aks_cluster
 from deploy.clients.azure.blob import is_blob_location
 from deploy.clients.azure.errors import AzureError
 from deploy.clients.azure.identity import Identity
@@ -71,8 +70,9 @@ class AzureDoctor:
         if not names_login and is_registry(self._env.registry, self._identity):
             yield "registry login", self._registry
         address = self._env.cluster_address(Path())
-        if address and address.kubeconfig.startswith(AKS):
-            yield "cluster rights", partial(self._cluster, address)
+        cluster = find_aks_cluster(address.kubeconfig) if address else None
+        if address and cluster:
+            yield "cluster rights", partial(self._cluster, address, cluster)
 
     def _vault_secrets(self) -> list[str]:
         model = self._settings.model
@@ -105,13 +105,11 @@ class AzureDoctor:
             return Check("registry login", f"pull and push, {where}")
         return Check("registry login", "", registry.advise("PUT", ""))
 
-    def _cluster(self, address: ClusterAddress) -> Check:
-        cluster = self._host.connect_cluster(*address)
-        if cluster.is_allowed("create", "Deployment"):
+    def _cluster(self, address: ClusterAddress, cluster: AksCluster) -> Check:
+        if self._host.connect_cluster(*address).is_allowed("create", "Deployment"):
             return Check("cluster rights", f"namespace {address.namespace}")
-        found = AksCluster.parse(address.kubeconfig.removeprefix(AKS))
         principal = self._identity.principal()
-        scope = found.resource_id(ResourceManager(self._identity).subscription())
+        scope = cluster.resource_id(ResourceManager(self._identity))
         role = roles.assignment(
             principal, roles.WRITE_NAMESPACE, f"{scope}/namespaces/{address.namespace}"
         )

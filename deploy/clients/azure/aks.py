@@ -63,19 +63,30 @@ class AksCluster:
         group, _, name = text.partition("/")
         return cls("", group, name)
 
-    def resource_id(self, subscription: str) -> str:
+    def resource_id(self, manager: ResourceManager) -> str:
         """Return the id of the resource.
 
         Args:
-            subscription: Counts if the cluster names none.
+            manager: Tells the subscription if the cluster names none.
+
+        Raises:
+            AzureError: It does not.
         """
+        subscription = self.subscription or manager.subscription()
         return (
-            f"/subscriptions/{self.subscription or subscription}/resourceGroups/{self.group}"
+            f"/subscriptions/{subscription}/resourceGroups/{self.group}"
             f"/providers/Microsoft.ContainerService/managedClusters/{self.name}"
         )
 
     def __str__(self) -> str:
         return f"{self.group}/{self.name}"
+
+
+def find_aks_cluster(kubeconfig: str) -> AksCluster | None:
+    """Return the cluster that is named as `aks:group/name`; None for other names."""
+    if not kubeconfig.startswith(SCHEME):
+        return None
+    return AksCluster.parse(kubeconfig.removeprefix(SCHEME))
 
 
 def find_aks_login(kubeconfig: str, identity: Identity | None) -> AksLogin | None:
@@ -84,7 +95,8 @@ def find_aks_login(kubeconfig: str, identity: Identity | None) -> AksLogin | Non
     Raises:
         ClusterLogin: There is no identity for it.
     """
-    if not kubeconfig.startswith(SCHEME):
+    cluster = find_aks_cluster(kubeconfig)
+    if cluster is None:
         return None
     if identity is None:
         raise ClusterLogin(
@@ -92,7 +104,7 @@ def find_aks_login(kubeconfig: str, identity: Identity | None) -> AksLogin | Non
             on=kubeconfig,
             next="name it by `aks` in the environment's settings",
         )
-    return AksLogin(AksCluster.parse(kubeconfig.removeprefix(SCHEME)), identity)
+    return AksLogin(cluster, identity)
 
 
 class AksLogin:
@@ -134,8 +146,7 @@ class AksLogin:
     def _request_kubeconfig(self) -> dict[str, Any]:
         manager = ResourceManager(self._identity)
         with as_error_of(ClusterLogin):
-            subscription = self._cluster.subscription or manager.subscription()
-            path = f"{self._cluster.resource_id(subscription)}/listClusterUserCredential"
+            path = f"{self._cluster.resource_id(manager)}/listClusterUserCredential"
             found = manager.send("POST", path, _VERSION, format="exec")
         return self._parse(found)
 

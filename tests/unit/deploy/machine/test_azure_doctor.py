@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 
 import pytest
 
 from deploy.machine.doctor import Check
 from tests.fakes.application import Application
+from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import SERVICE_PRINCIPAL
 from tests.fakes.azure.stand_in import CLIENT, OBJECT, REGISTRY, SUBSCRIPTION, TENANT
 
@@ -94,6 +96,21 @@ def test_missing_rights_in_a_cluster_are_a_command(
         "/Microsoft.ContainerService/managedClusters/shop/namespaces/shop`"
     ) in found.cure
     assert f"bind the object id {OBJECT}" in found.cure
+
+
+def test_the_id_of_a_cluster_has_its_subscription(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The identity may see several subscriptions, and none has to be set."""
+    resource = (
+        "/subscriptions/other/resourceGroups/pictures/providers"
+        "/Microsoft.ContainerService/managedClusters/shop"
+    )
+    application.cluster.forbidden.add(("create", "Deployment"))
+    application.azure.faults["management.azure.com"] = deque([Answer(200, {"value": []})])
+    keys = SERVICE_PRINCIPAL | {f"{STAGING}__AKS": resource}
+    found = checks(application, monkeypatch, keys)["cluster rights"]
+    assert f"--scope {resource}/namespaces/shop`" in found.cure
 
 
 def test_a_secret_is_found_and_not_shown(
