@@ -223,7 +223,7 @@ class Identity:
             raise refused_login_error(refusal, on, known, claims) from None
         except requests.RequestException as error:
             raise no_answer_error(self.cloud.authority, error) from None
-        except (CLIError, MsalError, *_MALFORMED) as error:
+        except (CLIError, MsalError, OSError, *_MALFORMED) as error:
             # The first lines: the others are advice for users of `az`, or a stack of settings.
             raise AzureError(
                 f"the login to Azure cannot be used ({type(error).__name__})",

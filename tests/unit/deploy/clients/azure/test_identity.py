@@ -14,6 +14,7 @@ from deploy.clients.azure.sources import Account
 from tests.fakes.azure.exchange import Answer
 from tests.fakes.azure.logins import (
     GITHUB_JOB,
+    PRINCIPAL,
     SERVICE_PRINCIPAL,
     http_to,
     identity_on,
@@ -199,6 +200,14 @@ def test_a_wrong_secret_is_told(azure: StandIn) -> None:
     assert "AADSTS7000215" in error.detail
     assert "new secret" in error.next
     assert "wrong-one" not in f"{error.what}{error.on}{error.next}{error.detail}"
+
+
+def test_a_certificate_that_is_missing_is_told(azure: StandIn, tmp_path: Path) -> None:
+    """The detail names its file."""
+    environ = PRINCIPAL | {"AZURE_CLIENT_CERTIFICATE_PATH": str(tmp_path / "absent.pem")}
+    error = refusal_of(identity_on(azure, environ))
+    assert error.what == "the login to Azure cannot be used (FileNotFoundError)"
+    assert "absent.pem" in error.detail
 
 
 def test_a_missing_federated_credential_is_shown_as_the_command_that_adds_it(
