@@ -35,6 +35,8 @@ _SERVER_FIELDS = frozenset(
     {"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"}
 )
 
+SendPage = Callable[[ApiRequest, tuple[int, ...]], ApiResponse]
+
 
 def connect(
     kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
@@ -148,21 +150,15 @@ class KubeCluster:
         return text
 
     def nodes(self) -> Objects | None:
-        nodes: Objects = []
-        token = ""
-        while True:
-            query = [("limit", str(_PAGE)), ("continue", token)]
-            request = ApiRequest("GET", _NODES, tuple(pair for pair in query if pair[1]))
+        resource = ResourceAttributes(("list",), "", "nodes", "")
+
+        def send(request: ApiRequest, accept: tuple[int, ...]) -> ApiResponse:
             response = self._client.send(request, _NODES)
-            if response.status == 403:
-                return None
-            page = self._object(
-                self._require_success(response, ResourceAttributes(("list",), "", "nodes", ""))
-            )
-            nodes += page.get("items") or ()
-            token = str(page.get("metadata", {}).get("continue") or "")
-            if not token:
-                return nodes
+            if response.status in accept:
+                return response
+            return self._require_success(response, resource)
+
+        return self._read_pages(_NODES, (), send, absent=403)
 
     def is_allowed(self, verb: str, kind: str, subresource: str = "") -> bool:
         known = KINDS[kind]
@@ -221,22 +217,40 @@ class KubeCluster:
 
     def _list_all(self, kind: str, key: str, selector: str) -> Objects:
         """Return the objects of all pages, each with its kind, which only the list itself has."""
+
+        def send(request: ApiRequest, accept: tuple[int, ...]) -> ApiResponse:
+            return self._send(request, ("list",), kind, accept=accept)
+
+        items = self._read_pages(self._path(kind), ((key, selector),), send, absent=404)
+        version = self._api_version(kind)
+        return [{"apiVersion": version, "kind": kind, **item} for item in items or ()]
+
+    def _read_pages(
+        self, path: str, query: tuple[tuple[str, str], ...], send: SendPage, absent: int
+    ) -> Objects | None:
+        """Return the items of all pages of a list.
+
+        Args:
+            path: the path of the list.
+            query: the parameters of the list; those that are empty are left out.
+            send: returns a response of success, or one with an accepted status.
+            absent: the status for which there is no list, and the result is None.
+        """
         items: Objects = []
         token = ""
         while True:
-            query = [(key, selector), ("limit", str(_PAGE)), ("continue", token)]
-            request = ApiRequest("GET", self._path(kind), tuple(pair for pair in query if pair[1]))
-            response = self._send(request, ("list",), kind, accept=(404, 410) if token else (404,))
+            pairs = (*query, ("limit", str(_PAGE)), ("continue", token))
+            request = ApiRequest("GET", path, tuple(pair for pair in pairs if pair[1]))
+            response = send(request, (absent, 410) if token else (absent,))
+            if response.status == absent:
+                return None
             if response.status == 410:
                 # The server no longer has the rest of this list: start again.
                 items = []
                 token = ""
                 continue
-            page = self._object(response) if response.is_success else {}
-            items += [
-                {"apiVersion": self._api_version(kind), "kind": kind, **item}
-                for item in page.get("items") or ()
-            ]
+            page = self._object(response)
+            items += page.get("items") or ()
             token = str(page.get("metadata", {}).get("continue") or "")
             if not token:
                 return items

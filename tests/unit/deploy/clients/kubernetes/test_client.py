@@ -328,6 +328,23 @@ def test_a_list_that_has_expired_is_read_again_from_its_start() -> None:
     ]
 
 
+def test_a_list_of_nodes_that_has_expired_is_read_again_from_its_start() -> None:
+    """A large cluster has more than one page of them."""
+    cluster, transport = client_of(
+        page("a", more="page 2"), status(410, "Expired"), page("a", more="page 2"), page("b")
+    )
+    assert cluster.nodes() == [{"metadata": {"name": name}} for name in ("a", "b")]
+    queries = [dict(request.query) for request in transport.requests]
+    assert [query.get("continue") for query in queries] == [None, "page 2", None, "page 2"]
+    assert {request.path for request in transport.requests} == {"/api/v1/nodes"}
+
+
+def test_nodes_that_an_account_may_not_see_are_none() -> None:
+    """Most accounts of a namespace may not."""
+    cluster, _ = client_of(FORBIDDEN)
+    assert cluster.nodes() is None
+
+
 def test_events_are_ordered_by_when_they_were_seen_last() -> None:
     """Any of their times may be set."""
     events: list[dict[str, Any]] = [
