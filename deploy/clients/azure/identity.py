@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.clients.azure.assertions import claims_of
 from deploy.clients.azure.cloud import Cloud, find_cloud
@@ -19,6 +19,9 @@ from deploy.clients.azure.credentials import Credential
 from deploy.clients.azure.errors import AzureError, no_answer_error, refused_login_error
 from deploy.clients.azure.http import AzureHttp
 from deploy.clients.azure.sources import Account, Source, Sources
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +182,27 @@ class Identity:
                 return kept
             self._tokens[resource] = found
             return found
+
+    def send(
+        self, resource: str, method: str, url: str, params: Mapping[str, str]
+    ) -> requests.Response:
+        """Send a request with a token, and once more with another if its token is refused.
+
+        Args:
+            resource: The audience of the token.
+            method: The HTTP method.
+            url: The URL.
+            params: The parameters of the URL.
+
+        Raises:
+            AzureError: There was no answer, or no login.
+        """
+        token = self.token(resource).value
+        response = self.http.send(method, url, token=token, params=params)
+        if response.status_code != 401:
+            return response
+        token = self.token(resource, token).value
+        return self.http.send(method, url, token=token, params=params)
 
     def _request(self, resource: str, *, renew: bool) -> Token:
         scope = f"{resource}/.default"

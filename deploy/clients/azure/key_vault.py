@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from deploy.clients.azure import roles
 from deploy.clients.azure.errors import as_error_of
 from deploy.clients.azure.http import json_of
-from deploy.clients.azure.identity import Identity, Token
+from deploy.clients.azure.identity import Identity
 from deploy.errors import SettingsInvalid
 
 SCHEME = "keyvault://"
@@ -58,20 +58,12 @@ class KeyVault:
         version = f"/{found[3]}" if found[3] else ""
         url = f"https://{found[1]}{suffix}/secrets/{found[2]}{version}"
         resource = f"https://{suffix.removeprefix('.')}"
-        token = self._identity.token(resource)
-        status, body = self._get(url, token)
-        if status == 401:
-            status, body = self._get(url, self._identity.token(resource, token.value))
+        response = self._identity.send(resource, "GET", url, {"api-version": _VERSION})
+        body = json_of(response)
         value = body.get("value")
-        if status == 200 and isinstance(value, str):
+        if response.status_code == 200 and isinstance(value, str):
             return value
-        raise self._refusal(location, found[1], status, body)
-
-    def _get(self, url: str, token: Token) -> tuple[int, dict[str, object]]:
-        parameters = {"api-version": _VERSION}
-        http = self._identity.http
-        response = http.send("GET", url, token=token.value, params=parameters)
-        return response.status_code, json_of(response)
+        raise self._refusal(location, found[1], response.status_code, body)
 
     def _refusal(
         self, location: str, vault: str, status: int, body: dict[str, object]

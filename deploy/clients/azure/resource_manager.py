@@ -48,12 +48,7 @@ class ResourceManager:
         resource = self._identity.cloud.management
         url = f"{self._identity.cloud.resource_manager}{path}"
         query = {"api-version": version, **parameters}
-        http = self._identity.http
-        token = self._identity.token(resource)
-        response = http.send(method, url, token=token.value, params=query)
-        if response.status_code == 401:
-            token = self._identity.token(resource, token.value)
-            response = http.send(method, url, token=token.value, params=query)
+        response = self._identity.send(resource, method, url, query)
         body = json_of(response)
         if response.status_code == 200:
             return body
