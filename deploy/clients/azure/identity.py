@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EARLY = 300.0
-"""How many seconds before its end a token is renewed."""
-
+_EARLY = 300.0
 # What msal raises for an answer that has another form than that of a login service.
 _MALFORMED = (ValueError, LookupError, TypeError, AttributeError)
 
@@ -257,11 +255,15 @@ class Identity:
             ) from None
 
 
+def seconds_to_renewal(lifetime: float) -> float:
+    """Return after how many seconds of its life a token is renewed: five minutes before its end."""
+    # A token that lives for minutes only is renewed after half of its life.
+    return lifetime - _EARLY if lifetime > 2 * _EARLY else lifetime / 2
+
+
 def _token_of(found: Mapping[str, Any], now: float) -> Token:
     lifetime = float(found["expires_in"])
-    # A token that lives for minutes only is renewed after half of its life.
-    early = EARLY if lifetime > 2 * EARLY else lifetime / 2
-    return Token(str(found["access_token"]), now + lifetime - early, now + lifetime)
+    return Token(str(found["access_token"]), now + seconds_to_renewal(lifetime), now + lifetime)
 
 
 def _new_token(now: float) -> str:

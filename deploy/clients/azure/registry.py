@@ -6,7 +6,6 @@ host over HTTPS, and to no other.
 
 from __future__ import annotations
 
-import base64
 import re
 import threading
 import time
@@ -16,7 +15,7 @@ from deploy.clients.azure import roles
 from deploy.clients.azure.assertions import claims_of
 from deploy.clients.azure.errors import AzureError, NoLogin, as_error_of
 from deploy.clients.azure.http import json_of
-from deploy.clients.azure.identity import EARLY, Identity, Token
+from deploy.clients.azure.identity import Identity, Token, seconds_to_renewal
 from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.responses import parse_token
 from deploy.errors import RegistryDenied
@@ -86,7 +85,7 @@ class RegistryLogin:
         now = self._now()
         lifetime = float(claims_of(answer).get("exp", now + _HOUR)) - now
         self._login = Login(USER, answer, self.advise)
-        self._renew_at = now + (lifetime - EARLY if lifetime > 2 * EARLY else lifetime / 2)
+        self._renew_at = now + seconds_to_renewal(lifetime)
 
     def granted_actions(self, repository: str) -> frozenset[str]:
         """Return what the registry lets the identity do with a repository: `pull`, `push`.
@@ -97,7 +96,6 @@ class RegistryLogin:
         login = self()
         if login is None:
             return frozenset()
-        pair = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
         with as_error_of(RegistryDenied):
             response = self._identity.http.send(
                 "GET",
@@ -106,7 +104,7 @@ class RegistryLogin:
                     "service": self._service(),
                     "scope": f"repository:{repository}:pull,push",
                 },
-                headers={"Authorization": f"Basic {pair}"},
+                headers={"Authorization": login.authorization},
             )
         access = claims_of(parse_token(response) or "").get("access") or ()
         return frozenset(action for one in access for action in one.get("actions") or ())
