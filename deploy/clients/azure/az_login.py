@@ -56,11 +56,7 @@ def read_token_cache(folder: Path, user: str) -> str:
         accounts = content.get("Account") or {}
         return any(str(one.get("username")).lower() == user.lower() for one in accounts.values())
 
-    path = folder / "msal_token_cache.json"
-    encrypted = folder / "msal_token_cache.bin"
-    if path.is_file() or not encrypted.is_file():
-        return json.dumps(_read(path, has_user))
-    return json.dumps(_read(encrypted, has_user, _decrypted))
+    return json.dumps(_read_login(folder, "msal_token_cache", has_user))
 
 
 def read_principal(folder: Path, client: str, tenant: str) -> Mapping[str, Any]:
@@ -69,19 +65,24 @@ def read_principal(folder: Path, client: str, tenant: str) -> Mapping[str, Any]:
     Raises:
         AzureError: There is none.
     """
-    path = folder / "service_principal_entries.json"
-    encrypted = folder / "service_principal_entries.bin"
-    is_plain = path.is_file() or not encrypted.is_file()
 
     def entries(content: Any) -> list[Mapping[str, Any]]:  # noqa: ANN401 - JSON
         return [one for one in content if one.get("client_id") == client]
 
-    found = entries(
-        _read(path, lambda content: bool(entries(content)))
-        if is_plain
-        else _read(encrypted, lambda content: bool(entries(content)), _decrypted)
+    content = _read_login(
+        folder, "service_principal_entries", lambda content: bool(entries(content))
     )
+    found = entries(content)
     return next((one for one in found if one.get("tenant") == tenant), found[0])
+
+
+def _read_login(folder: Path, name: str, is_complete: Callable[[Any], bool]) -> Any:  # noqa: ANN401 - JSON
+    """Return the content of a file of the login, which may be encrypted."""
+    path = folder / f"{name}.json"
+    encrypted = folder / f"{name}.bin"
+    if path.is_file() or not encrypted.is_file():
+        return _read(path, is_complete)
+    return _read(encrypted, is_complete, _decrypted)
 
 
 def _plain(path: Path) -> str:

@@ -128,6 +128,17 @@ def test_a_login_of_az_is_used_and_never_written(
     assert not (Path.home() / ".azure").exists()
 
 
+def test_a_federated_login_of_az_is_used(azure: StandIn, tmp_path: Path) -> None:
+    """`az login --federated-token` leaves the assertion in the place of a secret."""
+    environ = write_az_principal(tmp_path)
+    path = tmp_path / "service_principal_entries.json"
+    (entry,) = json.loads(path.read_text(encoding="utf-8"))
+    del entry["client_secret"]
+    entry["client_assertion"] = azure.assertion(GITHUB, SUBJECT)
+    path.write_text(json.dumps([entry]), encoding="utf-8")
+    assert source_of(azure, environ) == "`az login`"
+
+
 def test_az_gives_the_subscription(azure: StandIn, tmp_path: Path) -> None:
     """Settings and variables come first."""
     environ = write_az_login(tmp_path / "az")
