@@ -113,7 +113,7 @@ class ReleaseContext:
         """The model store."""
         model = self.settings.model
         if is_blob_location(model.store):
-            return open_blob_store(model.store, self.azure, os.environ, self._read_store_key)
+            return open_blob_store(model.store, self.azure, os.environ, self._read_store_key())
         return self.clients.open_store(model.store, self.directory)
 
     def _read_store_key(self) -> dict[str, str]:

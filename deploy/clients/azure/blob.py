@@ -130,7 +130,7 @@ def open_blob_store(
     location: str,
     identity: Identity,
     environ: Mapping[str, str],
-    read_key: Callable[[], Mapping[str, str]] = dict,
+    key: Mapping[str, str],
 ) -> BlobStore:
     """Open a model store in Azure Blob; no request is sent yet.
 
@@ -138,13 +138,12 @@ def open_blob_store(
         location: Its URL.
         identity: Logs in, unless there is a key.
         environ: The environment of the process.
-        read_key: Returns an account key as `access_key`, or a SAS as `sas_token`; empty for none.
+        key: An account key as `access_key`, or a SAS as `sas_token`; empty for none.
 
     Raises:
         SettingsInvalid: The location cannot be used.
     """
     address = find_address(location, identity, environ)
-    key = read_key()
     if key:
         log.warning("azure  a stored key opens the model store; an identity would need none")
     credentials = BlobCredentials(identity, key)

@@ -54,7 +54,7 @@ def open_at(
     }
     login = {**SERVICE_PRINCIPAL, **({"AZURE_CLIENT_SECRET": secret} if secret else {})}
     identity = identity_on(azure, login)
-    return open_blob_store(f"az://{container}/prefix", identity, environ, lambda: key or {})
+    return open_blob_store(f"az://{container}/prefix", identity, environ, key or {})
 
 
 class TestBlob(StoreContract):

@@ -85,7 +85,7 @@ def test_a_signature_in_a_location_is_not_shown(azure: StandIn, location: str) -
 def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixture) -> None:
     """It is not shown."""
     identity = identity_on(azure, {})
-    open_blob_store("az://models", identity, NAMED, lambda: {"access_key": "cGxhbnRlZA=="})
+    open_blob_store("az://models", identity, NAMED, {"access_key": "cGxhbnRlZA=="})
     assert "a stored key opens the model store" in caplog.text
     assert "cGxhbnRlZA" not in caplog.text
 
