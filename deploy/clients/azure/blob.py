@@ -6,7 +6,6 @@ Source: obstore's documentation, "AzureStore"; "Blob service error codes" of Azu
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ Result = TypeVar("Result")
 RESOURCE = "https://storage.azure.com"
 _READERS = 6
 _SCHEMES = frozenset({"az", "azure", "adl", "abfs", "abfss"})
-_ROLE = re.compile("AuthorizationPermissionMismatch|InsufficientAccountPermissions")
+_ROLE = frozenset({"AuthorizationPermissionMismatch", "InsufficientAccountPermissions"})
 _LOCATION = (
     "write az://container/prefix with AZURE_STORAGE_ACCOUNT_NAME, "
     "or https://ACCOUNT.blob.core.windows.net/container/prefix"
@@ -256,9 +255,9 @@ class BlobRefusals:
                 f"`az storage container create --account-name {address.account} "
                 f"--name {address.container} --auth-mode login`, or correct `store` in [model]"
             )
-        if _ROLE.fullmatch(code):
+        if code in _ROLE:
             return self._role_advice()
-        if is_denial(cause) or type(cause).__name__ == "PermissionDeniedError":
+        if is_denial(cause):
             return f"{self._role_advice()}; or a firewall: `invoke doctor` tells which"
         return ""
 

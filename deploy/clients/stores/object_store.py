@@ -197,16 +197,16 @@ class ObjectStore:
 
 @contextmanager
 def _translate_errors(on: str) -> Iterator[None]:
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+    from obstore.exceptions import BaseError
 
     try:
         yield
-    except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
+    except PermissionError as error:
         raise _denied_error(error, on) from error
     except (BaseError, OSError) as error:
-        require_container(error, on)
         if _has_errno(errno.EACCES, error) or is_denial(error):
             raise _denied_error(error, on) from error
+        require_container(error, on)
         if any(_has_errno(number, error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise disk_full_error(on) from error
         raise StoreUnreachable(

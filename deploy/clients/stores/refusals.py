@@ -26,7 +26,10 @@ def code_of(error: BaseException) -> str:
 
 def is_denial(error: BaseException) -> bool:
     """Return whether a request was refused for its login or its permission."""
-    return bool(_DENIED.search(str(error)))
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    is_typed = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+    return is_typed or bool(_DENIED.search(str(error)))
 
 
 def is_login_refused(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from obstore.exceptions import PermissionDeniedError
 
 from deploy.clients.azure.blob import (
     BlobCredentials,
@@ -98,10 +99,15 @@ def test_a_stored_key_is_warned_of(azure: StandIn, caplog: pytest.LogCaptureFixt
     ],
 )
 @pytest.mark.parametrize(
-    "refusal", ["<Code>AuthorizationPermissionMismatch</Code>", "status code: 403"]
+    "refusal",
+    [
+        PermissionError("<Code>AuthorizationPermissionMismatch</Code>"),
+        PermissionError("status code: 403"),
+        PermissionDeniedError("no"),
+    ],
 )
 def test_what_a_refusal_needs_is_told_of_the_login_in_use(
-    azure: StandIn, key: dict[str, str], advice: str, refusal: str
+    azure: StandIn, key: dict[str, str], advice: str, refusal: Exception
 ) -> None:
     """An identity that could log in as well has no part in a request with a key."""
     identity = identity_on(azure, SERVICE_PRINCIPAL)
@@ -109,5 +115,5 @@ def test_what_a_refusal_needs_is_told_of_the_login_in_use(
     refusals = BlobRefusals(address, identity, BlobCredentials(identity, key))
     error = StoreUnreachable("the model store refused the request", on="az://models", next="")
     with pytest.raises(StoreUnreachable) as caught, refusals.explain():
-        raise error from PermissionError(refusal)
+        raise error from refusal
     assert advice in caught.value.next
