@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +43,7 @@ class ConnectCluster(Protocol):
     """Returns a namespace of a cluster, as `connect_cluster` does."""
 
     def __call__(
-        self, kubeconfig: str, context: str, namespace: str, identity: Identity | None = None, /
+        self, kubeconfig: str, context: str, namespace: str, identity: Identity | None = None
     ) -> Cluster:
         """Return it, or raise ClusterError."""
 
@@ -227,14 +228,7 @@ class Host:
 
     def with_identity(self, identity: Identity) -> Host:
         """Return this machine with an identity that logs in to clusters on AKS."""
-        connect = self.connect_cluster
-
-        def connect_with_identity(
-            kubeconfig: str, context: str, namespace: str, _: Identity | None = None
-        ) -> Cluster:
-            return connect(kubeconfig, context, namespace, identity)
-
-        return replace(self, connect_cluster=connect_with_identity)
+        return replace(self, connect_cluster=partial(self.connect_cluster, identity=identity))
 
 
 THIS_MACHINE = Host()

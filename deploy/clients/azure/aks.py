@@ -7,7 +7,6 @@ Source: AKS's REST API "Managed Clusters - List Cluster User Credentials"; kubel
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 import re
 from collections.abc import Mapping
@@ -157,7 +156,7 @@ class AksLogin:
             text = base64.b64decode(found["kubeconfigs"][0]["value"]).decode()
             content = yaml.safe_load(text)
             _user_of(content)
-        except (LookupError, TypeError, AttributeError, binascii.Error, ValueError, yaml.YAMLError):
+        except (LookupError, TypeError, AttributeError, ValueError, yaml.YAMLError):
             # Without a cause: it may quote the kubeconfig.
             raise ClusterUnknown(
                 "Azure's management API gave no kubeconfig that can be used",
@@ -239,11 +238,11 @@ def configuration_of(kubeconfig: Mapping[str, Any], token: ClusterToken | None) 
         content, client_configuration=configuration, persist_config=False
     )
     if token is not None:
-        use_token(configuration, token)
+        _use_token(configuration, token)
     return configuration
 
 
-def use_token(configuration: Configuration, token: ClusterToken) -> None:
+def _use_token(configuration: Configuration, token: ClusterToken) -> None:
     """Let each request have the token as it is then."""
 
     def refresh(settings: Any) -> None:  # noqa: ANN401 - the library's own type

@@ -66,7 +66,7 @@ def federated_credential(
     return principal_credential(client, {"client_assertion": assertion}, options)
 
 
-def certificate_of(client: str, tenant: str, path: Path, passphrase: str = "") -> dict[str, Any]:
+def certificate_of(client: str, tenant: str, path: Path, passphrase: str) -> dict[str, Any]:
     """Return the secret of a service principal with a certificate, in a PEM file with its key."""
     entry = {"client_id": client, "tenant": tenant, "certificate": str(path)}
     found: dict[str, Any] = secret_of(entry)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import requests
     from requests.adapters import BaseAdapter
 
-ATTEMPTS = 4
+_ATTEMPTS = 4
 _CONNECT = 10.0
 _READ = 30.0
 _SECRET_FIELDS = ("access_token", "client_assertion", "client_secret", "refresh_token")
@@ -45,7 +45,7 @@ class AzureHttp:
         wait: Callable[[float], None] = time.sleep,
         connect: float = _CONNECT,
         read: float = _READ,
-        attempts: int = ATTEMPTS,
+        attempts: int = _ATTEMPTS,
         *,
         direct: bool = False,
         adapter: BaseAdapter | None = None,

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deploy.clients.azure.roles import WRITE_NAMESPACE
 from deploy.clients.causes import causes
 from deploy.clients.kubernetes.transport import ApiResponse, one_line
 from deploy.errors import (
@@ -38,7 +39,7 @@ _ROLE = (
 _BY_AZURE = "User does not have access to the resource in Azure"
 _AZURE_ROLE = (
     "give the identity its role: `az role assignment create --assignee-object-id OBJECT_ID "
-    '--role "Azure Kubernetes Service RBAC Writer" --scope CLUSTER_ID/namespaces/{}`; '
+    f'--role "{WRITE_NAMESPACE}" --scope CLUSTER_ID/namespaces/{{}}`; '
     "`invoke doctor` fills in the ids"
 )
 # OpenSSL's names of the alerts by which a server refuses a client certificate.

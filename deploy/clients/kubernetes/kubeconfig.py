@@ -110,17 +110,19 @@ class _Entry:
 
     def resolved(self) -> dict[str, Any]:
         """Return the content, with the paths of files as absolute ones."""
-        files = {key: self.content[key] for key in _FILES if isinstance(self.content.get(key), str)}
-        return dict(self.content) | {key: str(self.folder / name) for key, name in files.items()}
+        return dict(self.content) | {key: str(path) for key, path in self._paths().items()}
 
     def unreadable_files(self) -> Iterator[Path]:
         """Yield the files that the entry names and that cannot be read."""
-        for key in _FILES:
-            name = self.content.get(key)
-            if isinstance(name, str) and name and f"{key}-data" not in self.content:
-                path = self.folder / name
-                if not os.access(path, os.R_OK):
-                    yield path
+        for key, path in self._paths().items():
+            is_used = self.content[key] and f"{key}-data" not in self.content
+            if is_used and not os.access(path, os.R_OK):
+                yield path
+
+    def _paths(self) -> dict[str, Path]:
+        """Return the paths of files in the entry, by key."""
+        names = ((key, self.content.get(key)) for key in _FILES)
+        return {key: self.folder / name for key, name in names if isinstance(name, str)}
 
 
 @dataclass
