@@ -3,7 +3,7 @@
 # If the variable is not set, it prints nothing.
 set -eu
 umask 077
-kubeconfig=${RUNNER_TEMP:-${AGENT_TEMPDIRECTORY:-${TMPDIR:-/tmp}}}/kubeconfig
+kubeconfig=${RUNNER_TEMP:-${TMPDIR:-/tmp}}/kubeconfig
 [ -n "${KUBECONFIG_TEXT:-}" ] || exit 0
 
 printf '%s\n' "$KUBECONFIG_TEXT" >"$kubeconfig"

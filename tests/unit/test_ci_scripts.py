@@ -1,4 +1,4 @@
-"""The scripts of CI: `.ci/run`, those of `ci/` that both systems call, and those of the login."""
+"""The scripts of CI: `.ci/run`, those of `ci/` that CI systems call, and those of the login."""
 
 from __future__ import annotations
 
