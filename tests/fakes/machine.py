@@ -27,6 +27,7 @@ class MemoryMachine:
         programs: the installed programs.
         clusters: the clusters by context; the empty context is the current one.
         connections: the kubeconfig, context and namespace of each connection to a cluster.
+        identities: the identity of each connection to a cluster.
         registries: addresses at which an OCI registry answers.
         listening: ports on which other programs listen.
         publishes_here: whether ports that the engine publishes are ports of this machine.

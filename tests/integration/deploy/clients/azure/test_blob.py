@@ -25,12 +25,6 @@ HOST = "127.0.0.1"
 
 
 @pytest.fixture
-def azure() -> StandIn:
-    """Return a stand-in."""
-    return StandIn()
-
-
-@pytest.fixture
 def served(azure: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Serve the stand-in; a key in the environment is not to be used."""
     with serve(azure, tmp_path) as found:

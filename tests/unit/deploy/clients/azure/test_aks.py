@@ -130,10 +130,22 @@ def test_a_cluster_that_is_not_found_is_told(azure: StandIn, code: str) -> None:
 
 
 def test_the_only_subscription_is_used(azure: StandIn) -> None:
-    """If there are several, one has to be named."""
+    """None has to be named then."""
+    login_to(azure)
+    azure.faults[MANAGEMENT] = deque([Answer(200, {"value": [{"subscriptionId": "only"}]})])
+    AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL)).load()
+    paths = [one.path for one in azure.asked if one.host == MANAGEMENT]
+    assert paths[0] == "/subscriptions"
+    assert paths[1].startswith("/subscriptions/only/resourceGroups/pictures/")
+
+
+@pytest.mark.parametrize("names", [[], ["first", "second"]])
+def test_one_of_several_subscriptions_has_to_be_named(azure: StandIn, names: list[str]) -> None:
+    """The error names the variable for it."""
     login = AksLogin(CLUSTER, identity_on(azure, SERVICE_PRINCIPAL))
-    azure.faults[MANAGEMENT] = deque([Answer(200, {"value": []})])
-    with pytest.raises(ClusterLogin, match="sees 0 subscriptions") as caught:
+    found = {"value": [{"subscriptionId": name} for name in names]}
+    azure.faults[MANAGEMENT] = deque([Answer(200, found)])
+    with pytest.raises(ClusterLogin, match=f"sees {len(names)} subscriptions") as caught:
         login.load()
     assert "AZURE_SUBSCRIPTION_ID" in caught.value.next
 
