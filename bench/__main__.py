@@ -38,8 +38,8 @@ from deploy import progress
 from deploy.clients.docker import buildkit
 from deploy.machine import host
 from deploy.source.files import read_states
+from deploy.source.patterns import Selection, parse_pattern
 from deploy.source.revision import read_commit
-from deploy.source.selection import Selection, parse_pattern
 from sample import bundle, standin
 
 log = logging.getLogger("bench")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.errors import SourceUnreadable, is_disk_full
 from deploy.git_lfs import LONGEST_START, is_pointer
-from deploy.source.selection import Parts, Selection, split
+from deploy.source.patterns import Parts, Selection, split
 
 LINK = "l "
 """How the state of a link to a folder begins; the target follows."""

@@ -18,8 +18,8 @@ from deploy.errors import SourceUnreadable
 from deploy.records import Commit
 from deploy.settings.reading import Settings
 from deploy.source.files import LINK, read_state, read_states, translate_errors
+from deploy.source.patterns import Parts, Selection, parse_ignore_rules, parse_pattern
 from deploy.source.revision import read_commit
-from deploy.source.selection import Parts, Selection, parse_ignore_rules, parse_pattern
 
 _KEY_LENGTH = 32
 

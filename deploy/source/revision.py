@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.clients import git
 from deploy.records import Commit
 from deploy.source.files import LINK
-from deploy.source.selection import Selection, split
+from deploy.source.patterns import Selection, split
 
 log = logging.getLogger(__name__)
 

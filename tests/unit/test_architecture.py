@@ -209,7 +209,7 @@ def test_the_command_line_loads_only_what_is_instant() -> None:
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("text",),
     ("errors", "records", "progress", "interrupts", "clock", "nearest", "validation"),
-    ("archive", "ci", "git_lfs", "platforms", "source.selection"),
+    ("archive", "ci", "git_lfs", "platforms", "source.patterns"),
     # Locks and the cache record the process that they belong to; the module reads /proc only.
     ("machine.process",),
     ("cache",),

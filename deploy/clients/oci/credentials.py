@@ -1,203 +1,108 @@
-"""The credentials of one registry: its login, and the tokens that its login service gives for it.
-
-Sources: the distribution project's "Token Authentication Specification" and "OAuth 2.0 Token
-Authentication".
-"""
+"""The logins of `docker login` and its credential helpers, read through the docker SDK."""
 
 from __future__ import annotations
 
-import base64
-import re
+import logging
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
 
-from deploy.clients.oci.addresses import (
-    Origin,
-    find_origin,
-    follow,
-    prepare_redirect,
-    resolve_url,
-)
-from deploy.clients.oci.errors import display_url, refusal_error
-from deploy.clients.oci.responses import error_text, parse_token
-from deploy.errors import RegistryDenied, RegistryError
-from deploy.text import hide_secrets
+from deploy.clients.oci.credentials import TOKEN_USER, Login
+from deploy.clients.secrets import read_secret
+from deploy.errors import RegistryDenied
 
-if TYPE_CHECKING:
-    import requests
-
-TOKEN_USER = "<token>"  # noqa: S105 - the name of a user
-"""The user of an identity token, as the credential helpers of Docker name it."""
-_CLIENT = "twinship"
-_OK = 200
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Login:
-    """A user and a password; its text has neither.
-
-    The user `<token>` means that the password is an identity token, which only a login service
-    accepts.
-
-    Attributes:
-        user: The user.
-        password: The password.
-        advise: Returns what to do when the registry refuses a request with this login, from the
-            HTTP method and the registry's own messages; None for the usual advice.
-    """
-
-    user: str
-    password: str
-    advise: Callable[[str, str], str] | None = field(default=None, compare=False)
-
-    def __repr__(self) -> str:
-        return "Login(…)"
-
-    @property
-    def is_identity_token(self) -> bool:
-        """Whether it has an identity token in place of a user and a password."""
-        return self.user == TOKEN_USER
-
-    @property
-    def authorization(self) -> str:
-        """The header that logs in by user and password."""
-        pair = f"{self.user}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
-
-
-class Send(Protocol):
-    """A function that sends a request once, and adds no credentials to it."""
-
-    def __call__(
-        self, method: str, url: str, headers: Mapping[str, str], options: Mapping[str, Any]
-    ) -> requests.Response:
-        """Return the response, whose body is loaded."""
-
-
-class Credentials:
-    """What a registry and its login service get of the user, and no other server.
+def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:
+    """Return the login in two environment variables; None if the settings name no variables.
 
     Args:
-        origin: The registry.
-        find_login: Returns the login, or None for anonymous access. It is called when the registry
-            requires a login.
-        send: Sends the requests to the login service.
+        username: the name of the variable that holds the user's name.
+        password: the name of the variable that holds the password.
+        environ: the environment of the process.
+
+    Raises:
+        SettingsInvalid: a named variable is not set.
     """
+    if not (username and password):
+        return None
+    return Login(
+        _read_part("username", username, environ),
+        _read_part("password", password, environ),
+    )
 
-    def __init__(self, origin: Origin, find_login: Callable[[], Login | None], send: Send) -> None:
-        self._origin = origin
-        self._find_login = find_login
-        self._send = send
-        self._login: Login | None = None
-        self._failure: RegistryDenied | None = None
-        self._authorization: dict[str, str] = {}
 
-    def header(self, url: str, scope: str) -> dict[str, str]:
-        """Return the header for a request to a URL; none if that is not on the registry."""
-        value = self._authorization.get(scope) or self._authorization.get("")
-        return {"Authorization": value} if value and find_origin(url) == self._origin else {}
+def _read_part(key: str, name: str, environ: Mapping[str, str]) -> str:
+    example = f"REGISTRY_{key.upper()}"
+    return read_secret(key, name, environ, on="the registry's login", example=example)
 
-    def log_in(self, response: requests.Response, scope: str) -> bool:
-        """Log in as a challenge requires; return whether there are new credentials.
 
-        Raises:
-            RegistryError: The login service refuses the login, or may not be asked.
-        """
-        own = find_origin(response.url) == self._origin
-        challenge = response.headers.get("WWW-Authenticate", "") if own else ""
-        kind, _, rest = challenge.partition(" ")
-        if challenge:
-            self._load_login()
-        if kind.lower() == "basic" and self._login and not self._login.is_identity_token:
-            self._authorization[""] = self._login.authorization
-            return True
-        if kind.lower() != "bearer":
-            return False
-        fields = dict(re.findall(r'(\w+)="([^"]*)"', rest))
-        realm = resolve_url(response.url, fields.get("realm", ""))
-        token = self._request_token(realm, fields, scope)
-        self._authorization[scope] = f"Bearer {token}"
-        return True
+def find_first_login(
+    first: Callable[[], Login | None], second: Callable[[], Login | None]
+) -> Login | None:
+    """Return a login, or that of another place if the first has none or was refused.
 
-    def refusal_error(self, response: requests.Response, method: str) -> RegistryError:
-        """Return the error of a refused request, or why no login was found for it."""
-        if response.status_code in (401, 403) and self._failure:
-            return self._failure
-        detail = self._hide_secrets(error_text(response))
-        error = refusal_error(response, method, response.url, detail)
-        if isinstance(error, RegistryDenied) and self._login and self._login.advise:
-            error.next = self._login.advise(method, detail)
-        return error
+    Raises:
+        RegistryDenied: The first was refused, and the second has none; or the second was refused.
+    """
+    try:
+        found = first()
+    except RegistryDenied as refusal:
+        other = second()
+        if other is None:
+            raise
+        log.warning("%s: %s; the login of Docker is used", refusal.on, refusal.what)
+        return other
+    return found or second()
 
-    def _hide_secrets(self, text: str) -> str:
-        """Return a text without the credentials that the registry may have repeated."""
-        login = self._login
-        sent = [*self._authorization.values(), *([login.authorization] if login else [])]
-        secrets = [value.partition(" ")[2] for value in sent]
-        return hide_secrets(text, [*secrets, login.password if login else ""])
 
-    def _load_login(self) -> None:
-        """Find the login; one that cannot be read is an error only if the registry needs it."""
-        try:
-            self._login = self._find_login()
-        except RegistryDenied as error:
-            self._failure = error
+def find_login(host: str) -> Login | None:
+    """Return the login for a registry, or None if the Docker configuration has none.
 
-    def _request_token(self, realm: str, challenge: Mapping[str, str], scope: str) -> str:
-        """Return a token of the login service at the realm of a challenge.
+    Raises:
+        RegistryDenied: The configuration or its credential helper cannot be read.
+    """
+    import docker.auth
+    import docker.errors
+    import docker.utils.config
 
-        Raises:
-            RegistryDenied: The service gave none, or would be reached without encryption.
-        """
-        origin = self._require_private(realm)
-        # One parameter for each repository: a mount has two.
-        scopes = (scope or challenge.get("scope", "")).split()
-        method, headers, options = self._token_request(challenge.get("service", ""), scopes)
+    place = str(docker.utils.config.find_config_file() or "the Docker configuration")
+    try:
+        config = docker.auth.load_config()
+        _require_helper(config.get_credential_store(host), place)
+        found = config.resolve_authconfig(host) or {}
+    except (
+        docker.errors.DockerException,
+        # The SDK trusts that file, and what a credential helper prints, to have the right form.
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise RegistryDenied(
+            f"the login for {host} in the Docker configuration cannot be read",
+            on=place,
+            next="run `docker login` again",
+        ) from error
+    return _parse_login(found)
 
-        def check(url: str) -> None:
-            if find_origin(url) != origin:
-                raise _login_error("the registry's login service redirects to another server", url)
-            prepare_redirect(options)
 
-        response = follow(
-            method, realm, lambda url: self._send(method, url, headers, options), check
+def _require_helper(name: str | None, place: str) -> None:
+    """Refuse a configuration whose credential helper is missing; the SDK would only warn."""
+    program = f"docker-credential-{name}"
+    if name and shutil.which(program) is None:
+        raise RegistryDenied(
+            f"the credential helper {program} is not installed",
+            on=place,
+            next="install it, or remove it from that file and run `docker login`; or name the "
+            "variables that hold user and password in the environment's settings",
         )
-        if response.status_code != _OK:
-            raise self.refusal_error(response, method)
-        token = parse_token(response)
-        if token is None:
-            raise RegistryDenied(
-                "the registry's login service gave no token",
-                on=display_url(realm),
-                next="check the address of the registry",
-            )
-        return token
-
-    def _require_private(self, realm: str) -> Origin:
-        """Refuse a login service without HTTPS, unless it and the registry are on this machine."""
-        origin = find_origin(realm)
-        if not (origin.is_https or (origin.is_loopback and self._origin.is_loopback)):
-            raise _login_error("the registry asks to log in over an unencrypted address", realm)
-        return origin
-
-    def _token_request(
-        self, service: str, scopes: list[str]
-    ) -> tuple[str, dict[str, str], dict[str, Any]]:
-        """Return the method, the headers and the options of the request for a token."""
-        login = self._login
-        if login and login.is_identity_token:
-            form = {
-                "grant_type": "refresh_token",
-                "client_id": _CLIENT,
-                "service": service,
-                "scope": " ".join(scopes),
-                "refresh_token": login.password,
-            }
-            return "POST", {}, {"data": form}
-        headers = {"Authorization": login.authorization} if login else {}
-        return "GET", headers, {"params": {"service": service, "scope": scopes}}
 
 
-def _login_error(what: str, url: str) -> RegistryDenied:
-    return RegistryDenied(what, on=display_url(url), next="use a registry whose login has HTTPS")
+def _parse_login(found: Mapping[str, str]) -> Login | None:
+    """Return the login in an entry, whose keys differ between the file and credential helpers."""
+    if found.get("IdentityToken"):
+        return Login(TOKEN_USER, found["IdentityToken"])
+    user = found.get("username") or found.get("Username")
+    password = found.get("password") or found.get("Password")
+    return Login(user, password) if user and password else None
