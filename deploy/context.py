@@ -21,8 +21,7 @@ from deploy.clients.azure.registry import RegistryLogin, is_registry
 from deploy.clients.docker.protocol import Engine
 from deploy.clients.docker.throwaway_container import StartContainer, throwaway_container
 from deploy.clients.oci.client import HttpRegistry
-from deploy.clients.oci.credentials import Login
-from deploy.clients.oci.login import find_first_login, find_login, read_login
+from deploy.clients.oci.credentials import Login, find_first_login, find_login, read_login
 from deploy.clients.oci.protocol import Registry
 from deploy.clients.secrets import read_secret
 from deploy.clients.stores.protocol import Store, open_store

@@ -1,4 +1,4 @@
-"""The credentials of one registry: its login, and the tokens that its login service gives for it.
+"""The authorization of requests to one registry: its login, or a token of its login service.
 
 Sources: the distribution project's "Token Authentication Specification" and "OAuth 2.0 Token
 Authentication".
@@ -6,10 +6,8 @@ Authentication".
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deploy.clients.oci.addresses import (
@@ -19,6 +17,7 @@ from deploy.clients.oci.addresses import (
     prepare_redirect,
     resolve_url,
 )
+from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.errors import display_url, refusal_error
 from deploy.clients.oci.responses import error_text, parse_token
 from deploy.errors import RegistryDenied, RegistryError
@@ -27,43 +26,8 @@ from deploy.text import hide_secrets
 if TYPE_CHECKING:
     import requests
 
-TOKEN_USER = "<token>"  # noqa: S105 - the name of a user
-"""The user of an identity token, as the credential helpers of Docker name it."""
 _CLIENT = "twinship"
 _OK = 200
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user and a password; its text has neither.
-
-    The user `<token>` means that the password is an identity token, which only a login service
-    accepts.
-
-    Attributes:
-        user: The user.
-        password: The password.
-        advise: Returns what to do when the registry refuses a request with this login, from the
-            HTTP method and the registry's own messages; None for the usual advice.
-    """
-
-    user: str
-    password: str
-    advise: Callable[[str, str], str] | None = field(default=None, compare=False)
-
-    def __repr__(self) -> str:
-        return "Login(…)"
-
-    @property
-    def is_identity_token(self) -> bool:
-        """Whether it has an identity token in place of a user and a password."""
-        return self.user == TOKEN_USER
-
-    @property
-    def authorization(self) -> str:
-        """The header that logs in by user and password."""
-        pair = f"{self.user}:{self.password}".encode()
-        return f"Basic {base64.b64encode(pair).decode()}"
 
 
 class Send(Protocol):
@@ -75,7 +39,7 @@ class Send(Protocol):
         """Return the response, whose body is loaded."""
 
 
-class Credentials:
+class RegistryAuth:
     """What a registry and its login service get of the user, and no other server.
 
     Args:

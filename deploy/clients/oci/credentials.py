@@ -1,16 +1,56 @@
-"""The logins of `docker login` and its credential helpers, read through the docker SDK."""
+"""The credentials for registries: those that settings name, and those of `docker login`.
+
+The Docker configuration and its credential helpers are read through the docker SDK.
+"""
 
 from __future__ import annotations
 
+import base64
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
-from deploy.clients.oci.credentials import TOKEN_USER, Login
 from deploy.clients.secrets import read_secret
 from deploy.errors import RegistryDenied
 
 log = logging.getLogger(__name__)
+
+TOKEN_USER = "<token>"  # noqa: S105 - the name of a user
+"""The user of an identity token, as the credential helpers of Docker name it."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user and a password; its text has neither.
+
+    The user `<token>` means that the password is an identity token, which only a login service
+    accepts.
+
+    Attributes:
+        user: The user.
+        password: The password.
+        advise: Returns what to do when the registry refuses a request with this login, from the
+            HTTP method and the registry's own messages; None for the usual advice.
+    """
+
+    user: str
+    password: str
+    advise: Callable[[str, str], str] | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return "Login(…)"
+
+    @property
+    def is_identity_token(self) -> bool:
+        """Whether it has an identity token in place of a user and a password."""
+        return self.user == TOKEN_USER
+
+    @property
+    def authorization(self) -> str:
+        """The header that logs in by user and password."""
+        pair = f"{self.user}:{self.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
 
 
 def read_login(username: str, password: str, environ: Mapping[str, str]) -> Login | None:

@@ -25,8 +25,9 @@ from deploy.clients.oci.addresses import (
     resolve_url,
     rewind_body,
 )
+from deploy.clients.oci.auth import RegistryAuth
 from deploy.clients.oci.bodies import ResponseStream
-from deploy.clients.oci.credentials import Credentials, Login
+from deploy.clients.oci.credentials import Login
 from deploy.clients.oci.errors import display_url, no_registry_error, translate_errors
 from deploy.clients.oci.responses import load_body
 from deploy.errors import RegistryError, RegistryRefused, RegistryUnreachable
@@ -77,7 +78,7 @@ class RegistryHttp:
         self.retry_policy = retry_policy
         self._base = registry_url(host)
         self._origin = find_origin(self._base)
-        self._credentials = Credentials(self._origin, find_login, self._send_plainly)
+        self._auth = RegistryAuth(self._origin, find_login, self._send_plainly)
         self._opened_session: requests.Session | None = None
 
     def send(
@@ -151,7 +152,7 @@ class RegistryHttp:
         response = follow(method, resolve_url(self._base, url), send, check)
         if response.status_code in expect:
             return response
-        raise self._credentials.refusal_error(response, method)
+        raise self._auth.refusal_error(response, method)
 
     def _send_with_login(
         self,
@@ -161,12 +162,12 @@ class RegistryHttp:
         **options: Any,  # noqa: ANN401 - requests' own options
     ) -> requests.Response:
         """Send a request, and repeat it once with a login if the registry requires one."""
-        headers = self._credentials.header(url, scope)
+        headers = self._auth.header(url, scope)
         response = self._send_plainly(method, url, headers, options)
-        if response.status_code != 401 or not self._credentials.log_in(response, scope):
+        if response.status_code != 401 or not self._auth.log_in(response, scope):
             return response
         rewind_body(options.get("data"))
-        headers = self._credentials.header(url, scope)
+        headers = self._auth.header(url, scope)
         return self._send_plainly(method, url, headers, options)
 
     def _send_plainly(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.clients.oci.credentials import Login
-from deploy.clients.oci.login import find_first_login, find_login, read_login
+from deploy.clients.oci.credentials import Login, find_first_login, find_login, read_login
 from deploy.errors import RegistryDenied, SettingsInvalid
 from tests.fakes.programs import write_program
 
